@@ -1,0 +1,114 @@
+"""Every error that noti raises on purpose.
+
+Enters: nothing. Leaves: the exception tree below. Never: foreign exception types; adapters
+translate them at the edge.
+
+    NotiError
+    ├── LocalError            our own caller did something that cannot work
+    │   ├── ConfigInvalid     a setting is wrong; the message says which one and what to do
+    │   └── AddressInUse      a port that we should listen on is taken
+    ├── RemoteError           a peer, client or publisher sent nonsense
+    │   ├── MessageInvalid    bytes that do not decode
+    │   ├── CommandUnknown    a command of a newer version was committed: the node must halt, not
+    skip it │   └── ClusterMismatch   a peer of another cluster, or another node under this id
+    ├── Unavailable           retry later; nothing is known to be wrong with the request
+    │   ├── NotLeader         only the leader can do this; carries who that might be
+    │   ├── ProposalUncertain leadership was lost while waiting: it may or may not have been
+    committed │   ├── ProposalRefused   the backlog of uncommitted entries is full
+    │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke
+    │   └── SourceUnavailable the event source (NATS) cannot be reached or lost its place
+    └── StorageError          fatal: the node must stop
+        ├── StorageLocked     another process uses this data directory
+        ├── StorageForeign    the data directory belongs to another node or cluster
+        ├── StorageFailed     a write or sync failed; nothing written since may be relied on
+        └── StorageCorrupt    damage that is not a torn tail; says file and offset
+"""
+
+
+class NotiError(Exception):
+    """Base of all errors raised on purpose; its text is one line for a person."""
+
+
+class LocalError(NotiError):
+    """Our own caller asked for something that cannot work."""
+
+
+class ConfigInvalid(LocalError):
+    """A setting is wrong; the text names the setting and the remedy."""
+
+
+class AddressInUse(LocalError):
+    """An address that this node should listen on is taken or cannot be bound."""
+
+
+class RemoteError(NotiError):
+    """Another party sent something that we refuse."""
+
+
+class MessageInvalid(RemoteError):
+    """Bytes from outside do not decode, or decode to something illegal."""
+
+
+class CommandUnknown(RemoteError):
+    """The cluster committed a command that this version does not know.
+
+    Skipping it would make this node's state differ from the others', so the node must stop.
+    """
+
+    def __init__(self, kind: int) -> None:
+        super().__init__(
+            f"command kind {kind} is unknown: this node is older than the cluster: upgrade it"
+        )
+        self.kind = kind
+
+
+class ClusterMismatch(RemoteError):
+    """The other side belongs to another cluster or claims an identity that it does not have."""
+
+
+class Unavailable(NotiError):
+    """Retry later: the request itself is not at fault."""
+
+
+class NotLeader(Unavailable):
+    """Only the leader can do this."""
+
+    def __init__(self, leader: str | None) -> None:
+        super().__init__(f"this node is not the leader (leader: {leader or 'none known'})")
+        self.leader = leader
+
+
+class ProposalUncertain(Unavailable):
+    """Leadership was lost while a proposal waited: it may or may not be committed later."""
+
+
+class ProposalRefused(Unavailable):
+    """The backlog of uncommitted entries is full; nothing was appended."""
+
+
+class PeerUnavailable(Unavailable):
+    """The stream to a peer could not be opened, or broke."""
+
+
+class SourceUnavailable(Unavailable):
+    """The event source cannot be reached, or lost its place and must be opened again."""
+
+
+class StorageError(NotiError):
+    """The data directory cannot be used; the node must stop."""
+
+
+class StorageLocked(StorageError):
+    """Another process holds the data directory."""
+
+
+class StorageForeign(StorageError):
+    """The data directory belongs to another node name or cluster."""
+
+
+class StorageFailed(StorageError):
+    """A write or a sync failed: what is on disk since the last success is unknown."""
+
+
+class StorageCorrupt(StorageError):
+    """Damage that a crash cannot explain; the text says file and offset."""

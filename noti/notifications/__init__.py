@@ -1,0 +1,1 @@
+"""What is replicated: the last notifications, numbered and deduplicated, the same on every node."""

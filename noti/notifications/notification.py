@@ -1,0 +1,39 @@
+"""What a publisher sends and what a browser sees.
+
+Enters: nothing. Leaves: the values `Event` (not yet ordered) and `Notification` (numbered by the
+store).
+Never: encoding for disk or wire, I/O, clocks.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, as the leader wrote it into a command; not numbered yet."""
+
+    source_seq: int
+    """Sequence in the source's stream; strictly increasing within one stream."""
+    id: str
+    """Publisher's id if it gave one, otherwise made by the leader.
+
+    Short, ASCII, no control characters.
+    """
+    topics: tuple[str, ...]
+    """First is canonical. For JetStream: the subject."""
+    data: str
+    """What a browser gets: for category messages one line of JSON."""
+    created_ms: int
+    """Wall time in milliseconds since 1970 at which the publisher made it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """An event in its final place: the same `seq` on every node."""
+
+    seq: int
+    """1, 2, 3, … without gaps, in commit order."""
+    id: str
+    topics: tuple[str, ...]
+    data: str
+    created_ms: int

@@ -1,0 +1,534 @@
+"""Decides who leads and what is committed.
+
+Enters: messages, persisted marks, proposals, deadlines, each with the time. Leaves: effects, in
+order.
+Never: I/O, clocks, global randomness, the meaning of commands, another core.
+
+The rules of this file:
+1. One door, `handle`: the term rules come first, then the dispatch by kind of event.
+2. Persist before answering: a message leaves only when the term and vote it speaks with are on disk
+   (`gate.py`), and an append answer vouches only for entries that are. The leader sends entries in
+   parallel with its own disk write and counts itself only afterwards.
+3. Roles change only in `_become_*` and the two `_campaign` functions.
+
+Sources: Raft (Ongaro and Ousterhout 2014) with the thesis' pre-vote (9.6), check-quorum and leader
+stickiness (6.2, 4.2.3) and leadership transfer (3.10); asynchronous storage after etcd-io/raft.
+"""
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from noti.raft.events import (
+    Apply,
+    Bootstrapped,
+    DeadlineReached,
+    Effect,
+    Event,
+    MessageReceived,
+    PeerConnected,
+    PeerLost,
+    Persisted,
+    PersistSnapshot,
+    ProposalAccepted,
+    ProposalRejected,
+    Proposed,
+    RaftConfig,
+    RestoreSnapshot,
+    Rng,
+    Role,
+    RoleChanged,
+    SaveSnapshot,
+    SendMessage,
+    SnapshotTaken,
+    Status,
+    TransferRequested,
+)
+from noti.raft.gate import Gate
+from noti.raft.log import RaftLog
+from noti.raft.membership import Configuration, encode_configuration
+from noti.raft.messages import (
+    INDEX_MAX,
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    NodeId,
+    Snapshot,
+    SnapshotChunk,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+from noti.raft.quorum import has_quorum, vote_is_lost
+from noti.raft.replication import Replication
+from noti.raft.snapshot import SnapshotAssembly
+
+_EARLY_ROUNDS = 3
+"""Early campaigns after a broken stream; if the others still hear the leader, so be it."""
+
+
+class Raft:
+    """One node's consensus state."""
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        hard_state: HardState,
+        snapshot: Snapshot | None,
+        entries: Sequence[Entry],
+        rng: Rng,
+        now: float,
+    ) -> None:
+        """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
+        self._config = config
+        self._rng = rng
+        self._id = config.node_id
+        self._log = RaftLog(snapshot, entries)
+        self._gate = Gate(hard_state)
+        self._term = hard_state.term
+        self._voted_for = hard_state.voted_for
+        self._role = Role.FOLLOWER
+        self._leader: NodeId | None = None
+        self._leader_heard_at = now
+        self._election_deadline = now
+        self._early_rounds = 0
+        """Campaigns that may still start early after the leader's stream broke."""
+        self._votes: dict[NodeId, bool] = {}
+        self._commit = self._applied = snapshot.index if snapshot else 0
+        self._durable = self._log.last_index
+        """Everything up to here is on our disk."""
+        self._matched = 0
+        """As a follower: everything up to here equals the log of this term's leader."""
+        self._replication: Replication | None = None
+        """Set while, and only while, this node leads."""
+        self._assembly = SnapshotAssembly()
+        self._installing: tuple[int, Snapshot] | None = None
+        """A leader's snapshot on its way to disk, with its batch number."""
+        self._effects: list[Effect] = []
+        self._reset_election_deadline(now)
+
+    # --- doors ------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in one fact at `now` (monotonic seconds); return what must be done, in order."""
+        before = (self._role, self._term, self._leader)
+        match event:
+            case MessageReceived(message):
+                self._receive(message, now)
+            case Persisted(batch):
+                self._on_persisted(batch, now)
+            case Proposed(proposals):
+                self._on_proposed(proposals, now)
+            case DeadlineReached():
+                self._on_deadline(now)
+            case PeerLost(node_id):
+                self._on_peer_lost(node_id, now)
+            case PeerConnected(node_id):
+                if self._replication is not None:
+                    self._replication.on_connected(node_id, self._commit, now)
+            case TransferRequested():
+                if self._replication is not None:
+                    self._replication.start_transfer(now)
+            case Bootstrapped(configuration):
+                self._on_bootstrapped(configuration, now)
+            case SnapshotTaken(index, data):
+                self._on_snapshot_taken(index, data)
+            case _:
+                assert_never(event)
+        self._order_persist()
+        self._apply_committed()
+        after = (self._role, self._term, self._leader)
+        if after != before:
+            self._effects.append(RoleChanged(*after))
+        effects, self._effects = self._effects, []
+        return effects
+
+    def deadline(self) -> float | None:
+        """When `DeadlineReached` is due next; None while there is nothing to wait for."""
+        if self._replication is not None:
+            return self._replication.deadline()
+        return self._election_deadline if self._may_campaign() else None
+
+    def status(self) -> Status:
+        """Return a picture of this moment."""
+        leading = self._replication
+        return Status(
+            role=self._role,
+            term=self._term,
+            leader=self._leader,
+            commit_index=self._commit,
+            applied_index=self._applied,
+            last_index=self._log.last_index,
+            first_index=self._log.first_index,
+            configuration=self._log.configuration,
+            leads_ready=leading is not None and self._applied >= leading.first_index,
+        )
+
+    # --- messages: the term rules first -----------------------------------------------------------
+
+    def _receive(self, message: Message, now: float) -> None:
+        if message.sender == self._id or message.term > INDEX_MAX:
+            return
+        if isinstance(message, VoteRequest):
+            self._on_vote_request(message, now)
+            return
+        if isinstance(message, VoteResponse) and message.pre and message.granted:
+            self._on_vote_response(message, now)
+            return
+        from_leader = isinstance(message, AppendRequest | SnapshotChunk)
+        if message.term < self._term:
+            if from_leader:
+                # Tell a deposed leader the newer term: otherwise a node with a higher term that
+                # cannot win an election would stay deaf for ever (pre-vote with check-quorum).
+                self._send(message.sender, self._refusal(rejected_index=0, hint_index=0))
+            return
+        if message.term > self._term:
+            self._become_follower(message.term, message.sender if from_leader else None, now)
+        match message:
+            case VoteResponse():
+                self._on_vote_response(message, now)
+            case AppendRequest():
+                self._hear_leader(message.sender, now)
+                self._on_append_request(message)
+            case SnapshotChunk():
+                self._hear_leader(message.sender, now)
+                self._on_snapshot_chunk(message)
+            case AppendResponse():
+                self._on_append_response(message, now)
+            case TimeoutNow():
+                if self._role is Role.FOLLOWER and self._may_campaign():
+                    self._campaign(now, transfer=True)
+            case _:
+                assert_never(message)
+
+    def _hear_leader(self, leader: NodeId, now: float) -> None:
+        assert self._role is not Role.LEADER, "two leaders in one term"
+        if self._role is not Role.FOLLOWER or self._leader != leader:
+            self._become_follower(self._term, leader, now)
+        self._leader_heard_at = now
+        self._early_rounds = 0
+        self._reset_election_deadline(now)
+
+    # --- elections --------------------------------------------------------------------------------
+
+    def _may_campaign(self) -> bool:
+        return self._installing is None and self._log.configuration.is_voter(self._id)
+
+    def _reset_election_deadline(self, now: float) -> None:
+        timeout = self._config.election_timeout_s
+        self._election_deadline = now + self._rng.uniform(timeout, 2 * timeout)
+
+    def _hears_leader(self, now: float) -> bool:
+        """Leader stickiness: while a leader lives, nobody else gets a vote (thesis 4.2.3)."""
+        if self._role is Role.LEADER:
+            return True
+        silence_s = now - self._leader_heard_at
+        return self._leader is not None and silence_s < self._config.election_timeout_s
+
+    def _on_vote_request(self, request: VoteRequest, now: float) -> None:
+        up_to_date = self._log.is_up_to_date(request.last_index, request.last_term)
+        disturbs = self._hears_leader(now) and not request.transfer
+        if request.pre:
+            granted = not disturbs and up_to_date and request.term > self._term
+            term = request.term if granted else self._term
+            if granted:
+                # It will ask for the vote in a moment: do not become its rival meanwhile.
+                soon = now + self._config.heartbeat_interval_s
+                self._election_deadline = max(self._election_deadline, soon)
+            self._send(request.sender, VoteResponse(self._id, term, granted, pre=True))
+            return
+        if disturbs:
+            return
+        if request.term > self._term:
+            self._become_follower(request.term, None, now)
+        free = self._voted_for in (None, request.sender) and self._leader is None
+        granted = request.term == self._term and free and up_to_date
+        if granted:
+            self._voted_for = request.sender
+            self._reset_election_deadline(now)
+        self._send(request.sender, VoteResponse(self._id, self._term, granted, pre=False))
+
+    def _on_vote_response(self, response: VoteResponse, now: float) -> None:
+        campaigning = Role.PRE_CANDIDATE if response.pre else Role.CANDIDATE
+        asked_term = self._term + 1 if response.pre else self._term
+        if self._role is not campaigning or (response.granted and response.term != asked_term):
+            return
+        self._votes[response.sender] = response.granted
+        configuration = self._log.configuration
+        if has_quorum(configuration, [node for node, granted in self._votes.items() if granted]):
+            if response.pre:
+                self._campaign(now, transfer=False)
+            else:
+                self._become_leader(now)
+        elif vote_is_lost(configuration, self._votes):
+            self._become_follower(self._term, None, now)
+            if self._early_rounds > 0:
+                self._campaign_early(now)
+
+    def _pre_campaign(self, now: float) -> None:
+        """Ask whether an election could be won, without disturbing anybody (thesis 9.6)."""
+        self._role = Role.PRE_CANDIDATE
+        self._leader = None
+        self._votes = {}
+        self._reset_election_deadline(now)
+        term = self._term + 1
+        self._request_votes(term, pre=True, transfer=False)
+        self._on_vote_response(VoteResponse(self._id, term, granted=True, pre=True), now)
+
+    def _campaign(self, now: float, *, transfer: bool) -> None:
+        assert self._role is not Role.LEADER
+        self._role = Role.CANDIDATE
+        self._term += 1
+        self._voted_for = self._id
+        self._leader = None
+        self._votes = {}
+        self._reset_election_deadline(now)
+        # Our own vote counts like any other: when it is on disk.
+        self._send(self._id, VoteResponse(self._id, self._term, granted=True, pre=False))
+        self._request_votes(self._term, pre=False, transfer=transfer)
+
+    def _request_votes(self, term: int, *, pre: bool, transfer: bool) -> None:
+        configuration = self._log.configuration
+        last_index, last_term = self._log.last_index, self._log.last_term
+        for voter in configuration.members:
+            if voter != self._id and configuration.is_voter(voter):
+                request = VoteRequest(self._id, term, last_index, last_term, pre, transfer)
+                self._send(voter, request)
+
+    def _become_follower(self, term: int, leader: NodeId | None, now: float) -> None:
+        assert term >= self._term
+        if term > self._term:
+            self._term = term
+            self._voted_for = None
+        self._role = Role.FOLLOWER
+        self._leader = leader
+        self._leader_heard_at = now
+        self._matched = 0
+        self._votes = {}
+        self._replication = None
+        self._assembly.clear()
+        self._reset_election_deadline(now)
+
+    def _become_leader(self, now: float) -> None:
+        assert self._role is Role.CANDIDATE
+        self._role = Role.LEADER
+        self._leader = self._id
+        self._replication = Replication(self._config, self._log, self._term, now, self._send)
+        self._append_own(EntryKind.NOOP, b"")
+        self._replication.heartbeat(self._commit, now)
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def _on_deadline(self, now: float) -> None:
+        leading = self._replication
+        if leading is None:
+            if self._may_campaign() and now >= self._election_deadline:
+                self._pre_campaign(now)
+            return
+        if now >= leading.quorum_deadline and not leading.check_quorum(now):
+            # Nobody hears us: whoever asks must not believe that we lead (thesis 6.2).
+            self._become_follower(self._term, None, now)
+            return
+        if leading.transfer_to is not None and now >= leading.transfer_deadline:
+            leading.transfer_to = None
+        if now >= leading.heartbeat_deadline:
+            leading.heartbeat(self._commit, now)
+
+    def _on_peer_lost(self, node_id: NodeId, now: float) -> None:
+        if self._replication is not None:
+            self._replication.on_lost(node_id)
+        elif self._role is Role.FOLLOWER and node_id == self._leader:
+            # Safe at once: others agree to the pre-vote only if they lost the leader too. They may
+            # notice a little later than we do, so it is worth more than one round.
+            self._leader = None
+            self._early_rounds = _EARLY_ROUNDS
+            self._campaign_early(now)
+
+    def _campaign_early(self, now: float) -> None:
+        """Bring the election forward; voters go in turn, as a tie would cost a whole timeout."""
+        self._early_rounds -= 1
+        voters = self._log.configuration.voters
+        turn = voters.index(self._id) if self._id in voters else len(voters)
+        step_s = self._config.reset_step_s
+        soon = now + turn * step_s + self._rng.uniform(0.0, step_s / 4)
+        self._election_deadline = min(self._election_deadline, soon)
+
+    # --- replication ------------------------------------------------------------------------------
+
+    def _on_bootstrapped(self, configuration: Configuration, now: float) -> None:
+        if self._log.last_index > 0 or self._term > 0:
+            return
+        assert configuration.voters
+        self._term = 1
+        self._append_own(EntryKind.CONFIGURATION, encode_configuration(configuration))
+        self._reset_election_deadline(now)
+
+    def _on_proposed(self, proposals: tuple[tuple[int, bytes], ...], now: float) -> None:
+        leading = self._replication
+        for request, data in proposals:
+            if leading is None or leading.transfer_to is not None:
+                leader = leading.transfer_to if leading else self._leader
+                self._effects.append(ProposalRejected(request, backlog_full=False, leader=leader))
+            elif leading.uncommitted_bytes + len(data) > self._config.uncommitted_bytes_max:
+                self._effects.append(ProposalRejected(request, backlog_full=True, leader=self._id))
+            else:
+                leading.uncommitted_bytes += len(data)
+                self._append_own(EntryKind.COMMAND, data)
+                index = self._log.last_index
+                self._effects.append(ProposalAccepted(request, index, self._term))
+        if leading is not None:
+            leading.send_new_entries(self._commit, now)
+
+    def _append_own(self, kind: EntryKind, data: bytes) -> None:
+        entry = Entry(self._log.last_index + 1, self._term, kind, data)
+        self._log.append([entry])
+        self._gate.add_entries([entry])
+
+    def _on_append_response(self, response: AppendResponse, now: float) -> None:
+        leading = self._replication
+        if leading is not None and leading.on_response(response, self._commit, now):
+            self._advance_commit(leading, now)
+
+    def _advance_commit(self, leading: Replication, now: float) -> None:
+        index = leading.quorum_index(self._durable)
+        # Only entries of the own term are committed by counting (Raft 5.4.2, figure 8).
+        if index > self._commit and index >= leading.first_index:
+            self._commit = index
+            leading.announce_commit(index, now)
+
+    def _refusal(self, rejected_index: int, hint_index: int, hint_term: int = 0) -> AppendResponse:
+        return AppendResponse(
+            sender=self._id,
+            term=self._term,
+            success=False,
+            match_index=0,
+            rejected_index=rejected_index,
+            hint_index=hint_index,
+            hint_term=hint_term,
+        )
+
+    def _confirm(self, leader: NodeId) -> None:
+        match_index = min(self._matched, self._durable)
+        self._send(leader, AppendResponse(self._id, self._term, True, match_index, 0, 0, 0))
+
+    def _on_append_request(self, request: AppendRequest) -> None:
+        if self._installing is not None:
+            return
+        previous = request.previous_index
+        known_term = self._log.term_at(previous)
+        if known_term is None and previous < self._commit:
+            # Compacted, hence committed, hence equal to the leader's: say how far that goes.
+            self._matched = max(self._matched, self._commit)
+            self._confirm(request.sender)
+            return
+        if known_term != request.previous_term:
+            hint = self._log.last_index_with_term_at_most(previous, request.previous_term)
+            hint_term = self._log.term_at(hint) or 0
+            self._send(request.sender, self._refusal(previous, hint, hint_term))
+            return
+        self._take_entries(request.entries)
+        last_new = previous + len(request.entries)
+        self._matched = max(self._matched, last_new)
+        self._commit = max(self._commit, min(request.commit, last_new))
+        if not request.entries or self._durable >= last_new:
+            self._confirm(request.sender)
+
+    def _take_entries(self, entries: tuple[Entry, ...]) -> None:
+        for position, entry in enumerate(entries):
+            known_term = self._log.term_at(entry.index)
+            if known_term == entry.term or entry.index < self._log.first_index:
+                continue
+            if known_term is not None:
+                assert entry.index > self._commit, "a committed entry would be overwritten"
+                self._log.truncate_from(entry.index)
+                self._gate.drop_entries_from(entry.index)
+                self._durable = min(self._durable, entry.index - 1)
+            self._log.append(entries[position:])
+            self._gate.add_entries(entries[position:])
+            return
+
+    def _on_snapshot_chunk(self, chunk: SnapshotChunk) -> None:
+        if self._installing is not None:
+            return
+        if chunk.index <= self._commit:
+            self._matched = max(self._matched, self._commit)
+            self._confirm(chunk.sender)
+            return
+        snapshot = self._assembly.add(chunk)
+        if snapshot is not None:
+            self._order_persist()
+            self._installing = (self._gate.next_batch(), snapshot)
+            self._effects.append(PersistSnapshot(*self._installing))
+
+    def _finish_install(self, snapshot: Snapshot) -> None:
+        self._installing = None
+        self._log.install(snapshot)
+        self._durable = max(min(self._durable, self._log.last_index), snapshot.index)
+        self._commit = max(self._commit, snapshot.index)
+        self._applied = snapshot.index
+        self._effects.append(RestoreSnapshot(snapshot))
+        if self._role is Role.FOLLOWER and self._leader is not None:
+            self._matched = max(self._matched, snapshot.index)
+            self._confirm(self._leader)
+
+    # --- disk and state machine -------------------------------------------------------------------
+
+    def _hard_state(self) -> HardState:
+        return HardState(self._term, self._voted_for)
+
+    def _send(self, to: NodeId, message: Message) -> None:
+        """Send when the term and vote behind the message are on disk; that is often at once."""
+        if self._gate.admit(to, message, self._hard_state(), hold=to == self._id):
+            self._effects.append(SendMessage(to, message))
+
+    def _order_persist(self) -> None:
+        order = self._gate.order(self._hard_state())
+        if order is not None:
+            self._effects.append(order)
+
+    def _on_persisted(self, batch: int, now: float) -> None:
+        durable_before = self._durable
+        ends, ready = self._gate.persisted(batch)
+        for index, term in ends:
+            if self._log.term_at(index) == term:
+                self._durable = max(self._durable, index)
+        if self._installing is not None and self._installing[0] <= batch:
+            self._finish_install(self._installing[1])
+        for to, message in ready:
+            if to != self._id:
+                self._effects.append(SendMessage(to, message))
+            elif isinstance(message, VoteResponse):
+                self._on_vote_response(message, now)
+        if self._durable > durable_before:
+            if self._replication is not None:
+                self._advance_commit(self._replication, now)
+            elif self._leader is not None:
+                self._confirm(self._leader)
+
+    def _apply_committed(self) -> None:
+        """Apply what is committed and on our own disk, so that no snapshot runs ahead of the
+        log.
+        """
+        end = min(self._commit, self._durable)
+        if end <= self._applied or self._installing is not None:
+            return
+        entries = self._log.slice(self._applied + 1, end, bytes_max=INDEX_MAX)
+        self._applied = end
+        if self._replication is not None:
+            self._replication.uncommitted_bytes -= sum(
+                len(entry.data) for entry in entries if entry.index > self._replication.first_index
+            )
+        self._effects.append(Apply(entries))
+
+    def _on_snapshot_taken(self, index: int, data: bytes) -> None:
+        current = self._log.snapshot
+        if index > self._applied or (current is not None and index <= current.index):
+            return
+        term = self._log.term_at(index)
+        assert term is not None, "an applied entry is always in the log"
+        configuration = encode_configuration(self._log.configuration_at(index))
+        snapshot = Snapshot(index, term, configuration, data)
+        self._log.compact(snapshot, self._config.keep_entries)
+        self._effects.append(SaveSnapshot(snapshot, drop_through=self._log.first_index - 1))

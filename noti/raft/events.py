@@ -1,0 +1,254 @@
+"""What enters and leaves the core: its configuration, events, effects and status.
+
+Enters: nothing. Leaves: frozen dataclasses. Never: behaviour.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeAlias
+
+from noti.raft.membership import Configuration
+from noti.raft.messages import Entry, HardState, Message, NodeId, Snapshot
+
+
+class Rng(Protocol):
+    """The part of `random.Random` that the core needs."""
+
+    def uniform(self, a: float, b: float) -> float:
+        """Return a number between a and b."""
+
+
+@dataclass(frozen=True, slots=True)
+class RaftConfig:
+    """Timing and limits of one node's core."""
+
+    node_id: NodeId
+    heartbeat_interval_s: float = 0.1
+    """How often an idle leader speaks."""
+    election_timeout_s: float = 0.5
+    """Silence of the leader after which a follower campaigns, drawn from 1x to 2x per round."""
+    reset_step_s: float = 0.04
+    """After a broken stream to the leader voters campaign in turn, so much apart.
+
+    A few round trips.
+    """
+    append_bytes_max: int = 1024 * 1024
+    """Entry data in one append message: large batches, yet far below the transport's limit."""
+    in_flight_messages_max: int = 64
+    in_flight_bytes_max: int = 8 * 1024 * 1024
+    """What may be unanswered towards one follower; bounds its backlog and ours."""
+    uncommitted_bytes_max: int = 64 * 1024 * 1024
+    """Backlog above which proposals are refused, so that a cut-off leader keeps its memory."""
+    snapshot_chunk_bytes: int = 512 * 1024
+    snapshot_retry_s: float = 5.0
+    """A snapshot that is not answered for so long is sent again."""
+    keep_entries: int = 10_000
+    """Entries kept below a snapshot for followers that lag a little."""
+
+    def __post_init__(self) -> None:
+        """Refuse timings that cannot elect a leader."""
+        assert 0 < self.heartbeat_interval_s * 2 <= self.election_timeout_s
+
+
+class Role(Enum):
+    """What a node is in its term."""
+
+    FOLLOWER = "follower"
+    PRE_CANDIDATE = "pre-candidate"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+# --- events: facts that enter ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class MessageReceived:
+    """A peer's message arrived."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Persisted:
+    """All `Persist` and `PersistSnapshot` effects up to this batch number are on disk."""
+
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """Commands want to be committed; each is answered with an Accepted or Rejected effect."""
+
+    proposals: tuple[tuple[int, bytes], ...]
+    """(the driver's request number, command)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """`deadline()` has passed; harmless when it has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLost:
+    """The stream to a peer broke: its process died, or the network cut it."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConnected:
+    """There is a new stream to a peer: what was sent before may never have arrived."""
+
+    node_id: NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRequested:
+    """This node would like somebody else to lead."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrapped:
+    """The first configuration of a new cluster is known; legal only on an empty log."""
+
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotTaken:
+    """The state machine was saved at its applied index; the log before it may go."""
+
+    index: int
+    data: bytes
+
+
+Event: TypeAlias = (
+    MessageReceived
+    | Persisted
+    | Proposed
+    | DeadlineReached
+    | PeerLost
+    | PeerConnected
+    | TransferRequested
+    | Bootstrapped
+    | SnapshotTaken
+)
+
+
+# --- effects: orders that leave, to be carried out in order ---------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Hand a message to the network; it may be lost."""
+
+    to: NodeId
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class Persist:
+    """Make this durable, then report `Persisted(batch)`.
+
+    An entry replaces whatever was stored at or above its index.
+    """
+
+    batch: int
+    hard_state: HardState | None
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PersistSnapshot:
+    """Make a leader's snapshot durable in place of the log, then report `Persisted(batch)`."""
+
+    batch: int
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class SaveSnapshot:
+    """Make our own snapshot durable, whenever convenient.
+
+    Entries up to `drop_through` are not needed any more once it is.
+    """
+
+    snapshot: Snapshot
+    drop_through: int
+
+
+@dataclass(frozen=True, slots=True)
+class Apply:
+    """Give committed entries to the state machine, in order."""
+
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreSnapshot:
+    """Replace the state machine by a snapshot."""
+
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChanged:
+    """The node's role, term or leader is different now."""
+
+    role: Role
+    term: int
+    leader: NodeId | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalAccepted:
+    """A proposal is in the leader's log.
+
+    It is committed when that index is applied in that term.
+    """
+
+    request: int
+    index: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalRejected:
+    """A proposal was not appended: this node does not lead, or its backlog is full."""
+
+    request: int
+    backlog_full: bool
+    leader: NodeId | None
+
+
+Effect: TypeAlias = (
+    SendMessage
+    | Persist
+    | PersistSnapshot
+    | SaveSnapshot
+    | Apply
+    | RestoreSnapshot
+    | RoleChanged
+    | ProposalAccepted
+    | ProposalRejected
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What operators and the driver may see."""
+
+    role: Role
+    term: int
+    leader: NodeId | None
+    commit_index: int
+    applied_index: int
+    last_index: int
+    first_index: int
+    configuration: Configuration
+    leads_ready: bool
+    """Leads and has applied an entry of its own term.
+
+    Everything older is known to be applied too.
+    """

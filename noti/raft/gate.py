@@ -1,0 +1,88 @@
+"""Persist before speaking: holds messages back until what they say is on disk.
+
+Enters: new entries, the hard state, messages to send, completions. Leaves: persist orders and
+messages that may leave. Never: I/O; decides nothing about consensus.
+
+Batches are numbered 1, 2, 3, … in the order in which the driver must carry them out. A message
+waits for the batch that holds the term and vote it speaks with (Raft figure 2: "updated on stable
+storage before responding"). What an append answer vouches for is limited by `durable_index`
+instead, so that heartbeats never wait for a disk.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+from noti.raft.events import Persist
+from noti.raft.messages import Entry, HardState, Message, NodeId
+
+
+class Gate:
+    """What is on its way to disk, and what waits for it."""
+
+    def __init__(self, saved: HardState) -> None:
+        """Start with the hard state that the disk holds."""
+        self._saved = saved
+        self._hard_state_batch = 0
+        self._batch = 0
+        self._persisted = 0
+        self._entries: list[Entry] = []
+        self._ends: deque[tuple[int, int, int]] = deque()
+        self._waiting: deque[tuple[int, NodeId, Message]] = deque()
+
+    def add_entries(self, entries: Sequence[Entry]) -> None:
+        """Entries were appended to the log and must go to disk."""
+        self._entries.extend(entries)
+
+    def drop_entries_from(self, index: int) -> None:
+        """Entries not yet ordered to disk were truncated away."""
+        self._entries = [entry for entry in self._entries if entry.index < index]
+
+    def admit(self, to: NodeId, message: Message, hard_state: HardState, *, hold: bool) -> bool:
+        """Return whether the message may leave now; otherwise keep it until it may.
+
+        With `hold` it waits for the hard state's batch even if that is already on its way.
+        """
+        needed = self._batch + 1 if hard_state != self._saved else self._hard_state_batch
+        if needed <= self._persisted and not hold:
+            return True
+        self._waiting.append((needed, to, message))
+        return False
+
+    def next_batch(self) -> int:
+        """Number a batch that the caller orders itself (a snapshot)."""
+        self._batch += 1
+        return self._batch
+
+    def order(self, hard_state: HardState) -> Persist | None:
+        """Return what must go to disk since the last order; None when nothing must."""
+        changed = hard_state != self._saved
+        if not changed and not self._entries:
+            return None
+        self._batch += 1
+        if changed:
+            self._saved = hard_state
+            self._hard_state_batch = self._batch
+        if self._entries:
+            last = self._entries[-1]
+            self._ends.append((self._batch, last.index, last.term))
+        entries, self._entries = tuple(self._entries), []
+        return Persist(self._batch, hard_state if changed else None, entries)
+
+    def persisted(self, batch: int) -> tuple[list[tuple[int, int]], list[tuple[NodeId, Message]]]:
+        """Note a completion; return the (index, term) ends now on disk, and messages that may
+        leave.
+
+        An end says nothing by itself: its entry may have been overwritten meanwhile, so that
+        the caller must compare the term too (the ABA race of asynchronous writes).
+        """
+        assert batch <= self._batch
+        self._persisted = max(self._persisted, batch)
+        ends = []
+        while self._ends and self._ends[0][0] <= batch:
+            _, index, term = self._ends.popleft()
+            ends.append((index, term))
+        ready = []
+        while self._waiting and self._waiting[0][0] <= batch:
+            _, to, message = self._waiting.popleft()
+            ready.append((to, message))
+        return ends, ready

@@ -1,0 +1,141 @@
+"""The words of consensus: entries, messages between cores, and what a node must remember.
+
+Enters: nothing. Leaves: frozen dataclasses used by the core, the log on disk and the wire.
+Never: encoding, I/O, clocks.
+
+Sources: Raft (Ongaro and Ousterhout 2014, figure 2), Raft thesis 3.10 (transfer), 9.6 (pre-vote).
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+NodeId: TypeAlias = str
+"""Random identity of a node's data directory, never an address and never reused."""
+
+INDEX_MAX = 2**63 - 1
+"""Indexes and terms above this are refused: no log reaches it, so it can only be garbage."""
+
+
+class EntryKind(IntEnum):
+    """What the data of an entry means."""
+
+    NOOP = 0
+    """Empty; a new leader's first entry, so that older entries can be committed (Raft 5.4.2)."""
+    COMMAND = 1
+    """Opaque bytes for the state machine."""
+    CONFIGURATION = 2
+    """A membership configuration, see `membership.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of the replicated log."""
+
+    index: int
+    term: int
+    kind: EntryKind
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HardState:
+    """What must be on disk before a vote or an answer leaves the node."""
+
+    term: int = 0
+    voted_for: NodeId | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The state machine up to and including `index`, replacing the log before it."""
+
+    index: int
+    term: int
+    configuration: bytes
+    """The membership configuration in force at `index`, encoded by `membership.py`."""
+    data: bytes
+    """The state machine's own encoding."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteRequest:
+    """A candidate asks for a vote; with `pre` it only asks whether it would get one."""
+
+    sender: NodeId
+    term: int
+    """The candidate's term; for a pre-vote the term it would campaign in."""
+    last_index: int
+    last_term: int
+    pre: bool
+    transfer: bool
+    """The old leader asked for this election: leader stickiness does not apply."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoteResponse:
+    """The answer to a vote request."""
+
+    sender: NodeId
+    term: int
+    """For a granted pre-vote the term asked about, otherwise the voter's term."""
+    granted: bool
+    pre: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRequest:
+    """Entries from the leader, or with none of them a heartbeat."""
+
+    sender: NodeId
+    term: int
+    previous_index: int
+    previous_term: int
+    commit: int
+    entries: tuple[Entry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResponse:
+    """The answer to an append request or to a complete snapshot."""
+
+    sender: NodeId
+    term: int
+    success: bool
+    match_index: int
+    """On success: everything up to here is on the sender's disk and equal to the leader's log."""
+    rejected_index: int
+    """On refusal: the `previous_index` that was refused; 0 on success."""
+    hint_index: int
+    """On refusal: no agreement is possible above this index."""
+    hint_term: int
+    """On refusal: the refuser's term at `hint_index`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChunk:
+    """One piece of a snapshot; pieces of one snapshot arrive in order on one stream."""
+
+    sender: NodeId
+    term: int
+    index: int
+    snapshot_term: int
+    configuration: bytes
+    offset: int
+    """Bytes before this piece."""
+    data: bytes
+    total: int
+    """Bytes in the whole snapshot's data; the piece that reaches it completes the snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class TimeoutNow:
+    """The leader asks a caught-up follower to campaign at once (thesis 3.10)."""
+
+    sender: NodeId
+    term: int
+
+
+Message: TypeAlias = (
+    VoteRequest | VoteResponse | AppendRequest | AppendResponse | SnapshotChunk | TimeoutNow
+)

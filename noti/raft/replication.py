@@ -1,0 +1,198 @@
+"""The leader's side of replication, for one term.
+
+Enters: answers of followers, losses, heartbeats. Leaves: messages through `send`, and decisions
+(what a quorum holds, who could take over). Never: terms, votes, disk; the core owns those and
+makes one of these per leadership.
+
+Sources: Raft 5.3 and 5.4.2; thesis 3.10 (transfer), 6.2 (check-quorum); flow control after
+etcd-io/raft.
+"""
+
+from collections.abc import Callable
+
+from noti.raft.events import RaftConfig
+from noti.raft.log import RaftLog
+from noti.raft.messages import AppendRequest, AppendResponse, Entry, Message, NodeId, TimeoutNow
+from noti.raft.progress import Progress, ProgressState
+from noti.raft.quorum import committed_index, has_quorum
+from noti.raft.snapshot import cut_snapshot
+
+
+class Replication:
+    """What this term's leader knows about the others, and what it sends them."""
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        log: RaftLog,
+        term: int,
+        now: float,
+        send: Callable[[NodeId, Message], None],
+    ) -> None:
+        """Start to lead: the first entry of the term will be the log's next one."""
+        self._config = config
+        self._log = log
+        self._term = term
+        self._send = send
+        self.first_index = log.last_index + 1
+        """Index of the term's own no-op: commit by counting starts here (Raft 5.4.2)."""
+        self.uncommitted_bytes = 0
+        """Command bytes of this term that are not applied yet."""
+        self.heartbeat_deadline = now
+        self.quorum_deadline = now + config.election_timeout_s
+        self.transfer_to: NodeId | None = None
+        self.transfer_deadline = 0.0
+        self._progress = {
+            node: Progress(node, self.first_index, heard_at=now)
+            for node in log.configuration.members
+            if node != config.node_id
+        }
+
+    def deadline(self) -> float:
+        """When the next heartbeat, quorum check or end of a transfer is due."""
+        deadlines = [self.heartbeat_deadline, self.quorum_deadline]
+        if self.transfer_to is not None:
+            deadlines.append(self.transfer_deadline)
+        return min(deadlines)
+
+    def match_of(self, node_id: NodeId) -> int:
+        """Return what a follower is known to have on disk; 0 for a stranger."""
+        progress = self._progress.get(node_id)
+        return progress.match_index if progress else 0
+
+    # --- sending ----------------------------------------------------------------------------------
+
+    def heartbeat(self, commit: int, now: float) -> None:
+        """Speak to everybody, with entries where there are any to send."""
+        self.heartbeat_deadline = now + self._config.heartbeat_interval_s
+        for progress in self._progress.values():
+            progress.probe_sent = False
+            unanswered_s = now - progress.snapshot_sent_at
+            if progress.state is ProgressState.SNAPSHOT and (
+                unanswered_s > self._config.snapshot_retry_s
+            ):
+                progress.lost()
+            if not self._send_entries(progress, commit, now):
+                self._send_append(progress, commit, ())
+
+    def send_new_entries(self, commit: int, now: float) -> None:
+        """Send what the followers' windows take; nobody who has all hears anything."""
+        for progress in self._progress.values():
+            self._send_entries(progress, commit, now)
+
+    def announce_commit(self, commit: int, now: float) -> None:
+        """Tell everybody at once that more is committed, with entries where there are any."""
+        for progress in self._progress.values():
+            if not self._send_entries(progress, commit, now):
+                self._send_append(progress, commit, ())
+
+    def _send_entries(self, progress: Progress, commit: int, now: float) -> bool:
+        sent = False
+        config = self._config
+        while progress.next_index <= self._log.last_index and progress.may_send(
+            config.in_flight_messages_max, config.in_flight_bytes_max
+        ):
+            if self._log.term_at(progress.next_index - 1) is None:
+                self._send_snapshot(progress, now)
+                return True
+            entries = self._log.slice(
+                progress.next_index, self._log.last_index, config.append_bytes_max
+            )
+            self._send_append(progress, commit, entries)
+            progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
+            sent = True
+        return sent
+
+    def _send_append(self, progress: Progress, commit: int, entries: tuple[Entry, ...]) -> None:
+        previous = progress.next_index - 1
+        term = self._log.term_at(previous)
+        if progress.state is ProgressState.SNAPSHOT or term is None:
+            # A heartbeat that names no real previous entry still keeps the follower quiet.
+            previous, term = 0, 0
+        self._send(
+            progress.node_id,
+            AppendRequest(self._config.node_id, self._term, previous, term, commit, entries),
+        )
+
+    def _send_snapshot(self, progress: Progress, now: float) -> None:
+        snapshot = self._log.snapshot
+        assert snapshot is not None, "the log was compacted without a snapshot"
+        progress.needs_snapshot(snapshot.index, now)
+        for chunk in cut_snapshot(
+            snapshot,
+            sender=self._config.node_id,
+            term=self._term,
+            chunk_bytes=self._config.snapshot_chunk_bytes,
+        ):
+            self._send(progress.node_id, chunk)
+
+    # --- hearing ----------------------------------------------------------------------------------
+
+    def on_response(self, response: AppendResponse, commit: int, now: float) -> bool:
+        """Take in an answer; return whether a follower is known to hold more than before."""
+        progress = self._progress.get(response.sender)
+        if progress is None:
+            return False
+        progress.heard_at = now
+        news = False
+        if not response.success:
+            next_index = 1 + self._log.last_index_with_term_at_most(
+                response.hint_index, response.hint_term
+            )
+            progress.refused(response.rejected_index, next_index)
+        elif response.match_index <= self._log.last_index:
+            news = progress.matched(response.match_index)
+            self._hand_over_if_caught_up(progress)
+        self._send_entries(progress, commit, now)
+        return news
+
+    def on_lost(self, node_id: NodeId) -> None:
+        """Note that the stream to a follower broke: whatever was in flight may be gone."""
+        if node_id in self._progress:
+            self._progress[node_id].lost()
+
+    def on_connected(self, node_id: NodeId, commit: int, now: float) -> None:
+        """Speak at once to a follower that came back, starting from what it is known to have."""
+        progress = self._progress.get(node_id)
+        if progress is not None:
+            progress.lost()
+            if not self._send_entries(progress, commit, now):
+                self._send_append(progress, commit, ())
+
+    # --- deciding ---------------------------------------------------------------------------------
+
+    def quorum_index(self, own_durable_index: int) -> int:
+        """Return the highest index that a quorum holds on disk."""
+        own = self._config.node_id
+        return committed_index(
+            self._log.configuration,
+            lambda node: own_durable_index if node == own else self.match_of(node),
+        )
+
+    def check_quorum(self, now: float) -> bool:
+        """Return whether a quorum answered within the last election timeout, and re-arm the
+        check.
+        """
+        self.quorum_deadline = now + self._config.election_timeout_s
+        oldest = now - self._config.election_timeout_s
+        heard = [node for node, progress in self._progress.items() if progress.heard_at >= oldest]
+        return has_quorum(self._log.configuration, [self._config.node_id, *heard])
+
+    def start_transfer(self, now: float) -> None:
+        """Choose the voter that holds most, let it catch up, and ask it to campaign."""
+        oldest = now - self._config.election_timeout_s
+        candidates = [
+            progress
+            for node, progress in sorted(self._progress.items())
+            if node in self._log.configuration.voters and progress.heard_at >= oldest
+        ]
+        if not candidates or self.transfer_to is not None:
+            return
+        target = max(candidates, key=lambda progress: progress.match_index)
+        self.transfer_to = target.node_id
+        self.transfer_deadline = now + self._config.election_timeout_s
+        self._hand_over_if_caught_up(target)
+
+    def _hand_over_if_caught_up(self, progress: Progress) -> None:
+        if progress.node_id == self.transfer_to and progress.match_index == self._log.last_index:
+            self._send(progress.node_id, TimeoutNow(self._config.node_id, self._term))

@@ -1,0 +1,376 @@
+"""Several Raft cores in virtual time, without Trio: an event heap, a lossy network, forgetful disks.
+
+Enters: a seed and what to do to the cluster. Leaves: the cluster, checked after every step.
+Never: threads, real time, real disks.
+
+Checked at every step (names as in the safety literature): election safety, log matching, leader
+completeness, state-machine safety, durable before speech, monotonic commit.
+"""
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from noti.raft.core import Raft
+from noti.raft.events import (
+    Apply,
+    Bootstrapped,
+    DeadlineReached,
+    Effect,
+    Event,
+    MessageReceived,
+    PeerConnected,
+    PeerLost,
+    Persist,
+    Persisted,
+    PersistSnapshot,
+    ProposalAccepted,
+    ProposalRejected,
+    Proposed,
+    RaftConfig,
+    RestoreSnapshot,
+    Role,
+    RoleChanged,
+    SaveSnapshot,
+    SendMessage,
+    SnapshotTaken,
+    TransferRequested,
+)
+from noti.raft.membership import Configuration
+from noti.raft.messages import (
+    AppendResponse,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    Snapshot,
+    VoteResponse,
+)
+
+
+@dataclass
+class DiskImage:
+    """What survives a crash of one node."""
+
+    hard_state: HardState = field(default_factory=HardState)
+    snapshot: Snapshot | None = None
+    entries: list[Entry] = field(default_factory=list)
+
+    def write(self, order: Persist) -> None:
+        if order.hard_state is not None:
+            self.hard_state = order.hard_state
+        if order.entries:
+            first = order.entries[0].index
+            self.entries = [entry for entry in self.entries if entry.index < first]
+            self.entries.extend(order.entries)
+
+    def install(self, snapshot: Snapshot) -> None:
+        keeps = any(
+            entry.index == snapshot.index and entry.term == snapshot.term for entry in self.entries
+        )
+        self.entries = [e for e in self.entries if e.index > snapshot.index] if keeps else []
+        self.snapshot = snapshot
+
+    def last_index(self) -> int:
+        if self.entries:
+            return self.entries[-1].index
+        return self.snapshot.index if self.snapshot else 0
+
+
+class Node:
+    """One core with its disk and its state machine (the list of applied commands)."""
+
+    def __init__(self, cluster: "Cluster", name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+        self.disk = DiskImage()
+        self.core: Raft | None = None
+        self.incarnation = 0
+        self.paused = False
+        self.applied: list[bytes] = []
+        self.applied_index = 0
+        self.outcomes: dict[int, ProposalAccepted | ProposalRejected] = {}
+        self.disk_busy_until = 0.0
+        self.wakeup: float | None = None
+
+    @property
+    def running(self) -> Raft:
+        assert self.core is not None
+        return self.core
+
+    def start(self) -> None:
+        self.incarnation += 1
+        image = self.disk
+        self.core = Raft(
+            self.cluster.config(self.name),
+            image.hard_state,
+            image.snapshot,
+            tuple(image.entries),
+            random.Random(f"{self.cluster.seed}:{self.name}:{self.incarnation}"),
+            self.cluster.now,
+        )
+        self.restore(image.snapshot)
+        self.disk_busy_until = self.cluster.now
+        self.wakeup = None
+        self.arm()
+        for other in self.cluster.nodes.values():
+            if other is not self and self.cluster.connected(other.name, self.name):
+                self.cluster.later(0.002, other.step, PeerConnected(self.name))
+
+    def restore(self, snapshot: Snapshot | None) -> None:
+        data = snapshot.data if snapshot else b""
+        self.applied = [piece for piece in data.split(b"\n") if piece]
+        self.applied_index = snapshot.index if snapshot else 0
+
+    def crash(self) -> None:
+        self.core = None
+        self.incarnation += 1
+        for other in self.cluster.nodes.values():
+            if other is not self and self.cluster.connected(self.name, other.name):
+                self.cluster.at(
+                    self.cluster.end_of_stream(self.name, other.name),
+                    partial(other.lose, self.name),
+                )
+
+    def lose(self, peer: str) -> None:
+        if self.core is not None:
+            self.step(PeerLost(peer))
+
+    def step(self, event: Event) -> None:
+        if self.core is None:
+            return
+        effects = self.core.handle(event, self.cluster.now)
+        for effect in effects:
+            self.perform(effect)
+        self.cluster.check(self)
+        self.arm()
+
+    def arm(self) -> None:
+        deadline = self.running.deadline()
+        if deadline is not None and deadline != self.wakeup:
+            self.wakeup = deadline
+            incarnation = self.incarnation
+            self.cluster.at(deadline, lambda: self.wake(incarnation, deadline))
+
+    def wake(self, incarnation: int, deadline: float) -> None:
+        if self.core is None or incarnation != self.incarnation or self.wakeup != deadline:
+            return
+        if self.paused:
+            self.cluster.later(0.01, self.wake, incarnation, deadline)
+            return
+        self.wakeup = None
+        self.step(DeadlineReached())
+
+    def perform(self, effect: Effect) -> None:
+        match effect:
+            case SendMessage(to, message):
+                self.cluster.check_speech(self, message)
+                self.cluster.send(self.name, to, message)
+            case Persist() | PersistSnapshot():
+                self.order_disk(effect)
+            case SaveSnapshot(snapshot, drop_through):
+                self.disk.snapshot = snapshot
+                self.disk.entries = [e for e in self.disk.entries if e.index > drop_through]
+            case Apply(entries):
+                for entry in entries:
+                    self.cluster.check_applied(self, entry)
+                    self.applied_index = entry.index
+                    if entry.kind is EntryKind.COMMAND:
+                        self.applied.append(entry.data)
+                every = self.cluster.snapshot_every
+                if every and self.applied_index % every == 0:
+                    index, data = self.applied_index, b"\n".join(self.applied)
+                    self.cluster.later(0.0, self.step, SnapshotTaken(index, data))
+            case RestoreSnapshot(snapshot):
+                assert snapshot.index >= self.applied_index, "the state machine went back"
+                self.restore(snapshot)
+            case ProposalAccepted(request) | ProposalRejected(request):
+                self.outcomes[request] = effect
+            case RoleChanged(role, term, _):
+                self.cluster.check_role(self, role, term)
+
+    def order_disk(self, order: Persist | PersistSnapshot) -> None:
+        delay = self.cluster.rng.uniform(*self.cluster.disk_delay_s)
+        self.disk_busy_until = max(self.disk_busy_until, self.cluster.now) + delay
+        incarnation = self.incarnation
+        self.cluster.at(self.disk_busy_until, lambda: self.finish_disk(incarnation, order))
+
+    def finish_disk(self, incarnation: int, order: Persist | PersistSnapshot) -> None:
+        if incarnation != self.incarnation:
+            return
+        if isinstance(order, Persist):
+            self.disk.write(order)
+        else:
+            self.disk.install(order.snapshot)
+        self.step(Persisted(order.batch))
+
+
+class Cluster:
+    """The world: time, network, and the checks."""
+
+    def __init__(
+        self, size: int = 3, seed: int = 0, *, snapshot_every: int = 0, keep_entries: int = 10_000
+    ) -> None:
+        self.seed = seed
+        self.rng = random.Random(f"world:{seed}")
+        self.now = 0.0
+        self.snapshot_every = snapshot_every
+        self.delay_s = (0.001, 0.005)
+        self.disk_delay_s = (0.0005, 0.002)
+        self.loss = 0.0
+        self.blocked: set[tuple[str, str]] = set()
+        self.keep_entries = keep_entries
+        self.trace: list[str] = []
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._last_arrival: dict[tuple[str, str], float] = {}
+        self._requests = itertools.count(1)
+        self._leaders: dict[int, str] = {}
+        self._committed: dict[int, tuple[int, bytes]] = {}
+        self._commit_seen: dict[tuple[str, int], int] = {}
+        self.names = [f"n{number}" for number in range(1, size + 1)]
+        self.nodes = {name: Node(self, name) for name in self.names}
+        configuration = Configuration("test", tuple(self.names))
+        for node in self.nodes.values():
+            node.start()
+            node.step(Bootstrapped(configuration))
+
+    def config(self, name: str) -> RaftConfig:
+        return RaftConfig(name, keep_entries=self.keep_entries)
+
+    # --- time and network -------------------------------------------------------------------------
+
+    def at(self, when: float, action: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (when, next(self._order), action))
+
+    def later(self, delay_s: float, action: Callable[..., None], *args: object) -> None:
+        self.at(self.now + delay_s, lambda: action(*args))
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while self._heap and self._heap[0][0] <= end:
+            when, _, action = heapq.heappop(self._heap)
+            self.now = max(self.now, when)
+            action()
+        self.now = end
+
+    def run_until(self, condition: Callable[[], object], *, seconds: float = 20.0) -> None:
+        end = self.now + seconds
+        while not condition():
+            assert self._heap, "nothing will happen any more"
+            assert self.now <= end, f"not reached within {seconds} virtual seconds"
+            when, _, action = heapq.heappop(self._heap)
+            self.now = max(self.now, when)
+            action()
+
+    def connected(self, sender: str, to: str) -> bool:
+        return (sender, to) not in self.blocked
+
+    def end_of_stream(self, sender: str, to: str) -> float:
+        """When `to` sees the stream end: after everything that `sender` had written."""
+        return max(self.now + 0.002, self._last_arrival.get((sender, to), 0.0) + 1e-9)
+
+    def send(self, sender: str, to: str, message: Message) -> None:
+        self.trace.append(f"{self.now:.6f} {sender}>{to} {type(message).__name__} {message.term}")
+        if not self.connected(sender, to) or self.rng.random() < self.loss:
+            return
+        arrival = self.now + self.rng.uniform(*self.delay_s)
+        # Streams keep order in each direction.
+        arrival = max(arrival, self._last_arrival.get((sender, to), 0.0) + 1e-9)
+        self._last_arrival[sender, to] = arrival
+        incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
+        self.at(arrival, lambda: self.deliver(sender, to, incarnations, message))
+
+    def deliver(
+        self, sender: str, to: str, incarnations: tuple[int, int], message: Message
+    ) -> None:
+        node = self.nodes[to]
+        if node.core is None or node.incarnation != incarnations[1]:
+            return
+        if node.paused:
+            self.later(0.01, self.deliver, sender, to, incarnations, message)
+            return
+        node.step(MessageReceived(message))
+
+    def isolate(self, name: str) -> None:
+        for other in self.names:
+            self.blocked |= {(name, other), (other, name)}
+
+    def heal(self) -> None:
+        self.blocked.clear()
+        self.loss = 0.0
+
+    # --- acting -----------------------------------------------------------------------------------
+
+    def leader(self) -> Node | None:
+        leaders = [
+            node
+            for node in self.nodes.values()
+            if node.core is not None and node.running.status().leads_ready
+        ]
+        return max(leaders, key=lambda node: node.running.status().term, default=None)
+
+    def elect(self) -> Node:
+        self.run_until(self.leader)
+        leader = self.leader()
+        assert leader is not None
+        return leader
+
+    def propose(self, node: Node, data: bytes) -> int:
+        request = next(self._requests)
+        node.step(Proposed(((request, data),)))
+        return request
+
+    def transfer(self, node: Node) -> None:
+        node.step(TransferRequested())
+
+    # --- checks -----------------------------------------------------------------------------------
+
+    def check_role(self, node: Node, role: Role, term: int) -> None:
+        if role is not Role.LEADER:
+            return
+        known = self._leaders.setdefault(term, node.name)
+        assert known == node.name, f"two leaders in term {term}: {known} and {node.name}"
+        log = node.running._log
+        for index, (committed_term, data) in self._committed.items():
+            if index >= log.first_index:
+                entry = log.slice(index, index, 1)
+                assert entry, f"leader completeness: {node.name} lacks committed entry {index}"
+                assert (entry[0].term, entry[0].data) == (committed_term, data)
+
+    def check_applied(self, node: Node, entry: Entry) -> None:
+        assert entry.index == node.applied_index + 1, "entries are applied in order, without a gap"
+        known = self._committed.setdefault(entry.index, (entry.term, entry.data))
+        assert known == (entry.term, entry.data), f"state machines differ at {entry.index}"
+
+    def check_speech(self, node: Node, message: Message) -> None:
+        pre = isinstance(message, VoteResponse) and message.pre
+        if isinstance(message, AppendResponse) and message.success:
+            assert message.match_index <= node.disk.last_index(), "vouched for what is not on disk"
+        if isinstance(message, VoteResponse) and message.granted and not pre:
+            assert node.disk.hard_state == HardState(message.term, node.disk.hard_state.voted_for)
+            assert node.disk.hard_state.voted_for is not None
+        if not pre and not getattr(message, "pre", False):
+            assert message.term <= node.disk.hard_state.term, "spoke in a term not on disk"
+
+    def check(self, node: Node) -> None:
+        status = node.running.status()
+        key = (node.name, node.incarnation)
+        assert status.commit_index >= self._commit_seen.get(key, 0), "commit went back"
+        self._commit_seen[key] = status.commit_index
+        assert status.applied_index <= status.commit_index <= status.last_index
+        assert node.applied_index <= node.disk.last_index(), "applied what is not on the own disk"
+
+    def check_log_matching(self) -> None:
+        logs = [node.running._log for node in self.nodes.values() if node.core is not None]
+        for one, other in itertools.combinations(logs, 2):
+            last = min(one.last_index, other.last_index)
+            first = max(one.first_index, other.first_index)
+            same = False
+            for index in range(last, first - 1, -1):
+                if same or one.term_at(index) == other.term_at(index):
+                    same = True
+                    assert one.slice(index, index, 1) == other.slice(index, index, 1)
