@@ -29,6 +29,11 @@ class Clock(Protocol):
     async def sleep_until(self, deadline: float) -> None:
         """Return when `now()` is at least `deadline`. A checkpoint, cancellable."""
 
+    def scope_until(self, deadline: float) -> trio.CancelScope:
+        """Return a scope, to be entered at once, that is cancelled when `now()` reaches
+        `deadline`.
+        """
+
     def wall_ms(self) -> int:
         """Return milliseconds since 1970, to be stored as data and never compared."""
 

@@ -101,6 +101,8 @@ class Raft:
         """Everything up to here is on our disk."""
         self._matched = 0
         """As a follower: everything up to here equals the log of this term's leader."""
+        self._announced: tuple[float, int] | None = None
+        """As a follower: when this term's leader last spoke, and its commit index then."""
         self._replication: Replication | None = None
         """Set while, and only while, this node leads."""
         self._assembly = SnapshotAssembly()
@@ -164,7 +166,14 @@ class Raft:
             first_index=self._log.first_index,
             configuration=self._log.configuration,
             leads_ready=leading is not None and self._applied >= leading.first_index,
+            fresh_at=self._fresh_at(),
         )
+
+    def _fresh_at(self) -> float | None:
+        """A leader's commit index covers all older terms once it is of its own (Raft 6.4)."""
+        if self._announced is None or self._applied < self._announced[1]:
+            return None
+        return self._announced[0] if self._log.term_at(self._announced[1]) == self._term else None
 
     # --- messages: the term rules first -----------------------------------------------------------
 
@@ -191,6 +200,7 @@ class Raft:
                 self._on_vote_response(message, now)
             case AppendRequest():
                 self._hear_leader(message.sender, now)
+                self._announced = (now, message.commit)
                 self._on_append_request(message)
             case SnapshotChunk():
                 self._hear_leader(message.sender, now)
@@ -306,6 +316,7 @@ class Raft:
         self._leader = leader
         self._leader_heard_at = now
         self._matched = 0
+        self._announced = None
         self._votes = {}
         self._replication = None
         self._assembly.clear()

@@ -252,3 +252,8 @@ class Status:
 
     Everything older is known to be applied too.
     """
+    fresh_at: float | None
+    """As a follower: when the leader announced a commit that is applied here by now.
+
+    Everything committed before it spoke is then applied. None while no such moment is known.
+    """

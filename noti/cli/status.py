@@ -1,0 +1,120 @@
+"""`noti status` and `noti members`: what a node says about itself and its cluster, as tables.
+
+Enters: the URL of a node. Leaves: tables on stdout. Never: a field that the node did not report.
+
+The tables are made from the JSON of `/status` as it comes: a new field needs no change here.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from noti.cli.http import get_json
+from noti.errors import MessageInvalid
+
+STYLES = {
+    "leader": "bold green",
+    "alive": "green",
+    "suspect": "yellow",
+    "dead": "red",
+    "left": "dim",
+}
+"""How telling words are drawn in a terminal, wherever they stand."""
+
+node_url = click.option(
+    "--http",
+    "url",
+    default="http://127.0.0.1:8402",
+    show_default=True,
+    metavar="URL",
+    help="Any node of the cluster.",
+)
+
+
+@click.command()
+@node_url
+def status(url: str) -> None:
+    """Show what a node knows: its role, its log, its source, its clients."""
+    report = _report(url)
+    console = _console()
+    facts = Table.grid(padding=(0, 3))
+    for name, value in _flat(report):
+        facts.add_row(f"[dim]{escape(name)}[/dim]", _cell(value))
+    console.print(facts)
+    for name, value in report.items():
+        if _is_rows(value):
+            console.print()
+            console.print(_rows(name, value))
+
+
+@click.command()
+@node_url
+def members(url: str) -> None:
+    """Show the members of the cluster as a node sees them."""
+    rows = _report(url).get("members")
+    if not _is_rows(rows):
+        raise MessageInvalid(f"{url} reports no members; is it a node of another version?")
+    _console().print(_rows("members", rows))
+
+
+def _report(url: str) -> dict[str, Any]:
+    report = get_json(url, "/status")
+    if not isinstance(report, dict):
+        raise MessageInvalid(f"{url}/status is not a report; is this a noti node?")
+    return report
+
+
+def _console() -> Console:
+    """Return a console that never folds a table that goes to a program."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000
+    return console
+
+
+def _flat(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Return the plain facts of a report, those of inner mappings named `outer inner`."""
+    facts: list[tuple[str, Any]] = []
+    for name, value in report.items():
+        if isinstance(value, Mapping):
+            facts += _flat(value, f"{prefix}{name} ")
+        elif not _is_rows(value):
+            facts.append((f"{prefix}{name}".replace("_", " "), value))
+    return facts
+
+
+def _is_rows(value: object) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(row, dict) for row in value)
+
+
+def _rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    table = Table(title=escape(title), title_justify="left", box=None, padding=(0, 3, 0, 0))
+    for column in columns:
+        table.add_column(escape(column.replace("_", " ")))
+    for row in rows:
+        table.add_row(*(_cell(row.get(column)) for column in columns))
+    return table
+
+
+def _cell(value: object) -> str:
+    """Return a value for a person; it came over the network, so markup in it stays text."""
+    match value:
+        case None:
+            return "[dim]-[/dim]"
+        case True:
+            return "yes"
+        case False:
+            return "no"
+        case list():
+            return escape(", ".join(str(item) for item in value)) or "[dim]-[/dim]"
+        case dict():
+            return escape(", ".join(f"{key}={item}" for key, item in value.items()))
+        case str() if value in STYLES:
+            return f"[{STYLES[value]}]{value}[/]"
+        case _:
+            return escape(str(value))

@@ -1,0 +1,346 @@
+"""Every setting of a node, declared once: name, type, default, meaning.
+
+Enters: a TOML file, `NOTI_*` environment variables, flags. Leaves: one frozen, validated `Config`.
+Never: a setting that two places declare, a default elsewhere, the value of a secret in a message.
+
+Later wins: defaults < file < environment < flags. `Config(...)` on its own is a plain value that
+reads nothing; only `load` looks at the world. The flags of `noti run` are made from the fields
+below, and the text under a field is its help.
+"""
+
+import difflib
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from noti.errors import ConfigInvalid
+from noti.ports import Address
+
+VARIABLE_PREFIX = "NOTI_"
+FILE_VARIABLE = "NOTI_CONFIG"
+
+_NAME = re.compile(r"[A-Za-z0-9.-]{1,128}")
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$"
+)
+"""Kubernetes sets such variables for every service; a service `noti` makes them `NOTI_…`."""
+
+_WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only when asked for
+_NATS_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
+_NATS_SUBJECT = re.compile(r"(?=.{1,255}$)([^\s.*>]+|\*)(\.([^\s.*>]+|\*))*(\.>)?|>")
+_NATS_SCHEMES = ("nats", "tls", "ws", "wss")
+_USER_INFO = re.compile(r"//[^/@]*@")
+
+
+def _address(value: object) -> object:
+    """Turn `host:port` or `[v6]:port` into an address."""
+    if not isinstance(value, str):
+        return value
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit():
+        raise ValueError("is not host:port; write for example 127.0.0.1:8402")
+    if ":" in host and not (host.startswith("[") and host.endswith("]")):
+        raise ValueError("is an IPv6 address without brackets; write for example [::1]:8402")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _port_in_range(address: Address) -> Address:
+    if not 0 <= address[1] <= 65535:
+        raise ValueError("has a port above 65535")
+    return address
+
+
+def _reachable(address: Address) -> Address:
+    if address[0] in _WILDCARDS or address[1] == 0:
+        raise ValueError("cannot be dialled; name a host and a port above 0")
+    return address
+
+
+def _commas(value: object) -> object:
+    """Split text at commas, as environment variables carry lists."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value
+
+
+def _node_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("is not a node name; use 1 to 128 letters, digits, dots and hyphens")
+    return value
+
+
+def _nats_name(value: str) -> str:
+    if not _NATS_NAME.fullmatch(value):
+        raise ValueError("is not a NATS name; use 1 to 128 letters, digits, - and _")
+    return value
+
+
+def _nats_subject(value: str) -> str:
+    if not _NATS_SUBJECT.fullmatch(value):
+        raise ValueError("is not a NATS subject; write for example jobs.noti.>")
+    return value
+
+
+def _nats_locations(value: str) -> str:
+    for url in value.split(","):
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in _NATS_SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("is not a NATS URL; write for example nats://127.0.0.1:4222")
+    return value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if value != "*" and (not parts.scheme or not parts.netloc or value != value.rstrip("/")):
+        raise ValueError("is not an origin; write for example https://app.example.com")
+    return value
+
+
+BindAddress: TypeAlias = Annotated[
+    Address, NoDecode, BeforeValidator(_address), AfterValidator(_port_in_range)
+]
+Seed: TypeAlias = Annotated[BindAddress, AfterValidator(_reachable)]
+
+
+class Config(BaseSettings):
+    """All settings of one node, immutable."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
+
+    name: Annotated[str, AfterValidator(_node_name)] = Field(default_factory=socket.gethostname)
+    """Name of this node, unique in the cluster [default: the host name]."""
+    data_dir: Path = Path("noti-data")
+    """Directory for the log, the snapshots and the node's identity; one per node, never shared."""
+
+    http_addr: BindAddress = ("127.0.0.1", 8402)
+    """Where browsers and operators connect, host:port."""
+    gossip_addr: BindAddress = ("127.0.0.1", 8401)
+    """Where other nodes gossip, host:port, UDP and TCP."""
+    rpc_addr: BindAddress = ("127.0.0.1", 8400)
+    """Where other nodes and gRPC clients connect, host:port."""
+    advertise_host: str | None = None
+    """Host by which others reach this node; needed when an address is a wildcard, 0.0.0.0."""
+
+    join: Annotated[tuple[Seed, ...], NoDecode, BeforeValidator(_commas)] = ()
+    """Gossip address of a node to join, host:port; repeat for several; retried for ever."""
+    bootstrap_expect: int = Field(default=1, ge=1, le=5)
+    """How many new nodes form a cluster once they see each other; 3 for a cluster of three."""
+    gossip_profile: Literal["local", "lan"] = "lan"
+    """Timing of failure detection: `local` for nodes on one machine, `lan` for a data centre."""
+    heartbeat_interval_ms: int = Field(default=100, ge=10, le=10_000)
+    """How often the leader tells the others that it is alive, ms."""
+    election_timeout_ms: int = Field(default=500, ge=50, le=60_000)
+    """Silence of the leader that starts an election, up to twice as long at random, ms."""
+
+    nats_url: Annotated[str, AfterValidator(_nats_locations)] | None = None
+    """NATS servers to take events from, nats://127.0.0.1:4222,… [default: none, no bridge]."""
+    nats_stream: Annotated[str, AfterValidator(_nats_name)] = "jobs"
+    """JetStream stream; made when it is missing."""
+    nats_subject: Annotated[str, AfterValidator(_nats_subject)] = "jobs.noti.>"
+    """Subjects that the stream collects."""
+    nats_durable: Annotated[str, AfterValidator(_nats_name)] = "noti"
+    """Durable consumer that all nodes of the cluster share."""
+    nats_retention: Literal["workqueue", "limits"] = "workqueue"
+    """Retention of a stream that we make: `workqueue` drops what was acked, `limits` keeps it."""
+    nats_storage: Literal["file", "memory"] = "file"
+    """Storage of a stream that we make."""
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """Replicas of a stream that we make; more than 1 needs a NATS cluster."""
+    nats_max_age_s: float = Field(default=0, ge=0)
+    """Age at which a stream that we make drops messages, seconds; 0 for never."""
+    nats_max_bytes: int = Field(default=0, ge=0)
+    """Size at which a stream that we make drops its oldest messages, bytes; 0 for no limit."""
+
+    history_size: int = Field(default=1000, ge=1, le=100_000)
+    """How many notifications a node keeps for browsers that come back; the same on all nodes."""
+    sse_heartbeat_s: float = Field(default=15, ge=1, le=300)
+    """Silence after which a browser gets a comment, seconds; less than any proxy's idle timeout."""
+    cors_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_commas)
+    ] = ()
+    """Origin whose pages may read this node, https://app.example.com or *; repeat for several."""
+
+    shutdown_deadline_s: float = Field(default=9, ge=1, le=300)
+    """How long an orderly stop may take before the process ends anyway, seconds."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe log line that is written."""
+    log_format: Literal["auto", "human", "json"] = "auto"
+    """Form of log lines; `auto` is `human` in a terminal and `json` elsewhere."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Make `Config(...)` a plain value; `load` reads the other sources."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _relations(self) -> Self:
+        # Two lost heartbeats must not start an election (Raft 5.6: broadcast << election timeout).
+        least_ms = 3 * self.heartbeat_interval_ms
+        if self.election_timeout_ms < least_ms:
+            raise _refusal(
+                "election_timeout_ms",
+                f"is less than 3 x heartbeat_interval_ms; make it at least {least_ms}",
+            )
+        if self.advertise_host is None:
+            for setting in ("gossip_addr", "rpc_addr"):
+                if getattr(self, setting)[0] in _WILDCARDS:
+                    raise _refusal(
+                        setting, "is a wildcard that others cannot dial; set advertise_host too"
+                    )
+        if self.advertise_host is not None and self.advertise_host in _WILDCARDS:
+            raise _refusal("advertise_host", "cannot be dialled; name a host or an IP address")
+        bound = (self.http_addr, self.gossip_addr, self.rpc_addr)
+        fixed = [address for address in bound if address[1] != 0]
+        if len(set(fixed)) < len(fixed):
+            raise _refusal("http_addr", "and gossip_addr and rpc_addr must differ")
+        return self
+
+    def advertised(self, bound: Address) -> Address:
+        """Return the address by which others reach what is bound to `bound` (its real port)."""
+        if self.advertise_host is not None:
+            return self.advertise_host, bound[1]
+        return self.gossip_addr[0] if bound[0] in _WILDCARDS else bound[0], bound[1]
+
+    def masked(self) -> dict[str, object]:
+        """Return all settings as plain values for the start-up log, credentials masked."""
+        return {name: _shown(name, getattr(self, name)) for name in type(self).model_fields}
+
+
+def flag_of(setting: str) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + setting.replace("_", "-")
+
+
+def variable_of(setting: str) -> str:
+    """Return the environment variable of a setting."""
+    return VARIABLE_PREFIX + setting.upper()
+
+
+def load(flags: Mapping[str, object], file: Path | None = None) -> Config:
+    """Compose the configuration from defaults, `file` (or `NOTI_CONFIG`), environment and `flags`.
+
+    `flags` holds only what was given, by setting name. Raises `ConfigInvalid` with one line that
+    says which setting is wrong, where it came from, what is wrong with it and what to do.
+    """
+    if file is None and (named := os.environ.get(FILE_VARIABLE)):
+        file = Path(named)
+    from_file = {} if file is None else _read_file(file)
+    _refuse_unknown_variables()
+    from_environment = EnvSettingsSource(
+        Config, env_prefix=VARIABLE_PREFIX, env_ignore_empty=True
+    )()
+    values = {**from_file, **from_environment, **flags}
+    try:
+        return Config(**values)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        setting = _setting_of(detail)
+        if setting in flags:
+            origin = f"flag {flag_of(setting)}"
+        elif setting in from_environment:
+            origin = f"environment variable {variable_of(setting)}"
+        elif setting in from_file:
+            origin = f"file {file}"
+        else:
+            origin = "default"
+        raise ConfigInvalid(_explain(setting, origin, detail, values)) from None
+
+
+def _refusal(setting: str, problem: str) -> PydanticCustomError:
+    """Return an error about `setting` for a rule that concerns several settings."""
+    return PydanticCustomError("relation", "{problem}", {"setting": setting, "problem": problem})
+
+
+def _setting_of(detail: ErrorDetails) -> str:
+    if detail["loc"]:
+        return str(detail["loc"][0])
+    return str(detail.get("ctx", {}).get("setting", "configuration"))
+
+
+def _explain(setting: str, origin: str, detail: ErrorDetails, values: Mapping[str, object]) -> str:
+    value = detail["input"] if detail["loc"] else values.get(setting)
+    if value is None and setting in Config.model_fields:
+        value = Config.model_fields[setting].get_default(call_default_factory=True)
+    problem = detail["msg"].removeprefix("Value error, ")
+    problem = problem.replace("Input should be", "should be")
+    shown = _shown(setting, value)
+    return f"setting {setting} (from {origin}): {shown!r} {problem}".replace("\n", " ")
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(
+            f"configuration file {file} cannot be read: {error.strerror};"
+            f" check --config or {FILE_VARIABLE}"
+        ) from None
+    except ValueError as error:
+        raise ConfigInvalid(f"configuration file {file} is not valid TOML: {error}") from None
+    for key in values:
+        if key not in Config.model_fields:
+            raise ConfigInvalid(f"unknown setting {key!r} in file {file}{_nearest(key)}")
+    return values
+
+
+def _refuse_unknown_variables() -> None:
+    for variable in sorted(os.environ):
+        if not variable.startswith(VARIABLE_PREFIX) or variable == FILE_VARIABLE:
+            continue
+        setting = variable.removeprefix(VARIABLE_PREFIX).lower()
+        known = setting in Config.model_fields and variable == variable_of(setting)
+        if not known and not _SERVICE_LINK.search(variable):
+            hint = _nearest(setting, spell=variable_of)
+            raise ConfigInvalid(f"unknown environment variable {variable}{hint}")
+
+
+def _nearest(name: str, spell: Callable[[str], str] = str) -> str:
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), Config.model_fields, n=1)
+    return f"; did you mean {spell(close[0])}?" if close else "; see noti run --help for all names"
+
+
+def _shown(setting: str, value: object) -> object:
+    """Return a value as a person writes it, without credentials."""
+    if isinstance(value, str) and setting == "nats_url":
+        return _USER_INFO.sub("//***@", value)
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
+            return address_text(value)
+        return [_shown(setting, item) for item in value]
+    return value
+
+
+def address_text(address: Address) -> str:
+    """Return `host:port`, with brackets around an IPv6 host."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,59 @@
+"""Who this node is: its name and the random id of its data directory.
+
+Enters: the data directory and the configured name. Leaves: an `Identity`, the same after restarts.
+Never: addresses (they may change), the cluster (the log holds it).
+"""
+
+import json
+from dataclasses import dataclass
+
+from noti.errors import StorageCorrupt, StorageForeign
+from noti.ports import Disk, Hello
+from noti.raft.events import Rng
+from noti.raft.messages import NodeId
+
+_FILE = "identity"
+_HEX_DIGITS = 16
+"""64 random bits: two nodes of one cluster never draw the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A node's name, for people, and its id, for Raft."""
+
+    name: str
+    node_id: NodeId
+
+    def hello(self, cluster_id: str) -> Hello:
+        """Return how this node introduces itself to others."""
+        return Hello(cluster_id, self.node_id, self.name)
+
+
+async def load_identity(disk: Disk, name: str, rng: Rng) -> Identity:
+    """Return the identity kept in the data directory; make it at the first start.
+
+    Raises `StorageForeign` when the directory belongs to a node of another name, `StorageCorrupt`
+    when the file does not say whose it is.
+    """
+    if _FILE not in await disk.names():
+        node_id = "".join(f"{int(rng.uniform(0, 16)):x}" for _ in range(_HEX_DIGITS))
+        text = json.dumps({"name": name, "node_id": node_id}) + "\n"
+        await disk.replace(_FILE, text.encode())
+        return Identity(name, node_id)
+    try:
+        match json.loads(await disk.read(_FILE)):
+            case {"name": str(owner), "node_id": str(node_id)}:
+                pass
+            case _:
+                raise ValueError("name or node_id is missing")
+    except ValueError as error:
+        raise StorageCorrupt(
+            f"the file {_FILE!r} in the data directory does not decode ({error}); restore the "
+            "directory from this node's backup, or start with an empty one as a new node"
+        ) from None
+    if owner != name:
+        raise StorageForeign(
+            f"the data directory belongs to node {owner!r}, but this node is named {name!r}; "
+            "use another --data-dir or the old --name"
+        )
+    return Identity(owner, node_id)

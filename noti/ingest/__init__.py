@@ -1,0 +1,1 @@
+"""Where events come from: JetStream, read by the leader only."""

@@ -1,0 +1,101 @@
+"""Turns a publisher's `category.v1.CategoryMessage` into an event.
+
+Enters: a message of the source; wall time and a generator, for what the publisher left out.
+Leaves: an `Event`, or `MessageInvalid` for a payload that can never be shown.
+Never: I/O, clocks, tolerance: what does not parse now does not parse on any later delivery either.
+
+A payload does not parse when it is
+
+- empty, or holds none of the fields that we know (a client that sends another type by mistake);
+- cut off, or not protobuf on the wire;
+- a known field with a wire type that is not its own;
+- text that is not UTF-8;
+- a time before 1970 or after 9999, or too large to be replicated (`EVENT_BYTES_MAX`).
+
+A message without `created_at` is fine: it is given the time at which the leader read it.
+"""
+
+import json
+import random
+import string
+from datetime import UTC, datetime, timedelta
+from typing import Final, TypeGuard
+
+from noti.errors import MessageInvalid
+from noti.notifications.notification import Event
+from noti.ports import SourceMessage
+from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.rpc.protobuf import parse
+
+EVENT_BYTES_MAX: Final = 1024 * 1024
+"""Longest event data: NATS' own default limit for a message. Every node keeps 1000 of them."""
+
+ID_CHARACTERS_MAX: Final = 128
+"""Longest publisher's id that becomes an event id; browsers send it back in a header."""
+
+_ID_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + string.punctuation)
+
+_RESERVED_IDS: Final = frozenset({"earliest"})
+"""Has a meaning of its own in `Last-Event-ID` (Mercure, "Reconciliation")."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def decode_category(message: SourceMessage, *, wall_ms: int, rng: random.Random) -> Event:
+    """Return the event in `message`; raises `MessageInvalid`.
+
+    The event's id is the publisher's, if it is one that a header can carry; otherwise a UUIDv7 made
+    of `wall_ms` and `rng`. It is made once, by the leader, and replicated.
+    """
+    category = parse(CategoryMessage, message.payload)
+    if category == CategoryMessage():
+        raise MessageInvalid("CategoryMessage: no known field is set")
+    created = _EPOCH + timedelta(milliseconds=wall_ms)
+    if category.created_at is not None:
+        created = category.created_at.astimezone(UTC)
+    created_ms = (created - _EPOCH) // timedelta(milliseconds=1)
+    if created_ms < 0:
+        raise MessageInvalid(f"CategoryMessage: created_at {created.isoformat()} is before 1970")
+    data = json.dumps(
+        {
+            "user_id": category.user_id,
+            "category_from": category.category_from,
+            "category_to": category.category_to,
+            "created_at": created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        },
+        ensure_ascii=False,
+        separators=(",", ":"),
+    )
+    if len(data.encode()) > EVENT_BYTES_MAX:
+        raise MessageInvalid(f"CategoryMessage: larger than {EVENT_BYTES_MAX} bytes")
+    return Event(
+        source_seq=message.seq,
+        id=message.message_id if is_event_id(message.message_id) else make_id(wall_ms, rng),
+        topics=(message.subject,),
+        data=data,
+        created_ms=created_ms,
+    )
+
+
+def is_event_id(text: str | None) -> TypeGuard[str]:
+    """Tell whether a publisher's id can be an event id: short, printable ASCII without spaces."""
+    return (
+        text is not None
+        and 0 < len(text) <= ID_CHARACTERS_MAX
+        and _ID_CHARACTERS.issuperset(text)
+        and text not in _RESERVED_IDS
+    )
+
+
+def make_id(wall_ms: int, rng: random.Random) -> str:
+    """Return a new event id: `urn:uuid:` and a UUIDv7 (RFC 9562, 5.7), which sorts by time."""
+    number = (
+        (wall_ms & (2**48 - 1)) << 80
+        | 0x7 << 76  # version
+        | rng.getrandbits(12) << 64
+        | 0b10 << 62  # variant
+        | rng.getrandbits(62)
+    )
+    digits = f"{number:032x}"
+    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return "urn:uuid:" + "-".join(parts)

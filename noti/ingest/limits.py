@@ -1,0 +1,38 @@
+"""Makes the leader's limits those of the cluster.
+
+Enters: the configured history size, changes of leadership. Leaves: a command when the replicated
+limit differs. Never: changes a limit on one node alone: all must evict alike.
+"""
+
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
+from noti.ingest.bridge import Proposer
+from noti.notifications.commands import SetLimits, encode
+
+log = structlog.get_logger("noti.ingest")
+
+
+class Limits:
+    """Writes the configured limits into the log while this node leads."""
+
+    def __init__(self, proposer: Proposer, replicated: Callable[[], int], wanted: int) -> None:
+        """Compare `replicated()` with `wanted`, both in notifications."""
+        self._proposer = proposer
+        self._replicated = replicated
+        self._wanted = wanted
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Watch the leadership until cancelled."""
+        task_status.started()
+        while True:
+            if self._proposer.is_ready_leader() and self._replicated() != self._wanted:
+                try:
+                    await self._proposer.propose(encode(SetLimits(self._wanted)))
+                    log.info("history limit set", history_size=self._wanted)
+                except (NotLeader, ProposalRefused, ProposalUncertain) as error:
+                    log.info("history limit not set, the next leader will", reason=str(error))
+            await self._proposer.wait_leadership_changed()

@@ -1,0 +1,406 @@
+"""NATS JetStream as the source of events, read through a durable pull consumer.
+
+Enters: settings; calls of the bridge. Leaves: messages in stream order; acks.
+Never: a foreign exception; a message out of order; a task or a connection that outlives its
+session.
+
+There is one connection per session and no reconnecting inside it: whatever goes wrong, the session
+ends with `SourceUnavailable` and the bridge opens a new one. So there is one way back into a known
+state, and it is used every time. Functions whose name ends in `_aio` are asyncio and run on the
+island.
+
+Messages are pulled by one request at a time that lingers on the server. nats-py's own `fetch` waits
+for a full batch or its timeout, up to a second for a single event, and after a server restart it
+sits its timeout out.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal, TypeVar, TypeVarTuple
+from urllib.parse import urlsplit
+
+import nats.errors
+import nats.js.errors
+import structlog
+import trio
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext, api
+
+from noti.errors import SourceUnavailable, Unavailable
+from noti.ports import SourceMessage
+from noti.rpc.aio import Island
+
+log = structlog.get_logger("noti.ingest")
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+CONNECT_S: Final = 2
+"""Time for connecting, including name lookup and the server's greeting; the bridge retries."""
+
+REQUEST_S: Final = 2
+"""Time for the server's answer to anything but a pull; a healthy one takes milliseconds."""
+
+PULL_LINGER_S: Final = 2.0
+"""How long a pull request waits on the server. When it ends empty, the place is checked."""
+
+HEARTBEAT_S: Final = 0.5
+"""How often the server shows that it still holds our pull request."""
+
+SILENCE_S: Final = 1.75
+"""Silence longer than three heartbeats means that the server, or the way to it, is gone."""
+
+ACK_WAIT_S: Final = 3600.0
+"""Redelivery within a session would break the order, so it is put out of reach: a session ends long
+before, and the next one begins with a new consumer to which everything unacknowledged comes."""
+
+CLEANUP_S: Final = 1.0
+"""For closing a connection; a dead one is left to the operating system."""
+
+_FOREIGN_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError, ValueError, Unavailable)
+
+
+@dataclass(frozen=True, slots=True)
+class NatsSettings:
+    """Where events come from. The stream's settings count only when it has to be created."""
+
+    urls: tuple[str, ...] = ("nats://127.0.0.1:4222",)
+    """Servers of one NATS cluster, tried in random order; may hold user and password."""
+    stream: str = "jobs"
+    subject: str = "jobs.noti.>"
+    """Subjects to read; the new stream gets exactly these."""
+    durable: str = "noti"
+    """Name of the consumer. One cluster of noti, one name."""
+    retention: Literal["workqueue", "limits"] = "workqueue"
+    """`workqueue` deletes a message once it is acknowledged; `limits` keeps it for other
+    readers."""
+    max_age_s: float = 0.0
+    """Messages older than this are dropped unread; 0 means never."""
+    max_bytes: int = -1
+    """Oldest messages are dropped unread above this size; -1 means no limit."""
+    storage: Literal["file", "memory"] = "file"
+    replicas: int = 1
+    """Copies in the NATS cluster: 1, 3 or 5."""
+    max_ack_pending: int = 4096
+    """Messages the server hands out before the first is acknowledged; at least two fetches."""
+
+
+class NatsSource:
+    """Opens sessions on one island, which must outlive them."""
+
+    def __init__(self, island: Island, settings: NatsSettings) -> None:
+        self._island = island
+        self._settings = settings
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["NatsSession"]:
+        """Connect, and create the stream when it is missing.
+
+        Raises `SourceUnavailable` within `CONNECT_S` plus two requests. *Resource handling*: the
+        connection is closed on the way out.
+        """
+        client = Client()
+        try:
+            session = await _call(self._island, _open_aio, self._island, client, self._settings)
+            yield session
+        finally:
+            with trio.move_on_after(CLEANUP_S, shield=True):
+                # An error while closing a broken connection has no news for anybody.
+                try:
+                    await _call(self._island, client.close)
+                except SourceUnavailable as error:
+                    log.debug("closing the NATS connection failed", error=str(error))
+
+
+class NatsSession:
+    """One connection, and one consumer made for it."""
+
+    def __init__(
+        self,
+        island: Island,
+        client: Client,
+        jetstream: JetStreamContext,
+        settings: NatsSettings,
+        info: api.StreamInfo,
+    ) -> None:
+        self._island = island
+        self._client = client
+        self._jetstream = jetstream
+        self._settings = settings
+        self._retention = info.config.retention
+        self._stream = f"{info.config.name}@{info.created.isoformat() if info.created else ''}"
+        self._after_seq = 0
+        self._pull: _Pull | None = None
+
+    @property
+    def stream(self) -> str:
+        """Name and creation time of the stream."""
+        return self._stream
+
+    async def begin(self, after_seq: int) -> None:
+        """Delete the durable consumer, if there is one, and make it anew.
+
+        With the old consumer, a message that a dead leader had taken but not acknowledged would
+        come only after AckWait, behind later ones. To a new consumer, everything that is still in
+        the stream comes at once, in stream order.
+        """
+        await self._call(self._begin_aio, after_seq)
+
+    async def fetch(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
+        """Return what is there, up to `messages_max`; wait up to `wait_s` for the first.
+
+        Messages up to the `after_seq` of `begin` were committed earlier: they are acknowledged and
+        not returned. *Cancellation* loses nothing.
+        """
+        return await self._call(self._fetch_aio, messages_max, wait_s)
+
+    async def ack(self, messages: Sequence[SourceMessage]) -> None:
+        """Acknowledge; returns when the server has read the acks.
+
+        Should one get lost after that, the message comes again in the next session and is dropped
+        by the store: this is why no answer to each ack is awaited.
+        """
+        await self._call(self._acknowledge_aio, [message.token for message in messages], b"+ACK")
+
+    async def terminate(self, message: SourceMessage) -> None:
+        """Tell the server never to deliver this message again."""
+        await self._call(self._acknowledge_aio, [message.token], b"+TERM")
+
+    async def _call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        return await _call(self._island, function, *args)
+
+    async def _begin_aio(self, after_seq: int) -> None:
+        settings = self._settings
+        if self._retention == api.RetentionPolicy.INTEREST:
+            raise SourceUnavailable(
+                f"stream {settings.stream} has interest retention: it would lose events whenever "
+                "its reader changes; use workqueue or limits retention"
+            )
+        config = api.ConsumerConfig(
+            durable_name=settings.durable,
+            name=settings.durable,
+            filter_subject=settings.subject,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT_S,
+            max_deliver=-1,
+            max_ack_pending=settings.max_ack_pending,
+            # A work queue allows no other policy; it holds little that was acknowledged.
+            deliver_policy=api.DeliverPolicy.ALL,
+        )
+        if self._retention != api.RetentionPolicy.WORK_QUEUE:
+            config.deliver_policy = api.DeliverPolicy.BY_START_SEQUENCE
+            config.opt_start_seq = after_seq + 1
+        try:
+            await self._jetstream.delete_consumer(settings.stream, settings.durable)
+        except nats.js.errors.NotFoundError:
+            log.debug("no consumer to replace", stream=settings.stream, durable=settings.durable)
+        await self._jetstream.add_consumer(settings.stream, config=config)
+        self._after_seq = after_seq
+        self._pull = _Pull(self._client, self._jetstream, settings)
+        await self._pull.subscribe()
+
+    async def _fetch_aio(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
+        assert self._pull is not None, "begin comes before fetch"
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            received = await self._pull.receive(messages_max, max(0, deadline - loop.time()))
+            fresh: list[Msg] = []
+            old: list[Msg] = []
+            for message in received:
+                place = message.metadata.sequence.stream
+                (fresh if place > self._after_seq else old).append(message)
+            if old:
+                await self._acknowledge_aio(old, b"+ACK")
+            if fresh or loop.time() >= deadline:
+                return [_source_message(message) for message in fresh]
+
+    async def _acknowledge_aio(self, messages: Sequence[Any], word: bytes) -> None:
+        for message in messages:
+            await self._client.publish(message.reply, word)
+        await self._client.flush(REQUEST_S)
+
+
+class _Pull:
+    """Keeps one pull request at the server, and an eye on the order; asyncio."""
+
+    def __init__(self, client: Client, jetstream: JetStreamContext, settings: NatsSettings) -> None:
+        self._client = client
+        self._jetstream = jetstream
+        self._settings = settings
+        self._inbox = client.new_inbox()
+        # Bounded by what one request asks for.
+        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        self._requested = 0
+        self._consumer_seq = 0
+        self._stream_seq = 0
+        self._heard = 0.0
+
+    async def subscribe(self) -> None:
+        """Start receiving what the server sends to our inbox."""
+        await self._client.subscribe(self._inbox, cb=self._on_message)
+
+    async def receive(self, messages_max: int, wait_s: float) -> list[Msg]:
+        """Return what arrived, up to `messages_max`; wait up to `wait_s` for the first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            if self._requested == 0 and self._arrived.empty():
+                await self._request(messages_max)
+            received = self._take(messages_max)
+            if received:
+                return received
+            silence_s = self._heard + SILENCE_S - loop.time()
+            if self._client.is_closed:
+                raise SourceUnavailable("the connection to NATS broke")
+            if silence_s <= 0:
+                raise SourceUnavailable(f"NATS was silent for {SILENCE_S} s")
+            if loop.time() >= deadline:
+                return []
+            try:
+                async with asyncio.timeout_at(min(deadline, loop.time() + min(silence_s, 0.25))):
+                    first = await self._arrived.get()
+            except TimeoutError:
+                continue
+            received = self._accept(first) + self._take(messages_max - 1)
+            if received:
+                return received
+
+    async def _on_message(self, message: Msg) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        self._arrived.put_nowait(message)
+
+    def _take(self, messages_max: int) -> list[Msg]:
+        received: list[Msg] = []
+        while len(received) < messages_max and not self._arrived.empty():
+            received += self._accept(self._arrived.get_nowait())
+        return received
+
+    def _accept(self, message: Msg) -> list[Msg]:
+        """Return the message in a list, or nothing when it was only the server's word to us."""
+        status = (message.headers or {}).get(api.Header.STATUS)
+        if status is None:
+            self._requested = max(0, self._requested - 1)
+            self._check_order(message)
+            return [message]
+        match status:
+            case api.StatusCode.CONTROL_MESSAGE:  # a heartbeat
+                return []
+            case api.StatusCode.NO_MESSAGES | api.StatusCode.REQUEST_TIMEOUT:
+                self._requested = 0
+                return []
+            case _:
+                reason = (message.headers or {}).get(api.Header.DESCRIPTION, "no consumer")
+                raise SourceUnavailable(f"NATS ended the pull request: {status} {reason}")
+
+    def _check_order(self, message: Msg) -> None:
+        sequence = message.metadata.sequence
+        if sequence.consumer != self._consumer_seq + 1 or sequence.stream <= self._stream_seq:
+            raise SourceUnavailable(
+                f"message {sequence.stream} came out of order: some were taken by another reader "
+                f"of consumer {self._settings.durable}"
+            )
+        self._consumer_seq, self._stream_seq = sequence.consumer, sequence.stream
+
+    async def _request(self, messages_max: int) -> None:
+        """Ask for messages. Only when no request is open, so that each status has one meaning."""
+        if self._heard:
+            await self._check_place()
+        settings = self._settings
+        request = {
+            "batch": messages_max,
+            "expires": int(PULL_LINGER_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        self._requested = messages_max
+        self._heard = asyncio.get_running_loop().time()
+        subject = f"{api.DEFAULT_PREFIX}.CONSUMER.MSG.NEXT.{settings.stream}.{settings.durable}"
+        await self._client.publish(subject, json.dumps(request).encode(), self._inbox)
+
+    async def _check_place(self) -> None:
+        """Find out whether somebody else took messages that we have not seen.
+
+        The order check notices this when the next message comes, but there may be no next one for
+        hours. No request of ours is open now, so all that was delivered to us has arrived.
+        """
+        info = await self._jetstream.consumer_info(self._settings.stream, self._settings.durable)
+        if info.delivered is None or info.delivered.consumer_seq != self._consumer_seq:
+            raise SourceUnavailable(
+                f"messages were taken by another reader of consumer {self._settings.durable}"
+            )
+
+
+async def _open_aio(island: Island, client: Client, settings: NatsSettings) -> NatsSession:
+    await _connect_aio(client, settings)
+    jetstream = client.jetstream(timeout=REQUEST_S)
+    try:
+        info = await jetstream.stream_info(settings.stream)
+    except nats.js.errors.NotFoundError:
+        info = await jetstream.add_stream(
+            name=settings.stream,
+            subjects=[settings.subject],
+            retention=api.RetentionPolicy(settings.retention),
+            storage=api.StorageType(settings.storage),
+            max_age=settings.max_age_s,
+            max_bytes=settings.max_bytes,
+            num_replicas=settings.replicas,
+        )
+        log.info("created the stream", stream=settings.stream, retention=settings.retention)
+    return NatsSession(island, client, jetstream, settings, info)
+
+
+async def _connect_aio(client: Client, settings: NatsSettings) -> None:
+    reason = "no answer"
+
+    async def on_error(error: Exception) -> None:
+        # Instead of nats-py's default, which prints tracebacks.
+        nonlocal reason
+        reason = str(error) or type(error).__name__
+        log.debug("NATS client error", error=reason)
+
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            await client.connect(
+                servers=list(settings.urls),
+                name="noti",
+                error_cb=on_error,
+                allow_reconnect=False,
+                # nats-py reads 0 as "for ever"; after this many failures a server is given up.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=CONNECT_S,
+                # Finds a server that stopped without a word, also while no request is open.
+                ping_interval=2,
+                max_outstanding_pings=2,
+            )
+    except (*_FOREIGN_ERRORS, nats.errors.NoServersError) as error:
+        places = ", ".join(_without_password(url) for url in settings.urls)
+        raise SourceUnavailable(f"cannot connect to NATS at {places}: {reason}") from error
+
+
+def _source_message(message: Msg) -> SourceMessage:
+    return SourceMessage(
+        seq=message.metadata.sequence.stream,
+        subject=message.subject,
+        payload=message.data,
+        message_id=(message.headers or {}).get(api.Header.MSG_ID),
+        token=message,
+    )
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] or parts.path
+
+
+async def _call(island: Island, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    try:
+        return await island.call(function, *args)
+    except SourceUnavailable:
+        raise
+    except _FOREIGN_ERRORS as error:
+        raise SourceUnavailable(f"NATS: {str(error) or type(error).__name__}") from error

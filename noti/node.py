@@ -1,0 +1,191 @@
+"""The nursery tree of a node: what starts in which order, and so what stops in which order.
+
+Enters: the configuration, and a way to open the world. Leaves: a running node, until cancelled.
+Never: anything else; each part lives in its own room.
+
+Nesting is the order. Read downwards it is the start, read upwards the stop:
+
+    world        data directory locked, log writer, asyncio loop
+      replica    log recovered; consensus
+        peers    streams to the other nodes
+          rpc    gRPC: the others' streams, health, leader status
+            browsers     HTTP; at the end their streams are ended in order
+              gossip     finds the others; at the end says that this node leaves
+                registrar    tells Raft and gossip about each other; founds the cluster
+                  limits, bridge     while this node leads: the history size, events from NATS
+                    leadership       handed over as soon as the node is to stop
+"""
+
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+
+import structlog
+import trio
+
+from noti import telemetry
+from noti.config import Config
+from noti.identity import Identity, load_identity
+from noti.ingest.bridge import Bridge
+from noti.ingest.limits import Limits
+from noti.notifications.store import Store
+from noti.notifications.timeline import Timeline
+from noti.ports import Address
+from noti.raft.core import Raft
+from noti.raft.events import RaftConfig
+from noti.raft.peers import Peers
+from noti.raft.replica import Replica
+from noti.raft.wal import Wal
+from noti.registrar import Registrar
+from noti.report import Report
+from noti.roster import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, Founding, write_address
+from noti.service import farewell, running
+from noti.swim.gossip import Gossip
+from noti.swim.timing import SwimConfig
+from noti.world import OpenWorld, World, real_world
+
+log = structlog.get_logger("noti.node")
+
+HAND_OVER_WITHIN_S = 1.5
+"""Three election timeouts: a transfer that takes longer will not happen."""
+LEAVE_WITHIN_S = 2.5
+"""Gossip needs about one second to spread the word and to answer the last probes."""
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """The parts of one node, made and not yet started."""
+
+    store: Store
+    replica: Replica
+    peers: Peers
+    gossip: Gossip
+    bridge: Bridge | None
+    report: Report
+
+
+async def run(
+    config: Config,
+    *,
+    open_world: OpenWorld = real_world,
+    task_status: trio.TaskStatus[Report] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Be a node until cancelled.
+
+    Raises a `NotiError` (in exception groups) when a part fails: then the whole node is down.
+    *Cancellation*: hands over leadership, leaves gossip, ends browsers' streams, closes the log;
+    each step has a deadline, and all together stay below `config.shutdown_deadline_s`.
+    """
+    async with AsyncExitStack() as tree:
+        world = await tree.enter_async_context(open_world(config))
+        identity = await load_identity(world.disk, config.name, world.rng)
+        parts = await _assemble(config, world, identity)
+        replica, report = parts.replica, parts.report
+
+        await tree.enter_async_context(running("replica", partial(replica.run, parts.peers)))
+        await tree.enter_async_context(running("peers", parts.peers.run))
+        serve_rpc = partial(world.rpc.serve_rpc, config.rpc_addr, report)
+        rpc_addr = await tree.enter_async_context(running("rpc", serve_rpc))
+        serve_browsers = partial(world.clients.serve, report)
+        http_addr = await tree.enter_async_context(running("browsers", serve_browsers))
+
+        registrar = _registrar(config, world, identity, parts, rpc_addr, http_addr)
+        await tree.enter_async_context(running("gossip", parts.gossip.run))
+        await tree.enter_async_context(farewell("gossip", parts.gossip.leave, LEAVE_WITHIN_S))
+        await tree.enter_async_context(running("registrar", registrar.run))
+
+        limits = Limits(replica, lambda: parts.store.history_size, config.history_size)
+        await tree.enter_async_context(running("limits", limits.run))
+        if parts.bridge is not None:
+            await tree.enter_async_context(running("bridge", parts.bridge.run))
+        await tree.enter_async_context(
+            farewell("leadership", replica.hand_over, HAND_OVER_WITHIN_S)
+        )
+        log.info("node is up", name=identity.name, node_id=identity.node_id)
+        task_status.started(report)
+        await trio.sleep_forever()
+
+
+async def _assemble(config: Config, world: World, identity: Identity) -> _Parts:
+    """Make all parts from what the disk holds."""
+    store = Store()
+    timeline = Timeline(store, world.clients)
+    wal, recovered = await Wal.open(world.disk)
+    if recovered.snapshot is not None:
+        timeline.restore(recovered.snapshot.data)
+    core = Raft(
+        RaftConfig(
+            identity.node_id,
+            heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
+            election_timeout_s=config.election_timeout_ms / 1000,
+        ),
+        recovered.hard_state,
+        recovered.snapshot,
+        recovered.entries,
+        world.rng,
+        world.clock.now(),
+    )
+    replica = Replica(core, wal, timeline, world.clock)
+    peers = Peers(
+        world.rpc,
+        lambda: identity.hello(replica.cluster_id()),
+        replica,
+        world.clock,
+        world.rng,
+    )
+    gossip = Gossip(
+        name=identity.name,
+        bind=config.gossip_addr,
+        advertise=config.advertised(config.gossip_addr),
+        seeds=config.join,
+        timing=SwimConfig.local() if config.gossip_profile == "local" else SwimConfig(),
+        network=world.gossip,
+        clock=world.clock,
+        rng=world.rng,
+    )
+    bridge = None
+    if world.source is not None:
+        bridge = Bridge(world.source, replica, store.floor, world.clock, world.rng)
+    report = Report(
+        identity,
+        replica,
+        peers,
+        store,
+        telemetry.build(),
+        members=gossip.members,
+        clients=lambda: world.clients.count,
+        source=bridge.status if bridge is not None else lambda: {"state": "none"},
+    )
+    return _Parts(store, replica, peers, gossip, bridge, report)
+
+
+def _registrar(
+    config: Config,
+    world: World,
+    identity: Identity,
+    parts: _Parts,
+    rpc_addr: Address,
+    http_addr: Address,
+) -> Registrar:
+    """Join gossip and Raft; the tags carry the real ports, so they come when those are known."""
+    tags = {
+        TAG_NODE_ID: identity.node_id,
+        TAG_EXPECT: str(config.bootstrap_expect),
+        TAG_RPC: write_address(config.advertised(rpc_addr)),
+        TAG_HTTP: write_address(config.advertised(http_addr)),
+    }
+    parts.gossip.set_tags(tags)
+    only_joins = config.bootstrap_expect == 1 and bool(config.join)
+    return Registrar(
+        parts.gossip,
+        parts.replica,
+        parts.peers.update,
+        node_id=identity.node_id,
+        tags=tags,
+        founding=(
+            None
+            if only_joins
+            else Founding(identity.name, identity.node_id, config.bootstrap_expect)
+        ),
+        clock=world.clock,
+    )

@@ -1,0 +1,114 @@
+"""The commands that go through the Raft log, and their bytes.
+
+Enters: commands to encode; bytes to decode. Leaves: bytes; commands, fully checked.
+Never: numbering or dropping events, which the store does; I/O, clocks.
+
+A command is a msgpack array whose first element is the kind number. Arrays, not maps: they are
+smaller, and two encoders cannot disagree about the order of keys. A kind number is never given a
+second meaning; what a kind holds is only ever extended by a new kind, because old entries stay in
+logs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeGuard, assert_never
+
+import msgpack
+
+from noti.errors import CommandUnknown, MessageInvalid
+from noti.notifications.notification import Event
+
+_PUBLISH_BATCH: Final = 1
+_SET_LIMITS: Final = 2
+
+INTEGER_MAX: Final = 2**63 - 1
+"""Sequences, sizes and times above this are refused: nothing honest reaches it."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishBatch:
+    """Show these events, except those that were shown before."""
+
+    stream: str
+    """Identity of the source's stream, which `Event.source_seq` counts in."""
+    events: tuple[Event, ...]
+    """In stream order."""
+
+
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """Change what every node remembers, at the same place in the log on all of them."""
+
+    history_size: int
+    """Notifications kept for browsers that resume; at least 1."""
+
+
+Command: TypeAlias = PublishBatch | SetLimits
+
+
+def encode(command: Command) -> bytes:
+    """Return the bytes of `command`; equal commands give equal bytes."""
+    match command:
+        case PublishBatch(stream, events):
+            return _pack([_PUBLISH_BATCH, stream, [_event_fields(event) for event in events]])
+        case SetLimits(history_size):
+            return _pack([_SET_LIMITS, history_size])
+        case _:
+            assert_never(command)
+
+
+def decode(data: bytes) -> Command:
+    """Return the command in `data`.
+
+    Raises `CommandUnknown` for a kind that a newer version may have written, `MessageInvalid` for
+    everything else that `encode` cannot have made.
+    """
+    match unpack(data):
+        case [kind, *_] if not is_integer(kind):
+            raise MessageInvalid("a command does not begin with its kind")
+        case [1, str(stream), [*events]]:
+            return PublishBatch(stream, tuple(_event(fields) for fields in events))
+        case [2, history_size] if is_integer(history_size, minimum=1):
+            return SetLimits(history_size)
+        case [int(kind), *_] if kind not in (_PUBLISH_BATCH, _SET_LIMITS):
+            raise CommandUnknown(kind)
+        case _:
+            raise MessageInvalid("a command does not have the fields of its kind")
+
+
+def unpack(data: bytes) -> object:
+    """Return what msgpack finds in `data`; raises `MessageInvalid` unless it is exactly one
+    value."""
+    try:
+        value: object = msgpack.unpackb(data)
+    except (ValueError, RecursionError) as error:
+        # Every complaint of msgpack about its input is a ValueError (also UnicodeDecodeError).
+        raise MessageInvalid(f"not msgpack: {error}") from error
+    return value
+
+
+def is_integer(value: object, *, minimum: int = 0) -> TypeGuard[int]:
+    """Tell whether `value` is an integer (True and False are not) from `minimum` to
+    `INTEGER_MAX`."""
+    return type(value) is int and minimum <= value <= INTEGER_MAX
+
+
+def _pack(fields: Sequence[object]) -> bytes:
+    packed: bytes = msgpack.packb(fields)
+    return packed
+
+
+def _event_fields(event: Event) -> list[object]:
+    return [event.source_seq, event.id, list(event.topics), event.data, event.created_ms]
+
+
+def _event(fields: Any) -> Event:
+    match fields:
+        case [source_seq, str(id_), [str(), *_] as topics, str(data), created_ms] if (
+            is_integer(source_seq, minimum=1)
+            and all(isinstance(topic, str) for topic in topics)
+            and is_integer(created_ms)
+        ):
+            return Event(source_seq, id_, tuple(topics), data, created_ms)
+        case _:
+            raise MessageInvalid("an event in a batch has the wrong fields")

@@ -1,0 +1,15 @@
+"""Decides whether a subscription's topic selector covers a notification.
+
+Enters: one selector and the topics of one notification. Leaves: yes or no.
+Never: I/O, state, case folding or any other normalisation: topics are compared character by character.
+"""
+
+from collections.abc import Sequence
+
+EVERYTHING = "*"
+"""The selector that covers every notification (Mercure 0.x, "Topic Selectors")."""
+
+
+def matches(selector: str, topics: Sequence[str]) -> bool:
+    """Return whether `selector` is `*` or equal to one of `topics`."""
+    return selector == EVERYTHING or selector in topics

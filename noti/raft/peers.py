@@ -1,0 +1,210 @@
+"""Keeps one stream of Raft messages to each peer, and says when it breaks.
+
+Enters: who the peers are and where, messages to send, incoming streams. Leaves: messages, and news
+of streams made and lost, to a `PeerListener`. Never: waits for a peer; what cannot be sent is
+dropped, and Raft tolerates it.
+
+Of two nodes, the one with the lower node id dials, so that there is one stream for both directions.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol
+
+import structlog
+import trio
+from prometheus_client import Counter
+
+from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
+from noti.ports import Address, Clock, Hello, MessageStream, RpcNetwork
+from noti.raft.events import Rng
+from noti.raft.messages import Message, NodeId
+
+log = structlog.get_logger("noti.raft")
+
+OUTBOX_MESSAGES_MAX = 1024
+"""Messages waiting for one peer; the core's own window is far smaller, so this is a backstop."""
+BATCH_MESSAGES_MAX = 64
+"""Messages in one write, so that heartbeats do not wait behind a long frame."""
+REDIAL_FIRST_S = 0.05
+"""A restarted peer is back within milliseconds, so the first attempts come quickly …"""
+REDIAL_MAX_S = 1.0
+"""… and a dead one costs one attempt a second."""
+MISMATCH_REDIAL_S = 10.0
+"""A stranger will still be a stranger in a second; the operator has to act."""
+
+_dropped = Counter("noti_raft_messages_dropped_total", "Messages not sent to a peer", ["reason"])
+_refused = Counter("noti_raft_messages_refused_total", "Messages from peers refused", ["reason"])
+
+
+class PeerListener(Protocol):
+    """Who hears what the peers say."""
+
+    def peer_said(self, message: Message) -> None:
+        """Take in a message; never waits."""
+
+    def peer_connected(self, node_id: NodeId) -> None:
+        """Note that a new stream to a peer is usable."""
+
+    def peer_lost(self, node_id: NodeId) -> None:
+        """Note that the stream to a peer broke."""
+
+
+class _Link:
+    """The stream in use with one peer, and what waits to be sent on it."""
+
+    def __init__(self, scope: trio.CancelScope) -> None:
+        self.scope = scope
+        self.outbox: deque[Message] = deque()
+        self.wakeup = trio.Event()
+
+    def put(self, message: Message) -> None:
+        if len(self.outbox) >= OUTBOX_MESSAGES_MAX:
+            _dropped.labels("outbox full").inc()
+            return
+        self.outbox.append(message)
+        self.wakeup.set()
+
+    async def take(self) -> list[Message]:
+        while not self.outbox:
+            self.wakeup = trio.Event()
+            await self.wakeup.wait()
+        count = min(len(self.outbox), BATCH_MESSAGES_MAX)
+        return [self.outbox.popleft() for _ in range(count)]
+
+
+class Peers:
+    """All streams of one node."""
+
+    def __init__(
+        self,
+        network: RpcNetwork,
+        hello: Callable[[], Hello],
+        listener: PeerListener,
+        clock: Clock,
+        rng: Rng,
+    ) -> None:
+        """Prepare; nothing is dialed before `run`."""
+        self._network = network
+        self._hello = hello
+        self._listener = listener
+        self._clock = clock
+        self._rng = rng
+        self._addresses: dict[NodeId, Address] = {}
+        self._dialers: dict[NodeId, trio.CancelScope] = {}
+        self._links: dict[NodeId, _Link] = {}
+        self._changed = trio.Event()
+
+    def update(self, addresses: Mapping[NodeId, Address]) -> None:
+        """Say who the other nodes are and where; addresses may change at any time."""
+        if self._addresses != addresses:
+            self._addresses = dict(addresses)
+            self._changed.set()
+
+    def send(self, to: NodeId, message: Message) -> None:
+        """Queue a message for a peer, or drop it when there is no stream."""
+        link = self._links.get(to)
+        if link is None:
+            _dropped.labels("no stream").inc()
+        else:
+            link.put(message)
+
+    def connected(self) -> frozenset[NodeId]:
+        """The peers with a stream in use."""
+        return frozenset(self._links)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Dial whom we must until cancelled; streams that we dialed end with it."""
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                self._changed = trio.Event()
+                own_id = self._hello().node_id
+                wanted = {peer: at for peer, at in self._addresses.items() if own_id < peer}
+                for peer in sorted(self._dialers.keys() - wanted.keys()):
+                    self._dialers.pop(peer).cancel()
+                for peer in sorted(wanted.keys() - self._dialers.keys()):
+                    self._dialers[peer] = trio.CancelScope()
+                    nursery.start_soon(self._keep_dialed, peer, self._dialers[peer])
+                await self._changed.wait()
+
+    async def serve(self, stream: MessageStream) -> None:
+        """Use a stream that a peer dialed, until it breaks; closes it."""
+        await self._use(stream)
+
+    async def _keep_dialed(self, peer: NodeId, scope: trio.CancelScope) -> None:
+        wait_s = REDIAL_FIRST_S
+        with scope:
+            while True:
+                try:
+                    stream = await self._network.open_raft_stream(
+                        self._addresses[peer], self._hello()
+                    )
+                except PeerUnavailable as error:
+                    log.debug("peer cannot be reached", peer=peer, reason=str(error))
+                except ClusterMismatch as error:
+                    log.warning("peer refuses this node", peer=peer, reason=str(error))
+                    wait_s = MISMATCH_REDIAL_S
+                else:
+                    wait_s = REDIAL_FIRST_S
+                    if stream.peer.node_id == peer:
+                        await self._use(stream)
+                    else:
+                        # Gossip has not learned yet who lives at this address now.
+                        await stream.aclose()
+                pause_s = wait_s * self._rng.uniform(0.5, 1.0)
+                await self._clock.sleep_until(self._clock.now() + pause_s)
+                wait_s = min(wait_s * 2, REDIAL_MAX_S)
+
+    async def _use(self, stream: MessageStream) -> None:
+        peer = stream.peer.node_id
+        try:
+            with self._linked(peer) as link:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._write, stream, link)
+                    await self._read(stream)
+                    nursery.cancel_scope.cancel()
+        finally:
+            with trio.move_on_after(1.0, shield=True):
+                await stream.aclose()
+
+    @contextmanager
+    def _linked(self, peer: NodeId) -> Iterator[_Link]:
+        """Make a link the one in use; a newer stream from the same peer replaces an older one."""
+        with trio.CancelScope() as scope:
+            link = _Link(scope)
+            older = self._links.get(peer)
+            self._links[peer] = link
+            if older is not None:
+                older.scope.cancel()
+            self._listener.peer_connected(peer)
+            try:
+                yield link
+            finally:
+                if self._links.get(peer) is link:
+                    del self._links[peer]
+                    self._listener.peer_lost(peer)
+
+    async def _write(self, stream: MessageStream, link: _Link) -> None:
+        while True:
+            try:
+                await stream.send(await link.take())
+            except PeerUnavailable:
+                link.scope.cancel()
+
+    async def _read(self, stream: MessageStream) -> None:
+        while True:
+            try:
+                messages = await stream.receive()
+            except PeerUnavailable:
+                return
+            except MessageInvalid as error:
+                _refused.labels("garbage").inc()
+                log.warning("peer sent garbage", peer=stream.peer.name, reason=str(error))
+                return
+            for message in messages:
+                if message.sender == stream.peer.node_id:
+                    self._listener.peer_said(message)
+                else:
+                    _refused.labels("false sender").inc()

@@ -1,0 +1,196 @@
+"""Rebuilds what a node remembers from the files of its log.
+
+Enters: the snapshot file, then every segment file in order. Leaves: hard state, snapshot, entries,
+and what to repair. Never: I/O; a repair of anything that a crash cannot explain.
+
+Rules of replay: the last hard state counts; an entry replaces the entry with its index and all
+after it; a segment must begin where the one before it ended, unless it says that the log begins
+anew there.
+"""
+
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from noti.errors import MessageInvalid, StorageCorrupt
+from noti.raft.messages import Entry, HardState, Snapshot
+from noti.raft.records import SegmentStart, decode_snapshot, scan_records
+from noti.raft.segments import Frame, Tail, read_segment
+
+SNAPSHOT_NAME = "snapshot"
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """What a node knew when it stopped."""
+
+    hard_state: HardState
+    snapshot: Snapshot | None
+    entries: tuple[Entry, ...]
+    """Consecutive; the first index is at most one above the snapshot's (at most 1 without a
+    snapshot)."""
+
+
+@dataclass(slots=True)
+class Segment:
+    """One segment file of the log."""
+
+    sequence: int
+    size: int
+    """Bytes in the file."""
+    last_index: int
+    """No entry in it, or before it, has a higher index."""
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return segment_name(self.sequence)
+
+
+@dataclass(frozen=True, slots=True)
+class TornTail:
+    """What a crash left of a write that nobody was told about."""
+
+    name: str
+    offset: int
+    size: int
+    """Bytes to be zeroed from `offset`."""
+    unfinished: bool
+    """The segment holds nothing else: remove the file instead."""
+
+
+@dataclass(slots=True)
+class Replay:
+    """Feed it the snapshot and all segments in order, then ask for `recovered`."""
+
+    snapshot: Snapshot | None = None
+    hard_state: HardState = field(default_factory=HardState)
+    segments: list[Segment] = field(default_factory=list)
+    """Segments that count, oldest first."""
+    obsolete: list[Segment] = field(default_factory=list)
+    """Segments that a fresh one made superfluous, oldest first."""
+    end: int = 0
+    """Where the next frame goes in the last segment."""
+    _base: int = 0
+    """Index of the entry before the first of `_entries`."""
+    _entries: list[Entry] = field(default_factory=list)
+
+    def feed_snapshot(self, content: bytes) -> None:
+        """Take the snapshot file; raises `StorageCorrupt`."""
+        try:
+            self.snapshot = decode_snapshot(content)
+        except MessageInvalid as error:
+            _refuse(SNAPSHOT_NAME, 0, str(error))
+
+    def feed_segment(self, sequence: int, data: bytes, *, last: bool) -> TornTail | None:
+        """Take the content of one segment file; return what must be repaired. Raises
+        `StorageCorrupt`."""
+        name = segment_name(sequence)
+        previous = self.segments[-1] if self.segments else None
+        if previous is not None and sequence != previous.sequence + 1:
+            _refuse(segment_name(previous.sequence + 1), 0, "the segment is missing")
+        content = read_segment(sequence, data)
+        if content.tail is Tail.DAMAGED or (content.tail is Tail.TORN and not last):
+            _refuse(name, content.end, "damaged bytes that no crash leaves behind")
+        if not content.frames:
+            may_be_unfinished = last and (previous or (sequence == 1 and not self.snapshot))
+            if not may_be_unfinished:
+                _refuse(name, 0, "the segment is empty")
+            return TornTail(name, 0, content.written_end, unfinished=True)
+        for position, frame in enumerate(content.frames):
+            self._take_frame(sequence, len(data), frame, first=position == 0)
+        self.end = content.end
+        if content.tail is Tail.TORN:
+            return TornTail(name, content.end, content.written_end - content.end, unfinished=False)
+        return None
+
+    def recovered(self) -> Recovered:
+        """Return what all files together say; raises `StorageCorrupt` when something between them
+        is missing."""
+        snapshot_index = self.snapshot.index if self.snapshot else 0
+        if self.snapshot and not self.segments:
+            _refuse(segment_name(1), 0, "there is a snapshot, and all segments are missing")
+        if self._base > snapshot_index:
+            _refuse(
+                self.segments[0].name,
+                0,
+                f"entries {snapshot_index + 1} to {self._base} are in no older segment or snapshot",
+            )
+        entries = () if self.log_is_stale() else tuple(self._entries)
+        return Recovered(self.hard_state, self.snapshot, entries)
+
+    def log_is_stale(self) -> bool:
+        """Whether the log lacks the snapshot's last entry, so that all of it is superseded.
+
+        That is how a crash leaves it between the two steps of installing a leader's snapshot.
+        """
+        if self.snapshot is None or self.snapshot.index == self._base:
+            return False
+        position = self.snapshot.index - self._base - 1
+        return position >= len(self._entries) or self._entries[position].term != self.snapshot.term
+
+    def _take_frame(self, sequence: int, size: int, frame: Frame, *, first: bool) -> None:
+        name = segment_name(sequence)
+        try:
+            for position, (_, record) in enumerate(scan_records(frame.records)):
+                if isinstance(record, SegmentStart) != (first and position == 0):
+                    _refuse(name, frame.offset, "a segment must begin, and only once, at its start")
+                match record:
+                    case SegmentStart():
+                        self._take_start(record, Segment(sequence, size, record.base_index))
+                    case HardState():
+                        self.hard_state = record
+                    case Entry():
+                        self._take_entry(name, frame.offset, record)
+        except MessageInvalid as error:
+            _refuse(name, frame.offset, str(error))
+
+    def _take_start(self, start: SegmentStart, segment: Segment) -> None:
+        if start.sequence != segment.sequence:
+            _refuse(segment.name, 0, f"the file holds segment {start.sequence}")
+        if start.fresh:
+            self.obsolete += self.segments
+            self.segments.clear()
+        elif self.segments and start.base_index != self._last_index:
+            _refuse(
+                segment.name,
+                0,
+                f"the segment continues after entry {start.base_index}, "
+                f"but the log before it ends at {self._last_index}",
+            )
+        if not self.segments:
+            self._base = start.base_index
+            self._entries.clear()
+        self.segments.append(segment)
+
+    def _take_entry(self, name: str, offset: int, entry: Entry) -> None:
+        if entry.index > self._last_index + 1:
+            _refuse(name, offset, f"entry {entry.index} follows entry {self._last_index}")
+        self._base = min(self._base, entry.index - 1)
+        del self._entries[entry.index - self._base - 1 :]
+        self._entries.append(entry)
+        segment = self.segments[-1]
+        segment.last_index = max(segment.last_index, entry.index)
+
+    @property
+    def _last_index(self) -> int:
+        return self._base + len(self._entries)
+
+
+def segment_name(sequence: int) -> str:
+    """Return the file name of a segment; names sort as numbers do."""
+    return f"log-{sequence:020d}.wal"
+
+
+def segment_sequence(name: str) -> int | None:
+    """Return the number of a segment file, or None when the name is not one of a segment."""
+    digits = name.removeprefix("log-").removesuffix(".wal")
+    if digits.isascii() and digits.isdigit() and name == segment_name(int(digits)):
+        return int(digits)
+    return None
+
+
+def _refuse(name: str, offset: int, reason: str) -> NoReturn:
+    raise StorageCorrupt(
+        f"{name} at byte {offset}: {reason}; restore this node's data directory from a copy made "
+        "while it was stopped, or delete it and let the node join again as a new one"
+    )

@@ -1,0 +1,373 @@
+"""Drives the Raft core: the only place where consensus meets disk, network and state machine.
+
+Enters: messages and news from peers, proposals, time. Leaves: writes to the log, messages to peers,
+committed commands to the state machine, answers to proposers.
+Never: decides anything about consensus, waits for a peer or for a browser.
+
+One task owns the core and takes in events in batches; one task writes to disk, and whatever was
+ordered while a write was on its way is the next write. The inbox has three doors: completions are
+never refused, peers' messages are dropped when it is full (Raft tolerates it), proposers wait.
+"""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, assert_never
+
+import structlog
+import trio
+from prometheus_client import Counter, Gauge, Histogram
+
+from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
+from noti.ports import Clock
+from noti.raft.core import Raft
+from noti.raft.events import (
+    Apply,
+    Bootstrapped,
+    DeadlineReached,
+    Effect,
+    Event,
+    MessageReceived,
+    PeerConnected,
+    PeerLost,
+    Persist,
+    Persisted,
+    PersistSnapshot,
+    ProposalAccepted,
+    ProposalRejected,
+    Proposed,
+    RestoreSnapshot,
+    Role,
+    RoleChanged,
+    SaveSnapshot,
+    SendMessage,
+    SnapshotTaken,
+    Status,
+    TransferRequested,
+)
+from noti.raft.membership import Configuration
+from noti.raft.messages import Entry, EntryKind, HardState, Message, NodeId
+from noti.raft.wal import Wal
+
+log = structlog.get_logger("noti.raft")
+
+INBOX_MESSAGES_MAX = 8192
+"""Peers' messages not yet taken in.
+
+Beyond this the node is so far behind that losing some helps.
+"""
+APPLY_SLICE = 32
+"""Commands applied before other tasks get a turn: a replay after a restart must not starve them."""
+SNAPSHOT_EVERY_ENTRIES = 10_000
+SNAPSHOT_EVERY_BYTES = 32 * 1024 * 1024
+"""When the log is compacted: a restart then replays at most a second or so."""
+
+_commit_index = Gauge("noti_raft_commit_index", "Index of the last committed entry")
+_term = Gauge("noti_raft_term", "Current term")
+_is_leader = Gauge("noti_raft_is_leader", "1 while this node leads")
+_dropped = Counter("noti_raft_inbox_dropped_total", "Peers' messages dropped, inbox full")
+_write_s = Histogram(
+    "noti_raft_log_write_seconds",
+    "Time of one durable write to the log",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+)
+
+
+class StateMachine(Protocol):
+    """What committed commands change. All of it is synchronous: applying never waits."""
+
+    def apply(self, command: bytes) -> None:
+        """Carry out one committed command."""
+
+    def snapshot(self) -> bytes:
+        """Return the whole state."""
+
+    def restore(self, data: bytes) -> None:
+        """Replace the whole state."""
+
+
+class Messenger(Protocol):
+    """How messages leave."""
+
+    def send(self, to: NodeId, message: Message) -> None:
+        """Queue a message or drop it; never waits."""
+
+
+_DiskOrder: TypeAlias = Persist | PersistSnapshot | SaveSnapshot
+
+
+@dataclass(slots=True)
+class _Waiter:
+    """A proposer waiting for its command; `place` is set once the core accepted it."""
+
+    done: trio.Event
+    place: tuple[int, int] | None = None
+    failure: Exception | None = None
+
+
+class Replica:
+    """One node's consensus at work."""
+
+    def __init__(self, core: Raft, wal: Wal, state: StateMachine, clock: Clock) -> None:
+        """Take what was recovered; the state machine already holds the recovered snapshot."""
+        self._core = core
+        self._wal = wal
+        self._messenger: Messenger | None = None
+        self._state = state
+        self._clock = clock
+        self._inbox: deque[Event] = deque()
+        self._proposals: deque[tuple[int, bytes]] = deque()
+        self._waiters: dict[int, _Waiter] = {}
+        self._by_index: dict[int, _Waiter] = {}
+        self._request = 0
+        self._orders: deque[_DiskOrder] = deque()
+        self._inbox_filled = trio.Event()
+        self._orders_filled = trio.Event()
+        self._leadership_changed = trio.Event()
+        self._advanced = trio.Event()
+        self._told = (False, False)
+        self._applied_entries = 0
+        self._applied_bytes = 0
+
+    # --- what others see --------------------------------------------------------------------------
+
+    def status(self) -> Status:
+        """Return the core's picture of this moment."""
+        return self._core.status()
+
+    def cluster_id(self) -> str:
+        """Return the cluster that the log belongs to; empty while there is none."""
+        return self._core.status().configuration.cluster_id
+
+    def is_ready_leader(self) -> bool:
+        """Whether this node leads and has applied everything of its predecessors."""
+        return self._core.status().leads_ready
+
+    async def wait_leadership_changed(self) -> None:
+        """Return at the next change of `is_ready_leader()`."""
+        await self._leadership_changed.wait()
+
+    async def catch_up(self) -> None:
+        """Return when everything that was committed before this call is applied on this node.
+
+        So a reader who was elsewhere before finds here what it saw there. Waits as long as there is
+        no leader; the caller sets the deadline.
+        """
+        called_at = self._clock.now()
+        while True:
+            status = self._core.status()
+            if status.leads_ready or (status.fresh_at or -math.inf) > called_at:
+                return
+            await self._advanced.wait()
+
+    async def propose(self, command: bytes) -> None:
+        """Return once the command is committed and applied on this node.
+
+        Raises `NotLeader` or `ProposalRefused` when it was not appended, `ProposalUncertain` when
+        leadership was lost before it was committed. Cancelled here, it may still be committed.
+        """
+        self._request += 1
+        request = self._request
+        waiter = self._waiters[request] = _Waiter(trio.Event())
+        self._proposals.append((request, command))
+        self._inbox_filled.set()
+        try:
+            await waiter.done.wait()
+        finally:
+            self._waiters.pop(request, None)
+        if waiter.failure is not None:
+            raise waiter.failure
+
+    def bootstrap(self, configuration: Configuration) -> None:
+        """Found a cluster with this first configuration; ignored when there is a log already."""
+        self._put(Bootstrapped(configuration))
+
+    async def hand_over(self) -> None:
+        """Ask another voter to lead and return when one might; at once when this node does not."""
+        status = self._core.status()
+        if status.role is not Role.LEADER or len(status.configuration.voters) < 2:
+            return
+        self._put(TransferRequested())
+        while self._core.status().role is Role.LEADER:
+            await self._leadership_changed.wait()
+
+    def peer_said(self, message: Message) -> None:
+        """Take in a peer's message, or drop it when far behind."""
+        if len(self._inbox) >= INBOX_MESSAGES_MAX:
+            _dropped.inc()
+            return
+        self._put(MessageReceived(message))
+
+    def peer_connected(self, node_id: NodeId) -> None:
+        """Note a new stream."""
+        self._put(PeerConnected(node_id))
+
+    def peer_lost(self, node_id: NodeId) -> None:
+        """Note a broken stream."""
+        self._put(PeerLost(node_id))
+
+    # --- the two tasks ----------------------------------------------------------------------------
+
+    async def run(
+        self,
+        messenger: Messenger,
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Take part in consensus until cancelled; raises `StorageError` when the log fails.
+
+        Cancelled, it forgets what was not written yet: nobody was told that it was.
+        """
+        self._messenger = messenger
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write_log)
+                task_status.started()
+                await self._take_in_events()
+        finally:
+            self._fail_waiters()
+
+    def _put(self, event: Event) -> None:
+        self._inbox.append(event)
+        self._inbox_filled.set()
+
+    async def _take_in_events(self) -> None:
+        while True:
+            await self._wait_for_events()
+            events = [self._inbox.popleft() for _ in range(len(self._inbox))]
+            if self._proposals:
+                events.append(Proposed(tuple(self._proposals)))
+                self._proposals.clear()
+            deadline = self._core.deadline()
+            if deadline is not None and self._clock.now() >= deadline:
+                events.append(DeadlineReached())
+            for event in events:
+                for effect in self._core.handle(event, self._clock.now()):
+                    await self._perform(effect)
+            self._tell_leadership()
+            self._advanced.set()
+            self._advanced = trio.Event()
+
+    async def _wait_for_events(self) -> None:
+        if self._inbox or self._proposals:
+            await trio.lowlevel.checkpoint()
+            return
+        self._inbox_filled = trio.Event()
+        deadline = self._core.deadline()
+        with self._clock.scope_until(math.inf if deadline is None else deadline):
+            await self._inbox_filled.wait()
+
+    async def _write_log(self) -> None:
+        while True:
+            while not self._orders:
+                self._orders_filled = trio.Event()
+                await self._orders_filled.wait()
+            order = self._orders.popleft()
+            started = self._clock.now()
+            match order:
+                case Persist():
+                    batch, hard_state, entries = self._join_orders(order)
+                    await self._wal.append(entries, hard_state)
+                    self._put(Persisted(batch))
+                case PersistSnapshot(batch, snapshot):
+                    await self._wal.install_snapshot(snapshot)
+                    self._put(Persisted(batch))
+                case SaveSnapshot(snapshot, drop_through):
+                    await self._wal.save_snapshot(snapshot, keep_after=drop_through)
+                case _:
+                    assert_never(order)
+            _write_s.observe(self._clock.now() - started)
+
+    def _join_orders(self, order: Persist) -> tuple[int, HardState | None, list[Entry]]:
+        """Make one write of all that waits, as long as the entries follow each other."""
+        batch, hard_state, entries = order.batch, order.hard_state, list(order.entries)
+        while self._orders:
+            following = self._orders[0]
+            if not isinstance(following, Persist):
+                break
+            follows = following.entries[:1]
+            if entries and follows and follows[0].index != entries[-1].index + 1:
+                break
+            self._orders.popleft()
+            batch = following.batch
+            hard_state = following.hard_state or hard_state
+            entries.extend(following.entries)
+        return batch, hard_state, entries
+
+    # --- effects ----------------------------------------------------------------------------------
+
+    async def _perform(self, effect: Effect) -> None:
+        match effect:
+            case SendMessage(to, message):
+                assert self._messenger is not None
+                self._messenger.send(to, message)
+            case Persist() | PersistSnapshot() | SaveSnapshot():
+                self._orders.append(effect)
+                self._orders_filled.set()
+            case Apply(entries):
+                await self._apply(entries)
+            case RestoreSnapshot(snapshot):
+                self._state.restore(snapshot.data)
+                log.info("state replaced by the leader's snapshot", index=snapshot.index)
+            case RoleChanged(role, term, leader):
+                self._note_role(role, term, leader)
+            case ProposalAccepted(request, index, term):
+                waiter = self._waiters.get(request)
+                if waiter is not None:
+                    waiter.place = (index, term)
+                    self._by_index[index] = waiter
+            case ProposalRejected(request, backlog_full, leader):
+                waiter = self._waiters.get(request)
+                if waiter is not None:
+                    waiter.failure = (
+                        ProposalRefused("the backlog of uncommitted entries is full; retry later")
+                        if backlog_full
+                        else NotLeader(leader)
+                    )
+                    waiter.done.set()
+            case _:
+                assert_never(effect)
+
+    async def _apply(self, entries: tuple[Entry, ...]) -> None:
+        for position, entry in enumerate(entries, start=1):
+            if entry.kind is EntryKind.COMMAND:
+                self._state.apply(entry.data)
+            self._applied_entries += 1
+            self._applied_bytes += len(entry.data)
+            waiter = self._by_index.pop(entry.index, None)
+            if waiter is not None:
+                if waiter.place != (entry.index, entry.term):
+                    waiter.failure = ProposalUncertain("another leader's entry took the place")
+                waiter.done.set()
+            if position % APPLY_SLICE == 0:
+                await trio.lowlevel.checkpoint()
+        last = entries[-1].index
+        _commit_index.set(last)
+        if (
+            self._applied_entries >= SNAPSHOT_EVERY_ENTRIES
+            or self._applied_bytes >= SNAPSHOT_EVERY_BYTES
+        ):
+            self._applied_entries = self._applied_bytes = 0
+            self._put(SnapshotTaken(last, self._state.snapshot()))
+
+    def _note_role(self, role: Role, term: int, leader: NodeId | None) -> None:
+        log.info("role changed", role=role.value, term=term, leader=leader)
+        _term.set(term)
+        _is_leader.set(role is Role.LEADER)
+        if role is not Role.LEADER:
+            self._fail_waiters()
+
+    def _fail_waiters(self) -> None:
+        """Nobody can tell these proposers any more what becomes of their commands."""
+        for waiter in self._by_index.values():
+            waiter.failure = ProposalUncertain("leadership was lost while the command waited")
+            waiter.done.set()
+        self._by_index.clear()
+
+    def _tell_leadership(self) -> None:
+        status = self._core.status()
+        leads = (status.role is Role.LEADER, status.leads_ready)
+        if leads != self._told:
+            self._told = leads
+            self._leadership_changed.set()
+            self._leadership_changed = trio.Event()

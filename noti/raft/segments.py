@@ -1,0 +1,129 @@
+"""Lays batches of records out in a segment file, and tells a torn tail from damage.
+
+Enters: records as bytes; the content of a segment file. Leaves: frames; what a file holds and how
+it ends. Never: I/O; a guess where bytes decide.
+
+A segment is a run of frames in a file of zeroes. One frame is one write: `magic | length | crc |
+records | end mark`. The CRC starts from the segment's number and the frame's own offset, so a frame
+that the disk put in a wrong place, or that survives from an older use of the blocks, is not valid
+where it lies.
+
+A crash can tear only the frame that was being written, which is the last one. A disk writes
+512-byte sectors in any order, so what is left of a torn frame is some of its sectors (each old,
+that is zero, or new), perhaps cut at a byte. So the bytes after the last valid frame are
+- clean, if all are zero;
+- damage, if a valid frame follows: a crash cannot tear a frame and leave a later one whole;
+- damage, if they end in the end mark and no sector of them is all zero: everything was written,
+  then changed;
+- otherwise torn, to be zeroed: nobody was told that this frame is durable.
+"""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from enum import Enum, auto
+
+FRAME_MAGIC = b"nWAL"
+END_MARK = b"\xc3end"
+"""Last bytes of a frame: not zero, so they show that the end of a frame reached the disk."""
+
+SECTOR_BYTES = 512
+"""What a disk writes at once, at the least; larger sectors are whole numbers of these."""
+
+_HEADER = struct.Struct("<4sII")
+_PLACE = struct.Struct("<QQI")
+FRAME_OVERHEAD_BYTES = _HEADER.size + len(END_MARK)
+
+
+class Tail(Enum):
+    """What follows the last valid frame of a segment."""
+
+    CLEAN = auto()
+    TORN = auto()
+    DAMAGED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One valid frame."""
+
+    offset: int
+    """Where it begins in the file."""
+    records: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a segment file holds."""
+
+    frames: tuple[Frame, ...]
+    end: int
+    """Offset after the last valid frame: where the next one goes."""
+    tail: Tail
+    written_end: int
+    """Offset after the last byte that is not zero; `end` when the tail is clean."""
+
+
+def encode_frame(sequence: int, offset: int, records: bytes) -> bytes:
+    """Return the frame with `records` for exactly this offset of this segment."""
+    header = _HEADER.pack(FRAME_MAGIC, len(records), _checksum(sequence, offset, records))
+    return b"".join((header, records, END_MARK))
+
+
+def read_segment(sequence: int, data: bytes) -> Content:
+    """Return the frames in the file `data` of segment number `sequence`, and how it ends."""
+    frames: list[Frame] = []
+    end = 0
+    while (frame := _frame_at(sequence, data, end)) is not None:
+        frames.append(frame)
+        end += len(frame.records) + FRAME_OVERHEAD_BYTES
+    written_end = max(end, len(data.rstrip(b"\0")))
+    return Content(tuple(frames), end, _judge(sequence, data, end, written_end), written_end)
+
+
+def _judge(sequence: int, data: bytes, end: int, written_end: int) -> Tail:
+    if written_end == end:
+        return Tail.CLEAN
+    if _valid_frame_follows(sequence, data, end + 1):
+        return Tail.DAMAGED
+    whole = data.endswith(END_MARK, end, written_end)
+    if whole and not _has_zero_sector(data, end, written_end):
+        return Tail.DAMAGED
+    return Tail.TORN
+
+
+def _valid_frame_follows(sequence: int, data: bytes, start: int) -> bool:
+    candidate = data.find(FRAME_MAGIC, start)
+    while candidate >= 0:
+        if _frame_at(sequence, data, candidate) is not None:
+            return True
+        candidate = data.find(FRAME_MAGIC, candidate + 1)
+    return False
+
+
+def _has_zero_sector(data: bytes, start: int, end: int) -> bool:
+    """Whether a sector between `start` and `end` is all zero; the first and last may be parts of a
+    sector."""
+    while start < end:
+        sector_end = min(end, (start // SECTOR_BYTES + 1) * SECTOR_BYTES)
+        if data.count(0, start, sector_end) == sector_end - start:
+            return True
+        start = sector_end
+    return False
+
+
+def _frame_at(sequence: int, data: bytes, offset: int) -> Frame | None:
+    if offset + FRAME_OVERHEAD_BYTES > len(data):
+        return None
+    magic, length, crc = _HEADER.unpack_from(data, offset)
+    start = offset + _HEADER.size
+    if magic != FRAME_MAGIC or start + length + len(END_MARK) > len(data):
+        return None
+    records = data[start : start + length]
+    # The end mark is not compared: it helps to judge an invalid frame and proves nothing about a
+    # valid one.
+    return Frame(offset, records) if _checksum(sequence, offset, records) == crc else None
+
+
+def _checksum(sequence: int, offset: int, records: bytes) -> int:
+    return zlib.crc32(records, zlib.crc32(_PLACE.pack(sequence, offset, len(records))))

@@ -1,0 +1,249 @@
+"""Keeps a node's log, hard state and snapshot in files that survive a crash at any moment.
+
+Enters: entries, hard state, snapshots from the replica's writer task. Leaves: the same, after a
+restart. Never: a second write before the first is durable; anything but the `Disk` port; what the
+entries mean.
+
+Files: `log-<number>.wal`, numbered without gaps, and `snapshot`. Rules that make every crash
+harmless:
+- one call of `append` is one frame, one write and one sync (`segments.py` says how a torn one is
+  recognised);
+- nothing is overwritten: an entry with an index that exists already replaces it, and all after it,
+  at replay;
+- a new segment's first frame repeats the hard state, and only once it is durable may an older
+  segment go;
+- a snapshot is durable before any entry that it covers goes, and segments go oldest first.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+
+from noti.errors import StorageFailed
+from noti.ports import Disk
+from noti.raft.messages import Entry, HardState, Snapshot
+from noti.raft.records import (
+    SegmentStart,
+    encode_entries,
+    encode_hard_state,
+    encode_segment_start,
+    encode_snapshot,
+)
+from noti.raft.recovery import (
+    SNAPSHOT_NAME,
+    Recovered,
+    Replay,
+    Segment,
+    TornTail,
+    segment_name,
+    segment_sequence,
+)
+from noti.raft.segments import FRAME_OVERHEAD_BYTES, encode_frame
+
+__all__ = ["SEGMENT_BYTES", "Recovered", "Wal"]
+
+log = structlog.get_logger("noti.raft")
+
+SEGMENT_BYTES = 8 * 1024 * 1024
+"""Size of a segment. Filling one with zeroes holds up the commits behind it (tens of milliseconds
+on a slow disk), so it is far below the 64 MB usual elsewhere; and it is what a log keeps on disk at
+least."""
+
+
+class Wal:
+    """The log on disk. Made by `open`, used by one task.
+
+    Cancellation: a call that was cancelled may or may not have happened, so every later call raises
+    `StorageFailed`; open the log again to find out. The same after any error.
+    """
+
+    def __init__(self, disk: Disk, segment_bytes: int) -> None:
+        self._disk = disk
+        self._segment_bytes = segment_bytes
+        self._segments: list[Segment] = []
+        self._end = 0
+        """Where the next frame goes in the last segment."""
+        self._hard_state = HardState()
+        self._base_index = 0
+        """Index of the snapshot; the log in memory begins after it."""
+        self._terms: list[int] = [0]
+        """Term of the snapshot, then of each entry after it."""
+        self._in_doubt = False
+
+    @classmethod
+    async def open(
+        cls, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES
+    ) -> tuple["Wal", Recovered]:
+        """Read the log, repair what a crash left unfinished, and return it with what it says.
+
+        Raises `StorageCorrupt` on damage that a crash cannot explain, `StorageFailed` when the disk
+        fails. Cancellation: open again; every repair can be repeated.
+        """
+        wal = cls(disk, segment_bytes)
+        replay = await wal._replay()
+        recovered = replay.recovered()
+        wal._segments = replay.segments
+        wal._end = replay.end
+        wal._hard_state = recovered.hard_state
+        if recovered.snapshot is not None:
+            wal._base_index = recovered.snapshot.index
+            wal._terms = [recovered.snapshot.term]
+        wal._terms += [e.term for e in recovered.entries if e.index > wal._base_index]
+        await wal._remove(replay.obsolete)
+        if not wal._segments or replay.log_is_stale():
+            await wal._begin_anew()
+        return wal, recovered
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last durable entry, or of the snapshot when there is none after it."""
+        return self._base_index + len(self._terms) - 1
+
+    async def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> None:
+        """Make entries and hard state durable together; returns when they are.
+
+        Entries are consecutive. They may begin below the end of the log: what was there from that
+        index on is gone. Raises `StorageFailed` when the disk fails, `LocalError` when an entry is
+        too large (then nothing happened).
+        """
+        if not entries and hard_state is None:
+            return
+        batch = encode_entries(entries)
+        hard_state_record = b"" if hard_state is None else encode_hard_state(hard_state)
+        self._check_sequence(entries)
+        with self._changing():
+            # Hard state first: at no point of a replay does the log hold a term that the node has
+            # not heard of.
+            await self._write(hard_state_record, batch, hard_state or self._hard_state)
+            self._hard_state = hard_state or self._hard_state
+            if entries:
+                del self._terms[entries[0].index - self._base_index :]
+                self._terms += [entry.term for entry in entries]
+                active = self._segments[-1]
+                active.last_index = max(active.last_index, entries[-1].index)
+
+    async def save_snapshot(self, snapshot: Snapshot, *, keep_after: int) -> None:
+        """Make this node's own snapshot durable, then drop segments that hold only entries up to
+        `keep_after`.
+
+        The log must reach the snapshot. One that is not newer than the last changes nothing.
+        Raises `StorageFailed`.
+        """
+        if snapshot.index <= self._base_index:
+            return
+        assert self._contains(snapshot), "a snapshot is taken of entries that are in the log"
+        with self._changing():
+            await self._disk.replace(SNAPSHOT_NAME, encode_snapshot(snapshot))
+            del self._terms[: snapshot.index - self._base_index]
+            self._base_index = snapshot.index
+            await self._compact(min(keep_after, snapshot.index))
+
+    async def install_snapshot(self, snapshot: Snapshot) -> None:
+        """Make a leader's snapshot durable in place of the log up to it (Raft figure 13, steps 5 to
+        7).
+
+        Entries after it stay if the log agrees with it, otherwise the whole log goes. One that is
+        not newer than the last changes nothing. Raises `StorageFailed`.
+        """
+        if snapshot.index <= self._base_index:
+            return
+        if self._contains(snapshot):
+            await self.save_snapshot(snapshot, keep_after=snapshot.index)
+            return
+        with self._changing():
+            await self._disk.replace(SNAPSHOT_NAME, encode_snapshot(snapshot))
+            # From here on a restart finds a log that lacks the snapshot's last entry, and does the
+            # rest itself.
+            self._base_index = snapshot.index
+            self._terms = [snapshot.term]
+            await self._begin_anew()
+
+    def _contains(self, snapshot: Snapshot) -> bool:
+        position = snapshot.index - self._base_index
+        return position < len(self._terms) and self._terms[position] == snapshot.term
+
+    def _check_sequence(self, entries: Sequence[Entry]) -> None:
+        for position, entry in enumerate(entries):
+            assert entry.index == entries[0].index + position, "entries are consecutive"
+        if entries:
+            assert entries[0].index <= self.last_index + 1, "entries leave no gap"
+            assert entries[0].index > self._base_index, "what a snapshot covers never changes"
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Guard a change of the files: if it does not end well, nobody knows what they hold."""
+        if self._in_doubt:
+            raise StorageFailed("an earlier write to the log did not end well; open it again")
+        self._in_doubt = True
+        yield
+        self._in_doubt = False
+
+    async def _write(self, hard_state_record: bytes, batch: bytes, hard_state: HardState) -> None:
+        records = hard_state_record + batch
+        active = self._segments[-1]
+        if self._end + len(records) + FRAME_OVERHEAD_BYTES > active.size:
+            await self._start_segment(self.last_index, hard_state, batch, fresh=False)
+            return
+        frame = encode_frame(active.sequence, self._end, records)
+        await self._disk.write(active.name, self._end, frame)
+        self._end += len(frame)
+
+    async def _start_segment(
+        self, base_index: int, hard_state: HardState, batch: bytes, *, fresh: bool
+    ) -> None:
+        """Make a segment, as large as its first frame if that is larger than usual, and use it from
+        now on."""
+        sequence = self._segments[-1].sequence + 1 if self._segments else 1
+        start = encode_segment_start(SegmentStart(sequence, base_index, fresh))
+        frame = encode_frame(sequence, 0, start + encode_hard_state(hard_state) + batch)
+        size = max(self._segment_bytes, len(frame))
+        await self._disk.create(segment_name(sequence), size)
+        await self._disk.write(segment_name(sequence), 0, frame)
+        self._segments.append(Segment(sequence, size, base_index))
+        self._end = len(frame)
+
+    async def _begin_anew(self) -> None:
+        """Start a segment that follows the snapshot, and drop all others."""
+        older = self._segments.copy()
+        await self._start_segment(self._base_index, self._hard_state, b"", fresh=True)
+        await self._remove(older)
+        self._segments = self._segments[-1:]
+
+    async def _compact(self, keep_after: int) -> None:
+        """Drop the oldest segments while they hold no entry above `keep_after`; never the one in
+        use."""
+        count = 0
+        while count < len(self._segments) - 1 and self._segments[count].last_index <= keep_after:
+            count += 1
+        await self._remove(self._segments[:count])
+        del self._segments[:count]
+
+    async def _remove(self, segments: Sequence[Segment]) -> None:
+        for segment in segments:  # oldest first: whatever a crash leaves has no gap
+            await self._disk.remove(segment.name)
+
+    async def _replay(self) -> Replay:
+        names = await self._disk.names()
+        sequences = sorted(s for name in names if (s := segment_sequence(name)) is not None)
+        replay = Replay()
+        if SNAPSHOT_NAME in names:
+            replay.feed_snapshot(await self._disk.read(SNAPSHOT_NAME))
+        for sequence in sequences:
+            data = await self._disk.read(segment_name(sequence))
+            torn = replay.feed_segment(sequence, data, last=sequence == sequences[-1])
+            if torn is not None:
+                await self._repair(torn)
+        return replay
+
+    async def _repair(self, torn: TornTail) -> None:
+        log.warning(
+            "repaired a write that a crash cut off; nobody was told that it was durable",
+            file=torn.name,
+            offset=torn.offset,
+            bytes=torn.size,
+        )
+        if torn.unfinished:
+            await self._disk.remove(torn.name)
+        else:
+            await self._disk.write(torn.name, torn.offset, bytes(torn.size))

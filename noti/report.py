@@ -1,0 +1,184 @@
+"""What a node tells about itself: to browsers' operators, to other nodes, to gRPC clients.
+
+Enters: the node's parts, read when somebody asks. Leaves: answers, all immediate.
+Never: changes anything, keeps a copy of anything.
+"""
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from noti import __version__
+from noti.errors import ClusterMismatch
+from noti.identity import Identity
+from noti.notifications.store import Store
+from noti.ports import Hello, MessageStream, Server
+from noti.raft.events import Role, Status
+from noti.raft.messages import NodeId
+from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC
+from noti.swim.messages import Member
+
+
+class Consensus(Protocol):
+    """The part of the replica that is reported."""
+
+    def status(self) -> Status:
+        """Return the core's state."""
+
+    async def catch_up(self) -> None:
+        """Return when everything committed before this call is applied."""
+
+
+class Streams(Protocol):
+    """The part of the peers that takes incoming streams."""
+
+    async def serve(self, stream: MessageStream) -> None:
+        """Use a stream until it breaks."""
+
+
+class Report:
+    """Answers about one node; `noti.web.view.NodeView` and `noti.ports.RpcHandler`."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        consensus: Consensus,
+        streams: Streams,
+        store: Store,
+        build: str,
+        *,
+        members: Callable[[], tuple[Member, ...]],
+        clients: Callable[[], int],
+        source: Callable[[], dict[str, object]],
+    ) -> None:
+        """Read from these parts; all of them answer at any time."""
+        self._identity = identity
+        self._consensus = consensus
+        self._streams = streams
+        self._store = store
+        self._build = build
+        self._members = members
+        self._clients = clients
+        self._source = source
+
+    @property
+    def hostname(self) -> str:
+        """The machine's or pod's name."""
+        return socket.gethostname()
+
+    @property
+    def build(self) -> str:
+        """Which build this is, for people."""
+        return self._build
+
+    # --- roles ------------------------------------------------------------------------------------
+
+    def is_leader(self) -> bool:
+        """Whether this node leads and has caught up with its predecessors."""
+        return self._consensus.status().leads_ready
+
+    def ready(self) -> bool:
+        """Whether browsers may be sent here: there is a cluster and it has a leader."""
+        status = self._consensus.status()
+        return bool(status.configuration.voters) and status.leader is not None
+
+    async def catch_up(self) -> None:
+        """Return when this node shows everything that any node showed before this call."""
+        await self._consensus.catch_up()
+
+    def serving(self) -> bool:
+        """Tell gRPC health what readiness tells HTTP."""
+        return self.ready()
+
+    def servers(self) -> list[Server]:
+        """The members of the Raft configuration, sorted by name."""
+        status = self._consensus.status()
+        seen = self._seen()
+        servers = []
+        for node_id in status.configuration.members:
+            member = seen.get(node_id)
+            name = member.name if member else node_id
+            address = member.tags.get(TAG_RPC, "") if member else ""
+            servers.append(Server(name, address, is_leader=node_id == status.leader))
+        return sorted(servers, key=lambda server: server.id)
+
+    # --- peers ------------------------------------------------------------------------------------
+
+    def hello(self) -> Hello:
+        """Say who this node is."""
+        return self._identity.hello(self._consensus.status().configuration.cluster_id)
+
+    def welcome(self, peer: Hello) -> None:
+        """Raise `ClusterMismatch` for a stranger, or for somebody under our own name or id."""
+        own = self.hello()
+        if own.cluster_id and peer.cluster_id and own.cluster_id != peer.cluster_id:
+            raise ClusterMismatch(
+                f"node {peer.name!r} belongs to cluster {peer.cluster_id}, this node "
+                f"{own.name!r} to {own.cluster_id}; check --join, or use an empty --data-dir"
+            )
+        if peer.node_id == own.node_id:
+            raise ClusterMismatch(
+                f"node {peer.name!r} has this node's id; a data directory was copied: "
+                "start one of the two with an empty --data-dir"
+            )
+        if peer.name == own.name:
+            raise ClusterMismatch(f"another node is named {own.name!r} too; give it another --name")
+
+    async def raft_stream(self, stream: MessageStream) -> None:
+        """Use a stream that a peer dialed."""
+        await self._streams.serve(stream)
+
+    # --- status -----------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, object]:
+        """Everything at once, ready for JSON."""
+        status = self._consensus.status()
+        seen = self._seen()
+        leader = seen.get(status.leader or "")
+        configured = set(status.configuration.members)
+        return {
+            "node": {
+                "name": self._identity.name,
+                "node_id": self._identity.node_id,
+                "cluster_id": status.configuration.cluster_id or None,
+                "version": __version__,
+                "build": self._build,
+                "hostname": self.hostname,
+            },
+            "ready": self.ready(),
+            "role": status.role.value,
+            "term": status.term,
+            "leader": leader.name if leader else status.leader,
+            "commit": status.commit_index,
+            "applied": status.applied_index,
+            "members": [
+                _describe(member, status, configured)
+                for member in sorted(self._members(), key=lambda member: member.name)
+            ],
+            "clients": self._clients(),
+            "store": {
+                "first_seq": self._store.first_seq,
+                "last_seq": self._store.last_seq,
+                "history_size": self._store.history_size,
+            },
+            "source": self._source(),
+        }
+
+    def _seen(self) -> Mapping[NodeId, Member]:
+        return {member.tags.get(TAG_NODE_ID, ""): member for member in self._members()}
+
+
+def _describe(member: Member, status: Status, configured: set[NodeId]) -> dict[str, object]:
+    node_id = member.tags.get(TAG_NODE_ID, "")
+    if node_id == status.leader:
+        role = Role.LEADER.value
+    else:
+        role = Role.FOLLOWER.value if node_id in configured else "none"
+    return {
+        "name": member.name,
+        "node_id": node_id,
+        "state": member.state.name.lower(),
+        "role": role,
+        "rpc": member.tags.get(TAG_RPC, ""),
+        "http": member.tags.get(TAG_HTTP, ""),
+    }

@@ -1,0 +1,118 @@
+"""From gossip's view to Raft's: where the peers are, and who founds a cluster.
+
+Enters: the members that gossip sees. Leaves: addresses of peers, tags to show, the first
+configuration of a new cluster. Never: I/O; takes a voter away (gossip alone may not).
+
+Founding, with `--bootstrap-expect N`: nodes without a cluster wait until N of them see each other.
+Each promises to found with exactly those, shows the promise as a tag, keeps it, and founds when all
+N show the same promise. All of them write the same first configuration, so that it does not matter
+who does so first; a node that was away meanwhile finds its promise kept by the others.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from noti.errors import MessageInvalid
+from noti.ports import Address
+from noti.raft.membership import Configuration
+from noti.raft.messages import NodeId
+from noti.swim.messages import Member, MemberState
+
+TAG_NODE_ID = "id"
+TAG_CLUSTER = "cluster"
+TAG_PROMISE = "founding"
+TAG_EXPECT = "expect"
+TAG_RPC = "rpc"
+TAG_HTTP = "http"
+
+_HERE = (MemberState.ALIVE, MemberState.SUSPECT)
+
+
+def cluster_of(founders: Iterable[NodeId]) -> str:
+    """Return the id of the cluster that these nodes found; the order does not matter."""
+    return hashlib.sha256(" ".join(sorted(founders)).encode()).hexdigest()[:16]
+
+
+def write_address(address: Address) -> str:
+    """Return `host:port`, or `[v6]:port`."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def read_address(text: str) -> Address:
+    """Undo `write_address`; raises `MessageInvalid`."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+        raise MessageInvalid(f"{text!r} is not host:port")
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def peer_addresses(members: Iterable[Member], own_id: NodeId) -> dict[NodeId, Address]:
+    """Return where the other nodes take RPCs, by node id; also of those gone, who may return."""
+    addresses: dict[NodeId, Address] = {}
+    for member in members:
+        node_id = member.tags.get(TAG_NODE_ID, "")
+        if not node_id or node_id == own_id:
+            continue
+        try:
+            addresses[node_id] = read_address(member.tags.get(TAG_RPC, ""))
+        except MessageInvalid:
+            continue
+    return addresses
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do now about founding a cluster."""
+
+    promise: str
+    """To be shown as a tag; empty for none."""
+    founding: Configuration | None
+    """To be written as the log's first entry; None for not yet."""
+
+
+class Founding:
+    """One node's part in founding a cluster; of no use once the node has one."""
+
+    def __init__(self, name: str, node_id: NodeId, expect: int) -> None:
+        """Wait for `expect` founders, this node included."""
+        self._name = name
+        self._node_id = node_id
+        self._expect = expect
+        self._founders: tuple[NodeId, ...] = ()
+
+    def consider(self, members: Iterable[Member]) -> Advice:
+        """Look at who is there, and return what to show and do."""
+        here = {
+            member.tags[TAG_NODE_ID]: member.tags
+            for member in sorted(members, key=lambda member: member.name)
+            if member.state in _HERE and TAG_NODE_ID in member.tags
+        }
+        if self._founders and not all(node in here for node in self._founders):
+            self._founders = ()
+        if not self._founders:
+            self._founders = self._choose(here)
+        promise = cluster_of(self._founders) if self._founders else ""
+        kept = bool(promise) and all(
+            promise in (here[node].get(TAG_PROMISE), here[node].get(TAG_CLUSTER))
+            for node in self._founders
+            if node != self._node_id
+        )
+        founding = Configuration(promise, voters=self._founders) if kept else None
+        return Advice(promise, founding)
+
+    def _choose(self, here: Mapping[NodeId, Mapping[str, str]]) -> tuple[NodeId, ...]:
+        """Return the first founders by name, if there are enough and this node is among them."""
+        if any(tags.get(TAG_CLUSTER) for tags in here.values()):
+            # There is a cluster already: wait to be let in.
+            return ()
+        willing = [
+            node
+            for node, tags in here.items()
+            if tags.get(TAG_EXPECT) == str(self._expect) or node == self._node_id
+        ]
+        chosen = willing[: self._expect]
+        if len(chosen) < self._expect or self._node_id not in chosen:
+            return ()
+        return tuple(sorted(chosen))

@@ -1,0 +1,1 @@
+"""gRPC between nodes and towards operators, and the one asyncio loop it needs."""

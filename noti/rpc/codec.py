@@ -1,0 +1,217 @@
+"""Turns what nodes say to each other into protobuf frames, and back.
+
+Enters: hellos, Raft messages; bytes. Leaves: bytes; hellos, Raft messages, fully checked.
+Never: I/O; trust. Bytes come from the network: whatever is wrong with them is `MessageInvalid`.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Final, assert_never
+
+from noti.errors import LocalError, MessageInvalid
+from noti.ports import Hello
+from noti.raft.messages import (
+    INDEX_MAX,
+    AppendRequest,
+    AppendResponse,
+    Message,
+    SnapshotChunk,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+from noti.raft.records import decode_entries, encode_entries
+from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.protobuf import parse
+
+FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Longest frame sent or accepted. Four times gRPC's customary 4 MiB, so that one entry made of a
+whole batch of large events fits; small enough that a stranger cannot make a node hold much."""
+
+_OVERHEAD_BYTES: Final = 1024
+"""More than a message's fields take beside its payload."""
+
+NAME_CHARACTERS_MAX: Final = 256
+"""Longest cluster id, node id or name accepted; real ones have at most 63 (a DNS label)."""
+
+
+def encode_hello(hello: Hello) -> bytes:
+    """Return the first frame of a stream."""
+    return bytes(
+        wire.Frame(
+            hello=wire.Hello(cluster_id=hello.cluster_id, node_id=hello.node_id, name=hello.name)
+        )
+    )
+
+
+def decode_hello(data: bytes) -> Hello:
+    """Return the hello in a stream's first frame; raises `MessageInvalid`."""
+    hello = parse(wire.Frame, data).hello
+    if hello is None:
+        raise MessageInvalid("the stream does not begin with a hello")
+    if not hello.node_id:
+        raise MessageInvalid("the hello has no node id")
+    for text in (hello.cluster_id, hello.node_id, hello.name):
+        if len(text) > NAME_CHARACTERS_MAX:
+            raise MessageInvalid(f"the hello has a name of {len(text)} characters")
+    return Hello(hello.cluster_id, hello.node_id, hello.name)
+
+
+def encode_messages(messages: Sequence[Message]) -> Iterator[bytes]:
+    """Return `messages` as few frames of at most `FRAME_BYTES_MAX`, in order.
+
+    Raises `LocalError` for a single message that does not fit: whoever cuts entries and snapshots
+    into messages has to respect the limit.
+    """
+    group: list[wire.Message] = []
+    group_bytes = 0
+    for message in messages:
+        encoded = _to_wire(message)
+        size_bytes = _payload_bytes(encoded) + _OVERHEAD_BYTES
+        if size_bytes > FRAME_BYTES_MAX:
+            raise LocalError(
+                f"a {type(message).__name__} of {size_bytes} bytes exceeds {FRAME_BYTES_MAX}"
+            )
+        if group and group_bytes + size_bytes > FRAME_BYTES_MAX:
+            yield bytes(wire.Frame(batch=wire.Batch(messages=group)))
+            group, group_bytes = [], 0
+        group.append(encoded)
+        group_bytes += size_bytes
+    if group:
+        yield bytes(wire.Frame(batch=wire.Batch(messages=group)))
+
+
+def decode_messages(data: bytes) -> list[Message]:
+    """Return the messages of one frame; raises `MessageInvalid`."""
+    frame = parse(wire.Frame, data)
+    if frame.batch is None or frame.hello is not None:
+        raise MessageInvalid("a frame after the hello is not a batch")
+    return [_from_wire(message) for message in frame.batch.messages]
+
+
+def _payload_bytes(message: wire.Message) -> int:
+    if message.append_request is not None:
+        return len(message.append_request.entries)
+    if message.snapshot_chunk is not None:
+        return len(message.snapshot_chunk.data) + len(message.snapshot_chunk.configuration)
+    return 0
+
+
+def _to_wire(message: Message) -> wire.Message:
+    encoded = wire.Message(sender=message.sender, term=message.term)
+    match message:
+        case VoteRequest():
+            encoded.vote_request = wire.VoteRequest(
+                last_index=message.last_index,
+                last_term=message.last_term,
+                pre=message.pre,
+                transfer=message.transfer,
+            )
+        case VoteResponse():
+            encoded.vote_response = wire.VoteResponse(granted=message.granted, pre=message.pre)
+        case AppendRequest():
+            encoded.append_request = wire.AppendRequest(
+                previous_index=message.previous_index,
+                previous_term=message.previous_term,
+                commit=message.commit,
+                entries=encode_entries(message.entries),
+            )
+        case AppendResponse():
+            encoded.append_response = wire.AppendResponse(
+                success=message.success,
+                match_index=message.match_index,
+                rejected_index=message.rejected_index,
+                hint_index=message.hint_index,
+                hint_term=message.hint_term,
+            )
+        case SnapshotChunk():
+            encoded.snapshot_chunk = wire.SnapshotChunk(
+                index=message.index,
+                snapshot_term=message.snapshot_term,
+                configuration=message.configuration,
+                offset=message.offset,
+                data=message.data,
+                total=message.total,
+            )
+        case TimeoutNow():
+            encoded.timeout_now = wire.TimeoutNow()
+        case _:
+            assert_never(message)
+    return encoded
+
+
+def _from_wire(message: wire.Message) -> Message:
+    contents = [
+        content
+        for content in (
+            message.vote_request,
+            message.vote_response,
+            message.append_request,
+            message.append_response,
+            message.snapshot_chunk,
+            message.timeout_now,
+        )
+        if content is not None
+    ]
+    if len(contents) != 1:
+        # None of them: a kind that only a newer version knows. Dropping it would be worse than
+        # dropping the stream, which the other side sees.
+        raise MessageInvalid(f"a message with {len(contents)} contents that this version knows")
+    if not message.sender or len(message.sender) > NAME_CHARACTERS_MAX:
+        raise MessageInvalid("a message without a proper sender")
+    sender, term = message.sender, _checked(message.term)
+    match contents[0]:
+        case wire.VoteRequest() as m:
+            last_index, last_term = _checked(m.last_index), _checked(m.last_term)
+            return VoteRequest(sender, term, last_index, last_term, m.pre, m.transfer)
+        case wire.VoteResponse() as m:
+            return VoteResponse(sender, term, m.granted, m.pre)
+        case wire.AppendRequest() as m:
+            return _append_request(sender, term, m)
+        case wire.AppendResponse() as m:
+            return AppendResponse(
+                sender=sender,
+                term=term,
+                success=m.success,
+                match_index=_checked(m.match_index),
+                rejected_index=_checked(m.rejected_index),
+                hint_index=_checked(m.hint_index),
+                hint_term=_checked(m.hint_term),
+            )
+        case wire.SnapshotChunk() as m:
+            return _snapshot_chunk(sender, term, m)
+        case wire.TimeoutNow():
+            return TimeoutNow(sender, term)
+        case other:
+            assert_never(other)
+
+
+def _append_request(sender: str, term: int, m: wire.AppendRequest) -> AppendRequest:
+    previous_index, commit = _checked(m.previous_index), _checked(m.commit)
+    entries = decode_entries(m.entries)
+    for index, entry in enumerate(entries, previous_index + 1):
+        if entry.index != index or not 0 < entry.term <= term:
+            raise MessageInvalid(f"entry {entry.index} (term {entry.term}) where {index} belongs")
+    return AppendRequest(sender, term, previous_index, _checked(m.previous_term), commit, entries)
+
+
+def _snapshot_chunk(sender: str, term: int, m: wire.SnapshotChunk) -> SnapshotChunk:
+    offset, total = _checked(m.offset), _checked(m.total)
+    if offset + len(m.data) > total:
+        raise MessageInvalid(f"a snapshot piece beyond the snapshot's end ({total} bytes)")
+    return SnapshotChunk(
+        sender=sender,
+        term=term,
+        index=_checked(m.index),
+        snapshot_term=_checked(m.snapshot_term),
+        configuration=m.configuration,
+        offset=offset,
+        data=m.data,
+        total=total,
+    )
+
+
+def _checked(number: int) -> int:
+    """Return an index, term or size from the wire; raises `MessageInvalid` above `INDEX_MAX`."""
+    if number > INDEX_MAX:
+        raise MessageInvalid(f"{number} is no index, term or size")
+    return number

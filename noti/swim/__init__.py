@@ -1,0 +1,1 @@
+"""Membership by gossip: SWIM in Serf's wire format, a pure core and the sockets that carry it."""

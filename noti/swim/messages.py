@@ -1,0 +1,163 @@
+"""The words of SWIM, as memberlist speaks them: what one node can tell another.
+
+Enters: nothing. Leaves: frozen dataclasses used by the core and the codecs.
+Never: encoding, I/O, clocks.
+
+Source: memberlist wire protocol 2 (delegate protocol 5), the one that Serf agents use.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+Address: TypeAlias = tuple[str, int]
+"""IP address as text, and port: `noti.ports.Address`, without importing Trio."""
+
+INCARNATION_MAX = 2**32 - 1
+"""Incarnations and sequence numbers are 32 bits on the wire."""
+
+VERSIONS = bytes([1, 5, 2, 2, 5, 5])
+"""What we say about ourselves: protocol min, max, current; delegate (Serf) min, max, current."""
+
+VERSIONS_UNKNOWN = bytes(6)
+"""A node that did not say its versions."""
+
+META_BYTES_MAX = 512
+"""memberlist's limit on a node's metadata, here the encoded tags."""
+
+
+class MemberState(IntEnum):
+    """A member as this node sees it; the numbers are those of the wire."""
+
+    ALIVE = 0
+    SUSPECT = 1
+    DEAD = 2
+    LEFT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What the rest of noti learns about a member."""
+
+    name: str
+    address: Address
+    tags: Mapping[str, str]
+    state: MemberState
+    incarnation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ping:
+    """Are you there? Answered by `Ack` with the same sequence."""
+
+    sequence: int
+    target: str
+    """Whom it is meant for: others do not answer. Empty: whoever is there."""
+    source: Address | None
+    """Where the sender wants the answer; None: where the packet came from."""
+    source_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndirectPing:
+    """Please ping `target` for me, and pass its ack on to me under my sequence."""
+
+    sequence: int
+    target: str
+    address: Address
+    """Where the target is."""
+    wants_nack: bool
+    """Say `Nack` when the target stays silent, so that the sender knows that you are well."""
+    source: Address | None
+    source_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """I am here, or (relayed) it is."""
+
+    sequence: int
+    payload: bytes | None
+    """Serf's network coordinate; we send none and ignore theirs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nack:
+    """I am here, but the node that you asked me to ping is silent."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A node is there, under this address, with these tags."""
+
+    incarnation: int
+    node: str
+    address: Address
+    meta: bytes
+    versions: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Suspect:
+    """A node did not answer `accuser`'s probes."""
+
+    incarnation: int
+    node: str
+    accuser: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """A node is gone; on purpose when the accuser is the node itself."""
+
+    incarnation: int
+    node: str
+    accuser: str
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A message of the layer above, here Serf's; see `serf.py`."""
+
+    payload: bytes
+
+
+Message: TypeAlias = Ping | IndirectPing | Ack | Nack | Alive | Suspect | Dead | User
+"""What a packet carries, one or several at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteNode:
+    """One node in somebody's full state."""
+
+    name: str
+    address: Address
+    meta: bytes
+    incarnation: int
+    state: MemberState
+    versions: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PushPull:
+    """Everything that a node knows; exchanged over TCP, each side sends its own."""
+
+    join: bool
+    """The dialler is joining, not just keeping in step; an answer repeats the flag."""
+    nodes: tuple[RemoteNode, ...]
+    user_state: bytes
+    """Serf's part of the state; see `serf.py`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The other side's reason to refuse what we sent on a stream."""
+
+    reason: str
+
+
+StreamMessage: TypeAlias = Ping | Ack | PushPull | User | Failure
+"""What a TCP stream carries, one in each direction."""

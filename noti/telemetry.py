@@ -1,0 +1,124 @@
+"""Log lines for people and machines, and which build this is.
+
+Enters: log events of our rooms (structlog) and of libraries (stdlib logging). Leaves: one line each
+on stderr, coloured in a terminal, JSON elsewhere. Never: a secret, the values of local variables in
+a traceback, a log file.
+"""
+
+import contextlib
+import functools
+import logging
+import re
+import subprocess
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any, Literal, TextIO
+
+import structlog
+
+from noti import __version__
+
+_LIBRARIES_AT_WARNING = ("asyncio", "hpack", "hypercorn.access")
+"""They tell about every frame or request at lower levels."""
+
+_SECRET_KEYS = frozenset({"authorization", "cookie", "password", "secret", "token"})
+_SECRET_TEXT = (
+    # Mercure passes its token as a query parameter too: RFC 6750 calls it access_token.
+    (re.compile(r"\b(authorization|access_token|jwt|token)=[^&\s\"']+", re.IGNORECASE), r"\1=***"),
+    (re.compile(r"\b(bearer|basic) +[A-Za-z0-9._~+/=-]+", re.IGNORECASE), r"\1 ***"),
+    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE), r"\1***@"),
+)
+
+
+def set_up(
+    *,
+    level: Literal["debug", "info", "warning", "error"] = "info",
+    form: Literal["auto", "human", "json"] = "auto",
+    stream: TextIO | None = None,
+) -> None:
+    """Send all log lines of the process to `stream` (stderr), from `level` on. Call once, first."""
+    stream = sys.stderr if stream is None else stream
+    terminal = stream.isatty()
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer: structlog.typing.Processor
+    if form == "human" or (form == "auto" and terminal):
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=terminal, exception_formatter=structlog.dev.plain_traceback
+        )
+    else:
+        renderer = structlog.processors.JSONRenderer()
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    for name in _LIBRARIES_AT_WARNING:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *shared,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def redact(
+    logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Mask secrets in a log event: values of telling keys, credentials inside any text."""
+    for key, value in event.items():
+        event[key] = "***" if key.lower() in _SECRET_KEYS else _without_secrets(value)
+    return event
+
+
+def _without_secrets(value: object) -> object:
+    match value:
+        case str():
+            for pattern, masked in _SECRET_TEXT:
+                value = pattern.sub(masked, value)
+            return value
+        case dict():
+            return redact(None, "", dict(value))
+        case list() | tuple():
+            return [_without_secrets(item) for item in value]
+        case _:
+            return value
+
+
+@functools.cache
+def build() -> str:
+    """Return version and commit, such as `0.1.0 (3f2a91c)`; `unknown` outside a git checkout."""
+    checkout = Path(__file__).parent.parent
+    commit = "unknown"
+    if (checkout / ".git").exists():
+        # Without git, or in somebody else's checkout, the version alone must do.
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            commit = subprocess.run(
+                ["git", "describe", "--always", "--dirty", "--tags"],  # noqa: S607 - the user's git
+                cwd=checkout,
+                capture_output=True,
+                text=True,
+                timeout=5,
+                check=True,
+            ).stdout.strip()
+    return f"{__version__} ({commit})"

@@ -1,0 +1,1 @@
+"""What browsers see: streams of events, the operations endpoints and the page."""

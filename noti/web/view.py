@@ -1,0 +1,32 @@
+"""What the HTTP side asks of the node that it runs in.
+
+Enters: nothing. Leaves: one protocol. Never: behaviour.
+"""
+
+from typing import Protocol
+
+from noti.ports import Server
+
+
+class NodeView(Protocol):
+    """A node, as its operations endpoints show it. All answers are immediate and never raise."""
+
+    @property
+    def hostname(self) -> str:
+        """The machine's or pod's name."""
+
+    @property
+    def build(self) -> str:
+        """Which build this is, for people."""
+
+    def is_leader(self) -> bool:
+        """Whether this node leads."""
+
+    def ready(self) -> bool:
+        """Whether browsers may be sent here: it serves, does not drain, and has a cluster."""
+
+    def servers(self) -> list[Server]:
+        """The members of the cluster, sorted by id."""
+
+    def status(self) -> dict[str, object]:
+        """Everything a person or program may want to know, ready for JSON."""

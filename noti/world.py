@@ -1,0 +1,141 @@
+"""Everything outside a node, as ports: the real ones, opened in order.
+
+Enters: the configuration. Leaves: a `World`. Never: knows what the node does with it.
+"""
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import trio
+
+from noti.clock import TrioClock
+from noti.config import Config
+from noti.ingest.nats import NatsSettings, NatsSource
+from noti.notifications.notification import Notification
+from noti.ports import Address, Clock, Disk, GossipNetwork, RpcNetwork, Source
+from noti.raft.disk import open_disk
+from noti.rpc.aio import Island
+from noti.rpc.grpc import GrpcNetwork
+from noti.service import running
+from noti.swim.sockets import SocketNetwork
+from noti.web.config import HubConfig, WebConfig
+from noti.web.hub import Hub
+from noti.web.server import Frontend
+from noti.web.view import NodeView
+
+
+class Clients(Protocol):
+    """The browsers of one node."""
+
+    @property
+    def count(self) -> int:
+        """Streams open now."""
+
+    def publish(self, notifications: Sequence[Notification]) -> None:
+        """Show what has just become visible; never waits."""
+
+    def reset(self, notifications: Sequence[Notification]) -> None:
+        """Start anew with this history."""
+
+    async def serve(
+        self,
+        node: NodeView,
+        *,
+        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Take connections until cancelled.
+
+        Then end the streams in order. Raises `AddressInUse`.
+        """
+
+
+@dataclass(frozen=True)
+class World:
+    """What one node needs from outside."""
+
+    clock: Clock
+    rng: random.Random
+    disk: Disk
+    gossip: GossipNetwork
+    rpc: RpcNetwork
+    clients: Clients
+    source: Source | None
+    """None when no event source is configured."""
+
+
+OpenWorld: TypeAlias = Callable[[Config], AbstractAsyncContextManager[World]]
+
+
+class HttpClients:
+    """Browsers over HTTP: the hub and its frontend."""
+
+    def __init__(self, config: Config, rng: random.Random) -> None:
+        """Prepare; nothing listens before `serve`."""
+        self._config = config
+        self._hub = Hub(
+            HubConfig(history_size=config.history_size, heartbeat_s=config.sse_heartbeat_s), rng
+        )
+
+    @property
+    def count(self) -> int:
+        """Streams open now."""
+        return self._hub.clients
+
+    def publish(self, notifications: Sequence[Notification]) -> None:
+        """Show what has just become visible."""
+        self._hub.publish(notifications)
+
+    def reset(self, notifications: Sequence[Notification]) -> None:
+        """Start anew with this history."""
+        self._hub.reset(notifications)
+
+    async def serve(
+        self,
+        node: NodeView,
+        *,
+        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve HTTP until cancelled."""
+        web = WebConfig(cors_origins=self._config.cors_origins)
+        frontend = Frontend(self._config.http_addr, self._hub, node, web)
+        await frontend.run(task_status=task_status)
+
+
+@asynccontextmanager
+async def real_world(config: Config) -> AsyncIterator[World]:
+    """Lock the data directory, start the asyncio loop, and yield the real ports.
+
+    Raises `StorageError` when the directory cannot be used.
+    """
+    rng = random.Random()
+    island = Island()
+    async with open_disk(config.data_dir) as disk, running("asyncio loop", island.run):
+        yield World(
+            clock=TrioClock(),
+            rng=rng,
+            disk=disk,
+            gossip=SocketNetwork(),
+            rpc=GrpcNetwork(island),
+            clients=HttpClients(config, rng),
+            source=_source(config, island),
+        )
+
+
+def _source(config: Config, island: Island) -> Source | None:
+    if config.nats_url is None:
+        return None
+    settings = NatsSettings(
+        urls=tuple(config.nats_url.split(",")),
+        stream=config.nats_stream,
+        subject=config.nats_subject,
+        durable=config.nats_durable,
+        retention=config.nats_retention,
+        storage=config.nats_storage,
+        replicas=config.nats_replicas,
+        max_age_s=config.nats_max_age_s,
+        max_bytes=config.nats_max_bytes or -1,
+    )
+    return NatsSource(island, settings)

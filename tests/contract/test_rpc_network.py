@@ -1,0 +1,279 @@
+"""What every `RpcNetwork` promises, asked of the real one and of the simulator's."""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import trio
+
+from noti.clock import TrioClock
+from noti.errors import AddressInUse, ClusterMismatch, PeerUnavailable
+from noti.ports import Address, Hello, MessageStream, RpcNetwork, Server
+from noti.raft.messages import (
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    EntryKind,
+    Message,
+    SnapshotChunk,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+from noti.rpc.aio import Island
+from noti.rpc.grpc import GrpcNetwork
+from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
+
+ANY_PORT = ("127.0.0.1", 0)
+
+EVERY_MESSAGE: list[Message] = [
+    VoteRequest("n1", 3, 10, 2, pre=True, transfer=False),
+    VoteResponse("n1", 3, granted=True, pre=True),
+    AppendRequest(
+        "n1",
+        3,
+        10,
+        2,
+        9,
+        (
+            Entry(11, 3, EntryKind.NOOP, b""),
+            Entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
+            Entry(13, 3, EntryKind.CONFIGURATION, b"c"),
+        ),
+    ),
+    AppendRequest("n1", 3, 0, 0, 0, ()),
+    AppendResponse("n1", 3, True, 13, 0, 0, 0),
+    AppendResponse("n1", 3, False, 0, 10, 7, 2),
+    SnapshotChunk("n1", 3, 9, 2, b"configuration", 100, b"data", 104),
+    TimeoutNow("n1", 3),
+]
+
+
+@dataclass
+class Handler:
+    """A node that remembers what it was asked, and echoes messages."""
+
+    name: str = "server"
+    streams: list[MessageStream] = field(default_factory=list)
+    ended: trio.Event = field(default_factory=trio.Event)
+    after_stream: Callable[[MessageStream], Awaitable[None]] | None = None
+
+    def hello(self) -> Hello:
+        return Hello("cluster", f"id-{self.name}", self.name)
+
+    def welcome(self, peer: Hello) -> None:
+        if peer.cluster_id != "cluster":
+            raise ClusterMismatch(f"{peer.name} belongs to another cluster: {peer.cluster_id}")
+
+    async def raft_stream(self, stream: MessageStream) -> None:
+        self.streams.append(stream)
+        try:
+            if self.after_stream is not None:
+                await self.after_stream(stream)
+                return
+            while True:
+                await stream.send(await stream.receive())
+        except PeerUnavailable:
+            pass
+        finally:
+            self.ended.set()
+
+    def servers(self) -> list[Server]:
+        return [Server("id-server", "127.0.0.1:8400", True)]
+
+    def is_leader(self) -> bool:
+        return True
+
+    def serving(self) -> bool:
+        return True
+
+
+NetworkFactory = Callable[[], AbstractAsyncContextManager[RpcNetwork]]
+
+
+@asynccontextmanager
+async def grpc_network() -> AsyncIterator[RpcNetwork]:
+    island = Island()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(island.run)
+        yield GrpcNetwork(island)
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def memory_network() -> AsyncIterator[RpcNetwork]:
+    yield MemoryRpcNetwork(RpcHub(TrioClock(), random.Random(1)), ("127.0.0.1", 1))
+
+
+@pytest.fixture(params=[grpc_network, memory_network], ids=["grpc", "memory"])
+def open_network(request: pytest.FixtureRequest) -> NetworkFactory:
+    factory: NetworkFactory = request.param
+    return factory
+
+
+CLIENT = Hello("cluster", "id-client", "client")
+
+
+@asynccontextmanager
+async def served(
+    network: RpcNetwork, handler: Handler
+) -> AsyncIterator[tuple[Address, trio.CancelScope]]:
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            yield await nursery.start(network.serve_rpc, ANY_PORT, handler), nursery.cancel_scope
+            nursery.cancel_scope.cancel()
+
+
+async def receive_count(stream: MessageStream, count: int) -> list[Message]:
+    received: list[Message] = []
+    while len(received) < count:
+        received += await stream.receive()
+    return received
+
+
+async def test_every_message_arrives_as_it_was_sent(open_network: NetworkFactory) -> None:
+    async with open_network() as network, served(network, Handler()) as (address, _):
+        stream = await network.open_raft_stream(address, CLIENT)
+        await stream.send(EVERY_MESSAGE)
+        assert await receive_count(stream, len(EVERY_MESSAGE)) == EVERY_MESSAGE
+        await stream.aclose()
+
+
+async def test_both_sides_learn_who_the_other_is(open_network: NetworkFactory) -> None:
+    handler = Handler()
+    async with open_network() as network, served(network, handler) as (address, _):
+        stream = await network.open_raft_stream(address, CLIENT)
+        await stream.send(EVERY_MESSAGE[:1])
+        await stream.receive()
+        assert stream.peer == handler.hello()
+        assert handler.streams[0].peer == CLIENT
+        await stream.aclose()
+
+
+async def test_order_is_kept_over_many_batches(open_network: NetworkFactory) -> None:
+    messages = [VoteRequest("n1", term, 0, 0, False, False) for term in range(1, 301)]
+
+    async def send_all(stream: MessageStream) -> None:
+        for message in messages:
+            await stream.send([message])
+
+    async with open_network() as network, served(network, Handler()) as (address, _):
+        stream = await network.open_raft_stream(address, CLIENT)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_all, stream)
+            assert await receive_count(stream, len(messages)) == messages
+        await stream.aclose()
+
+
+async def test_large_messages_pass_one_by_one(open_network: NetworkFactory) -> None:
+    data = bytes(range(256)) * 24 * 1024  # 6 MiB each, 18 MiB in one call
+    messages: list[Message] = [
+        SnapshotChunk("n1", 1, 5, 1, b"", offset, data, 3 * len(data))
+        for offset in (0, len(data), 2 * len(data))
+    ]
+
+    async def send_all(stream: MessageStream) -> None:
+        await stream.send(messages)
+
+    async with open_network() as network, served(network, Handler()) as (address, _):
+        stream = await network.open_raft_stream(address, CLIENT)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send_all, stream)
+            assert await receive_count(stream, 3) == messages
+        await stream.aclose()
+
+
+async def test_stranger_is_refused_with_the_reason(open_network: NetworkFactory) -> None:
+    handler = Handler()
+    async with open_network() as network, served(network, handler) as (address, _):
+        with pytest.raises(ClusterMismatch, match="stranger belongs to another cluster: other"):
+            await network.open_raft_stream(address, Hello("other", "id-x", "stranger"))
+        assert handler.streams == []
+
+
+async def test_nobody_listening_is_unavailable(open_network: NetworkFactory) -> None:
+    async with open_network() as network:
+        async with served(network, Handler()) as (address, _):
+            pass
+        with pytest.raises(PeerUnavailable), trio.fail_after(5):
+            await network.open_raft_stream(address, CLIENT)
+
+
+async def test_taken_address_is_one_clear_line(open_network: NetworkFactory) -> None:
+    async with open_network() as network, served(network, Handler()) as (address, _):
+        with pytest.raises(AddressInUse, match="--rpc-addr") as caught:
+            await network.serve_rpc(address, Handler())
+        assert "\n" not in str(caught.value)
+
+
+async def test_dialer_closing_ends_the_served_stream(open_network: NetworkFactory) -> None:
+    handler = Handler()
+    async with open_network() as network, served(network, handler) as (address, _):
+        stream = await network.open_raft_stream(address, CLIENT)
+        await stream.send(EVERY_MESSAGE[:1])
+        await stream.receive()
+        await stream.aclose()
+        await handler.ended.wait()
+        with pytest.raises(PeerUnavailable):
+            await stream.receive()
+        with pytest.raises(PeerUnavailable):
+            await stream.send(EVERY_MESSAGE[:1])
+
+
+async def test_server_closing_ends_the_dialed_stream(open_network: NetworkFactory) -> None:
+    async def one_answer(stream: MessageStream) -> None:
+        await stream.send(await stream.receive())
+
+    handler = Handler(after_stream=one_answer)
+    async with open_network() as network, served(network, handler) as (address, _):
+        stream = await network.open_raft_stream(address, CLIENT)
+        await stream.send(EVERY_MESSAGE[:1])
+        assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+        with pytest.raises(PeerUnavailable):
+            await stream.receive()
+        await stream.aclose()
+
+
+async def test_cancelled_server_ends_its_streams(open_network: NetworkFactory) -> None:
+    handler = Handler()
+    async with open_network() as network:
+        stream = None
+        async with served(network, handler) as (address, scope):
+            stream = await network.open_raft_stream(address, CLIENT)
+            await stream.send(EVERY_MESSAGE[:1])
+            await stream.receive()
+            scope.cancel()
+        assert handler.ended.is_set()
+        with trio.fail_after(5):
+            with pytest.raises(PeerUnavailable):
+                await stream.receive()
+            await stream.aclose()
+
+
+async def test_cancelled_receive_loses_nothing(open_network: NetworkFactory) -> None:
+    async with open_network() as network, served(network, Handler()) as (address, _):
+        stream = await network.open_raft_stream(address, CLIENT)
+        received: list[Message] = []
+        messages = [VoteRequest("n1", term, 0, 0, False, False) for term in range(1, 101)]
+        for message in messages:
+            await stream.send([message])
+        while len(received) < len(messages):
+            batch: Sequence[Message] = ()
+            # Cancelled at a different moment of the receive each time.
+            with trio.move_on_after(0.0005):
+                batch = await stream.receive()
+            received += batch
+        assert received == messages
+        await stream.aclose()
+
+
+async def test_two_streams_do_not_disturb_each_other(open_network: NetworkFactory) -> None:
+    async with open_network() as network, served(network, Handler()) as (address, _):
+        first = await network.open_raft_stream(address, CLIENT)
+        second = await network.open_raft_stream(address, CLIENT)
+        await first.aclose()
+        await second.send(EVERY_MESSAGE)
+        assert await receive_count(second, len(EVERY_MESSAGE)) == EVERY_MESSAGE
+        await second.aclose()

@@ -1,0 +1,196 @@
+"""A disk in memory that can lose power.
+
+Enters: the calls of the `Disk` port. Leaves: the content of files; after a crash, a disk that a
+real crash could leave. Never: threads, clocks of its own, randomness of its own.
+
+Operations take effect in the order in which they were asked for, as with the writer process of
+`FileDisk`. One that is not acknowledged yet may, at a crash, be lost, complete, or (a write) be
+torn: cut at a byte, or some sectors missing.
+"""
+
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import trio
+
+from noti.errors import StorageFailed
+from noti.raft.segments import SECTOR_BYTES
+
+Files: TypeAlias = dict[str, bytearray]
+
+
+@dataclass(frozen=True, slots=True)
+class _Create:
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    name: str
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Replace:
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Remove:
+    name: str
+
+
+_Operation: TypeAlias = _Create | _Write | _Replace | _Remove
+
+
+class MemoryDisk:
+    """A `Disk` whose durable image is `files`; tests may look at it and damage it."""
+
+    def __init__(
+        self,
+        *,
+        files: Mapping[str, bytes | bytearray] | None = None,
+        rng: random.Random | None = None,
+        sleep: Callable[[float], Awaitable[None]] | None = None,
+        latency_s: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
+        """With `sleep`, each change takes a time drawn from `latency_s` (least, most; seconds)."""
+        self.files: Files = {name: bytearray(data) for name, data in (files or {}).items()}
+        self.operations = 0
+        """How many changes were asked for."""
+        self._rng = rng or random.Random(0)
+        self._sleep = sleep
+        self._latency_s = latency_s
+        self._in_flight: list[_Operation] = []
+        self._failure: str | None = None
+        self._fail_at: int | None = None
+
+    def fail_next(self, after: int = 0) -> None:
+        """Let the next change fail, or the one `after` so many more; it may still be found on disk
+        after a crash."""
+        self._fail_at = self.operations + after
+
+    def crash(self) -> "MemoryDisk":
+        """Cut the power: return what the disk holds afterwards; this object refuses everything from
+        now on."""
+        self._failure = "the power was cut"
+        files = {name: bytearray(data) for name, data in self.files.items()}
+        completed = self._rng.randint(0, len(self._in_flight))
+        for operation in self._in_flight[:completed]:
+            _apply(files, operation)
+        if completed < len(self._in_flight):
+            self._tear(files, self._in_flight[completed])
+        return MemoryDisk(files=files, rng=self._rng, sleep=self._sleep, latency_s=self._latency_s)
+
+    async def names(self) -> list[str]:
+        """See `Disk`."""
+        self._check_usable()
+        await trio.lowlevel.checkpoint()
+        return sorted(self.files)
+
+    async def read(self, name: str) -> bytes:
+        """See `Disk`."""
+        self._check_usable()
+        await trio.lowlevel.checkpoint()
+        if name not in self.files:
+            raise FileNotFoundError(name)
+        return bytes(self.files[name])
+
+    async def create(self, name: str, size: int) -> None:
+        """See `Disk`."""
+        await self._perform(_Create(name, size))
+
+    async def write(self, name: str, offset: int, data: bytes) -> None:
+        """See `Disk`. When cancelled, the write happens before the next change, or is undecided at
+        a crash."""
+        await self._perform(_Write(name, offset, bytes(data)))
+
+    async def replace(self, name: str, data: bytes) -> None:
+        """See `Disk`."""
+        await self._perform(_Replace(name, bytes(data)))
+
+    async def remove(self, name: str) -> None:
+        """See `Disk`."""
+        await self._perform(_Remove(name))
+
+    async def _perform(self, operation: _Operation) -> None:
+        self._check_usable()
+        number = self.operations
+        self.operations += 1
+        self._in_flight.append(operation)
+        if self._sleep is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._sleep(self._rng.uniform(*self._latency_s))
+        self._check_usable()
+        if number == self._fail_at:
+            self._failure = f"{operation.name}: told to fail"
+            raise StorageFailed(self._failure)
+        # Whoever was asked before us is done before us, also when its caller no longer waits.
+        while any(waiting is operation for waiting in self._in_flight):
+            self._settle(self._in_flight.pop(0))
+
+    def _settle(self, operation: _Operation) -> None:
+        try:
+            _apply(self.files, operation)
+        except (FileExistsError, FileNotFoundError) as error:
+            self._failure = f"{operation.name}: {type(error).__name__}"
+            raise StorageFailed(self._failure) from None
+
+    def _check_usable(self) -> None:
+        if self._failure is not None:
+            raise StorageFailed(self._failure)
+
+    def _tear(self, files: Files, operation: _Operation) -> None:
+        """Leave of an operation what a crash in its middle may leave; names change wholly or not at
+        all."""
+        match operation:
+            case _Create(name, size):
+                if name not in files and self._rng.random() < 0.5:
+                    files[name] = bytearray(self._rng.randint(0, size))
+            case _Write(name, offset, data) if name in files:
+                content = files[name]
+                if self._rng.random() < 0.5:
+                    torn = data[: self._rng.randint(0, len(data))]
+                    _overwrite(content, offset, torn)
+                else:
+                    self._write_some_sectors(content, offset, data)
+            case _:
+                pass
+
+    def _write_some_sectors(self, content: bytearray, offset: int, data: bytes) -> None:
+        start = 0
+        while start < len(data):
+            size = SECTOR_BYTES - (offset + start) % SECTOR_BYTES
+            if self._rng.random() < 0.5:
+                _overwrite(content, offset + start, data[start : start + size])
+            start += size
+
+
+def _apply(files: Files, operation: _Operation) -> None:
+    match operation:
+        case _Create(name, size):
+            if name in files:
+                raise FileExistsError(name)
+            files[name] = bytearray(size)
+        case _Write(name, offset, data):
+            if name not in files:
+                raise FileNotFoundError(name)
+            _overwrite(files[name], offset, data)
+        case _Replace(name, data):
+            files[name] = bytearray(data)
+        case _Remove(name):
+            files.pop(name, None)
+
+
+def _overwrite(content: bytearray, offset: int, data: bytes) -> None:
+    if not data:
+        return
+    if len(content) < offset:
+        content.extend(bytes(offset - len(content)))
+    content[offset : offset + len(data)] = data

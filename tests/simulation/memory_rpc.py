@@ -1,0 +1,304 @@
+"""RPC between nodes in memory: the `RpcNetwork` of the simulator.
+
+Enters: the same calls as the real network's. Leaves: the same streams, hellos and refusals.
+Never: threads, asyncio, sockets, real time.
+
+All nodes of a simulation share one `RpcHub`; each has a `MemoryRpcNetwork` that knows its own
+address. Messages are passed as objects, after a delay drawn from the hub's generator, in order
+within a stream. Faults are per message, as on a real network between real TCP connections:
+
+- `partition(a, b)`: with "stall", messages wait until `heal`, as TCP would retry; with "drop" the
+  message that is sent is lost and the stream is broken for good once the partition heals.
+  New streams cannot be opened.
+- `kill(address)`: the process died. All its streams are reset at once, on both sides, and
+  nobody listens there any more.
+"""
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import trio
+
+from noti.errors import AddressInUse, PeerUnavailable
+from noti.ports import Address, Clock, Hello, MessageStream, RpcHandler
+from noti.raft.messages import Message
+
+Fault: TypeAlias = Literal["stall", "drop"]
+
+IN_FLIGHT_MAX: Final = 1024
+"""Batches on their way in one direction of a stream; then `send` waits, as TCP's window would."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listener:
+    handler: RpcHandler
+    nursery: trio.Nursery
+
+
+class RpcHub:
+    """The network that all nodes of one simulation share."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        rng: random.Random,
+        *,
+        latency_s: tuple[float, float] = (0.0002, 0.002),
+        trace: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """`latency_s` is the range of one message's delay; `trace` gets a line for every event."""
+        self._clock = clock
+        self._rng = rng
+        self._latency_s = latency_s
+        self._trace = trace
+        self._listeners: dict[Address, _Listener] = {}
+        self._faults: dict[tuple[Address, Address], Fault] = {}
+        self._healed = trio.Event()
+        self._streams: list[_Pipe] = []
+        self._port = 40000
+
+    def partition(self, a: Address, b: Address, fault: Fault = "stall") -> None:
+        """Cut the link between two nodes, both ways, until `heal`."""
+        self._trace(f"partition {a} {b} {fault}")
+        self._faults[a, b] = self._faults[b, a] = fault
+
+    def heal(self) -> None:
+        """Repair all links."""
+        self._trace("heal")
+        self._faults.clear()
+        self._healed.set()
+        self._healed = trio.Event()
+
+    def kill(self, address: Address) -> None:
+        """Reset every stream of a node, as the kernel does when its process dies."""
+        self._trace(f"kill {address}")
+        self._listeners.pop(address, None)
+        for pipe in list(self._streams):
+            if address in (pipe.source, pipe.target):
+                pipe.break_("connection reset by peer")
+
+    def is_cut(self, a: Address, b: Address) -> bool:
+        """Tell whether messages from `a` do not reach `b`."""
+        return (a, b) in self._faults
+
+    def fault(self, a: Address, b: Address) -> Fault | None:
+        """What happens to messages from `a` to `b`."""
+        return self._faults.get((a, b))
+
+    async def delay(self) -> None:
+        """Take the time of one message."""
+        await self._clock.sleep_until(self._clock.now() + self._rng.uniform(*self._latency_s))
+
+    def arrival(self) -> float:
+        """Return when a message sent now arrives, on the hub's clock."""
+        return self._clock.now() + self._rng.uniform(*self._latency_s)
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Wait on the hub's clock."""
+        await self._clock.sleep_until(deadline)
+
+    async def wait_healed(self) -> None:
+        """Wait for the next `heal`."""
+        await self._healed.wait()
+
+    def free_address(self, address: Address) -> Address:
+        """Return `address` with a real port (0 means any); raises `AddressInUse`."""
+        host, port = address
+        if port == 0:
+            self._port += 1
+            port = self._port
+        if (host, port) in self._listeners:
+            raise AddressInUse(f"cannot listen on {host}:{port} for RPC: choose another --rpc-addr")
+        return host, port
+
+    def bind(self, address: Address, listener: _Listener) -> None:
+        """Start listening."""
+        self._listeners[address] = listener
+
+    def unbind(self, address: Address, listener: _Listener) -> None:
+        """Stop listening, unless somebody else listens there by now."""
+        if self._listeners.get(address) is listener:
+            del self._listeners[address]
+
+    def listener(self, address: Address) -> _Listener | None:
+        """Who listens on `address`."""
+        return self._listeners.get(address)
+
+    def pipe(self, source: Address, target: Address) -> "_Pipe":
+        """Make one direction of a stream."""
+        pipe = _Pipe(self, source, target)
+        self._streams.append(pipe)
+        return pipe
+
+    def forget(self, pipe: "_Pipe") -> None:
+        """Drop a broken pipe from the list of those that `kill` resets."""
+        if pipe in self._streams:
+            self._streams.remove(pipe)
+
+
+class _Pipe:
+    """One direction of one stream."""
+
+    def __init__(self, hub: RpcHub, source: Address, target: Address) -> None:
+        self.source = source
+        self.target = target
+        self._hub = hub
+        # (arrival, batch); the receiver waits until the arrival, so no task is needed per pipe.
+        self._send, self._receive = trio.open_memory_channel[tuple[float, Sequence[Message]]](
+            IN_FLIGHT_MAX
+        )
+        self._head: tuple[float, Sequence[Message]] | None = None
+        self._last_arrival = -math.inf
+        self._reason: str | None = None
+        self._lossy = False
+        self._closed = False
+        self._scopes: list[trio.CancelScope] = []
+
+    def break_(self, reason: str) -> None:
+        """End the pipe: whoever waits in it gets `PeerUnavailable` now."""
+        if self._reason is None:
+            self._reason = reason
+            self._hub.forget(self)
+            for scope in self._scopes:
+                scope.cancel()
+
+    def close(self) -> None:
+        """End the pipe after what is on its way."""
+        self._closed = True
+        self._send.close()
+
+    def _check(self) -> None:
+        if self._reason is not None:
+            raise PeerUnavailable(self._reason)
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        self._check()
+        if self._closed:
+            raise PeerUnavailable("the stream is closed")
+        if self._hub.fault(self.source, self.target) == "drop":
+            self._lossy = True
+            await trio.lowlevel.checkpoint()
+            return
+        if self._lossy:
+            # A stream promises order without holes, so it cannot go on after a loss.
+            self.break_("connection timed out")
+        self._check()
+        # In order within a stream, whatever the generator says.
+        self._last_arrival = max(self._last_arrival, self._hub.arrival())
+        with trio.CancelScope() as scope:
+            self._scopes.append(scope)
+            try:
+                await self._send.send((self._last_arrival, tuple(messages)))
+            finally:
+                self._scopes.remove(scope)
+        if scope.cancelled_caught:
+            self._check()
+
+    async def receive(self) -> Sequence[Message]:
+        with trio.CancelScope() as scope:
+            self._scopes.append(scope)
+            try:
+                self._check()
+                # Kept until it has arrived, so that a cancelled receive loses nothing.
+                if self._head is None:
+                    try:
+                        self._head = await self._receive.receive()
+                    except trio.EndOfChannel:
+                        self.break_("the other side closed the stream")
+                        self._check()
+                        raise
+                await self._hub.sleep_until(self._head[0])
+                while self._hub.is_cut(self.source, self.target):
+                    await self._hub.wait_healed()
+                messages = self._head[1]
+                self._head = None
+                return messages
+            finally:
+                self._scopes.remove(scope)
+        self._check()
+        raise AssertionError("only a broken pipe cancels its receiver")
+
+
+class MemoryMessageStream:
+    """One side of a stream between two nodes of the simulation."""
+
+    def __init__(self, peer: Hello, outgoing: _Pipe, incoming: _Pipe) -> None:
+        self._peer = peer
+        self._outgoing = outgoing
+        self._incoming = incoming
+        self._send_lock = trio.Lock()
+
+    @property
+    def peer(self) -> Hello:
+        return self._peer
+
+    async def send(self, messages: Sequence[Message]) -> None:
+        async with self._send_lock:
+            await self._outgoing.send(messages)
+
+    async def receive(self) -> Sequence[Message]:
+        return await self._incoming.receive()
+
+    async def aclose(self) -> None:
+        self._outgoing.close()
+        self._incoming.break_("the stream was closed")
+        await trio.lowlevel.checkpoint()
+
+
+class MemoryRpcNetwork:
+    """One node's view of the hub."""
+
+    def __init__(self, hub: RpcHub, address: Address) -> None:
+        """`address` is where this node's messages come from; for partitions and `kill`."""
+        self._hub = hub
+        self._address = address
+
+    async def serve_rpc(
+        self,
+        bind: Address,
+        handler: RpcHandler,
+        *,
+        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        address = self._hub.free_address(bind)
+        async with trio.open_nursery() as nursery:
+            listener = _Listener(handler, nursery)
+            self._hub.bind(address, listener)
+            try:
+                task_status.started(address)
+                await trio.sleep_forever()
+            finally:
+                self._hub.unbind(address, listener)
+
+    async def open_raft_stream(self, to: Address, hello: Hello) -> MessageStream:
+        await self._hub.delay()
+        listener = self._hub.listener(to)
+        while self._hub.is_cut(self._address, to):
+            await self._hub.wait_healed()
+            listener = self._hub.listener(to)
+        if listener is None:
+            raise PeerUnavailable(f"cannot reach {to[0]}:{to[1]}: Connection refused")
+        listener.handler.welcome(hello)
+        there, back = self._hub.pipe(self._address, to), self._hub.pipe(to, self._address)
+        peer = listener.handler.hello()
+        listener.nursery.start_soon(
+            _use, listener.handler, MemoryMessageStream(hello, outgoing=back, incoming=there)
+        )
+        stream = MemoryMessageStream(peer, outgoing=there, incoming=back)
+        try:
+            await self._hub.delay()
+        except trio.Cancelled:
+            there.break_("the dialer went away")
+            back.break_("the dialer went away")
+            raise
+        return stream
+
+
+async def _use(handler: RpcHandler, stream: MemoryMessageStream) -> None:
+    try:
+        await handler.raft_stream(stream)
+    finally:
+        await stream.aclose()

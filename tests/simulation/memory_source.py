@@ -1,0 +1,222 @@
+"""An event stream in memory: the `Source` of the simulator.
+
+Enters: published messages; faults. Leaves: what JetStream with one durable consumer would show.
+Never: threads, asyncio, sockets, real time.
+
+All nodes of a simulation share one `MemoryStream`. As with JetStream, the durable consumer belongs
+to the server: sessions of two nodes compete for it, and the one that began last has made it anew.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import trio
+
+from noti.errors import SourceUnavailable
+from noti.ports import Clock, SourceMessage
+
+
+@dataclass(frozen=True, slots=True)
+class _Delivery:
+    consumer_seq: int
+    message: SourceMessage
+
+
+class _Consumer:
+    """The server's side of the durable consumer."""
+
+    def __init__(self, pending: deque[SourceMessage]) -> None:
+        self.pending = pending
+        self.delivered = 0
+
+    def take(self) -> _Delivery:
+        self.delivered += 1
+        return _Delivery(self.delivered, self.pending.popleft())
+
+
+class MemoryStream:
+    """The server: a work-queue stream and one durable consumer."""
+
+    def __init__(self, clock: Clock, trace: Callable[[str], None] = lambda line: None) -> None:
+        self._clock = clock
+        self._trace = trace
+        self._generation = 1
+        self._last_seq = 0
+        self._messages: dict[int, SourceMessage] = {}
+        self._ids: dict[str, int] = {}
+        self._consumer = _Consumer(deque())
+        self._up = True
+        self._changed = trio.Event()
+
+    @property
+    def clock(self) -> Clock:
+        """The clock that fetches wait on."""
+        return self._clock
+
+    @property
+    def identity(self) -> str:
+        """What sessions report as the stream."""
+        return f"memory@{self._generation}"
+
+    @property
+    def up(self) -> bool:
+        """Whether the server can be reached."""
+        return self._up
+
+    @property
+    def unacknowledged(self) -> list[int]:
+        """Sequences that are still in the stream."""
+        return sorted(self._messages)
+
+    @property
+    def consumer(self) -> _Consumer:
+        """The durable consumer as it is now."""
+        return self._consumer
+
+    def publish(self, subject: str, payload: bytes, message_id: str | None = None) -> int:
+        """Append a message and return its sequence; the same id again returns the first one's."""
+        if message_id is not None and message_id in self._ids:
+            return self._ids[message_id]
+        self._last_seq += 1
+        message = SourceMessage(self._last_seq, subject, payload, message_id, self._last_seq)
+        self._messages[self._last_seq] = message
+        self._consumer.pending.append(message)
+        if message_id is not None:
+            self._ids[message_id] = self._last_seq
+        self._notify()
+        return self._last_seq
+
+    def stop(self) -> None:
+        """Begin an outage: every session breaks, nobody can open one."""
+        self._trace("source stopped")
+        self._up = False
+        self._notify()
+
+    def start(self) -> None:
+        """End the outage; messages and consumer are as they were, sessions are not."""
+        self._trace("source started")
+        self._up = True
+        self._notify()
+
+    def recreate(self) -> None:
+        """Delete the stream and make it again: sequences start at 1, the identity is new."""
+        self._generation += 1
+        self._last_seq = 0
+        self._messages.clear()
+        self._ids.clear()
+        self._consumer = _Consumer(deque())
+        self._notify()
+
+    def begin(self) -> None:
+        """Make the consumer anew: it will deliver all that is in the stream."""
+        self._consumer = _Consumer(deque(self._messages[seq] for seq in sorted(self._messages)))
+        self._notify()
+
+    def remove(self, sequence: int) -> None:
+        """Drop a message that was acknowledged or terminated."""
+        self._messages.pop(sequence, None)
+
+    async def wait_changed(self, deadline: float) -> None:
+        """Return at the next change, or at `deadline`."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._wait_event, self._changed, nursery.cancel_scope)
+            await self._clock.sleep_until(deadline)
+            nursery.cancel_scope.cancel()
+
+    async def _wait_event(self, changed: trio.Event, scope: trio.CancelScope) -> None:
+        await changed.wait()
+        scope.cancel()
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+class MemorySource:
+    """One node's way to the stream. `reachable` is this node's own link."""
+
+    def __init__(self, stream: MemoryStream) -> None:
+        self._stream = stream
+        self.reachable = True
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["MemorySession"]:
+        await trio.lowlevel.checkpoint()
+        session = MemorySession(self, self._stream)
+        session.check()
+        yield session
+
+
+class MemorySession:
+    """One connection to the stream; it breaks for good at the first trouble."""
+
+    def __init__(self, source: MemorySource, stream: MemoryStream) -> None:
+        self._source = source
+        self._stream = stream
+        self._identity = stream.identity
+        self._after_seq = 0
+        self._consumer_seq = 0
+        self._broken: str | None = None
+
+    @property
+    def stream(self) -> str:
+        return self._identity
+
+    def check(self) -> None:
+        """Raise when the connection is, or has been, lost."""
+        if not self._stream.up or not self._source.reachable:
+            self._broken = "the connection broke"
+        elif self._stream.identity != self._identity:
+            self._broken = "the stream was made again"
+        if self._broken is not None:
+            raise SourceUnavailable(self._broken)
+
+    async def begin(self, after_seq: int) -> None:
+        await trio.lowlevel.checkpoint()
+        self.check()
+        self._stream.begin()
+        self._after_seq = after_seq
+        self._consumer_seq = 0
+
+    async def fetch(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
+        await trio.lowlevel.checkpoint()
+        clock = self._stream.clock
+        deadline = clock.now() + wait_s
+        while True:
+            self.check()
+            messages = self._take(messages_max)
+            if messages or clock.now() >= deadline:
+                self._check_place()
+                return messages
+            await self._stream.wait_changed(deadline)
+
+    async def ack(self, messages: Sequence[SourceMessage]) -> None:
+        await trio.lowlevel.checkpoint()
+        self.check()
+        for message in messages:
+            self._stream.remove(message.seq)
+
+    async def terminate(self, message: SourceMessage) -> None:
+        await self.ack([message])
+
+    def _take(self, messages_max: int) -> list[SourceMessage]:
+        consumer = self._stream.consumer
+        messages: list[SourceMessage] = []
+        while consumer.pending and len(messages) < messages_max:
+            delivery = consumer.take()
+            if delivery.consumer_seq != self._consumer_seq + 1:
+                self._broken = "messages were taken by another reader"
+                raise SourceUnavailable(self._broken)
+            self._consumer_seq = delivery.consumer_seq
+            if delivery.message.seq > self._after_seq:
+                messages.append(delivery.message)
+            else:
+                self._stream.remove(delivery.message.seq)
+        return messages
+
+    def _check_place(self) -> None:
+        if self._stream.consumer.delivered != self._consumer_seq:
+            self._broken = "messages were taken by another reader"
+            raise SourceUnavailable(self._broken)
