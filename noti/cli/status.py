@@ -79,11 +79,14 @@ def _console() -> Console:
 def _flat(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     """Return the plain facts of a report, those of inner mappings named `outer inner`."""
     facts: list[tuple[str, Any]] = []
-    for name, value in report.items():
+    for key, value in report.items():
+        name = key.replace("_", " ")
+        if not name.startswith(prefix):
+            name = prefix + name
         if isinstance(value, Mapping):
-            facts += _flat(value, f"{prefix}{name} ")
+            facts += _flat(value, f"{name} ")
         elif not _is_rows(value):
-            facts.append((f"{prefix}{name}".replace("_", " "), value))
+            facts.append((name, value))
     return facts
 
 

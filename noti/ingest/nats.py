@@ -198,9 +198,9 @@ class NatsSession:
             await self._jetstream.delete_consumer(settings.stream, settings.durable)
         except nats.js.errors.NotFoundError:
             log.debug("no consumer to replace", stream=settings.stream, durable=settings.durable)
-        await self._jetstream.add_consumer(settings.stream, config=config)
+        consumer = await self._jetstream.add_consumer(settings.stream, config=config)
         self._after_seq = after_seq
-        self._pull = _Pull(self._client, self._jetstream, settings)
+        self._pull = _Pull(self._client, self._jetstream, settings, consumer)
         await self._pull.subscribe()
 
     async def _fetch_aio(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
@@ -228,10 +228,17 @@ class NatsSession:
 class _Pull:
     """Keeps one pull request at the server, and an eye on the order; asyncio."""
 
-    def __init__(self, client: Client, jetstream: JetStreamContext, settings: NatsSettings) -> None:
+    def __init__(
+        self,
+        client: Client,
+        jetstream: JetStreamContext,
+        settings: NatsSettings,
+        consumer: api.ConsumerInfo,
+    ) -> None:
         self._client = client
         self._jetstream = jetstream
         self._settings = settings
+        self._created = consumer.created
         self._inbox = client.new_inbox()
         # Bounded by what one request asks for.
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
@@ -328,7 +335,8 @@ class _Pull:
         hours. No request of ours is open now, so all that was delivered to us has arrived.
         """
         info = await self._jetstream.consumer_info(self._settings.stream, self._settings.durable)
-        if info.delivered is None or info.delivered.consumer_seq != self._consumer_seq:
+        delivered = info.delivered.consumer_seq if info.delivered is not None else 0
+        if info.created != self._created or delivered != self._consumer_seq:
             raise SourceUnavailable(
                 f"messages were taken by another reader of consumer {self._settings.durable}"
             )

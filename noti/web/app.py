@@ -24,7 +24,8 @@ from noti.notifications.topics import EVERYTHING
 from noti.web import ops, sse
 from noti.web.config import WebConfig
 from noti.web.feed import Audience, View
-from noti.web.hub import Hub, Subscription
+from noti.web.hub import Hub
+from noti.web.subscription import Subscription
 from noti.web.view import NodeView
 
 log = structlog.get_logger("noti.web")
@@ -163,7 +164,7 @@ class StreamBody(ResponseBody):
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
         if self._connection is None:
-            self._subscription = self._hub.subscribe(self._audience, self._after_seq)
+            self._subscription = Subscription(self._hub, self._audience, self._after_seq)
             self._subscription.__enter__()
         return self
 

@@ -17,72 +17,22 @@ import select
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from enum import Enum
 
 import structlog
 import trio
-from prometheus_client import Counter, Gauge
 
 from noti.notifications.notification import Notification
 from noti.web import sse
+from noti.web.clients import CLIENTS, CLOSED, DELIVERIES, OPENED, SENT, Client, Group, Reason
 from noti.web.config import HubConfig
 from noti.web.feed import Audience, Batch, Feed, FellBehind
 
 log = structlog.get_logger("noti.web")
 
-CLIENTS = Gauge("noti_web_clients", "Streams open now.")
-OPENED = Counter("noti_web_clients_opened_total", "Streams opened.")
-CLOSED = Counter("noti_web_clients_closed_total", "Streams closed, by reason.", ["reason"])
-DELIVERIES = Counter("noti_web_deliveries_total", "Events handed to clients' connections.")
-SENT = Counter("noti_web_sent_bytes_total", "Bytes handed to clients' connections.")
-
 DEAD_PEER_MS = 30_000
 """A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT, RFC 5482); two
 heartbeats.
 """
-
-
-class Reason(Enum):
-    """Why a stream ended."""
-
-    GONE = "gone"
-    """The client hung up, or its connection broke."""
-    BEHIND = "behind"
-    """History moved past the client's cursor."""
-    STALLED = "stalled"
-    """The client accepted no byte for too long."""
-    DRAINED = "drained"
-    """This node shuts down."""
-
-
-@dataclass(slots=True, eq=False)
-class _Client:
-    """One adopted socket."""
-
-    sock: socket.socket
-    fd: int
-    group: "_Group"
-    cursor: int
-    """Last notification in what was handed over; meaningful while the client is not in step."""
-    unsent: memoryview = field(default_factory=lambda: memoryview(b""))
-    """The rest of a chunk that the kernel has not taken."""
-    stalled_at: float = 0.0
-    """When the client last accepted a byte; meaningful while it is blocked."""
-    quiet: bool = False
-    """Nothing was sent since the last tick."""
-
-
-@dataclass(slots=True, eq=False)
-class _Group:
-    """The adopted clients of one audience."""
-
-    audience: Audience
-    cursor: int
-    """Where the members in step are."""
-    in_step: dict[int, _Client] = field(default_factory=dict)
-    clients: int = 0
-    """All of them, in step or not, and the subscriptions too."""
 
 
 class Hub:
@@ -94,11 +44,11 @@ class Hub:
         self.config = config
         self.feed = Feed(config.history_size)
         self._rng = rng
-        self._groups: dict[Audience, _Group] = {}
-        self._clients: dict[int, _Client] = {}
-        self._behind: dict[int, _Client] = {}
-        self._blocked: dict[int, _Client] = {}
-        self._subscriptions = 0
+        self._groups: dict[Audience, Group] = {}
+        self._clients: dict[int, Client] = {}
+        self._behind: dict[int, Client] = {}
+        self._blocked: dict[int, Client] = {}
+        self._count = 0
         self._news = trio.lowlevel.ParkingLot()
         self._closing = False
         self._epoll: select.epoll | None = None
@@ -108,7 +58,7 @@ class Hub:
     @property
     def clients(self) -> int:
         """Streams open now, on adopted sockets and on ordinary responses."""
-        return len(self._clients) + self._subscriptions
+        return self._count
 
     @property
     def running(self) -> bool:
@@ -149,8 +99,8 @@ class Hub:
         assert self._epoll is not None, "a hub adopts only while it runs"
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.config.send_buffer_bytes)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
-        group = self._join_group(audience, after_seq)
-        client = _Client(sock, sock.fileno(), group, after_seq)
+        group = self.join(audience, after_seq)
+        client = Client(sock, sock.fileno(), group, after_seq)
         self._clients[client.fd] = client
         self._behind[client.fd] = client
         # Edge-triggered: one report when the kernel has room again and one at hang-up, without re-
@@ -158,10 +108,6 @@ class Hub:
         events = select.EPOLLET | select.EPOLLOUT | select.EPOLLRDHUP
         self._epoll.register(client.fd, events)
         self._ring()
-
-    def subscribe(self, audience: Audience, after_seq: int) -> "Subscription":
-        """Return a reader for a connection that cannot be adopted; use it as a context manager."""
-        return Subscription(self, audience, after_seq)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send until cancelled or drained.
@@ -201,6 +147,10 @@ class Hub:
         self._ring()
 
     # Waking up
+
+    async def wait_for_news(self) -> None:
+        """Return after the next change: news, another history, or the beginning of the end."""
+        await self._news.park()
 
     @property
     def _tick_s(self) -> float:
@@ -256,7 +206,10 @@ class Hub:
     async def _advance_groups(self) -> None:
         """Bring every group, with its members in step, to the newest notification."""
         for group in list(self._groups.values()):
-            while group.cursor < self.feed.newest_seq or not self._holds(group.cursor):
+            await self._breathe()
+            while group.clients and (
+                group.cursor < self.feed.newest_seq or not self._holds(group.cursor)
+            ):
                 batch = self.feed.read(group.audience, group.cursor, self.config.chunk_bytes_max)
                 members = list(group.in_step.values())
                 if isinstance(batch, FellBehind):
@@ -268,7 +221,7 @@ class Hub:
                 if batch.events:
                     await self._send_to_all(members, batch)
 
-    async def _send_to_all(self, members: list[_Client], batch: Batch) -> None:
+    async def _send_to_all(self, members: list[Client], batch: Batch) -> None:
         for client in members:
             self._send(client, batch)
             await self._breathe()
@@ -301,12 +254,12 @@ class Hub:
     def _holds(self, cursor: int) -> bool:
         return self.feed.oldest_seq - 1 <= cursor <= self.feed.newest_seq
 
-    def _send(self, client: _Client, batch: Batch) -> None:
+    def _send(self, client: Client, batch: Batch) -> None:
         """Hand a batch to a client's socket; what the kernel does not take now follows later."""
         DELIVERIES.inc(batch.events)
         self._push(client, batch.chunk)
 
-    def _push(self, client: _Client, data: bytes) -> None:
+    def _push(self, client: Client, data: bytes) -> None:
         assert not client.unsent, "a chunk is finished before the next one is begun"
         try:
             sent_bytes = client.sock.send(data)
@@ -324,7 +277,7 @@ class Hub:
                 client.cursor = client.group.cursor
             self._behind[client.fd] = client
 
-    def _flush(self, client: _Client) -> None:
+    def _flush(self, client: Client) -> None:
         """Send on what is unsent, until it is gone or the kernel takes no more."""
         try:
             while client.unsent:
@@ -358,31 +311,35 @@ class Hub:
 
     # Coming and going
 
-    def _join_group(self, audience: Audience, cursor: int) -> _Group:
+    def join(self, audience: Audience, cursor: int) -> Group:
+        """Count one more client of `audience`; a new group begins at `cursor`."""
         group = self._groups.get(audience)
         if group is None:
-            group = self._groups[audience] = _Group(audience, cursor)
+            group = self._groups[audience] = Group(audience, cursor)
         group.clients += 1
+        self._count += 1
         CLIENTS.inc()
         OPENED.inc()
         return group
 
-    def _leave_group(self, group: _Group, reason: Reason) -> None:
+    def leave(self, group: Group, reason: Reason) -> None:
+        """Count one client less."""
         group.clients -= 1
         if group.clients == 0:
             del self._groups[group.audience]
             self.feed.forget(group.audience)
+        self._count -= 1
         CLIENTS.dec()
         CLOSED.labels(reason.value).inc()
 
-    def _close(self, client: _Client, reason: Reason) -> None:
+    def _close(self, client: Client, reason: Reason) -> None:
         """Forget a client; closing the descriptor also takes it out of epoll."""
         if self._clients.pop(client.fd, None) is None:
             return
         self._behind.pop(client.fd, None)
         self._blocked.pop(client.fd, None)
         client.group.in_step.pop(client.fd, None)
-        self._leave_group(client.group, reason)
+        self.leave(client.group, reason)
         client.sock.close()
         if reason in (Reason.BEHIND, Reason.STALLED):
             log.debug("client disconnected", reason=reason.value, cursor=client.cursor)
@@ -408,51 +365,3 @@ class Hub:
             if self._clients:
                 await trio.lowlevel.wait_readable(epoll.fileno())
                 self._notice(epoll)
-
-
-class Subscription:
-    """A reader for connections that only their own task can write to (HTTP/1.0, HTTP/2, TLS).
-
-    A context manager, so that the hub counts it for exactly as long as it is used.
-    """
-
-    def __init__(self, hub: Hub, audience: Audience, after_seq: int) -> None:
-        self._hub = hub
-        self._audience = audience
-        self._cursor = after_seq
-        self._reason: Reason | None = None
-        self._group: _Group | None = None
-
-    def __enter__(self) -> "Subscription":
-        self._group = self._hub._join_group(self._audience, self._hub.feed.newest_seq)
-        self._hub._subscriptions += 1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        assert self._group is not None, "a subscription is left once"
-        self._hub._subscriptions -= 1
-        self._hub._leave_group(self._group, self._reason or Reason.GONE)
-        self._group = None
-
-    async def next(self) -> bytes | None:
-        """Wait for the next bytes: events, or a heartbeat. None when the stream is over.
-
-        Cancellation: nothing is lost, the next call returns it.
-        """
-        hub = self._hub
-        with trio.move_on_after(hub.config.heartbeat_s):
-            while not hub._closing:
-                batch = hub.feed.read(self._audience, self._cursor, hub.config.chunk_bytes_max)
-                if isinstance(batch, FellBehind):
-                    self._reason = Reason.BEHIND
-                    return None
-                self._cursor = batch.seq
-                if batch.events:
-                    DELIVERIES.inc(batch.events)
-                    SENT.inc(len(batch.data))
-                    return batch.data
-                await hub._news.park()
-        if hub._closing:
-            self._reason = Reason.DRAINED
-            return None
-        return hub.heartbeat()

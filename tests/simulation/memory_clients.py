@@ -68,10 +68,15 @@ class MemoryClients:
 
     async def follow(self, browser: "Browser") -> None:
         """Serve one stream until it is cut."""
-        with trio.move_on_after(3.0):
+        with trio.move_on_after(3.0) as patience:
             await self.node.catch_up()
+        if patience.cancelled_caught or not self.serving:
+            return
         after = self.feed.newest_seq
-        if browser.last_id is not None:
+        if browser.last_id is None:
+            # As on a real stream: the first words tell from where to resume.
+            browser.last_id = self.feed.newest_id
+        else:
             position = self.feed.position_of(browser.last_id)
             if position is None:
                 browser.gaps += 1
@@ -86,7 +91,7 @@ class MemoryClients:
                     return
                 if batch.data:
                     browser.take(batch.data)
-                after = batch.next_seq
+                after = batch.seq
                 if after >= self.feed.newest_seq:
                     await self._news.wait()
         finally:

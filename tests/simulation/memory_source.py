@@ -109,10 +109,11 @@ class MemoryStream:
         self._consumer = _Consumer(deque())
         self._notify()
 
-    def begin(self) -> None:
+    def begin(self) -> _Consumer:
         """Make the consumer anew: it will deliver all that is in the stream."""
         self._consumer = _Consumer(deque(self._messages[seq] for seq in sorted(self._messages)))
         self._notify()
+        return self._consumer
 
     def remove(self, sequence: int) -> None:
         """Drop a message that was acknowledged or terminated."""
@@ -157,6 +158,7 @@ class MemorySession:
         self._stream = stream
         self._identity = stream.identity
         self._after_seq = 0
+        self._consumer: _Consumer | None = None
         self._consumer_seq = 0
         self._broken: str | None = None
 
@@ -176,7 +178,7 @@ class MemorySession:
     async def begin(self, after_seq: int) -> None:
         await trio.lowlevel.checkpoint()
         self.check()
-        self._stream.begin()
+        self._consumer = self._stream.begin()
         self._after_seq = after_seq
         self._consumer_seq = 0
 
@@ -187,9 +189,11 @@ class MemorySession:
         while True:
             self.check()
             messages = self._take(messages_max)
-            if messages or clock.now() >= deadline:
-                self._check_place()
+            if messages:
                 return messages
+            self._check_place()
+            if clock.now() >= deadline:
+                return []
             await self._stream.wait_changed(deadline)
 
     async def ack(self, messages: Sequence[SourceMessage]) -> None:
@@ -217,6 +221,7 @@ class MemorySession:
         return messages
 
     def _check_place(self) -> None:
-        if self._stream.consumer.delivered != self._consumer_seq:
+        consumer = self._stream.consumer
+        if consumer is not self._consumer or consumer.delivered != self._consumer_seq:
             self._broken = "messages were taken by another reader"
             raise SourceUnavailable(self._broken)

@@ -168,8 +168,10 @@ async function askStatus() {
   try {
     const answer = await fetch("/status", { signal: AbortSignal.timeout(STATUS_EVERY_MS * 2) });
     showStatus(await answer.json());
+    document.body.classList.remove("stale");
     askStatus.answeredAt = performance.now();
   } catch {
+    document.body.classList.add("stale");
     $("term").textContent = "not answering";
   }
   const silentMs = performance.now() - (askStatus.answeredAt ?? 0);

@@ -1,0 +1,54 @@
+"""Reads the feed for one connection that only its own task can write to (HTTP/1.0, HTTP/2, TLS).
+
+Enters: an audience and a cursor. Leaves: bytes, one read at a time.
+Never: sending; the response that asked for the bytes does that.
+"""
+
+import trio
+
+from noti.web.clients import DELIVERIES, SENT, Group, Reason
+from noti.web.feed import Audience, FellBehind
+from noti.web.hub import Hub
+
+
+class Subscription:
+    """A reader, counted by the hub for exactly as long as it is used as a context manager."""
+
+    def __init__(self, hub: Hub, audience: Audience, after_seq: int) -> None:
+        self._hub = hub
+        self._audience = audience
+        self._cursor = after_seq
+        self._reason = Reason.GONE
+        self._group: Group | None = None
+
+    def __enter__(self) -> "Subscription":
+        self._group = self._hub.join(self._audience, self._hub.feed.newest_seq)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self._group is not None, "a subscription is left once"
+        self._hub.leave(self._group, self._reason)
+        self._group = None
+
+    async def next(self) -> bytes | None:
+        """Wait for the next bytes: events, or a heartbeat. None when the stream is over.
+
+        Cancellation: nothing is lost, the next call returns it.
+        """
+        hub = self._hub
+        with trio.move_on_after(hub.config.heartbeat_s):
+            while hub.running:
+                batch = hub.feed.read(self._audience, self._cursor, hub.config.chunk_bytes_max)
+                if isinstance(batch, FellBehind):
+                    self._reason = Reason.BEHIND
+                    return None
+                self._cursor = batch.seq
+                if batch.events:
+                    DELIVERIES.inc(batch.events)
+                    SENT.inc(len(batch.data))
+                    return batch.data
+                await hub.wait_for_news()
+        if not hub.running:
+            self._reason = Reason.DRAINED
+            return None
+        return hub.heartbeat()

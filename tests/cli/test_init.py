@@ -1,0 +1,90 @@
+"""How every command ends: its exit status, and one line when something is wrong."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from noti.cli import commands, exit_status
+from noti.errors import ConfigInvalid, StorageLocked
+
+
+def ends(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    status = exit_status(arguments)
+    return status, capsys.readouterr().err
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    @click.command()
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setitem(commands.commands, "fail", fail)
+
+
+def test_an_unknown_flag_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = ends(capsys, "run", "--http-adr", "x")
+    assert status == 2
+    assert said.startswith("noti: error: No such option '--http-adr'")
+    assert "--http-addr" in said
+    assert "noti run --help" in said
+    assert said.count("\n") == 1
+
+
+def test_an_unknown_command_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = ends(capsys, "rum")
+    assert status == 2
+    assert said.startswith("noti: error: No such command 'rum'")
+    assert said.count("\n") == 1
+
+
+def test_a_wrong_setting_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = ends(capsys, "run", "--http-addr", "x")
+    assert status == 2
+    assert said.startswith("noti: error: setting http_addr (from flag --http-addr): 'x'")
+    assert said.count("\n") == 1
+
+
+def test_help_and_version_exit_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (("--help",), ("run", "--help"), ("--version",)):
+        assert ends(capsys, *arguments) == (0, "")
+
+
+def test_our_errors_are_one_line_and_exit_with_1(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, StorageLocked("the data directory is locked\nby process 7"))
+    said = "noti: error: the data directory is locked by process 7\n"
+    assert ends(capsys, "fail") == (1, said)
+
+
+def test_our_errors_are_found_inside_groups(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    error = ExceptionGroup("outer", [ExceptionGroup("inner", [ConfigInvalid("wrong")])])
+    failing(monkeypatch, error)
+    assert ends(capsys, "fail") == (2, "noti: error: wrong\n")
+
+
+def test_a_bug_is_told_as_a_bug_even_beside_our_errors(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, ExceptionGroup("", [StorageLocked("locked"), KeyError("x")]))
+    status, said = ends(capsys, "fail")
+    assert status == 1
+    assert "noti: error: internal error, please report it: KeyError: 'x'\n" in said
+
+
+def test_a_python_without_assertions_is_refused() -> None:
+    process = subprocess.run(
+        [sys.executable, "-O", "-m", "noti", "--version"], capture_output=True, text=True
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith("noti: error: assertions guard the data")
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in commands.commands:
+        assert exit_status([name, "--help"]) == 0
+        assert f"Usage: noti {name} [OPTIONS]" in capsys.readouterr().out

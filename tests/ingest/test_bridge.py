@@ -1,0 +1,274 @@
+"""From the source into the log: every event once, in order, whatever fails."""
+
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import pytest
+import structlog.testing
+import trio
+from trio.testing import MockClock
+
+from noti.clock import TrioClock
+from noti.errors import SourceUnavailable
+from noti.ingest.bridge import Bridge
+from noti.rpc.generated.category.v1 import CategoryMessage
+from tests.ingest.replicated_log import ReplicatedLog
+from tests.simulation.memory_source import MemorySource, MemoryStream
+
+
+@dataclass
+class Stage:
+    """A stream, a log and a bridge between them."""
+
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
+    leader: bool = True
+    messages_max: int = 500
+
+    def __post_init__(self) -> None:
+        clock = TrioClock()
+        self.stream = MemoryStream(clock)
+        self.source = MemorySource(self.stream)
+        self.log = ReplicatedLog(self.rng, leader=self.leader)
+        self.bridge = Bridge(
+            self.source,
+            self.log,
+            self.log.store.floor,
+            clock,
+            self.rng,
+            messages_max=self.messages_max,
+        )
+        self._published = 0
+
+    def publish(self, count: int) -> None:
+        for _ in range(count):
+            self._published += 1
+            payload = bytes(CategoryMessage(user_id=self._published))
+            self.stream.publish("jobs.noti.x", payload)
+
+    @property
+    def numbers(self) -> list[int]:
+        """The user ids of what was shown, in order."""
+        return [json.loads(shown.data)["user_id"] for shown in self.log.shown]
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.bridge.run)
+            yield
+            nursery.cancel_scope.cancel()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        with trio.fail_after(600):
+            while not condition():  # noqa: ASYNC110 (any condition; the time is virtual)
+                await trio.sleep(0.01)
+
+    async def until_shown(self, count: int) -> None:
+        await self.until(lambda: len(self.log.shown) >= count)
+
+
+async def test_events_are_shown_and_then_acknowledged(autojump_clock: MockClock) -> None:
+    stage = Stage()
+    stage.publish(5)
+    async with stage.running():
+        await stage.until_shown(5)
+        stage.publish(3)
+        await stage.until(lambda: stage.stream.unacknowledged == [])
+        assert stage.numbers == list(range(1, 9))
+        assert stage.bridge.status() == {
+            "state": "reading",
+            "error": None,
+            "stream": "memory@1",
+            "invalid": 0,
+            "published": 8,
+        }
+
+
+async def test_follower_reads_nothing(autojump_clock: MockClock) -> None:
+    stage = Stage(leader=False)
+    stage.publish(3)
+    async with stage.running():
+        await trio.sleep(10)
+        assert stage.bridge.status()["state"] == "standby"
+        assert stage.numbers == []
+        stage.log.set_leader(True)
+        await stage.until_shown(3)
+
+
+async def test_uncommitted_is_not_acknowledged_when_leadership_is_lost(
+    autojump_clock: MockClock,
+) -> None:
+    stage = Stage()
+    stage.log.commit_s = 1000
+    stage.publish(3)
+    async with stage.running():
+        await stage.until(lambda: stage.log.proposing == 1)
+        stage.log.set_leader(False)
+        await trio.sleep(1)
+        assert stage.log.proposing == 0
+        assert stage.bridge.status()["state"] == "standby"
+        assert stage.stream.unacknowledged == [1, 2, 3]
+        stage.log.commit_s = 0.01
+        stage.log.set_leader(True)
+        await stage.until(lambda: stage.stream.unacknowledged == [])
+        assert stage.numbers == [1, 2, 3]
+
+
+async def test_leadership_won_back_at_once_starts_from_the_floor(autojump_clock: MockClock) -> None:
+    stage = Stage()
+    stage.log.commit_s = 1000
+    stage.publish(3)
+    async with stage.running():
+        await stage.until(lambda: stage.log.proposing == 1)
+        stage.log.commit_s = 0.01
+        stage.log.set_leader(False)
+        stage.log.set_leader(True)
+        await stage.until_shown(3)
+        assert stage.numbers == [1, 2, 3]
+        assert stage.log.proposals == 2
+
+
+async def test_next_messages_are_fetched_while_the_last_commit(autojump_clock: MockClock) -> None:
+    stage = Stage(messages_max=1)
+    stage.log.commit_s = 0.5
+    stage.publish(20)
+    taken_while_committing: list[int] = []
+    async with stage.running():
+        await stage.until(lambda: stage.log.proposing == 1)
+        await trio.sleep(0.001)
+        taken_while_committing.append(stage.stream.consumer.delivered - stage.log.proposals)
+        await stage.until_shown(20)
+    assert taken_while_committing == [1]
+    assert stage.numbers == list(range(1, 21))
+
+
+async def test_refused_batch_is_never_overtaken(autojump_clock: MockClock) -> None:
+    stage = Stage(messages_max=3)
+    stage.log.refuse = 0.5
+    stage.publish(60)
+    async with stage.running():
+        await stage.until(lambda: stage.stream.unacknowledged == [])
+    assert stage.numbers == list(range(1, 61))
+
+
+async def test_bad_payload_is_terminated_counted_and_told_once(autojump_clock: MockClock) -> None:
+    stage = Stage()
+    stage.publish(2)
+    stage.stream.publish("jobs.noti.x", b"\xff garbage")
+    stage.publish(2)
+    # The first attempts fail after the bad one was terminated, so the batch is read again.
+    stage.log.refuse = 1.0
+    with structlog.testing.capture_logs() as logs:
+        async with stage.running():
+            await stage.until(lambda: stage.log.proposals >= 3)
+            stage.log.refuse = 0.0
+            await stage.until(lambda: stage.stream.unacknowledged == [])
+            assert stage.bridge.status()["invalid"] == 1
+    assert stage.numbers == [1, 2, 3, 4]
+    told = [line for line in logs if "does not parse" in line["event"]]
+    assert [line["seq"] for line in told] == [3]
+
+
+async def test_only_bad_payloads_block_nothing(autojump_clock: MockClock) -> None:
+    stage = Stage()
+    for _ in range(5):
+        stage.stream.publish("jobs.noti.x", b"")
+    async with stage.running():
+        await stage.until(lambda: stage.stream.unacknowledged == [])
+        assert stage.bridge.status()["invalid"] == 5
+        assert stage.log.proposals == 0
+        stage.publish(1)
+        await stage.until_shown(1)
+
+
+async def test_unreachable_source_is_retried_with_backoff_and_said(
+    autojump_clock: MockClock,
+) -> None:
+    stage = Stage()
+    stage.stream.stop()
+    with structlog.testing.capture_logs() as logs:
+        async with stage.running():
+            await trio.sleep(600)
+            status = stage.bridge.status()
+            assert (status["state"], status["error"]) == ("waiting", "the connection broke")
+            stage.stream.start()
+            stage.publish(2)
+            await stage.until_shown(2)
+            assert stage.bridge.status()["error"] is None
+    attempts = [line for line in logs if line["event"] == "reading stopped"]
+    # 600 s at 2.5 to 5 s each, and the short ones at the beginning.
+    assert 120 <= len(attempts) <= 250
+
+
+async def test_outage_while_reading_shows_nothing_twice(autojump_clock: MockClock) -> None:
+    stage = Stage(messages_max=2)
+    stage.publish(20)
+    async with stage.running():
+        await stage.until_shown(5)
+        stage.stream.stop()
+        await trio.sleep(3)
+        stage.stream.start()
+        stage.publish(5)
+        await stage.until(lambda: stage.stream.unacknowledged == [])
+    assert stage.numbers == list(range(1, 26))
+
+
+async def test_stream_made_again_is_read_from_its_start(autojump_clock: MockClock) -> None:
+    stage = Stage()
+    stage.publish(3)
+    async with stage.running():
+        await stage.until_shown(3)
+        stage.stream.recreate()
+        stage.publish(2)
+        await stage.until_shown(5)
+        assert stage.bridge.status()["stream"] == "memory@2"
+    assert stage.numbers == [1, 2, 3, 4, 5]
+
+
+async def test_thief_of_messages_costs_nothing(autojump_clock: MockClock) -> None:
+    stage = Stage(messages_max=5)
+    async with stage.running():
+        for _ in range(10):
+            stage.publish(10)
+            async with MemorySource(stage.stream).open() as thief:
+                await thief.begin(0)
+                # Which of the two notices first is up to the scheduler.
+                with suppress(SourceUnavailable):
+                    await thief.fetch(3, 0.1)
+                await trio.sleep(0.2)
+        await stage.until(lambda: stage.stream.unacknowledged == [])
+    assert stage.numbers == list(range(1, 101))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(25))
+async def test_every_event_is_shown_once_in_order_whatever_fails(
+    seed: int, autojump_clock: MockClock
+) -> None:
+    rng = random.Random(seed)
+    stage = Stage(rng=rng, messages_max=rng.choice([1, 3, 50]))
+    stage.log.refuse, stage.log.uncertain = rng.random() * 0.4, rng.random() * 0.4
+    stage.log.commit_s = rng.choice([0.001, 0.05, 0.5])
+    async with stage.running():
+        for _ in range(40):
+            stage.publish(rng.randrange(6))
+            await trio.sleep(rng.random() * 0.3)
+            match rng.randrange(6):
+                case 0:
+                    stage.log.set_leader(not stage.log.is_ready_leader())
+                case 1:
+                    stage.stream.stop()
+                case 2:
+                    stage.stream.start()
+                case 3:
+                    stage.stream.publish("jobs.noti.x", b"\xff")
+                case _:
+                    pass
+        stage.stream.start()
+        stage.log.set_leader(True)
+        await stage.until(lambda: stage.stream.unacknowledged == [])
+    assert stage.numbers == sorted(set(stage.numbers))
+    assert stage.numbers == list(range(1, len(stage.numbers) + 1))
+    assert len(stage.numbers) > 40

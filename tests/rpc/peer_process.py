@@ -1,0 +1,22 @@
+"""A process that serves one Raft stream, to be killed by a test. Prints its port."""
+
+import sys
+
+import trio
+
+from noti.rpc.aio import Island
+from noti.rpc.grpc import GrpcNetwork
+from tests.contract.test_rpc_network import ANY_PORT, Handler
+
+
+async def main() -> None:
+    island = Island()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(island.run)
+        host, port = await nursery.start(GrpcNetwork(island).serve_rpc, ANY_PORT, Handler())
+        sys.stdout.write(f"{host} {port}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    trio.run(main)

@@ -1,0 +1,119 @@
+"""The asyncio loop inside the Trio tree."""
+
+import asyncio
+
+import pytest
+import trio
+
+from noti.errors import LocalError, Unavailable
+from noti.rpc.aio import Island
+
+
+async def test_call_returns_results_and_raises_errors(nursery: trio.Nursery) -> None:
+    island = Island()
+    await nursery.start(island.run)
+
+    async def divide(a: int, b: int) -> float:
+        await asyncio.sleep(0)
+        return a / b
+
+    assert await island.call(divide, 6, 3) == 2
+    with pytest.raises(ZeroDivisionError):
+        await island.call(divide, 1, 0)
+    nursery.cancel_scope.cancel()
+
+
+async def test_call_works_from_tasks_that_know_no_loop(nursery: trio.Nursery) -> None:
+    island = Island()
+    results: list[bool] = []
+
+    async def stranger(go: trio.Event) -> None:
+        await go.wait()
+        loop = await island.call(current_loop)
+        results.append(loop is not None)
+
+    async def current_loop() -> asyncio.AbstractEventLoop:
+        await asyncio.sleep(0)
+        return asyncio.get_running_loop()
+
+    go = trio.Event()
+    async with trio.open_nursery() as strangers:
+        strangers.start_soon(stranger, go)  # its context was copied before the loop existed
+        await nursery.start(island.run)
+        go.set()
+    assert results == [True]
+    nursery.cancel_scope.cancel()
+
+
+async def test_trio_cancellation_reaches_asyncio_code(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    island = Island()
+    await nursery.start(island.run)
+    seen: list[str] = []
+
+    async def endless() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            seen.append("cancelled")
+            raise
+
+    with trio.move_on_after(1) as scope:
+        await island.call(endless)
+    assert scope.cancelled_caught
+    assert seen == ["cancelled"]
+    nursery.cancel_scope.cancel()
+
+
+async def test_end_of_the_loop_ends_calls(nursery: trio.Nursery) -> None:
+    island = Island()
+    outcomes: list[str] = []
+
+    async def caller() -> None:
+        try:
+            await island.call(asyncio.Event().wait)
+        except Unavailable:
+            outcomes.append("unavailable")
+
+    async with trio.open_nursery() as inner:
+        await inner.start(island.run)
+        nursery.start_soon(caller)
+        await trio.testing.wait_all_tasks_blocked()
+        inner.cancel_scope.cancel()
+    await trio.testing.wait_all_tasks_blocked()
+    assert outcomes == ["unavailable"]
+
+
+async def test_call_without_a_loop_is_refused() -> None:
+    with pytest.raises(LocalError):
+        await Island().call(asyncio.sleep, 0)
+
+
+async def test_cancelled_caller_starts_nothing(nursery: trio.Nursery) -> None:
+    island = Island()
+    await nursery.start(island.run)
+    started: list[bool] = []
+
+    async def note() -> None:
+        started.append(True)
+
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await island.call(note)
+    assert started == []
+    nursery.cancel_scope.cancel()
+
+
+async def test_stray_asyncio_errors_do_not_end_the_loop(nursery: trio.Nursery) -> None:
+    island = Island()
+    await nursery.start(island.run)
+
+    async def leave_a_broken_callback() -> None:
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        await asyncio.sleep(0)
+
+    await island.call(leave_a_broken_callback)
+    await trio.testing.wait_all_tasks_blocked()
+    assert island.is_running()
+    nursery.cancel_scope.cancel()

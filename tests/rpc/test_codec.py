@@ -1,0 +1,162 @@
+"""Raft messages as protobuf frames."""
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noti.errors import LocalError, MessageInvalid
+from noti.ports import Hello
+from noti.raft.messages import (
+    INDEX_MAX,
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    EntryKind,
+    Message,
+    SnapshotChunk,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+from noti.raft.records import encode_entries
+from noti.rpc.codec import (
+    FRAME_BYTES_MAX,
+    decode_hello,
+    decode_messages,
+    encode_hello,
+    encode_messages,
+)
+from noti.rpc.generated.noti import v1 as wire
+
+node_ids = st.text(min_size=1, max_size=40)
+numbers = st.integers(0, INDEX_MAX)
+
+
+@st.composite
+def append_requests(draw: st.DrawFn) -> AppendRequest:
+    previous = draw(st.integers(0, INDEX_MAX - 10))
+    term = draw(st.integers(1, INDEX_MAX))
+    payloads = draw(st.lists(st.binary(max_size=50), max_size=5))
+    entries = tuple(
+        Entry(index, draw(st.integers(1, term)), draw(st.sampled_from(EntryKind)), data)
+        for index, data in enumerate(payloads, previous + 1)
+    )
+    return AppendRequest(draw(node_ids), term, previous, draw(numbers), draw(numbers), entries)
+
+
+@st.composite
+def snapshot_chunks(draw: st.DrawFn) -> SnapshotChunk:
+    data, offset = draw(st.binary(max_size=50)), draw(st.integers(0, 2**40))
+    total = offset + len(data) + draw(st.integers(0, 2**40))
+    configuration = draw(st.binary(max_size=20))
+    sender = draw(node_ids)
+    return SnapshotChunk(
+        sender, draw(numbers), draw(numbers), draw(numbers), configuration, offset, data, total
+    )
+
+
+messages: st.SearchStrategy[Message] = st.one_of(
+    st.builds(VoteRequest, node_ids, numbers, numbers, numbers, st.booleans(), st.booleans()),
+    st.builds(VoteResponse, node_ids, numbers, st.booleans(), st.booleans()),
+    append_requests(),
+    st.builds(AppendResponse, node_ids, numbers, st.booleans(), numbers, numbers, numbers, numbers),
+    snapshot_chunks(),
+    st.builds(TimeoutNow, node_ids, numbers),
+)
+
+
+@given(st.lists(messages, max_size=8))
+def test_messages_survive_the_wire(sent: list[Message]) -> None:
+    received = [m for frame in encode_messages(sent) for m in decode_messages(frame)]
+    assert received == sent
+
+
+@given(st.builds(Hello, st.text(max_size=40), node_ids, st.text(max_size=40)))
+def test_hello_survives_the_wire(hello: Hello) -> None:
+    assert decode_hello(encode_hello(hello)) == hello
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_decode_or_are_invalid(data: bytes) -> None:
+    for decode in (decode_hello, decode_messages):
+        with contextlib.suppress(MessageInvalid):
+            decode(data)
+
+
+@given(messages, st.data())
+def test_cut_frame_never_raises_anything_else(message: Message, data: st.DataObject) -> None:
+    [frame] = encode_messages([message])
+    cut = frame[: data.draw(st.integers(0, len(frame) - 1))]
+    with contextlib.suppress(MessageInvalid):
+        assert decode_messages(cut) == []
+
+
+def frame_of(**content: object) -> bytes:
+    message = wire.Message(sender="n", term=5, **content)  # type: ignore[arg-type]
+    return bytes(wire.Frame(batch=wire.Batch(messages=[message])))
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        frame_of(vote_request=wire.VoteRequest(last_index=INDEX_MAX + 1)),
+        frame_of(append_response=wire.AppendResponse(hint_term=2**64 - 1)),
+        frame_of(append_request=wire.AppendRequest(entries=b"no records")),
+        frame_of(
+            append_request=wire.AppendRequest(
+                previous_index=7, entries=encode_entries([Entry(9, 1, EntryKind.NOOP, b"")])
+            )
+        ),
+        frame_of(
+            append_request=wire.AppendRequest(
+                entries=encode_entries([Entry(1, 6, EntryKind.NOOP, b"")])
+            )
+        ),
+        frame_of(snapshot_chunk=wire.SnapshotChunk(offset=5, data=b"abc", total=7)),
+        frame_of(vote_request=wire.VoteRequest(), timeout_now=wire.TimeoutNow()),
+        frame_of(),
+        bytes(wire.Frame(hello=wire.Hello(node_id="n"))),
+        bytes(wire.Frame(batch=wire.Batch(messages=[wire.Message(timeout_now=wire.TimeoutNow())]))),
+    ],
+    ids=[
+        "index-too-large",
+        "term-too-large",
+        "entries-garbage",
+        "entries-elsewhere",
+        "entry-of-a-later-term",
+        "snapshot-beyond-its-end",
+        "two-contents",
+        "no-content",
+        "hello-instead-of-batch",
+        "no-sender",
+    ],
+)
+def test_illegal_frame_is_invalid(frame: bytes) -> None:
+    with pytest.raises(MessageInvalid):
+        decode_messages(frame)
+
+
+def test_large_batch_is_cut_into_frames_within_the_limit() -> None:
+    data = bytes(5 * 1024 * 1024)
+    chunks = [SnapshotChunk("n", 1, 1, 1, b"", 0, data, len(data)) for _ in range(7)]
+    frames = list(encode_messages(chunks))
+    assert [len(frame) <= FRAME_BYTES_MAX for frame in frames] == [True] * 3
+    assert [len(decode_messages(frame)) for frame in frames] == [3, 3, 1]
+
+
+def test_message_that_fits_no_frame_is_our_own_mistake() -> None:
+    data = bytes(FRAME_BYTES_MAX)
+    with pytest.raises(LocalError, match="SnapshotChunk"):
+        list(encode_messages([SnapshotChunk("n", 1, 1, 1, b"", 0, data, len(data))]))
+
+
+def test_hello_with_an_endless_name_is_invalid() -> None:
+    with pytest.raises(MessageInvalid):
+        decode_hello(encode_hello(Hello("c", "n", "x" * 300)))
+
+
+def test_hello_without_node_id_is_invalid() -> None:
+    with pytest.raises(MessageInvalid):
+        decode_hello(encode_hello(Hello("c", "", "x")))

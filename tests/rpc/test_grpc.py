@@ -1,0 +1,249 @@
+"""What only the real RPC network promises: peers that die, hostile bytes, operator services."""
+
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import pytest
+import trio
+from grpclib.client import Channel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from noti.errors import MessageInvalid, PeerUnavailable
+from noti.ports import Address, MessageStream
+from noti.rpc.aio import Island
+from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello
+from noti.rpc.generated.grpc.health import v1 as health
+from noti.rpc.generated.notification import v1 as notification
+from noti.rpc.grpc import RAFT_METHOD, GrpcNetwork
+from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[tuple[Island, GrpcNetwork, Address]]:
+    island = Island()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(island.run)
+            network = GrpcNetwork(island)
+            async with trio.open_nursery() as inner:
+                address = await inner.start(network.serve_rpc, ANY_PORT, handler)
+                yield island, network, address
+                inner.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+
+async def ask(
+    island: Island, address: Address, question: Callable[[Channel], Awaitable[object]]
+) -> object:
+    async def on_channel() -> object:
+        async with Channel(*address) as channel:
+            return await question(channel)
+
+    return await island.call(on_channel)
+
+
+@pytest.mark.interop
+@pytest.mark.slow
+async def test_killed_peer_process_is_noticed_at_once() -> None:
+    island = Island()
+    command = [sys.executable, "-m", "tests.rpc.peer_process"]
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(island.run)
+            process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, cwd=ROOT)
+            assert process.stdout is not None
+            try:
+                host, port = (await process.stdout.receive_some()).decode().split()
+                network = GrpcNetwork(island)
+                stream = await network.open_raft_stream((host, int(port)), CLIENT)
+                await stream.send(EVERY_MESSAGE[:1])
+                assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+                process.kill()
+                # Raft's election timeout is 500 ms at least: a death has to show well before.
+                with pytest.raises(PeerUnavailable), trio.fail_after(0.5):
+                    await stream.receive()
+                with pytest.raises(PeerUnavailable):
+                    await stream.send(EVERY_MESSAGE[:1])
+                await stream.aclose()
+            finally:
+                process.kill()
+                with trio.CancelScope(shield=True):
+                    await process.wait()
+                await process.stdout.aclose()
+            nursery.cancel_scope.cancel()
+
+
+async def test_operators_see_the_members() -> None:
+    async with serving(Handler()) as (island, _, address):
+        answer = await ask(
+            island, address, lambda channel: notification.NotificationStub(channel).get_servers()
+        )
+        server = notification.Server(id="id-server", rpc_addr="127.0.0.1:8400", is_leader=True)
+        assert answer == notification.GetServersResponse(servers=[server])
+
+
+async def test_operators_see_who_leads() -> None:
+    async with serving(Handler()) as (island, _, address):
+        answer = await ask(
+            island,
+            address,
+            lambda channel: notification.NotificationStub(channel).get_leader_status(),
+        )
+        assert answer == notification.LeaderStatusResponse(is_leader=True)
+
+
+@pytest.mark.parametrize("service", ["", "noti.v1.Raft", "notification.v1.Notification"])
+async def test_health_is_told_per_service(service: str) -> None:
+    request = health.HealthCheckRequest(service=service)
+    async with serving(Handler()) as (island, _, address):
+        answer = await ask(
+            island, address, lambda channel: health.HealthStub(channel).check(request)
+        )
+        status = health.HealthCheckResponseServingStatus.SERVING
+        assert answer == health.HealthCheckResponse(status=status)
+
+
+async def test_health_of_an_unknown_service_is_not_found() -> None:
+    request = health.HealthCheckRequest(service="nobody")
+    async with serving(Handler()) as (island, _, address):
+        with pytest.raises(GRPCError) as caught:
+            await ask(island, address, lambda channel: health.HealthStub(channel).check(request))
+        assert caught.value.status is Status.NOT_FOUND
+
+
+@pytest.mark.slow
+async def test_health_watch_tells_every_change() -> None:
+    class Changing(Handler):
+        asked = 0
+
+        def serving(self) -> bool:
+            self.asked += 1
+            return self.asked != 2
+
+    async def first_three(channel: Channel) -> list[int]:
+        seen: list[int] = []
+        async for answer in health.HealthStub(channel).watch(health.HealthCheckRequest()):
+            seen.append(int(answer.status))
+            if len(seen) == 3:
+                break
+        return seen
+
+    async with serving(Changing()) as (island, _, address):
+        assert await ask(island, address, first_three) == [1, 2, 1]
+
+
+def raft_request(address: Address) -> tuple[socket.socket, h2.connection.H2Connection]:
+    """Open a Raft stream by hand, for saying what no client of ours would."""
+    connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
+    connection.initiate_connection()
+    connection.send_headers(
+        1,
+        [
+            (":method", "POST"),
+            (":scheme", "http"),
+            (":path", RAFT_METHOD),
+            (":authority", "test"),
+            ("te", "trailers"),
+            ("content-type", "application/grpc"),
+        ],
+    )
+    raw = socket.create_connection(address)
+    raw.sendall(connection.data_to_send())
+    return raw, connection
+
+
+def framed(payload: bytes) -> bytes:
+    return struct.pack(">?I", False, len(payload)) + payload
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        framed(b"\xff" * 20),  # not protobuf
+        framed(b""),  # neither hello nor batch
+        struct.pack(">?I", False, FRAME_BYTES_MAX + 1),  # longer than allowed
+        struct.pack(">?I", True, 3) + b"abc",  # compressed
+    ],
+    ids=["garbage", "empty", "oversized", "compressed"],
+)
+async def test_bad_hello_is_refused_and_harms_nobody(data: bytes) -> None:
+    handler = Handler()
+    async with serving(handler) as (_, network, address):
+        raw, connection = raft_request(address)
+        with raw:
+            connection.send_data(1, data)
+            raw.sendall(connection.data_to_send())
+            stream = await network.open_raft_stream(address, CLIENT)
+            await stream.send(EVERY_MESSAGE[:1])
+            assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+            await stream.aclose()
+        assert [served.peer.name for served in handler.streams] == ["client"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: test\r\n\r\n",
+        bytes(range(256)),
+        # A frame of a type that no RFC knows, after a proper preface.
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0" + b"\0\0\0\xee\0\0\0\0\1",
+    ],
+    ids=["http1", "noise", "unknown-frame"],
+)
+async def test_connection_that_talks_nonsense_harms_nobody(data: bytes) -> None:
+    async with serving(Handler()) as (island, network, address):
+        raw = await trio.open_tcp_stream(*address)
+        async with raw:
+            await raw.send_all(data)
+            with trio.move_on_after(0.05):
+                while await raw.receive_some():
+                    pass
+            stream = await network.open_raft_stream(address, CLIENT)
+            await stream.send(EVERY_MESSAGE[:1])
+            assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+            await stream.aclose()
+            assert island.is_running()
+
+
+async def test_garbage_on_an_open_stream_is_message_invalid() -> None:
+    seen: list[Exception] = []
+    done = trio.Event()
+
+    async def receive(stream: MessageStream) -> None:
+        try:
+            await stream.receive()
+        except (MessageInvalid, PeerUnavailable) as error:
+            seen.append(error)
+        done.set()
+
+    async with serving(Handler(after_stream=receive)) as (_, _, address):
+        raw, connection = raft_request(address)
+        with raw:
+            connection.send_data(1, framed(encode_hello(CLIENT)) + framed(b"\xff\xff\xff"))
+            raw.sendall(connection.data_to_send())
+            await done.wait()
+    assert [type(error) for error in seen] == [MessageInvalid]
+
+
+async def test_dialing_something_else_is_unavailable() -> None:
+    async def not_grpc(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    async with serving(Handler()) as (_, network, _), trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, not_grpc, 0)
+        host, port = listeners[0].socket.getsockname()[:2]
+        with pytest.raises(PeerUnavailable):
+            await network.open_raft_stream(("127.0.0.1", port), CLIENT)
+        assert host is not None
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,222 @@
+"""A cluster of whole nodes in one Trio run: the real tree, with everything outside it in memory.
+
+Enters: a seed, faults. Leaves: a trace that the seed decides, and what browsers have seen.
+Never: threads, asyncio, sockets, files, real time.
+"""
+
+import hashlib
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from noti import node
+from noti.clock import TrioClock
+from noti.config import Config
+from noti.errors import StorageFailed
+from noti.ports import Address
+from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.report import Report
+from noti.world import World
+from tests.simulation.memory_clients import Browser, MemoryClients
+from tests.simulation.memory_disk import MemoryDisk
+from tests.simulation.memory_gossip import MemoryNet
+from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
+from tests.simulation.memory_source import MemorySource, MemoryStream
+
+RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
+
+
+class VirtualClock(TrioClock):
+    """Trio's clock, with a wall clock that agrees with it."""
+
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000 + round(trio.current_time() * 1000)
+
+
+class SimulatedNode:
+    """One machine: its disk survives the process."""
+
+    def __init__(self, cluster: "SimulatedCluster", number: int) -> None:
+        self.cluster = cluster
+        self.name = f"node{number}"
+        self.host = f"10.0.0.{number}"
+        self.rpc: Address = (self.host, RPC_PORT)
+        self.disk = MemoryDisk(rng=cluster.rng, sleep=trio.sleep, latency_s=(0.0002, 0.002))
+        self.clients = MemoryClients((self.host, HTTP_PORT))
+        self.source = MemorySource(cluster.stream)
+        self.report: Report | None = None
+        self.scope = trio.CancelScope()
+        self.crashed = False
+        self.stopped = trio.Event()
+        self.stopped.set()
+
+    @property
+    def up(self) -> bool:
+        return self.report is not None
+
+    def status(self) -> dict[str, object]:
+        assert self.report is not None
+        return self.report.status()
+
+    def config(self) -> Config:
+        return Config(
+            name=self.name,
+            data_dir=Path("/in-memory"),
+            http_addr=(self.host, HTTP_PORT),
+            gossip_addr=(self.host, GOSSIP_PORT),
+            rpc_addr=self.rpc,
+            join=tuple((f"10.0.0.{n}", GOSSIP_PORT) for n in range(1, self.cluster.size + 1)),
+            bootstrap_expect=self.cluster.size,
+            gossip_profile="local",
+            history_size=500,
+        )
+
+    @asynccontextmanager
+    async def open_world(self, config: Config) -> AsyncIterator[World]:
+        yield World(
+            clock=VirtualClock(),
+            rng=random.Random(f"{self.cluster.seed}:{self.name}:{trio.current_time()}"),
+            disk=self.disk,
+            gossip=self.cluster.net.host(self.host),
+            rpc=MemoryRpcNetwork(self.cluster.hub, self.rpc),
+            clients=self.clients,
+            source=self.source,
+        )
+
+    async def start(self) -> None:
+        """Start the process; returns when the node is up."""
+        self.cluster.note(f"start {self.name}")
+        await self.cluster.nursery.start(self._live)
+
+    async def _live(self, *, task_status: trio.TaskStatus[None]) -> None:
+        self.scope = trio.CancelScope()
+        self.stopped = trio.Event()
+        self.crashed = False
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    run = partial(node.run, self.config(), open_world=self.open_world)
+                    self.report = await nursery.start(run)
+                    task_status.started()
+        except* StorageFailed:
+            # What a dead process meets on its way out concerns nobody.
+            if not self.crashed:
+                raise
+        finally:
+            self.report = None
+            self.stopped.set()
+
+    async def stop(self) -> None:
+        """SIGTERM: an orderly stop."""
+        self.cluster.note(f"stop {self.name}")
+        self.scope.cancel()
+        await self.stopped.wait()
+        self._new_process()
+
+    async def crash(self) -> None:
+        """Kill -9: first the world is cut off, so that whatever the tree still says is not heard."""
+        self.cluster.note(f"crash {self.name}")
+        self.clients.cut()
+        self.source.reachable = False
+        for other in self.cluster.nodes:
+            if other is not self:
+                self.cluster.net.block(self.host, other.host)
+        self.cluster.hub.kill(self.rpc)
+        survivor = self.disk.crash()
+        self.crashed = True
+        self.scope.cancel()
+        await self.stopped.wait()
+        self._new_process(survivor)
+        self.cluster.mend()
+
+    def _new_process(self, disk: MemoryDisk | None = None) -> None:
+        if disk is not None:
+            self.disk = disk
+        self.clients = MemoryClients((self.host, HTTP_PORT))
+        self.source = MemorySource(self.cluster.stream)
+        self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
+
+
+class SimulatedCluster:
+    """The machines, the cables between them, NATS, and some browsers."""
+
+    def __init__(self, nursery: trio.Nursery, seed: int, size: int = 3) -> None:
+        self.nursery = nursery
+        self.seed = seed
+        self.size = size
+        self.rng = random.Random(f"world:{seed}")
+        self.trace: list[str] = []
+        clock = VirtualClock()
+        self.net = MemoryNet(self.rng)
+        self.hub = RpcHub(clock, self.rng, trace=self.note)
+        self.stream = MemoryStream(clock, trace=self.note)
+        self.nodes: list[SimulatedNode] = []
+        self.nodes = [SimulatedNode(self, number) for number in range(1, size + 1)]
+        self.clients = [node.clients for node in self.nodes]
+        self.browsers = [Browser(self.rng) for _ in range(4)]
+        self.published = 0
+
+    def note(self, line: str) -> None:
+        self.trace.append(f"{trio.current_time():.6f} {line}")
+
+    def trace_hash(self) -> str:
+        """One text for all that happened, states of the nodes included."""
+        states = [str(node.status()) for node in self.nodes if node.up]
+        seen = [str(browser.seen) for browser in self.browsers]
+        return hashlib.sha256("\n".join([*self.trace, *states, *seen]).encode()).hexdigest()
+
+    async def start(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for simulated in self.nodes:
+                nursery.start_soon(simulated.start)
+        for browser in self.browsers:
+            self.nursery.start_soon(browser.run, self.clients)
+
+    def publish(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.published += 1
+            message = CategoryMessage(user_id=self.published, category_from="a", category_to="b")
+            self.stream.publish("jobs.noti.b", bytes(message))
+
+    def mend(self) -> None:
+        self.net.heal()
+
+    def leader(self) -> SimulatedNode | None:
+        leaders = [node for node in self.nodes if node.report and node.report.is_leader()]
+        if not leaders:
+            return None
+        return max(leaders, key=lambda node: int(str(node.status()["term"])))
+
+    async def wait_for(self, condition: Callable[[], object], within_s: float = 30.0) -> None:
+        """Look every 10 virtual ms; raises `TooSlowError` after `within_s`."""
+        with trio.fail_after(within_s):
+            while not condition():
+                await trio.sleep(0.01)
+
+    async def wait_leader(self) -> SimulatedNode:
+        await self.wait_for(self.leader)
+        leader = self.leader()
+        assert leader is not None
+        self.note(f"leader {leader.name}")
+        return leader
+
+    def last_seqs(self) -> set[int]:
+        return {node.clients.feed.newest_seq for node in self.nodes if node.up}
+
+    async def wait_everything_seen(self) -> None:
+        """Return when every live node and every browser has all that was published."""
+        await self.wait_for(lambda: self.last_seqs() == {self.published})
+        await self.wait_for(
+            lambda: all(len(browser.seen) >= self.published for browser in self.browsers)
+        )
+
+    def check_browsers(self) -> None:
+        """Each browser has seen every event once, in order, without a gap."""
+        for browser in self.browsers:
+            numbers = [int(text.split('"user_id":')[1].split(",")[0]) for text in browser.seen]
+            assert numbers == list(range(1, self.published + 1)), numbers
+            assert browser.gaps == 0

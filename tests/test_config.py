@@ -1,0 +1,184 @@
+"""Settings: where they come from, which one wins, and what is said about a wrong one."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from noti.config import Config, load
+from noti.errors import ConfigInvalid
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("NOTI_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def toml(tmp_path: Path) -> Path:
+    return tmp_path / "noti.toml"
+
+
+def problem(flags: dict[str, object], file: Path | None = None) -> str:
+    with pytest.raises(ConfigInvalid) as caught:
+        load(flags, file)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_later_sources_win(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    toml.write_text('name = "file"\nhistory_size = 10\nbootstrap_expect = 3\n')
+    monkeypatch.setenv("NOTI_HISTORY_SIZE", "20")
+    monkeypatch.setenv("NOTI_BOOTSTRAP_EXPECT", "5")
+    config = load({"bootstrap_expect": "1"}, toml)
+    assert (config.name, config.history_size, config.bootstrap_expect) == ("file", 20, 1)
+    assert config.election_timeout_ms == Config().election_timeout_ms
+
+
+def test_the_file_may_be_named_by_the_environment(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toml.write_text('join = ["127.0.0.1:8401", "[::1]:8501"]\n')
+    monkeypatch.setenv("NOTI_CONFIG", str(toml))
+    assert load({}).join == (("127.0.0.1", 8401), ("::1", 8501))
+
+
+def test_a_list_in_the_environment_is_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTI_JOIN", "a:1, b:2")
+    assert load({}).join == (("a", 1), ("b", 2))
+
+
+def test_an_address_in_the_environment_is_host_and_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTI_HTTP_ADDR", "[::1]:9")
+    assert load({}).http_addr == ("::1", 9)
+
+
+def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTI_NATS_URL", "")
+    assert load({}).nats_url is None
+
+
+def test_a_plain_config_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTI_HISTORY_SIZE", "20")
+    assert Config(name="n").history_size == 1000
+
+
+def test_a_config_cannot_be_changed() -> None:
+    config = Config(name="n")
+    with pytest.raises(ValidationError):
+        config.name = "other"
+
+
+def test_a_wrong_value_is_told_with_its_source(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problem({"http_addr": "x"}).startswith(
+        "setting http_addr (from flag --http-addr): 'x' is not host:port"
+    )
+    monkeypatch.setenv("NOTI_HTTP_ADDR", "y")
+    assert "(from environment variable NOTI_HTTP_ADDR): 'y'" in problem({})
+    monkeypatch.delenv("NOTI_HTTP_ADDR")
+    toml.write_text('http_addr = "z"')
+    assert f"(from file {toml}): 'z'" in problem({}, toml)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "remedy"),
+    [
+        ("name", "a_b", "letters, digits, dots and hyphens"),
+        ("name", "n" * 129, "1 to 128"),
+        ("http_addr", "::1:8402", "[::1]:8402"),
+        ("http_addr", "127.0.0.1:65536", "above 65535"),
+        ("join", ("127.0.0.1:8401", "0.0.0.0:8401"), "name a host"),
+        ("join", ("127.0.0.1:0",), "port above 0"),
+        ("gossip_addr", "0.0.0.0:8401", "set advertise_host"),
+        ("rpc_addr", "[::]:8400", "set advertise_host"),
+        ("advertise_host", "0.0.0.0", "name a host or an IP address"),
+        ("http_addr", "127.0.0.1:8401", "must differ"),
+        ("election_timeout_ms", "299", "at least 300"),
+        ("history_size", "0", "greater than or equal to 1"),
+        ("history_size", "many", "valid integer"),
+        ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+        ("nats_url", "http://127.0.0.1", "nats://127.0.0.1:4222"),
+        ("nats_url", "nats://127.0.0.1,127.0.0.2", "nats://127.0.0.1:4222"),
+        ("nats_stream", "a.b", "letters, digits"),
+        ("nats_subject", "a..b", "jobs.noti.>"),
+        ("cors_origins", ("https://a.example/",), "https://app.example.com"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_remedy(setting: str, value: object, remedy: str) -> None:
+    text = problem({setting: value})
+    assert text.startswith(f"setting {setting} (from flag --")
+    assert remedy in text
+
+
+def test_the_relation_of_two_settings_is_told_whichever_was_set() -> None:
+    text = problem({"heartbeat_interval_ms": "400"})
+    assert text.startswith("setting election_timeout_ms (from default): 500 is less than 3 x")
+
+
+def test_an_unknown_key_is_refused_with_the_nearest_name(toml: Path) -> None:
+    toml.write_text("histroy_size = 10")
+    text = problem({}, toml)
+    assert str(toml) in text
+    assert text.endswith("did you mean history_size?")
+
+
+def test_an_unknown_variable_is_refused_with_the_nearest_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("NOTI_HTTP_ADR", "127.0.0.1:1")
+    assert problem({}).endswith("NOTI_HTTP_ADR; did you mean NOTI_HTTP_ADDR?")
+
+
+def test_variables_that_kubernetes_sets_for_a_service_are_no_settings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in (
+        "NOTI_SERVICE_HOST",
+        "NOTI_SERVICE_PORT_HTTP",
+        "NOTI_PORT",
+        "NOTI_PORT_8402_TCP_ADDR",
+        "NOTI_FOLLOWER_PORT_8401_UDP",
+    ):
+        monkeypatch.setenv(name, "tcp://10.0.0.1:8402")
+    load({})
+
+
+def test_an_unreadable_file_is_told_in_one_line(toml: Path) -> None:
+    assert "No such file" in problem({}, toml)
+    toml.write_text("name = ")
+    assert "not valid TOML" in problem({}, toml)
+    toml.write_bytes(b"\xff\xfe")
+    assert "not valid TOML" in problem({}, toml)
+
+
+def test_credentials_are_never_shown() -> None:
+    url = "nats://user:hush@a.example:4222,nats://hush@b.example:4222"
+    shown = Config(nats_url=url).masked()["nats_url"]
+    assert shown == "nats://***@a.example:4222,nats://***@b.example:4222"
+    assert "hush" not in problem({"nats_url": "ftp://user:hush@nats.example"})
+
+
+def test_masked_values_are_plain() -> None:
+    shown = Config(name="n", join=(("::1", 1), ("b", 2))).masked()
+    assert shown["join"] == ["[::1]:1", "b:2"]
+    assert shown["http_addr"] == "127.0.0.1:8402"
+    assert shown["data_dir"] == "noti-data"
+    assert set(shown) == set(Config.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ("127.0.0.1", 9)),
+        ({"advertise_host": "pod-1"}, ("pod-1", 9)),
+        ({"gossip_addr": "10.0.0.1:8401", "http_addr": "0.0.0.0:8402"}, ("10.0.0.1", 9)),
+    ],
+)
+def test_others_are_told_an_address_that_they_can_dial(
+    settings: dict[str, object], expected: tuple[str, int]
+) -> None:
+    config = load({"name": "n", **settings})
+    assert config.advertised((config.http_addr[0], 9)) == expected

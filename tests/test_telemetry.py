@@ -1,0 +1,90 @@
+"""Log lines: their forms, and that no secret gets into them."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from noti import __version__, telemetry
+
+
+@pytest.fixture
+def output() -> Iterator[io.StringIO]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield io.StringIO()
+    root.handlers[:], root.level = handlers, level
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def test_lines_are_json_outside_a_terminal(output: io.StringIO) -> None:
+    telemetry.set_up(stream=output)
+    structlog.get_logger("noti.room").info("it happened", count=3)
+    line = json.loads(output.getvalue())
+    assert (line["event"], line["count"]) == ("it happened", 3)
+    assert (line["level"], line["logger"]) == ("info", "noti.room")
+
+
+def test_lines_of_libraries_take_the_same_way(output: io.StringIO) -> None:
+    telemetry.set_up(stream=output)
+    logging.getLogger("nats.aio").warning("lost %s", "nats://user:hush@host")
+    line = json.loads(output.getvalue())
+    assert (line["event"], line["logger"]) == ("lost nats://***@host", "nats.aio")
+
+
+def test_lines_for_people_have_no_colour_codes_in_a_file(output: io.StringIO) -> None:
+    telemetry.set_up(form="human", stream=output)
+    structlog.get_logger("noti.room").info("it happened", count=3)
+    assert "it happened" in output.getvalue()
+    assert "count=3" in output.getvalue()
+    assert "\x1b" not in output.getvalue()
+
+
+def test_lines_below_the_level_are_not_written(output: io.StringIO) -> None:
+    telemetry.set_up(level="warning", stream=output)
+    structlog.get_logger("noti.room").info("quiet")
+    logging.getLogger("nats").info("quiet")
+    assert output.getvalue() == ""
+
+
+@pytest.mark.parametrize("form", ["json", "human"])
+def test_a_traceback_tells_no_values_of_variables(output: io.StringIO, form: str) -> None:
+    telemetry.set_up(form=form, stream=output)  # type: ignore[arg-type]
+
+    def fail(innocent_name: str) -> None:
+        raise ValueError(f"no luck with nats://user:{innocent_name}@host")
+
+    try:
+        fail("hu" + "sh")
+    except ValueError:
+        structlog.get_logger("noti.room").exception("failed")
+    assert "no luck with nats://***@host" in output.getvalue()
+    assert "hush" not in output.getvalue()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"token": "hush"},
+        {"Authorization": "hush"},
+        {"header": "Bearer hush"},
+        {"path": "/.well-known/mercure?topic=a&authorization=hush&x=1"},
+        {"url": "tls://user:hush@host"},
+        {"nested": {"urls": ["nats://hush@host"]}},
+    ],
+)
+def test_secrets_are_masked(secret: dict[str, object]) -> None:
+    assert "hush" not in str(telemetry.redact(None, "info", dict(secret)))
+
+
+def test_what_is_no_secret_stays() -> None:
+    event = {"event": "a peer left", "peer": "10.0.0.1:8401", "url": "http://host/?topic=a", "n": 1}
+    assert telemetry.redact(None, "info", dict(event)) == event
+
+
+def test_the_build_names_the_version() -> None:
+    assert telemetry.build().startswith(f"{__version__} (")

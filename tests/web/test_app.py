@@ -1,0 +1,218 @@
+"""Promises of the HTTP side, over real loopback sockets."""
+
+import json
+
+import pytest
+
+from noti.web.config import WebConfig
+from tests.web.stage import Node, client, events, hub, ids, notifications, serving, until
+
+
+async def test_a_stream_sends_its_first_bytes_at_once_with_the_headers_that_proxies_need() -> None:
+    async with serving(hub()) as address, client(address) as one:
+        response = await one.request("/.well-known/mercure?topic=*")
+        headers = dict(response.headers)
+        await one.read_until(": ok\nretry: ")
+    assert response.status_code == 200
+    assert headers[b"content-type"] == b"text/event-stream"
+    assert b"no-transform" in headers[b"cache-control"]
+    assert headers[b"x-accel-buffering"] == b"no"
+    assert b"last-event-id" not in headers
+
+
+async def test_a_new_client_sees_only_what_comes_after_it() -> None:
+    there = hub()
+    there.publish(notifications(1, 3))
+    async with serving(there) as address, client(address) as one:
+        await one.request("/.well-known/mercure?topic=*")
+        await until(lambda: there.clients == 1)
+        there.publish(notifications(4, 6))
+        text = await one.read_until("id-6")
+    assert ids(text) == ["id-4", "id-5", "id-6"]
+
+
+async def test_a_client_that_saw_no_event_yet_still_has_a_cursor_to_resume_from() -> None:
+    there = hub()
+    there.publish(notifications(1, 3))
+    async with serving(there) as address, client(address) as one:
+        await one.request("/.well-known/mercure?topic=*")
+        assert "id: id-3\n\n" in await one.read_until("id: ")
+    async with serving(hub()) as address, client(address) as one:
+        await one.request("/.well-known/mercure?topic=*")
+        assert "id: earliest\n\n" in await one.read_until("id: ")
+
+
+async def test_the_category_stream_shows_the_promised_line() -> None:
+    there = hub()
+    async with serving(there) as address, client(address) as one:
+        await one.request("/category")
+        await until(lambda: there.clients == 1)
+        there.publish(notifications(1, 1))
+        text = await one.read_until("id-1")
+    assert events(text)[0]["data"] == "UserID: 1 Category: a MatchCategory: b"
+
+
+async def test_topics_select_and_may_be_repeated() -> None:
+    there = hub()
+    async with serving(there) as address, client(address) as one:
+        await one.request("/.well-known/mercure?topic=a&topic=c")
+        await until(lambda: there.clients == 1)
+        for seq, topic in enumerate(["a", "b", "c", "d", "a"], start=1):
+            there.publish(notifications(seq, seq, topic))
+        text = await one.read_until("id-5")
+    assert ids(text) == ["id-1", "id-3", "id-5"]
+
+
+@pytest.mark.parametrize("place", ["header", "lastEventID", "last_event_id"])
+async def test_resuming_has_no_gap_and_no_duplicate_at_the_seam(place: str) -> None:
+    there = hub()
+    there.publish(notifications(1, 50))
+    async with serving(there) as address, client(address) as one:
+        if place == "header":
+            headers = [("Last-Event-ID", "id-20")]
+            # The header wins: the address is stale when a browser reconnects.
+            response = await one.request("/.well-known/mercure?topic=*&lastEventID=id-3", headers)
+        else:
+            response = await one.request(f"/.well-known/mercure?topic=*&{place}=id-20")
+        there.publish(notifications(51, 60))
+        text = await one.read_until("id-60")
+    assert dict(response.headers)[b"last-event-id"] == b"id-20"
+    assert ids(text) == [f"id-{seq}" for seq in range(21, 61)]
+
+
+async def test_earliest_replays_all_history_without_talk_of_a_gap() -> None:
+    there = hub()
+    there.publish(notifications(1, 5))
+    async with serving(there) as address, client(address) as one:
+        response = await one.request("/.well-known/mercure?topic=*&lastEventID=earliest")
+        text = await one.read_until("id-5")
+    assert dict(response.headers)[b"last-event-id"] == b"earliest"
+    assert "noti-gap" not in text
+    assert ids(text) == [f"id-{seq}" for seq in range(1, 6)]
+
+
+async def test_an_unknown_cursor_gets_all_history_and_is_told_of_the_gap() -> None:
+    there = hub(history_size=3)
+    there.publish(notifications(1, 5))
+    async with serving(there) as address, client(address) as one:
+        response = await one.request("/category", [("Last-Event-ID", "id-1")])
+        text = await one.read_until("id-5")
+    assert dict(response.headers)[b"last-event-id"] == b"earliest"
+    gap, *rest = events(text)
+    assert gap["event"] == "noti-gap"
+    assert json.loads(gap["data"]) == {"requested": "id-1", "resumed": "earliest"}
+    assert [event["id"] for event in rest] == ["id-3", "id-4", "id-5"]
+
+
+async def test_a_subscription_without_a_topic_is_told_what_to_do() -> None:
+    async with serving(hub()) as address, client(address) as one:
+        response = await one.request("/.well-known/mercure")
+        text = await one.read_all()
+    assert response.status_code == 400
+    assert "?topic=*" in text
+
+
+@pytest.mark.parametrize("query", ["topic=", "topic=" + "x" * 65, "topic=%00", "topic=a&" * 5])
+async def test_topics_have_limits(query: str) -> None:
+    limits = WebConfig(topics_max=4, topic_length_max=64)
+    async with serving(hub(), config=limits) as address, client(address) as one:
+        response = await one.request(f"/.well-known/mercure?{query}")
+        text = await one.read_all()
+    assert response.status_code == 400
+    assert "topic" in text
+
+
+async def test_an_unknown_address_says_where_to_go_and_a_wrong_method_what_is_allowed() -> None:
+    async with serving(hub()) as address, client(address) as one:
+        response = await one.request("/nothing")
+        assert response.status_code == 404
+        assert "/category" in await one.read_all()
+    async with serving(hub()) as address, client(address) as one:
+        response = await one.request("/.well-known/mercure", method="POST")
+        assert response.status_code == 405
+        assert b"GET" in dict(response.headers)[b"allow"]
+        assert "does not answer POST" in await one.read_all()
+
+
+async def test_head_gets_a_streams_headers_and_no_stream() -> None:
+    there = hub()
+    async with serving(there) as address, client(address) as one:
+        response = await one.request("/.well-known/mercure?topic=*", method="HEAD")
+        assert response.status_code == 200
+        assert dict(response.headers)[b"content-type"] == b"text/event-stream"
+        assert await one.read_all() == ""
+    assert there.clients == 0
+
+
+async def test_a_node_without_room_sends_a_client_away_in_a_way_that_makes_it_come_back() -> None:
+    there = hub(clients_max=1)
+    async with serving(there) as address, client(address) as one, client(address) as two:
+        await one.request("/category")
+        await until(lambda: there.clients == 1)
+        response = await two.request("/category")
+        text = await two.read_all()
+    assert response.status_code == 200
+    assert "retry: " in text
+
+
+async def test_other_origins_are_allowed_only_when_they_are_named() -> None:
+    allowed = WebConfig(cors_origins=("https://a.example",))
+    for config, origin, expected in [
+        (WebConfig(), "https://a.example", None),
+        (allowed, "https://a.example", b"https://a.example"),
+        (allowed, "https://b.example", None),
+        (WebConfig(cors_origins=("*",)), "https://b.example", b"*"),
+    ]:
+        async with serving(hub(), config=config) as address, client(address) as one:
+            response = await one.request("/category", [("Origin", origin)])
+        assert dict(response.headers).get(b"access-control-allow-origin") == expected
+
+
+async def test_the_page_and_what_it_needs_are_served() -> None:
+    async with serving(hub()) as address, client(address) as one:
+        for target, kind in [
+            ("/", b"text/html; charset=utf-8"),
+            ("/page.css", b"text/css; charset=utf-8"),
+            ("/page.js", b"text/javascript; charset=utf-8"),
+        ]:
+            response = await one.request(target)
+            assert response.status_code == 200
+            assert dict(response.headers)[b"content-type"] == kind
+            assert len(await one.read_all()) > 100
+
+
+async def test_liveness_readiness_and_status_say_what_the_node_says() -> None:
+    node = Node(extra={"commit": 7})
+    async with serving(hub(), node) as address, client(address) as one:
+        answers = []
+        for target in ["/liveness", "/readiness", "/status"]:
+            response = await one.request(target)
+            answers.append((response.status_code, json.loads(await one.read_all())))
+    assert answers[0] == (
+        200,
+        {"hostname": "host-1", "build": "test", "status": "up", "is_leader": True},
+    )
+    assert answers[1] == (
+        200,
+        [
+            {"ServerID": "n1", "RPCAddress": "127.0.0.1:8400", "IsLeader": True},
+            {"ServerID": "n2", "RPCAddress": "127.0.0.1:8500", "IsLeader": False},
+        ],
+    )
+    assert answers[2] == (200, {"clients": 0, "role": "leader", "commit": 7})
+
+
+async def test_readiness_of_a_node_that_is_not_ready_is_503_with_the_same_list() -> None:
+    async with serving(hub(), Node(is_ready=False)) as address, client(address) as one:
+        response = await one.request("/readiness")
+        assert response.status_code == 503
+        assert len(json.loads(await one.read_all())) == 2
+
+
+async def test_metrics_count_clients() -> None:
+    there = hub()
+    async with serving(there) as address, client(address) as one, client(address) as two:
+        await one.request("/category")
+        await until(lambda: there.clients == 1)
+        await two.request("/metrics")
+        assert "noti_web_clients 1.0" in await two.read_all()

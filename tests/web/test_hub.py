@@ -1,0 +1,292 @@
+"""Promises of the hub, over socket pairs and real loopback sockets."""
+
+import random
+import socket
+from collections.abc import Iterator
+from typing import ClassVar
+
+import h11
+import pytest
+import trio
+from prometheus_client import REGISTRY
+
+from noti.web.feed import Audience, View
+from noti.web.hub import Hub
+from tests.web.stage import LIMIT_S, hub, ids, notification, notifications, running, until
+
+ALL = Audience(View.MERCURE, frozenset({"*"}))
+
+
+def closed(reason: str) -> float:
+    """How many streams ended for this reason, in this process."""
+    value = REGISTRY.get_sample_value("noti_web_clients_closed_total", {"reason": reason})
+    return value or 0.0
+
+
+@pytest.fixture(autouse=True)
+def _readers_are_closed() -> Iterator[None]:
+    yield
+    while Reader.opened:
+        Reader.opened.pop().close()
+
+
+class Reader:
+    """The far end of an adopted connection."""
+
+    opened: ClassVar[list[socket.socket]] = []
+
+    def __init__(self, there: Hub, audience: Audience = ALL, after_seq: int | None = None) -> None:
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            near = socket.socket()
+            near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            near.connect(listener.getsockname())
+            far, _ = listener.accept()
+        far.setblocking(False)
+        near.setblocking(False)
+        self.opened.append(near)
+        self.sock = trio.socket.from_stdlib_socket(near)
+        self.http = h11.Connection(h11.CLIENT)
+        self.http.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
+        self.http.send(h11.EndOfMessage())
+        self.http.receive_data(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
+        assert isinstance(self.http.next_event(), h11.Response)
+        self.text = ""
+        self.ended = False
+        self.broken = False
+        there.adopt(far, audience, there.feed.newest_seq if after_seq is None else after_seq)
+
+    async def read_some(self) -> None:
+        with trio.fail_after(LIMIT_S):
+            while (event := self.http.next_event()) is h11.NEED_DATA:
+                try:
+                    data = await self.sock.recv(65536)
+                except ConnectionResetError:
+                    data = b""
+                if not data:
+                    self.broken = True
+                    return
+                self.http.receive_data(data)
+        if isinstance(event, h11.EndOfMessage):
+            self.ended = True
+        else:
+            assert isinstance(event, h11.Data)
+            self.text += bytes(event.data).decode()
+
+    async def read_until(self, text: str) -> str:
+        while text not in self.text:
+            assert not self.ended
+            assert not self.broken
+            await self.read_some()
+        return self.text
+
+    async def read_all(self) -> str:
+        while not self.ended and not self.broken:
+            await self.read_some()
+        return self.text
+
+
+async def test_everybody_gets_everything_once_in_order() -> None:
+    async with running(hub()) as there:
+        readers = [Reader(there) for _ in range(5)]
+        for first in range(1, 100, 3):
+            there.publish(notifications(first, first + 2))
+            await trio.lowlevel.checkpoint()
+        for reader in readers:
+            assert ids(await reader.read_until("id-99")) == [f"id-{n}" for n in range(1, 100)]
+
+
+async def test_a_reader_that_resumes_joins_the_others_at_the_seam() -> None:
+    async with running(hub()) as there:
+        there.publish(notifications(1, 30))
+        old = Reader(there, after_seq=10)
+        new = Reader(there)
+        there.publish(notifications(31, 40))
+        assert ids(await old.read_until("id-40")) == [f"id-{n}" for n in range(11, 41)]
+        there.publish(notifications(41, 42))
+        assert ids(await new.read_until("id-42")) == [f"id-{n}" for n in range(31, 43)]
+        assert ids(await old.read_until("id-42"))[-2:] == ["id-41", "id-42"]
+
+
+async def test_a_long_history_arrives_in_several_chunks_of_bounded_size() -> None:
+    async with running(hub(chunk_bytes_max=500)) as there:
+        there.publish(notifications(1, 200))
+        reader = Reader(there, after_seq=0)
+        assert len(ids(await reader.read_until("id-200"))) == 200
+
+
+async def test_a_slow_reader_is_disconnected_and_harms_nobody() -> None:
+    big = "x" * 20_000
+    stalled = closed("stalled")
+    settings = {"stall_timeout_s": 0.3, "send_buffer_bytes": 16384, "chunk_bytes_max": 16384}
+    async with running(hub(**settings)) as there:
+        slow, quick = Reader(there), Reader(there)
+        seq = 0
+        while there.clients == 2:
+            seq += 1
+            there.publish([notification(seq, data=big)])
+            await quick.read_until(f"id: id-{seq}\ndata: {big}")
+            quick_ids = ids(quick.text)
+            assert quick_ids == [f"id-{n}" for n in range(1, seq + 1)]
+            if seq > 100:
+                await until(lambda: there.clients == 1)
+        assert closed("stalled") == stalled + 1
+        there.publish([notification(seq + 1)])
+        await quick.read_until(f"id-{seq + 1}")
+        await slow.read_all()
+        # Cut off, not ended: a browser drops an incomplete event and resumes.
+        assert slow.broken
+        assert not slow.ended
+
+
+async def test_a_reader_that_stops_for_a_while_gets_every_byte_it_missed() -> None:
+    data = "y" * 5000
+    async with running(hub(send_buffer_bytes=8192, chunk_bytes_max=8192)) as there:
+        pausing, quick = Reader(there), Reader(there)
+        for seq in range(1, 301):
+            there.publish([notification(seq, data=data)])
+            await quick.read_until(f"id: id-{seq}\n")
+        assert there.clients == 2
+        await pausing.read_until("id: id-300\n")
+        there.publish([notification(301)])
+        assert ids(await pausing.read_until("id-301\ndata: {")) == [
+            f"id-{n}" for n in range(1, len(ids(pausing.text)) + 1)
+        ]
+
+
+async def test_a_reader_that_history_leaves_behind_is_disconnected() -> None:
+    behind = closed("behind")
+    async with running(hub(history_size=5)) as there:
+        reader = Reader(there)
+        there.publish(notifications(1, 3))
+        await reader.read_until("id-3")
+        there.publish(notifications(4, 20))
+        await reader.read_all()
+        assert closed("behind") == behind + 1
+        assert there.clients == 0
+
+
+async def test_a_snapshot_disconnects_only_those_whose_place_is_gone() -> None:
+    async with running(hub()) as there:
+        there.publish(notifications(1, 10))
+        reader = Reader(there)
+        await until(lambda: there.clients == 1)
+        there.reset(notifications(8, 12))
+        assert ids(await reader.read_until("id-12")) == ["id-11", "id-12"]
+        there.reset(notifications(100, 101))
+        await reader.read_all()
+        assert there.clients == 0
+
+
+async def test_a_hang_up_is_noticed_at_once() -> None:
+    gone = closed("gone")
+    async with running(hub()) as there:
+        readers = [Reader(there), Reader(there)]
+        readers[0].sock.close()
+        await until(lambda: there.clients == 1)
+        readers[1].sock.shutdown(socket.SHUT_WR)
+        await until(lambda: there.clients == 0)
+    assert closed("gone") == gone + 2
+
+
+async def test_a_silent_stream_gets_heartbeats_that_keep_its_cursor_fresh() -> None:
+    other = Audience(View.MERCURE, frozenset({"other"}))
+    async with running(hub(heartbeat_s=0.05)) as there:
+        reader = Reader(there, other)
+        there.publish(notifications(1, 3))
+        assert ": \nid: id-3\n\n" in await reader.read_until("id: id-3")
+        assert ids(reader.text) == []
+
+
+async def test_cancellation_ends_every_stream_with_a_time_to_come_back() -> None:
+    there = hub()
+    async with running(there):
+        readers = [Reader(there) for _ in range(20)]
+        there.publish(notifications(1, 2))
+        await until(lambda: there.clients == 20)
+    delays = set()
+    for reader in readers:
+        text = await reader.read_all()
+        assert reader.ended
+        assert ids(text) in ([], ["id-1", "id-2"])
+        delays.add(text.rpartition("retry: ")[2].strip())
+    assert len(delays) > 10
+
+
+async def test_a_reader_that_takes_nothing_does_not_hold_up_the_end() -> None:
+    settings = {"drain_timeout_s": 0.1, "send_buffer_bytes": 8192, "chunk_bytes_max": 8192}
+    there = hub(**settings)
+    with trio.fail_after(LIMIT_S):
+        async with running(there):
+            reader = Reader(there)
+            there.publish([notification(n, data="z" * 50_000) for n in range(1, 60)])
+            await until(lambda: bool(there._blocked))
+    assert there.clients == 0
+    reader.sock.close()
+
+
+async def test_publishing_works_before_the_hub_runs_and_between_runs() -> None:
+    there = hub()
+    for last in (3, 6):
+        there.publish(notifications(last - 2, last))
+        async with running(there):
+            reader = Reader(there, after_seq=0)
+            assert len(ids(await reader.read_until(f"id-{last}"))) == last
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_any_mix_of_readers_gets_exactly_what_each_cursor_promises(seed: int) -> None:
+    rng = random.Random(seed)
+    topics = ["a", "b"]
+    there = hub(history_size=400, send_buffer_bytes=8192, chunk_bytes_max=4096, slice_s=0.0)
+    readers: list[tuple[Reader, frozenset[str], int]] = []
+    published: list[tuple[str, str]] = []
+    async with running(there):
+        for _ in range(40):
+            match rng.choice(["publish", "publish", "join", "resume", "read", "leave"]):
+                case "publish":
+                    new = [
+                        notification(
+                            len(published) + n, rng.choice(topics), "d" * rng.choice([9, 3000])
+                        )
+                        for n in range(1, rng.randint(2, 9))
+                    ]
+                    published += [(one.id, one.topics[0]) for one in new]
+                    there.publish(new)
+                case "leave" if readers:
+                    readers.pop(rng.randrange(len(readers)))[0].sock.close()
+                case "read" if readers:
+                    with trio.move_on_after(0.001):
+                        await rng.choice(readers)[0].read_some()
+                case _:
+                    selectors = frozenset(rng.choice([["*"], ["a"], ["b"], ["a", "b"]]))
+                    after_seq = rng.choice([0, len(published), rng.randint(0, len(published))])
+                    audience = Audience(View.MERCURE, selectors)
+                    readers.append((Reader(there, audience, after_seq), selectors, after_seq))
+            await trio.lowlevel.checkpoint()
+        last = len(published) + 1
+        there.publish([notification(last, "a"), notification(last + 1, "b")])
+        published += [(f"id-{last}", "a"), (f"id-{last + 1}", "b")]
+        for reader, selectors, after_seq in readers:
+            wanted = [
+                event_id
+                for event_id, topic in published[after_seq:]
+                if "*" in selectors or topic in selectors
+            ]
+            text = await reader.read_until(f"id: {wanted[-1]}\n")
+            assert ids(text + "\n\n") == wanted
+
+
+async def test_a_cancelled_hub_leaves_whole_streams_wherever_the_cancellation_meets_it() -> None:
+    for checkpoints in range(12):
+        there = hub(slice_s=0.0, chunk_bytes_max=300)
+        async with running(there):
+            readers = [Reader(there) for _ in range(3)]
+            there.publish(notifications(1, 20))
+            for _ in range(checkpoints):
+                await trio.lowlevel.checkpoint()
+        for reader in readers:
+            seen = ids(await reader.read_all())
+            assert reader.ended
+            assert seen == [f"id-{n}" for n in range(1, len(seen) + 1)]
