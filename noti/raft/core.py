@@ -18,6 +18,7 @@ stickiness (6.2, 4.2.3) and leadership transfer (3.10); asynchronous storage aft
 from collections.abc import Sequence
 from typing import assert_never
 
+from noti.raft.election import Ballot, ElectionTimer, Outcome
 from noti.raft.events import (
     Apply,
     Bootstrapped,
@@ -61,12 +62,8 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.quorum import has_quorum, vote_is_lost
 from noti.raft.replication import Replication
 from noti.raft.snapshot import SnapshotAssembly
-
-_EARLY_ROUNDS = 3
-"""Early campaigns after a broken stream; if the others still hear the leader, so be it."""
 
 
 class Raft:
@@ -83,7 +80,6 @@ class Raft:
     ) -> None:
         """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
         self._config = config
-        self._rng = rng
         self._id = config.node_id
         self._log = RaftLog(snapshot, entries)
         self._gate = Gate(hard_state)
@@ -92,10 +88,8 @@ class Raft:
         self._role = Role.FOLLOWER
         self._leader: NodeId | None = None
         self._leader_heard_at = now
-        self._election_deadline = now
-        self._early_rounds = 0
-        """Campaigns that may still start early after the leader's stream broke."""
-        self._votes: dict[NodeId, bool] = {}
+        self._timer = ElectionTimer(config, rng, now)
+        self._ballot = Ballot()
         self._commit = self._applied = snapshot.index if snapshot else 0
         self._durable = self._log.last_index
         """Everything up to here is on our disk."""
@@ -109,13 +103,13 @@ class Raft:
         self._installing: tuple[int, Snapshot] | None = None
         """A leader's snapshot on its way to disk, with its batch number."""
         self._effects: list[Effect] = []
-        self._reset_election_deadline(now)
 
     # --- doors ------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one fact at `now` (monotonic seconds); return what must be done, in order."""
         before = (self._role, self._term, self._leader)
+        leading = self._replication
         match event:
             case MessageReceived(message):
                 self._receive(message, now)
@@ -128,18 +122,18 @@ class Raft:
             case PeerLost(node_id):
                 self._on_peer_lost(node_id, now)
             case PeerConnected(node_id):
-                if self._replication is not None:
-                    self._replication.on_connected(node_id, self._commit, now)
+                if leading is not None:
+                    leading.on_connected(node_id, self._commit, now)
             case TransferRequested():
-                if self._replication is not None:
-                    self._replication.start_transfer(now)
+                if leading is not None:
+                    leading.start_transfer(now)
             case Bootstrapped(configuration):
                 self._on_bootstrapped(configuration, now)
             case SnapshotTaken(index, data):
                 self._on_snapshot_taken(index, data)
             case _:
                 assert_never(event)
-        self._order_persist()
+        self._effects.extend(self._gate.order(HardState(self._term, self._voted_for)))
         self._apply_committed()
         after = (self._role, self._term, self._leader)
         if after != before:
@@ -151,7 +145,7 @@ class Raft:
         """When `DeadlineReached` is due next; None while there is nothing to wait for."""
         if self._replication is not None:
             return self._replication.deadline()
-        return self._election_deadline if self._may_campaign() else None
+        return self._timer.deadline if self._may_campaign() else None
 
     def status(self) -> Status:
         """Return a picture of this moment."""
@@ -191,7 +185,7 @@ class Raft:
             if from_leader:
                 # Tell a deposed leader the newer term: otherwise a node with a higher term that
                 # cannot win an election would stay deaf for ever (pre-vote with check-quorum).
-                self._send(message.sender, self._refusal(rejected_index=0, hint_index=0))
+                self._send(message.sender, AppendResponse.no(self._id, self._term, 0, (0, 0)))
             return
         if message.term > self._term:
             self._become_follower(message.term, message.sender if from_leader else None, now)
@@ -218,17 +212,12 @@ class Raft:
         if self._role is not Role.FOLLOWER or self._leader != leader:
             self._become_follower(self._term, leader, now)
         self._leader_heard_at = now
-        self._early_rounds = 0
-        self._reset_election_deadline(now)
+        self._timer.leader_spoke(now)
 
     # --- elections --------------------------------------------------------------------------------
 
     def _may_campaign(self) -> bool:
         return self._installing is None and self._log.configuration.is_voter(self._id)
-
-    def _reset_election_deadline(self, now: float) -> None:
-        timeout = self._config.election_timeout_s
-        self._election_deadline = now + self._rng.uniform(timeout, 2 * timeout)
 
     def _hears_leader(self, now: float) -> bool:
         """Leader stickiness: while a leader lives, nobody else gets a vote (thesis 4.2.3)."""
@@ -244,9 +233,7 @@ class Raft:
             granted = not disturbs and up_to_date and request.term > self._term
             term = request.term if granted else self._term
             if granted:
-                # It will ask for the vote in a moment: do not become its rival meanwhile.
-                soon = now + self._config.heartbeat_interval_s
-                self._election_deadline = max(self._election_deadline, soon)
+                self._timer.yield_to_rival(now)
             self._send(request.sender, VoteResponse(self._id, term, granted, pre=True))
             return
         if disturbs:
@@ -257,7 +244,7 @@ class Raft:
         granted = request.term == self._term and free and up_to_date
         if granted:
             self._voted_for = request.sender
-            self._reset_election_deadline(now)
+            self._timer.reset(now)
         self._send(request.sender, VoteResponse(self._id, self._term, granted, pre=False))
 
     def _on_vote_response(self, response: VoteResponse, now: float) -> None:
@@ -265,24 +252,24 @@ class Raft:
         asked_term = self._term + 1 if response.pre else self._term
         if self._role is not campaigning or (response.granted and response.term != asked_term):
             return
-        self._votes[response.sender] = response.granted
         configuration = self._log.configuration
-        if has_quorum(configuration, [node for node, granted in self._votes.items() if granted]):
-            if response.pre:
+        match self._ballot.count(response.sender, response.granted, configuration):
+            case Outcome.WON if response.pre:
                 self._campaign(now, transfer=False)
-            else:
+            case Outcome.WON:
                 self._become_leader(now)
-        elif vote_is_lost(configuration, self._votes):
-            self._become_follower(self._term, None, now)
-            if self._early_rounds > 0:
-                self._campaign_early(now)
+            case Outcome.LOST:
+                self._become_follower(self._term, None, now)
+                self._timer.round_lost(now, configuration)
+            case Outcome.OPEN:
+                pass
 
     def _pre_campaign(self, now: float) -> None:
         """Ask whether an election could be won, without disturbing anybody (thesis 9.6)."""
         self._role = Role.PRE_CANDIDATE
         self._leader = None
-        self._votes = {}
-        self._reset_election_deadline(now)
+        self._ballot = Ballot()
+        self._timer.reset(now)
         term = self._term + 1
         self._request_votes(term, pre=True, transfer=False)
         self._on_vote_response(VoteResponse(self._id, term, granted=True, pre=True), now)
@@ -293,8 +280,8 @@ class Raft:
         self._term += 1
         self._voted_for = self._id
         self._leader = None
-        self._votes = {}
-        self._reset_election_deadline(now)
+        self._ballot = Ballot()
+        self._timer.reset(now)
         # Our own vote counts like any other: when it is on disk.
         self._send(self._id, VoteResponse(self._id, self._term, granted=True, pre=False))
         self._request_votes(self._term, pre=False, transfer=transfer)
@@ -317,10 +304,10 @@ class Raft:
         self._leader_heard_at = now
         self._matched = 0
         self._announced = None
-        self._votes = {}
+        self._ballot = Ballot()
         self._replication = None
         self._assembly.clear()
-        self._reset_election_deadline(now)
+        self._timer.reset(now)
 
     def _become_leader(self, now: float) -> None:
         assert self._role is Role.CANDIDATE
@@ -335,7 +322,7 @@ class Raft:
     def _on_deadline(self, now: float) -> None:
         leading = self._replication
         if leading is None:
-            if self._may_campaign() and now >= self._election_deadline:
+            if self._may_campaign() and now >= self._timer.deadline:
                 self._pre_campaign(now)
             return
         if now >= leading.quorum_deadline and not leading.check_quorum(now):
@@ -351,20 +338,9 @@ class Raft:
         if self._replication is not None:
             self._replication.on_lost(node_id)
         elif self._role is Role.FOLLOWER and node_id == self._leader:
-            # Safe at once: others agree to the pre-vote only if they lost the leader too. They may
-            # notice a little later than we do, so it is worth more than one round.
+            # Safe at once: others agree to the pre-vote only if they lost the leader too.
             self._leader = None
-            self._early_rounds = _EARLY_ROUNDS
-            self._campaign_early(now)
-
-    def _campaign_early(self, now: float) -> None:
-        """Bring the election forward; voters go in turn, as a tie would cost a whole timeout."""
-        self._early_rounds -= 1
-        voters = self._log.configuration.voters
-        turn = voters.index(self._id) if self._id in voters else len(voters)
-        step_s = self._config.reset_step_s
-        soon = now + turn * step_s + self._rng.uniform(0.0, step_s / 4)
-        self._election_deadline = min(self._election_deadline, soon)
+            self._timer.leader_lost(now, self._log.configuration)
 
     # --- replication ------------------------------------------------------------------------------
 
@@ -374,7 +350,7 @@ class Raft:
         assert configuration.voters
         self._term = 1
         self._append_own(EntryKind.CONFIGURATION, encode_configuration(configuration))
-        self._reset_election_deadline(now)
+        self._timer.reset(now)
 
     def _on_proposed(self, proposals: tuple[tuple[int, bytes], ...], now: float) -> None:
         leading = self._replication
@@ -409,20 +385,11 @@ class Raft:
             self._commit = index
             leading.announce_commit(index, now)
 
-    def _refusal(self, rejected_index: int, hint_index: int, hint_term: int = 0) -> AppendResponse:
-        return AppendResponse(
-            sender=self._id,
-            term=self._term,
-            success=False,
-            match_index=0,
-            rejected_index=rejected_index,
-            hint_index=hint_index,
-            hint_term=hint_term,
-        )
-
-    def _confirm(self, leader: NodeId) -> None:
+    def _confirm(self, leader: NodeId, through: int = 0) -> None:
+        """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
+        self._matched = max(self._matched, through)
         match_index = min(self._matched, self._durable)
-        self._send(leader, AppendResponse(self._id, self._term, True, match_index, 0, 0, 0))
+        self._send(leader, AppendResponse.yes(self._id, self._term, match_index))
 
     def _on_append_request(self, request: AppendRequest) -> None:
         if self._installing is not None:
@@ -431,20 +398,19 @@ class Raft:
         known_term = self._log.term_at(previous)
         if known_term is None and previous < self._commit:
             # Compacted, hence committed, hence equal to the leader's: say how far that goes.
-            self._matched = max(self._matched, self._commit)
-            self._confirm(request.sender)
+            self._confirm(request.sender, through=self._commit)
             return
         if known_term != request.previous_term:
             hint = self._log.last_index_with_term_at_most(previous, request.previous_term)
-            hint_term = self._log.term_at(hint) or 0
-            self._send(request.sender, self._refusal(previous, hint, hint_term))
+            where = (hint, self._log.term_at(hint) or 0)
+            self._send(request.sender, AppendResponse.no(self._id, self._term, previous, where))
             return
         self._take_entries(request.entries)
         last_new = previous + len(request.entries)
         self._matched = max(self._matched, last_new)
         self._commit = max(self._commit, min(request.commit, last_new))
         if not request.entries or self._durable >= last_new:
-            self._confirm(request.sender)
+            self._confirm(request.sender)  # otherwise when they are on disk
 
     def _take_entries(self, entries: tuple[Entry, ...]) -> None:
         for position, entry in enumerate(entries):
@@ -464,12 +430,11 @@ class Raft:
         if self._installing is not None:
             return
         if chunk.index <= self._commit:
-            self._matched = max(self._matched, self._commit)
-            self._confirm(chunk.sender)
+            self._confirm(chunk.sender, through=self._commit)
             return
         snapshot = self._assembly.add(chunk)
         if snapshot is not None:
-            self._order_persist()
+            self._effects.extend(self._gate.order(HardState(self._term, self._voted_for)))
             self._installing = (self._gate.next_batch(), snapshot)
             self._effects.append(PersistSnapshot(*self._installing))
 
@@ -481,23 +446,16 @@ class Raft:
         self._applied = snapshot.index
         self._effects.append(RestoreSnapshot(snapshot))
         if self._role is Role.FOLLOWER and self._leader is not None:
-            self._matched = max(self._matched, snapshot.index)
-            self._confirm(self._leader)
+            self._confirm(self._leader, through=snapshot.index)
 
     # --- disk and state machine -------------------------------------------------------------------
 
-    def _hard_state(self) -> HardState:
-        return HardState(self._term, self._voted_for)
-
     def _send(self, to: NodeId, message: Message) -> None:
         """Send when the term and vote behind the message are on disk; that is often at once."""
-        if self._gate.admit(to, message, self._hard_state(), hold=to == self._id):
+        if self._gate.admit(
+            to, message, HardState(self._term, self._voted_for), hold=to == self._id
+        ):
             self._effects.append(SendMessage(to, message))
-
-    def _order_persist(self) -> None:
-        order = self._gate.order(self._hard_state())
-        if order is not None:
-            self._effects.append(order)
 
     def _on_persisted(self, batch: int, now: float) -> None:
         durable_before = self._durable
@@ -534,8 +492,7 @@ class Raft:
         self._effects.append(Apply(entries))
 
     def _on_snapshot_taken(self, index: int, data: bytes) -> None:
-        current = self._log.snapshot
-        if index > self._applied or (current is not None and index <= current.index):
+        if not (self._log.snapshot.index if self._log.snapshot else 0) < index <= self._applied:
             return
         term = self._log.term_at(index)
         assert term is not None, "an applied entry is always in the log"

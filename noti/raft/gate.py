@@ -53,11 +53,11 @@ class Gate:
         self._batch += 1
         return self._batch
 
-    def order(self, hard_state: HardState) -> Persist | None:
-        """Return what must go to disk since the last order; None when nothing must."""
+    def order(self, hard_state: HardState) -> Sequence[Persist]:
+        """Return what must go to disk since the last order: one batch, or none."""
         changed = hard_state != self._saved
         if not changed and not self._entries:
-            return None
+            return ()
         self._batch += 1
         if changed:
             self._saved = hard_state
@@ -66,7 +66,7 @@ class Gate:
             last = self._entries[-1]
             self._ends.append((self._batch, last.index, last.term))
         entries, self._entries = tuple(self._entries), []
-        return Persist(self._batch, hard_state if changed else None, entries)
+        return (Persist(self._batch, hard_state if changed else None, entries),)
 
     def persisted(self, batch: int) -> tuple[list[tuple[int, int]], list[tuple[NodeId, Message]]]:
         """Note a completion; return the (index, term) ends now on disk, and messages that may

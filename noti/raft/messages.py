@@ -8,7 +8,7 @@ Sources: Raft (Ongaro and Ousterhout 2014, figure 2), Raft thesis 3.10 (transfer
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TypeAlias
+from typing import Self, TypeAlias
 
 NodeId: TypeAlias = str
 """Random identity of a node's data directory, never an address and never reused."""
@@ -110,6 +110,16 @@ class AppendResponse:
     """On refusal: no agreement is possible above this index."""
     hint_term: int
     """On refusal: the refuser's term at `hint_index`."""
+
+    @classmethod
+    def yes(cls, sender: NodeId, term: int, match_index: int) -> Self:
+        """Vouch for everything up to `match_index`."""
+        return cls(sender, term, True, match_index, 0, 0, 0)
+
+    @classmethod
+    def no(cls, sender: NodeId, term: int, rejected: int, hint: tuple[int, int]) -> Self:
+        """Refuse `rejected` as the previous index; `hint` is (index, term) of where to look."""
+        return cls(sender, term, False, 0, rejected, *hint)
 
 
 @dataclass(frozen=True, slots=True)

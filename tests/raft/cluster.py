@@ -1,4 +1,4 @@
-"""Several Raft cores in virtual time, without Trio: an event heap, a lossy network, forgetful disks.
+"""Several Raft cores in virtual time, without Trio: event heap, lossy network, forgetful disks.
 
 Enters: a seed and what to do to the cluster. Leaves: the cluster, checked after every step.
 Never: threads, real time, real disks.
