@@ -45,17 +45,20 @@ async def running(name: str, service: Service[T]) -> AsyncIterator[T]:
         if not scope.cancel_called:
             raise RuntimeError(f"{name} ended by itself")
 
-    async with trio.open_nursery() as nursery:
-        # Until it is ready nobody needs it: a cancellation from above may stop it at once.
-        ready = await nursery.start(run)
-        scope.shield = True
-        log.debug("started", part=name)
-        try:
-            yield ready
-        finally:
-            log.debug("stopping", part=name)
-            scope.cancel()
-    log.debug("stopped", part=name)
+    try:
+        async with trio.open_nursery() as nursery:
+            # Until it is ready nobody needs it: a cancellation from above may stop it at once.
+            ready = await nursery.start(run)
+            scope.shield = True
+            log.debug("started", part=name)
+            try:
+                yield ready
+            finally:
+                log.debug("stopping", part=name)
+                scope.cancel()
+    finally:
+        if scope.shield:
+            log.debug("stopped", part=name)
 
 
 @asynccontextmanager

@@ -32,11 +32,11 @@ def get_json(node_url: str, path: str, timeout_s: float = TIMEOUT_S) -> Any:
         raise Unavailable(
             f"{url} answers {error.code} {error.reason}; is this a noti node?"
         ) from None
+    except http.client.InvalidURL as error:
+        raise LocalError(f"{node_url!r} is not the URL of a node: {error}") from None
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise Unavailable(f"no answer from {url}: {reason}; is the node running?") from None
-    except ValueError as error:
-        raise LocalError(f"{node_url!r} is not the URL of a node: {error}") from None
     try:
         return json.loads(body)
     except ValueError:

@@ -176,14 +176,24 @@ async def _publish_number(
 @asynccontextmanager
 async def _jetstream(config: Config) -> AsyncIterator[JetStreamContext]:
     """Connect once, without silent retries, and make the stream when it is missing."""
-    # Errors are raised by the calls as well; the default callback would print a traceback.
-    client = await nats.connect(
-        (config.nats_url or DEFAULT_NATS_URL).split(","),
-        name="noti publisher",
-        connect_timeout=CONNECT_TIMEOUT_S,
-        allow_reconnect=False,
-        error_cb=_ignore,
-    )
+    reasons: list[str] = []
+
+    async def note(error: Exception) -> None:
+        # nats-py tells here why a server was given up, and raises only that none is left.
+        reasons.append(str(error))
+
+    try:
+        client = await nats.connect(
+            (config.nats_url or DEFAULT_NATS_URL).split(","),
+            name="noti publisher",
+            error_cb=note,
+            connect_timeout=CONNECT_TIMEOUT_S,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,  # even now it would try a server 60 times, 2 s apart
+            reconnect_time_wait=0,
+        )
+    except nats.errors.NoServersError:
+        raise ConnectionError(reasons[-1] if reasons else "no answer") from None
     try:
         jetstream = client.jetstream(timeout=CONNECT_TIMEOUT_S)
         try:
@@ -203,10 +213,6 @@ async def _jetstream(config: Config) -> AsyncIterator[JetStreamContext]:
         yield jetstream
     finally:
         await client.close()
-
-
-async def _ignore(error: Exception) -> None:
-    pass
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -243,5 +249,5 @@ def _shown_url(config: Config) -> object:
 
 
 def _problem(config: Config, error: Exception) -> str:
-    reason = str(error) or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
     return f"NATS at {_shown_url(config)} cannot be used: {reason}"

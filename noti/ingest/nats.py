@@ -8,14 +8,9 @@ There is one connection per session and no reconnecting inside it: whatever goes
 ends with `SourceUnavailable` and the bridge opens a new one. So there is one way back into a known
 state, and it is used every time. Functions whose name ends in `_aio` are asyncio and run on the
 island.
-
-Messages are pulled by one request at a time that lingers on the server. nats-py's own `fetch` waits
-for a full batch or its timeout, up to a second for a single event, and after a server restart it
-sits its timeout out.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -31,6 +26,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from noti.errors import SourceUnavailable, Unavailable
+from noti.ingest.pull import Pull
 from noti.ports import SourceMessage
 from noti.rpc.aio import Island
 
@@ -44,15 +40,6 @@ CONNECT_S: Final = 2
 
 REQUEST_S: Final = 2
 """Time for the server's answer to anything but a pull; a healthy one takes milliseconds."""
-
-PULL_LINGER_S: Final = 2.0
-"""How long a pull request waits on the server. When it ends empty, the place is checked."""
-
-HEARTBEAT_S: Final = 0.5
-"""How often the server shows that it still holds our pull request."""
-
-SILENCE_S: Final = 1.75
-"""Silence longer than three heartbeats means that the server, or the way to it, is gone."""
 
 ACK_WAIT_S: Final = 3600.0
 """Redelivery within a session would break the order, so it is put out of reach: a session ends long
@@ -103,17 +90,17 @@ class NatsSource:
         Raises `SourceUnavailable` within `CONNECT_S` plus two requests. *Resource handling*: the
         connection is closed on the way out.
         """
-        client = Client()
-        try:
-            session = await _call(self._island, _open_aio, self._island, client, self._settings)
-            yield session
-        finally:
-            with trio.move_on_after(CLEANUP_S, shield=True):
-                # An error while closing a broken connection has no news for anybody.
-                try:
-                    await _call(self._island, client.close)
-                except SourceUnavailable as error:
-                    log.debug("closing the NATS connection failed", error=str(error))
+        with self._island.held():
+            client = Client()
+            try:
+                yield await _call(self._island, _open_aio, self._island, client, self._settings)
+            finally:
+                with trio.move_on_after(CLEANUP_S, shield=True):
+                    # An error while closing a broken connection has no news for anybody.
+                    try:
+                        await _call(self._island, client.close)
+                    except SourceUnavailable as error:
+                        log.debug("closing the NATS connection failed", error=str(error))
 
 
 class NatsSession:
@@ -134,7 +121,7 @@ class NatsSession:
         self._retention = info.config.retention
         self._stream = f"{info.config.name}@{info.created.isoformat() if info.created else ''}"
         self._after_seq = 0
-        self._pull: _Pull | None = None
+        self._pull: Pull | None = None
 
     @property
     def stream(self) -> str:
@@ -200,7 +187,7 @@ class NatsSession:
             log.debug("no consumer to replace", stream=settings.stream, durable=settings.durable)
         consumer = await self._jetstream.add_consumer(settings.stream, config=config)
         self._after_seq = after_seq
-        self._pull = _Pull(self._client, self._jetstream, settings, consumer)
+        self._pull = Pull(self._client, self._jetstream, consumer)
         await self._pull.subscribe()
 
     async def _fetch_aio(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
@@ -223,123 +210,6 @@ class NatsSession:
         for message in messages:
             await self._client.publish(message.reply, word)
         await self._client.flush(REQUEST_S)
-
-
-class _Pull:
-    """Keeps one pull request at the server, and an eye on the order; asyncio."""
-
-    def __init__(
-        self,
-        client: Client,
-        jetstream: JetStreamContext,
-        settings: NatsSettings,
-        consumer: api.ConsumerInfo,
-    ) -> None:
-        self._client = client
-        self._jetstream = jetstream
-        self._settings = settings
-        self._created = consumer.created
-        self._inbox = client.new_inbox()
-        # Bounded by what one request asks for.
-        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
-        self._requested = 0
-        self._consumer_seq = 0
-        self._stream_seq = 0
-        self._heard = 0.0
-
-    async def subscribe(self) -> None:
-        """Start receiving what the server sends to our inbox."""
-        await self._client.subscribe(self._inbox, cb=self._on_message)
-
-    async def receive(self, messages_max: int, wait_s: float) -> list[Msg]:
-        """Return what arrived, up to `messages_max`; wait up to `wait_s` for the first."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
-        while True:
-            if self._requested == 0 and self._arrived.empty():
-                await self._request(messages_max)
-            received = self._take(messages_max)
-            if received:
-                return received
-            silence_s = self._heard + SILENCE_S - loop.time()
-            if self._client.is_closed:
-                raise SourceUnavailable("the connection to NATS broke")
-            if silence_s <= 0:
-                raise SourceUnavailable(f"NATS was silent for {SILENCE_S} s")
-            if loop.time() >= deadline:
-                return []
-            try:
-                async with asyncio.timeout_at(min(deadline, loop.time() + min(silence_s, 0.25))):
-                    first = await self._arrived.get()
-            except TimeoutError:
-                continue
-            received = self._accept(first) + self._take(messages_max - 1)
-            if received:
-                return received
-
-    async def _on_message(self, message: Msg) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        self._arrived.put_nowait(message)
-
-    def _take(self, messages_max: int) -> list[Msg]:
-        received: list[Msg] = []
-        while len(received) < messages_max and not self._arrived.empty():
-            received += self._accept(self._arrived.get_nowait())
-        return received
-
-    def _accept(self, message: Msg) -> list[Msg]:
-        """Return the message in a list, or nothing when it was only the server's word to us."""
-        status = (message.headers or {}).get(api.Header.STATUS)
-        if status is None:
-            self._requested = max(0, self._requested - 1)
-            self._check_order(message)
-            return [message]
-        match status:
-            case api.StatusCode.CONTROL_MESSAGE:  # a heartbeat
-                return []
-            case api.StatusCode.NO_MESSAGES | api.StatusCode.REQUEST_TIMEOUT:
-                self._requested = 0
-                return []
-            case _:
-                reason = (message.headers or {}).get(api.Header.DESCRIPTION, "no consumer")
-                raise SourceUnavailable(f"NATS ended the pull request: {status} {reason}")
-
-    def _check_order(self, message: Msg) -> None:
-        sequence = message.metadata.sequence
-        if sequence.consumer != self._consumer_seq + 1 or sequence.stream <= self._stream_seq:
-            raise SourceUnavailable(
-                f"message {sequence.stream} came out of order: some were taken by another reader "
-                f"of consumer {self._settings.durable}"
-            )
-        self._consumer_seq, self._stream_seq = sequence.consumer, sequence.stream
-
-    async def _request(self, messages_max: int) -> None:
-        """Ask for messages. Only when no request is open, so that each status has one meaning."""
-        if self._heard:
-            await self._check_place()
-        settings = self._settings
-        request = {
-            "batch": messages_max,
-            "expires": int(PULL_LINGER_S * 1e9),
-            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
-        }
-        self._requested = messages_max
-        self._heard = asyncio.get_running_loop().time()
-        subject = f"{api.DEFAULT_PREFIX}.CONSUMER.MSG.NEXT.{settings.stream}.{settings.durable}"
-        await self._client.publish(subject, json.dumps(request).encode(), self._inbox)
-
-    async def _check_place(self) -> None:
-        """Find out whether somebody else took messages that we have not seen.
-
-        The order check notices this when the next message comes, but there may be no next one for
-        hours. No request of ours is open now, so all that was delivered to us has arrived.
-        """
-        info = await self._jetstream.consumer_info(self._settings.stream, self._settings.durable)
-        delivered = info.delivered.consumer_seq if info.delivered is not None else 0
-        if info.created != self._created or delivered != self._consumer_seq:
-            raise SourceUnavailable(
-                f"messages were taken by another reader of consumer {self._settings.durable}"
-            )
 
 
 async def _open_aio(island: Island, client: Client, settings: NatsSettings) -> NatsSession:

@@ -1,18 +1,16 @@
 """Decides who leads and what is committed.
 
-Enters: messages, persisted marks, proposals, deadlines, each with the time. Leaves: effects, in
-order.
+Enters: messages, persisted marks, proposals, deadlines, each with the time. Leaves: effects.
 Never: I/O, clocks, global randomness, the meaning of commands, another core.
 
 The rules of this file:
 1. One door, `handle`: the term rules come first, then the dispatch by kind of event.
-2. Persist before answering: a message leaves only when the term and vote it speaks with are on disk
-   (`gate.py`), and an append answer vouches only for entries that are. The leader sends entries in
-   parallel with its own disk write and counts itself only afterwards.
+2. Persist before answering: a message waits until its term and vote are on disk (`gate.py`), and an
+   append answer vouches only for entries that are. A leader too counts itself only then.
 3. Roles change only in `_become_*` and the two `_campaign` functions.
 
-Sources: Raft (Ongaro and Ousterhout 2014) with the thesis' pre-vote (9.6), check-quorum and leader
-stickiness (6.2, 4.2.3) and leadership transfer (3.10); asynchronous storage after etcd-io/raft.
+Sources: Raft (Ongaro and Ousterhout 2014); thesis: pre-vote (9.6), check-quorum and stickiness
+(6.2, 4.2.3), leadership transfer (3.10); asynchronous storage after etcd-io/raft.
 """
 
 from collections.abc import Sequence

@@ -8,8 +8,9 @@ in the same thread, so the two worlds call each other without locks.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, TypeVar, TypeVarTuple
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar, TypeVarTuple
 
 import structlog
 import trio
@@ -18,6 +19,9 @@ import trio_asyncio
 from noti.errors import LocalError, Unavailable
 
 log = structlog.get_logger("noti.rpc")
+
+HOLD_S: Final = 5.0
+"""How long a cancelled loop waits for its users to clean up; each of them has a shorter limit."""
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -28,12 +32,15 @@ class Island:
 
     def __init__(self) -> None:
         self._loop: trio_asyncio.TrioEventLoop | None = None
+        self._holds = 0
+        self._unheld = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep the loop open until cancelled; started when `call` works.
 
-        *Resource handling*: on the way out all asyncio tasks are cancelled and waited for. Adapters
-        should have closed theirs before: run the island in an outer nursery.
+        *Cancellation*: when the root of the tree is cancelled, so are users and loop at the same
+        moment, wherever they are nested. The loop stays open until nobody holds it any more (at
+        most `HOLD_S`), then cancels the asyncio tasks that are left and waits for them.
         *Error handling*: an exception that no asyncio code waits for is logged. It does not end the
         loop: a peer that breaks grpclib's protocol parser must not stop the node.
         """
@@ -44,7 +51,22 @@ class Island:
                 task_status.started()
                 await trio.sleep_forever()
             finally:
+                with trio.move_on_after(HOLD_S, shield=True):
+                    while self._holds:
+                        self._unheld = trio.Event()
+                        await self._unheld.wait()
                 self._loop = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the loop open for the cleanup of whoever is in the body."""
+        self._holds += 1
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            if self._holds == 0:
+                self._unheld.set()
 
     async def call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         """Run `function(*args)` as an asyncio task and return its result or raise its exception.

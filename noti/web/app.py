@@ -80,17 +80,17 @@ def create_app(hub: Hub, node: NodeView, config: WebConfig) -> App:
     app = App("noti", static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # Streams have no end; the server bounds each write.
     _add_page(app)
-    _add_streams(app, hub, config)
+    _add_streams(app, hub, node, config)
     ops.add_routes(app, hub, node)
     _add_errors(app)
     _add_headers(app, config)
     return app
 
 
-def _add_streams(app: App, hub: Hub, config: WebConfig) -> None:
+def _add_streams(app: App, hub: Hub, node: NodeView, config: WebConfig) -> None:
     @app.get("/category")
     async def category() -> Response:
-        return _stream(hub, Audience(View.CATEGORY, frozenset({EVERYTHING})))
+        return await _stream(hub, node, Audience(View.CATEGORY, frozenset({EVERYTHING})))
 
     @app.get("/.well-known/mercure")
     async def mercure() -> Response:
@@ -108,10 +108,10 @@ def _add_streams(app: App, hub: Hub, config: WebConfig) -> None:
                     f"A topic has 1 to {config.topic_length_max} characters, none of them a control"
                     " character."
                 )
-        return _stream(hub, Audience(View.MERCURE, frozenset(topics)))
+        return await _stream(hub, node, Audience(View.MERCURE, frozenset(topics)))
 
 
-def _stream(hub: Hub, audience: Audience) -> Response:
+async def _stream(hub: Hub, node: NodeView, audience: Audience) -> Response:
     """Return the response that begins a stream where the client wants to begin it."""
     headers = dict(STREAM_HEADERS)
     requested = (
@@ -120,14 +120,16 @@ def _stream(hub: Hub, audience: Audience) -> Response:
         or request.args.get("last_event_id")
     )
     first = sse.comment("ok") + hub.farewell()
-    if not hub.accepting:
+    position = await hub.find(requested) if requested and hub.accepting else None
+    # A node that is still catching up would show old events as new ones, and known cursors as gaps.
+    if not hub.accepting or not node.ready():
         return Response(first, headers=headers)
     if not requested:
         # The cursor makes sure that a client whose connection breaks before its first event misses
         # nothing.
         after_seq = hub.feed.newest_seq
         first += sse.cursor(hub.feed.newest_id)
-    elif (position := hub.feed.position_of(requested)) is not None:
+    elif position is not None:
         after_seq = position
         headers["Last-Event-ID"] = requested
         first += sse.cursor(requested)

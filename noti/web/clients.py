@@ -46,7 +46,7 @@ class Client:
     stalled_at: float = 0.0
     """When the client last accepted a byte; meaningful while it is blocked."""
     quiet: bool = False
-    """Nothing was sent since the last tick."""
+    """Nothing was sent since heartbeats were last considered."""
 
 
 @dataclass(slots=True, eq=False)

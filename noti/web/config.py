@@ -32,10 +32,10 @@ class HubConfig:
     """Clients reconnect after a random delay between these two, so that a node's clients do not
     come at once.
     """
+    unknown_cursor_wait_s: float = 1.0
+    """A client may come from a node that is further: only after this an unknown cursor is a gap."""
     clients_max: int = 50_000
-    """Streams on one node; further ones are told to come back later. Needs as many file
-    descriptors.
-    """
+    """Streams on one node, each a file descriptor; further ones are told to come back later."""
 
     def __post_init__(self) -> None:
         assert self.history_size > 0
@@ -50,17 +50,13 @@ class WebConfig:
     """How HTTP is answered."""
 
     cors_origins: tuple[str, ...] = ()
-    """Origins (`https://example.org`) whose pages may read from this node, or `*` for all; none by
-    default.
-    """
+    """Other origins (`https://example.org`) whose pages may read from this node; `*` for all."""
     topics_max: int = 100
     """Topics in one subscription; the reference hub has the same limit."""
     topic_length_max: int = 1024
     """Characters in one topic; a whole request head may have 16 KiB."""
     idle_timeout_s: float = 20.0
-    """A connection without a request is closed after this; above the 15 s at which browsers poll at
-    most.
-    """
+    """A connection without a request is closed after this; above the page's 1.5 s of polling."""
     send_timeout_s: float = 10.0
     """A client that does not take an ordinary answer for so long is disconnected."""
     grace_s: float = 1.0

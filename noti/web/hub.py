@@ -30,15 +30,11 @@ from noti.web.feed import Audience, Batch, Feed, FellBehind
 log = structlog.get_logger("noti.web")
 
 DEAD_PEER_MS = 30_000
-"""A peer that acknowledges nothing for so long is gone (TCP_USER_TIMEOUT, RFC 5482); two
-heartbeats.
-"""
+"""Two heartbeats: a peer that acknowledges nothing for so long is gone (RFC 5482)."""
 
 
 class Hub:
-    """One node's clients and what they are to see. `run` must be running before clients are
-    adopted.
-    """
+    """One node's clients and what they are to see; clients are adopted only while `run` runs."""
 
     def __init__(self, config: HubConfig, rng: random.Random) -> None:
         self.config = config
@@ -54,6 +50,7 @@ class Hub:
         self._epoll: select.epoll | None = None
         self._doorbell = -1
         self._slice_ends = 0.0
+        self._heartbeat_at = 0.0
 
     @property
     def clients(self) -> int:
@@ -76,9 +73,7 @@ class Hub:
         self._ring()
 
     def reset(self, notifications: Sequence[Notification]) -> None:
-        """Replace the whole history, after a snapshot. Clients whose place is gone are disconnected
-        and resume.
-        """
+        """Replace the whole history, after a snapshot; a client whose place is gone must resume."""
         self.feed.reset(notifications)
         self._ring()
 
@@ -87,14 +82,23 @@ class Hub:
         return sse.retry(self._rng.randint(self.config.retry_ms_min, self.config.retry_ms_max))
 
     def heartbeat(self) -> bytes:
-        """Return what a silent, caught-up stream gets: a comment, and a cursor that does not grow
-        stale.
-        """
+        """Return what a silent, caught-up stream gets: a comment, and a fresh cursor."""
         return sse.comment() + sse.cursor(self.feed.newest_id)
 
+    async def find(self, event_id: str) -> int | None:
+        """Return where `event_id` stands, or None when it does not turn up for a while either.
+
+        Nodes apply the same events at slightly different times, and clients move between nodes.
+        """
+        with trio.move_on_after(self.config.unknown_cursor_wait_s):
+            while (position := self.feed.position_of(event_id)) is None and self.running:
+                await self.wait_for_news()
+            return position
+        return self.feed.position_of(event_id)
+
     def adopt(self, sock: socket.socket, audience: Audience, after_seq: int) -> None:
-        """Take over a connected non-blocking socket on which a chunked response has begun; the hub
-        closes it.
+        """Take over a non-blocking socket on which a chunked response has begun, and close it in
+        the end.
         """
         assert self._epoll is not None, "a hub adopts only while it runs"
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.config.send_buffer_bytes)
@@ -103,8 +107,7 @@ class Hub:
         client = Client(sock, sock.fileno(), group, after_seq)
         self._clients[client.fd] = client
         self._behind[client.fd] = client
-        # Edge-triggered: one report when the kernel has room again and one at hang-up, without re-
-        # arming.
+        # Edge-triggered: one report when the kernel has room again, and one at hang-up.
         events = select.EPOLLET | select.EPOLLOUT | select.EPOLLRDHUP
         self._epoll.register(client.fd, events)
         self._ring()
@@ -117,21 +120,21 @@ class Hub:
         """
         with self._descriptors() as epoll:
             task_status.started()
-            next_tick = trio.current_time() + self._tick_s
+            self._heartbeat_at = trio.current_time() + self.config.heartbeat_s / 2
             try:
                 while not self._closing:
                     if self._behind:
                         await trio.lowlevel.checkpoint()
                     else:
-                        with trio.move_on_at(next_tick):
+                        with trio.move_on_at(self._next_deadline()):
                             await trio.lowlevel.wait_readable(epoll.fileno())
                     self._slice_ends = trio.current_time() + self.config.slice_s
                     self._notice(epoll)
                     await self._advance_groups()
                     await self._advance_behind()
-                    if trio.current_time() >= next_tick:
-                        await self._tick(trio.current_time())
-                        next_tick = trio.current_time() + self._tick_s
+                    self._disconnect_stalled(trio.current_time())
+                    if trio.current_time() >= self._heartbeat_at:
+                        await self._send_heartbeats()
             finally:
                 with trio.move_on_after(self.config.drain_timeout_s, shield=True):
                     self._closing = True
@@ -139,9 +142,7 @@ class Hub:
                     await self._end_streams(epoll)
 
     def drain(self) -> None:
-        """Refuse new streams and end all open ones; `run` returns when they are, within
-        `drain_timeout_s`.
-        """
+        """Refuse new streams and end all open ones; `run` returns within `drain_timeout_s`."""
         self._closing = True
         self._news.unpark_all()
         self._ring()
@@ -152,12 +153,12 @@ class Hub:
         """Return after the next change: news, another history, or the beginning of the end."""
         await self._news.park()
 
-    @property
-    def _tick_s(self) -> float:
-        """Twice per heartbeat, so that no stream is silent longer; often enough to notice a stalled
-        client in time.
-        """
-        return min(self.config.heartbeat_s, self.config.stall_timeout_s) / 2
+    def _next_deadline(self) -> float:
+        """When to wake up even if nothing happens."""
+        oldest = next(iter(self._blocked.values()), None)
+        if oldest is None:
+            return self._heartbeat_at
+        return min(self._heartbeat_at, oldest.stalled_at + self.config.stall_timeout_s)
 
     @contextmanager
     def _descriptors(self) -> Iterator[select.epoll]:
@@ -227,9 +228,7 @@ class Hub:
             await self._breathe()
 
     async def _advance_behind(self) -> None:
-        """Bring clients with their own cursor on: each by at most one chunk, so that none waits for
-        another.
-        """
+        """Bring clients with their own cursor on: each by one chunk, so that none waits long."""
         for client in list(self._behind.values()):
             if client.unsent:
                 self._flush(client)
@@ -292,13 +291,21 @@ class Hub:
 
     # Time
 
-    async def _tick(self, now: float) -> None:
-        """Disconnect clients that stalled, and send a heartbeat to those that heard nothing since
-        the last tick.
+    def _disconnect_stalled(self, now: float) -> None:
+        """Disconnect clients that took nothing for too long; they stand in the order in which they
+        were blocked.
         """
         for client in list(self._blocked.values()):
-            if now - client.stalled_at >= self.config.stall_timeout_s:
-                self._close(client, Reason.STALLED)
+            if now - client.stalled_at < self.config.stall_timeout_s:
+                break
+            self._close(client, Reason.STALLED)
+
+    async def _send_heartbeats(self) -> None:
+        """Send a heartbeat to all who heard nothing since the last call.
+
+        Called twice per heartbeat time, so that no stream is silent for longer than that.
+        """
+        self._heartbeat_at = trio.current_time() + self.config.heartbeat_s / 2
         newest_seq, heartbeat = self.feed.newest_seq, sse.chunk(self.heartbeat())
         for group in list(self._groups.values()):
             if group.cursor != newest_seq:
@@ -306,7 +313,8 @@ class Hub:
             for client in list(group.in_step.values()):
                 if client.quiet:
                     self._push(client, heartbeat)
-                client.quiet = True
+                else:
+                    client.quiet = True
                 await self._breathe()
 
     # Coming and going
@@ -333,21 +341,21 @@ class Hub:
         CLOSED.labels(reason.value).inc()
 
     def _close(self, client: Client, reason: Reason) -> None:
-        """Forget a client; closing the descriptor also takes it out of epoll."""
+        """Forget a client and close its socket."""
         if self._clients.pop(client.fd, None) is None:
             return
         self._behind.pop(client.fd, None)
         self._blocked.pop(client.fd, None)
         client.group.in_step.pop(client.fd, None)
         self.leave(client.group, reason)
+        assert self._epoll is not None, "clients exist only while the hub runs"
+        self._epoll.unregister(client.fd)
         client.sock.close()
         if reason in (Reason.BEHIND, Reason.STALLED):
             log.debug("client disconnected", reason=reason.value, cursor=client.cursor)
 
     async def _end_streams(self, epoll: select.epoll) -> None:
-        """Say farewell to everybody and close; bounded by the caller. Whoever is blocked gets the
-        rest first.
-        """
+        """Say farewell to everybody, after the rest of a begun chunk; bounded by the caller."""
         for client in list(self._clients.values()):
             last_words = sse.chunk(self.farewell()) + sse.LAST_CHUNK
             if client.unsent:

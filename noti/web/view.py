@@ -23,7 +23,11 @@ class NodeView(Protocol):
         """Whether this node leads."""
 
     def ready(self) -> bool:
-        """Whether browsers may be sent here: it serves, does not drain, and has a cluster."""
+        """Whether browsers may be sent here and are served here.
+
+        True once the node belongs to a cluster and has caught up with it; false again only when it
+        drains. An election does not change it: history can be read, and news will come.
+        """
 
     def servers(self) -> list[Server]:
         """The members of the cluster, sorted by id."""

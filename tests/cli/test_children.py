@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,16 @@ DEAF = [
 HURRIED = [sys.executable, "-c", "print('no luck today'); raise SystemExit(3)"]
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does; nothing in here could set an event."""
+    with trio.fail_after(30):
+        while not condition():  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
 async def started(child: Child) -> Child:
     child.start()
-    with trio.fail_after(30):
-        while child.last_words() != "up":
-            await trio.sleep(0.01)
+    await until(lambda: child.last_words() == "up")
     return child
 
 
@@ -70,13 +76,11 @@ async def test_a_killed_child_comes_back(tmp_path: Path) -> None:
     child = await started(Child("sleeper", SLEEP, tmp_path / "log"))
     first, told = child.pid, list[str]()
     try:
-        with trio.fail_after(30):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(keep_running, child, 0.01, told.append)
-                os.kill(first, signal.SIGKILL)
-                while len(told) < 2:
-                    await trio.sleep(0.01)
-                nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_running, child, 0.01, told.append)
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: len(told) == 2)
+            nursery.cancel_scope.cancel()
         assert child.pid != first
         assert is_running(child.pid)
     finally:
@@ -109,7 +113,7 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
         import sys, time
         from pathlib import Path
         from noti.cli.children import Child
-        child = Child("sleeper", [sys.executable, "-c", "import time; time.sleep(600)"], Path("log"))
+        child = Child("sleeper", [sys.executable, "-c", "import time; time.sleep(99)"], Path("log"))
         child.start()
         print(child.pid, flush=True)
         time.sleep(600)
@@ -123,13 +127,7 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
         assert process.stdout is not None
         pid = int(process.stdout.readline())
         process.kill()
-
-    async def gone() -> None:
-        with trio.fail_after(30):
-            while is_running(pid):
-                await trio.sleep(0.01)
-
-    trio.run(gone)
+    trio.run(until, lambda: not is_running(pid))
 
 
 def test_endings_are_named() -> None:

@@ -32,7 +32,7 @@ def free_port() -> int:
 
 @contextmanager
 def nats_server(port: int, store: Path) -> Iterator[None]:
-    command = [NATS_SERVER, "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", store]
+    command = [str(NATS_SERVER), "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", str(store)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             yield

@@ -40,12 +40,12 @@ class Stage:
             self.rng,
             messages_max=self.messages_max,
         )
-        self._published = 0
+        self.published = 0
 
     def publish(self, count: int) -> None:
         for _ in range(count):
-            self._published += 1
-            payload = bytes(CategoryMessage(user_id=self._published))
+            self.published += 1
+            payload = bytes(CategoryMessage(user_id=self.published))
             self.stream.publish("jobs.noti.x", payload)
 
     @property
@@ -269,6 +269,5 @@ async def test_every_event_is_shown_once_in_order_whatever_fails(
         stage.stream.start()
         stage.log.set_leader(True)
         await stage.until(lambda: stage.stream.unacknowledged == [])
-    assert stage.numbers == sorted(set(stage.numbers))
-    assert stage.numbers == list(range(1, len(stage.numbers) + 1))
-    assert len(stage.numbers) > 40
+    assert stage.numbers == list(range(1, stage.published + 1))
+    assert stage.published > 40

@@ -117,3 +117,37 @@ async def test_stray_asyncio_errors_do_not_end_the_loop(nursery: trio.Nursery) -
     await trio.testing.wait_all_tasks_blocked()
     assert island.is_running()
     nursery.cancel_scope.cancel()
+
+
+async def test_cancelled_loop_serves_the_cleanup_of_those_who_hold_it(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    island = Island()
+    cleaned: list[float] = []
+
+    async def user(task_status: trio.TaskStatus[None]) -> None:
+        with island.held():
+            try:
+                task_status.started()
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(1, shield=True):
+                    cleaned.append(await island.call(asyncio.sleep, 0.5, 7.0))
+
+    async with trio.open_nursery() as outer:
+        await outer.start(island.run)
+        async with trio.open_nursery() as inner:
+            await inner.start(user)
+            outer.cancel_scope.cancel()  # loop and user at the same moment
+    assert cleaned == [7.0]
+
+
+async def test_loop_does_not_wait_for_ever_for_its_holders(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    island = Island()
+    with island.held(), trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(island.run)
+            nursery.cancel_scope.cancel()
+    assert not island.is_running()

@@ -235,6 +235,18 @@ async def test_garbage_on_an_open_stream_is_message_invalid() -> None:
     assert [type(error) for error in seen] == [MessageInvalid]
 
 
+async def test_stream_cut_in_the_middle_of_a_frame_is_unavailable() -> None:
+    handler = Handler()
+    async with serving(handler) as (_, _, address):
+        raw, connection = raft_request(address)
+        with raw:
+            cut = framed(b"x" * 100)[:-1]
+            connection.send_data(1, framed(encode_hello(CLIENT)) + cut, end_stream=True)
+            raw.sendall(connection.data_to_send())
+            await handler.ended.wait()
+    assert len(handler.streams) == 1
+
+
 async def test_dialing_something_else_is_unavailable() -> None:
     async def not_grpc(stream: trio.SocketStream) -> None:
         async with stream:
@@ -247,3 +259,33 @@ async def test_dialing_something_else_is_unavailable() -> None:
             await network.open_raft_stream(("127.0.0.1", port), CLIENT)
         assert host is not None
         nursery.cancel_scope.cancel()
+
+
+async def test_root_cancellation_closes_everything_in_any_nesting() -> None:
+    """Loop, server, served stream and dialed stream are cancelled at the same moment."""
+    island = Island()
+    network = GrpcNetwork(island)
+    handler = Handler()
+
+    async def dialer(address: Address, *, task_status: trio.TaskStatus[None]) -> None:
+        stream = await network.open_raft_stream(address, CLIENT)
+        try:
+            await stream.send(EVERY_MESSAGE[:1])
+            await stream.receive()
+            task_status.started()
+            await stream.receive()
+        finally:
+            await stream.aclose()
+
+    with trio.fail_after(10), trio.CancelScope() as root:
+        async with trio.open_nursery() as outer:
+            await outer.start(island.run)
+            async with trio.open_nursery() as inner:
+                address = await inner.start(network.serve_rpc, ANY_PORT, handler)
+                await inner.start(dialer, address)
+                root.cancel()
+    assert handler.ended.is_set()
+    assert not island.is_running()
+    # Nothing listens there any more.
+    with pytest.raises(OSError, match="failed"):
+        await trio.open_tcp_stream(*address)

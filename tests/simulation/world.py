@@ -45,6 +45,7 @@ class SimulatedNode:
         self.name = f"node{number}"
         self.host = f"10.0.0.{number}"
         self.rpc: Address = (self.host, RPC_PORT)
+        self.gossip: Address = (self.host, GOSSIP_PORT)
         self.disk = MemoryDisk(rng=cluster.rng, sleep=trio.sleep, latency_s=(0.0002, 0.002))
         self.clients = MemoryClients((self.host, HTTP_PORT))
         self.source = MemorySource(cluster.stream)
@@ -67,9 +68,9 @@ class SimulatedNode:
             name=self.name,
             data_dir=Path("/in-memory"),
             http_addr=(self.host, HTTP_PORT),
-            gossip_addr=(self.host, GOSSIP_PORT),
+            gossip_addr=self.gossip,
             rpc_addr=self.rpc,
-            join=tuple((f"10.0.0.{n}", GOSSIP_PORT) for n in range(1, self.cluster.size + 1)),
+            join=tuple(other.gossip for other in self.cluster.nodes if other is not self),
             bootstrap_expect=self.cluster.size,
             gossip_profile="local",
             history_size=500,

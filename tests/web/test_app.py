@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import trio
 
 from noti.web.config import WebConfig
 from tests.web.stage import Node, client, events, hub, ids, notifications, serving, until
@@ -92,7 +93,7 @@ async def test_earliest_replays_all_history_without_talk_of_a_gap() -> None:
 
 
 async def test_an_unknown_cursor_gets_all_history_and_is_told_of_the_gap() -> None:
-    there = hub(history_size=3)
+    there = hub(history_size=3, unknown_cursor_wait_s=0.02)
     there.publish(notifications(1, 5))
     async with serving(there) as address, client(address) as one:
         response = await one.request("/category", [("Last-Event-ID", "id-1")])
@@ -153,6 +154,34 @@ async def test_a_node_without_room_sends_a_client_away_in_a_way_that_makes_it_co
         text = await two.read_all()
     assert response.status_code == 200
     assert "retry: " in text
+
+
+async def test_a_node_that_is_not_ready_shows_nothing_and_makes_clients_come_back() -> None:
+    there = hub()
+    there.publish(notifications(1, 3))
+    async with serving(there, Node(is_ready=False)) as address, client(address) as one:
+        response = await one.request("/category", [("Last-Event-ID", "id-99")])
+        text = await one.read_all()
+    assert response.status_code == 200
+    assert "retry: " in text
+    assert events(text) == []
+
+
+async def test_a_client_that_is_ahead_of_this_node_is_not_told_of_a_gap() -> None:
+    there = hub()
+    there.publish(notifications(1, 3))
+    async with serving(there) as address, client(address) as one, trio.open_nursery() as nursery:
+
+        async def catch_up() -> None:
+            await until(lambda: len(there._news) == 1)
+            there.publish(notifications(4, 4))
+            there.publish(notifications(5, 6))
+
+        nursery.start_soon(catch_up)
+        response = await one.request("/category", [("Last-Event-ID", "id-5")])
+        text = await one.read_until("id-6")
+    assert dict(response.headers)[b"last-event-id"] == b"id-5"
+    assert ids(text) == ["id-6"]
 
 
 async def test_other_origins_are_allowed_only_when_they_are_named() -> None:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import h11
 import pytest
 import trio
+import trio.testing
 from prometheus_client import REGISTRY
 
 from noti.web.feed import Audience, View
@@ -116,6 +117,7 @@ async def test_a_long_history_arrives_in_several_chunks_of_bounded_size() -> Non
         assert len(ids(await reader.read_until("id-200"))) == 200
 
 
+@pytest.mark.slow
 async def test_a_slow_reader_is_disconnected_and_harms_nobody() -> None:
     big = "x" * 20_000
     stalled = closed("stalled")
@@ -140,6 +142,7 @@ async def test_a_slow_reader_is_disconnected_and_harms_nobody() -> None:
         assert not slow.ended
 
 
+@pytest.mark.slow
 async def test_a_reader_that_stops_for_a_while_gets_every_byte_it_missed() -> None:
     data = "y" * 5000
     async with running(hub(send_buffer_bytes=8192, chunk_bytes_max=8192)) as there:
@@ -197,6 +200,20 @@ async def test_a_silent_stream_gets_heartbeats_that_keep_its_cursor_fresh() -> N
         there.publish(notifications(1, 3))
         assert ": \nid: id-3\n\n" in await reader.read_until("id: id-3")
         assert ids(reader.text) == []
+
+
+async def test_heartbeats_come_as_often_as_promised_and_only_in_silence(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(hub(heartbeat_s=10.0, stall_timeout_s=1.0)) as there:
+        reader = Reader(there)
+        await trio.sleep(102)
+        for seq in range(1, 31):
+            there.publish([notification(seq)])
+            await trio.sleep(3)
+        silent, _, busy = (await reader.read_until("id-30")).partition("id: id-1\n")
+        assert silent.count(": \n") == 10
+        assert busy.count(": \n") == 0
 
 
 async def test_cancellation_ends_every_stream_with_a_time_to_come_back() -> None:

@@ -135,6 +135,7 @@ async def test_http_2_gets_the_same_events() -> None:
     assert ids(received.decode() + "\n\n") == ["id-2", "id-3", "id-4", "id-5"]
 
 
+@pytest.mark.slow
 async def test_a_client_of_the_ordinary_path_that_takes_nothing_is_disconnected() -> None:
     there = hub()
     config = WebConfig(send_timeout_s=0.1)
@@ -179,6 +180,7 @@ async def test_shutdown_ends_all_streams_in_order_and_frees_the_port() -> None:
         again.listen()
 
 
+@pytest.mark.slow
 async def test_a_connection_is_kept_for_more_requests_but_not_for_ever() -> None:
     config = WebConfig(idle_timeout_s=0.05)
     async with serving(hub(), config=config) as address:

@@ -1,0 +1,147 @@
+"""One pull request at a time at a JetStream consumer, and an eye on the order; asyncio.
+
+Enters: a connection and a consumer that was just made. Leaves: messages, in stream order.
+Never: a message out of order; acks.
+
+nats-py's own `fetch` waits for a full batch or its timeout, up to a second for a single event, and
+after a server restart it sits its timeout out. Here a request lingers on the server, and whatever
+has arrived is returned at once.
+"""
+
+import asyncio
+import json
+from typing import Final
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext, api
+
+from noti.errors import SourceUnavailable
+
+PULL_LINGER_S: Final = 2.0
+"""How long a pull request waits on the server. When it ends empty, the place is checked."""
+
+HEARTBEAT_S: Final = 0.5
+"""How often the server shows that it still holds our pull request."""
+
+SILENCE_S: Final = 1.75
+"""Silence longer than three heartbeats means that the server, or the way to it, is gone."""
+
+
+class Pull:
+    """The place of one session in the stream."""
+
+    def __init__(
+        self,
+        client: Client,
+        jetstream: JetStreamContext,
+        consumer: api.ConsumerInfo,
+    ) -> None:
+        self._client = client
+        self._jetstream = jetstream
+        self._stream = consumer.stream_name
+        self._durable = consumer.name
+        self._created = consumer.created
+        self._inbox = client.new_inbox()
+        # Bounded by what one request asks for.
+        self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        self._requested = 0
+        self._consumer_seq = 0
+        self._stream_seq = 0
+        self._heard = 0.0
+
+    async def subscribe(self) -> None:
+        """Start receiving what the server sends to our inbox."""
+        await self._client.subscribe(self._inbox, cb=self._on_message)
+
+    async def receive(self, messages_max: int, wait_s: float) -> list[Msg]:
+        """Return what arrived, up to `messages_max`; wait up to `wait_s` for the first."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait_s
+        while True:
+            if self._requested == 0 and self._arrived.empty():
+                await self._request(messages_max)
+            received = self._take(messages_max)
+            if received:
+                return received
+            if self._requested == 0:
+                # The request ended while nobody was reading; that is no silence of the server.
+                continue
+            silence_s = self._heard + SILENCE_S - loop.time()
+            if self._client.is_closed:
+                raise SourceUnavailable("the connection to NATS broke")
+            if silence_s <= 0:
+                raise SourceUnavailable(f"NATS was silent for {SILENCE_S} s")
+            if loop.time() >= deadline:
+                return []
+            try:
+                async with asyncio.timeout_at(min(deadline, loop.time() + min(silence_s, 0.25))):
+                    first = await self._arrived.get()
+            except TimeoutError:
+                continue
+            received = self._accept(first) + self._take(messages_max - 1)
+            if received:
+                return received
+
+    async def _on_message(self, message: Msg) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        self._arrived.put_nowait(message)
+
+    def _take(self, messages_max: int) -> list[Msg]:
+        received: list[Msg] = []
+        while len(received) < messages_max and not self._arrived.empty():
+            received += self._accept(self._arrived.get_nowait())
+        return received
+
+    def _accept(self, message: Msg) -> list[Msg]:
+        """Return the message in a list, or nothing when it was only the server's word to us."""
+        status = (message.headers or {}).get(api.Header.STATUS)
+        if status is None:
+            self._requested = max(0, self._requested - 1)
+            self._check_order(message)
+            return [message]
+        match status:
+            case api.StatusCode.CONTROL_MESSAGE:  # a heartbeat
+                return []
+            case api.StatusCode.NO_MESSAGES | api.StatusCode.REQUEST_TIMEOUT:
+                self._requested = 0
+                return []
+            case _:
+                reason = (message.headers or {}).get(api.Header.DESCRIPTION, "no consumer")
+                raise SourceUnavailable(f"NATS ended the pull request: {status} {reason}")
+
+    def _check_order(self, message: Msg) -> None:
+        sequence = message.metadata.sequence
+        if sequence.consumer != self._consumer_seq + 1 or sequence.stream <= self._stream_seq:
+            raise SourceUnavailable(
+                f"message {sequence.stream} came out of order: some were taken by another reader "
+                f"of consumer {self._durable}"
+            )
+        self._consumer_seq, self._stream_seq = sequence.consumer, sequence.stream
+
+    async def _request(self, messages_max: int) -> None:
+        """Ask for messages. Only when no request is open, so that each status has one meaning."""
+        if self._heard:
+            await self._check_place()
+        request = {
+            "batch": messages_max,
+            "expires": int(PULL_LINGER_S * 1e9),
+            "idle_heartbeat": int(HEARTBEAT_S * 1e9),
+        }
+        self._requested = messages_max
+        self._heard = asyncio.get_running_loop().time()
+        subject = f"{api.DEFAULT_PREFIX}.CONSUMER.MSG.NEXT.{self._stream}.{self._durable}"
+        await self._client.publish(subject, json.dumps(request).encode(), self._inbox)
+
+    async def _check_place(self) -> None:
+        """Find out whether somebody else took messages that we have not seen.
+
+        The order check notices this when the next message comes, but there may be no next one for
+        hours. No request of ours is open now, so all that was delivered to us has arrived.
+        """
+        info = await self._jetstream.consumer_info(self._stream, self._durable)
+        delivered = info.delivered.consumer_seq if info.delivered is not None else 0
+        if info.created != self._created or delivered != self._consumer_seq:
+            raise SourceUnavailable(
+                f"messages were taken by another reader of consumer {self._durable}"
+            )

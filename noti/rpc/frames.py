@@ -1,0 +1,71 @@
+"""Length-prefixed frames on one HTTP/2 stream, as gRPC defines them; asyncio.
+
+Enters: grpclib's streams. Leaves: the bytes of whole frames. Never: what is inside a frame.
+
+grpclib itself reads messages of any length that the sender announces (up to 4 GiB), and forgets
+where it was when a read is cancelled. Here there is a limit, and a read can be repeated.
+"""
+
+import struct
+
+import grpclib.protocol
+
+from noti.errors import MessageInvalid, PeerUnavailable
+from noti.rpc.codec import FRAME_BYTES_MAX
+
+
+class Frames:
+    """One stream's frames, in both directions.
+
+    The `_guarded` methods can be called from any asyncio task: it is woken with an error when the
+    stream breaks. The others are for the task that grpclib itself guards.
+    """
+
+    def __init__(self, stream: grpclib.protocol.Stream, bytes_max: int = FRAME_BYTES_MAX) -> None:
+        self._stream = stream
+        self._bytes_max = bytes_max
+        # Length of the frame whose prefix was read, kept so that a cancelled read can be repeated.
+        self._expected_bytes: int | None = None
+        self._writing = False
+
+    async def read(self) -> bytes | None:
+        """Return the next frame, or None at the end; raises `MessageInvalid` for one too long."""
+        if self._expected_bytes is None:
+            prefix = await self._read_exactly(5)
+            if not prefix:
+                return None
+            compressed, length = struct.unpack(">?I", prefix)
+            if compressed:
+                raise MessageInvalid("a compressed frame, which was not negotiated")
+            if length > self._bytes_max:
+                raise MessageInvalid(f"a frame of {length} bytes exceeds {self._bytes_max}")
+            self._expected_bytes = length
+        frame = await self._read_exactly(self._expected_bytes)
+        self._expected_bytes = None
+        return frame
+
+    async def _read_exactly(self, count: int) -> bytes:
+        try:
+            return await self._stream.recv_data(count)
+        except AssertionError as error:  # grpclib's word for it
+            raise PeerUnavailable("the stream ended in the middle of a frame") from error
+
+    async def write(self, frame: bytes) -> None:
+        """Write one frame; waits while the peer's window or the socket is full."""
+        if self._writing:
+            raise PeerUnavailable("an earlier frame was cut off by a cancelled send")
+        self._writing = True
+        await self._stream.send_data(struct.pack(">?I", False, len(frame)) + frame)
+        self._writing = False
+
+    async def read_guarded(self) -> bytes | None:
+        """As `read`, from any task."""
+        assert self._stream.wrapper is not None
+        with self._stream.wrapper:
+            return await self.read()
+
+    async def write_guarded(self, frame: bytes) -> None:
+        """As `write`, from any task."""
+        assert self._stream.wrapper is not None
+        with self._stream.wrapper:
+            await self.write(frame)

@@ -1,0 +1,115 @@
+"""What a node answers operators and load balancers over gRPC; asyncio.
+
+Enters: requests, through the frame limit. Leaves: what the node's handler says about itself.
+Never: a change of anything.
+"""
+
+import asyncio
+from typing import Any, Final, Protocol, TypeVar
+
+import betterproto2
+import grpclib.protocol
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+
+from noti.errors import MessageInvalid
+from noti.ports import RpcHandler
+from noti.rpc.frames import Frames
+from noti.rpc.generated.google.protobuf import Empty
+from noti.rpc.generated.grpc.health import v1 as health
+from noti.rpc.generated.notification import v1 as notification
+from noti.rpc.protobuf import parse
+
+M = TypeVar("M", bound=betterproto2.Message)
+
+REQUEST_BYTES_MAX: Final = 64 * 1024
+"""Longest request to the operator services; all of them are nearly empty."""
+
+WATCH_INTERVAL_S: Final = 0.5
+"""How often a health watch looks for a change; load balancers react within seconds."""
+
+HEALTH_SERVICES: Final = frozenset(
+    {"", "noti.v1.Raft", "notification.v1.Notification", "grpc.health.v1.Health"}
+)
+
+
+class Call(Protocol):
+    """The part of `grpclib.server.Stream` that the services use."""
+
+    _stream: grpclib.protocol.Stream
+
+    async def send_initial_metadata(self) -> None:
+        """Accept the call."""
+
+    async def send_message(self, message: Any) -> None:
+        """Answer."""
+
+
+class OperatorServices:
+    """`notification.v1.Notification` and `grpc.health.v1.Health`; one task a call."""
+
+    def __init__(self, handler: RpcHandler) -> None:
+        self._handler = handler
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return grpclib's routing table."""
+        unary = Cardinality.UNARY_UNARY
+        check, answer = health.HealthCheckRequest, health.HealthCheckResponse
+        get_servers, servers = notification.GetServersRequest, notification.GetServersResponse
+        prefix = "/notification.v1.Notification"
+        return {
+            f"{prefix}/GetServers": Handler(self._get_servers, unary, get_servers, servers),
+            f"{prefix}/GetLeaderStatus": Handler(
+                self._get_leader_status, unary, Empty, notification.LeaderStatusResponse
+            ),
+            "/grpc.health.v1.Health/Check": Handler(self._check, unary, check, answer),
+            "/grpc.health.v1.Health/Watch": Handler(
+                self._watch, Cardinality.UNARY_STREAM, check, answer
+            ),
+        }
+
+    async def _get_servers(self, call: Call) -> None:
+        await request(call, notification.GetServersRequest)
+        servers = [
+            notification.Server(id=server.id, rpc_addr=server.rpc_addr, is_leader=server.is_leader)
+            for server in self._handler.servers()
+        ]
+        await call.send_message(notification.GetServersResponse(servers=servers))
+
+    async def _get_leader_status(self, call: Call) -> None:
+        await request(call, Empty)
+        is_leader = self._handler.is_leader()
+        await call.send_message(notification.LeaderStatusResponse(is_leader=is_leader))
+
+    async def _check(self, call: Call) -> None:
+        service = (await request(call, health.HealthCheckRequest)).service
+        if service not in HEALTH_SERVICES:
+            raise GRPCError(Status.NOT_FOUND, f"no service {service[:100]!r} here")
+        await call.send_message(health.HealthCheckResponse(status=self._serving_status(service)))
+
+    async def _watch(self, call: Call) -> None:
+        service = (await request(call, health.HealthCheckRequest)).service
+        told = None
+        while True:
+            status = self._serving_status(service)
+            if status != told:
+                await call.send_message(health.HealthCheckResponse(status=status))
+                told = status
+            await asyncio.sleep(WATCH_INTERVAL_S)
+
+    def _serving_status(self, service: str) -> health.HealthCheckResponseServingStatus:
+        status = health.HealthCheckResponseServingStatus
+        if service not in HEALTH_SERVICES:
+            return status.SERVICE_UNKNOWN
+        return status.SERVING if self._handler.serving() else status.NOT_SERVING
+
+
+async def request(call: Call, request_class: type[M]) -> M:
+    """Return the request of a unary call."""
+    try:
+        frame = await Frames(call._stream, REQUEST_BYTES_MAX).read()
+        if frame is None:
+            raise MessageInvalid("the request has no message")
+        return parse(request_class, frame)
+    except MessageInvalid as error:
+        raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error

@@ -1,0 +1,85 @@
+"""`noti demo` with real processes, on ports of its own."""
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from noti.cli import exit_status
+from noti.cli.demo import HOST, NATS_PORT, Ports
+
+SHIFT = 21_000
+STOP_S_MAX = 10
+PORTS = [NATS_PORT + SHIFT] + [
+    port
+    for number in (1, 2, 3)
+    for port in (Ports.of(number, SHIFT).http, Ports.of(number, SHIFT).rpc)
+]
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+
+@contextmanager
+def demo(directory: Path) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "noti", "demo", "--dir", str(directory)]
+    with subprocess.Popen(
+        [*command, f"--shift-ports={SHIFT}", "--rate=20"], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()  # its children die with it
+
+
+def line_with(process: subprocess.Popen[str], pattern: str) -> re.Match[str]:
+    """Read on until a line matches; pytest's time limit is the deadline."""
+    assert process.stdout is not None
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if found := re.search(pattern, line):
+            return found
+    pytest.fail(f"the demo ended without saying {pattern!r}:\n{''.join(seen)}")
+
+
+def is_listening(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_killed_node_comes_back_and_a_signal_ends_everything(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with demo(tmp_path) as process:
+        pid = int(line_with(process, r"node2 .*kill -9 (\d+)")[1])
+        line_with(process, r"node\d leads")
+        assert all(is_listening(port) for port in PORTS)
+        subprocess.run(["kill", "-9", str(pid)], check=True)
+        line_with(process, r"node2 died \(SIGKILL\); it comes back")
+        line_with(process, r"node2 is back")
+        process.send_signal(number)
+        line_with(process, "all stopped")
+        assert process.wait(STOP_S_MAX) == 0
+        assert not any(is_listening(port) for port in PORTS)
+    log = (tmp_path / "publisher.log").read_text()
+    assert "published" in log.splitlines()[-1]
+
+
+def test_a_taken_port_is_told_before_anything_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = Ports.of(2, SHIFT).gossip
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind((HOST, port))
+        assert exit_status(["demo", f"--dir={tmp_path}", f"--shift-ports={SHIFT}"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"noti: error: port {port} (gossip of node2) is in use; find its owner")
+    assert said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,148 @@
+"""The gossip service on sockets: what it does about garbage, wrong settings, and cancellation."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from noti.clock import TrioClock
+from noti.errors import AddressInUse, ConfigInvalid
+from noti.ports import Address
+from noti.swim.gossip import STREAMS_MAX, Gossip
+from noti.swim.messages import Ack, Ping, PushPull
+from noti.swim.packets import decode_packet, encode
+from noti.swim.sockets import SocketNetwork
+from noti.swim.streams import StreamDecoder, encode_stream
+from noti.swim.timing import SwimConfig
+
+LOCALHOST = "127.0.0.1"
+
+
+def make(
+    name: str = "n1", bind: Address = (LOCALHOST, 0), advertise: Address | None = None
+) -> Gossip:
+    return Gossip(
+        name=name,
+        bind=bind,
+        advertise=advertise,
+        seeds=[],
+        timing=SwimConfig.local(),
+        network=SocketNetwork(),
+        clock=TrioClock(),
+        rng=random.Random(1),
+    )
+
+
+@asynccontextmanager
+async def running(gossip: Gossip) -> AsyncIterator[Address]:
+    async with trio.open_nursery() as nursery:
+        with trio.fail_after(10):
+            yield await nursery.start(gossip.run)
+        nursery.cancel_scope.cancel()
+
+
+def refused(reason: str) -> float:
+    return REGISTRY.get_sample_value("noti_swim_packets_refused_total", {"reason": reason}) or 0.0
+
+
+async def exchange(address: Address, question: bytes) -> bytes:
+    async with await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(question)
+        answer = b""
+        async for data in stream:
+            answer += data
+        return answer
+
+
+async def test_garbage_packets_are_counted_and_logged_once_and_pings_still_answered() -> None:
+    before = refused("undecodable")
+    with capture_logs() as logs:
+        async with (
+            running(make()) as address,
+            SocketNetwork().open_datagrams((LOCALHOST, 0)) as client,
+        ):
+            for number in range(20):
+                await client.send(b"\x63garbage" + bytes([number]), address)
+            await client.send(encode(Ping(7, "n1", None, "")), address)
+            payload, source = await client.receive()
+    assert (decode_packet(payload).messages, source) == ((Ack(7, None),), address)
+    assert refused("undecodable") == before + 20
+    assert len([line for line in logs if line["event"] == "gossip refused"]) == 1
+
+
+async def test_garbage_stream_is_closed_and_state_still_served() -> None:
+    before = refused("stream")
+    async with running(make()) as address:
+        assert await exchange(address, b"GET / HTTP/1.1\r\n\r\n") == b""
+        answer = await exchange(address, encode_stream(PushPull(True, (), b"")))
+    state = StreamDecoder().feed(answer)
+    assert isinstance(state, PushPull)
+    assert state.join
+    assert [node.name for node in state.nodes] == ["n1"]
+    assert refused("stream") == before + 1
+
+
+async def test_ping_over_tcp_is_answered_only_under_our_name() -> None:
+    async with running(make()) as address:
+        right = await exchange(address, encode_stream(Ping(7, "n1", None, "")))
+        assert StreamDecoder().feed(right) == Ack(7, None)
+        assert await exchange(address, encode_stream(Ping(7, "other", None, ""))) == b""
+
+
+async def test_more_streams_than_allowed_are_closed_at_once() -> None:
+    before = refused("too many streams")
+    async with running(make()) as address:
+        streams = [await trio.open_tcp_stream(*address) for _ in range(STREAMS_MAX + 1)]
+        assert await streams[-1].receive_some() == b""
+        for stream in streams:
+            await stream.aclose()
+    assert refused("too many streams") == before + 1
+
+
+async def test_taken_address_is_one_plain_error_that_names_it() -> None:
+    async with running(make()) as address:
+        with pytest.raises(AddressInUse, match=rf"{LOCALHOST}:{address[1]}.*--gossip-addr"):
+            await make("n2", bind=address).run()
+
+
+async def test_port_taken_for_tcp_only_is_refused_too() -> None:
+    network = SocketNetwork()
+
+    async def nobody(stream: trio.abc.Stream) -> None:
+        await stream.aclose()
+
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(network.serve_streams, (LOCALHOST, 0), nobody)
+        with pytest.raises(AddressInUse, match=str(address[1])):
+            await make(bind=address).run()
+        nursery.cancel_scope.cancel()
+
+
+async def test_listening_everywhere_needs_an_address_for_others() -> None:
+    with pytest.raises(ConfigInvalid, match="advertise"):
+        await make(bind=("0.0.0.0", 0)).run()
+    gossip = make(bind=("0.0.0.0", 0), advertise=("localhost", 0))
+    async with running(gossip) as (_, port):
+        assert gossip.members()[0].address == (LOCALHOST, port)
+
+
+async def test_tags_too_long_for_gossip_are_refused_at_once() -> None:
+    with pytest.raises(ConfigInvalid, match="512"):
+        make().set_tags({"rpc": "x" * 512})
+
+
+async def test_before_it_runs_there_are_no_members_and_nothing_to_leave() -> None:
+    gossip = make()
+    assert gossip.members() == ()
+    await gossip.leave()
+
+
+async def test_cancelling_frees_both_sockets() -> None:
+    async with running(make()) as address:
+        pass
+    async with running(make(bind=address)) as again:
+        assert again == address

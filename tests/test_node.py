@@ -1,0 +1,90 @@
+"""The nursery tree: what starts and stops in which order, and that nothing is left."""
+
+from functools import partial
+
+import pytest
+import structlog
+import trio
+
+from noti import node
+from noti.errors import StorageFailed
+from tests.simulation.deterministic import run_deterministically
+from tests.simulation.world import SimulatedCluster, SimulatedNode
+
+START_ORDER = ["replica", "peers", "rpc", "browsers", "gossip", "registrar", "limits", "bridge"]
+
+
+def parts(records: list[structlog.typing.EventDict], event: str) -> list[str]:
+    return [record["part"] for record in records if record["event"] == event]
+
+
+async def live(cluster: SimulatedCluster, simulated: SimulatedNode, seconds: float) -> None:
+    """Run one node and cancel its root after so many virtual seconds."""
+    with trio.move_on_after(seconds):
+        await node.run(simulated.config(), open_world=simulated.open_world)
+    assert not cluster.hub._listeners, "an RPC address is still served"
+    assert not cluster.net.host(simulated.host).datagrams, "a UDP socket is open"
+    assert not simulated.clients.serving
+
+
+def cancel_after(seconds: float, seed: int = 1) -> list[structlog.typing.EventDict]:
+    with structlog.testing.capture_logs() as records:
+
+        async def main() -> None:
+            async with trio.open_nursery() as nursery:
+                cluster = SimulatedCluster(nursery, seed, size=1)
+                before = trio.lowlevel.current_statistics().tasks_living
+                await live(cluster, cluster.nodes[0], seconds)
+                assert trio.lowlevel.current_statistics().tasks_living == before, "a task is left"
+                assert trio.current_time() < seconds + 6.0, "the stop took too long"
+
+        run_deterministically(seed, main)
+    return records
+
+
+def test_parts_stop_in_the_opposite_order_of_their_start() -> None:
+    records = cancel_after(5.0)
+    assert parts(records, "started") == START_ORDER
+    assert parts(records, "stopping") == START_ORDER[::-1]
+    assert parts(records, "stopped") == START_ORDER[::-1]
+
+
+def test_leadership_is_handed_over_before_gossip_is_told_and_streams_end() -> None:
+    records = cancel_after(5.0)
+    steps = [
+        record["part"]
+        for record in records
+        if record["event"] in ("said goodbye", "stopped") and record["part"] != "limits"
+    ]
+    order = ["leadership", "gossip", "browsers", "replica"]
+    firsts = [steps.index(part) for part in order]
+    assert firsts == sorted(firsts)
+
+
+@pytest.mark.parametrize("moment", range(0, 120))
+def test_cancelling_the_root_at_any_moment_leaves_nothing_behind(moment: int) -> None:
+    """Each start-up step, and life afterwards, in steps of 0.1 to 50 virtual milliseconds."""
+    seconds = moment * 0.0001 if moment < 60 else (moment - 59) * 0.05
+    records = cancel_after(seconds)
+    started = parts(records, "started")
+    assert started == START_ORDER[: len(started)]
+    assert parts(records, "stopped") == started[::-1]
+
+
+def test_failing_disk_takes_the_whole_node_down_with_its_reason() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = SimulatedCluster(nursery, 1, size=1)
+            simulated = cluster.nodes[0]
+            with pytest.RaisesGroup(StorageFailed, flatten_subgroups=True):
+                async with trio.open_nursery() as inner:
+                    run = partial(node.run, simulated.config(), open_world=simulated.open_world)
+                    await inner.start(run)
+                    await trio.sleep(1)
+                    simulated.disk.fail_next()
+                    cluster.publish()
+                    with trio.fail_after(30):
+                        await trio.sleep_forever()
+            assert not cluster.hub._listeners
+
+    run_deterministically(1, main)

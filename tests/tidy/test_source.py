@@ -1,0 +1,136 @@
+"""The rules of this code base that no linter knows."""
+
+import ast
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FUNCTION_LINES_MAX = 70
+MODULE_LINES_MAX = 500
+TEST_MODULE_LINES_MAX = 700
+
+SHELLS = {
+    "noti.raft": {"disk", "disk_writer", "peers", "replica", "wal"},
+    "noti.swim": {"gossip", "sockets"},
+    "noti.notifications": set[str](),
+}
+"""Modules that touch the world, in rooms whose other modules must not."""
+
+TESTS_WITHOUT_A_ROOM = {"bench", "browser", "contract", "interop", "simulation", "tidy"}
+
+
+def is_ours(path: Path) -> bool:
+    return "generated" not in path.parts
+
+
+SOURCES = sorted(filter(is_ours, (ROOT / "noti").rglob("*.py")))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def contract(name: str) -> set[str]:
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    [found] = [
+        contract
+        for contract in config["tool"]["importlinter"]["contracts"]
+        if contract["name"] == name
+    ]
+    return set(found["source_modules"])
+
+
+PURE = contract("Pure modules do not know the world")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_a_module_says_what_enters_leaves_and_never_happens(path: Path) -> None:
+    docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+    assert docstring, "a module says its job"
+    if path.name != "__init__.py":
+        for word in ("Enters:", "Leaves:", "Never:"):
+            assert word in docstring
+
+
+@pytest.mark.parametrize("path", SOURCES + TESTS, ids=name_of)
+def test_modules_and_functions_stay_readable_at_once(path: Path) -> None:
+    text = path.read_text()
+    lines_max = MODULE_LINES_MAX if path in SOURCES else TEST_MODULE_LINES_MAX
+    assert len(text.splitlines()) <= lines_max
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert node.end_lineno is not None
+            assert node.end_lineno - node.lineno < FUNCTION_LINES_MAX, node.name
+
+
+@pytest.mark.parametrize("room", SHELLS)
+def test_each_module_of_a_mixed_room_is_declared_pure_or_a_shell(room: str) -> None:
+    """Whatever is not named here as a shell is under the contract in pyproject.toml."""
+    modules = {path.stem for path in ROOT.joinpath(*room.split(".")).glob("*.py")} - {"__init__"}
+    if room in PURE:
+        assert not SHELLS[room]
+    else:
+        pure = {name.removeprefix(f"{room}.") for name in PURE if name.startswith(f"{room}.")}
+        assert modules - SHELLS[room] == pure
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name_of)
+def test_pure_modules_are_handed_their_randomness(path: Path) -> None:
+    """They may name the type `random.Random`; anything else of the module is a hidden input."""
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    if not any(module == pure or module.startswith(f"{pure}.") for pure in PURE):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "random":
+            assert [alias.name for alias in node.names] == ["Random"]
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in ("random.Random", "Random")
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "random":
+            assert node.attr == "Random"
+
+
+def test_tests_lie_where_their_room_lies() -> None:
+    for directory in (ROOT / "tests").iterdir():
+        if directory.is_dir() and not directory.name.startswith("__"):
+            assert (directory / "__init__.py").exists(), directory
+            if directory.name not in TESTS_WITHOUT_A_ROOM:
+                assert (ROOT / "noti" / directory.name).is_dir(), directory
+
+
+def test_every_room_has_tests() -> None:
+    for room in (ROOT / "noti").iterdir():
+        if (room / "__init__.py").exists():
+            assert list((ROOT / "tests" / room.name).glob("test_*.py")), room
+
+
+def test_every_guarantee_in_the_readme_names_tests_that_exist() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text()))
+    defined = {
+        node.name
+        for path in TESTS
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+    assert named
+    assert named - defined == set()
+
+
+def test_no_test_is_skipped() -> None:
+    banned = ("pytest." + "skip", "mark." + "skip", "mark." + "xfail")
+    for path in TESTS:
+        for word in banned:
+            assert word not in path.read_text(), path
+
+
+def test_no_word_about_how_this_was_made() -> None:
+    files = [*SOURCES, *TESTS, *ROOT.glob("*.*"), ROOT / "justfile", *ROOT.glob("proto/**/*.*")]
+    # Put together here, so that this file does not hold them.
+    banned = ["/wo" + "rk/", "T" + "ODO", "FIX" + "ME", "XX" + "X"]
+    for path in filter(Path.is_file, files):
+        text = path.read_text()
+        for word in banned:
+            assert word not in text, (path, word)
