@@ -25,6 +25,9 @@ class Consensus(Protocol):
     def status(self) -> Status:
         """Return the core's state."""
 
+    def in_touch(self) -> bool:
+        """Return whether the node has caught up and has not lost the leader for long."""
+
     async def catch_up(self) -> None:
         """Return when everything committed before this call is applied."""
 
@@ -78,9 +81,8 @@ class Report:
         return self._consensus.status().leads_ready
 
     def ready(self) -> bool:
-        """Whether browsers may be sent here: there is a cluster and it has a leader."""
-        status = self._consensus.status()
-        return bool(status.configuration.voters) and status.leader is not None
+        """Whether browsers may be sent here: caught up, and in touch with a leader."""
+        return self._consensus.in_touch()
 
     async def catch_up(self) -> None:
         """Return when this node shows everything that any node showed before this call."""

@@ -61,7 +61,7 @@ def test_leadership_is_handed_over_before_gossip_is_told_and_streams_end() -> No
     assert firsts == sorted(firsts)
 
 
-@pytest.mark.parametrize("moment", range(0, 120))
+@pytest.mark.parametrize("moment", range(120))
 def test_cancelling_the_root_at_any_moment_leaves_nothing_behind(moment: int) -> None:
     """Each start-up step, and life afterwards, in steps of 0.1 to 50 virtual milliseconds."""
     seconds = moment * 0.0001 if moment < 60 else (moment - 59) * 0.05

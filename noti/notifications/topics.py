@@ -1,7 +1,7 @@
 """Decides whether a subscription's topic selector covers a notification.
 
 Enters: one selector and the topics of one notification. Leaves: yes or no.
-Never: I/O, state, case folding or any other normalisation: topics are compared character by character.
+Never: I/O, state, case folding or any other normalisation: characters are compared as they are.
 """
 
 from collections.abc import Sequence

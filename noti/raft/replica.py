@@ -58,6 +58,8 @@ Beyond this the node is so far behind that losing some helps.
 """
 APPLY_SLICE = 32
 """Commands applied before other tasks get a turn: a replay after a restart must not starve them."""
+LEADERLESS_GRACE_S = 5.0
+"""An election takes a fraction of this; without a leader for longer, browsers had better move."""
 SNAPSHOT_EVERY_ENTRIES = 10_000
 SNAPSHOT_EVERY_BYTES = 32 * 1024 * 1024
 """When the log is compacted: a restart then replays at most a second or so."""
@@ -125,6 +127,8 @@ class Replica:
         self._orders_filled = trio.Event()
         self._leadership_changed = trio.Event()
         self._advanced = trio.Event()
+        self._caught_up = False
+        self._leader_lost_at: float | None = None
         self._told = (False, False)
         self._applied_entries = 0
         self._applied_bytes = 0
@@ -146,6 +150,12 @@ class Replica:
     async def wait_leadership_changed(self) -> None:
         """Return at the next change of `is_ready_leader()`."""
         await self._leadership_changed.wait()
+
+    def in_touch(self) -> bool:
+        """Whether this node has caught up since its start, and has not lost the leader for long."""
+        lost_at = self._leader_lost_at
+        leaderless = lost_at is not None and self._clock.now() - lost_at > LEADERLESS_GRACE_S
+        return self._caught_up and not leaderless
 
     async def catch_up(self) -> None:
         """Return when everything that was committed before this call is applied on this node.
@@ -354,6 +364,10 @@ class Replica:
         log.info("role changed", role=role.value, term=term, leader=leader)
         _term.set(term)
         _is_leader.set(role is Role.LEADER)
+        if leader is not None:
+            self._leader_lost_at = None
+        elif self._leader_lost_at is None:
+            self._leader_lost_at = self._clock.now()
         if role is not Role.LEADER:
             self._fail_waiters()
 
@@ -366,6 +380,7 @@ class Replica:
 
     def _tell_leadership(self) -> None:
         status = self._core.status()
+        self._caught_up |= status.leads_ready or status.fresh_at is not None
         leads = (status.role is Role.LEADER, status.leads_ready)
         if leads != self._told:
             self._told = leads

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Protocol, cast
 
 import structlog
+import trio
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
@@ -90,7 +91,8 @@ def create_app(hub: Hub, node: NodeView, config: WebConfig) -> App:
 def _add_streams(app: App, hub: Hub, node: NodeView, config: WebConfig) -> None:
     @app.get("/category")
     async def category() -> Response:
-        return await _stream(hub, node, Audience(View.CATEGORY, frozenset({EVERYTHING})))
+        everything = Audience(View.CATEGORY, frozenset({EVERYTHING}))
+        return await _stream(hub, node, everything, config.catch_up_wait_s)
 
     @app.get("/.well-known/mercure")
     async def mercure() -> Response:
@@ -108,10 +110,11 @@ def _add_streams(app: App, hub: Hub, node: NodeView, config: WebConfig) -> None:
                     f"A topic has 1 to {config.topic_length_max} characters, none of them a control"
                     " character."
                 )
-        return await _stream(hub, node, Audience(View.MERCURE, frozenset(topics)))
+        audience = Audience(View.MERCURE, frozenset(topics))
+        return await _stream(hub, node, audience, config.catch_up_wait_s)
 
 
-async def _stream(hub: Hub, node: NodeView, audience: Audience) -> Response:
+async def _stream(hub: Hub, node: NodeView, audience: Audience, wait_s: float) -> Response:
     """Return the response that begins a stream where the client wants to begin it."""
     headers = dict(STREAM_HEADERS)
     requested = (
@@ -120,9 +123,16 @@ async def _stream(hub: Hub, node: NodeView, audience: Audience) -> Response:
         or request.args.get("last_event_id")
     )
     first = sse.comment("ok") + hub.farewell()
-    position = await hub.find(requested) if requested and hub.accepting else None
-    # A node that is still catching up would show old events as new ones, and known cursors as gaps.
-    if not hub.accepting or not node.ready():
+    position = hub.feed.position_of(requested) if requested else None
+    if not node.ready() or (requested and position is None):
+        # A node that is still catching up would show old events as new ones. And the client may
+        # come from a node that was further, so that its cursor will be known here in a moment.
+        with trio.move_on_after(wait_s) as patience:
+            await node.catch_up()
+        if patience.cancelled_caught:
+            return Response(first, headers=headers)
+        position = hub.feed.position_of(requested) if requested else None
+    if not hub.accepting:
         return Response(first, headers=headers)
     if not requested:
         # The cursor makes sure that a client whose connection breaks before its first event misses

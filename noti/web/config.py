@@ -32,8 +32,6 @@ class HubConfig:
     """Clients reconnect after a random delay between these two, so that a node's clients do not
     come at once.
     """
-    unknown_cursor_wait_s: float = 1.0
-    """A client may come from a node that is further: only after this an unknown cursor is a gap."""
     clients_max: int = 50_000
     """Streams on one node, each a file descriptor; further ones are told to come back later."""
 
@@ -55,6 +53,10 @@ class WebConfig:
     """Topics in one subscription; the reference hub has the same limit."""
     topic_length_max: int = 1024
     """Characters in one topic; a whole request head may have 16 KiB."""
+    catch_up_wait_s: float = 2.0
+    """How long a stream waits for this node to catch up with the others before it is told to come
+    back later; a follower that hears its leader needs a tenth of a second.
+    """
     idle_timeout_s: float = 20.0
     """A connection without a request is closed after this; above the page's 1.5 s of polling."""
     send_timeout_s: float = 10.0

@@ -85,17 +85,6 @@ class Hub:
         """Return what a silent, caught-up stream gets: a comment, and a fresh cursor."""
         return sse.comment() + sse.cursor(self.feed.newest_id)
 
-    async def find(self, event_id: str) -> int | None:
-        """Return where `event_id` stands, or None when it does not turn up for a while either.
-
-        Nodes apply the same events at slightly different times, and clients move between nodes.
-        """
-        with trio.move_on_after(self.config.unknown_cursor_wait_s):
-            while (position := self.feed.position_of(event_id)) is None and self.running:
-                await self.wait_for_news()
-            return position
-        return self.feed.position_of(event_id)
-
     def adopt(self, sock: socket.socket, audience: Audience, after_seq: int) -> None:
         """Take over a non-blocking socket on which a chunked response has begun, and close it in
         the end.

@@ -29,6 +29,12 @@ class NodeView(Protocol):
         drains. An election does not change it: history can be read, and news will come.
         """
 
+    async def catch_up(self) -> None:
+        """Return when this node shows all that any node showed before this call.
+
+        Waits as long as there is no leader; the caller sets the deadline.
+        """
+
     def servers(self) -> list[Server]:
         """The members of the cluster, sorted by id."""
 

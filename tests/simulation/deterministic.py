@@ -8,7 +8,7 @@ be seeded. Both names are private to Trio; `test_deterministic.py` fails loudly 
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import trio
 import trio.testing
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 def run_deterministically(seed: int, function: Callable[[], Awaitable[T]]) -> T:
     """Run `function` under a clock that jumps over every wait; raises what it raises."""
-    scheduler = trio._core._run  # type: ignore[attr-defined]
+    scheduler: Any = trio._core._run
     before = scheduler._ALLOW_DETERMINISTIC_SCHEDULING
     state = scheduler._r.getstate()
     scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True

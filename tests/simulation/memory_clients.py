@@ -11,7 +11,7 @@ import trio
 
 from noti.notifications.notification import Notification
 from noti.ports import Address
-from noti.web.feed import Audience, FellBehind, Feed, View
+from noti.web.feed import Audience, Feed, FellBehind, View
 from noti.web.view import NodeView
 
 EVERYTHING = Audience(View.MERCURE, frozenset({"*"}))
@@ -68,9 +68,13 @@ class MemoryClients:
 
     async def follow(self, browser: "Browser") -> None:
         """Serve one stream until it is cut."""
-        with trio.move_on_after(3.0) as patience:
-            await self.node.catch_up()
-        if patience.cancelled_caught or not self.serving:
+        known = browser.last_id is None or self.feed.position_of(browser.last_id) is not None
+        if not (self.node.ready() and known):
+            with trio.move_on_after(2.0) as patience:
+                await self.node.catch_up()
+            if patience.cancelled_caught:
+                return
+        if not self.serving:
             return
         after = self.feed.newest_seq
         if browser.last_id is None:

@@ -18,8 +18,8 @@ from noti.clock import TrioClock
 from noti.config import Config
 from noti.errors import StorageFailed
 from noti.ports import Address
-from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.report import Report
+from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.world import World
 from tests.simulation.memory_clients import Browser, MemoryClients
 from tests.simulation.memory_disk import MemoryDisk
@@ -119,7 +119,7 @@ class SimulatedNode:
         self._new_process()
 
     async def crash(self) -> None:
-        """Kill -9: first the world is cut off, so that whatever the tree still says is not heard."""
+        """Kill -9: first the world is cut off, so that nobody hears what the tree still says."""
         self.cluster.note(f"crash {self.name}")
         self.clients.cut()
         self.source.reachable = False
@@ -195,7 +195,7 @@ class SimulatedCluster:
     async def wait_for(self, condition: Callable[[], object], within_s: float = 30.0) -> None:
         """Look every 10 virtual ms; raises `TooSlowError` after `within_s`."""
         with trio.fail_after(within_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - conditions over several nodes
                 await trio.sleep(0.01)
 
     async def wait_leader(self) -> SimulatedNode:

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import trio
 
 from noti.web.config import WebConfig
 from tests.web.stage import Node, client, events, hub, ids, notifications, serving, until
@@ -93,7 +92,7 @@ async def test_earliest_replays_all_history_without_talk_of_a_gap() -> None:
 
 
 async def test_an_unknown_cursor_gets_all_history_and_is_told_of_the_gap() -> None:
-    there = hub(history_size=3, unknown_cursor_wait_s=0.02)
+    there = hub(history_size=3)
     there.publish(notifications(1, 5))
     async with serving(there) as address, client(address) as one:
         response = await one.request("/category", [("Last-Event-ID", "id-1")])
@@ -170,18 +169,36 @@ async def test_a_node_that_is_not_ready_shows_nothing_and_makes_clients_come_bac
 async def test_a_client_that_is_ahead_of_this_node_is_not_told_of_a_gap() -> None:
     there = hub()
     there.publish(notifications(1, 3))
-    async with serving(there) as address, client(address) as one, trio.open_nursery() as nursery:
-
-        async def catch_up() -> None:
-            await until(lambda: len(there._news) == 1)
-            there.publish(notifications(4, 4))
-            there.publish(notifications(5, 6))
-
-        nursery.start_soon(catch_up)
+    node = Node(on_catch_up=lambda: there.publish(notifications(4, 6)))
+    async with serving(there, node) as address, client(address) as one:
         response = await one.request("/category", [("Last-Event-ID", "id-5")])
         text = await one.read_until("id-6")
     assert dict(response.headers)[b"last-event-id"] == b"id-5"
     assert ids(text) == ["id-6"]
+
+
+async def test_a_known_cursor_does_not_wait_for_the_leader() -> None:
+    there = hub()
+    there.publish(notifications(1, 3))
+    node = Node()
+    async with serving(there, node) as address, client(address) as one:
+        await one.request("/category", [("Last-Event-ID", "id-2")])
+        await one.read_until("id-3")
+    assert node.catch_ups == 0
+
+
+async def test_a_node_that_cannot_catch_up_sends_its_clients_away_without_a_gap() -> None:
+    there = hub()
+    there.publish(notifications(1, 3))
+    hurry = WebConfig(catch_up_wait_s=0.05)
+    node = Node(is_ready=False)
+    async with serving(there, node, config=hurry) as address, client(address) as one:
+        response = await one.request("/category", [("Last-Event-ID", "id-9")])
+        text = await one.read_all()
+    assert response.status_code == 200, "any other status makes an EventSource give up for ever"
+    assert "retry:" in text
+    assert "noti-gap" not in text
+    assert ids(text) == []
 
 
 async def test_other_origins_are_allowed_only_when_they_are_named() -> None:

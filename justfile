@@ -1,0 +1,104 @@
+# Everything a person or CI does with this repository. Needs bash, Python 3.11 or later, and pip.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+set positional-arguments := true
+
+# List the recipes.
+default:
+    @"{{ just_executable() }}" --justfile "{{ justfile() }}" --list --unsorted
+
+# After a signal just reports 130 or 143, even when the command ended well, as ours do. So commands that
+# people end with Ctrl-C run on a line whose result just ignores, and the next line reports their status.
+attend := 'attend() { "$@" & child=$!; trap "kill -TERM $child 2>/dev/null || true" TERM INT; ' \
+    + 'while kill -0 $child 2>/dev/null; do wait $child && status=0 || status=$?; done; ' \
+    + 'mkdir -p .data; echo $status >.data/status.$PPID; }; attend'
+report := 'status=$(cat .data/status.$PPID); rm .data/status.$PPID; exit $status'
+
+# NATS, three nodes and a publisher, until Ctrl-C.
+[no-exit-message]
+demo *args: venv
+    -@{{ attend }} .venv/bin/noti demo "$@"
+    @{{ report }}
+
+# All tests, or those that the arguments (pytest's) name.
+[no-exit-message]
+test *args: venv
+    @exec .venv/bin/pytest "$@"
+
+# One node of three in the foreground: just run node=2
+[no-exit-message]
+run node="1" *args: venv
+    @[[ "${1#node=}" == [123] ]] || { echo "just run: which node? say 1, 2 or 3: just run node=2" >&2; exit 2; }
+    -@number="${1#node=}"; base=$((8300 + 100 * number)); {{ attend }} .venv/bin/noti run \
+        --name "node$number" --data-dir ".data/node$number" \
+        --http-addr "127.0.0.1:$((base + 2))" \
+        --gossip-addr "127.0.0.1:$((base + 1))" \
+        --rpc-addr "127.0.0.1:$base" \
+        --join 127.0.0.1:8401 --join 127.0.0.1:8501 --join 127.0.0.1:8601 \
+        --bootstrap-expect 3 --gossip-profile local \
+        --nats-url "${NOTI_NATS_URL:-nats://127.0.0.1:4222}" "${@:2}"
+    @{{ report }}
+
+# The NATS server of the nodes that `just run` starts.
+[no-exit-message]
+nats: venv
+    -@{{ attend }} .venv/bin/nats-server -js -a 127.0.0.1 -p 4222 -sd .data/nats
+    @{{ report }}
+
+# Numbered events for NATS: just mock-publisher --rate 50
+[no-exit-message]
+mock-publisher *args: venv
+    -@{{ attend }} .venv/bin/noti mock-publisher "$@"
+    @{{ report }}
+
+# All that CI runs: format, lint, layers, types, generated code, tests.
+check: venv
+    .venv/bin/ruff format --check .
+    .venv/bin/ruff check .
+    .venv/bin/lint-imports --no-logo
+    .venv/bin/mypy
+    .venv/bin/python proto/generate.py --check
+    .venv/bin/pytest
+
+# Put the code into its canonical form.
+fmt: venv
+    .venv/bin/ruff format .
+    .venv/bin/ruff check --fix .
+
+# Measure: just bench wal
+[no-exit-message]
+bench name *args: venv
+    @exec .venv/bin/python -m "tests.bench.bench_$1" "${@:2}"
+
+# Remove what recipes made: the environment, data, caches.
+clean:
+    rm -rf .venv .data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+    find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The environment is made again whenever pyproject.toml is not the one that it was made from. A
+# machine without ensurepip (Debian without python3-venv) lends its own pip.
+[private]
+venv:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    up_to_date() { cmp -s pyproject.toml .venv/made-from.toml; }
+    up_to_date && exit
+    mkdir -p .data
+    exec 9>.data/venv.lock
+    if command -v flock >/dev/null; then flock 9; fi  # several terminals may start at once
+    up_to_date && exit
+    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        echo "noti needs Python 3.11 or later as python3; this is $(python3 --version 2>&1)" >&2
+        exit 1
+    fi
+    echo "preparing .venv (once, about a minute)" >&2
+    if [ ! -x .venv/bin/python ]; then
+        python3 -m venv .venv >/dev/null 2>&1 || python3 -m venv --without-pip --clear .venv
+    fi
+    export PIP_DISABLE_PIP_VERSION_CHECK=1
+    if .venv/bin/python -m pip --version >/dev/null 2>&1; then
+        .venv/bin/python -m pip install --quiet --editable '.[dev]'
+    else
+        python3 -m pip --python .venv/bin/python install --quiet --editable '.[dev]'
+    fi
+    cp pyproject.toml .venv/made-from.toml
