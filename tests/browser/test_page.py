@@ -12,7 +12,7 @@ from noti.web.hub import Hub
 from tests.browser.chromium import chromium
 from tests.web.stage import Node, notifications, serving
 
-pytestmark = pytest.mark.interop
+pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
 
 STATUS: dict[str, object] = {
     "node": {"name": "node-1", "node_id": "a1"},

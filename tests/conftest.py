@@ -1,0 +1,47 @@
+"""What all tests share: foreign programs that some of them need.
+
+A machine with only Python and pip has neither Chromium nor Serf. There, the tests that need them
+are reported as not run, with the command that installs what is missing. CI sets
+`NOTI_TESTS_COMPLETE`, and then a missing program is a failure.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+
+import pytest
+
+from tests.interop.serf_agent import CACHE
+
+PROGRAMS: dict[str, tuple[Callable[[], bool], str]] = {
+    "chromium": (
+        lambda: shutil.which("chromium") is not None,
+        "a browser: apt-get install chromium",
+    ),
+    "serf": (
+        lambda: any(map(shutil.which, ("serf", "apt-get"))) or (CACHE / "usr/bin/serf").exists(),
+        "a Serf agent: on Debian it is fetched by itself, elsewhere put `serf` on the PATH",
+    ),
+}
+COMPLETE = bool(os.environ.get("NOTI_TESTS_COMPLETE"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    lines = []
+    for program, (is_there, remedy) in PROGRAMS.items():
+        needing = [item for item in items if item.get_closest_marker(program)]
+        if needing and not COMPLETE and not is_there():
+            items[:] = [item for item in items if item not in needing]
+            config.hook.pytest_deselected(items=needing)
+            lines.append(f"NOT RUN: {len(needing)} tests that need {remedy}")
+    config.stash[_NOT_RUN] = lines
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for line in config.stash.get(_NOT_RUN, []):
+        terminalreporter.write_line(line, yellow=True)
+
+
+_NOT_RUN = pytest.StashKey[list[str]]()
