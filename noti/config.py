@@ -146,6 +146,8 @@ class Config(BaseSettings):
     """Gossip address of a node to join, host:port; repeat for several; retried for ever."""
     bootstrap_expect: int = Field(default=1, ge=1, le=5)
     """How many new nodes form a cluster once they see each other; 3 for a cluster of three."""
+    voters_max: int = Field(default=5, ge=1, le=9)
+    """How many nodes vote at most; further ones receive everything and serve browsers."""
     gossip_profile: Literal["local", "lan"] = "lan"
     """Timing of failure detection: `local` for nodes on one machine, `lan` for a data centre."""
     heartbeat_interval_ms: int = Field(default=100, ge=10, le=10_000)

@@ -15,6 +15,7 @@ translate them at the edge.
     │   ├── NotLeader         only the leader can do this; carries who that might be
     │   ├── ProposalUncertain leadership was lost while waiting: it may or may not have been
     committed │   ├── ProposalRefused   the backlog of uncommitted entries is full
+    │   ├── ChangeImpossible  a change of membership cannot be done now
     │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke
     │   └── SourceUnavailable the event source (NATS) cannot be reached or lost its place
     └── StorageError          fatal: the node must stop
@@ -84,6 +85,10 @@ class ProposalUncertain(Unavailable):
 
 class ProposalRefused(Unavailable):
     """The backlog of uncommitted entries is full; nothing was appended."""
+
+
+class ChangeImpossible(Unavailable):
+    """A change of membership cannot be done now; the text says why."""
 
 
 class PeerUnavailable(Unavailable):

@@ -42,7 +42,7 @@ async def load_identity(disk: Disk, name: str, rng: Rng) -> Identity:
         return Identity(name, node_id)
     try:
         match json.loads(await disk.read(_FILE)):
-            case {"name": str(owner), "node_id": str(node_id)}:
+            case {"name": str(owner), "node_id": str(node_id)} if node_id:
                 pass
             case _:
                 raise ValueError("name or node_id is missing")

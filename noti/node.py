@@ -7,12 +7,13 @@ Nesting is the order. Read downwards it is the start, read upwards the stop:
 
     world        data directory locked, log writer, asyncio loop
       replica    log recovered; consensus
-        peers    streams to the other nodes
+        peers    streams to the other nodes; forwarder: what only the leader can do
           rpc    gRPC: the others' streams, health, leader status
             browsers     HTTP; at the end their streams are ended in order
               gossip     finds the others; at the end says that this node leaves
                 registrar    tells Raft and gossip about each other; founds the cluster
-                  limits, bridge     while this node leads: the history size, events from NATS
+                  usher, limits, bridge      while this node leads: seats for newcomers,
+                                             the history size, events from NATS
                     leadership       handed over as soon as the node is to stop
 """
 
@@ -33,15 +34,18 @@ from noti.notifications.timeline import Timeline
 from noti.ports import Address
 from noti.raft.core import Raft
 from noti.raft.events import RaftConfig
+from noti.raft.forwarder import Forwarder
 from noti.raft.peers import Peers
 from noti.raft.replica import Replica
 from noti.raft.wal import Wal
 from noti.registrar import Registrar
 from noti.report import Report
 from noti.roster import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, Founding, write_address
+from noti.seating import SeatingConfig
 from noti.service import farewell, running
 from noti.swim.gossip import Gossip
 from noti.swim.timing import SwimConfig
+from noti.usher import Usher
 from noti.world import OpenWorld, World, real_world
 
 log = structlog.get_logger("noti.node")
@@ -58,6 +62,7 @@ class _Parts:
 
     store: Store
     replica: Replica
+    forwarder: Forwarder
     peers: Peers
     gossip: Gossip
     bridge: Bridge | None
@@ -84,6 +89,8 @@ async def run(
 
         await tree.enter_async_context(running("replica", partial(replica.run, parts.peers)))
         await tree.enter_async_context(running("peers", parts.peers.run))
+        forwarder = parts.forwarder
+        await tree.enter_async_context(running("forwarder", partial(forwarder.run, parts.peers)))
         serve_rpc = partial(world.rpc.serve_rpc, config.rpc_addr, report)
         rpc_addr = await tree.enter_async_context(running("rpc", serve_rpc))
         serve_browsers = partial(world.clients.serve, report)
@@ -94,6 +101,9 @@ async def run(
         await tree.enter_async_context(farewell("gossip", parts.gossip.leave, LEAVE_WITHIN_S))
         await tree.enter_async_context(running("registrar", registrar.run))
 
+        seats = SeatingConfig(voters_max=config.voters_max)
+        usher = Usher(parts.gossip, replica, world.clock, seats)
+        await tree.enter_async_context(running("usher", usher.run))
         limits = Limits(replica, lambda: parts.store.history_size, config.history_size)
         await tree.enter_async_context(running("limits", limits.run))
         if parts.bridge is not None:
@@ -126,10 +136,11 @@ async def _assemble(config: Config, world: World, identity: Identity) -> _Parts:
         world.clock.now(),
     )
     replica = Replica(core, wal, timeline, world.clock)
+    forwarder = Forwarder(identity.node_id, replica)
     peers = Peers(
         world.rpc,
         lambda: identity.hello(replica.cluster_id()),
-        replica,
+        forwarder,
         world.clock,
         world.rng,
     )
@@ -149,6 +160,7 @@ async def _assemble(config: Config, world: World, identity: Identity) -> _Parts:
     report = Report(
         identity,
         replica,
+        forwarder,
         peers,
         store,
         telemetry.build(),
@@ -156,7 +168,7 @@ async def _assemble(config: Config, world: World, identity: Identity) -> _Parts:
         clients=lambda: world.clients.count,
         source=bridge.status if bridge is not None else lambda: {"state": "none"},
     )
-    return _Parts(store, replica, peers, gossip, bridge, report)
+    return _Parts(store, replica, forwarder, peers, gossip, bridge, report)
 
 
 def _registrar(

@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 
 import trio
 
-from noti.raft.messages import Message, NodeId
+from noti.raft.messages import NodeId, PeerMessage
 
 Address: TypeAlias = tuple[str, int]
 """Host (name or IP) and port."""
@@ -130,10 +130,10 @@ class MessageStream(Protocol):
     def peer(self) -> Hello:
         """Who is on the other side."""
 
-    async def send(self, messages: Sequence[Message]) -> None:
+    async def send(self, messages: Sequence[PeerMessage]) -> None:
         """Write messages as one batch; raises `PeerUnavailable` when the stream is broken."""
 
-    async def receive(self) -> Sequence[Message]:
+    async def receive(self) -> Sequence[PeerMessage]:
         """Wait for the next batch.
 
         Raises `PeerUnavailable` when the stream ended, `MessageInvalid` on garbage.

@@ -32,6 +32,13 @@ class Consensus(Protocol):
         """Return when everything committed before this call is applied."""
 
 
+class Barrier(Protocol):
+    """The way to the leader."""
+
+    async def read(self) -> None:
+        """Return when everything committed before this call is applied."""
+
+
 class Streams(Protocol):
     """The part of the peers that takes incoming streams."""
 
@@ -46,6 +53,7 @@ class Report:
         self,
         identity: Identity,
         consensus: Consensus,
+        leader: Barrier,
         streams: Streams,
         store: Store,
         build: str,
@@ -57,6 +65,7 @@ class Report:
         """Read from these parts; all of them answer at any time."""
         self._identity = identity
         self._consensus = consensus
+        self._leader = leader
         self._streams = streams
         self._store = store
         self._build = build
@@ -87,6 +96,10 @@ class Report:
     async def catch_up(self) -> None:
         """Return when this node shows everything that any node showed before this call."""
         await self._consensus.catch_up()
+
+    async def barrier(self) -> None:
+        """Return when everything committed before this call is applied; a majority confirms it."""
+        await self._leader.read()
 
     def serving(self) -> bool:
         """Tell gRPC health what readiness tells HTTP."""
@@ -136,8 +149,7 @@ class Report:
         """Everything at once, ready for JSON."""
         status = self._consensus.status()
         seen = self._seen()
-        leader = seen.get(status.leader or "")
-        configured = set(status.configuration.members)
+        leader = seen.get(status.leader) if status.leader else None
         return {
             "node": {
                 "name": self._identity.name,
@@ -153,8 +165,11 @@ class Report:
             "leader": leader.name if leader else status.leader,
             "commit": status.commit_index,
             "applied": status.applied_index,
+            "voters": len(status.configuration.voters),
+            "learners": len(status.configuration.learners),
+            "changing_members": bool(status.configuration.outgoing),
             "members": [
-                _describe(member, status, configured)
+                _describe(member, status)
                 for member in sorted(self._members(), key=lambda member: member.name)
             ],
             "clients": self._clients(),
@@ -170,12 +185,14 @@ class Report:
         return {member.tags.get(TAG_NODE_ID, ""): member for member in self._members()}
 
 
-def _describe(member: Member, status: Status, configured: set[NodeId]) -> dict[str, object]:
+def _describe(member: Member, status: Status) -> dict[str, object]:
     node_id = member.tags.get(TAG_NODE_ID, "")
     if node_id == status.leader:
         role = Role.LEADER.value
+    elif status.configuration.is_voter(node_id):
+        role = Role.FOLLOWER.value
     else:
-        role = Role.FOLLOWER.value if node_id in configured else "none"
+        role = "learner" if node_id in status.configuration.learners else "none"
     return {
         "name": member.name,
         "node_id": node_id,

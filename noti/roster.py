@@ -49,16 +49,21 @@ def read_address(text: str) -> Address:
 
 
 def peer_addresses(members: Iterable[Member], own_id: NodeId) -> dict[NodeId, Address]:
-    """Return where the other nodes take RPCs, by node id; also of those gone, who may return."""
+    """Return where the other nodes take RPCs, by node id; also of those gone, who may return.
+
+    Not of one gone whose address somebody else has by now: dialing it would disturb that one.
+    """
     addresses: dict[NodeId, Address] = {}
-    for member in members:
+    for member in sorted(members, key=lambda member: member.state not in _HERE):
         node_id = member.tags.get(TAG_NODE_ID, "")
-        if not node_id or node_id == own_id:
-            continue
         try:
-            addresses[node_id] = read_address(member.tags.get(TAG_RPC, ""))
+            address = read_address(member.tags.get(TAG_RPC, ""))
         except MessageInvalid:
             continue
+        taken = member.state not in _HERE and address in addresses.values()
+        if node_id and node_id not in addresses and not taken:
+            addresses[node_id] = address
+    addresses.pop(own_id, None)
     return addresses
 
 
@@ -87,7 +92,7 @@ class Founding:
         here = {
             member.tags[TAG_NODE_ID]: member.tags
             for member in sorted(members, key=lambda member: member.name)
-            if member.state in _HERE and TAG_NODE_ID in member.tags
+            if member.state in _HERE and member.tags.get(TAG_NODE_ID)
         }
         if self._founders and not all(node in here for node in self._founders):
             self._founders = ()

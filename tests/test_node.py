@@ -11,7 +11,18 @@ from noti.errors import StorageFailed
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.world import SimulatedCluster, SimulatedNode
 
-START_ORDER = ["replica", "peers", "rpc", "browsers", "gossip", "registrar", "limits", "bridge"]
+START_ORDER = [
+    "replica",
+    "peers",
+    "forwarder",
+    "rpc",
+    "browsers",
+    "gossip",
+    "registrar",
+    "usher",
+    "limits",
+    "bridge",
+]
 
 
 def parts(records: list[structlog.typing.EventDict], event: str) -> list[str]:

@@ -17,6 +17,7 @@ from noti.cli.demo import demo
 from noti.cli.publish import mock_publisher, publish
 from noti.cli.run import run
 from noti.cli.status import members, status
+from noti.cli.wal import wal
 from noti.errors import ConfigInvalid, NotiError
 
 log = structlog.get_logger("noti.cli")
@@ -28,7 +29,7 @@ def commands() -> None:
     """Highly available notification server: JetStream in, Raft in the middle, SSE out."""
 
 
-for _command in (run, demo, publish, mock_publisher, status, members):
+for _command in (run, demo, publish, mock_publisher, status, members, wal):
     commands.add_command(_command)
 
 

@@ -15,6 +15,9 @@ from noti.notifications.commands import SetLimits, encode
 
 log = structlog.get_logger("noti.ingest")
 
+RETRY_S = 1.0
+"""After a refusal; leadership may have come back before anybody could be told that it was lost."""
+
 
 class Limits:
     """Writes the configured limits into the log while this node leads."""
@@ -34,5 +37,7 @@ class Limits:
                     await self._proposer.propose(encode(SetLimits(self._wanted)))
                     log.info("history limit set", history_size=self._wanted)
                 except (NotLeader, ProposalRefused, ProposalUncertain) as error:
-                    log.info("history limit not set, the next leader will", reason=str(error))
+                    log.info("history limit not set yet", reason=str(error))
+                    await trio.sleep(RETRY_S)
+                    continue
             await self._proposer.wait_leadership_changed()

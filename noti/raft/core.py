@@ -20,6 +20,7 @@ from noti.raft.election import Ballot, ElectionTimer, Outcome
 from noti.raft.events import (
     Apply,
     Bootstrapped,
+    ChangeRequested,
     DeadlineReached,
     Effect,
     Event,
@@ -28,10 +29,10 @@ from noti.raft.events import (
     PeerLost,
     Persisted,
     PersistSnapshot,
-    ProposalAccepted,
     ProposalRejected,
     Proposed,
     RaftConfig,
+    ReadRequested,
     RestoreSnapshot,
     Rng,
     Role,
@@ -43,6 +44,7 @@ from noti.raft.events import (
     TransferRequested,
 )
 from noti.raft.gate import Gate
+from noti.raft.leadership import Leadership
 from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
@@ -60,7 +62,6 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.replication import Replication
 from noti.raft.snapshot import SnapshotAssembly
 
 
@@ -95,7 +96,9 @@ class Raft:
         """As a follower: everything up to here equals the log of this term's leader."""
         self._announced: tuple[float, int] | None = None
         """As a follower: when this term's leader last spoke, and its commit index then."""
-        self._replication: Replication | None = None
+        self._round = 0
+        """As a follower: the newest round heard from this term's leader."""
+        self._leadership: Leadership | None = None
         """Set while, and only while, this node leads."""
         self._assembly = SnapshotAssembly()
         self._installing: tuple[int, Snapshot] | None = None
@@ -107,7 +110,7 @@ class Raft:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one fact at `now` (monotonic seconds); return what must be done, in order."""
         before = (self._role, self._term, self._leader)
-        leading = self._replication
+        leading = self._leadership
         match event:
             case MessageReceived(message):
                 self._receive(message, now)
@@ -121,10 +124,22 @@ class Raft:
                 self._on_peer_lost(node_id, now)
             case PeerConnected(node_id):
                 if leading is not None:
-                    leading.on_connected(node_id, self._commit, now)
+                    leading.replication.on_connected(node_id, self._commit, now)
             case TransferRequested():
                 if leading is not None:
-                    leading.start_transfer(now)
+                    leading.hand_over(now)
+            case ChangeRequested(request, change):
+                if leading is None:
+                    self._effects.append(ProposalRejected(request, False, self._leader))
+                else:
+                    self._effects.append(leading.change(request, change, self._commit, now))
+                    self._advance_commit(now)
+            case ReadRequested(requests):
+                if leading is None:
+                    for request in requests:
+                        self._effects.append(ProposalRejected(request, False, self._leader))
+                else:
+                    self._effects.extend(leading.read(requests, self._commit, now))
             case Bootstrapped(configuration):
                 self._on_bootstrapped(configuration, now)
             case SnapshotTaken(index, data):
@@ -141,13 +156,13 @@ class Raft:
 
     def deadline(self) -> float | None:
         """When `DeadlineReached` is due next; None while there is nothing to wait for."""
-        if self._replication is not None:
-            return self._replication.deadline()
+        if self._leadership is not None:
+            return self._leadership.deadline()
         return self._timer.deadline if self._may_campaign() else None
 
     def status(self) -> Status:
         """Return a picture of this moment."""
-        leading = self._replication
+        leading = self._leadership
         return Status(
             role=self._role,
             term=self._term,
@@ -157,6 +172,7 @@ class Raft:
             last_index=self._log.last_index,
             first_index=self._log.first_index,
             configuration=self._log.configuration,
+            followers=leading.replication.matches() if leading else (),
             leads_ready=leading is not None and self._applied >= leading.first_index,
             fresh_at=self._fresh_at(),
         )
@@ -183,7 +199,7 @@ class Raft:
             if from_leader:
                 # Tell a deposed leader the newer term: otherwise a node with a higher term that
                 # cannot win an election would stay deaf for ever (pre-vote with check-quorum).
-                self._send(message.sender, AppendResponse.no(self._id, self._term, 0, (0, 0)))
+                self._refuse(message.sender, 0, 0, 0)
             return
         if message.term > self._term:
             self._become_follower(message.term, message.sender if from_leader else None, now)
@@ -193,6 +209,7 @@ class Raft:
             case AppendRequest():
                 self._hear_leader(message.sender, now)
                 self._announced = (now, message.commit)
+                self._round = max(self._round, message.round)
                 self._on_append_request(message)
             case SnapshotChunk():
                 self._hear_leader(message.sender, now)
@@ -303,7 +320,8 @@ class Raft:
         self._matched = 0
         self._announced = None
         self._ballot = Ballot()
-        self._replication = None
+        self._leadership = None
+        self._round = 0
         self._assembly.clear()
         self._timer.reset(now)
 
@@ -311,30 +329,26 @@ class Raft:
         assert self._role is Role.CANDIDATE
         self._role = Role.LEADER
         self._leader = self._id
-        self._replication = Replication(self._config, self._log, self._term, now, self._send)
-        self._append_own(EntryKind.NOOP, b"")
-        self._replication.heartbeat(self._commit, now)
+        self._leadership = Leadership(
+            self._config, self._log, self._term, now, send=self._send, append=self._append_own
+        )
+        self._leadership.replication.heartbeat(self._commit, now)
 
     # --- time -------------------------------------------------------------------------------------
 
     def _on_deadline(self, now: float) -> None:
-        leading = self._replication
+        leading = self._leadership
         if leading is None:
             if self._may_campaign() and now >= self._timer.deadline:
                 self._pre_campaign(now)
             return
-        if now >= leading.quorum_deadline and not leading.check_quorum(now):
+        if not leading.on_deadline(self._commit, now):
             # Nobody hears us: whoever asks must not believe that we lead (thesis 6.2).
             self._become_follower(self._term, None, now)
-            return
-        if leading.transfer_to is not None and now >= leading.transfer_deadline:
-            leading.transfer_to = None
-        if now >= leading.heartbeat_deadline:
-            leading.heartbeat(self._commit, now)
 
     def _on_peer_lost(self, node_id: NodeId, now: float) -> None:
-        if self._replication is not None:
-            self._replication.on_lost(node_id)
+        if self._leadership is not None:
+            self._leadership.replication.on_lost(node_id)
         elif self._role is Role.FOLLOWER and node_id == self._leader:
             # Safe at once: others agree to the pre-vote only if they lost the leader too.
             self._leader = None
@@ -351,20 +365,11 @@ class Raft:
         self._timer.reset(now)
 
     def _on_proposed(self, proposals: tuple[tuple[int, bytes], ...], now: float) -> None:
-        leading = self._replication
-        for request, data in proposals:
-            if leading is None or leading.transfer_to is not None:
-                leader = leading.transfer_to if leading else self._leader
-                self._effects.append(ProposalRejected(request, backlog_full=False, leader=leader))
-            elif leading.uncommitted_bytes + len(data) > self._config.uncommitted_bytes_max:
-                self._effects.append(ProposalRejected(request, backlog_full=True, leader=self._id))
-            else:
-                leading.uncommitted_bytes += len(data)
-                self._append_own(EntryKind.COMMAND, data)
-                index = self._log.last_index
-                self._effects.append(ProposalAccepted(request, index, self._term))
-        if leading is not None:
-            leading.send_new_entries(self._commit, now)
+        if self._leadership is not None:
+            self._effects.extend(self._leadership.propose(proposals, self._commit, now))
+            return
+        for request, _ in proposals:
+            self._effects.append(ProposalRejected(request, False, self._leader))
 
     def _append_own(self, kind: EntryKind, data: bytes) -> None:
         entry = Entry(self._log.last_index + 1, self._term, kind, data)
@@ -372,22 +377,32 @@ class Raft:
         self._gate.add_entries([entry])
 
     def _on_append_response(self, response: AppendResponse, now: float) -> None:
-        leading = self._replication
-        if leading is not None and leading.on_response(response, self._commit, now):
-            self._advance_commit(leading, now)
+        if self._leadership is None:
+            return
+        news, effects = self._leadership.on_response(response, self._commit, now)
+        self._effects.extend(effects)
+        if news:
+            self._advance_commit(now)
 
-    def _advance_commit(self, leading: Replication, now: float) -> None:
-        index = leading.quorum_index(self._durable)
-        # Only entries of the own term are committed by counting (Raft 5.4.2, figure 8).
-        if index > self._commit and index >= leading.first_index:
-            self._commit = index
-            leading.announce_commit(index, now)
+    def _advance_commit(self, now: float) -> None:
+        leading = self._leadership
+        if leading is None:
+            return
+        self._commit = leading.committed(self._durable, self._commit, now)
+        if leading.must_resign(self._commit):
+            leading.resign(now)
+            self._become_follower(self._term, None, now)
+
+    def _refuse(self, leader: NodeId, rejected: int, hint: int, hint_term: int) -> None:
+        fields = (False, 0, rejected, hint, hint_term, self._round)
+        self._send(leader, AppendResponse(self._id, self._term, *fields))
 
     def _confirm(self, leader: NodeId, through: int = 0) -> None:
         """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
         self._matched = max(self._matched, through)
         match_index = min(self._matched, self._durable)
-        self._send(leader, AppendResponse.yes(self._id, self._term, match_index))
+        fields = (True, match_index, 0, 0, 0, self._round)
+        self._send(leader, AppendResponse(self._id, self._term, *fields))
 
     def _on_append_request(self, request: AppendRequest) -> None:
         if self._installing is not None:
@@ -400,8 +415,7 @@ class Raft:
             return
         if known_term != request.previous_term:
             hint = self._log.last_index_with_term_at_most(previous, request.previous_term)
-            where = (hint, self._log.term_at(hint) or 0)
-            self._send(request.sender, AppendResponse.no(self._id, self._term, previous, where))
+            self._refuse(request.sender, previous, hint, self._log.term_at(hint) or 0)
             return
         self._take_entries(request.entries)
         last_new = previous + len(request.entries)
@@ -469,8 +483,8 @@ class Raft:
             elif isinstance(message, VoteResponse):
                 self._on_vote_response(message, now)
         if self._durable > durable_before:
-            if self._replication is not None:
-                self._advance_commit(self._replication, now)
+            if self._leadership is not None:
+                self._advance_commit(now)
             elif self._leader is not None:
                 self._confirm(self._leader)
 
@@ -483,10 +497,8 @@ class Raft:
             return
         entries = self._log.slice(self._applied + 1, end, bytes_max=INDEX_MAX)
         self._applied = end
-        if self._replication is not None:
-            self._replication.uncommitted_bytes -= sum(
-                len(entry.data) for entry in entries if entry.index > self._replication.first_index
-            )
+        if self._leadership is not None:
+            self._leadership.applied(entries)
         self._effects.append(Apply(entries))
 
     def _on_snapshot_taken(self, index: int, data: bytes) -> None:

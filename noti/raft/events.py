@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeAlias
 
+from noti.raft.changes import Change
 from noti.raft.membership import Configuration
 from noti.raft.messages import Entry, HardState, Message, NodeId, Snapshot
 
@@ -85,6 +86,21 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True)
+class ChangeRequested:
+    """The membership should change; answered like a proposal, or with `ChangeRefused`."""
+
+    request: int
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequested:
+    """Readers want to know what is committed now; each gets a `ReadReady` if this node leads on."""
+
+    requests: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class DeadlineReached:
     """`deadline()` has passed; harmless when it has not."""
 
@@ -127,6 +143,8 @@ Event: TypeAlias = (
     MessageReceived
     | Persisted
     | Proposed
+    | ChangeRequested
+    | ReadRequested
     | DeadlineReached
     | PeerLost
     | PeerConnected
@@ -222,6 +240,25 @@ class ProposalRejected:
     leader: NodeId | None
 
 
+@dataclass(frozen=True, slots=True)
+class ChangeRefused:
+    """A change of membership was not appended, for this reason."""
+
+    request: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadReady:
+    """A majority confirmed the leader after the reader asked.
+
+    Who has applied `index` sees everything that was committed before the request (Raft 6.4).
+    """
+
+    request: int
+    index: int
+
+
 Effect: TypeAlias = (
     SendMessage
     | Persist
@@ -232,6 +269,8 @@ Effect: TypeAlias = (
     | RoleChanged
     | ProposalAccepted
     | ProposalRejected
+    | ChangeRefused
+    | ReadReady
 )
 
 
@@ -247,6 +286,8 @@ class Status:
     last_index: int
     first_index: int
     configuration: Configuration
+    followers: tuple[tuple[NodeId, int], ...]
+    """As a leader: each other member and the index up to which it holds the log on disk."""
     leads_ready: bool
     """Leads and has applied an entry of its own term.
 

@@ -34,8 +34,14 @@ class Gate:
         self._entries.extend(entries)
 
     def drop_entries_from(self, index: int) -> None:
-        """Entries not yet ordered to disk were truncated away."""
+        """Entries from `index` on were truncated away.
+
+        Those not yet ordered need not go to disk. Those on their way will be overwritten by a later
+        batch, so their completion says nothing: even if the same entries came back meanwhile, the
+        overwriting one is between them and the disk (the ABA race of asynchronous writes).
+        """
         self._entries = [entry for entry in self._entries if entry.index < index]
+        self._ends = deque(end for end in self._ends if end[1] < index)
 
     def admit(self, to: NodeId, message: Message, hard_state: HardState, *, hold: bool) -> bool:
         """Return whether the message may leave now; otherwise keep it until it may.

@@ -52,6 +52,11 @@ class RaftLog:
         """The newest configuration in the log, committed or not (thesis 4.1)."""
         return self._configurations[-1][1] if self._configurations else self._base_configuration
 
+    @property
+    def configuration_index(self) -> int:
+        """Index of the newest configuration's entry; 0 when it came with a snapshot."""
+        return self._configurations[-1][0] if self._configurations else 0
+
     def configuration_at(self, index: int) -> Configuration:
         """Return the configuration in force at `index`."""
         for position, configuration in reversed(self._configurations):

@@ -57,11 +57,14 @@ def encode_configuration(configuration: Configuration) -> bytes:
 def decode_configuration(data: bytes) -> Configuration:
     """Undo `encode_configuration`; raises `MessageInvalid` on anything else."""
     try:
-        cluster_id, *groups = msgpack.unpackb(data)
-        voters, outgoing, learners = (tuple(group) for group in groups)
+        unpacked = msgpack.unpackb(data)
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise MessageInvalid(f"membership configuration does not decode: {error}") from None
-    nodes = (*voters, *outgoing, *learners)
-    if len(nodes) > _NODES_MAX or not all(isinstance(node, str) for node in (cluster_id, *nodes)):
+    match unpacked:
+        case [str(cluster_id), [*voters], [*outgoing], [*learners]]:
+            nodes = (*voters, *outgoing, *learners)
+        case _:
+            raise MessageInvalid("membership configuration does not have the right fields")
+    if len(nodes) > _NODES_MAX or not all(isinstance(node, str) for node in nodes):
         raise MessageInvalid("membership configuration holds something that is not a node id")
-    return Configuration(cluster_id, voters, outgoing, learners)
+    return Configuration(cluster_id, tuple(voters), tuple(outgoing), tuple(learners))

@@ -8,7 +8,7 @@ Sources: Raft (Ongaro and Ousterhout 2014, figure 2), Raft thesis 3.10 (transfer
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 NodeId: TypeAlias = str
 """Random identity of a node's data directory, never an address and never reused."""
@@ -93,6 +93,8 @@ class AppendRequest:
     previous_term: int
     commit: int
     entries: tuple[Entry, ...]
+    round: int = 0
+    """Counts the leader's heartbeats in its term; answers carry the newest one heard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +112,8 @@ class AppendResponse:
     """On refusal: no agreement is possible above this index."""
     hint_term: int
     """On refusal: the refuser's term at `hint_index`."""
-
-    @classmethod
-    def yes(cls, sender: NodeId, term: int, match_index: int) -> Self:
-        """Vouch for everything up to `match_index`."""
-        return cls(sender, term, True, match_index, 0, 0, 0)
-
-    @classmethod
-    def no(cls, sender: NodeId, term: int, rejected: int, hint: tuple[int, int]) -> Self:
-        """Refuse `rejected` as the previous index; `hint` is (index, term) of where to look."""
-        return cls(sender, term, False, 0, rejected, *hint)
+    round: int = 0
+    """The newest round heard from this term's leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +140,45 @@ class TimeoutNow:
     term: int
 
 
+class ForwardOutcome(IntEnum):
+    """What became of something that a node asked its leader to do."""
+
+    DONE = 0
+    """Committed; for a read, confirmed."""
+    NOT_LEADER = 1
+    """Nothing was done; ask somebody else."""
+    REFUSED = 2
+    """Nothing was done; the backlog is full."""
+    UNCERTAIN = 3
+    """It may or may not be committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """A node asks the leader to commit commands, and to tell what is committed now."""
+
+    sender: NodeId
+    term: int
+    proposals: tuple[tuple[int, bytes], ...]
+    """(the sender's number, command)."""
+    reads: tuple[int, ...]
+    """The sender's numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardAnswer:
+    """What became of some of what was forwarded; each number is answered once."""
+
+    sender: NodeId
+    term: int
+    outcomes: tuple[tuple[int, ForwardOutcome, int], ...]
+    """(the asker's number, outcome, index that the asker must have applied to see the effect)."""
+
+
 Message: TypeAlias = (
     VoteRequest | VoteResponse | AppendRequest | AppendResponse | SnapshotChunk | TimeoutNow
 )
+"""What cores say to each other."""
+
+PeerMessage: TypeAlias = Message | Forward | ForwardAnswer
+"""What travels on the stream between two nodes."""

@@ -19,7 +19,7 @@ from prometheus_client import Counter
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.ports import Address, Clock, Hello, MessageStream, RpcNetwork
 from noti.raft.events import Rng
-from noti.raft.messages import Message, NodeId
+from noti.raft.messages import Forward, ForwardAnswer, Message, NodeId, PeerMessage
 
 log = structlog.get_logger("noti.raft")
 
@@ -44,6 +44,9 @@ class PeerListener(Protocol):
     def peer_said(self, message: Message) -> None:
         """Take in a message; never waits."""
 
+    def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
+        """Take in what is not the core's; never waits."""
+
     def peer_connected(self, node_id: NodeId) -> None:
         """Note that a new stream to a peer is usable."""
 
@@ -56,17 +59,17 @@ class _Link:
 
     def __init__(self, scope: trio.CancelScope) -> None:
         self.scope = scope
-        self.outbox: deque[Message] = deque()
+        self.outbox: deque[PeerMessage] = deque()
         self.wakeup = trio.Event()
 
-    def put(self, message: Message) -> None:
+    def put(self, message: PeerMessage) -> None:
         if len(self.outbox) >= OUTBOX_MESSAGES_MAX:
             _dropped.labels("outbox full").inc()
             return
         self.outbox.append(message)
         self.wakeup.set()
 
-    async def take(self) -> list[Message]:
+    async def take(self) -> list[PeerMessage]:
         while not self.outbox:
             self.wakeup = trio.Event()
             await self.wakeup.wait()
@@ -102,7 +105,7 @@ class Peers:
             self._addresses = dict(addresses)
             self._changed.set()
 
-    def send(self, to: NodeId, message: Message) -> None:
+    def send(self, to: NodeId, message: PeerMessage) -> None:
         """Queue a message for a peer, or drop it when there is no stream."""
         link = self._links.get(to)
         if link is None:
@@ -136,26 +139,28 @@ class Peers:
     async def _keep_dialed(self, peer: NodeId, scope: trio.CancelScope) -> None:
         wait_s = REDIAL_FIRST_S
         with scope:
-            while True:
+            # A peer may be taken off the list before `run` has noticed.
+            while (address := self._addresses.get(peer)) is not None:
                 try:
-                    stream = await self._network.open_raft_stream(
-                        self._addresses[peer], self._hello()
-                    )
+                    stream = await self._network.open_raft_stream(address, self._hello())
                 except PeerUnavailable as error:
                     log.debug("peer cannot be reached", peer=peer, reason=str(error))
                 except ClusterMismatch as error:
                     log.warning("peer refuses this node", peer=peer, reason=str(error))
                     wait_s = MISMATCH_REDIAL_S
                 else:
-                    wait_s = REDIAL_FIRST_S
                     if stream.peer.node_id == peer:
+                        wait_s = REDIAL_FIRST_S
                         await self._use(stream)
                     else:
-                        # Gossip has not learned yet who lives at this address now.
+                        # Gossip has not learned yet who lives at this address now. Whoever it is
+                        # takes our dialing for a new stream from us, so back off.
                         await stream.aclose()
                 pause_s = wait_s * self._rng.uniform(0.5, 1.0)
                 await self._clock.sleep_until(self._clock.now() + pause_s)
                 wait_s = min(wait_s * 2, REDIAL_MAX_S)
+        if self._dialers.get(peer) is scope:
+            del self._dialers[peer]
 
     async def _use(self, stream: MessageStream) -> None:
         peer = stream.peer.node_id
@@ -192,6 +197,7 @@ class Peers:
                 await stream.send(await link.take())
             except PeerUnavailable:
                 link.scope.cancel()
+                return
 
     async def _read(self, stream: MessageStream) -> None:
         while True:
@@ -204,7 +210,9 @@ class Peers:
                 log.warning("peer sent garbage", peer=stream.peer.name, reason=str(error))
                 return
             for message in messages:
-                if message.sender == stream.peer.node_id:
-                    self._listener.peer_said(message)
-                else:
+                if message.sender != stream.peer.node_id:
                     _refused.labels("false sender").inc()
+                elif isinstance(message, Forward | ForwardAnswer):
+                    self._listener.peer_forwarded(message)
+                else:
+                    self._listener.peer_said(message)

@@ -36,6 +36,8 @@ class Progress:
     """When the follower last answered, for check-quorum."""
     match_index: int = 0
     """Everything up to here is on the follower's disk."""
+    round: int = 0
+    """The newest of the leader's rounds that the follower has answered."""
     state: ProgressState = ProgressState.PROBE
     probe_sent: bool = False
     """While probing: a probe is out; do not send another before an answer or the next heartbeat."""

@@ -29,9 +29,9 @@ def vote_is_lost(configuration: Configuration, votes: Mapping[NodeId, bool]) -> 
     return not has_quorum(configuration, still_possible)
 
 
-def committed_index(configuration: Configuration, match_of: Callable[[NodeId], int]) -> int:
-    """Return the highest index that a quorum holds on disk; 0 without voters."""
+def reached_by_quorum(configuration: Configuration, value_of: Callable[[NodeId], int]) -> int:
+    """Return the highest number that a quorum has reached or passed; 0 without voters."""
     halves = [half for half in (configuration.voters, configuration.outgoing) if half]
     if not halves:
         return 0
-    return min(sorted(map(match_of, half))[(len(half) - 1) // 2] for half in halves)
+    return min(sorted(map(value_of, half))[(len(half) - 1) // 2] for half in halves)

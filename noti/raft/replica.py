@@ -11,6 +11,8 @@ never refused, peers' messages are dropped when it is full (Raft tolerates it), 
 
 import math
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias, assert_never
 
@@ -18,12 +20,15 @@ import structlog
 import trio
 from prometheus_client import Counter, Gauge, Histogram
 
-from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
+from noti.errors import ChangeImpossible, LocalError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.ports import Clock
+from noti.raft.changes import Change
 from noti.raft.core import Raft
 from noti.raft.events import (
     Apply,
     Bootstrapped,
+    ChangeRefused,
+    ChangeRequested,
     DeadlineReached,
     Effect,
     Event,
@@ -36,6 +41,8 @@ from noti.raft.events import (
     ProposalAccepted,
     ProposalRejected,
     Proposed,
+    ReadReady,
+    ReadRequested,
     RestoreSnapshot,
     Role,
     RoleChanged,
@@ -47,6 +54,7 @@ from noti.raft.events import (
 )
 from noti.raft.membership import Configuration
 from noti.raft.messages import Entry, EntryKind, HardState, Message, NodeId
+from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.wal import Wal
 
 log = structlog.get_logger("noti.raft")
@@ -100,27 +108,48 @@ _DiskOrder: TypeAlias = Persist | PersistSnapshot | SaveSnapshot
 
 @dataclass(slots=True)
 class _Waiter:
-    """A proposer waiting for its command; `place` is set once the core accepted it."""
+    """A proposer or reader; `place` is set once the core gave it one in the log."""
 
     done: trio.Event
     place: tuple[int, int] | None = None
     failure: Exception | None = None
 
+    async def wait(self) -> None:
+        """Return when the answer is there; raises it if it is a failure."""
+        await self.done.wait()
+        if self.failure is not None:
+            raise self.failure
+
 
 class Replica:
     """One node's consensus at work."""
 
-    def __init__(self, core: Raft, wal: Wal, state: StateMachine, clock: Clock) -> None:
-        """Take what was recovered; the state machine already holds the recovered snapshot."""
+    def __init__(
+        self,
+        core: Raft,
+        wal: Wal,
+        state: StateMachine,
+        clock: Clock,
+        *,
+        snapshot_every_entries: int = SNAPSHOT_EVERY_ENTRIES,
+        snapshot_every_bytes: int = SNAPSHOT_EVERY_BYTES,
+    ) -> None:
+        """Take what was recovered; the state machine already holds the recovered snapshot.
+
+        A snapshot is taken when as many entries, or bytes in them, were applied since the last.
+        """
         self._core = core
         self._wal = wal
         self._messenger: Messenger | None = None
         self._state = state
         self._clock = clock
+        self._snapshot_every_entries = snapshot_every_entries
+        self._snapshot_every_bytes = snapshot_every_bytes
         self._inbox: deque[Event] = deque()
         self._proposals: deque[tuple[int, bytes]] = deque()
         self._waiters: dict[int, _Waiter] = {}
         self._by_index: dict[int, _Waiter] = {}
+        self._readers: list[int] = []
         self._request = 0
         self._orders: deque[_DiskOrder] = deque()
         self._inbox_filled = trio.Event()
@@ -174,19 +203,46 @@ class Replica:
         """Return once the command is committed and applied on this node.
 
         Raises `NotLeader` or `ProposalRefused` when it was not appended, `ProposalUncertain` when
-        leadership was lost before it was committed. Cancelled here, it may still be committed.
+        leadership was lost before it was committed, `LocalError` when it is too large for the log.
+        Cancelled here, it may still be committed.
         """
-        self._request += 1
-        request = self._request
-        waiter = self._waiters[request] = _Waiter(trio.Event())
-        self._proposals.append((request, command))
-        self._inbox_filled.set()
-        try:
-            await waiter.done.wait()
-        finally:
-            self._waiters.pop(request, None)
-        if waiter.failure is not None:
-            raise waiter.failure
+        if len(command) > ENTRY_DATA_BYTES_MAX:
+            # No node could write it, so it must not get as far as the core.
+            raise LocalError(f"a command of {len(command)} bytes, {ENTRY_DATA_BYTES_MAX} allowed")
+        with self._waiting() as (request, waiter):
+            self._proposals.append((request, command))
+            self._inbox_filled.set()
+            await waiter.wait()
+
+    async def change(self, change: Change) -> None:
+        """Return once the membership has changed and the change is committed.
+
+        Raises `ChangeImpossible` when it must not be done now, and what `propose` raises.
+        """
+        with self._waiting() as (request, waiter):
+            self._put(ChangeRequested(request, change))
+            await waiter.wait()
+
+    async def read_index(self) -> int:
+        """Return an index that covers everything committed before this call (Raft 6.4).
+
+        Raises `NotLeader`, or `ProposalUncertain` when leadership is lost meanwhile.
+        """
+        with self._waiting() as (request, waiter):
+            self._readers.append(request)
+            self._inbox_filled.set()
+            await waiter.wait()
+            assert waiter.place is not None
+            return waiter.place[0]
+
+    async def wait_advanced(self) -> None:
+        """Return when the core has taken in something: there may be another leader now."""
+        await self._advanced.wait()
+
+    async def wait_applied(self, index: int) -> None:
+        """Return when everything up to `index` is applied on this node."""
+        while self._core.status().applied_index < index:
+            await self._advanced.wait()
 
     def bootstrap(self, configuration: Configuration) -> None:
         """Found a cluster with this first configuration; ignored when there is a log already."""
@@ -237,6 +293,16 @@ class Replica:
         finally:
             self._fail_waiters()
 
+    @contextmanager
+    def _waiting(self) -> Iterator[tuple[int, _Waiter]]:
+        self._request += 1
+        waiter = self._waiters[self._request] = _Waiter(trio.Event())
+        request = self._request
+        try:
+            yield request, waiter
+        finally:
+            self._waiters.pop(request, None)
+
     def _put(self, event: Event) -> None:
         self._inbox.append(event)
         self._inbox_filled.set()
@@ -248,6 +314,12 @@ class Replica:
             if self._proposals:
                 events.append(Proposed(tuple(self._proposals)))
                 self._proposals.clear()
+            if self._readers:
+                for request in self._readers:
+                    if request in self._waiters:
+                        self._waiters[request].place = (0, 0)
+                events.append(ReadRequested(tuple(self._readers)))
+                self._readers.clear()
             deadline = self._core.deadline()
             if deadline is not None and self._clock.now() >= deadline:
                 events.append(DeadlineReached())
@@ -259,7 +331,7 @@ class Replica:
             self._advanced = trio.Event()
 
     async def _wait_for_events(self) -> None:
-        if self._inbox or self._proposals:
+        if self._inbox or self._proposals or self._readers:
             await trio.lowlevel.checkpoint()
             return
         self._inbox_filled = trio.Event()
@@ -327,16 +399,23 @@ class Replica:
                     waiter.place = (index, term)
                     self._by_index[index] = waiter
             case ProposalRejected(request, backlog_full, leader):
+                full = ProposalRefused("the backlog of uncommitted entries is full; retry later")
+                self._answer(request, full if backlog_full else NotLeader(leader))
+            case ChangeRefused(request, reason):
+                self._answer(request, ChangeImpossible(reason))
+            case ReadReady(request, index):
                 waiter = self._waiters.get(request)
                 if waiter is not None:
-                    waiter.failure = (
-                        ProposalRefused("the backlog of uncommitted entries is full; retry later")
-                        if backlog_full
-                        else NotLeader(leader)
-                    )
-                    waiter.done.set()
+                    waiter.place = (index, 0)
+                self._answer(request, None)
             case _:
                 assert_never(effect)
+
+    def _answer(self, request: int, failure: Exception | None) -> None:
+        waiter = self._waiters.get(request)
+        if waiter is not None:
+            waiter.failure = failure
+            waiter.done.set()
 
     async def _apply(self, entries: tuple[Entry, ...]) -> None:
         for position, entry in enumerate(entries, start=1):
@@ -354,8 +433,8 @@ class Replica:
         last = entries[-1].index
         _commit_index.set(last)
         if (
-            self._applied_entries >= SNAPSHOT_EVERY_ENTRIES
-            or self._applied_bytes >= SNAPSHOT_EVERY_BYTES
+            self._applied_entries >= self._snapshot_every_entries
+            or self._applied_bytes >= self._snapshot_every_bytes
         ):
             self._applied_entries = self._applied_bytes = 0
             self._put(SnapshotTaken(last, self._state.snapshot()))
@@ -373,7 +452,9 @@ class Replica:
 
     def _fail_waiters(self) -> None:
         """Nobody can tell these proposers any more what becomes of their commands."""
-        for waiter in self._by_index.values():
+        for waiter in self._waiters.values():
+            if waiter.place is None or waiter.done.is_set():
+                continue
             waiter.failure = ProposalUncertain("leadership was lost while the command waited")
             waiter.done.set()
         self._by_index.clear()

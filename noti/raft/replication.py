@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from noti.raft.events import RaftConfig
 from noti.raft.log import RaftLog
-from noti.raft.messages import AppendRequest, AppendResponse, Entry, Message, NodeId, TimeoutNow
+from noti.raft.messages import AppendRequest, AppendResponse, Entry, Message, NodeId
 from noti.raft.progress import Progress, ProgressState
-from noti.raft.quorum import committed_index, has_quorum
+from noti.raft.quorum import has_quorum, reached_by_quorum
 from noti.raft.snapshot import cut_snapshot
 
 
@@ -34,36 +34,30 @@ class Replication:
         self._log = log
         self._term = term
         self._send = send
-        self.first_index = log.last_index + 1
-        """Index of the term's own no-op: commit by counting starts here (Raft 5.4.2)."""
-        self.uncommitted_bytes = 0
-        """Command bytes of this term that are not applied yet."""
+        self._round = 0
         self.heartbeat_deadline = now
         self.quorum_deadline = now + config.election_timeout_s
-        self.transfer_to: NodeId | None = None
-        self.transfer_deadline = 0.0
+        self._progress: dict[NodeId, Progress] = {}
+        self.follow_configuration(now)
+
+    def follow_configuration(self, now: float) -> None:
+        """Start to send to new members, and stop with those that are none any more."""
+        members = [n for n in self._log.configuration.members if n != self._config.node_id]
+        next_index = self._log.last_index + 1
         self._progress = {
-            node: Progress(node, self.first_index, heard_at=now)
-            for node in log.configuration.members
-            if node != config.node_id
+            node: self._progress.get(node) or Progress(node, next_index, heard_at=now)
+            for node in members
         }
 
-    def deadline(self) -> float:
-        """When the next heartbeat, quorum check or end of a transfer is due."""
-        deadlines = [self.heartbeat_deadline, self.quorum_deadline]
-        if self.transfer_to is not None:
-            deadlines.append(self.transfer_deadline)
-        return min(deadlines)
-
-    def match_of(self, node_id: NodeId) -> int:
-        """Return what a follower is known to have on disk; 0 for a stranger."""
-        progress = self._progress.get(node_id)
-        return progress.match_index if progress else 0
+    def matches(self) -> tuple[tuple[NodeId, int], ...]:
+        """Return what each follower is known to have on disk."""
+        return tuple((node, progress.match_index) for node, progress in self._progress.items())
 
     # --- sending ----------------------------------------------------------------------------------
 
-    def heartbeat(self, commit: int, now: float) -> None:
-        """Speak to everybody, with entries where there are any to send."""
+    def heartbeat(self, commit: int, now: float) -> int:
+        """Speak to everybody, with entries where there are any to send; return the new round."""
+        self._round += 1
         self.heartbeat_deadline = now + self._config.heartbeat_interval_s
         for progress in self._progress.values():
             progress.probe_sent = False
@@ -74,6 +68,7 @@ class Replication:
                 progress.lost()
             if not self._send_entries(progress, commit, now):
                 self._send_append(progress, commit, ())
+        return self._round
 
     def send_new_entries(self, commit: int, now: float) -> None:
         """Send what the followers' windows take; nobody who has all hears anything."""
@@ -111,7 +106,9 @@ class Replication:
             previous, term = 0, 0
         self._send(
             progress.node_id,
-            AppendRequest(self._config.node_id, self._term, previous, term, commit, entries),
+            AppendRequest(
+                self._config.node_id, self._term, previous, term, commit, entries, self._round
+            ),
         )
 
     def _send_snapshot(self, progress: Progress, now: float) -> None:
@@ -134,6 +131,7 @@ class Replication:
         if progress is None:
             return False
         progress.heard_at = now
+        progress.round = max(progress.round, min(response.round, self._round))
         news = False
         if not response.success:
             next_index = 1 + self._log.last_index_with_term_at_most(
@@ -142,7 +140,6 @@ class Replication:
             progress.refused(response.rejected_index, next_index)
         elif response.match_index <= self._log.last_index:
             news = progress.matched(response.match_index)
-            self._hand_over_if_caught_up(progress)
         self._send_entries(progress, commit, now)
         return news
 
@@ -163,11 +160,14 @@ class Replication:
 
     def quorum_index(self, own_durable_index: int) -> int:
         """Return the highest index that a quorum holds on disk."""
-        own = self._config.node_id
-        return committed_index(
-            self._log.configuration,
-            lambda node: own_durable_index if node == own else self.match_of(node),
-        )
+        matches = {**dict(self.matches()), self._config.node_id: own_durable_index}
+        return reached_by_quorum(self._log.configuration, matches.__getitem__)
+
+    def confirmed_round(self) -> int:
+        """Return the newest round that a quorum answered: so long ago this node surely led."""
+        rounds = {node: progress.round for node, progress in self._progress.items()}
+        rounds[self._config.node_id] = self._round
+        return reached_by_quorum(self._log.configuration, rounds.__getitem__)
 
     def check_quorum(self, now: float) -> bool:
         """Return whether a quorum answered within the last election timeout, and re-arm the
@@ -178,21 +178,17 @@ class Replication:
         heard = [node for node, progress in self._progress.items() if progress.heard_at >= oldest]
         return has_quorum(self._log.configuration, [self._config.node_id, *heard])
 
-    def start_transfer(self, now: float) -> None:
-        """Choose the voter that holds most, let it catch up, and ask it to campaign."""
+    def best_successor(self, now: float) -> NodeId | None:
+        """Return the voter that holds most among those heard lately; None when there is none."""
         oldest = now - self._config.election_timeout_s
         candidates = [
             progress
             for node, progress in sorted(self._progress.items())
             if node in self._log.configuration.voters and progress.heard_at >= oldest
         ]
-        if not candidates or self.transfer_to is not None:
-            return
-        target = max(candidates, key=lambda progress: progress.match_index)
-        self.transfer_to = target.node_id
-        self.transfer_deadline = now + self._config.election_timeout_s
-        self._hand_over_if_caught_up(target)
+        best = max(candidates, key=lambda progress: progress.match_index, default=None)
+        return best.node_id if best else None
 
-    def _hand_over_if_caught_up(self, progress: Progress) -> None:
-        if progress.node_id == self.transfer_to and progress.match_index == self._log.last_index:
-            self._send(progress.node_id, TimeoutNow(self._config.node_id, self._term))
+    def has_everything(self, node_id: NodeId) -> bool:
+        """Whether a follower holds the whole log."""
+        return dict(self.matches()).get(node_id) == self._log.last_index

@@ -13,13 +13,16 @@ from noti.raft.messages import (
     INDEX_MAX,
     AppendRequest,
     AppendResponse,
-    Message,
+    Forward,
+    ForwardAnswer,
+    PeerMessage,
     SnapshotChunk,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
 from noti.raft.records import decode_entries, encode_entries
+from noti.rpc import forwards
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.protobuf import parse
 
@@ -56,7 +59,7 @@ def decode_hello(data: bytes) -> Hello:
     return Hello(hello.cluster_id, hello.node_id, hello.name)
 
 
-def encode_messages(messages: Sequence[Message]) -> Iterator[bytes]:
+def encode_messages(messages: Sequence[PeerMessage]) -> Iterator[bytes]:
     """Return `messages` as few frames of at most `FRAME_BYTES_MAX`, in order.
 
     Raises `LocalError` for a single message that does not fit: whoever cuts entries and snapshots
@@ -80,7 +83,7 @@ def encode_messages(messages: Sequence[Message]) -> Iterator[bytes]:
         yield bytes(wire.Frame(batch=wire.Batch(messages=group)))
 
 
-def decode_messages(data: bytes) -> list[Message]:
+def decode_messages(data: bytes) -> list[PeerMessage]:
     """Return the messages of one frame; raises `MessageInvalid`."""
     frame = parse(wire.Frame, data)
     if frame.batch is None or frame.hello is not None:
@@ -93,10 +96,12 @@ def _payload_bytes(message: wire.Message) -> int:
         return len(message.append_request.entries)
     if message.snapshot_chunk is not None:
         return len(message.snapshot_chunk.data) + len(message.snapshot_chunk.configuration)
+    if message.forward is not None:
+        return len(message.forward.proposals)
     return 0
 
 
-def _to_wire(message: Message) -> wire.Message:
+def _to_wire(message: PeerMessage) -> wire.Message:
     encoded = wire.Message(sender=message.sender, term=message.term)
     match message:
         case VoteRequest():
@@ -114,6 +119,7 @@ def _to_wire(message: Message) -> wire.Message:
                 previous_term=message.previous_term,
                 commit=message.commit,
                 entries=encode_entries(message.entries),
+                round=message.round,
             )
         case AppendResponse():
             encoded.append_response = wire.AppendResponse(
@@ -122,6 +128,7 @@ def _to_wire(message: Message) -> wire.Message:
                 rejected_index=message.rejected_index,
                 hint_index=message.hint_index,
                 hint_term=message.hint_term,
+                round=message.round,
             )
         case SnapshotChunk():
             encoded.snapshot_chunk = wire.SnapshotChunk(
@@ -134,12 +141,18 @@ def _to_wire(message: Message) -> wire.Message:
             )
         case TimeoutNow():
             encoded.timeout_now = wire.TimeoutNow()
+        case Forward():
+            encoded.forward = wire.Forward(
+                proposals=forwards.pack(message.proposals), reads=forwards.pack(message.reads)
+            )
+        case ForwardAnswer():
+            encoded.forward_answer = wire.ForwardAnswer(outcomes=forwards.pack(message.outcomes))
         case _:
             assert_never(message)
     return encoded
 
 
-def _from_wire(message: wire.Message) -> Message:
+def _from_wire(message: wire.Message) -> PeerMessage:
     contents = [
         content
         for content in (
@@ -149,6 +162,8 @@ def _from_wire(message: wire.Message) -> Message:
             message.append_response,
             message.snapshot_chunk,
             message.timeout_now,
+            message.forward,
+            message.forward_answer,
         )
         if content is not None
     ]
@@ -176,11 +191,17 @@ def _from_wire(message: wire.Message) -> Message:
                 rejected_index=_checked(m.rejected_index),
                 hint_index=_checked(m.hint_index),
                 hint_term=_checked(m.hint_term),
+                round=_checked(m.round),
             )
         case wire.SnapshotChunk() as m:
             return _snapshot_chunk(sender, term, m)
         case wire.TimeoutNow():
             return TimeoutNow(sender, term)
+        case wire.Forward() as m:
+            proposals = forwards.unpack_proposals(m.proposals)
+            return Forward(sender, term, proposals, forwards.unpack_reads(m.reads))
+        case wire.ForwardAnswer() as m:
+            return ForwardAnswer(sender, term, forwards.unpack_outcomes(m.outcomes))
         case other:
             assert_never(other)
 
@@ -191,7 +212,8 @@ def _append_request(sender: str, term: int, m: wire.AppendRequest) -> AppendRequ
     for index, entry in enumerate(entries, previous_index + 1):
         if entry.index != index or not 0 < entry.term <= term:
             raise MessageInvalid(f"entry {entry.index} (term {entry.term}) where {index} belongs")
-    return AppendRequest(sender, term, previous_index, _checked(m.previous_term), commit, entries)
+    previous_term, round_ = _checked(m.previous_term), _checked(m.round)
+    return AppendRequest(sender, term, previous_index, previous_term, commit, entries, round_)
 
 
 def _snapshot_chunk(sender: str, term: int, m: wire.SnapshotChunk) -> SnapshotChunk:

@@ -34,7 +34,7 @@ from noti.errors import (
     Unavailable,
 )
 from noti.ports import Address, Hello, MessageStream, RpcHandler
-from noti.raft.messages import Message
+from noti.raft.messages import PeerMessage
 from noti.rpc.aio import Island
 from noti.rpc.codec import (
     decode_hello,
@@ -156,7 +156,7 @@ class GrpcMessageStream:
         """Who is on the other side."""
         return self._peer
 
-    async def send(self, messages: Sequence[Message]) -> None:
+    async def send(self, messages: Sequence[PeerMessage]) -> None:
         """Write messages; returns when the transport took them (it pushes back when it is full).
 
         Raises `PeerUnavailable`; `LocalError` for a message that fits no frame. *Cancellation*: a
@@ -166,7 +166,7 @@ class GrpcMessageStream:
             for frame in encode_messages(messages):
                 await self._call(self._frames.write_guarded, frame)
 
-    async def receive(self) -> Sequence[Message]:
+    async def receive(self) -> Sequence[PeerMessage]:
         """Wait for the next batch; raises `PeerUnavailable`, or `MessageInvalid` on garbage.
 
         *Cancellation* loses nothing: the next call goes on where this one stopped.

@@ -16,7 +16,7 @@ from noti.raft.messages import (
     AppendResponse,
     Entry,
     EntryKind,
-    Message,
+    PeerMessage,
     SnapshotChunk,
     TimeoutNow,
     VoteRequest,
@@ -28,7 +28,7 @@ from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
 ANY_PORT = ("127.0.0.1", 0)
 
-EVERY_MESSAGE: list[Message] = [
+EVERY_MESSAGE: list[PeerMessage] = [
     VoteRequest("n1", 3, 10, 2, pre=True, transfer=False),
     VoteResponse("n1", 3, granted=True, pre=True),
     AppendRequest(
@@ -126,8 +126,8 @@ async def served(
             nursery.cancel_scope.cancel()
 
 
-async def receive_count(stream: MessageStream, count: int) -> list[Message]:
-    received: list[Message] = []
+async def receive_count(stream: MessageStream, count: int) -> list[PeerMessage]:
+    received: list[PeerMessage] = []
     while len(received) < count:
         received += await stream.receive()
     return received
@@ -169,7 +169,7 @@ async def test_order_is_kept_over_many_batches(open_network: NetworkFactory) -> 
 
 async def test_large_messages_pass_one_by_one(open_network: NetworkFactory) -> None:
     data = bytes(range(256)) * 24 * 1024  # 6 MiB each, 18 MiB in one call
-    messages: list[Message] = [
+    messages: list[PeerMessage] = [
         SnapshotChunk("n1", 1, 5, 1, b"", offset, data, 3 * len(data))
         for offset in (0, len(data), 2 * len(data))
     ]
@@ -255,12 +255,12 @@ async def test_cancelled_server_ends_its_streams(open_network: NetworkFactory) -
 async def test_cancelled_receive_loses_nothing(open_network: NetworkFactory) -> None:
     async with open_network() as network, served(network, Handler()) as (address, _):
         stream = await network.open_raft_stream(address, CLIENT)
-        received: list[Message] = []
+        received: list[PeerMessage] = []
         messages = [VoteRequest("n1", term, 0, 0, False, False) for term in range(1, 101)]
         for message in messages:
             await stream.send([message])
         while len(received) < len(messages):
-            batch: Sequence[Message] = ()
+            batch: Sequence[PeerMessage] = ()
             # Cancelled at a different moment of the receive each time.
             with trio.move_on_after(0.0005):
                 batch = await stream.receive()

@@ -4,7 +4,9 @@ Enters: a seed and what to do to the cluster. Leaves: the cluster, checked after
 Never: threads, real time, real disks.
 
 Checked at every step (names as in the safety literature): election safety, log matching, leader
-completeness, state-machine safety, durable before speech, monotonic commit.
+completeness, state-machine safety, durable before speech, monotonic commit, one vote per node and
+term, a quorum holding what is committed, commit by counting only in the own term, and no campaign
+that a quorum did not encourage. `test_checkers.py` shows that they see what they should.
 """
 
 import heapq
@@ -14,10 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from noti.raft.changes import Change
 from noti.raft.core import Raft
 from noti.raft.events import (
     Apply,
     Bootstrapped,
+    ChangeRefused,
+    ChangeRequested,
     DeadlineReached,
     Effect,
     Event,
@@ -31,6 +36,8 @@ from noti.raft.events import (
     ProposalRejected,
     Proposed,
     RaftConfig,
+    ReadReady,
+    ReadRequested,
     RestoreSnapshot,
     Role,
     RoleChanged,
@@ -47,8 +54,10 @@ from noti.raft.messages import (
     HardState,
     Message,
     Snapshot,
+    VoteRequest,
     VoteResponse,
 )
+from noti.raft.quorum import has_quorum
 
 
 @dataclass
@@ -74,6 +83,16 @@ class DiskImage:
         self.entries = [e for e in self.entries if e.index > snapshot.index] if keeps else []
         self.snapshot = snapshot
 
+    def term_at(self, index: int) -> int | None:
+        position = index - self.entries[0].index if self.entries else -1
+        if 0 <= position < len(self.entries):
+            return self.entries[position].term
+        return self.snapshot.term if self.snapshot and self.snapshot.index == index else None
+
+    def holds(self, index: int, term: int) -> bool:
+        covered = self.snapshot is not None and self.snapshot.index >= index
+        return covered or self.term_at(index) == term
+
     def last_index(self) -> int:
         if self.entries:
             return self.entries[-1].index
@@ -92,7 +111,9 @@ class Node:
         self.paused = False
         self.applied: list[bytes] = []
         self.applied_index = 0
-        self.outcomes: dict[int, ProposalAccepted | ProposalRejected] = {}
+        self.outcomes: dict[
+            int, ProposalAccepted | ProposalRejected | ChangeRefused | ReadReady
+        ] = {}
         self.disk_busy_until = 0.0
         self.wakeup: float | None = None
 
@@ -104,12 +125,12 @@ class Node:
     def start(self) -> None:
         self.incarnation += 1
         image = self.disk
-        self.core = Raft(
+        self.core = self.cluster.core(
             self.cluster.config(self.name),
             image.hard_state,
             image.snapshot,
             tuple(image.entries),
-            random.Random(f"{self.cluster.seed}:{self.name}:{self.incarnation}"),
+            self.cluster.rng_of(self),
             self.cluster.now,
         )
         self.restore(image.snapshot)
@@ -167,7 +188,7 @@ class Node:
     def perform(self, effect: Effect) -> None:
         match effect:
             case SendMessage(to, message):
-                self.cluster.check_speech(self, message)
+                self.cluster.check_speech(self, to, message)
                 self.cluster.send(self.name, to, message)
             case Persist() | PersistSnapshot():
                 self.order_disk(effect)
@@ -187,7 +208,12 @@ class Node:
             case RestoreSnapshot(snapshot):
                 assert snapshot.index >= self.applied_index, "the state machine went back"
                 self.restore(snapshot)
-            case ProposalAccepted(request) | ProposalRejected(request):
+            case (
+                ProposalAccepted(request)
+                | ProposalRejected(request)
+                | ChangeRefused(request)
+                | ReadReady(request)
+            ):
                 self.outcomes[request] = effect
             case RoleChanged(role, term, _):
                 self.cluster.check_role(self, role, term)
@@ -212,9 +238,16 @@ class Cluster:
     """The world: time, network, and the checks."""
 
     def __init__(
-        self, size: int = 3, seed: int = 0, *, snapshot_every: int = 0, keep_entries: int = 10_000
+        self,
+        size: int = 3,
+        seed: int = 0,
+        *,
+        snapshot_every: int = 0,
+        keep_entries: int = 10_000,
+        core: type[Raft] = Raft,
     ) -> None:
         self.seed = seed
+        self.core = core
         self.rng = random.Random(f"world:{seed}")
         self.now = 0.0
         self.snapshot_every = snapshot_every
@@ -231,6 +264,9 @@ class Cluster:
         self._leaders: dict[int, str] = {}
         self._committed: dict[int, tuple[int, bytes]] = {}
         self._commit_seen: dict[tuple[str, int], int] = {}
+        self._commit_max = 0
+        self._votes: dict[tuple[str, int], str] = {}
+        self._encouraged: dict[tuple[str, int], set[str]] = {}
         self.names = [f"n{number}" for number in range(1, size + 1)]
         self.nodes = {name: Node(self, name) for name in self.names}
         configuration = Configuration("test", tuple(self.names))
@@ -240,6 +276,9 @@ class Cluster:
 
     def config(self, name: str) -> RaftConfig:
         return RaftConfig(name, keep_entries=self.keep_entries)
+
+    def rng_of(self, node: Node) -> random.Random:
+        return random.Random(f"{self.seed}:{node.name}:{node.incarnation}")
 
     # --- time and network -------------------------------------------------------------------------
 
@@ -324,6 +363,24 @@ class Cluster:
         node.step(Proposed(((request, data),)))
         return request
 
+    def change(self, node: Node, change: Change) -> int:
+        request = next(self._requests)
+        node.step(ChangeRequested(request, change))
+        return request
+
+    def read(self, node: Node) -> int:
+        request = next(self._requests)
+        node.step(ReadRequested((request,)))
+        return request
+
+    def add_machine(self) -> Node:
+        """Start a node that belongs to no cluster yet."""
+        name = f"n{len(self.names) + 1}"
+        self.names.append(name)
+        node = self.nodes[name] = Node(self, name)
+        node.start()
+        return node
+
     def transfer(self, node: Node) -> None:
         node.step(TransferRequested())
 
@@ -346,21 +403,48 @@ class Cluster:
         known = self._committed.setdefault(entry.index, (entry.term, entry.data))
         assert known == (entry.term, entry.data), f"state machines differ at {entry.index}"
 
-    def check_speech(self, node: Node, message: Message) -> None:
-        pre = isinstance(message, VoteResponse) and message.pre
-        if isinstance(message, AppendResponse) and message.success:
-            assert message.match_index <= node.disk.last_index(), "vouched for what is not on disk"
-        if isinstance(message, VoteResponse) and message.granted and not pre:
-            assert node.disk.hard_state == HardState(message.term, node.disk.hard_state.voted_for)
-            assert node.disk.hard_state.voted_for is not None
-        if not pre and not getattr(message, "pre", False):
+    def check_speech(self, node: Node, to: str, message: Message) -> None:
+        match message:
+            case AppendResponse(success=True, match_index=match_index):
+                assert match_index <= node.disk.last_index(), "vouched for what is not on disk"
+                on_disk = node.disk.term_at(match_index)
+                in_log = node.running._log.term_at(match_index)
+                if message.term == node.running.status().term and None not in (on_disk, in_log):
+                    assert on_disk == in_log, "vouched for what the disk has otherwise"
+            case VoteResponse(granted=True, pre=True):
+                self._encouraged.setdefault((to, message.term), set()).add(node.name)
+            case VoteResponse(granted=True):
+                vote = HardState(message.term, to)
+                assert node.disk.hard_state == vote, "granted a vote that is not on disk"
+                self.check_vote(node, to, message.term)
+            case VoteRequest(pre=False):
+                self.check_vote(node, node.name, message.term)
+                encouraged = self._encouraged.get((node.name, message.term), set())
+                configuration = node.running.status().configuration
+                if not message.transfer:
+                    assert has_quorum(configuration, encouraged | {node.name}), "no pre-vote"
+        if not getattr(message, "pre", False):
             assert message.term <= node.disk.hard_state.term, "spoke in a term not on disk"
+
+    def check_vote(self, node: Node, candidate: str, term: int) -> None:
+        known = self._votes.setdefault((node.name, term), candidate)
+        assert known == candidate, f"{node.name} voted twice in term {term}"
 
     def check(self, node: Node) -> None:
         status = node.running.status()
         key = (node.name, node.incarnation)
-        assert status.commit_index >= self._commit_seen.get(key, 0), "commit went back"
+        seen = self._commit_seen.get(key, 0)
+        assert status.commit_index >= seen, "commit went back"
         self._commit_seen[key] = status.commit_index
+        if status.commit_index > seen and status.role is Role.LEADER:
+            term = node.running._log.term_at(status.commit_index)
+            assert term == status.term, "committed an entry of an older term by counting"
+        if status.commit_index > self._commit_max:
+            self._commit_max = status.commit_index
+            term = node.running._log.term_at(status.commit_index)
+            assert term is not None
+            holders = [n.name for n in self.nodes.values() if n.disk.holds(self._commit_max, term)]
+            assert has_quorum(status.configuration, holders), "committed, but no quorum holds it"
         assert status.applied_index <= status.commit_index <= status.last_index
         assert node.applied_index <= node.disk.last_index(), "applied what is not on the own disk"
 

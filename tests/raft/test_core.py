@@ -317,7 +317,7 @@ def test_append_is_confirmed_only_after_it_is_on_disk() -> None:
     (order,) = [effect for effect in effects if isinstance(effect, Persist)]
     effects = core.handle(Persisted(order.batch), 5.0)
     assert sent(effects) == [AppendResponse("n1", 1, True, 2, 0, 0, 0)]
-    assert [effect for effect in effects if isinstance(effect, Apply)][0].entries[-1] == entry
+    assert next(effect for effect in effects if isinstance(effect, Apply)).entries[-1] == entry
 
 
 def test_heartbeat_is_answered_while_the_disk_is_slow() -> None:
@@ -420,7 +420,7 @@ def misbehave(cluster: Cluster, rng: random.Random) -> None:
             cluster.blocked.add((rng.choice(cluster.names), rng.choice(cluster.names)))
         case 7:
             cluster.heal()
-        case 8:
+        case _:
             cluster.loss = rng.choice([0.0, 0.05, 0.3])
             leader = cluster.leader()
             if leader is not None:

@@ -24,7 +24,7 @@ import trio
 
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.ports import Address, Clock, Hello, MessageStream, RpcHandler
-from noti.raft.messages import Message
+from noti.raft.messages import PeerMessage
 
 Fault: TypeAlias = Literal["stall", "drop"]
 
@@ -147,10 +147,10 @@ class _Pipe:
         self.target = target
         self._hub = hub
         # (arrival, batch); the receiver waits until the arrival, so no task is needed per pipe.
-        self._send, self._receive = trio.open_memory_channel[tuple[float, Sequence[Message]]](
+        self._send, self._receive = trio.open_memory_channel[tuple[float, Sequence[PeerMessage]]](
             IN_FLIGHT_MAX
         )
-        self._head: tuple[float, Sequence[Message]] | None = None
+        self._head: tuple[float, Sequence[PeerMessage]] | None = None
         self._last_arrival = -math.inf
         self._reason: str | None = None
         self._lossy = False
@@ -174,7 +174,7 @@ class _Pipe:
         if self._reason is not None:
             raise PeerUnavailable(self._reason)
 
-    async def send(self, messages: Sequence[Message]) -> None:
+    async def send(self, messages: Sequence[PeerMessage]) -> None:
         self._check()
         if self._closed:
             raise PeerUnavailable("the stream is closed")
@@ -197,7 +197,7 @@ class _Pipe:
         if scope.cancelled_caught:
             self._check()
 
-    async def receive(self) -> Sequence[Message]:
+    async def receive(self) -> Sequence[PeerMessage]:
         with trio.CancelScope() as scope:
             self._scopes.append(scope)
             try:
@@ -235,11 +235,11 @@ class MemoryMessageStream:
     def peer(self) -> Hello:
         return self._peer
 
-    async def send(self, messages: Sequence[Message]) -> None:
+    async def send(self, messages: Sequence[PeerMessage]) -> None:
         async with self._send_lock:
             await self._outgoing.send(messages)
 
-    async def receive(self) -> Sequence[Message]:
+    async def receive(self) -> Sequence[PeerMessage]:
         return await self._incoming.receive()
 
     async def aclose(self) -> None:

@@ -84,6 +84,37 @@ async def cut_the_leader_off(cluster: SimulatedCluster) -> None:
     cluster.hub.heal()
 
 
+async def replace_a_wiped_node(cluster: SimulatedCluster) -> None:
+    """Its new self gets the old one's seat, and then the cluster survives another loss."""
+    cluster.publish(20)
+    leader = await cluster.wait_leader()
+    wiped = next(simulated for simulated in cluster.nodes if simulated is not leader)
+    await wiped.crash()
+    wiped.wipe()
+    await wiped.start()
+    cluster.publish(20)
+    await cluster.wait_for(lambda: cluster.voters() == {"node1", "node2", "node3"}, 60)
+    other = next(s for s in cluster.nodes if s not in (leader, wiped))
+    await other.crash()
+    cluster.publish(20)
+    await cluster.wait_for(lambda: cluster.last_seqs() == {cluster.published})
+    await other.start()
+
+
+async def grow_to_five(cluster: SimulatedCluster) -> None:
+    cluster.publish(20)
+    newcomers = [await cluster.add_machine(), await cluster.add_machine()]
+    await cluster.wait_for(lambda: len(cluster.voters()) == 5)
+    cluster.publish(10)
+    for simulated in cluster.nodes[:2]:
+        await simulated.crash()
+    cluster.publish(10)
+    await cluster.wait_for(lambda: cluster.last_seqs() == {cluster.published})
+    for simulated in cluster.nodes[:2]:
+        await simulated.start()
+    assert all(newcomer.up for newcomer in newcomers)
+
+
 SCENARIOS = [
     publish_quietly,
     lose_the_leader,
@@ -91,6 +122,8 @@ SCENARIOS = [
     roll_all_nodes,
     restart_the_source,
     cut_the_leader_off,
+    replace_a_wiped_node,
+    grow_to_five,
 ]
 
 

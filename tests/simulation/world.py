@@ -27,6 +27,7 @@ from tests.simulation.memory_gossip import MemoryNet
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 from tests.simulation.memory_source import MemorySource, MemoryStream
 
+VOTING = ("leader", "follower")
 RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
 
 
@@ -63,6 +64,10 @@ class SimulatedNode:
         assert self.report is not None
         return self.report.status()
 
+    def node_id(self) -> str:
+        assert self.report is not None
+        return self.report.hello().node_id
+
     def config(self) -> Config:
         return Config(
             name=self.name,
@@ -71,7 +76,7 @@ class SimulatedNode:
             gossip_addr=self.gossip,
             rpc_addr=self.rpc,
             join=tuple(other.gossip for other in self.cluster.nodes if other is not self),
-            bootstrap_expect=self.cluster.size,
+            bootstrap_expect=self.cluster.founders,
             gossip_profile="local",
             history_size=500,
         )
@@ -110,6 +115,11 @@ class SimulatedNode:
         finally:
             self.report = None
             self.stopped.set()
+
+    def wipe(self) -> None:
+        """Lose the disk of a stopped machine: it comes back as a new node under its old name."""
+        self.cluster.note(f"wipe {self.name}")
+        self.disk = MemoryDisk(rng=self.cluster.rng, sleep=trio.sleep, latency_s=(0.0002, 0.002))
 
     async def stop(self) -> None:
         """SIGTERM: an orderly stop."""
@@ -155,6 +165,7 @@ class SimulatedCluster:
         self.net = MemoryNet(self.rng)
         self.hub = RpcHub(clock, self.rng, trace=self.note)
         self.stream = MemoryStream(clock, trace=self.note)
+        self.founders = size
         self.nodes: list[SimulatedNode] = []
         self.nodes = [SimulatedNode(self, number) for number in range(1, size + 1)]
         self.clients = [node.clients for node in self.nodes]
@@ -176,6 +187,25 @@ class SimulatedCluster:
                 nursery.start_soon(simulated.start)
         for browser in self.browsers:
             self.nursery.start_soon(browser.run, self.clients)
+
+    async def add_machine(self) -> SimulatedNode:
+        """Start one more node; it knows the others and belongs to no cluster."""
+        self.size += 1
+        newcomer = SimulatedNode(self, self.size)
+        self.nodes.append(newcomer)
+        self.clients.append(newcomer.clients)
+        await newcomer.start()
+        return newcomer
+
+    def voters(self) -> set[str]:
+        """The names of the running nodes that vote, as the leader sees it."""
+        leader = self.leader()
+        if leader is None or leader.status()["changing_members"]:
+            return set()
+        members = leader.status()["members"]
+        roles = {m["node_id"]: m["role"] for m in members}  # type: ignore[attr-defined]
+        own = {simulated.name: simulated.node_id() for simulated in self.nodes if simulated.up}
+        return {name for name, node_id in own.items() if roles.get(node_id) in VOTING}
 
     def publish(self, count: int = 1) -> None:
         for _ in range(count):

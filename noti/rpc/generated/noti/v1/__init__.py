@@ -7,6 +7,8 @@ __all__ = (
     "AppendRequest",
     "AppendResponse",
     "Batch",
+    "Forward",
+    "ForwardAnswer",
     "Frame",
     "Hello",
     "Message",
@@ -47,6 +49,11 @@ class AppendRequest(betterproto2.Message):
     log records, one after the other
     """
 
+    round: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
+    """
+    counts the leader's heartbeats in its term
+    """
+
 
 default_message_pool.register_message("noti.v1", "AppendRequest", AppendRequest)
 
@@ -63,6 +70,11 @@ class AppendResponse(betterproto2.Message):
 
     hint_term: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
 
+    round: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    the newest one heard
+    """
+
 
 default_message_pool.register_message("noti.v1", "AppendResponse", AppendResponse)
 
@@ -73,6 +85,37 @@ class Batch(betterproto2.Message):
 
 
 default_message_pool.register_message("noti.v1", "Batch", Batch)
+
+
+@dataclass(eq=False, repr=False)
+class Forward(betterproto2.Message):
+    """
+    A node asks its leader. Both fields are msgpack: one field for a whole batch, as for log entries.
+    """
+
+    proposals: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    [[number, command], ...]
+    """
+
+    reads: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
+    """
+    [number, ...]
+    """
+
+
+default_message_pool.register_message("noti.v1", "Forward", Forward)
+
+
+@dataclass(eq=False, repr=False)
+class ForwardAnswer(betterproto2.Message):
+    outcomes: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
+    """
+    [[number, outcome, index], ...]
+    """
+
+
+default_message_pool.register_message("noti.v1", "ForwardAnswer", ForwardAnswer)
 
 
 @dataclass(eq=False, repr=False)
@@ -149,6 +192,14 @@ class Message(betterproto2.Message):
 
     timeout_now: "TimeoutNow | None" = betterproto2.field(
         8, betterproto2.TYPE_MESSAGE, optional=True, group="content"
+    )
+
+    forward: "Forward | None" = betterproto2.field(
+        9, betterproto2.TYPE_MESSAGE, optional=True, group="content"
+    )
+
+    forward_answer: "ForwardAnswer | None" = betterproto2.field(
+        10, betterproto2.TYPE_MESSAGE, optional=True, group="content"
     )
 
 

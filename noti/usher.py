@@ -1,0 +1,84 @@
+"""Shows nodes to their seats: carries out what `seating.py` advises, while this node leads.
+
+Enters: leadership, the member list, time. Leaves: changes of membership, one at a time.
+Never: decides.
+"""
+
+from typing import Protocol
+
+import structlog
+import trio
+
+from noti.errors import Unavailable
+from noti.ports import Clock
+from noti.raft.changes import Change
+from noti.raft.events import Status
+from noti.seating import Seating, SeatingConfig
+from noti.swim.messages import Member
+
+log = structlog.get_logger("noti.node")
+
+LOOK_EVERY_S = 0.5
+"""A new node gets its seat within about a second; each look costs microseconds."""
+
+
+class Membership(Protocol):
+    """The part of gossip that this room needs."""
+
+    def members(self) -> tuple[Member, ...]:
+        """Return everybody known, this node included."""
+
+
+class Consensus(Protocol):
+    """The part of the replica that this room needs."""
+
+    def status(self) -> Status:
+        """Return the core's state."""
+
+    async def change(self, change: Change) -> None:
+        """Change the membership."""
+
+    async def wait_leadership_changed(self) -> None:
+        """Return when the leadership has changed."""
+
+
+class Usher:
+    """The leader's duty towards newcomers and the gone."""
+
+    def __init__(
+        self, membership: Membership, consensus: Consensus, clock: Clock, config: SeatingConfig
+    ) -> None:
+        """Watch on behalf of one node."""
+        self._membership = membership
+        self._consensus = consensus
+        self._clock = clock
+        self._config = config
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Look after the seats until cancelled."""
+        task_status.started()
+        while True:
+            while not self._consensus.status().leads_ready:
+                await self._consensus.wait_leadership_changed()
+            seating = Seating(self._config)
+            while self._consensus.status().leads_ready:
+                await self._look(seating)
+                with self._clock.scope_until(self._clock.now() + LOOK_EVERY_S):
+                    await self._consensus.wait_leadership_changed()
+
+    async def _look(self, seating: Seating) -> None:
+        status = self._consensus.status()
+        change = seating.advise(status, self._membership.members(), self._clock.now())
+        if not change:
+            return
+        shown = {
+            "add": sorted(change.add),
+            "promote": sorted(change.promote),
+            "remove": sorted(change.remove),
+        }
+        try:
+            await self._consensus.change(change)
+        except Unavailable as error:
+            log.debug("membership not changed yet", reason=str(error), **shown)
+        else:
+            log.info("membership changed", **{name: ids for name, ids in shown.items() if ids})
