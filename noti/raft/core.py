@@ -9,8 +9,7 @@ The rules of this file:
    append answer vouches only for entries that are. A leader too counts itself only then.
 3. Roles change only in `_become_*` and the two `_campaign` functions.
 
-Sources: Raft (Ongaro and Ousterhout 2014); thesis: pre-vote (9.6), check-quorum and stickiness
-(6.2, 4.2.3), leadership transfer (3.10); asynchronous storage after etcd-io/raft.
+Sources: Raft (Ongaro and Ousterhout 2014); thesis 9.6 (pre-vote), 4.2.3 (stickiness).
 """
 
 from collections.abc import Sequence
@@ -33,6 +32,7 @@ from noti.raft.events import (
     Proposed,
     RaftConfig,
     ReadRequested,
+    Request,
     RestoreSnapshot,
     Rng,
     Role,
@@ -116,8 +116,8 @@ class Raft:
                 self._receive(message, now)
             case Persisted(batch):
                 self._on_persisted(batch, now)
-            case Proposed(proposals):
-                self._on_proposed(proposals, now)
+            case Proposed() | ChangeRequested() | ReadRequested():
+                self._on_request(event, now)
             case DeadlineReached():
                 self._on_deadline(now)
             case PeerLost(node_id):
@@ -128,18 +128,6 @@ class Raft:
             case TransferRequested():
                 if leading is not None:
                     leading.hand_over(now)
-            case ChangeRequested(request, change):
-                if leading is None:
-                    self._effects.append(ProposalRejected(request, False, self._leader))
-                else:
-                    self._effects.append(leading.change(request, change, self._commit, now))
-                    self._advance_commit(now)
-            case ReadRequested(requests):
-                if leading is None:
-                    for request in requests:
-                        self._effects.append(ProposalRejected(request, False, self._leader))
-                else:
-                    self._effects.extend(leading.read(requests, self._commit, now))
             case Bootstrapped(configuration):
                 self._on_bootstrapped(configuration, now)
             case SnapshotTaken(index, data):
@@ -364,12 +352,12 @@ class Raft:
         self._append_own(EntryKind.CONFIGURATION, encode_configuration(configuration))
         self._timer.reset(now)
 
-    def _on_proposed(self, proposals: tuple[tuple[int, bytes], ...], now: float) -> None:
-        if self._leadership is not None:
-            self._effects.extend(self._leadership.propose(proposals, self._commit, now))
+    def _on_request(self, request: Request, now: float) -> None:
+        if self._leadership is None:
+            self._effects.extend(ProposalRejected(n, False, self._leader) for n in request.numbers)
             return
-        for request, _ in proposals:
-            self._effects.append(ProposalRejected(request, False, self._leader))
+        self._effects.extend(self._leadership.on_request(request, self._commit, now))
+        self._advance_commit(now)
 
     def _append_own(self, kind: EntryKind, data: bytes) -> None:
         entry = Entry(self._log.last_index + 1, self._term, kind, data)

@@ -84,6 +84,11 @@ class Proposed:
     proposals: tuple[tuple[int, bytes], ...]
     """(the driver's request number, command)."""
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The request numbers."""
+        return tuple(number for number, _ in self.proposals)
+
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequested:
@@ -92,12 +97,21 @@ class ChangeRequested:
     request: int
     change: Change
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The request number."""
+        return (self.request,)
+
 
 @dataclass(frozen=True, slots=True)
 class ReadRequested:
     """Readers want to know what is committed now; each gets a `ReadReady` if this node leads on."""
 
-    requests: tuple[int, ...]
+    numbers: tuple[int, ...]
+
+
+Request: TypeAlias = Proposed | ChangeRequested | ReadRequested
+"""What only a leader can do; every number is answered once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,9 +156,7 @@ class SnapshotTaken:
 Event: TypeAlias = (
     MessageReceived
     | Persisted
-    | Proposed
-    | ChangeRequested
-    | ReadRequested
+    | Request
     | DeadlineReached
     | PeerLost
     | PeerConnected

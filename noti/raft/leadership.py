@@ -10,15 +10,20 @@ that removes itself), 4.3 (joint consensus; the leader leaves it by itself).
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import assert_never
 
 from noti.raft.changes import Change, leave_joint, next_configuration
 from noti.raft.events import (
     ChangeRefused,
+    ChangeRequested,
     Effect,
     ProposalAccepted,
     ProposalRejected,
+    Proposed,
     RaftConfig,
     ReadReady,
+    ReadRequested,
+    Request,
 )
 from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration, encode_configuration
@@ -57,7 +62,19 @@ class Leadership:
 
     # --- requests ---------------------------------------------------------------------------------
 
-    def propose(
+    def on_request(self, request: Request, commit: int, now: float) -> list[Effect]:
+        """Take up what this node wants from its leader."""
+        match request:
+            case Proposed(proposals):
+                return self._propose(proposals, commit, now)
+            case ChangeRequested(number, change):
+                return [self._change(number, change, commit, now)]
+            case ReadRequested(numbers):
+                return self._read(numbers, commit, now)
+            case _:
+                assert_never(request)
+
+    def _propose(
         self, proposals: Sequence[tuple[int, bytes]], commit: int, now: float
     ) -> list[Effect]:
         """Append commands, unless the backlog is full or somebody else is about to lead."""
@@ -74,7 +91,7 @@ class Leadership:
         self.replication.send_new_entries(commit, now)
         return effects
 
-    def change(self, request: int, change: Change, commit: int, now: float) -> Effect:
+    def _change(self, request: int, change: Change, commit: int, now: float) -> Effect:
         """Append the configuration that a change leads to; one change at a time.
 
         Only after an entry of the own term is committed: without that, two leaders could have two
@@ -93,7 +110,7 @@ class Leadership:
         self._append_configuration(following, commit, now)
         return ProposalAccepted(request, self._log.last_index, self._term)
 
-    def read(self, requests: Sequence[int], commit: int, now: float) -> list[Effect]:
+    def _read(self, requests: Sequence[int], commit: int, now: float) -> list[Effect]:
         """Remember what is committed now, and ask everybody whether this node still leads.
 
         Before the term's own no-op is committed, `commit` may be behind what an older leader

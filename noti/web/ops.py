@@ -2,19 +2,25 @@
 
 Enters: requests. Leaves: JSON, and Prometheus' text. Never: changes to anything.
 
+`/status?consistent=1` is linearizable: it shows at least everything that was committed anywhere
+before the request (Raft 6.4). Without it, the node says what it knows.
+
 `/liveness` depends on nothing but this process: a probe that asks for a quorum restarts healthy
 nodes in a storm.
 """
 
 import json
 
+import trio
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from quart import Response
+from quart import Response, request
 from quart_trio import QuartTrio
 
 from noti.web.hub import Hub
 from noti.web.view import NodeView
 
+CONSISTENT_WAIT_S = 3.0
+"""An election fits in; without a majority there is no point in waiting longer."""
 PLAIN = "text/plain; charset=utf-8"
 JSON = "application/json"
 
@@ -43,6 +49,12 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
 
     @app.get("/status")
     async def status() -> Response:
+        if request.args.get("consistent") in ("1", "true", "yes"):
+            with trio.move_on_after(CONSISTENT_WAIT_S) as patience:
+                await node.barrier()
+            if patience.cancelled_caught:
+                complaint = "no majority answered in time; without ?consistent=1 this node answers"
+                return _json({"error": complaint}, status=503)
         return _json({"clients": hub.clients, **node.status()})
 
     @app.get("/metrics")

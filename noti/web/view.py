@@ -35,6 +35,12 @@ class NodeView(Protocol):
         Waits as long as there is no leader; the caller sets the deadline.
         """
 
+    async def barrier(self) -> None:
+        """Return when everything committed before this call is applied, as a majority confirms.
+
+        Waits as long as there is no leader; the caller sets the deadline.
+        """
+
     def servers(self) -> list[Server]:
         """The members of the cluster, sorted by id."""
 

@@ -84,6 +84,16 @@ async def cut_the_leader_off(cluster: SimulatedCluster) -> None:
     cluster.hub.heal()
 
 
+async def read_on_every_node(cluster: SimulatedCluster) -> None:
+    """A read never shows less than was committed before it, on followers too."""
+    for simulated in cluster.nodes:
+        assert simulated.report is not None
+        cluster.publish(5)
+        await cluster.wait_for(lambda: cluster.published in cluster.last_seqs())
+        await simulated.report.barrier()
+        assert simulated.clients.feed.newest_seq >= cluster.published
+
+
 async def replace_a_wiped_node(cluster: SimulatedCluster) -> None:
     """Its new self gets the old one's seat, and then the cluster survives another loss."""
     cluster.publish(20)
@@ -122,6 +132,7 @@ SCENARIOS = [
     roll_all_nodes,
     restart_the_source,
     cut_the_leader_off,
+    read_on_every_node,
     replace_a_wiped_node,
     grow_to_five,
 ]

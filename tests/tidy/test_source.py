@@ -13,7 +13,7 @@ MODULE_LINES_MAX = 500
 TEST_MODULE_LINES_MAX = 700
 
 SHELLS = {
-    "noti.raft": {"disk", "disk_writer", "peers", "replica", "wal"},
+    "noti.raft": {"disk", "disk_writer", "forwarder", "peers", "replica", "wal"},
     "noti.swim": {"gossip", "sockets"},
     "noti.notifications": set[str](),
 }

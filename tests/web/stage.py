@@ -59,6 +59,9 @@ class Node:
             await trio.sleep_forever()
         self.on_catch_up()
 
+    async def barrier(self) -> None:
+        await self.catch_up()
+
     def servers(self) -> list[Server]:
         return [Server("n1", "127.0.0.1:8400", True), Server("n2", "127.0.0.1:8500", False)]
 

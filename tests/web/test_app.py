@@ -227,6 +227,16 @@ async def test_the_page_and_what_it_needs_are_served() -> None:
             assert len(await one.read_all()) > 100
 
 
+async def test_consistent_status_waits_for_a_majority_and_plain_status_does_not() -> None:
+    node = Node(extra={"commit": 7})
+    node.on_catch_up = lambda: node.extra.update(commit=8)
+    async with serving(hub(), node) as address, client(address) as one:
+        await one.request("/status")
+        assert json.loads(await one.read_all())["commit"] == 7
+        await one.request("/status?consistent=1")
+        assert json.loads(await one.read_all())["commit"] == 8
+
+
 async def test_liveness_readiness_and_status_say_what_the_node_says() -> None:
     node = Node(extra={"commit": 7})
     async with serving(hub(), node) as address, client(address) as one:
