@@ -10,6 +10,8 @@ Never: I/O; takes a voter's seat away without giving it to somebody who holds th
 - While nobody is gone, it gets a seat of its own if there are fewer than `voters_max`.
 - A dead voter without such a successor keeps its seat: gossip alone may not shrink the voter set,
   because that can take the majority away from those who hold the log.
+- So does a voter that left on purpose: most come back in a minute, after an upgrade. Only when it
+  stays away, all others are here, and more than `voters_min` remain, its seat is taken down.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,10 +33,12 @@ class SeatingConfig:
 
     voters_max: int = 5
     """More voters make every commit slower and tolerate no likelier failure."""
+    voters_min: int = 3
+    """Seats are never taken down below this: three is the least that survives a loss."""
     hold_down_s: float = 15.0
     """A restart is over by then, so who is still away gives its seat to a successor."""
-    forget_learner_s: float = 60.0
-    """A learner that is away for so long is dropped; it costs a snapshot to bring it back."""
+    forget_s: float = 60.0
+    """A learner that is away, or a voter that left, is dropped after this: it was not a restart."""
 
 
 class Seating:
@@ -60,13 +64,12 @@ class Seating:
         strangers = here - set(configuration.members)
         if strangers:
             return Change(add=frozenset(strangers))
-        forgotten = self._away(configuration.learners, self._config.forget_learner_s, now)
-        left = {
-            n for n in configuration.learners if n in seen and seen[n].state is MemberState.LEFT
-        }
-        if forgotten or left:
-            return Change(remove=frozenset({*forgotten, *left}))
-        return self._fill_seats(status, here, now)
+        forgotten = self._away(configuration.learners, self._config.forget_s, now)
+        left = {n for n, member in seen.items() if member.state is MemberState.LEFT}
+        left_learners = left & set(configuration.learners)
+        if forgotten or left_learners:
+            return Change(remove=frozenset({*forgotten, *left_learners}))
+        return self._fill_seats(status, here, now) or self._take_down_seat(status, left, now)
 
     def _fill_seats(self, status: Status, here: set[NodeId], now: float) -> Change:
         configuration = status.configuration
@@ -87,6 +90,14 @@ class Seating:
             return Change(promote=successor, remove=frozenset(gone[:1]))
         if not absent and len(configuration.voters) < self._config.voters_max:
             return Change(promote=successor)
+        return Change()
+
+    def _take_down_seat(self, status: Status, left: set[NodeId], now: float) -> Change:
+        voters = status.configuration.voters
+        absent = [voter for voter in voters if voter in self._missed_since]
+        gone = self._away(sorted(left & set(absent)), self._config.forget_s, now)
+        if len(absent) == 1 and gone and len(voters) > self._config.voters_min:
+            return Change(remove=frozenset(gone))
         return Change()
 
     def _note_absence(self, absent: Iterable[NodeId], now: float) -> None:
