@@ -65,7 +65,7 @@ fmt: venv
     .venv/bin/ruff format .
     .venv/bin/ruff check --fix .
 
-# Measure: just bench wal
+# Measure (wal, raft, failover; options as name=value): just bench raft json=figures.json
 [no-exit-message]
 bench name *args: venv
     @exec .venv/bin/python -m "tests.bench.bench_$1" "${@:2}"

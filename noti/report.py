@@ -28,9 +28,6 @@ class Consensus(Protocol):
     def in_touch(self) -> bool:
         """Return whether the node has caught up and has not lost the leader for long."""
 
-    async def catch_up(self) -> None:
-        """Return when everything committed before this call is applied."""
-
 
 class Barrier(Protocol):
     """The way to the leader."""
@@ -92,10 +89,6 @@ class Report:
     def ready(self) -> bool:
         """Whether browsers may be sent here: caught up, and in touch with a leader."""
         return self._consensus.in_touch()
-
-    async def catch_up(self) -> None:
-        """Return when this node shows everything that any node showed before this call."""
-        await self._consensus.catch_up()
 
     async def barrier(self) -> None:
         """Return when everything committed before this call is applied; a majority confirms it."""

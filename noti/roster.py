@@ -94,7 +94,7 @@ class Founding:
             for member in sorted(members, key=lambda member: member.name)
             if member.state in _HERE and member.tags.get(TAG_NODE_ID)
         }
-        if self._founders and not all(node in here for node in self._founders):
+        if not self._may_still_found(here):
             self._founders = ()
         if not self._founders:
             self._founders = self._choose(here)
@@ -106,6 +106,14 @@ class Founding:
         )
         founding = Configuration(promise, voters=self._founders) if kept else None
         return Advice(promise, founding)
+
+    def _may_still_found(self, here: Mapping[NodeId, Mapping[str, str]]) -> bool:
+        """Whether all founders are here, and none of them belongs to another cluster by now."""
+        acceptable = ("", cluster_of(self._founders))
+        return all(
+            node in here and here[node].get(TAG_CLUSTER, "") in acceptable
+            for node in self._founders
+        )
 
     def _choose(self, here: Mapping[NodeId, Mapping[str, str]]) -> tuple[NodeId, ...]:
         """Return the first founders by name, if there are enough and this node is among them."""

@@ -24,6 +24,7 @@ from noti.raft.events import (
     Effect,
     Event,
     MessageReceived,
+    MessageRefused,
     PeerConnected,
     PeerLost,
     Persisted,
@@ -63,6 +64,7 @@ from noti.raft.messages import (
     VoteResponse,
 )
 from noti.raft.snapshot import SnapshotAssembly
+from noti.raft.validity import objection
 
 
 class Raft:
@@ -174,7 +176,9 @@ class Raft:
     # --- messages: the term rules first -----------------------------------------------------------
 
     def _receive(self, message: Message, now: float) -> None:
-        if message.sender == self._id or message.term > INDEX_MAX:
+        reason = objection(message, self._id, self._term, self._leader, self._commit, self._log)
+        if reason is not None:
+            self._effects.append(MessageRefused(message.sender, reason))
             return
         if isinstance(message, VoteRequest):
             self._on_vote_request(message, now)
@@ -211,7 +215,7 @@ class Raft:
                 assert_never(message)
 
     def _hear_leader(self, leader: NodeId, now: float) -> None:
-        assert self._role is not Role.LEADER, "two leaders in one term"
+        assert self._role is not Role.LEADER, "`objection` saw to it"
         if self._role is not Role.FOLLOWER or self._leader != leader:
             self._become_follower(self._term, leader, now)
         self._leader_heard_at = now
@@ -220,7 +224,7 @@ class Raft:
     # --- elections --------------------------------------------------------------------------------
 
     def _may_campaign(self) -> bool:
-        return self._installing is None and self._log.configuration.is_voter(self._id)
+        return self._installing is None and self._log.may_campaign(self._id, self._commit)
 
     def _hears_leader(self, now: float) -> bool:
         """Leader stickiness: while a leader lives, nobody else gets a vote (thesis 4.2.3)."""
@@ -388,12 +392,12 @@ class Raft:
     def _confirm(self, leader: NodeId, through: int = 0) -> None:
         """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
         self._matched = max(self._matched, through)
-        match_index = min(self._matched, self._durable)
-        fields = (True, match_index, 0, 0, 0, self._round)
+        fields = (True, min(self._matched, self._durable), 0, 0, 0, self._round)
         self._send(leader, AppendResponse(self._id, self._term, *fields))
 
     def _on_append_request(self, request: AppendRequest) -> None:
         if self._installing is not None:
+            self._confirm(request.sender)  # to be counted as heard, however slow the disk is
             return
         previous = request.previous_index
         known_term = self._log.term_at(previous)
@@ -418,7 +422,7 @@ class Raft:
             if known_term == entry.term or entry.index < self._log.first_index:
                 continue
             if known_term is not None:
-                assert entry.index > self._commit, "a committed entry would be overwritten"
+                assert entry.index > self._commit, "`objection` saw to it"
                 self._log.truncate_from(entry.index)
                 self._gate.drop_entries_from(entry.index)
                 self._durable = min(self._durable, entry.index - 1)
@@ -442,8 +446,7 @@ class Raft:
         self._installing = None
         self._log.install(snapshot)
         self._durable = max(min(self._durable, self._log.last_index), snapshot.index)
-        self._commit = max(self._commit, snapshot.index)
-        self._applied = snapshot.index
+        self._applied, self._commit = snapshot.index, max(self._commit, snapshot.index)
         self._effects.append(RestoreSnapshot(snapshot))
         if self._role is Role.FOLLOWER and self._leader is not None:
             self._confirm(self._leader, through=snapshot.index)
@@ -452,9 +455,8 @@ class Raft:
 
     def _send(self, to: NodeId, message: Message) -> None:
         """Send when the term and vote behind the message are on disk; that is often at once."""
-        if self._gate.admit(
-            to, message, HardState(self._term, self._voted_for), hold=to == self._id
-        ):
+        hard_state = HardState(self._term, self._voted_for)
+        if self._gate.admit(to, message, hard_state, hold=to == self._id):
             self._effects.append(SendMessage(to, message))
 
     def _on_persisted(self, batch: int, now: float) -> None:
@@ -477,9 +479,7 @@ class Raft:
                 self._confirm(self._leader)
 
     def _apply_committed(self) -> None:
-        """Apply what is committed and on our own disk, so that no snapshot runs ahead of the
-        log.
-        """
+        """Apply what is committed and on our own disk: no snapshot runs ahead of the log."""
         end = min(self._commit, self._durable)
         if end <= self._applied or self._installing is not None:
             return

@@ -151,6 +151,20 @@ class FileDisk:
         if waiter.failure is not None:
             raise StorageFailed(waiter.failure)
 
+    async def _converse(
+        self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Exchange requests and replies with the writer until the scope that it starts with is
+        cancelled.
+
+        Shielded from above: a node that is told to stop still votes and acknowledges meanwhile.
+        """
+        with trio.CancelScope(shield=True) as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._receive_replies)
+                nursery.start_soon(self._send_rest)
+                task_status.started(scope)
+
     def _send_what_fits(self) -> None:
         try:
             while self._outbox:
@@ -222,6 +236,7 @@ async def open_disk(directory: Path) -> AsyncIterator[FileDisk]:
 
     Raises `StorageLocked` when another process uses the directory, `StorageFailed` when it cannot
     be used at all. What the body raises comes out in an `ExceptionGroup`, as from any nursery.
+    *Cancellation* reaches the body first: until it has ended, it can write.
     Resource handling: at the end the writer may finish what it was sent, for at most
     `CLOSE_WAIT_S`, and is killed then. The directory is unlocked when the writer is gone.
     """
@@ -241,12 +256,11 @@ async def open_disk(directory: Path) -> AsyncIterator[FileDisk]:
         disk = FileDisk(directory, process.pid, ours)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(disk._receive_replies)
-                nursery.start_soon(disk._send_rest)
+                conversation = await nursery.start(disk._converse)
                 try:
                     yield disk
                 finally:
-                    nursery.cancel_scope.cancel()
+                    conversation.cancel()
         finally:
             disk._failure = disk._failure or "the data directory is closed"
             ours.close()

@@ -271,6 +271,14 @@ class ReadReady:
     index: int
 
 
+@dataclass(frozen=True, slots=True)
+class MessageRefused:
+    """A peer sent what no honest peer sends; nothing was changed. To be counted and logged."""
+
+    sender: NodeId
+    reason: str
+
+
 Effect: TypeAlias = (
     SendMessage
     | Persist
@@ -283,6 +291,7 @@ Effect: TypeAlias = (
     | ProposalRejected
     | ChangeRefused
     | ReadReady
+    | MessageRefused
 )
 
 

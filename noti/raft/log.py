@@ -11,7 +11,7 @@ lag.
 from collections.abc import Sequence
 
 from noti.raft.membership import Configuration, decode_configuration
-from noti.raft.messages import Entry, EntryKind, Snapshot
+from noti.raft.messages import Entry, EntryKind, NodeId, Snapshot
 
 
 class RaftLog:
@@ -89,8 +89,26 @@ class RaftLog:
         return tuple(taken)
 
     def is_up_to_date(self, last_index: int, last_term: int) -> bool:
-        """Whether a candidate with that last entry may get our vote (Raft 5.4.1)."""
-        return (last_term, last_index) >= (self.last_term, self.last_index)
+        """Whether a candidate with that last entry may get our vote (Raft 5.4.1).
+
+        A node that knows no configuration has no vote to give: it might belong to another cluster.
+        """
+        return bool(self.configuration.voters) and (last_term, last_index) >= (
+            self.last_term,
+            self.last_index,
+        )
+
+    def may_campaign(self, node_id: NodeId, commit: int) -> bool:
+        """Whether a node votes, or did so before a change that is not known to be committed.
+
+        Without the second, a leader that crashes while it removes itself can leave a log that is
+        the longest, that nobody else can vote against, and that nobody may campaign with (thesis
+        4.2.2, figure 4.6).
+        """
+        if self.configuration.is_voter(node_id):
+            return True
+        before = self.configuration_at(self.configuration_index - 1)
+        return self.configuration_index > commit and before.is_voter(node_id)
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries directly after the last one."""

@@ -183,6 +183,7 @@ class Peers:
             self._links[peer] = link
             if older is not None:
                 older.scope.cancel()
+                self._listener.peer_lost(peer)
             self._listener.peer_connected(peer)
             try:
                 yield link

@@ -33,6 +33,7 @@ from noti.raft.events import (
     Effect,
     Event,
     MessageReceived,
+    MessageRefused,
     PeerConnected,
     PeerLost,
     Persist,
@@ -68,6 +69,8 @@ APPLY_SLICE = 32
 """Commands applied before other tasks get a turn: a replay after a restart must not starve them."""
 LEADERLESS_GRACE_S = 5.0
 """An election takes a fraction of this; without a leader for longer, browsers had better move."""
+WARN_EVERY_S = 10.0
+"""A peer that breaks the rules does so with every message; the counter has them all."""
 SNAPSHOT_EVERY_ENTRIES = 10_000
 SNAPSHOT_EVERY_BYTES = 32 * 1024 * 1024
 """When the log is compacted: a restart then replays at most a second or so."""
@@ -76,6 +79,9 @@ _commit_index = Gauge("noti_raft_commit_index", "Index of the last committed ent
 _term = Gauge("noti_raft_term", "Current term")
 _is_leader = Gauge("noti_raft_is_leader", "1 while this node leads")
 _dropped = Counter("noti_raft_inbox_dropped_total", "Peers' messages dropped, inbox full")
+_impossible = Counter(
+    "noti_raft_impossible_total", "Peers' messages refused, as no honest peer sends them"
+)
 _write_s = Histogram(
     "noti_raft_log_write_seconds",
     "Time of one durable write to the log",
@@ -156,9 +162,10 @@ class Replica:
         self._orders_filled = trio.Event()
         self._leadership_changed = trio.Event()
         self._advanced = trio.Event()
-        self._caught_up = False
-        self._leader_lost_at: float | None = None
+        self._last_fresh = -math.inf
+        """When this node last knew that it had applied all that was committed."""
         self._told = (False, False)
+        self._warned_at = -math.inf
         self._applied_entries = 0
         self._applied_bytes = 0
 
@@ -181,23 +188,8 @@ class Replica:
         await self._leadership_changed.wait()
 
     def in_touch(self) -> bool:
-        """Whether this node has caught up since its start, and has not lost the leader for long."""
-        lost_at = self._leader_lost_at
-        leaderless = lost_at is not None and self._clock.now() - lost_at > LEADERLESS_GRACE_S
-        return self._caught_up and not leaderless
-
-    async def catch_up(self) -> None:
-        """Return when everything that was committed before this call is applied on this node.
-
-        So a reader who was elsewhere before finds here what it saw there. Waits as long as there is
-        no leader; the caller sets the deadline.
-        """
-        called_at = self._clock.now()
-        while True:
-            status = self._core.status()
-            if status.leads_ready or (status.fresh_at or -math.inf) > called_at:
-                return
-            await self._advanced.wait()
+        """Whether this node has caught up since its start, and has not lost touch for long."""
+        return self._clock.now() - self._last_fresh < LEADERLESS_GRACE_S
 
     async def propose(self, command: bytes) -> None:
         """Return once the command is committed and applied on this node.
@@ -408,8 +400,16 @@ class Replica:
                 if waiter is not None:
                     waiter.place = (index, 0)
                 self._answer(request, None)
+            case MessageRefused(sender, reason):
+                self._note_refusal(sender, reason)
             case _:
                 assert_never(effect)
+
+    def _note_refusal(self, sender: NodeId, reason: str) -> None:
+        _impossible.inc()
+        if self._clock.now() - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = self._clock.now()
+            log.warning("peer breaks the rules", peer=sender, reason=reason)
 
     def _answer(self, request: int, failure: Exception | None) -> None:
         waiter = self._waiters.get(request)
@@ -443,10 +443,6 @@ class Replica:
         log.info("role changed", role=role.value, term=term, leader=leader)
         _term.set(term)
         _is_leader.set(role is Role.LEADER)
-        if leader is not None:
-            self._leader_lost_at = None
-        elif self._leader_lost_at is None:
-            self._leader_lost_at = self._clock.now()
         if role is not Role.LEADER:
             self._fail_waiters()
 
@@ -461,7 +457,9 @@ class Replica:
 
     def _tell_leadership(self) -> None:
         status = self._core.status()
-        self._caught_up |= status.leads_ready or status.fresh_at is not None
+        fresh_at = self._clock.now() if status.leads_ready else status.fresh_at
+        if fresh_at is not None:
+            self._last_fresh = fresh_at
         leads = (status.role is Role.LEADER, status.leads_ready)
         if leads != self._told:
             self._told = leads

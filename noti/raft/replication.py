@@ -61,14 +61,23 @@ class Replication:
         self.heartbeat_deadline = now + self._config.heartbeat_interval_s
         for progress in self._progress.values():
             progress.probe_sent = False
-            unanswered_s = now - progress.snapshot_sent_at
-            if progress.state is ProgressState.SNAPSHOT and (
-                unanswered_s > self._config.snapshot_retry_s
-            ):
+            if self._is_stuck(progress, now):
                 progress.lost()
             if not self._send_entries(progress, commit, now):
                 self._send_append(progress, commit, ())
         return self._round
+
+    def _is_stuck(self, progress: Progress, now: float) -> bool:
+        """Whether nothing that the follower answers would get it going again."""
+        match progress.state:
+            case ProgressState.SNAPSHOT:
+                return now - progress.snapshot_sent_at > self._config.snapshot_retry_s
+            case ProgressState.REPLICATE:
+                # The log is compacted past what is in flight. If that was lost, the follower has
+                # nothing to refuse: the heartbeat can name no entry (etcd-io/raft issue 31).
+                return self._log.term_at(progress.next_index - 1) is None
+            case ProgressState.PROBE:
+                return False
 
     def send_new_entries(self, commit: int, now: float) -> None:
         """Send what the followers' windows take; nobody who has all hears anything."""
@@ -133,6 +142,7 @@ class Replication:
         progress.heard_at = now
         progress.round = max(progress.round, min(response.round, self._round))
         news = False
+        probing = progress.state is ProgressState.PROBE
         if not response.success:
             next_index = 1 + self._log.last_index_with_term_at_most(
                 response.hint_index, response.hint_term
@@ -140,7 +150,9 @@ class Replication:
             progress.refused(response.rejected_index, next_index)
         elif response.match_index <= self._log.last_index:
             news = progress.matched(response.match_index)
-        self._send_entries(progress, commit, now)
+        if not self._send_entries(progress, commit, now) and news and probing:
+            # While it was probed it could not be told of commits beyond the probe.
+            self._send_append(progress, commit, ())
         return news
 
     def on_lost(self, node_id: NodeId) -> None:

@@ -10,7 +10,6 @@ from typing import Final, assert_never
 from noti.errors import LocalError, MessageInvalid
 from noti.ports import Hello
 from noti.raft.messages import (
-    INDEX_MAX,
     AppendRequest,
     AppendResponse,
     Forward,
@@ -21,7 +20,8 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.records import decode_entries, encode_entries
+from noti.raft.records import ENTRY_DATA_BYTES_MAX, decode_entries, encode_entries
+from noti.raft.validity import flaw
 from noti.rpc import forwards
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.protobuf import parse
@@ -88,7 +88,7 @@ def decode_messages(data: bytes) -> list[PeerMessage]:
     frame = parse(wire.Frame, data)
     if frame.batch is None or frame.hello is not None:
         raise MessageInvalid("a frame after the hello is not a batch")
-    return [_from_wire(message) for message in frame.batch.messages]
+    return [_checked(_from_wire(message)) for message in frame.batch.messages]
 
 
 def _payload_bytes(message: wire.Message) -> int:
@@ -173,28 +173,37 @@ def _from_wire(message: wire.Message) -> PeerMessage:
         raise MessageInvalid(f"a message with {len(contents)} contents that this version knows")
     if not message.sender or len(message.sender) > NAME_CHARACTERS_MAX:
         raise MessageInvalid("a message without a proper sender")
-    sender, term = message.sender, _checked(message.term)
+    sender, term = message.sender, message.term
     match contents[0]:
         case wire.VoteRequest() as m:
-            last_index, last_term = _checked(m.last_index), _checked(m.last_term)
-            return VoteRequest(sender, term, last_index, last_term, m.pre, m.transfer)
+            return VoteRequest(sender, term, m.last_index, m.last_term, m.pre, m.transfer)
         case wire.VoteResponse() as m:
             return VoteResponse(sender, term, m.granted, m.pre)
         case wire.AppendRequest() as m:
-            return _append_request(sender, term, m)
+            previous, entries = (m.previous_index, m.previous_term), decode_entries(m.entries)
+            return AppendRequest(sender, term, *previous, m.commit, entries, m.round)
         case wire.AppendResponse() as m:
             return AppendResponse(
                 sender=sender,
                 term=term,
                 success=m.success,
-                match_index=_checked(m.match_index),
-                rejected_index=_checked(m.rejected_index),
-                hint_index=_checked(m.hint_index),
-                hint_term=_checked(m.hint_term),
-                round=_checked(m.round),
+                match_index=m.match_index,
+                rejected_index=m.rejected_index,
+                hint_index=m.hint_index,
+                hint_term=m.hint_term,
+                round=m.round,
             )
         case wire.SnapshotChunk() as m:
-            return _snapshot_chunk(sender, term, m)
+            return SnapshotChunk(
+                sender=sender,
+                term=term,
+                index=m.index,
+                snapshot_term=m.snapshot_term,
+                configuration=m.configuration,
+                offset=m.offset,
+                data=m.data,
+                total=m.total,
+            )
         case wire.TimeoutNow():
             return TimeoutNow(sender, term)
         case wire.Forward() as m:
@@ -206,34 +215,16 @@ def _from_wire(message: wire.Message) -> PeerMessage:
             assert_never(other)
 
 
-def _append_request(sender: str, term: int, m: wire.AppendRequest) -> AppendRequest:
-    previous_index, commit = _checked(m.previous_index), _checked(m.commit)
-    entries = decode_entries(m.entries)
-    for index, entry in enumerate(entries, previous_index + 1):
-        if entry.index != index or not 0 < entry.term <= term:
-            raise MessageInvalid(f"entry {entry.index} (term {entry.term}) where {index} belongs")
-    previous_term, round_ = _checked(m.previous_term), _checked(m.round)
-    return AppendRequest(sender, term, previous_index, previous_term, commit, entries, round_)
-
-
-def _snapshot_chunk(sender: str, term: int, m: wire.SnapshotChunk) -> SnapshotChunk:
-    offset, total = _checked(m.offset), _checked(m.total)
-    if offset + len(m.data) > total:
-        raise MessageInvalid(f"a snapshot piece beyond the snapshot's end ({total} bytes)")
-    return SnapshotChunk(
-        sender=sender,
-        term=term,
-        index=_checked(m.index),
-        snapshot_term=_checked(m.snapshot_term),
-        configuration=m.configuration,
-        offset=offset,
-        data=m.data,
-        total=total,
-    )
-
-
-def _checked(number: int) -> int:
-    """Return an index, term or size from the wire; raises `MessageInvalid` above `INDEX_MAX`."""
-    if number > INDEX_MAX:
-        raise MessageInvalid(f"{number} is no index, term or size")
-    return number
+def _checked(message: PeerMessage) -> PeerMessage:
+    """Return the message; raises `MessageInvalid` for one that no honest peer sends."""
+    match message:
+        case Forward(proposals=proposals):
+            longest = max((len(command) for _, command in proposals), default=0)
+            found = f"a command of {longest} bytes" if longest > ENTRY_DATA_BYTES_MAX else None
+        case ForwardAnswer():
+            found = None
+        case _:
+            found = flaw(message)
+    if found is not None:
+        raise MessageInvalid(found)
+    return message

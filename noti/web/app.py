@@ -128,7 +128,7 @@ async def _stream(hub: Hub, node: NodeView, audience: Audience, wait_s: float) -
         # A node that is still catching up would show old events as new ones. And the client may
         # come from a node that was further, so that its cursor will be known here in a moment.
         with trio.move_on_after(wait_s) as patience:
-            await node.catch_up()
+            await node.barrier()
         if patience.cancelled_caught:
             return Response(first, headers=headers)
         position = hub.feed.position_of(requested) if requested else None

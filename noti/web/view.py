@@ -29,12 +29,6 @@ class NodeView(Protocol):
         drains. An election does not change it: history can be read, and news will come.
         """
 
-    async def catch_up(self) -> None:
-        """Return when this node shows all that any node showed before this call.
-
-        Waits as long as there is no leader; the caller sets the deadline.
-        """
-
     async def barrier(self) -> None:
         """Return when everything committed before this call is applied, as a majority confirms.
 

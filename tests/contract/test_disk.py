@@ -191,6 +191,16 @@ async def test_memory_disk_told_to_fail_fails_there_and_ever_after() -> None:
 # What follows needs a real directory.
 
 
+async def test_who_is_cancelled_can_write_until_it_has_ended(tmp_path: Path) -> None:
+    """A node that stops still votes and acknowledges while it hands over its leadership."""
+    with trio.CancelScope() as stop:
+        async with open_disk(tmp_path) as disk:
+            stop.cancel()
+            with trio.move_on_after(5, shield=True):
+                await disk.replace("vote", b"last words")
+    assert (tmp_path / "vote").read_bytes() == b"last words"
+
+
 async def test_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
     program = (
         "import sys, trio, pathlib; from noti.raft.disk import open_disk\n"

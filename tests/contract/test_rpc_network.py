@@ -11,6 +11,7 @@ import trio
 from noti.clock import TrioClock
 from noti.errors import AddressInUse, ClusterMismatch, PeerUnavailable
 from noti.ports import Address, Hello, MessageStream, RpcNetwork, Server
+from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
     AppendRequest,
     AppendResponse,
@@ -28,6 +29,8 @@ from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
 ANY_PORT = ("127.0.0.1", 0)
 
+CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2")))
+
 EVERY_MESSAGE: list[PeerMessage] = [
     VoteRequest("n1", 3, 10, 2, pre=True, transfer=False),
     VoteResponse("n1", 3, granted=True, pre=True),
@@ -40,13 +43,13 @@ EVERY_MESSAGE: list[PeerMessage] = [
         (
             Entry(11, 3, EntryKind.NOOP, b""),
             Entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
-            Entry(13, 3, EntryKind.CONFIGURATION, b"c"),
+            Entry(13, 3, EntryKind.CONFIGURATION, CONFIGURATION),
         ),
     ),
     AppendRequest("n1", 3, 0, 0, 0, ()),
     AppendResponse("n1", 3, True, 13, 0, 0, 0),
     AppendResponse("n1", 3, False, 0, 10, 7, 2),
-    SnapshotChunk("n1", 3, 9, 2, b"configuration", 100, b"data", 104),
+    SnapshotChunk("n1", 3, 9, 2, CONFIGURATION, 100, b"data", 104),
     TimeoutNow("n1", 3),
 ]
 
@@ -170,7 +173,7 @@ async def test_order_is_kept_over_many_batches(open_network: NetworkFactory) -> 
 async def test_large_messages_pass_one_by_one(open_network: NetworkFactory) -> None:
     data = bytes(range(256)) * 24 * 1024  # 6 MiB each, 18 MiB in one call
     messages: list[PeerMessage] = [
-        SnapshotChunk("n1", 1, 5, 1, b"", offset, data, 3 * len(data))
+        SnapshotChunk("n1", 1, 5, 1, CONFIGURATION, offset, data, 3 * len(data))
         for offset in (0, len(data), 2 * len(data))
     ]
 

@@ -23,10 +23,10 @@ def free_port() -> int:
 class NatsServer:
     """One server process on one port and one store directory, to be stopped and started."""
 
-    def __init__(self, store: Path) -> None:
+    def __init__(self, store: Path, port: int | None = None) -> None:
         self._store = store
         self._process: trio.Process | None = None
-        self.port = free_port()
+        self.port = port or free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
 
     @property

@@ -13,7 +13,7 @@ from noti.swim.sockets import SocketNetwork
 from noti.swim.timing import SwimConfig
 from tests.interop.serf_agent import SerfAgent, serf_agent
 
-pytestmark = [pytest.mark.interop, pytest.mark.slow]
+pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.serf]
 
 JOIN_S = 10.0
 DETECT_S = 30.0

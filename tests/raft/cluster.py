@@ -27,6 +27,7 @@ from noti.raft.events import (
     Effect,
     Event,
     MessageReceived,
+    MessageRefused,
     PeerConnected,
     PeerLost,
     Persist,
@@ -117,6 +118,14 @@ class Node:
         self.disk_busy_until = 0.0
         self.wakeup: float | None = None
 
+    def now(self) -> float:
+        """The node's own clock."""
+        return self.cluster.now
+
+    def world_time(self, own_time: float) -> float:
+        """When the node's own clock will show this."""
+        return own_time
+
     @property
     def running(self) -> Raft:
         assert self.core is not None
@@ -131,7 +140,7 @@ class Node:
             image.snapshot,
             tuple(image.entries),
             self.cluster.rng_of(self),
-            self.cluster.now,
+            self.now(),
         )
         self.restore(image.snapshot)
         self.disk_busy_until = self.cluster.now
@@ -163,7 +172,7 @@ class Node:
     def step(self, event: Event) -> None:
         if self.core is None:
             return
-        effects = self.core.handle(event, self.cluster.now)
+        effects = self.core.handle(event, self.now())
         for effect in effects:
             self.perform(effect)
         self.cluster.check(self)
@@ -174,7 +183,7 @@ class Node:
         if deadline is not None and deadline != self.wakeup:
             self.wakeup = deadline
             incarnation = self.incarnation
-            self.cluster.at(deadline, lambda: self.wake(incarnation, deadline))
+            self.cluster.at(self.world_time(deadline), lambda: self.wake(incarnation, deadline))
 
     def wake(self, incarnation: int, deadline: float) -> None:
         if self.core is None or incarnation != self.incarnation or self.wakeup != deadline:
@@ -217,6 +226,8 @@ class Node:
                 self.outcomes[request] = effect
             case RoleChanged(role, term, _):
                 self.cluster.check_role(self, role, term)
+            case MessageRefused(sender, reason):
+                raise AssertionError(f"{self.name} refused a message of {sender}: {reason}")
 
     def order_disk(self, order: Persist | PersistSnapshot) -> None:
         delay = self.cluster.rng.uniform(*self.cluster.disk_delay_s)
@@ -236,6 +247,8 @@ class Node:
 
 class Cluster:
     """The world: time, network, and the checks."""
+
+    node_type: type[Node] = Node
 
     def __init__(
         self,
@@ -268,7 +281,7 @@ class Cluster:
         self._votes: dict[tuple[str, int], str] = {}
         self._encouraged: dict[tuple[str, int], set[str]] = {}
         self.names = [f"n{number}" for number in range(1, size + 1)]
-        self.nodes = {name: Node(self, name) for name in self.names}
+        self.nodes = {name: self.node_type(self, name) for name in self.names}
         configuration = Configuration("test", tuple(self.names))
         for node in self.nodes.values():
             node.start()
@@ -377,7 +390,7 @@ class Cluster:
         """Start a node that belongs to no cluster yet."""
         name = f"n{len(self.names) + 1}"
         self.names.append(name)
-        node = self.nodes[name] = Node(self, name)
+        node = self.nodes[name] = self.node_type(self, name)
         node.start()
         return node
 
@@ -415,7 +428,9 @@ class Cluster:
                 self._encouraged.setdefault((to, message.term), set()).add(node.name)
             case VoteResponse(granted=True):
                 vote = HardState(message.term, to)
-                assert node.disk.hard_state == vote, "granted a vote that is not on disk"
+                # A newer term on disk is as good: this node will never vote in the older one again.
+                superseded = node.disk.hard_state.term > message.term
+                assert superseded or node.disk.hard_state == vote, "granted a vote not on disk"
                 self.check_vote(node, to, message.term)
             case VoteRequest(pre=False):
                 self.check_vote(node, node.name, message.term)
@@ -423,6 +438,8 @@ class Cluster:
                 configuration = node.running.status().configuration
                 if not message.transfer:
                     assert has_quorum(configuration, encouraged | {node.name}), "no pre-vote"
+            case _:
+                pass
         if not getattr(message, "pre", False):
             assert message.term <= node.disk.hard_state.term, "spoke in a term not on disk"
 

@@ -33,6 +33,7 @@ from noti.raft.messages import (
     VoteResponse,
 )
 from tests.raft.cluster import Cluster, Node
+from tests.raft.faults import torment
 
 
 def commands(node: Node) -> list[bytes]:
@@ -403,64 +404,9 @@ def test_proposals_beyond_the_backlog_are_refused_with_a_reason() -> None:
 # --- volume ---------------------------------------------------------------------------------------
 
 
-def misbehave(cluster: Cluster, rng: random.Random) -> None:
-    """One random fault or repair."""
-    node = cluster.nodes[rng.choice(cluster.names)]
-    match rng.randrange(9):
-        case 0 | 1:
-            if node.core is not None:
-                node.crash()
-        case 2 | 3 | 4:
-            for other in cluster.nodes.values():
-                if other.core is None:
-                    other.start()
-        case 5:
-            cluster.isolate(node.name)
-        case 6:
-            cluster.blocked.add((rng.choice(cluster.names), rng.choice(cluster.names)))
-        case 7:
-            cluster.heal()
-        case _:
-            cluster.loss = rng.choice([0.0, 0.05, 0.3])
-            leader = cluster.leader()
-            if leader is not None:
-                cluster.transfer(leader)
-
-
 @pytest.mark.parametrize("seed", range(60))
 def test_random_faults_never_break_safety_and_the_cluster_recovers(seed: int) -> None:
-    rng = random.Random(seed)
-    size = rng.choice([3, 3, 5])
-    snapshot_every, keep_entries = rng.choice([0, 7, 20]), rng.choice([0, 3, 1000])
-    cluster = Cluster(size, seed, snapshot_every=snapshot_every, keep_entries=keep_entries)
-    cluster.run(1.0)  # the first configuration is on every disk
-    cluster.disk_delay_s = rng.choice([(0.0005, 0.002), (0.001, 0.1), (0.0, 0.4)])
-    cluster.delay_s = rng.choice([(0.001, 0.005), (0.001, 0.08)])
-    number = 0
-    for _ in range(60):
-        misbehave(cluster, rng)
-        for _ in range(rng.randrange(4)):
-            leader = cluster.leader()
-            if leader is not None:
-                number += 1
-                cluster.propose(leader, b"%d" % number)
-            cluster.run(rng.uniform(0.0, 0.4))
-        cluster.check_log_matching()
-    cluster.heal()
-    for node in cluster.nodes.values():
-        if node.core is None:
-            node.start()
-    cluster.disk_delay_s = (0.0005, 0.002)
-    cluster.delay_s = (0.001, 0.005)
-    cluster.run(8.0)
-    leader = cluster.elect()
-    cluster.propose(leader, b"end")
-    cluster.run_until(
-        lambda: all(node.applied and node.applied[-1] == b"end" for node in cluster.nodes.values()),
-        seconds=20.0,
-    )
-    assert len({tuple(node.applied) for node in cluster.nodes.values()}) == 1
-    cluster.check_log_matching()
+    torment(seed)
 
 
 def test_same_seed_gives_the_same_trace() -> None:

@@ -75,7 +75,7 @@ def test_command_whose_leader_dies_is_uncertain_and_never_repeated() -> None:
             async with trio.open_nursery() as publishers:
                 for simulated in (leader, follower):
                     # The disk takes long enough for the leader to die while it has the command.
-                    simulated.disk._latency_s = (0.05, 0.05)
+                    simulated.disk.latency_s = (0.05, 0.05)
                 publishers.start_soon(publish)
                 await trio.sleep(0.02)
                 await leader.crash()

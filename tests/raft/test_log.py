@@ -60,7 +60,16 @@ def test_entry_that_leaves_a_gap_or_lowers_the_term_stops_the_node(bad: Entry) -
 def test_candidate_is_up_to_date_by_term_first_and_length_second(
     last_index: int, last_term: int, expected: bool
 ) -> None:
-    assert log_of(1, 2, 2).is_up_to_date(last_index, last_term) is expected
+    configuration = Entry(
+        1, 1, EntryKind.CONFIGURATION, encode_configuration(Configuration("c", ("n1",)))
+    )
+    log = RaftLog(None, [configuration, entry(2, 2), entry(3, 2)])
+    assert log.is_up_to_date(last_index, last_term) is expected
+
+
+def test_node_without_a_configuration_finds_nobody_up_to_date() -> None:
+    """It might belong to another cluster, and has no vote to give."""
+    assert not RaftLog(None, []).is_up_to_date(9, 9)
 
 
 def test_slice_holds_at_most_the_bytes_but_always_one_entry() -> None:

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from noti.errors import LocalError, MessageInvalid
 from noti.ports import Hello
+from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
     INDEX_MAX,
     AppendRequest,
@@ -20,7 +21,8 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.records import encode_entries
+from noti.raft.records import ENTRY_DATA_BYTES_MAX, encode_entries
+from noti.rpc import forwards
 from noti.rpc.codec import (
     FRAME_BYTES_MAX,
     decode_hello,
@@ -30,6 +32,8 @@ from noti.rpc.codec import (
 )
 from noti.rpc.generated.noti import v1 as wire
 
+CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2")))
+
 node_ids = st.text(min_size=1, max_size=40)
 numbers = st.integers(0, INDEX_MAX)
 
@@ -38,23 +42,24 @@ numbers = st.integers(0, INDEX_MAX)
 def append_requests(draw: st.DrawFn) -> AppendRequest:
     previous = draw(st.integers(0, INDEX_MAX - 10))
     term = draw(st.integers(1, INDEX_MAX))
-    payloads = draw(st.lists(st.binary(max_size=50), max_size=5))
+    terms = sorted(draw(st.lists(st.integers(1, term), min_size=1, max_size=5)))
+    kinds = st.sampled_from(EntryKind)
     entries = tuple(
-        Entry(index, draw(st.integers(1, term)), draw(st.sampled_from(EntryKind)), data)
-        for index, data in enumerate(payloads, previous + 1)
+        Entry(index, entry_term, kind, CONFIGURATION if kind is EntryKind.CONFIGURATION else data)
+        for index, entry_term in enumerate(terms[1:], previous + 1)
+        for kind, data in [(draw(kinds), draw(st.binary(max_size=50)))]
     )
-    return AppendRequest(draw(node_ids), term, previous, draw(numbers), draw(numbers), entries)
+    return AppendRequest(draw(node_ids), term, previous, terms[0], draw(numbers), entries)
 
 
 @st.composite
 def snapshot_chunks(draw: st.DrawFn) -> SnapshotChunk:
     data, offset = draw(st.binary(max_size=50)), draw(st.integers(0, 2**40))
     total = offset + len(data) + draw(st.integers(0, 2**40))
-    configuration = draw(st.binary(max_size=20))
+    term, index = draw(st.integers(1, INDEX_MAX)), draw(st.integers(1, INDEX_MAX))
+    snapshot_term = draw(st.integers(1, term))
     sender = draw(node_ids)
-    return SnapshotChunk(
-        sender, draw(numbers), draw(numbers), draw(numbers), configuration, offset, data, total
-    )
+    return SnapshotChunk(sender, term, index, snapshot_term, CONFIGURATION, offset, data, total)
 
 
 messages: st.SearchStrategy[Message] = st.one_of(
@@ -63,7 +68,7 @@ messages: st.SearchStrategy[Message] = st.one_of(
     append_requests(),
     st.builds(AppendResponse, node_ids, numbers, st.booleans(), numbers, numbers, numbers, numbers),
     snapshot_chunks(),
-    st.builds(TimeoutNow, node_ids, numbers),
+    st.builds(TimeoutNow, node_ids, st.integers(1, INDEX_MAX)),
 )
 
 
@@ -93,9 +98,25 @@ def test_cut_frame_never_raises_anything_else(message: Message, data: st.DataObj
         assert decode_messages(cut) == []
 
 
-def frame_of(**content: object) -> bytes:
-    message = wire.Message(sender="n", term=5, **content)  # type: ignore[arg-type]
+def frame_of(term: int = 5, **content: object) -> bytes:
+    message = wire.Message(sender="n", term=term, **content)  # type: ignore[arg-type]
     return bytes(wire.Frame(batch=wire.Batch(messages=[message])))
+
+
+def configuration_entry(data: bytes) -> bytes:
+    entries = encode_entries([Entry(1, 1, EntryKind.CONFIGURATION, data)])
+    return frame_of(append_request=wire.AppendRequest(entries=entries))
+
+
+def snapshot_chunk(**fields: object) -> wire.SnapshotChunk:
+    sound = {"index": 3, "snapshot_term": 2, "configuration": CONFIGURATION, "total": 9}
+    return wire.SnapshotChunk(**{**sound, **fields})  # type: ignore[arg-type]
+
+
+def test_sound_frame_is_valid() -> None:
+    """What the illegal frames below are made from would be accepted."""
+    assert decode_messages(frame_of(snapshot_chunk=snapshot_chunk()))
+    assert decode_messages(configuration_entry(CONFIGURATION))
 
 
 @pytest.mark.parametrize(
@@ -114,7 +135,24 @@ def frame_of(**content: object) -> bytes:
                 entries=encode_entries([Entry(1, 6, EntryKind.NOOP, b"")])
             )
         ),
-        frame_of(snapshot_chunk=wire.SnapshotChunk(offset=5, data=b"abc", total=7)),
+        frame_of(
+            append_request=wire.AppendRequest(
+                entries=encode_entries(
+                    [Entry(1, 3, EntryKind.NOOP, b""), Entry(2, 2, EntryKind.NOOP, b"")]
+                )
+            )
+        ),
+        configuration_entry(b"garbage"),
+        configuration_entry(encode_configuration(Configuration("c"))),
+        configuration_entry(encode_configuration(Configuration("c", ("n1", "n1")))),
+        frame_of(snapshot_chunk=snapshot_chunk(offset=5, data=b"abc", total=7)),
+        frame_of(snapshot_chunk=snapshot_chunk(configuration=b"garbage")),
+        frame_of(snapshot_chunk=snapshot_chunk(snapshot_term=6)),
+        frame_of(snapshot_chunk=snapshot_chunk(index=0)),
+        frame_of(timeout_now=wire.TimeoutNow(), term=2**64 - 1),
+        frame_of(
+            forward=wire.Forward(proposals=forwards.pack([(1, bytes(ENTRY_DATA_BYTES_MAX + 1))]))
+        ),
         frame_of(vote_request=wire.VoteRequest(), timeout_now=wire.TimeoutNow()),
         frame_of(),
         bytes(wire.Frame(hello=wire.Hello(node_id="n"))),
@@ -126,7 +164,16 @@ def frame_of(**content: object) -> bytes:
         "entries-garbage",
         "entries-elsewhere",
         "entry-of-a-later-term",
+        "entries-of-falling-terms",
+        "configuration-garbage",
+        "configuration-without-voters",
+        "configuration-with-a-double-vote",
         "snapshot-beyond-its-end",
+        "snapshot-with-a-configuration-that-is-garbage",
+        "snapshot-of-a-later-term",
+        "snapshot-of-nothing",
+        "message-term-too-large",
+        "forwarded-command-too-large-for-the-log",
         "two-contents",
         "no-content",
         "hello-instead-of-batch",
@@ -140,7 +187,7 @@ def test_illegal_frame_is_invalid(frame: bytes) -> None:
 
 def test_large_batch_is_cut_into_frames_within_the_limit() -> None:
     data = bytes(5 * 1024 * 1024)
-    chunks = [SnapshotChunk("n", 1, 1, 1, b"", 0, data, len(data)) for _ in range(7)]
+    chunks = [SnapshotChunk("n", 1, 1, 1, CONFIGURATION, 0, data, len(data)) for _ in range(7)]
     frames = list(encode_messages(chunks))
     assert [len(frame) <= FRAME_BYTES_MAX for frame in frames] == [True] * 3
     assert [len(decode_messages(frame)) for frame in frames] == [3, 3, 1]

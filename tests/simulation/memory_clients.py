@@ -5,14 +5,17 @@ Never: sockets, HTTP; the feed is the real one.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 
 from noti.notifications.notification import Notification
 from noti.ports import Address
 from noti.web.feed import Audience, Feed, FellBehind, View
+from noti.web.sse import EARLIEST
 from noti.web.view import NodeView
+from tests.simulation.checks import Checks
+from tests.simulation.clocks import MachineClock
 
 EVERYTHING = Audience(View.MERCURE, frozenset({"*"}))
 
@@ -20,11 +23,21 @@ EVERYTHING = Audience(View.MERCURE, frozenset({"*"}))
 class MemoryClients:
     """One node's streams."""
 
-    def __init__(self, address: Address, history_size: int = 1000) -> None:
+    def __init__(
+        self,
+        address: Address,
+        history_size: int = 1000,
+        *,
+        showed: Callable[[Sequence[Notification]], None] = lambda notifications: None,
+        clock: MachineClock | None = None,
+    ) -> None:
+        """`showed` hears all that this node shows; a frozen `clock` stops all streams."""
         self.feed = Feed(history_size)
         self.history: list[Notification] = []
         self.serving = False
         self._address = address
+        self._showed = showed
+        self._clock = clock or MachineClock()
         self._count = 0
         self._news = trio.Event()
         self._closed = trio.Event()
@@ -34,10 +47,12 @@ class MemoryClients:
         return self._count
 
     def publish(self, notifications: Sequence[Notification]) -> None:
+        self._showed(notifications)
         self.feed.extend(notifications)
         self._ring()
 
     def reset(self, notifications: Sequence[Notification]) -> None:
+        self._showed(notifications)
         self.feed.reset(notifications)
         self._ring()
 
@@ -68,22 +83,25 @@ class MemoryClients:
 
     async def follow(self, browser: "Browser") -> None:
         """Serve one stream until it is cut."""
+        await self._clock.thawed()
         known = browser.last_id is None or self.feed.position_of(browser.last_id) is not None
         if not (self.node.ready() and known):
             with trio.move_on_after(2.0) as patience:
-                await self.node.catch_up()
+                await self.node.barrier()
             if patience.cancelled_caught:
                 return
         if not self.serving:
             return
+        await self._clock.thawed()
         after = self.feed.newest_seq
         if browser.last_id is None:
             # As on a real stream: the first words tell from where to resume.
             browser.last_id = self.feed.newest_id
+            browser.begin(after)
         else:
             position = self.feed.position_of(browser.last_id)
             if position is None:
-                browser.gaps += 1
+                browser.tell_gap()
                 after = self.feed.oldest_seq - 1
             else:
                 after = position
@@ -95,6 +113,8 @@ class MemoryClients:
                     return
                 if batch.data:
                     browser.take(batch.data)
+                    await browser.digest()
+                    await self._clock.thawed()
                 after = batch.seq
                 if after >= self.feed.newest_seq:
                     await self._news.wait()
@@ -105,11 +125,47 @@ class MemoryClients:
 class Browser:
     """An EventSource: reconnects for ever, to any node, with the last id that it saw."""
 
-    def __init__(self, rng: random.Random) -> None:
+    def __init__(
+        self,
+        rng: random.Random,
+        name: str = "browser",
+        checks: Checks | None = None,
+        *,
+        vanish: float = 0.0,
+        away_max_s: float = 2.0,
+        slow_s: float = 0.0,
+    ) -> None:
+        """Vanishes with a likelihood after each piece of news, for a time; takes news slowly."""
         self.rng = rng
+        self.name = name
+        self.checks = checks
+        self.vanish = vanish
+        self.away_max_s = away_max_s
+        self.slow_s = slow_s
+        self.position: int | None = None
+        """Number of the last notification that it has; None until its first stream."""
+        self._told_of_gap = False
+        self._here: trio.CancelScope | None = None
         self.last_id: str | None = None
         self.seen: list[str] = []
         self.gaps = 0
+
+    def begin(self, position: int) -> None:
+        """A first stream starts after this notification."""
+        self.position = position
+
+    def tell_gap(self) -> None:
+        """The node says that it does not know the last id."""
+        self.gaps += 1
+        self._told_of_gap = True
+        self.last_id = EARLIEST
+
+    async def digest(self) -> None:
+        """Take some time for the news; perhaps go away."""
+        if self.rng.random() < self.vanish and self._here is not None:
+            self._here.cancel()
+        if self.slow_s:
+            await trio.sleep(self.rng.uniform(0.0, self.slow_s))
 
     def take(self, data: bytes) -> None:
         for block in data.decode().split("\n\n"):
@@ -117,10 +173,17 @@ class Browser:
             if "data" in fields:
                 self.seen.append(fields["data"])
                 self.last_id = fields["id"]
+                if self.checks is not None:
+                    gap, self._told_of_gap = self._told_of_gap, False
+                    self.position = self.checks.browser_saw(
+                        self.name, self.position, fields["id"], gap=gap
+                    )
 
     async def run(self, nodes: Sequence[MemoryClients]) -> None:
         while True:
             node = self.rng.choice(nodes)
             if node.serving:
-                await node.follow(self)
-            await trio.sleep(self.rng.uniform(0.5, 2.0))
+                with trio.CancelScope() as self._here:
+                    await node.follow(self)
+            gone = self._here is not None and self._here.cancelled_caught
+            await trio.sleep(self.rng.uniform(0.5, self.away_max_s if gone else 2.0))

@@ -63,9 +63,11 @@ class MemoryDisk:
         self.files: Files = {name: bytearray(data) for name, data in (files or {}).items()}
         self.operations = 0
         """How many changes were asked for."""
+        self.latency_s = latency_s
+        self.watch: Callable[[int], None] | None = None
+        """Called with the number of each change when it has begun and is not done."""
         self._rng = rng or random.Random(0)
         self._sleep = sleep
-        self._latency_s = latency_s
         self._in_flight: list[_Operation] = []
         self._failure: str | None = None
         self._fail_at: int | None = None
@@ -85,7 +87,7 @@ class MemoryDisk:
             _apply(files, operation)
         if completed < len(self._in_flight):
             self._tear(files, self._in_flight[completed])
-        return MemoryDisk(files=files, rng=self._rng, sleep=self._sleep, latency_s=self._latency_s)
+        return MemoryDisk(files=files, rng=self._rng, sleep=self._sleep, latency_s=self.latency_s)
 
     async def names(self) -> list[str]:
         """See `Disk`."""
@@ -123,10 +125,12 @@ class MemoryDisk:
         number = self.operations
         self.operations += 1
         self._in_flight.append(operation)
+        if self.watch is not None:
+            self.watch(number)
         if self._sleep is None:
             await trio.lowlevel.checkpoint()
         else:
-            await self._sleep(self._rng.uniform(*self._latency_s))
+            await self._sleep(self._rng.uniform(*self.latency_s))
         self._check_usable()
         if number == self._fail_at:
             self._failure = f"{operation.name}: told to fail"

@@ -56,7 +56,8 @@ class MemoryNet:
         self.loss = loss
         self.hosts: dict[str, MemoryNetwork] = {}
         self.names: dict[str, list[str]] = {}
-        self._blocked: set[frozenset[str]] = set()
+        self._blocked: set[tuple[str, str]] = set()
+        self._silent: set[str] = set()
 
     def host(self, ip: str, name: str | None = None) -> "MemoryNetwork":
         """Add a host; several may share a name."""
@@ -66,14 +67,27 @@ class MemoryNet:
 
     def block(self, a: str, b: str) -> None:
         """Cut the cable between two hosts, for UDP and TCP."""
-        self._blocked.add(frozenset((a, b)))
+        self._blocked |= {(a, b), (b, a)}
+
+    def block_one_way(self, a: str, b: str) -> None:
+        """Lose what `a` sends to `b`."""
+        self._blocked.add((a, b))
+
+    def silence(self, ip: str) -> None:
+        """Lose all that a host sends or should receive, until `unsilence`."""
+        self._silent.add(ip)
+
+    def unsilence(self, ip: str) -> None:
+        """Connect a host again, as far as its cables are whole."""
+        self._silent.discard(ip)
 
     def heal(self) -> None:
         """Mend all cables; connections that met a cut stay silent."""
         self._blocked.clear()
 
     def is_blocked(self, a: str, b: str) -> bool:
-        return frozenset((a, b)) in self._blocked
+        """Whether what `a` sends does not reach `b`."""
+        return (a, b) in self._blocked or a in self._silent or b in self._silent
 
     def loses(self) -> bool:
         return self._rng.random() < self.loss
@@ -221,14 +235,14 @@ class MemoryNetwork:
     async def open_stream(self, to: Address) -> trio.abc.Stream:
         host, port = (await self.resolve(to))[0]
         await trio.sleep_until(self._net.arrival())
-        if self._net.is_blocked(self._ip, host):
+        if self._net.is_blocked(self._ip, host) or self._net.is_blocked(host, self._ip):
             await trio.sleep_forever()  # until the caller gives up
         target = self._net.hosts.get(host)
         listening = target._listening.get(port) if target is not None else None
         if listening is None:
             raise PeerUnavailable(f"cannot connect to {host}:{port}: connection refused")
         mine = MemoryStream(self._net, (self._ip, host))
-        mine.peer = MemoryStream(self._net, (self._ip, host))
+        mine.peer = MemoryStream(self._net, (host, self._ip))
         mine.peer.peer = mine
         listening.send_nowait(mine.peer)
         return mine

@@ -25,6 +25,7 @@ import trio
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.ports import Address, Clock, Hello, MessageStream, RpcHandler
 from noti.raft.messages import PeerMessage
+from tests.simulation.timeline import MACHINE
 
 Fault: TypeAlias = Literal["stall", "drop"]
 
@@ -36,6 +37,8 @@ IN_FLIGHT_MAX: Final = 1024
 class _Listener:
     handler: RpcHandler
     nursery: trio.Nursery
+    machine: str
+    """Whose log lines those of its tasks are."""
 
 
 class RpcHub:
@@ -59,16 +62,42 @@ class RpcHub:
         self._healed = trio.Event()
         self._streams: list[_Pipe] = []
         self._port = 40000
+        self._frozen: set[Address] = set()
+        self.watch: Callable[[Address, Hello, Sequence[PeerMessage]], None] | None = None
+        """Hears what is sent: from which address, to whom."""
 
-    def partition(self, a: Address, b: Address, fault: Fault = "stall") -> None:
-        """Cut the link between two nodes, both ways, until `heal`."""
-        self._trace(f"partition {a} {b} {fault}")
-        self._faults[a, b] = self._faults[b, a] = fault
+    def partition(
+        self, a: Address, b: Address, fault: Fault = "stall", *, one_way: bool = False
+    ) -> None:
+        """Cut the link between two nodes, both ways or from `a` to `b` alone, until `heal`."""
+        self._trace(f"partition {a} {b} {fault} {'one way' if one_way else ''}")
+        self._faults[a, b] = fault
+        if not one_way:
+            self._faults[b, a] = fault
+
+    def reset(self, a: Address, b: Address) -> None:
+        """Break all streams between two nodes, at once; new ones can be opened."""
+        self._trace(f"reset {a} {b}")
+        for pipe in list(self._streams):
+            if {pipe.source, pipe.target} == {a, b}:
+                pipe.break_("connection reset by peer")
+
+    def freeze(self, address: Address) -> None:
+        """Neither send nor receive for a process that is stopped, until `thaw`."""
+        self._frozen.add(address)
+
+    def thaw(self, address: Address) -> None:
+        """Let a process go on."""
+        self._frozen.discard(address)
+        self._tell_changed()
 
     def heal(self) -> None:
         """Repair all links."""
         self._trace("heal")
         self._faults.clear()
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
         self._healed.set()
         self._healed = trio.Event()
 
@@ -82,7 +111,7 @@ class RpcHub:
 
     def is_cut(self, a: Address, b: Address) -> bool:
         """Tell whether messages from `a` do not reach `b`."""
-        return (a, b) in self._faults
+        return (a, b) in self._faults or a in self._frozen or b in self._frozen
 
     def fault(self, a: Address, b: Address) -> Fault | None:
         """What happens to messages from `a` to `b`."""
@@ -170,6 +199,11 @@ class _Pipe:
         self._closed = True
         self._send.close()
 
+    def tell(self, peer: Hello, messages: Sequence[PeerMessage]) -> None:
+        """Let the hub's watch hear what is about to be sent."""
+        if self._hub.watch is not None:
+            self._hub.watch(self.source, peer, messages)
+
     def _check(self) -> None:
         if self._reason is not None:
             raise PeerUnavailable(self._reason)
@@ -237,6 +271,7 @@ class MemoryMessageStream:
 
     async def send(self, messages: Sequence[PeerMessage]) -> None:
         async with self._send_lock:
+            self._outgoing.tell(self._peer, messages)
             await self._outgoing.send(messages)
 
     async def receive(self) -> Sequence[PeerMessage]:
@@ -265,7 +300,7 @@ class MemoryRpcNetwork:
     ) -> None:
         address = self._hub.free_address(bind)
         async with trio.open_nursery() as nursery:
-            listener = _Listener(handler, nursery)
+            listener = _Listener(handler, nursery, MACHINE.get())
             self._hub.bind(address, listener)
             try:
                 task_status.started(address)
@@ -276,7 +311,7 @@ class MemoryRpcNetwork:
     async def open_raft_stream(self, to: Address, hello: Hello) -> MessageStream:
         await self._hub.delay()
         listener = self._hub.listener(to)
-        while self._hub.is_cut(self._address, to):
+        while self._hub.is_cut(self._address, to) or self._hub.is_cut(to, self._address):
             await self._hub.wait_healed()
             listener = self._hub.listener(to)
         if listener is None:
@@ -285,7 +320,7 @@ class MemoryRpcNetwork:
         there, back = self._hub.pipe(self._address, to), self._hub.pipe(to, self._address)
         peer = listener.handler.hello()
         listener.nursery.start_soon(
-            _use, listener.handler, MemoryMessageStream(hello, outgoing=back, incoming=there)
+            _use, listener, MemoryMessageStream(hello, outgoing=back, incoming=there)
         )
         stream = MemoryMessageStream(peer, outgoing=there, incoming=back)
         try:
@@ -297,8 +332,10 @@ class MemoryRpcNetwork:
         return stream
 
 
-async def _use(handler: RpcHandler, stream: MemoryMessageStream) -> None:
+async def _use(listener: _Listener, stream: MemoryMessageStream) -> None:
+    # The task was started by the dialer, and has its context.
+    MACHINE.set(listener.machine)
     try:
-        await handler.raft_stream(stream)
+        await listener.handler.raft_stream(stream)
     finally:
         await stream.aclose()

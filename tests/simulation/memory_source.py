@@ -16,6 +16,7 @@ import trio
 
 from noti.errors import SourceUnavailable
 from noti.ports import Clock, SourceMessage
+from tests.simulation.clocks import MachineClock
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,10 @@ class MemoryStream:
         self._consumer = _Consumer(deque())
         self._up = True
         self._changed = trio.Event()
+        self.removed: Callable[[SourceMessage], None] = lambda message: None
+        """Hears what was acknowledged or terminated."""
+        self.loses: Callable[[], bool] = lambda: False
+        """Whether an acknowledgement is lost on its way; the message comes again."""
 
     @property
     def clock(self) -> Clock:
@@ -117,7 +122,15 @@ class MemoryStream:
 
     def remove(self, sequence: int) -> None:
         """Drop a message that was acknowledged or terminated."""
-        self._messages.pop(sequence, None)
+        message = self._messages.get(sequence)
+        if message is not None:
+            self.removed(message)
+            if not self.loses():
+                del self._messages[sequence]
+
+    def pending(self) -> list[SourceMessage]:
+        """Return all that is not acknowledged."""
+        return [self._messages[seq] for seq in sorted(self._messages)]
 
     async def wait_changed(self, deadline: float) -> None:
         """Return at the next change, or at `deadline`."""
@@ -138,8 +151,9 @@ class MemoryStream:
 class MemorySource:
     """One node's way to the stream. `reachable` is this node's own link."""
 
-    def __init__(self, stream: MemoryStream) -> None:
+    def __init__(self, stream: MemoryStream, clock: MachineClock | None = None) -> None:
         self._stream = stream
+        self.clock = clock or MachineClock()
         self.reachable = True
 
     @asynccontextmanager
@@ -187,6 +201,7 @@ class MemorySession:
         clock = self._stream.clock
         deadline = clock.now() + wait_s
         while True:
+            await self._source.clock.thawed()
             self.check()
             messages = self._take(messages_max)
             if messages:
@@ -198,6 +213,7 @@ class MemorySession:
 
     async def ack(self, messages: Sequence[SourceMessage]) -> None:
         await trio.lowlevel.checkpoint()
+        await self._source.clock.thawed()
         self.check()
         for message in messages:
             self._stream.remove(message.seq)

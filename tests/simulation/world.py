@@ -6,36 +6,51 @@ Never: threads, asyncio, sockets, files, real time.
 
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from noti import node
-from noti.clock import TrioClock
 from noti.config import Config
 from noti.errors import StorageFailed
-from noti.ports import Address
+from noti.ports import Address, Hello, SourceMessage
+from noti.raft.messages import PeerMessage
 from noti.report import Report
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.world import World
+from tests.simulation.checks import Checks
+from tests.simulation.clocks import MachineClock
+from tests.simulation.faults import draw_rate
 from tests.simulation.memory_clients import Browser, MemoryClients
 from tests.simulation.memory_disk import MemoryDisk
 from tests.simulation.memory_gossip import MemoryNet
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 from tests.simulation.memory_source import MemorySource, MemoryStream
+from tests.simulation.timeline import MACHINE, Timeline
 
 VOTING = ("leader", "follower")
+GARBAGE_SUBJECT = "jobs.noti.garbage"
+"""Messages under this subject do not parse."""
 RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
 
 
-class VirtualClock(TrioClock):
-    """Trio's clock, with a wall clock that agrees with it."""
+@dataclass(frozen=True)
+class Settings:
+    """What is the same for all machines of one run."""
 
-    def wall_ms(self) -> int:
-        return 1_700_000_000_000 + round(trio.current_time() * 1000)
+    history_size: int = 500
+    browsers: int = 4
+    vanish: float = 0.0
+    away_max_s: float = 2.0
+    slow_s: float = 0.0
+    disk_latency_s: tuple[float, float] = (0.0002, 0.002)
+    rpc_latency_s: tuple[float, float] = (0.0002, 0.002)
+    packet_loss: float = 0.0
+    clock_spread: float = 0.0
 
 
 class SimulatedNode:
@@ -47,14 +62,30 @@ class SimulatedNode:
         self.host = f"10.0.0.{number}"
         self.rpc: Address = (self.host, RPC_PORT)
         self.gossip: Address = (self.host, GOSSIP_PORT)
-        self.disk = MemoryDisk(rng=cluster.rng, sleep=trio.sleep, latency_s=(0.0002, 0.002))
-        self.clients = MemoryClients((self.host, HTTP_PORT))
-        self.source = MemorySource(cluster.stream)
+        rng = random.Random(f"{cluster.seed}:{self.name}:machine")
+        spread = cluster.settings.clock_spread
+        self.clock = MachineClock(draw_rate(rng, spread), offset_s=rng.uniform(0, 100_000 * spread))
+        self.disk = self._new_disk()
+        self.clients = self._new_clients()
+        self.source = MemorySource(cluster.stream, self.clock)
         self.report: Report | None = None
         self.scope = trio.CancelScope()
         self.crashed = False
+        self.disk_failed = False
+        """Its disk was told to fail: the process will end, and should."""
         self.stopped = trio.Event()
         self.stopped.set()
+
+    def _new_disk(self) -> MemoryDisk:
+        latency_s = self.cluster.settings.disk_latency_s
+        return MemoryDisk(rng=self.cluster.rng, sleep=self.clock.sleep, latency_s=latency_s)
+
+    def _new_clients(self) -> MemoryClients:
+        return MemoryClients(
+            (self.host, HTTP_PORT),
+            showed=partial(self.cluster.checks.node_showed, self.name),
+            clock=self.clock,
+        )
 
     @property
     def up(self) -> bool:
@@ -78,13 +109,13 @@ class SimulatedNode:
             join=tuple(other.gossip for other in self.cluster.nodes if other is not self),
             bootstrap_expect=self.cluster.founders,
             gossip_profile="local",
-            history_size=500,
+            history_size=self.cluster.settings.history_size,
         )
 
     @asynccontextmanager
     async def open_world(self, config: Config) -> AsyncIterator[World]:
         yield World(
-            clock=VirtualClock(),
+            clock=self.clock,
             rng=random.Random(f"{self.cluster.seed}:{self.name}:{trio.current_time()}"),
             disk=self.disk,
             gossip=self.cluster.net.host(self.host),
@@ -94,32 +125,52 @@ class SimulatedNode:
         )
 
     async def start(self) -> None:
-        """Start the process; returns when the node is up."""
+        """Start the process; returns when the node is up, or has ended before it was."""
         self.cluster.note(f"start {self.name}")
         await self.cluster.nursery.start(self._live)
 
     async def _live(self, *, task_status: trio.TaskStatus[None]) -> None:
         self.scope = trio.CancelScope()
         self.stopped = trio.Event()
-        self.crashed = False
+        self.crashed = self.disk_failed = False
+        MACHINE.set(self.name)
+        started = False
         try:
             with self.scope:
                 async with trio.open_nursery() as nursery:
                     run = partial(node.run, self.config(), open_world=self.open_world)
                     self.report = await nursery.start(run)
+                    started = True
                     task_status.started()
         except* StorageFailed:
             # What a dead process meets on its way out concerns nobody.
-            if not self.crashed:
+            if not self.crashed and not self.disk_failed:
                 raise
         finally:
             self.report = None
             self.stopped.set()
+        if not started:
+            task_status.started()
 
     def wipe(self) -> None:
         """Lose the disk of a stopped machine: it comes back as a new node under its old name."""
         self.cluster.note(f"wipe {self.name}")
-        self.disk = MemoryDisk(rng=self.cluster.rng, sleep=trio.sleep, latency_s=(0.0002, 0.002))
+        self.disk = self._new_disk()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it takes nothing in, says nothing, and notices nothing of the time."""
+        self.cluster.note(f"freeze {self.name}")
+        self.clock.freeze()
+        self.cluster.hub.freeze(self.rpc)
+        self.cluster.net.silence(self.host)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        if self.clock.frozen:
+            self.cluster.note(f"thaw {self.name}")
+            self.cluster.net.unsilence(self.host)
+            self.cluster.hub.thaw(self.rpc)
+            self.clock.thaw()
 
     async def stop(self) -> None:
         """SIGTERM: an orderly stop."""
@@ -133,53 +184,99 @@ class SimulatedNode:
         self.cluster.note(f"crash {self.name}")
         self.clients.cut()
         self.source.reachable = False
-        for other in self.cluster.nodes:
-            if other is not self:
-                self.cluster.net.block(self.host, other.host)
+        self.thaw()
+        self.cluster.net.silence(self.host)
         self.cluster.hub.kill(self.rpc)
         survivor = self.disk.crash()
         self.crashed = True
         self.scope.cancel()
         await self.stopped.wait()
         self._new_process(survivor)
-        self.cluster.mend()
+        self.cluster.net.unsilence(self.host)
+
+    async def end_by_failure(self) -> None:
+        """Wait until the process ended because its disk failed; the machine can start again."""
+        await self.stopped.wait()
+        self._new_process(self.disk.crash())
 
     def _new_process(self, disk: MemoryDisk | None = None) -> None:
         if disk is not None:
             self.disk = disk
-        self.clients = MemoryClients((self.host, HTTP_PORT))
-        self.source = MemorySource(self.cluster.stream)
+        self.clients = self._new_clients()
+        self.source = MemorySource(self.cluster.stream, self.clock)
         self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
 
 
 class SimulatedCluster:
     """The machines, the cables between them, NATS, and some browsers."""
 
-    def __init__(self, nursery: trio.Nursery, seed: int, size: int = 3) -> None:
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        seed: int,
+        size: int = 3,
+        settings: Settings | None = None,
+        timeline: Timeline | None = None,
+    ) -> None:
         self.nursery = nursery
+        self.settings = settings or Settings()
+        self.timeline = timeline or Timeline(trio.current_time)
+        self.checks = Checks()
         self.seed = seed
         self.size = size
         self.rng = random.Random(f"world:{seed}")
-        self.trace: list[str] = []
-        clock = VirtualClock()
-        self.net = MemoryNet(self.rng)
-        self.hub = RpcHub(clock, self.rng, trace=self.note)
-        self.stream = MemoryStream(clock, trace=self.note)
+        world_clock = MachineClock()
+        self.net = MemoryNet(
+            self.rng,
+            latency_s=self.settings.rpc_latency_s,
+            loss=self.settings.packet_loss,
+        )
+        self.hub = RpcHub(
+            world_clock, self.rng, latency_s=self.settings.rpc_latency_s, trace=self.note
+        )
+        self.hub.watch = self._hear
+        self.stream = MemoryStream(world_clock, trace=self.note)
+        self.stream.removed = self._hear_acknowledged
         self.founders = size
         self.nodes: list[SimulatedNode] = []
         self.nodes = [SimulatedNode(self, number) for number in range(1, size + 1)]
         self.clients = [node.clients for node in self.nodes]
-        self.browsers = [Browser(self.rng) for _ in range(4)]
+        self.browsers = [
+            Browser(
+                self.rng,
+                f"browser{number}",
+                self.checks,
+                vanish=self.settings.vanish,
+                away_max_s=self.settings.away_max_s,
+                slow_s=self.settings.slow_s,
+            )
+            for number in range(1, self.settings.browsers + 1)
+        ]
         self.published = 0
 
+    @property
+    def trace(self) -> list[str]:
+        """All that was told so far."""
+        return self.timeline.lines
+
     def note(self, line: str) -> None:
-        self.trace.append(f"{trio.current_time():.6f} {line}")
+        self.timeline.note("world", line)
+
+    def _hear(self, source: Address, peer: Hello, messages: Sequence[PeerMessage]) -> None:
+        self.checks.said(peer.node_id, messages)
+        told = " ".join(f"{type(m).__name__}{m.term}" for m in messages)
+        self.timeline.mix(f"{source[0]} > {peer.name} {told}")
+
+    def _hear_acknowledged(self, message: SourceMessage) -> None:
+        if message.subject != GARBAGE_SUBJECT:
+            self.checks.acknowledged(CategoryMessage.parse(message.payload).user_id)
 
     def trace_hash(self) -> str:
         """One text for all that happened, states of the nodes included."""
         states = [str(node.status()) for node in self.nodes if node.up]
         seen = [str(browser.seen) for browser in self.browsers]
-        return hashlib.sha256("\n".join([*self.trace, *states, *seen]).encode()).hexdigest()
+        text = "\n".join([self.timeline.digest(), *states, *seen])
+        return hashlib.sha256(text.encode()).hexdigest()
 
     async def start(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -214,7 +311,9 @@ class SimulatedCluster:
             self.stream.publish("jobs.noti.b", bytes(message))
 
     def mend(self) -> None:
+        """Repair all cables."""
         self.net.heal()
+        self.hub.heal()
 
     def leader(self) -> SimulatedNode | None:
         leaders = [node for node in self.nodes if node.report and node.report.is_leader()]

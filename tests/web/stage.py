@@ -44,8 +44,8 @@ class Node:
     leader: bool = True
     is_ready: bool = True
     extra: dict[str, object] = field(default_factory=dict)
-    catch_ups: int = 0
-    on_catch_up: Callable[[], None] = lambda: None
+    barriers: int = 0
+    on_barrier: Callable[[], None] = lambda: None
 
     def is_leader(self) -> bool:
         return self.leader
@@ -53,14 +53,11 @@ class Node:
     def ready(self) -> bool:
         return self.is_ready
 
-    async def catch_up(self) -> None:
-        self.catch_ups += 1
+    async def barrier(self) -> None:
+        self.barriers += 1
         if not self.is_ready:
             await trio.sleep_forever()
-        self.on_catch_up()
-
-    async def barrier(self) -> None:
-        await self.catch_up()
+        self.on_barrier()
 
     def servers(self) -> list[Server]:
         return [Server("n1", "127.0.0.1:8400", True), Server("n2", "127.0.0.1:8500", False)]

@@ -169,7 +169,7 @@ async def test_a_node_that_is_not_ready_shows_nothing_and_makes_clients_come_bac
 async def test_a_client_that_is_ahead_of_this_node_is_not_told_of_a_gap() -> None:
     there = hub()
     there.publish(notifications(1, 3))
-    node = Node(on_catch_up=lambda: there.publish(notifications(4, 6)))
+    node = Node(on_barrier=lambda: there.publish(notifications(4, 6)))
     async with serving(there, node) as address, client(address) as one:
         response = await one.request("/category", [("Last-Event-ID", "id-5")])
         text = await one.read_until("id-6")
@@ -184,7 +184,7 @@ async def test_a_known_cursor_does_not_wait_for_the_leader() -> None:
     async with serving(there, node) as address, client(address) as one:
         await one.request("/category", [("Last-Event-ID", "id-2")])
         await one.read_until("id-3")
-    assert node.catch_ups == 0
+    assert node.barriers == 0
 
 
 async def test_a_node_that_cannot_catch_up_sends_its_clients_away_without_a_gap() -> None:
@@ -229,7 +229,7 @@ async def test_the_page_and_what_it_needs_are_served() -> None:
 
 async def test_consistent_status_waits_for_a_majority_and_plain_status_does_not() -> None:
     node = Node(extra={"commit": 7})
-    node.on_catch_up = lambda: node.extra.update(commit=8)
+    node.on_barrier = lambda: node.extra.update(commit=8)
     async with serving(hub(), node) as address, client(address) as one:
         await one.request("/status")
         assert json.loads(await one.read_all())["commit"] == 7

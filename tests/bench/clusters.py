@@ -1,0 +1,229 @@
+"""Real clusters of real processes on loopback: three noti nodes with a NATS server, three etcd.
+
+Each process ends with the benchmark that started it, even when that is killed.
+"""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from noti.cli import tether
+from noti.cli.http import get_json
+from noti.errors import NotiError
+from tests.ingest.nats_server import SERVER
+from tests.interop.serf_agent import free_port
+
+T = TypeVar("T")
+
+HOST = "127.0.0.1"
+NODES = 3
+READY_WITHIN_S = 30.0
+"""Three Python processes and an election, on a busy machine."""
+
+ETCD_CACHE = Path(__file__).parents[2] / ".cache" / "etcd"
+ETCD_INSTALL = "apt-get install etcd-server"
+
+
+class Processes:
+    """Child processes, each with its own log; all are killed at the end of the context."""
+
+    def __init__(self, logs: Path) -> None:
+        self._logs = logs
+        self._tether = [sys.executable, tether.__file__, str(os.getpid())]
+        self._started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
+        """Start a command; its output goes to `NAME.log`."""
+        with (self._logs / f"{name}.log").open("ab") as output:
+            process = subprocess.Popen(
+                [*self._tether, *command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._started.append(process)
+        return process
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for process in self._started:
+            process.kill()
+        for process in self._started:
+            process.wait()
+
+
+def start_nats(processes: Processes, directory: Path) -> str:
+    """Start a NATS server with JetStream; return its URL when it listens."""
+    port = free_port()
+    command = [str(SERVER), "-js", "-a", HOST, "-p", str(port), "-sd", str(directory / "nats")]
+    processes.start("nats", command)
+    _until("nats-server listens", lambda: _listens(port))
+    return f"nats://{HOST}:{port}"
+
+
+@dataclass
+class NotiNode:
+    """One node: its ports stay the same over restarts."""
+
+    number: int
+    http: int = field(default_factory=free_port)
+    gossip: int = field(default_factory=free_port)
+    rpc: int = field(default_factory=free_port)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        return f"node{self.number}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{HOST}:{self.http}"
+
+    def status(self) -> dict[str, Any] | None:
+        """Return what the node says of itself; None when it does not answer."""
+        try:
+            status: dict[str, Any] = get_json(self.url, "/status", 1.0)
+        except NotiError:
+            return None
+        return status
+
+
+class NotiCluster:
+    """Three nodes that read from a NATS server."""
+
+    def __init__(self, processes: Processes, directory: Path, nats_url: str) -> None:
+        self._processes = processes
+        self._directory = directory
+        self._nats_url = nats_url
+        self.nodes = [NotiNode(number) for number in range(1, NODES + 1)]
+        for node in self.nodes:
+            self.start(node)
+
+    def start(self, node: NotiNode) -> None:
+        """Start a node that does not run."""
+        command = [
+            *(sys.executable, "-m", "noti", "run"),
+            f"--name={node.name}",
+            f"--data-dir={self._directory / node.name}",
+            f"--http-addr={HOST}:{node.http}",
+            f"--gossip-addr={HOST}:{node.gossip}",
+            f"--rpc-addr={HOST}:{node.rpc}",
+            f"--bootstrap-expect={NODES}",
+            "--gossip-profile=local",
+            f"--nats-url={self._nats_url}",
+            *(f"--join={HOST}:{other.gossip}" for other in self.nodes),
+        ]
+        node.process = self._processes.start(node.name, command)
+
+    def wait_until_whole(self) -> NotiNode:
+        """Return the leader, when all nodes are alive, follow it and have applied all of its log,
+        and it reads from NATS."""
+        return _until("all nodes follow one leader", self._whole)
+
+    def _whole(self) -> NotiNode | None:
+        statuses = [node.status() for node in self.nodes]
+        known = [status for status in statuses if status is not None and status["ready"]]
+        leaders = [node for node, s in zip(self.nodes, statuses, strict=True) if _leads(s)]
+        if len(known) < NODES or len(leaders) != 1:
+            return None
+        alive = all(m["state"] == "alive" for status in known for m in status["members"])
+        agreed = {status["leader"] for status in known} == {leaders[0].name}
+        caught_up = max(s["applied"] for s in known) - min(s["applied"] for s in known) < 100
+        reading = any(status["source"]["state"] == "reading" for status in known)
+        return leaders[0] if alive and agreed and caught_up and reading else None
+
+
+class EtcdCluster:
+    """Three members of etcd with default settings, as the Debian package has them."""
+
+    def __init__(self, processes: Processes, directory: Path, binary: Path) -> None:
+        self.client_ports = [free_port() for _ in range(NODES)]
+        peers = [f"http://{HOST}:{free_port()}" for _ in range(NODES)]
+        members = ",".join(f"etcd{number}={url}" for number, url in enumerate(peers))
+        for number, port in enumerate(self.client_ports):
+            command = [
+                *(str(binary), "--name", f"etcd{number}"),
+                *("--data-dir", str(directory / f"etcd{number}")),
+                *("--listen-client-urls", f"http://{HOST}:{port}"),
+                *("--advertise-client-urls", f"http://{HOST}:{port}"),
+                *("--listen-peer-urls", peers[number]),
+                *("--initial-advertise-peer-urls", peers[number]),
+                *("--initial-cluster", members),
+                *("--initial-cluster-state", "new"),
+                *("--log-level", "error"),
+            ]
+            processes.start(f"etcd{number}", command)
+
+    def wait_for_leader(self) -> int:
+        """Return the client port of the leader."""
+        return _until("etcd has a leader", self._leader)
+
+    def _leader(self) -> int | None:
+        for port in self.client_ports:
+            status = _post_json(f"http://{HOST}:{port}/v3/maintenance/status", {})
+            if status and status.get("leader") == status["header"]["member_id"]:
+                return port
+        return None
+
+
+def etcd_binary() -> Path | None:
+    """Return the path of `etcd`, unpacking Debian's package when it is nowhere; None when that is
+    impossible."""
+    if installed := shutil.which("etcd"):
+        return Path(installed)
+    binary = ETCD_CACHE / "usr" / "bin" / "etcd"
+    if not binary.exists() and shutil.which("apt-get"):
+        ETCD_CACHE.mkdir(parents=True, exist_ok=True)
+        # Unpacked, not installed: the package would start a server.
+        subprocess.run(["apt-get", "download", "etcd-server"], cwd=ETCD_CACHE, capture_output=True)
+        for package in ETCD_CACHE.glob("etcd-server_*.deb"):
+            subprocess.run(["dpkg-deb", "-x", package.name, "."], cwd=ETCD_CACHE, check=True)
+    return binary if binary.exists() else None
+
+
+def _leads(status: Mapping[str, Any] | None) -> bool:
+    return status is not None and status["role"] == "leader"
+
+
+def _until(what: str, condition: Callable[[], T | None]) -> T:
+    """Return the first result of `condition` that is not None or False."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        result = condition()
+        if result:
+            return result
+        time.sleep(0.05)
+    raise TimeoutError(f"not within {READY_WITHIN_S:g} s: {what}")
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _post_json(url: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+    request = urllib.request.Request(url, json.dumps(body).encode())
+    try:
+        with urllib.request.urlopen(request, timeout=1) as answer:
+            decoded: dict[str, Any] = json.loads(answer.read())
+    except OSError:
+        return None
+    return decoded

@@ -1,0 +1,360 @@
+"""One stream per pair of nodes, whatever happens to the network."""
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from itertools import pairwise
+
+import pytest
+import trio
+import trio.testing
+
+from noti.clock import TrioClock
+from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
+from noti.ports import Address, Hello, MessageStream, Server
+from noti.raft.messages import (
+    Forward,
+    ForwardAnswer,
+    Message,
+    NodeId,
+    PeerMessage,
+    TimeoutNow,
+)
+from noti.raft.peers import OUTBOX_MESSAGES_MAX, Peers
+from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
+
+
+class Machine:
+    """One node's peers with an RPC address, and a diary of what they were told."""
+
+    def __init__(self, hub: RpcHub, name: str, *, seed: int = 1) -> None:
+        self.name = name
+        self.address: Address = (name, 8400)
+        self.network = MemoryRpcNetwork(hub, self.address)
+        self.peers = Peers(self.network, self.hello, self, TrioClock(), random.Random(seed))
+        self.diary: list[tuple[str, object]] = []
+        self.welcomed: list[float] = []
+        self.refusal: Exception | None = None
+
+    def hello(self) -> Hello:
+        return Hello("c", self.name, self.name)
+
+    def welcome(self, peer: Hello) -> None:
+        self.welcomed.append(trio.current_time())
+        if self.refusal is not None:
+            raise self.refusal
+
+    async def raft_stream(self, stream: MessageStream) -> None:
+        await self.peers.serve(stream)
+
+    def servers(self) -> list[Server]:
+        return []
+
+    def is_leader(self) -> bool:
+        return False
+
+    def serving(self) -> bool:
+        return True
+
+    def peer_said(self, message: Message) -> None:
+        self.diary.append(("said", message))
+
+    def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
+        self.diary.append(("forwarded", message))
+
+    def peer_connected(self, node_id: NodeId) -> None:
+        self.diary.append(("connected", node_id))
+
+    def peer_lost(self, node_id: NodeId) -> None:
+        self.diary.append(("lost", node_id))
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self.network.serve_rpc, self.address, self)
+            await nursery.start(self.peers.run)
+            task_status.started()
+
+
+def the_hub() -> RpcHub:
+    return RpcHub(TrioClock(), random.Random(1))
+
+
+@asynccontextmanager
+async def running(*machines: Machine) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        for machine in machines:
+            await nursery.start(machine.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def introduce(*machines: Machine) -> None:
+    for machine in machines:
+        machine.peers.update({m.name: m.address for m in machines if m is not machine})
+
+
+async def until(condition: Callable[[], object], within_s: float = 30.0) -> None:
+    with trio.fail_after(within_s):
+        while not condition():  # noqa: ASYNC110 - conditions over several nodes
+            await trio.sleep(0.001)
+
+
+def word(sender: str, term: int = 1) -> TimeoutNow:
+    return TimeoutNow(sender, term)
+
+
+async def test_the_lower_id_dials_and_both_get_one_stream(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    async with running(a, b):
+        introduce(a, b)
+        await trio.sleep(5)
+        assert (len(a.welcomed), len(b.welcomed)) == (0, 1)
+        assert a.peers.connected() == {"b"}
+        assert b.peers.connected() == {"a"}
+        assert (a.diary, b.diary) == ([("connected", "b")], [("connected", "a")])
+
+
+async def test_messages_arrive_in_order_both_ways(autojump_clock: trio.testing.MockClock) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    async with running(a, b):
+        introduce(a, b)
+        await until(lambda: a.peers.connected() and b.peers.connected())
+        for term in range(200):
+            a.peers.send("b", word("a", term))
+            b.peers.send("a", word("b", term))
+        await trio.sleep(1)
+    assert [m for what, m in b.diary if what == "said"] == [word("a", t) for t in range(200)]
+    assert [m for what, m in a.diary if what == "said"] == [word("b", t) for t in range(200)]
+
+
+async def test_message_without_a_stream_or_beyond_the_outbox_is_dropped(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    a.peers.send("b", word("a", 999))
+    async with running(a, b):
+        introduce(a, b)
+        await until(lambda: a.peers.connected() and b.peers.connected())
+        for term in range(OUTBOX_MESSAGES_MAX + 10):
+            a.peers.send("b", word("a", term))
+        await trio.sleep(1)
+    said = [m for what, m in b.diary if what == "said"]
+    assert said == [word("a", term) for term in range(OUTBOX_MESSAGES_MAX)]
+
+
+async def test_broken_stream_is_told_and_dialed_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    async with running(a, b):
+        introduce(a, b)
+        await until(lambda: b.peers.connected())
+        for pipe in list(hub._streams):
+            pipe.break_("connection reset by peer")
+        started = trio.current_time()
+        await until(lambda: len(b.welcomed) == 2)
+        assert trio.current_time() - started < 0.1, "the first attempt comes quickly"
+        await until(lambda: a.peers.connected() and b.peers.connected())
+    for machine, other in ((a, "b"), (b, "a")):
+        assert machine.diary[:3] == [("connected", other), ("lost", other), ("connected", other)]
+
+
+async def test_dead_peer_is_dialed_ever_more_rarely(autojump_clock: trio.testing.MockClock) -> None:
+    hub = the_hub()
+    a = Machine(hub, "a")
+    dialed: list[float] = []
+
+    async def refuse(to: Address, hello: Hello) -> MessageStream:
+        dialed.append(trio.current_time())
+        raise PeerUnavailable("connection refused")
+
+    a.network.open_raft_stream = refuse  # type: ignore[method-assign]
+    async with running(a):
+        a.peers.update({"b": ("b", 8400)})
+        await trio.sleep(60)
+    pauses = [later - earlier for earlier, later in pairwise(dialed)]
+    assert 0.025 <= pauses[0] <= 0.05
+    assert all(0.5 <= pause <= 1.0 for pause in pauses[6:])
+    assert 60 <= len(dialed) <= 130
+
+
+async def test_peer_that_refuses_us_is_left_alone_for_long(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    b.refusal = ClusterMismatch("another cluster")
+    async with running(a, b):
+        introduce(a, b)
+        await trio.sleep(60)
+        assert 6 <= len(b.welcomed) <= 13
+        assert a.peers.connected() == set()
+        b.refusal = None
+        await until(lambda: a.peers.connected())
+
+
+async def test_wrong_node_behind_an_address_is_not_used_and_not_pestered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Addresses are reused: somebody else may live where a dead peer was."""
+    hub = the_hub()
+    a, c = Machine(hub, "a"), Machine(hub, "c")
+    async with running(a, c):
+        a.peers.update({"b": c.address})
+        await trio.sleep(20)
+        assert a.peers.connected() == set()
+        assert ("connected", "b") not in a.diary
+        assert len(c.welcomed) <= 50
+
+
+async def test_new_address_of_a_peer_is_used_at_the_next_attempt(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    async with running(a, b):
+        a.peers.update({"b": ("nowhere", 1)})
+        await trio.sleep(3)
+        assert a.peers.connected() == set()
+        a.peers.update({"b": b.address})
+        await until(lambda: a.peers.connected() == {"b"}, within_s=1.5)
+
+
+async def test_peer_off_the_list_is_not_dialed_any_more(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    async with running(a, b):
+        introduce(a, b)
+        await until(lambda: a.peers.connected())
+        a.peers.update({})
+        await until(lambda: not a.peers.connected() and not b.peers.connected())
+        await trio.sleep(5)
+        assert len(b.welcomed) == 1
+        a.peers.update({"b": b.address})
+        await until(lambda: a.peers.connected(), within_s=1.0)
+
+
+class Forgetful(TrioClock):
+    """In the moment in which a pause ends, the peer is taken off the list."""
+
+    forget: Callable[[], None]
+
+    async def sleep_until(self, deadline: float) -> None:
+        await super().sleep_until(deadline)
+        self.forget()
+
+
+async def test_peer_that_leaves_the_list_in_the_moment_of_redialing_does_no_harm(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    clock = Forgetful()
+    a.peers = Peers(a.network, a.hello, a, clock, random.Random(1))
+    clock.forget = lambda: a.peers.update({})
+    async with running(a):
+        a.peers.update({"b": b.address})
+        await trio.sleep(3)
+        async with running(b):
+            a.peers.update({"b": b.address})
+            await until(lambda: a.peers.connected())
+
+
+class Scripted:
+    """A stream whose other side says what a test wants."""
+
+    def __init__(self, peer: Hello) -> None:
+        self.peer = peer
+        self.closed = False
+        self.sent: list[PeerMessage] = []
+        self.broken = False
+        self._put, self._take = trio.open_memory_channel[Sequence[PeerMessage] | Exception](99)
+
+    def says(self, *what: Sequence[PeerMessage] | Exception) -> None:
+        for words in what:
+            self._put.send_nowait(words)
+
+    async def send(self, messages: Sequence[PeerMessage]) -> None:
+        await trio.lowlevel.checkpoint()
+        if self.broken:
+            raise PeerUnavailable("broken pipe")
+        self.sent += messages
+
+    async def receive(self) -> Sequence[PeerMessage]:
+        words = await self._take.receive()
+        if isinstance(words, Exception):
+            raise words
+        return words
+
+    async def aclose(self) -> None:
+        self.closed = True
+        await trio.lowlevel.checkpoint()
+
+
+def scripted(name: str = "b") -> Scripted:
+    return Scripted(Hello("c", name, name))
+
+
+async def test_newer_stream_from_a_peer_replaces_the_older_and_the_loss_is_told_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Machine(the_hub(), "a")
+    older, newer = scripted(), scripted()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(machine.peers.serve, older)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(machine.peers.serve, newer)
+        await trio.testing.wait_all_tasks_blocked()
+        assert older.closed
+        assert not newer.closed
+        machine.peers.send("b", word("a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (older.sent, newer.sent) == ([], [word("a")])
+        assert machine.diary == [("connected", "b"), ("lost", "b"), ("connected", "b")]
+        nursery.cancel_scope.cancel()
+    assert newer.closed
+    assert machine.diary[-1] == ("lost", "b")
+
+
+async def test_message_under_a_false_name_is_refused_and_the_rest_is_heard(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Machine(the_hub(), "a")
+    stream = scripted()
+    stream.says([word("b", 1), word("z", 2), word("b", 3)], PeerUnavailable("end"))
+    await machine.peers.serve(stream)
+    assert [m for what, m in machine.diary if what == "said"] == [word("b", 1), word("b", 3)]
+
+
+@pytest.mark.parametrize("end", [MessageInvalid("garbage"), PeerUnavailable("reset")])
+async def test_garbage_or_a_reset_ends_the_stream_and_nothing_else(
+    end: Exception, autojump_clock: trio.testing.MockClock
+) -> None:
+    machine = Machine(the_hub(), "a")
+    stream = scripted()
+    stream.says(end)
+    await machine.peers.serve(stream)
+    assert stream.closed
+    assert machine.diary == [("connected", "b"), ("lost", "b")]
+    assert machine.peers.connected() == set()
+
+
+async def test_stream_that_cannot_be_written_ends(autojump_clock: trio.testing.MockClock) -> None:
+    machine = Machine(the_hub(), "a")
+    stream = scripted()
+    stream.broken = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(machine.peers.serve, stream)
+        await trio.testing.wait_all_tasks_blocked()
+        machine.peers.send("b", word("a"))
+        machine.peers.send("b", word("a"))
+    assert stream.closed
+    assert machine.diary[-1] == ("lost", "b")

@@ -1,0 +1,174 @@
+"""What goes wrong in a run: a swarm, in which each seed draws its own kinds and strengths.
+
+Enters: a seed's generator. Leaves: which faults, how often, how strong.
+Never: a fault that no majority could survive; each layer sees to that where it carries them out.
+
+Drawing the weights anew for each seed, and many of them as zero, reaches states that a uniform mix
+never does: a thousand snapshots without a crash, or nothing but crashes (swarm testing, Groce and
+others 2012).
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+CORE_FAULTS = (
+    "crash",
+    "restart",
+    "isolate",
+    "cut_one_way",
+    "cut_pair",
+    "mend",
+    "lose_messages",
+    "reset_stream",
+    "transfer",
+    "freeze",
+    "thaw",
+    "slow_disk",
+    "roll",
+    "grow",
+    "promote",
+    "shrink",
+    "replace",
+    "wipe",
+)
+"""What the core layer can do; methods of `core_layer.Storm`."""
+
+NODE_FAULTS = (
+    "crash",
+    "crash_at_disk_operation",
+    "crash_everybody",
+    "fail_disk",
+    "slow_disk",
+    "isolate",
+    "cut_one_way",
+    "cut_pair",
+    "mend",
+    "lose_packets",
+    "reset_stream",
+    "freeze",
+    "roll",
+    "wipe",
+    "grow",
+    "stop_source",
+    "redeliver",
+    "recreate_stream",
+    "lose_acks",
+    "publish_garbage",
+)
+"""What the node layer can do; methods of `node_layer.Storm`."""
+
+ALWAYS = {"restart": 2.0, "mend": 1.5, "thaw": 1.0}
+"""Repairs are never drawn as zero: a cluster that stays broken reaches nothing rare."""
+
+
+def draw_weights(rng: random.Random, kinds: Sequence[str]) -> dict[str, float]:
+    """Return how likely each kind is; about half of them are left out."""
+    weights = {kind: rng.choice([0.0, 0.3, 1.0, 3.0]) * rng.random() for kind in kinds}
+    for kind in kinds:
+        if rng.random() < 0.3:
+            weights[kind] = 0.0
+        weights[kind] = max(weights[kind], ALWAYS.get(kind, 0.0))
+    return weights
+
+
+def choose(rng: random.Random, weights: dict[str, float]) -> str:
+    """Return one kind."""
+    return rng.choices(list(weights), list(weights.values()))[0]
+
+
+def draw_rate(rng: random.Random, spread: float) -> float:
+    """Return how fast a clock runs."""
+    return rng.uniform(1 - spread, 1 + spread)
+
+
+@dataclass(frozen=True)
+class CoreSwarm:
+    """One seed's parameters for the core layer."""
+
+    size: int
+    steps: int
+    weights: dict[str, float]
+    snapshot_every: int
+    keep_entries: int
+    chunk_bytes: int
+    append_bytes_max: int
+    in_flight_max: int
+    uncommitted_bytes_max: int
+    disk_delay_s: tuple[float, float]
+    delay_s: tuple[float, float]
+    duplicates: float
+    late_s: float
+    """A duplicate arrives up to so much after its twin was sent."""
+    clock_spread: float
+    proposals_max: int
+    """Per step."""
+    pause_max_s: float
+    """Between two steps."""
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> "CoreSwarm":
+        return cls(
+            size=rng.choice([1, 2, 3, 3, 3, 3, 4, 5, 5]),
+            steps=rng.randint(20, 80),
+            weights=draw_weights(rng, CORE_FAULTS),
+            snapshot_every=rng.choice([0, 3, 7, 20]),
+            keep_entries=rng.choice([0, 3, 1000]),
+            chunk_bytes=rng.choice([7, 64, 512 * 1024]),
+            append_bytes_max=rng.choice([8, 64, 1024 * 1024]),
+            in_flight_max=rng.choice([1, 4, 64]),
+            uncommitted_bytes_max=rng.choice([24, 64 * 1024 * 1024, 64 * 1024 * 1024]),
+            disk_delay_s=rng.choice([(0.0005, 0.002), (0.001, 0.1), (0.0, 0.4)]),
+            delay_s=rng.choice([(0.001, 0.005), (0.001, 0.08), (0.03, 0.2)]),
+            duplicates=rng.choice([0.0, 0.0, 0.05, 0.5]),
+            late_s=rng.choice([0.01, 0.3, 3.0]),
+            clock_spread=rng.choice([0.0, 0.02, 0.1]),
+            proposals_max=rng.choice([1, 3, 12]),
+            pause_max_s=rng.choice([0.05, 0.4, 1.5]),
+        )
+
+
+@dataclass(frozen=True)
+class NodeSwarm:
+    """One seed's parameters for the node layer."""
+
+    size: int
+    steps: int
+    weights: dict[str, float]
+    history_size: int
+    snapshot_every_entries: int
+    keep_entries: int
+    segment_bytes: int
+    disk_latency_s: tuple[float, float]
+    rpc_latency_s: tuple[float, float]
+    packet_loss: float
+    clock_spread: float
+    publishes_max: int
+    """Per step."""
+    pause_max_s: float
+    """Between two steps."""
+    browsers: int
+    vanish: float
+    """How likely a browser goes away after each piece of news."""
+    away_max_s: float
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> "NodeSwarm":
+        return cls(
+            size=rng.choice([1, 3, 3, 3, 3, 5]),
+            steps=rng.randint(5, 25),
+            weights=draw_weights(rng, NODE_FAULTS),
+            history_size=rng.choice([5, 30, 200]),
+            snapshot_every_entries=rng.choice([5, 20, 10_000]),
+            keep_entries=rng.choice([0, 5, 10_000]),
+            segment_bytes=rng.choice([4096, 65_536]),
+            disk_latency_s=rng.choice([(0.0002, 0.002), (0.001, 0.03)]),
+            rpc_latency_s=rng.choice([(0.0002, 0.002), (0.001, 0.03)]),
+            packet_loss=rng.choice([0.0, 0.0, 0.05, 0.2]),
+            clock_spread=rng.choice([0.0, 0.02, 0.1]),
+            publishes_max=rng.choice([1, 5, 20]),
+            pause_max_s=rng.choice([0.3, 1.5, 4.0]),
+            browsers=rng.choice([2, 4, 8]),
+            vanish=rng.choice([0.0, 0.02, 0.2]),
+            away_max_s=rng.choice([1.0, 5.0, 30.0]),
+        )

@@ -1,0 +1,83 @@
+"""What happened in a simulated run: lines for people, a hash for machines, rare states counted.
+
+Enters: facts with their virtual time; log lines of the nodes. Leaves: a readable timeline, a hash
+that is equal exactly when everything told was equal, counts of states reached.
+Never: real time.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import structlog
+from structlog.typing import EventDict
+
+MACHINE: ContextVar[str] = ContextVar("machine", default="world")
+"""In whose process a task runs, so that a log line can say who wrote it."""
+
+
+class Timeline:
+    """Grows as the run goes on."""
+
+    def __init__(self, now: Callable[[], float], show: Callable[[str], None] | None = None) -> None:
+        """`now` is virtual seconds; `show` gets each line at once."""
+        self.lines: list[str] = []
+        self.reached: Counter[str] = Counter()
+        self._now = now
+        self._show = show
+        self._hash = hashlib.sha256()
+
+    def note(self, who: str, what: str) -> None:
+        """Add a line."""
+        line = f"{self._now():11.6f} {who:9} {what}"
+        self.lines.append(line)
+        self._hash.update(line.encode())
+        if self._show is not None:
+            self._show(line)
+
+    def mix(self, fact: str) -> None:
+        """Let something too frequent to be read take part in the hash."""
+        self._hash.update(f"{self._now():.9f} {fact}".encode())
+
+    def reach(self, state: str) -> None:
+        """Count a state that a good batch of runs reaches now and then."""
+        self.reached[state] += 1
+
+    def digest(self) -> str:
+        """Return the hash of all that was told until now."""
+        return self._hash.hexdigest()[:32]
+
+    @contextmanager
+    def capture_logs(self) -> Iterator[None]:
+        """Make lines of what the nodes log; their debug lines are left out."""
+        before = structlog.get_config()
+        structlog.configure(
+            processors=[self._take_log],
+            wrapper_class=structlog.make_filtering_bound_logger(20),
+            cache_logger_on_first_use=False,
+        )
+        try:
+            yield
+        finally:
+            structlog.configure(**before)
+
+    def _take_log(self, _logger: object, _method: str, event: EventDict) -> EventDict:
+        what = str(event.pop("event"))
+        if what in _TELLING:
+            self.reach(_TELLING[what])
+        fields = " ".join(f"{name}={value}" for name, value in event.items())
+        self.note(MACHINE.get(), f"{what} {fields}".rstrip())
+        raise structlog.DropEvent
+
+
+_TELLING = {
+    "state replaced by the leader's snapshot": "a snapshot was installed",
+    "repaired a write that a crash cut off; nobody was told that it was durable": (
+        "a torn tail was repaired at a restart"
+    ),
+    "membership changed": "the membership changed",
+    "reading stopped": "the bridge lost the source or its place",
+    "terminated a message that does not parse": "an invalid message was terminated",
+}

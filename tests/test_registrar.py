@@ -1,0 +1,139 @@
+"""Gossip and Raft hear about each other."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import trio
+import trio.testing
+
+from noti.clock import TrioClock
+from noti.ports import Address
+from noti.raft.membership import Configuration
+from noti.registrar import Registrar
+from noti.roster import TAG_CLUSTER, TAG_EXPECT, TAG_NODE_ID, TAG_PROMISE, TAG_RPC, Founding
+from noti.swim.messages import Member, MemberState
+
+
+class Gossip:
+    """A member list that a test writes."""
+
+    def __init__(self) -> None:
+        self.others: tuple[Member, ...] = ()
+        self.tags: list[Mapping[str, str]] = []
+        self.changed = trio.Event()
+
+    def members(self) -> tuple[Member, ...]:
+        own = Member("a", ("10.0.0.1", 1), self.tags[-1] if self.tags else TAGS, ALIVE, 1)
+        return (own, *self.others)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        self.tags.append(tags)
+
+    async def wait_changed(self) -> None:
+        await self.changed.wait()
+
+    def show(self, *others: Member) -> None:
+        self.others = others
+        self.changed.set()
+        self.changed = trio.Event()
+
+
+class Consensus:
+    """A log that is empty until somebody founds or joins a cluster."""
+
+    def __init__(self) -> None:
+        self.cluster = ""
+        self.founded: list[Configuration] = []
+
+    def cluster_id(self) -> str:
+        return self.cluster
+
+    def bootstrap(self, configuration: Configuration) -> None:
+        self.founded.append(configuration)
+        self.cluster = configuration.cluster_id
+
+
+ALIVE = MemberState.ALIVE
+TAGS = {TAG_NODE_ID: "id-a", TAG_EXPECT: "2", TAG_RPC: "a:1"}
+
+
+def other(**tags: str) -> Member:
+    shown = {TAG_NODE_ID: "id-b", TAG_EXPECT: "2", TAG_RPC: "b:1", **tags}
+    return Member("b", ("10.0.0.2", 1), shown, ALIVE, 1)
+
+
+class Scene:
+    """A registrar between the two."""
+
+    def __init__(self, *, founds: bool = True) -> None:
+        self.gossip = Gossip()
+        self.consensus = Consensus()
+        self.peers: list[Mapping[str, Address]] = []
+        self.registrar = Registrar(
+            self.gossip,
+            self.consensus,
+            self.peers.append,
+            node_id="id-a",
+            tags=TAGS,
+            founding=Founding("a", "id-a", 2) if founds else None,
+            clock=TrioClock(),
+        )
+
+
+@asynccontextmanager
+async def running(scene: Scene) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(scene.registrar.run)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def test_peers_hear_of_members_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    scene = Scene()
+    async with running(scene):
+        assert scene.peers[-1] == {}
+        scene.gossip.show(other())
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.peers[-1] == {"id-b": ("b", 1)}
+        assert trio.current_time() == 0
+
+
+async def test_cluster_is_founded_when_the_others_have_promised(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    scene = Scene()
+    async with running(scene):
+        scene.gossip.show(other())
+        await trio.testing.wait_all_tasks_blocked()
+        promise = scene.gossip.tags[-1][TAG_PROMISE]
+        assert scene.consensus.founded == []
+        scene.gossip.show(other(**{TAG_PROMISE: promise}))
+        await trio.testing.wait_all_tasks_blocked()
+        assert scene.consensus.founded == [Configuration(promise, ("id-a", "id-b"))]
+        await trio.sleep(1.5)
+        assert scene.gossip.tags[-1] == {**TAGS, TAG_CLUSTER: promise}
+
+
+async def test_node_with_a_cluster_shows_it_and_founds_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    scene = Scene()
+    scene.consensus.cluster = "c"
+    async with running(scene):
+        scene.gossip.show(other())
+        await trio.sleep(5)
+    assert scene.gossip.tags == [{**TAGS, TAG_CLUSTER: "c"}], "and shows it once"
+    assert scene.consensus.founded == []
+
+
+async def test_cluster_that_a_leader_brought_is_shown_within_a_second(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    scene = Scene(founds=False)
+    async with running(scene):
+        scene.gossip.show(other(**{TAG_CLUSTER: "c"}))
+        await trio.sleep(0.1)
+        assert TAG_PROMISE not in scene.gossip.tags[-1]
+        scene.consensus.cluster = "c"
+        await trio.sleep(1.1)
+        assert scene.gossip.tags[-1][TAG_CLUSTER] == "c"

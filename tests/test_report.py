@@ -1,0 +1,181 @@
+"""What a node says about itself, and whom it lets in."""
+
+import json
+import random
+from dataclasses import replace
+
+import pytest
+import trio
+
+from noti.errors import ClusterMismatch
+from noti.identity import Identity
+from noti.notifications.store import Store
+from noti.ports import Hello, MessageStream, Server
+from noti.raft.core import Raft
+from noti.raft.events import RaftConfig, Role, Status
+from noti.raft.membership import Configuration
+from noti.raft.messages import HardState
+from noti.report import Report
+from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC
+from noti.swim.messages import Member, MemberState
+
+NOBODY = Raft(RaftConfig("id-a"), HardState(), None, (), random.Random(1), 0.0).status()
+THREE = replace(NOBODY, configuration=Configuration("c", ("id-a", "id-b", "id-c")), term=4)
+
+
+class Parts:
+    """Everything that a report reads."""
+
+    def __init__(self, status: Status = THREE) -> None:
+        self.now = status
+        self.touch = True
+        self.asked = 0
+        self.seen: list[Member] = []
+        self.streams: list[object] = []
+
+    def status(self) -> Status:
+        return self.now
+
+    def in_touch(self) -> bool:
+        return self.touch
+
+    async def read(self) -> None:
+        self.asked += 1
+        await trio.lowlevel.checkpoint()
+
+    async def serve(self, stream: MessageStream) -> None:
+        self.streams.append(stream)
+        await trio.lowlevel.checkpoint()
+
+    def report(self) -> Report:
+        return Report(
+            identity=Identity("a", "id-a"),
+            consensus=self,
+            leader=self,
+            streams=self,
+            store=Store(),
+            build="b1",
+            members=lambda: tuple(self.seen),
+            clients=lambda: 3,
+            source=lambda: {"state": "reading"},
+        )
+
+
+def member(name: str, **tags: str) -> Member:
+    return Member(name, ("10.0.0.1", 8401), tags, MemberState.ALIVE, 1)
+
+
+def node(name: str) -> Member:
+    tags = {TAG_NODE_ID: f"id-{name}", TAG_RPC: f"{name}:8400", TAG_HTTP: f"{name}:8402"}
+    return member(name, **tags)
+
+
+def test_servers_are_the_members_of_the_cluster_by_name_and_one_leads() -> None:
+    parts = Parts(replace(THREE, leader="id-b"))
+    parts.seen = [node("c"), node("b"), node("a"), node("stranger")]
+    assert parts.report().servers() == [
+        Server("a", "a:8400", is_leader=False),
+        Server("b", "b:8400", is_leader=True),
+        Server("c", "c:8400", is_leader=False),
+    ]
+
+
+def test_member_that_gossip_does_not_know_is_listed_by_its_id() -> None:
+    parts = Parts()
+    parts.seen = [node("a"), node("b")]
+    assert Server("id-c", "", is_leader=False) in parts.report().servers()
+
+
+def test_nobody_is_called_leader_while_there_is_none() -> None:
+    """Also not a member of the gossip pool that shows no id at all."""
+    parts = Parts()
+    parts.seen = [member("serf-agent"), node("a")]
+    status = parts.report().status()
+    assert status["leader"] is None
+    assert [m["role"] for m in status["members"]] == ["follower", "none"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("seen", "expected"), [(True, "b"), (False, "id-b")])
+def test_leader_is_named_if_gossip_knows_its_name(seen: bool, expected: str) -> None:
+    parts = Parts(replace(THREE, leader="id-b"))
+    parts.seen = [node("b")] if seen else []
+    assert parts.report().status()["leader"] == expected
+
+
+def test_status_tells_everything_and_is_ready_for_json() -> None:
+    parts = Parts(replace(THREE, role=Role.LEADER, leader="id-a", commit_index=9, applied_index=8))
+    parts.seen = [node("b"), node("a"), node("z")]
+    status = json.loads(json.dumps(parts.report().status()))
+    assert status["node"]["name"] == "a"
+    assert status["node"]["node_id"] == "id-a"
+    assert status["node"]["cluster_id"] == "c"
+    assert status["node"]["build"] == "b1"
+    wanted = {"ready": True, "role": "leader", "term": 4, "leader": "a", "commit": 9, "applied": 8}
+    assert wanted.items() <= status.items()
+    assert status["clients"] == 3
+    assert status["source"] == {"state": "reading"}
+    assert [m["name"] for m in status["members"]] == ["a", "b", "z"]
+    assert [m["role"] for m in status["members"]] == ["leader", "follower", "none"]
+    assert status["members"][1]["rpc"] == "b:8400"
+    assert status["members"][1]["http"] == "b:8402"
+    assert status["members"][1]["state"] == "alive"
+    assert status["store"]["last_seq"] == 0
+
+
+def test_node_without_a_cluster_says_so() -> None:
+    report = Parts(NOBODY).report()
+    assert report.hello() == Hello("", "id-a", "a")
+    node_status = report.status()["node"]
+    assert isinstance(node_status, dict)
+    assert node_status["cluster_id"] is None
+
+
+def test_leader_counts_as_one_only_when_it_has_caught_up() -> None:
+    parts = Parts(replace(THREE, role=Role.LEADER, leader="id-a"))
+    assert not parts.report().is_leader()
+    parts.now = replace(parts.now, leads_ready=True)
+    assert parts.report().is_leader()
+
+
+@pytest.mark.parametrize("touch", [True, False])
+def test_readiness_is_the_same_for_http_and_grpc(touch: bool) -> None:
+    parts = Parts()
+    parts.touch = touch
+    assert parts.report().ready() is touch
+    assert parts.report().serving() is touch
+
+
+async def test_barriers_and_incoming_streams_are_left_to_their_parts() -> None:
+    parts = Parts()
+    stream: MessageStream = object()  # type: ignore[assignment]
+    await parts.report().barrier()
+    await parts.report().raft_stream(stream)
+    assert parts.asked == 1
+    assert parts.streams == [stream]
+
+
+@pytest.mark.parametrize(
+    ("peer", "remedy"),
+    [
+        (Hello("other", "id-b", "b"), "--join"),
+        (Hello("c", "id-a", "b"), "copied"),
+        (Hello("c", "id-b", "a"), "--name"),
+        (Hello("", "id-a", "b"), "copied"),
+    ],
+)
+def test_stranger_or_double_is_refused_with_a_remedy(peer: Hello, remedy: str) -> None:
+    with pytest.raises(ClusterMismatch, match=remedy):
+        Parts().report().welcome(peer)
+
+
+@pytest.mark.parametrize(
+    ("status", "peer"),
+    [
+        (THREE, Hello("c", "id-b", "b")),
+        (THREE, Hello("", "id-b", "b")),
+        (NOBODY, Hello("c", "id-b", "b")),
+        (NOBODY, Hello("", "id-b", "b")),
+    ],
+)
+def test_node_of_the_cluster_or_of_none_yet_is_welcome(status: Status, peer: Hello) -> None:
+    Parts(status).report().welcome(peer)

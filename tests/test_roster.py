@@ -1,0 +1,279 @@
+"""Where the peers are, and who founds a cluster."""
+
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noti.errors import MessageInvalid
+from noti.raft.membership import Configuration
+from noti.roster import (
+    TAG_CLUSTER,
+    TAG_EXPECT,
+    TAG_NODE_ID,
+    TAG_PROMISE,
+    TAG_RPC,
+    Advice,
+    Founding,
+    cluster_of,
+    peer_addresses,
+    read_address,
+    write_address,
+)
+from noti.swim.messages import Member, MemberState
+
+
+def member(
+    name: str, tags: dict[str, str] | None = None, state: MemberState = MemberState.ALIVE
+) -> Member:
+    return Member(name, ("10.0.0.1", 8401), tags or {}, state, 1)
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+@given(st.sampled_from(["10.0.0.1", "::1", "fe80::1", "node-1.noti"]), st.integers(0, 65_535))
+def test_address_survives_writing(host: str, port: int) -> None:
+    assert read_address(write_address((host, port))) == (host, port)
+
+
+@pytest.mark.parametrize("text", ["", ":", "host", "host:", ":80", "host:x", "host:65536", "h:²"])
+def test_anything_but_host_and_port_is_refused(text: str) -> None:
+    with pytest.raises(MessageInvalid):
+        read_address(text)
+
+
+def peer(name: str, rpc: str, state: MemberState = MemberState.ALIVE) -> Member:
+    return member(name, {TAG_NODE_ID: f"id-{name}", TAG_RPC: rpc}, state)
+
+
+def test_peers_are_all_other_nodes_also_those_who_may_return() -> None:
+    members = [peer("a", "a:1"), peer("b", "b:1", MemberState.DEAD), peer("me", "me:1")]
+    assert peer_addresses(members, "id-me") == {"id-a": ("a", 1), "id-b": ("b", 1)}
+
+
+def test_member_without_a_proper_address_or_id_is_no_peer() -> None:
+    members = [
+        peer("a", "nonsense"),
+        member("b", {TAG_RPC: "b:1"}),
+        member("c", {TAG_NODE_ID: "", TAG_RPC: "c:1"}),
+        member("d", {TAG_NODE_ID: "id-d"}),
+    ]
+    assert peer_addresses(members, "id-me") == {}
+
+
+@pytest.mark.parametrize("own", ["id-me", "id-c"])
+def test_address_of_somebody_gone_that_somebody_else_has_now_is_not_dialed(own: str) -> None:
+    members = [peer("b", "x:1", MemberState.DEAD), peer("c", "x:1")]
+    addresses = peer_addresses(members, own)
+    assert "id-b" not in addresses
+    assert ("id-c" in addresses) == (own == "id-me")
+
+
+# --- founding -------------------------------------------------------------------------------------
+
+
+class Founder:
+    """A node before it has a cluster: what it shows, and what it has written."""
+
+    def __init__(self, name: str, expect: int) -> None:
+        self.name = name
+        self.node_id = f"id-{name}"
+        self.founding = Founding(name, self.node_id, expect)
+        self.base = {TAG_NODE_ID: self.node_id, TAG_EXPECT: str(expect)}
+        self.shown: list[dict[str, str]] = [self.base]
+        """All that it ever showed: others may see something older."""
+        self.promised: tuple[str, ...] = ()
+        self.written: Configuration | None = None
+
+    def look(self, others: Iterable[Member]) -> Advice:
+        """See these others and itself; do what `Founding` says."""
+        if self.written is not None:
+            return Advice("", None)
+        advice = self.founding.consider([member(self.name, self.shown[-1]), *others])
+        tags = {**self.base, **({TAG_PROMISE: advice.promise} if advice.promise else {})}
+        if advice.founding is not None:
+            self.written = advice.founding
+            tags = {**self.base, TAG_CLUSTER: advice.founding.cluster_id}
+        if tags != self.shown[-1]:
+            self.shown.append(tags)
+        return advice
+
+    def seen(self, state: MemberState = MemberState.ALIVE) -> Member:
+        return member(self.name, self.shown[-1], state)
+
+
+def founders(count: int, expect: int) -> list[Founder]:
+    return [Founder(f"n{number}", expect) for number in range(1, count + 1)]
+
+
+def all_look(nodes: list[Founder]) -> None:
+    for node in nodes:
+        node.look([other.seen() for other in nodes if other is not node])
+
+
+def test_exactly_so_many_as_expected_found_one_cluster_together() -> None:
+    nodes = founders(3, expect=3)
+    for _ in range(3):
+        all_look(nodes)
+    expected = Configuration(cluster_of(n.node_id for n in nodes), ("id-n1", "id-n2", "id-n3"))
+    assert [node.written for node in nodes] == [expected] * 3
+
+
+def test_nobody_founds_before_all_have_promised() -> None:
+    one, two, three = founders(3, expect=3)
+    others = [two.seen(), three.seen()]
+    assert one.look(others).promise
+    assert one.look(others).founding is None
+    two.look([one.seen(), three.seen()])
+    assert one.look([two.seen(), three.seen()]).founding is None
+    three.look([one.seen(), two.seen()])
+    assert one.look([two.seen(), three.seen()]).founding is not None
+
+
+def test_too_few_wait() -> None:
+    nodes = founders(2, expect=3)
+    for _ in range(5):
+        all_look(nodes)
+    assert all(node.written is None and node.shown == [node.base] for node in nodes)
+
+
+def test_of_too_many_the_first_by_name_found_and_the_rest_wait() -> None:
+    nodes = founders(5, expect=3)
+    for _ in range(5):
+        all_look(nodes)
+    assert [node.written is not None for node in nodes] == [True] * 3 + [False] * 2
+
+
+def test_single_node_founds_at_once() -> None:
+    (alone,) = founders(1, expect=1)
+    advice = alone.look([])
+    assert advice.founding == Configuration(cluster_of(["id-n1"]), ("id-n1",))
+
+
+def test_founder_that_dies_before_the_founding_is_replaced() -> None:
+    one, two, three, four = founders(4, expect=3)
+    all_look([one, two, three])
+    assert one.look([two.seen(), three.seen(MemberState.DEAD)]).founding is None
+    assert TAG_PROMISE not in one.shown[-1]
+    for _ in range(3):
+        all_look([one, two, four])
+    assert one.written is not None
+    assert one.written.voters == ("id-n1", "id-n2", "id-n4")
+
+
+def test_founder_that_is_only_suspected_is_still_counted_on() -> None:
+    one, two, three = founders(3, expect=3)
+    all_look([one, two, three])
+    suspected = three.seen(MemberState.SUSPECT)
+    assert one.look([two.seen(), suspected]).founding is not None
+
+
+def test_founder_that_has_founded_already_has_kept_its_promise() -> None:
+    one, two, three = founders(3, expect=3)
+    all_look([one, two, three])
+    one.look([two.seen(), three.seen()])
+    assert TAG_CLUSTER in one.shown[-1]
+    assert two.look([one.seen(), three.seen()]).founding == one.written
+
+
+def test_node_that_comes_to_a_cluster_waits_to_be_let_in() -> None:
+    nodes = founders(3, expect=3)
+    for _ in range(3):
+        all_look(nodes)
+    late = Founder("n0", expect=3)
+    blank = Founder("n9", expect=3)
+    advice = late.look([blank.seen(), *(node.seen() for node in nodes)])
+    assert advice == Advice("", None)
+
+
+def test_node_that_expects_another_number_is_not_counted_on() -> None:
+    one, two, three = founders(3, expect=3)
+    three.base[TAG_EXPECT] = "5"
+    assert one.look([two.seen(), three.seen()]) == Advice("", None)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {TAG_NODE_ID: "", TAG_EXPECT: "3"},
+        {TAG_NODE_ID: "x"},
+        {TAG_NODE_ID: "x", TAG_EXPECT: ""},
+        {TAG_NODE_ID: "x", TAG_EXPECT: "three"},
+        {TAG_NODE_ID: "x", TAG_EXPECT: "03"},
+        {TAG_NODE_ID: "id-n2", TAG_EXPECT: "3"},
+        {TAG_EXPECT: "3"},
+    ],
+)
+def test_senseless_tags_make_nobody_a_founder(tags: dict[str, str]) -> None:
+    one, two = founders(2, expect=3)
+    assert one.look([two.seen(), member("m", tags)]) == Advice("", None)
+
+
+def test_id_of_a_cluster_does_not_depend_on_the_order_of_its_founders() -> None:
+    assert cluster_of(["a", "b"]) == cluster_of(["b", "a"])
+    assert cluster_of(["a", "b"]) != cluster_of(["a", "c"])
+
+
+looks = st.lists(
+    st.tuples(
+        st.integers(0, 4),  # who looks
+        st.sets(st.integers(0, 4)),  # whom it sees
+        st.integers(0, 3),  # how much of what was shown it has not seen yet
+    ),
+    max_size=60,
+)
+
+
+def play(nodes: list[Founder], steps: list[tuple[int, set[int], int]], *, keep: bool) -> None:
+    """Let nodes look; with `keep`, nobody loses sight of those whom it gave a promise."""
+    versions: dict[tuple[str, str], int] = {}
+    for who, seen, lag in steps:
+        node = nodes[who % len(nodes)]
+        visible = []
+        for number, other in enumerate(nodes):
+            if other is node or not (number in seen or (keep and other.node_id in node.promised)):
+                continue
+            key = (node.name, other.name)
+            # Gossip may be late, but never goes back.
+            version = max(versions.get(key, 0), len(other.shown) - 1 - lag)
+            versions[key] = version
+            visible.append(member(other.name, other.shown[version]))
+        node.look(visible)
+        node.promised = node.founding._founders
+
+
+@given(st.integers(3, 5), looks)
+def test_nodes_that_keep_their_promises_never_found_two_clusters(
+    count: int, steps: list[tuple[int, set[int], int]]
+) -> None:
+    """Fewer than twice as many as expected: any two sets of founders share a node."""
+    nodes = founders(count, expect=3)
+    play(nodes, steps, keep=True)
+    assert len({node.written for node in nodes if node.written is not None}) <= 1
+
+
+@given(looks)
+def test_exactly_so_many_as_expected_never_found_two_clusters_whatever_they_see(
+    steps: list[tuple[int, set[int], int]],
+) -> None:
+    nodes = founders(3, expect=3)
+    play(nodes, steps, keep=False)
+    assert len({node.written for node in nodes if node.written is not None}) <= 1
+
+
+@given(looks)
+def test_founding_succeeds_in_the_end_whatever_happened_before(
+    steps: list[tuple[int, set[int], int]],
+) -> None:
+    """Who lost its promise meanwhile waits for the others' leader, as a voter with an empty log."""
+    nodes = founders(3, expect=3)
+    play(nodes, steps, keep=False)
+    for _ in range(4):
+        all_look(nodes)
+    (cluster,) = {node.written for node in nodes if node.written is not None}
+    assert cluster.voters == tuple(node.node_id for node in nodes)
+    for node in nodes:
+        assert node.shown[-1].get(TAG_PROMISE, cluster.cluster_id) == cluster.cluster_id

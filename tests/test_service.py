@@ -1,0 +1,149 @@
+"""A service around its users: started before them, stopped after them."""
+
+import pytest
+import trio
+import trio.testing
+
+from noti.service import farewell, running
+
+
+class Diary:
+    """What happened, in order, and services that write into it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    async def serve(self, *, task_status: trio.TaskStatus[int]) -> None:
+        self.lines.append("service starts")
+        try:
+            task_status.started(8400)
+            await trio.sleep_forever()
+        finally:
+            self.lines.append("service ends")
+
+
+async def fail_soon(*, task_status: trio.TaskStatus[None]) -> None:
+    task_status.started()
+    await trio.sleep(1)
+    raise OSError("broken")
+
+
+async def end_soon(*, task_status: trio.TaskStatus[None]) -> None:
+    task_status.started()
+    await trio.sleep(1)
+
+
+async def never_ready(*, task_status: trio.TaskStatus[None]) -> None:
+    await trio.sleep_forever()
+
+
+async def test_body_runs_with_what_the_service_reported_and_the_service_ends_after_it() -> None:
+    diary = Diary()
+    async with running("it", diary.serve) as port:
+        diary.lines.append(f"body with {port}")
+    assert diary.lines == ["service starts", "body with 8400", "service ends"]
+
+
+async def test_nested_services_stop_in_the_opposite_order() -> None:
+    outer, inner = Diary(), Diary()
+    inner.lines = outer.lines
+    async with running("outer", outer.serve):
+        outer.lines.append("between")
+        async with running("inner", inner.serve):
+            outer.lines.append("body")
+        outer.lines.append("after the inner one")
+    assert outer.lines == [
+        "service starts",
+        "between",
+        "service starts",
+        "body",
+        "service ends",
+        "after the inner one",
+        "service ends",
+    ]
+
+
+async def test_failing_service_cancels_the_body_and_its_failure_is_raised(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    cancelled = False
+    with pytest.RaisesGroup(OSError):
+        async with running("it", fail_soon):
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                cancelled = True
+                raise
+    assert cancelled
+
+
+async def test_failing_body_stops_the_service_and_its_failure_is_raised() -> None:
+    diary = Diary()
+    with pytest.RaisesGroup(pytest.RaisesExc(ValueError, match="body")):
+        async with running("it", diary.serve):
+            raise ValueError("body")
+    assert diary.lines[-1] == "service ends"
+
+
+async def test_cancellation_reaches_the_body_first_which_may_still_use_the_service(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    diary = Diary()
+    with trio.move_on_after(1) as scope:
+        async with running("it", diary.serve):
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.move_on_after(5, shield=True):
+                    await trio.sleep(2)
+                diary.lines.append("body ends")
+    assert scope.cancelled_caught
+    assert diary.lines == ["service starts", "body ends", "service ends"]
+    assert trio.current_time() == pytest.approx(3)
+
+
+async def test_service_that_ends_by_itself_is_an_error(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="it ended by itself")):
+        async with running("it", end_soon):
+            await trio.sleep_forever()
+
+
+async def test_service_that_does_not_get_ready_can_be_cancelled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    with trio.move_on_after(1) as scope:
+        async with running("it", never_ready):
+            pytest.fail("the body must not run")
+    assert scope.cancelled_caught
+
+
+async def test_goodbye_is_said_also_when_cancelled_but_not_for_ever(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    said: list[float] = []
+
+    async def goodbye() -> None:
+        await trio.sleep(1)
+        said.append(trio.current_time())
+        await trio.sleep_forever()
+
+    with trio.move_on_after(1):
+        async with farewell("it", goodbye, within_s=3):
+            await trio.sleep_forever()
+    assert said == [2]
+    assert trio.current_time() == pytest.approx(4)
+
+
+async def test_failure_of_the_body_is_raised_after_the_goodbye() -> None:
+    said: list[str] = []
+
+    async def goodbye() -> None:
+        await trio.lowlevel.checkpoint()
+        said.append("goodbye")
+
+    with pytest.raises(ValueError, match="body"):
+        async with farewell("it", goodbye, within_s=3):
+            raise ValueError("body")
+    assert said == ["goodbye"]
