@@ -70,6 +70,15 @@ fmt: venv
 bench name *args: venv
     @exec .venv/bin/python -m "tests.bench.bench_$1" "${@:2}"
 
+# Simulate under faults: just sim seeds=1000, or tell one seed: just sim seed=42 (layer=core|nodes)
+[no-exit-message]
+sim *args: venv
+    @exec .venv/bin/python -m tests.simulation.sim "$@"
+
+# Write the golden scenarios of the Raft core anew; then read the difference.
+scenarios-rewrite: venv
+    .venv/bin/python -m tests.raft.scenario
+
 # Remove what recipes made: the environment, data, caches.
 clean:
     rm -rf .venv .data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,117 @@
+"""`just sim`: many seeds, or one that is told as a story.
+
+Enters: `seeds=1000`, `first=0`, `seed=42`, `layer=core|nodes`. Leaves: a progress bar and figures;
+at the first failure the command that replays it, and exit status 1.
+Never: real time inside a run; the same seed gives the same trace, in any process.
+
+The core layer draws a storm of faults from each seed. The nodes layer runs the real node tree
+through one of the stories of `test_cluster.py`, chosen by the seed.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import structlog
+from rich.console import Console
+from rich.progress import Progress
+
+from tests.simulation.core_layer import idle_core, run_core
+from tests.simulation.outcome import Outcome, outcome_of
+from tests.simulation.timeline import Timeline
+
+IDLE_S = 300.0
+"""Virtual seconds of an idle cluster, to tell the speed."""
+
+
+def run_nodes(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
+    """Run whole nodes through the story that the seed chooses."""
+    from tests.simulation.test_cluster import SCENARIOS, simulate  # needs the whole node
+
+    story = SCENARIOS[seed % len(SCENARIOS)]
+    timeline = Timeline(lambda: 0.0, show)
+    timeline.note("story", story.__name__)
+    traces: list[str] = []
+
+    def run() -> None:
+        with timeline.capture_logs():
+            traces.append(simulate(seed, story))
+
+    outcome = outcome_of("nodes", seed, timeline, run)
+    outcome.trace_hash = "".join(traces)
+    outcome.reached[story.__name__] += 1
+    return outcome
+
+
+LAYERS = {"core": run_core, "nodes": run_nodes}
+
+
+def options_of(arguments: list[str]) -> dict[str, str]:
+    """Return the `name=value` arguments; exits with one line when something is wrong."""
+    options = {"layer": "core", "first": "0"}
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        number = name in ("seed", "seeds", "first") and value.isdigit()
+        if not equals or not (number or (name == "layer" and value in LAYERS)):
+            sys.exit(
+                f"just sim: {argument!r} is none of seeds=N, seed=N, first=N, layer=core|nodes"
+            )
+        options[name] = value
+    return options
+
+
+def replay(layer: str, seed: int, console: Console) -> int:
+    """Tell one seed's story; return the exit status."""
+    outcome = LAYERS[layer](seed, lambda line: console.print(line, highlight=False, markup=False))
+    console.print(f"trace {outcome.trace_hash}", highlight=False)
+    if outcome.failure is not None:
+        console.print(outcome.failure, style="red", highlight=False, markup=False)
+        return 1
+    return 0
+
+
+def run_many(layer: str, seeds: range, console: Console) -> int:
+    """Run seeds until one fails; return the exit status."""
+    started = time.perf_counter()
+    virtual_s = 0.0
+    reached: Counter[str] = Counter()
+    with Progress(console=console) as progress:
+        task = progress.add_task(f"{layer} layer", total=len(seeds))
+        for seed in seeds:
+            outcome = LAYERS[layer](seed)
+            if outcome.failure is not None:
+                console.print(outcome.report(), highlight=False, markup=False)
+                return 1
+            virtual_s += outcome.virtual_s
+            reached.update(outcome.reached.keys())
+            progress.advance(task)
+    wall_s = time.perf_counter() - started
+    console.print(f"{len(seeds)} seeds, no failure, {len(seeds) / wall_s:.1f} seeds/s")
+    if layer == "core":
+        console.print(f"{virtual_s / wall_s:.0f} simulated hours per hour under faults")
+        started = time.perf_counter()
+        idle_core(IDLE_S)
+        idle_factor = IDLE_S / (time.perf_counter() - started)
+        console.print(f"{idle_factor:.0f} simulated hours per hour for an idle cluster of three")
+    for state, count in sorted(reached.items()):
+        console.print(f"  {count:6} seeds reached: {state}", highlight=False)
+    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run what the arguments say; return the exit status."""
+    options = options_of(arguments)
+    console = Console()
+    if options["layer"] == "nodes" and "seed" not in options:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    if "seed" in options:
+        return replay(options["layer"], int(options["seed"]), console)
+    first = int(options["first"])
+    return run_many(
+        options["layer"], range(first, first + int(options.get("seeds", "200"))), console
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
