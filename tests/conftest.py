@@ -2,7 +2,7 @@
 
 A machine with only Python and pip has neither Chromium nor Serf. There, the tests that need them
 are reported as not run, with the command that installs what is missing. CI sets
-`NOTI_TESTS_COMPLETE`, and then a missing program is a failure.
+`COMPLETE_TESTS`, and then a missing program is a failure.
 """
 
 import os
@@ -23,7 +23,7 @@ PROGRAMS: dict[str, tuple[Callable[[], bool], str]] = {
         "a Serf agent: on Debian it is fetched by itself, elsewhere put `serf` on the PATH",
     ),
 }
-COMPLETE = bool(os.environ.get("NOTI_TESTS_COMPLETE"))
+COMPLETE = bool(os.environ.get("COMPLETE_TESTS"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

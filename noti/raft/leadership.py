@@ -150,6 +150,7 @@ class Leadership:
             return False
         if self._successor is not None and now >= self._transfer_deadline:
             self._successor = None
+            self._leave_joint(commit, now)
         if now >= self.replication.heartbeat_deadline:
             self.replication.heartbeat(commit, now)
         return True
@@ -162,9 +163,7 @@ class Leadership:
         if index <= commit or index < self.first_index:
             return commit
         self.replication.announce_commit(index, now)
-        configuration = self._log.configuration
-        if configuration.outgoing and self._log.configuration_index <= index:
-            self._append_configuration(leave_joint(configuration), index, now)
+        self._leave_joint(index, now)
         return index
 
     def must_resign(self, commit: int) -> bool:
@@ -187,6 +186,15 @@ class Leadership:
         )
 
     # --- parts ------------------------------------------------------------------------------------
+
+    def _leave_joint(self, commit: int, now: float) -> None:
+        """End a joint configuration that is committed; a successor would lack the entry, so it is
+        left to it.
+        """
+        configuration = self._log.configuration
+        joint = configuration.outgoing and self._log.configuration_index <= commit
+        if joint and self._successor is None:
+            self._append_configuration(leave_joint(configuration), commit, now)
 
     def _append_configuration(self, configuration: Configuration, commit: int, now: float) -> None:
         self._append(EntryKind.CONFIGURATION, encode_configuration(configuration))

@@ -142,7 +142,8 @@ class Replication:
         progress.heard_at = now
         progress.round = max(progress.round, min(response.round, self._round))
         news = False
-        probing = progress.state is ProgressState.PROBE
+        # While a follower is probed, it cannot be told of commits beyond the probe.
+        untold = progress.state is ProgressState.PROBE and commit >= progress.next_index
         if not response.success:
             next_index = 1 + self._log.last_index_with_term_at_most(
                 response.hint_index, response.hint_term
@@ -150,8 +151,7 @@ class Replication:
             progress.refused(response.rejected_index, next_index)
         elif response.match_index <= self._log.last_index:
             news = progress.matched(response.match_index)
-        if not self._send_entries(progress, commit, now) and news and probing:
-            # While it was probed it could not be told of commits beyond the probe.
+        if not self._send_entries(progress, commit, now) and news and untold:
             self._send_append(progress, commit, ())
         return news
 

@@ -13,7 +13,6 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-import structlog
 from rich.console import Console
 from rich.progress import Progress
 
@@ -103,8 +102,6 @@ def main(arguments: list[str]) -> int:
     """Run what the arguments say; return the exit status."""
     options = options_of(arguments)
     console = Console()
-    if options["layer"] == "nodes" and "seed" not in options:
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     if "seed" in options:
         return replay(options["layer"], int(options["seed"]), console)
     first = int(options["first"])
