@@ -1,0 +1,78 @@
+"""Makes the `ssl.SSLContext`s of all connections, from credentials that were checked.
+
+Enters: `Credentials`. Leaves: contexts, one for each kind of connection. Never: a fall-back to an
+older TLS or to no verification; a key in a file that others can read.
+
+Between nodes identity is the name in the certificate (`names.py`), so that no host name is checked
+there: nodes connect to IP addresses that change.
+"""
+
+import os
+import ssl
+
+from noti.certificates.credentials import Credentials
+from noti.errors import ConfigInvalid
+
+
+def mutual_server_context(credentials: Credentials) -> ssl.SSLContext:
+    """Return the listening side between nodes: TLS 1.3, and who calls must show a certificate.
+
+    Raises `ConfigInvalid` when OpenSSL does not take the files.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    # A resumed session would not look at the certificate again, which may have expired meanwhile.
+    context.num_tickets = 0
+    return _mutual(context, credentials)
+
+
+def mutual_client_context(credentials: Credentials) -> ssl.SSLContext:
+    """Return the calling side between nodes, also for clients of them: TLS 1.3, both verified.
+
+    Raises `ConfigInvalid` when OpenSSL does not take the files.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    return _mutual(context, credentials)
+
+
+def https_context(credentials: Credentials) -> ssl.SSLContext:
+    """Return the side of a web server: TLS 1.2 or 1.3, HTTP/2 or HTTP/1.1 by ALPN.
+
+    Raises `ConfigInvalid` when OpenSSL does not take the files.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    _load_pair(context, credentials)
+    return context
+
+
+def _mutual(context: ssl.SSLContext, credentials: Credentials) -> ssl.SSLContext:
+    assert credentials.authorities_pem, "without a CA everybody would be refused"
+    context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.set_alpn_protocols(["h2"])
+    try:
+        context.load_verify_locations(cadata=credentials.authorities_pem.decode("ascii"))
+    except ssl.SSLError as error:
+        raise _not_taken("the CA file", credentials, error) from None
+    _load_pair(context, credentials)
+    return context
+
+
+def _load_pair(context: ssl.SSLContext, credentials: Credentials) -> None:
+    """Load certificate and key from memory: `ssl` wants a path, and files may change meanwhile."""
+    with os.fdopen(os.memfd_create("noti-tls", os.MFD_CLOEXEC), "wb") as memory:
+        memory.write(credentials.key_pem + b"\n" + credentials.certificate_pem)
+        memory.flush()
+        try:
+            context.load_cert_chain(f"/proc/self/fd/{memory.fileno()}")
+        except ssl.SSLError as error:
+            raise _not_taken(credentials.place, credentials, error) from None
+
+
+def _not_taken(what: str, credentials: Credentials, error: ssl.SSLError) -> ConfigInvalid:
+    reason = (error.reason or "unknown reason").lower().replace("_", " ")
+    where = "" if what == credentials.place else f" of {credentials.place}"
+    return ConfigInvalid(f"OpenSSL does not take {what}{where}: {reason}; issue it again")

@@ -1,0 +1,30 @@
+"""When a certificate ends, as a warning ahead of time and as a number to alert on.
+
+Enters: the end of its validity, the time now. Leaves: a line or None; seconds. Never: a clock.
+"""
+
+from datetime import datetime, timedelta
+
+NOTICE_BEFORE = timedelta(days=30)
+"""A third of the 90 days that we issue for: the usual time to renew (Let's Encrypt advises it)."""
+
+
+def expiry_notice(not_after: datetime, now: datetime) -> str | None:
+    """Return a line when less than 30 days remain, or none; both times have a time zone."""
+    left = not_after - now
+    if left > NOTICE_BEFORE:
+        return None
+    when = not_after.strftime("%Y-%m-%d %H:%M UTC")
+    if left < timedelta(0):
+        return f"expired on {when}: renew it now"
+    if left < timedelta(days=2):
+        return f"expires in {int(left.total_seconds() // 3600)} hours, on {when}: renew it now"
+    return f"expires in {left.days} days, on {when}: renew it"
+
+
+def expiry_timestamp(not_after: datetime) -> float:
+    """Return the end as Unix time, seconds: the value of the metric.
+
+    A time, not a remainder, as Prometheus advises: it is right even while nobody updates it.
+    """
+    return not_after.timestamp()

@@ -1,0 +1,178 @@
+"""Whom a certificate names, and whether a peer may go by the name that it claims.
+
+Enters: the certificate that the other side proved to hold, the name that it claims. Leaves:
+`Claims`, and a `Refusal` or None. Never: checks of chain and validity, which TLS did before; the
+subject's common name, which names nobody (RFC 6125, 6.4.4); wildcards; host names and addresses.
+
+A node is named by `DNS:<node name>`, or by `URI:noti://<cluster id>/<node name>` for one cluster
+only. A certificate that has such a URI is bound: then its DNS names are host names and nothing
+more. A client (`noti status`, probes, an operator) is named by `URI:noti-client://<name>`.
+Usages must fit: a node serves and calls, a client only calls.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from noti.certificates.refusals import Refusal
+from noti.errors import MessageInvalid
+
+Profile: TypeAlias = Literal["node", "client"]
+
+_NAME = r"[A-Za-z0-9.-]{1,128}"
+"""As the setting `name` allows; anything else in a certificate names no node of ours."""
+_DNS = re.compile(_NAME)
+_NODE_URI = re.compile(rf"noti://({_NAME})/({_NAME})")
+_CLIENT_URI = re.compile(rf"noti-client://({_NAME})")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeName:
+    """One node that a certificate names."""
+
+    name: str
+    cluster: str | None = None
+    """The only cluster in which the name counts; None for any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claims:
+    """What a certificate says about its holder."""
+
+    nodes: tuple[NodeName, ...]
+    clients: tuple[str, ...]
+    hosts: tuple[str, ...]
+    """All DNS names and IP addresses, for HTTPS and for people."""
+    may_serve: bool
+    """Its extended key usage has serverAuth; a certificate without the extension has neither."""
+    may_call: bool
+    """Its extended key usage has clientAuth."""
+    not_before: datetime
+    not_after: datetime
+    """Both with time zone."""
+
+    @property
+    def node_names(self) -> frozenset[str]:
+        """The nodes named, of whatever cluster."""
+        return frozenset(node.name for node in self.nodes)
+
+    @property
+    def client_names(self) -> frozenset[str]:
+        """The clients named."""
+        return frozenset(self.clients)
+
+    @property
+    def profile(self) -> Profile | None:
+        """What the holder may be: a node, a client, or (None) neither."""
+        if self.nodes and self.may_serve and self.may_call:
+            return "node"
+        if self.clients and self.may_call and not self.may_serve:
+            return "client"
+        return None
+
+    def __str__(self) -> str:
+        if self.nodes:
+            return "node " + ", ".join(sorted(self.node_names))
+        if self.clients:
+            return "client " + ", ".join(sorted(self.clients))
+        return "nobody"
+
+
+def claims(der: bytes) -> Claims:
+    """Return what a certificate in DER claims; raises `MessageInvalid` when it does not decode.
+
+    Made for `ssl_object.getpeercert(binary_form=True)`.
+    """
+    try:
+        return claims_of(x509.load_der_x509_certificate(der))
+    except ValueError as error:
+        raise MessageInvalid(f"the certificate does not decode: {error}") from None
+
+
+def claims_of(certificate: x509.Certificate) -> Claims:
+    """Return what a certificate claims; raises `ValueError` for extensions that do not decode."""
+    dns: list[str] = []
+    uris: list[str] = []
+    addresses: list[str] = []
+    for name in _alternative_names(certificate):
+        match name:
+            case x509.DNSName():
+                dns.append(name.value)
+            case x509.UniformResourceIdentifier():
+                uris.append(name.value)
+            case x509.IPAddress():
+                addresses.append(str(name.value))
+            case _:
+                pass
+    usages = _usages(certificate)
+    return Claims(
+        nodes=tuple(_nodes(dns, uris)),
+        clients=tuple(match[1] for uri in uris if (match := _CLIENT_URI.fullmatch(uri))),
+        hosts=(*dns, *addresses),
+        may_serve=ExtendedKeyUsageOID.SERVER_AUTH in usages,
+        may_call=ExtendedKeyUsageOID.CLIENT_AUTH in usages,
+        not_before=certificate.not_valid_before_utc,
+        not_after=certificate.not_valid_after_utc,
+    )
+
+
+def objection(claims: Claims, claimed_name: str, cluster: str | None = None) -> Refusal | None:
+    """Return why a peer that says it is node `claimed_name` is refused, or None if it is believed.
+
+    `cluster` is the id of our cluster; None or empty while this node does not know it.
+    """
+    if not claims.nodes:
+        if claims.clients:
+            return Refusal(
+                "usage",
+                f"says it is node {claimed_name!r}, but its certificate is for {claims}: a client"
+                " may read status and nothing else; issue a node certificate",
+            )
+        return Refusal(
+            "unnamed",
+            f"says it is node {claimed_name!r}, but its certificate names no node;"
+            f" it needs DNS:{claimed_name}",
+        )
+    if not (claims.may_serve and claims.may_call):
+        lacking = "clientAuth" if claims.may_serve else "serverAuth"
+        return Refusal(
+            "usage",
+            f"the certificate of {claims} lacks the extended key usage {lacking}; a node needs"
+            " serverAuth and clientAuth",
+        )
+    if claimed_name not in claims.node_names:
+        return Refusal(
+            "name", f"says it is node {claimed_name!r}, but its certificate is for {claims}"
+        )
+    clusters = {node.cluster for node in claims.nodes if node.name == claimed_name}
+    if cluster and None not in clusters and cluster not in clusters:
+        named = ", ".join(sorted(filter(None, clusters)))
+        return Refusal(
+            "cluster",
+            f"the certificate of {claims} is for cluster {named}, this is cluster {cluster}",
+        )
+    return None
+
+
+def _nodes(dns: Iterable[str], uris: Iterable[str]) -> list[NodeName]:
+    bound = [NodeName(match[2], match[1]) for uri in uris if (match := _NODE_URI.fullmatch(uri))]
+    return bound or [NodeName(name) for name in dns if _DNS.fullmatch(name)]
+
+
+def _alternative_names(certificate: x509.Certificate) -> Iterable[x509.GeneralName]:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+
+
+def _usages(certificate: x509.Certificate) -> Iterable[x509.ObjectIdentifier]:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return ()

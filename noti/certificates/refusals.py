@@ -1,0 +1,94 @@
+"""Why one side refuses the other, as a reason to count and a line to log.
+
+Enters: errors of the `ssl` module. Leaves: a `Refusal`. Never: I/O; text from the other side.
+"""
+
+import ssl
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+Reason: TypeAlias = Literal[
+    "protocol",  # older than TLS 1.3, or no cipher in common
+    "plain",  # spoke without TLS
+    "missing",  # showed no certificate
+    "self_signed",
+    "issuer",  # no chain to a CA that we trust
+    "expired",
+    "not_yet_valid",
+    "usage",  # not meant for what it was used for
+    "unnamed",  # names neither a node nor a client
+    "name",  # names another node
+    "cluster",  # names a node of another cluster
+    "refused_us",  # the other side did not accept our certificate
+    "other",
+]
+"""Labels of the counter of refusals: bounded, as every label must be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a peer was refused."""
+
+    reason: Reason
+    text: str
+    """One line, to be put behind the peer's address: `10.0.0.3:8400 <text>`."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+_EE_KEY_TOO_SMALL = 66
+_BY_VERIFY_CODE: dict[int, Refusal] = {
+    # Numbers of X509_V_ERR_* in openssl/x509_vfy.h; they are part of its stable interface.
+    9: Refusal("not_yet_valid", "shows a certificate that is not yet valid; check both clocks"),
+    10: Refusal("expired", "shows a certificate that has expired; renew it there"),
+    18: Refusal("self_signed", "shows a self-signed certificate; issue one from the cluster's CA"),
+    19: Refusal("issuer", "shows a certificate of a CA that is not in our CA file"),
+    20: Refusal("issuer", "shows a certificate of a CA that is not in our CA file"),
+    21: Refusal("issuer", "shows a certificate of a CA that is not in our CA file"),
+    7: Refusal("issuer", "shows a certificate whose signature is not of the CA that it names"),
+    24: Refusal("issuer", "shows a certificate whose issuer is no CA"),
+    26: Refusal("usage", "shows a certificate that is not meant for this use"),
+    _EE_KEY_TOO_SMALL: Refusal("other", "shows a certificate with a key that is too weak"),
+}
+_BY_REASON: dict[str, Refusal] = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": Refusal("missing", "shows no certificate"),
+    "UNSUPPORTED_PROTOCOL": Refusal("protocol", "does not speak TLS 1.3"),
+    "NO_PROTOCOLS_AVAILABLE": Refusal("protocol", "does not speak TLS 1.3"),
+    "VERSION_TOO_LOW": Refusal("protocol", "does not speak TLS 1.3"),
+    "NO_SHARED_CIPHER": Refusal("protocol", "has no TLS cipher in common with us"),
+    "HTTP_REQUEST": Refusal("plain", "speaks plain HTTP where TLS is required"),
+    "WRONG_VERSION_NUMBER": Refusal("plain", "speaks plain text where TLS is required"),
+    "PACKET_LENGTH_TOO_LONG": Refusal("plain", "speaks plain text where TLS is required"),
+    "TLSV1_ALERT_PROTOCOL_VERSION": Refusal("protocol", "does not speak TLS 1.3"),
+}
+_ALERTS = {
+    # What the other side says when it refuses our certificate (RFC 8446, 6.2).
+    "TLSV13_ALERT_CERTIFICATE_REQUIRED": "wants a certificate and got none",
+    "TLSV1_ALERT_UNKNOWN_CA": "does not know the CA of our certificate",
+    "SSLV3_ALERT_CERTIFICATE_EXPIRED": "says that our certificate has expired",
+    "SSLV3_ALERT_CERTIFICATE_REVOKED": "says that our certificate is revoked",
+    "SSLV3_ALERT_BAD_CERTIFICATE": "says that our certificate is bad",
+    "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE": "says that our certificate is not meant for this use",
+    "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "does not accept our certificate",
+    "TLSV1_ALERT_ACCESS_DENIED": "does not let us in",
+    "TLSV1_ALERT_DECRYPT_ERROR": "cannot verify our certificate",
+}
+
+
+def handshake_refusal(error: ssl.SSLError) -> Refusal:
+    """Return why a handshake failed, from what `ssl` raised on our side."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        known = _BY_VERIFY_CODE.get(error.verify_code)
+        return known or Refusal("other", f"shows a bad certificate: {error.verify_message}")
+    reason = error.reason or ""
+    if reason in _ALERTS:
+        return Refusal("refused_us", _ALERTS[reason])
+    if reason in _BY_REASON:
+        return _BY_REASON[reason]
+    return Refusal("other", f"fails in the TLS handshake: {_words(reason) or 'connection lost'}")
+
+
+def _words(reason: str) -> str:
+    """Return OpenSSL's `NO_SUITABLE_KEY_SHARE` as `no suitable key share`."""
+    return reason.lower().replace("_", " ")
