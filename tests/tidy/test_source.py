@@ -131,6 +131,8 @@ def test_no_word_about_how_this_was_made() -> None:
     # Put together here, so that this file does not hold them.
     banned = ["/wo" + "rk/", "T" + "ODO", "FIX" + "ME", "XX" + "X"]
     for path in filter(Path.is_file, files):
+        if path.name == ".git":  # where git put the files of a linked worktree
+            continue
         text = path.read_text()
         for word in banned:
             assert word not in text, (path, word)
