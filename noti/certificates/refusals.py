@@ -37,19 +37,21 @@ class Refusal:
         return self.text
 
 
-_EE_KEY_TOO_SMALL = 66
+_STRANGE_CA = Refusal("issuer", "shows a certificate of a CA that is not in our CA file")
+_NO_CA = Refusal("issuer", "shows a certificate whose issuer is no CA")
 _BY_VERIFY_CODE: dict[int, Refusal] = {
     # Numbers of X509_V_ERR_* in openssl/x509_vfy.h; they are part of its stable interface.
     9: Refusal("not_yet_valid", "shows a certificate that is not yet valid; check both clocks"),
     10: Refusal("expired", "shows a certificate that has expired; renew it there"),
     18: Refusal("self_signed", "shows a self-signed certificate; issue one from the cluster's CA"),
-    19: Refusal("issuer", "shows a certificate of a CA that is not in our CA file"),
-    20: Refusal("issuer", "shows a certificate of a CA that is not in our CA file"),
-    21: Refusal("issuer", "shows a certificate of a CA that is not in our CA file"),
+    19: _STRANGE_CA,
+    20: _STRANGE_CA,
+    21: _STRANGE_CA,
     7: Refusal("issuer", "shows a certificate whose signature is not of the CA that it names"),
-    24: Refusal("issuer", "shows a certificate whose issuer is no CA"),
+    24: _NO_CA,  # OpenSSL 1.1
+    79: _NO_CA,
     26: Refusal("usage", "shows a certificate that is not meant for this use"),
-    _EE_KEY_TOO_SMALL: Refusal("other", "shows a certificate with a key that is too weak"),
+    66: Refusal("other", "shows a certificate with a key that is too weak"),
 }
 _BY_REASON: dict[str, Refusal] = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": Refusal("missing", "shows no certificate"),

@@ -25,10 +25,13 @@ class Issued:
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
+    chain: tuple[x509.Certificate, ...] = ()
+    """Shown along, each the issuer of the one before."""
 
     @property
     def pem(self) -> bytes:
-        return self.certificate.public_bytes(Encoding.PEM)
+        shown = (self.certificate, *self.chain)
+        return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in shown)
 
     @property
     def key_pem(self) -> bytes:
