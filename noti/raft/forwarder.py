@@ -6,19 +6,16 @@ Leaves: one answer for each. Never: repeats something that may have been done al
 All that waits while a message is on its way to the leader goes with the next one.
 """
 
-from collections import deque
+import math
+from collections import Counter, deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import prometheus_client
 import trio
-from prometheus_client import Counter
 
-from noti.errors import (
-    NotLeader,
-    PeerUnavailable,
-    ProposalRefused,
-    ProposalUncertain,
-)
+from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
 from noti.raft.messages import (
     Forward,
     ForwardAnswer,
@@ -27,37 +24,62 @@ from noti.raft.messages import (
     NodeId,
     PeerMessage,
 )
-from noti.raft.replica import Replica
+from noti.raft.replica import Pending, Replica
 
 FORWARDED_MAX = 4096
 """Requests of other nodes under way here; more are refused, and their publishers told to retry."""
 BATCH_PROPOSALS_MAX = 512
 BATCH_BYTES_MAX = 1024 * 1024
 """In one message: a heartbeat may have to wait behind it."""
+RETRY_S = 0.05
+"""After an answer found too much waiting for its peer; a peer that reads takes that in less."""
 
-_forwarded = Counter("noti_raft_forwarded_total", "Requests forwarded to the leader", ["outcome"])
+_forwarded = prometheus_client.Counter(
+    "noti_raft_forwarded_total", "Requests forwarded to the leader", ["outcome"]
+)
 
 
 class Messenger(Protocol):
     """The part of the peers that this room needs."""
 
-    def send(self, to: NodeId, message: PeerMessage) -> None:
-        """Queue a message, or drop it when there is no stream."""
+    def send(self, to: NodeId, message: PeerMessage) -> bool:
+        """Queue a message and return True, or drop it."""
 
     def connected(self) -> frozenset[NodeId]:
         """Return the peers with a stream."""
+
+
+class Result(Protocol):
+    """What becomes of a request."""
+
+    async def wait(self) -> None:
+        """Return when it is done; raises what `Forwarder.propose` raises, and `NotLeader`."""
 
 
 @dataclass(slots=True)
 class _Asked:
     """A request of this node that a leader has, or is about to get."""
 
+    replica: Replica
     leader: NodeId
     command: bytes | None
     """None for a read."""
     done: trio.Event = field(default_factory=trio.Event)
     outcome: ForwardOutcome = ForwardOutcome.UNCERTAIN
     index: int = 0
+
+    async def wait(self) -> None:
+        if not self.done.is_set():
+            await self.done.wait()
+        match self.outcome:
+            case ForwardOutcome.DONE:
+                await self.replica.wait_applied(self.index)
+            case ForwardOutcome.NOT_LEADER:
+                raise NotLeader(None)
+            case ForwardOutcome.REFUSED:
+                raise ProposalRefused("the leader's backlog is full; retry later")
+            case ForwardOutcome.UNCERTAIN:
+                raise ProposalUncertain("the leader was lost while it had the command")
 
 
 class Forwarder:
@@ -71,12 +93,24 @@ class Forwarder:
         self._number = 0
         self._asked: dict[int, _Asked] = {}
         self._unsent: deque[int] = deque()
-        self._given: deque[tuple[NodeId, Forward]] = deque()
+        self._lives: Counter[NodeId] = Counter()
+        """Streams that there were with each peer: a peer counts its requests from 1 in each of its
+        lives, so an answer must not outlive the stream on which it was asked for."""
+        self._given: deque[tuple[NodeId, int, Forward]] = deque()
         self._answers: dict[NodeId, list[tuple[int, ForwardOutcome, int]]] = {}
         self._under_way = 0
         self._work = trio.Event()
 
     # --- this node's requests ---------------------------------------------------------------------
+
+    def begin(self, command: bytes) -> Result:
+        """Have the leader commit a command, in the order of the calls.
+
+        Raises `NotLeader` when this node knows of none, `LocalError` when the command is too large.
+        """
+        if self._replica.is_ready_leader():
+            return self._replica.begin(command)
+        return self._ask(command)
 
     async def propose(self, command: bytes) -> None:
         """Return once the command is committed, and applied on this node.
@@ -86,11 +120,13 @@ class Forwarder:
         """
         while True:
             try:
-                if self._replica.is_ready_leader():
-                    return await self._replica.propose(command)
-                return await self._ask(command)
+                return await self.begin(command).wait()
             except NotLeader:
-                await self._replica.wait_advanced()
+                await self.wait_news()
+
+    async def wait_news(self) -> None:
+        """Return when there may be another leader."""
+        await self._replica.wait_advanced()
 
     async def read(self) -> None:
         """Return when everything committed before this call is applied on this node.
@@ -101,35 +137,27 @@ class Forwarder:
             try:
                 if self._replica.is_ready_leader():
                     return await self._replica.wait_applied(await self._replica.read_index())
-                return await self._ask(None)
-            except (NotLeader, ProposalUncertain):
+                return await self._ask(None).wait()
+            except (NotLeader, ProposalRefused, ProposalUncertain):
                 # Reading changes nothing, so asking again is always safe.
-                await self._replica.wait_advanced()
+                await self.wait_news()
 
-    async def _ask(self, command: bytes | None) -> None:
+    def _ask(self, command: bytes | None) -> _Asked:
         leader = self._replica.status().leader
         messenger = self._messenger
         if leader is None or messenger is None or leader not in messenger.connected():
             raise NotLeader(leader)
         self._number += 1
-        number = self._number
-        asked = self._asked[number] = _Asked(leader, command)
-        self._unsent.append(number)
+        asked = self._asked[self._number] = _Asked(self._replica, leader, command)
+        self._unsent.append(self._number)
         self._work.set()
-        try:
-            await asked.done.wait()
-        finally:
-            del self._asked[number]
-        _forwarded.labels(asked.outcome.name.lower()).inc()
-        match asked.outcome:
-            case ForwardOutcome.DONE:
-                await self._replica.wait_applied(asked.index)
-            case ForwardOutcome.NOT_LEADER:
-                raise NotLeader(None)
-            case ForwardOutcome.REFUSED:
-                raise ProposalRefused("the leader's backlog is full; retry later")
-            case ForwardOutcome.UNCERTAIN:
-                raise ProposalUncertain("the leader was lost while it had the command")
+        return asked
+
+    def _resolve(self, number: int, outcome: ForwardOutcome, index: int = 0) -> None:
+        asked = self._asked.pop(number)
+        asked.outcome, asked.index = outcome, index
+        asked.done.set()
+        _forwarded.labels(outcome.name.lower()).inc()
 
     # --- what peers say ---------------------------------------------------------------------------
 
@@ -138,28 +166,30 @@ class Forwarder:
         self._replica.peer_said(message)
 
     def peer_connected(self, node_id: NodeId) -> None:
-        """Pass on."""
+        """Note that the peer's requests count from here on; pass on."""
+        self._lives[node_id] += 1
         self._replica.peer_connected(node_id)
 
     def peer_lost(self, node_id: NodeId) -> None:
-        """Nobody will answer what that peer was asked; pass on."""
-        for asked in self._asked.values():
-            if asked.leader == node_id:
-                asked.done.set()
+        """Nobody will answer what that peer was asked, nor hear our answers; pass on."""
+        unsent = frozenset(self._unsent)
+        for number in [n for n, asked in self._asked.items() if asked.leader == node_id]:
+            untold = number in unsent
+            self._resolve(number, ForwardOutcome.NOT_LEADER if untold else ForwardOutcome.UNCERTAIN)
+        self._lives[node_id] += 1
         self._answers.pop(node_id, None)
         self._replica.peer_lost(node_id)
 
     def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
         """Take in another node's requests, or its answers to ours; never waits."""
         if isinstance(message, Forward):
-            self._given.append((message.sender, message))
+            self._given.append((message.sender, self._lives[message.sender], message))
             self._work.set()
             return
         for number, outcome, index in message.outcomes:
             asked = self._asked.get(number)
             if asked is not None and asked.leader == message.sender:
-                asked.outcome, asked.index = outcome, index
-                asked.done.set()
+                self._resolve(number, outcome, index)
 
     # --- the task ---------------------------------------------------------------------------------
 
@@ -175,54 +205,75 @@ class Forwarder:
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 while True:
-                    await self._work.wait()
+                    with trio.move_on_after(RETRY_S if self._answers else math.inf):
+                        await self._work.wait()
                     self._work = trio.Event()
                     self._begin_given(nursery)
                     self._send_unsent(messenger)
                     self._send_answers(messenger)
         finally:
-            for asked in self._asked.values():
-                asked.done.set()
+            self._messenger = None
+            for number in list(self._asked):
+                self._resolve(number, ForwardOutcome.UNCERTAIN)
 
     def _begin_given(self, nursery: trio.Nursery) -> None:
         while self._given:
-            sender, message = self._given.popleft()
-            for number, command in message.proposals:
+            sender, life, message = self._given.popleft()
+            room = max(0, FORWARDED_MAX - self._under_way)
+            begun = [(n, self._replica.begin(command)) for n, command in message.proposals[:room]]
+            for number, _ in message.proposals[room:]:
+                self._answer(sender, life, number, ForwardOutcome.REFUSED, 0)
+            if begun:
+                self._under_way += len(begun)
+                nursery.start_soon(self._carry_out, sender, life, begun)
+            for number in message.reads:
                 if self._under_way >= FORWARDED_MAX:
-                    self._answer(sender, number, ForwardOutcome.REFUSED, 0)
+                    self._answer(sender, life, number, ForwardOutcome.REFUSED, 0)
                     continue
                 self._under_way += 1
-                nursery.start_soon(self._carry_out, sender, number, command)
-            for number in message.reads:
-                self._under_way += 1
-                nursery.start_soon(self._carry_out, sender, number, None)
+                nursery.start_soon(self._read_for, sender, life, number)
 
-    async def _carry_out(self, sender: NodeId, number: int, command: bytes | None) -> None:
+    async def _carry_out(
+        self, sender: NodeId, life: int, begun: Sequence[tuple[int, Pending]]
+    ) -> None:
+        for number, pending in begun:
+            outcome = ForwardOutcome.DONE
+            try:
+                await pending.wait()
+            except NotLeader:
+                outcome = ForwardOutcome.NOT_LEADER
+            except ProposalRefused:
+                outcome = ForwardOutcome.REFUSED
+            except ProposalUncertain:
+                outcome = ForwardOutcome.UNCERTAIN
+            self._under_way -= 1
+            index = pending.place[0] if pending.place is not None else 0
+            self._answer(sender, life, number, outcome, index)
+
+    async def _read_for(self, sender: NodeId, life: int, number: int) -> None:
         outcome, index = ForwardOutcome.DONE, 0
         try:
-            if command is None:
-                index = await self._replica.read_index()
-            else:
-                await self._replica.propose(command)
-                index = self._replica.status().applied_index
+            index = await self._replica.read_index()
         except NotLeader:
             outcome = ForwardOutcome.NOT_LEADER
-        except ProposalRefused:
-            outcome = ForwardOutcome.REFUSED
-        except (ProposalUncertain, PeerUnavailable):
+        except ProposalUncertain:
             outcome = ForwardOutcome.UNCERTAIN
         finally:
             self._under_way -= 1
-        self._answer(sender, number, outcome, index)
+        self._answer(sender, life, number, outcome, index)
 
-    def _answer(self, to: NodeId, number: int, outcome: ForwardOutcome, index: int) -> None:
-        self._answers.setdefault(to, []).append((number, outcome, index))
-        self._work.set()
+    def _answer(
+        self, to: NodeId, life: int, number: int, outcome: ForwardOutcome, index: int
+    ) -> None:
+        if life == self._lives[to]:
+            self._answers.setdefault(to, []).append((number, outcome, index))
+            self._work.set()
 
     def _send_answers(self, messenger: Messenger) -> None:
-        for to, outcomes in self._answers.items():
-            messenger.send(to, ForwardAnswer(self._node_id, 0, tuple(outcomes)))
-        self._answers.clear()
+        """Send what can be sent; the rest is tried again, as its askers wait for it."""
+        for to, outcomes in list(self._answers.items()):
+            if messenger.send(to, ForwardAnswer(self._node_id, 0, tuple(outcomes))):
+                del self._answers[to]
 
     def _send_unsent(self, messenger: Messenger) -> None:
         while self._unsent:
@@ -244,6 +295,10 @@ class Forwarder:
                 size_bytes += len(asked.command)
                 if size_bytes >= BATCH_BYTES_MAX:
                     break
-            if leader is not None:
-                forward = Forward(self._node_id, 0, tuple(proposals), tuple(reads))
-                messenger.send(leader, forward)
+            if leader is None:
+                continue
+            forward = Forward(self._node_id, 0, tuple(proposals), tuple(reads))
+            if not messenger.send(leader, forward):
+                # It was dropped right here, so nothing was done.
+                for number in (*(number for number, _ in proposals), *reads):
+                    self._resolve(number, ForwardOutcome.REFUSED)

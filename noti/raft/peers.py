@@ -62,12 +62,13 @@ class _Link:
         self.outbox: deque[PeerMessage] = deque()
         self.wakeup = trio.Event()
 
-    def put(self, message: PeerMessage) -> None:
+    def put(self, message: PeerMessage) -> bool:
         if len(self.outbox) >= OUTBOX_MESSAGES_MAX:
             _dropped.labels("outbox full").inc()
-            return
+            return False
         self.outbox.append(message)
         self.wakeup.set()
+        return True
 
     async def take(self) -> list[PeerMessage]:
         while not self.outbox:
@@ -105,13 +106,13 @@ class Peers:
             self._addresses = dict(addresses)
             self._changed.set()
 
-    def send(self, to: NodeId, message: PeerMessage) -> None:
-        """Queue a message for a peer, or drop it when there is no stream."""
+    def send(self, to: NodeId, message: PeerMessage) -> bool:
+        """Queue a message for a peer and return True, or drop it: no stream, or too much waits."""
         link = self._links.get(to)
         if link is None:
             _dropped.labels("no stream").inc()
-        else:
-            link.put(message)
+            return False
+        return link.put(message)
 
     def connected(self) -> frozenset[NodeId]:
         """The peers with a stream in use."""

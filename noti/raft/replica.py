@@ -11,9 +11,7 @@ never refused, peers' messages are dropped when it is full (Raft tolerates it), 
 
 import math
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, assert_never
 
 import structlog
@@ -105,7 +103,7 @@ class StateMachine(Protocol):
 class Messenger(Protocol):
     """How messages leave."""
 
-    def send(self, to: NodeId, message: Message) -> None:
+    def send(self, to: NodeId, message: Message) -> object:
         """Queue a message or drop it; never waits."""
 
 
@@ -113,16 +111,18 @@ _DiskOrder: TypeAlias = Persist | PersistSnapshot | SaveSnapshot
 
 
 @dataclass(slots=True)
-class _Waiter:
-    """A proposer or reader; `place` is set once the core gave it one in the log."""
+class Pending:
+    """What somebody asked of the core, until it is answered."""
 
-    done: trio.Event
+    done: trio.Event = field(default_factory=trio.Event)
     place: tuple[int, int] | None = None
+    """Set once the core gave it one in the log: (index, term)."""
     failure: Exception | None = None
 
     async def wait(self) -> None:
         """Return when the answer is there; raises it if it is a failure."""
-        await self.done.wait()
+        if not self.done.is_set():  # spares a turn of the scheduler
+            await self.done.wait()
         if self.failure is not None:
             raise self.failure
 
@@ -153,8 +153,10 @@ class Replica:
         self._snapshot_every_bytes = snapshot_every_bytes
         self._inbox: deque[Event] = deque()
         self._proposals: deque[tuple[int, bytes]] = deque()
-        self._waiters: dict[int, _Waiter] = {}
-        self._by_index: dict[int, _Waiter] = {}
+        self._pending: dict[int, Pending] = {}
+        """By request number."""
+        self._by_index: dict[int, int] = {}
+        """Index in the log -> number of the request that waits for it."""
         self._readers: list[int] = []
         self._request = 0
         self._orders: deque[_DiskOrder] = deque()
@@ -198,34 +200,41 @@ class Replica:
         leadership was lost before it was committed, `LocalError` when it is too large for the log.
         Cancelled here, it may still be committed.
         """
+        await self.begin(command).wait()
+
+    def begin(self, command: bytes) -> Pending:
+        """Propose, in the order of the calls; waiting for the result raises what `propose` raises.
+
+        Raises `LocalError` when the command is too large for the log.
+        """
         if len(command) > ENTRY_DATA_BYTES_MAX:
             # No node could write it, so it must not get as far as the core.
             raise LocalError(f"a command of {len(command)} bytes, {ENTRY_DATA_BYTES_MAX} allowed")
-        with self._waiting() as (request, waiter):
-            self._proposals.append((request, command))
-            self._inbox_filled.set()
-            await waiter.wait()
+        request, pending = self._pend()
+        self._proposals.append((request, command))
+        self._inbox_filled.set()
+        return pending
 
     async def change(self, change: Change) -> None:
         """Return once the membership has changed and the change is committed.
 
         Raises `ChangeImpossible` when it must not be done now, and what `propose` raises.
         """
-        with self._waiting() as (request, waiter):
-            self._put(ChangeRequested(request, change))
-            await waiter.wait()
+        request, pending = self._pend()
+        self._put(ChangeRequested(request, change))
+        await pending.wait()
 
     async def read_index(self) -> int:
         """Return an index that covers everything committed before this call (Raft 6.4).
 
         Raises `NotLeader`, or `ProposalUncertain` when leadership is lost meanwhile.
         """
-        with self._waiting() as (request, waiter):
-            self._readers.append(request)
-            self._inbox_filled.set()
-            await waiter.wait()
-            assert waiter.place is not None
-            return waiter.place[0]
+        request, pending = self._pend()
+        self._readers.append(request)
+        self._inbox_filled.set()
+        await pending.wait()
+        assert pending.place is not None
+        return pending.place[0]
 
     async def wait_advanced(self) -> None:
         """Return when the core has taken in something: there may be another leader now."""
@@ -283,17 +292,12 @@ class Replica:
                 task_status.started()
                 await self._take_in_events()
         finally:
-            self._fail_waiters()
+            self._fail_pending()
 
-    @contextmanager
-    def _waiting(self) -> Iterator[tuple[int, _Waiter]]:
+    def _pend(self) -> tuple[int, Pending]:
         self._request += 1
-        waiter = self._waiters[self._request] = _Waiter(trio.Event())
-        request = self._request
-        try:
-            yield request, waiter
-        finally:
-            self._waiters.pop(request, None)
+        pending = self._pending[self._request] = Pending()
+        return self._request, pending
 
     def _put(self, event: Event) -> None:
         self._inbox.append(event)
@@ -308,8 +312,7 @@ class Replica:
                 self._proposals.clear()
             if self._readers:
                 for request in self._readers:
-                    if request in self._waiters:
-                        self._waiters[request].place = (0, 0)
+                    self._pending[request].place = (0, 0)
                 events.append(ReadRequested(tuple(self._readers)))
                 self._readers.clear()
             deadline = self._core.deadline()
@@ -386,19 +389,16 @@ class Replica:
             case RoleChanged(role, term, leader):
                 self._note_role(role, term, leader)
             case ProposalAccepted(request, index, term):
-                waiter = self._waiters.get(request)
-                if waiter is not None:
-                    waiter.place = (index, term)
-                    self._by_index[index] = waiter
+                self._pending[request].place = (index, term)
+                self._by_index[index] = request
             case ProposalRejected(request, backlog_full, leader):
                 full = ProposalRefused("the backlog of uncommitted entries is full; retry later")
                 self._answer(request, full if backlog_full else NotLeader(leader))
             case ChangeRefused(request, reason):
                 self._answer(request, ChangeImpossible(reason))
             case ReadReady(request, index):
-                waiter = self._waiters.get(request)
-                if waiter is not None:
-                    waiter.place = (index, 0)
+                if (pending := self._pending.get(request)) is not None:
+                    pending.place = (index, 0)
                 self._answer(request, None)
             case MessageRefused(sender, reason):
                 self._note_refusal(sender, reason)
@@ -412,10 +412,10 @@ class Replica:
             log.warning("peer breaks the rules", peer=sender, reason=reason)
 
     def _answer(self, request: int, failure: Exception | None) -> None:
-        waiter = self._waiters.get(request)
-        if waiter is not None:
-            waiter.failure = failure
-            waiter.done.set()
+        pending = self._pending.pop(request, None)
+        if pending is not None:
+            pending.failure = failure
+            pending.done.set()
 
     async def _apply(self, entries: tuple[Entry, ...]) -> None:
         for position, entry in enumerate(entries, start=1):
@@ -423,11 +423,12 @@ class Replica:
                 self._state.apply(entry.data)
             self._applied_entries += 1
             self._applied_bytes += len(entry.data)
-            waiter = self._by_index.pop(entry.index, None)
-            if waiter is not None:
-                if waiter.place != (entry.index, entry.term):
-                    waiter.failure = ProposalUncertain("another leader's entry took the place")
-                waiter.done.set()
+            request = self._by_index.pop(entry.index, None)
+            if request is not None:
+                failure = None
+                if self._pending[request].place != (entry.index, entry.term):
+                    failure = ProposalUncertain("another leader's entry took the place")
+                self._answer(request, failure)
             if position % APPLY_SLICE == 0:
                 await trio.lowlevel.checkpoint()
         last = entries[-1].index
@@ -444,15 +445,12 @@ class Replica:
         _term.set(term)
         _is_leader.set(role is Role.LEADER)
         if role is not Role.LEADER:
-            self._fail_waiters()
+            self._fail_pending()
 
-    def _fail_waiters(self) -> None:
+    def _fail_pending(self) -> None:
         """Nobody can tell these proposers any more what becomes of their commands."""
-        for waiter in self._waiters.values():
-            if waiter.place is None or waiter.done.is_set():
-                continue
-            waiter.failure = ProposalUncertain("leadership was lost while the command waited")
-            waiter.done.set()
+        for request in [r for r, pending in self._pending.items() if pending.place is not None]:
+            self._answer(request, ProposalUncertain("leadership was lost while the command waited"))
         self._by_index.clear()
 
     def _tell_leadership(self) -> None:

@@ -202,7 +202,7 @@ async def test_proposer_that_gives_up_harms_nobody(autojump_clock: trio.testing.
             await machine.replica.propose(b"impatient")
         await machine.replica.propose(b"patient")
         assert machine.state.applied == [b"impatient", b"patient"]
-        assert machine.replica._waiters == {}
+        assert machine.replica._pending == {}
         assert machine.replica._by_index == {}
 
 
