@@ -1,7 +1,7 @@
 """What all tests share: foreign programs that some of them need.
 
-A machine with only Python and pip has neither Chromium nor Serf. There, the tests that need them
-are reported as not run, with the command that installs what is missing. CI sets
+A machine with only Python and pip may lack Chromium, OpenSSL's command or Serf. There, the tests
+that need them are reported as not run, with the command that installs what is missing. CI sets
 `COMPLETE_TESTS`, and then a missing program is a failure.
 """
 
@@ -18,6 +18,7 @@ PROGRAMS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: shutil.which("chromium") is not None,
         "a browser: apt-get install chromium",
     ),
+    "openssl": (lambda: shutil.which("openssl") is not None, "openssl: apt-get install openssl"),
     "serf": (
         lambda: any(map(shutil.which, ("serf", "apt-get"))) or (CACHE / "usr/bin/serf").exists(),
         "a Serf agent: on Debian it is fetched by itself, elsewhere put `serf` on the PATH",

@@ -1,7 +1,7 @@
 """Makes the `ssl.SSLContext`s of all connections, from credentials that were checked.
 
 Enters: `Credentials`. Leaves: contexts, one for each kind of connection. Never: a fall-back to an
-older TLS or to no verification; a key in a file that others can read.
+older TLS or to no verification; a key in a file of ours.
 
 Between nodes identity is the name in the certificate (`names.py`), so that no host name is checked
 there: nodes connect to IP addresses that change.
@@ -9,20 +9,26 @@ there: nodes connect to IP addresses that change.
 
 import os
 import ssl
+from contextlib import suppress
 
-from noti.certificates.credentials import Credentials
+from noti.certificates.credentials import Credentials, Role
+from noti.certificates.refusals import handshake_refusal
 from noti.errors import ConfigInvalid
 
 
 def mutual_server_context(credentials: Credentials) -> ssl.SSLContext:
     """Return the listening side between nodes: TLS 1.3, and who calls must show a certificate.
 
+    A node first shakes hands with itself, in memory: OpenSSL has the last word about a certificate.
     Raises `ConfigInvalid` when OpenSSL does not take the files.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     # A resumed session would not look at the certificate again, which may have expired meanwhile.
     context.num_tickets = 0
-    return _mutual(context, credentials)
+    _mutual(context, credentials)
+    if credentials.role is Role.NODE:
+        _rehearse(context, credentials)
+    return context
 
 
 def mutual_client_context(credentials: Credentials) -> ssl.SSLContext:
@@ -70,6 +76,22 @@ def _load_pair(context: ssl.SSLContext, credentials: Credentials) -> None:
             context.load_cert_chain(f"/proc/self/fd/{memory.fileno()}")
         except ssl.SSLError as error:
             raise _not_taken(credentials.place, credentials, error) from None
+
+
+def _rehearse(server: ssl.SSLContext, credentials: Credentials) -> None:
+    """Raise unless a node that trusts the same CAs would accept this one, whoever calls."""
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    calling = mutual_client_context(credentials).wrap_bio(to_client, to_server)
+    called = server.wrap_bio(to_server, to_client, server_side=True)
+    for side in (calling, called, calling, called):
+        try:
+            with suppress(ssl.SSLWantReadError):
+                side.do_handshake()
+        except ssl.SSLError as error:
+            raise ConfigInvalid(
+                f"{credentials.place} would be refused by every node that has the same CA file:"
+                f" it {handshake_refusal(error)}"
+            ) from None
 
 
 def _not_taken(what: str, credentials: Credentials, error: ssl.SSLError) -> ConfigInvalid:

@@ -18,10 +18,10 @@ from typing import assert_never
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PublicKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from noti.certificates import pem
+from noti.certificates.expiry import moment
 from noti.certificates.files import read_file
 from noti.certificates.names import Claims, claims_of
 from noti.errors import ConfigInvalid
@@ -68,7 +68,7 @@ class Credentials:
     @property
     def serial(self) -> str:
         """The certificate's serial number, as `openssl x509 -serial` prints it."""
-        return f"{self.certificate.serial_number:X}"
+        return serial_text(self.certificate)
 
 
 def load_credentials(
@@ -84,31 +84,42 @@ def load_credentials(
     Raises `ConfigInvalid`, whose line names the file, what is wrong with it, and what to do.
     """
     now = datetime.now(UTC) if now is None else now
-    held = pem.certificates(read_file(certificate), certificate)
+    held = check_certificate(certificate, ca, role=role, now=now)
     private, key_pem = pem.private_key(read_file(key), key)
-    leaf, *chain = _in_order(held, certificate)
-    if _spki(leaf.public_key()) != _spki(private.public_key()):
+    if not pem.is_pair(held[0], private):
         raise ConfigInvalid(
             f"{key} is not the key of the certificate {certificate}; give the pair that was issued"
             " together"
         )
     authorities = () if ca is None else load_authorities(ca, now=now)
-    named = _checked_leaf(leaf, role, certificate, now)
-    for issuer in chain:
-        _check_dates(issuer, f"{certificate} holds a CA certificate ({_subject(issuer)}) that", now)
-    if ca is not None and role in (Role.NODE, Role.CLIENT):
-        _check_issued([leaf, *chain], authorities, certificate, ca, now)
     return Credentials(
         role=role,
-        certificate=leaf,
-        chain=tuple(chain),
+        certificate=held[0],
+        chain=tuple(held[1:]),
         authorities=authorities,
-        claims=named,
-        certificate_pem=_to_pem([leaf, *chain]),
+        claims=claims_of(held[0]),
+        certificate_pem=_to_pem(held),
         key_pem=key_pem,
         authorities_pem=_to_pem(authorities),
         place=str(certificate),
     )
+
+
+def check_certificate(
+    certificate: Path, ca: Path | None, *, role: Role, now: datetime
+) -> Sequence[x509.Certificate]:
+    """Check a certificate as its peers will, without its key; return it with its chain.
+
+    Raises `ConfigInvalid`.
+    """
+    held = _in_order(pem.certificates(read_file(certificate), certificate), certificate)
+    _check_dates(held[0], str(certificate), now)
+    _check_use(held[0], role, certificate)
+    for issuer in held[1:]:
+        _check_dates(issuer, f"{certificate} holds a CA certificate ({_subject(issuer)}) that", now)
+    if ca is not None and role in (Role.NODE, Role.CLIENT):
+        _check_issued(held, load_authorities(ca, now=now), certificate, ca, now)
+    return held
 
 
 def load_authorities(ca: Path, *, now: datetime | None = None) -> tuple[x509.Certificate, ...]:
@@ -133,6 +144,12 @@ def load_authorities(ca: Path, *, now: datetime | None = None) -> tuple[x509.Cer
     if all(not _is_current(certificate, now) for certificate in held):
         _check_dates(held[0], f"{ca} holds only CAs that are not valid now: the first", now)
     return tuple(held)
+
+
+def serial_text(certificate: x509.Certificate) -> str:
+    """Return the serial number as `openssl x509 -serial` prints it: pairs of digits."""
+    digits = f"{certificate.serial_number:X}"
+    return digits.zfill(len(digits) + len(digits) % 2)
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
@@ -177,9 +194,8 @@ def _in_order(held: Sequence[x509.Certificate], path: Path) -> Sequence[x509.Cer
     return held
 
 
-def _checked_leaf(leaf: x509.Certificate, role: Role, path: Path, now: datetime) -> Claims:
-    """Return whom the certificate names, if that and its usages fit the role."""
-    _check_dates(leaf, str(path), now)
+def _check_use(leaf: x509.Certificate, role: Role, path: Path) -> None:
+    """Raise unless names and usages fit the role."""
     named = claims_of(leaf)
     anything = not _has(leaf, x509.ExtendedKeyUsage)
     match role:
@@ -219,7 +235,6 @@ def _checked_leaf(leaf: x509.Certificate, role: Role, path: Path, now: datetime)
             f"{path} cannot be used for TLS: its key usage lacks digitalSignature; issue a"
             " certificate that has it"
         )
-    return named
 
 
 def _check_issued(
@@ -248,12 +263,12 @@ def _check_issued(
 def _check_dates(certificate: x509.Certificate, what: str, now: datetime) -> None:
     if now > certificate.not_valid_after_utc:
         raise ConfigInvalid(
-            f"{what} expired on {_moment(certificate.not_valid_after_utc)}; renew it"
+            f"{what} expired on {moment(certificate.not_valid_after_utc)}; renew it"
         )
     if now < certificate.not_valid_before_utc:
         raise ConfigInvalid(
-            f"{what} is not valid before {_moment(certificate.not_valid_before_utc)}, and this"
-            f" machine's clock says {_moment(now)}; check the clock, or issue it again"
+            f"{what} is not valid before {moment(certificate.not_valid_before_utc)}, and this"
+            f" machine's clock says {moment(now)}; check the clock, or issue it again"
         )
 
 
@@ -286,17 +301,9 @@ def _may_prove(certificate: x509.Certificate) -> bool:
     return usage is None or usage.digital_signature
 
 
-def _spki(key: PublicKeyTypes) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-
-
 def _subject(certificate: x509.Certificate) -> str:
     return repr(certificate.subject.rfc4514_string())
 
 
 def _to_pem(held: Iterable[x509.Certificate]) -> bytes:
     return b"".join(certificate.public_bytes(Encoding.PEM) for certificate in held)
-
-
-def _moment(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -3,7 +3,7 @@
 Enters: the end of its validity, the time now. Leaves: a line or None; seconds. Never: a clock.
 """
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 NOTICE_BEFORE = timedelta(days=30)
 """A third of the 90 days that we issue for: the usual time to renew (Let's Encrypt advises it)."""
@@ -14,7 +14,7 @@ def expiry_notice(not_after: datetime, now: datetime) -> str | None:
     left = not_after - now
     if left > NOTICE_BEFORE:
         return None
-    when = not_after.strftime("%Y-%m-%d %H:%M UTC")
+    when = moment(not_after)
     if left < timedelta(0):
         return f"expired on {when}: renew it now"
     if left < timedelta(days=2):
@@ -28,3 +28,8 @@ def expiry_timestamp(not_after: datetime) -> float:
     A time, not a remainder, as Prometheus advises: it is right even while nobody updates it.
     """
     return not_after.timestamp()
+
+
+def moment(when: datetime) -> str:
+    """Return a time as people read it, to the minute."""
+    return when.astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -1,13 +1,15 @@
-"""Reads certificate files, with one clear line for whatever a path may turn out to be.
+"""Reads and writes certificate files, with one clear line for whatever a path may turn out to be.
 
-Enters: paths. Leaves: bytes. Never: a wait for a pipe, more than 1 MiB, the content of a key in a
-message.
+Enters: paths. Leaves: bytes; files, keys with mode 0600. Never: a wait for a pipe, more than 1 MiB,
+the content of a key in a message, a file half written or written over without being asked.
 """
 
+import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
-from noti.errors import ConfigInvalid
+from noti.errors import ConfigInvalid, LocalError
 
 FILE_BYTES_MAX = 1 << 20
 """The bundle of all public CAs of the web is 220 KiB."""
@@ -33,3 +35,36 @@ def read_file(path: Path) -> bytes:
     if not content.strip():
         raise ConfigInvalid(f"{path} is empty; put a PEM file there")
     return content
+
+
+def is_private(path: Path) -> bool:
+    """Whether only the owner can read a file."""
+    return not path.stat().st_mode & 0o077
+
+
+def write_file(path: Path, content: bytes, *, private: bool, replace: bool = False) -> None:
+    """Write a file whole or not at all: mode 0600 if `private`, otherwise 0644.
+
+    Raises `LocalError` when it exists (unless `replace`), or cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "xb", opener=_opener(0o600 if private else 0o644)) as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            if replace:
+                beside.replace(path)
+            else:
+                os.link(beside, path)  # unlike a rename, fails when the name is taken
+        finally:
+            beside.unlink(missing_ok=True)
+    except FileExistsError:
+        raise LocalError(f"{path} exists and is kept; choose another directory or name") from None
+    except OSError as error:
+        raise LocalError(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _opener(mode: int) -> Callable[[str, int], int]:
+    return lambda path, flags: os.open(path, flags, mode)

@@ -24,11 +24,10 @@ from noti.errors import MessageInvalid
 
 Profile: TypeAlias = Literal["node", "client"]
 
-_NAME = r"[A-Za-z0-9.-]{1,128}"
+NAME = re.compile(r"[A-Za-z0-9.-]{1,128}")
 """As the setting `name` allows; anything else in a certificate names no node of ours."""
-_DNS = re.compile(_NAME)
-_NODE_URI = re.compile(rf"noti://({_NAME})/({_NAME})")
-_CLIENT_URI = re.compile(rf"noti-client://({_NAME})")
+_NODE_URI = re.compile(rf"noti://({NAME.pattern})/({NAME.pattern})")
+_CLIENT_URI = re.compile(rf"noti-client://({NAME.pattern})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +75,11 @@ class Claims:
         return None
 
     def __str__(self) -> str:
-        if self.nodes:
-            return "node " + ", ".join(sorted(self.node_names))
-        if self.clients:
-            return "client " + ", ".join(sorted(self.clients))
-        return "nobody"
+        named = list(dict.fromkeys(node.name for node in self.nodes)) or list(self.clients)
+        if not named:
+            return "nobody"
+        also = f" (also {', '.join(named[1:])})" if named[1:] else ""
+        return f"{'node' if self.nodes else 'client'} {named[0]}{also}"
 
 
 def claims(der: bytes) -> Claims:
@@ -99,7 +98,7 @@ def claims_of(certificate: x509.Certificate) -> Claims:
     dns: list[str] = []
     uris: list[str] = []
     addresses: list[str] = []
-    for name in _alternative_names(certificate):
+    for name in alternative_names(certificate):
         match name:
             case x509.DNSName():
                 dns.append(name.value)
@@ -109,7 +108,7 @@ def claims_of(certificate: x509.Certificate) -> Claims:
                 addresses.append(str(name.value))
             case _:
                 pass
-    usages = _usages(certificate)
+    usages = extended_key_usages(certificate)
     return Claims(
         nodes=tuple(_nodes(dns, uris)),
         clients=tuple(match[1] for uri in uris if (match := _CLIENT_URI.fullmatch(uri))),
@@ -161,18 +160,37 @@ def objection(claims: Claims, claimed_name: str, cluster: str | None = None) -> 
 
 def _nodes(dns: Iterable[str], uris: Iterable[str]) -> list[NodeName]:
     bound = [NodeName(match[2], match[1]) for uri in uris if (match := _NODE_URI.fullmatch(uri))]
-    return bound or [NodeName(name) for name in dns if _DNS.fullmatch(name)]
+    return bound or [NodeName(name) for name in dns if NAME.fullmatch(name)]
 
 
-def _alternative_names(certificate: x509.Certificate) -> Iterable[x509.GeneralName]:
+def alternative_names(
+    holder: x509.Certificate | x509.CertificateSigningRequest,
+) -> Iterable[x509.GeneralName]:
+    """Return the subject alternative names, none if the extension is missing."""
     try:
-        return certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return holder.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:
         return ()
 
 
-def _usages(certificate: x509.Certificate) -> Iterable[x509.ObjectIdentifier]:
+def extended_key_usages(certificate: x509.Certificate) -> Iterable[x509.ObjectIdentifier]:
+    """Return the extended key usages, none if the extension is missing."""
     try:
         return certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
     except x509.ExtensionNotFound:
         return ()
+
+
+def name_text(name: x509.GeneralName) -> str:
+    """Return an alternative name as OpenSSL writes it: `DNS:…`, `URI:…`, `IP:…`, `email:…`."""
+    match name:
+        case x509.DNSName():
+            return f"DNS:{name.value}"
+        case x509.UniformResourceIdentifier():
+            return f"URI:{name.value}"
+        case x509.IPAddress():
+            return f"IP:{name.value}"
+        case x509.RFC822Name():
+            return f"email:{name.value}"
+        case _:
+            return type(name).__name__

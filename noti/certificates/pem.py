@@ -14,7 +14,11 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
 
 from noti.errors import ConfigInvalid
 
@@ -89,7 +93,7 @@ def private_key(content: bytes, path: Path) -> tuple[PrivateKeyTypes, bytes]:
     [block] = chosen
     if block.is_encrypted:
         raise ConfigInvalid(
-            f"{path} is encrypted, and nobody can type its password when a node starts;"
+            f"{path} is an encrypted key, and nobody is there to type its password;"
             f" decrypt it: openssl pkey -in {path} -out NEW"
         )
     try:
@@ -99,6 +103,12 @@ def private_key(content: bytes, path: Path) -> tuple[PrivateKeyTypes, bytes]:
         raise ConfigInvalid(
             f"{path} holds a private key that does not decode; issue it again"
         ) from None
+
+
+def is_pair(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
+    """Whether the key is that of the certificate."""
+    form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+    return certificate.public_key().public_bytes(*form) == key.public_key().public_bytes(*form)
 
 
 def _certificate(block: Block, number: int, path: Path) -> x509.Certificate:

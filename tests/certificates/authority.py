@@ -61,11 +61,12 @@ class Wanted:
     usages: tuple[x509.ObjectIdentifier, ...] | None = (SERVER, CLIENT)
     """Extended key usage; None for no such extension."""
     is_authority: bool = False
+    path_length: int | None = None
     key_usage: tuple[str, ...] | None = None
     """Names of `x509.KeyUsage` parameters; None for what fits."""
     starts: timedelta = field(default=-DAY)
     """From now."""
-    ends: timedelta = field(default=30 * DAY)
+    ends: timedelta = field(default=60 * DAY)
 
 
 def issue(wanted: Wanted, by: Issued | None = None) -> Issued:
@@ -82,7 +83,9 @@ def issue(wanted: Wanted, by: Issued | None = None) -> Issued:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now + wanted.starts)
         .not_valid_after(now + wanted.ends)
-        .add_extension(x509.BasicConstraints(wanted.is_authority, None), critical=True)
+        .add_extension(
+            x509.BasicConstraints(wanted.is_authority, wanted.path_length), critical=True
+        )
         .add_extension(_key_usage(wanted), critical=True)
     )
     names: list[x509.GeneralName] = [
