@@ -7,8 +7,9 @@ Nesting is the order. Read downwards it is the start, read upwards the stop:
 
     world        data directory locked, log writer, asyncio loop
       replica    log recovered; consensus
-        peers    streams to the other nodes; forwarder: what only the leader can do
-          rpc    gRPC: the others' streams, health, leader status
+        peers    streams to the other nodes; forwarder: what only the leader can do;
+                 publisher: events, from whatever way in
+          rpc    gRPC: the others' streams, publishers, health, leader status
             browsers     HTTP; at the end their streams are ended in order
               gossip     finds the others; at the end says that this node leaves
                 registrar    tells Raft and gossip about each other; founds the cluster
@@ -29,6 +30,7 @@ from noti.config import Config
 from noti.identity import Identity, load_identity
 from noti.ingest.bridge import Bridge
 from noti.ingest.limits import Limits
+from noti.ingest.publish import Publisher
 from noti.notifications.store import Store
 from noti.notifications.timeline import Timeline
 from noti.ports import Address
@@ -91,7 +93,9 @@ async def run(
         await tree.enter_async_context(running("peers", parts.peers.run))
         forwarder = parts.forwarder
         await tree.enter_async_context(running("forwarder", partial(forwarder.run, parts.peers)))
-        serve_rpc = partial(world.rpc.serve_rpc, config.rpc_addr, report)
+        publisher = Publisher(forwarder, world.clock, world.rng)
+        await tree.enter_async_context(running("publisher", publisher.run))
+        serve_rpc = partial(world.rpc.serve_rpc, config.rpc_addr, report, publisher)
         rpc_addr = await tree.enter_async_context(running("rpc", serve_rpc))
         serve_browsers = partial(world.clients.serve, report)
         http_addr = await tree.enter_async_context(running("browsers", serve_browsers))

@@ -14,6 +14,7 @@ from typing import Protocol, TypeAlias
 
 import trio
 
+from noti.errors import NotiError
 from noti.raft.messages import NodeId, PeerMessage
 
 Address: TypeAlias = tuple[str, int]
@@ -177,13 +178,42 @@ class RpcHandler(Protocol):
         """Whether this node is ready to serve browsers (gRPC health)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event as a publisher sends it: not checked, not ordered."""
+
+    topics: tuple[str, ...]
+    """First is canonical."""
+    data: str
+    id: str | None = None
+    """None: this node makes one."""
+
+
+Outcome: TypeAlias = tuple[str, ...] | NotiError
+"""What became of drafts: the ids of the events, all of them committed; or why they are not."""
+
+
+class Publishing(Protocol):
+    """The way of events into the log."""
+
+    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+        """Have events committed, in the order of the calls; never waits.
+
+        `done` is called once, maybe before this returns, with the ids or with: `MessageInvalid`
+        for a draft that can never be an event, `ProposalRefused` when too much waits already,
+        `ProposalUncertain` when some may or may not be committed, otherwise `Unavailable`. Only
+        after `ProposalUncertain` may any of the drafts be committed.
+        """
+
+
 class RpcNetwork(Protocol):
-    """gRPC between nodes."""
+    """gRPC between nodes, and from publishers and operators."""
 
     async def serve_rpc(
         self,
         bind: Address,
         handler: RpcHandler,
+        publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:

@@ -15,6 +15,7 @@ START_ORDER = [
     "replica",
     "peers",
     "forwarder",
+    "publisher",
     "rpc",
     "browsers",
     "gossip",

@@ -17,26 +17,15 @@ A message without `created_at` is fine: it is given the time at which the leader
 
 import json
 import random
-import string
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeGuard
+from typing import Final
 
 from noti.errors import MessageInvalid
+from noti.ingest.events import EVENT_BYTES_MAX, is_event_id, make_id
 from noti.notifications.notification import Event
 from noti.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.protobuf import parse
-
-EVENT_BYTES_MAX: Final = 1024 * 1024
-"""Longest event data: NATS' own default limit for a message. Every node keeps 1000 of them."""
-
-ID_CHARACTERS_MAX: Final = 128
-"""Longest publisher's id that becomes an event id; browsers send it back in a header."""
-
-_ID_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + string.punctuation)
-
-_RESERVED_IDS: Final = frozenset({"earliest"})
-"""Has a meaning of its own in `Last-Event-ID` (Mercure, "Reconciliation")."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -75,27 +64,3 @@ def decode_category(message: SourceMessage, *, wall_ms: int, rng: random.Random)
         data=data,
         created_ms=created_ms,
     )
-
-
-def is_event_id(text: str | None) -> TypeGuard[str]:
-    """Tell whether a publisher's id can be an event id: short, printable ASCII without spaces."""
-    return (
-        text is not None
-        and 0 < len(text) <= ID_CHARACTERS_MAX
-        and _ID_CHARACTERS.issuperset(text)
-        and text not in _RESERVED_IDS
-    )
-
-
-def make_id(wall_ms: int, rng: random.Random) -> str:
-    """Return a new event id: `urn:uuid:` and a UUIDv7 (RFC 9562, 5.7), which sorts by time."""
-    number = (
-        (wall_ms & (2**48 - 1)) << 80
-        | 0x7 << 76  # version
-        | rng.getrandbits(12) << 64
-        | 0b10 << 62  # variant
-        | rng.getrandbits(62)
-    )
-    digits = f"{number:032x}"
-    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-    return "urn:uuid:" + "-".join(parts)

@@ -20,6 +20,7 @@ from noti.notifications.notification import Event
 
 _PUBLISH_BATCH: Final = 1
 _SET_LIMITS: Final = 2
+_PUBLISH: Final = 3
 
 INTEGER_MAX: Final = 2**63 - 1
 """Sequences, sizes and times above this are refused: nothing honest reaches it."""
@@ -43,7 +44,15 @@ class SetLimits:
     """Notifications kept for browsers that resume; at least 1."""
 
 
-Command: TypeAlias = PublishBatch | SetLimits
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Show these events of publishers, except those whose id history holds already."""
+
+    events: tuple[Event, ...]
+    """Their `source_seq` is 0."""
+
+
+Command: TypeAlias = PublishBatch | SetLimits | Publish
 
 
 def encode(command: Command) -> bytes:
@@ -53,6 +62,8 @@ def encode(command: Command) -> bytes:
             return _pack([_PUBLISH_BATCH, stream, [_event_fields(event) for event in events]])
         case SetLimits(history_size):
             return _pack([_SET_LIMITS, history_size])
+        case Publish(events):
+            return _pack([_PUBLISH, [[e.id, list(e.topics), e.data, e.created_ms] for e in events]])
         case _:
             assert_never(command)
 
@@ -70,7 +81,9 @@ def decode(data: bytes) -> Command:
             return PublishBatch(stream, tuple(_event(fields) for fields in events))
         case [2, history_size] if is_integer(history_size, minimum=1):
             return SetLimits(history_size)
-        case [int(kind), *_] if kind not in (_PUBLISH_BATCH, _SET_LIMITS):
+        case [3, [*events]]:
+            return Publish(tuple(_published(fields) for fields in events))
+        case [int(kind), *_] if kind not in (_PUBLISH_BATCH, _SET_LIMITS, _PUBLISH):
             raise CommandUnknown(kind)
         case _:
             raise MessageInvalid("a command does not have the fields of its kind")
@@ -112,3 +125,13 @@ def _event(fields: Any) -> Event:
             return Event(source_seq, id_, tuple(topics), data, created_ms)
         case _:
             raise MessageInvalid("an event in a batch has the wrong fields")
+
+
+def _published(fields: Any) -> Event:
+    match fields:
+        case [str(id_), [str(), *_] as topics, str(data), created_ms] if all(
+            isinstance(topic, str) for topic in topics
+        ) and is_integer(created_ms):
+            return Event(0, id_, tuple(topics), data, created_ms)
+        case _:
+            raise MessageInvalid("a published event has the wrong fields")

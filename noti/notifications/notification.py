@@ -13,7 +13,8 @@ class Event:
     """Something that happened, as the leader wrote it into a command; not numbered yet."""
 
     source_seq: int
-    """Sequence in the source's stream; strictly increasing within one stream."""
+    """Sequence in the source's stream; strictly increasing within one stream. 0 for an event that
+    came from a publisher, not from a stream."""
     id: str
     """Publisher's id if it gave one, otherwise made by the leader.
 

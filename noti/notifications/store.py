@@ -15,6 +15,9 @@ Together: at any point of the log, the events of a stream that were applied are 
 below its floor (sequences that were skipped were terminated as invalid, and must not come either).
 Whatever comes at or below the floor was shown before and is dropped. A set of exceptions above the
 floor is not needed.
+
+Events of publishers come without an order of their own. One whose id history holds already is
+dropped, so a publisher that does not know what became of an event may publish it again.
 """
 
 import hashlib
@@ -25,8 +28,15 @@ from typing import Final, assert_never
 import msgpack
 
 from noti.errors import MessageInvalid
-from noti.notifications.commands import PublishBatch, SetLimits, decode, is_integer, unpack
-from noti.notifications.notification import Notification
+from noti.notifications.commands import (
+    Publish,
+    PublishBatch,
+    SetLimits,
+    decode,
+    is_integer,
+    unpack,
+)
+from noti.notifications.notification import Event, Notification
 
 HISTORY_SIZE_DEFAULT: Final = 1000
 """Notifications kept until the first `SetLimits`; the same constant on every node, never a
@@ -48,6 +58,8 @@ class Store:
         # Least recently published first, so that the first is the one to forget.
         self._floors: dict[str, int] = {}
         self._history: deque[Notification] = deque()
+        self._newest_by_id: dict[str, int] = {}
+        """Id in history -> the newest `seq` with it. Derived from history, so not in snapshots."""
 
     @property
     def history_size(self) -> int:
@@ -80,7 +92,9 @@ class Store:
         """
         match decode(command):
             case PublishBatch() as batch:
-                return self._publish(batch)
+                return self._publish_batch(batch)
+            case Publish(events):
+                return self._publish(events)
             case SetLimits(history_size):
                 self._history_size = history_size
                 self._evict()
@@ -124,34 +138,45 @@ class Store:
                 raise MessageInvalid("a snapshot of the store has the wrong fields")
         self._history_size, self._last_seq = size, last_seq
         self._floors, self._history = new_floors, new_history
+        self._newest_by_id = {notification.id: notification.seq for notification in new_history}
 
     def digest(self) -> str:
         """Return a short text that is equal on two nodes exactly when their states are."""
         return hashlib.sha256(self.snapshot()).hexdigest()[:16]
 
-    def _publish(self, batch: PublishBatch) -> list[Notification]:
+    def _publish_batch(self, batch: PublishBatch) -> list[Notification]:
         floor = self._floors.get(batch.stream, 0)
         visible: list[Notification] = []
         for event in batch.events:
-            if event.source_seq <= floor:
-                continue
-            floor = event.source_seq
-            self._last_seq += 1
-            visible.append(
-                Notification(self._last_seq, event.id, event.topics, event.data, event.created_ms)
-            )
+            if event.source_seq > floor:
+                floor = event.source_seq
+                visible.append(self._show(event))
         if visible:
             self._floors.pop(batch.stream, None)
             self._floors[batch.stream] = floor
             if len(self._floors) > STREAMS_MAX:
                 del self._floors[next(iter(self._floors))]
-            self._history.extend(visible)
             self._evict()
         return visible
 
+    def _publish(self, events: Sequence[Event]) -> list[Notification]:
+        visible = [self._show(event) for event in events if event.id not in self._newest_by_id]
+        self._evict()
+        return visible
+
+    def _show(self, event: Event) -> Notification:
+        self._last_seq += 1
+        seq = self._last_seq
+        notification = Notification(seq, event.id, event.topics, event.data, event.created_ms)
+        self._history.append(notification)
+        self._newest_by_id[event.id] = seq
+        return notification
+
     def _evict(self) -> None:
         while len(self._history) > self._history_size:
-            self._history.popleft()
+            oldest = self._history.popleft()
+            if self._newest_by_id[oldest.id] == oldest.seq:
+                del self._newest_by_id[oldest.id]
 
 
 def _floor(fields: object) -> tuple[str, int]:

@@ -50,12 +50,13 @@ class Frames:
         except AssertionError as error:  # grpclib's word for it
             raise PeerUnavailable("the stream ended in the middle of a frame") from error
 
-    async def write(self, frame: bytes) -> None:
-        """Write one frame; waits while the peer's window or the socket is full."""
+    async def write(self, *frames: bytes) -> None:
+        """Write frames; waits while the peer's window or the socket is full."""
         if self._writing:
             raise PeerUnavailable("an earlier frame was cut off by a cancelled send")
         self._writing = True
-        await self._stream.send_data(struct.pack(">?I", False, len(frame)) + frame)
+        prefixed = [struct.pack(">?I", False, len(frame)) + frame for frame in frames]
+        await self._stream.send_data(b"".join(prefixed))
         self._writing = False
 
     async def read_guarded(self) -> bytes | None:
@@ -64,8 +65,8 @@ class Frames:
         with self._stream.wrapper:
             return await self.read()
 
-    async def write_guarded(self, frame: bytes) -> None:
+    async def write_guarded(self, *frames: bytes) -> None:
         """As `write`, from any task."""
         assert self._stream.wrapper is not None
         with self._stream.wrapper:
-            await self.write(frame)
+            await self.write(*frames)

@@ -18,6 +18,7 @@ import grpclib.protocol
 import grpclib.server
 import structlog
 import trio
+from grpclib._typing import IServable
 from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler, Status
@@ -33,7 +34,7 @@ from noti.errors import (
     PeerUnavailable,
     Unavailable,
 )
-from noti.ports import Address, Hello, MessageStream, RpcHandler
+from noti.ports import Address, Hello, MessageStream, Publishing, RpcHandler
 from noti.raft.messages import PeerMessage
 from noti.rpc.aio import Island
 from noti.rpc.codec import (
@@ -44,6 +45,7 @@ from noti.rpc.codec import (
 )
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.publisher import PublisherService
 from noti.rpc.services import Call, OperatorServices
 
 log = structlog.get_logger("noti.rpc")
@@ -93,6 +95,7 @@ class GrpcNetwork:
         self,
         bind: Address,
         handler: RpcHandler,
+        publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -106,9 +109,9 @@ class GrpcNetwork:
         with self._island.held():
             async with trio.open_nursery() as nursery:
                 raft = _RaftService(handler, self._island, nursery)
-                operators = OperatorServices(handler)
+                services = (raft, OperatorServices(handler), PublisherService(publishing))
                 try:
-                    server = await self._island.call(_start_server, raft, operators, listener)
+                    server = await self._island.call(_start_server, services, listener)
                 except BaseException:
                     listener.close()
                     raise
@@ -238,7 +241,7 @@ class _RaftService:
 class _Server(grpclib.server.Server):
     """A grpclib server that can also close connections; the original only stops its handlers."""
 
-    def __init__(self, *services: _RaftService | OperatorServices) -> None:
+    def __init__(self, services: Sequence[IServable]) -> None:
         super().__init__(services, config=_CONFIG)
         self._protocols: WeakSet[grpclib.protocol.H2Protocol] = WeakSet()
 
@@ -255,10 +258,8 @@ class _Server(grpclib.server.Server):
                 protocol.processor.close()
 
 
-async def _start_server(
-    raft: _RaftService, operators: OperatorServices, listener: socket.socket
-) -> _Server:
-    server = _Server(raft, operators)
+async def _start_server(services: Sequence[IServable], listener: socket.socket) -> _Server:
+    server = _Server(services)
     await server.start(sock=listener)
     return server
 

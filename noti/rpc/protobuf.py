@@ -8,6 +8,7 @@ of the wrong wire type into a field as it is. Here, the wire format is checked f
 newer version may have added are skipped, as protobuf demands.
 """
 
+from collections.abc import Iterator
 from functools import cache
 from typing import Final, TypeAlias, TypeVar
 
@@ -44,6 +45,50 @@ def parse(message_class: type[M], data: bytes) -> M:
         raise MessageInvalid(f"{message_class.__name__}: {error}") from error
 
 
+def text_fields(data: bytes, known: int) -> Iterator[tuple[int, bytes]]:
+    """Yield number and bytes of each field of a message whose fields 1 to `known` are all text,
+    bytes or messages.
+
+    For the hot path: a generated class takes 20 times as long. Other fields, which a newer version
+    may have added, are skipped. Raises `MessageInvalid` as `parse` does, except for text.
+    """
+    position, end = 0, len(data)
+    while position < end:
+        key = data[position]
+        position += 1
+        if key >= 0x80:
+            key, position = _varint(data, position - 1)
+        number = key >> 3
+        if key & 7 == _LENGTH and position < end:
+            length = data[position]
+            position += 1
+            if length >= 0x80:
+                length, position = _varint(data, position - 1)
+            start, position = position, position + length
+            if 0 < number <= known and position <= end:
+                yield number, data[start:position]
+                continue
+        elif number <= known:
+            raise MessageInvalid(f"protobuf: field {number} has wire type {key & 7}")
+        else:
+            position = _skip(data, position, key & 7)
+        if position > end or number == 0:
+            raise MessageInvalid("protobuf: cut off, or not protobuf")
+
+
+def _skip(data: bytes, position: int, wire_type: int) -> int:
+    """Return where a number that begins at `position` ends."""
+    match wire_type:
+        case 0:
+            return _varint(data, position)[1]
+        case 1:
+            return position + 8
+        case 5:
+            return position + 4
+        case _:
+            raise MessageInvalid(f"protobuf: wire type {wire_type}, or cut off")
+
+
 def _check(message_class: type[betterproto2.Message], data: memoryview) -> None:
     schema = _schema(message_class)
     position = 0
@@ -75,7 +120,7 @@ def _check(message_class: type[betterproto2.Message], data: memoryview) -> None:
                 _check(inner, data[start:position])
 
 
-def _varint(data: memoryview, position: int) -> tuple[int, int]:
+def _varint(data: memoryview | bytes, position: int) -> tuple[int, int]:
     value = 0
     # 10 bytes of 7 bits hold 64 bits.
     for shift in range(0, 70, 7):

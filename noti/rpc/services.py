@@ -29,7 +29,13 @@ WATCH_INTERVAL_S: Final = 0.5
 """How often a health watch looks for a change; load balancers react within seconds."""
 
 HEALTH_SERVICES: Final = frozenset(
-    {"", "noti.v1.Raft", "notification.v1.Notification", "grpc.health.v1.Health"}
+    {
+        "",
+        "noti.v1.Raft",
+        "noti.v1.Publisher",
+        "notification.v1.Notification",
+        "grpc.health.v1.Health",
+    }
 )
 
 

@@ -7,10 +7,18 @@ from dataclasses import dataclass, field
 
 import pytest
 import trio
+from grpclib.client import Channel
+from grpclib.exceptions import GRPCError
 
 from noti.clock import TrioClock
-from noti.errors import AddressInUse, ClusterMismatch, PeerUnavailable
-from noti.ports import Address, Hello, MessageStream, RpcNetwork, Server
+from noti.errors import (
+    AddressInUse,
+    ClusterMismatch,
+    NotiError,
+    PeerUnavailable,
+    ProposalRefused,
+)
+from noti.ports import Address, Draft, Hello, MessageStream, Outcome, RpcNetwork, Server
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
     AppendRequest,
@@ -24,6 +32,7 @@ from noti.raft.messages import (
     VoteResponse,
 )
 from noti.rpc.aio import Island
+from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
@@ -93,6 +102,21 @@ class Handler:
         return True
 
 
+class Publications:
+    """A node that has events committed at once, unless it is told to fail."""
+
+    def __init__(self, failure: NotiError | None = None) -> None:
+        self.failure = failure
+        self.drafts: list[Draft] = []
+
+    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+        if self.failure is not None:
+            done(self.failure)
+            return
+        self.drafts += drafts
+        done(tuple(draft.id or f"made-{len(self.drafts)}" for draft in drafts))
+
+
 NetworkFactory = Callable[[], AbstractAsyncContextManager[RpcNetwork]]
 
 
@@ -121,11 +145,13 @@ CLIENT = Hello("cluster", "id-client", "client")
 
 @asynccontextmanager
 async def served(
-    network: RpcNetwork, handler: Handler
+    network: RpcNetwork, handler: Handler, publishing: Publications | None = None
 ) -> AsyncIterator[tuple[Address, trio.CancelScope]]:
+    publishing = publishing or Publications()
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
-            yield await nursery.start(network.serve_rpc, ANY_PORT, handler), nursery.cancel_scope
+            address = await nursery.start(network.serve_rpc, ANY_PORT, handler, publishing)
+            yield address, nursery.cancel_scope
             nursery.cancel_scope.cancel()
 
 
@@ -207,7 +233,7 @@ async def test_nobody_listening_is_unavailable(open_network: NetworkFactory) -> 
 async def test_taken_address_is_one_clear_line(open_network: NetworkFactory) -> None:
     async with open_network() as network, served(network, Handler()) as (address, _):
         with pytest.raises(AddressInUse, match="--rpc-addr") as caught:
-            await network.serve_rpc(address, Handler())
+            await network.serve_rpc(address, Handler(), Publications())
         assert "\n" not in str(caught.value)
 
 
@@ -280,3 +306,43 @@ async def test_two_streams_do_not_disturb_each_other(open_network: NetworkFactor
         await second.send(EVERY_MESSAGE)
         assert await receive_count(second, len(EVERY_MESSAGE)) == EVERY_MESSAGE
         await second.aclose()
+
+
+DRAFTS = [
+    Draft(("a.b", "https://example.com/ü"), "line 1\nline 2 ✓"),
+    Draft(("t",), "", "given-id"),
+]
+
+
+async def publish(network: RpcNetwork, to: Address, drafts: Sequence[Draft]) -> tuple[str, ...]:
+    """Be a publisher outside of the cluster; every network has its own kind of them."""
+    if isinstance(network, MemoryRpcNetwork):
+        outcome = await network.publish(to, drafts)
+        if isinstance(outcome, NotiError):
+            raise outcome
+        return outcome
+    assert isinstance(network, GrpcNetwork)
+    events = [wire.Event(topics=list(d.topics), data=d.data, id=d.id or "") for d in drafts]
+
+    async def call() -> tuple[str, ...]:
+        async with Channel(*to) as channel:
+            request = wire.PublishRequest(events=events)
+            return tuple((await wire.PublisherStub(channel).publish(request)).ids)
+
+    return await network._island.call(call)
+
+
+async def test_drafts_arrive_as_they_were_sent_and_ids_come_back(
+    open_network: NetworkFactory,
+) -> None:
+    publishing = Publications()
+    async with open_network() as network, served(network, Handler(), publishing) as (address, _):
+        assert await publish(network, address, DRAFTS) == ("made-2", "given-id")
+        assert publishing.drafts == DRAFTS
+
+
+async def test_publisher_is_told_why_nothing_was_committed(open_network: NetworkFactory) -> None:
+    publishing = Publications(ProposalRefused("too much waits"))
+    async with open_network() as network, served(network, Handler(), publishing) as (address, _):
+        with pytest.raises((GRPCError, ProposalRefused), match="too much waits"):
+            await publish(network, address, DRAFTS)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
-from noti.ingest.category import EVENT_BYTES_MAX, decode_category, make_id
+from noti.ingest.category import decode_category
+from noti.ingest.events import EVENT_BYTES_MAX, make_id
 from noti.notifications.notification import Event
 from noti.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage

@@ -11,6 +11,7 @@ from noti.errors import CommandUnknown, MessageInvalid
 from noti.notifications.commands import (
     INTEGER_MAX,
     Command,
+    Publish,
     PublishBatch,
     SetLimits,
     decode,
@@ -27,9 +28,18 @@ events = st.builds(
     texts,
     st.integers(0, INTEGER_MAX),
 )
+published = st.builds(
+    Event,
+    st.just(0),
+    texts,
+    st.lists(texts, min_size=1, max_size=3).map(tuple),
+    texts,
+    st.integers(0, INTEGER_MAX),
+)
 commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(PublishBatch, texts, st.lists(events, max_size=5).map(tuple)),
     st.builds(SetLimits, st.integers(1, INTEGER_MAX)),
+    st.builds(Publish, st.lists(published, max_size=5).map(tuple)),
 )
 
 
@@ -59,6 +69,8 @@ def test_bytes_are_an_array_that_begins_with_the_kind() -> None:
         [[7, "id", ["a.b"], "{}", 5]],
     ]
     assert msgpack.unpackb(encode(SetLimits(9))) == [2, 9]
+    published = Event(0, "id", ("a.b",), "{}", 5)
+    assert msgpack.unpackb(encode(Publish((published,)))) == [3, [["id", ["a.b"], "{}", 5]]]
 
 
 def test_unknown_kind_says_what_to_do() -> None:
@@ -88,6 +100,11 @@ def test_unknown_kind_says_what_to_do() -> None:
         [2, 0],
         [2, 2**63],
         [2, False],
+        [3],
+        [3, [["id", [], "d", 1]]],
+        [3, [["id", ["t"], "d", -1]]],
+        [3, [[1, "id", ["t"], "d", 1]]],
+        [3, [], "more"],
     ],
 )
 def test_wrong_fields_are_invalid(value: object) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import CommandUnknown, MessageInvalid
-from noti.notifications.commands import PublishBatch, SetLimits, encode
+from noti.notifications.commands import Publish, PublishBatch, SetLimits, encode
 from noti.notifications.notification import Event
 from noti.notifications.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store
 
@@ -22,6 +22,10 @@ def event(source_seq: int) -> Event:
 
 def batch(*source_seqs: int, stream: str = "s") -> bytes:
     return encode(PublishBatch(stream, tuple(event(seq) for seq in source_seqs)))
+
+
+def published(*ids: str) -> bytes:
+    return encode(Publish(tuple(Event(0, one, ("t",), f"data of {one}", 1) for one in ids)))
 
 
 def replay(commands: Sequence[bytes]) -> Store:
@@ -36,6 +40,7 @@ commands = st.lists(
     st.one_of(
         st.builds(lambda s, stream: batch(*s, stream=stream), seqs, st.sampled_from("abc")),
         st.builds(lambda size: encode(SetLimits(size)), st.integers(1, 10)),
+        st.builds(lambda ids: published(*ids), st.lists(st.sampled_from(["a", "b", "id-3"]))),
     ),
     max_size=12,
 )
@@ -102,6 +107,30 @@ def test_new_limit_evicts_at_once_and_keeps_numbers() -> None:
     assert store.history_size == 2
     assert [n.seq for n in store.apply(batch(5, 6, 7))] == [5, 6, 7]
     assert [n.seq for n in store.history()] == [6, 7]
+
+
+def test_publishers_id_is_shown_once_while_history_holds_it() -> None:
+    store = replay([encode(SetLimits(3))])
+    assert [n.id for n in store.apply(published("a", "b", "a"))] == ["a", "b"]
+    assert store.apply(published("b", "a")) == []
+    assert [(n.seq, n.id) for n in store.apply(published("c", "d", "a"))] == [(3, "c"), (4, "d")]
+    assert [n.id for n in store.apply(published("a"))] == ["a"], "history has forgotten it by now"
+    assert store.first_seq == 3
+
+
+def test_id_that_a_stream_used_twice_is_remembered_until_both_are_gone() -> None:
+    twice = PublishBatch("s", (Event(1, "a", ("t",), "", 0), Event(2, "a", ("t",), "", 0)))
+    store = replay([encode(SetLimits(2)), encode(twice), published("b")])
+    assert [n.id for n in store.history()] == ["a", "b"]
+    assert store.apply(published("a")) == []
+    store.apply(published("c"))
+    assert [n.id for n in store.apply(published("a"))] == ["a"]
+
+
+def test_restored_store_knows_the_ids_that_it_has() -> None:
+    store = Store()
+    store.restore(replay([published("a", "b")]).snapshot())
+    assert [n.id for n in store.apply(published("a", "c", "b"))] == ["c"]
 
 
 def test_least_recently_used_stream_is_forgotten() -> None:

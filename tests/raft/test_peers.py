@@ -21,6 +21,7 @@ from noti.raft.messages import (
     TimeoutNow,
 )
 from noti.raft.peers import OUTBOX_MESSAGES_MAX, Peers
+from tests.contract.test_rpc_network import Publications
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
 
@@ -70,7 +71,7 @@ class Machine:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.network.serve_rpc, self.address, self)
+            await nursery.start(self.network.serve_rpc, self.address, self, Publications())
             await nursery.start(self.peers.run)
             task_status.started()
 

@@ -6,14 +6,16 @@ import trio
 
 from noti.rpc.aio import Island
 from noti.rpc.grpc import GrpcNetwork
-from tests.contract.test_rpc_network import ANY_PORT, Handler
+from tests.contract.test_rpc_network import ANY_PORT, Handler, Publications
 
 
 async def main() -> None:
     island = Island()
     async with trio.open_nursery() as nursery:
         await nursery.start(island.run)
-        host, port = await nursery.start(GrpcNetwork(island).serve_rpc, ANY_PORT, Handler())
+        host, port = await nursery.start(
+            GrpcNetwork(island).serve_rpc, ANY_PORT, Handler(), Publications()
+        )
         sys.stdout.write(f"{host} {port}\n")
         sys.stdout.flush()
 

@@ -23,20 +23,23 @@ from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import RAFT_METHOD, GrpcNetwork
-from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler
+from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler, Publications
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @asynccontextmanager
-async def serving(handler: Handler) -> AsyncIterator[tuple[Island, GrpcNetwork, Address]]:
+async def serving(
+    handler: Handler, publishing: Publications | None = None
+) -> AsyncIterator[tuple[Island, GrpcNetwork, Address]]:
     island = Island()
+    publishing = publishing or Publications()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
             await nursery.start(island.run)
             network = GrpcNetwork(island)
             async with trio.open_nursery() as inner:
-                address = await inner.start(network.serve_rpc, ANY_PORT, handler)
+                address = await inner.start(network.serve_rpc, ANY_PORT, handler, publishing)
                 yield island, network, address
                 inner.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
@@ -281,7 +284,7 @@ async def test_root_cancellation_closes_everything_in_any_nesting() -> None:
         async with trio.open_nursery() as outer:
             await outer.start(island.run)
             async with trio.open_nursery() as inner:
-                address = await inner.start(network.serve_rpc, ANY_PORT, handler)
+                address = await inner.start(network.serve_rpc, ANY_PORT, handler, Publications())
                 await inner.start(dialer, address)
                 root.cancel()
     assert handler.ended.is_set()

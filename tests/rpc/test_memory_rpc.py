@@ -12,7 +12,7 @@ from noti.clock import TrioClock
 from noti.errors import PeerUnavailable
 from noti.ports import MessageStream
 from noti.raft.messages import Message, TimeoutNow
-from tests.contract.test_rpc_network import CLIENT, Handler
+from tests.contract.test_rpc_network import CLIENT, Handler, Publications
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
 A, B = ("a", 8400), ("b", 8400)
@@ -26,7 +26,7 @@ def message(term: int) -> Message:
 async def connected(handler: Handler, seed: int = 1) -> AsyncIterator[tuple[RpcHub, MessageStream]]:
     hub = RpcHub(TrioClock(), random.Random(seed))
     async with trio.open_nursery() as nursery:
-        await nursery.start(MemoryRpcNetwork(hub, B).serve_rpc, B, handler)
+        await nursery.start(MemoryRpcNetwork(hub, B).serve_rpc, B, handler, Publications())
         yield hub, await MemoryRpcNetwork(hub, A).open_raft_stream(B, CLIENT)
         nursery.cancel_scope.cancel()
 

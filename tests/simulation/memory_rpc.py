@@ -23,7 +23,7 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from noti.errors import AddressInUse, PeerUnavailable
-from noti.ports import Address, Clock, Hello, MessageStream, RpcHandler
+from noti.ports import Address, Clock, Draft, Hello, MessageStream, Outcome, Publishing, RpcHandler
 from noti.raft.messages import PeerMessage
 from tests.simulation.timeline import MACHINE
 
@@ -36,6 +36,7 @@ IN_FLIGHT_MAX: Final = 1024
 @dataclass(frozen=True, slots=True)
 class _Listener:
     handler: RpcHandler
+    publishing: Publishing
     nursery: trio.Nursery
     machine: str
     """Whose log lines those of its tasks are."""
@@ -295,18 +296,39 @@ class MemoryRpcNetwork:
         self,
         bind: Address,
         handler: RpcHandler,
+        publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         address = self._hub.free_address(bind)
         async with trio.open_nursery() as nursery:
-            listener = _Listener(handler, nursery, MACHINE.get())
+            listener = _Listener(handler, publishing, nursery, MACHINE.get())
             self._hub.bind(address, listener)
             try:
                 task_status.started(address)
                 await trio.sleep_forever()
             finally:
                 self._hub.unbind(address, listener)
+
+    async def publish(self, to: Address, drafts: Sequence[Draft]) -> Outcome:
+        """Publish as somebody outside of the cluster; an answer that is lost never comes."""
+        await self._hub.delay()
+        listener = self._hub.listener(to)
+        if listener is None:
+            raise PeerUnavailable(f"cannot reach {to[0]}:{to[1]}: Connection refused")
+        outcomes: list[Outcome] = []
+        answered = trio.Event()
+
+        def done(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            answered.set()
+
+        listener.publishing.submit(drafts, done)
+        await answered.wait()
+        await self._hub.delay()
+        if self._hub.listener(to) is not listener:
+            raise PeerUnavailable("connection reset by peer")
+        return outcomes[0]
 
     async def open_raft_stream(self, to: Address, hello: Hello) -> MessageStream:
         await self._hub.delay()

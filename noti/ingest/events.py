@@ -1,0 +1,79 @@
+"""Says what can be an event, and makes events of what publishers send.
+
+Enters: drafts; wall time and a generator, for what the publisher left out.
+Leaves: events, or `MessageInvalid` for what can never be shown. Never: I/O, clocks, order.
+"""
+
+import random
+import string
+from typing import Final, TypeGuard
+
+from noti.errors import MessageInvalid
+from noti.notifications.notification import Event
+from noti.ports import Draft
+
+EVENT_BYTES_MAX: Final = 1024 * 1024
+"""Longest event data: NATS' own default limit for a message. Every node keeps 1000 of them."""
+
+ID_CHARACTERS_MAX: Final = 128
+"""Longest publisher's id that becomes an event id; browsers send it back in a header."""
+
+TOPICS_MAX: Final = 16
+"""Topics of one event; each is compared with each selector of each audience."""
+
+TOPIC_BYTES_MAX: Final = 1024
+"""Longest topic: four times NATS' longest subject, and longer than any URL that people write."""
+
+_ID_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + string.punctuation)
+
+_RESERVED_IDS: Final = frozenset({"earliest"})
+"""Has a meaning of its own in `Last-Event-ID` (Mercure, "Reconciliation")."""
+
+
+def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
+    """Return the event that a publisher wants shown; raises `MessageInvalid`.
+
+    Unlike a JetStream message, which somebody else has accepted already, a draft with an id that
+    cannot be one is refused: its publisher is there to be told.
+    """
+    if not draft.topics:
+        raise MessageInvalid("an event without a topic; name at least one")
+    if len(draft.topics) > TOPICS_MAX:
+        raise MessageInvalid(f"an event with {len(draft.topics)} topics; {TOPICS_MAX} are allowed")
+    for topic in draft.topics:
+        if not 0 < len(topic.encode()) <= TOPIC_BYTES_MAX:
+            raise MessageInvalid(f"a topic that is empty, or longer than {TOPIC_BYTES_MAX} bytes")
+    size = len(draft.data.encode())
+    if size > EVENT_BYTES_MAX:
+        raise MessageInvalid(f"an event of {size} bytes; {EVENT_BYTES_MAX} are allowed")
+    if draft.id is not None and not is_event_id(draft.id):
+        raise MessageInvalid(
+            f"{draft.id[:ID_CHARACTERS_MAX]!r} cannot be an event's id: "
+            f"1 to {ID_CHARACTERS_MAX} printable ASCII characters without spaces"
+        )
+    event_id = make_id(wall_ms, rng) if draft.id is None else draft.id
+    return Event(0, event_id, draft.topics, draft.data, wall_ms)
+
+
+def is_event_id(text: str | None) -> TypeGuard[str]:
+    """Tell whether a publisher's id can be an event id: short, printable ASCII without spaces."""
+    return (
+        text is not None
+        and 0 < len(text) <= ID_CHARACTERS_MAX
+        and _ID_CHARACTERS.issuperset(text)
+        and text not in _RESERVED_IDS
+    )
+
+
+def make_id(wall_ms: int, rng: random.Random) -> str:
+    """Return a new event id: `urn:uuid:` and a UUIDv7 (RFC 9562, 5.7), which sorts by time."""
+    number = (
+        (wall_ms & (2**48 - 1)) << 80
+        | 0x7 << 76  # version
+        | rng.getrandbits(12) << 64
+        | 0b10 << 62  # variant
+        | rng.getrandbits(62)
+    )
+    digits = f"{number:032x}"
+    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
+    return "urn:uuid:" + "-".join(parts)

@@ -1,0 +1,275 @@
+"""Takes events from publishers on any node, and has the leader commit them.
+
+Enters: drafts, from whatever way publishers have in (gRPC, HTTP). Leaves: commands; for each
+submission one outcome. Never: a second attempt at what may have been committed already; an
+unbounded queue; anything of the way in.
+
+Submissions that wait travel in one command. While nothing is under way a submission leaves at once;
+otherwise whatever came while the last commands were under way is the next command. So a lonely
+publisher waits for nobody, and many share one entry of the log.
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import structlog
+import trio
+from prometheus_client import Counter
+
+from noti.errors import (
+    MessageInvalid,
+    NotiError,
+    NotLeader,
+    ProposalRefused,
+    ProposalUncertain,
+    Unavailable,
+)
+from noti.ingest.events import event_of
+from noti.notifications.commands import Publish, encode
+from noti.notifications.notification import Event
+from noti.ports import Clock, Draft, Outcome
+
+log = structlog.get_logger("noti.ingest")
+
+EVENTS = Counter("noti_publish_events", "Events that publishers had committed")
+REFUSED = Counter("noti_publish_refused", "Submissions that failed", ["reason"])
+
+
+@dataclass(frozen=True)
+class PublishLimits:
+    """What one node takes from its publishers."""
+
+    submission_events_max: int = 1000
+    """Events in one submission: as many as history keeps, and less than a command of them takes."""
+    submission_bytes_max: int = 4 * 1024 * 1024
+    """All data and topics of one submission: gRPC's customary limit of a message, and half of what
+    an entry of the log may hold."""
+    waiting_bytes_max: int = 32 * 1024 * 1024
+    """Events that are not committed yet, all submissions together: half of the leader's own
+    backlog, so that one node's publishers cannot fill it alone."""
+    waiting_events_max: int = 65_536
+    """The same in events: small ones cost more than their bytes."""
+    command_events_max: int = 1000
+    command_bytes_max: int = 1024 * 1024
+    """A command is closed at either: a larger one would not make a commit cheaper, and followers
+    would get it later."""
+    commands_under_way_max: int = 4
+    """Commands of this node that are not committed yet. One would double the latency under load
+    (wait for the last, then for one's own); many would make each small."""
+    leader_wait_s: float = 5.0
+    """How long to wait for a leader: an election with the default timeouts takes 0.1 to 2 s."""
+    commit_within_s: float = 10.0
+    """After this nobody believes in an answer: a leader without a majority has resigned long ago,
+    and a dead one was noticed."""
+
+
+EVENT_OVERHEAD_BYTES = 100
+"""What an event takes in memory and log beside its data and topics: id, time, framing."""
+
+
+class Result(Protocol):
+    """What becomes of a command."""
+
+    async def wait(self) -> None:
+        """Return when it is committed, and applied on this node.
+
+        Raises `NotLeader` or `ProposalRefused` when it was not appended, `ProposalUncertain` when
+        it may or may not be committed.
+        """
+
+
+class Leader(Protocol):
+    """The leader, wherever it is."""
+
+    def begin(self, command: bytes) -> Result:
+        """Have a command committed, in the order of the calls; raises `NotLeader`."""
+
+    async def wait_news(self) -> None:
+        """Return when there may be another leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    events: tuple[Event, ...]
+    size_bytes: int
+    at: float
+    done: Callable[[Outcome], None]
+
+
+class Publisher:
+    """The way in of one node; a `noti.ports.Publishing`."""
+
+    def __init__(
+        self,
+        leader: Leader,
+        clock: Clock,
+        rng: random.Random,
+        limits: PublishLimits = PublishLimits(),
+    ) -> None:
+        """Prepare; submissions are refused before `run` and after it."""
+        self._leader = leader
+        self._clock = clock
+        self._rng = rng
+        self._limits = limits
+        self._waiting: deque[_Submission] = deque()
+        self._uncommitted_events = 0
+        self._uncommitted_bytes = 0
+        self._commands_under_way = 0
+        self._work = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+        """Have events committed, in the order of the calls; never waits. See `Publishing`."""
+        try:
+            submission = self._take(drafts, done)
+        except NotiError as error:
+            REFUSED.labels(type(error).__name__).inc()
+            done(error)
+            return
+        self._uncommitted_events += len(submission.events)
+        self._uncommitted_bytes += submission.size_bytes
+        self._waiting.append(submission)
+        if self._commands_under_way:
+            self._work.set()  # the others that come in this turn shall be in the same command
+        else:
+            self._send_commands()
+
+    async def publish(self, drafts: Sequence[Draft]) -> tuple[str, ...]:
+        """Return the ids once all of the events are committed, and applied on this node.
+
+        Raises what `submit` passes to `done`. *Cancellation*: they may be committed all the same.
+        """
+        outcomes: list[Outcome] = []
+        finished = trio.Event()
+
+        def done(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            finished.set()
+
+        self.submit(drafts, done)
+        await finished.wait()
+        if isinstance(outcomes[0], NotiError):
+            raise outcomes[0]
+        return outcomes[0]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Pass events on until cancelled; who waits then is told so."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                while True:
+                    await self._work.wait()
+                    self._work = trio.Event()
+                    self._send_commands()
+        finally:
+            self._nursery = None
+            stopping = Unavailable("this node is stopping; ask another one")
+            while self._waiting:
+                self._finish([self._waiting.popleft()], stopping)
+
+    # --- in ---------------------------------------------------------------------------------------
+
+    def _take(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> _Submission:
+        limits = self._limits
+        if self._nursery is None:
+            raise Unavailable("this node does not take events now; ask another one")
+        if not 0 < len(drafts) <= limits.submission_events_max:
+            raise MessageInvalid(
+                f"a batch of {len(drafts)} events; 1 to {limits.submission_events_max} are allowed"
+            )
+        wall_ms = self._clock.wall_ms()
+        events = tuple([event_of(draft, wall_ms=wall_ms, rng=self._rng) for draft in drafts])
+        size_bytes = sum(
+            len(event.data.encode()) + sum(map(len, event.topics)) + EVENT_OVERHEAD_BYTES
+            for event in events
+        )
+        if len(events) > 1 and size_bytes > limits.submission_bytes_max:
+            raise MessageInvalid(
+                f"a batch of {size_bytes} bytes; {limits.submission_bytes_max} are allowed"
+            )
+        if (
+            self._uncommitted_events + len(events) > limits.waiting_events_max
+            or self._uncommitted_bytes + size_bytes > limits.waiting_bytes_max
+        ):
+            raise ProposalRefused(
+                "too many events wait to be committed on this node; retry later, or more slowly"
+            )
+        return _Submission(events, size_bytes, self._clock.now(), done)
+
+    # --- on its way -------------------------------------------------------------------------------
+
+    def _send_commands(self) -> None:
+        assert self._nursery is not None
+        while self._waiting and self._commands_under_way < self._limits.commands_under_way_max:
+            batch = self._next_batch()
+            command = encode(Publish(tuple([event for one in batch for event in one.events])))
+            self._commands_under_way += 1
+            # Begun here and not in the task, because tasks start in any order.
+            self._nursery.start_soon(self._commit, batch, command, self._begin(command))
+
+    def _next_batch(self) -> list[_Submission]:
+        batch = [self._waiting.popleft()]
+        events, size_bytes = len(batch[0].events), batch[0].size_bytes
+        while self._waiting:
+            events += len(self._waiting[0].events)
+            size_bytes += self._waiting[0].size_bytes
+            limits = self._limits
+            if events > limits.command_events_max or size_bytes > limits.command_bytes_max:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _begin(self, command: bytes) -> Result | None:
+        try:
+            return self._leader.begin(command)
+        except NotLeader:
+            return None
+
+    async def _commit(
+        self, batch: Sequence[_Submission], command: bytes, result: Result | None
+    ) -> None:
+        """Wait for the end of it, and tell everybody; begin again where nothing was done."""
+        failure: NotiError | None = ProposalUncertain("this node stopped meanwhile")
+        try:
+            leaderless_until = batch[0].at + self._limits.leader_wait_s
+            failure = await self._outcome(command, result, leaderless_until)
+        finally:
+            self._commands_under_way -= 1
+            self._finish(batch, failure)
+            if self._waiting:
+                self._work.set()
+
+    async def _outcome(
+        self, command: bytes, result: Result | None, leaderless_until: float
+    ) -> NotiError | None:
+        while True:
+            if result is not None:
+                try:
+                    with self._clock.scope_until(self._clock.now() + self._limits.commit_within_s):
+                        await result.wait()
+                        return None
+                    return ProposalUncertain("no answer; the events may or may not be committed")
+                except NotLeader:
+                    pass  # nothing was done
+                except (ProposalRefused, ProposalUncertain) as error:
+                    return error
+            if self._clock.now() >= leaderless_until:
+                return Unavailable("the cluster has no leader; retry later")
+            with self._clock.scope_until(leaderless_until):
+                await self._leader.wait_news()
+            result = self._begin(command)
+
+    def _finish(self, batch: Sequence[_Submission], failure: NotiError | None) -> None:
+        for submission in batch:
+            self._uncommitted_events -= len(submission.events)
+            self._uncommitted_bytes -= submission.size_bytes
+            if failure is None:
+                EVENTS.inc(len(submission.events))
+                submission.done(tuple([event.id for event in submission.events]))
+            else:
+                REFUSED.labels(type(failure).__name__).inc()
+                submission.done(failure)

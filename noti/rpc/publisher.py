@@ -1,0 +1,208 @@
+"""`noti.v1.Publisher`: events from publishers, over gRPC; asyncio.
+
+Enters: requests, through the frame limit; what became of them. Leaves: drafts, to the node's
+`Publishing`; answers, in the order of the requests. Never: order or commitment, which are not its
+own; a request that is answered twice.
+
+What becomes of an event is told by a plain call from a Trio task of the same thread: it may finish
+an asyncio future, and so costs no task of its own.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError
+
+from noti.errors import MessageInvalid, NotiError, ProposalRefused, ProposalUncertain, Unavailable
+from noti.ports import Draft, Outcome, Publishing
+from noti.rpc.frames import Frames
+from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.protobuf import text_fields
+from noti.rpc.services import Call
+
+REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Longest request: gRPC's customary limit, room for four of the longest events."""
+
+STREAM_REQUESTS_MAX: Final = 1024
+"""Requests of one stream that are not answered; then its publisher's window fills, and it waits."""
+
+
+class PublisherService:
+    """One task a call."""
+
+    def __init__(self, publishing: Publishing) -> None:
+        self._publishing = publishing
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return grpclib's routing table."""
+        request, prefix = wire.PublishRequest, "/noti.v1.Publisher"
+        return {
+            f"{prefix}/Publish": Handler(
+                self._publish, Cardinality.UNARY_UNARY, request, wire.PublishResponse
+            ),
+            f"{prefix}/PublishStream": Handler(
+                self._publish_stream,
+                Cardinality.STREAM_STREAM,
+                request,
+                wire.PublishStreamResponse,
+            ),
+        }
+
+    async def _publish(self, call: Call) -> None:
+        try:
+            frame = await Frames(call._stream, REQUEST_BYTES_MAX).read()
+            drafts = decode_drafts(frame or b"")
+        except MessageInvalid as error:
+            raise _refusal(error) from error
+        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def done(outcome: Outcome) -> None:
+            if not answered.done():  # the caller may have gone
+                answered.set_result(outcome)
+
+        self._publishing.submit(drafts, done)
+        outcome = await answered
+        if isinstance(outcome, NotiError):
+            raise _refusal(outcome)
+        await call.send_message(wire.PublishResponse(ids=list(outcome)))
+
+    async def _publish_stream(self, call: Call) -> None:
+        await call.send_initial_metadata()
+        frames = Frames(call._stream, REQUEST_BYTES_MAX)
+        answers = _Answers(frames)
+        writing = asyncio.create_task(answers.write())
+        try:
+            while (frame := await frames.read()) is not None:
+                question = await answers.expect()
+                try:
+                    drafts = decode_drafts(frame)
+                except MessageInvalid as error:
+                    question.answer(error)
+                else:
+                    self._publishing.submit(drafts, question.answer)
+            answers.end()
+            await writing
+        except MessageInvalid as error:
+            raise _refusal(error) from error
+        finally:
+            writing.cancel()
+
+
+class _Question:
+    """A request of a stream, and its place in the order of answers."""
+
+    def __init__(self, answers: "_Answers") -> None:
+        self._answers = answers
+        self.outcome: Outcome | None = None
+
+    def answer(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self._answers.look_after(self)
+
+
+class _Answers:
+    """The answers of one stream, written in the order of the questions."""
+
+    def __init__(self, frames: Frames) -> None:
+        self._frames = frames
+        self._questions: deque[_Question] = deque()
+        self._ended = False
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    async def expect(self) -> _Question:
+        """Note one more question; waits while too many are open."""
+        while len(self._questions) >= STREAM_REQUESTS_MAX:
+            self._room.clear()
+            await self._room.wait()
+        question = _Question(self)
+        self._questions.append(question)
+        return question
+
+    def end(self) -> None:
+        """Note that there are no more questions."""
+        self._ended = True
+        self._news.set()
+
+    def look_after(self, question: _Question) -> None:
+        """Note that a question is answered."""
+        if self._questions and self._questions[0] is question:
+            self._news.set()
+
+    async def write(self) -> None:
+        """Write answers until there are no more questions."""
+        while self._questions or not self._ended:
+            await self._news.wait()
+            self._news.clear()
+            answers = list(self._take())
+            if answers:
+                self._room.set()
+                await self._frames.write_guarded(*answers)
+
+    def _take(self) -> Iterator[bytes]:
+        while self._questions and (outcome := self._questions[0].outcome) is not None:
+            self._questions.popleft()
+            yield encode_outcome(outcome)
+
+
+def decode_drafts(data: bytes) -> list[Draft]:
+    """Return the events of a `PublishRequest`; raises `MessageInvalid`."""
+    try:
+        return [_draft(event) for _, event in text_fields(data, known=1)]
+    except UnicodeDecodeError as error:
+        raise MessageInvalid(f"an event with text that is not UTF-8: {error.reason}") from None
+
+
+def _draft(event: bytes) -> Draft:
+    topics: tuple[str, ...] = ()
+    data = event_id = ""
+    for number, value in text_fields(event, known=3):
+        text = value.decode()
+        if number == 1:
+            topics += (text,)
+        elif number == 2:
+            data = text
+        else:
+            event_id = text
+    return Draft(topics, data, event_id or None)
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """Return a `PublishStreamResponse`."""
+    if isinstance(outcome, NotiError):
+        failure = wire.Failure(code=status_of(outcome).value, message=str(outcome))
+        return bytes(wire.PublishStreamResponse(failure=failure))
+    # By hand, as in `text_fields`: field 1 of field 1, again and again.
+    ids = b"".join([b"\x0a%c%b" % (len(one), one.encode()) for one in outcome])
+    return b"\x0a" + _varint(len(ids)) + ids
+
+
+def _varint(number: int) -> bytes:
+    digits = bytearray()
+    while number >= 0x80:
+        digits.append(number & 0x7F | 0x80)
+        number >>= 7
+    digits.append(number)
+    return bytes(digits)
+
+
+def status_of(error: NotiError) -> Status:
+    """Return the gRPC status of what went wrong; publisher.proto says what each means."""
+    match error:
+        case MessageInvalid():
+            return Status.INVALID_ARGUMENT
+        case ProposalRefused():
+            return Status.RESOURCE_EXHAUSTED
+        case ProposalUncertain():
+            return Status.ABORTED
+        case Unavailable():
+            return Status.UNAVAILABLE
+        case _:
+            return Status.INTERNAL
+
+
+def _refusal(error: NotiError) -> GRPCError:
+    return GRPCError(status_of(error), str(error))

@@ -1,0 +1,265 @@
+"""Events of publishers, from any way in to the leader."""
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from noti.clock import TrioClock
+from noti.errors import (
+    MessageInvalid,
+    NotiError,
+    NotLeader,
+    ProposalRefused,
+    ProposalUncertain,
+    Unavailable,
+)
+from noti.ingest.events import EVENT_BYTES_MAX, ID_CHARACTERS_MAX, TOPIC_BYTES_MAX, TOPICS_MAX
+from noti.ingest.publish import Publisher, PublishLimits
+from noti.notifications.commands import Publish, decode
+from noti.ports import Draft, Outcome
+
+
+class FakeResult:
+    def __init__(self, ids: list[str]) -> None:
+        self.ids = ids
+        self._done = trio.Event()
+        self._failure: NotiError | None = None
+
+    def end(self, failure: NotiError | None = None) -> None:
+        self._failure = failure
+        self._done.set()
+
+    async def wait(self) -> None:
+        await self._done.wait()
+        if self._failure is not None:
+            raise self._failure
+
+
+class FakeLeader:
+    """Takes commands, and answers when the test says so."""
+
+    def __init__(self) -> None:
+        self.known = True
+        self.begun: list[FakeResult] = []
+        self._news = trio.Event()
+
+    def begin(self, command: bytes) -> FakeResult:
+        if not self.known:
+            raise NotLeader(None)
+        publish = decode(command)
+        assert isinstance(publish, Publish)
+        self.begun.append(FakeResult([event.id for event in publish.events]))
+        return self.begun[-1]
+
+    async def wait_news(self) -> None:
+        await self._news.wait()
+
+    def elect(self) -> None:
+        self.known = True
+        self._news.set()
+        self._news = trio.Event()
+
+
+def draft(event_id: str | None = None, data: str = "data") -> Draft:
+    return Draft(("topic",), data, event_id)
+
+
+@asynccontextmanager
+async def running(
+    limits: PublishLimits | None = None,
+) -> AsyncIterator[tuple[FakeLeader, Publisher]]:
+    leader = FakeLeader()
+    limits = limits or PublishLimits()
+    publisher = Publisher(leader, TrioClock(), random.Random(1), limits)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(publisher.run)
+        yield leader, publisher
+        nursery.cancel_scope.cancel()
+
+
+async def test_lonely_submission_leaves_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as (leader, publisher):
+        outcomes: list[Outcome] = []
+        publisher.submit([draft("a"), draft("b")], outcomes.append)
+        assert leader.begun[0].ids == ["a", "b"]
+        assert outcomes == []
+        leader.begun[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes == [("a", "b")]
+
+
+async def test_whatever_comes_meanwhile_shares_commands_in_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(PublishLimits(commands_under_way_max=2)) as (leader, publisher):
+        outcomes: list[Outcome] = []
+        for number in range(5):
+            publisher.submit([draft(f"first-{number}")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        for number in range(3):
+            publisher.submit([draft(f"later-{number}")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun] == [
+            ["first-0"],
+            ["first-1", "first-2", "first-3", "first-4"],
+        ]
+        leader.begun[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert leader.begun[2].ids == ["later-0", "later-1", "later-2"]
+        assert outcomes == [("first-0",)]
+
+
+async def test_command_is_closed_when_it_is_large(autojump_clock: trio.testing.MockClock) -> None:
+    limits = PublishLimits(command_events_max=3, command_bytes_max=2000)
+    async with running(limits) as (leader, publisher):
+        outcomes: list[Outcome] = []
+        publisher.submit([draft("0")], outcomes.append)
+        for number in range(1, 6):
+            publisher.submit([draft(str(number))], outcomes.append)
+        for number in range(6, 9):
+            publisher.submit([draft(str(number), "x" * 800)], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun] == [
+            ["0"],
+            ["1", "2", "3"],
+            ["4", "5", "6"],
+            ["7", "8"],
+        ]
+
+
+async def test_event_without_an_id_gets_one(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as (leader, publisher):
+        outcomes: list[Outcome] = []
+        publisher.submit([draft(), draft()], outcomes.append)
+        ids = leader.begun[0].ids
+        assert len(set(ids)) == 2
+        assert all(one.startswith("urn:uuid:") for one in ids)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (Draft((), "x"), "without a topic"),
+        (Draft(("t",) * (TOPICS_MAX + 1), "x"), "topics"),
+        (Draft(("",), "x"), "topic that is empty"),
+        (Draft(("ü" * (TOPIC_BYTES_MAX // 2 + 1),), "x"), "longer than"),
+        (Draft(("t",), "ü" * (EVENT_BYTES_MAX // 2 + 1)), "bytes"),
+        (Draft(("t",), "x", "a" * (ID_CHARACTERS_MAX + 1)), "cannot be an event's id"),
+        (Draft(("t",), "x", "two words"), "cannot be an event's id"),
+        (Draft(("t",), "x", "earliest"), "cannot be an event's id"),
+    ],
+)
+async def test_draft_that_cannot_be_an_event_is_refused_whole_and_said(
+    bad: Draft, reason: str
+) -> None:
+    async with running() as (leader, publisher):
+        with pytest.raises(MessageInvalid, match=reason) as caught:
+            await publisher.publish([draft("good"), bad])
+        assert "\n" not in str(caught.value)
+        assert leader.begun == []
+
+
+async def test_batch_without_events_or_with_too_many_is_refused() -> None:
+    limits = PublishLimits(submission_events_max=2, submission_bytes_max=1000)
+    async with running(limits) as (leader, publisher):
+        for drafts in ([], [draft()] * 3, [draft(data="x" * 500)] * 2):
+            with pytest.raises(MessageInvalid, match="a batch of"):
+                await publisher.publish(drafts)
+        assert leader.begun == []
+
+
+async def test_full_backlog_is_refused_until_something_is_committed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(PublishLimits(waiting_events_max=2)) as (leader, publisher):
+        outcomes: list[Outcome] = []
+        publisher.submit([draft("a")], outcomes.append)
+        publisher.submit([draft("b")], outcomes.append)
+        with pytest.raises(ProposalRefused, match="retry later"):
+            await publisher.publish([draft("c")])
+        leader.begun[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        publisher.submit([draft("d")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun] == [["a"], ["b"], ["d"]]
+
+
+async def test_backlog_is_counted_in_bytes_too() -> None:
+    async with running(PublishLimits(waiting_bytes_max=1000)) as (_, publisher):
+        with pytest.raises(ProposalRefused):
+            await publisher.publish([draft(data="x" * 1000)])
+
+
+async def test_election_is_waited_for(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as (leader, publisher):
+        outcomes: list[Outcome] = []
+        leader.known = False
+        publisher.submit([draft("a")], outcomes.append)
+        await trio.sleep(2)
+        assert outcomes == []
+        leader.elect()
+        await trio.testing.wait_all_tasks_blocked()
+        leader.begun[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes == [("a",)]
+
+
+async def test_cluster_without_a_leader_is_unavailable_in_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (leader, publisher):
+        leader.known = False
+        with pytest.raises(Unavailable, match="no leader") as caught:
+            await publisher.publish([draft()])
+        assert not isinstance(caught.value, ProposalUncertain)
+
+
+async def test_what_the_old_leader_did_not_take_is_given_to_the_new_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (leader, publisher):
+        outcomes: list[Outcome] = []
+        publisher.submit([draft("a")], outcomes.append)
+        leader.begun[0].end(NotLeader(None))
+        await trio.testing.wait_all_tasks_blocked()
+        leader.elect()
+        await trio.testing.wait_all_tasks_blocked()
+        leader.begun[1].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes == [("a",)]
+
+
+@pytest.mark.parametrize("failure", [ProposalUncertain("lost"), ProposalRefused("full")])
+async def test_failure_is_told_and_never_repeated(
+    failure: NotiError, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running() as (leader, publisher):
+        outcomes: list[Outcome] = []
+        publisher.submit([draft("a")], outcomes.append)
+        leader.begun[0].end(failure)
+        await trio.sleep(60)
+        assert outcomes == [failure]
+        assert len(leader.begun) == 1
+
+
+async def test_command_that_is_never_answered_is_uncertain(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (_, publisher):
+        with pytest.raises(ProposalUncertain):
+            await publisher.publish([draft()])
+
+
+async def test_stopping_tells_everybody(autojump_clock: trio.testing.MockClock) -> None:
+    outcomes: list[Outcome] = []
+    async with running(PublishLimits(commands_under_way_max=1)) as (_, publisher):
+        publisher.submit([draft("begun")], outcomes.append)
+        publisher.submit([draft("waiting")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+    assert {type(outcome) for outcome in outcomes} == {ProposalUncertain, Unavailable}
+    publisher.submit([draft("late")], outcomes.append)
+    assert type(outcomes[-1]) is Unavailable
