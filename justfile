@@ -45,6 +45,17 @@ nats: venv
     -@{{ attend }} .venv/bin/nats-server -js -a 127.0.0.1 -p 4222 -sd .data/nats
     @{{ report }}
 
+# Certificates for the three local nodes and a client, in .data/certs; again, to renew them.
+[no-exit-message]
+certs: venv
+    #!/usr/bin/env bash
+    set -euo pipefail
+    noti() { .venv/bin/noti certs "$1" --dir .data/certs "${@:2}"; }
+    renew=--renew
+    if [ ! -e .data/certs/ca.pem ]; then renew=; noti init; fi
+    noti issue $renew node1 node2 node3 --dns localhost --ip 127.0.0.1
+    noti issue $renew --client admin
+
 # Numbered events for NATS: just mock-publisher --rate 50
 [no-exit-message]
 mock-publisher *args: venv

@@ -6,6 +6,7 @@ The tables are made from the JSON of `/status` as it comes: a new field needs no
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeGuard
 
 import click
@@ -33,13 +34,20 @@ node_url = click.option(
     metavar="URL",
     help="Any node of the cluster.",
 )
+tls_ca = click.option(
+    "--tls-ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CAs to trust for an https URL, PEM. [default: those of this machine]",
+)
 
 
 @click.command()
 @node_url
-def status(url: str) -> None:
+@tls_ca
+def status(url: str, tls_ca: Path | None) -> None:
     """Show what a node knows: its role, its log, its source, its clients."""
-    report = _report(url)
+    report = _report(url, tls_ca)
     console = _console()
     facts = Table.grid(padding=(0, 3))
     for name, value in _flat(report):
@@ -53,16 +61,17 @@ def status(url: str) -> None:
 
 @click.command()
 @node_url
-def members(url: str) -> None:
+@tls_ca
+def members(url: str, tls_ca: Path | None) -> None:
     """Show the members of the cluster as a node sees them."""
-    rows = _report(url).get("members")
+    rows = _report(url, tls_ca).get("members")
     if not _is_rows(rows):
         raise MessageInvalid(f"{url} reports no members; is it a node of another version?")
     _console().print(_rows("members", rows))
 
 
-def _report(url: str) -> dict[str, Any]:
-    report = get_json(url, "/status")
+def _report(url: str, tls_ca: Path | None) -> dict[str, Any]:
+    report = get_json(url, "/status", tls_ca=tls_ca)
     if not isinstance(report, dict):
         raise MessageInvalid(f"{url}/status is not a report; is this a noti node?")
     return report

@@ -1,14 +1,18 @@
 """`noti status` and `noti members` draw what a node answers, and say so when it does not."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
 from noti.cli import exit_status
+from tests.certificates.authority import Wanted, authority, issue
+from tests.certificates.bad import peer_context
 
 REPORT = {
     "node": {"name": "node1", "node_id": "ab12"},
@@ -24,7 +28,7 @@ REPORT = {
 
 
 @contextmanager
-def node(body: bytes, status: int = 200) -> Iterator[str]:
+def node(body: bytes, status: int = 200, tls: ssl.SSLContext | None = None) -> Iterator[str]:
     """Answer every request with `body`."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,10 +42,12 @@ def node(body: bytes, status: int = 200) -> Iterator[str]:
             pass
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
+            yield f"http{'s' if tls else ''}://127.0.0.1:{server.server_address[1]}"
         finally:
             server.shutdown()
             thread.join()
@@ -113,3 +119,26 @@ def test_an_unreachable_node_is_told_in_one_line(
     said = capsys.readouterr().err
     assert problem in said
     assert said.count("\n") == 1
+
+
+def test_status_over_https_wants_a_certificate_that_is_right(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    ca, other = authority(), tmp_path / "other.pem"
+    own = tmp_path / "ca.pem"
+    own.write_bytes(ca.pem)
+    other.write_bytes(authority("other").pem)
+    right = peer_context(issue(Wanted(ips=("127.0.0.1",)), ca), tmp_path, server=True)
+    with node(json.dumps(REPORT).encode(), tls=right) as url:
+        assert exit_status(["status", "--http", url, "--tls-ca", str(own)]) == 0
+        assert "node name node1" in lines(capsys.readouterr().out)
+        for trusted in ((), ("--tls-ca", str(other))):
+            assert exit_status(["status", "--http", url, *trusted]) == 1
+            said = capsys.readouterr().err
+            assert "a CA that is not in our CA file (see --tls-ca)" in said
+        assert exit_status(["status", "--http", url, "--tls-ca", str(tmp_path)]) == 2
+        assert "is a directory; name the PEM file in it" in capsys.readouterr().err
+    elsewhere = peer_context(issue(Wanted(ips=("127.0.0.2",)), ca), tmp_path, server=True)
+    with node(json.dumps(REPORT).encode(), tls=elsewhere) as url:
+        assert exit_status(["members", "--http", url, "--tls-ca", str(own)]) == 1
+        assert "IP address mismatch" in capsys.readouterr().err
