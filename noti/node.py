@@ -35,11 +35,11 @@ from noti.notifications.store import Store
 from noti.notifications.timeline import Timeline
 from noti.ports import Address
 from noti.raft.core import Raft
-from noti.raft.events import RaftConfig
+from noti.raft.events import KEEP_ENTRIES, RaftConfig
 from noti.raft.forwarder import Forwarder
 from noti.raft.peers import Peers
-from noti.raft.replica import Replica
-from noti.raft.wal import Wal
+from noti.raft.replica import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES, Replica
+from noti.raft.wal import SEGMENT_BYTES, Wal
 from noti.registrar import Registrar
 from noti.report import Report
 from noti.roster import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, Founding, write_address
@@ -56,6 +56,19 @@ HAND_OVER_WITHIN_S = 1.5
 """Three election timeouts: a transfer that takes longer will not happen."""
 LEAVE_WITHIN_S = 2.5
 """Gossip needs about one second to spread the word and to answer the last probes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """How large the log may get. The defaults suit every cluster; tests make it small."""
+
+    snapshot_every_entries: int = SNAPSHOT_EVERY_ENTRIES
+    snapshot_every_bytes: int = SNAPSHOT_EVERY_BYTES
+    keep_entries: int = KEEP_ENTRIES
+    segment_bytes: int = SEGMENT_BYTES
+
+
+_LOG_LIMITS = LogLimits()
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,7 @@ async def run(
     config: Config,
     *,
     open_world: OpenWorld = real_world,
+    log_limits: LogLimits = _LOG_LIMITS,
     task_status: trio.TaskStatus[Report] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Be a node until cancelled.
@@ -86,7 +100,7 @@ async def run(
     async with AsyncExitStack() as tree:
         world = await tree.enter_async_context(open_world(config))
         identity = await load_identity(world.disk, config.name, world.rng)
-        parts = await _assemble(config, world, identity)
+        parts = await _assemble(config, world, identity, log_limits)
         replica, report = parts.replica, parts.report
 
         await tree.enter_async_context(running("replica", partial(replica.run, parts.peers)))
@@ -120,11 +134,11 @@ async def run(
         await trio.sleep_forever()
 
 
-async def _assemble(config: Config, world: World, identity: Identity) -> _Parts:
+async def _assemble(config: Config, world: World, identity: Identity, limits: LogLimits) -> _Parts:
     """Make all parts from what the disk holds."""
     store = Store()
     timeline = Timeline(store, world.clients)
-    wal, recovered = await Wal.open(world.disk)
+    wal, recovered = await Wal.open(world.disk, segment_bytes=limits.segment_bytes)
     if recovered.snapshot is not None:
         timeline.restore(recovered.snapshot.data)
     core = Raft(
@@ -132,6 +146,7 @@ async def _assemble(config: Config, world: World, identity: Identity) -> _Parts:
             identity.node_id,
             heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
             election_timeout_s=config.election_timeout_ms / 1000,
+            keep_entries=limits.keep_entries,
         ),
         recovered.hard_state,
         recovered.snapshot,
@@ -139,7 +154,14 @@ async def _assemble(config: Config, world: World, identity: Identity) -> _Parts:
         world.rng,
         world.clock.now(),
     )
-    replica = Replica(core, wal, timeline, world.clock)
+    replica = Replica(
+        core,
+        wal,
+        timeline,
+        world.clock,
+        snapshot_every_entries=limits.snapshot_every_entries,
+        snapshot_every_bytes=limits.snapshot_every_bytes,
+    )
     forwarder = Forwarder(identity.node_id, replica)
     peers = Peers(
         world.rpc,

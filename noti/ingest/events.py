@@ -26,8 +26,8 @@ TOPIC_BYTES_MAX: Final = 1024
 
 _ID_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + string.punctuation)
 
-_RESERVED_IDS: Final = frozenset({"earliest"})
-"""Has a meaning of its own in `Last-Event-ID` (Mercure, "Reconciliation")."""
+_RESERVED_IDS: Final = frozenset({"beginning", "earliest"})
+"""Have a meaning of their own in `Last-Event-ID` (see `noti.web.sse`)."""
 
 
 def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:

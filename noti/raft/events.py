@@ -19,6 +19,9 @@ class Rng(Protocol):
         """Return a number between a and b."""
 
 
+KEEP_ENTRIES = 10_000
+
+
 @dataclass(frozen=True, slots=True)
 class RaftConfig:
     """Timing and limits of one node's core."""
@@ -43,7 +46,7 @@ class RaftConfig:
     snapshot_chunk_bytes: int = 512 * 1024
     snapshot_retry_s: float = 5.0
     """A snapshot that is not answered for so long is sent again."""
-    keep_entries: int = 10_000
+    keep_entries: int = KEEP_ENTRIES
     """Entries kept below a snapshot for followers that lag a little."""
 
     def __post_init__(self) -> None:

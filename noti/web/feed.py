@@ -90,9 +90,9 @@ class Feed:
 
     @property
     def newest_id(self) -> str:
-        """The id from which a reader who has everything resumes; `earliest` without history."""
+        """The id from which a reader who has everything resumes; `beginning` without history."""
         last = self._notifications.get(self._newest_seq)
-        return sse.EARLIEST if last is None else last.id
+        return sse.BEGINNING if last is None else last.id
 
     def extend(self, notifications: Iterable[Notification]) -> None:
         """Add notifications that follow the newest one; the oldest ones give way."""
@@ -121,6 +121,8 @@ class Feed:
         """
         if event_id == sse.EARLIEST:
             return self.oldest_seq - 1
+        if event_id == sse.BEGINNING and self.oldest_seq == 1:
+            return 0
         places = self._positions.get(event_id)
         return places[0] if places else None
 

@@ -15,6 +15,10 @@ from noti.errors import MessageInvalid
 EARLIEST = "earliest"
 """The cursor that stands before everything in history (Mercure 0.x, "Reconciliation")."""
 
+BEGINNING = "beginning"
+"""The cursor of a reader who came when there was no history yet: it stands before the first
+notification ever. Unlike with `EARLIEST`, what history has lost meanwhile is a gap to be told."""
+
 LAST_CHUNK = b"0\r\n\r\n"
 """Ends a chunked body without trailers."""
 

@@ -46,7 +46,9 @@ def test_time_of_reading_stands_in_for_a_missing_one() -> None:
     assert json.loads(event.data)["created_at"] == "2023-11-14T22:13:20.123Z"
 
 
-@pytest.mark.parametrize("message_id", [None, "", "a b", "a\n", "é", "x" * 129, "earliest"])
+@pytest.mark.parametrize(
+    "message_id", [None, "", "a b", "a\n", "é", "x" * 129, "earliest", "beginning"]
+)
 def test_unusable_id_is_replaced_by_a_uuid7(message_id: str | None) -> None:
     event = decode(payload(user_id=1), message_id)
     assert event.id == make_id(WALL_MS, random.Random(5))

@@ -11,7 +11,7 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 - a read shows all that was shown anywhere before it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from noti.notifications.notification import Notification
 from noti.raft.messages import AppendRequest, NodeId, PeerMessage, SnapshotChunk, VoteResponse
@@ -25,7 +25,9 @@ def number_of(notification: Notification) -> int:
 class Checks:
     """The truth about one cluster, as far as anybody showed it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
+        """`tell` hears what is broken, at the moment at which it breaks."""
+        self._tell = tell
         self.shown: list[Notification] = []
         """Notification number n stands at n - 1."""
         self.numbers: set[int] = set()
@@ -36,28 +38,40 @@ class Checks:
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
         self._digests: dict[tuple[int, int], str] = {}
 
+    def _demand(self, holds: object, complaint: str) -> None:
+        if not holds:
+            self._tell(complaint)
+            raise AssertionError(complaint)
+
     def node_showed(self, name: str, notifications: Sequence[Notification]) -> None:
         """A node applied these; a command, or the history in a snapshot."""
         for notification in notifications:
             known = self.shown[notification.seq - 1 : notification.seq]
             if known:
-                assert known == [notification], (
-                    f"{name} shows another notification {notification.seq}"
+                self._demand(
+                    known == [notification], f"{name} shows another notification {notification.seq}"
                 )
                 continue
-            assert notification.seq == len(self.shown) + 1, (
-                f"{name} shows {notification.seq}, but nobody showed {len(self.shown) + 1}"
+            self._demand(
+                notification.seq == len(self.shown) + 1,
+                f"{name} shows {notification.seq}, but nobody showed {len(self.shown) + 1}",
             )
             number = number_of(notification)
-            assert number not in self.numbers, f"{name} shows event {number} for the second time"
-            assert notification.id not in self.seqs, f"{name} shows an id for the second time"
+            self._demand(
+                number not in self.numbers, f"{name} shows event {number} for the second time"
+            )
+            self._demand(
+                notification.id not in self.seqs, f"{name} shows an id for the second time"
+            )
             self.shown.append(notification)
             self.numbers.add(number)
             self.seqs[notification.id] = notification.seq
 
     def acknowledged(self, number: int) -> None:
         """The source was told that this event need not come again."""
-        assert number in self.numbers, f"event {number} was acknowledged before it was committed"
+        self._demand(
+            number in self.numbers, f"event {number} was acknowledged before it was committed"
+        )
 
     def said(self, target: NodeId, messages: Sequence[PeerMessage]) -> None:
         """A node sent these."""
@@ -68,25 +82,35 @@ class Checks:
                     | SnapshotChunk(sender=sender, term=term)
                 ):
                     known = self.leaders.setdefault(term, sender)
-                    assert known == sender, f"two leaders in term {term}: {known} and {sender}"
+                    self._demand(
+                        known == sender, f"two leaders in term {term}: {known} and {sender}"
+                    )
                 case VoteResponse(sender=sender, term=term, granted=True, pre=False):
                     voted = self._votes.setdefault((sender, term), target)
-                    assert voted == target, f"{sender} voted twice in term {term}"
+                    self._demand(voted == target, f"{sender} voted twice in term {term}")
                 case _:
                     pass
 
     def store_is(self, name: str, last_seq: int, history_size: int, digest: str) -> None:
         """A node's store has this digest."""
         known = self._digests.setdefault((last_seq, history_size), digest)
-        assert known == digest, f"{name} has another store than others at notification {last_seq}"
+        self._demand(
+            known == digest, f"{name} has another store than others at notification {last_seq}"
+        )
 
     def browser_saw(self, browser: str, after: int | None, event_id: str, *, gap: bool) -> int:
         """A browser that has everything up to `after` (None: just came) got this event."""
-        assert event_id in self.seqs, f"{browser} saw an event that no node showed"
+        self._demand(event_id in self.seqs, f"{browser} saw an event that no node showed")
         seq = self.seqs[event_id]
         if gap:
-            assert after is None or seq > after, f"{browser} was told of a gap where none was"
+            self._demand(
+                after is None or seq > after, f"{browser} was told of a gap where none was"
+            )
         elif after is not None:
-            assert seq > after, f"{browser} saw notification {seq} again, or late, after {after}"
-            assert seq == after + 1, f"{browser} saw {seq} after {after}, and was told of no gap"
+            self._demand(
+                seq > after, f"{browser} saw notification {seq} again, or late, after {after}"
+            )
+            self._demand(
+                seq == after + 1, f"{browser} saw {seq} after {after}, and was told of no gap"
+            )
         return seq

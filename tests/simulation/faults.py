@@ -38,19 +38,27 @@ NODE_FAULTS = (
     "crash",
     "crash_at_disk_operation",
     "crash_everybody",
+    "restart",
     "fail_disk",
+    "fill_disk",
     "slow_disk",
     "isolate",
     "cut_one_way",
     "cut_pair",
     "mend",
     "lose_packets",
+    "delay_messages",
     "reset_stream",
     "freeze",
+    "thaw",
     "roll",
+    "stop",
+    "move",
     "wipe",
+    "flip_bit",
     "grow",
     "stop_source",
+    "cut_source",
     "redeliver",
     "recreate_stream",
     "lose_acks",
@@ -151,6 +159,8 @@ class NodeSwarm:
     vanish: float
     """How likely a browser goes away after each piece of news."""
     away_max_s: float
+    slow_s: float
+    """How long a browser takes for each piece of news, at most."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> "NodeSwarm":
@@ -171,4 +181,5 @@ class NodeSwarm:
             browsers=rng.choice([2, 4, 8]),
             vanish=rng.choice([0.0, 0.02, 0.2]),
             away_max_s=rng.choice([1.0, 5.0, 30.0]),
+            slow_s=rng.choice([0.0, 0.0, 0.5, 5.0]),
         )

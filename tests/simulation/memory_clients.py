@@ -116,7 +116,7 @@ class MemoryClients:
                     await browser.digest()
                     await self._clock.thawed()
                 after = batch.seq
-                if after >= self.feed.newest_seq:
+                if self.serving and after >= self.feed.newest_seq:
                     await self._news.wait()
         finally:
             self._count -= 1

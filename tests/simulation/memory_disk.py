@@ -66,16 +66,37 @@ class MemoryDisk:
         self.latency_s = latency_s
         self.watch: Callable[[int], None] | None = None
         """Called with the number of each change when it has begun and is not done."""
+        self.full = False
+        """Nothing can grow: no file can be made or replaced."""
+        self.fail_reads = False
+        """The next file that is read cannot be."""
         self._rng = rng or random.Random(0)
         self._sleep = sleep
         self._in_flight: list[_Operation] = []
         self._failure: str | None = None
         self._fail_at: int | None = None
 
-    def fail_next(self, after: int = 0) -> None:
+    def fail_next(self, after: int | None = 0) -> None:
         """Let the next change fail, or the one `after` so many more; it may still be found on disk
-        after a crash."""
-        self._fail_at = self.operations + after
+        after a crash. None: no change fails any more."""
+        self._fail_at = None if after is None else self.operations + after
+
+    @property
+    def failed(self) -> bool:
+        """Whether it refuses everything by now."""
+        return self._failure is not None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way, and no fault waits for the next operation."""
+        waits = self._fail_at is not None and self._fail_at >= self.operations
+        return not (self._in_flight or self.failed or self.full or self.fail_reads or waits)
+
+    def finish(self) -> None:
+        """Do all that was asked for, as a writer does that outlives an orderly stop."""
+        for operation in self._in_flight:
+            self._settle(operation)
+        self._in_flight.clear()
 
     def crash(self) -> "MemoryDisk":
         """Cut the power: return what the disk holds afterwards; this object refuses everything from
@@ -87,7 +108,11 @@ class MemoryDisk:
             _apply(files, operation)
         if completed < len(self._in_flight):
             self._tear(files, self._in_flight[completed])
-        return MemoryDisk(files=files, rng=self._rng, sleep=self._sleep, latency_s=self.latency_s)
+        survivor = MemoryDisk(
+            files=files, rng=self._rng, sleep=self._sleep, latency_s=self.latency_s
+        )
+        survivor.full = self.full
+        return survivor
 
     async def names(self) -> list[str]:
         """See `Disk`."""
@@ -99,6 +124,9 @@ class MemoryDisk:
         """See `Disk`."""
         self._check_usable()
         await trio.lowlevel.checkpoint()
+        if self.fail_reads:
+            self._failure = f"{name}: cannot be read"
+            raise StorageFailed(self._failure)
         if name not in self.files:
             raise FileNotFoundError(name)
         return bytes(self.files[name])
@@ -134,7 +162,10 @@ class MemoryDisk:
         self._check_usable()
         if number == self._fail_at:
             self._failure = f"{operation.name}: told to fail"
-            raise StorageFailed(self._failure)
+        elif self.full and isinstance(operation, _Create | _Replace):
+            self._in_flight.remove(operation)
+            self._failure = f"{operation.name}: no space left on device"
+        self._check_usable()
         # Whoever was asked before us is done before us, also when its caller no longer waits.
         while any(waiting is operation for waiting in self._in_flight):
             self._settle(self._in_flight.pop(0))

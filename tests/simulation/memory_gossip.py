@@ -54,6 +54,8 @@ class MemoryNet:
         self._rng = rng
         self._latency_s = latency_s
         self.loss = loss
+        self.duplicates = 0.0
+        """The share of packets that arrive twice."""
         self.hosts: dict[str, MemoryNetwork] = {}
         self.names: dict[str, list[str]] = {}
         self._blocked: set[tuple[str, str]] = set()
@@ -85,12 +87,19 @@ class MemoryNet:
         """Mend all cables; connections that met a cut stay silent."""
         self._blocked.clear()
 
+    def is_cut(self) -> bool:
+        """Whether any cable is cut."""
+        return bool(self._blocked or self._silent)
+
     def is_blocked(self, a: str, b: str) -> bool:
         """Whether what `a` sends does not reach `b`."""
         return (a, b) in self._blocked or a in self._silent or b in self._silent
 
     def loses(self) -> bool:
         return self._rng.random() < self.loss
+
+    def copies(self) -> int:
+        return 2 if self.duplicates and self._rng.random() < self.duplicates else 1
 
     def arrival(self) -> float:
         return trio.current_time() + self._rng.uniform(*self._latency_s)
@@ -141,7 +150,8 @@ class MemoryDatagrams:
         socket = target.datagrams.get(port)
         if socket is None or self._net.is_blocked(self._ip, host) or self._net.loses():
             return
-        socket.belt.put(self._net.arrival(), (payload, (self._ip, self._address[1])))
+        for _ in range(self._net.copies()):
+            socket.belt.put(self._net.arrival(), (payload, (self._ip, self._address[1])))
 
     async def receive(self) -> tuple[bytes, Address]:
         return await self.belt.get()

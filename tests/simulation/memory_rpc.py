@@ -56,7 +56,7 @@ class RpcHub:
         """`latency_s` is the range of one message's delay; `trace` gets a line for every event."""
         self._clock = clock
         self._rng = rng
-        self._latency_s = latency_s
+        self.latency_s = latency_s
         self._trace = trace
         self._listeners: dict[Address, _Listener] = {}
         self._faults: dict[tuple[Address, Address], Fault] = {}
@@ -110,6 +110,10 @@ class RpcHub:
             if address in (pipe.source, pipe.target):
                 pipe.break_("connection reset by peer")
 
+    def is_cut_somewhere(self) -> bool:
+        """Tell whether anything is kept from reaching anybody."""
+        return bool(self._faults or self._frozen)
+
     def is_cut(self, a: Address, b: Address) -> bool:
         """Tell whether messages from `a` do not reach `b`."""
         return (a, b) in self._faults or a in self._frozen or b in self._frozen
@@ -120,11 +124,11 @@ class RpcHub:
 
     async def delay(self) -> None:
         """Take the time of one message."""
-        await self._clock.sleep_until(self._clock.now() + self._rng.uniform(*self._latency_s))
+        await self._clock.sleep_until(self._clock.now() + self._rng.uniform(*self.latency_s))
 
     def arrival(self) -> float:
         """Return when a message sent now arrives, on the hub's clock."""
-        return self._clock.now() + self._rng.uniform(*self._latency_s)
+        return self._clock.now() + self._rng.uniform(*self.latency_s)
 
     async def sleep_until(self, deadline: float) -> None:
         """Wait on the hub's clock."""

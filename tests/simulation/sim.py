@@ -4,46 +4,26 @@ Enters: `seeds=1000`, `first=0`, `seed=42`, `layer=core|nodes`. Leaves: a progre
 at the first failure the command that replays it, and exit status 1.
 Never: real time inside a run; the same seed gives the same trace, in any process.
 
-The core layer draws a storm of faults from each seed. The nodes layer runs the real node tree
-through one of the stories of `test_cluster.py`, chosen by the seed.
+Each seed draws a storm of faults: in the core layer for the Raft core alone, in the nodes layer for
+the real node tree with everything outside it in memory.
 """
 
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import Progress
 
 from tests.simulation.core_layer import idle_core, run_core
-from tests.simulation.outcome import Outcome, outcome_of
-from tests.simulation.timeline import Timeline
+from tests.simulation.node_layer import idle_nodes, run_nodes
 
 IDLE_S = 300.0
 """Virtual seconds of an idle cluster, to tell the speed."""
 
 
-def run_nodes(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
-    """Run whole nodes through the story that the seed chooses."""
-    from tests.simulation.test_cluster import SCENARIOS, simulate  # needs the whole node
-
-    story = SCENARIOS[seed % len(SCENARIOS)]
-    timeline = Timeline(lambda: 0.0, show)
-    timeline.note("story", story.__name__)
-    traces: list[str] = []
-
-    def run() -> None:
-        with timeline.capture_logs():
-            traces.append(simulate(seed, story))
-
-    outcome = outcome_of("nodes", seed, timeline, run)
-    outcome.trace_hash = "".join(traces)
-    outcome.reached[story.__name__] += 1
-    return outcome
-
-
 LAYERS = {"core": run_core, "nodes": run_nodes}
+IDLE = {"core": idle_core, "nodes": idle_nodes}
 
 
 def options_of(arguments: list[str]) -> dict[str, str]:
@@ -62,10 +42,12 @@ def options_of(arguments: list[str]) -> dict[str, str]:
 
 def replay(layer: str, seed: int, console: Console) -> int:
     """Tell one seed's story; return the exit status."""
-    outcome = LAYERS[layer](seed, lambda line: console.print(line, highlight=False, markup=False))
+    outcome = LAYERS[layer](
+        seed, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
+    )
     console.print(f"trace {outcome.trace_hash}", highlight=False)
     if outcome.failure is not None:
-        console.print(outcome.failure, style="red", highlight=False, markup=False)
+        console.print(outcome.failure, style="red", highlight=False, markup=False, soft_wrap=True)
         return 1
     return 0
 
@@ -80,19 +62,18 @@ def run_many(layer: str, seeds: range, console: Console) -> int:
         for seed in seeds:
             outcome = LAYERS[layer](seed)
             if outcome.failure is not None:
-                console.print(outcome.report(), highlight=False, markup=False)
+                console.print(outcome.report(), highlight=False, markup=False, soft_wrap=True)
                 return 1
             virtual_s += outcome.virtual_s
             reached.update(outcome.reached.keys())
             progress.advance(task)
     wall_s = time.perf_counter() - started
     console.print(f"{len(seeds)} seeds, no failure, {len(seeds) / wall_s:.1f} seeds/s")
-    if layer == "core":
-        console.print(f"{virtual_s / wall_s:.0f} simulated hours per hour under faults")
-        started = time.perf_counter()
-        idle_core(IDLE_S)
-        idle_factor = IDLE_S / (time.perf_counter() - started)
-        console.print(f"{idle_factor:.0f} simulated hours per hour for an idle cluster of three")
+    console.print(f"{virtual_s / wall_s:.0f} simulated hours per hour under faults")
+    started = time.perf_counter()
+    IDLE[layer](IDLE_S)
+    idle_factor = IDLE_S / (time.perf_counter() - started)
+    console.print(f"{idle_factor:.0f} simulated hours per hour for an idle cluster of three")
     for state, count in sorted(reached.items()):
         console.print(f"  {count:6} seeds reached: {state}", highlight=False)
     return 0

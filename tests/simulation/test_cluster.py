@@ -114,7 +114,7 @@ async def replace_a_wiped_node(cluster: SimulatedCluster) -> None:
 async def grow_to_five(cluster: SimulatedCluster) -> None:
     cluster.publish(20)
     newcomers = [await cluster.add_machine(), await cluster.add_machine()]
-    await cluster.wait_for(lambda: len(cluster.voters()) == 5)
+    await cluster.wait_for(lambda: len(cluster.voters()) == 5)  # all have heard of it
     cluster.publish(10)
     for simulated in cluster.nodes[:2]:
         await simulated.crash()

@@ -28,9 +28,17 @@ class Timeline:
         self._now = now
         self._show = show
         self._hash = hashlib.sha256()
+        self._over = False
+
+    def end(self, why: str) -> None:
+        """Add a last line: what comes after a failure explains nothing."""
+        self.note("check", f"BROKEN: {why}")
+        self._over = True
 
     def note(self, who: str, what: str) -> None:
         """Add a line."""
+        if self._over:
+            return
         line = f"{self._now():11.6f} {who:9} {what}"
         self.lines.append(line)
         self._hash.update(line.encode())

@@ -8,16 +8,19 @@ import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import trio
 
 from noti import node
 from noti.config import Config
-from noti.errors import StorageFailed
+from noti.errors import StorageError
+from noti.notifications.store import Store
 from noti.ports import Address, Hello, SourceMessage
+from noti.raft.events import Status
 from noti.raft.messages import PeerMessage
 from noti.report import Report
 from noti.rpc.generated.category.v1 import CategoryMessage
@@ -51,6 +54,7 @@ class Settings:
     rpc_latency_s: tuple[float, float] = (0.0002, 0.002)
     packet_loss: float = 0.0
     clock_spread: float = 0.0
+    log_limits: node.LogLimits = field(default_factory=lambda: node.LogLimits(segment_bytes=65_536))
 
 
 class SimulatedNode:
@@ -60,8 +64,6 @@ class SimulatedNode:
         self.cluster = cluster
         self.name = f"node{number}"
         self.host = f"10.0.0.{number}"
-        self.rpc: Address = (self.host, RPC_PORT)
-        self.gossip: Address = (self.host, GOSSIP_PORT)
         rng = random.Random(f"{cluster.seed}:{self.name}:machine")
         spread = cluster.settings.clock_spread
         self.clock = MachineClock(draw_rate(rng, spread), offset_s=rng.uniform(0, 100_000 * spread))
@@ -71,8 +73,11 @@ class SimulatedNode:
         self.report: Report | None = None
         self.scope = trio.CancelScope()
         self.crashed = False
-        self.disk_failed = False
-        """Its disk was told to fail: the process will end, and should."""
+        self.stranger = True
+        """It belongs to no cluster yet, as far as anybody saw."""
+        self.damaged = False
+        """Its files were changed: it may refuse to start."""
+        self._moves = 0
         self.stopped = trio.Event()
         self.stopped.set()
 
@@ -83,13 +88,27 @@ class SimulatedNode:
     def _new_clients(self) -> MemoryClients:
         return MemoryClients(
             (self.host, HTTP_PORT),
+            self.cluster.settings.history_size,
             showed=partial(self.cluster.checks.node_showed, self.name),
             clock=self.clock,
         )
 
     @property
+    def rpc(self) -> Address:
+        return self.host, RPC_PORT
+
+    @property
+    def gossip(self) -> Address:
+        return self.host, GOSSIP_PORT
+
+    @property
     def up(self) -> bool:
         return self.report is not None
+
+    @property
+    def down(self) -> bool:
+        """Its process has ended, or never was."""
+        return self.stopped.is_set()
 
     def status(self) -> dict[str, object]:
         assert self.report is not None
@@ -98,6 +117,26 @@ class SimulatedNode:
     def node_id(self) -> str:
         assert self.report is not None
         return self.report.hello().node_id
+
+    def consensus(self) -> Status:
+        assert self.report is not None
+        return self.report._consensus.status()
+
+    def store(self) -> Store:
+        assert self.report is not None
+        return self.report._store
+
+    def leads(self) -> bool:
+        return self.report is not None and self.report.is_leader()
+
+    def is_stranger(self) -> bool:
+        """Whether it belongs to no cluster, as far as can be seen."""
+        if self.report is not None and self.report.hello().cluster_id:
+            self.stranger = False
+        return self.stranger
+
+    def disk_is_idle(self) -> bool:
+        return self.disk.idle and self.disk.watch is None
 
     def config(self) -> Config:
         return Config(
@@ -132,30 +171,68 @@ class SimulatedNode:
     async def _live(self, *, task_status: trio.TaskStatus[None]) -> None:
         self.scope = trio.CancelScope()
         self.stopped = trio.Event()
-        self.crashed = self.disk_failed = False
+        self.crashed = False
         MACHINE.set(self.name)
         started = False
+        limits = self.cluster.settings.log_limits
         try:
             with self.scope:
                 async with trio.open_nursery() as nursery:
-                    run = partial(node.run, self.config(), open_world=self.open_world)
+                    run = partial(
+                        node.run, self.config(), open_world=self.open_world, log_limits=limits
+                    )
+                    self._task = trio.lowlevel.current_task()
                     self.report = await nursery.start(run)
                     started = True
                     task_status.started()
-        except* StorageFailed:
+        except* StorageError as errors:
             # What a dead process meets on its way out concerns nobody.
-            if not self.crashed and not self.disk_failed:
+            if not (self.crashed or self.disk.failed or self.damaged):
                 raise
+            self.cluster.note(f"{self.name} ended: {leaves_of(errors)[0]}")
+            self.cluster.timeline.reach("a node ended because of its disk")
         finally:
             self.report = None
-            self.stopped.set()
+            self._end_process()
         if not started:
             task_status.started()
+
+    def _end_process(self) -> None:
+        """What the process leaves: a disk, perhaps after a power cut, and no streams."""
+        if self.disk.failed:
+            self.disk = self.disk.crash()
+        else:
+            self.disk.finish()
+        self.clients.cut()
+        self.clients = self._new_clients()
+        self.source = MemorySource(self.cluster.stream, self.clock)
+        self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
+        self.stopped.set()
 
     def wipe(self) -> None:
         """Lose the disk of a stopped machine: it comes back as a new node under its old name."""
         self.cluster.note(f"wipe {self.name}")
         self.disk = self._new_disk()
+        self.stranger = True
+        self.damaged = False
+
+    def move(self) -> None:
+        """Give a stopped machine another address."""
+        self._moves += 1
+        number = self.host.rpartition(".")[2]
+        self.host = f"10.0.{self._moves}.{number}"
+        self.clients = self._new_clients()
+        self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
+        self.cluster.note(f"move {self.name} to {self.host}")
+
+    def flip_bit(self, rng: random.Random) -> str:
+        """Change one bit of a stopped machine's files; return where."""
+        name = rng.choice(sorted(self.disk.files))
+        content = self.disk.files[name]
+        at = rng.randrange(min(len(content), len(content.rstrip(b"\0")) + 64))
+        content[at] ^= 1 << rng.randrange(8)
+        self.damaged = True
+        return f"at byte {at} of {name}"
 
     def freeze(self) -> None:
         """SIGSTOP: it takes nothing in, says nothing, and notices nothing of the time."""
@@ -173,38 +250,49 @@ class SimulatedNode:
             self.clock.thaw()
 
     async def stop(self) -> None:
-        """SIGTERM: an orderly stop."""
+        """SIGTERM: an orderly stop, in time."""
         self.cluster.note(f"stop {self.name}")
         self.scope.cancel()
-        await self.stopped.wait()
-        self._new_process()
+        with trio.fail_after(self.config().shutdown_deadline_s):
+            await self.stopped.wait()
 
     async def crash(self) -> None:
-        """Kill -9: first the world is cut off, so that nobody hears what the tree still says."""
+        """Kill -9 and a power cut, in no time; nobody hears what the tree still says."""
+        if self.down or self.crashed:
+            await self.stopped.wait()
+            return
         self.cluster.note(f"crash {self.name}")
+        self.crashed = True
         self.clients.cut()
         self.source.reachable = False
         self.thaw()
         self.cluster.net.silence(self.host)
         self.cluster.hub.kill(self.rpc)
-        survivor = self.disk.crash()
-        self.crashed = True
+        self.disk = self.disk.crash()
         self.scope.cancel()
-        await self.stopped.wait()
-        self._new_process(survivor)
+        # A dead process does not say goodbye, however its farewells are shielded.
+        while not self.stopped.is_set():
+            end_all_shields(self._task)
+            await trio.lowlevel.checkpoint()
         self.cluster.net.unsilence(self.host)
 
-    async def end_by_failure(self) -> None:
-        """Wait until the process ended because its disk failed; the machine can start again."""
-        await self.stopped.wait()
-        self._new_process(self.disk.crash())
 
-    def _new_process(self, disk: MemoryDisk | None = None) -> None:
-        if disk is not None:
-            self.disk = disk
-        self.clients = self._new_clients()
-        self.source = MemorySource(self.cluster.stream, self.clock)
-        self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """Return the errors in a group, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
+    return [error]
+
+
+def end_all_shields(task: trio.lowlevel.Task) -> None:
+    """Let a cancellation from above reach all of a task and its descendants."""
+    status: Any = task._cancel_status
+    while status is not None:
+        status._scope.shield = False
+        status = status.parent
+    for nursery in task.child_nurseries:
+        for child in list(nursery.child_tasks):
+            end_all_shields(child)
 
 
 class SimulatedCluster:
@@ -221,7 +309,7 @@ class SimulatedCluster:
         self.nursery = nursery
         self.settings = settings or Settings()
         self.timeline = timeline or Timeline(trio.current_time)
-        self.checks = Checks()
+        self.checks = Checks(self.timeline.end)
         self.seed = seed
         self.size = size
         self.rng = random.Random(f"world:{seed}")
@@ -253,6 +341,8 @@ class SimulatedCluster:
             for number in range(1, self.settings.browsers + 1)
         ]
         self.published = 0
+        self.lost_at_source: set[int] = set()
+        """Events that went with their stream before anybody acknowledged them."""
 
     @property
     def trace(self) -> list[str]:
@@ -273,10 +363,14 @@ class SimulatedCluster:
 
     def trace_hash(self) -> str:
         """One text for all that happened, states of the nodes included."""
-        states = [str(node.status()) for node in self.nodes if node.up]
+        states = [self._state_of(node) for node in self.nodes if node.up]
         seen = [str(browser.seen) for browser in self.browsers]
         text = "\n".join([self.timeline.digest(), *states, *seen])
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _state_of(self, node: SimulatedNode) -> str:
+        status = {**node.status(), "node": node.name}  # without the name of the machine below
+        return str(status)
 
     async def start(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -295,9 +389,13 @@ class SimulatedCluster:
         return newcomer
 
     def voters(self) -> set[str]:
-        """The names of the running nodes that vote, as the leader sees it."""
+        """The names of the running nodes that vote; empty until all have heard of it."""
         leader = self.leader()
-        if leader is None or leader.status()["changing_members"]:
+        views = {
+            (status["voters"], status["changing_members"])
+            for status in (simulated.status() for simulated in self.nodes if simulated.up)
+        }
+        if leader is None or len(views) > 1 or leader.status()["changing_members"]:
             return set()
         members = leader.status()["members"]
         roles = {m["node_id"]: m["role"] for m in members}  # type: ignore[attr-defined]
@@ -309,6 +407,29 @@ class SimulatedCluster:
             self.published += 1
             message = CategoryMessage(user_id=self.published, category_from="a", category_to="b")
             self.stream.publish("jobs.noti.b", bytes(message))
+
+    def recreate_stream(self) -> None:
+        """Delete the stream with all that is in it, and make it again."""
+        self.lost_at_source |= {
+            CategoryMessage.parse(message.payload).user_id
+            for message in self.stream.pending()
+            if message.subject != GARBAGE_SUBJECT
+        }
+        self.stream.recreate()
+
+    def missing(self) -> list[str]:
+        """Events that should be shown and are not."""
+        expected = set(range(1, self.published + 1)) - self.lost_at_source
+        return [f"event {number}" for number in sorted(expected - self.checks.numbers)]
+
+    def check_nothing_is_missing(self) -> None:
+        """All that was published is shown, and nothing else."""
+        assert not self.missing()
+        assert self.checks.numbers <= set(range(1, self.published + 1))
+
+    def connected(self) -> bool:
+        """Whether all cables are whole."""
+        return not (self.net.is_cut() or self.hub.is_cut_somewhere())
 
     def mend(self) -> None:
         """Repair all cables."""

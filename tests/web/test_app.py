@@ -39,7 +39,7 @@ async def test_a_client_that_saw_no_event_yet_still_has_a_cursor_to_resume_from(
         assert "id: id-3\n\n" in await one.read_until("id: ")
     async with serving(hub()) as address, client(address) as one:
         await one.request("/.well-known/mercure?topic=*")
-        assert "id: earliest\n\n" in await one.read_until("id: ")
+        assert "id: beginning\n\n" in await one.read_until("id: ")
 
 
 async def test_the_category_stream_shows_the_promised_line() -> None:

@@ -89,7 +89,18 @@ def test_a_cursor_ahead_of_history_is_told_too() -> None:
     feed.reset([])
     assert isinstance(feed.read(ALL, 5, 100), FellBehind)
     assert read(feed, ALL, 0).data == b""
-    assert feed.newest_id == "earliest"
+    assert feed.newest_id == "beginning"
+
+
+def test_reader_who_came_before_the_first_event_is_told_when_history_has_lost_some() -> None:
+    """Found by: just sim seed=0 layer=nodes"""
+    feed = Feed(2)
+    cursor = feed.newest_id
+    assert feed.position_of(cursor) == 0
+    feed.extend(notifications(1, 2))
+    assert feed.position_of(cursor) == 0
+    feed.extend(notifications(3, 3))
+    assert feed.position_of(cursor) is None
 
 
 def test_earliest_stands_before_all_history() -> None:
