@@ -1,14 +1,11 @@
-"""Answers HTTP requests: routing, cursors, headers, and the first bytes of every stream.
+"""Answers HTTP requests: routing, errors for people, the page, and streams the ordinary way.
 
 Enters: requests. Leaves: responses; a stream's connection goes to the hub as soon as its head is
-written.
-Never: sending events to many clients (that is the hub's), deciding what is committed.
-
-A stream is never refused for the node's sake with a status other than 200: `EventSource` would give
-up for ever.
+written, where the hub can take it.
+Never: sending events to many clients (that is the hub's), deciding what is committed, or how a
+request for a stream is answered (`admission.py`).
 """
 
-import re
 from collections.abc import AsyncIterator
 from importlib import resources
 from types import TracebackType
@@ -19,12 +16,12 @@ import trio
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from noti.notifications.topics import EVERYTHING
-from noti.web import ops, sse
+from noti.web import ops
+from noti.web.admission import PATHS, Admission, Answer, Opening, StreamRequest, common_headers
 from noti.web.config import WebConfig
-from noti.web.feed import Audience, View
 from noti.web.hub import Hub
 from noti.web.subscription import Subscription
 from noti.web.view import NodeView
@@ -34,35 +31,20 @@ log = structlog.get_logger("noti.web")
 CONNECTION = "noti.connection"
 """Where the server puts an `Adoptable` into the ASGI scope's extensions."""
 
-STREAM_HEADERS = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "private, no-cache, no-store, no-transform, must-revalidate, max-age=0",
-    "X-Accel-Buffering": "no",
-}
-"""No charset (the format is always UTF-8), nothing cached or compressed, no buffering in nginx."""
-
 PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-
 
 class Adoptable(Protocol):
     """A connection whose socket can be taken away from the HTTP server."""
 
-    def give_to(self, hub: Hub, audience: Audience, after_seq: int) -> None:
-        """Let `hub` go on from `after_seq`; what the server still writes or reads is ignored from
+    def give_to(self, hub: Hub, opening: Opening) -> None:
+        """Let `hub` go on with the stream; what the server still writes or reads is ignored from
         now on.
         """
-
-
-class BadRequest(HTTPException):
-    """A request that cannot be answered; the description tells the client what to do."""
-
-    code = 400
 
 
 class App(QuartTrio):
@@ -76,81 +58,49 @@ class App(QuartTrio):
         log.error("request failed", path=request.path, exc_info=exception_info)
 
 
-def create_app(hub: Hub, node: NodeView, config: WebConfig) -> App:
+def create_app(hub: Hub, node: NodeView, admission: Admission, config: WebConfig) -> App:
     """Return the application; it holds nothing open."""
     app = App("noti", static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # Streams have no end; the server bounds each write.
     _add_page(app)
-    _add_streams(app, hub, node, config)
+    _add_streams(app, hub, node, admission, config.catch_up_wait_s)
     ops.add_routes(app, hub, node)
     _add_errors(app)
     _add_headers(app, config)
     return app
 
 
-def _add_streams(app: App, hub: Hub, node: NodeView, config: WebConfig) -> None:
-    @app.get("/category")
-    async def category() -> Response:
-        everything = Audience(View.CATEGORY, frozenset({EVERYTHING}))
-        return await _stream(hub, node, everything, config.catch_up_wait_s)
-
-    @app.get("/.well-known/mercure")
-    async def mercure() -> Response:
-        topics = request.args.getlist("topic")
-        if not topics:
-            raise BadRequest(
-                'Missing "topic" parameter: add ?topic=NAME, several times for several topics,'
-                " or ?topic=* for all."
+def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_s: float) -> None:
+    async def stream() -> Response:
+        wanted = StreamRequest(
+            request.path,
+            request.query_string.decode("latin-1"),
+            lambda name: request.headers.get(name, ""),
+            request.remote_addr or "",
+        )
+        decision = admission.decide(wanted)
+        if decision is None:
+            with trio.move_on_after(wait_s) as patience:
+                await node.barrier()
+            decision = (
+                admission.turn_away()
+                if patience.cancelled_caught
+                else admission.decide(wanted, caught_up=True)
             )
-        if len(topics) > config.topics_max:
-            raise BadRequest(f"Too many topics: at most {config.topics_max} in one subscription.")
-        for topic in topics:
-            if not topic or len(topic) > config.topic_length_max or _CONTROL.search(topic):
-                raise BadRequest(
-                    f"A topic has 1 to {config.topic_length_max} characters, none of them a control"
-                    " character."
-                )
-        audience = Audience(View.MERCURE, frozenset(topics))
-        return await _stream(hub, node, audience, config.catch_up_wait_s)
+        match decision:
+            case Opening() as opening if request.method == "HEAD":
+                return Response(b"", headers=Headers(opening.headers))
+            case Opening() as opening:
+                connection = cast("Adoptable | None", request.scope["extensions"].get(CONNECTION))
+                body = StreamBody(opening, connection, hub)
+                return Response(body, headers=Headers(opening.headers))
+            case Answer(status, headers, body):
+                return Response(body, status=status, headers=Headers(headers))
+            case None:
+                raise AssertionError("whoever has caught up is decided")
 
-
-async def _stream(hub: Hub, node: NodeView, audience: Audience, wait_s: float) -> Response:
-    """Return the response that begins a stream where the client wants to begin it."""
-    headers = dict(STREAM_HEADERS)
-    requested = (
-        request.headers.get("Last-Event-ID")
-        or request.args.get("lastEventID")
-        or request.args.get("last_event_id")
-    )
-    first = sse.comment("ok") + hub.farewell()
-    position = hub.feed.position_of(requested) if requested else None
-    if not node.ready() or (requested and position is None):
-        # A node that is still catching up would show old events as new ones. And the client may
-        # come from a node that was further, so that its cursor will be known here in a moment.
-        with trio.move_on_after(wait_s) as patience:
-            await node.barrier()
-        if patience.cancelled_caught:
-            return Response(first, headers=headers)
-        position = hub.feed.position_of(requested) if requested else None
-    if not hub.accepting:
-        return Response(first, headers=headers)
-    if not requested:
-        # The cursor makes sure that a client whose connection breaks before its first event misses
-        # nothing.
-        after_seq = hub.feed.newest_seq
-        first += sse.cursor(hub.feed.newest_id)
-    elif position is not None:
-        after_seq = position
-        headers["Last-Event-ID"] = requested
-        first += sse.cursor(requested)
-    else:
-        after_seq = hub.feed.oldest_seq - 1
-        headers["Last-Event-ID"] = sse.EARLIEST
-        first += sse.gap_frame(requested)
-    if request.method == "HEAD":
-        return Response(b"", headers=headers)
-    connection = cast("Adoptable | None", request.scope["extensions"].get(CONNECTION))
-    return Response(StreamBody(first, connection, hub, audience, after_seq), headers=headers)
+    for path in sorted(PATHS):
+        app.add_url_rule(path, endpoint=path, view_func=stream)
 
 
 class StreamBody(ResponseBody):
@@ -158,25 +108,20 @@ class StreamBody(ResponseBody):
     by one.
     """
 
-    def __init__(
-        self,
-        first: bytes,
-        connection: Adoptable | None,
-        hub: Hub,
-        audience: Audience,
-        after_seq: int,
-    ) -> None:
-        self._first = first
+    def __init__(self, opening: Opening, connection: Adoptable | None, hub: Hub) -> None:
+        self._opening = opening
+        self._first = opening.first
         self._connection = connection
         self._hub = hub
-        self._audience = audience
-        self._after_seq = after_seq
         self._subscription: Subscription | None = None
         self._over = False
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
         if self._connection is None:
-            self._subscription = Subscription(self._hub, self._audience, self._after_seq)
+            opening = self._opening
+            self._subscription = Subscription(
+                self._hub, opening.audience, opening.after_seq, opening.address
+            )
             self._subscription.__enter__()
         return self
 
@@ -195,7 +140,7 @@ class StreamBody(ResponseBody):
         # bytes.
         if self._over or self._subscription is None:
             if self._connection is not None:
-                self._connection.give_to(self._hub, self._audience, self._after_seq)
+                self._connection.give_to(self._hub, self._opening)
             raise StopAsyncIteration
         data = await self._subscription.next()
         if data is None:
@@ -239,17 +184,6 @@ def _add_errors(app: App) -> None:
 def _add_headers(app: App, config: WebConfig) -> None:
     @app.after_request
     async def finish(response: Response) -> Response:
-        headers = response.headers
-        headers["X-Content-Type-Options"] = "nosniff"
-        headers["X-Frame-Options"] = "DENY"
-        headers["Content-Security-Policy"] = "default-src 'self'; img-src 'self' data:"
-        if config.cors_origins:
-            headers.add("Vary", "Origin")
-            origin = request.headers.get("Origin", "")
-            if "*" in config.cors_origins or origin in config.cors_origins:
-                headers["Access-Control-Allow-Origin"] = (
-                    "*" if "*" in config.cors_origins else origin
-                )
-                headers["Access-Control-Allow-Headers"] = "Last-Event-ID, Cache-Control"
-                headers["Access-Control-Expose-Headers"] = "Last-Event-ID"
+        for name, value in common_headers(request.headers.get("Origin", ""), config):
+            response.headers.add(name, value)
         return response

@@ -18,6 +18,9 @@ CLOSED = Counter("noti_web_clients_closed_total", "Streams closed, by reason.", 
 DELIVERIES = Counter("noti_web_deliveries_total", "Events handed to clients' connections.")
 SENT = Counter("noti_web_sent_bytes_total", "Bytes handed to clients' connections.")
 
+NOTHING = memoryview(b"")
+"""Shared by all clients that have nothing unsent: a view of its own would cost 184 bytes."""
+
 
 class Reason(Enum):
     """Why a stream ended."""
@@ -27,31 +30,51 @@ class Reason(Enum):
     BEHIND = "behind"
     """History moved past the client's cursor."""
     STALLED = "stalled"
-    """The client accepted no byte for too long."""
+    """The client did not take what it was sent."""
+    AGED = "aged"
+    """It was open as long as a stream may be."""
+    SHED = "shed"
+    """This node leads, and leaves browsers to the others."""
     DRAINED = "drained"
     """This node shuts down."""
 
 
 @dataclass(slots=True, eq=False)
-class Client:
+class Stay:
+    """One open stream, whatever carries it."""
+
+    group: "Group"
+    address: str
+    """By which it is counted."""
+    ends_at: float
+    """When it is ended, in Trio's time."""
+    why: Reason = Reason.AGED
+    """What is then said to be the reason."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Client(Stay):
     """One adopted socket."""
 
     sock: socket.socket
     fd: int
-    group: "Group"
     cursor: int
     """Last notification in what was handed over; meaningful while the client is not in step."""
-    unsent: memoryview = field(default_factory=lambda: memoryview(b""))
+    unsent: memoryview = NOTHING
     """The rest of a chunk that the kernel has not taken."""
+    blocked: bool = False
+    """The kernel takes no more until epoll says so."""
     stalled_at: float = 0.0
-    """When the client last accepted a byte; meaningful while it is blocked."""
+    """When the unsent chunk was begun."""
     quiet: bool = False
     """Nothing was sent since heartbeats were last considered."""
+    ending: bool = False
+    """The last words are said, or unsent; nothing may follow."""
 
 
 @dataclass(slots=True, eq=False)
 class Group:
-    """The adopted clients of one audience."""
+    """The streams of one audience."""
 
     audience: Audience
     cursor: int

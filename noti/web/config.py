@@ -5,6 +5,10 @@ Never: reading files, environment or flags.
 """
 
 from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import TypeAlias
+
+IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,15 +22,23 @@ class HubConfig:
     30, nginx 60).
     """
     stall_timeout_s: float = 10.0
-    """A client that accepts not one byte for so long while some wait for it is disconnected."""
+    """A client that has not taken what it was sent after so long is disconnected, also when it
+    takes a byte now and then.
+    """
     chunk_bytes_max: int = 64 * 1024
     """About the most that one client holds unsent in our memory; one larger event still passes."""
     send_buffer_bytes: int = 128 * 1024
     """Kernel memory per client; left alone, the kernel would let a slow client pin 4 MiB."""
     slice_s: float = 0.002
     """Sending pauses after this long and lets the rest of the node run."""
+    lifetime_s: float = 3600.0
+    """A stream is ended after this, give or take a tenth, and its client comes back: to another
+    node, if there is a new one. 0 for never.
+    """
+    drain_window_s: float = 0.0
+    """At shutdown, streams are ended at random moments of so long a time, while they go on."""
     drain_timeout_s: float = 1.0
-    """How long ending all streams may take at shutdown."""
+    """How long the last words to slow clients may take after that."""
     retry_ms_min: int = 500
     retry_ms_max: int = 2000
     """Clients reconnect after a random delay between these two, so that a node's clients do not
@@ -34,6 +46,8 @@ class HubConfig:
     """
     clients_max: int = 50_000
     """Streams on one node, each a file descriptor; further ones are told to come back later."""
+    clients_per_address_max: int = 0
+    """Streams from one IPv4 address or IPv6 /64; 0 for any number: many browsers may share one."""
 
     def __post_init__(self) -> None:
         assert self.history_size > 0
@@ -57,6 +71,14 @@ class WebConfig:
     """How long a stream waits for this node to catch up with the others before it is told to come
     back later; a follower that hears its leader needs a tenth of a second.
     """
+    trusted_proxies: tuple[IpNetwork, ...] = ()
+    """Networks whose X-Forwarded-For is believed when clients are counted by address."""
+    head_timeout_s: float = 10.0
+    """A connection without a whole request is closed after this."""
+    head_bytes_max: int = 16 * 1024
+    """A longer request head is refused; the same limit as Hypercorn's."""
+    guests_max: int = 4096
+    """Connections without a whole request; the oldest makes room for the next."""
     idle_timeout_s: float = 20.0
     """A connection without a request is closed after this; above the page's 1.5 s of polling."""
     send_timeout_s: float = 10.0

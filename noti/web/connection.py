@@ -18,8 +18,8 @@ from hypercorn.typing import (
 )
 from prometheus_client import Counter
 
+from noti.web.admission import Opening
 from noti.web.app import CONNECTION, App
-from noti.web.feed import Audience
 from noti.web.hub import Hub
 
 REFUSED = Counter("noti_web_requests_refused_total", "Requests that are not HTTP.")
@@ -32,8 +32,12 @@ BAD_REQUEST = (
 class Connection:
     """One TCP connection as Hypercorn sees it: a stream that can be emptied of its socket."""
 
-    def __init__(self, stream: trio.SocketStream, app: App, send_timeout_s: float) -> None:
+    def __init__(
+        self, stream: trio.SocketStream, app: App, send_timeout_s: float, early: bytes = b""
+    ) -> None:
+        """`early` is what was received already."""
         self._stream = stream
+        self._early = early
         self._app = app
         self._send_timeout_s = send_timeout_s
         self._answering = False
@@ -95,7 +99,7 @@ class Connection:
 
         await self._app(scope, receive_until_complete, send_noting_the_end)
 
-    def give_to(self, hub: Hub, audience: Audience, after_seq: int) -> None:
+    def give_to(self, hub: Hub, opening: Opening) -> None:
         """Hand the socket to the hub and look closed to Hypercorn from now on."""
         if self._given_away or not hub.running:
             return
@@ -110,7 +114,7 @@ class Connection:
         # Closes this descriptor only, and wakes the task that reads from it; the connection lives
         # on in `taken`.
         self._stream.socket.close()
-        hub.adopt(taken, audience, after_seq)
+        hub.adopt(taken, opening.audience, opening.after_seq, opening.address)
 
     async def send_all(self, data: bytes) -> None:
         """Send, within a time limit (Hypercorn shields its sends); to nobody when the socket was
@@ -130,6 +134,10 @@ class Connection:
 
     async def receive_some(self, bytes_max: int) -> bytes:
         """Receive; raises `trio.ClosedResourceError` as soon as the socket is given away."""
+        if self._early:
+            await trio.lowlevel.checkpoint()
+            early, self._early = self._early[:bytes_max], self._early[bytes_max:]
+            return early
         return await self._stream.receive_some(bytes_max)
 
     async def send_eof(self) -> None:

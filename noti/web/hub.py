@@ -11,6 +11,7 @@ more bytes until epoll says so. Only whole chunks are begun, and a begun chunk i
 the next, so a stream can end at any await.
 """
 
+import math
 import os
 import random
 import select
@@ -23,14 +24,22 @@ import trio
 
 from noti.notifications.notification import Notification
 from noti.web import sse
-from noti.web.clients import CLIENTS, CLOSED, DELIVERIES, OPENED, SENT, Client, Group, Reason
+from noti.web.census import Census
+from noti.web.clients import DELIVERIES, NOTHING, SENT, Client, Group, Reason, Stay
 from noti.web.config import HubConfig
 from noti.web.feed import Audience, Batch, Feed, FellBehind
+from noti.web.pace import Pace
 
 log = structlog.get_logger("noti.web")
 
 DEAD_PEER_MS = 30_000
 """Two heartbeats: a peer that acknowledges nothing for so long is gone (RFC 5482)."""
+LIFETIME_SPREAD = 0.1
+"""Streams that began together do not end together."""
+ENDING_EVERY_S = 0.05
+"""How often streams are ended while many are: enough to spread them, few enough to cost nothing."""
+BREATHS = 16
+"""Sends between two looks at the clock: together a tenth of a slice."""
 
 
 class Hub:
@@ -39,33 +48,36 @@ class Hub:
     def __init__(self, config: HubConfig, rng: random.Random) -> None:
         self.config = config
         self.feed = Feed(config.history_size)
+        self.census = Census(config.clients_max, config.clients_per_address_max)
         self._rng = rng
         self._groups: dict[Audience, Group] = {}
         self._clients: dict[int, Client] = {}
         self._behind: dict[int, Client] = {}
-        self._blocked: dict[int, Client] = {}
-        self._count = 0
+        self._subscriptions: set[Stay] = set()
         self._news = trio.lowlevel.ParkingLot()
-        self._closing = False
+        self._pace = Pace(config.slice_s)
         self._epoll: select.epoll | None = None
         self._doorbell = -1
-        self._slice_ends = 0.0
+        self._rung = False
         self._heartbeat_at = 0.0
+        self._sweep_at = 0.0
+        self._hurry_until = 0.0
+        self._drained_at = math.inf
 
     @property
     def clients(self) -> int:
         """Streams open now, on adopted sockets and on ordinary responses."""
-        return self._count
+        return self.census.count
+
+    @property
+    def sending(self) -> bool:
+        """Whether events are being sent: `run` runs."""
+        return self._epoll is not None
 
     @property
     def running(self) -> bool:
-        """Whether events are being sent: `run` runs and does not drain."""
-        return self._epoll is not None and not self._closing
-
-    @property
-    def accepting(self) -> bool:
-        """Whether another stream may be opened: the hub runs and is not full."""
-        return self.running and self.clients < self.config.clients_max
+        """Whether another stream may begin: `run` runs and does not drain."""
+        return self.sending and self._drained_at == math.inf
 
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show notifications that follow the newest one. Returns at once, whatever clients do."""
@@ -85,15 +97,18 @@ class Hub:
         """Return what a silent, caught-up stream gets: a comment, and a fresh cursor."""
         return sse.comment() + sse.cursor(self.feed.newest_id)
 
-    def adopt(self, sock: socket.socket, audience: Audience, after_seq: int) -> None:
+    def adopt(self, sock: socket.socket, audience: Audience, after_seq: int, address: str) -> None:
         """Take over a non-blocking socket on which a chunked response has begun, and close it in
         the end.
         """
         assert self._epoll is not None, "a hub adopts only while it runs"
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.config.send_buffer_bytes)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
-        group = self.join(audience, after_seq)
-        client = Client(sock, sock.fileno(), group, after_seq)
+        group = self._enter(audience, after_seq, address)
+        client = Client(
+            group, address, self._ends_at(), sock=sock, fd=sock.fileno(), cursor=after_seq
+        )
         self._clients[client.fd] = client
         self._behind[client.fd] = client
         # Edge-triggered: one report when the kernel has room again, and one at hang-up.
@@ -109,50 +124,57 @@ class Hub:
         """
         with self._descriptors() as epoll:
             task_status.started()
-            self._heartbeat_at = trio.current_time() + self.config.heartbeat_s / 2
             try:
-                while not self._closing:
+                while not self._is_drained():
                     if self._behind:
                         await trio.lowlevel.checkpoint()
                     else:
-                        with trio.move_on_at(self._next_deadline()):
+                        with trio.move_on_at(min(self._sweep_at, self._drained_at)):
                             await trio.lowlevel.wait_readable(epoll.fileno())
-                    self._slice_ends = trio.current_time() + self.config.slice_s
+                    self._pace.begin()
                     self._notice(epoll)
                     await self._advance_groups()
                     await self._advance_behind()
-                    self._disconnect_stalled(trio.current_time())
-                    if trio.current_time() >= self._heartbeat_at:
-                        await self._send_heartbeats()
+                    if trio.current_time() >= self._sweep_at:
+                        await self._sweep()
             finally:
                 with trio.move_on_after(self.config.drain_timeout_s, shield=True):
-                    self._closing = True
-                    self._news.unpark_all()
-                    await self._end_streams(epoll)
+                    await self._end_all(epoll)
 
     def drain(self) -> None:
-        """Refuse new streams and end all open ones; `run` returns within `drain_timeout_s`."""
-        self._closing = True
-        self._news.unpark_all()
+        """Refuse new streams and end the open ones at random moments of `drain_window_s`; `run`
+        returns within `drain_timeout_s` after that.
+        """
+        self._drained_at = trio.current_time() + self.config.drain_window_s
+        self.end_within(self.config.drain_window_s, Reason.DRAINED)
+
+    def end_within(self, window_s: float, why: Reason) -> None:
+        """End all streams that are open now, at random moments of `window_s` from now."""
+        now = trio.current_time()
+        for stay in (*self._clients.values(), *self._subscriptions):
+            stay.ends_at = min(stay.ends_at, now + self._rng.uniform(0, window_s))
+            stay.why = why
+        self._hurry_until = max(self._hurry_until, now + window_s)
+        self._sweep_at = now
         self._ring()
 
     # Waking up
 
     async def wait_for_news(self) -> None:
-        """Return after the next change: news, another history, or the beginning of the end."""
+        """Return after the next change: news, another history, or the end of some streams."""
         await self._news.park()
 
-    def _next_deadline(self) -> float:
-        """When to wake up even if nothing happens."""
-        oldest = next(iter(self._blocked.values()), None)
-        if oldest is None:
-            return self._heartbeat_at
-        return min(self._heartbeat_at, oldest.stalled_at + self.config.stall_timeout_s)
+    def _is_drained(self) -> bool:
+        return self._drained_at < math.inf and (
+            not self.clients or trio.current_time() >= self._drained_at
+        )
 
     @contextmanager
     def _descriptors(self) -> Iterator[select.epoll]:
         assert self._epoll is None, "a hub runs once at a time"
-        self._closing = False
+        self._drained_at = math.inf
+        self._heartbeat_at = trio.current_time() + self.config.heartbeat_s / 2
+        self._plan_sweep()
         with select.epoll() as epoll:
             self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             try:
@@ -163,12 +185,14 @@ class Hub:
                 for client in list(self._clients.values()):
                     self._close(client, Reason.DRAINED)
                 self._epoll = None
+                self._news.unpark_all()
                 os.close(self._doorbell)
                 self._doorbell = -1
 
     def _ring(self) -> None:
         """Wake the sending task and all subscriptions."""
-        if self._doorbell >= 0:
+        if not self._rung and self._doorbell >= 0:
+            self._rung = True
             os.eventfd_write(self._doorbell, 1)
         self._news.unpark_all()
 
@@ -177,44 +201,54 @@ class Hub:
         for fd, events in epoll.poll(0):
             if fd == self._doorbell:
                 os.eventfd_read(fd)
+                self._rung = False
             elif (client := self._clients.get(fd)) is None:
                 continue
             elif events & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
                 self._close(client, Reason.GONE)
-            elif fd in self._blocked:
-                del self._blocked[fd]
+            elif client.blocked:
+                client.blocked = False
                 self._behind[fd] = client
-
-    async def _breathe(self) -> None:
-        """Let the rest of the node run when this task's slice is over. A checkpoint only then."""
-        if trio.current_time() >= self._slice_ends:
-            await trio.lowlevel.checkpoint()
-            self._slice_ends = trio.current_time() + self.config.slice_s
 
     # Sending
 
     async def _advance_groups(self) -> None:
         """Bring every group, with its members in step, to the newest notification."""
         for group in list(self._groups.values()):
-            await self._breathe()
+            await self._pace.breathe()
             while group.clients and (
                 group.cursor < self.feed.newest_seq or not self._holds(group.cursor)
             ):
                 batch = self.feed.read(group.audience, group.cursor, self.config.chunk_bytes_max)
-                members = list(group.in_step.values())
                 if isinstance(batch, FellBehind):
-                    for client in members:
+                    for client in list(group.in_step.values()):
                         self._close(client, Reason.BEHIND)
                     group.cursor = self.feed.newest_seq
                     break
                 group.cursor = batch.seq
                 if batch.events:
-                    await self._send_to_all(members, batch)
+                    await self._send_to_members(group, batch)
 
-    async def _send_to_all(self, members: list[Client], batch: Batch) -> None:
-        for client in members:
-            self._send(client, batch)
-            await self._breathe()
+    async def _send_to_members(self, group: Group, batch: Batch) -> None:
+        """Hand one batch to all members in step: the innermost loop of this server."""
+        members = list(group.in_step.values())
+        chunk = batch.chunk
+        size_bytes = len(chunk)
+        for start in range(0, len(members), BREATHS):
+            for client in members[start : start + BREATHS]:
+                client.quiet = False
+                try:
+                    sent_bytes = client.sock.send(chunk)
+                except BlockingIOError:
+                    sent_bytes = 0
+                except OSError:
+                    self._close(client, Reason.GONE)
+                    continue
+                if sent_bytes < size_bytes:
+                    self._keep(client, memoryview(chunk)[sent_bytes:])
+            await self._pace.breathe()
+        DELIVERIES.inc(len(members) * batch.events)
+        SENT.inc(len(members) * size_bytes)
 
     async def _advance_behind(self) -> None:
         """Bring clients with their own cursor on: each by one chunk, so that none waits long."""
@@ -236,19 +270,17 @@ class Hub:
                 else:
                     client.cursor = batch.seq
                     if batch.events:
-                        self._send(client, batch)
-            await self._breathe()
+                        DELIVERIES.inc(batch.events)
+                        self._push(client, batch.chunk)
+            await self._pace.breathe()
 
     def _holds(self, cursor: int) -> bool:
         return self.feed.oldest_seq - 1 <= cursor <= self.feed.newest_seq
 
-    def _send(self, client: Client, batch: Batch) -> None:
-        """Hand a batch to a client's socket; what the kernel does not take now follows later."""
-        DELIVERIES.inc(batch.events)
-        self._push(client, batch.chunk)
-
     def _push(self, client: Client, data: bytes) -> None:
+        """Begin a chunk; what the kernel does not take now follows later."""
         assert not client.unsent, "a chunk is finished before the next one is begun"
+        client.quiet = False
         try:
             sent_bytes = client.sock.send(data)
         except BlockingIOError:
@@ -256,109 +288,139 @@ class Hub:
         except OSError:
             self._close(client, Reason.GONE)
             return
-        SENT.inc(sent_bytes)
-        client.quiet = False
+        SENT.inc(len(data))
         if sent_bytes < len(data):
-            client.unsent = memoryview(data)[sent_bytes:]
-            client.stalled_at = trio.current_time()
-            if client.group.in_step.pop(client.fd, None) is not None:
-                client.cursor = client.group.cursor
-            self._behind[client.fd] = client
+            self._keep(client, memoryview(data)[sent_bytes:])
+
+    def _keep(self, client: Client, unsent: memoryview) -> None:
+        """Remember what the kernel did not take of a chunk; the client is not in step any more."""
+        client.unsent = unsent
+        client.stalled_at = trio.current_time()
+        if client.group.in_step.pop(client.fd, None) is not None:
+            client.cursor = client.group.cursor
+        self._behind[client.fd] = client
 
     def _flush(self, client: Client) -> None:
         """Send on what is unsent, until it is gone or the kernel takes no more."""
         try:
             while client.unsent:
-                sent_bytes = client.sock.send(client.unsent)
-                SENT.inc(sent_bytes)
-                client.unsent = client.unsent[sent_bytes:]
-                client.stalled_at = trio.current_time()
+                client.unsent = client.unsent[client.sock.send(client.unsent) :]
         except BlockingIOError:
-            self._blocked[client.fd] = self._behind.pop(client.fd)
+            client.blocked = True
+            del self._behind[client.fd]
         except OSError:
             self._close(client, Reason.GONE)
+        else:
+            client.unsent = NOTHING
+            if client.ending:
+                self._close(client, client.why)
 
     # Time
 
-    def _disconnect_stalled(self, now: float) -> None:
-        """Disconnect clients that took nothing for too long; they stand in the order in which they
-        were blocked.
-        """
-        for client in list(self._blocked.values()):
-            if now - client.stalled_at < self.config.stall_timeout_s:
-                break
-            self._close(client, Reason.STALLED)
+    async def _sweep(self) -> None:
+        """Look at every client: is its time over, does it take what it is sent, is it silent?
 
-    async def _send_heartbeats(self) -> None:
-        """Send a heartbeat to all who heard nothing since the last call.
-
-        Called twice per heartbeat time, so that no stream is silent for longer than that.
+        Heartbeats are considered twice per heartbeat time, so that no stream is silent for longer
+        than that.
         """
-        self._heartbeat_at = trio.current_time() + self.config.heartbeat_s / 2
+        now = trio.current_time()
+        beats = now >= self._heartbeat_at
+        if beats:
+            self._heartbeat_at = now + self.config.heartbeat_s / 2
         newest_seq, heartbeat = self.feed.newest_seq, sse.chunk(self.heartbeat())
-        for group in list(self._groups.values()):
-            if group.cursor != newest_seq:
-                continue  # The heartbeat's cursor would skip what these have not been sent yet.
-            for client in list(group.in_step.values()):
-                if client.quiet:
-                    self._push(client, heartbeat)
-                else:
+        for client in list(self._clients.values()):
+            if client.ends_at <= now:
+                self._end(client)
+            if client.unsent:
+                if now - client.stalled_at >= self.config.stall_timeout_s:
+                    self._close(client, Reason.STALLED)
+            elif beats and client.fd in client.group.in_step:
+                if not client.quiet:
                     client.quiet = True
-                await self._breathe()
+                elif client.group.cursor == newest_seq:
+                    # To others, the heartbeat's cursor would skip what they have not been sent.
+                    self._push(client, heartbeat)
+            await self._pace.breathe()
+        self._plan_sweep()
+
+    def _plan_sweep(self) -> None:
+        now = trio.current_time()
+        every_s = self.config.stall_timeout_s / 4
+        if now < self._hurry_until:
+            every_s = min(every_s, ENDING_EVERY_S)
+        self._sweep_at = min(now + every_s, self._heartbeat_at)
+
+    def _ends_at(self) -> float:
+        """Return when a stream that begins now is to end."""
+        if not self.config.lifetime_s:
+            return math.inf
+        spread = self._rng.uniform(1 - LIFETIME_SPREAD, 1 + LIFETIME_SPREAD)
+        return trio.current_time() + self.config.lifetime_s * spread
 
     # Coming and going
 
-    def join(self, audience: Audience, cursor: int) -> Group:
-        """Count one more client of `audience`; a new group begins at `cursor`."""
+    def join(self, audience: Audience, address: str) -> Stay:
+        """Count a subscription, which reads for itself, until `leave`."""
+        stay = Stay(self._enter(audience, self.feed.newest_seq, address), address, self._ends_at())
+        self._subscriptions.add(stay)
+        return stay
+
+    def leave(self, stay: Stay, reason: Reason) -> None:
+        """Count a subscription no longer."""
+        self._subscriptions.remove(stay)
+        self._exit(stay, reason)
+
+    def _enter(self, audience: Audience, cursor: int, address: str) -> Group:
+        """Count one more stream of `audience`; a new group begins at `cursor`."""
         group = self._groups.get(audience)
         if group is None:
             group = self._groups[audience] = Group(audience, cursor)
         group.clients += 1
-        self._count += 1
-        CLIENTS.inc()
-        OPENED.inc()
+        self.census.enter(address)
         return group
 
-    def leave(self, group: Group, reason: Reason) -> None:
-        """Count one client less."""
+    def _exit(self, stay: Stay, reason: Reason) -> None:
+        group = stay.group
         group.clients -= 1
         if group.clients == 0:
             del self._groups[group.audience]
             self.feed.forget(group.audience)
-        self._count -= 1
-        CLIENTS.dec()
-        CLOSED.labels(reason.value).inc()
+        self.census.leave(stay.address, reason)
+
+    def _end(self, client: Client) -> None:
+        """Say farewell, after the rest of a begun chunk; the socket is closed when that is sent."""
+        if client.ending:
+            return
+        client.ending = True
+        last_words = sse.chunk(self.farewell()) + sse.LAST_CHUNK
+        if client.unsent:
+            client.unsent = memoryview(bytes(client.unsent) + last_words)
+            return
+        self._push(client, last_words)
+        if not client.unsent:
+            self._close(client, client.why)
 
     def _close(self, client: Client, reason: Reason) -> None:
         """Forget a client and close its socket."""
         if self._clients.pop(client.fd, None) is None:
             return
         self._behind.pop(client.fd, None)
-        self._blocked.pop(client.fd, None)
         client.group.in_step.pop(client.fd, None)
-        self.leave(client.group, reason)
+        self._exit(client, reason)
         assert self._epoll is not None, "clients exist only while the hub runs"
         self._epoll.unregister(client.fd)
         client.sock.close()
         if reason in (Reason.BEHIND, Reason.STALLED):
             log.debug("client disconnected", reason=reason.value, cursor=client.cursor)
 
-    async def _end_streams(self, epoll: select.epoll) -> None:
-        """Say farewell to everybody, after the rest of a begun chunk; bounded by the caller."""
+    async def _end_all(self, epoll: select.epoll) -> None:
+        """End every adopted stream; bounded by the caller."""
         for client in list(self._clients.values()):
-            last_words = sse.chunk(self.farewell()) + sse.LAST_CHUNK
-            if client.unsent:
-                client.unsent = memoryview(bytes(client.unsent) + last_words)
-            else:
-                self._push(client, last_words)
-                if not client.unsent:
-                    self._close(client, Reason.DRAINED)
+            client.why = Reason.DRAINED
+            self._end(client)
         while self._clients:
-            for client in list(self._clients.values()):
-                self._behind[client.fd] = client
+            for client in list(self._behind.values()):
                 self._flush(client)
-                if not client.unsent:
-                    self._close(client, Reason.DRAINED)
-            if self._clients:
+            if self._clients and not self._behind:
                 await trio.lowlevel.wait_readable(epoll.fileno())
                 self._notice(epoll)

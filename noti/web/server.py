@@ -1,4 +1,5 @@
-"""Listens for HTTP and runs Hypercorn on each connection, until told to stop; the hub runs with it.
+"""Serves HTTP until told to stop: the lobby takes connections in, Hypercorn serves those that
+want no stream, the hub runs with them.
 
 Enters: connections. Leaves: answers, through Quart on Hypercorn, or sockets to the hub.
 Never: a traceback to a client, an answer on a connection that was given away.
@@ -7,6 +8,7 @@ Shutdown order: stop accepting; end streams and let answers in progress finish, 
 return.
 """
 
+import socket
 import sys
 from functools import partial
 from typing import Any, cast
@@ -26,10 +28,12 @@ from hypercorn.typing import (
 
 from noti.errors import AddressInUse
 from noti.ports import Address
+from noti.web.admission import Admission
 from noti.web.app import create_app
 from noti.web.config import WebConfig
 from noti.web.connection import Connection
 from noti.web.hub import Hub
+from noti.web.lobby import HandOver, Lobby
 from noti.web.view import NodeView
 
 log = structlog.get_logger("noti.web")
@@ -42,7 +46,9 @@ class Frontend:
         self._bind = bind
         self._hub = hub
         self._config = config
-        self._app = create_app(hub, node, config)
+        self._node = node
+        self._admission = Admission(hub, node.ready, config)
+        self._app = create_app(hub, node, self._admission, config)
         self._hypercorn = _hypercorn_config(config)
         self._connections: set[Connection] = set()
         self._closed = trio.lowlevel.ParkingLot()
@@ -60,7 +66,7 @@ class Frontend:
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve_until, stop, listeners)
-            host, port = listeners[0].socket.getsockname()[:2]
+            host, port = listeners[0].getsockname()[:2]
             log.info("listening for http", host=host, port=port)
             task_status.started((host, port))
             try:
@@ -71,7 +77,7 @@ class Frontend:
     async def _serve_until(
         self,
         stop: trio.Event,
-        listeners: list[trio.SocketListener],
+        listeners: list[socket.socket],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -83,24 +89,23 @@ class Frontend:
             async with trio.open_nursery() as serving:
                 await serving.start(self._hub.run)
                 async with trio.open_nursery() as connections:
+                    serve = partial(self._serve_connection, context)
                     async with trio.open_nursery() as accepting:
-                        accepting.start_soon(
-                            partial(
-                                trio.serve_listeners,
-                                partial(self._serve_connection, context),
-                                listeners,
-                                handler_nursery=connections,
-                            )
+                        lobby = self._lobby(
+                            lambda sock, early: connections.start_soon(serve, sock, early)
                         )
+                        accepting.start_soon(lobby.run, listeners)
                         task_status.started()
                         await stop.wait()
                         accepting.cancel_scope.cancel()
-                    config = self._config
-                    hub_s = self._hub.config.drain_timeout_s
-                    service.deadline = trio.current_time() + config.grace_s + hub_s
+                    for listener in listeners:
+                        listener.close()
+                    hub = self._hub.config
+                    grace_s = hub.drain_window_s + self._config.grace_s
+                    service.deadline = trio.current_time() + grace_s + hub.drain_timeout_s
                     self._hub.drain()
                     await context.terminated.set()
-                    with trio.move_on_after(config.grace_s):
+                    with trio.move_on_after(grace_s):
                         await self._all_closed()
                     for connection in self._connections:
                         connection.close()  # Also ends the sends that Hypercorn shields.
@@ -110,8 +115,21 @@ class Frontend:
         while self._connections:
             await self._closed.park()
 
-    async def _serve_connection(self, context: WorkerContext, stream: trio.SocketStream) -> None:
-        connection = Connection(stream, self._app, self._config.send_timeout_s)
+    def _lobby(self, hand_over: HandOver) -> Lobby:
+        return Lobby(
+            self._admission,
+            self._hub,
+            self._config,
+            catch_up=self._node.barrier,
+            hand_over=hand_over,
+        )
+
+    async def _serve_connection(
+        self, context: WorkerContext, sock: socket.socket, early: bytes
+    ) -> None:
+        """Let Hypercorn serve a connection on which `early` was received."""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        connection = Connection(stream, self._app, self._config.send_timeout_s, early)
         self._connections.add(connection)
         try:
             state = ConnectionState(LifespanState({}))
@@ -170,12 +188,13 @@ def _hypercorn_config(config: WebConfig) -> Config:
     return hypercorn
 
 
-async def _listen(bind: Address) -> list[trio.SocketListener]:
+async def _listen(bind: Address) -> list[socket.socket]:
     host, port = bind
     try:
-        return await trio.open_tcp_listeners(port, host=host or None)
+        listeners = await trio.open_tcp_listeners(port, host=host or None)
     except OSError as error:
         reason = error.strerror or str(error)
         raise AddressInUse(
             f"--http-addr {host}:{port} cannot be used: {reason}; choose another address"
         ) from error
+    return [socket.socket(fileno=one.socket.detach()) for one in listeners]

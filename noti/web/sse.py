@@ -12,6 +12,8 @@ import re
 
 from noti.errors import MessageInvalid
 
+MEDIA_TYPE = "text/event-stream"
+
 EARLIEST = "earliest"
 """The cursor that stands before everything in history (Mercure 0.x, "Reconciliation")."""
 

@@ -6,7 +6,7 @@ Never: sending; the response that asked for the bytes does that.
 
 import trio
 
-from noti.web.clients import DELIVERIES, SENT, Group, Reason
+from noti.web.clients import DELIVERIES, SENT, Reason, Stay
 from noti.web.feed import Audience, FellBehind
 from noti.web.hub import Hub
 
@@ -14,30 +14,32 @@ from noti.web.hub import Hub
 class Subscription:
     """A reader, counted by the hub for exactly as long as it is used as a context manager."""
 
-    def __init__(self, hub: Hub, audience: Audience, after_seq: int) -> None:
+    def __init__(self, hub: Hub, audience: Audience, after_seq: int, address: str) -> None:
         self._hub = hub
         self._audience = audience
         self._cursor = after_seq
+        self._address = address
         self._reason = Reason.GONE
-        self._group: Group | None = None
+        self._stay: Stay | None = None
 
     def __enter__(self) -> "Subscription":
-        self._group = self._hub.join(self._audience, self._hub.feed.newest_seq)
+        self._stay = self._hub.join(self._audience, self._address)
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._group is not None, "a subscription is left once"
-        self._hub.leave(self._group, self._reason)
-        self._group = None
+        assert self._stay is not None, "a subscription is left once"
+        self._hub.leave(self._stay, self._reason)
+        self._stay = None
 
     async def next(self) -> bytes | None:
         """Wait for the next bytes: events, or a heartbeat. None when the stream is over.
 
         Cancellation: nothing is lost, the next call returns it.
         """
-        hub = self._hub
-        with trio.move_on_after(hub.config.heartbeat_s):
-            while hub.running:
+        hub, stay = self._hub, self._stay
+        assert stay is not None, "a subscription is read while it is entered"
+        with trio.move_on_after(hub.config.heartbeat_s) as silence:
+            while hub.sending:
                 batch = hub.feed.read(self._audience, self._cursor, hub.config.chunk_bytes_max)
                 if isinstance(batch, FellBehind):
                     self._reason = Reason.BEHIND
@@ -47,8 +49,12 @@ class Subscription:
                     DELIVERIES.inc(batch.events)
                     SENT.inc(len(batch.data))
                     return batch.data
-                await hub.wait_for_news()
-        if not hub.running:
-            self._reason = Reason.DRAINED
-            return None
-        return hub.heartbeat()
+                if trio.current_time() >= stay.ends_at:
+                    self._reason = stay.why
+                    return None
+                with trio.move_on_at(stay.ends_at):
+                    await hub.wait_for_news()
+        if silence.cancelled_caught:
+            return hub.heartbeat()
+        self._reason = Reason.DRAINED
+        return None

@@ -159,7 +159,7 @@ async def _fan_out(directory: Path, clients: int) -> AsyncIterator[None]:
                 # The hub owns the descriptor from here on.
                 plain = socket.socket(fileno=connection.detach())
                 plain.setblocking(False)
-                hub.adopt(plain, Audience(View.MERCURE, frozenset({"*"})), 0)
+                hub.adopt(plain, Audience(View.MERCURE, frozenset({"*"})), 0, HOST)
             nursery.start_soon(_publish, hub)
             before, started = _deliveries(), time.perf_counter()
             yield

@@ -1,6 +1,8 @@
 """Promises of the HTTP side, over real loopback sockets."""
 
 import json
+from contextlib import AsyncExitStack
+from ipaddress import ip_network
 
 import pytest
 
@@ -149,10 +151,36 @@ async def test_a_node_without_room_sends_a_client_away_in_a_way_that_makes_it_co
     async with serving(there) as address, client(address) as one, client(address) as two:
         await one.request("/category")
         await until(lambda: there.clients == 1)
-        response = await two.request("/category")
+        response = await two.request("/category", [("Accept", "text/event-stream")])
         text = await two.read_all()
     assert response.status_code == 200
     assert "retry: " in text
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_program_that_finds_no_room_is_told_so_by_its_status(method: str) -> None:
+    """HEAD goes the ordinary way, GET the short one."""
+    there = hub(clients_per_address_max=1)
+    async with serving(there) as address, client(address) as one, client(address) as two:
+        await one.request("/category")
+        await until(lambda: there.clients == 1)
+        response = await two.request("/.well-known/mercure?topic=a", method=method)
+    assert response.status_code == 429
+    assert dict(response.headers)[b"retry-after"] == b"2"
+
+
+async def test_clients_are_counted_by_the_address_that_a_trusted_proxy_names() -> None:
+    there = hub(clients_per_address_max=1)
+    config = WebConfig(trusted_proxies=(ip_network("127.0.0.0/8"),))
+    async with serving(there, config=config) as address, AsyncExitStack() as clients:
+        for forwarded_for, status in [
+            ("1.1.1.1, 2.2.2.2", 200),
+            ("2.2.2.2", 429),
+            ("3.3.3.3", 200),
+        ]:
+            one = await clients.enter_async_context(client(address))
+            response = await one.request("/category", [("X-Forwarded-For", forwarded_for)])
+            assert response.status_code == status
 
 
 async def test_a_node_that_is_not_ready_shows_nothing_and_makes_clients_come_back() -> None:
@@ -211,7 +239,10 @@ async def test_other_origins_are_allowed_only_when_they_are_named() -> None:
     ]:
         async with serving(hub(), config=config) as address, client(address) as one:
             response = await one.request("/category", [("Origin", origin)])
-        assert dict(response.headers).get(b"access-control-allow-origin") == expected
+        headers = dict(response.headers)
+        assert headers.get(b"access-control-allow-origin") == expected
+        with_cookies = headers.get(b"access-control-allow-credentials")
+        assert with_cookies == (b"true" if expected == origin.encode() else None)
 
 
 async def test_the_page_and_what_it_needs_are_served() -> None:

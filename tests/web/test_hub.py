@@ -11,6 +11,7 @@ import trio
 import trio.testing
 from prometheus_client import REGISTRY
 
+from noti.web.clients import Reason
 from noti.web.feed import Audience, View
 from noti.web.hub import Hub
 from tests.web.stage import LIMIT_S, hub, ids, notification, notifications, running, until
@@ -56,7 +57,9 @@ class Reader:
         self.text = ""
         self.ended = False
         self.broken = False
-        there.adopt(far, audience, there.feed.newest_seq if after_seq is None else after_seq)
+        there.adopt(
+            far, audience, there.feed.newest_seq if after_seq is None else after_seq, "127.0.0.1"
+        )
 
     async def read_some(self) -> None:
         with trio.fail_after(LIMIT_S):
@@ -238,7 +241,7 @@ async def test_a_reader_that_takes_nothing_does_not_hold_up_the_end() -> None:
         async with running(there):
             reader = Reader(there)
             there.publish([notification(n, data="z" * 50_000) for n in range(1, 60)])
-            await until(lambda: bool(there._blocked))
+            await until(lambda: any(client.blocked for client in there._clients.values()))
     assert there.clients == 0
     reader.sock.close()
 
@@ -307,3 +310,78 @@ async def test_a_cancelled_hub_leaves_whole_streams_wherever_the_cancellation_me
             seen = ids(await reader.read_all())
             assert reader.ended
             assert seen == [f"id-{n}" for n in range(1, len(seen) + 1)]
+
+
+async def test_a_client_that_takes_a_byte_now_and_then_is_disconnected_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    stalled = closed("stalled")
+    settings = {"send_buffer_bytes": 8192, "chunk_bytes_max": 8192, "stall_timeout_s": 10.0}
+    async with running(hub(**settings)) as there:
+        reader = Reader(there)
+        there.publish([notification(n, data="z" * 50_000) for n in range(1, 60)])
+        seconds = 0
+        while there.clients:
+            await trio.sleep(1)
+            seconds += 1
+            assert seconds < 20
+            with trio.move_on_after(0):
+                await reader.sock.recv(1)
+    assert closed("stalled") == stalled + 1
+
+
+async def test_streams_end_at_their_age_and_not_all_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    aged = closed("aged")
+    async with running(hub(lifetime_s=1000.0)) as there:
+        readers = [Reader(there) for _ in range(50)]
+        await trio.sleep(899)
+        assert there.clients == 50
+        await trio.sleep(101)
+        assert 5 < there.clients < 45
+        await trio.sleep(105)
+        assert there.clients == 0
+        for reader in readers:
+            assert "retry: " in await reader.read_all()
+            assert reader.ended
+    assert closed("aged") == aged + 50
+
+
+async def test_draining_is_spread_and_events_go_on_until_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    there = hub(drain_window_s=10.0)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(there.run)
+        readers = [Reader(there) for _ in range(40)]
+        await trio.sleep(1)
+        there.drain()
+        assert not there.running
+        await trio.sleep(5)
+        assert 5 < there.clients < 35
+        there.publish(notifications(1, 2))
+    seen = []
+    for reader in readers:
+        seen.append(ids(await reader.read_all()))
+        assert reader.ended
+    assert sorted(map(len, seen)) == [0] * seen.count([]) + [2] * (40 - seen.count([]))
+    assert 5 < seen.count([]) < 35
+
+
+async def test_a_leader_can_send_its_clients_away_gently(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    shed = closed("shed")
+    async with running(hub()) as there:
+        readers = [Reader(there) for _ in range(20)]
+        there.end_within(10.0, Reason.SHED)
+        await trio.sleep(11)
+        assert there.clients == 0
+        late = Reader(there)
+        await trio.sleep(11)
+        assert there.clients == 1, "whoever comes later finds nobody else, and may stay"
+        late.sock.close()
+        for reader in readers:
+            assert "retry: " in await reader.read_all()
+    assert closed("shed") == shed + 20

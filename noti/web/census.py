@@ -1,0 +1,90 @@
+"""Counts the streams that are open, and says whether there is room for another one.
+
+Enters: clients that come and go, with the address that each came from. Leaves: counts, yes or no.
+Never: sockets, I/O, an address in a metric.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from enum import Enum
+from ipaddress import IPv6Address, IPv6Network, ip_address
+
+from noti.web.clients import CLIENTS, CLOSED, OPENED, Reason
+from noti.web.config import IpNetwork
+
+HOUSEHOLD_BITS = 64
+"""One IPv6 customer has at least a /64, so that single addresses say nothing (RFC 6177)."""
+
+
+class Full(Enum):
+    """Why there is no room."""
+
+    NODE = "this node has as many streams as it may have"
+    ADDRESS = "your address has as many streams as one may have"
+
+
+class Census:
+    """The streams of one node."""
+
+    def __init__(self, clients_max: int, clients_per_address_max: int) -> None:
+        """`clients_per_address_max` of 0 means that addresses are not counted."""
+        self._clients_max = clients_max
+        self._per_address_max = clients_per_address_max
+        self._addresses: Counter[str] = Counter()
+        self.count = 0
+        """Streams open now."""
+
+    def full(self, address: str) -> Full | None:
+        """Return why a client from `address` finds no room; None when it does."""
+        if self.count >= self._clients_max:
+            return Full.NODE
+        if self._per_address_max and self._addresses[address] >= self._per_address_max:
+            return Full.ADDRESS
+        return None
+
+    def enter(self, address: str) -> None:
+        """Count a stream."""
+        self.count += 1
+        if self._per_address_max:
+            self._addresses[address] += 1
+        CLIENTS.inc()
+        OPENED.inc()
+
+    def leave(self, address: str, reason: Reason) -> None:
+        """Count a stream that ended."""
+        self.count -= 1
+        if self._per_address_max:
+            self._addresses[address] -= 1
+            if not self._addresses[address]:
+                del self._addresses[address]
+        CLIENTS.dec()
+        CLOSED.labels(reason.value).inc()
+
+
+def household(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:
+    """Return the address by which a client is counted: an IPv4 address, or an IPv6 /64.
+
+    `forwarded_for` is the X-Forwarded-For header. Its entries are believed from the right, as long
+    as the one who wrote them is `trusted`: everything further left may be invented.
+    """
+    address = peer
+    hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
+    while hops and _is_trusted(address, trusted):
+        address = hops.pop()
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return peer
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(IPv6Network((ip, HOUSEHOLD_BITS), strict=False))
+    return str(ip)
+
+
+def _is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return False
+    return any(ip in network for network in trusted)
