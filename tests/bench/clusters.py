@@ -42,8 +42,10 @@ class Processes:
         self._tether = [sys.executable, tether.__file__, str(os.getpid())]
         self._started: list[subprocess.Popen[bytes]] = []
 
-    def start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        """Start a command; its output goes to `NAME.log`."""
+    def start(
+        self, name: str, command: list[str], cpu: int | None = None
+    ) -> subprocess.Popen[bytes]:
+        """Start a command, on one processor if need be; its output goes to `NAME.log`."""
         with (self._logs / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
                 [*self._tether, *command],
@@ -52,6 +54,8 @@ class Processes:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        if cpu is not None:
+            os.sched_setaffinity(process.pid, {cpu})  # before it can have started others
         self._started.append(process)
         return process
 
@@ -75,7 +79,7 @@ def start_nats(processes: Processes, directory: Path) -> str:
     port = free_port()
     command = [str(SERVER), "-js", "-a", HOST, "-p", str(port), "-sd", str(directory / "nats")]
     processes.start("nats", command)
-    _until("nats-server listens", lambda: _listens(port))
+    until("nats-server listens", lambda: listens(port))
     return f"nats://{HOST}:{port}"
 
 
@@ -136,7 +140,7 @@ class NotiCluster:
     def wait_until_whole(self) -> NotiNode:
         """Return the leader, when all nodes are alive, follow it and have applied all of its log,
         and it reads from NATS."""
-        return _until("all nodes follow one leader", self._whole)
+        return until("all nodes follow one leader", self._whole)
 
     def _whole(self) -> NotiNode | None:
         statuses = [node.status() for node in self.nodes]
@@ -174,7 +178,7 @@ class EtcdCluster:
 
     def wait_for_leader(self) -> int:
         """Return the client port of the leader."""
-        return _until("etcd has a leader", self._leader)
+        return until("etcd has a leader", self._leader)
 
     def _leader(self) -> int | None:
         for port in self.client_ports:
@@ -203,7 +207,7 @@ def _leads(status: Mapping[str, Any] | None) -> bool:
     return status is not None and status["role"] == "leader"
 
 
-def _until(what: str, condition: Callable[[], T | None]) -> T:
+def until(what: str, condition: Callable[[], T | None]) -> T:
     """Return the first result of `condition` that is not None or False."""
     deadline = time.monotonic() + READY_WITHIN_S
     while time.monotonic() < deadline:
@@ -214,7 +218,8 @@ def _until(what: str, condition: Callable[[], T | None]) -> T:
     raise TimeoutError(f"not within {READY_WITHIN_S:g} s: {what}")
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Tell whether something accepts connections on `port`."""
     with socket.socket() as probe:
         return probe.connect_ex((HOST, port)) == 0
 
