@@ -51,33 +51,44 @@ class Stretch:
 class Course:
     """One server, one fleet of clients, one sequence of numbers."""
 
-    def __init__(self, fleets: Fleets, publisher: Publisher, run: str, pids: Sequence[int]) -> None:
+    def __init__(self, fleets: Fleets, run: str, pids: Sequence[int]) -> None:
         """Prepare; `pids` are the server's processes, for its costs."""
         self._fleets = fleets
-        self._publisher = publisher
         self._run = run
         self._pids = list(pids)
         self.last_seq = 0
+        self.storm_tally = Tally()
+        """What clients saw in the last storm."""
 
-    def pace(self, rate: float, seconds: float) -> Stretch:
+    def pace(self, publisher: Publisher, rate: float, seconds: float) -> Stretch:
         """Publish `rate` events a second, one at a time."""
-        return self._measured(lambda: self._publish_at(rate, seconds))
+        return self._measured(publisher, lambda: self._publish_at(publisher, rate, seconds))
 
-    def flood(self, window: int, batch: int, seconds: float) -> Stretch:
+    def flood(self, publisher: Publisher, window: int, batch: int, seconds: float) -> Stretch:
         """Publish as fast as the server delivers, in batches, at most `window` events ahead.
 
         Further ahead is further than histories reach: it measures how a server loses events.
         """
         assert 0 < batch <= window
-        return self._measured(lambda: self._publish_ahead(window, batch, seconds))
+        return self._measured(
+            publisher, lambda: self._publish_ahead(publisher, window, batch, seconds)
+        )
 
-    def storm(self, away_s: float, in_flight: int = CONNECTING_MAX) -> Reached:
+    def storm(
+        self, publisher: Publisher, away_s: float, in_flight: int = CONNECTING_MAX
+    ) -> Reached:
         """Drop all clients, publish what they miss, let all come back with their last ids."""
+        self._fleets.start_counting()
+        self._publish(publisher, 1)  # so that everybody has an id to come back with
+        publisher.settle()
+        self._fleets.wait_until_all_have(self.last_seq)
         self._fleets.drop()
-        self._publish(MISSED_EVENTS)
-        self._publisher.settle()
+        self._publish(publisher, MISSED_EVENTS)
+        publisher.settle()
         time.sleep(away_s)
-        return self._fleets.reopen(self.last_seq, in_flight)
+        reached = self._fleets.reopen(self.last_seq, in_flight)
+        self.storm_tally, _ = self._fleets.report(self.last_seq)
+        return reached
 
     def idle_cpu(self, seconds: float) -> float:
         """Return the share of a processor that the server uses with nothing to do."""
@@ -90,7 +101,7 @@ class Course:
         """Return the server's memory."""
         return resident_bytes(self._pids)
 
-    def _measured(self, work: Callable[[], None]) -> Stretch:
+    def _measured(self, publisher: Publisher, work: Callable[[], None]) -> Stretch:
         fleets = self._fleets
         fleets.start_counting()
         _, clients_before = fleets.report(self.last_seq)
@@ -98,7 +109,7 @@ class Course:
         first = self.last_seq
         started = time.monotonic()
         work()
-        self._publisher.settle()
+        publisher.settle()
         fleets.wait_until_all_have(self.last_seq)
         seconds = time.monotonic() - started
         server_after = cpu_s(self._pids)
@@ -111,15 +122,15 @@ class Course:
             (server_after - server_before) / seconds if self._pids else None,
         )
 
-    def _publish_at(self, rate: float, seconds: float) -> None:
+    def _publish_at(self, publisher: Publisher, rate: float, seconds: float) -> None:
         due = time.monotonic()
         ends = due + seconds
         while due < ends:
-            self._publish(1)
+            self._publish(publisher, 1)
             due += 1 / rate
             time.sleep(max(0.0, due - time.monotonic()))
 
-    def _publish_ahead(self, window: int, batch: int, seconds: float) -> None:
+    def _publish_ahead(self, publisher: Publisher, window: int, batch: int, seconds: float) -> None:
         fleets = self._fleets
         base = fleets.received / fleets.clients - self.last_seq
         ends = time.monotonic() + seconds
@@ -128,14 +139,14 @@ class Course:
             if fleets.received != moved:
                 moved_at, moved = now, fleets.received
             if self.last_seq - (moved / fleets.clients - base) + batch <= window:
-                self._publish(batch)
+                self._publish(publisher, batch)
             elif now - moved_at > ARRIVE_S_MAX:
                 raise Unavailable(f"nothing arrives any more, {moved} deliveries so far")
             else:
                 time.sleep(LOOK_S)
 
-    def _publish(self, count: int) -> None:
+    def _publish(self, publisher: Publisher, count: int) -> None:
         first = self.last_seq + 1
         marks = [Mark(self._run, seq, time.monotonic_ns()) for seq in range(first, first + count)]
-        self._publisher.publish(marks)
+        publisher.publish(marks)
         self.last_seq += count

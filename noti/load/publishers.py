@@ -4,24 +4,29 @@ Enters: texts. Leaves: published messages, in order.
 Never: an event counted as published that was refused.
 
 - JetStream: a batch is published at once and awaited together.
+- gRPC: one request of `noti.v1.Publisher` for each event, on one stream.
 - HTTP: one POST for each event, pipelined on one connection: nchan's publisher location, or any
   other URL that takes an event's data as a body.
 """
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Protocol, TypeAlias
 from urllib.parse import urlsplit
 
+import grpclib.exceptions
 import nats
+from grpclib.client import Channel, Stream
+from grpclib.const import Cardinality
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from noti.errors import SourceUnavailable, Unavailable
 from noti.load.mark import EVENT_BYTES, Mark, event_text
 from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.rpc.generated.noti.v1 import Event, PublishRequest, PublishStreamResponse
 
 ANSWER_S_MAX = 30.0
 READ_BYTES = 64 * 1024
@@ -159,6 +164,76 @@ class JetStreamPublisher:
                 for mark in marks
             ]
             await asyncio.gather(*futures)
+
+
+class GrpcPublisher:
+    """Publishes to a node's RPC port, as many events as wait, each a request of its own."""
+
+    def __init__(self, host: str, port: int, topic: str, event_bytes: int = EVENT_BYTES) -> None:
+        """Open a stream."""
+        self._topic = topic
+        self._event_bytes = event_bytes
+        self._address = f"{host}:{port}"
+        self._unanswered = 0
+        self._runner = asyncio.Runner()
+        try:
+            self._stream = self._runner.run(self._open(host, port))
+        except (OSError, grpclib.exceptions.StreamTerminatedError) as error:
+            raise Unavailable(f"no answer from {self._address}: {error}") from None
+
+    def publish(self, marks: Sequence[Mark]) -> None:
+        """Send all, and read answers to what was sent before."""
+        self._run(self._publish(marks))
+
+    def settle(self) -> None:
+        """Read all answers."""
+        self._run(self._read_answers(0))
+
+    def close(self) -> None:
+        """Hang up."""
+        self._channel.close()
+        self._runner.close()
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        try:
+            self._runner.run(work)
+        except (
+            OSError,
+            grpclib.exceptions.GRPCError,
+            grpclib.exceptions.StreamTerminatedError,
+        ) as error:
+            raise Unavailable(f"{self._address} does not take events: {error!r}") from None
+
+    async def _open(self, host: str, port: int) -> "_PublishStream":
+        self._channel = Channel(host, port)
+        stream: _PublishStream = self._channel.request(
+            "/noti.v1.Publisher/PublishStream",
+            Cardinality.STREAM_STREAM,
+            PublishRequest,
+            PublishStreamResponse,
+        )
+        await stream.__aenter__()
+        await stream.send_request()
+        return stream
+
+    async def _publish(self, marks: Sequence[Mark]) -> None:
+        async with asyncio.timeout(ANSWER_S_MAX):
+            for mark in marks:
+                data = event_text(mark, self._event_bytes)
+                event = Event(topics=[self._topic], data=data)
+                await self._stream.send_message(PublishRequest(events=[event]))
+                self._unanswered += 1
+            await self._read_answers(UNANSWERED_MAX)
+
+    async def _read_answers(self, left: int) -> None:
+        while self._unanswered > left:
+            answer = await self._stream.recv_message()
+            if answer is None or answer.failure is not None:
+                raise Unavailable(f"{self._address} does not take events: {answer}")
+            self._unanswered -= 1
+
+
+_PublishStream: TypeAlias = Stream[PublishRequest, PublishStreamResponse]
 
 
 async def _connect(url: str) -> tuple[Client, JetStreamContext]:

@@ -1,99 +1,254 @@
 """noti beside nginx with nchan: the same clients, the same events of 150 bytes, in the same call.
 
 One noti node with its Raft log and store running, against nginx with one worker. The server has
-one processor for itself; clients, publisher and NATS share another.
+one processor for itself; clients, publisher and NATS share another. Every client checks that it
+gets every event once; what is lost or repeated is told.
+
+- fan-out: published as fast as it is accepted, `window` events ahead of the clients at most; one
+  by one over gRPC and, the same for nchan, by pipelined HTTP POST; and for noti in batches through
+  JetStream.
+- delay: from publication to the client's read, at a steady rate.
+- memory: of the server's process, before and after the clients came; the kernel's is not in it.
+- storm: all clients drop, miss 100 events, and come back at once, each from its last id.
+- commit: how long one event takes to be committed, while clients idle and while events fan out.
 """
 
 import argparse
+import json
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from noti.load.course import Course, Stretch, new_run
 from noti.load.fleets import Fleets
+from noti.load.publishers import Publisher
 from tests.bench.clusters import Processes
 from tests.bench.hub_servers import NGINX_INSTALL, Nchan, Noti, Server, nginx_root
-from tests.bench.report import Arguments, Report, tell
+from tests.bench.report import Arguments, Report, quantile, tell
 
 SERVER_CPU, LOAD_CPU = 0, 1
+PACED_CLIENTS, PACED_RATE = 1000, 100
+COMMIT_CLIENTS = 5000
+AWAY_S = 1.0
+"""Until a server has noticed that its clients are gone, so that only their return is measured."""
+
+PARTS = ("fanout", "delay", "idle", "storm", "commit")
 
 StartServer = Callable[[Processes, Path], Server]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run and report."""
-    arguments = Arguments(__doc__)
-    arguments.add_argument("--clients", default="1000,5000", help="numbers of clients to flood")
-    arguments.add_argument("--seconds", type=float, default=5, help="for each measurement")
-    arguments.add_argument("--window", type=int, default=256, help="events under way at most")
-    arguments.add_argument("--batch", type=int, default=64, help="events published at once")
-    arguments.add_argument("--only", default="", help="measure this server only: noti or nchan")
-    arguments.add_argument("--directory", type=Path, help="where the data goes (default: /tmp)")
-    options = arguments.options(argv)
+    options = _arguments().options(argv)
+    wanted = options.parts.split(",")
     report = Report("fan-out of events of 150 bytes, one processor for the server", options.json)
     os.sched_setaffinity(0, {LOAD_CPU})
-    servers = _servers(options.only)
-    for clients in map(int, options.clients.split(",")):
-        results = {
-            name: _flood(start, clients, options) if start else None
-            for name, start in servers.items()
-        }
-        ours, theirs = results.get("noti"), results.get("nchan")
-        baseline = "nchan" if servers.get("nchan") else f"nchan (not installed: {NGINX_INSTALL})"
-        if ours is not None:
-            report.add(
-                f"{clients} clients, batches of {options.batch}",
-                ours.deliveries_per_s,
-                "deliveries/s",
-                baseline,
-                theirs.deliveries_per_s if theirs else None,
-            )
+    bench = Bench(options, report)
+    if "fanout" in wanted:
+        for clients in map(int, options.clients.split(",")):
+            bench.fan_out(clients)
+    if "delay" in wanted:
+        bench.delay()
+    if "idle" in wanted or "storm" in wanted:
+        bench.idle_and_storm("storm" in wanted)
+    if "commit" in wanted:
+        bench.commit()
     report.finish()
 
 
-def _servers(only: str) -> dict[str, StartServer | None]:
-    root = nginx_root()
-    servers: dict[str, StartServer | None] = {
-        "noti": lambda them, directory: Noti(them, directory, SERVER_CPU),
-        "nchan": None
-        if root is None
-        else lambda them, directory: Nchan(them, directory, root, SERVER_CPU),
-    }
-    return {name: start for name, start in servers.items() if only in ("", name)}
+def _arguments() -> Arguments:
+    arguments = Arguments(__doc__)
+    arguments.add_argument("--parts", default=",".join(PARTS), help="what to measure")
+    arguments.add_argument("--clients", default="1000,5000", help="numbers of clients, fan-out")
+    arguments.add_argument("--many", type=int, default=10_000, help="clients, idle and storm")
+    arguments.add_argument("--seconds", type=float, default=5, help="for each measurement")
+    arguments.add_argument("--window", type=int, default=256, help="events under way at most")
+    arguments.add_argument("--batch", type=int, default=64, help="events in a JetStream batch")
+    arguments.add_argument("--only", default="", help="measure this server only: noti or nchan")
+    arguments.add_argument("--directory", type=Path, help="where the data goes (default: /tmp)")
+    return arguments
 
 
-@contextmanager
-def _course(start: StartServer, clients: int, directory: Path | None) -> Iterator[Course]:
-    run = new_run()
-    with tempfile.TemporaryDirectory(dir=directory) as name, Processes(Path(name)) as them:
-        server = start(them, Path(name))
-        with Fleets(server.url, clients, run, cpus=[LOAD_CPU]) as fleets:
-            reached = fleets.open()
-            tell(f"{server.name}: {clients} clients open after {reached.open_s:.2f} s")
-            publisher = server.publisher()
-            try:
-                yield Course(fleets, publisher, run, server.pids)
-            finally:
-                publisher.close()
+@dataclass
+class Site:
+    """A server with its clients."""
+
+    server: Server
+    course: Course
+    open_s: float
+    """How long it took until all clients had their stream."""
+    client_bytes: float
+    """What the server's memory grew by for each of them."""
 
 
-def _flood(start: StartServer, clients: int, options: argparse.Namespace) -> Stretch:
-    with _course(start, clients, options.directory) as course:
-        stretch = course.flood(options.window, options.batch, options.seconds)
-    _tell_stretch(stretch)
-    return stretch
+class Bench:
+    """All measurements, each of one server and then of the other."""
+
+    def __init__(self, options: argparse.Namespace, report: Report) -> None:
+        self._options = options
+        self._report = report
+        root = nginx_root()
+        self._starts: dict[str, StartServer] = {}
+        if options.only in ("", "noti"):
+            self._starts["noti"] = lambda them, directory: Noti(them, directory, SERVER_CPU)
+        if options.only in ("", "nchan") and root is not None:
+            self._starts["nchan"] = lambda them, directory: Nchan(them, directory, root, SERVER_CPU)
+        self._baseline = "nchan" if root else f"nchan (not installed: {NGINX_INSTALL})"
+
+    def fan_out(self, clients: int) -> None:
+        """Deliveries a second, published one by one, and in batches."""
+        single: dict[str, float] = {}
+        batched: float | None = None
+        batch = self._options.batch
+        for name in self._starts:
+            with self._site(name, clients) as site:
+                with closing(site.server.publisher()) as publisher:
+                    single[name] = self._flood(site, publisher, 1).deliveries_per_s
+                if isinstance(site.server, Noti):
+                    with closing(site.server.batch_publisher()) as publisher:
+                        batched = self._flood(site, publisher, batch).deliveries_per_s
+        ours, theirs = single.get("noti"), single.get("nchan")
+        unit = "deliveries/s"
+        self._add(f"{clients} clients, published one by one", ours, unit, theirs)
+        self._add(f"{clients} clients, JetStream batches of {batch}", batched, unit, theirs)
+
+    def _flood(self, site: Site, publisher: Publisher, batch: int) -> Stretch:
+        options = self._options
+        stretch = site.course.flood(publisher, options.window, batch, options.seconds)
+        self._tell(stretch)
+        return stretch
+
+    def delay(self) -> None:
+        """Delay from publication to the client at a steady rate."""
+        shares = (0.5, 0.99)
+        found: dict[str, list[float]] = {}
+        for name in self._starts:
+            with (
+                self._site(name, PACED_CLIENTS) as site,
+                closing(site.server.publisher()) as publisher,
+            ):
+                stretch = site.course.pace(publisher, PACED_RATE, self._options.seconds)
+                self._tell(stretch)
+                found[name] = [stretch.tally.delay_ms(share) for share in shares]
+        for place, share in enumerate(shares):
+            ours, theirs = (found[n][place] if n in found else None for n in ("noti", "nchan"))
+            what = f"{PACED_CLIENTS} clients, {PACED_RATE} events/s, p{share * 100:.0f}"
+            self._add(what, ours, "ms", theirs)
+
+    def idle_and_storm(self, storm: bool) -> None:
+        """What clients cost that only listen; and all of them coming back at once."""
+        many = self._options.many
+        figures: dict[str, dict[str, float]] = {}
+        for name in self._starts:
+            with self._site(name, many) as site:
+                figures[name] = {
+                    "memory of an idle client/bytes": site.client_bytes,
+                    "CPU when idle/%": 100 * site.course.idle_cpu(self._options.seconds),
+                    "first connections/clients/s": many / site.open_s,
+                }
+                if storm:
+                    figures[name] |= self._storm(site)
+        ours, theirs = figures.get("noti", {}), figures.get("nchan", {})
+        for figure in ours or theirs:
+            name, _, unit = figure.partition("/")
+            self._add(f"{many} clients, {name}", ours.get(figure), unit, theirs.get(figure))
+
+    def _storm(self, site: Site) -> dict[str, float]:
+        term = _term(site.server)
+        with closing(site.server.publisher()) as publisher:
+            reached = site.course.storm(publisher, AWAY_S)
+        elections = _term(site.server) - term
+        many = self._options.many
+        tell(
+            f"  storm: all back after {reached.open_s:.2f} s, caught up after "
+            f"{reached.reached_s:.2f} s, {elections} elections"
+        )
+        tally = site.course.storm_tally
+        tell(f"  lost {tally.lost}, repeated {tally.repeated}, ended {tally.ended}")
+        figures = {"storm until all are caught up/clients/s": many / reached.reached_s}
+        if isinstance(site.server, Noti):
+            figures["elections in the storm/"] = float(elections)
+        return figures
+
+    def commit(self) -> None:
+        """How long one event takes to be committed beside the fan-out."""
+        if "noti" not in self._starts:
+            return
+        seconds = self._options.seconds
+        with self._site("noti", COMMIT_CLIENTS) as site:
+            assert isinstance(site.server, Noti)
+            idle = _probe(site.server, seconds)()
+            finish = _probe(site.server, seconds)
+            with closing(site.server.publisher()) as publisher:
+                self._tell(site.course.flood(publisher, self._options.window, 1, seconds + 1))
+            busy = finish()
+        tell(f"  {len(idle)} commits idle, {len(busy)} during fan-out")
+        for share in (0.5, 0.99):
+            self._report.add(
+                f"commit while events fan out to {COMMIT_CLIENTS}, p{share * 100:.0f}",
+                quantile(busy, share),
+                "ms",
+                "commit while they idle",
+                quantile(idle, share),
+            )
+
+    @contextmanager
+    def _site(self, name: str, clients: int) -> Iterator[Site]:
+        run = new_run()
+        with (
+            tempfile.TemporaryDirectory(dir=self._options.directory) as directory,
+            Processes(Path(directory)) as them,
+        ):
+            server = self._starts[name](them, Path(directory))
+            with Fleets(server.url, clients, run, cpus=[LOAD_CPU]) as fleets:
+                course = Course(fleets, run, server.pids)
+                before = course.resident_bytes()
+                open_s = fleets.open().open_s
+                client_bytes = (course.resident_bytes() - before) / clients
+                tell(f"{name}: {clients} clients open after {open_s:.2f} s")
+                yield Site(server, course, open_s, client_bytes)
+
+    def _add(self, name: str, ours: float | None, unit: str, theirs: float | None) -> None:
+        if ours is not None:
+            self._report.add(name, ours, unit, self._baseline, theirs)
+        elif theirs is not None:
+            self._report.add(f"nchan, {name}", theirs, unit)
+
+    def _tell(self, stretch: Stretch) -> None:
+        tally = stretch.tally
+        tell(
+            f"  {stretch.deliveries_per_s:,.0f} deliveries/s, {stretch.published} published, "
+            f"lost {tally.lost}, repeated {tally.repeated}, ended {tally.ended}; "
+            f"p50 {tally.delay_ms(0.5):.1f} ms, p99 {tally.delay_ms(0.99):.1f} ms; "
+            f"clients' CPU {stretch.clients_cpu:.0%}, server's {stretch.server_cpu or 0:.0%}"
+        )
 
 
-def _tell_stretch(stretch: Stretch) -> None:
-    tally = stretch.tally
-    tell(
-        f"  {stretch.deliveries_per_s:,.0f} deliveries/s, {stretch.published} published, "
-        f"lost {tally.lost}, repeated {tally.repeated}, ended {tally.ended}; "
-        f"p50 {tally.delay_ms(0.5):.1f} ms, p99 {tally.delay_ms(0.99):.1f} ms; "
-        f"clients' CPU {stretch.clients_cpu:.0%}, server's {stretch.server_cpu or 0:.0%}"
-    )
+def _term(server: Server) -> int:
+    if not isinstance(server, Noti):
+        return 0
+    status = server.node.status()
+    assert status is not None, "the node answers"
+    term: int = status["term"]
+    return term
+
+
+def _probe(server: Noti, seconds: float) -> Callable[[], list[float]]:
+    """Begin to time commits; the result waits for the end and returns milliseconds."""
+    command = [sys.executable, "-m", "tests.bench.commit_probe", str(server.node.rpc), str(seconds)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    def finish() -> list[float]:
+        output, _ = process.communicate()
+        durations: list[float] = json.loads(output)
+        return durations
+
+    return finish
 
 
 if __name__ == "__main__":

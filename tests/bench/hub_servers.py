@@ -16,7 +16,7 @@ from typing import Protocol
 import nats
 
 from noti.load.processes import family
-from noti.load.publishers import HttpPublisher, JetStreamPublisher, Publisher
+from noti.load.publishers import GrpcPublisher, HttpPublisher, JetStreamPublisher, Publisher
 from tests.bench.clusters import HOST, NotiNode, Processes, listens, start_nats, until
 from tests.interop.serf_agent import free_port
 
@@ -81,7 +81,7 @@ class Server(Protocol):
         """Its processes."""
 
     def publisher(self) -> Publisher:
-        """Connect one."""
+        """Connect one that publishes events one by one."""
 
 
 class Nchan:
@@ -144,7 +144,7 @@ class Noti:
         ]
         self._process = processes.start(self.node.name, command, cpu)
         until("the node reads from NATS", self._reads)
-        self.url = f"{self.node.url}/.well-known/mercure?topic=*"
+        self.url = f"{self.node.url}/.well-known/mercure?topic={SUBJECT}"
 
     def _reads(self) -> bool:
         status = self.node.status()
@@ -156,6 +156,10 @@ class Noti:
         return family(self._process.pid)
 
     def publisher(self) -> Publisher:
+        return GrpcPublisher(HOST, self.node.rpc, SUBJECT)
+
+    def batch_publisher(self) -> Publisher:
+        """Connect to NATS, from where a node takes events in batches."""
         return JetStreamPublisher(self._nats_url, SUBJECT)
 
 
