@@ -45,6 +45,14 @@ _NATS_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NATS_SUBJECT = re.compile(r"(?=.{1,255}$)([^\s.*>]+|\*)(\.([^\s.*>]+|\*))*(\.>)?|>")
 _NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 _USER_INFO = re.compile(r"//[^/@]*@")
+_TOGETHER = (
+    ("tls_cert", "tls_key", "tls_ca"),
+    ("http_tls_cert", "http_tls_key"),
+    ("nats_tls_cert", "nats_tls_key"),
+    ("nats_user", "nats_password_file"),
+)
+_NATS_PROOFS = ("nats_creds_file", "nats_nkey_file", "nats_token_file", "nats_user")
+_NATS_FILES = (*_NATS_PROOFS, "nats_tls_ca", "nats_tls_cert")
 
 
 def _address(value: object) -> object:
@@ -139,6 +147,19 @@ class Config(BaseSettings):
     """Where other nodes gossip, host:port, UDP and TCP."""
     rpc_addr: BindAddress = ("127.0.0.1", 8400)
     """Where other nodes and gRPC clients connect, host:port."""
+
+    ops_addr: BindAddress | None = None
+    """Where probes and operators connect, without TLS, host:port [default: at http_addr]."""
+    tls_cert: Path | None = None
+    """Certificate of this node, PEM; with tls_key and tls_ca, all RPCs are mutual TLS 1.3."""
+    tls_key: Path | None = None
+    """Key of tls_cert, PEM."""
+    tls_ca: Path | None = None
+    """CAs that other nodes' certificates come from, PEM; may hold an old and a new one."""
+    http_tls_cert: Path | None = None
+    """Certificate for browsers, PEM, its chain behind it; makes http_addr HTTPS and HTTP/2."""
+    http_tls_key: Path | None = None
+    """Key of http_tls_cert, PEM."""
     advertise_host: str | None = None
     """Host by which others reach this node; needed when an address is a wildcard, 0.0.0.0."""
 
@@ -157,6 +178,30 @@ class Config(BaseSettings):
 
     nats_url: Annotated[str, AfterValidator(_nats_locations)] | None = None
     """NATS servers to take events from, nats://127.0.0.1:4222,… [default: none, no bridge]."""
+    nats_tls_ca: Path | None = None
+    """CAs of the NATS servers, PEM; makes TLS a must [default: the system's, for tls:// URLs]."""
+
+    nats_tls_cert: Path | None = None
+    """Certificate that this node shows to NATS, PEM."""
+
+    nats_tls_key: Path | None = None
+    """Key of nats_tls_cert, PEM."""
+
+    nats_creds_file: Path | None = None
+    """File of NATS credentials: a user's JWT and its seed."""
+
+    nats_nkey_file: Path | None = None
+    """File with the seed of an nkey."""
+
+    nats_token_file: Path | None = None
+    """File with a token for NATS."""
+
+    nats_user: str | None = None
+    """User at NATS; the password is in nats_password_file."""
+
+    nats_password_file: Path | None = None
+    """File with the password of nats_user."""
+
     nats_stream: Annotated[str, AfterValidator(_nats_name)] = "jobs"
     """JetStream stream; made when it is missing."""
     nats_subject: Annotated[str, AfterValidator(_nats_subject)] = "jobs.noti.>"
@@ -219,10 +264,27 @@ class Config(BaseSettings):
                     )
         if self.advertise_host is not None and self.advertise_host in _WILDCARDS:
             raise _refusal("advertise_host", "cannot be dialled; name a host or an IP address")
-        bound = (self.http_addr, self.gossip_addr, self.rpc_addr)
-        fixed = [address for address in bound if address[1] != 0]
+        bound = (self.http_addr, self.gossip_addr, self.rpc_addr, self.ops_addr)
+        fixed = [address for address in bound if address is not None and address[1] != 0]
         if len(set(fixed)) < len(fixed):
-            raise _refusal("http_addr", "and gossip_addr and rpc_addr must differ")
+            raise _refusal("http_addr", "and gossip_addr, rpc_addr and ops_addr must differ")
+        return self
+
+    @model_validator(mode="after")
+    def _files_come_together(self) -> Self:
+        for group in _TOGETHER:
+            given = [name for name in group if getattr(self, name) is not None]
+            for name in group:
+                if given and name not in given:
+                    raise _refusal(name, f"is missing: {', '.join(group)} go together")
+        proofs = [name for name in _NATS_PROOFS if getattr(self, name) is not None]
+        if len(proofs) > 1:
+            raise _refusal(proofs[1], f"is given beside {proofs[0]}; choose one way to log in")
+        needing = [name for name in _NATS_FILES if getattr(self, name) is not None]
+        if needing and self.nats_url is None:
+            raise _refusal(needing[0], "is of no use without nats_url; set both or neither")
+        if proofs and _USER_INFO.search(self.nats_url or ""):
+            raise _refusal(proofs[0], "is given beside a login in nats_url; remove it there")
         return self
 
     def advertised(self, bound: Address) -> Address:

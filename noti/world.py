@@ -7,10 +7,14 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol, TypeAlias
 
 import trio
 
+from noti.certificates import uses
+from noti.certificates.context import MutualContexts
+from noti.certificates.renewal import Renewed, keep_renewed
 from noti.clock import TrioClock
 from noti.config import Config
 from noti.ingest.nats import NatsSettings, NatsSource
@@ -108,20 +112,32 @@ class HttpClients:
 async def real_world(config: Config) -> AsyncIterator[World]:
     """Lock the data directory, start the asyncio loop, and yield the real ports.
 
-    Raises `StorageError` when the directory cannot be used.
+    Raises `StorageError` when the directory cannot be used, `ConfigInvalid` for a bad certificate.
     """
     rng = random.Random()
     island = Island()
-    async with open_disk(config.data_dir) as disk, running("asyncio loop", island.run):
+    between_nodes = _tls_between_nodes(config)
+    renewed = [tls for tls in (between_nodes,) if tls is not None]
+    async with (
+        open_disk(config.data_dir) as disk,
+        running("asyncio loop", island.run),
+        running("certificates", partial(keep_renewed, renewed)),
+    ):
         yield World(
             clock=TrioClock(),
             rng=rng,
             disk=disk,
             gossip=SocketNetwork(),
-            rpc=GrpcNetwork(island),
+            rpc=GrpcNetwork(island, between_nodes),
             clients=HttpClients(config, rng),
             source=_source(config, island),
         )
+
+
+def _tls_between_nodes(config: Config) -> Renewed[MutualContexts] | None:
+    if config.tls_cert is None or config.tls_key is None or config.tls_ca is None:
+        return None
+    return uses.for_nodes(config.tls_cert, config.tls_key, config.tls_ca, config.name)
 
 
 def _source(config: Config, island: Island) -> Source | None:

@@ -113,6 +113,29 @@ def test_a_wrong_value_is_told_with_its_remedy(setting: str, value: object, reme
     assert remedy in text
 
 
+@pytest.mark.parametrize(
+    ("settings", "setting", "remedy"),
+    [
+        ({"tls_cert": "a.pem"}, "tls_key", "tls_cert, tls_key, tls_ca go together"),
+        ({"tls_cert": "a.pem", "tls_key": "a.key"}, "tls_ca", "go together"),
+        ({"http_tls_key": "a.key"}, "http_tls_cert", "http_tls_cert, http_tls_key go together"),
+        ({"nats_tls_cert": "a.pem"}, "nats_tls_key", "go together"),
+        ({"nats_user": "u"}, "nats_password_file", "nats_user, nats_password_file go together"),
+        ({"nats_token_file": "t", "nats_nkey_file": "n"}, "nats_token_file", "choose one way"),
+        ({"nats_tls_ca": "ca.pem"}, "nats_tls_ca", "of no use without nats_url"),
+        ({"nats_url": "nats://u:p@h", "nats_creds_file": "c"}, "nats_creds_file", "remove it"),
+        ({"ops_addr": "127.0.0.1:8402"}, "http_addr", "must differ"),
+    ],
+)
+def test_settings_that_need_each_other_are_told(
+    settings: dict[str, object], setting: str, remedy: str
+) -> None:
+    text = problem(settings)
+    assert text.startswith(f"setting {setting} (from ")
+    assert remedy in text
+    assert "u:p" not in text
+
+
 def test_the_relation_of_two_settings_is_told_whichever_was_set() -> None:
     text = problem({"heartbeat_interval_ms": "400"})
     assert text.startswith("setting election_timeout_ms (from default): 500 is less than 3 x")

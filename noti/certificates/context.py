@@ -9,11 +9,29 @@ there: nodes connect to IP addresses that change.
 
 import os
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from noti.certificates.credentials import Credentials, Role
 from noti.certificates.refusals import handshake_refusal
 from noti.errors import ConfigInvalid
+
+
+@dataclass(frozen=True)
+class MutualContexts:
+    """Both sides of one node."""
+
+    server: ssl.SSLContext
+    client: ssl.SSLContext
+
+
+def mutual_contexts(credentials: Credentials) -> MutualContexts:
+    """Return both sides of a node; raises `ConfigInvalid` when OpenSSL does not take the files."""
+    return MutualContexts(mutual_server_context(credentials), mutual_client_context(credentials))
 
 
 def mutual_server_context(credentials: Credentials) -> ssl.SSLContext:
@@ -51,6 +69,22 @@ def https_context(credentials: Credentials) -> ssl.SSLContext:
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     context.set_alpn_protocols(["h2", "http/1.1"])
     _load_pair(context, credentials)
+    return context
+
+
+def nats_context(
+    authorities: Sequence[x509.Certificate], credentials: Credentials | None
+) -> ssl.SSLContext:
+    """Return the side of a client of NATS: TLS 1.2 or 1.3, host names checked.
+
+    Trusts the system's CAs when `authorities` is empty; shows a certificate if there are
+    credentials. Raises `ConfigInvalid` when OpenSSL does not take the files.
+    """
+    trusted = b"".join(authority.public_bytes(Encoding.DER) for authority in authorities)
+    context = ssl.create_default_context(cadata=trusted or None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if credentials is not None:
+        _load_pair(context, credentials)
     return context
 
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 Reason: TypeAlias = Literal[
     "protocol",  # older than TLS 1.3, or no cipher in common
     "plain",  # spoke without TLS
+    "tls",  # spoke TLS where there is none
     "missing",  # showed no certificate
     "self_signed",
     "issuer",  # no chain to a CA that we trust

@@ -56,6 +56,8 @@ def _metavar(name: str, field: FieldInfo) -> str:
     kind = field.annotation
     if get_origin(kind) is Literal:
         return "[" + "|".join(get_args(kind)) + "]"
+    if name.endswith(("_cert", "_key", "_ca", "_file")):
+        return "FILE"
     if name.endswith("_addr") or name == "join":
         return "HOST:PORT"
     if isinstance(kind, types.UnionType):

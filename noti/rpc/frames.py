@@ -6,6 +6,7 @@ grpclib itself reads messages of any length that the sender announces (up to 4 G
 where it was when a read is cancelled. Here there is a limit, and a read can be repeated.
 """
 
+import asyncio
 import struct
 
 import grpclib.protocol
@@ -27,6 +28,11 @@ class Frames:
         # Length of the frame whose prefix was read, kept so that a cancelled read can be repeated.
         self._expected_bytes: int | None = None
         self._writing = False
+
+    @property
+    def transport(self) -> asyncio.Transport:
+        """The connection under it."""
+        return self._stream._transport
 
     async def read(self) -> bytes | None:
         """Return the next frame, or None at the end; raises `MessageInvalid` for one too long."""

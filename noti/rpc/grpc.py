@@ -9,23 +9,23 @@ island; `GrpcNetwork` and `GrpcMessageStream` are Trio and call them through `Is
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from typing import Final, TypeVar, TypeVarTuple
-from weakref import WeakSet
+from typing import Final, Protocol, TypeVar, TypeVarTuple
 
-import grpclib.protocol
-import grpclib.server
 import structlog
 import trio
 from grpclib._typing import IServable
-from grpclib.client import Channel
 from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.exceptions import ProtocolError as GrpclibError
 from h2.exceptions import H2Error
 
+from noti.certificates.context import MutualContexts
+from noti.certificates.refusal_log import RefusalLog
+from noti.certificates.refusals import Refusal, handshake_refusal
 from noti.errors import (
     AddressInUse,
     ClusterMismatch,
@@ -36,6 +36,7 @@ from noti.errors import (
 )
 from noti.ports import Address, Hello, MessageStream, Publishing, RpcHandler
 from noti.raft.messages import PeerMessage
+from noti.rpc.accepting import Door, Server
 from noti.rpc.aio import Island
 from noti.rpc.codec import (
     decode_hello,
@@ -45,8 +46,10 @@ from noti.rpc.codec import (
 )
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.guard import Guard
 from noti.rpc.publisher import PublisherService
 from noti.rpc.services import Call, OperatorServices
+from noti.rpc.tls import PeerChannel, certificate_of
 
 log = structlog.get_logger("noti.rpc")
 
@@ -85,11 +88,23 @@ _FOREIGN_ERRORS: Final = (
 )
 
 
+class Tls(Protocol):
+    """What a node shows and trusts, as it is now: files may be renewed."""
+
+    @property
+    def current(self) -> MutualContexts:
+        """For the next connection."""
+
+
 class GrpcNetwork:
     """Serves and dials on one asyncio island, which must outlive both."""
 
-    def __init__(self, island: Island) -> None:
+    def __init__(self, island: Island, tls: Tls | None = None) -> None:
+        """With `tls`, every connection is mutual TLS and every peer is held to its certificate."""
         self._island = island
+        self._tls = tls
+        self._guard = Guard()
+        self._refusals = RefusalLog("rpc")
 
     async def serve_rpc(
         self,
@@ -108,19 +123,28 @@ class GrpcNetwork:
         address: Address = listener.getsockname()[:2]
         with self._island.held():
             async with trio.open_nursery() as nursery:
-                raft = _RaftService(handler, self._island, nursery)
+                raft = _RaftService(handler, self._island, nursery, self._guard, self._refusals)
                 services = (raft, OperatorServices(handler), PublisherService(publishing))
                 try:
-                    server = await self._island.call(_start_server, services, listener)
+                    server = await self._island.call(self._make_server, services)
                 except BaseException:
                     listener.close()
                     raise
                 try:
+                    door = Door(self._island, server, self._server_context, self._refusals)
+                    accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+                    nursery.start_soon(trio.serve_listeners, door.enter, [accepting])
                     task_status.started(address)
                     await trio.sleep_forever()
                 finally:
                     with trio.move_on_after(CLEANUP_S, shield=True):
                         await self._island.call(_stop_server, server)
+
+    async def _make_server(self, services: Sequence[IServable]) -> Server:
+        return Server(services, _CONFIG, self._guard, self._refusals)
+
+    def _server_context(self) -> ssl.SSLContext | None:
+        return None if self._tls is None else self._tls.current.server
 
     async def open_raft_stream(self, to: Address, hello: Hello) -> MessageStream:
         """Dial a peer and exchange hellos, on a connection of its own.
@@ -129,16 +153,28 @@ class GrpcNetwork:
         Does not retry and has no time limit: both belong to the caller. *Cancellation* closes the
         connection.
         """
+        context = None if self._tls is None else self._tls.current.client
         try:
-            return await self._island.call(_dial, self._island, to, hello)
+            return await self._island.call(_dial, self._island, to, hello, context, self._guard)
+        except _Refused as refused:
+            self._refusals.tell(*to, refused.refusal)
+            raise PeerUnavailable(f"{to[0]}:{to[1]} {refused.refusal}") from refused
         except GRPCError as error:
-            if error.status is Status.FAILED_PRECONDITION:
+            if error.status in (Status.FAILED_PRECONDITION, Status.PERMISSION_DENIED):
                 raise ClusterMismatch(error.message or "the peer refused the stream") from error
             raise PeerUnavailable(_describe(to, error)) from error
         except MessageInvalid as error:
             raise PeerUnavailable(_describe(to, error)) from error
         except _FOREIGN_ERRORS as error:
             raise PeerUnavailable(_describe(to, error)) from error
+
+
+class _Refused(Exception):
+    """This side or the other one refused the connection for the sake of TLS."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.text)
+        self.refusal = refusal
 
 
 class GrpcMessageStream:
@@ -197,10 +233,19 @@ class GrpcMessageStream:
 class _RaftService:
     """The Raft stream, from the side that is dialed; asyncio, one task a stream."""
 
-    def __init__(self, handler: RpcHandler, island: Island, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        handler: RpcHandler,
+        island: Island,
+        nursery: trio.Nursery,
+        guard: Guard,
+        refusals: RefusalLog,
+    ) -> None:
         self._handler = handler
         self._island = island
         self._nursery = nursery
+        self._guard = guard
+        self._refusals = refusals
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return grpclib's routing table."""
@@ -213,6 +258,7 @@ class _RaftService:
             async with asyncio.timeout(HELLO_WAIT_S):
                 frame = await frames.read()
             peer = decode_hello(frame or b"")
+            self._check_identity(call, peer)
             self._handler.welcome(peer)
         except TimeoutError:
             raise GRPCError(Status.DEADLINE_EXCEEDED, "no hello came") from None
@@ -230,6 +276,19 @@ class _RaftService:
         # Trio task notices that by itself.
         await finished.wait()
 
+    def _check_identity(self, call: Call, peer: Hello) -> None:
+        """Raise `ClusterMismatch` when a caller is not who he says; without TLS nobody knows."""
+        transport = call._stream._transport
+        certificate = certificate_of(transport)
+        if certificate is None:
+            return
+        cluster = self._handler.hello().cluster_id
+        refusal = self._guard.objection_to_peer(certificate, peer, cluster)
+        if refusal is not None:
+            host, port = transport.get_extra_info("peername")[:2]
+            self._refusals.tell(host, port, refusal)
+            raise ClusterMismatch(f"this caller {refusal}")
+
     async def _use_raft_stream(self, stream: GrpcMessageStream) -> None:
         """Hand the stream to the node; Trio."""
         try:
@@ -238,56 +297,61 @@ class _RaftService:
             await stream.aclose()
 
 
-class _Server(grpclib.server.Server):
-    """A grpclib server that can also close connections; the original only stops its handlers."""
-
-    def __init__(self, services: Sequence[IServable]) -> None:
-        super().__init__(services, config=_CONFIG)
-        self._protocols: WeakSet[grpclib.protocol.H2Protocol] = WeakSet()
-
-    def _protocol_factory(self) -> grpclib.protocol.H2Protocol:
-        protocol = super()._protocol_factory()
-        self._protocols.add(protocol)
-        return protocol
-
-    def close(self) -> None:
-        """Stop listening, cancel handlers, close connections."""
-        super().close()
-        for protocol in list(self._protocols):
-            if hasattr(protocol, "processor"):  # set once the connection was made
-                protocol.processor.close()
-
-
-async def _start_server(services: Sequence[IServable], listener: socket.socket) -> _Server:
-    server = _Server(services)
-    await server.start(sock=listener)
-    return server
-
-
-async def _stop_server(server: _Server) -> None:
+async def _stop_server(server: Server) -> None:
     server.close()
     await server.wait_closed()
 
 
-async def _dial(island: Island, to: Address, hello: Hello) -> GrpcMessageStream:
+async def _dial(
+    island: Island, to: Address, hello: Hello, context: ssl.SSLContext | None, guard: Guard
+) -> GrpcMessageStream:
     """Connect and exchange hellos; asyncio. Closes the connection unless it returns."""
     with ExitStack() as resources:
         resources.enter_context(island.held())
-        channel = Channel(*to, config=_CONFIG)
+        channel = PeerChannel(to, _CONFIG, context)
         resources.callback(channel.close)
-        async with AsyncExitStack() as handshake:
-            # Its exit looks for the peer's reason when the stream is torn down under our feet.
-            call = await handshake.enter_async_context(
-                channel.request(RAFT_METHOD, Cardinality.STREAM_STREAM, wire.Frame, wire.Frame)
-            )
-            await call.send_request()
-            frames = Frames(call._stream)
-            await frames.write_guarded(encode_hello(hello))
-            await call.recv_initial_metadata()
-            frame = await frames.read_guarded()
-            peer = decode_hello(frame or b"")
-            handshake.pop_all()
+        try:
+            frames, peer = await _exchange_hellos(channel, hello)
+        except _FOREIGN_ERRORS as error:
+            refusal = _refusal_in(channel, error)
+            if refusal is None:
+                raise
+            raise _Refused(refusal) from error
+        certificate = certificate_of(frames.transport)
+        if certificate is not None:
+            refusal = guard.objection_to_peer(certificate, peer, hello.cluster_id)
+            if refusal is not None:
+                raise _Refused(refusal)
         return GrpcMessageStream(island, frames, peer, resources.pop_all().close)
+
+
+async def _exchange_hellos(channel: PeerChannel, hello: Hello) -> tuple[Frames, Hello]:
+    async with AsyncExitStack() as handshake:
+        # Its exit looks for the peer's reason when the stream is torn down under our feet.
+        call = await handshake.enter_async_context(
+            channel.request(RAFT_METHOD, Cardinality.STREAM_STREAM, wire.Frame, wire.Frame)
+        )
+        await call.send_request()
+        frames = Frames(call._stream)
+        await frames.write_guarded(encode_hello(hello))
+        await call.recv_initial_metadata()
+        frame = await frames.read_guarded()
+        peer = decode_hello(frame or b"")
+        handshake.pop_all()
+    return frames, peer
+
+
+def _refusal_in(channel: PeerChannel, error: Exception) -> Refusal | None:
+    """Return what TLS has to do with an error, if anything."""
+    if channel.wants_tls:
+        return Refusal("refused_us", "takes TLS only, and this node has none; set --tls-cert")
+    broken = error if isinstance(error, ssl.SSLError) else channel.failure
+    if not isinstance(broken, ssl.SSLError):
+        return None
+    refusal = handshake_refusal(broken)
+    if refusal.reason in ("protocol", "plain"):
+        return Refusal(refusal.reason, f"{refusal.text}; has it no --tls-cert?")
+    return refusal
 
 
 def _listen(bind: Address) -> socket.socket:

@@ -34,6 +34,7 @@ from noti.raft.messages import (
 from noti.rpc.aio import Island
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
+from tests.rpc.tls_peers import node_tls
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
 ANY_PORT = ("127.0.0.1", 0)
@@ -130,11 +131,22 @@ async def grpc_network() -> AsyncIterator[RpcNetwork]:
 
 
 @asynccontextmanager
+async def tls_network() -> AsyncIterator[RpcNetwork]:
+    island = Island()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(island.run)
+        yield GrpcNetwork(island, node_tls("server", "client", "stranger"))
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
 async def memory_network() -> AsyncIterator[RpcNetwork]:
     yield MemoryRpcNetwork(RpcHub(TrioClock(), random.Random(1)), ("127.0.0.1", 1))
 
 
-@pytest.fixture(params=[grpc_network, memory_network], ids=["grpc", "memory"])
+@pytest.fixture(
+    params=[grpc_network, tls_network, memory_network], ids=["grpc", "grpc with TLS", "memory"]
+)
 def open_network(request: pytest.FixtureRequest) -> NetworkFactory:
     factory: NetworkFactory = request.param
     return factory
@@ -325,7 +337,8 @@ async def publish(network: RpcNetwork, to: Address, drafts: Sequence[Draft]) -> 
     events = [wire.Event(topics=list(d.topics), data=d.data, id=d.id or "") for d in drafts]
 
     async def call() -> tuple[str, ...]:
-        async with Channel(*to) as channel:
+        context = None if network._tls is None else network._tls.current.client
+        async with Channel(*to, ssl=context) as channel:
             request = wire.PublishRequest(events=events)
             return tuple((await wire.PublisherStub(channel).publish(request)).ids)
 

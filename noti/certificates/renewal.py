@@ -1,0 +1,145 @@
+"""Keeps what was made of certificate files in step with the files.
+
+Enters: files, a way to make something of them, the time. Leaves: the newest that was good, log
+lines, the metric of expiry. Never: something bad in the place of something good; a touch on
+connections that exist, which live on with what they began with.
+
+Files are looked at every two seconds: Kubernetes renews them by moving a symlink, network file
+systems tell nobody, and ten stat calls cost nothing.
+"""
+
+import ssl
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import structlog
+import trio
+from prometheus_client import Gauge
+
+from noti.certificates.expiry import expiry_notice, expiry_timestamp
+from noti.errors import ConfigInvalid
+
+log = structlog.get_logger("noti.certificates")
+
+T = TypeVar("T")
+
+LOOK_INTERVAL_S = 2.0
+"""A change is used at the second look that finds it the same: within 4 s, and never half written
+(certificate and key are two files)."""
+RETRY_AFTER = timedelta(minutes=1)
+"""Files that were refused may become good by themselves: when their time comes."""
+NOTICE_EVERY = timedelta(days=1)
+
+_EXPIRY = Gauge(
+    "noti_tls_certificate_expiry_seconds",
+    "Unix time at which the certificate in use expires; of a file of CAs, the last of them.",
+    ["use", "file"],
+)
+
+
+@dataclass(frozen=True)
+class Made(Generic[T]):
+    """What was made of the files, and when what is in them ends."""
+
+    value: T
+    ends: Mapping[Path, datetime]
+    """By file; times have a time zone."""
+
+
+class Renewed(Generic[T]):
+    """Something made of files, anew whenever they change and are good."""
+
+    def __init__(
+        self,
+        use: str,
+        files: Sequence[Path],
+        make: Callable[[], Made[T]],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Make it for the first time; raises what `make` raises: `ConfigInvalid`."""
+        self._use = use
+        self._files = files
+        self._make = make
+        self._now = now
+        self._tried = self._found = self._looks()
+        self._refused = ""
+        self._retry_at = now()
+        self._noticed_at: datetime | None = None
+        self._made = make()
+        self._show()
+
+    @property
+    def current(self) -> T:
+        """The newest that was good, for the next connection."""
+        return self._made.value
+
+    def look(self) -> None:
+        """See whether the files changed, and whether their time runs out. Never raises for them."""
+        found, earlier = self._looks(), self._found
+        self._found = found
+        retry = self._refused and self._now() >= self._retry_at
+        if found == earlier and (found != self._tried or retry):
+            self._tried = found
+            self._renew()
+        self._give_notice()
+
+    def _looks(self) -> tuple[tuple[int, int, int, int] | None, ...]:
+        return tuple(map(_look_of, self._files))
+
+    def _renew(self) -> None:
+        try:
+            made = self._make()
+        except (ConfigInvalid, ssl.SSLError, OSError, ValueError) as error:
+            if str(error) != self._refused:
+                log.error(
+                    "new TLS files refused, the old ones stay in use",
+                    use=self._use,
+                    reason=str(error),
+                )
+            self._refused = str(error)
+            self._retry_at = self._now() + RETRY_AFTER
+            return
+        self._refused = ""
+        self._made = made
+        self._noticed_at = None
+        self._show()
+        log.info("new TLS files in use", use=self._use, files=[str(file) for file in self._files])
+
+    def _show(self) -> None:
+        for file, end in self._made.ends.items():
+            _EXPIRY.labels(self._use, str(file)).set(expiry_timestamp(end))
+
+    def _give_notice(self) -> None:
+        now = self._now()
+        if self._noticed_at is not None and now - self._noticed_at < NOTICE_EVERY:
+            return
+        for file, end in self._made.ends.items():
+            notice = expiry_notice(end, now)
+            if notice is not None:
+                self._noticed_at = now
+                log.warning(f"certificate {notice}", use=self._use, file=str(file))
+
+
+async def keep_renewed(
+    things: Sequence[Renewed[Any]],
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Look at all of them again and again, until cancelled."""
+    task_status.started()
+    while True:
+        for thing in things:
+            thing.look()
+        await trio.sleep(LOOK_INTERVAL_S)
+
+
+def _look_of(file: Path) -> tuple[int, int, int, int] | None:
+    """Return what changes with a file: also when it is moved, or its permissions are mended."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size

@@ -1,0 +1,181 @@
+"""Takes connections for gRPC: with TLS or without, as this node is set, never one for the other.
+
+Enters: accepted sockets. Leaves: connections of grpclib's server; refusals, told to both sides.
+Never: a connection without TLS on a node that has it; a wait that keeps others from being taken.
+
+The first byte tells who calls: a TLS handshake begins with 22, HTTP/2 without TLS with `PRI`. Who
+calls the wrong way is told in his own language, so that his operator reads a clear line too.
+"""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import Callable, Sequence
+from typing import Final
+from weakref import WeakSet
+
+import grpclib.protocol
+import grpclib.server
+import structlog
+import trio
+from grpclib._typing import IServable
+from grpclib.config import Configuration
+from grpclib.const import Status
+from grpclib.events import RecvRequest, listen
+from grpclib.exceptions import GRPCError
+from h2.errors import ErrorCodes
+from hyperframe.frame import GoAwayFrame, SettingsFrame
+
+from noti.certificates.refusal_log import RefusalLog
+from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.rpc.aio import Island
+from noti.rpc.guard import Guard
+from noti.rpc.tls import HANDSHAKE_S, accept, certificate_of
+
+log = structlog.get_logger("noti.rpc")
+
+TLS_RECORD: Final = b"\x16"
+PREFACE: Final = b"PRI"
+
+UNREADY_MAX: Final = 256
+"""Connections that have not said what they are; more is an attack, and costs descriptors."""
+
+LINGER_S: Final = 0.5
+"""A connection that is closed with unread bytes in it is reset, and the reason would be lost."""
+
+TLS_WANTED: Final = (
+    SettingsFrame(0).serialize()
+    + GoAwayFrame(
+        0,
+        error_code=ErrorCodes.INADEQUATE_SECURITY,
+        additional_data=b"this node speaks TLS only",
+    ).serialize()
+)
+"""The answer to HTTP/2 without TLS (RFC 9113, 7)."""
+
+NO_TLS_HERE: Final = b"\x15\x03\x03\x00\x02\x02\x46"
+"""The answer to TLS where there is none: a fatal alert, protocol_version (RFC 8446, 6)."""
+
+
+class Server(grpclib.server.Server):
+    """A grpclib server that is handed its connections and can close them; asyncio."""
+
+    def __init__(
+        self,
+        services: Sequence[IServable],
+        config: Configuration,
+        guard: Guard,
+        refusals: RefusalLog,
+    ) -> None:
+        super().__init__(services, config=config)
+        self._guard = guard
+        self._refusals = refusals
+        self._protocols: WeakSet[grpclib.protocol.H2Protocol] = WeakSet()
+        listen(self, RecvRequest, self._check_caller)
+
+    async def take(self, descriptor: int, context: ssl.SSLContext | None) -> None:
+        """Serve a connection, after its handshake if there is a context.
+
+        Keeps a copy of the descriptor; the caller closes his.
+        """
+        accepted = socket.socket(fileno=os.dup(descriptor))
+        accepted.setblocking(False)
+        protocol = self._protocol_factory()
+        try:
+            if context is None:
+                await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, accepted)
+            else:
+                await accept(accepted, protocol, context)
+        except BaseException:
+            protocol.handler.close()  # Or grpclib would remember it for ever.
+            raise
+        self._protocols.add(protocol)
+
+    async def _check_caller(self, event: RecvRequest) -> None:
+        transport = event.peer._transport
+        certificate = certificate_of(transport)
+        if certificate is None:
+            return
+        refusal = self._guard.objection_to_call(certificate, event.method_name)
+        if refusal is not None:
+            host, port = transport.get_extra_info("peername")[:2]
+            self._refusals.tell(host, port, refusal)
+            raise GRPCError(Status.PERMISSION_DENIED, f"this caller {refusal}")
+
+    def close(self) -> None:
+        """Cancel handlers, close connections."""
+        for handler in self._handlers:
+            handler.close()
+        for protocol in list(self._protocols):
+            protocol.processor.close()
+
+    async def wait_closed(self) -> None:
+        """Wait for the handlers."""
+        for handler in self._handlers:
+            await handler.wait_closed()
+
+
+class Door:
+    """Looks at each new connection before grpclib does; Trio."""
+
+    def __init__(
+        self,
+        island: Island,
+        server: Server,
+        context: Callable[[], ssl.SSLContext | None],
+        refusals: RefusalLog,
+    ) -> None:
+        """`context` gives the one for the next connection, or None on a node without TLS."""
+        self._island = island
+        self._server = server
+        self._context = context
+        self._refusals = refusals
+        self._unready = 0
+
+    async def enter(self, stream: trio.SocketStream) -> None:
+        """Hand a new connection to the server, or close it. Never fails for the caller's sake."""
+        self._unready += 1
+        try:
+            if self._unready <= UNREADY_MAX:
+                await self._look_at(stream)
+        except (OSError, trio.BrokenResourceError) as error:
+            log.debug("connection lost at once", error=str(error))
+        except Exception as error:  # noqa: BLE001 - one connection's trouble is nobody else's
+            log.warning("connection failed", error=repr(error))
+        finally:
+            self._unready -= 1
+            stream.socket.close()
+
+    async def _look_at(self, stream: trio.SocketStream) -> None:
+        first = b""
+        with trio.move_on_after(HANDSHAKE_S):
+            first = await stream.socket.recv(len(PREFACE), socket.MSG_PEEK)
+        if not first:
+            return
+        host, port = stream.socket.getpeername()[:2]
+        context = self._context()
+        secured = first.startswith(TLS_RECORD)
+        if context is None and secured:
+            self._refusals.tell(host, port, Refusal("tls", "speaks TLS, and this node has none"))
+            await _part(stream, NO_TLS_HERE)
+        elif context is not None and not secured:
+            refusal = Refusal("plain", "speaks plain text, and this node takes TLS only")
+            self._refusals.tell(host, port, refusal)
+            await _part(stream, TLS_WANTED if first == PREFACE else b"")
+        else:
+            try:
+                await self._island.call(self._server.take, stream.socket.fileno(), context)
+            except ssl.SSLError as error:
+                self._refusals.tell(host, port, handshake_refusal(error))
+            except ConnectionError:
+                refusal = Refusal("other", "broke off the TLS handshake, or was too slow with it")
+                self._refusals.tell(host, port, refusal)
+
+
+async def _part(stream: trio.SocketStream, word: bytes) -> None:
+    with trio.move_on_after(LINGER_S):
+        await stream.send_all(word)
+        await stream.send_eof()
+        while await stream.receive_some():
+            pass

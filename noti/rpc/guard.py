@@ -1,0 +1,86 @@
+"""Holds what callers and called say about themselves against the certificates that they hold.
+
+Enters: certificates that TLS has verified, hellos, names of methods. Leaves: a `Refusal`, or None.
+Never: trust in a name without a certificate for it; I/O.
+
+Node certificates may do everything, client certificates may read. Methods that are not listed as
+reading are for nodes only, so that a new one is closed to clients until somebody opens it.
+
+A node id belongs to one name for ever (both live in one data directory), and Raft knows nodes by
+their ids: so a name that was proven for an id is kept, and nobody else can come with that id.
+"""
+
+from typing import Final
+
+from noti.certificates.names import Claims, claims, objection
+from noti.certificates.refusals import Refusal
+from noti.errors import MessageInvalid
+from noti.ports import Hello
+from noti.raft.messages import NodeId
+
+READING_METHODS: Final = frozenset(
+    {
+        "/notification.v1.Notification/GetServers",
+        "/notification.v1.Notification/GetLeaderStatus",
+        "/grpc.health.v1.Health/Check",
+        "/grpc.health.v1.Health/Watch",
+    }
+)
+
+PROVEN_MAX: Final = 1024
+"""Node ids remembered with their names; a cluster has a few."""
+
+
+class Guard:
+    """What one node knows about who its peers really are."""
+
+    def __init__(self) -> None:
+        self._proven: dict[NodeId, str] = {}
+
+    def objection_to_call(self, certificate: bytes, method: str) -> Refusal | None:
+        """Return why the holder may not call a method."""
+        held = _claims(certificate)
+        if isinstance(held, Refusal):
+            return held
+        match held.profile:
+            case "node":
+                return None
+            case "client" if method in READING_METHODS:
+                return None
+            case "client":
+                return Refusal("usage", f"is {held}, which may read status and not call {method}")
+            case None if held.nodes or held.clients:
+                lacking = "clientAuth" if held.may_serve else "serverAuth"
+                return Refusal(
+                    "usage", f"shows a certificate for {held} without extended key usage {lacking}"
+                )
+            case None:
+                return Refusal("unnamed", "shows a certificate that names neither node nor client")
+
+    def objection_to_peer(self, certificate: bytes, peer: Hello, cluster: str) -> Refusal | None:
+        """Return why the holder is not the node that `peer` says; `cluster` is ours, or empty.
+
+        None means that it is, and is remembered.
+        """
+        held = _claims(certificate)
+        if isinstance(held, Refusal):
+            return held
+        found = objection(held, peer.name, cluster)
+        if found is not None:
+            return found
+        proven = self._proven.get(peer.node_id, peer.name)
+        if proven != peer.name:
+            return Refusal(
+                "name", f"is node {peer.name!r} and comes with the node id of node {proven!r}"
+            )
+        if peer.node_id not in self._proven and len(self._proven) >= PROVEN_MAX:
+            self._proven.pop(next(iter(self._proven)))
+        self._proven[peer.node_id] = peer.name
+        return None
+
+
+def _claims(certificate: bytes) -> Claims | Refusal:
+    try:
+        return claims(certificate)
+    except MessageInvalid as error:
+        return Refusal("other", f"shows a certificate that cannot be read: {error}")

@@ -1,0 +1,83 @@
+"""Who may call what, and who is who."""
+
+import pytest
+
+from noti.certificates.refusals import Refusal
+from noti.ports import Hello
+from noti.rpc.guard import PROVEN_MAX, READING_METHODS, Guard
+from tests.certificates.authority import CLIENT, Issued, Wanted, client, issue, node
+from tests.rpc.tls_peers import cluster_authority
+
+RAFT = "/noti.v1.Raft/Stream"
+STATUS = "/notification.v1.Notification/GetServers"
+
+
+def issued(wanted: Wanted) -> Issued:
+    return issue(wanted, cluster_authority())
+
+
+NODE_2 = node("node2", cluster_authority())
+NODE_3 = node("node3", cluster_authority())
+OPERATOR = client("operator", cluster_authority())
+NOBODY = issued(Wanted())
+HALF_A_NODE = issued(Wanted(dns=("node2",), usages=(CLIENT,)))
+
+
+def reason(refusal: Refusal | None) -> str | None:
+    return None if refusal is None else refusal.reason
+
+
+@pytest.mark.parametrize(
+    ("caller", "method", "expected"),
+    [
+        (NODE_2, RAFT, None),
+        (NODE_2, STATUS, None),
+        (OPERATOR, RAFT, "usage"),
+        (OPERATOR, "/noti.v1.Something/New", "usage"),
+        (NOBODY, STATUS, "unnamed"),
+        (HALF_A_NODE, STATUS, "usage"),
+        *((OPERATOR, method, None) for method in sorted(READING_METHODS)),
+    ],
+)
+def test_nodes_may_call_everything_and_clients_may_read(
+    caller: Issued, method: str, expected: str | None
+) -> None:
+    assert reason(Guard().objection_to_call(caller.der, method)) == expected
+
+
+def test_what_is_no_certificate_is_refused() -> None:
+    assert reason(Guard().objection_to_call(b"nonsense", STATUS)) == "other"
+    hello = Hello("c", "2", "node2")
+    assert reason(Guard().objection_to_peer(b"nonsense", hello, "c")) == "other"
+
+
+@pytest.mark.parametrize(
+    ("caller", "expected"),
+    [(NODE_2, None), (NODE_3, "name"), (OPERATOR, "usage"), (NOBODY, "unnamed")],
+)
+def test_a_peer_is_who_its_certificate_names(caller: Issued, expected: str | None) -> None:
+    hello = Hello("c", "2", "node2")
+    assert reason(Guard().objection_to_peer(caller.der, hello, "c")) == expected
+
+
+def test_nobody_comes_with_the_node_id_of_somebody_else() -> None:
+    guard = Guard()
+    assert guard.objection_to_peer(NODE_3.der, Hello("c", "3", "node3"), "c") is None
+    refusal = guard.objection_to_peer(NODE_2.der, Hello("c", "3", "node2"), "c")
+    assert refusal is not None
+    assert refusal.reason == "name"
+    assert "comes with the node id of node 'node3'" in refusal.text
+    assert guard.objection_to_peer(NODE_3.der, Hello("c", "3", "node3"), "c") is None
+
+
+def test_a_wiped_node_may_come_back_with_a_new_id() -> None:
+    guard = Guard()
+    assert guard.objection_to_peer(NODE_2.der, Hello("c", "2", "node2"), "c") is None
+    assert guard.objection_to_peer(NODE_2.der, Hello("c", "2b", "node2"), "c") is None
+
+
+def test_memory_is_bounded_however_many_ids_a_peer_invents() -> None:
+    guard = Guard()
+    for number in range(PROVEN_MAX + 10):
+        assert guard.objection_to_peer(NODE_2.der, Hello("c", str(number), "node2"), "c") is None
+    assert len(guard._proven) == PROVEN_MAX

@@ -1,0 +1,170 @@
+"""RPC with TLS: who is let in, who is not, and what both sides are told."""
+
+import socket
+import ssl
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import trio
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from noti.errors import ClusterMismatch, PeerUnavailable
+from noti.ports import Address, Hello
+from noti.rpc.accepting import Server
+from noti.rpc.aio import Island
+from noti.rpc.grpc import GrpcNetwork
+from noti.rpc.tls import HANDSHAKE_S
+from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler, Publications
+from tests.rpc.tls_peers import Fixed, node_tls
+
+SERVER = Hello("cluster", "id-server", "server")
+
+
+def refused(reason: str) -> float:
+    labels = {"at": "rpc", "reason": reason}
+    return REGISTRY.get_sample_value("noti_tls_refused_total", labels) or 0
+
+
+@dataclass
+class Scene:
+    island: Island
+    address: Address
+
+    def network(self, *names: str) -> GrpcNetwork:
+        """A network of somebody else on the same island; without names one without TLS."""
+        return GrpcNetwork(self.island, node_tls(*names) if names else None)
+
+    async def still_serves(self) -> None:
+        stream = await self.network("client").open_raft_stream(self.address, CLIENT)
+        await stream.send(EVERY_MESSAGE[:1])
+        assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+        await stream.aclose()
+
+
+@asynccontextmanager
+async def serving(tls: Fixed | None) -> AsyncIterator[Scene]:
+    island = Island()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(island.run)
+            async with trio.open_nursery() as inner:
+                network = GrpcNetwork(island, tls)
+                yield Scene(
+                    island,
+                    await inner.start(network.serve_rpc, ANY_PORT, Handler(), Publications()),
+                )
+                inner.cancel_scope.cancel()
+            nursery.cancel_scope.cancel()
+
+
+def told(logs: list[MutableMapping[str, Any]], text: str) -> int:
+    return sum(text in line["event"] for line in logs if line["log_level"] == "warning")
+
+
+async def test_a_caller_under_another_name_is_refused_with_the_reason() -> None:
+    async with serving(node_tls("server")) as scene:
+        before = refused("name")
+        with capture_logs() as logs:
+            for _ in range(2):
+                with pytest.raises(ClusterMismatch, match="its certificate is for node node2"):
+                    await scene.network("node2").open_raft_stream(scene.address, CLIENT)
+        assert refused("name") == before + 2
+        assert told(logs, "says it is node 'client'") == 1
+        await scene.still_serves()
+
+
+async def test_a_server_under_another_name_is_refused_by_its_caller() -> None:
+    async with serving(node_tls("node2")) as scene:
+        before = refused("name")
+        with capture_logs() as logs, pytest.raises(PeerUnavailable, match="'server'"):
+            await scene.network("client").open_raft_stream(scene.address, CLIENT)
+        assert refused("name") == before + 1
+        assert told(logs, "says it is node 'server', but its certificate is for node node2") == 1
+
+
+async def test_a_caller_without_tls_is_refused_and_both_sides_are_told() -> None:
+    async with serving(node_tls("server")) as scene:
+        with (
+            capture_logs() as logs,
+            pytest.raises(PeerUnavailable, match="takes TLS only, and this node has none"),
+        ):
+            await scene.network().open_raft_stream(scene.address, CLIENT)
+        assert told(logs, "speaks plain text, and this node takes TLS only") == 1
+        assert told(logs, "takes TLS only, and this node has none; set --tls-cert") == 1
+        await scene.still_serves()
+
+
+async def test_a_caller_with_tls_does_not_fall_back_and_both_sides_are_told() -> None:
+    async with serving(None) as scene:
+        with capture_logs() as logs, pytest.raises(PeerUnavailable, match="TLS"):
+            await scene.network("client").open_raft_stream(scene.address, CLIENT)
+        assert told(logs, "speaks TLS, and this node has none") == 1
+        assert told(logs, "does not speak TLS 1.3; has it no --tls-cert?") == 1
+
+
+async def test_what_is_neither_tls_nor_http_2_is_refused() -> None:
+    async with serving(node_tls("server")) as scene:
+        before = refused("plain")
+        stream = await trio.open_tcp_stream(*scene.address)
+        async with stream:
+            await stream.send_all(b"GET / HTTP/1.1\r\n\r\n")
+            assert await stream.receive_some() == b""
+        assert refused("plain") == before + 1
+        await scene.still_serves()
+
+
+async def test_a_renewed_certificate_is_shown_to_the_next_caller() -> None:
+    tls = node_tls("node2")
+    renewable = Fixed(tls.current)
+    async with serving(renewable) as scene:
+        with pytest.raises(PeerUnavailable):
+            await scene.network("client").open_raft_stream(scene.address, CLIENT)
+        object.__setattr__(renewable, "current", node_tls("server").current)
+        await scene.still_serves()
+
+
+async def test_failed_handshakes_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers: list[Server] = []
+    make = Server.__init__
+
+    def remember(self: Server, *args: object) -> None:
+        servers.append(self)
+        make(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Server, "__init__", remember)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+
+    def call() -> None:
+        with socket.create_connection(scene.address) as raw, context.wrap_socket(raw) as secured:
+            secured.recv(1)
+
+    async with serving(node_tls("server")) as scene:
+        for _ in range(30):
+            with pytest.raises(ssl.SSLError, match="CERTIFICATE_REQUIRED"):
+                await trio.to_thread.run_sync(call)
+        [server] = servers
+        assert len(server._handlers) < 30
+        assert not server._protocols
+
+
+@pytest.mark.slow
+async def test_who_says_nothing_is_dropped_and_keeps_nobody_from_being_served(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert HANDSHAKE_S <= 10
+    monkeypatch.setattr("noti.rpc.accepting.HANDSHAKE_S", 0.3)
+    monkeypatch.setattr("noti.rpc.tls.HANDSHAKE_S", 0.3)
+    async with serving(node_tls("server")) as scene:
+        silent = [await trio.open_tcp_stream(*scene.address) for _ in range(20)]
+        slow = await trio.open_tcp_stream(*scene.address)
+        await slow.send_all(b"\x16\x03\x01")  # a TLS record that never goes on
+        await scene.still_serves()
+        for stream in (*silent, slow):
+            with trio.fail_after(5):
+                assert await stream.receive_some() == b""
+            await stream.aclose()
