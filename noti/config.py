@@ -149,7 +149,7 @@ class Config(BaseSettings):
     """Where other nodes and gRPC clients connect, host:port."""
 
     ops_addr: BindAddress | None = None
-    """Where probes and operators connect, without TLS, host:port [default: at http_addr]."""
+    """Where liveness, readiness, status and metrics are, without TLS [default: at http_addr]."""
     tls_cert: Path | None = None
     """Certificate of this node, PEM; with tls_key and tls_ca, all RPCs are mutual TLS 1.3."""
     tls_key: Path | None = None

@@ -4,6 +4,7 @@ Enters: the configuration. Leaves: a `World`. Never: knows what the node does wi
 """
 
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -76,9 +77,12 @@ OpenWorld: TypeAlias = Callable[[Config], AbstractAsyncContextManager[World]]
 class HttpClients:
     """Browsers over HTTP: the hub and its frontend."""
 
-    def __init__(self, config: Config, rng: random.Random) -> None:
-        """Prepare; nothing listens before `serve`."""
+    def __init__(
+        self, config: Config, rng: random.Random, tls: Renewed[ssl.SSLContext] | None = None
+    ) -> None:
+        """Prepare; nothing listens before `serve`. With `tls`, browsers get HTTPS."""
         self._config = config
+        self._tls = tls
         self._hub = Hub(
             HubConfig(history_size=config.history_size, heartbeat_s=config.sse_heartbeat_s), rng
         )
@@ -104,7 +108,14 @@ class HttpClients:
     ) -> None:
         """Serve HTTP until cancelled."""
         web = WebConfig(cors_origins=self._config.cors_origins)
-        frontend = Frontend(self._config.http_addr, self._hub, node, web)
+        frontend = Frontend(
+            self._config.http_addr,
+            self._hub,
+            node,
+            web,
+            tls=self._tls,
+            ops_bind=self._config.ops_addr,
+        )
         await frontend.run(task_status=task_status)
 
 
@@ -117,7 +128,8 @@ async def real_world(config: Config) -> AsyncIterator[World]:
     rng = random.Random()
     island = Island()
     between_nodes = _tls_between_nodes(config)
-    renewed = [tls for tls in (between_nodes,) if tls is not None]
+    for_browsers = _tls_for_browsers(config)
+    renewed = [tls for tls in (between_nodes, for_browsers) if tls is not None]
     async with (
         open_disk(config.data_dir) as disk,
         running("asyncio loop", island.run),
@@ -129,9 +141,15 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             disk=disk,
             gossip=SocketNetwork(),
             rpc=GrpcNetwork(island, between_nodes),
-            clients=HttpClients(config, rng),
+            clients=HttpClients(config, rng, for_browsers),
             source=_source(config, island),
         )
+
+
+def _tls_for_browsers(config: Config) -> Renewed[ssl.SSLContext] | None:
+    if config.http_tls_cert is None or config.http_tls_key is None:
+        return None
+    return uses.for_browsers(config.http_tls_cert, config.http_tls_key)
 
 
 def _tls_between_nodes(config: Config) -> Renewed[MutualContexts] | None:

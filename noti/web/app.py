@@ -58,15 +58,35 @@ class App(QuartTrio):
         log.error("request failed", path=request.path, exc_info=exception_info)
 
 
-def create_app(hub: Hub, node: NodeView, admission: Admission, config: WebConfig) -> App:
-    """Return the application; it holds nothing open."""
-    app = App("noti", static_folder=None)
-    app.config["RESPONSE_TIMEOUT"] = None  # Streams have no end; the server bounds each write.
+def create_app(
+    hub: Hub, node: NodeView, admission: Admission, config: WebConfig, *, with_operations: bool
+) -> App:
+    """Return the application for browsers, and for operators if they have no other address.
+
+    It holds nothing open.
+    """
+    app = _empty_app()
     _add_page(app)
     _add_streams(app, hub, node, admission, config.catch_up_wait_s)
+    if with_operations:
+        ops.add_routes(app, hub, node)
+    _add_errors(app)
+    _add_headers(app, config)
+    return app
+
+
+def create_operations_app(hub: Hub, node: NodeView, config: WebConfig) -> App:
+    """Return the application for operators alone."""
+    app = _empty_app()
     ops.add_routes(app, hub, node)
     _add_errors(app)
     _add_headers(app, config)
+    return app
+
+
+def _empty_app() -> App:
+    app = App("noti", static_folder=None)
+    app.config["RESPONSE_TIMEOUT"] = None  # Streams have no end; the server bounds each write.
     return app
 
 
@@ -168,7 +188,8 @@ def _add_errors(app: App) -> None:
             case NotFound():
                 text = (
                     f"Nothing is at {request.path}. Try / for the page, /category or"
-                    " /.well-known/mercure?topic=* for events, /status for this node."
+                    " /.well-known/mercure?topic=* for events, /status for this node (at"
+                    " --ops-addr, if there is one)."
                 )
             case MethodNotAllowed():
                 allowed = ", ".join(sorted(error.valid_methods or ()))

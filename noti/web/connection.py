@@ -32,6 +32,9 @@ BAD_REQUEST = (
 class Connection:
     """One TCP connection as Hypercorn sees it: a stream that can be emptied of its socket."""
 
+    adoptable = True
+    """Whether the hub can take its socket."""
+
     def __init__(
         self, stream: trio.SocketStream, app: App, send_timeout_s: float, early: bytes = b""
     ) -> None:
@@ -78,7 +81,7 @@ class Connection:
             await send({"type": "http.response.start", "status": 400, "headers": headers})
             await send({"type": "http.response.body", "body": BAD_REQUEST, "more_body": False})
             return
-        if scope["http_version"] == "1.1" and scope["method"] == "GET":
+        if self.adoptable and scope["http_version"] == "1.1" and scope["method"] == "GET":
             cast("dict[str, object]", scope["extensions"])[CONNECTION] = self
         complete = False
 
@@ -127,10 +130,13 @@ class Connection:
             REFUSED.inc()
             data = _with_explanation(data)
         with trio.move_on_after(self._send_timeout_s) as limit:
-            await self._stream.send_all(data)
+            await self._send(data)
         if limit.cancelled_caught:
             self.close()
             raise trio.BrokenResourceError("the client does not take its answer")
+
+    async def _send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
 
     async def receive_some(self, bytes_max: int) -> bytes:
         """Receive; raises `trio.ClosedResourceError` as soon as the socket is given away."""

@@ -10,6 +10,7 @@ return.
 
 import socket
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
@@ -26,14 +27,16 @@ from hypercorn.typing import (
     WWWScope,
 )
 
+from noti.certificates.refusal_log import RefusalLog
 from noti.errors import AddressInUse
 from noti.ports import Address
 from noti.web.admission import Admission
-from noti.web.app import create_app
+from noti.web.app import create_app, create_operations_app
 from noti.web.config import WebConfig
 from noti.web.connection import Connection
 from noti.web.hub import Hub
 from noti.web.lobby import HandOver, Lobby
+from noti.web.secured import SecuredConnection, Tls, secured
 from noti.web.view import NodeView
 
 log = structlog.get_logger("noti.web")
@@ -42,13 +45,29 @@ log = structlog.get_logger("noti.web")
 class Frontend:
     """A node's HTTP address."""
 
-    def __init__(self, bind: Address, hub: Hub, node: NodeView, config: WebConfig) -> None:
+    def __init__(
+        self,
+        bind: Address,
+        hub: Hub,
+        node: NodeView,
+        config: WebConfig,
+        *,
+        tls: Tls | None = None,
+        ops_bind: Address | None = None,
+    ) -> None:
+        """With `tls`, `bind` speaks HTTPS. With `ops_bind`, probes, status and metrics are there
+        and nowhere else, without TLS.
+        """
         self._bind = bind
+        self._ops_bind = ops_bind
+        self._tls = tls
+        self._refusals = RefusalLog("http")
         self._hub = hub
         self._config = config
         self._node = node
         self._admission = Admission(hub, node.ready, config)
-        self._app = create_app(hub, node, self._admission, config)
+        self._app = create_app(hub, node, self._admission, config, with_operations=ops_bind is None)
+        self._ops_app = create_operations_app(hub, node, config)
         self._hypercorn = _hypercorn_config(config)
         self._connections: set[Connection] = set()
         self._closed = trio.lowlevel.ParkingLot()
@@ -62,12 +81,18 @@ class Frontend:
         Raises `AddressInUse` before anything is started. Cancellation: browsers' streams end in
         order; returns within the two grace times of the configuration.
         """
-        listeners = await _listen(self._bind)
+        listeners = await _listen(self._bind, "--http-addr")
+        ops_listeners = []
+        if self._ops_bind is not None:
+            ops_listeners = await _listen(self._ops_bind, "--ops-addr")
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._serve_until, stop, listeners)
+            await nursery.start(self._serve_until, stop, listeners, ops_listeners)
             host, port = listeners[0].getsockname()[:2]
-            log.info("listening for http", host=host, port=port)
+            log.info("listening for http", host=host, port=port, tls=self._tls is not None)
+            if ops_listeners:
+                host_of_ops, port_of_ops = ops_listeners[0].getsockname()[:2]
+                log.info("listening for operators", host=host_of_ops, port=port_of_ops)
             task_status.started((host, port))
             try:
                 await trio.sleep_forever()
@@ -78,6 +103,7 @@ class Frontend:
         self,
         stop: trio.Event,
         listeners: list[socket.socket],
+        ops_listeners: list[socket.socket],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -91,14 +117,21 @@ class Frontend:
                 async with trio.open_nursery() as connections:
                     serve = partial(self._serve_connection, context)
                     async with trio.open_nursery() as accepting:
-                        lobby = self._lobby(
-                            lambda sock, early: connections.start_soon(serve, sock, early)
-                        )
-                        accepting.start_soon(lobby.run, listeners)
+                        if self._tls is None:
+                            lobby = self._lobby(
+                                lambda sock, early: connections.start_soon(serve, sock, early)
+                            )
+                            accepting.start_soon(lobby.run, listeners)
+                        else:
+                            secure = partial(self._serve_secured, context, self._tls)
+                            accepting.start_soon(_accept, secure, listeners, connections)
+                        if ops_listeners:
+                            operate = partial(self._serve_operators, context)
+                            accepting.start_soon(_accept, operate, ops_listeners, connections)
                         task_status.started()
                         await stop.wait()
                         accepting.cancel_scope.cancel()
-                    for listener in listeners:
+                    for listener in (*listeners, *ops_listeners):
                         listener.close()
                     hub = self._hub.config
                     grace_s = hub.drain_window_s + self._config.grace_s
@@ -129,7 +162,27 @@ class Frontend:
     ) -> None:
         """Let Hypercorn serve a connection on which `early` was received."""
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        connection = Connection(stream, self._app, self._config.send_timeout_s, early)
+        await self._serve(
+            context, Connection(stream, self._app, self._config.send_timeout_s, early)
+        )
+
+    async def _serve_operators(self, context: WorkerContext, stream: trio.SocketStream) -> None:
+        await self._serve(context, Connection(stream, self._ops_app, self._config.send_timeout_s))
+
+    async def _serve_secured(
+        self, context: WorkerContext, tls: Tls, stream: trio.SocketStream
+    ) -> None:
+        try:
+            encrypted = await secured(stream, tls, self._refusals)
+        except (OSError, trio.BrokenResourceError):
+            stream.socket.close()
+            return
+        if encrypted is not None:
+            await self._serve(
+                context, SecuredConnection(encrypted, self._app, self._config.send_timeout_s)
+            )
+
+    async def _serve(self, context: WorkerContext, connection: Connection) -> None:
         self._connections.add(connection)
         try:
             state = ConnectionState(LifespanState({}))
@@ -188,13 +241,26 @@ def _hypercorn_config(config: WebConfig) -> Config:
     return hypercorn
 
 
-async def _listen(bind: Address) -> list[socket.socket]:
+async def _accept(
+    serve: Callable[[trio.SocketStream], Awaitable[None]],
+    listeners: list[socket.socket],
+    connections: trio.Nursery,
+) -> None:
+    """Accept until cancelled, one task in `connections` for each connection."""
+    await trio.serve_listeners(
+        serve,
+        [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in listeners],
+        handler_nursery=connections,
+    )
+
+
+async def _listen(bind: Address, flag: str) -> list[socket.socket]:
     host, port = bind
     try:
         listeners = await trio.open_tcp_listeners(port, host=host or None)
     except OSError as error:
         reason = error.strerror or str(error)
         raise AddressInUse(
-            f"--http-addr {host}:{port} cannot be used: {reason}; choose another address"
+            f"{flag} {host}:{port} cannot be used: {reason}; choose another address"
         ) from error
     return [socket.socket(fileno=one.socket.detach()) for one in listeners]

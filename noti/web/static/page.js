@@ -167,7 +167,8 @@ function parse(data) {
 async function askStatus() {
   try {
     const answer = await fetch("/status", { signal: AbortSignal.timeout(STATUS_EVERY_MS * 2) });
-    showStatus(await answer.json());
+    // Operators may have an address of their own, and then this page is told nothing.
+    showStatus(answer.status === 404 ? {} : await answer.json());
     document.body.classList.remove("stale");
     askStatus.answeredAt = performance.now();
   } catch {
