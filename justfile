@@ -86,6 +86,11 @@ bench name *args: venv
 sim *args: venv
     @exec .venv/bin/python -m tests.simulation.sim "$@"
 
+# Feed wrong bytes to every decoder: just fuzz minutes=10, or only one: just fuzz target=snapshot
+[no-exit-message]
+fuzz *args: venv
+    @exec .venv/bin/python -m tests.fuzz.fuzz "$@"
+
 # Write the golden scenarios of the Raft core anew; then read the difference.
 scenarios-rewrite: venv
     .venv/bin/python -m tests.raft.scenario

@@ -136,7 +136,7 @@ class Raft:
                 self._on_snapshot_taken(index, data)
             case _:
                 assert_never(event)
-        self._effects.extend(self._gate.order(HardState(self._term, self._voted_for)))
+        self._effects.extend(self._gate.order(self._gate.hard_state(self._term, self._voted_for)))
         self._apply_committed()
         after = (self._role, self._term, self._leader)
         if after != before:
@@ -455,7 +455,7 @@ class Raft:
 
     def _send(self, to: NodeId, message: Message) -> None:
         """Send when the term and vote behind the message are on disk; that is often at once."""
-        hard_state = HardState(self._term, self._voted_for)
+        hard_state = self._gate.hard_state(self._term, self._voted_for)
         if self._gate.admit(to, message, hard_state, hold=to == self._id):
             self._effects.append(SendMessage(to, message))
 

@@ -29,6 +29,14 @@ class Gate:
         self._ends: deque[tuple[int, int, int]] = deque()
         self._waiting: deque[tuple[int, NodeId, Message]] = deque()
 
+    def hard_state(self, term: int, voted_for: NodeId | None) -> HardState:
+        """Return these two as one; the same object as before while they are what the disk has, or
+        will have: it is asked for with every message.
+        """
+        if self._saved.term == term and self._saved.voted_for == voted_for:
+            return self._saved
+        return HardState(term, voted_for)
+
     def add_entries(self, entries: Sequence[Entry]) -> None:
         """Entries were appended to the log and must go to disk."""
         self._entries.extend(entries)
@@ -48,7 +56,8 @@ class Gate:
 
         With `hold` it waits for the hard state's batch even if that is already on its way.
         """
-        needed = self._batch + 1 if hard_state != self._saved else self._hard_state_batch
+        changed = hard_state is not self._saved and hard_state != self._saved
+        needed = self._batch + 1 if changed else self._hard_state_batch
         if needed <= self._persisted and not hold:
             return True
         self._waiting.append((needed, to, message))
@@ -61,7 +70,7 @@ class Gate:
 
     def order(self, hard_state: HardState) -> Sequence[Persist]:
         """Return what must go to disk since the last order: one batch, or none."""
-        changed = hard_state != self._saved
+        changed = hard_state is not self._saved and hard_state != self._saved
         if not changed and not self._entries:
             return ()
         self._batch += 1

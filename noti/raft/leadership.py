@@ -202,6 +202,8 @@ class Leadership:
         self.replication.send_new_entries(commit, now)
 
     def _confirmed_reads(self) -> list[Effect]:
+        if not self._reads:
+            return []
         confirmed = self.replication.confirmed_round()
         effects: list[Effect] = []
         while self._reads and self._reads[0][0] <= confirmed:

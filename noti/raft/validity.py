@@ -36,7 +36,8 @@ INDEX_JUMP_MAX = 2**48
 
 def flaw(message: Message) -> str | None:
     """Return why no honest peer sends this message, whatever it knows; None when one may."""
-    if not all(0 <= number <= INDEX_MAX for number in _numbers(message)):
+    numbers = _numbers(message)
+    if min(numbers) < 0 or max(numbers) > INDEX_MAX:
         return "a number that is no index, term or size"
     match message:
         case AppendRequest():

@@ -47,8 +47,11 @@ from noti.raft.events import (
     SnapshotTaken,
     TransferRequested,
 )
-from noti.raft.membership import Configuration
+from noti.raft.log import RaftLog
+from noti.raft.membership import Configuration, decode_configuration
 from noti.raft.messages import (
+    INDEX_MAX,
+    AppendRequest,
     AppendResponse,
     Entry,
     EntryKind,
@@ -116,6 +119,8 @@ class Node:
             int, ProposalAccepted | ProposalRejected | ChangeRefused | ReadReady
         ] = {}
         self.disk_busy_until = 0.0
+        self.commit_seen = self.applied_seen = 0
+        self.configuration_seen = Configuration()
         self.wakeup: float | None = None
 
     def now(self) -> float:
@@ -144,6 +149,8 @@ class Node:
         )
         self.restore(image.snapshot)
         self.disk_busy_until = self.cluster.now
+        self.commit_seen = self.applied_seen = 0
+        self.configuration_seen = self.core._log.configuration
         self.wakeup = None
         self.arm()
         for other in self.cluster.nodes.values():
@@ -269,14 +276,14 @@ class Cluster:
         self.loss = 0.0
         self.blocked: set[tuple[str, str]] = set()
         self.keep_entries = keep_entries
-        self.trace: list[str] = []
+        self.trace: list[tuple[float, str, str, str, int]] = []
+        """When, from whom, to whom, what, in which term; of all messages sent."""
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._last_arrival: dict[tuple[str, str], float] = {}
         self._requests = itertools.count(1)
         self._leaders: dict[int, str] = {}
         self._committed: dict[int, tuple[int, bytes]] = {}
-        self._commit_seen: dict[tuple[str, int], int] = {}
         self._commit_max = 0
         self._votes: dict[tuple[str, int], str] = {}
         self._encouraged: dict[tuple[str, int], set[str]] = {}
@@ -326,8 +333,8 @@ class Cluster:
         return max(self.now + 0.002, self._last_arrival.get((sender, to), 0.0) + 1e-9)
 
     def send(self, sender: str, to: str, message: Message) -> None:
-        self.trace.append(f"{self.now:.6f} {sender}>{to} {type(message).__name__} {message.term}")
-        if not self.connected(sender, to) or self.rng.random() < self.loss:
+        self.trace.append((self.now, sender, to, type(message).__name__, message.term))
+        if (sender, to) in self.blocked or (self.loss and self.rng.random() < self.loss):
             return
         arrival = self.now + self.rng.uniform(*self.delay_s)
         # Streams keep order in each direction.
@@ -418,11 +425,13 @@ class Cluster:
 
     def check_speech(self, node: Node, to: str, message: Message) -> None:
         match message:
+            case AppendRequest() if message.term <= node.disk.hard_state.term:
+                return
             case AppendResponse(success=True, match_index=match_index):
                 assert match_index <= node.disk.last_index(), "vouched for what is not on disk"
                 on_disk = node.disk.term_at(match_index)
                 in_log = node.running._log.term_at(match_index)
-                if message.term == node.running.status().term and None not in (on_disk, in_log):
+                if message.term == node.running._term and None not in (on_disk, in_log):
                     assert on_disk == in_log, "vouched for what the disk has otherwise"
             case VoteResponse(granted=True, pre=True):
                 self._encouraged.setdefault((to, message.term), set()).add(node.name)
@@ -448,25 +457,55 @@ class Cluster:
         assert known == candidate, f"{node.name} voted twice in term {term}"
 
     def check(self, node: Node) -> None:
-        status = node.running.status()
-        key = (node.name, node.incarnation)
-        seen = self._commit_seen.get(key, 0)
-        assert status.commit_index >= seen, "commit went back"
-        self._commit_seen[key] = status.commit_index
-        if status.commit_index > seen and status.role is Role.LEADER:
-            term = node.running._log.term_at(status.commit_index)
-            assert term == status.term, "committed an entry of an older term by counting"
-        if status.commit_index > self._commit_max:
-            self._commit_max = status.commit_index
-            term = node.running._log.term_at(status.commit_index)
+        # Runs after every step, so it looks at the core itself: a status costs as much as a step.
+        core = node.running
+        commit, log, seen = core._commit, core._log, node.commit_seen
+        assert commit >= seen, "commit went back"
+        assert core._applied <= commit <= log.last_index
+        if commit > seen:
+            node.commit_seen = commit
+            if core._role is Role.LEADER:
+                term = log.term_at(commit)
+                assert term == core._term, "committed an entry of an older term by counting"
+        if commit > self._commit_max:
+            self._commit_max = commit
+            term = log.term_at(commit)
             assert term is not None
-            holders = [n.name for n in self.nodes.values() if n.disk.holds(self._commit_max, term)]
-            assert has_quorum(status.configuration, holders), "committed, but no quorum holds it"
-        assert status.applied_index <= status.commit_index <= status.last_index
-        assert node.applied_index <= node.disk.last_index(), "applied what is not on the own disk"
+            holders = [n.name for n in self.nodes.values() if n.disk.holds(commit, term)]
+            assert has_quorum(log.configuration, holders), "committed, but no quorum holds it"
+        if log.configuration is not node.configuration_seen:
+            self.check_configuration(node)
+        if node.applied_index != node.applied_seen:
+            node.applied_seen = node.applied_index
+            assert node.applied_index <= node.disk.last_index(), "applied what is not on its disk"
+
+    def check_configuration(self, node: Node) -> None:
+        """A leader takes one step at a time, and each so that no two majorities miss each other."""
+        core, log = node.running, node.running._log
+        node.configuration_seen = configuration = log.configuration
+        if core._role is not Role.LEADER or log.configuration_index != log.last_index:
+            return
+        before = log.configuration_at(log.configuration_index - 1)
+        earlier = [index for index, _ in log._configurations[:-1]]
+        assert not earlier or earlier[-1] <= core._commit, (
+            "changed the membership before the last change was committed"
+        )
+        assert log.term_at(core._commit) == core._term, (
+            "changed the membership before anything of its term was committed"
+        )
+        if before.outgoing:
+            joined = configuration.voters == before.voters and not configuration.outgoing
+            assert joined, "left a joint configuration for another one than it led to"
+        elif configuration.outgoing:
+            assert configuration.outgoing == before.voters, "entered a joint configuration askew"
+        else:
+            changed = set(before.voters) ^ set(configuration.voters)
+            assert len(changed) <= 1, "changed several voters in one step"
 
     def check_log_matching(self) -> None:
         logs = [node.running._log for node in self.nodes.values() if node.core is not None]
+        for log in logs:
+            self.check_configurations_of(log)
         for one, other in itertools.combinations(logs, 2):
             last = min(one.last_index, other.last_index)
             first = max(one.first_index, other.first_index)
@@ -475,3 +514,14 @@ class Cluster:
                 if same or one.term_at(index) == other.term_at(index):
                     same = True
                     assert one.slice(index, index, 1) == other.slice(index, index, 1)
+
+    def check_configurations_of(self, log: RaftLog) -> None:
+        """The configurations in force are those of the entries that are there (thesis 4.1)."""
+        entries = log.slice(log.first_index, log.last_index, INDEX_MAX) if log.last_index else ()
+        covered = log.snapshot.index if log.snapshot else 0
+        changes = [
+            (entry.index, decode_configuration(entry.data))
+            for entry in entries
+            if entry.kind is EntryKind.CONFIGURATION and entry.index > covered
+        ]
+        assert log._configurations == changes, "a configuration that is not in the log"

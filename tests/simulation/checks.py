@@ -32,6 +32,8 @@ class Checks:
         """Notification number n stands at n - 1."""
         self.numbers: set[int] = set()
         """The publisher's numbers of all that was shown."""
+        self.refused: set[int] = set()
+        """Numbers whose publisher was told that nothing was done."""
         self.seqs: dict[str, int] = {}
         """The number under which an event id was shown."""
         self.leaders: dict[int, NodeId] = {}
@@ -57,6 +59,7 @@ class Checks:
                 f"{name} shows {notification.seq}, but nobody showed {len(self.shown) + 1}",
             )
             number = number_of(notification)
+            self._demand(number not in self.refused, f"{name} shows event {number}, as refused")
             self._demand(
                 number not in self.numbers, f"{name} shows event {number} for the second time"
             )
@@ -68,10 +71,16 @@ class Checks:
             self.seqs[notification.id] = notification.seq
 
     def acknowledged(self, number: int) -> None:
-        """The source was told that this event need not come again."""
+        """The source was told that this event need not come again, or its publisher that it is
+        committed."""
         self._demand(
             number in self.numbers, f"event {number} was acknowledged before it was committed"
         )
+
+    def refuses(self, number: int) -> None:
+        """A publisher was told that this event is not committed, and never will be."""
+        self._demand(number not in self.numbers, f"event {number} is shown, and was refused")
+        self.refused.add(number)
 
     def said(self, target: NodeId, messages: Sequence[PeerMessage]) -> None:
         """A node sent these."""

@@ -6,6 +6,7 @@ Never: Trio, real time.
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from noti.raft.changes import Change
@@ -27,7 +28,7 @@ from noti.raft.events import (
     RoleChanged,
 )
 from noti.raft.membership import Configuration
-from noti.raft.messages import AppendRequest, AppendResponse, Message, TimeoutNow
+from noti.raft.messages import AppendRequest, AppendResponse, Message, SnapshotChunk, TimeoutNow
 from tests.raft.cluster import Cluster, Node
 from tests.simulation.faults import CoreSwarm, choose, draw_rate
 from tests.simulation.outcome import Outcome, outcome_of
@@ -202,7 +203,8 @@ class StormyCluster(Cluster):
     def send(self, sender: str, to: str, message: Message) -> None:
         self._tell(sender, to, message)
         super().send(sender, to, message)
-        if self.connected(sender, to) and self.rng.random() < self.swarm.duplicates:
+        duplicates = self.swarm.duplicates
+        if duplicates and self.connected(sender, to) and self.rng.random() < duplicates:
             incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
             again = partial(self.deliver, sender, to, incarnations, message)
             self.later(self.rng.uniform(0.0, self.swarm.late_s), again)
@@ -228,11 +230,10 @@ class StormyCluster(Cluster):
     def deliver(
         self, sender: str, to: str, incarnations: tuple[int, int], message: Message
     ) -> None:
-        offset = getattr(message, "offset", None)
-        if offset is not None:
-            if offset == 0:
+        if isinstance(message, SnapshotChunk):
+            if message.offset == 0:
                 self._chunks[to] = []
-            self._chunks.setdefault(to, []).append(offset)
+            self._chunks.setdefault(to, []).append(message.offset)
         super().deliver(sender, to, incarnations, message)
 
     def delivered_chunks(self, name: str) -> list[int]:
@@ -560,15 +561,18 @@ def run_core(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
 
     outcome = outcome_of("core", seed, cluster.timeline, run)
     outcome.virtual_s = cluster.now
-    for line in cluster.trace:
-        cluster.timeline.mix(line)
+    for sent in cluster.trace:
+        cluster.timeline.mix(str(sent))
     outcome.trace_hash = cluster.timeline.digest()
     return outcome
 
 
 def idle_core(seconds: float) -> StormyCluster:
     """Let three nodes do nothing but elect and stay together; for measuring."""
-    cluster = StormyCluster(0, CoreSwarm.draw(random.Random(1)), None)
+    calm = replace(
+        CoreSwarm.draw(random.Random(0)), size=3, duplicates=0.0, clock_spread=0.0, snapshot_every=0
+    )
+    cluster = StormyCluster(0, calm, None)
     cluster.elect()
     cluster.run(seconds)
     return cluster

@@ -168,7 +168,7 @@ class NodeSwarm:
             size=rng.choice([1, 3, 3, 3, 3, 5]),
             steps=rng.randint(5, 25),
             weights=draw_weights(rng, NODE_FAULTS),
-            history_size=rng.choice([5, 30, 200]),
+            history_size=rng.choice([5, 30, 200, 2000, 2000]),
             snapshot_every_entries=rng.choice([5, 20, 10_000]),
             keep_entries=rng.choice([0, 5, 10_000]),
             segment_bytes=rng.choice([4096, 65_536]),

@@ -317,6 +317,8 @@ class MemoryRpcNetwork:
     async def publish(self, to: Address, drafts: Sequence[Draft]) -> Outcome:
         """Publish as somebody outside of the cluster; an answer that is lost never comes."""
         await self._hub.delay()
+        while self._hub.is_cut(self._address, to):
+            await self._hub.wait_healed()
         listener = self._hub.listener(to)
         if listener is None:
             raise PeerUnavailable(f"cannot reach {to[0]}:{to[1]}: Connection refused")
@@ -330,6 +332,8 @@ class MemoryRpcNetwork:
         listener.publishing.submit(drafts, done)
         await answered.wait()
         await self._hub.delay()
+        while self._hub.is_cut(to, self._address):
+            await self._hub.wait_healed()
         if self._hub.listener(to) is not listener:
             raise PeerUnavailable("connection reset by peer")
         return outcomes[0]

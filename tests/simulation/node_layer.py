@@ -8,7 +8,7 @@ while everybody else holds everything.
 
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import trio
@@ -27,6 +27,9 @@ HEALED_WITHIN_S = 90.0
 END_WITHIN_S = 9.0
 """After its disk failed: as after a signal to stop."""
 READ_WITHIN_S = 5.0
+REST_WITHIN_S = 3.0
+LONG_HISTORY = 2000
+"""More events than a run has."""
 MACHINES_MAX = 6
 
 GARBAGE = (
@@ -61,9 +64,17 @@ class Storm:
                 cluster.timeline.reach(kind)
             for _ in range(rng.randrange(3)):
                 cluster.publish(rng.randrange(swarm.publishes_max + 1))
+                self._publish_somewhere()
                 self._read_somewhere()
                 await trio.sleep(rng.uniform(0.0, swarm.pause_max_s / 3))
             self._look()
+
+    def _publish_somewhere(self) -> None:
+        """To a node, instead of the source. Repeating is safe while history holds the id."""
+        attempts = 3 if self._swarm.history_size >= LONG_HISTORY else 1
+        for _ in range(self._rng.randrange(3)):
+            machine = self._rng.choice(self._cluster.nodes)
+            self._cluster.nursery.start_soon(self._cluster.publish_to, machine, attempts)
 
     def _read_somewhere(self) -> None:
         machines = [machine for machine in self._cluster.nodes if machine.up]
@@ -118,6 +129,14 @@ class Storm:
             and not self._lost.intersection(configuration.voters)
             and all(machine.disk_is_idle() for machine in cluster.nodes)
         )
+
+    async def _may_soon_lose_a_disk(self) -> bool:
+        """Give a cluster that is whole the time to come to rest."""
+        cluster = self._cluster
+        if cluster.connected() and all(m.up and not m.clock.frozen for m in cluster.nodes):
+            with suppress(trio.TooSlowError):
+                await cluster.wait_for(self._may_lose_a_disk, REST_WITHIN_S)
+        return self._may_lose_a_disk()
 
     def _may_be_strange(self) -> bool:
         """Whether there can be one more node without a cluster, and they could still not found one
@@ -202,7 +221,7 @@ class Storm:
         return machine.name
 
     async def wipe(self) -> str | None:
-        if not self._may_lose_a_disk():
+        if not await self._may_soon_lose_a_disk():
             return None
         machine = self._rng.choice(self._cluster.nodes)
         self._lost.add(machine.node_id())
@@ -215,7 +234,7 @@ class Storm:
 
     async def flip_bit(self) -> str | None:
         """Whatever a disk does to its files is refused at the start, or harms nothing."""
-        if not self._may_lose_a_disk():
+        if not await self._may_soon_lose_a_disk():
             return None
         machine = self._rng.choice(self._cluster.nodes)
         before, node_id = machine.consensus(), machine.node_id()

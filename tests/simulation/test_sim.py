@@ -9,7 +9,7 @@ import pytest
 
 from tests.simulation.sim import LAYERS, main, options_of
 
-FIXED = {"core": range(60), "nodes": range(25)}
+FIXED = {"core": range(60), "nodes": (*range(20), 26, 37, 42, 59, 74)}
 FRESH = {"core": 20, "nodes": 8}
 RARE = {
     "core": (
@@ -23,6 +23,8 @@ RARE = {
     ),
     "nodes": (
         "a flipped bit was refused",
+        "a frozen leader was replaced",
+        "a node lost its disk",
         "a node died in the middle of a change of its disk",
         "a node ended because of its disk",
         "a snapshot was installed",

@@ -7,7 +7,7 @@ Never: threads, asyncio, sockets, files, real time.
 import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ import trio
 
 from noti import node
 from noti.config import Config
-from noti.errors import StorageError
+from noti.errors import PeerUnavailable, ProposalUncertain, StorageError
 from noti.notifications.store import Store
-from noti.ports import Address, Hello, SourceMessage
+from noti.ports import Address, Draft, Hello, Outcome, SourceMessage
 from noti.raft.events import Status
 from noti.raft.messages import PeerMessage
 from noti.report import Report
@@ -38,6 +38,7 @@ from tests.simulation.timeline import MACHINE, Timeline
 VOTING = ("leader", "follower")
 GARBAGE_SUBJECT = "jobs.noti.garbage"
 """Messages under this subject do not parse."""
+PUBLISHER_WAIT_S = 12.0
 RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
 
 
@@ -340,7 +341,10 @@ class SimulatedCluster:
             )
             for number in range(1, self.settings.browsers + 1)
         ]
+        self.outside = MemoryRpcNetwork(self.hub, ("192.0.2.1", 1))
         self.published = 0
+        self.promised: set[int] = set()
+        """Events that must be shown: those in the stream, and those of publishers who were told."""
         self.lost_at_source: set[int] = set()
         """Events that went with their stream before anybody acknowledged them."""
 
@@ -405,8 +409,34 @@ class SimulatedCluster:
     def publish(self, count: int = 1) -> None:
         for _ in range(count):
             self.published += 1
+            self.promised.add(self.published)
             message = CategoryMessage(user_id=self.published, category_from="a", category_to="b")
             self.stream.publish("jobs.noti.b", bytes(message))
+
+    async def publish_to(self, machine: SimulatedNode, attempts: int) -> None:
+        """Be a publisher who gives an event to one node, and to others while he is in doubt."""
+        self.published += 1
+        number = self.published
+        data = f'{{"user_id":{number},"category_from":"a","category_to":"b"}}'
+        draft = Draft(("jobs.noti.b",), data, id=f"publisher-{number}")
+        for attempt in range(attempts):
+            outcome: Outcome | None = None
+            with trio.move_on_after(PUBLISHER_WAIT_S), suppress(PeerUnavailable):
+                outcome = await self.outside.publish(machine.rpc, [draft])
+            match outcome:
+                case tuple():
+                    self.timeline.reach("a publisher was told that an event is committed")
+                    self.checks.acknowledged(number)
+                    self.promised.add(number)
+                    return
+                case None | ProposalUncertain():
+                    self.timeline.reach("a publisher was left in doubt")
+                case _ if attempt == 0:
+                    self.timeline.reach("a publisher was refused")
+                    self.checks.refuses(number)
+                    return
+            await trio.sleep(self.rng.uniform(0.0, 1.0))
+            machine = self.rng.choice(self.nodes)
 
     def recreate_stream(self) -> None:
         """Delete the stream with all that is in it, and make it again."""
@@ -419,7 +449,7 @@ class SimulatedCluster:
 
     def missing(self) -> list[str]:
         """Events that should be shown and are not."""
-        expected = set(range(1, self.published + 1)) - self.lost_at_source
+        expected = self.promised - self.lost_at_source
         return [f"event {number}" for number in sorted(expected - self.checks.numbers)]
 
     def check_nothing_is_missing(self) -> None:

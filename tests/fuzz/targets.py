@@ -1,0 +1,370 @@
+"""Every decoder of bytes from outside, each with whole examples and what it may raise.
+
+Enters: bytes. Leaves: nothing, or an `AssertionError`, or whatever undocumented exception the
+decoder let out. Never: sockets, files.
+"""
+
+import random
+import struct
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgpack
+import trio
+
+from noti.errors import CommandUnknown, MessageInvalid, NotiError, PeerUnavailable, StorageCorrupt
+from noti.ingest.category import decode_category
+from noti.notifications.commands import Publish, PublishBatch, SetLimits, decode, encode
+from noti.notifications.notification import Event
+from noti.notifications.store import Store
+from noti.ports import Hello, SourceMessage
+from noti.raft.core import Raft
+from noti.raft.events import MessageReceived, MessageRefused, RaftConfig
+from noti.raft.membership import Configuration, decode_configuration, encode_configuration
+from noti.raft.messages import (
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    EntryKind,
+    Forward,
+    ForwardAnswer,
+    ForwardOutcome,
+    HardState,
+    PeerMessage,
+    Snapshot,
+    SnapshotChunk,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+from noti.raft.records import (
+    SegmentStart,
+    decode_entries,
+    decode_snapshot,
+    encode_entries,
+    encode_hard_state,
+    encode_segment_start,
+    encode_snapshot,
+    scan_records,
+)
+from noti.raft.recovery import SNAPSHOT_NAME, Recovered, segment_name
+from noti.raft.segments import encode_frame, read_segment
+from noti.raft.wal import Wal
+from noti.roster import read_address
+from noti.rpc import codec, forwards
+from noti.rpc.frames import Frames
+from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.rpc.publisher import decode_drafts
+from noti.swim import packets, streams
+from noti.swim.messages import (
+    VERSIONS,
+    Ack,
+    Alive,
+    Dead,
+    IndirectPing,
+    MemberState,
+    Nack,
+    Ping,
+    PushPull,
+    RemoteNode,
+    Suspect,
+    User,
+)
+from noti.swim.serf import Serf
+from tests.simulation.memory_disk import MemoryDisk
+
+CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2", "n3"), (), ("n4",)))
+ENTRIES = (
+    Entry(11, 3, EntryKind.NOOP, b""),
+    Entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
+    Entry(13, 4, EntryKind.CONFIGURATION, CONFIGURATION),
+)
+SNAPSHOT = Snapshot(10, 2, CONFIGURATION, b"state")
+EVENTS = (Event(7, "id-7", ("a", "b"), '{"user_id":1}', 5), Event(8, "id-8", ("c",), "ö", 6))
+
+
+@dataclass(frozen=True)
+class Target:
+    """One decoder."""
+
+    name: str
+    examples: Sequence[bytes]
+    decode: Callable[[bytes], object]
+    """Raises nothing but `allowed`; checks by itself what else it promises."""
+    allowed: tuple[type[NotiError], ...] = (MessageInvalid,)
+
+    def try_bytes(self, data: bytes) -> None:
+        """Feed it."""
+        try:
+            self.decode(data)
+        except self.allowed as error:
+            text = str(error)
+            assert len(text.splitlines()) == 1, "an error is one line for a person"
+
+
+# --- the log --------------------------------------------------------------------------------------
+
+
+def scan(data: bytes) -> None:
+    for offset, _ in scan_records(data):
+        assert 0 <= offset < len(data)
+
+
+def decode_and_encode_snapshot(data: bytes) -> None:
+    assert encode_snapshot(decode_snapshot(data)) == data
+
+
+def sealed_snapshot(data: bytes) -> None:
+    """With the checksum put right, so that what is behind it is reached."""
+    decode_snapshot(data[:4] + zlib.crc32(data[8:]).to_bytes(4, "little") + data[8:])
+
+
+def sealed_record(body: bytes) -> None:
+    scan(struct.pack("<II", len(body), zlib.crc32(body)) + body)
+
+
+START = encode_segment_start(SegmentStart(1, 10, True))
+HARD_STATE = encode_hard_state(HardState(3, "n1"))
+LOG_RECORDS = [START + HARD_STATE, encode_entries(ENTRIES), encode_hard_state(HardState(5, None))]
+RECORD_BODIES = [record[8:] for record in (START, HARD_STATE, encode_entries(ENTRIES[:1]))]
+
+
+def log_of(frames: Sequence[bytes]) -> bytes:
+    """A segment with these records."""
+    content = b""
+    for records in frames:
+        content += encode_frame(1, len(content), records)
+    return content + bytes(64)
+
+
+def recover(files: dict[str, bytes]) -> None:
+    """Open a log: it is refused, with every byte left as it is, or the result can be used."""
+
+    async def open_log() -> Recovered:
+        disk = MemoryDisk(files=files)
+        try:
+            _, recovered = await Wal.open(disk, segment_bytes=4096)
+        except StorageCorrupt:
+            assert {name: bytes(data) for name, data in disk.files.items()} == files
+            raise
+        return recovered
+
+    recovered = trio.run(open_log)
+    indexes = [entry.index for entry in recovered.entries]
+    assert indexes == list(range(indexes[0], indexes[0] + len(indexes))) if indexes else True
+
+
+def recover_segment(data: bytes) -> None:
+    recover({SNAPSHOT_NAME: encode_snapshot(SNAPSHOT), segment_name(1): data})
+
+
+def recover_sealed_records(data: bytes) -> None:
+    """A log whose checksums are right and whose records are not."""
+    recover({SNAPSHOT_NAME: encode_snapshot(SNAPSHOT), segment_name(1): log_of([data])})
+
+
+def recover_snapshot(data: bytes) -> None:
+    recover({SNAPSHOT_NAME: data, segment_name(1): log_of(LOG_RECORDS)})
+
+
+# --- between nodes --------------------------------------------------------------------------------
+
+MESSAGES: list[PeerMessage] = [
+    VoteRequest("n2", 5, 10, 2, pre=False, transfer=False),
+    VoteResponse("n2", 5, granted=True, pre=True),
+    AppendRequest("n2", 5, 10, 2, 9, ENTRIES, 7),
+    AppendRequest("n2", 5, 13, 4, 12, ()),
+    AppendResponse("n2", 5, True, 13, 0, 0, 0, 3),
+    AppendResponse("n2", 5, False, 0, 10, 7, 2),
+    SnapshotChunk("n2", 5, 14, 4, CONFIGURATION, 0, b"data", 4),
+    TimeoutNow("n2", 5),
+    Forward("n2", 0, ((1, b"command"), (2, b"")), (3, 4)),
+    ForwardAnswer("n2", 0, ((1, ForwardOutcome.DONE, 5), (2, ForwardOutcome.REFUSED, 0))),
+]
+FRAMES = [
+    *codec.encode_messages(MESSAGES),
+    *(f for m in MESSAGES for f in codec.encode_messages([m])),
+]
+
+
+def a_core() -> Raft:
+    return Raft(RaftConfig("n1"), HardState(4, "n3"), SNAPSHOT, ENTRIES, random.Random(0), 0.0)
+
+
+def tell_a_core(data: bytes) -> None:
+    """Whatever decodes is told to a core: it is refused without a trace, or taken in."""
+    core = a_core()
+    for message in codec.decode_messages(data):
+        if isinstance(message, Forward | ForwardAnswer):
+            continue
+        before = core.status()
+        effects = core.handle(MessageReceived(message), 0.1)
+        if any(isinstance(effect, MessageRefused) for effect in effects):
+            assert core.status() == before, "refused, and changed something"
+
+
+class _Bytes:
+    """The part of grpclib's stream that `Frames` reads from."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    async def recv_data(self, size: int) -> bytes:
+        piece, self._data = self._data[:size], self._data[size:]
+        if 0 < len(piece) < size:
+            raise AssertionError("EOF")  # what grpclib raises
+        return piece
+
+
+def read_frames(data: bytes) -> None:
+    async def read() -> None:
+        frames = Frames(_Bytes(data))  # type: ignore[arg-type]
+        while await frames.read() is not None:
+            pass
+
+    coroutine = read()
+    try:
+        coroutine.send(None)  # nothing in it waits, so it needs no loop
+    except StopIteration:
+        return
+    raise AssertionError("it waits for bytes that will not come")
+
+
+# --- gossip ---------------------------------------------------------------------------------------
+
+PACKETS = [
+    packets.encode(message)
+    for message in (
+        Ping(2, "beta", ("127.0.0.1", 17946), "alpha"),
+        IndirectPing(1, "py1", ("127.0.0.3", 18946), True, ("127.0.0.1", 18946), "alpha"),
+        Ack(1, b"payload"),
+        Nack(3),
+        Alive(2, "beta", ("127.0.0.2", 17946), packets.encode_tags({"role": "db"}), VERSIONS),
+        Suspect(3, "beta", "alpha"),
+        Dead(2, "beta", "beta"),
+        User(b"\x01\x82\xa5LTime\x01\xa4Node\xa4beta"),
+    )
+]
+NODE = RemoteNode("beta", ("::1", 8401), b"", 3, MemberState.ALIVE, VERSIONS)
+SERF_STATE = b"\x02" + msgpack.packb(
+    {"LTime": 5, "StatusLTimes": {"beta": 3, "gamma": 2}, "LeftMembers": ["gamma"]},
+    use_bin_type=False,
+)
+STREAMS = [
+    streams.encode_stream(PushPull(True, (NODE, NODE), SERF_STATE)),
+    streams.encode_stream(Ping(2, "beta", ("127.0.0.1", 17946), "alpha")),
+    streams.encode_stream(Ack(1, None)),
+]
+INTENTS = [
+    b"\x01\x82\xa5LTime\x01\xa4Node\xa4beta",
+    b"\x00\x83\xa5LTime\x02\xa4Node\xa4beta\xa5Prune\xc2",
+    b"\x04\x82\xa5Flags\x01\xa2ID\x05",
+]
+
+
+def feed_stream(data: bytes) -> None:
+    """In pieces, and whole: both come to the same end."""
+    whole, pieces = _outcome(data, len(data) or 1), _outcome(data, 7)
+    assert whole == pieces
+
+
+def _outcome(data: bytes, size: int) -> object:
+    decoder = streams.StreamDecoder()
+    try:
+        for start in range(0, len(data), size):
+            message = decoder.feed(data[start : start + size])
+            if message is not None:
+                return message
+    except MessageInvalid:
+        return MessageInvalid
+    return None
+
+
+def take_intent(data: bytes) -> None:
+    Serf("alpha").receive(data, leaving=False)
+
+
+def merge_state(data: bytes) -> None:
+    Serf("alpha").merge(data, leaving=False)
+
+
+# --- events ---------------------------------------------------------------------------------------
+
+
+def a_store() -> Store:
+    store = Store()
+    store.apply(encode(PublishBatch("s", EVENTS)))
+    return store
+
+
+def apply_command(data: bytes) -> None:
+    _untouched_when_refused(Store.apply, data)
+
+
+def restore_store(data: bytes) -> None:
+    _untouched_when_refused(Store.restore, data)
+
+
+def _untouched_when_refused(method: Callable[[Store, bytes], object], data: bytes) -> None:
+    store = a_store()
+    before = store.snapshot()
+    try:
+        method(store, data)
+    except NotiError:
+        assert store.snapshot() == before, "refused, and changed something"
+        raise
+    again = Store()
+    again.restore(store.snapshot())
+    assert again.snapshot() == store.snapshot()
+
+
+def take_category(data: bytes) -> None:
+    message = SourceMessage(1, "jobs.noti.a", data, None, None)
+    event = decode_category(message, wall_ms=10, rng=random.Random(0))
+    assert decode(encode(PublishBatch("s", (event,)))) == PublishBatch("s", (event,))
+
+
+CATEGORY = CategoryMessage(user_id=7, category_from="books", category_to="films")
+
+PUBLISH = b"\x0a\x0f\x0a\x01a\x12\x04data\x1a\x04id-1" * 2
+
+TARGETS = [
+    Target("records", [encode_entries(ENTRIES), *LOG_RECORDS], scan),
+    Target("record with a right checksum", RECORD_BODIES, sealed_record),
+    Target("entries", [encode_entries(ENTRIES)], decode_entries),
+    Target("snapshot", [encode_snapshot(SNAPSHOT)], decode_and_encode_snapshot),
+    Target("snapshot with a right checksum", [encode_snapshot(SNAPSHOT)], sealed_snapshot),
+    Target("segment", [log_of(LOG_RECORDS)], lambda data: read_segment(1, data)),
+    Target("log", [log_of(LOG_RECORDS)], recover_segment, (StorageCorrupt,)),
+    Target(
+        "log with right checksums",
+        [b"".join(LOG_RECORDS)],
+        recover_sealed_records,
+        (StorageCorrupt,),
+    ),
+    Target("snapshot file", [encode_snapshot(SNAPSHOT)], recover_snapshot, (StorageCorrupt,)),
+    Target("configuration", [CONFIGURATION], decode_configuration),
+    Target("hello", [codec.encode_hello(Hello("c", "n1", "node1"))], codec.decode_hello),
+    Target("messages", FRAMES, codec.decode_messages),
+    Target("messages told to a core", FRAMES, tell_a_core),
+    Target("frames", [b"\0\0\0\0\x05hello" * 2], read_frames, (MessageInvalid, PeerUnavailable)),
+    Target("forwarded proposals", [forwards.pack([[1, b"x"]])], forwards.unpack_proposals),
+    Target("forwarded reads", [forwards.pack([1, 2])], forwards.unpack_reads),
+    Target("forwarded outcomes", [forwards.pack([[1, 0, 5]])], forwards.unpack_outcomes),
+    Target("gossip packet", [*PACKETS, packets.encode_packet(PACKETS)], packets.decode_packet),
+    Target("gossip tags", [packets.encode_tags({"a": "b", "c": "d"})], packets.decode_tags),
+    Target("gossip stream", STREAMS, feed_stream),
+    Target("serf message", INTENTS, take_intent),
+    Target("serf state", [SERF_STATE], merge_state),
+    Target("address", [b"10.0.0.1:8400", b"[::1]:1"], lambda d: read_address(d.decode("latin-1"))),
+    Target(
+        "command",
+        [encode(PublishBatch("s", EVENTS)), encode(SetLimits(5)), encode(Publish(EVENTS))],
+        apply_command,
+        (MessageInvalid, CommandUnknown),
+    ),
+    Target("store's snapshot", [a_store().snapshot()], restore_store),
+    Target("publish request", [PUBLISH], decode_drafts),
+    Target("category message", [bytes(CATEGORY)], take_category),
+]
