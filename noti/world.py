@@ -18,6 +18,7 @@ from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
 from noti.clock import TrioClock
 from noti.config import Config
+from noti.ingest.login import NatsLogin
 from noti.ingest.nats import NatsSettings, NatsSource
 from noti.notifications.notification import Notification
 from noti.ports import Address, Clock, Disk, GossipNetwork, RpcNetwork, Source
@@ -129,7 +130,9 @@ async def real_world(config: Config) -> AsyncIterator[World]:
     island = Island()
     between_nodes = _tls_between_nodes(config)
     for_browsers = _tls_for_browsers(config)
-    renewed = [tls for tls in (between_nodes, for_browsers) if tls is not None]
+    to_nats = _tls_to_nats(config)
+    source = _source(config, island, to_nats)
+    renewed = [tls for tls in (between_nodes, for_browsers, to_nats) if tls is not None]
     async with (
         open_disk(config.data_dir) as disk,
         running("asyncio loop", island.run),
@@ -142,7 +145,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             gossip=SocketNetwork(),
             rpc=GrpcNetwork(island, between_nodes),
             clients=HttpClients(config, rng, for_browsers),
-            source=_source(config, island),
+            source=source,
         )
 
 
@@ -158,9 +161,24 @@ def _tls_between_nodes(config: Config) -> Renewed[MutualContexts] | None:
     return uses.for_nodes(config.tls_cert, config.tls_key, config.tls_ca, config.name)
 
 
-def _source(config: Config, island: Island) -> Source | None:
+def _tls_to_nats(config: Config) -> Renewed[ssl.SSLContext] | None:
+    if config.nats_tls_ca is None and config.nats_tls_cert is None:
+        return None
+    return uses.for_nats(config.nats_tls_ca, config.nats_tls_cert, config.nats_tls_key)
+
+
+def _source(config: Config, island: Island, tls: Renewed[ssl.SSLContext] | None) -> Source | None:
+    """Return NATS as the source, if it is; raises `ConfigInvalid` for a file that is no login."""
     if config.nats_url is None:
         return None
+    login = NatsLogin(
+        config.nats_creds_file,
+        config.nats_nkey_file,
+        config.nats_token_file,
+        config.nats_user,
+        config.nats_password_file,
+    )
+    login.options()
     settings = NatsSettings(
         urls=tuple(config.nats_url.split(",")),
         stream=config.nats_stream,
@@ -171,5 +189,7 @@ def _source(config: Config, island: Island) -> Source | None:
         replicas=config.nats_replicas,
         max_age_s=config.nats_max_age_s,
         max_bytes=config.nats_max_bytes or -1,
+        login=login,
+        tls=tls,
     )
     return NatsSource(island, settings)

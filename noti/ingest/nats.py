@@ -11,10 +11,11 @@ island.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeVar, TypeVarTuple
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, Protocol, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -23,9 +24,12 @@ import structlog
 import trio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.aio.transport import TcpTransport
 from nats.js import JetStreamContext, api
 
-from noti.errors import SourceUnavailable, Unavailable
+from noti.certificates.refusals import handshake_refusal
+from noti.errors import ConfigInvalid, SourceUnavailable, Unavailable
+from noti.ingest.login import NatsLogin
 from noti.ingest.pull import Pull
 from noti.ports import SourceMessage
 from noti.rpc.aio import Island
@@ -74,6 +78,36 @@ class NatsSettings:
     """Copies in the NATS cluster: 1, 3 or 5."""
     max_ack_pending: int = 4096
     """Messages the server hands out before the first is acknowledged; at least two fetches."""
+    login: NatsLogin = field(default_factory=NatsLogin)
+    tls: "Tls | None" = None
+    """Makes TLS a must; without, it is one for `tls://` URLs, with the system's CAs."""
+
+
+class Tls(Protocol):
+    """What this node shows and trusts, as it is now: files may be renewed."""
+
+    @property
+    def current(self) -> ssl.SSLContext:
+        """For the next connection."""
+
+
+class _Client(Client):
+    """nats-py's client, which keeps its login to itself where TLS was asked for and is not there.
+
+    Otherwise the server, or whoever answers in its place, decides: nats-py begins TLS only when
+    the server's greeting, which comes in plain text, says that it must.
+    """
+
+    def _connect_command(self) -> bytes:
+        server, transport = self._current_server, self._transport
+        assert server is not None
+        if "tls" in self.options or server.uri.scheme == "tls":
+            assert isinstance(transport, TcpTransport)
+            assert transport._io_writer is not None
+            if transport._io_writer.get_extra_info("ssl_object") is None:
+                raise nats.errors.Error("the server offers no TLS, and nothing was sent to it")
+        command: bytes = super()._connect_command()
+        return command
 
 
 class NatsSource:
@@ -90,10 +124,13 @@ class NatsSource:
         Raises `SourceUnavailable` within `CONNECT_S` plus two requests. *Resource handling*: the
         connection is closed on the way out.
         """
+        options = self._options()
         with self._island.held():
-            client = Client()
+            client = _Client()
             try:
-                yield await _call(self._island, _open_aio, self._island, client, self._settings)
+                yield await _call(
+                    self._island, _open_aio, self._island, client, self._settings, options
+                )
             finally:
                 with trio.move_on_after(CLEANUP_S, shield=True):
                     # An error while closing a broken connection has no news for anybody.
@@ -101,6 +138,16 @@ class NatsSource:
                         await _call(self._island, client.close)
                     except SourceUnavailable as error:
                         log.debug("closing the NATS connection failed", error=str(error))
+
+    def _options(self) -> dict[str, Any]:
+        """Return how to log in and encrypt now; raises `SourceUnavailable` for a bad file."""
+        try:
+            options = self._settings.login.options()
+        except ConfigInvalid as error:
+            raise SourceUnavailable(str(error)) from error
+        if self._settings.tls is not None:
+            options["tls"] = self._settings.tls.current
+        return options
 
 
 class NatsSession:
@@ -212,8 +259,10 @@ class NatsSession:
         await self._client.flush(REQUEST_S)
 
 
-async def _open_aio(island: Island, client: Client, settings: NatsSettings) -> NatsSession:
-    await _connect_aio(client, settings)
+async def _open_aio(
+    island: Island, client: Client, settings: NatsSettings, options: dict[str, Any]
+) -> NatsSession:
+    await _connect_aio(client, settings, options)
     jetstream = client.jetstream(timeout=REQUEST_S)
     try:
         info = await jetstream.stream_info(settings.stream)
@@ -231,18 +280,19 @@ async def _open_aio(island: Island, client: Client, settings: NatsSettings) -> N
     return NatsSession(island, client, jetstream, settings, info)
 
 
-async def _connect_aio(client: Client, settings: NatsSettings) -> None:
+async def _connect_aio(client: Client, settings: NatsSettings, options: dict[str, Any]) -> None:
     reason = "no answer"
 
     async def on_error(error: Exception) -> None:
         # Instead of nats-py's default, which prints tracebacks.
         nonlocal reason
-        reason = str(error) or type(error).__name__
+        reason = _why(error)
         log.debug("NATS client error", error=reason)
 
     try:
         async with asyncio.timeout(CONNECT_S):
             await client.connect(
+                **options,
                 servers=list(settings.urls),
                 name="noti",
                 error_cb=on_error,
@@ -258,6 +308,13 @@ async def _connect_aio(client: Client, settings: NatsSettings) -> None:
     except (*_FOREIGN_ERRORS, nats.errors.NoServersError) as error:
         places = ", ".join(_without_password(url) for url in settings.urls)
         raise SourceUnavailable(f"cannot connect to NATS at {places}: {reason}") from error
+
+
+def _why(error: Exception) -> str:
+    """Return an error of a connection, for a person."""
+    if isinstance(error, ssl.SSLError):
+        return f"the server {handshake_refusal(error)}"
+    return str(error) or type(error).__name__
 
 
 def _source_message(message: Msg) -> SourceMessage:

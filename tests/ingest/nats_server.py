@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,8 +23,9 @@ def free_port() -> int:
 class NatsServer:
     """One server process on one port and one store directory, to be stopped and started."""
 
-    def __init__(self, store: Path, port: int | None = None) -> None:
+    def __init__(self, store: Path, port: int | None = None, arguments: Sequence[str] = ()) -> None:
         self._store = store
+        self._arguments = arguments
         self._process: trio.Process | None = None
         self.port = port or free_port()
         self.url = f"nats://127.0.0.1:{self.port}"
@@ -44,6 +45,7 @@ class NatsServer:
                 *("--port", str(self.port)),
                 "--jetstream",
                 *("--store_dir", str(self._store)),
+                *self._arguments,
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -71,8 +73,8 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def nats_server(store: Path) -> AsyncIterator[NatsServer]:
-    server = NatsServer(store)
+async def nats_server(store: Path, *arguments: str) -> AsyncIterator[NatsServer]:
+    server = NatsServer(store, arguments=arguments)
     await server.start()
     try:
         yield server
