@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from noti.certificates import pem
 from noti.certificates.credentials import is_authority, is_issued_by, serial_text
+from noti.certificates.decoding import decode_certificate
 from noti.certificates.expiry import expiry_notice, moment
 from noti.certificates.names import (
     alternative_names,
@@ -73,7 +74,7 @@ def printable(text: str) -> str:
 def _description(block: pem.Block, now: datetime) -> Description:
     try:
         if block.is_certificate:
-            return _certificate(x509.load_pem_x509_certificate(block.pem), now)
+            return _certificate(decode_certificate(block.pem), now)
         if block.is_encrypted:
             return Description("private key, encrypted", (("remark", "a node cannot use it"),))
         if block.is_key:
@@ -81,7 +82,7 @@ def _description(block: pem.Block, now: datetime) -> Description:
             return Description("private key", (("type", key_type(key)),))
         if block.label in REQUEST_LABELS:
             return _request(x509.load_pem_x509_csr(block.pem))
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType) as error:
         # What is wrong with a key is not said: the words might quote it.
         problem = "it does not decode" if block.is_key else f"it does not decode: {error}"
         return Description(block.label.lower(), (("problem", printable(problem)),))

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from noti.certificates.decoding import decode_certificate
 from noti.certificates.refusals import Refusal
 from noti.errors import MessageInvalid
 
@@ -88,13 +89,13 @@ def claims(der: bytes) -> Claims:
     Made for `ssl_object.getpeercert(binary_form=True)`.
     """
     try:
-        return claims_of(x509.load_der_x509_certificate(der))
+        return claims_of(decode_certificate(der))
     except ValueError as error:
         raise MessageInvalid(f"the certificate does not decode: {error}") from None
 
 
 def claims_of(certificate: x509.Certificate) -> Claims:
-    """Return what a certificate claims; raises `ValueError` for extensions that do not decode."""
+    """Return what a certificate claims that came out of `decode_certificate`."""
     dns: list[str] = []
     uris: list[str] = []
     addresses: list[str] = []

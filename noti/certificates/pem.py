@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from noti.certificates.decoding import decode_certificate
 from noti.errors import ConfigInvalid
 
 _BLOCK = re.compile(
@@ -113,15 +114,13 @@ def is_pair(certificate: x509.Certificate, key: PrivateKeyTypes) -> bool:
 
 def _certificate(block: Block, number: int, path: Path) -> x509.Certificate:
     try:
-        certificate = x509.load_pem_x509_certificate(block.pem)
-        _ = certificate.extensions  # decoded only now
-    except (ValueError, UnsupportedAlgorithm) as error:
+        return decode_certificate(block.pem)
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise ConfigInvalid(
             f"{path} holds a certificate (number {number}) that does not decode: {reason};"
             " issue it again"
         ) from None
-    return certificate
 
 
 def _article(label: str) -> str:
