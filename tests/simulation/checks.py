@@ -5,6 +5,7 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 
 - one leader per term, and one vote per node and term, over restarts;
 - the same notifications under the same numbers on every node, each published event once;
+- a snapshot says everything about a store;
 - equal stores where equally much is applied;
 - nothing is acknowledged to the source before it is shown;
 - each browser sees the next notification, or is told of a gap;
@@ -14,6 +15,7 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 from collections.abc import Callable, Sequence
 
 from noti.notifications.notification import Notification
+from noti.notifications.store import Store
 from noti.raft.messages import AppendRequest, NodeId, PeerMessage, SnapshotChunk, VoteResponse
 
 
@@ -105,6 +107,12 @@ class Checks:
         known = self._digests.setdefault((last_seq, history_size), digest)
         self._demand(
             known == digest, f"{name} has another store than others at notification {last_seq}"
+        )
+
+    def snapshot_is_whole(self, name: str, store: Store, restored: Store) -> None:
+        """A store, and what a snapshot of it restores."""
+        self._demand(
+            vars(store) == vars(restored), f"{name} forgets something in a snapshot of its store"
         )
 
     def browser_saw(self, browser: str, after: int | None, event_id: str, *, gap: bool) -> int:

@@ -297,24 +297,28 @@ class Storm:
 
     def _use(self) -> None:
         """Somebody wants something of whoever believes to lead; there may be several."""
-        cluster, rng = self._cluster, self._rng
+        leaders = self._believers()
+        if leaders:
+            self._ask(self._rng.choice(leaders), read=0.2)
+
+    def _believers(self) -> list[Machine]:
         leaders = [
             machine
-            for machine in cluster.nodes.values()
+            for machine in self._cluster.nodes.values()
             if machine.core is not None
             and not machine.frozen
             and machine.running.status().role is Role.LEADER
         ]
-        if not leaders:
-            return
-        leader = rng.choice(leaders)
         if len(leaders) > 1:
-            cluster.timeline.reach("two nodes believed to lead")
-        if rng.random() < 0.2:
-            cluster.read(leader)
+            self._cluster.timeline.reach("two nodes believed to lead")
+        return leaders
+
+    def _ask(self, leader: Machine, read: float) -> None:
+        if self._rng.random() < read:
+            self._cluster.read(leader)
         else:
             self._number += 1
-            cluster.propose(leader, b"%d" % self._number)
+            self._cluster.propose(leader, b"%d" % self._number)
 
     # --- parts ------------------------------------------------------------------------------------
 
@@ -380,6 +384,22 @@ class Storm:
         name = self._any().name
         self._cluster.isolate(name)
         return name
+
+    def depose(self) -> str | None:
+        """Cut the leader off, and use whoever believes to lead until nobody does any more."""
+        leader = self._leader()
+        if leader is None:
+            return None
+        hears = self._rng.random() < 0.5
+        for other in self._cluster.names:
+            self._cluster.blocked.add((leader.name, other))
+            if not hears:
+                self._cluster.blocked.add((other, leader.name))
+        for _ in range(self._rng.randint(40, 80)):
+            for believer in self._believers():
+                self._ask(believer, read=0.5)
+            self._cluster.run(self._rng.uniform(0.0, 0.05))
+        return f"{leader.name}, who {'still hears the others' if hears else 'hears nobody'}"
 
     def cut_one_way(self) -> str:
         sender, to = self._pair()

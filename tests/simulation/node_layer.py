@@ -14,6 +14,7 @@ from functools import partial
 import trio
 
 from noti.node import LogLimits
+from noti.notifications.store import Store
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.faults import NodeSwarm, choose
 from tests.simulation.outcome import Outcome, outcome_of
@@ -388,13 +389,16 @@ async def read(cluster: SimulatedCluster, machine: SimulatedNode) -> None:
 
 
 def compare_stores(cluster: SimulatedCluster) -> None:
-    """Equally far nodes have equal stores."""
+    """Equally far nodes have equal stores, and a snapshot of a store is all of it."""
     for machine in cluster.nodes:
         if machine.up:
             store = machine.store()
             cluster.checks.store_is(
                 machine.name, store.last_seq, store.history_size, store.digest()
             )
+            restored = Store()
+            restored.restore(store.snapshot())
+            cluster.checks.snapshot_is_whole(machine.name, store, restored)
 
 
 def repair(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:

@@ -1,0 +1,224 @@
+"""The simulator can see: classic mistakes are planted, one at a time, and must be found in time.
+
+`tests/raft/test_checkers.py` does the same for mistakes that a subclass of the core can make.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import trio
+
+from noti.ingest.bridge import Bridge
+from noti.notifications.commands import PublishBatch
+from noti.notifications.notification import Notification
+from noti.notifications.store import Store
+from noti.ports import SourceMessage, SourceSession
+from noti.raft import leadership, replication
+from noti.raft.changes import Change, next_configuration
+from noti.raft.core import Raft
+from noti.raft.events import Effect, ReadReady
+from noti.raft.forwarder import Forwarder
+from noti.raft.leadership import Leadership
+from noti.raft.log import RaftLog
+from noti.raft.membership import Configuration
+from noti.raft.messages import AppendResponse, Message, NodeId
+from noti.raft.quorum import reached_by_quorum
+from noti.web.feed import Feed
+from tests.simulation.core_layer import Machine
+from tests.simulation.memory_disk import MemoryDisk
+from tests.simulation.sim import LAYERS
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+
+# --- consensus: the core layer --------------------------------------------------------------------
+
+
+def changes_two_voters_in_one_step(patch: pytest.MonkeyPatch) -> None:
+    """Majorities before and after need not overlap (thesis 4.3)."""
+
+    def without_joint(current: Configuration, change: Change) -> Configuration | None:
+        following = next_configuration(current, change)
+        return following and replace(following, outgoing=())
+
+    patch.setattr(leadership, "next_configuration", without_joint)
+
+
+def changes_members_before_its_own_term_committed(patch: pytest.MonkeyPatch) -> None:
+    """The bug of single-server changes (Ongaro 2015)."""
+    right = Leadership._change
+
+    def eager(self: Leadership, request: int, change: Change, commit: int, now: float) -> Effect:
+        return right(self, request, change, 2**60, now)
+
+    patch.setattr(Leadership, "_change", eager)
+
+
+def counts_learners(patch: pytest.MonkeyPatch) -> None:
+    """A learner's disk counts for the commit."""
+
+    def generous(configuration: Configuration, value_of: Callable[[NodeId], int]) -> int:
+        everybody = (*configuration.voters, *configuration.learners)
+        return reached_by_quorum(replace(configuration, voters=everybody), value_of)
+
+    patch.setattr(replication, "reached_by_quorum", generous)
+
+
+def keeps_a_truncated_configuration(patch: pytest.MonkeyPatch) -> None:
+    """A configuration takes effect when appended, and must lose it with its entry."""
+    right = RaftLog.truncate_from
+
+    def forgetful(self: RaftLog, index: int) -> None:
+        configurations = list(self._configurations)
+        right(self, index)
+        self._configurations = configurations
+
+    patch.setattr(RaftLog, "truncate_from", forgetful)
+
+
+def answers_reads_without_asking(patch: pytest.MonkeyPatch) -> None:
+    """A leader that was replaced without noticing shows old data."""
+
+    def careless(self: Leadership) -> list[Effect]:
+        reads = list(self._reads)
+        self._reads.clear()
+        return [ReadReady(request, index) for _, request, index in reads]
+
+    patch.setattr(Leadership, "_confirmed_reads", careless)
+
+
+def counts_answers_to_an_older_leadership(patch: pytest.MonkeyPatch) -> None:
+    """What a follower held then may have been overwritten since."""
+    right = Raft._receive
+
+    def credulous(self: Raft, message: Message, now: float) -> None:
+        if isinstance(message, AppendResponse) and message.term < self._term:
+            message = replace(message, term=self._term)
+        right(self, message, now)
+
+    patch.setattr(Raft, "_receive", credulous)
+
+
+def reports_writes_as_durable_at_once(patch: pytest.MonkeyPatch) -> None:
+    """The sync is skipped."""
+    right = Machine._begin_write
+
+    def hasty(self: Machine) -> None:
+        written = self._pending[-1]
+        right(self)
+        from noti.raft.events import Persisted
+
+        self.cluster.later(0.0, self.step, Persisted(written.batch))
+
+    patch.setattr(Machine, "_begin_write", hasty)
+
+
+# --- what is around it: the nodes layer -----------------------------------------------------------
+
+
+def shows_redelivered_events_again(patch: pytest.MonkeyPatch) -> None:
+    """Nobody remembers up to where the stream was shown."""
+
+    def again(self: Store, batch: PublishBatch) -> list[Notification]:
+        return [self._show(event) for event in batch.events]
+
+    patch.setattr(Store, "_publish_batch", again)
+
+
+def forgets_the_floors_in_snapshots(patch: pytest.MonkeyPatch) -> None:
+    """What is deduplicated by must be part of the replicated state."""
+    right = Store.snapshot
+
+    def lean(self: Store) -> bytes:
+        floors, self._floors = self._floors, {}
+        try:
+            return right(self)
+        finally:
+            self._floors = floors
+
+    patch.setattr(Store, "snapshot", lean)
+
+
+def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    """What is fetched is acknowledged."""
+    right = Bridge._commit
+
+    async def hasty(
+        self: Bridge, session: SourceSession, messages: Sequence[SourceMessage]
+    ) -> None:
+        await session.ack(messages)
+        await right(self, session, messages)
+
+    patch.setattr(Bridge, "_commit", hasty)
+
+
+def hides_gaps(patch: pytest.MonkeyPatch) -> None:
+    """An unknown cursor is taken for the oldest one."""
+    right = Feed.position_of
+
+    def evasive(self: Feed, event_id: str) -> int | None:
+        position = right(self, event_id)
+        return self.oldest_seq - 1 if position is None else position
+
+    patch.setattr(Feed, "position_of", evasive)
+
+
+def reads_what_is_at_hand(patch: pytest.MonkeyPatch) -> None:
+    """A read does not ask the leader."""
+
+    async def at_once(self: Forwarder) -> None:
+        await trio.lowlevel.checkpoint()
+
+    patch.setattr(Forwarder, "read", at_once)
+
+
+def lies_about_the_sync(patch: pytest.MonkeyPatch) -> None:
+    """What was reported durable was still in a cache: the power cut takes the end of the log."""
+    crash = MemoryDisk.crash
+
+    def lose_the_cache(self: MemoryDisk) -> MemoryDisk:
+        survivor = crash(self)
+        for name, content in survivor.files.items():
+            if name.startswith("log-"):
+                content[len(content.rstrip(b"\0")) - 200 :] = bytes(200)
+        return survivor
+
+    patch.setattr(MemoryDisk, "crash", lose_the_cache)
+
+
+PLANTED: list[tuple[str, Plant, range]] = [
+    ("core", changes_two_voters_in_one_step, range(20)),
+    ("core", changes_members_before_its_own_term_committed, range(20)),
+    ("core", counts_learners, range(10)),
+    ("core", keeps_a_truncated_configuration, range(60)),
+    ("core", answers_reads_without_asking, range(10)),
+    # From 0 it takes about 100: an answer must be late enough, and its sender must have lost an
+    # election and won another one meanwhile.
+    ("core", counts_answers_to_an_older_leadership, range(90, 130)),
+    ("core", reports_writes_as_durable_at_once, range(1)),
+    ("nodes", shows_redelivered_events_again, range(20)),
+    ("nodes", forgets_the_floors_in_snapshots, range(5)),
+    ("nodes", acknowledges_before_the_commit, range(1)),
+    ("nodes", hides_gaps, range(10)),
+    ("nodes", reads_what_is_at_hand, range(5)),
+    ("nodes", lies_about_the_sync, range(20)),
+]
+
+
+def is_found_by_a_check(failure: str | None) -> bool:
+    """Not by an assertion of the product itself, which would not be there in a wrong one."""
+    return failure is not None and "/tests/" in failure.rsplit("\n", 1)[-1]
+
+
+@pytest.mark.parametrize(
+    ("layer", "plant", "seeds"),
+    PLANTED,
+    ids=lambda value: value.__name__ if callable(value) else str(value),
+)
+def test_planted_bug_is_found(
+    layer: str, plant: Plant, seeds: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(monkeypatch)
+    outcomes = (LAYERS[layer](seed) for seed in seeds)
+    assert any(is_found_by_a_check(outcome.failure) for outcome in outcomes)
