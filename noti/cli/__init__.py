@@ -13,6 +13,7 @@ import click
 import structlog
 
 from noti import __version__, telemetry
+from noti.cli.bench import bench
 from noti.cli.certs import certs
 from noti.cli.demo import demo
 from noti.cli.publish import mock_publisher, publish
@@ -30,7 +31,7 @@ def commands() -> None:
     """Highly available notification server: JetStream in, Raft in the middle, SSE out."""
 
 
-for _command in (run, demo, publish, mock_publisher, status, members, certs, wal):
+for _command in (run, demo, publish, mock_publisher, status, members, certs, bench, wal):
     commands.add_command(_command)
 
 

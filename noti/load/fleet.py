@@ -22,7 +22,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from noti.errors import MessageInvalid
 from noti.load.reading import Body, Reader, Reading
@@ -90,6 +90,7 @@ class Fleet:
         self._opening = 0
         self._in_flight_max = 1
         self._open = 0
+        self._ever_open = False
         self._waiting_for: dict[str, Any] | None = None
         self._events_ever = 0
         self.tally = Tally()
@@ -235,12 +236,13 @@ class Fleet:
         try:
             readings = body.take(data) if data else []
         except MessageInvalid as error:
-            sys.exit(f"the server's answer cannot be read: {error}")
+            _give_up(f"the server's answer cannot be read: {error}")
         if not was_open and body.status:
             self._opening -= 1
             if body.status != 200:
-                sys.exit(f"the server answers with status {body.status}; a stream needs 200")
+                _give_up(f"the server answers with status {body.status}; a stream needs 200")
             self._open += 1
+            self._ever_open = True
         self.tally.received_bytes += len(data)
         for reading in readings:
             if reading.seqs:
@@ -271,6 +273,8 @@ class Fleet:
 
     def _lost(self, client: Client) -> None:
         """The server ended a stream, or broke it, or could not be reached."""
+        if not self._ever_open:
+            _give_up(f"no connection to {self._target.address[0]}:{self._target.address[1]}")
         self.tally.ended += 1
         self._close(client)
         heapq.heappush(self._later, (time.monotonic() + client.retry_s, client.number, client))
@@ -299,6 +303,11 @@ def _source(number: int) -> str:
 def _answer(document: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps(document) + "\n")
     sys.stdout.flush()
+
+
+def _give_up(why: str) -> NoReturn:
+    _answer({"error": why})
+    sys.exit(1)
 
 
 def main() -> None:

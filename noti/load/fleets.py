@@ -172,8 +172,10 @@ class Fleets:
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise Unavailable("the clients gave up, see above")
+            raise Unavailable("the process of the clients ended")
         answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise Unavailable(answer["error"])
         return answer
 
 
