@@ -42,7 +42,7 @@ from noti.raft.replica import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES, Repl
 from noti.raft.wal import SEGMENT_BYTES, Wal
 from noti.registrar import Registrar
 from noti.report import Report
-from noti.roster import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, Founding, write_address
+from noti.roster import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, Founding, name_of, write_address
 from noti.seating import SeatingConfig
 from noti.service import farewell, running
 from noti.swim.gossip import Gossip
@@ -169,6 +169,7 @@ async def _assemble(config: Config, world: World, identity: Identity, limits: Lo
         forwarder,
         world.clock,
         world.rng,
+        lambda node_id: name_of(gossip.members(), node_id),
     )
     gossip = Gossip(
         name=identity.name,

@@ -67,6 +67,12 @@ def peer_addresses(members: Iterable[Member], own_id: NodeId) -> dict[NodeId, Ad
     return addresses
 
 
+def name_of(members: Iterable[Member], node_id: NodeId) -> str | None:
+    """Return the name of the node that has an id; None when nobody, or more than one, shows it."""
+    names = {member.name for member in members if member.tags.get(TAG_NODE_ID) == node_id}
+    return names.pop() if len(names) == 1 else None
+
+
 @dataclass(frozen=True, slots=True)
 class Advice:
     """What to do now about founding a cluster."""

@@ -17,6 +17,7 @@ from noti.roster import (
     Advice,
     Founding,
     cluster_of,
+    name_of,
     peer_addresses,
     read_address,
     write_address,
@@ -277,3 +278,10 @@ def test_founding_succeeds_in_the_end_whatever_happened_before(
     assert cluster.voters == tuple(node.node_id for node in nodes)
     for node in nodes:
         assert node.shown[-1].get(TAG_PROMISE, cluster.cluster_id) == cluster.cluster_id
+
+
+def test_an_id_has_a_name_unless_two_show_it() -> None:
+    one, other = member("one", {TAG_NODE_ID: "1"}), member("other", {TAG_NODE_ID: "2"})
+    assert name_of([one, other], "1") == "one"
+    assert name_of([one, other], "3") is None
+    assert name_of([one, member("impostor", {TAG_NODE_ID: "1"})], "1") is None

@@ -33,6 +33,8 @@ REDIAL_MAX_S = 1.0
 """… and a dead one costs one attempt a second."""
 MISMATCH_REDIAL_S = 10.0
 """A stranger will still be a stranger in a second; the operator has to act."""
+IMPOSTORS_MAX = 1000
+"""Of how many it is remembered that the operator was told."""
 
 _dropped = Counter("noti_raft_messages_dropped_total", "Messages not sent to a peer", ["reason"])
 _refused = Counter("noti_raft_messages_refused_total", "Messages from peers refused", ["reason"])
@@ -88,8 +90,11 @@ class Peers:
         listener: PeerListener,
         clock: Clock,
         rng: Rng,
+        name_of: Callable[[NodeId], str | None] = lambda _: None,
     ) -> None:
-        """Prepare; nothing is dialed before `run`."""
+        """Prepare; nothing is dialed before `run`. `name_of` tells who has an id, if known."""
+        self._name_of = name_of
+        self._impostors: set[tuple[NodeId, str]] = set()
         self._network = network
         self._hello = hello
         self._listener = listener
@@ -163,9 +168,29 @@ class Peers:
         if self._dialers.get(peer) is scope:
             del self._dialers[peer]
 
+    def _is_impostor(self, peer: Hello) -> bool:
+        """Whether gossip knows the peer's id under another name: an id has one name for ever."""
+        known = self._name_of(peer.node_id)
+        if known is None or known == peer.name:
+            return False
+        _refused.labels("false name").inc()
+        if (peer.node_id, peer.name) not in self._impostors:
+            if len(self._impostors) >= IMPOSTORS_MAX:
+                self._impostors.clear()
+            self._impostors.add((peer.node_id, peer.name))
+            log.warning(
+                "refused a peer: gossip knows its node id under another name",
+                peer=peer.name,
+                node_id=peer.node_id,
+                known_as=known,
+            )
+        return True
+
     async def _use(self, stream: MessageStream) -> None:
         peer = stream.peer.node_id
         try:
+            if self._is_impostor(stream.peer):
+                return
             with self._linked(peer) as link:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._write, stream, link)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from noti.clock import TrioClock
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
@@ -31,8 +32,11 @@ class Machine:
     def __init__(self, hub: RpcHub, name: str, *, seed: int = 1) -> None:
         self.name = name
         self.address: Address = (name, 8400)
+        self.names: dict[str, str] = {}
         self.network = MemoryRpcNetwork(hub, self.address)
-        self.peers = Peers(self.network, self.hello, self, TrioClock(), random.Random(seed))
+        self.peers = Peers(
+            self.network, self.hello, self, TrioClock(), random.Random(seed), self.names.get
+        )
         self.diary: list[tuple[str, object]] = []
         self.welcomed: list[float] = []
         self.refusal: Exception | None = None
@@ -102,6 +106,25 @@ async def until(condition: Callable[[], object], within_s: float = 30.0) -> None
 
 def word(sender: str, term: int = 1) -> TimeoutNow:
     return TimeoutNow(sender, term)
+
+
+@pytest.mark.parametrize("suspicious", ["a", "b"], ids=["dialer", "dialed"])
+async def test_who_comes_with_the_id_of_another_name_gets_no_stream(
+    autojump_clock: trio.testing.MockClock, suspicious: str
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    machine, other = (a, b) if suspicious == "a" else (b, a)
+    machine.names[other.name] = "somebody else"
+    introduce(a, b)
+    async with running(a, b):
+        with capture_logs() as logs:
+            await trio.sleep(10)
+        assert not machine.peers.connected()
+        told = [line for line in logs if "under another name" in line["event"]]
+        assert [line["known_as"] for line in told] == ["somebody else"]
+        machine.names[other.name] = other.name
+        await until(lambda: a.peers.connected() and b.peers.connected())
 
 
 async def test_the_lower_id_dials_and_both_get_one_stream(
