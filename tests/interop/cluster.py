@@ -1,7 +1,7 @@
 """Three nodes, a NATS server, a publisher of numbered events, and browsers that count."""
 
 import time
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,15 @@ async def until(condition: Callable[[], bool], what: str) -> None:
 class Cluster:
     """A cluster under load, and what may be done to it."""
 
-    def __init__(self, directory: Path, island: Island, nursery: trio.Nursery) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        island: Island,
+        nursery: trio.Nursery,
+        flags_of: Callable[[str], Sequence[str]],
+    ) -> None:
         """Prepare; nothing runs before `start`."""
+        self._flags_of = flags_of
         self.nats = NatsServer(directory / "nats", stable_port())
         self.nodes = [NodeProcess(f"node{number}", directory) for number in (1, 2, 3)]
         self.publisher = Publisher(island, self.nats.url)
@@ -57,7 +64,8 @@ class Cluster:
         await self.nats.start()
         settings = ["--bootstrap-expect", "3", "--history-size", str(HISTORY_SIZE)]
         for node in self.nodes:
-            node.start(*self.join, *settings, "--nats-url", self.nats.url)
+            own = self._flags_of(node.name)
+            node.start(*self.join, *settings, "--nats-url", self.nats.url, *own)
         await self.leader()
         for subscriber in self.subscribers:
             self._nursery.start_soon(subscriber.run)
@@ -170,13 +178,18 @@ class Cluster:
 
 
 @asynccontextmanager
-async def running_cluster(directory: Path) -> AsyncIterator[Cluster]:
-    """Run a cluster under load; whatever happens, nothing of it is left afterwards."""
+async def running_cluster(
+    directory: Path, flags_of: Callable[[str], Sequence[str]] = lambda _: ()
+) -> AsyncIterator[Cluster]:
+    """Run a cluster under load; whatever happens, nothing of it is left afterwards.
+
+    `flags_of` gives the flags that only the node of a name gets.
+    """
     async with trio.open_nursery() as outer:
         island = Island()
         await outer.start(island.run)
         async with trio.open_nursery() as nursery:
-            cluster = Cluster(directory, island, nursery)
+            cluster = Cluster(directory, island, nursery, flags_of)
             try:
                 await cluster.start()
                 yield cluster

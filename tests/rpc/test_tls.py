@@ -5,6 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,14 +13,16 @@ import trio
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from noti.certificates.context import MutualContexts
 from noti.errors import ClusterMismatch, PeerUnavailable
 from noti.ports import Address, Hello
 from noti.rpc.accepting import Server
 from noti.rpc.aio import Island
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.tls import HANDSHAKE_S
+from tests.certificates.bad import BAD_CALLED, CLAIMED_NAME, BadPeer
 from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler, Publications
-from tests.rpc.tls_peers import Fixed, node_tls
+from tests.rpc.tls_peers import Fixed, cluster_authority, node_tls
 
 SERVER = Hello("cluster", "id-server", "server")
 
@@ -46,7 +49,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def serving(tls: Fixed | None) -> AsyncIterator[Scene]:
+async def serving(tls: Fixed | None, name: str = "server") -> AsyncIterator[Scene]:
     island = Island()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
@@ -55,7 +58,7 @@ async def serving(tls: Fixed | None) -> AsyncIterator[Scene]:
                 network = GrpcNetwork(island, tls)
                 yield Scene(
                     island,
-                    await inner.start(network.serve_rpc, ANY_PORT, Handler(), Publications()),
+                    await inner.start(network.serve_rpc, ANY_PORT, Handler(name), Publications()),
                 )
                 inner.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
@@ -75,6 +78,23 @@ async def test_a_caller_under_another_name_is_refused_with_the_reason() -> None:
         assert refused("name") == before + 2
         assert told(logs, "says it is node 'client'") == 1
         await scene.still_serves()
+
+
+@pytest.mark.parametrize("peer", BAD_CALLED, ids=str)
+async def test_a_bad_peer_that_is_called_is_refused_and_told_in_one_line(
+    peer: BadPeer, tmp_path: Path
+) -> None:
+    shows = peer.context(cluster_authority(), tmp_path, server=True)
+    there = Fixed(MutualContexts(shows, node_tls("client").current.client))
+    async with serving(there, CLAIMED_NAME) as scene:
+        before = refused(peer.reason)
+        with capture_logs() as logs:
+            for _ in range(2):
+                with pytest.raises(PeerUnavailable):
+                    await scene.network("client").open_raft_stream(scene.address, CLIENT)
+        assert refused(peer.reason) >= before + 2  # the other side may refuse as well
+        host, port = scene.address
+        assert told(logs, f"refused: {host}:{port} ") == 2  # two networks, each told once
 
 
 async def test_a_server_under_another_name_is_refused_by_its_caller() -> None:
