@@ -14,6 +14,7 @@ import re
 import socket
 import tomllib
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
@@ -33,6 +34,13 @@ from noti.ports import Address
 
 VARIABLE_PREFIX = "NOTI_"
 FILE_VARIABLE = "NOTI_CONFIG"
+
+STOP_S = 7.0
+"""What stopping takes at most besides draining: hand-over 1.5, leaving gossip 2.5, last words 2,
+and the log.
+"""
+
+IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 _NAME = re.compile(r"[A-Za-z0-9.-]{1,128}")
 _SERVICE_LINK = re.compile(
@@ -223,6 +231,19 @@ class Config(BaseSettings):
     """How many notifications a node keeps for browsers that come back; the same on all nodes."""
     sse_heartbeat_s: float = Field(default=15, ge=1, le=300)
     """Silence after which a browser gets a comment, seconds; less than any proxy's idle timeout."""
+    sse_lifetime_s: float = Field(default=3600, ge=0)
+    """Age at which a stream is ended, so that its browser comes back, perhaps to another node,
+    seconds, give or take a tenth; 0 for never."""
+    sse_drain_s: float = Field(default=0, ge=0, le=3600)
+    """Time over which streams are ended when the node stops, seconds; 0 for all at once."""
+    sse_clients_max: int = Field(default=50_000, ge=1)
+    """How many streams a node serves; further browsers are told to come back later."""
+    sse_clients_per_address_max: int = Field(default=0, ge=0)
+    """How many streams one IPv4 address or IPv6 /64 may have; 0 for any number."""
+    sse_leader_sheds: bool = False
+    """Whether a node that becomes leader sends its browsers away, to nodes that have less to do."""
+    trusted_proxies: Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_commas)] = ()
+    """Network of proxies whose X-Forwarded-For is believed, 10.0.0.0/8; repeat for several."""
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_commas)
     ] = ()
@@ -268,6 +289,11 @@ class Config(BaseSettings):
         fixed = [address for address in bound if address is not None and address[1] != 0]
         if len(set(fixed)) < len(fixed):
             raise _refusal("http_addr", "and gossip_addr, rpc_addr and ops_addr must differ")
+        least_s = self.sse_drain_s + STOP_S
+        if self.sse_drain_s and self.shutdown_deadline_s < least_s:
+            raise _refusal(
+                "shutdown_deadline_s", f"is too short for sse_drain_s; make it {least_s:g} or more"
+            )
         return self
 
     @model_validator(mode="after")

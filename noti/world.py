@@ -84,9 +84,15 @@ class HttpClients:
         """Prepare; nothing listens before `serve`. With `tls`, browsers get HTTPS."""
         self._config = config
         self._tls = tls
-        self._hub = Hub(
-            HubConfig(history_size=config.history_size, heartbeat_s=config.sse_heartbeat_s), rng
+        settings = HubConfig(
+            history_size=config.history_size,
+            heartbeat_s=config.sse_heartbeat_s,
+            lifetime_s=config.sse_lifetime_s,
+            drain_window_s=config.sse_drain_s,
+            clients_max=config.sse_clients_max,
+            clients_per_address_max=config.sse_clients_per_address_max,
         )
+        self._hub = Hub(settings, rng)
 
     @property
     def count(self) -> int:
@@ -108,7 +114,11 @@ class HttpClients:
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve HTTP until cancelled."""
-        web = WebConfig(cors_origins=self._config.cors_origins)
+        web = WebConfig(
+            cors_origins=self._config.cors_origins,
+            trusted_proxies=self._config.trusted_proxies,
+            leader_sheds=self._config.sse_leader_sheds,
+        )
         frontend = Frontend(
             self._config.http_addr,
             self._hub,

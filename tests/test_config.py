@@ -205,3 +205,15 @@ def test_others_are_told_an_address_that_they_can_dial(
 ) -> None:
     config = load({"name": "n", **settings})
     assert config.advertised((config.http_addr[0], 9)) == expected
+
+
+def test_draining_must_fit_into_the_time_for_stopping() -> None:
+    with pytest.raises(ConfigInvalid, match=r"shutdown_deadline_s.*make it 37 or more"):
+        load({"sse_drain_s": "30"})
+    assert load({"sse_drain_s": "30", "shutdown_deadline_s": "40"}).sse_drain_s == 30
+
+
+def test_networks_of_proxies_are_checked() -> None:
+    assert str(load({"trusted_proxies": "10.0.0.0/8,fd00::/8"}).trusted_proxies[1]) == "fd00::/8"
+    with pytest.raises(ConfigInvalid, match="trusted_proxies"):
+        load({"trusted_proxies": "10.0.0.300"})

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from enum import Enum
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
+from noti.config import IpNetwork
 from noti.web.clients import CLIENTS, CLOSED, OPENED, Reason
-from noti.web.config import IpNetwork
 
 HOUSEHOLD_BITS = 64
 """One IPv6 customer has at least a /64, so that single addresses say nothing (RFC 6177)."""

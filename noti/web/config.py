@@ -5,10 +5,8 @@ Never: reading files, environment or flags.
 """
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
-from typing import TypeAlias
 
-IpNetwork: TypeAlias = IPv4Network | IPv6Network
+from noti.config import IpNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +71,12 @@ class WebConfig:
     """
     trusted_proxies: tuple[IpNetwork, ...] = ()
     """Networks whose X-Forwarded-For is believed when clients are counted by address."""
+    leader_sheds: bool = False
+    """Whether browsers are sent away when this node becomes leader, over `shed_window_s`. Whoever
+    comes while it leads is served: there may be no other node.
+    """
+    shed_window_s: float = 10.0
+    """How long sending browsers away takes, so that the others are not overrun."""
     head_timeout_s: float = 10.0
     """A connection without a whole request is closed after this."""
     head_bytes_max: int = 16 * 1024

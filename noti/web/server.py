@@ -32,6 +32,7 @@ from noti.errors import AddressInUse
 from noti.ports import Address
 from noti.web.admission import Admission
 from noti.web.app import create_app, create_operations_app
+from noti.web.clients import Reason
 from noti.web.config import WebConfig
 from noti.web.connection import Connection
 from noti.web.hub import Hub
@@ -40,6 +41,10 @@ from noti.web.secured import SecuredConnection, Tls, secured
 from noti.web.view import NodeView
 
 log = structlog.get_logger("noti.web")
+
+
+LOOK_EVERY_S = 0.5
+"""How often the node is asked whether it leads; sending browsers away takes longer anyway."""
 
 
 class Frontend:
@@ -128,6 +133,8 @@ class Frontend:
                         if ops_listeners:
                             operate = partial(self._serve_operators, context)
                             accepting.start_soon(_accept, operate, ops_listeners, connections)
+                        if self._config.leader_sheds:
+                            accepting.start_soon(self._shed_when_leading)
                         task_status.started()
                         await stop.wait()
                         accepting.cancel_scope.cancel()
@@ -143,6 +150,15 @@ class Frontend:
                     for connection in self._connections:
                         connection.close()  # Also ends the sends that Hypercorn shields.
                     connections.cancel_scope.cancel()
+
+    async def _shed_when_leading(self) -> None:
+        led = False
+        while True:
+            leads = self._node.is_leader()
+            if leads and not led:
+                self._hub.end_within(self._config.shed_window_s, Reason.SHED)
+            led = leads
+            await trio.sleep(LOOK_EVERY_S)
 
     async def _all_closed(self) -> None:
         while self._connections:

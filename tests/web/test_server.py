@@ -223,3 +223,16 @@ async def test_no_descriptor_outlives_its_connection() -> None:
             await until(lambda: there.clients == 0)
             await until(lambda: descriptors() == serving_alone)
     await until(lambda: descriptors() == before)
+
+
+async def test_a_node_that_becomes_leader_sheds_its_clients_if_told_so() -> None:
+    there, node = hub(), Node(leader=False)
+    config = WebConfig(leader_sheds=True, shed_window_s=0.0)
+    async with serving(there, node, config) as address, client(address) as one:
+        await one.request("/category")
+        await until(lambda: there.clients == 1)
+        node.leader = True
+        assert "retry: " in (await one.read_all()).partition("id: ")[2]
+        async with client(address) as two:
+            await two.request("/category")
+            await until(lambda: there.clients == 1)
