@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 import trio
+from grpclib.client import Channel
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -18,9 +21,12 @@ from noti.errors import ClusterMismatch, PeerUnavailable
 from noti.ports import Address, Hello
 from noti.rpc.accepting import Server
 from noti.rpc.aio import Island
+from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.tls import HANDSHAKE_S
-from tests.certificates.bad import BAD_CALLED, CLAIMED_NAME, BadPeer
+from tests.certificates.authority import client
+from tests.certificates.bad import BAD_CALLED, CLAIMED_NAME, BadPeer, peer_context
 from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler, Publications
 from tests.rpc.tls_peers import Fixed, cluster_authority, node_tls
 
@@ -104,6 +110,22 @@ async def test_a_server_under_another_name_is_refused_by_its_caller() -> None:
             await scene.network("client").open_raft_stream(scene.address, CLIENT)
         assert refused("name") == before + 1
         assert told(logs, "says it is node 'server', but its certificate is for node node2") == 1
+
+
+async def test_a_client_certificate_reads_and_forwards_nothing(tmp_path: Path) -> None:
+    async with serving(node_tls("server")) as scene:
+        context = peer_context(client("operator", cluster_authority()), tmp_path)
+
+        async def ask() -> tuple[int, Status]:
+            async with Channel(*scene.address, ssl=context) as channel:
+                servers = (await notification.NotificationStub(channel).get_servers()).servers
+                try:
+                    await wire.PublisherStub(channel).publish(wire.PublishRequest())
+                except GRPCError as error:
+                    return len(servers), error.status
+                return len(servers), Status.OK
+
+        assert await scene.island.call(ask) == (1, Status.PERMISSION_DENIED)
 
 
 async def test_a_caller_without_tls_is_refused_and_both_sides_are_told() -> None:
