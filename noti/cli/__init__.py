@@ -19,6 +19,7 @@ from noti.cli.demo import demo
 from noti.cli.publish import mock_publisher, publish
 from noti.cli.run import run
 from noti.cli.status import members, status
+from noti.cli.tail import tail
 from noti.cli.wal import wal
 from noti.errors import ConfigInvalid, NotiError
 
@@ -31,7 +32,7 @@ def commands() -> None:
     """Highly available notification server: JetStream in, Raft in the middle, SSE out."""
 
 
-for _command in (run, demo, publish, mock_publisher, status, members, certs, bench, wal):
+for _command in (run, demo, publish, mock_publisher, status, members, tail, certs, bench, wal):
     commands.add_command(_command)
 
 

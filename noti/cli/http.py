@@ -34,7 +34,7 @@ def get_json(
     if urlsplit(node_url).scheme not in ("http", "https"):
         raise LocalError(f"{node_url!r} is not the URL of a node; write http://127.0.0.1:8402")
     url = node_url.rstrip("/") + path
-    context = _context(tls_ca)
+    context = tls_context(tls_ca)
     try:
         with urllib.request.urlopen(  # noqa: S310 - checked above
             url, timeout=timeout_s, context=context
@@ -57,7 +57,8 @@ def get_json(
         raise MessageInvalid(f"{url} does not answer with JSON; is this a noti node?") from None
 
 
-def _context(tls_ca: Path | None) -> ssl.SSLContext:
+def tls_context(tls_ca: Path | None) -> ssl.SSLContext:
+    """Return the TLS of a client; raises `ConfigInvalid` for an unusable CA file."""
     if tls_ca is None:
         return ssl.create_default_context()
     load_authorities(tls_ca)  # for its words, when the file is wrong

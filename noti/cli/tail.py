@@ -1,0 +1,174 @@
+"""`noti tail`: follow an event stream in a terminal, or in a pipe as JSON lines.
+
+Enters: a URL, where to begin. Leaves: events on stdout, news about the connection on stderr.
+Never: an event's control characters in a terminal, an event that was shown before.
+"""
+
+import json
+import os
+import random
+import sys
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlencode, urlsplit
+
+import click
+import trio
+from rich.console import Console
+from rich.text import Text
+
+from noti.cli.http import tls_context
+from noti.cli.run import until_signalled
+from noti.client.eventstream import StreamEvent
+from noti.client.follower import ComeBack, Follower
+from noti.client.following import SILENCE_S_MAX, follow
+from noti.errors import LocalError
+
+MERCURE = "/.well-known/mercure"
+STOP_DEADLINE_S = 3.0
+
+_VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
+_VISIBLE.pop(ord("\t"))
+"""Control characters as text: a stream must not be able to write to somebody's terminal."""
+
+
+@click.command()
+@click.argument("url", default="http://127.0.0.1:8402")
+@click.option(
+    "--topic",
+    "topics",
+    multiple=True,
+    help="With the address of a node: what to follow; repeat for several. [default: *]",
+)
+@click.option(
+    "--from",
+    "last_event_id",
+    default="",
+    metavar="ID",
+    help="Begin after this event, or at the earliest that there is. [default: from now on]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
+@click.option(
+    "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request."
+)
+@click.option(
+    "--silence",
+    "silence_s",
+    type=click.FloatRange(0.1),
+    default=SILENCE_S_MAX,
+    show_default=True,
+    metavar="SECONDS",
+    help="Reconnect after so long without a byte.",
+)
+@click.option(
+    "--tls-ca",
+    "--ca",
+    "tls_ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CAs to trust for an https URL, PEM. [default: those of this machine]",
+)
+def tail(
+    url: str,
+    topics: tuple[str, ...],
+    last_event_id: str,
+    as_json: bool,
+    count: int | None,
+    headers: tuple[str, ...],
+    silence_s: float,
+    tls_ca: Path | None,
+) -> None:
+    """Follow the event stream at URL, any server's, and resume it when it breaks.
+
+    The address of a node is enough: noti tail http://127.0.0.1:8402 --topic jobs.noti.books
+    """
+    if not last_event_id.isprintable() or not last_event_id.isascii():
+        raise LocalError("--from is an id: printable ASCII, or earliest")
+    follower = Follower(stream_url(url, topics), random.Random(), last_event_id.strip())
+    show = partial(
+        follow,
+        follower,
+        Screen(as_json, count),
+        tls=tls_context(tls_ca),
+        headers=[_header(header) for header in headers],
+        silence_s_max=silence_s,
+    )
+    trio.run(partial(until_signalled, show, STOP_DEADLINE_S))
+
+
+def stream_url(url: str, topics: tuple[str, ...]) -> str:
+    """Return the URL of a stream; the address of a node is completed. Raises `LocalError`."""
+    parts = urlsplit(url)
+    if parts.scheme in ("http", "https") and parts.path in ("", "/") and not parts.query:
+        query = urlencode([("topic", topic) for topic in topics or ("*",)])
+        return parts._replace(path=MERCURE, query=query).geturl()
+    if topics:
+        raise LocalError(f"--topic goes with the address of a node, as http://host:8402; not {url}")
+    return url
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip() or not text.isprintable() or not text.isascii():
+        raise LocalError(f"--header takes 'Name: value', not {text.partition(':')[0]!r}")
+    return name.strip(), value.strip()
+
+
+class Screen:
+    """Where events and news are shown."""
+
+    def __init__(self, as_json: bool, count: int | None) -> None:
+        self._as_json = as_json
+        self._left = count
+        self._out = Console(highlight=False, soft_wrap=True)
+        self._news = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def opened(self, url: str, resumed_from: str | None) -> None:
+        """Say that the stream is there."""
+        resumed = f", resumed from {_visible(resumed_from)}" if resumed_from else ""
+        self._news.print(Text(f"connected to {url}{resumed}", style="green"))
+
+    def waiting(self, pause: ComeBack) -> None:
+        """Say that it is not."""
+        line = f"{_visible(pause.why)}; again in {pause.after_s:.1f} s"
+        self._news.print(Text(line, style="yellow"))
+
+    def event(self, event: StreamEvent) -> bool:
+        """Show an event; False when there are enough, or nobody reads them any more."""
+        try:
+            if self._as_json:
+                self._print_json(event)
+            else:
+                self._print(event)
+        except BrokenPipeError:
+            # Python would flush once more at exit, and complain.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return False
+        if self._left is not None:
+            self._left -= 1
+        return self._left != 0
+
+    def _print_json(self, event: StreamEvent) -> None:
+        document = {"id": event.last_event_id, "type": event.type, "data": event.data}
+        sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+        sys.stdout.flush()
+
+    def _print(self, event: StreamEvent) -> None:
+        line = Text(datetime.now().strftime("%H:%M:%S.%f")[:-3], style="dim")
+        line.append(f" {_visible(event.last_event_id)} ", style="dim")
+        if event.type != "message":
+            line.append(f"{_visible(event.type)} ", style="bold yellow")
+        first, *others = event.data.split("\n")
+        line.append(_visible(first), style="default")
+        for other in others:
+            line.append(f"\n    {_visible(other)}", style="default")
+        with self._out.capture() as drawn:  # written by us: rich ends the process at a closed pipe
+            self._out.print(line)
+        sys.stdout.write(drawn.get())
+        sys.stdout.flush()
+
+
+def _visible(text: str) -> str:
+    return text.translate(_VISIBLE)

@@ -1,0 +1,161 @@
+"""Decides what a reader of an event stream does next: read, come back, move, or stop.
+
+Enters: heads of responses, bytes of bodies, ends and failures of connections; a generator.
+Leaves: events, and how long to wait before the next attempt.
+Never: I/O, clocks.
+
+It does what an `EventSource` does (WHATWG HTML 9.2.2 to 9.2.4: resume from the last id, 204 is the
+end, `retry:` is obeyed), and what a browser leaves to its page: it comes back also after 429 and
+5xx, waits longer after each failure, and never comes back in step with others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Final, TypeAlias
+from urllib.parse import urljoin, urlsplit
+
+from noti.client.eventstream import EventStreamParser, StreamEvent
+
+RECONNECTION_S: Final = 1.0
+"""Until the server orders another delay; browsers have 2 to 5 seconds."""
+RECONNECTION_S_MAX: Final = 30.0
+"""Doubling ends here; a longer delay that the server orders is kept."""
+JITTER: Final = 0.5
+"""Share of the delay by which it is made longer at random, so that a crowd does not come back in
+one moment. Never shorter: `retry:` is the least that the server wants."""
+REDIRECTS_MAX: Final = 20
+"""In a row, as browsers have it (Fetch, 4.4)."""
+
+EVENT_STREAM: Final = "text/event-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Read on: the body is an event stream."""
+
+    resumed_from: str | None
+    """What the server says about where it resumes; None when it says nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Ask again at once, elsewhere."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class ComeBack:
+    """Wait and connect again."""
+
+    after_s: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The server wants no more of us; that is an orderly end."""
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """It will not get better by itself; says what is wrong, in one line."""
+
+    why: str
+
+
+Verdict: TypeAlias = Open | Move | ComeBack | Stop | GiveUp
+
+
+class Follower:
+    """One stream over all its connections."""
+
+    def __init__(self, url: str, rng: Random, last_event_id: str = "") -> None:
+        """Begin at `url`, after `last_event_id` if there is one."""
+        self.url = url
+        self._asked_url = url
+        self._origin = _origin(url)
+        self._rng = rng
+        self._last_event_id = last_event_id
+        self._parser = EventStreamParser(last_event_id)
+        self._reconnection_s = RECONNECTION_S
+        self._failures = 0
+        self._redirects = 0
+
+    @property
+    def last_event_id(self) -> str:
+        """Where the next connection resumes; empty for nowhere."""
+        return self._parser.last_event_id
+
+    @property
+    def at_home(self) -> bool:
+        """Whether the next request goes to the origin that was named, and may carry secrets."""
+        return _origin(self.url) == self._origin
+
+    def request_headers(self) -> list[tuple[str, str]]:
+        """Return what a request needs besides its host."""
+        headers = [("Accept", EVENT_STREAM), ("Cache-Control", "no-store")]
+        if self.last_event_id:
+            headers.append(("Last-Event-ID", self.last_event_id))
+        return headers
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> Verdict:
+        """Judge the head of a response; `headers` by lower-case name."""
+        self._parser = EventStreamParser(self.last_event_id)
+        match status:
+            case 200:
+                media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+                if media_type != EVENT_STREAM:
+                    return GiveUp(f"it answers with {media_type or 'no type'}, not {EVENT_STREAM}")
+                self._redirects = 0
+                return Open(headers.get("last-event-id"))
+            case 204:
+                return Stop()
+            case 301 | 302 | 303 | 307 | 308 if "location" in headers:
+                return self._moved(status, headers["location"])
+            case 429 | 500 | 502 | 503 | 504:
+                wanted = headers.get("retry-after", "")
+                least_s = float(wanted) if wanted.isascii() and wanted.isdigit() else 0.0
+                return self._come_back(f"it answers with status {status}", least_s)
+            case _:
+                return GiveUp(f"it answers with status {status}")
+
+    def feed(self, data: bytes) -> Sequence[StreamEvent]:
+        """Return the events that `data` completes. Raises `MessageInvalid` for an endless one."""
+        events = self._parser.feed(data)
+        if self._parser.retry_ms is not None:
+            self._reconnection_s = self._parser.retry_ms / 1000
+        self._failures = 0
+        return events
+
+    def ended(self, why: str) -> ComeBack:
+        """The stream, or the attempt to open it, came to an end."""
+        return self._come_back(why, 0.0)
+
+    def _come_back(self, why: str, least_s: float) -> ComeBack:
+        self.url = self._asked_url
+        self._redirects = 0
+        backoff_s = min(self._reconnection_s * 2**self._failures, RECONNECTION_S_MAX)
+        self._failures = min(self._failures + 1, 16)
+        delay_s = max(backoff_s, self._reconnection_s, least_s)
+        return ComeBack(delay_s * (1 + self._rng.uniform(0, JITTER)), why)
+
+    def _moved(self, status: int, location: str) -> Verdict:
+        self._redirects += 1
+        if self._redirects > REDIRECTS_MAX:
+            return GiveUp("it redirects for ever")
+        target = urljoin(self.url, location)
+        if urlsplit(target).scheme not in ("http", "https"):
+            return GiveUp(f"it redirects to {target!r}, which is not on the web")
+        if urlsplit(self.url).scheme == "https" and urlsplit(target).scheme == "http":
+            return GiveUp(f"it redirects from https to {target!r}")
+        self.url = target
+        if status in (301, 308):
+            self._asked_url = target
+        return Move(target)
+
+
+def _origin(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.netloc
