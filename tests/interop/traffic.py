@@ -14,6 +14,7 @@ import nats.errors
 import trio
 from nats.aio.client import Client
 
+from noti.client.eventstream import EventStreamParser, StreamEvent
 from noti.ports import Address
 from noti.rpc.aio import Island
 from noti.rpc.generated.category.v1 import CategoryMessage
@@ -115,14 +116,6 @@ class Delivery:
     """`time.monotonic()`."""
 
 
-@dataclass(frozen=True)
-class _Block:
-    """One block of an event stream."""
-
-    event: str
-    data: str
-
-
 class Subscriber:
     """A browser: reads its node's stream, and that of another node while its own is down."""
 
@@ -198,50 +191,25 @@ class Subscriber:
         self.opened += 1
 
     async def _read(self, stream: trio.SocketStream, http: h11.Connection, node: Address) -> None:
-        pending = b""
-        lines: list[str] = []
-        while isinstance(event := await _next_event(stream, http), h11.Data):
-            *complete, pending = (pending + event.data).split(b"\n")
-            for line in complete:
-                if line:
-                    lines.append(line.decode())
-                    continue
-                self._take(self._interpret(lines), node)
-                lines = []
+        parser = EventStreamParser(self._last_event_id)
+        while isinstance(received := await _next_event(stream, http), h11.Data):
+            for event in parser.feed(bytes(received.data)):
+                self._take(event, node)
+            self._last_event_id = parser.last_event_id
+            if parser.retry_ms is not None:
+                self._retry_s = parser.retry_ms / 1000
 
-    def _interpret(self, lines: Sequence[str]) -> _Block:
-        """Interpret one block (WHATWG HTML 9.2.6)."""
-        event, data = "", []
-        for name, value in map(_field, lines):
-            match name:
-                case "id":
-                    self._last_event_id = value
-                case "event":
-                    event = value
-                case "data":
-                    data.append(value)
-                case "retry":
-                    self._retry_s = int(value) / 1000
-                case _:
-                    pass
-        return _Block(event, "\n".join(data))
-
-    def _take(self, block: _Block, node: Address) -> None:
-        if block.event:
-            self.gaps.append(f"{block.event} {block.data} after {self.last}")
-        elif block.data:
-            self.deliveries.append(Delivery(_number(block.data), node, time.monotonic()))
+    def _take(self, event: StreamEvent, node: Address) -> None:
+        if event.type != "message":
+            self.gaps.append(f"{event.type} {event.data} after {self.last}")
+        else:
+            self.deliveries.append(Delivery(_number(event.data), node, time.monotonic()))
 
 
 async def _next_event(stream: trio.SocketStream, http: h11.Connection) -> object:
     while (event := http.next_event()) is h11.NEED_DATA:
         http.receive_data(await stream.receive_some(65_536))
     return event
-
-
-def _field(line: str) -> tuple[str, str]:
-    name, _, value = line.partition(":")
-    return name, value.removeprefix(" ")
 
 
 def _number(data: str) -> int:

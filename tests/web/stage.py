@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import h11
 import trio
 
+from noti.client.eventstream import EventStreamParser
 from noti.notifications.notification import Notification
 from noti.ports import Address, Server
 from noti.web.config import HubConfig, WebConfig
@@ -154,29 +155,15 @@ async def client(address: Address) -> AsyncIterator[Client]:
 
 
 def events(text: str) -> list[dict[str, str]]:
-    """Interpret an event stream as WHATWG HTML 9.2.6 says; a cut-off end is dropped."""
-    found: list[dict[str, str]] = []
-    last_id = ""
-    data: list[str] = []
-    event = ""
-    for line in text.split("\n"):
-        if line == "":
-            if data:
-                found.append({"id": last_id, "event": event, "data": "\n".join(data)})
-            data, event = [], ""
-            continue
-        name, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        match name:
-            case "id":
-                last_id = value
-            case "data":
-                data.append(value)
-            case "event":
-                event = value
-            case _:
-                pass
-    return found
+    """Interpret an event stream; a cut-off end is dropped."""
+    return [
+        {
+            "id": event.last_event_id,
+            "event": "" if event.type == "message" else event.type,
+            "data": event.data,
+        }
+        for event in EventStreamParser().feed(text.encode())
+    ]
 
 
 def ids(text: str) -> list[str]:
