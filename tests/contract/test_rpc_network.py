@@ -10,7 +10,6 @@ import trio
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError
 
-from noti.clock import TrioClock
 from noti.errors import (
     AddressInUse,
     ClusterMismatch,
@@ -141,7 +140,7 @@ async def tls_network() -> AsyncIterator[RpcNetwork]:
 
 @asynccontextmanager
 async def memory_network() -> AsyncIterator[RpcNetwork]:
-    yield MemoryRpcNetwork(RpcHub(TrioClock(), random.Random(1)), ("127.0.0.1", 1))
+    yield MemoryRpcNetwork(RpcHub(random.Random(1)), ("127.0.0.1", 1))
 
 
 @pytest.fixture(

@@ -81,7 +81,7 @@ class Machine:
 
 
 def the_hub() -> RpcHub:
-    return RpcHub(TrioClock(), random.Random(1))
+    return RpcHub(random.Random(1))
 
 
 @asynccontextmanager

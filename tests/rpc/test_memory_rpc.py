@@ -8,7 +8,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from noti.clock import TrioClock
 from noti.errors import PeerUnavailable
 from noti.ports import MessageStream
 from noti.raft.messages import Message, TimeoutNow
@@ -24,7 +23,7 @@ def message(term: int) -> Message:
 
 @asynccontextmanager
 async def connected(handler: Handler, seed: int = 1) -> AsyncIterator[tuple[RpcHub, MessageStream]]:
-    hub = RpcHub(TrioClock(), random.Random(seed))
+    hub = RpcHub(random.Random(seed))
     async with trio.open_nursery() as nursery:
         await nursery.start(MemoryRpcNetwork(hub, B).serve_rpc, B, handler, Publications())
         yield hub, await MemoryRpcNetwork(hub, A).open_raft_stream(B, CLIENT)

@@ -19,6 +19,8 @@ from noti.ports import Address, StreamHandler
 T = TypeVar("T")
 
 EPHEMERAL_PORT_FIRST = 49_152
+ROUNDING_S = 1e-9
+"""A virtual clock that jumped to a deadline may stand a little before it."""
 
 
 class VirtualClock:
@@ -111,21 +113,26 @@ class _Belt(Generic[T]):
     def __init__(self) -> None:
         self._under_way: list[tuple[float, int, T]] = []
         self._count = 0
-        self._news = trio.Event()
+        self._receiver: trio.CancelScope | None = None
+        """Who waits; its deadline is the first arrival, so it is woken once."""
 
     def put(self, due: float, item: T) -> None:
         self._count += 1
         heapq.heappush(self._under_way, (due, self._count, item))
-        self._news.set()
+        if self._receiver is not None:
+            self._receiver.deadline = self._under_way[0][0]
 
     async def get(self) -> T:
-        await trio.lowlevel.checkpoint()
-        while not self._under_way or self._under_way[0][0] > trio.current_time():
-            self._news = trio.Event()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
             due = self._under_way[0][0] if self._under_way else math.inf
-            with trio.move_on_at(due):
-                await self._news.wait()
-        return heapq.heappop(self._under_way)[2]
+            if due <= trio.current_time() + ROUNDING_S:
+                return heapq.heappop(self._under_way)[2]
+            try:
+                with trio.CancelScope(deadline=due) as self._receiver:
+                    await trio.sleep_forever()
+            finally:
+                self._receiver = None
 
 
 class MemoryDatagrams:

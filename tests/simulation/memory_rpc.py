@@ -16,6 +16,7 @@ within a stream. Faults are per message, as on a real network between real TCP c
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
@@ -23,12 +24,16 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from noti.errors import AddressInUse, PeerUnavailable
-from noti.ports import Address, Clock, Draft, Hello, MessageStream, Outcome, Publishing, RpcHandler
+from noti.ports import Address, Draft, Hello, MessageStream, Outcome, Publishing, RpcHandler
 from noti.raft.messages import PeerMessage
 from tests.simulation.timeline import MACHINE
 
 Fault: TypeAlias = Literal["stall", "drop"]
 
+KEEPALIVE_S: Final = (5.0, 10.0)
+"""When the real network's pings find out that nobody is there."""
+ROUNDING_S: Final = 1e-9
+"""A virtual clock that jumped to a deadline may stand a little before it."""
 IN_FLIGHT_MAX: Final = 1024
 """Batches on their way in one direction of a stream; then `send` waits, as TCP's window would."""
 
@@ -47,14 +52,12 @@ class RpcHub:
 
     def __init__(
         self,
-        clock: Clock,
         rng: random.Random,
         *,
         latency_s: tuple[float, float] = (0.0002, 0.002),
         trace: Callable[[str], None] = lambda line: None,
     ) -> None:
         """`latency_s` is the range of one message's delay; `trace` gets a line for every event."""
-        self._clock = clock
         self._rng = rng
         self.latency_s = latency_s
         self._trace = trace
@@ -101,6 +104,8 @@ class RpcHub:
     def _tell_changed(self) -> None:
         self._healed.set()
         self._healed = trio.Event()
+        for pipe in self._streams:
+            pipe.wake_receiver()
 
     def kill(self, address: Address) -> None:
         """Reset every stream of a node, as the kernel does when its process dies."""
@@ -122,17 +127,23 @@ class RpcHub:
         """What happens to messages from `a` to `b`."""
         return self._faults.get((a, b))
 
+    def vanish(self, address: Address) -> None:
+        """Cut a node's power: nobody is told. The others' streams break when keep-alive pings are
+        not answered, or when a machine under that address is there again and knows nothing of them.
+        """
+        self._trace(f"vanish {address}")
+        self._listeners.pop(address, None)
+        for pipe in self._streams:
+            if address in (pipe.source, pipe.target):
+                pipe.vanish(trio.current_time() + self._rng.uniform(*KEEPALIVE_S))
+
     async def delay(self) -> None:
         """Take the time of one message."""
-        await self._clock.sleep_until(self._clock.now() + self._rng.uniform(*self.latency_s))
+        await trio.sleep_until(self.arrival())
 
     def arrival(self) -> float:
-        """Return when a message sent now arrives, on the hub's clock."""
-        return self._clock.now() + self._rng.uniform(*self.latency_s)
-
-    async def sleep_until(self, deadline: float) -> None:
-        """Wait on the hub's clock."""
-        await self._clock.sleep_until(deadline)
+        """Return when a message sent now arrives."""
+        return trio.current_time() + self._rng.uniform(*self.latency_s)
 
     async def wait_healed(self) -> None:
         """Wait for the next `heal`."""
@@ -150,6 +161,9 @@ class RpcHub:
 
     def bind(self, address: Address, listener: _Listener) -> None:
         """Start listening."""
+        for pipe in list(self._streams):
+            if pipe.vanished and address in (pipe.source, pipe.target):
+                pipe.break_("connection reset by peer")
         self._listeners[address] = listener
 
     def unbind(self, address: Address, listener: _Listener) -> None:
@@ -180,29 +194,54 @@ class _Pipe:
         self.source = source
         self.target = target
         self._hub = hub
-        # (arrival, batch); the receiver waits until the arrival, so no task is needed per pipe.
-        self._send, self._receive = trio.open_memory_channel[tuple[float, Sequence[PeerMessage]]](
-            IN_FLIGHT_MAX
-        )
-        self._head: tuple[float, Sequence[PeerMessage]] | None = None
+        self._under_way: deque[tuple[float, Sequence[PeerMessage]]] = deque()
+        """(arrival, batch)."""
+        self._room = trio.Event()
+        self._receiver: trio.CancelScope | None = None
+        """Who waits for the next arrival; its deadline is that arrival, so it is woken once."""
         self._last_arrival = -math.inf
         self._reason: str | None = None
         self._lossy = False
         self._closed = False
-        self._scopes: list[trio.CancelScope] = []
+        self._breaks_at: float | None = None
+
+    @property
+    def vanished(self) -> bool:
+        """Whether one side has no power any more."""
+        return self._breaks_at is not None
+
+    def vanish(self, breaks_at: float) -> None:
+        """Deliver nothing any more, and break then."""
+        self._breaks_at = breaks_at
+        self.wake_receiver()
 
     def break_(self, reason: str) -> None:
         """End the pipe: whoever waits in it gets `PeerUnavailable` now."""
         if self._reason is None:
             self._reason = reason
             self._hub.forget(self)
-            for scope in self._scopes:
-                scope.cancel()
+            self._room.set()
+            self.wake_receiver()
 
     def close(self) -> None:
         """End the pipe after what is on its way."""
         self._closed = True
-        self._send.close()
+        self.wake_receiver()
+
+    def wake_receiver(self) -> None:
+        """Let whoever waits in `receive` look again when there may be something."""
+        if self._receiver is not None:
+            self._receiver.deadline = self._due()
+
+    def _due(self) -> float:
+        if self._reason is not None:
+            return -math.inf
+        if self._breaks_at is not None:
+            return self._breaks_at
+        if not self._under_way:
+            return -math.inf if self._closed else math.inf
+        cut = self._hub.is_cut(self.source, self.target)
+        return math.inf if cut else self._under_way[0][0]
 
     def tell(self, peer: Hello, messages: Sequence[PeerMessage]) -> None:
         """Let the hub's watch hear what is about to be sent."""
@@ -210,10 +249,13 @@ class _Pipe:
             self._hub.watch(self.source, peer, messages)
 
     def _check(self) -> None:
+        if self._breaks_at is not None and self._breaks_at <= trio.current_time() + ROUNDING_S:
+            self.break_("keep-alive pings were not answered")
         if self._reason is not None:
             raise PeerUnavailable(self._reason)
 
     async def send(self, messages: Sequence[PeerMessage]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
         self._check()
         if self._closed:
             raise PeerUnavailable("the stream is closed")
@@ -227,38 +269,29 @@ class _Pipe:
         self._check()
         # In order within a stream, whatever the generator says.
         self._last_arrival = max(self._last_arrival, self._hub.arrival())
-        with trio.CancelScope() as scope:
-            self._scopes.append(scope)
-            try:
-                await self._send.send((self._last_arrival, tuple(messages)))
-            finally:
-                self._scopes.remove(scope)
-        if scope.cancelled_caught:
+        self._under_way.append((self._last_arrival, tuple(messages)))
+        self.wake_receiver()
+        while len(self._under_way) > IN_FLIGHT_MAX:
+            self._room = trio.Event()
+            await self._room.wait()
             self._check()
 
     async def receive(self) -> Sequence[PeerMessage]:
-        with trio.CancelScope() as scope:
-            self._scopes.append(scope)
-            try:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while True:
+            due = self._due()
+            if due <= trio.current_time() + ROUNDING_S:
                 self._check()
-                # Kept until it has arrived, so that a cancelled receive loses nothing.
-                if self._head is None:
-                    try:
-                        self._head = await self._receive.receive()
-                    except trio.EndOfChannel:
-                        self.break_("the other side closed the stream")
-                        self._check()
-                        raise
-                await self._hub.sleep_until(self._head[0])
-                while self._hub.is_cut(self.source, self.target):
-                    await self._hub.wait_healed()
-                messages = self._head[1]
-                self._head = None
-                return messages
+                if not self._under_way:
+                    self.break_("the other side closed the stream")
+                    continue
+                self._room.set()
+                return self._under_way.popleft()[1]
+            try:
+                with trio.CancelScope(deadline=due) as self._receiver:
+                    await trio.sleep_forever()
             finally:
-                self._scopes.remove(scope)
-        self._check()
-        raise AssertionError("only a broken pipe cancels its receiver")
+                self._receiver = None
 
 
 class MemoryMessageStream:

@@ -153,8 +153,9 @@ class Storm:
         machine = self._any()
         if not machine.up:
             return None
-        await machine.crash()
-        return machine.name
+        unnoticed = self._rng.random() < 0.3
+        await machine.crash(unnoticed=unnoticed)
+        return f"{machine.name}{' unnoticed' if unnoticed else ''}"
 
     async def crash_at_disk_operation(self) -> str:
         """The next start, or the running process, dies in the middle of a change of the disk."""
@@ -216,7 +217,7 @@ class Storm:
     async def move(self) -> str | None:
         """A machine comes back under another address."""
         machine = self._any()
-        await machine.crash()
+        await machine.crash(unnoticed=self._rng.random() < 0.5)
         machine.move()
         await start_again(machine)
         return machine.name

@@ -257,8 +257,10 @@ class SimulatedNode:
         with trio.fail_after(self.config().shutdown_deadline_s):
             await self.stopped.wait()
 
-    async def crash(self) -> None:
-        """Kill -9 and a power cut, in no time; nobody hears what the tree still says."""
+    async def crash(self, *, unnoticed: bool = False) -> None:
+        """Kill -9, with writes lost as in a power cut, in no time; nobody hears what the tree still
+        says. With `unnoticed` no stream is reset either.
+        """
         if self.down or self.crashed:
             await self.stopped.wait()
             return
@@ -268,7 +270,7 @@ class SimulatedNode:
         self.source.reachable = False
         self.thaw()
         self.cluster.net.silence(self.host)
-        self.cluster.hub.kill(self.rpc)
+        (self.cluster.hub.vanish if unnoticed else self.cluster.hub.kill)(self.rpc)
         self.disk = self.disk.crash()
         self.scope.cancel()
         # A dead process does not say goodbye, however its farewells are shielded.
@@ -320,9 +322,7 @@ class SimulatedCluster:
             latency_s=self.settings.rpc_latency_s,
             loss=self.settings.packet_loss,
         )
-        self.hub = RpcHub(
-            world_clock, self.rng, latency_s=self.settings.rpc_latency_s, trace=self.note
-        )
+        self.hub = RpcHub(self.rng, latency_s=self.settings.rpc_latency_s, trace=self.note)
         self.hub.watch = self._hear
         self.stream = MemoryStream(world_clock, trace=self.note)
         self.stream.removed = self._hear_acknowledged
