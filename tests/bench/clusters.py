@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -113,7 +113,10 @@ class NotiNode:
 class NotiCluster:
     """Three nodes that read from a NATS server."""
 
-    def __init__(self, processes: Processes, directory: Path, nats_url: str) -> None:
+    def __init__(
+        self, processes: Processes, directory: Path, nats_url: str, settings: Sequence[str] = ()
+    ) -> None:
+        self._settings = settings
         self._processes = processes
         self._directory = directory
         self._nats_url = nats_url
@@ -134,6 +137,7 @@ class NotiCluster:
             "--gossip-profile=local",
             f"--nats-url={self._nats_url}",
             *(f"--join={HOST}:{other.gossip}" for other in self.nodes),
+            *self._settings,
         ]
         node.process = self._processes.start(node.name, command)
 

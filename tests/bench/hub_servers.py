@@ -125,21 +125,30 @@ class Noti:
     name = "noti"
 
     def __init__(
-        self, processes: Processes, directory: Path, cpu: int, settings: Sequence[str] = ()
+        self,
+        processes: Processes,
+        directory: Path,
+        cpu: int,
+        settings: Sequence[str] = (),
+        *,
+        with_operations: bool = False,
     ) -> None:
-        self._nats_url = start_nats(processes, directory)
-        asyncio.run(_make_stream(self._nats_url))
+        """`with_operations` makes the usual address the operators' own; then `settings` name
+        another one for browsers.
+        """
+        self.nats_url = start_nats(processes, directory)
+        asyncio.run(_make_stream(self.nats_url))
         self.node = NotiNode(1)
         command = [
             *(sys.executable, "-m", "noti", "run"),
             f"--name={self.node.name}",
             f"--data-dir={directory / self.node.name}",
-            f"--http-addr={HOST}:{self.node.http}",
+            f"--{'ops' if with_operations else 'http'}-addr={HOST}:{self.node.http}",
             f"--gossip-addr={HOST}:{self.node.gossip}",
             f"--rpc-addr={HOST}:{self.node.rpc}",
             "--gossip-profile=local",
             f"--history-size={HISTORY}",
-            f"--nats-url={self._nats_url}",
+            f"--nats-url={self.nats_url}",
             *settings,
         ]
         self._process = processes.start(self.node.name, command, cpu)
@@ -160,7 +169,7 @@ class Noti:
 
     def batch_publisher(self) -> Publisher:
         """Connect to NATS, from where a node takes events in batches."""
-        return JetStreamPublisher(self._nats_url, SUBJECT)
+        return JetStreamPublisher(self.nats_url, SUBJECT)
 
 
 async def _make_stream(nats_url: str) -> None:
