@@ -11,12 +11,21 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.interop import nginx
 from tests.interop.serf_agent import CACHE
 
 PROGRAMS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (
         lambda: shutil.which("chromium") is not None,
         "a browser: apt-get install chromium",
+    ),
+    "nginx": (
+        lambda: any(map(shutil.which, ("nginx", "apt-get"))) or nginx.nginx_root() is not None,
+        "nginx: on Debian it is fetched by itself, elsewhere put `nginx` on the PATH",
+    ),
+    "node": (
+        lambda: all(map(shutil.which, ("node", "npm"))),
+        "Node with its package manager: apt-get install nodejs npm",
     ),
     "openssl": (lambda: shutil.which("openssl") is not None, "openssl: apt-get install openssl"),
     "serf": (

@@ -28,7 +28,7 @@ from noti.load.course import Course, Stretch, new_run
 from noti.load.fleets import Fleets
 from noti.load.publishers import Publisher
 from tests.bench.clusters import Processes
-from tests.bench.hub_servers import NGINX_INSTALL, Nchan, Noti, Server, nginx_root
+from tests.bench.hub_servers import NCHAN_INSTALL, Nchan, Noti, Server, nchan_root
 from tests.bench.report import Arguments, Report, quantile, tell
 
 SERVER_CPU, LOAD_CPU = 0, 1
@@ -92,13 +92,13 @@ class Bench:
     def __init__(self, options: argparse.Namespace, report: Report) -> None:
         self._options = options
         self._report = report
-        root = nginx_root()
+        root = nchan_root()
         self._starts: dict[str, StartServer] = {}
         if options.only in ("", "noti"):
             self._starts["noti"] = lambda them, directory: Noti(them, directory, SERVER_CPU)
         if options.only in ("", "nchan") and root is not None:
             self._starts["nchan"] = lambda them, directory: Nchan(them, directory, root, SERVER_CPU)
-        self._baseline = "nchan" if root else f"nchan (not installed: {NGINX_INSTALL})"
+        self._baseline = "nchan" if root else f"nchan (not installed: {NCHAN_INSTALL})"
 
     def fan_out(self, clients: int) -> None:
         """Deliveries a second, published one by one, and in batches."""

@@ -1,13 +1,10 @@
 """The servers that `just bench hub` compares, each on a processor of its own.
 
-nginx with nchan comes from Debian's packages, unpacked and not installed, as they would start a
-server on all interfaces.
+nginx with nchan comes from Debian's packages, installed or just unpacked.
 """
 
 import asyncio
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +15,10 @@ import nats
 from noti.load.processes import family
 from noti.load.publishers import GrpcPublisher, HttpPublisher, JetStreamPublisher, Publisher
 from tests.bench.clusters import HOST, NotiNode, Processes, listens, start_nats, until
+from tests.interop.nginx import nginx_root
 from tests.interop.serf_agent import free_port
 
-NGINX_CACHE = Path(__file__).parents[2] / ".cache" / "nginx"
-NGINX_INSTALL = "apt-get install nginx-light libnginx-mod-nchan"
-NGINX_PACKAGES = ("nginx", "libnginx-mod-nchan")
+NCHAN_INSTALL = "apt-get install nginx-light libnginx-mod-nchan"
 MODULE = "usr/lib/nginx/modules/ngx_nchan_module.so"
 
 BODIES = Path("/var/lib/nginx")
@@ -180,19 +176,11 @@ async def _make_stream(nats_url: str) -> None:
     await client.close()
 
 
-def nginx_root() -> Path | None:
+def nchan_root() -> Path | None:
     """Return the directory below which nginx and nchan are; None when they cannot be had."""
-    if shutil.which("nginx") and Path("/", MODULE).exists():
-        return Path("/")
-    if not (NGINX_CACHE / MODULE).exists() and shutil.which("apt-get"):
-        NGINX_CACHE.mkdir(parents=True, exist_ok=True)
-        subprocess.run(
-            ["apt-get", "download", *NGINX_PACKAGES], cwd=NGINX_CACHE, capture_output=True
-        )
-        for package in NGINX_CACHE.glob("*.deb"):
-            subprocess.run(["dpkg-deb", "-x", package.name, "."], cwd=NGINX_CACHE, check=True)
-    if not (NGINX_CACHE / MODULE).exists():
+    root = nginx_root()
+    if root is None or not (root / MODULE).exists():
         return None
     if not BODIES.exists() and os.geteuid() == 0:
         BODIES.mkdir()
-    return NGINX_CACHE if BODIES.exists() else None
+    return root if BODIES.exists() else None
