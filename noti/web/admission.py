@@ -8,8 +8,9 @@ would give up for ever. Whoever does not ask for an event stream by its type get
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
@@ -38,6 +39,8 @@ STREAM_HEADERS: Headers = [
 """No charset (the format is always UTF-8), nothing cached or compressed, no buffering in nginx."""
 
 PLAIN = "text/plain; charset=utf-8"
+GREETING = sse.comment("ok")
+"""Sent at once, so that no proxy takes a quiet stream for a dead one."""
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -93,21 +96,18 @@ class Admission:
         from a node that was further, so that its cursor will be known here in a moment. After
         waiting, call again with `caught_up`.
         """
-        query = parse_qsl(request.query, keep_blank_values=True)
-        audience = self._audience(request.path, [v for name, v in query if name == "topic"])
+        topics, asked_in_query = _read_query(request.query)
+        audience = self._audience(request.path, topics)
         if isinstance(audience, str):
             return Answer(400, [("Content-Type", PLAIN)], f"{audience}\n".encode())
-        wanted = dict(reversed(query))  # of several, the first
-        requested = (
-            request.header("last-event-id")
-            or wanted.get("lastEventID")
-            or wanted.get("last_event_id")
-        )
+        requested = request.header("last-event-id") or asked_in_query
         position = self._hub.feed.position_of(requested) if requested else None
         if not caught_up and (not self._ready() or (requested and position is None)):
             return None
-        forwarded_for = request.header("x-forwarded-for")
-        address = household(request.peer, forwarded_for, self._config.trusted_proxies)
+        address = request.peer
+        if self._hub.census.counts_addresses:
+            forwarded_for = request.header("x-forwarded-for")
+            address = household(address, forwarded_for, self._config.trusted_proxies)
         full = self._hub.census.full(address)
         if full is not None and sse.MEDIA_TYPE not in request.header("accept"):
             headers = [("Content-Type", PLAIN), ("Retry-After", "2")]
@@ -118,14 +118,14 @@ class Admission:
 
     def turn_away(self) -> Answer:
         """Return the answer after which an `EventSource` comes back in a moment."""
-        return Answer(200, STREAM_HEADERS, sse.comment("ok") + self._hub.farewell())
+        return Answer(200, STREAM_HEADERS, GREETING + self._hub.farewell())
 
     def _open(
-        self, audience: Audience, requested: str | None, position: int | None, address: str
+        self, audience: Audience, requested: str, position: int | None, address: str
     ) -> Opening:
         feed = self._hub.feed
         headers = list(STREAM_HEADERS)
-        first = sse.comment("ok") + self._hub.farewell()
+        first = GREETING + self._hub.farewell()
         if not requested:
             # The cursor makes sure that a client whose connection breaks before its first event
             # misses nothing.
@@ -141,7 +141,7 @@ class Admission:
             first += sse.gap_frame(requested)
         return Opening(headers, first, audience, after_seq, address)
 
-    def _audience(self, path: str, topics: list[str]) -> Audience | str:
+    def _audience(self, path: str, topics: Sequence[str]) -> Audience | str:
         """Return who the client belongs to, or what is wrong with the request."""
         if path == CATEGORY:
             return Audience(View.CATEGORY, frozenset({EVERYTHING}))
@@ -160,6 +160,18 @@ class Admission:
                     f"A topic has 1 to {length_max} characters, none of them a control character."
                 )
         return Audience(View.MERCURE, frozenset(topics))
+
+
+@lru_cache(maxsize=1024)
+def _read_query(query: str) -> tuple[tuple[str, ...], str]:
+    """Return the topics and the last event id (empty: none) that a query names.
+
+    Most clients of one application ask with the same query; it is read once.
+    """
+    fields = parse_qsl(query, keep_blank_values=True)
+    topics = tuple(value for name, value in fields if name == "topic")
+    first = dict(reversed(fields))  # of several, the first
+    return topics, first.get("lastEventID") or first.get("last_event_id") or ""
 
 
 def common_headers(origin: str, config: WebConfig) -> Headers:

@@ -10,7 +10,7 @@ from enum import Enum
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from noti.config import IpNetwork
-from noti.web.clients import CLIENTS, CLOSED, OPENED, Reason
+from noti.web.clients import CLIENTS, CLOSED_FOR, OPENED, Reason
 
 HOUSEHOLD_BITS = 64
 """One IPv6 customer has at least a /64, so that single addresses say nothing (RFC 6177)."""
@@ -33,6 +33,11 @@ class Census:
         self._addresses: Counter[str] = Counter()
         self.count = 0
         """Streams open now."""
+
+    @property
+    def counts_addresses(self) -> bool:
+        """Whether it matters from where a client comes."""
+        return self._per_address_max > 0
 
     def full(self, address: str) -> Full | None:
         """Return why a client from `address` finds no room; None when it does."""
@@ -58,7 +63,7 @@ class Census:
             if not self._addresses[address]:
                 del self._addresses[address]
         CLIENTS.dec()
-        CLOSED.labels(reason.value).inc()
+        CLOSED_FOR[reason].inc()
 
 
 def household(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:

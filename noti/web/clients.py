@@ -39,6 +39,10 @@ class Reason(Enum):
     """This node shuts down."""
 
 
+CLOSED_FOR = {reason: CLOSED.labels(reason.value) for reason in Reason}
+"""Looked up once; every reason is shown from the start."""
+
+
 @dataclass(slots=True, eq=False)
 class Stay:
     """One open stream, whatever carries it."""

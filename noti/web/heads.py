@@ -6,8 +6,8 @@ Never: sockets, bodies, what a request means.
 Sources: RFC 9112 (HTTP/1.1); llhttp, Node's parser, through httptools.
 """
 
-from collections.abc import Iterable
 from enum import Enum
+from functools import lru_cache
 from http import HTTPStatus
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -89,8 +89,10 @@ class RequestHead:
             self.reading = Reading.COMPLETE
 
 
-def response_head(status: int, headers: Iterable[tuple[str, str]]) -> bytes:
-    """Return a response's status line and headers, to be followed by its body.
+@lru_cache(maxsize=64)
+def response_head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """Return a response's status line and headers, to be followed by its body. Of clients that come
+    in the same second, most get the same.
 
     Values come from this server, or were checked to be printable: none of them can hold a newline.
     """

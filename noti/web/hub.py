@@ -97,14 +97,18 @@ class Hub:
         """Return what a silent, caught-up stream gets: a comment, and a fresh cursor."""
         return sse.comment() + sse.cursor(self.feed.newest_id)
 
+    def prepare(self, listener: socket.socket) -> None:
+        """Set what adopted sockets need; they inherit it from their listener (Linux)."""
+        size_bytes = self.config.send_buffer_bytes
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
+
     def adopt(self, sock: socket.socket, audience: Audience, after_seq: int, address: str) -> None:
         """Take over a non-blocking socket on which a chunked response has begun, and close it in
-        the end.
+        the end. Its listener was prepared.
         """
         assert self._epoll is not None, "a hub adopts only while it runs"
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.config.send_buffer_bytes)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
         group = self._enter(audience, after_seq, address)
         client = Client(
             group, address, self._ends_at(), sock=sock, fd=sock.fileno(), cursor=after_seq
@@ -114,7 +118,7 @@ class Hub:
         # Edge-triggered: one report when the kernel has room again, and one at hang-up.
         events = select.EPOLLET | select.EPOLLOUT | select.EPOLLRDHUP
         self._epoll.register(client.fd, events)
-        self._ring()
+        self._ring_doorbell()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send until cancelled or drained.
@@ -191,10 +195,13 @@ class Hub:
 
     def _ring(self) -> None:
         """Wake the sending task and all subscriptions."""
+        self._ring_doorbell()
+        self._news.unpark_all()
+
+    def _ring_doorbell(self) -> None:
         if not self._rung and self._doorbell >= 0:
             self._rung = True
             os.eventfd_write(self._doorbell, 1)
-        self._news.unpark_all()
 
     def _notice(self, epoll: select.epoll) -> None:
         """Take in what happened to sockets since the last pass."""

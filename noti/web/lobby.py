@@ -14,7 +14,7 @@ import math
 import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
 
@@ -50,7 +50,7 @@ EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 EXHAUSTED_PAUSE_S = 0.1
 """Without descriptors or memory, trying again at once would only burn the processor."""
 
-REQUEST_TIMEOUT = response_head(408, [("Connection", "close"), ("Content-Length", "0")])
+REQUEST_TIMEOUT = response_head(408, (("Connection", "close"), ("Content-Length", "0")))
 
 HandOver = Callable[[socket.socket, bytes], None]
 
@@ -102,6 +102,7 @@ class Lobby:
             resources.callback(self._close_all)
             by_fd = {listener.fileno(): listener for listener in listeners}
             for listener in listeners:
+                self._hub.prepare(listener)
                 listener.setblocking(False)
                 epoll.register(listener, select.EPOLLIN)
             async with trio.open_nursery() as nursery:
@@ -112,8 +113,8 @@ class Lobby:
                     for fd, _ in epoll.poll(0):
                         if fd in by_fd:
                             await self._accept(by_fd[fd], epoll)
-                        elif (guest := self._guests.get(fd)) is not None:
-                            self._read(guest, epoll)
+                        elif (guest := self._guests.get(fd)) and self._has_read(guest):
+                            self._forget(fd, epoll)
                         await self._pace.breathe()
                     self._send_away_idle(epoll)
 
@@ -143,30 +144,31 @@ class Lobby:
                 self._send_away(next(iter(self._guests.values())), epoll)
             sock.setblocking(False)
             guest = _Guest(sock, str(address[0]), trio.current_time())
-            self._guests[sock.fileno()] = guest
-            epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
-            self._read(guest, epoll)  # Most often the request is here already.
+            # Most often the request is here already.
+            if not self._has_read(guest):
+                self._guests[sock.fileno()] = guest
+                epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
             await self._pace.breathe()
 
-    def _read(self, guest: _Guest, epoll: select.epoll) -> None:
+    def _has_read(self, guest: _Guest) -> bool:
+        """Read what is there; return whether the guest has left, one way or another."""
         try:
             data = guest.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
-            return
+            return False
         except OSError:
             data = b""
         if not data:
-            self._forget(guest, epoll)
             guest.sock.close()
-            return
+            return True
         reading = guest.head.feed(data)
         if reading is Reading.MORE and len(guest.head.bytes) < self._config.head_bytes_max:
-            return
-        self._forget(guest, epoll)
+            return False
         if reading is Reading.COMPLETE and self._wants_stream(guest.head):
             self._decide(guest)
         else:
             self._hand_over(guest.sock, guest.head.bytes)
+        return True
 
     def _wants_stream(self, head: RequestHead) -> bool:
         """Whether this request can go the short way; what is unusual about it goes the other."""
@@ -222,7 +224,7 @@ class Lobby:
     def _head(self, guest: _Guest, status: int, headers: Headers) -> bytes:
         origin = guest.head.header("origin")
         common = common_headers(origin, self._config)
-        return response_head(status, [*headers, *common, ("Date", self._now())])
+        return response_head(status, (*headers, *common, ("Date", self._now())))
 
     def _now(self) -> str:
         """Return the date for a head, made once a second (RFC 9110 6.6.1)."""
@@ -262,14 +264,15 @@ class Lobby:
 
     def _send_away(self, guest: _Guest, epoll: select.epoll) -> None:
         TIMED_OUT.inc()
-        self._forget(guest, epoll)
+        self._forget(guest.sock.fileno(), epoll)
         if guest.head.bytes:
             self._send(guest, REQUEST_TIMEOUT)
         guest.sock.close()
 
-    def _forget(self, guest: _Guest, epoll: select.epoll) -> None:
-        del self._guests[guest.sock.fileno()]
-        epoll.unregister(guest.sock)
+    def _forget(self, fd: int, epoll: select.epoll) -> None:
+        del self._guests[fd]
+        with suppress(OSError):  # The kernel has forgotten it if it is closed.
+            epoll.unregister(fd)
 
     def _close_all(self) -> None:
         for guest in [*self._guests.values(), *self._undecided]:

@@ -147,6 +147,7 @@ async def _fan_out(directory: Path, clients: int) -> AsyncIterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     hub = Hub(HubConfig(), random.Random(1))
     with Processes(directory) as processes, socket.create_server((HOST, 0)) as listener:
+        hub.prepare(listener)
         listening = trio.socket.from_stdlib_socket(listener)
         port = listener.getsockname()[1]
         readers = [sys.executable, "-m", "tests.bench.readers", HOST, str(port), str(clients)]

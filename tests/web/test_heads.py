@@ -40,4 +40,4 @@ def test_what_is_no_http_is_told_at_once(data: bytes) -> None:
 
 
 def test_response_head_is_lines_and_an_empty_one() -> None:
-    assert response_head(200, [("A-B", "c")]) == b"HTTP/1.1 200 OK\r\na-b: c\r\n\r\n"
+    assert response_head(200, (("A-B", "c"),)) == b"HTTP/1.1 200 OK\r\na-b: c\r\n\r\n"

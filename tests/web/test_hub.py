@@ -39,6 +39,7 @@ class Reader:
 
     def __init__(self, there: Hub, audience: Audience = ALL, after_seq: int | None = None) -> None:
         with socket.socket() as listener:
+            there.prepare(listener)
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             near = socket.socket()

@@ -66,6 +66,9 @@ async def test_a_stream_goes_to_the_hub_without_the_ordinary_way() -> None:
         assert dict(response.headers)[b"content-type"] == b"text/event-stream"
         assert b"date" in dict(response.headers)
         await until(lambda: there.clients == 1)
+        [adopted] = there._clients.values()
+        for option in (socket.TCP_NODELAY, socket.TCP_USER_TIMEOUT):
+            assert adopted.sock.getsockopt(socket.IPPROTO_TCP, option), "inherited by listeners"
         there.publish(notifications(1, 3))
         assert ids(await one.read_until("id-3")) == ["id-1", "id-2", "id-3"]
     assert taker.got == []
