@@ -51,7 +51,9 @@ async def secured(
                 await encrypted.do_handshake()
             except trio.BrokenResourceError as error:
                 if isinstance(error.__cause__, ssl.SSLError):
-                    refusal = handshake_refusal(error.__cause__)
+                    refusal = _refusal(error.__cause__)
+                    # Trio closes without the alert that tells the client what is wrong.
+                    await stream.send_all(encrypted._outgoing.read())
             else:
                 return encrypted
         elif first:
@@ -63,6 +65,13 @@ async def secured(
         refusals.tell(host, port, refusal)
     stream.socket.close()
     return None
+
+
+def _refusal(error: ssl.SSLError) -> Refusal:
+    refusal = handshake_refusal(error)
+    if refusal.reason == "protocol":  # between nodes only TLS 1.3 will do, and the text says so
+        return Refusal("protocol", "speaks no TLS that is still safe: neither 1.2 nor 1.3")
+    return refusal
 
 
 class SecuredConnection(Connection):
