@@ -11,7 +11,7 @@ never refused, peers' messages are dropped when it is full (Raft tolerates it), 
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeAlias, assert_never
 
 import structlog
@@ -168,6 +168,8 @@ class Replica:
         """When this node last knew that it had applied all that was committed."""
         self._told = (False, False)
         self._warned_at = -math.inf
+        self._applied_index = core.status().applied_index
+        """What the state machine has; in the middle of a long replay it is behind the core's."""
         self._applied_entries = 0
         self._applied_bytes = 0
 
@@ -175,7 +177,10 @@ class Replica:
 
     def status(self) -> Status:
         """Return the core's picture of this moment."""
-        return self._core.status()
+        status = self._core.status()
+        if self._applied_index >= status.applied_index:
+            return status
+        return replace(status, applied_index=self._applied_index, leads_ready=False, fresh_at=None)
 
     def cluster_id(self) -> str:
         """Return the cluster that the log belongs to; empty while there is none."""
@@ -183,7 +188,7 @@ class Replica:
 
     def is_ready_leader(self) -> bool:
         """Whether this node leads and has applied everything of its predecessors."""
-        return self._core.status().leads_ready
+        return self.status().leads_ready
 
     async def wait_leadership_changed(self) -> None:
         """Return at the next change of `is_ready_leader()`."""
@@ -242,7 +247,7 @@ class Replica:
 
     async def wait_applied(self, index: int) -> None:
         """Return when everything up to `index` is applied on this node."""
-        while self._core.status().applied_index < index:
+        while self._applied_index < index:
             await self._advanced.wait()
 
     def bootstrap(self, configuration: Configuration) -> None:
@@ -385,6 +390,7 @@ class Replica:
                 await self._apply(entries)
             case RestoreSnapshot(snapshot):
                 self._state.restore(snapshot.data)
+                self._applied_index = snapshot.index
                 log.info("state replaced by the leader's snapshot", index=snapshot.index)
             case RoleChanged(role, term, leader):
                 self._note_role(role, term, leader)
@@ -421,6 +427,7 @@ class Replica:
         for position, entry in enumerate(entries, start=1):
             if entry.kind is EntryKind.COMMAND:
                 self._state.apply(entry.data)
+            self._applied_index = entry.index
             self._applied_entries += 1
             self._applied_bytes += len(entry.data)
             request = self._by_index.pop(entry.index, None)

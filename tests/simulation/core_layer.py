@@ -170,6 +170,7 @@ class StormyCluster(Cluster):
 
     def __init__(self, seed: int, swarm: CoreSwarm, show: Callable[[str], None] | None) -> None:
         self.swarm = swarm
+        self.duplicates = swarm.duplicates
         self.timeline = Timeline(lambda: self.now, show)
         self.reads: dict[int, int] = {}
         """Request, and what was committed anywhere when it was made."""
@@ -203,7 +204,7 @@ class StormyCluster(Cluster):
     def send(self, sender: str, to: str, message: Message) -> None:
         self._tell(sender, to, message)
         super().send(sender, to, message)
-        duplicates = self.swarm.duplicates
+        duplicates = self.duplicates
         if duplicates and self.connected(sender, to) and self.rng.random() < duplicates:
             incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
             again = partial(self.deliver, sender, to, incarnations, message)
@@ -532,6 +533,7 @@ def recover(cluster: StormyCluster) -> None:
     """Repair all that can be; a leader must come, and all members the same state, in time."""
     cluster.timeline.note("storm", "over: everything is repaired")
     cluster.heal()
+    cluster.duplicates = 0.0  # as on a stream: a snapshot with a doubled piece is begun anew
     cluster.disk_delay_s, cluster.delay_s = (0.0005, 0.002), (0.001, 0.005)
     for machine in cluster.nodes.values():
         machine.disk_delay_s = None
