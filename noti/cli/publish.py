@@ -9,15 +9,15 @@ These commands are NATS clients and nothing else, so they run on asyncio directl
 import asyncio
 import itertools
 import signal
+import ssl
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
-import nats
 import nats.errors
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
@@ -25,13 +25,18 @@ from nats.js.errors import NotFoundError
 from rich.console import Console
 from rich.status import Status
 
+from noti.certificates.refusals import handshake_refusal
+from noti.certificates.uses import for_nats
 from noti.cli.settings import load_given, settings_options
 from noti.config import Config
 from noti.errors import SourceUnavailable
+from noti.ingest.client import NatsClient
+from noti.ingest.login import NatsLogin
 from noti.rpc.generated.category.v1 import CategoryMessage
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 CONNECT_TIMEOUT_S = 2
+CLOSE_TIMEOUT_S = 1
 RETRY_S = (0.25, 0.5, 1, 2, 5)
 """Waits between attempts to reach NATS; the last one repeats."""
 REPORT_INTERVAL_S = 10
@@ -41,6 +46,14 @@ CATEGORIES = ("books", "films", "games", "music", "news", "sport", "travel")
 
 stream_settings = settings_options(
     "nats_url",
+    "nats_tls_ca",
+    "nats_tls_cert",
+    "nats_tls_key",
+    "nats_creds_file",
+    "nats_nkey_file",
+    "nats_token_file",
+    "nats_user",
+    "nats_password_file",
     "nats_stream",
     "nats_subject",
     "nats_retention",
@@ -182,37 +195,60 @@ async def _jetstream(config: Config) -> AsyncIterator[JetStreamContext]:
         # nats-py tells here why a server was given up, and raises only that none is left.
         reasons.append(str(error))
 
+    proofs = _proofs(config)
+    client = NatsClient()
     try:
-        client = await nats.connect(
-            (config.nats_url or DEFAULT_NATS_URL).split(","),
-            name="noti publisher",
-            error_cb=note,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,  # even now it would try a server 60 times, 2 s apart
-            reconnect_time_wait=0,
-        )
-    except nats.errors.NoServersError:
-        raise ConnectionError(reasons[-1] if reasons else "no answer") from None
-    try:
-        jetstream = client.jetstream(timeout=CONNECT_TIMEOUT_S)
         try:
-            await jetstream.stream_info(config.nats_stream)
-        except NotFoundError:
-            await jetstream.add_stream(
-                StreamConfig(
-                    name=config.nats_stream,
-                    subjects=[config.nats_subject],
-                    retention=RetentionPolicy(config.nats_retention),
-                    storage=StorageType(config.nats_storage),
-                    num_replicas=config.nats_replicas,
-                    max_age=config.nats_max_age_s,
-                    max_bytes=config.nats_max_bytes or -1,
-                )
+            await client.connect(
+                (config.nats_url or DEFAULT_NATS_URL).split(","),
+                name="noti publisher",
+                error_cb=note,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # even now it would try a server 60 times, 2 s apart
+                reconnect_time_wait=0,
+                **proofs,
             )
-        yield jetstream
+        except nats.errors.NoServersError:
+            raise ConnectionError(reasons[-1] if reasons else "no answer") from None
+        yield await _ensure_stream(client, config)
     finally:
-        await client.close()
+        await _close(client)
+
+
+async def _close(client: NatsClient) -> None:
+    """Close what there is to close; after a failed handshake nats-py would wait for ever."""
+    with suppress(TimeoutError, OSError):
+        await asyncio.wait_for(client.close(), CLOSE_TIMEOUT_S)
+
+
+async def _ensure_stream(client: NatsClient, config: Config) -> JetStreamContext:
+    """Return JetStream with the stream in it."""
+    jetstream = client.jetstream(timeout=CONNECT_TIMEOUT_S)
+    try:
+        await jetstream.stream_info(config.nats_stream)
+    except NotFoundError:
+        await jetstream.add_stream(
+            StreamConfig(
+                name=config.nats_stream,
+                subjects=[config.nats_subject],
+                retention=RetentionPolicy(config.nats_retention),
+                storage=StorageType(config.nats_storage),
+                num_replicas=config.nats_replicas,
+                max_age=config.nats_max_age_s,
+                max_bytes=config.nats_max_bytes or -1,
+            )
+        )
+    return jetstream
+
+
+def _proofs(config: Config) -> dict[str, Any]:
+    """Return how to log in and encrypt; raises `ConfigInvalid` for a bad file."""
+    options = NatsLogin.of(config).options()
+    ca, certificate, key = config.nats_tls_ca, config.nats_tls_cert, config.nats_tls_key
+    if ca is not None or certificate is not None:
+        options["tls"] = for_nats(ca, certificate, key).current
+    return options
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
@@ -226,7 +262,9 @@ def _run(work: Coroutine[Any, Any, None]) -> None:
         if not task.cancelled():
             task.result()
 
-    asyncio.run(until_signalled())
+    # trio-asyncio, where it was imported, would put another loop in the place of the default one.
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(until_signalled())
 
 
 def _message(user_id: int, category_from: str, category_to: str) -> CategoryMessage:
@@ -250,4 +288,6 @@ def _shown_url(config: Config) -> object:
 
 def _problem(config: Config, error: Exception) -> str:
     reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ssl.SSLError):
+        reason = f"it {handshake_refusal(error)}"
     return f"NATS at {_shown_url(config)} cannot be used: {reason}"

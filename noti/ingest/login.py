@@ -14,6 +14,7 @@ import nkeys
 from nats.aio.client import RawCredentials
 
 from noti.certificates.files import read_file
+from noti.config import Config
 from noti.errors import ConfigInvalid
 
 _JWT, _SEED = "-----BEGIN NATS USER JWT-----", "-----BEGIN USER NKEY SEED-----"
@@ -28,6 +29,17 @@ class NatsLogin:
     token_file: Path | None = None
     user: str | None = None
     password_file: Path | None = None
+
+    @classmethod
+    def of(cls, config: Config) -> "NatsLogin":
+        """Return the way that is set."""
+        return cls(
+            config.nats_creds_file,
+            config.nats_nkey_file,
+            config.nats_token_file,
+            config.nats_user,
+            config.nats_password_file,
+        )
 
     def options(self) -> dict[str, Any]:
         """Return arguments for `Client.connect`; they hold the secret.

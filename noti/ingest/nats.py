@@ -24,11 +24,11 @@ import structlog
 import trio
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.transport import TcpTransport
 from nats.js import JetStreamContext, api
 
 from noti.certificates.refusals import handshake_refusal
 from noti.errors import ConfigInvalid, SourceUnavailable, Unavailable
+from noti.ingest.client import NatsClient
 from noti.ingest.login import NatsLogin
 from noti.ingest.pull import Pull
 from noti.ports import SourceMessage
@@ -91,25 +91,6 @@ class Tls(Protocol):
         """For the next connection."""
 
 
-class _Client(Client):
-    """nats-py's client, which keeps its login to itself where TLS was asked for and is not there.
-
-    Otherwise the server, or whoever answers in its place, decides: nats-py begins TLS only when
-    the server's greeting, which comes in plain text, says that it must.
-    """
-
-    def _connect_command(self) -> bytes:
-        server, transport = self._current_server, self._transport
-        assert server is not None
-        if "tls" in self.options or server.uri.scheme == "tls":
-            assert isinstance(transport, TcpTransport)
-            assert transport._io_writer is not None
-            if transport._io_writer.get_extra_info("ssl_object") is None:
-                raise nats.errors.Error("the server offers no TLS, and nothing was sent to it")
-        command: bytes = super()._connect_command()
-        return command
-
-
 class NatsSource:
     """Opens sessions on one island, which must outlive them."""
 
@@ -126,7 +107,7 @@ class NatsSource:
         """
         options = self._options()
         with self._island.held():
-            client = _Client()
+            client = NatsClient()
             try:
                 yield await _call(
                     self._island, _open_aio, self._island, client, self._settings, options

@@ -3,6 +3,7 @@
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ import pytest
 
 from noti.cli import exit_status
 from noti.cli.demo import HOST, NATS_PORT, Ports
+from noti.cli.demo_tls import DemoTls
+from noti.cli.http import get_json
+from noti.errors import Unavailable
 
 SHIFT = 21_000
 STOP_S_MAX = 10
@@ -26,8 +30,8 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 
 @contextmanager
-def demo(directory: Path) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "noti", "demo", "--dir", str(directory)]
+def demo(directory: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "noti", "demo", "--dir", str(directory), *arguments]
     with subprocess.Popen(
         [*command, f"--shift-ports={SHIFT}", "--rate=20"], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -70,6 +74,35 @@ def test_a_killed_node_comes_back_and_a_signal_ends_everything(
         assert not any(is_listening(port) for port in PORTS)
     log = (tmp_path / "publisher.log").read_text()
     assert "published" in log.splitlines()[-1]
+
+
+def test_with_tls_nothing_but_gossip_is_plain(tmp_path: Path) -> None:
+    with demo(tmp_path, "--tls=on") as process:
+        curl = line_with(process, r"curl -N --cacert (\S+) (https://\S+)/category")
+        line_with(process, r"node\d leads")
+        assert get_json(curl[2], "/readiness", tls_ca=Path(curl[1]))
+        ports = Ports.of(1, SHIFT)
+        with pytest.raises(Unavailable):
+            get_json(f"http://{HOST}:{ports.http}", "/readiness")
+        tls = DemoTls(tmp_path / "certs")
+        context = ssl.create_default_context(cafile=tls.ca)
+        context.load_cert_chain(tmp_path / "certs/node2.pem", tmp_path / "certs/node2.key")
+        with (
+            socket.create_connection((HOST, ports.rpc)) as connection,
+            context.wrap_socket(connection, server_hostname="node1") as encrypted,
+        ):
+            assert encrypted.version() == "TLSv1.3"
+        with socket.create_connection((HOST, NATS_PORT + SHIFT)) as connection:
+            greeting = connection.recv(4096).decode()
+            assert '"tls_required":true' in greeting
+            assert '"tls_verify":true' in greeting
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STOP_S_MAX) == 0
+    assert not (tmp_path / "certs/ca.key").exists()
+    logs = "".join((tmp_path / f"node{number}.log").read_text() for number in (1, 2, 3))
+    refused = set(re.findall(r"refused: .* reason=(\w+)", logs))
+    assert "plain" in refused, "the one that this test made"
+    assert refused <= {"plain", "other"}, "on a slow machine a probe may hang up too early"
 
 
 def test_a_taken_port_is_told_before_anything_starts(

@@ -15,7 +15,9 @@ import nats
 import pytest
 
 from noti.cli import exit_status
+from noti.cli.demo_tls import DemoTls
 from noti.rpc.generated.category.v1 import CategoryMessage
+from tests.certificates.authority import authority
 
 NATS_SERVER = Path(sys.executable).parent / "nats-server"
 DEADLINE_S = 30
@@ -31,8 +33,9 @@ def free_port() -> int:
 
 
 @contextmanager
-def nats_server(port: int, store: Path) -> Iterator[None]:
+def nats_server(port: int, store: Path, *arguments: str) -> Iterator[None]:
     command = [str(NATS_SERVER), "-js", "-a", "127.0.0.1", "-p", str(port), "-sd", str(store)]
+    command += arguments
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         try:
             yield
@@ -101,6 +104,46 @@ def test_publishing_without_nats_is_told_in_one_line(capsys: pytest.CaptureFixtu
     said = capsys.readouterr().err
     assert said.startswith("noti: error: NATS at nats://***@127.0.0.1:")
     assert said.count("\n") == 1
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> DemoTls:
+    """The certificates of the demo."""
+    made = DemoTls(tmp_path / "certs")
+    made.make([])
+    return made
+
+
+def test_publishing_to_nats_that_wants_tls_and_a_certificate(
+    tls: DemoTls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    publish = ["publish", f"--nats-url=nats://127.0.0.1:{port}", "--user-id=7", "--from=a"]
+    publish += ["--to=b"]
+    other = tmp_path / "other.pem"
+    other.write_bytes(authority().pem)
+    with nats_server(port, tmp_path, *tls.nats_arguments()):
+        wait_for(port)
+        assert exit_status([*publish, *tls.publisher_arguments()]) == 0
+        assert "jobs has it as number 1\n" in capsys.readouterr().out
+        assert exit_status([*publish, f"--nats-tls-ca={other}"]) == 1
+        assert "shows a certificate of a CA that is not in our CA file" in capsys.readouterr().err
+        # Why is lost when the server's refusal comes while the client writes (TLS 1.3).
+        assert exit_status([*publish, f"--nats-tls-ca={tls.ca}"]) == 1
+        assert capsys.readouterr().err.count("\n") == 1
+        assert exit_status([*publish, f"--nats-tls-ca={tmp_path}"]) == 2
+        assert "is a directory" in capsys.readouterr().err
+
+
+def test_nothing_is_published_in_plain_text_once_tls_is_asked_for(
+    tls: DemoTls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    port = free_port()
+    with nats_server(port, tmp_path):
+        wait_for(port)
+        arguments = ["--user-id=7", "--from=a", "--to=b", *tls.publisher_arguments()]
+        assert exit_status(["publish", f"--nats-url=nats://127.0.0.1:{port}", *arguments]) == 1
+        assert "the server offers no TLS" in capsys.readouterr().err
 
 
 def test_the_mock_publisher_waits_for_nats_and_counts_without_a_gap(tmp_path: Path) -> None:
