@@ -13,3 +13,10 @@ EVERYTHING = "*"
 def matches(selector: str, topics: Sequence[str]) -> bool:
     """Return whether `selector` is `*` or equal to one of `topics`."""
     return selector == EVERYTHING or selector in topics
+
+
+def is_exact(selector: str) -> bool:
+    """Return whether `selector` covers one topic only, the one that it is equal to: what it covers
+    can be looked up instead of being tried.
+    """
+    return selector != EVERYTHING

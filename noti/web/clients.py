@@ -82,7 +82,10 @@ class Group:
 
     audience: Audience
     cursor: int
-    """Where the members in step are."""
+    """Where the members in step are, while something is on its way to them. A group that is not
+    lagging has all that the hub has passed on.
+    """
+    lagging: bool = True
     in_step: dict[int, Client] = field(default_factory=dict)
     clients: int = 0
     """All of them, in step or not, and the subscriptions too."""

@@ -4,18 +4,19 @@ Enters: notifications in order, and (audience, cursor) pairs. Leaves: joined eve
 Never: I/O, clocks, knowledge of clients; a reader is a number, the `seq` of the last notification
 it has.
 
-What is shared: a notification's frame is built once per view; it is matched once per audience;
-everyone of one audience at one cursor gets the same bytes object.
+What is shared: a notification's frame is built once per view; it is matched once, and only with the
+audiences that name one of its topics or want more than single topics; everyone of one audience at
+one cursor gets the same bytes object.
 """
 
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 
 from noti.notifications.notification import Notification
-from noti.notifications.topics import matches
+from noti.notifications.topics import is_exact, matches
 from noti.web import sse
 
 JOINED_MAX = 256
@@ -39,6 +40,11 @@ class Audience:
 
     view: View
     selectors: frozenset[str]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each selector covers one topic only."""
+        return all(map(is_exact, self.selectors))
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,19 @@ class Feed:
         self._notifications: dict[int, Notification] = {}
         self._frames: dict[View, dict[int, bytes | None]] = {view: {} for view in View}
         self._positions: dict[str, list[int]] = {}
-        self._lanes: dict[Audience, _Lane] = {}
+        """Where an id stands, in order."""
+        self._by_topic: dict[str, list[int]] = {}
+        """Where a topic stands, in order."""
+        self._lanes: dict[Audience, list[int]] = {}
+        """What each watched audience sees: retained notifications, and some that are gone, until
+        half of them are.
+        """
+        self._naming: dict[str, dict[Audience, None]] = {}
+        """Watched audiences by the topics that they name, if they want single topics only."""
+        self._others: dict[Audience, None] = {}
+        """Watched audiences that have to be tried with every notification."""
+        self._stirred: dict[Audience, None] = {}
+        self._matched_through = 0
         self._joined: dict[tuple[Audience, int, int, int], Batch] = {}
         self._newest_seq = 0
 
@@ -108,10 +126,12 @@ class Feed:
         """Forget everything and take `notifications` for the whole history (after a snapshot)."""
         self._notifications.clear()
         self._positions.clear()
-        self._lanes.clear()
+        self._by_topic.clear()
+        for lane in self._lanes.values():
+            lane.clear()
         for frames in self._frames.values():
             frames.clear()
-        self._newest_seq = 0
+        self._newest_seq = self._matched_through = 0
         self.extend(notifications)
 
     def position_of(self, event_id: str) -> int | None:
@@ -134,7 +154,9 @@ class Feed:
         Stops early rather than pass `bytes_max`, but always returns at least one frame if there is
         one, so that reading on from `Batch.seq` comes to the end.
         """
-        last_seq = self._newest_seq if through_seq is None else through_seq
+        last_seq = self._newest_seq
+        if through_seq is not None:
+            last_seq = min(last_seq, through_seq)
         if not self.oldest_seq - 1 <= after_seq <= self._newest_seq:
             return FellBehind(self.oldest_seq)
         key = (audience, after_seq, last_seq, bytes_max)
@@ -145,29 +167,86 @@ class Feed:
             batch = self._joined[key] = self._join(audience, after_seq, last_seq, bytes_max)
         return batch
 
+    def watch(self, audience: Audience) -> None:
+        """Match what comes with an audience, until `forget`. Reading does so too."""
+        if audience in self._lanes:
+            return
+        self._match_new()
+        exact = audience.is_exact
+        if exact:
+            for selector in audience.selectors:
+                self._naming.setdefault(selector, {})[audience] = None
+            places = (self._by_topic.get(selector, ()) for selector in audience.selectors)
+            seqs: Iterable[int] = sorted(set().union(*places))
+        else:
+            self._others[audience] = None
+            seqs = self._notifications
+        self._lanes[audience] = [seq for seq in seqs if self._sees(audience, seq)]
+
     def forget(self, audience: Audience) -> None:
         """Drop what is kept for an audience without readers; reading again brings it back."""
-        self._lanes.pop(audience, None)
+        if self._lanes.pop(audience, None) is None:
+            return
+        self._stirred.pop(audience, None)
+        self._others.pop(audience, None)
+        if audience.is_exact:
+            for selector in audience.selectors:
+                naming = self._naming[selector]
+                del naming[audience]
+                if not naming:
+                    del self._naming[selector]
+
+    def stirred(self) -> list[Audience]:
+        """Return the watched audiences for whom something came since the last call."""
+        self._match_new()
+        stirred = list(self._stirred)
+        self._stirred.clear()
+        return stirred
 
     def _append(self, notification: Notification) -> None:
         seq = notification.seq
         self._newest_seq = seq
         self._notifications[seq] = notification
         self._positions.setdefault(notification.id, []).append(seq)
+        for topic in set(notification.topics):
+            self._by_topic.setdefault(topic, []).append(seq)
 
     def _evict(self) -> None:
         seq = self.oldest_seq
         notification = self._notifications.pop(seq)
         for frames in self._frames.values():
             frames.pop(seq, None)
-        places = self._positions[notification.id]
-        assert places[0] == seq, "positions are in order"
-        del places[0]
-        if not places:
-            del self._positions[notification.id]
+        _drop_first(self._positions, notification.id, seq)
+        for topic in set(notification.topics):
+            _drop_first(self._by_topic, topic, seq)
+
+    def _match_new(self) -> None:
+        """Match what came since the last call, each notification once."""
+        oldest_seq = self.oldest_seq
+        for seq in range(max(self._matched_through + 1, oldest_seq), self._newest_seq + 1):
+            topics = self._notifications[seq].topics
+            interested = dict(self._others)
+            for topic in topics:
+                interested.update(self._naming.get(topic, {}))
+            for audience in interested:
+                if self._sees(audience, seq):
+                    lane = self._lanes[audience]
+                    lane.append(seq)
+                    self._stirred[audience] = None
+                    stale = bisect_right(lane, oldest_seq - 1)
+                    if stale > len(lane) // 2:
+                        del lane[:stale]
+        self._matched_through = self._newest_seq
+
+    def _sees(self, audience: Audience, seq: int) -> bool:
+        topics = self._notifications[seq].topics
+        wanted = any(matches(selector, topics) for selector in audience.selectors)
+        return wanted and self._frame(audience.view, seq) is not None
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
-        seqs = self._lane(audience).seqs
+        self.watch(audience)
+        self._match_new()
+        seqs = self._lanes[audience]
         pieces: list[bytes] = []
         size_bytes = 0
         cursor = after_seq
@@ -181,21 +260,6 @@ class Feed:
             cursor = seqs[position]
         return Batch(b"".join(pieces), max(last_seq, after_seq), len(pieces))
 
-    def _lane(self, audience: Audience) -> "_Lane":
-        """Return the audience's lane with everything up to now matched, each notification once."""
-        oldest_seq = self.oldest_seq
-        lane = self._lanes.setdefault(audience, _Lane(oldest_seq - 1))
-        for seq in range(max(lane.matched_through, oldest_seq - 1) + 1, self._newest_seq + 1):
-            topics = self._notifications[seq].topics
-            wanted = any(matches(selector, topics) for selector in audience.selectors)
-            if wanted and self._frame(audience.view, seq) is not None:
-                lane.seqs.append(seq)
-        lane.matched_through = self._newest_seq
-        stale = bisect_right(lane.seqs, oldest_seq - 1)
-        if stale > len(lane.seqs) // 2:
-            del lane.seqs[:stale]
-        return lane
-
     def _frame(self, view: View, seq: int) -> bytes | None:
         frames = self._frames[view]
         if seq not in frames:
@@ -207,11 +271,10 @@ class Feed:
         return frames[seq]
 
 
-@dataclass(slots=True)
-class _Lane:
-    """The retained notifications that one audience sees (and some that are gone, until half of it
-    is).
-    """
-
-    matched_through: int
-    seqs: list[int] = field(default_factory=list)
+def _drop_first(places: dict[str, list[int]], key: str, seq: int) -> None:
+    """Remove the first place of `key`, which is `seq`."""
+    seqs = places[key]
+    assert seqs[0] == seq, "places are in order"
+    del seqs[0]
+    if not seqs:
+        del places[key]

@@ -4,17 +4,17 @@ Enters: committed notifications, connected sockets, hang-ups. Leaves: bytes on s
 Never: waiting in `publish` or `reset`: a client is a cursor into the feed, never a queue that could
 fill.
 
+A pass looks only at the groups for whose audience something came: it costs one read for each of
+them, and one `send` for each of their members.
+
 An adopted socket is in exactly one place. It is *in step* with its audience's group, which has one
-cursor for all, so a pass costs one read per audience and one `send` per member. Or it is *behind*,
-with its own cursor: just arrived, or replaying. Or it is *blocked*: behind, and the kernel takes no
-more bytes until epoll says so. Only whole chunks are begun, and a begun chunk is finished before
-the next, so a stream can end at any await.
+cursor for all. Or it is *behind*, with its own cursor: just arrived, or replaying. Or it is
+*blocked*: behind, and the kernel takes no more bytes until epoll says so. Only whole chunks are
+begun, and a begun chunk is finished before the next, so a stream can end at any await.
 """
 
 import math
-import os
 import random
-import select
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -29,6 +29,7 @@ from noti.web.clients import DELIVERIES, NOTHING, SENT, Client, Group, Reason, S
 from noti.web.config import HubConfig
 from noti.web.feed import Audience, Batch, Feed, FellBehind
 from noti.web.pace import Pace
+from noti.web.wakeups import Wakeups
 
 log = structlog.get_logger("noti.web")
 
@@ -51,14 +52,16 @@ class Hub:
         self.census = Census(config.clients_max, config.clients_per_address_max)
         self._rng = rng
         self._groups: dict[Audience, Group] = {}
+        self._lagging: dict[Audience, Group] = {}
+        """Groups that have not been sent everything up to `_passed_seq`."""
+        self._passed_seq = 0
+        """Up to here, all groups that had something to get were told to the sending task."""
         self._clients: dict[int, Client] = {}
         self._behind: dict[int, Client] = {}
         self._subscriptions: set[Stay] = set()
         self._news = trio.lowlevel.ParkingLot()
         self._pace = Pace(config.slice_s)
-        self._epoll: select.epoll | None = None
-        self._doorbell = -1
-        self._rung = False
+        self._wakeups = Wakeups()
         self._heartbeat_at = 0.0
         self._sweep_at = 0.0
         self._hurry_until = 0.0
@@ -72,7 +75,7 @@ class Hub:
     @property
     def sending(self) -> bool:
         """Whether events are being sent: `run` runs."""
-        return self._epoll is not None
+        return self._wakeups.is_open
 
     @property
     def running(self) -> bool:
@@ -86,6 +89,8 @@ class Hub:
 
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Replace the whole history, after a snapshot; a client whose place is gone must resume."""
+        for group in self._groups.values():
+            self._lag(group)
         self.feed.reset(notifications)
         self._ring()
 
@@ -108,17 +113,15 @@ class Hub:
         """Take over a non-blocking socket on which a chunked response has begun, and close it in
         the end. Its listener was prepared.
         """
-        assert self._epoll is not None, "a hub adopts only while it runs"
-        group = self._enter(audience, after_seq, address)
+        assert self.sending, "a hub adopts only while it runs"
+        group = self._enter(audience, address)
         client = Client(
             group, address, self._ends_at(), sock=sock, fd=sock.fileno(), cursor=after_seq
         )
         self._clients[client.fd] = client
         self._behind[client.fd] = client
-        # Edge-triggered: one report when the kernel has room again, and one at hang-up.
-        events = select.EPOLLET | select.EPOLLOUT | select.EPOLLRDHUP
-        self._epoll.register(client.fd, events)
-        self._ring_doorbell()
+        self._wakeups.watch(client.fd)
+        self._wakeups.ring()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Send until cancelled or drained.
@@ -126,24 +129,23 @@ class Hub:
         Resource handling: closes all adopted sockets. Cancellation: streams are ended in order,
         within `drain_timeout_s`.
         """
-        with self._descriptors() as epoll:
+        with self._opened():
             task_status.started()
             try:
                 while not self._is_drained():
                     if self._behind:
                         await trio.lowlevel.checkpoint()
                     else:
-                        with trio.move_on_at(min(self._sweep_at, self._drained_at)):
-                            await trio.lowlevel.wait_readable(epoll.fileno())
+                        await self._wakeups.sleep_until(min(self._sweep_at, self._drained_at))
                     self._pace.begin()
-                    self._notice(epoll)
+                    self._notice()
                     await self._advance_groups()
                     await self._advance_behind()
                     if trio.current_time() >= self._sweep_at:
                         await self._sweep()
             finally:
                 with trio.move_on_after(self.config.drain_timeout_s, shield=True):
-                    await self._end_all(epoll)
+                    await self._end_all()
 
     def drain(self) -> None:
         """Refuse new streams and end the open ones at random moments of `drain_window_s`; `run`
@@ -174,44 +176,32 @@ class Hub:
         )
 
     @contextmanager
-    def _descriptors(self) -> Iterator[select.epoll]:
-        assert self._epoll is None, "a hub runs once at a time"
+    def _opened(self) -> Iterator[None]:
         self._drained_at = math.inf
         self._heartbeat_at = trio.current_time() + self.config.heartbeat_s / 2
         self._plan_sweep()
-        with select.epoll() as epoll:
-            self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-            try:
-                epoll.register(self._doorbell, select.EPOLLIN)
-                self._epoll = epoll
-                yield epoll
-            finally:
-                for client in list(self._clients.values()):
-                    self._close(client, Reason.DRAINED)
-                self._epoll = None
-                self._news.unpark_all()
-                os.close(self._doorbell)
-                self._doorbell = -1
+        try:
+            with self._wakeups.opened():
+                try:
+                    yield
+                finally:
+                    for client in list(self._clients.values()):
+                        self._close(client, Reason.DRAINED)
+        finally:
+            self._news.unpark_all()
 
     def _ring(self) -> None:
         """Wake the sending task and all subscriptions."""
-        self._ring_doorbell()
+        self._wakeups.ring()
         self._news.unpark_all()
 
-    def _ring_doorbell(self) -> None:
-        if not self._rung and self._doorbell >= 0:
-            self._rung = True
-            os.eventfd_write(self._doorbell, 1)
-
-    def _notice(self, epoll: select.epoll) -> None:
+    def _notice(self) -> None:
         """Take in what happened to sockets since the last pass."""
-        for fd, events in epoll.poll(0):
-            if fd == self._doorbell:
-                os.eventfd_read(fd)
-                self._rung = False
-            elif (client := self._clients.get(fd)) is None:
+        for fd, hung_up in self._wakeups.reports():
+            client = self._clients.get(fd)
+            if client is None:
                 continue
-            elif events & (select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR):
+            if hung_up:
                 self._close(client, Reason.GONE)
             elif client.blocked:
                 client.blocked = False
@@ -221,20 +211,44 @@ class Hub:
 
     async def _advance_groups(self) -> None:
         """Bring every group, with its members in step, to the newest notification."""
-        for group in list(self._groups.values()):
+        for audience in self.feed.stirred():
+            if (group := self._groups.get(audience)) is not None:
+                self._lag(group)
+        self._passed_seq = self.feed.newest_seq
+        for group in list(self._lagging.values()):
             await self._pace.breathe()
-            while group.clients and (
-                group.cursor < self.feed.newest_seq or not self._holds(group.cursor)
-            ):
-                batch = self.feed.read(group.audience, group.cursor, self.config.chunk_bytes_max)
-                if isinstance(batch, FellBehind):
-                    for client in list(group.in_step.values()):
-                        self._close(client, Reason.BEHIND)
-                    group.cursor = self.feed.newest_seq
-                    break
-                group.cursor = batch.seq
-                if batch.events:
-                    await self._send_to_members(group, batch)
+            await self._advance(group)
+
+    async def _advance(self, group: Group) -> None:
+        while group.clients:
+            batch = self.feed.read(
+                group.audience,
+                group.cursor,
+                self.config.chunk_bytes_max,
+                through_seq=self._passed_seq,
+            )
+            if isinstance(batch, FellBehind):
+                for client in list(group.in_step.values()):
+                    self._close(client, Reason.BEHIND)
+                break
+            group.cursor = batch.seq
+            if batch.events:
+                await self._send_to_members(group, batch)
+            if group.cursor >= self._passed_seq:
+                break
+        group.lagging = False
+        self._lagging.pop(group.audience, None)
+
+    def _lag(self, group: Group) -> None:
+        """Note that something is on its way to a group."""
+        if not group.lagging:
+            group.cursor = self._passed_seq
+            group.lagging = True
+        self._lagging[group.audience] = group
+
+    def _place(self, group: Group) -> int:
+        """Return where a group's members in step are."""
+        return group.cursor if group.lagging else self._passed_seq
 
     async def _send_to_members(self, group: Group, batch: Batch) -> None:
         """Hand one batch to all members in step: the innermost loop of this server."""
@@ -262,24 +276,30 @@ class Hub:
         for client in list(self._behind.values()):
             if client.unsent:
                 self._flush(client)
-            elif client.cursor == client.group.cursor:
-                del self._behind[client.fd]
-                client.group.in_step[client.fd] = client
-            elif client.cursor < client.group.cursor or not self._holds(client.cursor):
-                batch = self.feed.read(
-                    client.group.audience,
-                    client.cursor,
-                    self.config.chunk_bytes_max,
-                    through_seq=client.group.cursor,
-                )
-                if isinstance(batch, FellBehind):
-                    self._close(client, Reason.BEHIND)
-                else:
-                    client.cursor = batch.seq
-                    if batch.events:
-                        DELIVERIES.inc(batch.events)
-                        self._push(client, batch.chunk)
+            elif client.fd in self._behind:
+                self._catch_up(client)
             await self._pace.breathe()
+
+    def _catch_up(self, client: Client) -> None:
+        """Send one chunk to a client that is behind its group, or let it fall into step."""
+        place = self._place(client.group)
+        if client.cursor < place or not self._holds(client.cursor):
+            batch = self.feed.read(
+                client.group.audience,
+                client.cursor,
+                self.config.chunk_bytes_max,
+                through_seq=place,
+            )
+            if isinstance(batch, FellBehind):
+                self._close(client, Reason.BEHIND)
+                return
+            client.cursor = batch.seq
+            if batch.events:
+                DELIVERIES.inc(batch.events)
+                self._push(client, batch.chunk)
+        if client.cursor == place and not client.unsent and client.fd in self._behind:
+            del self._behind[client.fd]
+            client.group.in_step[client.fd] = client
 
     def _holds(self, cursor: int) -> bool:
         return self.feed.oldest_seq - 1 <= cursor <= self.feed.newest_seq
@@ -304,7 +324,7 @@ class Hub:
         client.unsent = unsent
         client.stalled_at = trio.current_time()
         if client.group.in_step.pop(client.fd, None) is not None:
-            client.cursor = client.group.cursor
+            client.cursor = self._place(client.group)
         self._behind[client.fd] = client
 
     def _flush(self, client: Client) -> None:
@@ -344,7 +364,7 @@ class Hub:
             elif beats and client.fd in client.group.in_step:
                 if not client.quiet:
                     client.quiet = True
-                elif client.group.cursor == newest_seq:
+                elif self._place(client.group) == newest_seq:
                     # To others, the heartbeat's cursor would skip what they have not been sent.
                     self._push(client, heartbeat)
             await self._pace.breathe()
@@ -368,7 +388,7 @@ class Hub:
 
     def join(self, audience: Audience, address: str) -> Stay:
         """Count a subscription, which reads for itself, until `leave`."""
-        stay = Stay(self._enter(audience, self.feed.newest_seq, address), address, self._ends_at())
+        stay = Stay(self._enter(audience, address), address, self._ends_at())
         self._subscriptions.add(stay)
         return stay
 
@@ -377,11 +397,13 @@ class Hub:
         self._subscriptions.remove(stay)
         self._exit(stay, reason)
 
-    def _enter(self, audience: Audience, cursor: int, address: str) -> Group:
-        """Count one more stream of `audience`; a new group begins at `cursor`."""
+    def _enter(self, audience: Audience, address: str) -> Group:
+        """Count one more stream of `audience`."""
         group = self._groups.get(audience)
         if group is None:
-            group = self._groups[audience] = Group(audience, cursor)
+            group = self._groups[audience] = Group(audience, self._passed_seq)
+            self.feed.watch(audience)
+            self._lagging[audience] = group
         group.clients += 1
         self.census.enter(address)
         return group
@@ -391,6 +413,7 @@ class Hub:
         group.clients -= 1
         if group.clients == 0:
             del self._groups[group.audience]
+            self._lagging.pop(group.audience, None)
             self.feed.forget(group.audience)
         self.census.leave(stay.address, reason)
 
@@ -414,13 +437,12 @@ class Hub:
         self._behind.pop(client.fd, None)
         client.group.in_step.pop(client.fd, None)
         self._exit(client, reason)
-        assert self._epoll is not None, "clients exist only while the hub runs"
-        self._epoll.unregister(client.fd)
+        self._wakeups.forget(client.fd)
         client.sock.close()
         if reason in (Reason.BEHIND, Reason.STALLED):
             log.debug("client disconnected", reason=reason.value, cursor=client.cursor)
 
-    async def _end_all(self, epoll: select.epoll) -> None:
+    async def _end_all(self) -> None:
         """End every adopted stream; bounded by the caller."""
         for client in list(self._clients.values()):
             client.why = Reason.DRAINED
@@ -429,5 +451,5 @@ class Hub:
             for client in list(self._behind.values()):
                 self._flush(client)
             if self._clients and not self._behind:
-                await trio.lowlevel.wait_readable(epoll.fileno())
-                self._notice(epoll)
+                await self._wakeups.sleep_until(math.inf)
+                self._notice()

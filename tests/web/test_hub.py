@@ -386,3 +386,27 @@ async def test_a_leader_can_send_its_clients_away_gently(
         for reader in readers:
             assert "retry: " in await reader.read_all()
     assert closed("shed") == shed + 20
+
+
+async def test_readers_of_a_quiet_topic_are_not_left_behind_by_a_busy_one() -> None:
+    quiet = Audience(View.MERCURE, frozenset({"quiet"}))
+    async with running(hub(history_size=5)) as there:
+        reader, busy = Reader(there, quiet), Reader(there)
+        for first in range(1, 50, 5):
+            there.publish(notifications(first, first + 4))
+            await busy.read_until(f"id-{first + 4}")
+        there.publish([notification(51, "quiet")])
+        assert ids(await reader.read_until("id-51")) == ["id-51"]
+        assert there.clients == 2
+
+
+async def test_an_event_concerns_only_the_audiences_that_name_its_topic() -> None:
+    async with running(hub()) as there:
+        audiences = [Audience(View.MERCURE, frozenset({f"user/{n}", "all"})) for n in range(100)]
+        readers = [Reader(there, audience) for audience in audiences]
+        await until(lambda: not there._behind)
+        there.feed.extend([notification(1, "user/7")])
+        assert there.feed.stirred() == [audiences[7]]
+        there.feed.extend([notification(2, "all")])
+        assert there.feed.stirred() == audiences
+        del readers
