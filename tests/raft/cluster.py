@@ -284,6 +284,8 @@ class Cluster:
         self._requests = itertools.count(1)
         self._leaders: dict[int, str] = {}
         self._committed: dict[int, tuple[int, bytes]] = {}
+        self._committed_in: dict[int, int] = {}
+        """In which term, at the latest."""
         self._commit_max = 0
         self._votes: dict[tuple[str, int], str] = {}
         self._encouraged: dict[tuple[str, int], set[str]] = {}
@@ -412,14 +414,17 @@ class Cluster:
         known = self._leaders.setdefault(term, node.name)
         assert known == node.name, f"two leaders in term {term}: {known} and {node.name}"
         log = node.running._log
-        for index, (committed_term, data) in self._committed.items():
-            if index >= log.first_index:
+        for index, committed in self._committed.items():
+            # A process that was stopped may win an old election, and knows nothing of newer terms.
+            if index >= log.first_index and self._committed_in[index] < term:
                 entry = log.slice(index, index, 1)
                 assert entry, f"leader completeness: {node.name} lacks committed entry {index}"
-                assert (entry[0].term, entry[0].data) == (committed_term, data)
+                has = (entry[0].term, entry[0].data)
+                assert has == committed, f"leader completeness: {node.name} differs at {index}"
 
     def check_applied(self, node: Node, entry: Entry) -> None:
         assert entry.index == node.applied_index + 1, "entries are applied in order, without a gap"
+        self._committed_in.setdefault(entry.index, node.running._term)
         known = self._committed.setdefault(entry.index, (entry.term, entry.data))
         assert known == (entry.term, entry.data), f"state machines differ at {entry.index}"
 
