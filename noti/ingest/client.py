@@ -4,6 +4,8 @@ Enters: servers, and how to log in. Leaves: a connection. Never: a login in plai
 asked for.
 """
 
+from typing import Any
+
 import nats.errors
 from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
@@ -19,10 +21,15 @@ class NatsClient(Client):
     def _connect_command(self) -> bytes:
         server, transport = self._current_server, self._transport
         assert server is not None
-        if "tls" in self.options or server.uri.scheme == "tls":
-            assert isinstance(transport, TcpTransport)
-            assert transport._io_writer is not None
-            if transport._io_writer.get_extra_info("ssl_object") is None:
+        if isinstance(transport, TcpTransport):
+            writer = transport._io_writer
+            assert writer is not None
+            if writer.get_extra_info("ssl_object") is not None:
+                # nats-py makes this protocol by hand and does not tell it of TLS, as asyncio would:
+                # then asyncio logs a warning at the end of every connection.
+                protocol: Any = writer.transport.get_protocol()
+                protocol._over_ssl = True
+            elif "tls" in self.options or server.uri.scheme == "tls":
                 raise nats.errors.Error("the server offers no TLS, and nothing was sent to it")
         command: bytes = super()._connect_command()
         return command

@@ -115,7 +115,10 @@ def tls(tmp_path: Path) -> DemoTls:
 
 
 def test_publishing_to_nats_that_wants_tls_and_a_certificate(
-    tls: DemoTls, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tls: DemoTls,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     port = free_port()
     publish = ["publish", f"--nats-url=nats://127.0.0.1:{port}", "--user-id=7", "--from=a"]
@@ -126,6 +129,7 @@ def test_publishing_to_nats_that_wants_tls_and_a_certificate(
         wait_for(port)
         assert exit_status([*publish, *tls.publisher_arguments()]) == 0
         assert "jobs has it as number 1\n" in capsys.readouterr().out
+        assert caplog.messages == [], "a connection that ended well is nothing to warn of"
         assert exit_status([*publish, f"--nats-tls-ca={other}"]) == 1
         assert "shows a certificate of a CA that is not in our CA file" in capsys.readouterr().err
         # Why is lost when the server's refusal comes while the client writes (TLS 1.3).
