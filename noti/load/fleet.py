@@ -28,6 +28,8 @@ from noti.errors import MessageInvalid
 from noti.load.reading import Body, Reader, Reading
 from noti.load.tally import DELAY_STEP_NS, Tally
 
+FIRST_READ_BYTES: Final = 4 * 1024
+"""Most often one event is there: a larger buffer would cost more than the call."""
 READ_BYTES: Final = 64 * 1024
 RETRY_S: Final = 1.0
 """Until a client whose stream ended comes back, unless the server ordered another delay."""
@@ -226,7 +228,9 @@ class Fleet:
 
     def _read(self, client: Client, body: Body, fd: int) -> None:
         try:
-            data = os.read(fd, READ_BYTES)
+            data = os.read(fd, FIRST_READ_BYTES)
+            if len(data) == FIRST_READ_BYTES:
+                data += _rest(fd)
         except BlockingIOError:
             return
         except OSError:
@@ -298,6 +302,14 @@ _IP_BIND_ADDRESS_NO_PORT: Final = 24
 def _source(number: int) -> str:
     """Return a loopback address, 127.0.1.1 and up."""
     return f"127.0.{1 + number // 250}.{1 + number % 250}"
+
+
+def _rest(fd: int) -> bytes:
+    """Return what a first read left."""
+    try:
+        return os.read(fd, READ_BYTES)
+    except BlockingIOError:
+        return b""
 
 
 def _answer(document: Mapping[str, Any]) -> None:

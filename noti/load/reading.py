@@ -3,9 +3,9 @@
 Enters: the bytes of a connection, cut anywhere. Leaves: which events came.
 Never: I/O, clocks, a byte that the parser has not seen.
 
-Thousands of clients receive the same bytes. So a chunk that begins and ends between two events is
-parsed once, by the same parser that parses everything else, and recognised from then on. Chunks
-that are cut inside an event are parsed for each client.
+Thousands of clients receive the same bytes. So what begins and ends between two events, a chunk or
+all that was received at once, is parsed once, by the same parser that parses everything else, and
+recognised from then on. What is cut inside an event is parsed for each client.
 """
 
 from dataclasses import dataclass
@@ -41,6 +41,8 @@ class Reader:
 
     def __init__(self, run: str) -> None:
         self.run = run
+        self.received: dict[bytes, list[Reading]] = {}
+        """What clients received at once, chunks and all, when it began and ended between two."""
         self._known: dict[bytes, Reading] = {}
         self._known_bytes = 0
 
@@ -53,12 +55,22 @@ class Reader:
         reading = self.read_with(parser, data)
         if not parser.between_events:
             return None
+        self._known[data] = reading
+        self._remember(data)
+        return reading
+
+    def recognise(self, received: bytes, readings: list[Reading]) -> None:
+        """Note what all of `received` holds, for clients who receive the same between two chunks
+        and two events."""
+        self.received[received] = readings
+        self._remember(received)
+
+    def _remember(self, data: bytes) -> None:
+        self._known_bytes += len(data)
         if self._known_bytes > KNOWN_BYTES_MAX:
             self._known.clear()
+            self.received.clear()
             self._known_bytes = 0
-        self._known[data] = reading
-        self._known_bytes += len(data)
-        return reading
 
     def read_with(self, parser: EventStreamParser, data: bytes) -> Reading:
         """Return what `data` holds for a client that is inside an event."""
@@ -98,6 +110,14 @@ class Body:
 
     def take(self, data: bytes) -> list[Reading]:
         """Return what `data` completes. Raises `MessageInvalid` for what is no HTTP response."""
+        if not self._pending and self._parser is None and self.status:
+            known = self._reader.received.get(data)
+            if known is not None:
+                return known
+            readings = self._take_body(data)
+            if not self._pending and self._parser is None and not self.ended:
+                self._reader.recognise(data, readings)
+            return readings
         if self._pending:
             data = self._pending + data
             self._pending = b""
@@ -105,6 +125,9 @@ class Body:
             data = self._take_head(data)
             if not self.status:
                 return []
+        return self._take_body(data)
+
+    def _take_body(self, data: bytes) -> list[Reading]:
         if not self._chunked:
             return [self._read(data)] if data else []
         readings = []
