@@ -4,6 +4,7 @@ Enters: settings, SIGTERM, SIGINT. Leaves: a running node, then an exit status.
 Never: a task outside the node's tree, but the one that watches for signals.
 """
 
+import gc
 import os
 import resource
 import signal
@@ -29,6 +30,9 @@ INTERRUPTED = 130
 ECHO_S = 1.0
 """A second signal so soon is the first one by another way: the terminal's group, and a wrapper."""
 
+GARBAGE_OBJECTS = 10_000
+"""Objects more than before that make Python look for cycles; a few megabytes at most."""
+
 
 @click.command(
     epilog="Each setting is also an environment variable (--http-addr is NOTI_HTTP_ADDR) and a key "
@@ -45,9 +49,19 @@ def run(config_file: Path | None, **options: Any) -> None:
     _allow_many_files()
     from noti import node  # here, so that the other commands start without loading a node
 
+    _collect_garbage_seldom()
     log.info("starting", build=telemetry.build(), pid=os.getpid(), **config.masked())
     trio.run(partial(until_signalled, partial(node.run, config), config.shutdown_deadline_s))
     log.info("stopped")
+
+
+def _collect_garbage_seldom() -> None:
+    """Keep modules out of garbage collections, and let there be fewer: they took 8 % of a busy
+    leader's time, and nearly all that a node allocates is free without them.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
 
 
 def _allow_many_files() -> None:

@@ -5,7 +5,7 @@ Never: I/O; trust. Bytes come from the network: whatever is wrong with them is `
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, assert_never
+from typing import Final, TypeAlias, assert_never
 
 from noti.errors import LocalError, MessageInvalid
 from noti.ports import Hello
@@ -20,11 +20,11 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.records import ENTRY_DATA_BYTES_MAX, decode_entries, encode_entries
+from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.validity import flaw
-from noti.rpc import forwards
+from noti.rpc import appends, forwards
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.protobuf import parse
+from noti.rpc.protobuf import LENGTH, VARINT, length_field, parse, scan
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest frame sent or accepted. Four times gRPC's customary 4 MiB, so that one entry made of a
@@ -35,6 +35,15 @@ _OVERHEAD_BYTES: Final = 1024
 
 NAME_CHARACTERS_MAX: Final = 256
 """Longest cluster id, node id or name accepted; real ones have at most 63 (a DNS label)."""
+
+_BATCH, _MESSAGE = 2, 1
+_FRAME_FIELDS: Final = {1: LENGTH, _BATCH: LENGTH}
+_BATCH_FIELDS: Final = {_MESSAGE: LENGTH}
+_MESSAGE_FIELDS: Final = {1: LENGTH, 2: VARINT} | dict.fromkeys(range(3, 11), LENGTH)
+"""Numbers and wire types of `Frame`, `Batch` and `Message` in raft.proto."""
+
+_Rare: TypeAlias = VoteRequest | VoteResponse | SnapshotChunk | TimeoutNow | Forward | ForwardAnswer
+"""Messages that the generated classes read and write."""
 
 
 def encode_hello(hello: Hello) -> bytes:
@@ -65,43 +74,69 @@ def encode_messages(messages: Sequence[PeerMessage]) -> Iterator[bytes]:
     Raises `LocalError` for a single message that does not fit: whoever cuts entries and snapshots
     into messages has to respect the limit.
     """
-    group: list[wire.Message] = []
+    group: list[bytes] = []
     group_bytes = 0
     for message in messages:
-        encoded = _to_wire(message)
-        size_bytes = _payload_bytes(encoded) + _OVERHEAD_BYTES
+        encoded = _encode(message)
+        size_bytes = len(encoded) + _OVERHEAD_BYTES
         if size_bytes > FRAME_BYTES_MAX:
             raise LocalError(
                 f"a {type(message).__name__} of {size_bytes} bytes exceeds {FRAME_BYTES_MAX}"
             )
         if group and group_bytes + size_bytes > FRAME_BYTES_MAX:
-            yield bytes(wire.Frame(batch=wire.Batch(messages=group)))
+            yield length_field(_BATCH, b"".join(group))
             group, group_bytes = [], 0
-        group.append(encoded)
+        group.append(length_field(_MESSAGE, encoded))
         group_bytes += size_bytes
     if group:
-        yield bytes(wire.Frame(batch=wire.Batch(messages=group)))
+        yield length_field(_BATCH, b"".join(group))
 
 
 def decode_messages(data: bytes) -> list[PeerMessage]:
     """Return the messages of one frame; raises `MessageInvalid`."""
-    frame = parse(wire.Frame, data)
-    if frame.batch is None or frame.hello is not None:
+    contents = list(scan(data, _FRAME_FIELDS))
+    if [number for number, _ in contents] != [_BATCH]:
         raise MessageInvalid("a frame after the hello is not a batch")
-    return [_checked(_from_wire(message)) for message in frame.batch.messages]
+    return [_checked(_decode(message)) for _, message in scan(contents[0][1], _BATCH_FIELDS)]
 
 
-def _payload_bytes(message: wire.Message) -> int:
-    if message.append_request is not None:
-        return len(message.append_request.entries)
-    if message.snapshot_chunk is not None:
-        return len(message.snapshot_chunk.data) + len(message.snapshot_chunk.configuration)
-    if message.forward is not None:
-        return len(message.forward.proposals)
-    return 0
+def _encode(message: PeerMessage) -> bytes:
+    if isinstance(message, AppendRequest | AppendResponse):
+        return appends.write(message)
+    return bytes(_to_wire(message))
 
 
-def _to_wire(message: PeerMessage) -> wire.Message:
+def _decode(data: bytes) -> PeerMessage:
+    sender, term, number, content = "", 0, 0, b""
+    for field, value in scan(data, _MESSAGE_FIELDS):
+        if field == 1:
+            sender = _sender(value)
+        elif field == 2:
+            term = value
+        elif number:
+            raise MessageInvalid("a message with more than one content")
+        else:
+            number, content = field, value
+    if not sender:
+        raise MessageInvalid("a message without a proper sender")
+    if number == appends.REQUEST:
+        return appends.read_request(sender, term, content)
+    if number == appends.RESPONSE:
+        return appends.read_response(sender, term, content)
+    return _from_wire(parse(wire.Message, data))
+
+
+def _sender(value: bytes) -> str:
+    try:
+        sender = value.decode()
+    except UnicodeDecodeError as error:
+        raise MessageInvalid(f"a sender that is not UTF-8: {error.reason}") from None
+    if len(sender) > NAME_CHARACTERS_MAX:
+        raise MessageInvalid("a message without a proper sender")
+    return sender
+
+
+def _to_wire(message: _Rare) -> wire.Message:
     encoded = wire.Message(sender=message.sender, term=message.term)
     match message:
         case VoteRequest():
@@ -113,23 +148,6 @@ def _to_wire(message: PeerMessage) -> wire.Message:
             )
         case VoteResponse():
             encoded.vote_response = wire.VoteResponse(granted=message.granted, pre=message.pre)
-        case AppendRequest():
-            encoded.append_request = wire.AppendRequest(
-                previous_index=message.previous_index,
-                previous_term=message.previous_term,
-                commit=message.commit,
-                entries=encode_entries(message.entries),
-                round=message.round,
-            )
-        case AppendResponse():
-            encoded.append_response = wire.AppendResponse(
-                success=message.success,
-                match_index=message.match_index,
-                rejected_index=message.rejected_index,
-                hint_index=message.hint_index,
-                hint_term=message.hint_term,
-                round=message.round,
-            )
         case SnapshotChunk():
             encoded.snapshot_chunk = wire.SnapshotChunk(
                 index=message.index,
@@ -152,14 +170,12 @@ def _to_wire(message: PeerMessage) -> wire.Message:
     return encoded
 
 
-def _from_wire(message: wire.Message) -> PeerMessage:
+def _from_wire(message: wire.Message) -> _Rare:
     contents = [
         content
         for content in (
             message.vote_request,
             message.vote_response,
-            message.append_request,
-            message.append_response,
             message.snapshot_chunk,
             message.timeout_now,
             message.forward,
@@ -171,28 +187,12 @@ def _from_wire(message: wire.Message) -> PeerMessage:
         # None of them: a kind that only a newer version knows. Dropping it would be worse than
         # dropping the stream, which the other side sees.
         raise MessageInvalid(f"a message with {len(contents)} contents that this version knows")
-    if not message.sender or len(message.sender) > NAME_CHARACTERS_MAX:
-        raise MessageInvalid("a message without a proper sender")
     sender, term = message.sender, message.term
     match contents[0]:
         case wire.VoteRequest() as m:
             return VoteRequest(sender, term, m.last_index, m.last_term, m.pre, m.transfer)
         case wire.VoteResponse() as m:
             return VoteResponse(sender, term, m.granted, m.pre)
-        case wire.AppendRequest() as m:
-            previous, entries = (m.previous_index, m.previous_term), decode_entries(m.entries)
-            return AppendRequest(sender, term, *previous, m.commit, entries, m.round)
-        case wire.AppendResponse() as m:
-            return AppendResponse(
-                sender=sender,
-                term=term,
-                success=m.success,
-                match_index=m.match_index,
-                rejected_index=m.rejected_index,
-                hint_index=m.hint_index,
-                hint_term=m.hint_term,
-                round=m.round,
-            )
         case wire.SnapshotChunk() as m:
             return SnapshotChunk(
                 sender=sender,

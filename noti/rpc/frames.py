@@ -7,12 +7,12 @@ where it was when a read is cancelled. Here there is a limit, and a read can be 
 """
 
 import asyncio
-import struct
 
 import grpclib.protocol
 
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.rpc.codec import FRAME_BYTES_MAX
+from noti.rpc.direct import PREFIX, Inbox, prefixed, write_at_once
 
 
 class Frames:
@@ -40,7 +40,7 @@ class Frames:
             prefix = await self._read_exactly(5)
             if not prefix:
                 return None
-            compressed, length = struct.unpack(">?I", prefix)
+            compressed, length = PREFIX.unpack(prefix)
             if compressed:
                 raise MessageInvalid("a compressed frame, which was not negotiated")
             if length > self._bytes_max:
@@ -61,9 +61,19 @@ class Frames:
         if self._writing:
             raise PeerUnavailable("an earlier frame was cut off by a cancelled send")
         self._writing = True
-        prefixed = [struct.pack(">?I", False, len(frame)) + frame for frame in frames]
-        await self._stream.send_data(b"".join(prefixed))
+        await self._stream.send_data(prefixed(frames))
         self._writing = False
+
+    def write_at_once(self, *frames: bytes) -> bool:
+        """As `write`, from anywhere in this thread; returns False when it would have to wait."""
+        if self._writing:
+            raise PeerUnavailable("an earlier frame was cut off by a cancelled send")
+        return write_at_once(self._stream, frames)
+
+    def inbox(self) -> Inbox:
+        """From now on, have frames taken by a Trio task, and not read here."""
+        assert self._expected_bytes is None, "no frame is read in part"
+        return Inbox(self._stream, self._bytes_max)
 
     async def read_guarded(self) -> bytes | None:
         """As `read`, from any task."""

@@ -188,6 +188,7 @@ class GrpcMessageStream:
         self._peer = peer
         self._close = close
         self._closed = False
+        self._inbox = frames.inbox()
         self._send_lock = trio.Lock()
 
     @property
@@ -201,16 +202,17 @@ class GrpcMessageStream:
         Raises `PeerUnavailable`; `LocalError` for a message that fits no frame. *Cancellation*: a
         frame may be half written; then the stream counts as broken.
         """
-        async with self._send_lock:
-            for frame in encode_messages(messages):
-                await self._call(self._frames.write_guarded, frame)
+        for frame in encode_messages(messages):
+            if self._send_lock.locked() or not self._send_at_once(frame):
+                async with self._send_lock:
+                    await self._call(self._frames.write_guarded, frame)
 
     async def receive(self) -> Sequence[PeerMessage]:
         """Wait for the next batch; raises `PeerUnavailable`, or `MessageInvalid` on garbage.
 
         *Cancellation* loses nothing: the next call goes on where this one stopped.
         """
-        frame = await self._call(self._frames.read_guarded)
+        frame = await self._inbox.receive()
         if frame is None:
             raise PeerUnavailable(f"{self._peer.name} closed the stream")
         return decode_messages(frame)
@@ -218,8 +220,17 @@ class GrpcMessageStream:
     async def aclose(self) -> None:
         """Close; the other side's `receive` raises `PeerUnavailable`. Never fails."""
         self._closed = True
+        self._inbox.close("the stream is closed")
         self._close()
         await trio.lowlevel.checkpoint()
+
+    def _send_at_once(self, frame: bytes) -> bool:
+        if self._closed:
+            raise PeerUnavailable("the stream is closed")
+        try:
+            return self._frames.write_at_once(frame)
+        except _FOREIGN_ERRORS as error:
+            raise PeerUnavailable(f"lost {self._peer.name}: {error}") from error
 
     async def _call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         if self._closed:

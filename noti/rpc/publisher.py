@@ -5,22 +5,29 @@ Enters: requests, through the frame limit; what became of them. Leaves: drafts, 
 own; a request that is answered twice.
 
 What becomes of an event is told by a plain call from a Trio task of the same thread: it may finish
-an asyncio future, and so costs no task of its own.
+an asyncio future, or write the answer, and so costs no turn of the asyncio loop.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
 from typing import Final
 
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
+from h2.exceptions import H2Error
 
-from noti.errors import MessageInvalid, NotiError, ProposalRefused, ProposalUncertain, Unavailable
+from noti.errors import (
+    MessageInvalid,
+    NotiError,
+    PeerUnavailable,
+    ProposalRefused,
+    ProposalUncertain,
+    Unavailable,
+)
 from noti.ports import Draft, Outcome, Publishing
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.protobuf import text_fields
+from noti.rpc.protobuf import LENGTH, length_field, scan
 from noti.rpc.services import Call
 
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -28,6 +35,10 @@ REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 
 STREAM_REQUESTS_MAX: Final = 1024
 """Requests of one stream that are not answered; then its publisher's window fills, and it waits."""
+
+# By hand, as both are hot: see `scan`.
+_REQUEST_FIELDS: Final = {1: LENGTH}
+_EVENT_FIELDS: Final = {1: LENGTH, 2: LENGTH, 3: LENGTH}
 
 
 class PublisherService:
@@ -109,6 +120,7 @@ class _Answers:
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
         self._questions: deque[_Question] = deque()
+        self._unwritten: list[bytes] = []
         self._ended = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -128,30 +140,49 @@ class _Answers:
         self._news.set()
 
     def look_after(self, question: _Question) -> None:
-        """Note that a question is answered."""
-        if self._questions and self._questions[0] is question:
+        """Note that a question is answered; answer at once if it is its turn and nothing waits."""
+        if not self._questions or self._questions[0] is not question:
+            return
+        if self._news.is_set() or not self._write_at_once():
             self._news.set()
 
-    async def write(self) -> None:
-        """Write answers until there are no more questions."""
-        while self._questions or not self._ended:
-            await self._news.wait()
-            self._news.clear()
-            answers = list(self._take())
-            if answers:
-                self._room.set()
-                await self._frames.write_guarded(*answers)
+    def _write_at_once(self) -> bool:
+        answers = self._take()
+        try:
+            if not answers or self._frames.write_at_once(*answers):
+                return True
+        except (PeerUnavailable, H2Error):
+            return True  # nobody is there to be answered
+        self._unwritten += answers
+        return False
 
-    def _take(self) -> Iterator[bytes]:
+    async def write(self) -> None:
+        """Write what could not be written at once, until there are no more questions."""
+        while self._questions or self._unwritten or not self._ended:
+            await self._news.wait()
+            answers, self._unwritten = self._unwritten + self._take(), []
+            if answers:
+                await self._frames.write_guarded(*answers)
+            if not self._questions or self._questions[0].outcome is None:
+                self._news.clear()
+
+    def _take(self) -> list[bytes]:
+        """Return the answers that are next, encoded."""
+        answers = []
         while self._questions and (outcome := self._questions[0].outcome) is not None:
             self._questions.popleft()
-            yield encode_outcome(outcome)
+            answers.append(encode_outcome(outcome))
+        if answers:
+            self._room.set()
+        if self._ended:
+            self._news.set()
+        return answers
 
 
 def decode_drafts(data: bytes) -> list[Draft]:
     """Return the events of a `PublishRequest`; raises `MessageInvalid`."""
     try:
-        return [_draft(event) for _, event in text_fields(data, known=1)]
+        return [_draft(event) for _, event in scan(data, _REQUEST_FIELDS)]
     except UnicodeDecodeError as error:
         raise MessageInvalid(f"an event with text that is not UTF-8: {error.reason}") from None
 
@@ -159,7 +190,7 @@ def decode_drafts(data: bytes) -> list[Draft]:
 def _draft(event: bytes) -> Draft:
     topics: tuple[str, ...] = ()
     data = event_id = ""
-    for number, value in text_fields(event, known=3):
+    for number, value in scan(event, _EVENT_FIELDS):
         text = value.decode()
         if number == 1:
             topics += (text,)
@@ -175,18 +206,8 @@ def encode_outcome(outcome: Outcome) -> bytes:
     if isinstance(outcome, NotiError):
         failure = wire.Failure(code=status_of(outcome).value, message=str(outcome))
         return bytes(wire.PublishStreamResponse(failure=failure))
-    # By hand, as in `text_fields`: field 1 of field 1, again and again.
-    ids = b"".join([b"\x0a%c%b" % (len(one), one.encode()) for one in outcome])
-    return b"\x0a" + _varint(len(ids)) + ids
-
-
-def _varint(number: int) -> bytes:
-    digits = bytearray()
-    while number >= 0x80:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
+    ids = b"".join([length_field(1, one.encode()) for one in outcome])
+    return length_field(1, ids)
 
 
 def status_of(error: NotiError) -> Status:

@@ -3,11 +3,14 @@
 Real processes on loopback, all with their data on the same disk, one cluster after the other and
 then again, because whatever else the machine does counts too; a figure is the median. A publisher
 sends its next event when the last one is committed, so 64 publishers have 64 events on their way.
-Three paths:
+Four paths:
 
-- noti over gRPC: `noti.v1.Raft/Propose` of the leader, if this build serves it;
+- noti over gRPC, stream: `noti.v1.Publisher/PublishStream` of the leader. 64 publishers share a
+  stream, as they share a connection; who sends in the same turn of the loop shares a request;
+- noti over gRPC, unary: `noti.v1.Publisher/Publish` of the leader, one call an event;
 - noti through the bridge: published to JetStream, committed when the leader shows it to a browser;
-- etcd over gRPC: `etcdserverpb.KV/Put` to the leader, the baseline. Same client as for noti.
+- etcd over gRPC: `etcdserverpb.KV/Put` to the leader, the baseline; one call an event, as etcd has
+  no stream for it. Same client as for noti.
 
 `backlog` is what the bridge takes in when it never lacks work: the events lie in JetStream before
 the nodes start. Everything shares the machine's cores, clients included.
@@ -18,6 +21,7 @@ import asyncio
 import itertools
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -44,13 +48,14 @@ from tests.bench.report import Arguments, Report, quantile, tell
 
 EVENT_BYTES = 200
 WARM_UP_S = 1.0
-CALLS_ON_A_CONNECTION_MAX = 64
-"""grpclib's servers take 100 calls at once on one connection."""
+ON_A_CONNECTION_MAX = 64
+"""Publishers; grpclib's servers take 100 calls at once on one connection."""
 
 BACKLOG_IN_FLIGHT = 512
 """Publishes to JetStream that wait for its answer at once."""
 
-UNIMPLEMENTED = 12
+PUBLISHED = 0x0A
+"""The first byte of an answer in the stream, when its events are committed."""
 
 BACKLOG = "bridge, backlog"
 """The figure that has a rate only."""
@@ -78,7 +83,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--directory", type=Path, help="where the data goes (default: /tmp)")
     options = arguments.options(argv)
     report = Report("committed events of 200 bytes, three processes, one machine", options.json)
-    asyncio.run(_run(options, report))
+    # Named, because trio-asyncio, once it is imported, makes loops of its own, which are slower.
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(_run(options, report))
     report.finish()
 
 
@@ -137,11 +144,11 @@ async def _measure_noti(
             measured[BACKLOG] = await _time_backlog(cluster, options.events)
         leader = cluster.wait_until_whole()
         async with AsyncExitStack() as resources:
-            propose = await _noti_grpc(leader, max(publishers), resources)
-            if propose is None:
-                tell("noti: this build serves no Propose over gRPC; measuring the bridge only")
-            else:
-                measured |= await _measure_all("gRPC, ", propose, publishers, options.seconds)
+            for way, open_ in (("stream", _publish_streams), ("unary", _publish_calls)):
+                publish = await open_(leader, max(publishers), resources)
+                measured |= await _measure_all(
+                    f"gRPC {way}, ", publish, publishers, options.seconds
+                )
             bridge = await resources.enter_async_context(_bridge(nats_url, leader))
             measured |= await _measure_all(
                 "bridge, ", bridge.propose_one, publishers, options.seconds
@@ -149,22 +156,71 @@ async def _measure_noti(
     return measured
 
 
-async def _noti_grpc(
+async def _publish_calls(
     leader: NotiNode, publishers_max: int, resources: AsyncExitStack
-) -> ProposeOne | None:
-    """Return the way in over gRPC; None when the leader does not serve it."""
-    propose = await _grpc_pool(leader.rpc, "/noti.v1.Raft/Propose", publishers_max, resources)
+) -> ProposeOne:
+    """Return the way in with a call for each event."""
+    path = "/noti.v1.Publisher/Publish"
+    publish = await _grpc_pool(leader.rpc, path, publishers_max, resources)
 
-    async def propose_one(payload: bytes) -> None:
-        await propose(_field(1, payload))
+    async def publish_one(payload: bytes) -> None:
+        await publish(_field(1, _event(payload)))
 
-    try:
-        await propose_one(bytes(EVENT_BYTES))
-    except CallFailed as error:
-        if error.status != UNIMPLEMENTED:
-            raise
-        return None
-    return propose_one
+    return publish_one
+
+
+async def _publish_streams(
+    leader: NotiNode, publishers_max: int, resources: AsyncExitStack
+) -> ProposeOne:
+    """Return the way in through streams, each on a connection of its own."""
+    streams = []
+    for _ in range(-(-publishers_max // ON_A_CONNECTION_MAX)):
+        path = "/noti.v1.Publisher/PublishStream"
+        client = await GrpcClient.connect(HOST, leader.rpc, path)
+        resources.callback(client.close)
+        streams.append(_PublishStream(client))
+    turns = itertools.cycle(streams)
+
+    async def publish_one(payload: bytes) -> None:
+        await next(turns).publish(payload)
+
+    return publish_one
+
+
+class _PublishStream:
+    """A stream that publishers of one process share, as a client library would do it."""
+
+    def __init__(self, client: GrpcClient) -> None:
+        self._send = client.stream(self._take_answer)
+        self._loop = asyncio.get_running_loop()
+        self._next: list[tuple[bytes, asyncio.Future[None]]] = []
+        self._unanswered: deque[list[asyncio.Future[None]]] = deque()
+
+    def publish(self, payload: bytes) -> "asyncio.Future[None]":
+        if not self._next:
+            self._loop.call_soon(self._flush)
+        committed = self._loop.create_future()
+        self._next.append((_field(1, _event(payload)), committed))
+        return committed
+
+    def _flush(self) -> None:
+        self._unanswered.append([committed for _, committed in self._next])
+        self._send(b"".join(event for event, _ in self._next))
+        self._next.clear()
+
+    def _take_answer(self, message: bytes) -> None:
+        for committed in self._unanswered.popleft():
+            if committed.done():
+                continue
+            if message[0] == PUBLISHED:
+                committed.set_result(None)
+            else:
+                committed.set_exception(CallFailed(message[3], message[4:].decode()))
+
+
+def _event(payload: bytes) -> bytes:
+    """Return a `noti.v1.Event`."""
+    return _field(1, b"bench") + _field(2, payload)
 
 
 async def _fill_stream(nats_url: str, events: int) -> None:
@@ -295,7 +351,7 @@ async def _measure_all(
 
 async def _measure(propose_one: ProposeOne, publishers: int, seconds: float) -> Measured:
     """Let publishers send one event after the other; the first second does not count."""
-    payload = bytes(range(EVENT_BYTES))
+    payload = bytes(ord("a") + number % 26 for number in range(EVENT_BYTES))
     begin = time.perf_counter() + WARM_UP_S
     end = begin + seconds
     latencies_s: list[float] = []
@@ -322,7 +378,7 @@ async def _grpc_pool(
 ) -> Callable[[bytes], Awaitable[bytes]]:
     """Return a function that calls a method, over as many connections as `calls_max` need."""
     clients = []
-    for _ in range(-(-calls_max // CALLS_ON_A_CONNECTION_MAX)):
+    for _ in range(-(-calls_max // ON_A_CONNECTION_MAX)):
         clients.append(await GrpcClient.connect(HOST, port, path))
         resources.callback(clients[-1].close)
     turns = itertools.cycle(clients)

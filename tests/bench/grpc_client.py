@@ -1,14 +1,15 @@
-"""A gRPC client for unary calls that costs little CPU, so that it is the server that is measured.
+"""A gRPC client that costs little CPU, so that it is the server that is measured.
 
 The nodes, the servers they are compared with and this client share two cores. grpclib needs about a
 millisecond of CPU for a call, which would be most of what is measured; this needs a tenth of that.
-It speaks HTTP/2 (RFC 9113) as far as unary calls need it: the request's header block is built once,
-frames are cut by hand, and whatever calls are made in one turn of the loop go out in one write.
+It speaks HTTP/2 (RFC 9113) as far as that needs it: the request's header block is built once,
+frames are cut by hand, and whatever is sent in one turn of the loop goes out in one write.
 """
 
 import asyncio
 import struct
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import hpack
@@ -16,6 +17,11 @@ import hpack
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 WINDOW_BYTES = 2**30
 """What we are ready to receive; nothing here receives as much."""
+
+INITIAL_WINDOW = 4
+"""The setting that says how much may be on its way in one stream."""
+MESSAGE_BYTES_MAX = 16_384 - 5
+"""What fits one HTTP/2 frame; nothing here sends more."""
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 ACK = END_STREAM = 0x1
@@ -37,6 +43,9 @@ class CallFailed(Exception):
 @dataclass(slots=True)
 class _Call:
     answered: "asyncio.Future[bytes]"
+    window_bytes: int
+    answer: Callable[[bytes], None] | None = None
+    """For a stream: takes each message that comes."""
     body: bytearray = field(default_factory=bytearray)
 
 
@@ -61,7 +70,7 @@ class GrpcClient(asyncio.Protocol):
         self._next_stream = 1
         self._outbox: list[bytes] = []
         self._waiting: deque[tuple[int, bytes]] = deque()
-        self._window_bytes = 65_535
+        self._window_bytes = self._initial_window_bytes = 65_535
         self._received = bytearray()
         self._transport: asyncio.Transport | None = None
         self._loop = asyncio.get_running_loop()
@@ -77,11 +86,34 @@ class GrpcClient(asyncio.Protocol):
     def call(self, message: bytes) -> "asyncio.Future[bytes]":
         """Send a request; the future holds the answer, or raises `CallFailed` or
         `ConnectionError`."""
-        stream, self._next_stream = self._next_stream, self._next_stream + 2
-        call = self._calls[stream] = _Call(self._loop.create_future())
+        stream, call = self._begin()
         self._waiting.append((stream, _GRPC_PREFIX.pack(0, len(message)) + message))
         self._send_what_may_go()
         return call.answered
+
+    def stream(self, answer: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """Open a stream; return what sends a message on it. `answer` takes each that comes."""
+        number, call = self._begin()
+        call.answer = answer
+        self._write(_frame(HEADERS, END_HEADERS, number, self._header_block()))
+
+        def send(message: bytes) -> None:
+            data = _GRPC_PREFIX.pack(0, len(message)) + message
+            call.window_bytes -= len(data)
+            self._window_bytes -= len(data)
+            assert call.window_bytes >= 0, "the server takes nothing in"
+            assert self._window_bytes >= 0, "the server takes nothing in"
+            for start in range(0, len(data), MESSAGE_BYTES_MAX):
+                piece = data[start : start + MESSAGE_BYTES_MAX]
+                self._write(_frame(DATA, 0, number, piece))
+
+        return send
+
+    def _begin(self) -> tuple[int, _Call]:
+        stream, self._next_stream = self._next_stream, self._next_stream + 2
+        call = _Call(self._loop.create_future(), self._initial_window_bytes)
+        self._calls[stream] = call
+        return stream, call
 
     def close(self) -> None:
         assert self._transport is not None
@@ -90,7 +122,8 @@ class GrpcClient(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        transport.write(PREFACE + _frame(SETTINGS, 0, 0, b""))
+        settings = struct.pack(">HI", INITIAL_WINDOW, WINDOW_BYTES)
+        transport.write(PREFACE + _frame(SETTINGS, 0, 0, settings))
         transport.write(_frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", WINDOW_BYTES)))
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -114,17 +147,28 @@ class GrpcClient(asyncio.Protocol):
     def _take_frame(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == DATA:
             assert not flags & PADDED_OR_PRIORITY, "no server that we measure pads"
-            self._calls[stream].body += payload
+            call = self._calls[stream]
+            call.body += payload
+            if call.answer is not None:
+                self._take_answers(call.body, call.answer)
         elif kind == HEADERS:
             assert flags & END_HEADERS
             assert not flags & PADDED_OR_PRIORITY
             headers = self._decoder.decode(payload)
             if flags & END_STREAM:
                 self._finish(stream, {str(name): str(value) for name, value in headers})
-        elif kind == WINDOW_UPDATE and stream == 0:
-            self._window_bytes += struct.unpack(">I", payload)[0]
-            self._send_what_may_go()
+        elif kind == WINDOW_UPDATE:
+            if stream == 0:
+                self._window_bytes += struct.unpack(">I", payload)[0]
+                self._send_what_may_go()
+            elif stream in self._calls:
+                self._calls[stream].window_bytes += struct.unpack(">I", payload)[0]
         elif kind == SETTINGS and not flags & ACK:
+            for setting, value in struct.iter_unpack(">HI", payload):
+                if setting == INITIAL_WINDOW:
+                    for call in self._calls.values():
+                        call.window_bytes += value - self._initial_window_bytes
+                    self._initial_window_bytes = value
             self._write(_frame(SETTINGS, ACK, 0, b""))
         elif kind == PING and not flags & ACK:
             self._write(_frame(PING, ACK, 0, payload))
@@ -133,6 +177,16 @@ class GrpcClient(asyncio.Protocol):
             self._calls.pop(stream).answered.set_exception(error)
         elif kind == GOAWAY:
             self.connection_lost(ConnectionError("the server is going away"))
+
+    def _take_answers(self, body: bytearray, answer: Callable[[bytes], None]) -> None:
+        while len(body) >= _GRPC_PREFIX.size:
+            _, length = _GRPC_PREFIX.unpack_from(body)
+            end = _GRPC_PREFIX.size + length
+            if len(body) < end:
+                return
+            message = bytes(body[_GRPC_PREFIX.size : end])
+            del body[:end]
+            answer(message)
 
     def _finish(self, stream: int, trailers: dict[str, str]) -> None:
         call = self._calls.pop(stream)
@@ -148,9 +202,11 @@ class GrpcClient(asyncio.Protocol):
         while self._waiting and len(self._waiting[0][1]) <= self._window_bytes:
             stream, body = self._waiting.popleft()
             self._window_bytes -= len(body)
-            block = self._header_blocks.popleft() if self._header_blocks else None
-            headers = _frame(HEADERS, END_HEADERS, stream, block or self._later_header_block)
+            headers = _frame(HEADERS, END_HEADERS, stream, self._header_block())
             self._write(headers + _frame(DATA, END_STREAM, stream, body))
+
+    def _header_block(self) -> bytes:
+        return self._header_blocks.popleft() if self._header_blocks else self._later_header_block
 
     def _write(self, data: bytes) -> None:
         if not self._outbox:

@@ -78,6 +78,13 @@ def test_messages_survive_the_wire(sent: list[Message]) -> None:
     assert received == sent
 
 
+@given(messages)
+def test_messages_are_written_and_read_as_the_generated_classes_do(message: Message) -> None:
+    [frame] = encode_messages([message])
+    assert bytes(wire.Frame.parse(frame)) == frame
+    assert decode_messages(bytes(wire.Frame.parse(frame))) == [message]
+
+
 @given(st.builds(Hello, st.text(max_size=40), node_ids, st.text(max_size=40)))
 def test_hello_survives_the_wire(hello: Hello) -> None:
     assert decode_hello(encode_hello(hello)) == hello
