@@ -1,7 +1,6 @@
 """Real nodes with TLS: bad peers call one; a cluster has all its certificates replaced."""
 
 import itertools
-import os
 import socket
 import ssl
 import struct
@@ -246,8 +245,6 @@ async def test_wrong_files_at_the_start_are_one_line_and_status_2(tmp_path: Path
     for flags, problem in (
         (files.flags("node2"), "node.pem is for node node2, but this node is named 'node1'"),
         (["--tls-cert", "a", "--tls-key", "b", "--tls-ca", "c"], "a cannot be read"),
-        (["--tls-cert", "a"], "tls_cert, tls_key, tls_ca go together"),
-        (["--http-tls-cert", os.devnull, "--http-tls-key", "b"], "/dev/null is not a regular file"),
         (["--nats-url", "nats://h", "--nats-token-file", str(tmp_path)], "is a directory"),
     ):
         ended = await trio.to_thread.run_sync(run_to_end, process.command(*flags))
