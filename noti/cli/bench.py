@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from noti.cli.http import tls_context
 from noti.errors import LocalError
 from noti.load.mark import EVENT_BYTES
 from noti.load.plan import Figure, Plan, measure
@@ -73,6 +74,14 @@ def bench() -> None:
 @click.option("--processes", type=click.IntRange(1), help="Of clients. [default: few]")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="For the stream.")
 @click.option(
+    "--tls-ca",
+    "--ca",
+    "tls_ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CAs to trust for an https URL, PEM. [default: those of this machine]",
+)
+@click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Figures to FILE."
 )
 def sse(
@@ -88,6 +97,7 @@ def sse(
     pids: tuple[int, ...],
     processes: int | None,
     headers: tuple[str, ...],
+    tls_ca: Path | None,
     json_file: Path | None,
 ) -> None:
     """Open many event streams at URL, publish events, and check that everyone gets everything.
@@ -98,6 +108,7 @@ def sse(
     for header in headers:
         if ":" not in header or not header.isprintable():
             raise LocalError(f"{header!r} is no header; write 'Name: value'")
+    tls_context(tls_ca)  # for its words, when the file is wrong
     plan = Plan(
         url=url,
         clients=clients,
@@ -111,6 +122,7 @@ def sse(
         pids=pids,
         processes=processes,
         headers=headers,
+        tls_ca=tls_ca,
     )
     figures = measure(plan, _tell)
     _print(figures)

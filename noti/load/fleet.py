@@ -2,7 +2,7 @@
 
 Enters: orders, one JSON object a line on stdin. Leaves: one answer a line on stdout, and counts in
 shared memory.
-Never: waiting for one client while another has something to read; TLS.
+Never: waiting for one client while another has something to read.
 
 `python -m noti.load.fleet` is a process of its own because the load generator must have more CPU
 than the server that it measures, and because its clients are read at once, whatever else goes on.
@@ -16,6 +16,7 @@ import os
 import resource
 import select
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -51,15 +52,23 @@ class Target:
     """The request without the blank line that ends it."""
     sources: int = 1
     """Loopback addresses to connect from: each has room for some 28,000 ports."""
+    host: str = ""
+    """What the certificate must name."""
+    tls: ssl.SSLContext | None = None
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Target":
         """Return what a fleet was told."""
+        tls = None
+        if document["tls"]:
+            tls = ssl.create_default_context(cafile=document["tls_ca"])
         return cls(
             document["family"],
             tuple(document["address"]),
             document["request_head"].encode("latin-1"),
             document["sources"],
+            document["host"],
+            tls,
         )
 
 
@@ -114,10 +123,12 @@ class Fleet:
                 client = self._by_fd.get(fd)
                 if client is None:
                     continue
-                if events & select.EPOLLOUT:
-                    self._connected(client, fd)
-                elif client.body is not None:
+                if client.body is not None:
                     self._read(client, client.body, fd)
+                elif isinstance(client.sock, ssl.SSLSocket):
+                    self._shake_hands(client, client.sock, fd)
+                elif events & select.EPOLLOUT:
+                    self._connected(client, fd)
             self._come_back()
             self._open_more()
             COUNTS.pack_into(self._counts, 0, self._events_ever, self._open)
@@ -213,7 +224,39 @@ class Fleet:
         self._epoll.register(sock.fileno(), select.EPOLLOUT)
 
     def _connected(self, client: Client, fd: int) -> None:
-        """Send the request: the connection is there, or has failed."""
+        """The connection is there, or has failed."""
+        assert client.sock is not None
+        tls = self._target.tls
+        if tls is None:
+            self._send_request(client, fd)
+            return
+        try:
+            client.sock = tls.wrap_socket(
+                client.sock,
+                server_hostname=self._target.host,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=True,
+            )
+        except OSError:
+            self._lost(client)
+            return
+        self._shake_hands(client, client.sock, fd)
+
+    def _shake_hands(self, client: Client, sock: ssl.SSLSocket, fd: int) -> None:
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._epoll.modify(fd, select.EPOLLIN)
+        except ssl.SSLWantWriteError:
+            self._epoll.modify(fd, select.EPOLLOUT)
+        except ssl.SSLCertVerificationError as error:
+            _give_up(f"the server's certificate is refused: {error.verify_message}")
+        except OSError:
+            self._lost(client)
+        else:
+            self._send_request(client, fd)
+
+    def _send_request(self, client: Client, fd: int) -> None:
         assert client.sock is not None
         request = self._target.request_head
         if client.last_event_id:
@@ -228,10 +271,13 @@ class Fleet:
 
     def _read(self, client: Client, body: Body, fd: int) -> None:
         try:
-            data = os.read(fd, FIRST_READ_BYTES)
-            if len(data) == FIRST_READ_BYTES:
-                data += _rest(fd)
-        except BlockingIOError:
+            if isinstance(client.sock, ssl.SSLSocket):
+                data = _decrypted(client.sock)
+            else:
+                data = os.read(fd, FIRST_READ_BYTES)
+                if len(data) == FIRST_READ_BYTES:
+                    data += _rest(fd)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return
         except OSError:
             data = b""
@@ -310,6 +356,14 @@ def _rest(fd: int) -> bytes:
         return os.read(fd, READ_BYTES)
     except BlockingIOError:
         return b""
+
+
+def _decrypted(sock: ssl.SSLSocket) -> bytes:
+    """Return all that is there: what OpenSSL holds already, epoll does not tell of."""
+    data = sock.recv(READ_BYTES)
+    while sock.pending():
+        data += sock.recv(READ_BYTES)
+    return data
 
 
 def _answer(document: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
@@ -54,12 +55,14 @@ class Fleets:
         cpus: Sequence[int] = (),
         headers: Sequence[str] = (),
         sources: int | None = None,
+        tls_ca: Path | None = None,
     ) -> None:
         """Prepare; `cpus` names the processors that clients may use (default: all)."""
         self.clients = clients
         self._run = run
         self._cpus = list(cpus)
         self._target = _target(url, headers, sources or math.ceil(clients / CLIENTS_OF_A_SOURCE))
+        self._target["tls_ca"] = None if tls_ca is None else str(tls_ca)
         self._number = processes or math.ceil(clients / CLIENTS_OF_A_FLEET)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._shared: mmap.mmap | None = None
@@ -188,11 +191,12 @@ def _slowest(answers: Sequence[Mapping[str, Any]]) -> Reached:
 
 def _target(url: str, headers: Sequence[str], sources: int) -> dict[str, Any]:
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise LocalError(f"{url!r} cannot be loaded: write http://HOST:PORT/PATH")
+    tls = parts.scheme == "https"
     try:
         family, _, _, _, address = socket.getaddrinfo(
-            parts.hostname, parts.port or 80, type=socket.SOCK_STREAM
+            parts.hostname, parts.port or (443 if tls else 80), type=socket.SOCK_STREAM
         )[0]
     except OSError as error:
         raise LocalError(f"{parts.hostname} has no address: {error.strerror}") from None
@@ -202,5 +206,7 @@ def _target(url: str, headers: Sequence[str], sources: int) -> dict[str, Any]:
         "family": int(family),
         "address": address,
         "request_head": "".join(f"{line}\r\n" for line in (*lines, *headers)),
+        "host": parts.hostname,
+        "tls": tls,
         "sources": sources if str(address[0]).startswith("127.") else 1,
     }

@@ -7,6 +7,7 @@ Never: a figure that was not measured; what nobody publishes has no delay.
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -54,6 +55,8 @@ class Plan:
     """The server's processes, when they run on this machine."""
     processes: int | None = None
     headers: tuple[str, ...] = ()
+    tls_ca: Path | None = None
+    """CAs to trust for an https URL; None for those of this machine."""
 
 
 def publisher_for(where: str, event_bytes: int) -> Publisher:
@@ -91,7 +94,12 @@ def measure(plan: Plan, tell: Tell) -> list[Figure]:
     with (
         _publisher(plan) as publisher,
         Fleets(
-            plan.url, plan.clients, run, processes=plan.processes, headers=plan.headers
+            plan.url,
+            plan.clients,
+            run,
+            processes=plan.processes,
+            headers=plan.headers,
+            tls_ca=plan.tls_ca,
         ) as fleets,
     ):
         course = Course(fleets, run, plan.pids)

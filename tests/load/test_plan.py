@@ -11,14 +11,19 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from noti.certificates.context import https_context
+from noti.certificates.credentials import Role, load_credentials
 from noti.cli import commands
 from noti.errors import LocalError, Unavailable
-from noti.load.course import Course, new_run
+from noti.load.course import Course, Stretch, new_run
 from noti.load.fleets import Fleets
 from noti.load.mark import Mark, event_text
 from noti.load.plan import Plan, measure, publisher_for
 from noti.web.hub import Hub
+from tests.certificates.authority import Wanted, authority, issue
 from tests.web.stage import hub, notification, serving
+from tests.web.test_secured import Fixed, Site
+from tests.web.test_secured import serving as secured
 
 pytestmark = pytest.mark.slow
 
@@ -119,6 +124,31 @@ async def test_a_stream_that_the_server_ends_is_counted_and_resumed() -> None:
         assert stretch.tally.ended >= CLIENTS
         assert stretch.tally.events == 100 * CLIENTS
         assert (stretch.tally.lost, stretch.tally.repeated) == (0, 0)
+
+
+async def test_streams_over_tls_are_loaded_and_a_wrong_certificate_is_told(tmp_path: Path) -> None:
+    ca = authority()
+    names = Wanted(dns=("localhost",), ips=("127.0.0.1",))
+    paths = issue(names, ca).write(tmp_path, "site")
+    tls = Fixed(https_context(load_credentials(*paths, role=Role.HTTPS)))
+    trusted, other = tmp_path / "ca.pem", tmp_path / "other.pem"
+    trusted.write_bytes(ca.pem)
+    other.write_bytes(authority("other").pem)
+    there = hub()
+
+    def run(url: str, tls_ca: Path) -> Stretch:
+        name = new_run()
+        with Fleets(url, CLIENTS, name, tls_ca=tls_ca) as fleets:
+            fleets.open()
+            return Course(fleets, name, []).pace(HubPublisher(there), 100, 0.2)
+
+    async with secured(there, Site(ca, tls)) as (host, port):
+        url = f"https://{host}:{port}/.well-known/mercure?topic=*"
+        stretch = await trio.to_thread.run_sync(run, url, trusted)
+        assert stretch.tally.events == 20 * CLIENTS
+        assert (stretch.tally.lost, stretch.tally.repeated, stretch.tally.ended) == (0, 0, 0)
+        with pytest.raises(Unavailable, match="certificate is refused"):
+            await trio.to_thread.run_sync(run, url, other)
 
 
 async def test_a_server_that_has_no_stream_there_is_told_at_once() -> None:
