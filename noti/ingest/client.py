@@ -21,15 +21,18 @@ class NatsClient(Client):
     def _connect_command(self) -> bytes:
         server, transport = self._current_server, self._transport
         assert server is not None
+        encrypted = server.uri.scheme == "wss"
         if isinstance(transport, TcpTransport):
             writer = transport._io_writer
             assert writer is not None
-            if writer.get_extra_info("ssl_object") is not None:
+            encrypted = writer.get_extra_info("ssl_object") is not None
+            if encrypted:
                 # nats-py makes this protocol by hand and does not tell it of TLS, as asyncio would:
                 # then asyncio logs a warning at the end of every connection.
                 protocol: Any = writer.transport.get_protocol()
-                protocol._over_ssl = True
-            elif "tls" in self.options or server.uri.scheme == "tls":
-                raise nats.errors.Error("the server offers no TLS, and nothing was sent to it")
+                if protocol is not None:  # or the server has hung up meanwhile
+                    protocol._over_ssl = True
+        if not encrypted and ("tls" in self.options or server.uri.scheme == "tls"):
+            raise nats.errors.Error("the server offers no TLS, and nothing was sent to it")
         command: bytes = super()._connect_command()
         return command
