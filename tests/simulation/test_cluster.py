@@ -52,6 +52,19 @@ async def lose_everybody(cluster: SimulatedCluster) -> None:
         await simulated.start()
 
 
+async def lose_everybody_and_move(cluster: SimulatedCluster) -> None:
+    """A full outage after which nobody has the address that the others remember."""
+    cluster.publish(30)
+    await cluster.wait_for(lambda: cluster.published in cluster.last_seqs())
+    for simulated in cluster.nodes:
+        await simulated.crash()
+    for simulated in cluster.nodes:
+        simulated.move()
+    cluster.publish(10)
+    for simulated in cluster.nodes:
+        await simulated.start()
+
+
 async def roll_all_nodes(cluster: SimulatedCluster) -> None:
     for simulated in cluster.nodes:
         cluster.publish(10)
@@ -129,6 +142,7 @@ SCENARIOS = [
     publish_quietly,
     lose_the_leader,
     lose_everybody,
+    lose_everybody_and_move,
     roll_all_nodes,
     restart_the_source,
     cut_the_leader_off,
