@@ -114,7 +114,7 @@ async def test_whatever_comes_meanwhile_shares_commands_in_order(
 
 
 async def test_command_is_closed_when_it_is_large(autojump_clock: trio.testing.MockClock) -> None:
-    limits = PublishLimits(command_events_max=3, command_bytes_max=2000)
+    limits = PublishLimits(command_events_max=3, command_bytes_max=2000, commands_under_way_max=4)
     async with running(limits) as (leader, publisher):
         outcomes: list[Outcome] = []
         publisher.submit([draft("0")], outcomes.append)
