@@ -15,7 +15,7 @@ from noti.notifications.store import Store
 from noti.ports import Hello, MessageStream, Server
 from noti.raft.events import Role, Status
 from noti.raft.messages import NodeId
-from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC
+from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.swim.messages import Member
 
 
@@ -131,6 +131,9 @@ class Report:
             )
         if peer.name == own.name:
             raise ClusterMismatch(f"another node is named {own.name!r} too; give it another --name")
+        known = name_of(self._members(), peer.node_id)
+        if known not in (None, peer.name):
+            raise ClusterMismatch(f"node {peer.name!r} comes with the node id of node {known!r}")
 
     async def raft_stream(self, stream: MessageStream) -> None:
         """Use a stream that a peer dialed."""

@@ -179,3 +179,11 @@ def test_stranger_or_double_is_refused_with_a_remedy(peer: Hello, remedy: str) -
 )
 def test_node_of_the_cluster_or_of_none_yet_is_welcome(status: Status, peer: Hello) -> None:
     Parts(status).report().welcome(peer)
+
+
+def test_who_comes_with_the_node_id_of_somebody_else_is_not_welcome() -> None:
+    parts = Parts()
+    parts.seen = [node("b")]
+    parts.report().welcome(Hello("", "id-b", "b"))
+    with pytest.raises(ClusterMismatch, match="'c' comes with the node id of node 'b'"):
+        parts.report().welcome(Hello("", "id-b", "c"))

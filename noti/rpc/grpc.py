@@ -269,8 +269,10 @@ class _RaftService:
             async with asyncio.timeout(HELLO_WAIT_S):
                 frame = await frames.read()
             peer = decode_hello(frame or b"")
-            self._check_identity(call, peer)
+            proven = self._check_identity(call, peer)
             self._handler.welcome(peer)
+            if proven:
+                self._guard.remember(peer)
         except TimeoutError:
             raise GRPCError(Status.DEADLINE_EXCEEDED, "no hello came") from None
         except MessageInvalid as error:
@@ -287,18 +289,22 @@ class _RaftService:
         # Trio task notices that by itself.
         await finished.wait()
 
-    def _check_identity(self, call: Call, peer: Hello) -> None:
-        """Raise `ClusterMismatch` when a caller is not who he says; without TLS nobody knows."""
+    def _check_identity(self, call: Call, peer: Hello) -> bool:
+        """Return whether a caller has proven who he is; without TLS nobody can.
+
+        Raises `ClusterMismatch` when he is somebody else.
+        """
         transport = call._stream._transport
         certificate = certificate_of(transport)
         if certificate is None:
-            return
+            return False
         cluster = self._handler.hello().cluster_id
         refusal = self._guard.objection_to_peer(certificate, peer, cluster)
         if refusal is not None:
             host, port = transport.get_extra_info("peername")[:2]
             self._refusals.tell(host, port, refusal)
             raise ClusterMismatch(f"this caller {refusal}")
+        return True
 
     async def _use_raft_stream(self, stream: GrpcMessageStream) -> None:
         """Hand the stream to the node; Trio."""
@@ -333,6 +339,7 @@ async def _dial(
             refusal = guard.objection_to_peer(certificate, peer, hello.cluster_id)
             if refusal is not None:
                 raise _Refused(refusal)
+            guard.remember(peer)
         return GrpcMessageStream(island, frames, peer, resources.pop_all().close)
 
 

@@ -58,10 +58,7 @@ class Guard:
                 return Refusal("unnamed", "shows a certificate that names neither node nor client")
 
     def objection_to_peer(self, certificate: bytes, peer: Hello, cluster: str) -> Refusal | None:
-        """Return why the holder is not the node that `peer` says; `cluster` is ours, or empty.
-
-        None means that it is, and is remembered.
-        """
+        """Return why the holder is not the node that `peer` says; `cluster` is ours, or empty."""
         held = _claims(certificate)
         if isinstance(held, Refusal):
             return held
@@ -73,10 +70,13 @@ class Guard:
             return Refusal(
                 "name", f"is node {peer.name!r} and comes with the node id of node {proven!r}"
             )
+        return None
+
+    def remember(self, peer: Hello) -> None:
+        """Keep the id of a peer for its name, once nobody else had an objection to it."""
         if peer.node_id not in self._proven and len(self._proven) >= PROVEN_MAX:
             self._proven.pop(next(iter(self._proven)))
         self._proven[peer.node_id] = peer.name
-        return None
 
 
 def _claims(certificate: bytes) -> Claims | Refusal:

@@ -62,7 +62,7 @@ def test_a_peer_is_who_its_certificate_names(caller: Issued, expected: str | Non
 
 def test_nobody_comes_with_the_node_id_of_somebody_else() -> None:
     guard = Guard()
-    assert guard.objection_to_peer(NODE_3.der, Hello("c", "3", "node3"), "c") is None
+    guard.remember(Hello("c", "3", "node3"))
     refusal = guard.objection_to_peer(NODE_2.der, Hello("c", "3", "node2"), "c")
     assert refusal is not None
     assert refusal.reason == "name"
@@ -72,12 +72,19 @@ def test_nobody_comes_with_the_node_id_of_somebody_else() -> None:
 
 def test_a_wiped_node_may_come_back_with_a_new_id() -> None:
     guard = Guard()
-    assert guard.objection_to_peer(NODE_2.der, Hello("c", "2", "node2"), "c") is None
+    guard.remember(Hello("c", "2", "node2"))
     assert guard.objection_to_peer(NODE_2.der, Hello("c", "2b", "node2"), "c") is None
+
+
+def test_an_objection_of_somebody_else_leaves_the_id_to_its_owner() -> None:
+    guard = Guard()
+    # Node 2 is who it says, and gossip, say, knows better whose id this is: nothing is remembered.
+    assert guard.objection_to_peer(NODE_2.der, Hello("c", "3", "node2"), "c") is None
+    assert guard.objection_to_peer(NODE_3.der, Hello("c", "3", "node3"), "c") is None
 
 
 def test_memory_is_bounded_however_many_ids_a_peer_invents() -> None:
     guard = Guard()
     for number in range(PROVEN_MAX + 10):
-        assert guard.objection_to_peer(NODE_2.der, Hello("c", str(number), "node2"), "c") is None
+        guard.remember(Hello("c", str(number), "node2"))
     assert len(guard._proven) == PROVEN_MAX
