@@ -6,7 +6,7 @@ gets every event once; what is lost or repeated is told.
 
 - fan-out: published as fast as it is accepted, `window` events ahead of the clients at most; one
   by one over gRPC and, the same for nchan, by pipelined HTTP POST; and for noti in batches through
-  JetStream.
+  JetStream. Also per CPU second of the server, which other work of the machine distorts less.
 - delay: from publication to the client's read, at a steady rate.
 - memory: of the server's process, before and after the clients came; the kernel's is not in it.
 - storm: all clients drop, miss 100 events, and come back at once, each from its last id.
@@ -19,7 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,20 +102,25 @@ class Bench:
 
     def fan_out(self, clients: int) -> None:
         """Deliveries a second, published one by one, and in batches."""
-        single: dict[str, float] = {}
-        batched: float | None = None
+        ours: dict[str, Stretch] = {}
+        theirs: Stretch | None = None
         batch = self._options.batch
         for name in self._starts:
             with self._site(name, clients) as site:
                 with closing(site.server.publisher()) as publisher:
-                    single[name] = self._flood(site, publisher, 1).deliveries_per_s
+                    single = self._flood(site, publisher, 1)
                 if isinstance(site.server, Noti):
+                    ours["published one by one"] = single
                     with closing(site.server.batch_publisher()) as publisher:
-                        batched = self._flood(site, publisher, batch).deliveries_per_s
-        ours, theirs = single.get("noti"), single.get("nchan")
-        unit = "deliveries/s"
-        self._add(f"{clients} clients, published one by one", ours, unit, theirs)
-        self._add(f"{clients} clients, JetStream batches of {batch}", batched, unit, theirs)
+                        batched = self._flood(site, publisher, batch)
+                    ours[f"JetStream batches of {batch}"] = batched
+                else:
+                    theirs = single
+        shown: Mapping[str, Stretch | None] = ours or {"published one by one": None}
+        for how, stretch in shown.items():
+            name = f"{clients} clients, {how}"
+            self._add(name, *_pair("deliveries/s", stretch, theirs, _per_s))
+            self._add(name, *_pair("deliveries/CPU s", stretch, theirs, _per_cpu_s))
 
     def _flood(self, site: Site, publisher: Publisher, batch: int) -> Stretch:
         options = self._options
@@ -227,6 +232,27 @@ class Bench:
             f"p50 {tally.delay_ms(0.5):.1f} ms, p99 {tally.delay_ms(0.99):.1f} ms; "
             f"clients' CPU {stretch.clients_cpu:.0%}, server's {stretch.server_cpu or 0:.0%}"
         )
+
+
+def _pair(
+    unit: str,
+    ours: Stretch | None,
+    theirs: Stretch | None,
+    figure: Callable[[Stretch], float | None],
+) -> tuple[float | None, str, float | None]:
+    return (
+        None if ours is None else figure(ours),
+        unit,
+        None if theirs is None else figure(theirs),
+    )
+
+
+def _per_s(stretch: Stretch) -> float | None:
+    return stretch.deliveries_per_s
+
+
+def _per_cpu_s(stretch: Stretch) -> float | None:
+    return stretch.deliveries_per_cpu_s
 
 
 def _term(server: Server) -> int:
