@@ -107,6 +107,11 @@ class Leadership:
             return ChangeRefused(request, str(error))
         if following is None:
             return ChangeRefused(request, "it is so already")
+        matches = dict(self.replication.matches())
+        newcomers = [n for n in change.promote if n in self._log.configuration.learners]
+        if not all(matches.get(n) for n in newcomers):
+            # It knows of no cluster and would refuse its vote, perhaps the one that is needed.
+            return ChangeRefused(request, "a learner to promote has nothing of the log yet")
         self._append_configuration(following, commit, now)
         return ProposalAccepted(request, self._log.last_index, self._term)
 

@@ -186,20 +186,26 @@ class Node:
         self.arm()
 
     def arm(self) -> None:
+        """See to it that the node wakes up in time; when it does so too early, it looks again."""
         deadline = self.running.deadline()
-        if deadline is not None and deadline != self.wakeup:
+        if deadline is not None and (self.wakeup is None or deadline < self.wakeup):
             self.wakeup = deadline
-            incarnation = self.incarnation
-            self.cluster.at(self.world_time(deadline), lambda: self.wake(incarnation, deadline))
+            self.cluster.at(
+                self.world_time(deadline), partial(self.wake, self.incarnation, deadline)
+            )
 
-    def wake(self, incarnation: int, deadline: float) -> None:
-        if self.core is None or incarnation != self.incarnation or self.wakeup != deadline:
+    def wake(self, incarnation: int, at: float) -> None:
+        if self.core is None or incarnation != self.incarnation or self.wakeup != at:
             return
         if self.paused:
-            self.cluster.later(0.01, self.wake, incarnation, deadline)
+            self.cluster.later(0.01, self.wake, incarnation, at)
             return
         self.wakeup = None
-        self.step(DeadlineReached())
+        deadline = self.running.deadline()
+        if deadline is not None and deadline > at:
+            self.arm()
+        else:
+            self.step(DeadlineReached())
 
     def perform(self, effect: Effect) -> None:
         match effect:

@@ -26,6 +26,7 @@ from noti.raft.events import (
     RestoreSnapshot,
     Role,
     RoleChanged,
+    SendMessage,
 )
 from noti.raft.membership import Configuration
 from noti.raft.messages import AppendRequest, AppendResponse, Message, SnapshotChunk, TimeoutNow
@@ -138,6 +139,8 @@ class Machine(Node):
     def perform(self, effect: Effect) -> None:
         cluster, told = self.cluster, self.cluster.timeline
         match effect:
+            case SendMessage():
+                pass
             case RoleChanged(role, term, leader):
                 told.note(self.name, f"{role.value} in term {term}, leader {leader or 'unknown'}")
                 cluster.note_role(self, role)

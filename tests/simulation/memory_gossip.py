@@ -149,7 +149,7 @@ class MemoryDatagrams:
         return self._address
 
     async def send(self, payload: bytes, to: Address) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         host, port = to
         target = self._net.hosts.get(host)
         if target is None:

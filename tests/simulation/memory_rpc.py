@@ -301,16 +301,14 @@ class MemoryMessageStream:
         self._peer = peer
         self._outgoing = outgoing
         self._incoming = incoming
-        self._send_lock = trio.Lock()
 
     @property
     def peer(self) -> Hello:
         return self._peer
 
     async def send(self, messages: Sequence[PeerMessage]) -> None:
-        async with self._send_lock:
-            self._outgoing.tell(self._peer, messages)
-            await self._outgoing.send(messages)
+        self._outgoing.tell(self._peer, messages)
+        await self._outgoing.send(messages)
 
     async def receive(self) -> Sequence[PeerMessage]:
         return await self._incoming.receive()

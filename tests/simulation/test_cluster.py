@@ -158,6 +158,22 @@ def test_every_browser_sees_every_event_once_and_in_order(scenario: object, seed
     simulate(seed, scenario)
 
 
+def test_crash_takes_no_time_however_farewells_are_shielded() -> None:
+    """Relies on a private name of Trio's, and fails loudly when it changes."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = SimulatedCluster(nursery, 1)
+            await cluster.start()
+            leader = await cluster.wait_leader()
+            before = trio.current_time()
+            await leader.crash()
+            assert (leader.down, trio.current_time()) == (True, before)
+            nursery.cancel_scope.cancel()
+
+    run_deterministically(1, main)
+
+
 def test_same_seed_gives_the_same_trace() -> None:
     assert simulate(11, lose_the_leader) == simulate(11, lose_the_leader)
     assert simulate(11, lose_the_leader) != simulate(12, lose_the_leader)

@@ -3,6 +3,7 @@
 import pytest
 
 from noti.raft.changes import Change
+from noti.raft.events import ChangeRefused
 from tests.raft.cluster import Cluster
 from tests.simulation.sim import LAYERS
 
@@ -13,6 +14,7 @@ from tests.simulation.sim import LAYERS
         ("core", 111),  # a leader that removed itself and crashed could not campaign
         ("core", 1356),  # the simulator's own: a repaired network went on doubling messages
         ("core", 1417),  # the simulator's own: a stopped process may win an old election
+        ("core", 3049),  # a learner without a log was promoted, and had no vote to give
         ("nodes", 0),  # a gap was hidden from a browser that came before the first event
         ("nodes", 1003),  # a read was answered in the middle of a replay
     ],
@@ -36,3 +38,24 @@ def test_leader_that_crashed_while_it_removed_itself_still_campaigns() -> None:
     leader.start()
     cluster.run_until(lambda: cluster.leader() is other)
     assert other.running.status().configuration.voters == (other.name,)
+
+
+def test_learner_that_has_nothing_yet_is_not_promoted() -> None:
+    """Its vote would count and it would refuse it, so a lonely old voter could never lead again.
+    Found by: just sim seed=3049 layer=core"""
+    cluster = Cluster(1)
+    leader = cluster.elect()
+    newcomer = cluster.add_machine()
+    cluster.isolate(newcomer.name)
+    cluster.change(leader, Change(add=frozenset({newcomer.name})))
+    cluster.run(0.5)
+    promotion = Change(promote=frozenset({newcomer.name}))
+    refused = leader.outcomes[cluster.change(leader, promotion)]
+    assert isinstance(refused, ChangeRefused)
+    leader.crash()
+    leader.start()
+    cluster.elect()
+    cluster.heal()
+    cluster.run(1.0)
+    cluster.change(leader, promotion)
+    cluster.run_until(lambda: newcomer.name in newcomer.running.status().configuration.voters)

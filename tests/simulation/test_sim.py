@@ -84,4 +84,4 @@ def test_batch_says_how_many_seeds_passed_and_how_fast(
     assert main(["layer=core", "seeds=2"]) == 0
     told = capsys.readouterr().out
     assert "2 seeds, no failure" in told
-    assert "simulated hours per hour for an idle cluster of three" in told
+    assert "simulated hours per processor hour for an idle cluster of three" in told
