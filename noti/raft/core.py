@@ -100,6 +100,8 @@ class Raft:
         """As a follower: when this term's leader last spoke, and its commit index then."""
         self._round = 0
         """As a follower: the newest round heard from this term's leader."""
+        self._confirmed: tuple[int, int] | None = None
+        """As a follower: what this term's leader was last told, (match, round)."""
         self._leadership: Leadership | None = None
         """Set while, and only while, this node leads."""
         self._assembly = SnapshotAssembly()
@@ -125,6 +127,7 @@ class Raft:
             case PeerLost(node_id):
                 self._on_peer_lost(node_id, now)
             case PeerConnected(node_id):
+                self._confirmed = None  # it may never have arrived
                 if leading is not None:
                     leading.replication.on_connected(node_id, self._commit, now)
             case TransferRequested():
@@ -310,6 +313,7 @@ class Raft:
         self._leader = leader
         self._leader_heard_at = now
         self._matched = 0
+        self._confirmed = None
         self._announced = None
         self._ballot = Ballot()
         self._leadership = None
@@ -392,7 +396,9 @@ class Raft:
     def _confirm(self, leader: NodeId, through: int = 0) -> None:
         """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
         self._matched = max(self._matched, through)
-        fields = (True, min(self._matched, self._durable), 0, 0, 0, self._round)
+        match = min(self._matched, self._durable)
+        self._confirmed = (match, self._round)
+        fields = (True, match, 0, 0, 0, self._round)
         self._send(leader, AppendResponse(self._id, self._term, *fields))
 
     def _on_append_request(self, request: AppendRequest) -> None:
@@ -413,8 +419,11 @@ class Raft:
         last_new = previous + len(request.entries)
         self._matched = max(self._matched, last_new)
         self._commit = max(self._commit, min(request.commit, last_new))
-        if not request.entries or self._durable >= last_new:
-            self._confirm(request.sender)  # otherwise when they are on disk
+        if request.entries:
+            if self._durable >= last_new:
+                self._confirm(request.sender)  # otherwise when they are on disk
+        elif self._confirmed != (min(self._matched, self._durable), self._round):
+            self._confirm(request.sender)  # otherwise it only told what is committed
 
     def _take_entries(self, entries: tuple[Entry, ...]) -> None:
         for position, entry in enumerate(entries):

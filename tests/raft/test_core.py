@@ -10,6 +10,7 @@ from noti.raft.events import (
     Bootstrapped,
     DeadlineReached,
     MessageReceived,
+    PeerConnected,
     Persist,
     Persisted,
     ProposalAccepted,
@@ -326,8 +327,21 @@ def test_heartbeat_is_answered_while_the_disk_is_slow() -> None:
     core.handle(heartbeat(), 5.0)
     entry = Entry(2, 1, EntryKind.COMMAND, b"x")
     core.handle(MessageReceived(AppendRequest("n3", 1, 1, 1, 1, (entry,))), 5.0)
-    beat = MessageReceived(AppendRequest("n3", 1, 2, 1, 1, ()))
-    assert sent(core.handle(beat, 5.1)) == [AppendResponse("n1", 1, True, 1, 0, 0, 0)]
+    beat = MessageReceived(AppendRequest("n3", 1, 2, 1, 1, (), round=7))
+    assert sent(core.handle(beat, 5.1)) == [AppendResponse("n1", 1, True, 1, 0, 0, 0, round=7)]
+
+
+def test_news_of_a_commit_is_answered_only_when_there_is_something_to_say() -> None:
+    """Every commit is announced to every follower; half of all messages were answers to that."""
+    core = follower()
+    answer = AppendResponse("n1", 1, True, 1, 0, 0, 0, round=7)
+    beat = MessageReceived(AppendRequest("n3", 1, 1, 1, 0, (), round=7))
+    assert sent(core.handle(beat, 5.0)) == [answer]
+    news = MessageReceived(AppendRequest("n3", 1, 1, 1, 1, (), round=7))
+    assert sent(core.handle(news, 5.0)) == []
+    assert core.status().commit_index == 1
+    core.handle(PeerConnected("n3"), 5.0)
+    assert sent(core.handle(news, 5.0)) == [answer], "the first may have been lost with the stream"
 
 
 def test_completion_of_an_overwritten_entry_does_not_count_as_durable() -> None:

@@ -213,7 +213,7 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("core", changes_members_before_its_own_term_committed, range(20)),
     ("core", counts_learners, range(10)),
     ("core", keeps_a_truncated_configuration, range(60)),
-    ("core", answers_reads_without_asking, range(10)),
+    ("core", answers_reads_without_asking, range(70)),
     ("core", counts_answers_to_an_older_leadership, range(40)),
     ("core", reports_writes_as_durable_at_once, range(1)),
     ("nodes", shows_redelivered_events_again, range(20)),
