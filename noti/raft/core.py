@@ -92,18 +92,13 @@ class Raft:
         self._timer = ElectionTimer(config, rng, now)
         self._ballot = Ballot()
         self._commit = self._applied = snapshot.index if snapshot else 0
-        self._durable = self._log.last_index
-        """Everything up to here is on our disk."""
-        self._matched = 0
-        """As a follower: everything up to here equals the log of this term's leader."""
+        self._durable = self._log.last_index  # everything up to here is on our disk
+        # As a follower, about this term's leader: up to where our log equals its log, when it last
+        # spoke with its commit index then, its newest round, and what it was told: (match, round).
+        self._matched = self._round = 0
         self._announced: tuple[float, int] | None = None
-        """As a follower: when this term's leader last spoke, and its commit index then."""
-        self._round = 0
-        """As a follower: the newest round heard from this term's leader."""
         self._confirmed: tuple[int, int] | None = None
-        """As a follower: what this term's leader was last told, (match, round)."""
-        self._leadership: Leadership | None = None
-        """Set while, and only while, this node leads."""
+        self._leadership: Leadership | None = None  # set while, and only while, this node leads
         self._assembly = SnapshotAssembly()
         self._installing: tuple[int, Snapshot] | None = None
         """A leader's snapshot on its way to disk, with its batch number."""
@@ -313,8 +308,7 @@ class Raft:
         self._leader = leader
         self._leader_heard_at = now
         self._matched = 0
-        self._confirmed = None
-        self._announced = None
+        self._confirmed = self._announced = None
         self._ballot = Ballot()
         self._leadership = None
         self._round = 0
@@ -396,10 +390,8 @@ class Raft:
     def _confirm(self, leader: NodeId, through: int = 0) -> None:
         """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
         self._matched = max(self._matched, through)
-        match = min(self._matched, self._durable)
-        self._confirmed = (match, self._round)
-        fields = (True, match, 0, 0, 0, self._round)
-        self._send(leader, AppendResponse(self._id, self._term, *fields))
+        match, round_ = self._confirmed = (min(self._matched, self._durable), self._round)
+        self._send(leader, AppendResponse(self._id, self._term, True, match, 0, 0, 0, round_))
 
     def _on_append_request(self, request: AppendRequest) -> None:
         if self._installing is not None:
@@ -419,11 +411,10 @@ class Raft:
         last_new = previous + len(request.entries)
         self._matched = max(self._matched, last_new)
         self._commit = max(self._commit, min(request.commit, last_new))
-        if request.entries:
-            if self._durable >= last_new:
-                self._confirm(request.sender)  # otherwise when they are on disk
-        elif self._confirmed != (min(self._matched, self._durable), self._round):
-            self._confirm(request.sender)  # otherwise it only told what is committed
+        known = self._confirmed == (min(self._matched, self._durable), self._round)
+        # Entries are confirmed when they are on disk; the mere news of a commit is not at all.
+        if self._durable >= last_new if request.entries else not known:
+            self._confirm(request.sender)
 
     def _take_entries(self, entries: tuple[Entry, ...]) -> None:
         for position, entry in enumerate(entries):
