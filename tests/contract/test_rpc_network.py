@@ -159,7 +159,7 @@ async def served(
     network: RpcNetwork, handler: Handler, publishing: Publications | None = None
 ) -> AsyncIterator[tuple[Address, trio.CancelScope]]:
     publishing = publishing or Publications()
-    with trio.fail_after(10):
+    with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             address = await nursery.start(network.serve_rpc, ANY_PORT, handler, publishing)
             yield address, nursery.cancel_scope
@@ -237,7 +237,7 @@ async def test_nobody_listening_is_unavailable(open_network: NetworkFactory) -> 
     async with open_network() as network:
         async with served(network, Handler()) as (address, _):
             pass
-        with pytest.raises(PeerUnavailable), trio.fail_after(5):
+        with pytest.raises(PeerUnavailable), trio.fail_after(30):
             await network.open_raft_stream(address, CLIENT)
 
 
@@ -286,7 +286,7 @@ async def test_cancelled_server_ends_its_streams(open_network: NetworkFactory) -
             await stream.receive()
             scope.cancel()
         assert handler.ended.is_set()
-        with trio.fail_after(5):
+        with trio.fail_after(30):
             with pytest.raises(PeerUnavailable):
                 await stream.receive()
             await stream.aclose()

@@ -50,7 +50,7 @@ class NatsServer:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not await self._greets():
                 assert self._process.poll() is None, "nats-server ended at once"
                 await trio.sleep(0.01)

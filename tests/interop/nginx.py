@@ -80,7 +80,7 @@ async def nginx(directory: Path, upstream: Address, settings: str) -> AsyncItera
             stderr=log,
         )
     try:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while not await _answers(port):
                 assert process.poll() is None, (directory / "nginx.log").read_text()
                 await trio.sleep(0.02)

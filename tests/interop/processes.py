@@ -125,7 +125,7 @@ class NodeProcess:
 
     async def until_up(self) -> dict[str, Any]:
         """Wait until it is ready to serve browsers, and return its status."""
-        with trio.fail_after(20):
+        with trio.fail_after(30):
             while True:
                 status = await self.status()
                 if status is not None and status["ready"]:

@@ -100,7 +100,7 @@ async def serf_agent(
     )
     agent = SerfAgent(binary, name, port, rpc_port, process)
     try:
-        with trio.fail_after(10):
+        with trio.fail_after(30):
             while process.poll() is None:
                 try:
                     await agent.members()

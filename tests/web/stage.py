@@ -15,7 +15,7 @@ from noti.web.config import HubConfig, WebConfig
 from noti.web.hub import Hub
 from noti.web.server import Frontend
 
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 """No condition takes longer than this, even on a busy machine; nothing is measured with it."""
 
 
