@@ -133,12 +133,10 @@ class Course:
         )
 
     def _publish_at(self, publisher: Publisher, rate: float, seconds: float) -> None:
-        due = time.monotonic()
-        ends = due + seconds
-        while due < ends:
+        began = time.monotonic()
+        for number in range(1, round(rate * seconds) + 1):
             self._publish(publisher, 1)
-            due += 1 / rate
-            time.sleep(max(0.0, due - time.monotonic()))
+            time.sleep(max(0.0, began + number / rate - time.monotonic()))
 
     def _publish_ahead(self, publisher: Publisher, window: int, batch: int, seconds: float) -> None:
         fleets = self._fleets
