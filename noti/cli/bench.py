@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from noti.cli.http import tls_context
+from noti.cli.http import tls_ca_option, tls_context
 from noti.errors import LocalError
 from noti.load.mark import EVENT_BYTES
 from noti.load.plan import Figure, Plan, measure
@@ -73,14 +73,7 @@ def bench() -> None:
 )
 @click.option("--processes", type=click.IntRange(1), help="Of clients. [default: few]")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="For the stream.")
-@click.option(
-    "--tls-ca",
-    "--ca",
-    "tls_ca",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="CAs to trust for an https URL, PEM. [default: those of this machine]",
-)
+@tls_ca_option
 @click.option(
     "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Figures to FILE."
 )

@@ -12,12 +12,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import click
+
 from noti.certificates.credentials import load_authorities
 from noti.certificates.refusals import handshake_refusal
 from noti.errors import LocalError, MessageInvalid, Unavailable
 
 TIMEOUT_S = 5.0
 BODY_BYTES_MAX = 4 * 1024 * 1024
+
+tls_ca_option = click.option(
+    "--tls-ca",
+    "--ca",
+    "tls_ca",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="CAs to trust for an https URL, PEM. [default: those of this machine]",
+)
+"""For every command that reads from an https URL."""
 
 
 def get_json(

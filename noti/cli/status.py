@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from noti.cli.http import get_json
+from noti.cli.http import get_json, tls_ca_option
 from noti.errors import MessageInvalid
 
 STYLES = {
@@ -34,17 +34,11 @@ node_url = click.option(
     metavar="URL",
     help="Any node of the cluster.",
 )
-tls_ca = click.option(
-    "--tls-ca",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="CAs to trust for an https URL, PEM. [default: those of this machine]",
-)
 
 
 @click.command()
 @node_url
-@tls_ca
+@tls_ca_option
 def status(url: str, tls_ca: Path | None) -> None:
     """Show what a node knows: its role, its log, its source, its clients."""
     report = _report(url, tls_ca)
@@ -61,7 +55,7 @@ def status(url: str, tls_ca: Path | None) -> None:
 
 @click.command()
 @node_url
-@tls_ca
+@tls_ca_option
 def members(url: str, tls_ca: Path | None) -> None:
     """Show the members of the cluster as a node sees them."""
     rows = _report(url, tls_ca).get("members")

@@ -18,7 +18,7 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from noti.cli.http import tls_context
+from noti.cli.http import tls_ca_option, tls_context
 from noti.cli.run import until_signalled
 from noti.client.eventstream import StreamEvent
 from noti.client.follower import ComeBack, Follower
@@ -62,14 +62,7 @@ _VISIBLE.pop(ord("\t"))
     metavar="SECONDS",
     help="Reconnect after so long without a byte.",
 )
-@click.option(
-    "--tls-ca",
-    "--ca",
-    "tls_ca",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="CAs to trust for an https URL, PEM. [default: those of this machine]",
-)
+@tls_ca_option
 def tail(
     url: str,
     topics: tuple[str, ...],

@@ -20,7 +20,15 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from noti.web import ops
-from noti.web.admission import PATHS, Admission, Answer, Opening, StreamRequest, common_headers
+from noti.web.admission import (
+    PATHS,
+    PLAIN,
+    Admission,
+    Answer,
+    Opening,
+    StreamRequest,
+    common_headers,
+)
 from noti.web.config import WebConfig
 from noti.web.hub import Hub
 from noti.web.subscription import Subscription
@@ -196,7 +204,7 @@ def _add_errors(app: App) -> None:
                 text = f"{request.path} does not answer {request.method}; it answers {allowed}."
             case _:
                 text = error.description or error.name
-        response = Response(f"{text}\n", status=error.code or 500, content_type=ops.PLAIN)
+        response = Response(f"{text}\n", status=error.code or 500, content_type=PLAIN)
         if isinstance(error, MethodNotAllowed):
             response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
         return response

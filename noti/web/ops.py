@@ -21,7 +21,6 @@ from noti.web.view import NodeView
 
 CONSISTENT_WAIT_S = 3.0
 """An election fits in; without a majority there is no point in waiting longer."""
-PLAIN = "text/plain; charset=utf-8"
 JSON = "application/json"
 
 
