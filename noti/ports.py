@@ -10,7 +10,7 @@ The same contract suite (tests/contract) runs against every version of a port.
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import trio
 
@@ -153,6 +153,22 @@ class Server:
     is_leader: bool
 
 
+RoleName: TypeAlias = Literal["leader", "follower", "candidate", "learner"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRole:
+    """What a node says that it is in its cluster."""
+
+    name: str
+    """Of the node; empty when it is too old to say so."""
+    role: RoleName
+    term: int
+    """Raft's term; 0 when it is too old to say so."""
+    leader: str
+    """Name of the leader of that term; empty when none is known."""
+
+
 class RpcHandler(Protocol):
     """What a node offers on its RPC address."""
 
@@ -173,6 +189,9 @@ class RpcHandler(Protocol):
 
     def is_leader(self) -> bool:
         """Whether this node leads."""
+
+    def role(self) -> NodeRole:
+        """What this node is in its cluster, and in which term."""
 
     def serving(self) -> bool:
         """Whether this node is ready to serve browsers (gRPC health)."""

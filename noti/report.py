@@ -6,13 +6,13 @@ Never: changes anything, keeps a copy of anything.
 
 import socket
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Protocol, assert_never
 
 from noti import __version__
 from noti.errors import ClusterMismatch
 from noti.identity import Identity
 from noti.notifications.store import Store
-from noti.ports import Hello, MessageStream, Server
+from noti.ports import Hello, MessageStream, NodeRole, RoleName, Server
 from noti.raft.events import Role, Status
 from noti.raft.messages import NodeId
 from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
@@ -110,6 +110,24 @@ class Report:
             servers.append(Server(name, address, is_leader=node_id == status.leader))
         return sorted(servers, key=lambda server: server.id)
 
+    def role(self) -> NodeRole:
+        """What this node is, with the term that makes it comparable."""
+        status = self._consensus.status()
+        leader = self._seen().get(status.leader or "")
+        return NodeRole(self._identity.name, self._part(status), status.term, _name(leader))
+
+    def _part(self, status: Status) -> RoleName:
+        match status.role:
+            case Role.LEADER:
+                return "leader"
+            case Role.CANDIDATE | Role.PRE_CANDIDATE:
+                return "candidate"
+            case Role.FOLLOWER:
+                voter = status.configuration.is_voter(self._identity.node_id)
+                return "follower" if voter else "learner"
+            case _:
+                assert_never(status.role)
+
     # --- peers ------------------------------------------------------------------------------------
 
     def hello(self) -> Hello:
@@ -179,6 +197,10 @@ class Report:
 
     def _seen(self) -> Mapping[NodeId, Member]:
         return {member.tags.get(TAG_NODE_ID, ""): member for member in self._members()}
+
+
+def _name(member: Member | None) -> str:
+    return "" if member is None else member.name
 
 
 def _describe(member: Member, status: Status) -> dict[str, object]:

@@ -10,7 +10,7 @@ import trio
 from noti.errors import ClusterMismatch
 from noti.identity import Identity
 from noti.notifications.store import Store
-from noti.ports import Hello, MessageStream, Server
+from noti.ports import Hello, MessageStream, NodeRole, Server
 from noti.raft.core import Raft
 from noti.raft.events import RaftConfig, Role, Status
 from noti.raft.membership import Configuration
@@ -187,3 +187,29 @@ def test_who_comes_with_the_node_id_of_somebody_else_is_not_welcome() -> None:
     parts.report().welcome(Hello("", "id-b", "b"))
     with pytest.raises(ClusterMismatch, match="'c' comes with the node id of node 'b'"):
         parts.report().welcome(Hello("", "id-b", "c"))
+
+
+@pytest.mark.parametrize(
+    ("role", "voters", "expected"),
+    [
+        (Role.LEADER, ("id-a", "id-b"), "leader"),
+        (Role.PRE_CANDIDATE, ("id-a", "id-b"), "candidate"),
+        (Role.CANDIDATE, ("id-a", "id-b"), "candidate"),
+        (Role.FOLLOWER, ("id-a", "id-b"), "follower"),
+        (Role.FOLLOWER, ("id-b",), "learner"),
+    ],
+)
+def test_role_comes_with_term_and_name_of_the_leader(
+    role: Role, voters: tuple[str, ...], expected: str
+) -> None:
+    parts = Parts(
+        replace(THREE, role=role, leader="id-b", configuration=Configuration("c", voters))
+    )
+    parts.seen = [node("a"), node("b")]
+    told = parts.report().role()
+    assert (told.name, told.role, told.term, told.leader) == ("a", expected, 4, "b")
+
+
+def test_role_names_no_leader_that_gossip_does_not_know() -> None:
+    assert Parts(replace(THREE, leader="id-b")).report().role().leader == ""
+    assert Parts().report().role() == NodeRole("a", "follower", 4, "")

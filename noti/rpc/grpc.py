@@ -17,22 +17,17 @@ from typing import Final, Protocol, TypeVar, TypeVarTuple
 import structlog
 import trio
 from grpclib._typing import IServable
-from grpclib.config import Configuration
 from grpclib.const import Cardinality, Handler, Status
-from grpclib.exceptions import GRPCError, StreamTerminatedError
-from grpclib.exceptions import ProtocolError as GrpclibError
-from h2.exceptions import H2Error
+from grpclib.exceptions import GRPCError
 
 from noti.certificates.context import MutualContexts
 from noti.certificates.refusal_log import RefusalLog
-from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.certificates.refusals import Refusal
 from noti.errors import (
     AddressInUse,
     ClusterMismatch,
     MessageInvalid,
-    NotiError,
     PeerUnavailable,
-    Unavailable,
 )
 from noti.ports import Address, Hello, MessageStream, Publishing, RpcHandler
 from noti.raft.messages import PeerMessage
@@ -44,6 +39,7 @@ from noti.rpc.codec import (
     encode_hello,
     encode_messages,
 )
+from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, describe, refusal_in
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.guard import Guard
@@ -67,25 +63,6 @@ CLEANUP_S: Final = 2.0
 
 LISTEN_BACKLOG: Final = 128
 """Connections waiting to be accepted; peers are few, the rest are probes."""
-
-_CONFIG: Final = Configuration(
-    # HTTP/2 pings find a dead host, which sends no reset, within 10 s, also on a silent stream.
-    # (Raft's own timeouts elect without waiting for this; it frees the connection.)
-    _keepalive_time=5.0,
-    _keepalive_timeout=5.0,
-    _keepalive_permit_without_calls=True,
-    _http2_max_pings_without_data=0,
-    _http2_min_sent_ping_interval_without_data=4.0,
-)
-
-_FOREIGN_ERRORS: Final = (
-    GRPCError,
-    GrpclibError,
-    StreamTerminatedError,
-    H2Error,
-    OSError,
-    Unavailable,
-)
 
 
 class Tls(Protocol):
@@ -141,7 +118,7 @@ class GrpcNetwork:
                         await self._island.call(_stop_server, server)
 
     async def _make_server(self, services: Sequence[IServable]) -> Server:
-        return Server(services, _CONFIG, self._guard, self._refusals)
+        return Server(services, CONFIG, self._guard, self._refusals)
 
     def _server_context(self) -> ssl.SSLContext | None:
         return None if self._tls is None else self._tls.current.server
@@ -162,11 +139,11 @@ class GrpcNetwork:
         except GRPCError as error:
             if error.status in (Status.FAILED_PRECONDITION, Status.PERMISSION_DENIED):
                 raise ClusterMismatch(error.message or "the peer refused the stream") from error
-            raise PeerUnavailable(_describe(to, error)) from error
+            raise PeerUnavailable(describe(to, error)) from error
         except MessageInvalid as error:
-            raise PeerUnavailable(_describe(to, error)) from error
-        except _FOREIGN_ERRORS as error:
-            raise PeerUnavailable(_describe(to, error)) from error
+            raise PeerUnavailable(describe(to, error)) from error
+        except FOREIGN_ERRORS as error:
+            raise PeerUnavailable(describe(to, error)) from error
 
 
 class _Refused(Exception):
@@ -229,7 +206,7 @@ class GrpcMessageStream:
             raise PeerUnavailable("the stream is closed")
         try:
             return self._frames.write_at_once(frame)
-        except _FOREIGN_ERRORS as error:
+        except FOREIGN_ERRORS as error:
             raise PeerUnavailable(f"lost {self._peer.name}: {error}") from error
 
     async def _call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
@@ -237,7 +214,7 @@ class GrpcMessageStream:
             raise PeerUnavailable("the stream is closed")
         try:
             return await self._island.call(function, *args)
-        except _FOREIGN_ERRORS as error:
+        except FOREIGN_ERRORS as error:
             raise PeerUnavailable(f"lost {self._peer.name}: {error}") from error
 
 
@@ -325,12 +302,12 @@ async def _dial(
     """Connect and exchange hellos; asyncio. Closes the connection unless it returns."""
     with ExitStack() as resources:
         resources.enter_context(island.held())
-        channel = PeerChannel(to, _CONFIG, context)
+        channel = PeerChannel(to, CONFIG, context)
         resources.callback(channel.close)
         try:
             frames, peer = await _exchange_hellos(channel, hello)
-        except _FOREIGN_ERRORS as error:
-            refusal = _refusal_in(channel, error)
+        except FOREIGN_ERRORS as error:
+            refusal = refusal_in(channel, error)
             if refusal is None:
                 raise
             raise _Refused(refusal) from error
@@ -359,19 +336,6 @@ async def _exchange_hellos(channel: PeerChannel, hello: Hello) -> tuple[Frames, 
     return frames, peer
 
 
-def _refusal_in(channel: PeerChannel, error: Exception) -> Refusal | None:
-    """Return what TLS has to do with an error, if anything."""
-    if channel.wants_tls:
-        return Refusal("refused_us", "takes TLS only, and this node has none; set --tls-cert")
-    broken = error if isinstance(error, ssl.SSLError) else channel.failure
-    if not isinstance(broken, ssl.SSLError):
-        return None
-    refusal = handshake_refusal(broken)
-    if refusal.reason in ("protocol", "plain"):
-        return Refusal(refusal.reason, f"{refusal.text}; has it no --tls-cert?")
-    return refusal
-
-
 def _listen(bind: Address) -> socket.socket:
     host, port = bind
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -382,13 +346,3 @@ def _listen(bind: Address) -> socket.socket:
             f"cannot listen on {host}:{port} for RPC ({error.strerror}): "
             "stop what uses it, or choose another --rpc-addr"
         ) from error
-
-
-def _describe(to: Address, error: Exception) -> str:
-    host, port = to
-    if isinstance(error, GRPCError):
-        return f"{host}:{port} refused: {error.message or error.status.name}"
-    if isinstance(error, OSError) and error.strerror:
-        return f"cannot reach {host}:{port}: {error.strerror}"
-    reason = str(error) if isinstance(error, NotiError) else f"{type(error).__name__}: {error}"
-    return f"cannot reach {host}:{port}: {reason}"

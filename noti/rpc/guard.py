@@ -22,6 +22,7 @@ READING_METHODS: Final = frozenset(
     {
         "/notification.v1.Notification/GetServers",
         "/notification.v1.Notification/GetLeaderStatus",
+        "/noti.v1.Status/GetRole",
         "/grpc.health.v1.Health/Check",
         "/grpc.health.v1.Health/Watch",
     }

@@ -5,6 +5,7 @@ Never: a change of anything.
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 import betterproto2
@@ -13,10 +14,11 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
 from noti.errors import MessageInvalid
-from noti.ports import RpcHandler
+from noti.ports import RoleName, RpcHandler
 from noti.rpc.frames import Frames
 from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.grpc.health import v1 as health
+from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.protobuf import parse
 
@@ -28,11 +30,19 @@ REQUEST_BYTES_MAX: Final = 64 * 1024
 WATCH_INTERVAL_S: Final = 0.5
 """How often a health watch looks for a change; load balancers react within seconds."""
 
+ROLES: Final[Mapping[RoleName, wire.Role]] = {
+    "follower": wire.Role.FOLLOWER,
+    "candidate": wire.Role.CANDIDATE,
+    "leader": wire.Role.LEADER,
+    "learner": wire.Role.LEARNER,
+}
+
 HEALTH_SERVICES: Final = frozenset(
     {
         "",
         "noti.v1.Raft",
         "noti.v1.Publisher",
+        "noti.v1.Status",
         "notification.v1.Notification",
         "grpc.health.v1.Health",
     }
@@ -52,7 +62,9 @@ class Call(Protocol):
 
 
 class OperatorServices:
-    """`notification.v1.Notification` and `grpc.health.v1.Health`; one task a call."""
+    """`notification.v1.Notification`, `noti.v1.Status` and `grpc.health.v1.Health`; one task a
+    call.
+    """
 
     def __init__(self, handler: RpcHandler) -> None:
         self._handler = handler
@@ -67,6 +79,9 @@ class OperatorServices:
             f"{prefix}/GetServers": Handler(self._get_servers, unary, get_servers, servers),
             f"{prefix}/GetLeaderStatus": Handler(
                 self._get_leader_status, unary, Empty, notification.LeaderStatusResponse
+            ),
+            "/noti.v1.Status/GetRole": Handler(
+                self._get_role, unary, wire.GetRoleRequest, wire.GetRoleResponse
             ),
             "/grpc.health.v1.Health/Check": Handler(self._check, unary, check, answer),
             "/grpc.health.v1.Health/Watch": Handler(
@@ -86,6 +101,15 @@ class OperatorServices:
         await request(call, Empty)
         is_leader = self._handler.is_leader()
         await call.send_message(notification.LeaderStatusResponse(is_leader=is_leader))
+
+    async def _get_role(self, call: Call) -> None:
+        await request(call, wire.GetRoleRequest)
+        own = self._handler.role()
+        await call.send_message(
+            wire.GetRoleResponse(
+                name=own.name, role=ROLES[own.role], term=own.term, leader=own.leader
+            )
+        )
 
     async def _check(self, call: Call) -> None:
         service = (await request(call, health.HealthCheckRequest)).service

@@ -17,7 +17,16 @@ from noti.errors import (
     PeerUnavailable,
     ProposalRefused,
 )
-from noti.ports import Address, Draft, Hello, MessageStream, Outcome, RpcNetwork, Server
+from noti.ports import (
+    Address,
+    Draft,
+    Hello,
+    MessageStream,
+    NodeRole,
+    Outcome,
+    RpcNetwork,
+    Server,
+)
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
     AppendRequest,
@@ -97,6 +106,9 @@ class Handler:
 
     def is_leader(self) -> bool:
         return True
+
+    def role(self) -> NodeRole:
+        return NodeRole(self.name, "leader", 7, self.name)
 
     def serving(self) -> bool:
         return True

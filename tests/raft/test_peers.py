@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from noti.clock import TrioClock
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
-from noti.ports import Address, Hello, MessageStream, Server
+from noti.ports import Address, Hello, MessageStream, NodeRole, Server
 from noti.raft.messages import (
     Forward,
     ForwardAnswer,
@@ -57,6 +57,9 @@ class Machine:
 
     def is_leader(self) -> bool:
         return False
+
+    def role(self) -> NodeRole:
+        return NodeRole(self.name, "follower", 0, "")
 
     def serving(self) -> bool:
         return True

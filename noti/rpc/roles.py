@@ -1,0 +1,144 @@
+"""Asks nodes what they are in their cluster, again and again, for those who route traffic by it.
+
+Enters: addresses, and the names of the nodes that should be there. Leaves: `NodeRole`s. Never: the
+answer of a node whose certificate is for another one; a foreign exception; a retry.
+
+Connections are kept, one for each node, as a handshake costs more than a hundred questions. A node
+that is too old for `noti.v1.Status` is asked bb-dist-noti's question, which knows no term.
+"""
+
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Final, TypeVar
+
+import betterproto2
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError
+
+from noti.certificates.names import claims, objection
+from noti.certificates.refusal_log import RefusalLog
+from noti.errors import MessageInvalid, PeerUnavailable
+from noti.ports import Address, NodeRole, RoleName
+from noti.rpc.aio import Island
+from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, describe, refusal_in
+from noti.rpc.frames import Frames
+from noti.rpc.generated.google.protobuf import Empty
+from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.generated.notification import v1 as notification
+from noti.rpc.protobuf import parse
+from noti.rpc.services import ROLES
+from noti.rpc.tls import PeerChannel, certificate_of
+
+M = TypeVar("M", bound=betterproto2.Message)
+
+ANSWER_BYTES_MAX: Final = 4096
+"""An answer holds two names of at most 128 characters."""
+
+GET_ROLE: Final = "/noti.v1.Status/GetRole"
+GET_LEADER_STATUS: Final = "/notification.v1.Notification/GetLeaderStatus"
+
+_ROLE_NAMES: Final[Mapping[int, RoleName]] = {number: name for name, number in ROLES.items()}
+
+
+class Roles:
+    """Connections to nodes, and one question. Lives inside the island's lifetime."""
+
+    def __init__(
+        self, island: Island, tls: Callable[[], ssl.SSLContext | None] = lambda: None
+    ) -> None:
+        """`tls` gives the context for the next connection, or None to speak plain text."""
+        self._island = island
+        self._tls = tls
+        self._channels: dict[tuple[Address, str], PeerChannel] = {}
+        self._refusals = RefusalLog("roles")
+
+    async def ask(self, to: Address, name: str) -> NodeRole:
+        """Return what the node `name` says that it is; has no time limit.
+
+        Raises `PeerUnavailable`, also when another node answers there. *Cancellation* and errors
+        close the connection; the next question opens another.
+        """
+        key = to, name
+        channel = self._channels.pop(key, None)
+        try:
+            if channel is None:
+                channel = await self._island.call(_open, to, self._tls())
+            answer = await self._island.call(_ask, channel, name)
+        except BaseException as error:
+            if channel is not None:
+                channel.close()
+            if isinstance(error, (MessageInvalid, *FOREIGN_ERRORS)):
+                raise self._told(to, channel, error) from error
+            raise
+        if answer.name not in ("", name):
+            channel.close()
+            raise PeerUnavailable(f"{to[0]}:{to[1]} is node {answer.name!r} and not {name!r}")
+        self.forget(to, name)
+        self._channels[key] = channel
+        return answer
+
+    def forget(self, to: Address, name: str) -> None:
+        """Close the connection to a node, if there is one."""
+        channel = self._channels.pop((to, name), None)
+        if channel is not None:
+            channel.close()
+
+    def close(self) -> None:
+        """Close all connections; nobody may be asking."""
+        for key in list(self._channels):
+            self.forget(*key)
+
+    def _told(self, to: Address, channel: PeerChannel | None, error: Exception) -> PeerUnavailable:
+        refusal = None if channel is None else refusal_in(channel, error)
+        if refusal is None:
+            return PeerUnavailable(describe(to, error))
+        self._refusals.tell(*to, refusal)
+        return PeerUnavailable(f"{to[0]}:{to[1]} {refusal}")
+
+
+async def _open(to: Address, context: ssl.SSLContext | None) -> PeerChannel:
+    """Return a channel, which connects when it is used; asyncio."""
+    return PeerChannel(to, CONFIG, context)
+
+
+async def _ask(channel: PeerChannel, name: str) -> NodeRole:
+    try:
+        answer = await _call(channel, GET_ROLE, wire.GetRoleRequest(), wire.GetRoleResponse, name)
+    except GRPCError as error:
+        if not _is_unknown_there(error):
+            raise
+        older = await _call(
+            channel, GET_LEADER_STATUS, Empty(), notification.LeaderStatusResponse, name
+        )
+        return NodeRole("", "leader" if older.is_leader else "follower", 0, "")
+    role = _ROLE_NAMES.get(answer.role, "learner")  # Whatever a newer node may be, it leads not.
+    return NodeRole(answer.name, role, answer.term, answer.leader)
+
+
+def _is_unknown_there(error: GRPCError) -> bool:
+    """Whether a node does not know the method.
+
+    grpclib's server, which is ours, refuses it without a content type, and grpclib's client
+    complains about that before it looks at the status.
+    """
+    return error.status is Status.UNIMPLEMENTED or error.message == "Missing content-type header"
+
+
+async def _call(
+    channel: PeerChannel, method: str, request: betterproto2.Message, answer: type[M], name: str
+) -> M:
+    async with channel.request(method, Cardinality.UNARY_UNARY, type(request), answer) as call:
+        await call.send_request()
+        frames = Frames(call._stream, ANSWER_BYTES_MAX)
+        certificate = certificate_of(frames.transport)
+        if certificate is not None:
+            refusal = objection(claims(certificate), name)
+            if refusal is not None:
+                raise PeerUnavailable(f"the node there {refusal}")
+        await call.send_message(request, end=True)
+        await call.recv_initial_metadata()
+        frame = await frames.read_guarded()
+        await call.recv_trailing_metadata()
+    if frame is None:
+        raise MessageInvalid("the answer has no message")
+    return parse(answer, frame)

@@ -1,0 +1,148 @@
+"""Nodes are asked for their roles, with TLS and without, also those that are too old to know."""
+
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+
+import pytest
+import trio
+from grpclib.const import Handler as Route
+
+from noti.certificates.context import mutual_client_context
+from noti.certificates.credentials import Role, load_credentials
+from noti.errors import PeerUnavailable
+from noti.ports import Address, NodeRole
+from noti.rpc import services
+from noti.rpc.aio import Island
+from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.grpc import GrpcNetwork
+from noti.rpc.roles import GET_ROLE, Roles
+from noti.rpc.services import OperatorServices
+from tests.certificates.authority import client
+from tests.contract.test_rpc_network import ANY_PORT, Handler, Publications
+from tests.interop.processes import stable_port
+from tests.rpc.tls_peers import cluster_authority, node_tls
+
+
+@cache
+def operator_context() -> ssl.SSLContext:
+    """What an operator with a client certificate shows and trusts."""
+    with tempfile.TemporaryDirectory() as name:
+        directory = Path(name)
+        paths = client("operator", cluster_authority()).write(directory, "operator")
+        ca = directory / "ca.pem"
+        ca.write_bytes(cluster_authority().pem)
+        return mutual_client_context(load_credentials(*paths, ca, role=Role.CLIENT))
+
+
+@asynccontextmanager
+async def running_island() -> AsyncIterator[Island]:
+    island = Island()
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(island.run)
+            yield island
+            nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def node(
+    island: Island, name: str, bind: Address = ANY_PORT, *, tls: bool = False
+) -> AsyncIterator[Address]:
+    network = GrpcNetwork(island, node_tls(name) if tls else None)
+    async with trio.open_nursery() as nursery:
+        yield await nursery.start(network.serve_rpc, bind, Handler(name), Publications())
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_node_is_asked_again_and_again_on_one_connection(tls: bool) -> None:
+    connections = 0
+
+    def context() -> ssl.SSLContext | None:
+        nonlocal connections
+        connections += 1
+        return operator_context() if tls else None
+
+    async with running_island() as island, node(island, "noti-0", tls=tls) as address:
+        roles = Roles(island, context)
+        for _ in range(3):
+            assert await roles.ask(address, "noti-0") == NodeRole("noti-0", "leader", 7, "noti-0")
+        roles.close()
+    assert connections == 1
+
+
+async def test_a_node_too_old_for_terms_is_asked_whether_it_leads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    routes = OperatorServices.__mapping__
+
+    def older(self: OperatorServices) -> dict[str, Route]:
+        return {path: route for path, route in routes(self).items() if path != GET_ROLE}
+
+    monkeypatch.setattr(OperatorServices, "__mapping__", older)
+    async with running_island() as island, node(island, "noti-0") as address:
+        roles = Roles(island)
+        assert await roles.ask(address, "noti-0") == NodeRole("", "leader", 0, "")
+        roles.close()
+
+
+async def test_a_role_of_a_newer_version_is_never_taken_for_leadership(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(services, "ROLES", {"leader": wire.Role(17)})
+    async with running_island() as island, node(island, "noti-0") as address:
+        roles = Roles(island)
+        assert (await roles.ask(address, "noti-0")).role == "learner"
+        roles.close()
+
+
+@pytest.mark.parametrize("tls", [False, True])
+async def test_an_answer_of_another_node_at_that_address_does_not_count(tls: bool) -> None:
+    async with running_island() as island, node(island, "noti-1", tls=tls) as address:
+        roles = Roles(island, operator_context if tls else lambda: None)
+        with pytest.raises(PeerUnavailable, match="noti-1"):
+            await roles.ask(address, "noti-0")
+        roles.close()
+
+
+async def test_a_node_without_tls_is_not_believed_by_an_operator_that_has_it() -> None:
+    async with running_island() as island, node(island, "noti-0") as address:
+        roles = Roles(island, operator_context)
+        with pytest.raises(PeerUnavailable, match=f"{address[0]}:{address[1]}"):
+            await roles.ask(address, "noti-0")
+        roles.close()
+
+
+async def test_a_dead_node_is_unavailable_and_found_again_when_it_is_back() -> None:
+    bind = ("127.0.0.1", stable_port())
+    async with running_island() as island:
+        roles = Roles(island)
+        async with node(island, "noti-0", bind):
+            await roles.ask(bind, "noti-0")
+        for _ in range(2):
+            with pytest.raises(PeerUnavailable, match=str(bind[1])):
+                await roles.ask(bind, "noti-0")
+        async with node(island, "noti-0", bind):
+            assert (await roles.ask(bind, "noti-0")).term == 7
+        roles.close()
+
+
+async def test_a_silent_node_can_be_given_up(nursery: trio.Nursery) -> None:
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = listeners[0].socket.getsockname()[:2]
+
+    async def silent(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    nursery.start_soon(trio.serve_listeners, silent, listeners)
+    async with running_island() as island:
+        roles = Roles(island)
+        with trio.move_on_after(0.05) as patience:
+            await roles.ask(address, "noti-0")
+        assert patience.cancelled_caught
+        roles.close()
+    nursery.cancel_scope.cancel()
