@@ -1,0 +1,223 @@
+{{/* Names. A label, and a name in DNS, holds 63 characters. A StatefulSet's pods carry its name and 11
+     more in a label, so the full name is cut at 52; with -headless it is 61 long. */}}
+{{- define "noti.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "noti.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains (include "noti.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "noti.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "noti.headless" -}}{{ include "noti.fullname" . }}-headless{{- end -}}
+
+{{/* Labels. Call with (dict "root" . "component" "node"). */}}
+{{- define "noti.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "noti.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end -}}
+
+{{- define "noti.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "noti.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/part-of: noti
+app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- end -}}
+
+{{/* Of pods: nothing that changes with the chart alone, as that would roll them. */}}
+{{- define "noti.podLabels" -}}
+{{ include "noti.selectorLabels" . }}
+app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
+app.kubernetes.io/part-of: noti
+{{- end -}}
+
+{{- define "noti.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
+{{- end -}}
+{{- end -}}
+
+{{- define "noti.serviceAccountName" -}}
+{{- .Values.serviceAccount.name | default (ternary (include "noti.fullname" .) "default" .Values.serviceAccount.create) -}}
+{{- end -}}
+
+{{- define "noti.operatorName" -}}{{ include "noti.fullname" . }}-operator{{- end -}}
+
+{{- define "noti.operatorServiceAccountName" -}}
+{{- .Values.operator.serviceAccount.name | default (include "noti.operatorName" .) -}}
+{{- end -}}
+
+{{/* Whom the service selects that browsers come to. */}}
+{{- define "noti.browsersService" -}}
+{{- include "noti.fullname" . -}}
+{{- if ne (include "noti.leaderServes" .) "true" }}-follower{{ end -}}
+{{- end -}}
+
+{{- define "noti.browsersPort" -}}
+{{- ternary .Values.service.port .Values.followerService.port (eq (include "noti.leaderServes" .) "true") -}}
+{{- end -}}
+
+{{/* Numbers. */}}
+{{- define "noti.bootstrapExpect" -}}
+{{- if kindIs "invalid" .Values.bootstrapExpect -}}
+{{- min 3 (int .Values.replicas) -}}
+{{- else -}}
+{{- int .Values.bootstrapExpect -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "noti.leaderServes" -}}
+{{- if kindIs "invalid" .Values.leaderServesBrowsers -}}
+{{- or (not .Values.operator.enabled) (eq (int .Values.replicas) 1) -}}
+{{- else -}}
+{{- .Values.leaderServesBrowsers -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A node needs 7 s to stop besides draining (STOP_S in noti/config.py); 2 s more are for a busy
+     machine. Kubernetes counts the grace period from before preStop, and kills at its end. */}}
+{{- define "noti.shutdownDeadline" -}}
+{{- add (int .Values.termination.drainSeconds) 9 -}}
+{{- end -}}
+
+{{- define "noti.leastGrace" -}}
+{{- add (ternary (int .Values.termination.leaveSeconds) 0 .Values.termination.leave) (include "noti.shutdownDeadline" . | int) 3 -}}
+{{- end -}}
+
+{{- define "noti.grace" -}}
+{{- if kindIs "invalid" .Values.termination.gracePeriodSeconds -}}
+{{- include "noti.leastGrace" . -}}
+{{- else -}}
+{{- int .Values.termination.gracePeriodSeconds -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Addresses. The founders by their stable names: each is dialled until it is found, whatever its
+     address is by then. They stay the same when replicas change, so that scaling rolls no pod. A
+     lone founder must not join: it founds. */}}
+{{- define "noti.join" -}}
+{{- $root := . -}}
+{{- $names := list -}}
+{{- $expect := include "noti.bootstrapExpect" . | int -}}
+{{- if gt $expect 1 -}}
+{{- range $ordinal := until $expect -}}
+{{- $names = append $names (printf "%s-%d.%s:8401" (include "noti.fullname" $root) $ordinal (include "noti.headless" $root)) -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $names -}}
+{{- end -}}
+
+{{- define "noti.bind" -}}
+{{- if contains ":" .Values.bindHost }}[{{ .Values.bindHost }}]{{ else }}{{ .Values.bindHost }}{{ end -}}
+{{- end -}}
+
+{{/* Secrets with certificates. */}}
+{{- define "noti.tlsSecret" -}}
+{{- .Values.tls.existingSecret | default (printf "%s-tls" (include "noti.fullname" .)) -}}
+{{- end -}}
+
+{{- define "noti.operatorTlsSecret" -}}
+{{- .Values.operator.tls.existingSecret | default (printf "%s-operator-tls" (include "noti.fullname" .)) -}}
+{{- end -}}
+
+{{- define "noti.httpTlsSecret" -}}
+{{- .Values.httpTls.existingSecret | default (printf "%s-http-tls" (include "noti.fullname" .)) -}}
+{{- end -}}
+
+{{/* How to reach NATS: of nodes, and of the pod of `helm test`. */}}
+{{- define "noti.natsEnv" -}}
+- name: NOTI_NATS_URL
+  value: {{ .Values.nats.url | quote }}
+{{- with .Values.nats.auth }}
+{{- if .existingSecret }}
+{{- if eq .type "userPassword" }}
+- name: NOTI_NATS_USER
+  value: {{ .user | quote }}
+{{- end }}
+- name: {{ get (dict "creds" "NOTI_NATS_CREDS_FILE" "nkey" "NOTI_NATS_NKEY_FILE" "token" "NOTI_NATS_TOKEN_FILE" "userPassword" "NOTI_NATS_PASSWORD_FILE") .type }}
+  value: /etc/noti/nats/login
+{{- end }}
+{{- end }}
+{{- with .Values.nats.tls }}
+{{- if .existingSecret }}
+- name: NOTI_NATS_TLS_CA
+  value: /etc/noti/nats-tls/ca.crt
+{{- if .clientCertificate }}
+- name: NOTI_NATS_TLS_CERT
+  value: /etc/noti/nats-tls/tls.crt
+- name: NOTI_NATS_TLS_KEY
+  value: /etc/noti/nats-tls/tls.key
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "noti.natsMounts" -}}
+{{- if .Values.nats.auth.existingSecret }}
+- name: nats-login
+  mountPath: /etc/noti/nats
+  readOnly: true
+{{- end }}
+{{- if .Values.nats.tls.existingSecret }}
+- name: nats-tls
+  mountPath: /etc/noti/nats-tls
+  readOnly: true
+{{- end }}
+{{- end -}}
+
+{{- define "noti.natsVolumes" -}}
+{{- with .Values.nats.auth }}
+{{- if .existingSecret }}
+- name: nats-login
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .key | default (get (dict "creds" "nats.creds" "nkey" "nkey" "token" "token" "userPassword" "password") .type) | quote }}
+        path: login
+{{- end }}
+{{- end }}
+{{- with .Values.nats.tls.existingSecret }}
+- name: nats-tls
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
+{{- end -}}
+
+{{/* The file of further settings. JSON's strings, numbers, booleans and arrays are TOML's too; only
+     whole numbers must not become floats. */}}
+{{- define "noti.toml" -}}
+{{- range $name, $value := .Values.config }}
+{{- if kindIs "float64" $value }}
+{{ $name }} = {{ if eq (float64 (int64 $value)) $value }}{{ int64 $value }}{{ else }}{{ $value }}{{ end }}
+{{- else }}
+{{ $name }} = {{ toJson $value }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* What identifies the login at NATS at this moment. Empty without a cluster to ask. */}}
+{{- define "noti.loginChecksum" -}}
+{{- if .Values.nats.auth.existingSecret -}}
+{{- with lookup "v1" "Secret" .Release.Namespace .Values.nats.auth.existingSecret -}}
+{{- toJson .data | sha256sum -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "noti.probe" -}}
+httpGet:
+  path: {{ .path }}
+  port: ops
+{{ toYaml .timing }}
+{{- end -}}
