@@ -1,7 +1,9 @@
 """The switches that make Trio repeatable."""
 
 import trio
+import trio.testing
 
+from tests.simulation.clocks import MachineClock
 from tests.simulation.deterministic import run_deterministically
 
 
@@ -25,3 +27,18 @@ def trace_of(seed: int) -> list[tuple[int, float]]:
 def test_seed_decides_the_order_of_tasks() -> None:
     assert trace_of(5) == trace_of(5)
     assert any(trace_of(5) != trace_of(seed) for seed in range(6, 12))
+
+
+async def test_process_that_was_frozen_wakes_for_every_deadline(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """However many timers it has set meanwhile: a task waited for ever after it was thawed."""
+    clock = MachineClock()
+    with trio.fail_after(60), clock.scope_until(clock.now() + 1.0):
+        clock.freeze()
+        await trio.sleep(2)
+        for _ in range(100):
+            clock.scope_until(clock.now() + 1.0)
+        clock.thaw()
+        await trio.sleep_forever()
+    assert trio.current_time() < 60
