@@ -16,6 +16,7 @@ translate them at the edge.
     │   ├── ProposalUncertain leadership was lost while waiting: it may or may not have been
     committed │   ├── ProposalRefused   the backlog of uncommitted entries is full
     │   ├── ChangeImpossible  a change of membership cannot be done now
+    │   ├── LeaveImpossible   this node cannot give up its seat, or not in time; the text says why
     │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke
     │   └── SourceUnavailable the event source (NATS) cannot be reached or lost its place
     └── StorageError          fatal: the node must stop
@@ -89,6 +90,10 @@ class ProposalRefused(Unavailable):
 
 class ChangeImpossible(Unavailable):
     """A change of membership cannot be done now; the text says why."""
+
+
+class LeaveImpossible(Unavailable):
+    """This node cannot give up its seat, or could not in time; the text says why."""
 
 
 class PeerUnavailable(Unavailable):

@@ -13,6 +13,7 @@ Nesting is the order. Read downwards it is the start, read upwards the stop:
             browsers     HTTP; at the end their streams are ended in order
               gossip     finds the others; at the end says that this node leaves
                 registrar    tells Raft and gossip about each other; founds the cluster
+                  departure, control         what the operator asks of this node
                   usher, limits, bridge      while this node leads: seats for newcomers,
                                              the history size, events from NATS
                     leadership       handed over as soon as the node is to stop
@@ -27,6 +28,7 @@ import trio
 
 from noti import telemetry
 from noti.config import Config
+from noti.departure import Departure
 from noti.identity import Identity, load_identity
 from noti.ingest.bridge import Bridge
 from noti.ingest.limits import Limits
@@ -47,13 +49,11 @@ from noti.seating import SeatingConfig
 from noti.service import farewell, running
 from noti.swim.gossip import Gossip
 from noti.swim.timing import SwimConfig
-from noti.usher import Usher
+from noti.usher import HAND_OVER_WITHIN_S, Usher
 from noti.world import OpenWorld, World, real_world
 
 log = structlog.get_logger("noti.node")
 
-HAND_OVER_WITHIN_S = 1.5
-"""Three election timeouts: a transfer that takes longer will not happen."""
 LEAVE_WITHIN_S = 2.5
 """Gossip needs about one second to spread the word and to answer the last probes."""
 
@@ -119,8 +119,20 @@ async def run(
         await tree.enter_async_context(farewell("gossip", parts.gossip.leave, LEAVE_WITHIN_S))
         await tree.enter_async_context(running("registrar", registrar.run))
 
+        departure = Departure(
+            identity.node_id,
+            parts.gossip,
+            replica,
+            forwarder,
+            registrar.show_leaving,
+            world.clock,
+        )
+        await tree.enter_async_context(running("departure", departure.run))
+        serve_control = partial(world.control.serve, departure.leave)
+        await tree.enter_async_context(running("control", serve_control))
+
         seats = SeatingConfig(voters_max=config.voters_max)
-        usher = Usher(parts.gossip, replica, world.clock, seats)
+        usher = Usher(parts.gossip, replica, forwarder.leaving, world.clock, seats)
         await tree.enter_async_context(running("usher", usher.run))
         limits = Limits(replica, lambda: parts.store.history_size, config.history_size)
         await tree.enter_async_context(running("limits", limits.run))

@@ -245,6 +245,21 @@ class RpcNetwork(Protocol):
         """
 
 
+class Control(Protocol):
+    """What only the operator of this machine may ask of the node."""
+
+    async def serve(
+        self,
+        leave: Callable[[float], Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Take requests until cancelled.
+
+        `leave(seconds)` gives up the node's seat, or raises a `NotiError` that is the answer.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class SourceMessage:
     """One message of the source's stream."""

@@ -13,7 +13,7 @@ import trio
 from noti.ports import Address, Clock
 from noti.raft.membership import Configuration
 from noti.raft.messages import NodeId
-from noti.roster import TAG_CLUSTER, TAG_PROMISE, Founding, peer_addresses
+from noti.roster import TAG_CLUSTER, TAG_LEAVING, TAG_PROMISE, Founding, peer_addresses
 from noti.swim.messages import Member
 
 log = structlog.get_logger("noti.node")
@@ -67,6 +67,7 @@ class Registrar:
         self._tags = dict(tags)
         self._founding = founding
         self._clock = clock
+        self._leaving = False
         self._shown: Mapping[str, str] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -78,10 +79,17 @@ class Registrar:
                 await self._membership.wait_changed()
             self._look()
 
+    def show_leaving(self, leaving: bool) -> None:
+        """Show, from now on, whether this node wants no seat."""
+        self._leaving = leaving
+        self._look()
+
     def _look(self) -> None:
         members = self._membership.members()
         self._update_peers(peer_addresses(members, self._node_id))
         tags = dict(self._tags)
+        if self._leaving:
+            tags[TAG_LEAVING] = "1"
         cluster_id = self._consensus.cluster_id()
         if cluster_id:
             tags[TAG_CLUSTER] = cluster_id

@@ -25,6 +25,9 @@ TAG_PROMISE = "founding"
 TAG_EXPECT = "expect"
 TAG_RPC = "rpc"
 TAG_HTTP = "http"
+TAG_LEAVING = "leaving"
+"""Shown by a node that gave its seat up, or is about to: it must not get one. No more than that:
+gossip alone takes nobody's seat away."""
 
 _HERE = (MemberState.ALIVE, MemberState.SUSPECT)
 

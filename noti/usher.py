@@ -1,10 +1,12 @@
 """Shows nodes to their seats: carries out what `seating.py` advises, while this node leads.
 
-Enters: leadership, the member list, time. Leaves: changes of membership, one at a time.
+Enters: leadership, the member list, who wants to go, time. Leaves: changes of membership, one at
+a time, and the leadership, when it is the leader who wants to go.
 Never: decides.
 """
 
-from typing import Protocol
+from collections.abc import Callable, Set
+from typing import Protocol, assert_never
 
 import structlog
 import trio
@@ -13,13 +15,17 @@ from noti.errors import Unavailable
 from noti.ports import Clock
 from noti.raft.changes import Change
 from noti.raft.events import Status
-from noti.seating import Seating, SeatingConfig
+from noti.raft.messages import NodeId
+from noti.seating import HandOver, Seating, SeatingConfig
 from noti.swim.messages import Member
 
 log = structlog.get_logger("noti.node")
 
 LOOK_EVERY_S = 0.5
 """A new node gets its seat within about a second; each look costs microseconds."""
+
+HAND_OVER_WITHIN_S = 1.5
+"""Three election timeouts: a transfer that takes longer will not happen."""
 
 
 class Membership(Protocol):
@@ -38,6 +44,9 @@ class Consensus(Protocol):
     async def change(self, change: Change) -> None:
         """Change the membership."""
 
+    async def hand_over(self) -> None:
+        """Have another voter lead."""
+
     async def wait_leadership_changed(self) -> None:
         """Return when the leadership has changed."""
 
@@ -46,11 +55,17 @@ class Usher:
     """The leader's duty towards newcomers and the gone."""
 
     def __init__(
-        self, membership: Membership, consensus: Consensus, clock: Clock, config: SeatingConfig
+        self,
+        membership: Membership,
+        consensus: Consensus,
+        leaving: Callable[[], Set[NodeId]],
+        clock: Clock,
+        config: SeatingConfig,
     ) -> None:
-        """Watch on behalf of one node."""
+        """Watch on behalf of one node; `leaving` tells who asked it to take their seat."""
         self._membership = membership
         self._consensus = consensus
+        self._leaving = leaving
         self._clock = clock
         self._config = config
 
@@ -67,14 +82,25 @@ class Usher:
                     await self._consensus.wait_leadership_changed()
 
     async def _look(self, seating: Seating) -> None:
-        status = self._consensus.status()
-        change = seating.advise(status, self._membership.members(), self._clock.now())
-        if not change:
-            return
+        status, members = self._consensus.status(), self._membership.members()
+        advice = seating.advise(status, members, self._leaving(), self._clock.now())
+        match advice:
+            case HandOver():
+                log.info("handing over the leadership to leave")
+                with self._clock.scope_until(self._clock.now() + HAND_OVER_WITHIN_S):
+                    await self._consensus.hand_over()
+            case Change():
+                if advice:
+                    await self._carry_out(advice)
+            case _:
+                assert_never(advice)
+
+    async def _carry_out(self, change: Change) -> None:
         shown = {
             "add": sorted(change.add),
             "promote": sorted(change.promote),
             "remove": sorted(change.remove),
+            "demote": sorted(change.demote),
         }
         try:
             await self._consensus.change(change)

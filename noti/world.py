@@ -18,10 +18,11 @@ from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
 from noti.clock import TrioClock
 from noti.config import Config
+from noti.control import ControlSocket
 from noti.ingest.login import NatsLogin
 from noti.ingest.nats import NatsSettings, NatsSource
 from noti.notifications.notification import Notification
-from noti.ports import Address, Clock, Disk, GossipNetwork, RpcNetwork, Source
+from noti.ports import Address, Clock, Control, Disk, GossipNetwork, RpcNetwork, Source
 from noti.raft.disk import open_disk
 from noti.rpc.aio import Island
 from noti.rpc.grpc import GrpcNetwork
@@ -70,6 +71,7 @@ class World:
     clients: Clients
     source: Source | None
     """None when no event source is configured."""
+    control: Control
 
 
 OpenWorld: TypeAlias = Callable[[Config], AbstractAsyncContextManager[World]]
@@ -156,6 +158,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             rpc=GrpcNetwork(island, between_nodes),
             clients=HttpClients(config, rng, for_browsers),
             source=source,
+            control=ControlSocket(config.data_dir),
         )
 
 

@@ -20,6 +20,8 @@ START_ORDER = [
     "browsers",
     "gossip",
     "registrar",
+    "departure",
+    "control",
     "usher",
     "limits",
     "bridge",

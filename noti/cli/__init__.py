@@ -16,6 +16,7 @@ from noti import __version__, telemetry
 from noti.cli.bench import bench
 from noti.cli.certs import certs
 from noti.cli.demo import demo
+from noti.cli.leave import leave
 from noti.cli.publish import mock_publisher, publish
 from noti.cli.run import run
 from noti.cli.status import members, status
@@ -32,7 +33,19 @@ def commands() -> None:
     """Highly available notification server: JetStream in, Raft in the middle, SSE out."""
 
 
-for _command in (run, demo, publish, mock_publisher, status, members, tail, certs, bench, wal):
+for _command in (
+    run,
+    leave,
+    demo,
+    publish,
+    mock_publisher,
+    status,
+    members,
+    tail,
+    certs,
+    bench,
+    wal,
+):
     commands.add_command(_command)
 
 

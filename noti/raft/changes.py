@@ -24,9 +24,11 @@ class Change:
     """Learners that should vote."""
     remove: frozenset[NodeId] = frozenset()
     """To be neither voter nor learner any more."""
+    demote: frozenset[NodeId] = frozenset()
+    """Voters that should be learners."""
 
     def __bool__(self) -> bool:
-        return bool(self.add or self.promote or self.remove)
+        return bool(self.add or self.promote or self.remove or self.demote)
 
 
 def next_configuration(current: Configuration, change: Change) -> Configuration | None:
@@ -40,8 +42,9 @@ def next_configuration(current: Configuration, change: Change) -> Configuration 
     strangers = change.promote - set(current.learners) - set(current.voters)
     if strangers:
         raise ValueError(f"only learners can be promoted, not {sorted(strangers)}")
-    voters = (set(current.voters) | change.promote) - change.remove
-    learners = ((set(current.learners) | change.add) - voters) - change.remove
+    voters = (set(current.voters) | change.promote) - change.remove - change.demote
+    demoted = change.demote & set(current.voters)
+    learners = ((set(current.learners) | change.add | demoted) - voters) - change.remove
     if not voters:
         raise ValueError("the last voter cannot be removed")
     following = replace(

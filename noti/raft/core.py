@@ -100,8 +100,7 @@ class Raft:
         self._confirmed: tuple[int, int] | None = None
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
         self._assembly = SnapshotAssembly()
-        self._installing: tuple[int, Snapshot] | None = None
-        """A leader's snapshot on its way to disk, with its batch number."""
+        self._installing: tuple[int, Snapshot] | None = None  # a leader's, with its disk batch
         self._effects: list[Effect] = []
 
     # --- doors ------------------------------------------------------------------------------------
@@ -160,6 +159,7 @@ class Raft:
             last_index=self._log.last_index,
             first_index=self._log.first_index,
             configuration=self._log.configuration,
+            configuration_index=self._log.configuration_index,
             followers=leading.replication.matches() if leading else (),
             leads_ready=leading is not None and self._applied >= leading.first_index,
             fresh_at=self._fresh_at(),

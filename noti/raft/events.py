@@ -310,6 +310,8 @@ class Status:
     last_index: int
     first_index: int
     configuration: Configuration
+    configuration_index: int
+    """Where in the log it stands: it is committed when `commit_index` is not less."""
     followers: tuple[tuple[NodeId, int], ...]
     """As a leader: each other member and the index up to which it holds the log on disk."""
     leads_ready: bool

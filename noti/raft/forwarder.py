@@ -96,6 +96,8 @@ class Forwarder:
         self._lives: Counter[NodeId] = Counter()
         """Streams that there were with each peer: a peer counts its requests from 1 in each of its
         lives, so an answer must not outlive the stream on which it was asked for."""
+        self._leaving: set[NodeId] = set()
+        """Who asked this node to take its vote away; its next life did not."""
         self._given: deque[tuple[NodeId, int, Forward]] = deque()
         self._answers: dict[NodeId, list[tuple[int, ForwardOutcome, int]]] = {}
         self._under_way = 0
@@ -142,6 +144,21 @@ class Forwarder:
                 # Reading changes nothing, so asking again is always safe.
                 await self.wait_news()
 
+    def give_up_seat(self) -> None:
+        """Ask the leader for a membership without this node's vote, if there is one; never waits.
+
+        May get lost: to be repeated until it is so.
+        """
+        leader = self._replica.status().leader
+        if leader == self._node_id:
+            self._leaving.add(self._node_id)
+        elif leader is not None and self._messenger is not None:
+            self._messenger.send(leader, Forward(self._node_id, 0, (), (), gives_up_seat=True))
+
+    def leaving(self) -> frozenset[NodeId]:
+        """Return who asked this node to take its vote away; only that node itself can."""
+        return frozenset(self._leaving)
+
     def _ask(self, command: bytes | None) -> _Asked:
         leader = self._replica.status().leader
         messenger = self._messenger
@@ -168,6 +185,7 @@ class Forwarder:
     def peer_connected(self, node_id: NodeId) -> None:
         """Note that the peer's requests count from here on; pass on."""
         self._lives[node_id] += 1
+        self._leaving.discard(node_id)
         self._replica.peer_connected(node_id)
 
     def peer_lost(self, node_id: NodeId) -> None:
@@ -183,6 +201,8 @@ class Forwarder:
     def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
         """Take in another node's requests, or its answers to ours; never waits."""
         if isinstance(message, Forward):
+            if message.gives_up_seat:
+                self._leaving.add(message.sender)
             self._given.append((message.sender, self._lives[message.sender], message))
             self._work.set()
             return

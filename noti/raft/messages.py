@@ -163,6 +163,8 @@ class Forward:
     """(the sender's number, command)."""
     reads: tuple[int, ...]
     """The sender's numbers."""
+    gives_up_seat: bool = False
+    """The sender wants to vote no more, from now on until it ends."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,9 @@ def _to_wire(message: _Rare) -> wire.Message:
             encoded.timeout_now = wire.TimeoutNow()
         case Forward():
             encoded.forward = wire.Forward(
-                proposals=forwards.pack(message.proposals), reads=forwards.pack(message.reads)
+                proposals=forwards.pack(message.proposals),
+                reads=forwards.pack(message.reads),
+                gives_up_seat=message.gives_up_seat,
             )
         case ForwardAnswer():
             encoded.forward_answer = wire.ForwardAnswer(outcomes=forwards.pack(message.outcomes))
@@ -208,7 +210,8 @@ def _from_wire(message: wire.Message) -> _Rare:
             return TimeoutNow(sender, term)
         case wire.Forward() as m:
             proposals = forwards.unpack_proposals(m.proposals)
-            return Forward(sender, term, proposals, forwards.unpack_reads(m.reads))
+            reads = forwards.unpack_reads(m.reads)
+            return Forward(sender, term, proposals, reads, m.gives_up_seat)
         case wire.ForwardAnswer() as m:
             return ForwardAnswer(sender, term, forwards.unpack_outcomes(m.outcomes))
         case other:

@@ -180,6 +180,7 @@ MESSAGES: list[PeerMessage] = [
     SnapshotChunk("n2", 5, 14, 4, CONFIGURATION, 0, b"data", 4),
     TimeoutNow("n2", 5),
     Forward("n2", 0, ((1, b"command"), (2, b"")), (3, 4)),
+    Forward("n2", 0, (), (), gives_up_seat=True),
     ForwardAnswer("n2", 0, ((1, ForwardOutcome.DONE, 5), (2, ForwardOutcome.REFUSED, 0))),
 ]
 FRAMES = [

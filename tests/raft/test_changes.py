@@ -25,6 +25,13 @@ def test_one_voter_more_or_less_is_a_single_step() -> None:
     assert next_configuration(THREE, change(remove="c")) == Configuration("c1", voters=("a", "b"))
 
 
+def test_demoted_voter_goes_on_receiving_the_log() -> None:
+    demoted = Configuration("c1", voters=("a", "b"), learners=("c",))
+    assert next_configuration(THREE, Change(demote=frozenset("c"))) == demoted
+    assert next_configuration(demoted, Change(demote=frozenset("c"))) is None
+    assert next_configuration(THREE, Change(demote=frozenset("z"))) is None
+
+
 def test_replacing_a_voter_goes_through_both_halves() -> None:
     with_learner = Configuration("c1", voters=("a", "b", "c"), learners=("d",))
     joint = next_configuration(with_learner, change(promote="d", remove="c"))
@@ -43,6 +50,7 @@ def test_what_is_so_already_changes_nothing() -> None:
     [
         (THREE, change(promote="z")),
         (THREE, change(remove="abc")),
+        (THREE, Change(demote=frozenset("abc"))),
         (Configuration("c1", voters=("a", "b"), outgoing=("b", "c")), change(add="d")),
     ],
 )

@@ -225,7 +225,9 @@ def test_random_changes_under_faults_keep_every_promise(seed: int) -> None:
                     )
                     cluster.change(leader, Change(promote=frozenset({target}), remove=gone))
                 case 3 if len(configuration.voters) > 3:
-                    cluster.change(leader, Change(remove=frozenset({target})))
+                    gone = frozenset({target})
+                    demoted = rng.random() < 0.5
+                    cluster.change(leader, Change(demote=gone) if demoted else Change(remove=gone))
                 case _:
                     pass
         node = cluster.nodes[rng.choice(cluster.names)]

@@ -6,7 +6,7 @@ Never: threads, asyncio, sockets, files, real time.
 
 import hashlib
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,6 +58,28 @@ class Settings:
     log_limits: node.LogLimits = field(default_factory=lambda: node.LogLimits(segment_bytes=65_536))
 
 
+class MemoryControl:
+    """The operator's hand on one machine."""
+
+    def __init__(self) -> None:
+        self.leave: Callable[[float], Awaitable[None]] | None = None
+        """Asks the process that runs."""
+
+    async def serve(
+        self,
+        leave: Callable[[float], Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `noti.ports.Control`."""
+        self.leave = leave
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.leave = None
+
+
 class SimulatedNode:
     """One machine: its disk survives the process."""
 
@@ -71,6 +93,7 @@ class SimulatedNode:
         self.disk = self._new_disk()
         self.clients = self._new_clients()
         self.source = MemorySource(cluster.stream, self.clock)
+        self.control = MemoryControl()
         self.report: Report | None = None
         self.scope = trio.CancelScope()
         self.crashed = False
@@ -162,6 +185,7 @@ class SimulatedNode:
             rpc=MemoryRpcNetwork(self.cluster.hub, self.rpc),
             clients=self.clients,
             source=self.source,
+            control=self.control,
         )
 
     async def start(self) -> None:

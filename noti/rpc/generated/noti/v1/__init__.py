@@ -179,6 +179,11 @@ class Forward(betterproto2.Message):
     [number, ...]
     """
 
+    gives_up_seat: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
+    """
+    the sender wants to vote no more, until it ends
+    """
+
 
 default_message_pool.register_message("noti.v1", "Forward", Forward)
 

@@ -1,0 +1,65 @@
+"""`noti leave` on real processes, under 50 events a second: 3 -> 1 -> 3, nothing lost or twice."""
+
+import signal
+from functools import partial
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.interop.cluster import SETTLE_S_MAX, Cluster, running_cluster
+from tests.interop.processes import NodeProcess, run_to_end
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+
+async def leave(node: NodeProcess) -> tuple[int, str]:
+    """Run the command of a person or of a container's preStop; return its status and its line."""
+    command = [*node.command()[:3], "leave", "--data-dir", str(node.data_dir)]
+    ended = await trio.to_thread.run_sync(partial(run_to_end, command))
+    [line] = (ended.stdout + ended.stderr).splitlines()
+    return ended.returncode, line
+
+
+async def leave_and_stop(node: NodeProcess) -> None:
+    assert await leave(node) == (0, "the node votes no more; it may be stopped for good")
+    node.signal(signal.SIGTERM)
+    assert await node.wait() == 0
+
+
+async def until_these_vote(cluster: Cluster, nodes: list[NodeProcess]) -> None:
+    names = {node.name for node in nodes}
+    with trio.fail_after(SETTLE_S_MAX):
+        while True:
+            reports = [await node.status() for node in nodes]
+            views = [
+                {m["name"] for m in report["members"] if m["role"] in ("leader", "follower")}
+                for report in reports
+                if report is not None
+            ]
+            if views == [names] * len(nodes):
+                return
+            await trio.sleep(0.05)
+
+
+async def test_nothing_is_lost_when_three_become_one_and_three_again(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        leader = await cluster.leader()
+        staying, *leavers = [*cluster.others(leader), leader]
+        async with trio.open_nursery() as both:
+            for node in leavers:
+                both.start_soon(leave_and_stop, node)
+        await until_these_vote(cluster, [staying])
+        await cluster.until_everybody_has(cluster.publisher.acknowledged + 50)
+        status, line = await leave(staying)
+        assert status == 1
+        assert line.startswith("noti: error: this node is the last voter of its cluster")
+        for node in leavers:
+            node.start()
+        await until_these_vote(cluster, cluster.nodes)
+        # Two of three are a majority again, whoever is missing.
+        await staying.kill()
+        await cluster.until_everybody_has(cluster.publisher.acknowledged + 50)
+        staying.start()
+        await cluster.until_caught_up(staying)
+        await cluster.finish()
