@@ -27,6 +27,7 @@ log = structlog.get_logger("noti.node")
 ASK_EVERY_S = 0.2
 """A request may be lost, and its leader too; a cluster that can commit agrees within a second."""
 LOOK_EVERY_S = 0.05
+"""Nobody announces a committed configuration."""
 
 
 class Membership(Protocol):
@@ -98,8 +99,10 @@ class Departure:
                 case Standing.VOTES:
                     self._set_leaving(True)
             if self._clock.now() >= deadline:
+                obstacle = self._obstacle()
+                log.warning("still a voter", within_s=within_s, reason=obstacle)
                 raise LeaveImpossible(
-                    f"not done within {within_s:g} s: {self._obstacle()}; "
+                    f"not done within {within_s:g} s: {obstacle}; "
                     "the node goes on trying until it stops"
                 )
             await self._clock.sleep_until(min(deadline, self._clock.now() + LOOK_EVERY_S))

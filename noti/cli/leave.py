@@ -1,20 +1,27 @@
 """`noti leave`: takes a running node of this machine out of the voters for good.
 
-Enters: the node's data directory, a time. Leaves: an exit status when the cluster has agreed, or
-one line why not. Never: stops the node.
+Enters: the node's data directory, a time; in a pod, its names. Leaves: an exit status when the
+cluster has agreed, or one line why not. Never: stops the node; in a pod, delays its stop for longer
+than it was told, or fails it.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
 import click
+import trio
 
 from noti.cli.settings import load_given, settings_options
 from noti.control import WITHIN_S_MAX, ask_to_leave
+from noti.errors import ConfigInvalid, NotiError
 
-WITHIN_S = 20.0
-"""A cluster that can commit needs about a second; one that waits for a dead voter's seat to be
-given up too needs 15."""
+WITHIN_S = 25.0
+"""A cluster that can commit needs about a second. One that waits for a dead voter's seat to be
+given up too needs the time that gossip takes to miss that one, and 15 s."""
+
+API_WITHIN_S = 5.0
+"""An API server that does not answer for so long will not soon; the rest is for the cluster."""
 
 
 @click.command()
@@ -26,9 +33,34 @@ given up too needs 15."""
     default=WITHIN_S,
     show_default=True,
     metavar="SECONDS",
-    help="How long this may take.",
+    help="How long all of this may take.",
 )
-def leave(config_file: Path | None, within_s: float, **options: Any) -> None:
+@click.option(
+    "--kubernetes",
+    is_flag=True,
+    help="For a pod's preStop: leave only if a scale-down removes this pod. Ask the Kubernetes API "
+    "whether its StatefulSet has fewer replicas than the pod's number; exit with status 0 whatever "
+    "happens, as the pod stops anyway.",
+)
+@click.option("--pod", envvar="POD_NAME", metavar="NAME", help="This pod; also POD_NAME.")
+@click.option(
+    "--namespace", envvar="POD_NAMESPACE", metavar="NAME", help="Its namespace; also POD_NAMESPACE."
+)
+@click.option(
+    "--statefulset",
+    envvar="STATEFULSET_NAME",
+    metavar="NAME",
+    help="Its StatefulSet; also STATEFULSET_NAME.",
+)
+def leave(
+    config_file: Path | None,
+    within_s: float,
+    kubernetes: bool,
+    pod: str | None,
+    namespace: str | None,
+    statefulset: str | None,
+    **options: Any,
+) -> None:
     """Take the node that runs with --data-dir out of the voters, for good.
 
     For a node that will not come back: the others then decide without it. It hands over what it
@@ -36,6 +68,34 @@ def leave(config_file: Path | None, within_s: float, **options: Any) -> None:
     The node goes on as a learner and serves its browsers until it is stopped. When it is started
     again one day, it joins again. The last voter cannot leave.
     """
-    config = load_given(config_file, options)
-    ask_to_leave(config.data_dir, within_s)
+    if not kubernetes:
+        _leave(config_file, options, within_s)
+        return
+    until = time.monotonic() + within_s
+    try:
+        if _goes_for_good(pod, namespace, statefulset, min(within_s, API_WITHIN_S)):
+            _leave(config_file, options, max(0.1, until - time.monotonic()))
+        else:
+            click.echo("the pod is to come back, so its node keeps its vote")
+    except NotiError as error:
+        problem = " ".join(str(error).split())
+        click.echo(f"noti: error: the node keeps its vote while it stops: {problem}", err=True)
+
+
+def _leave(config_file: Path | None, options: dict[str, Any], within_s: float) -> None:
+    ask_to_leave(load_given(config_file, options).data_dir, within_s)
     click.echo("the node votes no more; it may be stopped for good")
+
+
+def _goes_for_good(
+    pod: str | None, namespace: str | None, statefulset: str | None, within_s: float
+) -> bool:
+    if not pod or not namespace or not statefulset:
+        raise ConfigInvalid(
+            "leave --kubernetes needs --pod, --namespace and --statefulset, or POD_NAME, "
+            "POD_NAMESPACE and STATEFULSET_NAME in the environment"
+        )
+    from noti.cli import scale_down  # here, as nothing else of the command line needs the client
+
+    named = scale_down.Pod(pod, namespace, statefulset)
+    return trio.run(scale_down.goes_for_good, named, within_s)

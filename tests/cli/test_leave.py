@@ -1,0 +1,196 @@
+"""`noti leave`, by hand and as a pod's preStop."""
+
+import re
+import threading
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from noti.cli import exit_status
+from noti.cli.leave import WITHIN_S
+from noti.control import ANSWER_GRACE_S
+from noti.errors import LeaveImpossible
+from tests.cli.kubernetes_api import StatefulSetApi
+
+COMMAND = import_module("noti.cli.leave")
+"""Not by a plain import: the package has the command under that name."""
+POD = {"POD_NAMESPACE": "default", "STATEFULSET_NAME": "noti", "NOTI_DATA_DIR": "/data/of/the/node"}
+CHART_VALUES = Path(__file__).parents[2] / "k8s" / "chart" / "values.yaml"
+KEEPS = "the pod is to come back, so its node keeps its vote\n"
+LEAVES = "the node votes no more; it may be stopped for good\n"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, float]]:
+    """What a node was asked, which is not there."""
+    calls: list[tuple[Path, float]] = []
+    monkeypatch.setattr(COMMAND, "ask_to_leave", lambda *call: calls.append(call))
+    return calls
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StatefulSetApi]:
+    served = StatefulSetApi()
+    access = tmp_path / "kubeconfig"
+    monkeypatch.setenv("KUBECONFIG", str(access))
+    for name, value in POD.items():
+        monkeypatch.setenv(name, value)
+    with served.serving() as url:
+        served.write_access(access, url)
+        yield served
+
+
+def leave_as(monkeypatch: pytest.MonkeyPatch, pod: str, *flags: str) -> int:
+    monkeypatch.setenv("POD_NAME", pod)
+    return exit_status(["leave", "--kubernetes", *flags])
+
+
+def test_person_is_told_when_no_node_runs_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(["leave", "--data-dir", str(tmp_path)]) == 1
+    told = f"noti: error: no node runs with the data directory {tmp_path}; see --data-dir\n"
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    ("spec", "pod", "leaves"),
+    [
+        ({"replicas": 3}, "noti-2", False),
+        ({"replicas": 3}, "noti-3", True),
+        ({"replicas": 1}, "noti-0", False),
+        ({"replicas": 1}, "noti-1", True),
+        ({"replicas": 1}, "noti-10", True),
+        ({}, "noti-0", False),
+        ({}, "noti-1", True),
+        ({"replicas": 0}, "noti-0", False),
+        ({"replicas": 3, "ordinals": {"start": 5}}, "noti-7", False),
+        ({"replicas": 3, "ordinals": {"start": 5}}, "noti-8", True),
+        ({"replicas": 1}, "noti-canary-2", False),
+        ({"replicas": 1}, "other-2", False),
+    ],
+)
+def test_pod_leaves_when_its_number_is_not_wanted_any_more(
+    api: StatefulSetApi,
+    asked: list[tuple[Path, float]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    spec: dict[str, object],
+    pod: str,
+    leaves: bool,
+) -> None:
+    api.spec = spec
+    assert leave_as(monkeypatch, pod) == 0
+    assert capsys.readouterr().out == (LEAVES if leaves else KEEPS)
+    assert [directory for directory, _ in asked] == [Path(POD["NOTI_DATA_DIR"])] * leaves
+
+
+def test_voters_of_a_statefulset_that_is_deleted_keep_their_votes(
+    api: StatefulSetApi,
+    asked: list[tuple[Path, float]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    api.spec, api.deleted = {"replicas": 1}, True
+    assert leave_as(monkeypatch, "noti-2") == 0
+    api.name = "somebody else"
+    assert leave_as(monkeypatch, "noti-2") == 0
+    assert capsys.readouterr().out == KEEPS * 2
+    assert not asked
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+def test_api_that_refuses_costs_one_line_and_never_the_stop(
+    api: StatefulSetApi,
+    asked: list[tuple[Path, float]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    status: int,
+) -> None:
+    api.failing = status
+    assert leave_as(monkeypatch, "noti-2", "--within", "0.2") == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("noti: error: the node keeps its vote while it stops: ")
+    assert "default/noti" in line
+    assert str(status) in line
+    assert not asked
+
+
+def test_api_that_comes_back_in_time_is_asked_again(
+    api: StatefulSetApi,
+    asked: list[tuple[Path, float]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("noti.cli.scale_down.RETRY_S", 0.01)
+    statuses = iter([503, 429, 500])
+    answer = api.answer
+
+    def answer_later(path: str, authorization: str) -> tuple[int, dict[str, object]]:
+        api.failing = next(statuses, None)
+        return answer(path, authorization)
+
+    monkeypatch.setattr(api, "answer", answer_later)
+    assert leave_as(monkeypatch, "noti-3") == 0
+    assert len(asked) == 1
+
+
+def test_silent_api_is_waited_for_no_longer_than_told(
+    api: StatefulSetApi,
+    asked: list[tuple[Path, float]],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = threading.Event()
+    answer = api.answer
+
+    def answer_late(path: str, authorization: str) -> tuple[int, dict[str, object]]:
+        left.wait(30)
+        return answer(path, authorization)
+
+    monkeypatch.setattr(api, "answer", answer_late)
+    assert leave_as(monkeypatch, "noti-3", "--within", "0.1") == 0
+    left.set()
+    assert "noti is to have: " in capsys.readouterr().err
+    assert not asked
+
+
+def test_pod_without_access_to_the_api_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
+    for name, value in POD.items():
+        monkeypatch.setenv(name, value)
+    assert leave_as(monkeypatch, "noti-2") == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert "no access to it is set up here" in line
+
+
+def test_pod_without_its_names_says_which_are_missing(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("POD_NAME", "POD_NAMESPACE", "STATEFULSET_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    assert exit_status(["leave", "--kubernetes"]) == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert "POD_NAME, POD_NAMESPACE and STATEFULSET_NAME" in line
+
+
+def test_cluster_that_does_not_agree_costs_one_line_and_never_the_stop(
+    api: StatefulSetApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_directory: Path, within_s: float) -> None:
+        assert 0 < within_s <= WITHIN_S
+        raise LeaveImpossible("not done within 5 s: the cluster has no leader")
+
+    monkeypatch.setattr(COMMAND, "ask_to_leave", refuse)
+    assert leave_as(monkeypatch, "noti-3") == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.endswith("while it stops: not done within 5 s: the cluster has no leader")
+
+
+def test_pre_stop_fits_into_the_time_that_the_chart_gives_it() -> None:
+    [leave_seconds] = re.findall(r"^  leaveSeconds: (\d+)$", CHART_VALUES.read_text(), re.MULTILINE)
+    starting_s = 2
+    assert int(leave_seconds) > starting_s + WITHIN_S + ANSWER_GRACE_S
