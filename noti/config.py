@@ -430,6 +430,13 @@ def _shown(setting: str, value: object) -> object:
     return value
 
 
+def bind_address(text: str) -> Address:
+    """Return `host:port` as an address to listen on; raises `ValueError` saying what is wrong."""
+    address = _address(text)
+    assert isinstance(address, tuple)
+    return _port_in_range(address)
+
+
 def address_text(address: Address) -> str:
     """Return `host:port`, with brackets around an IPv6 host."""
     host, port = address

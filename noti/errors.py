@@ -18,7 +18,12 @@ translate them at the edge.
     │   ├── ChangeImpossible  a change of membership cannot be done now
     │   ├── LeaveImpossible   this node cannot give up its seat, or not in time; the text says why
     │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke
-    │   └── SourceUnavailable the event source (NATS) cannot be reached or lost its place
+    │   ├── SourceUnavailable the event source (NATS) cannot be reached or lost its place
+    │   └── KubernetesFailed  the Kubernetes API does not answer, or will not do it now
+    │       ├── KubernetesForbidden  the Role lacks a right
+    │       ├── ObjectAbsent         there is no such object
+    │       ├── ObjectConflict       somebody else changed the object meanwhile
+    │       └── VersionGone          changes since that version are forgotten: list anew
     └── StorageError          fatal: the node must stop
         ├── StorageLocked     another process uses this data directory
         ├── StorageForeign    the data directory belongs to another node or cluster
@@ -102,6 +107,31 @@ class PeerUnavailable(Unavailable):
 
 class SourceUnavailable(Unavailable):
     """The event source cannot be reached, or lost its place and must be opened again."""
+
+
+class KubernetesFailed(Unavailable):
+    """The Kubernetes API does not answer, or will not do what it was asked now."""
+
+    def __init__(self, problem: str, retry_after_s: float | None = None) -> None:
+        super().__init__(problem)
+        self.retry_after_s = retry_after_s
+        """How long it wants to be left alone, if it said so."""
+
+
+class KubernetesForbidden(KubernetesFailed):
+    """We may not do that: the Role lacks a right, or the token is not accepted."""
+
+
+class ObjectAbsent(KubernetesFailed):
+    """There is no such object."""
+
+
+class ObjectConflict(KubernetesFailed):
+    """Somebody else has changed the object meanwhile: look at it again."""
+
+
+class VersionGone(KubernetesFailed):
+    """Changes since that version are not remembered: list anew."""
 
 
 class StorageError(NotiError):

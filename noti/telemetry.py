@@ -19,7 +19,7 @@ import structlog
 
 from noti import __version__
 
-_LIBRARIES_AT_WARNING = ("asyncio", "grpclib", "hpack", "hypercorn.access")
+_LIBRARIES_AT_WARNING = ("asyncio", "grpclib", "hpack", "httpcore2", "httpx2", "hypercorn.access")
 """They tell about every frame or request at lower levels."""
 
 _SECRET_KEYS = frozenset({"authorization", "cookie", "password", "secret", "token"})

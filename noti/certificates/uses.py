@@ -1,4 +1,4 @@
-"""What a node makes of its certificate files: contexts for nodes, for browsers, for NATS.
+"""What nodes and operators make of certificate files: contexts for nodes, for browsers, for NATS.
 
 Enters: paths from the settings. Leaves: contexts that follow their files. Never: a context of
 files that were not checked.
@@ -11,6 +11,7 @@ from pathlib import Path
 from noti.certificates.context import (
     MutualContexts,
     https_context,
+    mutual_client_context,
     mutual_contexts,
     nats_context,
 )
@@ -36,6 +37,19 @@ def for_nodes(certificate: Path, key: Path, ca: Path, name: str) -> Renewed[Mutu
         )
 
     return Renewed("rpc", (certificate, key, ca), make)
+
+
+def for_client(certificate: Path, key: Path, ca: Path) -> Renewed[ssl.SSLContext]:
+    """Return the calling side of a client of the nodes; raises `ConfigInvalid`."""
+
+    def make() -> Made[ssl.SSLContext]:
+        credentials = load_credentials(certificate, key, ca, role=Role.CLIENT)
+        return Made(
+            mutual_client_context(credentials),
+            {certificate: credentials.not_after, ca: _last_end(credentials)},
+        )
+
+    return Renewed("client", (certificate, key, ca), make)
 
 
 def for_browsers(certificate: Path, key: Path) -> Renewed[ssl.SSLContext]:

@@ -17,6 +17,7 @@ from noti.cli.bench import bench
 from noti.cli.certs import certs
 from noti.cli.demo import demo
 from noti.cli.leave import leave
+from noti.cli.operator import operator
 from noti.cli.publish import mock_publisher, publish
 from noti.cli.run import run
 from noti.cli.status import members, status
@@ -45,6 +46,7 @@ for _command in (
     certs,
     bench,
     wal,
+    operator,
 ):
     commands.add_command(_command)
 

@@ -9,7 +9,6 @@ return.
 """
 
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
@@ -17,15 +16,9 @@ from typing import Any, cast
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.logging import Logger
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import (
-    ConnectionState,
-    LifespanState,
-    ResponseSummary,
-    WWWScope,
-)
+from hypercorn.typing import ConnectionState, LifespanState
 
 from noti.certificates.refusal_log import RefusalLog
 from noti.errors import AddressInUse
@@ -36,6 +29,7 @@ from noti.web.clients import Reason
 from noti.web.config import WebConfig
 from noti.web.connection import Connection
 from noti.web.hub import Hub
+from noti.web.hypercorn_log import HypercornLog
 from noti.web.lobby import HandOver, Lobby
 from noti.web.secured import SecuredConnection, Tls, secured
 from noti.web.view import NodeView
@@ -213,45 +207,9 @@ class Frontend:
             self._closed.unpark_all()
 
 
-class _Log(Logger):
-    """Hypercorn's log lines in ours."""
-
-    def __init__(self, config: Config) -> None:
-        self.access_logger = None
-        self.error_logger = None
-
-    async def access(
-        self, request: WWWScope, response: ResponseSummary | None, request_time: float
-    ) -> None:
-        log.debug(
-            "request",
-            path=request["path"],
-            status=None if response is None else response["status"],
-            took_ms=round(request_time * 1000, 1),
-        )
-
-    async def log(self, level: int, message: str, *args: Any, **_: Any) -> None:
-        log.log(level, message, args=args)
-
-    async def info(self, message: str, *args: Any, **_: Any) -> None:
-        log.info(message, args=args)
-
-    async def warning(self, message: str, *args: Any, **_: Any) -> None:
-        log.warning(message, args=args)
-
-    async def error(self, message: str, *args: Any, **_: Any) -> None:
-        log.error(message, args=args)
-
-    async def critical(self, message: str, *args: Any, **_: Any) -> None:
-        log.critical(message, args=args)
-
-    async def exception(self, message: str, *args: Any, **_: Any) -> None:
-        log.error("request failed", where=message, error=repr(sys.exc_info()[1]))
-
-
 def _hypercorn_config(config: WebConfig) -> Config:
     hypercorn = Config()
-    hypercorn.logger_class = _Log
+    hypercorn.logger_class = HypercornLog
     hypercorn.include_server_header = False
     hypercorn.keep_alive_timeout = config.idle_timeout_s
     return hypercorn

@@ -13,6 +13,17 @@ MODULE_LINES_MAX = 500
 TEST_MODULE_LINES_MAX = 700
 
 SHELLS = {
+    "noti.kubernetes": {
+        "api",
+        "asking",
+        "client",
+        "following",
+        "metrics",
+        "operator",
+        "ops",
+        "reconciling",
+        "world",
+    },
     "noti.raft": {"disk", "disk_writer", "forwarder", "peers", "replica", "wal"},
     "noti.swim": {"gossip", "sockets"},
     "noti.notifications": set[str](),

@@ -1,0 +1,94 @@
+"""`noti operator`: keeps labels of clusters in Kubernetes right, in this process, until a signal.
+
+Enters: flags, SIGTERM, SIGINT. Leaves: a running operator, then an exit status. Never: a setting of
+a node; a task outside the operator's tree.
+"""
+
+import socket
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import click
+import structlog
+import trio
+
+from noti import telemetry
+from noti.cli.run import until_signalled
+from noti.config import bind_address
+from noti.ports import Address
+
+log = structlog.get_logger("noti.cli")
+
+STOP_S_MAX = 8.0
+"""The lease is given back within 2 s; the rest is for a busy machine."""
+
+
+def _bind(context: click.Context, parameter: click.Parameter, value: str) -> Address:
+    try:
+        return bind_address(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}", context, parameter) from None
+
+
+_file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
+
+
+@click.command(epilog="The API is reached by the pod's service account, or by KUBECONFIG.")
+@click.option("--namespace", required=True, help="Where LeaderStatusCheckers and the Lease are.")
+@click.option(
+    "--identity",
+    default=socket.gethostname,
+    show_default="the host name",
+    help="Who holds the Lease; the name of the pod.",
+)
+@click.option("--lease", default="noti-operator", show_default=True, help="Name of the Lease.")
+@click.option(
+    "--ops-addr",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="HOST:PORT",
+    callback=_bind,
+    help="For /liveness, /readiness and /metrics.",
+)
+@_file("--tls-cert", help="Client certificate to show to nodes (noti certs issue --client).")
+@_file("--tls-key", help="Its key.")
+@_file("--tls-ca", help="CAs of the nodes' certificates. All three or none; none is plain text.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    default="info",
+    show_default=True,
+)
+@click.option(
+    "--log-format", type=click.Choice(["auto", "human", "json"]), default="auto", show_default=True
+)
+def operator(
+    namespace: str,
+    identity: str,
+    lease: str,
+    ops_addr: Address,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    tls_ca: Path | None,
+    log_level: Literal["debug", "info", "warning", "error"],
+    log_format: Literal["auto", "human", "json"],
+) -> None:
+    """Label the pods of clusters in Kubernetes by their role, until SIGTERM or Ctrl-C.
+
+    Works for every LeaderStatusChecker of a namespace. Of several operators the one that holds the
+    Lease works.
+    """
+    telemetry.set_up(level=log_level, form=log_format)
+    tls = None
+    if tls_cert and tls_key and tls_ca:
+        tls = (tls_cert, tls_key, tls_ca)
+    elif tls_cert or tls_key or tls_ca:
+        raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together; give all or none")
+    from noti.kubernetes import world  # here, so that the other commands start without it
+    from noti.kubernetes.operator import OperatorConfig
+
+    config = OperatorConfig(namespace, identity, lease)
+    log.info("starting", build=telemetry.build(), namespace=namespace, identity=identity)
+    trio.run(until_signalled, partial(world.run, config, ops_addr, tls), STOP_S_MAX)
+    log.info("stopped")

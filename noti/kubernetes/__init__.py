@@ -1,0 +1,1 @@
+"""The operator: keeps what Kubernetes knows of a cluster in step with who leads it."""

@@ -1,0 +1,115 @@
+"""The part of the Kubernetes API that the operator needs, as a port.
+
+Enters: nothing. Leaves: a protocol, and the values that cross it. Never: behaviour; a foreign
+exception: adapters raise `KubernetesFailed` and what is below it.
+
+The real adapter is `client.py`; tests have one in memory, and the same contract suite
+(tests/kubernetes/test_api.py) runs against both.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from noti.kubernetes.objects import Object
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of objects in namespaces."""
+
+    group: str
+    """Empty for the core group."""
+    version: str
+    plural: str
+
+    def path(self, namespace: str, name: str = "", subresource: str = "") -> str:
+        """Return the path of the API, of one object or of all in a namespace."""
+        root = f"apis/{self.group}" if self.group else "api"
+        parts = (root, self.version, "namespaces", namespace, self.plural, name, subresource)
+        return "/" + "/".join(part for part in parts if part)
+
+
+PODS: Final = Kind("", "v1", "pods")
+EVENTS: Final = Kind("", "v1", "events")
+STATEFUL_SETS: Final = Kind("apps", "v1", "statefulsets")
+LEASES: Final = Kind("coordination.k8s.io", "v1", "leases")
+CHECKERS: Final = Kind("node-role.bb-noti.io", "v1", "leaderstatuscheckers")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """All objects at one moment."""
+
+    objects: tuple[Object, ...]
+    version: str
+    """From which a watch goes on without a gap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a watch tells."""
+
+    type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
+    object: Object
+    """Of a bookmark only `metadata.resourceVersion` means anything."""
+
+    @property
+    def version(self) -> str:
+        """From which another watch goes on after this."""
+        version: str = self.object["metadata"]["resourceVersion"]
+        return version
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which objects of a kind."""
+
+    kind: Kind
+    namespace: str
+    labels: str = ""
+    """`key=value`, several with commas; empty for all."""
+    fields: str = ""
+    """`metadata.name=…`, or empty for all."""
+
+
+class KubernetesApi(Protocol):
+    """Reads, watches and writes objects.
+
+    Every method raises `KubernetesFailed` when the API does not answer, or asks for patience; of
+    its kinds `KubernetesForbidden` everywhere, the others where they are named. Each request has a
+    time limit of its own, but watches, which last.
+    """
+
+    async def list(self, selection: Selection) -> Listing:
+        """Return all objects that are selected."""
+
+    def watch(
+        self, selection: Selection, version: str
+    ) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+        """Follow all changes after `version`, in order; ends when the server wants it to.
+
+        Entering, or the iterator, raises `VersionGone` when the server does not remember so far.
+        """
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+        """Return one object; raises `ObjectAbsent`."""
+
+    async def create(self, kind: Kind, namespace: str, wanted: Object) -> Object:
+        """Make an object and return it as it is now; raises `ObjectConflict` if there is one."""
+
+    async def replace(self, kind: Kind, namespace: str, name: str, wanted: Object) -> Object:
+        """Put an object in the place of the version that it was made from, and return it.
+
+        Raises `ObjectConflict` when that version is not the last, `ObjectAbsent`.
+        """
+
+    async def merge_patch(
+        self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = ""
+    ) -> Object:
+        """Change what `patch` has (RFC 7386) and return the object.
+
+        Raises `ObjectConflict` when the patch names a version and it is not the last;
+        `ObjectAbsent`.
+        """

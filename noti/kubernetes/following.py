@@ -1,0 +1,112 @@
+"""Keeps a copy of selected objects: lists them once, and watches from there on.
+
+Enters: the API. Leaves: the objects as they are, a call whenever they change. Never: a list where a
+watch can go on; a request without a pause after one that failed.
+
+A watch that ends or breaks is resumed from the last version that it told, of a change or of a
+bookmark. Only when the server does not remember so far (410) everything is listed anew.
+"""
+
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Final, NoReturn
+
+import structlog
+import trio
+
+from noti.errors import KubernetesFailed, VersionGone
+from noti.kubernetes import metrics
+from noti.kubernetes.api import Change, KubernetesApi, Listing, Selection
+from noti.kubernetes.backoff import Backoff
+from noti.kubernetes.objects import Object
+
+log = structlog.get_logger("noti.kubernetes")
+
+ENDED_EARLY_S: Final = 1.0
+"""A watch that ends sooner, without a change, is taken for a failure: somebody ends all of them."""
+
+
+class Copy:
+    """Objects of one selection, as they were when the API last told."""
+
+    def __init__(self, selection: Selection) -> None:
+        """Begin with nothing."""
+        self.selection = selection
+        self._objects: dict[str, Object] | None = None
+        self.failure: KubernetesFailed | None = None
+        """Why the API cannot be asked now, if so."""
+
+    @property
+    def listed(self) -> bool:
+        """Whether the objects are known at all."""
+        return self._objects is not None
+
+    @property
+    def objects(self) -> Iterable[Object]:
+        """All objects, in the order of their names."""
+        known = self._objects or {}
+        return [known[name] for name in sorted(known)]
+
+    def reset(self, listing: Listing) -> None:
+        """Take a list for the truth."""
+        self._objects = {one["metadata"]["name"]: one for one in listing.objects}
+
+    def apply(self, change: Change) -> None:
+        """Take in one change."""
+        assert self._objects is not None, "changes come after a list"
+        if change.type == "BOOKMARK":
+            return
+        name = change.object["metadata"]["name"]
+        if change.type == "DELETED":
+            self._objects.pop(name, None)
+        else:
+            self._objects[name] = change.object
+
+
+async def follow(
+    api: KubernetesApi, copy: Copy, rng: Random, changed: Callable[[], None]
+) -> NoReturn:
+    """Keep `copy` up to date until cancelled; call `changed` whenever something is different."""
+    backoff = Backoff(rng)
+    version: str | None = None
+    while True:
+        began = trio.current_time()
+        try:
+            if version is None:
+                listing = await api.list(copy.selection)
+                version = listing.version
+                copy.reset(listing)
+                _recovered(copy, changed)
+            async with api.watch(copy.selection, version) as changes:
+                if copy.failure is not None:
+                    _recovered(copy, changed)
+                async for change in changes:
+                    version = change.version
+                    backoff.succeeded()
+                    copy.apply(change)
+                    if change.type != "BOOKMARK":
+                        _recovered(copy, changed)
+            if trio.current_time() - began < ENDED_EARLY_S:
+                await trio.sleep(backoff.failed())
+            else:
+                backoff.succeeded()
+        except VersionGone:
+            metrics.RELISTS.inc()
+            version = None
+            await trio.sleep(backoff.failed())
+        except KubernetesFailed as failure:
+            _failed(copy, failure, changed)
+            await trio.sleep(backoff.failed(failure.retry_after_s))
+
+
+def _failed(copy: Copy, failure: KubernetesFailed, changed: Callable[[], None]) -> None:
+    told, copy.failure = copy.failure, failure
+    if type(told) is not type(failure):
+        kind = copy.selection.kind.plural
+        log.warning("cannot follow objects, trying again", kind=kind, reason=str(failure))
+        changed()
+
+
+def _recovered(copy: Copy, changed: Callable[[], None]) -> None:
+    copy.failure = None
+    changed()

@@ -1,0 +1,107 @@
+"""Decides what the labels of a cluster's pods should say, from what the pods say about themselves.
+
+Enters: the pods as Kubernetes knows them, the answer of each. Leaves: one merge patch for each pod
+whose labels are wrong, and who leads. Never: a key of anybody else; I/O.
+
+- Of two who claim to lead, the one with the higher Raft term does; what the others say about their
+  leader counts as much as its own word.
+- A pod that is not ready, or does not answer, has no role and gets no browsers.
+- All that are ready and answer get browsers, but not the leader, unless it is the only one.
+  So an election changes nothing for browsers.
+- When nobody answers, most likely this side is cut off: ready pods keep their browsers, without
+  roles. Kubernetes itself looks at their health.
+- What was written in a higher term is not overwritten by what is known of a lower one, unless all
+  pods of the cluster have answered: then it was founded anew, as terms never go back.
+
+A patch names the version of the pod that it was decided upon: of two operators that both believe to
+be in charge, the one that looked at an older pod gets a conflict.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from noti.kubernetes.objects import Object, Pod
+from noti.ports import NodeRole
+
+DOMAIN: Final = "node-role.bb-noti.io"
+ROLE_LABELS: Final = ("node-role", f"{DOMAIN}/role")
+"""The first is bb-dist-noti-operator's. Values: leader, follower."""
+SERVE_LABEL: Final = f"{DOMAIN}/serve-sse"
+"""`true`, or absent. The follower service selects by it."""
+TERM_ANNOTATION: Final = f"{DOMAIN}/term"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is known of a cluster, and what has to be done."""
+
+    leader: str
+    """Name of the pod that leads; empty when none is known."""
+    term: int
+    """Raft's term of all that is said here; 0 when nobody told one."""
+    answering: int
+    """Ready pods that have answered."""
+    patches: Mapping[str, Object]
+    """By name of pod: JSON merge patches (RFC 7386)."""
+
+
+def plan(pods: Sequence[Pod], answers: Mapping[str, NodeRole | None], replicas: int) -> Plan:
+    """Return what to do.
+
+    `answers` has the last word of each pod that was asked, by its uid; None when it did not answer.
+    A ready pod that was not asked yet is left alone. `replicas` is how many pods there should be.
+    """
+    ready = [pod for pod in pods if pod.ready]
+    asked = {pod.name: answers[pod.uid] for pod in ready if pod.uid in answers}
+    heard = {name: answer for name, answer in asked.items() if answer is not None}
+    leader, term = _leader(heard)
+    others = any(name != leader for name in heard) or len(asked) < len(ready)
+    complete = len(heard) == len(pods) >= replicas
+    patches = {}
+    for pod in pods:
+        if pod.ready and pod.name not in asked:
+            continue
+        role, serves = None, pod.ready and not heard
+        if pod.name in heard:
+            if term < _term_of(pod) and not complete:
+                continue
+            role = "leader" if pod.name == leader else "follower"
+            serves = pod.name != leader or not others
+        patch = _patch(pod, role, serves, term)
+        if patch is not None:
+            patches[pod.name] = patch
+    return Plan(leader, term, len(heard), patches)
+
+
+def _leader(heard: Mapping[str, NodeRole]) -> tuple[str, int]:
+    """Return who leads, and the term in which that is so."""
+    evidence = [(answer.term, name) for name, answer in heard.items() if answer.role == "leader"]
+    evidence += [(answer.term, answer.leader) for answer in heard.values() if answer.leader]
+    if not evidence:
+        return "", max((answer.term for answer in heard.values()), default=0)
+    term = max(term for term, _ in evidence)
+    leaders = {name for at, name in evidence if at == term}
+    if len(leaders) > 1:  # Raft has one a term: these are too old to tell their terms.
+        return "", term
+    [leader] = leaders
+    own = heard.get(leader)
+    if own is not None and own.role != "leader" and (own.term >= term or own.term == 0):
+        return "", term  # It has been restarted or deposed since the others heard of it.
+    return leader, term
+
+
+def _term_of(pod: Pod) -> int:
+    written = pod.annotations.get(TERM_ANNOTATION, "")
+    return int(written) if written.isascii() and written.isdigit() else 0
+
+
+def _patch(pod: Pod, role: str | None, serves: bool, term: int) -> Object | None:
+    wanted = {**dict.fromkeys(ROLE_LABELS, role), SERVE_LABEL: "true" if serves else None}
+    labels = {key: value for key, value in wanted.items() if pod.labels.get(key) != value}
+    metadata: Object = {"labels": labels} if labels else {}
+    if role is not None and term != _term_of(pod):
+        metadata["annotations"] = {TERM_ANNOTATION: str(term)}
+    if not metadata:
+        return None
+    return {"metadata": {"resourceVersion": pod.version, **metadata}}

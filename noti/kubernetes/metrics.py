@@ -1,0 +1,29 @@
+"""What the operator counts, for Prometheus.
+
+Enters: counts. Leaves: metrics. Never: a label without a bound.
+"""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+HOLDS_LEASE: Final = Gauge(
+    "noti_operator_holds_lease", "1 in the operator that works, 0 in one that waits."
+)
+CHECKERS: Final = Gauge(
+    "noti_operator_checkers",
+    "LeaderStatusCheckers by what was found, in the one that works.",
+    ["reason"],
+)
+LABEL_PATCHES: Final = Counter("noti_operator_label_patches", "Pods whose labels were changed.")
+ROLE_QUESTIONS: Final = Counter(
+    "noti_operator_role_questions", "Questions to nodes for their role.", ["answered"]
+)
+API_FAILURES: Final = Counter(
+    "noti_operator_api_failures",
+    "Requests to the Kubernetes API that failed while something had to be written.",
+    ["kind"],
+)
+RELISTS: Final = Counter(
+    "noti_operator_relists", "Times that changes were forgotten by the API and all was listed anew."
+)

@@ -1,0 +1,50 @@
+"""The operator in its real world: the cluster's API, gRPC to nodes, certificate files, probes.
+
+Enters: where to work, the paths of certificates. Leaves: a running operator, until cancelled.
+Never: a decision; this is the top of its tree.
+
+    asyncio loop, certificates     for gRPC
+      API client, roles            connections
+        probes
+          operator                 stops first, and gives the Lease back
+"""
+
+import random
+from functools import partial
+from pathlib import Path
+
+from noti.certificates import uses
+from noti.certificates.renewal import keep_renewed
+from noti.kubernetes.client import open_client
+from noti.kubernetes.operator import Operator, OperatorConfig
+from noti.kubernetes.ops import serve_ops
+from noti.kubernetes.reconciling import Surroundings
+from noti.ports import Address
+from noti.rpc.aio import Island
+from noti.rpc.roles import Roles
+from noti.service import running
+
+
+async def run(
+    config: OperatorConfig, ops_addr: Address, tls: tuple[Path, Path, Path] | None
+) -> None:
+    """Operate until cancelled; `tls` is certificate, key and CAs, or None for plain text.
+
+    Raises `ConfigInvalid`, `AddressInUse`. *Cancellation*: gives the Lease back, bounded in time.
+    """
+    island, rng = Island(), random.Random()
+    files = None if tls is None else uses.for_client(*tls)
+    renewed = [] if files is None else [files]
+    async with (
+        running("asyncio loop", island.run),
+        running("certificates", partial(keep_renewed, renewed)),
+        open_client() as api,
+    ):
+        roles = Roles(island, lambda: None if files is None else files.current)
+        operator = Operator(config, Surroundings(api, roles, rng, config.identity))
+        serve = partial(serve_ops, ops_addr, lambda: operator.works, operator.in_touch)
+        try:
+            async with running("probes", serve):
+                await operator.run()
+        finally:
+            roles.close()
