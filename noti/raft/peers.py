@@ -31,6 +31,9 @@ REDIAL_FIRST_S = 0.05
 """A restarted peer is back within milliseconds, so the first attempts come quickly …"""
 REDIAL_MAX_S = 1.0
 """… and a dead one costs one attempt a second."""
+DIAL_WITHIN_S = 3.0
+"""Nobody answers at the address of a machine that is gone, not even with a refusal: TCP alone would
+wait for two minutes, and for ever if it went right after the handshake."""
 MISMATCH_REDIAL_S = 10.0
 """A stranger will still be a stranger in a second; the operator has to act."""
 IMPOSTORS_MAX = 1000
@@ -101,7 +104,7 @@ class Peers:
         self._clock = clock
         self._rng = rng
         self._addresses: dict[NodeId, Address] = {}
-        self._dialers: dict[NodeId, trio.CancelScope] = {}
+        self._dialers: dict[NodeId, tuple[Address, trio.CancelScope]] = {}
         self._links: dict[NodeId, _Link] = {}
         self._changed = trio.Event()
 
@@ -131,24 +134,27 @@ class Peers:
                 self._changed = trio.Event()
                 own_id = self._hello().node_id
                 wanted = {peer: at for peer, at in self._addresses.items() if own_id < peer}
-                for peer in sorted(self._dialers.keys() - wanted.keys()):
-                    self._dialers.pop(peer).cancel()
+                for peer, (address, dialing) in list(self._dialers.items()):
+                    if wanted.get(peer) != address:
+                        # Also when a stream is in use: a peer that moved cannot be at its end.
+                        del self._dialers[peer]
+                        dialing.cancel()
                 for peer in sorted(wanted.keys() - self._dialers.keys()):
-                    self._dialers[peer] = trio.CancelScope()
-                    nursery.start_soon(self._keep_dialed, peer, self._dialers[peer])
+                    dialing = trio.CancelScope()
+                    self._dialers[peer] = wanted[peer], dialing
+                    nursery.start_soon(self._keep_dialed, peer, wanted[peer], dialing)
                 await self._changed.wait()
 
     async def serve(self, stream: MessageStream) -> None:
         """Use a stream that a peer dialed, until it breaks; closes it."""
         await self._use(stream)
 
-    async def _keep_dialed(self, peer: NodeId, scope: trio.CancelScope) -> None:
+    async def _keep_dialed(self, peer: NodeId, address: Address, dialing: trio.CancelScope) -> None:
         wait_s = REDIAL_FIRST_S
-        with scope:
-            # A peer may be taken off the list before `run` has noticed.
-            while (address := self._addresses.get(peer)) is not None:
+        with dialing:
+            while True:
                 try:
-                    stream = await self._network.open_raft_stream(address, self._hello())
+                    stream = await self._dial(address)
                 except PeerUnavailable as error:
                     log.debug("peer cannot be reached", peer=peer, reason=str(error))
                 except ClusterMismatch as error:
@@ -165,8 +171,11 @@ class Peers:
                 pause_s = wait_s * self._rng.uniform(0.5, 1.0)
                 await self._clock.sleep_until(self._clock.now() + pause_s)
                 wait_s = min(wait_s * 2, REDIAL_MAX_S)
-        if self._dialers.get(peer) is scope:
-            del self._dialers[peer]
+
+    async def _dial(self, address: Address) -> MessageStream:
+        with self._clock.scope_until(self._clock.now() + DIAL_WITHIN_S):
+            return await self._network.open_raft_stream(address, self._hello())
+        raise PeerUnavailable(f"no answer within {DIAL_WITHIN_S:g} s")
 
     def _is_impostor(self, peer: Hello) -> bool:
         """Whether gossip knows the peer's id under another name: an id has one name for ever."""

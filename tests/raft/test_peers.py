@@ -21,7 +21,7 @@ from noti.raft.messages import (
     PeerMessage,
     TimeoutNow,
 )
-from noti.raft.peers import OUTBOX_MESSAGES_MAX, Peers
+from noti.raft.peers import DIAL_WITHIN_S, OUTBOX_MESSAGES_MAX, REDIAL_MAX_S, Peers
 from tests.contract.test_rpc_network import Publications
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
@@ -267,6 +267,69 @@ async def test_peer_off_the_list_is_not_dialed_any_more(
         assert len(b.welcomed) == 1
         a.peers.update({"b": b.address})
         await until(lambda: a.peers.connected(), within_s=1.0)
+
+
+async def test_address_at_which_nobody_answers_is_given_up_in_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Of a machine that is gone, not even a refusal comes; the next attempt may find it back."""
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    answering, dial = False, a.network.open_raft_stream
+
+    async def silent(to: Address, hello: Hello) -> MessageStream:
+        if not answering:
+            await trio.sleep_forever()
+        return await dial(to, hello)
+
+    a.network.open_raft_stream = silent  # type: ignore[method-assign]
+    async with running(a, b):
+        introduce(a, b)
+        await trio.sleep(60)
+        answering = True
+        await until(lambda: a.peers.connected(), within_s=DIAL_WITHIN_S + REDIAL_MAX_S)
+
+
+async def test_peer_that_moved_is_dialed_at_its_new_address_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It was dialed at the old one meanwhile, where nobody answers."""
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    dial = a.network.open_raft_stream
+
+    async def silent(to: Address, hello: Hello) -> MessageStream:
+        if to != b.address:
+            await trio.sleep_forever()
+        return await dial(to, hello)
+
+    a.network.open_raft_stream = silent  # type: ignore[method-assign]
+    async with running(a, b):
+        a.peers.update({"b": ("gone", 8400)})
+        await trio.sleep(1)
+        introduce(a, b)
+        await until(lambda: a.peers.connected(), within_s=0.1)
+
+
+async def test_stream_to_a_peer_that_moved_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Its machine vanished without a word, so the old stream would never end."""
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    async with running(a):
+        async with running(b):
+            introduce(a, b)
+            await until(lambda: a.peers.connected())
+            hub.vanish(b.address)
+        b.address = ("elsewhere", 8400)
+        b.network = MemoryRpcNetwork(hub, b.address)
+        a.diary.clear()
+        async with running(b):
+            await trio.sleep(5)
+            introduce(a, b)
+            await until(lambda: ("connected", "b") in a.diary, within_s=0.1)
+    assert a.diary[:2] == [("lost", "b"), ("connected", "b")]
 
 
 class Forgetful(TrioClock):
