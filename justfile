@@ -81,6 +81,12 @@ fmt: venv
 bench name *args: venv
     @exec .venv/bin/python -m "tests.bench.bench_$1" "${@:2}"
 
+# The chart without Kubernetes: its pods as processes with networks of their own, rolled under load.
+[no-exit-message]
+k8s-rehearsal: venv
+    -@{{ attend }} .venv/bin/python -m tests.interop.rehearsal
+    @{{ report }}
+
 # Simulate under faults: just sim seeds=1000, or tell one seed: just sim seed=42 (layer=core|nodes)
 [no-exit-message]
 sim *args: venv

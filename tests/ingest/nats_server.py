@@ -23,12 +23,19 @@ def free_port() -> int:
 class NatsServer:
     """One server process on one port and one store directory, to be stopped and started."""
 
-    def __init__(self, store: Path, port: int | None = None, arguments: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        store: Path,
+        port: int | None = None,
+        arguments: Sequence[str] = (),
+        host: str = "127.0.0.1",
+    ) -> None:
         self._store = store
         self._arguments = arguments
         self._process: trio.Process | None = None
         self.port = port or free_port()
-        self.url = f"nats://127.0.0.1:{self.port}"
+        self._host = host
+        self.url = f"nats://{host}:{self.port}"
 
     @property
     def process(self) -> trio.Process:
@@ -41,7 +48,7 @@ class NatsServer:
         self._process = await trio.lowlevel.open_process(
             [
                 str(SERVER),
-                *("--addr", "127.0.0.1"),
+                *("--addr", self._host),
                 *("--port", str(self.port)),
                 "--jetstream",
                 *("--store_dir", str(self._store)),
@@ -57,7 +64,7 @@ class NatsServer:
 
     async def _greets(self) -> bool:
         try:
-            stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+            stream = await trio.open_tcp_stream(self._host, self.port)
         except OSError:
             return False
         async with stream:

@@ -30,7 +30,16 @@ SHELLS = {
 }
 """Modules that touch the world, in rooms whose other modules must not."""
 
-TESTS_WITHOUT_A_ROOM = {"bench", "browser", "contract", "fuzz", "interop", "simulation", "tidy"}
+TESTS_WITHOUT_A_ROOM = {
+    "bench",
+    "browser",
+    "contract",
+    "fuzz",
+    "interop",
+    "k8s",
+    "simulation",
+    "tidy",
+}
 
 
 def is_ours(path: Path) -> bool:

@@ -1,0 +1,50 @@
+"""The first process in the rehearsal's namespaces: `python -m … HELM NGINX DIRECTORY`."""
+
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from noti import telemetry
+from noti.cli.run import INTERRUPTED, until_signalled
+from tests.interop.rehearsal.scenario import rehearse
+
+STOP_S = 60.0
+
+
+def main() -> int:
+    helm, nginx, directory = map(Path, sys.argv[1:4])
+    begun = time.monotonic()
+
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - begun:6.1f} s  {line}", flush=True)
+
+    telemetry.set_up(level="warning", form="human")
+    done = False
+
+    async def run() -> None:
+        nonlocal done
+        await rehearse(helm, nginx, directory, say)
+        done = True
+
+    failed = False
+    try:
+        trio.run(partial(until_signalled, run, STOP_S))
+    except* AssertionError as errors:
+        failed = True
+        for error in leaves_of(errors):
+            say(f"FAILED: {error}")
+    return 1 if failed else 0 if done else INTERRUPTED
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """Return the errors in a group, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
+    return [error]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
