@@ -154,6 +154,7 @@ class _Cluster:
         self._following_pods = trio.CancelScope()
         self._patched: dict[str, str] = {}
         """By uid: the version of a pod that was patched; the watch will tell its next one."""
+        self._labelled = False
         self._news = trio.Event()
 
     async def run(self) -> None:
@@ -202,9 +203,10 @@ class _Cluster:
         self._questions.ask_these((self._spec.address(pod), pod) for pod in ready)
         answers = self._questions.answers
         plan = labels.plan(pods, answers, stateful_set.replicas)
-        labelled = await self._apply(plan, pods)
-        if forbidden is None and all(pod.uid in answers for pod in ready):
-            self._reconciler.find(status.finding(plan, len(pods)), labelled=labelled)
+        await self._apply(plan, pods)
+        if forbidden is None and not plan.patches and all(pod.uid in answers for pod in ready):
+            self._reconciler.find(status.finding(plan, len(pods)), labelled=self._labelled)
+            self._labelled = False
 
     def _pods_of(self, stateful_set: StatefulSet) -> list[Pod] | None:
         """Return the pods of the set, None while they are not known."""
@@ -218,11 +220,8 @@ class _Cluster:
         owned = (pod for pod in self._pods.objects if is_owned_by(pod, stateful_set.uid))
         return [read_pod(pod) for pod in owned]
 
-    async def _apply(self, plan: labels.Plan, pods: list[Pod]) -> bool:
-        """Patch all pods at once; return whether there were any.
-
-        Raises `KubernetesFailed` when all have been tried.
-        """
+    async def _apply(self, plan: labels.Plan, pods: list[Pod]) -> None:
+        """Patch all pods at once; raises `KubernetesFailed` when all have been tried."""
         self._patched = {
             pod.uid: pod.version for pod in pods if self._patched.get(pod.uid) == pod.version
         }
@@ -232,7 +231,7 @@ class _Cluster:
             for pod in todo:
                 nursery.start_soon(self._patch, pod, plan.patches[pod.name], failures)
         if not failures:
-            return bool(todo)
+            return
         failures.sort(key=lambda failure: (isinstance(failure, ObjectConflict), str(failure)))
         if isinstance(failures[0], KubernetesForbidden):
             self._reconciler.find(Finding("Forbidden", str(failures[0])))
@@ -247,6 +246,7 @@ class _Cluster:
             failures.append(failure)
             return
         self._patched[pod.uid] = pod.version
+        self._labelled = True
         metrics.LABEL_PATCHES.inc()
         log.info("labelled", pod=pod.name, labels=patch["metadata"].get("labels", {}))
 
