@@ -44,6 +44,14 @@ _file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
 )
 @click.option("--lease", default="noti-operator", show_default=True, help="Name of the Lease.")
 @click.option(
+    "--checker",
+    "checkers",
+    multiple=True,
+    metavar="NAME",
+    help="Work only for the LeaderStatusChecker of this name; repeat it for several. Without it, "
+    "for all of the namespace.",
+)
+@click.option(
     "--ops-addr",
     default="127.0.0.1:8080",
     show_default=True,
@@ -67,6 +75,7 @@ def operator(
     namespace: str,
     identity: str,
     lease: str,
+    checkers: tuple[str, ...],
     ops_addr: Address,
     tls_cert: Path | None,
     tls_key: Path | None,
@@ -76,7 +85,7 @@ def operator(
 ) -> None:
     """Label the pods of clusters in Kubernetes by their role, until SIGTERM or Ctrl-C.
 
-    Works for every LeaderStatusChecker of a namespace. Of several operators the one that holds the
+    Works for the LeaderStatusCheckers of a namespace. Of several operators the one that holds the
     Lease works.
     """
     telemetry.set_up(level=log_level, form=log_format)
@@ -88,7 +97,7 @@ def operator(
     from noti.kubernetes import world  # here, so that the other commands start without it
     from noti.kubernetes.operator import OperatorConfig
 
-    config = OperatorConfig(namespace, identity, lease)
+    config = OperatorConfig(namespace, identity, lease, frozenset(checkers))
     log.info("starting", build=telemetry.build(), namespace=namespace, identity=identity)
     trio.run(until_signalled, partial(world.run, config, ops_addr, tls), STOP_S_MAX)
     log.info("stopped")

@@ -11,22 +11,24 @@ a watch behind an immediate new one.
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 import httpx2
 from lightkube.config.client_adapter import AsyncClient, ConnectionParams
-from lightkube.config.kubeconfig import KubeConfig
+from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig
 from lightkube.core.exceptions import ConfigError
+from yaml import YAMLError
 
-from noti.errors import (
-    ConfigInvalid,
-    KubernetesFailed,
-    KubernetesForbidden,
-    ObjectAbsent,
-    ObjectConflict,
-    VersionGone,
-)
+from noti.errors import ConfigInvalid, KubernetesFailed, KubernetesForbidden
 from noti.kubernetes.api import Change, Kind, Listing, Selection
+from noti.kubernetes.decoding import (
+    decode_change,
+    decode_listing,
+    decode_object,
+    explanation,
+    failure,
+)
 from noti.kubernetes.objects import Object
 
 REQUEST_S_MAX: Final = 5.0
@@ -42,14 +44,6 @@ WATCH_SILENCE_S_MAX: Final = WATCH_S + 10.0
 LINE_BYTES_MAX: Final = 4 << 20
 """Of one change; etcd takes objects of 1.5 MiB."""
 
-_KINDS: Final[dict[int, type[KubernetesFailed]]] = {
-    401: KubernetesForbidden,
-    403: KubernetesForbidden,
-    404: ObjectAbsent,
-    409: ObjectConflict,
-    410: VersionGone,
-}
-
 
 class KubernetesClient:
     """`noti.kubernetes.api.KubernetesApi` of a real cluster."""
@@ -61,8 +55,8 @@ class KubernetesClient:
     async def list(self, selection: Selection) -> Listing:
         """Return all objects that are selected."""
         path = selection.kind.path(selection.namespace)
-        listing = await self._ask("GET", path, params=_parameters(selection))
-        return Listing(tuple(listing.get("items") or ()), listing["metadata"]["resourceVersion"])
+        content = await self._ask("GET", path, params=_parameters(selection))
+        return decode_listing(content, f"GET {path}")
 
     @asynccontextmanager
     async def watch(
@@ -99,32 +93,42 @@ class KubernetesClient:
 
     async def get(self, kind: Kind, namespace: str, name: str) -> Object:
         """Return one object."""
-        return await self._ask("GET", kind.path(namespace, name))
+        return await self._object("GET", kind.path(namespace, name))
 
     async def create(self, kind: Kind, namespace: str, wanted: Object) -> Object:
         """Make an object."""
-        return await self._ask("POST", kind.path(namespace), body=wanted)
+        return await self._object("POST", kind.path(namespace), wanted)
 
     async def replace(self, kind: Kind, namespace: str, name: str, wanted: Object) -> Object:
         """Put an object in the place of the version that it was made from."""
-        return await self._ask("PUT", kind.path(namespace, name), body=wanted)
+        return await self._object("PUT", kind.path(namespace, name), wanted)
 
     async def merge_patch(
         self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = ""
     ) -> Object:
         """Change what `patch` has."""
         path = kind.path(namespace, name, subresource)
-        return await self._ask("PATCH", path, body=patch, media="application/merge-patch+json")
+        return await self._object("PATCH", path, patch, media="application/merge-patch+json")
+
+    async def _object(
+        self,
+        method: str,
+        path: str,
+        body: Object | None = None,
+        *,
+        media: str = "application/json",
+    ) -> Object:
+        return decode_object(await self._ask(method, path, body, media=media), f"{method} {path}")
 
     async def _ask(
         self,
         method: str,
         path: str,
+        body: Object | None = None,
         *,
         params: dict[str, str] | None = None,
-        body: Object | None = None,
         media: str = "application/json",
-    ) -> Object:
+    ) -> bytes:
         what = f"{method} {path}"
         headers = {} if body is None else {"Content-Type": media}
         content = None if body is None else json.dumps(body).encode()
@@ -133,17 +137,19 @@ class KubernetesClient:
                 method, path, params=params, content=content, headers=headers
             )
         _check(response, what)
-        return _object(response.content, what)
+        return response.content
 
 
 @asynccontextmanager
-async def open_client() -> AsyncIterator[KubernetesClient]:
+async def open_client(
+    service_account: Path = Path(SERVICE_ACCOUNT),
+) -> AsyncIterator[KubernetesClient]:
     """Connect as the service account of this pod, or as `KUBECONFIG` or ~/.kube/config say.
 
     Raises `ConfigInvalid` when there is neither, or it cannot be used.
     """
     try:
-        config = KubeConfig.from_env().get()
+        config = KubeConfig.from_env(str(service_account)).get()
         if config is None or config.user is None:
             raise ConfigInvalid("the kubeconfig's context names no user: add one with a token")
         if config.user.exec is not None:
@@ -154,7 +160,15 @@ async def open_client() -> AsyncIterator[KubernetesClient]:
         # The proxy of the environment is for the internet, and not for the cluster's own API.
         parameters = ConnectionParams(httpx2.Timeout(REQUEST_S_MAX), trust_env=False)
         http = AsyncClient(config, parameters)
-    except (ConfigError, OSError, KeyError, ValueError, TypeError) as error:
+    except (
+        ConfigError,
+        YAMLError,
+        OSError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise ConfigInvalid(
             f"no way to the Kubernetes API ({type(error).__name__}: {error}): run in a pod with a"
             " service account, or set KUBECONFIG"
@@ -173,37 +187,24 @@ def _our_errors(what: str) -> Iterator[None]:
     try:
         yield
     except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
-        raise KubernetesFailed(f"{what}: {type(error).__name__}: {error}") from error
+        raise KubernetesFailed(f"{what}: {_why(error)}") from error
     except ConfigError as error:  # The token's file is gone.
         raise KubernetesForbidden(f"{what}: {error}") from error
 
 
+def _why(error: BaseException) -> str:
+    """Return the outermost words of an error: httpx2 wraps some in one that has none."""
+    inner: BaseException | None = error
+    while inner is not None and not str(inner):
+        inner = inner.__cause__ or inner.__context__
+    return type(error).__name__ if inner is None else f"{type(inner).__name__}: {inner}"
+
+
 def _check(response: httpx2.Response, what: str) -> None:
-    if not response.is_error:
-        return
-    try:
-        told = json.loads(response.content)
-        message = str(told["message"])
-    except (ValueError, KeyError, TypeError):
-        message = response.reason_phrase
-    retry_after = response.headers.get("Retry-After", "")
-    raise _failure(
-        response.status_code, f"{what}: {response.status_code} {message[:500]}", retry_after
-    )
-
-
-def _failure(code: int, problem: str, retry_after: str = "") -> KubernetesFailed:
-    seconds = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
-    return _KINDS.get(code, KubernetesFailed)(problem, seconds)
-
-
-def _object(content: bytes, what: str) -> Object:
-    try:
-        decoded: Object = json.loads(content)
-        decoded["metadata"]
-    except (ValueError, KeyError, TypeError):
-        raise KubernetesFailed(f"{what}: the answer is no Kubernetes object") from None
-    return decoded
+    if response.is_error:
+        message = explanation(response.content, response.reason_phrase)
+        problem = f"{what}: {response.status_code} {message}"
+        raise failure(response.status_code, problem, response.headers.get("Retry-After", ""))
 
 
 async def _changes(chunks: AsyncIterator[bytes], what: str) -> AsyncGenerator[Change, None]:
@@ -219,18 +220,4 @@ async def _changes(chunks: AsyncIterator[bytes], what: str) -> AsyncGenerator[Ch
         if len(waiting) > LINE_BYTES_MAX:
             raise KubernetesFailed(f"{what}: a change of more than {LINE_BYTES_MAX} bytes")
         for line in filter(None, lines):
-            yield _change(line, what)
-
-
-def _change(line: bytes | bytearray, what: str) -> Change:
-    try:
-        decoded = json.loads(line)
-        kind, changed = decoded["type"], decoded["object"]
-        if kind == "ERROR":
-            problem = f"{what}: {changed.get('code')} {changed.get('message')}"
-            raise _failure(changed.get("code", 0), problem)
-        change = Change(kind, changed)
-        change.version  # noqa: B018 - the check that it has one
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise KubernetesFailed(f"{what}: a line that is no change") from None
-    return change
+            yield decode_change(line, what)

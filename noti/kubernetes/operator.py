@@ -41,6 +41,8 @@ class OperatorConfig:
     identity: str
     """No other operator's: the name of its pod."""
     lease: str = "noti-operator"
+    checkers: frozenset[str] = frozenset()
+    """Names of those to work for; empty for all of the namespace."""
     lease_times: LeaseTimes = field(default_factory=LeaseTimes)
 
 
@@ -181,10 +183,16 @@ class Operator:
                 await follow(self._around.api, copy, self._around.rng, changed)
         finally:
             self._running.clear()
+            metrics.CHECKERS.clear()
 
     def _take_in(self, checkers: list[Object], nursery: trio.Nursery) -> None:
         """Begin with new checkers, begin anew with changed ones, stop with deleted ones."""
-        wanted = {checker["metadata"]["uid"]: checker for checker in checkers}
+        only = self._config.checkers
+        wanted = {
+            checker["metadata"]["uid"]: checker
+            for checker in checkers
+            if not only or checker["metadata"]["name"] in only
+        }
         for uid in self._running.keys() - wanted.keys():
             self._running.pop(uid)[2].cancel()
         for uid, checker in wanted.items():

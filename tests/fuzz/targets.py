@@ -13,8 +13,16 @@ from dataclasses import dataclass
 import msgpack
 import trio
 
-from noti.errors import CommandUnknown, MessageInvalid, NotiError, PeerUnavailable, StorageCorrupt
+from noti.errors import (
+    CommandUnknown,
+    KubernetesFailed,
+    MessageInvalid,
+    NotiError,
+    PeerUnavailable,
+    StorageCorrupt,
+)
 from noti.ingest.category import decode_category
+from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.notifications.commands import Publish, PublishBatch, SetLimits, decode, encode
 from noti.notifications.notification import Event
 from noti.notifications.store import Store
@@ -330,6 +338,14 @@ CATEGORY = CategoryMessage(user_id=7, category_from="books", category_to="films"
 
 PUBLISH = b"\x0a\x0f\x0a\x01a\x12\x04data\x1a\x04id-1" * 2
 
+POD = b'{"metadata": {"name": "noti-0", "uid": "u", "resourceVersion": "5"}}'
+PODS = [b'{"metadata": {"resourceVersion": "7"}, "items": [' + POD + b"]}"]
+CHANGES = [
+    b'{"type": "ADDED", "object": ' + POD + b"}",
+    b'{"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}',
+]
+STATUS = b'{"kind": "Status", "code": 410, "message": "too old"}'
+
 TARGETS = [
     Target("records", [encode_entries(ENTRIES), *LOG_RECORDS], scan),
     Target("record with a right checksum", RECORD_BODIES, sealed_record),
@@ -368,4 +384,8 @@ TARGETS = [
     Target("store's snapshot", [a_store().snapshot()], restore_store),
     Target("publish request", [PUBLISH], decode_drafts),
     Target("category message", [bytes(CATEGORY)], take_category),
+    Target("kubernetes object", [POD], lambda data: decode_object(data, "x"), (KubernetesFailed,)),
+    Target("kubernetes list", PODS, lambda data: decode_listing(data, "x"), (KubernetesFailed,)),
+    Target("kubernetes watch", CHANGES, lambda data: decode_change(data, "x"), (KubernetesFailed,)),
+    Target("kubernetes error", [STATUS], lambda data: explanation(data, "x")),
 ]

@@ -41,14 +41,14 @@ KIND_NAMES = {
     "leaderstatuscheckers": ("node-role.bb-noti.io/v1", "LeaderStatusChecker"),
 }
 
-# What the chart's Role grants; nothing else may ever be asked for.
+# The chart's Role grants these; nothing else may ever be asked for.
 RIGHTS = {
-    *(("pods", verb) for verb in ("get", "list", "watch", "patch")),
-    *(("statefulsets", verb) for verb in ("get", "list", "watch")),
-    *(("leaderstatuscheckers", verb) for verb in ("get", "list", "watch")),
-    *(("leaderstatuscheckers/status", verb) for verb in ("get", "patch")),
+    *(("pods", verb) for verb in ("list", "watch", "patch")),
+    *(("statefulsets", verb) for verb in ("list", "watch")),
+    *(("leaderstatuscheckers", verb) for verb in ("list", "watch")),
+    ("leaderstatuscheckers/status", "patch"),
     *(("leases", verb) for verb in ("get", "create", "update")),
-    *(("events", verb) for verb in ("create", "patch")),
+    ("events", "create"),
 }
 
 
@@ -259,6 +259,8 @@ class MemoryApi:
     def __init__(self, server: ApiServer, latency_s: float = 0.002) -> None:
         self.server = server
         self._latency_s = latency_s
+        self.lag_s = 0.0
+        """How late watches are."""
 
     async def _admit(self, resource: str, verb: str) -> None:
         await trio.sleep(self._latency_s)
@@ -281,7 +283,7 @@ class MemoryApi:
 
     async def _through(self, changes: AsyncIterator[Change]) -> AsyncGenerator[Change, None]:
         async for change in changes:
-            await trio.sleep(self._latency_s)
+            await trio.sleep(self._latency_s + self.lag_s)
             yield change
         if self.server.down:
             raise KubernetesFailed("connection reset")

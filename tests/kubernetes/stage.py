@@ -38,11 +38,16 @@ class Nodes:
     roles: dict[str, NodeRole] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)
     hanging: set[str] = field(default_factory=set)
+    failures: dict[str, int] = field(default_factory=dict)
+    """So many questions fail by chance."""
     addresses: dict[str, Address] = field(default_factory=dict)
 
     async def ask(self, to: Address, name: str) -> NodeRole:
         self.addresses[name] = to
         await trio.sleep(0.003)
+        if self.failures.get(name):
+            self.failures[name] -= 1
+            raise PeerUnavailable("the connection was old")
         if name in self.hanging:
             await trio.sleep_forever()
         if name in self.dead or name not in self.roles:
@@ -179,7 +184,7 @@ class Stage:
     scopes: dict[str, trio.CancelScope] = field(default_factory=dict)
     apis: dict[str, MemoryApi] = field(default_factory=dict)
 
-    def operate(self, identity: str = "operator-a") -> Operator:
+    def operate(self, identity: str = "operator-a", *checkers: str) -> Operator:
         """Start an operator."""
         api = self.apis[identity] = MemoryApi(self.server)
         around = Surroundings(
@@ -189,7 +194,7 @@ class Stage:
             identity,
             lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=trio.current_time()),
         )
-        operator = Operator(OperatorConfig(NS, identity), around)
+        operator = Operator(OperatorConfig(NS, identity, checkers=frozenset(checkers)), around)
         self.operators[identity] = operator
         self.scopes[identity] = scope = trio.CancelScope()
 

@@ -12,6 +12,8 @@ from tests.kubernetes.stage import NS, Cluster, Stage, stage, until
 
 LABELLED_WITHIN_S = 2.0
 """From a change of leader to changed labels."""
+TAKEN_OVER_WITHIN_S = 20.0
+"""From the death of an operator to the work of another."""
 
 
 async def settled(at: Stage, roles: str = "Lff") -> None:
@@ -68,6 +70,31 @@ async def test_a_change_of_leader_changes_labels_within_two_seconds(
         await until(lambda: at.cluster.roles == ("ffL" if old == "deposed" else "-fL"))
         await until(lambda: at.cluster.status["leaderNode"] == "noti-2")
         assert "noti-2" not in at.cluster.serving
+
+
+async def test_a_single_failure_takes_nothing_away(autojump_clock: object) -> None:
+    async with stage() as at:
+        at.operate()
+        await settled(at)
+        before = len(at.server.patches)
+        for _ in range(20):
+            at.nodes.failures = {"noti-0": 1, "noti-1": 1}
+            await trio.sleep(1)
+        assert len(at.server.patches) == before
+
+
+async def test_each_pod_is_patched_once_though_the_watch_lags(autojump_clock: object) -> None:
+    async with stage() as at:
+        at.operate()
+        await settled(at)
+        at.apis["operator-a"].lag_s = 0.3
+        at.server.asked.clear()
+        for term in range(2, 6):
+            leader = f"noti-{term % 3}"
+            at.nodes.elect(leader, term, *({"noti-0", "noti-1", "noti-2"} - {leader}))
+            await until(lambda leader=leader: at.cluster.status["leaderNode"] == leader)  # type: ignore[misc]
+            await trio.sleep(1)
+        assert at.server.asked.count(("pods", "patch")) <= 4 * 3 + 4, "few are done in two steps"
 
 
 async def test_of_two_claims_the_higher_term_wins_whoever_was_labelled_before(
@@ -423,6 +450,19 @@ async def test_a_deleted_checker_is_left_and_its_stateful_set_may_come_and_go(
         await until(lambda: at.cluster.reason == "StatefulSetMissing")
 
 
+async def test_an_operator_of_named_checkers_leaves_the_others_to_another(
+    autojump_clock: object,
+) -> None:
+    async with stage() as at:
+        other = Cluster(at.server, at.nodes, "other")
+        other.found(1)
+        at.operate("operator-a", "noti")
+        await settled(at)
+        await trio.sleep(10)
+        assert other.roles == "-"
+        assert other.reason == ""
+
+
 async def test_a_local_developer_reaches_pods_through_forwarded_ports(
     autojump_clock: object,
 ) -> None:
@@ -448,9 +488,11 @@ async def test_of_two_operators_one_works_and_the_other_takes_over_when_it_dies(
         at.apis["operator-a"].server = dead = type(at.server)()  # Cut off: it can say no goodbye.
         dead.stop()
         at.nodes.elect("noti-1", 2, "noti-0", "noti-2")
+        died_at = trio.current_time()
         while "operator-b" not in at.working():
             assert len(at.working()) <= 1
             await trio.sleep(0.05)
+        assert trio.current_time() - died_at <= TAKEN_OVER_WITHIN_S
         assert at.working() == ["operator-b"]
         await settled(at, "fLf")
         await trio.sleep(30)
