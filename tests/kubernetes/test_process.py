@@ -187,92 +187,137 @@ def test_wrong_flags_are_told_in_one_line(
 class RealNodes:
     """Three nodes with mutual TLS, each at an address of its own as pods have it."""
 
-    def __init__(self, directory: Path) -> None:
-        self.port = stable_port()
-        self.nodes = [NodeProcess(f"noti-{number}", directory) for number in range(3)]
-        self.tls = Files(directory, *(node.name for node in self.nodes))
+    def __init__(self, at: Scene) -> None:
+        self._at = at
+        self._port = stable_port()
+        self.nodes = [NodeProcess(f"noti-{number}", at.directory) for number in range(3)]
+        self._tls = Files(at.directory, *(node.name for node in self.nodes))
         for number, node in enumerate(self.nodes):
-            node.rpc = (f"127.0.0.{number + 2}", self.port)
-        self.operator_files = client_certificate("operator", self.tls.authority).write(
-            directory, "operator"
-        )
-        self.ca = directory / "nodes-ca.pem"
-        self.ca.write_bytes(self.tls.authority.pem)
+            node.rpc = (f"127.0.0.{number + 2}", self._port)
+        self._operator = client_certificate("operator", self._tls.authority)
 
     def start(self) -> None:
-        seeds = [part for node in self.nodes for part in ("--join", written(node.gossip))]
+        """Start all, and put them into the API as pods that are ready."""
+        self._at.cluster.found(3)
+        self._at.cluster.check(rpcPort=self._port)
         for node in self.nodes:
-            node.start(*seeds, "--bootstrap-expect", "3", *self.tls.flags(node.name))
+            self._start(node)
+            self._at.server.put(PODS, NS, node.name, status=ready_at(node.rpc[0]))
 
-    async def leader(self) -> str:
+    def _start(self, node: NodeProcess) -> None:
+        seeds = [part for one in self.nodes for part in ("--join", written(one.gossip))]
+        node.start(*seeds, "--bootstrap-expect", "3", *self._tls.flags(node.name))
+
+    def move(self, node: NodeProcess, ip: str) -> None:
+        """Have a dead node's pod deleted and made again, with another address."""
+        number = int(node.name[-1])
+        self._at.cluster.delete_pod(number)
+        node.rpc = (ip, self._port)
+        self._start(node)
+        self._at.cluster.add_pod(number)
+        self._at.server.put(PODS, NS, node.name, status=ready_at(ip))
+
+    def called(self, name: str) -> NodeProcess:
+        [found] = [node for node in self.nodes if node.name == name]
+        return found
+
+    async def leader(self, *, besides: str = "") -> str:
         """Wait until all that answer agree who leads."""
         with trio.fail_after(SETTLE_S_MAX):
             while True:
-                reports = [report for node in self.nodes if (report := await node.status())]
+                asked = [node for node in self.nodes if node.name != besides]
+                reports = [report for node in asked if (report := await node.status())]
                 leaders = {report["leader"] for report in reports}
-                if len(leaders) == 1 and len(reports) >= 2 and None not in leaders:
-                    leader = str(leaders.pop())
-                    if any(r["node"]["name"] == leader for r in reports):
-                        return leader
+                if len(reports) >= 2 and len(leaders) == 1:
+                    leader = leaders.pop()
+                    if leader not in (None, besides):
+                        return str(leader)
                 await trio.sleep(0.02)
+
+    async def until_labelled(self, *, dead: str = "") -> str:
+        """Wait until labels say what the nodes say, and return the leader."""
+        leader = await self.leader(besides=dead)
+        names = [node.name for node in self.nodes]
+        wanted = "".join("-" if one == dead else "L" if one == leader else "f" for one in names)
+        await until(lambda: self._at.cluster.roles == wanted, f"labels are {wanted}")
+        await until(lambda: self._at.cluster.status["leaderNode"] == leader, "it is told")
+        assert self._at.cluster.serving == {*names} - {leader, dead}
+        return leader
 
     @property
     def operator_flags(self) -> list[str]:
-        certificate, key = self.operator_files
-        return [
-            *("--tls-cert", str(certificate), "--tls-key", str(key), "--tls-ca", str(self.ca)),
-        ]
+        certificate, key = self._operator.write(self._at.directory, "operator")
+        ca = self._at.directory / "nodes-ca.pem"
+        ca.write_bytes(self._tls.authority.pem)
+        return ["--tls-cert", str(certificate), "--tls-key", str(key), "--tls-ca", str(ca)]
 
 
-def expected(leader: str, dead: str = "") -> str:
-    names = ("noti-0", "noti-1", "noti-2")
-    return "".join("-" if one == dead else "L" if one == leader else "f" for one in names)
+def ready_at(ip: str) -> dict[str, object]:
+    return {"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]}
+
+
+@asynccontextmanager
+async def real_nodes(at: Scene) -> AsyncIterator[RealNodes]:
+    real = RealNodes(at)
+    try:
+        real.start()
+        yield real
+    except BaseException:
+        for node in real.nodes:
+            print(f"--- {node.name}\n{node.last_lines()}")
+        raise
+    finally:
+        with trio.CancelScope(shield=True):
+            for node in real.nodes:
+                await node.destroy()
 
 
 async def test_labels_follow_real_nodes_through_a_kill_and_a_change_of_operators(
     tmp_path: Path,
 ) -> None:
-    real = RealNodes(tmp_path)
-    async with scene(tmp_path) as at:
-        try:
-            real.start()
-            at.cluster.found(3)
-            at.cluster.check(rpcPort=real.port)
-            for number, node in enumerate(real.nodes):
-                ready = [{"type": "Ready", "status": "True"}]
-                status = {"podIP": node.rpc[0], "conditions": ready}
-                at.server.put(PODS, NS, node.name, status=status)
-                assert at.cluster.pod(number) == node.name
-            first = at.operate("operator-a", *real.operator_flags)
-            leader = await real.leader()
-            await until(lambda: at.cluster.roles == expected(leader), "all are labelled")
-            assert at.cluster.serving == {n.name for n in real.nodes if n.name != leader}
-            second = at.operate("operator-b", *real.operator_flags)
-            await second.until_ready()
+    async with scene(tmp_path) as at, real_nodes(at) as real:
+        first = at.operate("operator-a", *real.operator_flags)
+        leader = await real.until_labelled()
+        second = at.operate("operator-b", *real.operator_flags)
+        await second.until_ready()
 
-            [killed] = [node for node in real.nodes if node.name == leader]
-            await killed.kill()
-            successor = await real.leader()
-            await until(
-                lambda: at.cluster.roles == expected(successor, leader), "the successor is labelled"
-            )
-            await until(lambda: at.cluster.status["leaderNode"] == successor, "it is told")
+        await real.called(leader).kill()
+        await real.until_labelled(dead=leader)
 
-            assert await first.end() == 0
-            await until(lambda: at.holder == "operator-b", "the other operator works")
-            killed.start()
-            await until(
-                lambda: at.cluster.roles.count("L") == 1 and "-" not in at.cluster.roles,
-                "the killed one is labelled again",
-            )
-            assert await second.end() == 0
-            for operator in (first, second):
-                assert "Traceback" not in operator.child.log.read_text()
-        except BaseException:
-            for node in real.nodes:
-                print(f"--- {node.name}\n{node.last_lines()}")
-            raise
-        finally:
-            with trio.CancelScope(shield=True):
-                for node in real.nodes:
-                    await node.destroy()
+        assert await first.end() == 0
+        await until(lambda: at.holder == "operator-b", "the other operator works")
+        real.called(leader).start()
+        await real.called(leader).until_up()
+        await real.until_labelled()
+        assert await second.end() == 0
+        for operator in (first, second):
+            assert "Traceback" not in operator.child.log.read_text()
+
+
+async def test_labels_follow_real_nodes_through_a_pause_an_outage_and_a_move(
+    tmp_path: Path,
+) -> None:
+    async with scene(tmp_path) as at, real_nodes(at) as real:
+        operator = at.operate("operator-a", *real.operator_flags)
+        paused = await real.until_labelled()
+        real.called(paused).signal(signal.SIGSTOP)
+        await real.until_labelled(dead=paused)
+        # It comes back believing that it leads, in a lower term.
+        real.called(paused).signal(signal.SIGCONT)
+        leader = await real.until_labelled()
+
+        at.http.stop()
+        await real.called(leader).kill()
+        await real.leader(besides=leader)
+        await at.nursery.start(at.http.run)
+        await real.until_labelled(dead=leader)
+
+        real.move(real.called(leader), "127.0.0.9")
+        await real.called(leader).until_up()
+        await real.until_labelled()
+
+        for number in range(3):
+            at.cluster.delete_pod(number)
+        await until(lambda: at.cluster.reason == "NoPods", "all pods are gone")
+        assert await operator.end() == 0
+        assert "Traceback" not in operator.child.log.read_text()
