@@ -91,6 +91,8 @@ def test_a_lease_that_was_given_back_is_taken_at_once() -> None:
     a, b = Candidate("a"), Candidate("b")
     a.tries(None, 0)
     given = a.election.resign("wall")
+    assert given is not None
+    assert given["spec"]["leaseDurationSeconds"] == 1, "for candidates that look at nothing else"
     assert not a.holds(1)
     taken = b.tries(given, 0)
     assert taken is not None

@@ -309,6 +309,22 @@ async def test_throttling_is_obeyed_and_labels_come_in_the_end(autojump_clock: o
         assert len(soon) <= 8, "three patches, the lease, and no retry before its time"
 
 
+async def test_watches_obey_throttling_too(autojump_clock: object) -> None:
+    async with stage() as at:
+        at.operate()
+        await settled(at)
+        await trio.sleep(20)
+        at.server.throttled, at.server.retry_after_s = 3, 5.0
+        began, asked = trio.current_time(), len(at.server.asked)
+        at.server.end_watches()
+        await trio.sleep(4.9)
+        watches = [one for one in at.server.asked[asked:] if one[1] in ("watch", "list")]
+        assert len(watches) == 3
+        at.cluster.set_ready(1, ready=False)
+        await until(lambda: at.cluster.roles == "L-f")
+        assert trio.current_time() - began < 10
+
+
 async def test_a_conflict_is_looked_at_again(autojump_clock: object) -> None:
     async with stage() as at:
         at.operate()
@@ -433,21 +449,31 @@ async def test_a_defect_in_one_checker_is_logged_and_the_others_go_on(
         await until(lambda: at.cluster.roles == "fLf")
 
 
-async def test_a_deleted_checker_is_left_and_its_stateful_set_may_come_and_go(
-    autojump_clock: object,
-) -> None:
+async def test_a_stateful_set_may_come_and_go(autojump_clock: object) -> None:
     async with stage() as at:
         at.operate()
         await settled(at)
         at.server.delete(STATEFUL_SETS, NS, "noti")
         await until(lambda: at.cluster.reason == "StatefulSetMissing")
+        for number in range(3):
+            at.cluster.delete_pod(number)
+        at.cluster.found(3)
+        await settled(at)
+
+
+async def test_a_checker_that_is_deleted_is_done_with(autojump_clock: object) -> None:
+    async with stage() as at:
+        at.operate()
+        await settled(at)
         at.server.delete(CHECKERS, NS, "noti")
         await trio.sleep(1)
         at.nodes.addresses.clear()
         await trio.sleep(10)
         assert not at.nodes.addresses
+        assert at.cluster.roles == "Lff"
         at.cluster.check()
-        await until(lambda: at.cluster.reason == "StatefulSetMissing")
+        await settled(at)
+        assert at.nodes.addresses
 
 
 async def test_an_operator_of_named_checkers_leaves_the_others_to_another(
