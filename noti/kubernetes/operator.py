@@ -200,7 +200,7 @@ class Operator:
             if uid in self._running:
                 began_with, reconciler, scope = self._running[uid]
                 if began_with == spec:
-                    reconciler.checker = checker
+                    reconciler.seen(checker)
                     continue
                 scope.cancel()
             reconciler, scope = Reconciler(checker, self._around), trio.CancelScope()

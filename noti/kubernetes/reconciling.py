@@ -80,6 +80,12 @@ class Reconciler:
             else:
                 await _Cluster(self, spec, self._around, nursery).run()
 
+    def seen(self, checker: Object) -> None:
+        """Take in the checker as it is now, with the spec that it had."""
+        self.checker = checker
+        if self.found is not None:
+            self._to_tell.set()  # In case that somebody else has changed the status.
+
     def find(self, found: Finding, *, labelled: bool = False) -> None:
         """Have something told; `labelled`: labels were changed."""
         if found != self.found or labelled:

@@ -8,9 +8,13 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
 from typing import Any
 
+import jsonschema
 import trio
+import yaml
 
 from noti.errors import (
     KubernetesFailed,
@@ -50,6 +54,26 @@ RIGHTS = {
     *(("leases", verb) for verb in ("get", "create", "update")),
     ("events", "create"),
 }
+
+
+CRD = Path(__file__).parents[2] / "k8s/chart/crds/leaderstatuscheckers.yaml"
+
+
+@cache
+def status_schema() -> Object:
+    """The schema of a checker's status; here unknown fields are refused, and not dropped."""
+    [version] = yaml.safe_load(CRD.read_text())["spec"]["versions"]
+    closed: Object = _closed(version["schema"]["openAPIV3Schema"]["properties"]["status"])
+    return closed
+
+
+def _closed(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    closed = {key: _closed(part) for key, part in schema.items()}
+    return {**closed, "additionalProperties": False} if "properties" in schema else closed
 
 
 @dataclass(frozen=True)
@@ -235,6 +259,8 @@ class ApiServer:
         }
 
     def _store(self, kind: Kind, wanted: Object) -> Object:
+        if kind is CHECKERS and wanted.get("status"):
+            jsonschema.validate(wanted["status"], status_schema())
         metadata = wanted["metadata"]
         key = kind, metadata["namespace"], metadata["name"]
         before = self._objects.get(key)

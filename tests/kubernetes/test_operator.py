@@ -214,6 +214,17 @@ async def test_labels_that_somebody_else_changed_are_mended(autojump_clock: obje
         assert at.cluster.labels(1)["mine"] == "1"
 
 
+async def test_a_status_that_somebody_else_changed_is_mended(autojump_clock: object) -> None:
+    async with stage() as at:
+        at.operate()
+        await settled(at)
+        right = at.cluster.status
+        at.server.put(CHECKERS, NS, "noti", status={"leaderNode": "noti-9"})
+        await until(lambda: at.cluster.status.get("leaderNode") == "noti-0")
+        assert at.cluster.status["conditions"][0]["type"] == right["conditions"][0]["type"]
+        assert at.cluster.events == ["LeaderKnown"]
+
+
 # --- the API -------------------------------------------------------------------------------------
 
 
