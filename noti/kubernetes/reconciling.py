@@ -211,7 +211,8 @@ class _Cluster:
         plan = labels.plan(pods, answers, stateful_set.replicas)
         await self._apply(plan, pods)
         if forbidden is None and not plan.patches and all(pod.uid in answers for pod in ready):
-            self._reconciler.find(status.finding(plan, len(pods)), labelled=self._labelled)
+            found = status.finding(plan, len(pods), len(ready))
+            self._reconciler.find(found, labelled=self._labelled)
             self._labelled = False
 
     def _pods_of(self, stateful_set: StatefulSet) -> list[Pod] | None:

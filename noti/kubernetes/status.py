@@ -14,6 +14,7 @@ Reason: TypeAlias = Literal[
     "LeaderKnown",
     "NoLeader",
     "NoAnswer",
+    "NoneReady",
     "NoPods",
     "SpecInvalid",
     "StatefulSetMissing",
@@ -43,13 +44,16 @@ class Finding:
         return self.reason == "LeaderKnown"
 
 
-def finding(plan: Plan, pods: int) -> Finding:
-    """Return what a plan says about a cluster of so many pods."""
+def finding(plan: Plan, pods: int, ready: int) -> Finding:
+    """Return what a plan says about a cluster of so many pods, so many of them ready."""
     answering = f"{plan.answering} of {pods} pods answer"
     if not pods:
         return Finding("NoPods", "the StatefulSet has no pods")
+    if not ready:
+        return Finding("NoneReady", f"none of {pods} pods is ready")
     if not plan.answering:
-        return Finding("NoAnswer", f"none of {pods} pods answers; ready pods keep their browsers")
+        message = f"none of {ready} ready pods answers the operator; they keep their browsers"
+        return Finding("NoAnswer", message)
     if not plan.leader:
         return Finding("NoLeader", f"no leader is known; {answering}", term=plan.term)
     message = f"{plan.leader} leads in term {plan.term}; {answering}"
@@ -136,8 +140,8 @@ def event(checker: Object, found: Finding, *, name: str, now: str, reporter: str
 
 def _event_type(reason: Reason) -> str:
     match reason:
-        case "LeaderKnown" | "NoLeader" | "NoPods":
-            return "Normal"  # An election and a cluster that is scaled to nothing are daily life.
+        case "LeaderKnown" | "NoLeader" | "NoneReady" | "NoPods":
+            return "Normal"  # A start, an election, and being scaled to nothing are daily life.
         case "NoAnswer" | "SpecInvalid" | "StatefulSetMissing" | "Forbidden":
             return "Warning"
         case _:

@@ -75,16 +75,17 @@ def test_what_cannot_be_worked_with_is_not_accepted(reason: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "pods", "reason"),
+    ("plan", "pods", "ready", "reason"),
     [
-        (Plan("noti-0", 5, 3, {}), 3, "LeaderKnown"),
-        (Plan("", 5, 2, {}), 3, "NoLeader"),
-        (Plan("", 0, 0, {}), 3, "NoAnswer"),
-        (Plan("", 0, 0, {}), 0, "NoPods"),
+        (Plan("noti-0", 5, 3, {}), 3, 3, "LeaderKnown"),
+        (Plan("", 5, 2, {}), 3, 2, "NoLeader"),
+        (Plan("", 0, 0, {}), 3, 1, "NoAnswer"),
+        (Plan("", 0, 0, {}), 3, 0, "NoneReady"),
+        (Plan("", 0, 0, {}), 0, 0, "NoPods"),
     ],
 )
-def test_a_plan_is_told_in_one_word(plan: Plan, pods: int, reason: str) -> None:
-    assert status.finding(plan, pods).reason == reason
+def test_a_plan_is_told_in_one_word(plan: Plan, pods: int, ready: int, reason: str) -> None:
+    assert status.finding(plan, pods, ready).reason == reason
 
 
 def test_an_event_points_at_the_checker() -> None:
