@@ -66,6 +66,8 @@ class Reconciler:
         """What was found last."""
         self._around = around
         self._told = status.told_before(checker)
+        self._left: Object | None = None
+        """The status as the API had it after our last look: an older CRD knows fewer fields."""
         self._labelled = False
         self._to_tell = trio.Event()
 
@@ -83,8 +85,8 @@ class Reconciler:
     def seen(self, checker: Object) -> None:
         """Take in the checker as it is now, with the spec that it had."""
         self.checker = checker
-        if self.found is not None:
-            self._to_tell.set()  # In case that somebody else has changed the status.
+        if self.found is not None and checker.get("status") != self._left:
+            self._to_tell.set()  # Somebody else has changed it.
 
     def find(self, found: Finding, *, labelled: bool = False) -> None:
         """Have something told; `labelled`: labels were changed."""
@@ -122,6 +124,7 @@ class Reconciler:
             except KubernetesFailed:
                 self._labelled = True
                 raise
+        self._left = self.checker.get("status")
         if self._told != (found.reason, found.leader):
             self._told = found.reason, found.leader
             log.info("found", checker=metadata["name"], reason=found.reason, state=found.message)

@@ -101,6 +101,8 @@ class ApiServer:
     """When they came."""
     patches: list[tuple[str, str, Object]] = field(default_factory=list)
     """(resource, name, patch) of all merge patches that were taken."""
+    status_fields: frozenset[str] | None = None
+    """Those that an older CRD knows; None for ours."""
     on_write: Callable[[str, str], None] = lambda _resource, _name: None
 
     def __post_init__(self) -> None:
@@ -217,6 +219,9 @@ class ApiServer:
         if kind is CHECKERS:  # It has a status subresource: each of the two changes its own.
             kept, other = (merged, current) if subresource == "status" else (current, merged)
             merged = {**other, "status": kept.get("status")}
+            if self.status_fields is not None and merged["status"]:
+                known = self.status_fields & merged["status"].keys()
+                merged["status"] = {key: merged["status"][key] for key in known}
         merged["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
         resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
         self.patches.append((resource, name, deepcopy(patch)))

@@ -225,6 +225,19 @@ async def test_a_status_that_somebody_else_changed_is_mended(autojump_clock: obj
         assert at.cluster.events == ["LeaderKnown"]
 
 
+async def test_the_crd_of_the_predecessor_is_enough(autojump_clock: object) -> None:
+    async with stage() as at:
+        at.server.status_fields = frozenset({"leaderNode", "lastUpdated"})
+        at.operate()
+        at.apis["operator-a"].lag_s = 1.5  # Each look is in another second than the one before.
+        await until(lambda: at.cluster.status.get("leaderNode") == "noti-0")
+        await trio.sleep(60)
+        statuses = [one for one in at.server.patches if one[0] == "leaderstatuscheckers/status"]
+        assert len(statuses) <= 2, "what the API drops is not written again and again"
+        at.nodes.elect("noti-1", 2, "noti-0", "noti-2")
+        await until(lambda: at.cluster.status["leaderNode"] == "noti-1")
+
+
 # --- the API -------------------------------------------------------------------------------------
 
 
