@@ -78,15 +78,17 @@ class Cluster:
 
     def found(self, replicas: int = 3) -> None:
         """Make everything, as `helm install` does; the first leads in term 1."""
-        selector = {"matchLabels": {"app": self.name}}
-        self.server.put(
-            STATEFUL_SETS, NS, self.name, spec={"replicas": replicas, "selector": selector}
-        )
+        self.scale(replicas)
         for number in range(replicas):
             self.add_pod(number)
         self.check()
         if replicas:
             self.nodes.elect(self.pod(0), 1, *(self.pod(n) for n in range(1, replicas)))
+
+    def scale(self, replicas: int) -> None:
+        """Ask for so many pods, which are the test's to make."""
+        spec = {"replicas": replicas, "selector": {"matchLabels": {"app": self.name}}}
+        self.server.put(STATEFUL_SETS, NS, self.name, spec=spec)
 
     def check(self, **spec: object) -> None:
         """Make the LeaderStatusChecker, or change it."""
