@@ -1,7 +1,6 @@
 """As much of the Kubernetes API as a pod may see: one StatefulSet."""
 
 import json
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,9 +39,7 @@ class StatefulSetApi:
         return 200, {**kind, "metadata": metadata, "spec": spec}
 
     @contextmanager
-    def serving(
-        self, host: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None
-    ) -> Iterator[str]:
+    def serving(self, host: str = "127.0.0.1") -> Iterator[str]:
         """Yield the URL at which it is served."""
         api = self
 
@@ -60,9 +57,7 @@ class StatefulSetApi:
             def log_message(self, *_: object) -> None:
                 pass
 
-        with ThreadingHTTPServer((host, port), Handler) as server:
-            if tls is not None:
-                server.socket = tls.wrap_socket(server.socket, server_side=True)
+        with ThreadingHTTPServer((host, 0), Handler) as server:
             thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
             try:

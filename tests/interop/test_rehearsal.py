@@ -21,7 +21,7 @@ pytestmark = [
 
 COMMAND = [sys.executable, "-m", "tests.interop.rehearsal"]
 RUN_S_MAX = 240
-"""It takes about 50 s; this is for a machine that does much else."""
+"""It takes about a minute; this is for a machine that does much else."""
 GONE_S_MAX = 10
 """The kernel kills what is left in the namespaces right after their first process has died."""
 

@@ -2,7 +2,7 @@
 
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -31,27 +31,34 @@ CODES = {KubernetesForbidden: 403, ObjectAbsent: 404, ObjectConflict: 409, Versi
 class HttpApi:
     """Serves an `ApiServer`; can be stopped and started again at the same port."""
 
-    def __init__(self, server: ApiServer, directory: Path) -> None:
+    def __init__(
+        self, server: ApiServer, directory: Path, *, host: str = HOST, port: int = 0
+    ) -> None:
         self.server = server
         self.token = TOKEN
-        self._port = 0
+        self._host = host
+        self._port = port
         self._scope = trio.CancelScope()
         authority = trustme.CA()
         self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(HOST).configure_cert(self._tls)
-        self._ca = directory / "kubernetes-ca.pem"
-        authority.cert_pem.write_to_path(self._ca)
+        authority.issue_cert(host).configure_cert(self._tls)
+        self.ca = directory / "kubernetes-ca.pem"
+        authority.cert_pem.write_to_path(self.ca)
         self.kubeconfig = directory / "kubeconfig"
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled or stopped."""
         self._scope = trio.CancelScope()
-        listeners = await trio.open_tcp_listeners(self._port, host=HOST)
+        listeners = await trio.open_tcp_listeners(self._port, host=self._host)
         self._port = listeners[0].socket.getsockname()[1]
         self.kubeconfig.write_text(json.dumps(self._config()))
         with self._scope:
             task_status.started()
             await trio.serve_listeners(self._connection, listeners)
+
+    def refuses(self, token: str, method: str, path: str, query: Mapping[str, str]) -> int | None:
+        """Return 401 or 403 for who may not do this; None for who may."""
+        return None if token == self.token else 401
 
     def stop(self) -> None:
         """Close the port and all connections."""
@@ -59,8 +66,8 @@ class HttpApi:
 
     def _config(self) -> dict[str, Any]:
         """A kubeconfig, in the JSON that YAML is."""
-        server = f"https://{HOST}:{self._port}"
-        cluster = {"server": server, "certificate-authority": str(self._ca)}
+        server = f"https://{self._host}:{self._port}"
+        cluster = {"server": server, "certificate-authority": str(self.ca)}
         context = {"cluster": "test", "user": "test", "namespace": "shop"}
         return {
             "apiVersion": "v1",
@@ -99,8 +106,10 @@ class HttpApi:
         parts = urlsplit(request.target.decode())
         query = {key: values[-1] for key, values in parse_qs(parts.query).items()}
         send: Callable[..., Any] = partial(_send, http, stream)
-        if headers.get(b"authorization") != f"Bearer {self.token}".encode():
-            await send(401, _status(401, "Unauthorized"))
+        token = headers.get(b"authorization", b"").decode().removeprefix("Bearer ")
+        refused = self.refuses(token, request.method.decode(), parts.path, query)
+        if refused is not None:
+            await send(refused, _status(refused, "Unauthorized" if refused == 401 else "Forbidden"))
             return
         try:
             code, answer = self._do(request.method.decode(), parts.path, query, headers, body)

@@ -1,5 +1,6 @@
 """What the chart renders, and what Kubernetes would read out of it."""
 
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,12 @@ def render(helm: Path, values: Mapping[str, Any]) -> Rendered:
 def selects(selector: Mapping[str, str], labels: Mapping[str, str]) -> bool:
     """Whether a service's selector takes a pod with these labels."""
     return all(labels.get(name) == value for name, value in selector.items())
+
+
+def arguments(container: Manifest, variables: Mapping[str, str]) -> list[str]:
+    """Return a container's command with its arguments, `$(NAME)` in them replaced."""
+    words = [*container["command"], *container.get("args", [])]
+    return [re.sub(r"\$\((\w+)\)", lambda found: variables[found[1]], word) for word in words]
 
 
 def environment(container: Manifest, fields: Mapping[str, str]) -> dict[str, str]:

@@ -8,11 +8,19 @@ from pathlib import Path
 
 import trio
 
-from tests.interop.rehearsal.chart import Manifest, environment
+from tests.interop.rehearsal.chart import NAMESPACE, Manifest, arguments, environment
 from tests.interop.rehearsal.machines import Mount, Network, Sandbox
 
 IMAGE_PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 """Where the image has `noti`."""
+PROBE_DEFAULTS = {
+    "initialDelaySeconds": 0,
+    "periodSeconds": 10,
+    "timeoutSeconds": 1,
+    "failureThreshold": 3,
+    "successThreshold": 1,
+}
+"""Those of Kubernetes, for what a probe leaves open."""
 SHOWN_LINES = 30
 
 
@@ -32,10 +40,6 @@ class Pod:
         """Prepare. `variables` are those that Kubernetes sets in every container."""
         self.name = name
         self.address = network.next_address()
-        self.labels: dict[str, str] = {
-            **template["metadata"]["labels"],
-            "statefulset.kubernetes.io/pod-name": name,
-        }
         self.ready = trio.Event()
         self.terminating = False
         self.problems: list[str] = []
@@ -44,12 +48,11 @@ class Pod:
         [self._container] = self._spec["containers"]
         fields = {
             "metadata.name": name,
-            "metadata.namespace": variables["POD_NAMESPACE"],
+            "metadata.namespace": NAMESPACE,
             "status.podIP": self.address,
         }
-        of_kubernetes = {n: v for n, v in variables.items() if n != "POD_NAMESPACE"}
         own = environment(self._container, fields)
-        self._environment = {"PATH": IMAGE_PATH, "HOME": "/", **of_kubernetes, **own}
+        self._environment = {"PATH": IMAGE_PATH, "HOME": "/", **variables, **own}
         self._network = network
         self._sandbox = Sandbox(name, mounts, resolver)
         self._log = log
@@ -82,7 +85,7 @@ class Pod:
         try:
             await self._sandbox.open()
             await self._network.connect(self._sandbox.pid, self.address)
-            self._process = self._spawn(self._container["command"])
+            self._process = self._spawn(arguments(self._container, self._environment))
             task_status.started()
             await self._probe("startupProbe", until_good=True)
             async with trio.open_nursery() as nursery:
@@ -161,10 +164,10 @@ class Pod:
 
     async def _probe(self, kind: str, *, until_good: bool) -> None:
         """Ask again and again; return when as many answers as the probe says were good, or bad."""
-        probe = self._container[kind]
-        needed = probe.get("successThreshold", 1) if until_good else probe["failureThreshold"]
+        probe = {**PROBE_DEFAULTS, **self._container[kind]}
+        needed = probe["successThreshold"] if until_good else probe["failureThreshold"]
         seen = failures = 0
-        await trio.sleep(probe.get("initialDelaySeconds", 0))
+        await trio.sleep(probe["initialDelaySeconds"])
         while True:
             good = await self._asks_well(probe)
             failures = 0 if good else failures + 1

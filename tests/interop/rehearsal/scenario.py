@@ -1,27 +1,24 @@
-"""The rehearsal: install, roll all pods, scale down; under load, with nothing lost or twice."""
+"""The rehearsal: install, roll all pods, scale down and up; under load, nothing lost or twice."""
 
-import secrets
-import ssl
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import trio
-import trustme
 
 from noti.rpc.aio import Island
-from tests.cli.kubernetes_api import StatefulSetApi
 from tests.ingest.nats_server import NatsServer
 from tests.interop.rehearsal import names
-from tests.interop.rehearsal.chart import NAMESPACE, Rendered, render
+from tests.interop.rehearsal.apiserver import ClusterApi
+from tests.interop.rehearsal.chart import render
+from tests.interop.rehearsal.controllers import API_ADDRESS, Controllers
 from tests.interop.rehearsal.machines import GATEWAY, Network
 from tests.interop.rehearsal.proxy import Proxy
-from tests.interop.rehearsal.statefulset import StatefulSet
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher, Subscriber
 
 BROWSERS = 50
@@ -35,7 +32,7 @@ VALUES: dict[str, Any] = {
 """The chart's own values but for times, which would make three stops last two minutes."""
 
 SETTLE_S_MAX = 30.0
-NATS_PORT, PROXY_PORT, API_PORT = 4222, 80, 6443
+NATS_PORT, PROXY_PORT = 4222, 80
 
 
 class Rehearsal:
@@ -43,14 +40,13 @@ class Rehearsal:
 
     def __init__(
         self,
-        rendered: Rendered,
-        pods: StatefulSet,
-        api: StatefulSetApi,
+        controllers: Controllers,
+        api: ClusterApi,
         proxy: Proxy,
         publisher: Publisher,
         say: Callable[[str], None],
     ) -> None:
-        self.pods = pods
+        self.controllers = controllers
         self.api = api
         self.proxy = proxy
         self.publisher = publisher
@@ -59,17 +55,15 @@ class Rehearsal:
             for number in range(BROWSERS)
         ]
         self.say = say
-        self._rendered = rendered
+        self._spec = controllers.stateful_set["spec"]
+        self._min_ready_s: float = self._spec["minReadySeconds"]
 
     async def install(self, nursery: trio.Nursery) -> None:
         """Start all pods at once, as podManagementPolicy says, and then the load."""
-        assert self.pods.manifest["spec"]["podManagementPolicy"] == "Parallel"
-        async with trio.open_nursery() as starting:
-            for number in range(self.pods.replicas):
-                starting.start_soon(self.pods.start, number)
-        for pod in self.pods.pods.values():
-            await self.pods.until_available(pod)
-        self.say(f"{len(self.pods.pods)} pods are ready: {self._addresses()}")
+        assert self._spec["podManagementPolicy"] == "Parallel"
+        await self._start(range(self._spec["replicas"]), operator=True)
+        self.say(f"pods are ready: {self._addresses()}")
+        await self._until(self._endpoints, f"{self.proxy.service} has pods behind it")
         for browser in self.browsers:
             nursery.start_soon(browser.run)
         await self._until(lambda: all(one.opened for one in self.browsers), "all are connected")
@@ -79,42 +73,70 @@ class Rehearsal:
 
     async def roll(self) -> None:
         """Replace every pod, the highest number first, each when the one before is available."""
-        assert self.pods.manifest["spec"]["updateStrategy"]["type"] == "RollingUpdate"
-        for number in sorted(self.pods.pods, reverse=True):
-            old, begun = self.pods.pods[number], time.monotonic()
-            led = (await self.pods.status(old) or {}).get("role") == "leader"
-            pre_stop_s = await self.pods.stop(number)
+        assert self._spec["updateStrategy"]["type"] == "RollingUpdate"
+        for number in sorted(self.controllers.nodes, reverse=True):
+            old, begun = self.controllers.nodes[number], time.monotonic()
+            led = (await self.controllers.status(old))["role"] == "leader"
+            pre_stop_s = await self.controllers.stop_node(number)
             stopped_s = time.monotonic() - begun
-            new = await self.pods.start(number)
+            new = await self.controllers.start_node(number)
             assert new.address != old.address
-            await self.pods.until_available(new)
+            await self.controllers.until_available(new, self._min_ready_s)
+            available_s = time.monotonic() - begun - stopped_s
             await self.until_all_have_more()
             self.say(
                 f"{new.name}{' (leader)' if led else ''}: stopped in {stopped_s:.1f} s (preStop "
-                f"{pre_stop_s:.1f}), {old.address} -> {new.address}, available after "
-                f"{time.monotonic() - begun - stopped_s:.1f} s"
+                f"{pre_stop_s:.1f}), {old.address} -> {new.address}, available {available_s:.1f} s "
+                "later"
             )
 
     async def scale_down(self, replicas: int) -> None:
         """Remove the pods above a number at once; each gives up its vote in its preStop."""
-        self.api.spec = {"replicas": replicas}
-        leaving = [number for number in self.pods.pods if number >= replicas]
-        gone = [self.pods.pods[number] for number in leaving]
+        self.api.scale(self.controllers.name, replicas)
+        leaving = [number for number in self.controllers.nodes if number >= replicas]
+        gone = [self.controllers.nodes[number] for number in leaving]
         begun = time.monotonic()
         async with trio.open_nursery() as stopping:
             for number in leaving:
-                stopping.start_soon(self.pods.stop, number)
+                stopping.start_soon(self.controllers.stop_node, number)
+        scaled_s = time.monotonic() - begun
         for pod in gone:
             assert "the node votes no more" in pod.log_text(), pod.last_lines()
         await self.until_all_have_more()
-        for pod in self.pods.pods.values():
-            status = await self.pods.status(pod)
-            assert status is not None
-            assert status["voters"] == replicas, status
-        self.say(
-            f"scaled down to {replicas} in {time.monotonic() - begun:.1f} s: "
-            f"{replicas} of the nodes vote, and events go on"
-        )
+        await self._until_voters(replicas)
+        self.say(f"scaled down to {replicas} in {scaled_s:.1f} s; {replicas} vote, events go on")
+
+    async def scale_up(self, replicas: int) -> None:
+        """Add pods, which come back with their disks, and vote again."""
+        self.api.scale(self.controllers.name, replicas)
+        begun = time.monotonic()
+        await self._start(range(len(self.controllers.nodes), replicas))
+        await self._until_voters(replicas)
+        await self.until_all_have_more()
+        self.say(f"scaled up to {replicas} in {time.monotonic() - begun:.1f} s; {replicas} vote")
+
+    async def _start(self, numbers: Iterable[int], *, operator: bool = False) -> None:
+        async with trio.open_nursery() as starting:
+            if operator:
+                starting.start_soon(self.controllers.start_deployment)
+            for number in numbers:
+                starting.start_soon(self.controllers.start_node, number)
+        for pod in self.controllers.past:
+            if not pod.terminating:
+                await self.controllers.until_available(pod, self._min_ready_s)
+
+    async def _until_voters(self, wanted: int) -> None:
+        """Wait until every node says that so many vote."""
+        with trio.fail_after(SETTLE_S_MAX):
+            while True:
+                nodes = list(self.controllers.nodes.values())
+                reports = [await self.controllers.status(pod) for pod in nodes]
+                if all(report["voters"] == wanted for report in reports):
+                    return
+                await trio.sleep(0.1)
+
+    def _endpoints(self) -> bool:
+        return bool(self.controllers.endpoints(self.proxy.service, self.proxy.service_port))
 
     async def until_all_have_more(self) -> None:
         """Wait until every browser has what was published by now, and some more."""
@@ -131,7 +153,8 @@ class Rehearsal:
             while any(one.last < published for one in self.browsers):  # noqa: ASYNC110
                 await trio.sleep(0.01)
         problems = [problem for one in self.browsers if (problem := one.problem(published))]
-        problems += [problem for pod in self.pods.past for problem in pod.problems]
+        problems += [problem for pod in self.controllers.past for problem in pod.problems]
+        problems += [f"forbidden by the Role: {what}" for what in self.api.forbidden]
         assert not problems, "\n".join(problems)
         waits_s = [
             max(later.at - earlier.at for earlier, later in pairwise(one.deliveries))
@@ -150,11 +173,11 @@ class Rehearsal:
             if problem := one.problem(self.publisher.acknowledged):
                 self.say(problem)
         self.say(f"--- proxy\n{self.proxy.last_lines()}")
-        for pod in self.pods.past:
+        for pod in self.controllers.past:
             self.say(f"--- {pod.name} {pod.address} {pod.problems}\n{pod.last_lines()}")
 
     def _addresses(self) -> str:
-        return ", ".join(f"{pod.name} {pod.address}" for pod in self.pods.pods.values())
+        return ", ".join(f"{pod.name} {pod.address}" for pod in self.controllers.past)
 
     async def _until(self, condition: Callable[[], bool], what: str) -> None:
         with trio.move_on_after(SETTLE_S_MAX):
@@ -173,59 +196,28 @@ async def prepared(
     network = Network()
     await network.open()
     nats = NatsServer(directory / "nats", NATS_PORT, host=GATEWAY)
-    ca = trustme.CA()
-    with ExitStack() as served:
-        api = StatefulSetApi(
-            namespace=NAMESPACE,
-            name=rendered.one("StatefulSet")["metadata"]["name"],
-            token=secrets.token_hex(),
-        )
-        _let_in(rendered, api)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        ca.issue_cert(GATEWAY).configure_cert(context)
-        served.enter_context(api.serving(GATEWAY, API_PORT, context))
-        async with trio.open_nursery() as nursery:
-            island = Island()
-            await nursery.start(island.run)
-            await nats.start()
-            try:
-                pods = StatefulSet(
-                    rendered,
-                    network,
-                    directory,
-                    _account(directory, api, ca),
-                    (GATEWAY, API_PORT),
-                    nursery,
-                )
-                await nursery.start(names.serve, (GATEWAY, 53), pods.addresses_of)
-                address = (GATEWAY, PROXY_PORT)
-                proxy = Proxy(nginx, directory, address, rendered.one("Ingress"))
-                await nursery.start(proxy.run)
-                endpoints = partial(pods.endpoints, proxy.service, proxy.service_port)
-                pods.watch = lambda: proxy.send_to(endpoints())
-                nursery.start_soon(pods.keep_labels)
-                publisher = Publisher(island, nats.url)
-                yield Rehearsal(rendered, pods, api, proxy, publisher, say), nursery
-                nursery.cancel_scope.cancel()
-            finally:
-                await nats.kill()
+    api = ClusterApi(rendered, directory, API_ADDRESS)
+    async with trio.open_nursery() as nursery:
+        island = Island()
+        await nursery.start(island.run)
+        await nursery.start(api.run)
+        await nats.start()
+        try:
+            controllers = Controllers(rendered, network, api, directory, nursery)
+            await nursery.start(names.serve, (GATEWAY, 53), controllers.addresses_of)
+            address = (GATEWAY, PROXY_PORT)
+            proxy = Proxy(nginx, directory, address, rendered.one("Ingress"))
+            await nursery.start(proxy.run)
+            controllers.changed = partial(_follow, proxy, controllers)
+            publisher = Publisher(island, nats.url)
+            yield Rehearsal(controllers, api, proxy, publisher, say), nursery
+            nursery.cancel_scope.cancel()
+        finally:
+            await nats.kill()
 
 
-def _let_in(rendered: Rendered, api: StatefulSetApi) -> None:
-    """Have the API refuse what the rendered Role does not allow."""
-    account = rendered.one("StatefulSet")["spec"]["template"]["spec"]["serviceAccountName"]
-    if not rendered.allows(account, "get", "apps", "statefulsets", api.name):
-        api.failing = 403
-
-
-def _account(directory: Path, api: StatefulSetApi, ca: trustme.CA) -> Path:
-    """Write what the kubelet mounts into every pod that may ask the API."""
-    account = directory / "account"
-    account.mkdir()
-    (account / "token").write_text(api.token)
-    (account / "namespace").write_text(api.namespace)
-    ca.cert_pem.write_to_path(str(account / "ca.crt"))
-    return account
+def _follow(proxy: Proxy, controllers: Controllers) -> None:
+    proxy.send_to(controllers.endpoints(proxy.service, proxy.service_port))
 
 
 async def rehearse(helm: Path, nginx: Path, directory: Path, say: Callable[[str], None]) -> None:
@@ -235,6 +227,7 @@ async def rehearse(helm: Path, nginx: Path, directory: Path, say: Callable[[str]
             await rehearsal.install(nursery)
             await rehearsal.roll()
             await rehearsal.scale_down(1)
+            await rehearsal.scale_up(3)
             await rehearsal.finish()
         except BaseException as error:
             if not isinstance(error, trio.Cancelled):
