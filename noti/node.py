@@ -132,7 +132,14 @@ async def run(
         await tree.enter_async_context(running("control", serve_control))
 
         seats = SeatingConfig(voters_max=config.voters_max)
-        usher = Usher(parts.gossip, replica, forwarder.leaving, world.clock, seats)
+        usher = Usher(
+            parts.gossip,
+            replica,
+            forwarder.leaving,
+            parts.peers.connected,
+            world.clock,
+            seats,
+        )
         await tree.enter_async_context(running("usher", usher.run))
         limits = Limits(replica, lambda: parts.store.history_size, config.history_size)
         await tree.enter_async_context(running("limits", limits.run))

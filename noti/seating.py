@@ -107,11 +107,18 @@ class Seating:
         self._missed_since: dict[NodeId, float] = {}
 
     def advise(
-        self, status: Status, members: Iterable[Member], asked: Set[NodeId], now: float
+        self,
+        status: Status,
+        members: Iterable[Member],
+        asked: Set[NodeId],
+        connected: Set[NodeId],
+        now: float,
     ) -> Change | HandOver:
         """Return what should happen next; an empty change for nothing.
 
-        `asked` are those who asked this leader to take their seat.
+        `asked` are those who asked this leader to take their seat, `connected` those to whom it has
+        a stream: who has left, and still has one, is sending its browsers away, and they shall see
+        what happens meanwhile.
         """
         configuration = status.configuration
         seen = _members_of(configuration.cluster_id, members)
@@ -127,8 +134,9 @@ class Seating:
         forgotten = self._away(configuration.learners, self._config.forget_s, now)
         left = {n for n, member in seen.items() if member.state is MemberState.LEFT}
         left_learners = left & set(configuration.learners)
-        if forgotten or left_learners:
-            return Change(remove=frozenset({*forgotten, *left_learners}))
+        absent_learners = {*forgotten, *left_learners} - connected
+        if absent_learners:
+            return Change(remove=frozenset(absent_learners))
         filled = self._fill_seats(status, here - leaving, now)
         return filled or self._take_down_seat(status, left, now)
 

@@ -59,13 +59,18 @@ class Usher:
         membership: Membership,
         consensus: Consensus,
         leaving: Callable[[], Set[NodeId]],
+        connected: Callable[[], Set[NodeId]],
         clock: Clock,
         config: SeatingConfig,
     ) -> None:
-        """Watch on behalf of one node; `leaving` tells who asked it to take their seat."""
+        """Watch on behalf of one node.
+
+        `leaving` tells who asked it to take their seat, `connected` to whom it has a stream.
+        """
         self._membership = membership
         self._consensus = consensus
         self._leaving = leaving
+        self._connected = connected
         self._clock = clock
         self._config = config
 
@@ -83,7 +88,9 @@ class Usher:
 
     async def _look(self, seating: Seating) -> None:
         status, members = self._consensus.status(), self._membership.members()
-        advice = seating.advise(status, members, self._leaving(), self._clock.now())
+        advice = seating.advise(
+            status, members, self._leaving(), self._connected(), self._clock.now()
+        )
         match advice:
             case HandOver():
                 log.info("handing over the leadership to leave")

@@ -55,52 +55,60 @@ def leaving(node: str) -> Member:
 
 def test_whoever_is_alive_and_has_no_cluster_becomes_a_learner() -> None:
     members = [*map(member, "abc"), member("d", cluster="")]
-    assert Seating(SeatingConfig()).advise(status("abc"), members, NOBODY, 0.0) == change(add="d")
+    assert Seating(SeatingConfig()).advise(status("abc"), members, NOBODY, NOBODY, 0.0) == change(
+        add="d"
+    )
 
 
 def test_member_of_another_cluster_or_a_dead_stranger_gets_no_seat() -> None:
     members = [*map(member, "abc"), member("d", cluster="c2"), member("e", MemberState.DEAD)]
-    assert Seating(SeatingConfig()).advise(status("abc"), members, NOBODY, 0.0) == NOTHING
+    assert Seating(SeatingConfig()).advise(status("abc"), members, NOBODY, NOBODY, 0.0) == NOTHING
 
 
 def test_learner_votes_only_when_it_has_caught_up() -> None:
     seating = Seating(SeatingConfig())
     members = list(map(member, "abcd"))
-    assert seating.advise(status("abc", "d"), members, NOBODY, 0.0) == NOTHING
-    assert seating.advise(status("abc", "d", caught_up="d"), members, NOBODY, 1.0) == change(
-        promote="d"
-    )
+    assert seating.advise(status("abc", "d"), members, NOBODY, NOBODY, 0.0) == NOTHING
+    assert seating.advise(
+        status("abc", "d", caught_up="d"), members, NOBODY, NOBODY, 1.0
+    ) == change(promote="d")
 
 
 def test_there_are_never_more_voters_than_the_limit() -> None:
     seating = Seating(SeatingConfig(voters_max=3))
     members = list(map(member, "abcd"))
-    assert seating.advise(status("abc", "d", caught_up="d"), members, NOBODY, 0.0) == NOTHING
+    assert (
+        seating.advise(status("abc", "d", caught_up="d"), members, NOBODY, NOBODY, 0.0) == NOTHING
+    )
 
 
 def test_dead_voter_keeps_its_seat_without_a_successor() -> None:
     seating = Seating(SeatingConfig())
     members = [member("a"), member("b"), member("c", MemberState.DEAD)]
     for now in (0.0, 100.0, 100_000.0):
-        assert seating.advise(status("abc"), members, NOBODY, now) == NOTHING
+        assert seating.advise(status("abc"), members, NOBODY, NOBODY, now) == NOTHING
 
 
 def test_dead_voters_seat_goes_to_a_caught_up_learner_after_the_hold_down() -> None:
     seating = Seating(SeatingConfig(hold_down_s=15.0))
     members = [member("a"), member("b"), member("c", MemberState.DEAD), member("d")]
     view = status("abc", "d", caught_up="d")
-    assert seating.advise(view, members, NOBODY, 0.0) == NOTHING, "it may only be restarting"
-    assert seating.advise(view, members, NOBODY, 14.9) == NOTHING
-    assert seating.advise(view, members, NOBODY, 15.0) == change(promote="d", remove="c")
+    assert seating.advise(view, members, NOBODY, NOBODY, 0.0) == NOTHING, (
+        "it may only be restarting"
+    )
+    assert seating.advise(view, members, NOBODY, NOBODY, 14.9) == NOTHING
+    assert seating.advise(view, members, NOBODY, NOBODY, 15.0) == change(promote="d", remove="c")
 
 
 def test_voter_that_comes_back_in_time_keeps_its_seat() -> None:
     seating = Seating(SeatingConfig(hold_down_s=15.0))
     view = status("abc", "d", caught_up="d")
     away = [member("a"), member("b"), member("c", MemberState.DEAD), member("d")]
-    seating.advise(view, away, NOBODY, 0.0)
-    seating.advise(view, list(map(member, "abcd")), NOBODY, 10.0)
-    assert seating.advise(view, away, NOBODY, 20.0) == NOTHING, "the absence is counted anew"
+    seating.advise(view, away, NOBODY, NOBODY, 0.0)
+    seating.advise(view, list(map(member, "abcd")), NOBODY, NOBODY, 10.0)
+    assert seating.advise(view, away, NOBODY, NOBODY, 20.0) == NOTHING, (
+        "the absence is counted anew"
+    )
 
 
 def test_voter_that_gossip_does_not_know_any_more_is_replaced_by_its_new_self() -> None:
@@ -108,31 +116,31 @@ def test_voter_that_gossip_does_not_know_any_more_is_replaced_by_its_new_self() 
     seating = Seating(SeatingConfig(hold_down_s=15.0))
     members = list(map(member, "abd"))
     view = status("abc", "d", caught_up="d")
-    seating.advise(view, members, NOBODY, 0.0)
-    assert seating.advise(view, members, NOBODY, 15.0) == change(promote="d", remove="c")
+    seating.advise(view, members, NOBODY, NOBODY, 0.0)
+    assert seating.advise(view, members, NOBODY, NOBODY, 15.0) == change(promote="d", remove="c")
 
 
 def test_only_one_voter_is_replaced_at_a_time() -> None:
     seating = Seating(SeatingConfig(hold_down_s=1.0))
     members = [member("a"), *map(member, "fg")]
     view = status("abcde", "fg", caught_up="fg")
-    seating.advise(view, members, NOBODY, 0.0)
-    assert seating.advise(view, members, NOBODY, 5.0) == change(promote="f", remove="b")
+    seating.advise(view, members, NOBODY, NOBODY, 0.0)
+    assert seating.advise(view, members, NOBODY, NOBODY, 5.0) == change(promote="f", remove="b")
 
 
 def test_voter_that_left_keeps_its_seat_in_a_cluster_of_three() -> None:
     seating = Seating(SeatingConfig())
     members = [member("a"), member("b"), member("c", MemberState.LEFT)]
-    seating.advise(status("abc"), members, NOBODY, 0.0)
-    assert seating.advise(status("abc"), members, NOBODY, 10_000.0) == NOTHING
+    seating.advise(status("abc"), members, NOBODY, NOBODY, 0.0)
+    assert seating.advise(status("abc"), members, NOBODY, NOBODY, 10_000.0) == NOTHING
 
 
 def test_seat_of_a_voter_that_left_for_good_is_taken_down_when_more_than_three_remain() -> None:
     seating = Seating(SeatingConfig(forget_s=60.0))
     members = [*map(member, "abc"), member("d", MemberState.LEFT)]
-    assert seating.advise(status("abcd"), members, NOBODY, 0.0) == NOTHING
-    assert seating.advise(status("abcd"), members, NOBODY, 59.0) == NOTHING
-    assert seating.advise(status("abcd"), members, NOBODY, 60.0) == change(remove="d")
+    assert seating.advise(status("abcd"), members, NOBODY, NOBODY, 0.0) == NOTHING
+    assert seating.advise(status("abcd"), members, NOBODY, NOBODY, 59.0) == NOTHING
+    assert seating.advise(status("abcd"), members, NOBODY, NOBODY, 60.0) == change(remove="d")
 
 
 def test_no_seat_is_taken_down_while_another_voter_is_away() -> None:
@@ -143,58 +151,67 @@ def test_no_seat_is_taken_down_while_another_voter_is_away() -> None:
         member("c", MemberState.DEAD),
         member("d", MemberState.LEFT),
     ]
-    seating.advise(status("abcd"), members, NOBODY, 0.0)
-    assert seating.advise(status("abcd"), members, NOBODY, 600.0) == NOTHING
+    seating.advise(status("abcd"), members, NOBODY, NOBODY, 0.0)
+    assert seating.advise(status("abcd"), members, NOBODY, NOBODY, 600.0) == NOTHING
 
 
 def test_learner_that_left_or_stayed_away_is_dropped() -> None:
     seating = Seating(SeatingConfig(forget_s=60.0))
     left = [*map(member, "abc"), member("d", MemberState.LEFT)]
-    assert seating.advise(status("abc", "d"), left, NOBODY, 0.0) == change(remove="d")
+    assert seating.advise(status("abc", "d"), left, NOBODY, NOBODY, 0.0) == change(remove="d")
     dead = [*map(member, "abc"), member("d", MemberState.DEAD)]
     seating = Seating(SeatingConfig(forget_s=60.0))
-    assert seating.advise(status("abc", "d"), dead, NOBODY, 0.0) == NOTHING
-    assert seating.advise(status("abc", "d"), dead, NOBODY, 60.0) == change(remove="d")
+    assert seating.advise(status("abc", "d"), dead, NOBODY, NOBODY, 0.0) == NOTHING
+    assert seating.advise(status("abc", "d"), dead, NOBODY, NOBODY, 60.0) == change(remove="d")
+
+
+def test_learner_that_left_goes_on_receiving_while_it_sends_its_browsers_away() -> None:
+    seating = Seating(SeatingConfig(forget_s=60.0))
+    members = [*map(member, "abc"), member("d", MemberState.LEFT)]
+    view = status("abc", "d")
+    for now in (0.0, 100.0):
+        assert seating.advise(view, members, NOBODY, {"d"}, now) == NOTHING
+    assert seating.advise(view, members, NOBODY, NOBODY, 101.0) == change(remove="d")
 
 
 def test_voter_that_asks_becomes_a_learner_whatever_the_number_of_voters() -> None:
     for voters in ("abcde", "abcd", "abc", "ab"):
         members = [*map(member, voters[:-1]), leaving(voters[-1])]
-        advice = Seating(SeatingConfig()).advise(status(voters), members, {voters[-1]}, 0.0)
+        advice = Seating(SeatingConfig()).advise(status(voters), members, {voters[-1]}, NOBODY, 0.0)
         assert advice == change(demote=voters[-1])
 
 
 def test_gossip_alone_takes_nobodys_seat() -> None:
     """A word in gossip, which is not authenticated, only keeps a node from getting a seat."""
     members = [member("a"), member("b"), leaving("c")]
-    assert Seating(SeatingConfig()).advise(status("abc"), members, NOBODY, 0.0) == NOTHING
+    assert Seating(SeatingConfig()).advise(status("abc"), members, NOBODY, NOBODY, 0.0) == NOTHING
 
 
 def test_request_of_a_life_that_is_over_takes_nobodys_seat() -> None:
     members = list(map(member, "abc"))
-    assert Seating(SeatingConfig()).advise(status("abc"), members, {"c"}, 0.0) == NOTHING
+    assert Seating(SeatingConfig()).advise(status("abc"), members, {"c"}, NOBODY, 0.0) == NOTHING
 
 
 def test_two_that_ask_at_once_go_one_after_the_other() -> None:
     seating = Seating(SeatingConfig())
     members = [member("a"), leaving("b"), leaving("c")]
     asked = {"b", "c"}
-    assert seating.advise(status("abc"), members, asked, 0.0) == change(demote="b")
-    assert seating.advise(status("ac", "b"), members, asked, 1.0) == change(demote="c")
-    assert seating.advise(status("a", "bc"), members, asked, 2.0) == NOTHING
+    assert seating.advise(status("abc"), members, asked, NOBODY, 0.0) == change(demote="b")
+    assert seating.advise(status("ac", "b"), members, asked, NOBODY, 1.0) == change(demote="c")
+    assert seating.advise(status("a", "bc"), members, asked, NOBODY, 2.0) == NOTHING
 
 
 def test_leader_that_asks_goes_last_and_hands_over_first() -> None:
     seating = Seating(SeatingConfig())
     members = [leaving("a"), leaving("b"), member("c")]
     asked = {"a", "b"}
-    assert seating.advise(status("abc"), members, asked, 0.0) == change(demote="b")
-    assert seating.advise(status("ac", "b"), members, asked, 1.0) == HandOver()
+    assert seating.advise(status("abc"), members, asked, NOBODY, 0.0) == change(demote="b")
+    assert seating.advise(status("ac", "b"), members, asked, NOBODY, 1.0) == HandOver()
 
 
 def test_last_voter_keeps_its_seat() -> None:
     members = [leaving("a"), leaving("b")]
-    assert Seating(SeatingConfig()).advise(status("a", "b"), members, {"a"}, 0.0) == NOTHING
+    assert Seating(SeatingConfig()).advise(status("a", "b"), members, {"a"}, NOBODY, 0.0) == NOTHING
     assert standing(status("a", "b"), members, "a") is Standing.LAST
 
 
@@ -205,39 +222,44 @@ def test_last_voter_waits_while_somebody_may_still_get_a_seat() -> None:
 def test_leaver_gets_no_seat_while_it_lives_and_one_in_its_next_life() -> None:
     seating = Seating(SeatingConfig())
     view = status("ab", "c", caught_up="c")
-    assert seating.advise(view, [member("a"), member("b"), leaving("c")], NOBODY, 0.0) == NOTHING
-    assert seating.advise(view, list(map(member, "abc")), NOBODY, 1.0) == change(promote="c")
+    assert (
+        seating.advise(view, [member("a"), member("b"), leaving("c")], NOBODY, NOBODY, 0.0)
+        == NOTHING
+    )
+    assert seating.advise(view, list(map(member, "abc")), NOBODY, NOBODY, 1.0) == change(
+        promote="c"
+    )
 
 
 def test_leaver_takes_no_dead_voters_seat() -> None:
     seating = Seating(SeatingConfig(hold_down_s=15.0))
     members = [member("a"), member("b"), member("c", MemberState.DEAD), leaving("d")]
     view = status("abc", "d", caught_up="d")
-    seating.advise(view, members, {"d"}, 0.0)
-    assert seating.advise(view, members, {"d"}, 15.0) == NOTHING
+    seating.advise(view, members, {"d"}, NOBODY, 0.0)
+    assert seating.advise(view, members, {"d"}, NOBODY, 15.0) == NOTHING
 
 
 def test_nobody_goes_while_those_who_would_stay_can_not_commit() -> None:
     """Taking b's seat would leave a and c, and c is away: nothing could be committed any more."""
     seating = Seating(SeatingConfig(hold_down_s=15.0))
     members = [member("a"), leaving("b"), member("c", MemberState.DEAD)]
-    assert seating.advise(status("abc"), members, {"b"}, 0.0) == NOTHING
-    assert seating.advise(status("abc"), members, {"b"}, 14.9) == NOTHING
+    assert seating.advise(status("abc"), members, {"b"}, NOBODY, 0.0) == NOTHING
+    assert seating.advise(status("abc"), members, {"b"}, NOBODY, 14.9) == NOTHING
 
 
 def test_who_has_been_away_for_long_goes_along_when_nothing_could_be_committed_otherwise() -> None:
     seating = Seating(SeatingConfig(hold_down_s=15.0))
     members = [member("a"), leaving("b"), member("c", MemberState.DEAD)]
-    seating.advise(status("abc"), members, {"b"}, 0.0)
-    advice = seating.advise(status("abc"), members, {"b"}, 15.0)
+    seating.advise(status("abc"), members, {"b"}, NOBODY, 0.0)
+    advice = seating.advise(status("abc"), members, {"b"}, NOBODY, 15.0)
     assert advice == change(demote="b", remove="c")
 
 
 def test_dead_voter_keeps_its_seat_when_those_who_stay_can_commit() -> None:
     seating = Seating(SeatingConfig(hold_down_s=15.0))
     members = [*map(member, "abc"), leaving("d"), member("e", MemberState.DEAD)]
-    seating.advise(status("abcde"), members, NOBODY, 0.0)
-    assert seating.advise(status("abcde"), members, {"d"}, 60.0) == change(demote="d")
+    seating.advise(status("abcde"), members, NOBODY, NOBODY, 0.0)
+    assert seating.advise(status("abcde"), members, {"d"}, NOBODY, 60.0) == change(demote="d")
 
 
 def test_node_is_free_when_the_others_have_committed_that() -> None:

@@ -1,12 +1,14 @@
 """`noti leave` on real processes, under 50 events a second: 3 -> 1 -> 3, nothing lost or twice."""
 
 import signal
+import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
+from noti.usher import LOOK_EVERY_S
 from tests.interop.cluster import SETTLE_S_MAX, Cluster, running_cluster
 from tests.interop.processes import NodeProcess, run_to_end
 
@@ -63,3 +65,31 @@ async def test_nothing_is_lost_when_three_become_one_and_three_again(tmp_path: P
         staying.start()
         await cluster.until_caught_up(staying)
         await cluster.finish()
+
+
+async def test_browsers_of_a_node_that_left_see_events_until_they_are_sent_away(
+    tmp_path: Path,
+) -> None:
+    """It was taken off the members as soon as it said goodbye, with its browsers still on it."""
+    drain = ["--sse-drain-s", "8", "--shutdown-deadline-s", "20"]
+    async with running_cluster(tmp_path, lambda _: drain) as cluster:
+        leader = await cluster.leader()
+        leaver = cluster.others(leader)[0]
+        assert (await leave(leaver))[0] == 0
+        leaver.signal(signal.SIGTERM)
+        with trio.fail_after(SETTLE_S_MAX):
+            while leaver.name not in await left(leader):  # noqa: ASYNC110
+                await trio.sleep(0.02)
+        await trio.sleep(2 * LOOK_EVERY_S)  # the leader has acted upon it by now
+        said_goodbye = time.monotonic()
+        await cluster.recovery_s(said_goodbye, [leaver])
+        assert await leaver.wait() == 0
+        leaver.start()
+        await until_these_vote(cluster, cluster.nodes)
+        await cluster.finish()
+
+
+async def left(node: NodeProcess) -> set[str]:
+    """Return who has left, as a node sees it."""
+    members = (await node.until_up())["members"]
+    return {member["name"] for member in members if member["state"] == "left"}

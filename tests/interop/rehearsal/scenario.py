@@ -25,8 +25,8 @@ BROWSERS = 50
 VALUES: dict[str, Any] = {
     "ingress": {"enabled": True},
     "config": {"history_size": 10_000},
-    "minReadySeconds": 2,
-    "termination": {"drainSeconds": 3},
+    "minReadySeconds": 1,
+    "termination": {"drainSeconds": 2},
     "probes": {"startup": {"periodSeconds": 1}, "readiness": {"periodSeconds": 1}},
 }
 """The chart's own values but for times, which would make three stops last two minutes."""
@@ -140,7 +140,7 @@ class Rehearsal:
 
     async def until_all_have_more(self) -> None:
         """Wait until every browser has what was published by now, and some more."""
-        wanted = self.publisher.acknowledged + 50
+        wanted = self.publisher.acknowledged + 25
         await self._until(
             lambda: all(one.last >= wanted for one in self.browsers), f"all have event {wanted}"
         )
