@@ -10,7 +10,7 @@ The same contract suite (tests/contract) runs against every version of a port.
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias
 
 import trio
 
@@ -134,6 +134,9 @@ class MessageStream(Protocol):
     async def send(self, messages: Sequence[PeerMessage]) -> None:
         """Write messages as one batch; raises `PeerUnavailable` when the stream is broken."""
 
+    def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
+        """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
+
     async def receive(self) -> Sequence[PeerMessage]:
         """Wait for the next batch.
 
@@ -197,8 +200,7 @@ class RpcHandler(Protocol):
         """Whether this node is ready to serve browsers (gRPC health)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Draft:
+class Draft(NamedTuple):
     """An event as a publisher sends it: not checked, not ordered."""
 
     topics: tuple[str, ...]

@@ -45,6 +45,9 @@ class Messenger(Protocol):
     def send(self, to: NodeId, message: PeerMessage) -> bool:
         """Queue a message and return True, or drop it."""
 
+    def flush(self) -> None:
+        """Let what was queued leave."""
+
     def connected(self) -> frozenset[NodeId]:
         """Return the peers with a stream."""
 
@@ -178,9 +181,9 @@ class Forwarder:
 
     # --- what peers say ---------------------------------------------------------------------------
 
-    def peer_said(self, message: Message) -> None:
+    def peer_said(self, messages: Sequence[Message]) -> None:
         """Pass on what is the core's."""
-        self._replica.peer_said(message)
+        self._replica.peer_said(messages)
 
     def peer_connected(self, node_id: NodeId) -> None:
         """Note that the peer's requests count from here on; pass on."""
@@ -231,6 +234,7 @@ class Forwarder:
                     self._begin_given(nursery)
                     self._send_unsent(messenger)
                     self._send_answers(messenger)
+                    messenger.flush()
         finally:
             self._messenger = None
             for number in list(self._asked):

@@ -8,7 +8,7 @@ Of two nodes, the one with the lower node id dials, so that there is one stream 
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -46,8 +46,8 @@ _refused = Counter("noti_raft_messages_refused_total", "Messages from peers refu
 class PeerListener(Protocol):
     """Who hears what the peers say."""
 
-    def peer_said(self, message: Message) -> None:
-        """Take in a message; never waits."""
+    def peer_said(self, messages: Sequence[Message]) -> None:
+        """Take in messages that came together; never waits."""
 
     def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
         """Take in what is not the core's; never waits."""
@@ -62,23 +62,43 @@ class PeerListener(Protocol):
 class _Link:
     """The stream in use with one peer, and what waits to be sent on it."""
 
-    def __init__(self, scope: trio.CancelScope) -> None:
+    def __init__(self, stream: MessageStream, scope: trio.CancelScope) -> None:
+        self._stream = stream
         self.scope = scope
         self.outbox: deque[PeerMessage] = deque()
-        self.wakeup = trio.Event()
+        self._wakeup = trio.Event()
 
     def put(self, message: PeerMessage) -> bool:
         if len(self.outbox) >= OUTBOX_MESSAGES_MAX:
             _dropped.labels("outbox full").inc()
             return False
         self.outbox.append(message)
-        self.wakeup.set()
         return True
 
-    async def take(self) -> list[PeerMessage]:
-        while not self.outbox:
-            self.wakeup = trio.Event()
-            await self.wakeup.wait()
+    def flush(self) -> None:
+        """Send what waits, right here if the stream takes it: it spares a turn of the scheduler."""
+        try:
+            while self.outbox:
+                batch = self._take()
+                if not self._stream.send_at_once(batch):
+                    self.outbox.extendleft(reversed(batch))
+                    self._wakeup.set()
+                    return
+        except PeerUnavailable:
+            self.scope.cancel()
+
+    async def send_rest(self) -> None:
+        """Send what could not be sent at once, until the stream breaks."""
+        try:
+            while True:
+                await self._wakeup.wait()
+                self._wakeup = trio.Event()
+                while self.outbox:
+                    await self._stream.send(self._take())
+        except PeerUnavailable:
+            self.scope.cancel()
+
+    def _take(self) -> list[PeerMessage]:
         count = min(len(self.outbox), BATCH_MESSAGES_MAX)
         return [self.outbox.popleft() for _ in range(count)]
 
@@ -115,12 +135,18 @@ class Peers:
             self._changed.set()
 
     def send(self, to: NodeId, message: PeerMessage) -> bool:
-        """Queue a message for a peer and return True, or drop it: no stream, or too much waits."""
+        """Queue a message for a peer until the next `flush` and return True, or drop it: no stream,
+        or too much waits."""
         link = self._links.get(to)
         if link is None:
             _dropped.labels("no stream").inc()
             return False
         return link.put(message)
+
+    def flush(self) -> None:
+        """Let what was queued leave, all that is for one peer in one batch; never waits."""
+        for link in list(self._links.values()):
+            link.flush()
 
     def connected(self) -> frozenset[NodeId]:
         """The peers with a stream in use."""
@@ -196,13 +222,12 @@ class Peers:
         return True
 
     async def _use(self, stream: MessageStream) -> None:
-        peer = stream.peer.node_id
         try:
             if self._is_impostor(stream.peer):
                 return
-            with self._linked(peer) as link:
+            with self._linked(stream) as link:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._write, stream, link)
+                    nursery.start_soon(link.send_rest)
                     await self._read(stream)
                     nursery.cancel_scope.cancel()
         finally:
@@ -210,10 +235,11 @@ class Peers:
                 await stream.aclose()
 
     @contextmanager
-    def _linked(self, peer: NodeId) -> Iterator[_Link]:
+    def _linked(self, stream: MessageStream) -> Iterator[_Link]:
         """Make a link the one in use; a newer stream from the same peer replaces an older one."""
+        peer = stream.peer.node_id
         with trio.CancelScope() as scope:
-            link = _Link(scope)
+            link = _Link(stream, scope)
             older = self._links.get(peer)
             self._links[peer] = link
             if older is not None:
@@ -227,14 +253,6 @@ class Peers:
                     del self._links[peer]
                     self._listener.peer_lost(peer)
 
-    async def _write(self, stream: MessageStream, link: _Link) -> None:
-        while True:
-            try:
-                await stream.send(await link.take())
-            except PeerUnavailable:
-                link.scope.cancel()
-                return
-
     async def _read(self, stream: MessageStream) -> None:
         while True:
             try:
@@ -245,10 +263,13 @@ class Peers:
                 _refused.labels("garbage").inc()
                 log.warning("peer sent garbage", peer=stream.peer.name, reason=str(error))
                 return
+            said: list[Message] = []
             for message in messages:
                 if message.sender != stream.peer.node_id:
                     _refused.labels("false sender").inc()
                 elif isinstance(message, Forward | ForwardAnswer):
                     self._listener.peer_forwarded(message)
                 else:
-                    self._listener.peer_said(message)
+                    said.append(message)
+            if said:
+                self._listener.peer_said(said)

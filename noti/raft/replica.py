@@ -4,19 +4,22 @@ Enters: messages and news from peers, proposals, time. Leaves: writes to the log
 committed commands to the state machine, answers to proposers.
 Never: decides anything about consensus, waits for a peer or for a browser.
 
-One task owns the core and takes in events in batches; one task writes to disk, and whatever was
-ordered while a write was on its way is the next write. The inbox has three doors: completions are
-never refused, peers' messages are dropped when it is full (Raft tolerates it), proposers wait.
+The core takes in what peers and the disk say in the very turn of the scheduler that brought it, as
+each turn costs as much as the core's work, and on a node that sends to browsers a slice of theirs.
+One task does the rest: deadlines, proposals (all that came in a turn are one write) and long
+replays. Peers' messages are dropped when the inbox is full (Raft tolerates it); news of the disk
+never.
 """
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeAlias, assert_never
+from typing import Protocol, assert_never
 
 import structlog
 import trio
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Gauge
 
 from noti.errors import ChangeImpossible, LocalError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.ports import Clock
@@ -51,8 +54,9 @@ from noti.raft.events import (
     Status,
     TransferRequested,
 )
+from noti.raft.log_writer import LogWriter
 from noti.raft.membership import Configuration
-from noti.raft.messages import Entry, EntryKind, HardState, Message, NodeId
+from noti.raft.messages import Entry, EntryKind, Message, NodeId, Snapshot
 from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.wal import Wal
 
@@ -64,7 +68,7 @@ INBOX_MESSAGES_MAX = 8192
 Beyond this the node is so far behind that losing some helps.
 """
 APPLY_SLICE = 32
-"""Commands applied before other tasks get a turn: a replay after a restart must not starve them."""
+"""Entries applied before other tasks get a turn: a replay after a restart must not starve them."""
 LEADERLESS_GRACE_S = 5.0
 """An election takes a fraction of this; without a leader for longer, browsers had better move."""
 WARN_EVERY_S = 10.0
@@ -79,11 +83,6 @@ _is_leader = Gauge("noti_raft_is_leader", "1 while this node leads")
 _dropped = Counter("noti_raft_inbox_dropped_total", "Peers' messages dropped, inbox full")
 _impossible = Counter(
     "noti_raft_impossible_total", "Peers' messages refused, as no honest peer sends them"
-)
-_write_s = Histogram(
-    "noti_raft_log_write_seconds",
-    "Time of one durable write to the log",
-    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
 )
 
 
@@ -106,8 +105,8 @@ class Messenger(Protocol):
     def send(self, to: NodeId, message: Message) -> object:
         """Queue a message or drop it; never waits."""
 
-
-_DiskOrder: TypeAlias = Persist | PersistSnapshot | SaveSnapshot
+    def flush(self) -> None:
+        """Let what was queued leave; never waits."""
 
 
 @dataclass(slots=True)
@@ -145,7 +144,7 @@ class Replica:
         A snapshot is taken when as many entries, or bytes in them, were applied since the last.
         """
         self._core = core
-        self._wal = wal
+        self._log_writer = LogWriter(wal, clock)
         self._messenger: Messenger | None = None
         self._state = state
         self._clock = clock
@@ -159,11 +158,15 @@ class Replica:
         """Index in the log -> number of the request that waits for it."""
         self._readers: list[int] = []
         self._request = 0
-        self._orders: deque[_DiskOrder] = deque()
-        self._inbox_filled = trio.Event()
-        self._orders_filled = trio.Event()
-        self._leadership_changed = trio.Event()
-        self._advanced = trio.Event()
+        self._unapplied: deque[Entry | Snapshot] = deque()
+        """What is committed and still to be carried out, in this order."""
+        self._stepping = False
+        self._failure: Exception | None = None
+        self._work = trio.Event()
+        self._wakes_at = math.inf
+        """When the task looks for a deadline of the core."""
+        self._leadership_changed = trio.lowlevel.ParkingLot()
+        self._advanced = trio.lowlevel.ParkingLot()
         self._last_fresh = -math.inf
         """When this node last knew that it had applied all that was committed."""
         self._told = (False, False)
@@ -192,7 +195,7 @@ class Replica:
 
     async def wait_leadership_changed(self) -> None:
         """Return at the next change of `is_ready_leader()`."""
-        await self._leadership_changed.wait()
+        await self._leadership_changed.park()
 
     def in_touch(self) -> bool:
         """Whether this node has caught up since its start, and has not lost touch for long."""
@@ -217,7 +220,7 @@ class Replica:
             raise LocalError(f"a command of {len(command)} bytes, {ENTRY_DATA_BYTES_MAX} allowed")
         request, pending = self._pend()
         self._proposals.append((request, command))
-        self._inbox_filled.set()
+        self._work.set()
         return pending
 
     async def change(self, change: Change) -> None:
@@ -236,19 +239,19 @@ class Replica:
         """
         request, pending = self._pend()
         self._readers.append(request)
-        self._inbox_filled.set()
+        self._work.set()
         await pending.wait()
         assert pending.place is not None
         return pending.place[0]
 
     async def wait_advanced(self) -> None:
         """Return when the core has taken in something: there may be another leader now."""
-        await self._advanced.wait()
+        await self._advanced.park()
 
     async def wait_applied(self, index: int) -> None:
         """Return when everything up to `index` is applied on this node."""
         while self._applied_index < index:
-            await self._advanced.wait()
+            await self._advanced.park()
 
     def bootstrap(self, configuration: Configuration) -> None:
         """Found a cluster with this first configuration; ignored when there is a log already."""
@@ -261,14 +264,16 @@ class Replica:
             return
         self._put(TransferRequested())
         while self._core.status().role is Role.LEADER:
-            await self._leadership_changed.wait()
+            await self._leadership_changed.park()
 
-    def peer_said(self, message: Message) -> None:
-        """Take in a peer's message, or drop it when far behind."""
-        if len(self._inbox) >= INBOX_MESSAGES_MAX:
-            _dropped.inc()
-            return
-        self._put(MessageReceived(message))
+    def peer_said(self, messages: Sequence[Message]) -> None:
+        """Take in what a peer said, or drop it when far behind."""
+        for message in messages:
+            if len(self._inbox) >= INBOX_MESSAGES_MAX:
+                _dropped.inc()
+            else:
+                self._inbox.append(MessageReceived(message))
+        self._step()
 
     def peer_connected(self, node_id: NodeId) -> None:
         """Note a new stream."""
@@ -293,10 +298,11 @@ class Replica:
         self._messenger = messenger
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._write_log)
+                nursery.start_soon(self._log_writer.run, self._persisted)
                 task_status.started()
-                await self._take_in_events()
+                await self._keep_going()
         finally:
+            self._messenger = None
             self._fail_pending()
 
     def _pend(self) -> tuple[int, Pending]:
@@ -306,92 +312,87 @@ class Replica:
 
     def _put(self, event: Event) -> None:
         self._inbox.append(event)
-        self._inbox_filled.set()
+        self._work.set()
 
-    async def _take_in_events(self) -> None:
+    async def _keep_going(self) -> None:
+        """Do what nobody else's turn does: deadlines, proposals, the rest of a long replay."""
         while True:
-            await self._wait_for_events()
-            events = [self._inbox.popleft() for _ in range(len(self._inbox))]
-            if self._proposals:
-                events.append(Proposed(tuple(self._proposals)))
-                self._proposals.clear()
-            if self._readers:
-                for request in self._readers:
-                    self._pending[request].place = (0, 0)
-                events.append(ReadRequested(tuple(self._readers)))
-                self._readers.clear()
+            self._step()
+            if self._failure is not None:
+                raise self._failure
+            if self._unapplied:
+                await trio.lowlevel.checkpoint()
+                continue
+            self._work = trio.Event()
             deadline = self._core.deadline()
-            if deadline is not None and self._clock.now() >= deadline:
-                events.append(DeadlineReached())
-            for event in events:
-                for effect in self._core.handle(event, self._clock.now()):
-                    await self._perform(effect)
-            self._tell_leadership()
-            self._advanced.set()
-            self._advanced = trio.Event()
+            self._wakes_at = math.inf if deadline is None else deadline
+            with self._clock.scope_until(self._wakes_at):
+                await self._work.wait()
 
-    async def _wait_for_events(self) -> None:
-        if self._inbox or self._proposals or self._readers:
-            await trio.lowlevel.checkpoint()
-            return
-        self._inbox_filled = trio.Event()
+    def _step(self) -> None:
+        """Let the core take in all that waits, and carry out what it says.
+
+        Raises nothing: what goes wrong ends the task that owns the core, whoever's turn this is.
+        """
+        if self._stepping or self._messenger is None:
+            return  # whoever is at it takes this in, too
+        self._stepping = True
+        try:
+            self._take_in(self._messenger)
+        except Exception as error:  # noqa: BLE001 - `_keep_going` raises it
+            self._failure = error
+            self._work.set()
+            return  # and no step follows: nobody knows how far this one came
+        self._stepping = False
+        self._tell_leadership()
+        self._advanced.unpark_all()
         deadline = self._core.deadline()
-        with self._clock.scope_until(math.inf if deadline is None else deadline):
-            await self._inbox_filled.wait()
+        if self._unapplied or (deadline is not None and deadline < self._wakes_at):
+            self._work.set()
 
-    async def _write_log(self) -> None:
+    def _take_in(self, messenger: Messenger) -> None:
+        deadline = self._core.deadline()
+        if deadline is not None and self._clock.now() >= deadline:
+            self._inbox.append(DeadlineReached())
         while True:
-            while not self._orders:
-                self._orders_filled = trio.Event()
-                await self._orders_filled.wait()
-            order = self._orders.popleft()
-            started = self._clock.now()
-            match order:
-                case Persist():
-                    batch, hard_state, entries = self._join_orders(order)
-                    await self._wal.append(entries, hard_state)
-                    self._put(Persisted(batch))
-                case PersistSnapshot(batch, snapshot):
-                    await self._wal.install_snapshot(snapshot)
-                    self._put(Persisted(batch))
-                case SaveSnapshot(snapshot, drop_through):
-                    await self._wal.save_snapshot(snapshot, keep_after=drop_through)
-                case _:
-                    assert_never(order)
-            _write_s.observe(self._clock.now() - started)
+            for event in self._next_events():
+                for effect in self._core.handle(event, self._clock.now()):
+                    self._perform(effect)
+            messenger.flush()
+            self._apply_some()
+            if not (self._inbox or self._proposals or self._readers):
+                break
 
-    def _join_orders(self, order: Persist) -> tuple[int, HardState | None, list[Entry]]:
-        """Make one write of all that waits, as long as the entries follow each other."""
-        batch, hard_state, entries = order.batch, order.hard_state, list(order.entries)
-        while self._orders:
-            following = self._orders[0]
-            if not isinstance(following, Persist):
-                break
-            follows = following.entries[:1]
-            if entries and follows and follows[0].index != entries[-1].index + 1:
-                break
-            self._orders.popleft()
-            batch = following.batch
-            hard_state = following.hard_state or hard_state
-            entries.extend(following.entries)
-        return batch, hard_state, entries
+    def _next_events(self) -> list[Event]:
+        events = list(self._inbox)
+        self._inbox.clear()
+        if self._proposals:
+            events.append(Proposed(tuple(self._proposals)))
+            self._proposals.clear()
+        if self._readers:
+            for request in self._readers:
+                self._pending[request].place = (0, 0)
+            events.append(ReadRequested(tuple(self._readers)))
+            self._readers.clear()
+        return events
+
+    def _persisted(self, news: Persisted) -> None:
+        self._inbox.append(news)
+        self._step()
 
     # --- effects ----------------------------------------------------------------------------------
 
-    async def _perform(self, effect: Effect) -> None:
+    def _perform(self, effect: Effect) -> None:
         match effect:
             case SendMessage(to, message):
                 assert self._messenger is not None
                 self._messenger.send(to, message)
             case Persist() | PersistSnapshot() | SaveSnapshot():
-                self._orders.append(effect)
-                self._orders_filled.set()
+                self._log_writer.put(effect)
             case Apply(entries):
-                await self._apply(entries)
+                self._unapplied.extend(entries)
             case RestoreSnapshot(snapshot):
-                self._state.restore(snapshot.data)
-                self._applied_index = snapshot.index
-                log.info("state replaced by the leader's snapshot", index=snapshot.index)
+                self._unapplied.append(snapshot)
             case RoleChanged(role, term, leader):
                 self._note_role(role, term, leader)
             case ProposalAccepted(request, index, term):
@@ -423,29 +424,38 @@ class Replica:
             pending.failure = failure
             pending.done.set()
 
-    async def _apply(self, entries: tuple[Entry, ...]) -> None:
-        for position, entry in enumerate(entries, start=1):
-            if entry.kind is EntryKind.COMMAND:
-                self._state.apply(entry.data)
-            self._applied_index = entry.index
-            self._applied_entries += 1
-            self._applied_bytes += len(entry.data)
-            request = self._by_index.pop(entry.index, None)
-            if request is not None:
-                failure = None
-                if self._pending[request].place != (entry.index, entry.term):
-                    failure = ProposalUncertain("another leader's entry took the place")
-                self._answer(request, failure)
-            if position % APPLY_SLICE == 0:
-                await trio.lowlevel.checkpoint()
-        last = entries[-1].index
-        _commit_index.set(last)
+    def _apply_some(self) -> None:
+        """Carry out a slice of what is committed."""
+        for _ in range(min(APPLY_SLICE, len(self._unapplied))):
+            match self._unapplied.popleft():
+                case Entry() as entry:
+                    self._apply(entry)
+                case Snapshot(index=index, data=data):
+                    self._state.restore(data)
+                    self._applied_index = index
+                    log.info("state replaced by the leader's snapshot", index=index)
+                case other:
+                    assert_never(other)
+        _commit_index.set(self._applied_index)
         if (
             self._applied_entries >= self._snapshot_every_entries
             or self._applied_bytes >= self._snapshot_every_bytes
         ):
             self._applied_entries = self._applied_bytes = 0
-            self._put(SnapshotTaken(last, self._state.snapshot()))
+            self._put(SnapshotTaken(self._applied_index, self._state.snapshot()))
+
+    def _apply(self, entry: Entry) -> None:
+        if entry.kind is EntryKind.COMMAND:
+            self._state.apply(entry.data)
+        self._applied_index = entry.index
+        self._applied_entries += 1
+        self._applied_bytes += len(entry.data)
+        request = self._by_index.pop(entry.index, None)
+        if request is not None:
+            failure = None
+            if self._pending[request].place != (entry.index, entry.term):
+                failure = ProposalUncertain("another leader's entry took the place")
+            self._answer(request, failure)
 
     def _note_role(self, role: Role, term: int, leader: NodeId | None) -> None:
         log.info("role changed", role=role.value, term=term, leader=leader)
@@ -461,12 +471,11 @@ class Replica:
         self._by_index.clear()
 
     def _tell_leadership(self) -> None:
-        status = self._core.status()
+        status = self.status()
         fresh_at = self._clock.now() if status.leads_ready else status.fresh_at
         if fresh_at is not None:
             self._last_fresh = fresh_at
         leads = (status.role is Role.LEADER, status.leads_ready)
         if leads != self._told:
             self._told = leads
-            self._leadership_changed.set()
-            self._leadership_changed = trio.Event()
+            self._leadership_changed.unpark_all()

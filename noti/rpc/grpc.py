@@ -184,6 +184,10 @@ class GrpcMessageStream:
                 async with self._send_lock:
                     await self._call(self._frames.write_guarded, frame)
 
+    def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
+        """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
+        return not self._send_lock.locked() and self._send_at_once(*encode_messages(messages))
+
     async def receive(self) -> Sequence[PeerMessage]:
         """Wait for the next batch; raises `PeerUnavailable`, or `MessageInvalid` on garbage.
 
@@ -201,11 +205,11 @@ class GrpcMessageStream:
         self._close()
         await trio.lowlevel.checkpoint()
 
-    def _send_at_once(self, frame: bytes) -> bool:
+    def _send_at_once(self, *frames: bytes) -> bool:
         if self._closed:
             raise PeerUnavailable("the stream is closed")
         try:
-            return self._frames.write_at_once(frame)
+            return self._frames.write_at_once(*frames)
         except FOREIGN_ERRORS as error:
             raise PeerUnavailable(f"lost {self._peer.name}: {error}") from error
 

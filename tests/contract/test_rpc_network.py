@@ -219,6 +219,40 @@ async def test_order_is_kept_over_many_batches(open_network: NetworkFactory) -> 
         await stream.aclose()
 
 
+async def test_what_is_sent_at_once_keeps_its_order_and_is_refused_when_it_had_to_wait(
+    open_network: NetworkFactory,
+) -> None:
+    data = bytes(64 * 1024)
+    taken: list[PeerMessage] = []
+    received: list[PeerMessage] = []
+    may_read = trio.Event()
+
+    async def listen(stream: MessageStream) -> None:
+        await may_read.wait()
+        received.extend(await receive_count(stream, len(taken)))
+
+    handler = Handler(after_stream=listen)
+    async with open_network() as network, served(network, handler) as (address, _):
+        stream = await network.open_raft_stream(address, CLIENT)
+        for offset in range(10_000):
+            chunk = SnapshotChunk("n1", 1, 5, 1, CONFIGURATION, offset, data, 10_000 + len(data))
+            if not stream.send_at_once([chunk]):
+                break
+            taken.append(chunk)
+        assert 0 < len(taken) < 10_000
+        last = VoteRequest("n1", 7, 0, 0, False, False)
+        taken.append(last)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(stream.send, [last])
+            may_read.set()
+            with trio.fail_after(30):
+                await handler.ended.wait()
+        assert received == taken
+        await stream.aclose()
+        with pytest.raises(PeerUnavailable):
+            stream.send_at_once(EVERY_MESSAGE[:1])
+
+
 async def test_large_messages_pass_one_by_one(open_network: NetworkFactory) -> None:
     data = bytes(range(256)) * 24 * 1024  # 6 MiB each, 18 MiB in one call
     messages: list[PeerMessage] = [

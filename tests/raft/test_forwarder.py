@@ -159,6 +159,9 @@ class FakeMessenger:
             self.sent.append(message)
         return not self.full
 
+    def flush(self) -> None:
+        pass
+
     def connected(self) -> frozenset[NodeId]:
         return frozenset({"peer"})
 

@@ -64,8 +64,8 @@ class Machine:
     def serving(self) -> bool:
         return True
 
-    def peer_said(self, message: Message) -> None:
-        self.diary.append(("said", message))
+    def peer_said(self, messages: Sequence[Message]) -> None:
+        self.diary += [("said", message) for message in messages]
 
     def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
         self.diary.append(("forwarded", message))
@@ -153,6 +153,8 @@ async def test_messages_arrive_in_order_both_ways(autojump_clock: trio.testing.M
         for term in range(200):
             a.peers.send("b", word("a", term))
             b.peers.send("a", word("b", term))
+        a.peers.flush()
+        b.peers.flush()
         await trio.sleep(1)
     assert [m for what, m in b.diary if what == "said"] == [word("a", t) for t in range(200)]
     assert [m for what, m in a.diary if what == "said"] == [word("b", t) for t in range(200)]
@@ -169,6 +171,7 @@ async def test_message_without_a_stream_or_beyond_the_outbox_is_dropped(
         await until(lambda: a.peers.connected() and b.peers.connected())
         for term in range(OUTBOX_MESSAGES_MAX + 10):
             a.peers.send("b", word("a", term))
+        a.peers.flush()
         await trio.sleep(1)
     said = [m for what, m in b.diary if what == "said"]
     assert said == [word("a", term) for term in range(OUTBOX_MESSAGES_MAX)]
@@ -366,6 +369,7 @@ class Scripted:
         self.closed = False
         self.sent: list[PeerMessage] = []
         self.broken = False
+        self.full = False
         self._put, self._take = trio.open_memory_channel[Sequence[PeerMessage] | Exception](99)
 
     def says(self, *what: Sequence[PeerMessage] | Exception) -> None:
@@ -377,6 +381,13 @@ class Scripted:
         if self.broken:
             raise PeerUnavailable("broken pipe")
         self.sent += messages
+
+    def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
+        if self.broken:
+            raise PeerUnavailable("broken pipe")
+        if not self.full:
+            self.sent += messages
+        return not self.full
 
     async def receive(self) -> Sequence[PeerMessage]:
         words = await self._take.receive()
@@ -406,6 +417,7 @@ async def test_newer_stream_from_a_peer_replaces_the_older_and_the_loss_is_told_
         assert older.closed
         assert not newer.closed
         machine.peers.send("b", word("a"))
+        machine.peers.flush()
         await trio.testing.wait_all_tasks_blocked()
         assert (older.sent, newer.sent) == ([], [word("a")])
         assert machine.diary == [("connected", "b"), ("lost", "b"), ("connected", "b")]
@@ -437,14 +449,38 @@ async def test_garbage_or_a_reset_ends_the_stream_and_nothing_else(
     assert machine.peers.connected() == set()
 
 
-async def test_stream_that_cannot_be_written_ends(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_a_full_stream_does_not_take_at_once_follows_in_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     machine = Machine(the_hub(), "a")
     stream = scripted()
-    stream.broken = True
+    words = [word("a", term) for term in range(100)]
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(machine.peers.serve, stream)
+        await trio.testing.wait_all_tasks_blocked()
+        for term, message in enumerate(words):
+            stream.full = term > 0
+            machine.peers.send("b", message)
+            machine.peers.flush()
+        assert stream.sent == words[:1]
+        await trio.testing.wait_all_tasks_blocked()
+        assert stream.sent == words
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["at once", "later"])
+async def test_stream_that_cannot_be_written_ends(
+    full: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    machine = Machine(the_hub(), "a")
+    stream = scripted()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(machine.peers.serve, stream)
         await trio.testing.wait_all_tasks_blocked()
         machine.peers.send("b", word("a"))
         machine.peers.send("b", word("a"))
+        stream.broken, stream.full = not full, full
+        machine.peers.flush()
+        stream.broken = True
     assert stream.closed
     assert machine.diary[-1] == ("lost", "b")

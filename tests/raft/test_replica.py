@@ -9,7 +9,14 @@ import trio
 import trio.testing
 
 from noti.clock import TrioClock
-from noti.errors import LocalError, NotLeader, ProposalRefused, ProposalUncertain, StorageFailed
+from noti.errors import (
+    LocalError,
+    MessageInvalid,
+    NotLeader,
+    ProposalRefused,
+    ProposalUncertain,
+    StorageFailed,
+)
 from noti.raft.core import Raft
 from noti.raft.events import RaftConfig, Role
 from noti.raft.membership import Configuration
@@ -56,6 +63,9 @@ class Machine:
     def send(self, to: NodeId, message: Message) -> None:
         self.world.send(self.name, to, message)
 
+    def flush(self) -> None:
+        pass
+
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED, **options: int
     ) -> None:
@@ -91,7 +101,7 @@ class Wires:
         self.sent.append(message)
         replica = self.machines[to].running
         if not self.cut & {sender, to} and replica is not None:
-            replica.peer_said(message)
+            replica.peer_said([message])
 
     def leader(self) -> Machine | None:
         for machine in self.machines.values():
@@ -395,3 +405,30 @@ async def test_nothing_counts_as_applied_before_the_state_machine_has_it(
         nursery.cancel_scope.cancel()
     assert had_when_read == [total]
     assert not any(led)
+
+
+async def test_what_fails_in_a_peers_turn_ends_the_replica_and_not_the_peer(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Found by a planted bug: the failure went to the reader of the peer's stream, and the task
+    that owns the core went round for ever."""
+
+    def apply(self: Commands, command: bytes) -> None:
+        raise MessageInvalid("not a command")
+
+    wires = Wires(2)
+    ended: list[str] = []
+
+    async def live(machine: Machine) -> None:
+        with pytest.RaisesGroup(MessageInvalid, flatten_subgroups=True):
+            await machine.run()
+        ended.append(machine.name)
+
+    async with trio.open_nursery() as nursery:
+        for machine in wires.machines.values():
+            nursery.start_soon(live, machine)
+        leader = await wires.wait_leader()
+        monkeypatch.setattr(Commands, "apply", apply)
+        with pytest.raises(ProposalUncertain):
+            await leader.replica.propose(b"x")
+    assert sorted(ended) == sorted(wires.machines)

@@ -256,12 +256,25 @@ class _Pipe:
 
     async def send(self, messages: Sequence[PeerMessage]) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
+        self._put(messages)
+        while len(self._under_way) > IN_FLIGHT_MAX:
+            self._room = trio.Event()
+            await self._room.wait()
+            self._check()
+
+    def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
+        if len(self._under_way) >= IN_FLIGHT_MAX:
+            self._check()
+            return False
+        self._put(messages)
+        return True
+
+    def _put(self, messages: Sequence[PeerMessage]) -> None:
         self._check()
         if self._closed:
             raise PeerUnavailable("the stream is closed")
         if self._hub.fault(self.source, self.target) == "drop":
             self._lossy = True
-            await trio.lowlevel.checkpoint()
             return
         if self._lossy:
             # A stream promises order without holes, so it cannot go on after a loss.
@@ -271,10 +284,6 @@ class _Pipe:
         self._last_arrival = max(self._last_arrival, self._hub.arrival())
         self._under_way.append((self._last_arrival, tuple(messages)))
         self.wake_receiver()
-        while len(self._under_way) > IN_FLIGHT_MAX:
-            self._room = trio.Event()
-            await self._room.wait()
-            self._check()
 
     async def receive(self) -> Sequence[PeerMessage]:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -309,6 +318,12 @@ class MemoryMessageStream:
     async def send(self, messages: Sequence[PeerMessage]) -> None:
         self._outgoing.tell(self._peer, messages)
         await self._outgoing.send(messages)
+
+    def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
+        if not self._outgoing.send_at_once(messages):
+            return False
+        self._outgoing.tell(self._peer, messages)
+        return True
 
     async def receive(self) -> Sequence[PeerMessage]:
         return await self._incoming.receive()

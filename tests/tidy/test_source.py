@@ -24,7 +24,7 @@ SHELLS = {
         "reconciling",
         "world",
     },
-    "noti.raft": {"disk", "disk_writer", "forwarder", "peers", "replica", "wal"},
+    "noti.raft": {"disk", "disk_writer", "forwarder", "log_writer", "peers", "replica", "wal"},
     "noti.swim": {"gossip", "sockets"},
     "noti.notifications": set[str](),
 }
