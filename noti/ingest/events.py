@@ -41,9 +41,9 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
     if len(draft.topics) > TOPICS_MAX:
         raise MessageInvalid(f"an event with {len(draft.topics)} topics; {TOPICS_MAX} are allowed")
     for topic in draft.topics:
-        if not 0 < len(topic.encode()) <= TOPIC_BYTES_MAX:
+        if not 0 < byte_length(topic) <= TOPIC_BYTES_MAX:
             raise MessageInvalid(f"a topic that is empty, or longer than {TOPIC_BYTES_MAX} bytes")
-    size = len(draft.data.encode())
+    size = byte_length(draft.data)
     if size > EVENT_BYTES_MAX:
         raise MessageInvalid(f"an event of {size} bytes; {EVENT_BYTES_MAX} are allowed")
     if draft.id is not None and not is_event_id(draft.id):
@@ -67,13 +67,18 @@ def is_event_id(text: str | None) -> TypeGuard[str]:
 
 def make_id(wall_ms: int, rng: random.Random) -> str:
     """Return a new event id: `urn:uuid:` and a UUIDv7 (RFC 9562, 5.7), which sorts by time."""
+    random_bits = rng.getrandbits(74)
     number = (
         (wall_ms & (2**48 - 1)) << 80
         | 0x7 << 76  # version
-        | rng.getrandbits(12) << 64
+        | random_bits >> 62 << 64
         | 0b10 << 62  # variant
-        | rng.getrandbits(62)
+        | random_bits & (2**62 - 1)
     )
     digits = f"{number:032x}"
-    parts = (digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:])
-    return "urn:uuid:" + "-".join(parts)
+    return f"urn:uuid:{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def byte_length(text: str) -> int:
+    """Return how many bytes `text` takes in UTF-8."""
+    return len(text) if text.isascii() else len(text.encode())

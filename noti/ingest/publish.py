@@ -27,7 +27,7 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
-from noti.ingest.events import event_of
+from noti.ingest.events import byte_length, event_of
 from noti.notifications.commands import Publish, encode
 from noti.notifications.notification import Event
 from noti.ports import Clock, Draft, Outcome
@@ -184,7 +184,7 @@ class Publisher:
         wall_ms = self._clock.wall_ms()
         events = tuple([event_of(draft, wall_ms=wall_ms, rng=self._rng) for draft in drafts])
         size_bytes = sum(
-            len(event.data.encode()) + sum(map(len, event.topics)) + EVENT_OVERHEAD_BYTES
+            byte_length(event.data) + sum(map(len, event.topics)) + EVENT_OVERHEAD_BYTES
             for event in events
         )
         if len(events) > 1 and size_bytes > limits.submission_bytes_max:

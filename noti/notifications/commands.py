@@ -22,6 +22,8 @@ _PUBLISH_BATCH: Final = 1
 _SET_LIMITS: Final = 2
 _PUBLISH: Final = 3
 
+_TEXT_ONLY: Final = {str}
+
 INTEGER_MAX: Final = 2**63 - 1
 """Sequences, sizes and times above this are refused: nothing honest reaches it."""
 
@@ -78,11 +80,11 @@ def decode(data: bytes) -> Command:
         case [kind, *_] if not is_integer(kind):
             raise MessageInvalid("a command does not begin with its kind")
         case [1, str(stream), [*events]]:
-            return PublishBatch(stream, tuple(_event(fields) for fields in events))
+            return PublishBatch(stream, tuple([_event(fields) for fields in events]))
         case [2, history_size] if is_integer(history_size, minimum=1):
             return SetLimits(history_size)
         case [3, [*events]]:
-            return Publish(tuple(_published(fields) for fields in events))
+            return Publish(tuple([_published(fields) for fields in events]))
         case [int(kind), *_] if kind not in (_PUBLISH_BATCH, _SET_LIMITS, _PUBLISH):
             raise CommandUnknown(kind)
         case _:
@@ -106,6 +108,11 @@ def is_integer(value: object, *, minimum: int = 0) -> TypeGuard[int]:
     return type(value) is int and minimum <= value <= INTEGER_MAX
 
 
+def is_topics(value: object) -> TypeGuard[Sequence[str]]:
+    """Tell whether `value`, as msgpack unpacks it, is a list of topics, at least one."""
+    return type(value) is list and {*map(type, value)} == _TEXT_ONLY
+
+
 def _pack(fields: Sequence[object]) -> bytes:
     packed: bytes = msgpack.packb(fields)
     return packed
@@ -115,23 +122,27 @@ def _event_fields(event: Event) -> list[object]:
     return [event.source_seq, event.id, list(event.topics), event.data, event.created_ms]
 
 
+# These two run for every event on every node. A `match` with a pattern for each field takes twice
+# as long.
+
+
 def _event(fields: Any) -> Event:
-    match fields:
-        case [source_seq, str(id_), [str(), *_] as topics, str(data), created_ms] if (
+    if type(fields) is list and len(fields) == 5:
+        source_seq, id_, topics, data, created_ms = fields
+        if (
             is_integer(source_seq, minimum=1)
-            and all(isinstance(topic, str) for topic in topics)
+            and type(id_) is str
+            and is_topics(topics)
+            and type(data) is str
             and is_integer(created_ms)
         ):
             return Event(source_seq, id_, tuple(topics), data, created_ms)
-        case _:
-            raise MessageInvalid("an event in a batch has the wrong fields")
+    raise MessageInvalid("an event in a batch has the wrong fields")
 
 
 def _published(fields: Any) -> Event:
-    match fields:
-        case [str(id_), [str(), *_] as topics, str(data), created_ms] if all(
-            isinstance(topic, str) for topic in topics
-        ) and is_integer(created_ms):
+    if type(fields) is list and len(fields) == 4:
+        id_, topics, data, created_ms = fields
+        if type(id_) is str and is_topics(topics) and type(data) is str and is_integer(created_ms):
             return Event(0, id_, tuple(topics), data, created_ms)
-        case _:
-            raise MessageInvalid("a published event has the wrong fields")
+    raise MessageInvalid("a published event has the wrong fields")

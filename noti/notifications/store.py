@@ -34,6 +34,7 @@ from noti.notifications.commands import (
     SetLimits,
     decode,
     is_integer,
+    is_topics,
     unpack,
 )
 from noti.notifications.notification import Event, Notification
@@ -189,9 +190,9 @@ def _floor(fields: object) -> tuple[str, int]:
 
 def _notification(seq: int, fields: object) -> Notification:
     match fields:
-        case [str(id_), [str(), *_] as topics, str(data), int(created_ms)] if all(
-            isinstance(topic, str) for topic in topics
-        ) and is_integer(created_ms):
-            return Notification(seq, id_, tuple(map(str, topics)), data, created_ms)
+        case [str(id_), topics, str(data), int(created_ms)] if is_topics(topics) and is_integer(
+            created_ms
+        ):
+            return Notification(seq, id_, tuple(topics), data, created_ms)
         case _:
             raise MessageInvalid("a notification in a snapshot has the wrong fields")

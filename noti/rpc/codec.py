@@ -94,7 +94,7 @@ def encode_messages(messages: Sequence[PeerMessage]) -> Iterator[bytes]:
 
 def decode_messages(data: bytes) -> list[PeerMessage]:
     """Return the messages of one frame; raises `MessageInvalid`."""
-    contents = list(scan(data, _FRAME_FIELDS))
+    contents = scan(data, _FRAME_FIELDS)
     if [number for number, _ in contents] != [_BATCH]:
         raise MessageInvalid("a frame after the hello is not a batch")
     return [_checked(_decode(message)) for _, message in scan(contents[0][1], _BATCH_FIELDS)]

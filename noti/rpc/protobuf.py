@@ -8,7 +8,7 @@ of the wrong wire type into a field as it is. Here, the wire format is checked f
 newer version may have added are skipped, as protobuf demands.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Any, Final, TypeAlias, TypeVar
 
@@ -46,13 +46,14 @@ def parse(message_class: type[M], data: bytes) -> M:
         raise MessageInvalid(f"{message_class.__name__}: {error}") from error
 
 
-def scan(data: bytes, wire_types: Mapping[int, int]) -> Iterator[tuple[int, Any]]:
-    """Yield number and value (`int`, or `bytes` for text, bytes and messages) of each known field.
+def scan(data: bytes, wire_types: Mapping[int, int]) -> list[tuple[int, Any]]:
+    """Return number and value (`int`, or `bytes` for text, bytes and messages) of each known field.
 
     For hot paths: a generated class takes 20 times as long. `wire_types` has `VARINT` or `LENGTH`
     for each known number; other fields, which a newer version may have added, are skipped. Raises
     `MessageInvalid` as `parse` does, except for text.
     """
+    found: list[tuple[int, Any]] = []
     position, end = 0, len(data)
     while position < end:
         key = data[position]
@@ -75,11 +76,12 @@ def scan(data: bytes, wire_types: Mapping[int, int]) -> Iterator[tuple[int, Any]
             if wire_type == LENGTH:
                 position += value
             if wire_types.get(number) == wire_type and position <= end:
-                yield number, value if wire_type == VARINT else data[start:position]
+                found.append((number, value if wire_type == VARINT else data[start:position]))
             elif number in wire_types and position <= end:
                 raise MessageInvalid(f"protobuf: field {number} has wire type {wire_type}")
         if position > end or number == 0:
             raise MessageInvalid("protobuf: cut off, or not protobuf")
+    return found
 
 
 def uint_field(number: int, value: int) -> bytes:
