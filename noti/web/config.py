@@ -27,9 +27,10 @@ class HubConfig:
     """About the most that one client holds unsent in our memory; one larger event still passes."""
     send_buffer_bytes: int = 128 * 1024
     """Kernel memory per client; left alone, the kernel would let a slow client pin 4 MiB."""
-    slice_s: float = 0.001
+    slice_s: float = 0.0001
     """Sending pauses after this long and lets the rest of the node run: a commit takes several
-    turns of the loop, each of them behind such a slice.
+    turns of the loop, each of them behind such a slice. Ten times as much delivers no more events,
+    and doubles the time of a commit beside them.
     """
     lifetime_s: float = 3600.0
     """A stream is ended after this, give or take a tenth, and its client comes back: to another
