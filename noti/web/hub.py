@@ -41,6 +41,9 @@ ENDING_EVERY_S = 0.05
 """How often streams are ended while many are: enough to spread them, few enough to cost nothing."""
 BREATHS = 2
 """Sends between two looks at the clock: one takes 10 to 30 us."""
+SWEEP_SLICE_S = 0.001
+"""Heartbeats come in bursts, and many clients are mostly idle: there, fewer turns of the scheduler
+count for more than the time of a commit."""
 LOOKS = 256
 """Clients that a sweep looks at between two looks at the clock, as long as it sends nothing."""
 
@@ -353,16 +356,18 @@ class Hub:
         than that.
         """
         now = trio.current_time()
+        pace = Pace(max(self.config.slice_s, SWEEP_SLICE_S))
+        pace.begin()
         beats = now >= self._heartbeat_at
         if beats:
             self._heartbeat_at = now + self.config.heartbeat_s / 2
         newest_seq, heartbeat = self.feed.newest_seq, sse.chunk(self.heartbeat())
         for number, client in enumerate(list(self._clients.values())):
             if number % LOOKS == 0:
-                await self._pace.breathe()
+                await pace.breathe()
             if client.ends_at <= now:
                 self._end(client)
-                await self._pace.breathe()
+                await pace.breathe()
             if client.unsent:
                 if now - client.stalled_at >= self.config.stall_timeout_s:
                     self._close(client, Reason.STALLED)
@@ -372,7 +377,7 @@ class Hub:
                 elif self._place(client.group) == newest_seq:
                     # To others, the heartbeat's cursor would skip what they have not been sent.
                     self._push(client, heartbeat)
-                    await self._pace.breathe()
+                    await pace.breathe()
         self._plan_sweep()
 
     def _plan_sweep(self) -> None:
