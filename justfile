@@ -87,6 +87,30 @@ k8s-rehearsal: venv
     -@{{ attend }} .venv/bin/python -m tests.interop.rehearsal
     @{{ report }}
 
+# The chart and the image: rendered, linted, held to schemas and policies.
+test-k8s *args: venv
+    .venv/bin/pytest tests/k8s "$@"
+
+# Write the golden renderings of the chart anew; then read the difference.
+k8s-golden: venv
+    .venv/bin/python -m tests.k8s.rendering
+
+# Write the image's locks anew from pyproject.toml.
+lock:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if [ ! -x .data/lock/bin/pip-compile ]; then
+        python3 -m venv .data/lock
+        .data/lock/bin/pip install --quiet pip-tools
+    fi
+    compile() {
+        .data/lock/bin/pip-compile --quiet --generate-hashes --strip-extras --allow-unsafe --no-header \
+            --annotation-style=line --no-emit-options --no-emit-index-url --no-emit-find-links \
+            --no-emit-trusted-host "$@" pyproject.toml
+    }
+    compile --output-file k8s/requirements.lock
+    compile --only-build-deps --build-deps-for wheel --output-file k8s/build.lock
+
 # Simulate under faults: just sim seeds=1000, or tell one seed: just sim seed=42 (layer=core|nodes)
 [no-exit-message]
 sim *args: venv

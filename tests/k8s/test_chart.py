@@ -1,0 +1,243 @@
+"""The chart is what helm, Kubernetes and noti expect; values that cannot work are told."""
+
+import json
+import re
+import tomllib
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+import yaml
+from prometheus_client import REGISTRY
+
+import noti.node  # noqa: F401 - its parts declare the metrics that alerts ask for
+from noti import __version__
+from noti.certificates.names import claims, objection
+from noti.config import Config, variable_of
+from tests.certificates.authority import CLIENT, SERVER, Wanted, authority, issue
+from tests.k8s.rendering import (
+    CHART,
+    GOLDEN,
+    HERE,
+    VALUES,
+    Manifest,
+    environment,
+    of_kind,
+    render,
+    rendered,
+    rendered_text,
+    rendered_with,
+    run_helm,
+    the,
+    values_file,
+)
+from tests.kubernetes.memory_api import RIGHTS
+
+pytestmark = pytest.mark.helm
+
+KUBERNETES = ("1.27", "1.33", "1.37")
+"""The oldest that the chart allows, that of the helm at hand, the newest that is described."""
+
+USAGES = {"server auth": SERVER, "client auth": CLIENT}
+
+CANNOT_WORK = [
+    (["nats.url="], "nats.url is empty: set it to where your NATS servers are"),
+    (["nats.url=nats://me:secret@nats:4222"], "put it into a secret"),
+    (["bootstrapExpect=5"], "bootstrapExpect (5) is over replicas (3)"),
+    (["tls.enabled=true"], "set tls.existingSecret to a secret that has one, or tls.certManager"),
+    (["httpTls.enabled=true"], "set httpTls.existingSecret"),
+    (["tls.enabled=true", "tls.certManager.enabled=true"], "name the Issuer or ClusterIssuer"),
+    (["tls.certManager.enabled=true"], "set tls.enabled=true"),
+    (
+        ["tls.enabled=true", "tls.existingSecret=a", "tls.certManager.enabled=true"],
+        "choose where its certificate comes from",
+    ),
+    (["tls.enabled=true", "tls.existingSecret=a"], "set operator.tls.existingSecret"),
+    (
+        ["termination.drainSeconds=120", "termination.gracePeriodSeconds=60"],
+        "termination.gracePeriodSeconds (60) is too short: leaving the cluster (30), draining"
+        " browsers (120) and stopping (12) take 162; set it to that or more",
+    ),
+    (["operator.enabled=false", "leaderServesBrowsers=false"], "needs operator.enabled=true"),
+    (["replicas=1", "leaderServesBrowsers=false"], "needs replicas of 2 or more"),
+    (["config.heartbeat_interval_ms=400"], "two lost heartbeats would start an election"),
+    (["ingress.enabled=true", "ingress.readTimeoutSeconds=15"], "four times as much is good"),
+    (["ingress.enabled=true", "ingress.hosts=null"], "at least one host"),
+    (["httpRoute.enabled=true"], "needs httpRoute.parentRefs"),
+    (["nats.tls.clientCertificate=true"], "needs nats.tls.existingSecret"),
+    (["nats.auth.existingSecret=a", "nats.auth.type=userPassword"], "nats.auth.user is empty"),
+    (["extraEnv[0].name=NOTI_JOIN", "extraEnv[0].value=a"], "settings of noti belong into config"),
+    (["fullnameOverride=" + "n" * 53], "need a name of 52 or less"),
+    (["replcias=3"], "additional properties 'replcias' not allowed"),
+    (["config.histroy_size=3"], "additional properties 'histroy_size' not allowed"),
+    (["termination.drainSeconds=1000"], "maximum"),
+]
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_helm_finds_no_fault(values: str) -> None:
+    done = run_helm("lint", "--strict", "--values", values_file(values), str(CHART))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_the_rendering_is_the_one_that_was_reviewed(values: str) -> None:
+    """After a wanted change: just k8s-golden, and read the difference."""
+    assert rendered_text(values) == (GOLDEN / f"{values}.yaml").read_text()
+
+
+def test_every_golden_rendering_has_values() -> None:
+    assert sorted(path.stem for path in GOLDEN.glob("*.yaml")) == VALUES
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_kubernetes_takes_every_object(values: str) -> None:
+    for manifest in rendered(values):
+        check(manifest)
+
+
+def test_the_schemas_refuse_what_is_misspelt() -> None:
+    """They would be of no use if they took everything."""
+    manifests = rendered("cert-manager") + rendered("gateway")
+    for kind in ("StatefulSet", "NetworkPolicy", "Certificate", "HTTPRoute", "ServiceMonitor"):
+        manifest = of_kind(manifests, kind)[0]
+        check(manifest)
+        manifest["spec"]["misspelt"] = 1
+        with pytest.raises((kubernetes_validate.ValidationError, jsonschema.ValidationError)):
+            check(manifest)
+
+
+def check(manifest: Manifest) -> None:
+    """Raise a validation error if Kubernetes, or the owner of a kind, would."""
+    kind = manifest["kind"]
+    if kind == "LeaderStatusChecker":
+        crd = yaml.safe_load((CHART / "crds/leaderstatuscheckers.yaml").read_text())
+        jsonschema.validate(manifest, crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"])
+    elif kind in (schemas := yaml.safe_load((HERE / "schemas" / "custom.yaml").read_text())):
+        jsonschema.validate(manifest["spec"], schemas[kind])
+    else:
+        for version in KUBERNETES:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+def test_kubernetes_takes_the_definition_of_the_checker() -> None:
+    crd = yaml.safe_load((CHART / "crds/leaderstatuscheckers.yaml").read_text())
+    for version in KUBERNETES:
+        kubernetes_validate.validate(crd, version, strict=True)
+
+
+@pytest.mark.parametrize(("settings", "sentence"), CANNOT_WORK, ids=lambda each: str(each)[:60])
+def test_values_that_cannot_work_fail_with_a_sentence(settings: list[str], sentence: str) -> None:
+    done = render(*(part for setting in settings for part in ("--set", setting)))
+    assert done.returncode != 0
+    assert sentence in done.stderr
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4])
+def test_even_counts_are_warned_about(replicas: int) -> None:
+    settings = ("--set", f"replicas={replicas}", "--dry-run=client")
+    done = run_helm("install", "demo", str(CHART), *settings)
+    assert done.returncode == 0, done.stderr
+    warned = f"WARNING: replicas is {replicas}, an even number" in done.stdout
+    assert warned is (replicas % 2 == 0)
+
+
+@pytest.mark.parametrize("values", VALUES)
+def test_noti_takes_the_settings_of_the_pods(values: str) -> None:
+    """Of the container's variables and of the file: what `noti run` would refuse fails here."""
+    manifests = rendered(values)
+    [container] = the(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
+    settings: dict[str, Any] = {}
+    for config_map in of_kind(manifests, "ConfigMap"):
+        settings |= tomllib.loads(config_map.get("data", {}).get("noti.toml", ""))
+    given = environment(container) | {"NOTI_NAME": "demo-noti-0", "NOTI_ADVERTISE_HOST": "10.0.0.1"}
+    fields = {variable_of(name): name for name in Config.model_fields}
+    settings |= {fields[name]: value for name, value in given.items() if name in fields}
+    unknown = {name for name in given if name.startswith("NOTI_")} - set(fields) - {"NOTI_CONFIG"}
+    assert unknown == set()
+    config = Config(**settings)
+    assert config.name == "demo-noti-0"
+    assert config.ops_addr is not None
+
+
+def test_the_schema_of_config_has_every_setting_that_the_chart_does_not_make() -> None:
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    free = set(schema["properties"]["config"]["properties"])
+    templates = "".join(path.read_text() for path in (CHART / "templates").glob("*.*"))
+    named = set(re.findall(r"NOTI_[A-Z_]+", templates))
+    made = {name for name in Config.model_fields if variable_of(name) in named}
+    assert free.isdisjoint(made)
+    assert free | made == set(Config.model_fields)
+
+
+def test_the_chart_is_of_this_version() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == __version__
+
+
+def test_the_readme_has_every_value() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    named = set(re.findall(r"`([A-Za-z.]+)`", (CHART / "README.md").read_text()))
+    heads = {name.split(".")[0] for name in named}
+    assert set(values) <= heads
+
+
+def test_alerts_ask_for_metrics_that_exist() -> None:
+    known = {sample.name for family in REGISTRY.collect() for sample in family.samples}
+    known |= {f"{family.name}_total" for family in REGISTRY.collect() if family.type == "counter"}
+    known |= {f"{f.name}_bucket" for f in REGISTRY.collect() if f.type == "histogram"}
+    known |= {family.name for family in REGISTRY.collect() if family.type == "gauge"}
+    rules = the(rendered("gateway"), "PrometheusRule")["spec"]["groups"][0]["rules"]
+    asked = {name for rule in rules for name in re.findall(r"\bnoti_\w+", rule["expr"])}
+    assert len(asked) >= 5
+    assert asked - known == set()
+
+
+def test_the_certificate_lets_each_pod_be_a_node_and_nobody_else() -> None:
+    """A certificate as cert-manager makes it from the chart's order."""
+    manifests = rendered("cert-manager")
+    ordered = the(manifests, "Certificate", "demo-noti-tls")["spec"]
+    nodes = the(manifests, "StatefulSet")["spec"]
+    usages = tuple(USAGES[usage] for usage in ordered["usages"] if usage in USAGES)
+    made = claims(issue(Wanted(dns=tuple(ordered["dnsNames"]), usages=usages), authority()).der)
+    assert made.profile == "node"
+    for ordinal in range(max(nodes["replicas"], 10)):
+        assert objection(made, f"demo-noti-{ordinal}") is None
+    refusal = objection(made, "other-noti-0")
+    assert refusal is not None
+    assert refusal.reason == "name"
+
+
+def test_the_operators_certificate_is_one_of_a_client() -> None:
+    """It may ask, and cannot pass for a node."""
+    ordered = the(rendered("cert-manager"), "Certificate", "-operator-tls")["spec"]
+    usages = tuple(USAGES[usage] for usage in ordered["usages"] if usage in USAGES)
+    made = claims(issue(Wanted(uris=tuple(ordered["uris"]), usages=usages), authority()).der)
+    assert made.profile == "client"
+    assert made.client_names == {"demo-noti-operator"}
+
+
+def test_the_operator_has_the_rights_that_it_uses_and_no_others() -> None:
+    """The tests of the operator hold it to `RIGHTS`."""
+    role = the(rendered_with(), "Role", "-operator")
+    given = {
+        (resource, verb)
+        for rule in role["rules"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert given == RIGHTS
+
+
+def test_nodes_may_read_their_own_statefulset_and_nothing_else() -> None:
+    manifests = rendered_with()
+    role = the(manifests, "Role", "demo-noti")
+    [rule] = role["rules"]
+    name = the(manifests, "StatefulSet")["metadata"]["name"]
+    assert rule == {
+        "apiGroups": ["apps"],
+        "resources": ["statefulsets"],
+        "resourceNames": [name],
+        "verbs": ["get"],
+    }
