@@ -41,9 +41,6 @@ ENDING_EVERY_S = 0.05
 """How often streams are ended while many are: enough to spread them, few enough to cost nothing."""
 BREATHS = 2
 """Sends between two looks at the clock: one takes 10 to 30 us."""
-SWEEP_SLICE_S = 0.001
-"""Heartbeats come in bursts, and many clients are mostly idle: there, fewer turns of the scheduler
-count for more than the time of a commit."""
 LOOKS = 256
 """Clients that a sweep looks at between two looks at the clock, as long as it sends nothing."""
 
@@ -356,7 +353,7 @@ class Hub:
         than that.
         """
         now = trio.current_time()
-        pace = Pace(max(self.config.slice_s, SWEEP_SLICE_S))
+        pace = Pace(self.config.work_slice_s)
         pace.begin()
         beats = now >= self._heartbeat_at
         if beats:

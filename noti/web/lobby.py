@@ -85,7 +85,7 @@ class Lobby:
         self._config = config
         self._catch_up = catch_up
         self._hand_over = hand_over
-        self._pace = Pace(hub.config.slice_s)
+        self._pace = Pace(hub.config.work_slice_s)
         self._guests: dict[int, _Guest] = {}
         """Whose heads are not complete, in the order of arrival."""
         self._undecided: list[_Guest] = []
