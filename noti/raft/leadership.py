@@ -146,7 +146,9 @@ class Leadership:
     def deadline(self) -> float:
         """When the next heartbeat, quorum check or end of a transfer is due."""
         replication = self.replication
-        deadline = min(replication.heartbeat_deadline, replication.quorum_deadline)
+        deadline = replication.quorum_deadline
+        if replication.has_followers():  # a leader without followers has nobody to speak to
+            deadline = min(deadline, replication.heartbeat_deadline)
         return deadline if self._successor is None else min(deadline, self._transfer_deadline)
 
     def on_deadline(self, commit: int, now: float) -> bool:

@@ -49,6 +49,10 @@ class Replication:
             for node in members
         }
 
+    def has_followers(self) -> bool:
+        """Whether there is anybody else in the cluster."""
+        return bool(self._progress)
+
     def matches(self) -> tuple[tuple[NodeId, int], ...]:
         """Return what each follower is known to have on disk."""
         return tuple((node, progress.match_index) for node, progress in self._progress.items())

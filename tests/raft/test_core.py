@@ -51,6 +51,17 @@ def test_three_nodes_elect_exactly_one_leader() -> None:
     assert {node.running.status().leader for node in cluster.nodes.values()} == {leader.name}
 
 
+def test_single_leader_wakes_for_its_quorum_check_only() -> None:
+    """And not for heartbeats that nobody gets: they cost an idle node ten turns a second."""
+    cluster = Cluster(size=1)
+    leader = cluster.elect()
+    woken = set()
+    for _ in range(300):
+        cluster.run(0.01)
+        woken.add(leader.running.deadline())
+    assert 5 <= len(woken) <= 8, "3 s, an election timeout of 0.5 s"
+
+
 def test_single_node_leads_and_commits_alone() -> None:
     cluster = Cluster(size=1)
     leader = cluster.elect()
