@@ -26,6 +26,7 @@ from noti.cli.wal_files import (
     verify,
 )
 from noti.errors import CommandUnknown, MessageInvalid, StorageCorrupt
+from noti.notifications.notification import Event, Notification
 from noti.raft.membership import Configuration
 from noti.raft.messages import Entry, HardState
 from noti.raft.records import Record, SegmentStart, decode_snapshot
@@ -182,20 +183,26 @@ def _describe_meaning(meaning: Meaning) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> dict[str, Any]:
-    """Return the fields of a dataclass as JSON has them; bytes become hexadecimal digits."""
-    return {name: _plain_field(field) for name, field in dataclasses.asdict(value).items()}
+    """Return the fields of a dataclass or an event as JSON has them; bytes as hex digits."""
+    if isinstance(value, Event | Notification):
+        fields = value._asdict()
+    else:
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return {name: _plain_field(field) for name, field in fields.items()}
 
 
 def _plain_field(value: Any) -> Any:
     match value:
         case bytes():
             return value.hex()
+        case Event() | Notification():
+            return _plain(value)
         case dict():
             return {str(name): _plain_field(item) for name, item in value.items()}
         case tuple() | list() | frozenset() | set():
             return [_plain_field(item) for item in value]
         case _:
-            return value
+            return _plain(value) if dataclasses.is_dataclass(value) else value
 
 
 def _mark_replaced(records: Sequence[dict[str, Any]]) -> None:
