@@ -1,5 +1,6 @@
 """Three nodes, a NATS server, a publisher of numbered events, and browsers that count."""
 
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
@@ -62,16 +63,35 @@ class Cluster:
     async def start(self) -> None:
         """Start everything; returns when events have reached every browser."""
         await self.nats.start()
-        settings = ["--bootstrap-expect", "3", "--history-size", str(HISTORY_SIZE)]
-        for node in self.nodes:
-            own = self._flags_of(node.name)
-            node.start(*self.join, *settings, "--nats-url", self.nats.url, *own)
+        self._start_nodes()
         await self.leader()
         for subscriber in self.subscribers:
             self._nursery.start_soon(subscriber.run)
         await until(lambda: all(one.opened for one in self.subscribers), "all browsers connect")
         self._nursery.start_soon(self.publisher.run)
         await self.until_everybody_has(10)
+
+    def _start_nodes(self) -> None:
+        settings = ["--bootstrap-expect", "3", "--history-size", str(HISTORY_SIZE)]
+        for node in self.nodes:
+            own = self._flags_of(node.name)
+            node.start(*self.join, *settings, "--nats-url", self.nats.url, *own)
+
+    async def kill_all(self) -> None:
+        """Kill all nodes at once."""
+        for node in self.nodes:
+            node.signal(signal.SIGKILL)
+        for node in self.nodes:
+            await node.wait()
+
+    def return_elsewhere(self) -> None:
+        """Start the dead nodes with their data and other addresses, of which browsers are told."""
+        for node in self.nodes:
+            node.move()
+        for number, subscriber in enumerate(self.subscribers):
+            home = self.nodes[number * len(self.nodes) // len(self.subscribers)]
+            subscriber.nodes = [node.http for node in self._beginning_with(home)]
+        self._start_nodes()
 
     async def leader(self) -> NodeProcess:
         """Wait until all nodes agree who leads and the leader reads from NATS; return it."""

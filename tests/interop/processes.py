@@ -63,11 +63,15 @@ class NodeProcess:
         """Choose ports; the data is in `directory/name`, the log beside it."""
         self.name = name
         self.data_dir = directory / name
+        self.move()
+        self._log = directory / f"{name}.log"
+        self._child: Child | None = None
+
+    def move(self) -> None:
+        """Choose other addresses, which the next start with arguments uses."""
         self.http: Address = (HOST, stable_port())
         self.gossip: Address = (HOST, stable_port())
         self.rpc: Address = (HOST, stable_port())
-        self._log = directory / f"{name}.log"
-        self._child: Child | None = None
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command that runs this node."""

@@ -98,15 +98,33 @@ async def test_nothing_is_lost_when_all_nodes_are_killed_at_once_and_return(
     tmp_path: Path,
 ) -> None:
     async with running_cluster(tmp_path) as cluster:
-        for node in cluster.nodes:
-            node.signal(signal.SIGKILL)
-        for node in cluster.nodes:
-            await node.wait()
+        await cluster.kill_all()
         started_at = time.monotonic()
         for node in cluster.nodes:
             node.start()
         recovery_s = await cluster.recovery_s(started_at, cluster.nodes)
         print(f"next new event {recovery_s * 1000:.0f} ms after all nodes were started")
+        await cluster.finish()
+
+
+async def test_nothing_is_lost_when_all_nodes_return_at_other_addresses(tmp_path: Path) -> None:
+    async with running_cluster(tmp_path) as cluster:
+        before = await cluster.reports()
+        old_ports = {node.http for node in cluster.nodes}
+        await cluster.kill_all()
+        killed_at, shown = time.monotonic(), [one.last for one in cluster.subscribers]
+        cluster.return_elsewhere()
+        assert old_ports.isdisjoint(node.http for node in cluster.nodes)
+        recovery_s = await cluster.recovery_s(killed_at, cluster.nodes)
+        print(f"next new event {recovery_s * 1000:.0f} ms after all nodes were killed")
+        await cluster.until_everybody_has(max(shown) + 50)
+        for report, earlier in zip(await cluster.reports(), before, strict=True):
+            for identity in ("name", "node_id", "cluster_id"):
+                assert report["node"][identity] == earlier["node"][identity]
+            assert report["store"]["first_seq"] == earlier["store"]["first_seq"] == 1
+            assert report["store"]["last_seq"] >= max(shown)
+            assert report["term"] > earlier["term"]
+            assert report["voters"] == len(cluster.nodes)
         await cluster.finish()
 
 

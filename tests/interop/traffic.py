@@ -126,12 +126,13 @@ class Subscriber:
         self.refusals: list[str] = []
         self.opened = 0
         self._target = target
-        self._nodes = nodes
+        self.nodes = nodes
+        """Where to look, in this order; may change."""
         self._last_event_id = last_event_id
         self._retry_s = RETRY_FIRST_S
 
     def __str__(self) -> str:
-        return f"{self._target} at {self._nodes[0][1]}"
+        return f"{self._target} at {self.nodes[0][1]}"
 
     @property
     def last(self) -> int:
@@ -141,7 +142,7 @@ class Subscriber:
     async def run(self) -> None:
         """Read and reconnect until cancelled."""
         while True:
-            for node in self._nodes:
+            for node in self.nodes:
                 if await self._read_from(node):
                     break
             await trio.sleep(self._retry_s)
