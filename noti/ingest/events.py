@@ -6,6 +6,7 @@ Leaves: events, or `MessageInvalid` for what can never be shown. Never: I/O, clo
 
 import random
 import string
+from functools import lru_cache
 from typing import Final, TypeGuard
 
 from noti.errors import MessageInvalid
@@ -67,16 +68,16 @@ def is_event_id(text: str | None) -> TypeGuard[str]:
 
 def make_id(wall_ms: int, rng: random.Random) -> str:
     """Return a new event id: `urn:uuid:` and a UUIDv7 (RFC 9562, 5.7), which sorts by time."""
-    random_bits = rng.getrandbits(74)
-    number = (
-        (wall_ms & (2**48 - 1)) << 80
-        | 0x7 << 76  # version
-        | random_bits >> 62 << 64
-        | 0b10 << 62  # variant
-        | random_bits & (2**62 - 1)
-    )
-    digits = f"{number:032x}"
-    return f"urn:uuid:{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    bits = rng.getrandbits(74)
+    group = 0b10 << 14 | bits >> 48 & 0x3FFF  # begins with the variant
+    return f"{_id_start(wall_ms)}{bits >> 62:03x}-{group:04x}-{bits & 0xFFFF_FFFF_FFFF:012x}"
+
+
+@lru_cache(maxsize=1)  # All events of a batch are of the same moment.
+def _id_start(wall_ms: int) -> str:
+    """Return an id as far as it tells the time, with its version."""
+    digits = f"{wall_ms & (2**48 - 1):012x}"
+    return f"urn:uuid:{digits[:8]}-{digits[8:]}-7"
 
 
 def byte_length(text: str) -> int:

@@ -4,9 +4,9 @@ Enters: drafts, from whatever way publishers have in (gRPC, HTTP). Leaves: comma
 submission one outcome. Never: a second attempt at what may have been committed already; an
 unbounded queue; anything of the way in.
 
-Submissions that wait travel in one command. While nothing is under way a submission leaves at once;
-otherwise whatever came while the last commands were under way is the next command. So a lonely
-publisher waits for nobody, and many share one entry of the log.
+Submissions of one turn of the scheduler travel in one command, and so does whatever came while the
+last commands were under way. A second command leaves beside the first once it is as large: so a
+lonely publisher waits for nobody, and many fall into two groups that share two entries of the log.
 """
 
 import random
@@ -118,6 +118,7 @@ class Publisher:
         self._uncommitted_events = 0
         self._uncommitted_bytes = 0
         self._commands_under_way = 0
+        self._events_under_way = 0
         self._work = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -132,10 +133,7 @@ class Publisher:
         self._uncommitted_events += len(submission.events)
         self._uncommitted_bytes += submission.size_bytes
         self._waiting.append(submission)
-        if self._commands_under_way:
-            self._work.set()  # the others that come in this turn shall be in the same command
-        else:
-            self._send_commands()
+        self._work.set()  # the others that come in this turn shall be in the same command
 
     async def publish(self, drafts: Sequence[Draft]) -> tuple[str, ...]:
         """Return the ids once all of the events are committed, and applied on this node.
@@ -204,12 +202,20 @@ class Publisher:
 
     def _send_commands(self) -> None:
         assert self._nursery is not None
-        while self._waiting and self._commands_under_way < self._limits.commands_under_way_max:
+        while self._waiting and self._may_send():
             batch = self._next_batch()
-            command = encode(Publish(tuple([event for one in batch for event in one.events])))
+            events = tuple([event for one in batch for event in one.events])
+            command = encode(Publish(events))
             self._commands_under_way += 1
+            self._events_under_way += len(events)
             # Begun here and not in the task, because tasks start in any order.
             self._nursery.start_soon(self._commit, batch, command, self._begin(command))
+
+    def _may_send(self) -> bool:
+        waiting = self._uncommitted_events - self._events_under_way
+        return self._commands_under_way < self._limits.commands_under_way_max and (
+            waiting >= self._events_under_way
+        )
 
     def _next_batch(self) -> list[_Submission]:
         batch = [self._waiting.popleft()]
@@ -239,6 +245,7 @@ class Publisher:
             failure = await self._outcome(command, result, leaderless_until)
         finally:
             self._commands_under_way -= 1
+            self._events_under_way -= sum(len(one.events) for one in batch)
             self._finish(batch, failure)
             if self._waiting:
                 self._work.set()

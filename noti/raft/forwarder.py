@@ -114,7 +114,9 @@ class Forwarder:
         Raises `NotLeader` when this node knows of none, `LocalError` when the command is too large.
         """
         if self._replica.is_ready_leader():
-            return self._replica.begin(command)
+            pending = self._replica.begin(command)
+            self._replica.take_in()
+            return pending
         return self._ask(command)
 
     async def propose(self, command: bytes) -> None:

@@ -223,6 +223,10 @@ class Replica:
         self._work.set()
         return pending
 
+    def take_in(self) -> None:
+        """Let the core take in what waits in this turn, instead of in the next."""
+        self._step()
+
     async def change(self, change: Change) -> None:
         """Return once the membership has changed and the change is committed.
 

@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from noti.raft.messages import AppendRequest, AppendResponse
 from noti.raft.records import decode_entries, encode_entries
-from noti.rpc.protobuf import LENGTH, VARINT, length_field, scan, uint_field
+from noti.rpc.protobuf import LENGTH, VARINT, Fields, length_field, scan, uint_field
 
 REQUEST, RESPONSE = 5, 6
 """Numbers of the contents of a `noti.v1.Message`."""
 
-_REQUEST_FIELDS: Final = {1: VARINT, 2: VARINT, 3: VARINT, 4: LENGTH, 5: VARINT}
-_RESPONSE_FIELDS: Final = {1: VARINT, 2: VARINT, 3: VARINT, 4: VARINT, 5: VARINT, 6: VARINT}
+_REQUEST_FIELDS: Final = Fields({1: VARINT, 2: VARINT, 3: VARINT, 4: LENGTH, 5: VARINT})
+_RESPONSE_FIELDS: Final = Fields({1: VARINT, 2: VARINT, 3: VARINT, 4: VARINT, 5: VARINT, 6: VARINT})
 
 
 def write(message: AppendRequest | AppendResponse) -> bytes:

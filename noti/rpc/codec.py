@@ -24,7 +24,7 @@ from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.validity import flaw
 from noti.rpc import appends, forwards
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.protobuf import LENGTH, VARINT, length_field, parse, scan
+from noti.rpc.protobuf import LENGTH, VARINT, Fields, length_field, parse, scan
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest frame sent or accepted. Four times gRPC's customary 4 MiB, so that one entry made of a
@@ -37,9 +37,9 @@ NAME_CHARACTERS_MAX: Final = 256
 """Longest cluster id, node id or name accepted; real ones have at most 63 (a DNS label)."""
 
 _BATCH, _MESSAGE = 2, 1
-_FRAME_FIELDS: Final = {1: LENGTH, _BATCH: LENGTH}
-_BATCH_FIELDS: Final = {_MESSAGE: LENGTH}
-_MESSAGE_FIELDS: Final = {1: LENGTH, 2: VARINT} | dict.fromkeys(range(3, 11), LENGTH)
+_FRAME_FIELDS: Final = Fields({1: LENGTH, _BATCH: LENGTH})
+_BATCH_FIELDS: Final = Fields({_MESSAGE: LENGTH})
+_MESSAGE_FIELDS: Final = Fields({1: LENGTH, 2: VARINT} | dict.fromkeys(range(3, 11), LENGTH))
 """Numbers and wire types of `Frame`, `Batch` and `Message` in raft.proto."""
 
 _Rare: TypeAlias = VoteRequest | VoteResponse | SnapshotChunk | TimeoutNow | Forward | ForwardAnswer

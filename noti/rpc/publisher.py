@@ -27,7 +27,7 @@ from noti.errors import (
 from noti.ports import Draft, Outcome, Publishing
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.protobuf import LENGTH, length_field, scan
+from noti.rpc.protobuf import LENGTH, Fields, length_field, scan
 from noti.rpc.services import Call
 
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -37,8 +37,8 @@ STREAM_REQUESTS_MAX: Final = 1024
 """Requests of one stream that are not answered; then its publisher's window fills, and it waits."""
 
 # By hand, as both are hot: see `scan`.
-_REQUEST_FIELDS: Final = {1: LENGTH}
-_EVENT_FIELDS: Final = {1: LENGTH, 2: LENGTH, 3: LENGTH}
+_REQUEST_FIELDS: Final = Fields({1: LENGTH})
+_EVENT_FIELDS: Final = Fields({1: LENGTH, 2: LENGTH, 3: LENGTH})
 
 
 class PublisherService:

@@ -79,8 +79,10 @@ class Feed:
         self._size = size
         self._notifications: dict[int, Notification] = {}
         self._frames: dict[View, dict[int, bytes | None]] = {view: {} for view in View}
-        self._positions: dict[str, list[int]] = {}
-        """Where an id stands, in order."""
+        self._positions: dict[str, int] = {}
+        """Where an id stands first."""
+        self._repeats: dict[str, list[int]] = {}
+        """Where it stands again, in order."""
         self._by_topic: dict[str, list[int]] = {}
         """Where a topic stands, in order."""
         self._lanes: dict[Audience, list[int]] = {}
@@ -118,14 +120,14 @@ class Feed:
             expected = self._newest_seq + 1
             assert not self._notifications or notification.seq == expected, "a hole in the feed"
             self._append(notification)
-            if len(self._notifications) > self._size:
-                self._evict()
+        self._evict(len(self._notifications) - self._size)
         self._joined.clear()
 
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Forget everything and take `notifications` for the whole history (after a snapshot)."""
         self._notifications.clear()
         self._positions.clear()
+        self._repeats.clear()
         self._by_topic.clear()
         for lane in self._lanes.values():
             lane.clear()
@@ -143,8 +145,7 @@ class Feed:
             return self.oldest_seq - 1
         if event_id == sse.BEGINNING and self.oldest_seq == 1:
             return 0
-        places = self._positions.get(event_id)
-        return places[0] if places else None
+        return self._positions.get(event_id)
 
     def read(
         self, audience: Audience, after_seq: int, bytes_max: int, *, through_seq: int | None = None
@@ -204,26 +205,42 @@ class Feed:
         return stirred
 
     def _append(self, notification: Notification) -> None:
-        seq = notification.seq
+        seq, event_id, topics = notification[:3]
         self._newest_seq = seq
         self._notifications[seq] = notification
-        self._positions.setdefault(notification.id, []).append(seq)
-        for topic in set(notification.topics):
-            self._by_topic.setdefault(topic, []).append(seq)
+        first = self._positions.setdefault(event_id, seq)
+        if first != seq:
+            self._repeats.setdefault(event_id, []).append(seq)
+        for topic in topics if len(topics) == 1 else set(topics):
+            places = self._by_topic.get(topic)
+            if places is None:
+                self._by_topic[topic] = [seq]
+            else:
+                places.append(seq)
 
-    def _evict(self) -> None:
-        seq = self.oldest_seq
-        notification = self._notifications.pop(seq)
-        for frames in self._frames.values():
-            frames.pop(seq, None)
-        _drop_first(self._positions, notification.id, seq)
-        for topic in set(notification.topics):
-            _drop_first(self._by_topic, topic, seq)
+    def _evict(self, count: int) -> None:
+        oldest_seq = self.oldest_seq
+        for seq in range(oldest_seq, oldest_seq + count):
+            _, event_id, topics, _, _ = self._notifications.pop(seq)
+            for frames in self._frames.values():
+                if frames:
+                    frames.pop(seq, None)
+            del self._positions[event_id]
+            if self._repeats and (repeats := self._repeats.get(event_id)):
+                self._positions[event_id] = repeats.pop(0)
+                if not repeats:
+                    del self._repeats[event_id]
+            for topic in topics if len(topics) == 1 else set(topics):
+                places = self._by_topic[topic]
+                del places[0]
+                if not places:
+                    del self._by_topic[topic]
 
     def _match_new(self) -> None:
         """Match what came since the last call, each notification once."""
         oldest_seq = self.oldest_seq
-        for seq in range(max(self._matched_through + 1, oldest_seq), self._newest_seq + 1):
+        first_seq = max(self._matched_through + 1, oldest_seq)
+        for seq in range(first_seq, self._newest_seq + 1) if self._lanes else ():
             topics = self._notifications[seq].topics
             interested = dict(self._others)
             for topic in topics:
@@ -269,12 +286,3 @@ class Feed:
             )
             frames[seq] = None if text is None else sse.event_frame(notification.id, text)
         return frames[seq]
-
-
-def _drop_first(places: dict[str, list[int]], key: str, seq: int) -> None:
-    """Remove the first place of `key`, which is `seq`."""
-    seqs = places[key]
-    assert seqs[0] == seq, "places are in order"
-    del seqs[0]
-    if not seqs:
-        del places[key]

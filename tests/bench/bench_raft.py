@@ -60,8 +60,8 @@ PUBLISHED = 0x0A
 BACKLOG = "bridge, backlog"
 """The figure that has a rate only."""
 
-ProposeOne: TypeAlias = Callable[[bytes], Awaitable[object]]
-"""Has one event committed: returns when it is."""
+ProposeOne: TypeAlias = Callable[[int, bytes], Awaitable[object]]
+"""Has one event of a publisher (by number) committed: returns when it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +163,8 @@ async def _publish_calls(
     path = "/noti.v1.Publisher/Publish"
     publish = await _grpc_pool(leader.rpc, path, publishers_max, resources)
 
-    async def publish_one(payload: bytes) -> None:
-        await publish(_field(1, _event(payload)))
+    async def publish_one(publisher: int, payload: bytes) -> None:
+        await publish(publisher, _field(1, _event(payload)))
 
     return publish_one
 
@@ -179,10 +179,9 @@ async def _publish_streams(
         client = await GrpcClient.connect(HOST, leader.rpc, path)
         resources.callback(client.close)
         streams.append(_PublishStream(client))
-    turns = itertools.cycle(streams)
 
-    async def publish_one(payload: bytes) -> None:
-        await next(turns).publish(payload)
+    async def publish_one(publisher: int, payload: bytes) -> None:
+        await streams[publisher // ON_A_CONNECTION_MAX].publish(payload)
 
     return publish_one
 
@@ -264,7 +263,7 @@ class _Bridge:
         self._numbers = itertools.count(1)
         self._seen: dict[int, asyncio.Future[None]] = {}
 
-    async def propose_one(self, payload: bytes) -> None:
+    async def propose_one(self, _publisher: int, payload: bytes) -> None:
         number = next(self._numbers)
         seen = self._seen[number] = asyncio.get_running_loop().create_future()
         event = _category(number, len(payload))
@@ -323,8 +322,8 @@ async def _measure_etcd(
         async with AsyncExitStack() as resources:
             put = await _grpc_pool(port, "/etcdserverpb.KV/Put", max(publishers), resources)
 
-            async def propose_one(payload: bytes) -> None:
-                await put(_field(1, b"event-%010d" % next(keys)) + _field(2, payload))
+            async def propose_one(publisher: int, payload: bytes) -> None:
+                await put(publisher, _field(1, b"event-%010d" % next(keys)) + _field(2, payload))
 
             return await _measure_all("", propose_one, publishers, options.seconds)
 
@@ -356,16 +355,16 @@ async def _measure(propose_one: ProposeOne, publishers: int, seconds: float) -> 
     end = begin + seconds
     latencies_s: list[float] = []
 
-    async def publish() -> None:
+    async def publish(publisher: int) -> None:
         while (started := time.perf_counter()) < end:
-            await propose_one(payload)
+            await propose_one(publisher, payload)
             finished = time.perf_counter()
             if begin <= finished < end:
                 latencies_s.append(finished - started)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(publishers):
-            group.create_task(publish())
+        for publisher in range(publishers):
+            group.create_task(publish(publisher))
     return Measured(
         len(latencies_s) / seconds,
         quantile(latencies_s, 0.5) * 1000,
@@ -375,14 +374,14 @@ async def _measure(propose_one: ProposeOne, publishers: int, seconds: float) -> 
 
 async def _grpc_pool(
     port: int, path: str, calls_max: int, resources: AsyncExitStack
-) -> Callable[[bytes], Awaitable[bytes]]:
-    """Return a function that calls a method, over as many connections as `calls_max` need."""
+) -> Callable[[int, bytes], Awaitable[bytes]]:
+    """Return a function that calls a method for a publisher, over as many connections as
+    `calls_max` need."""
     clients = []
     for _ in range(-(-calls_max // ON_A_CONNECTION_MAX)):
         clients.append(await GrpcClient.connect(HOST, port, path))
         resources.callback(clients[-1].close)
-    turns = itertools.cycle(clients)
-    return lambda message: next(turns).call(message)
+    return lambda publisher, message: clients[publisher // ON_A_CONNECTION_MAX].call(message)
 
 
 def _field(number: int, value: bytes) -> bytes:

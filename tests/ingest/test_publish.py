@@ -85,6 +85,7 @@ async def test_lonely_submission_leaves_at_once(autojump_clock: trio.testing.Moc
     async with running() as (leader, publisher):
         outcomes: list[Outcome] = []
         publisher.submit([draft("a"), draft("b")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
         assert leader.begun[0].ids == ["a", "b"]
         assert outcomes == []
         leader.begun[0].end()
@@ -92,49 +93,81 @@ async def test_lonely_submission_leaves_at_once(autojump_clock: trio.testing.Moc
         assert outcomes == [("a", "b")]
 
 
-async def test_whatever_comes_meanwhile_shares_commands_in_order(
+async def test_submissions_of_one_turn_share_a_command_in_order(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (leader, publisher):
+        outcomes: list[Outcome] = []
+        for number in range(3):
+            publisher.submit([draft(str(number))], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun] == [["0", "1", "2"]]
+        leader.begun[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes == [("0",), ("1",), ("2",)]
+
+
+async def test_second_command_leaves_once_it_is_as_large_as_the_first(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(PublishLimits(commands_under_way_max=2)) as (leader, publisher):
         outcomes: list[Outcome] = []
-        for number in range(5):
-            publisher.submit([draft(f"first-{number}")], outcomes.append)
-        await trio.testing.wait_all_tasks_blocked()
-        for number in range(3):
-            publisher.submit([draft(f"later-{number}")], outcomes.append)
-        await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun] == [
-            ["first-0"],
-            ["first-1", "first-2", "first-3", "first-4"],
-        ]
+
+        async def submit(*ids: str) -> None:
+            publisher.submit([draft(one) for one in ids], outcomes.append)
+            await trio.testing.wait_all_tasks_blocked()
+
+        await submit("a", "b")
+        await submit("c")
+        assert [result.ids for result in leader.begun] == [["a", "b"]]
+        await submit("d")
+        assert [result.ids for result in leader.begun] == [["a", "b"], ["c", "d"]]
+        for one in ("e", "f", "g", "h"):
+            await submit(one)
+        assert len(leader.begun) == 2, "no more than the limit"
         leader.begun[0].end()
         await trio.testing.wait_all_tasks_blocked()
-        assert leader.begun[2].ids == ["later-0", "later-1", "later-2"]
-        assert outcomes == [("first-0",)]
+        assert leader.begun[2].ids == ["e", "f", "g", "h"]
+        assert outcomes == [("a", "b")]
+
+
+async def test_what_is_smaller_than_the_first_command_waits_for_its_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (leader, publisher):
+        publisher.submit([draft("a"), draft("b")], lambda _: None)
+        await trio.testing.wait_all_tasks_blocked()
+        publisher.submit([draft("c")], lambda _: None)
+        await trio.testing.wait_all_tasks_blocked()
+        leader.begun[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun] == [["a", "b"], ["c"]]
 
 
 async def test_command_is_closed_when_it_is_large(autojump_clock: trio.testing.MockClock) -> None:
     limits = PublishLimits(command_events_max=3, command_bytes_max=2000, commands_under_way_max=4)
     async with running(limits) as (leader, publisher):
         outcomes: list[Outcome] = []
-        publisher.submit([draft("0")], outcomes.append)
-        for number in range(1, 6):
-            publisher.submit([draft(str(number))], outcomes.append)
-        for number in range(6, 9):
-            publisher.submit([draft(str(number), "x" * 800)], outcomes.append)
+        for number in range(9):
+            data = "x" * 800 if number >= 6 else "data"
+            publisher.submit([draft(str(number), data)], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun] == [
-            ["0"],
-            ["1", "2", "3"],
-            ["4", "5", "6"],
-            ["7", "8"],
-        ]
+        assert [result.ids for result in leader.begun] == [["0", "1", "2"], ["3", "4", "5"]]
+        leader.begun[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun[2:]] == [["6", "7"]]
+        leader.begun[1].end()
+        await trio.testing.wait_all_tasks_blocked()
+        leader.begun[2].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun[3:]] == [["8"]]
 
 
 async def test_event_without_an_id_gets_one(autojump_clock: trio.testing.MockClock) -> None:
     async with running() as (leader, publisher):
         outcomes: list[Outcome] = []
         publisher.submit([draft(), draft()], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
         ids = leader.begun[0].ids
         assert len(set(ids)) == 2
         assert all(one.startswith("urn:uuid:") for one in ids)
@@ -178,6 +211,7 @@ async def test_full_backlog_is_refused_until_something_is_committed(
     async with running(PublishLimits(waiting_events_max=2)) as (leader, publisher):
         outcomes: list[Outcome] = []
         publisher.submit([draft("a")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
         publisher.submit([draft("b")], outcomes.append)
         with pytest.raises(ProposalRefused, match="retry later"):
             await publisher.publish([draft("c")])
@@ -224,6 +258,7 @@ async def test_what_the_old_leader_did_not_take_is_given_to_the_new_one(
     async with running() as (leader, publisher):
         outcomes: list[Outcome] = []
         publisher.submit([draft("a")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
         leader.begun[0].end(NotLeader(None))
         await trio.testing.wait_all_tasks_blocked()
         leader.elect()
@@ -240,6 +275,7 @@ async def test_failure_is_told_and_never_repeated(
     async with running() as (leader, publisher):
         outcomes: list[Outcome] = []
         publisher.submit([draft("a")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
         leader.begun[0].end(failure)
         await trio.sleep(60)
         assert outcomes == [failure]
@@ -258,6 +294,7 @@ async def test_stopping_tells_everybody(autojump_clock: trio.testing.MockClock) 
     outcomes: list[Outcome] = []
     async with running(PublishLimits(commands_under_way_max=1)) as (_, publisher):
         publisher.submit([draft("begun")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
         publisher.submit([draft("waiting")], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
     assert {type(outcome) for outcome in outcomes} == {ProposalUncertain, Unavailable}
