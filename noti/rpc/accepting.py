@@ -31,7 +31,7 @@ from noti.certificates.refusal_log import RefusalLog
 from noti.certificates.refusals import Refusal, handshake_refusal
 from noti.rpc.aio import Island
 from noti.rpc.guard import Guard
-from noti.rpc.tls import HANDSHAKE_S, accept, certificate_of
+from noti.rpc.tls import HANDSHAKE_S, accept, allow_large_frames, certificate_of
 
 log = structlog.get_logger("noti.rpc")
 
@@ -90,6 +90,7 @@ class Server(grpclib.server.Server):
         except BaseException:
             protocol.handler.close()  # Or grpclib would remember it for ever.
             raise
+        allow_large_frames(protocol)
         self._protocols.add(protocol)
 
     async def _check_caller(self, event: RecvRequest) -> None:

@@ -20,11 +20,17 @@ from grpclib.config import Configuration
 from grpclib.protocol import H2Protocol
 from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated
+from h2.settings import SettingCodes
 
 from noti.ports import Address
 
 HANDSHAKE_S: Final = 5
 """A handshake takes two round trips; who is silent for longer holds a connection for nothing."""
+
+FRAME_BYTES_MAX: Final = 1024 * 1024
+"""Longest HTTP/2 frame that is taken. With HTTP/2's default of 16 KiB a batch of events came in
+several, and h2 takes its time for each (a sixth of the time of a commit of 256 events). What
+a sender can make us hold is bounded by the stream's window, which is larger, in any case."""
 
 
 class TlsProtocol(asyncio.sslproto.SSLProtocol):
@@ -135,7 +141,17 @@ class PeerChannel(Channel):
                 lambda: TlsProtocol(dialed, context, server_side=False), *to
             )
             await _shaken(self._secured, transport)
+        allow_large_frames(dialed)
         return dialed
+
+
+def allow_large_frames(protocol: H2Protocol) -> None:
+    """Let the other side of a connection that was just made send a message in one HTTP/2 frame."""
+    connection = protocol.connection
+    if not connection.is_closing():
+        sizes: dict[SettingCodes | int, int] = {SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX}
+        connection._connection.update_settings(sizes)
+        connection.flush()
 
 
 async def accept(accepted: socket.socket, application: H2Protocol, context: ssl.SSLContext) -> None:

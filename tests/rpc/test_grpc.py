@@ -18,11 +18,12 @@ from grpclib.exceptions import GRPCError
 
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.ports import Address, MessageStream
+from noti.rpc import tls
 from noti.rpc.aio import Island
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.notification import v1 as notification
-from noti.rpc.grpc import RAFT_METHOD, GrpcNetwork
+from noti.rpc.grpc import RAFT_METHOD, GrpcMessageStream, GrpcNetwork
 from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler, Publications
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -236,6 +237,18 @@ async def test_garbage_on_an_open_stream_is_message_invalid() -> None:
             raw.sendall(connection.data_to_send())
             await done.wait()
     assert [type(error) for error in seen] == [MessageInvalid]
+
+
+async def test_both_ends_take_a_batch_of_events_in_one_frame() -> None:
+    async with serving(Handler()) as (_, network, address):
+        stream = await network.open_raft_stream(address, CLIENT)
+        assert isinstance(stream, GrpcMessageStream)
+        connection = stream._frames._stream._h2_connection
+        limits = (connection.max_outbound_frame_size, connection.max_inbound_frame_size)
+        while limits != (tls.FRAME_BYTES_MAX, tls.FRAME_BYTES_MAX):  # once the settings came
+            await trio.sleep(0.01)
+            limits = (connection.max_outbound_frame_size, connection.max_inbound_frame_size)
+        await stream.aclose()
 
 
 async def test_stream_cut_in_the_middle_of_a_frame_is_unavailable() -> None:
