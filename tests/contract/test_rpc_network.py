@@ -226,10 +226,12 @@ async def test_what_is_sent_at_once_keeps_its_order_and_is_refused_when_it_had_t
     taken: list[PeerMessage] = []
     received: list[PeerMessage] = []
     may_read = trio.Event()
+    sent = trio.Event()
 
     async def listen(stream: MessageStream) -> None:
         await may_read.wait()
         received.extend(await receive_count(stream, len(taken)))
+        await sent.wait()  # returning closes the stream, and a sender that waits may be told so
 
     handler = Handler(after_stream=listen)
     async with open_network() as network, served(network, handler) as (address, _):
@@ -242,11 +244,11 @@ async def test_what_is_sent_at_once_keeps_its_order_and_is_refused_when_it_had_t
         assert 0 < len(taken) < 10_000
         last = VoteRequest("n1", 7, 0, 0, False, False)
         taken.append(last)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(stream.send, [last])
-            may_read.set()
-            with trio.fail_after(30):
-                await handler.ended.wait()
+        may_read.set()
+        with trio.fail_after(30):
+            await stream.send([last])
+            sent.set()
+            await handler.ended.wait()
         assert received == taken
         await stream.aclose()
         with pytest.raises(PeerUnavailable):
