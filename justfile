@@ -130,25 +130,27 @@ clean:
     rm -rf .venv .data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment is made again whenever pyproject.toml is not the one that it was made from. A
-# machine without ensurepip (Debian without python3-venv) lends its own pip.
+# The environment is made again whenever pyproject.toml or PYTHON, the interpreter to take (default:
+# python3), is not what it was made from. A machine without ensurepip (Debian without python3-venv)
+# lends its own pip.
 [private]
 venv:
     #!/usr/bin/env bash
     set -euo pipefail
-    up_to_date() { cmp -s pyproject.toml .venv/made-from.toml; }
+    python=$(command -v "${PYTHON:-python3}") || { echo "there is no ${PYTHON:-python3}; noti needs Python 3.11 or later" >&2; exit 1; }
+    up_to_date() { cmp -s pyproject.toml .venv/made-from.toml && { [ -z "${PYTHON:-}" ] || grep -qxF "$python" .venv/made-by; }; }
     up_to_date && exit
     mkdir -p .data
     exec 9>.data/venv.lock
     if command -v flock >/dev/null; then flock 9; fi  # several terminals may start at once
     up_to_date && exit
-    if ! python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
-        echo "noti needs Python 3.11 or later as python3; this is $(python3 --version 2>&1)" >&2
+    if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+        echo "noti needs Python 3.11 or later as $python; this is $("$python" --version 2>&1)" >&2
         exit 1
     fi
     echo "preparing .venv (once, about a minute)" >&2
-    if [ ! -x .venv/bin/python ]; then
-        python3 -m venv .venv >/dev/null 2>&1 || python3 -m venv --without-pip --clear .venv
+    if [ ! -x .venv/bin/python ] || { [ -n "${PYTHON:-}" ] && ! grep -qsxF "$python" .venv/made-by; }; then
+        "$python" -m venv --clear .venv >/dev/null 2>&1 || "$python" -m venv --without-pip --clear .venv
     fi
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     if .venv/bin/python -m pip --version >/dev/null 2>&1; then
@@ -156,4 +158,5 @@ venv:
     else
         python3 -m pip --python .venv/bin/python install --quiet --editable '.[dev]'
     fi
+    echo "$python" >.venv/made-by
     cp pyproject.toml .venv/made-from.toml

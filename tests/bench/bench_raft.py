@@ -6,7 +6,8 @@ sends its next event when the last one is committed, so 64 publishers have 64 ev
 Four paths:
 
 - noti over gRPC, stream: `noti.v1.Publisher/PublishStream` of the leader. 64 publishers share a
-  stream, as they share a connection; who sends in the same turn of the loop shares a request;
+  stream for good, as those of one process do; who sends in the same turn of the loop shares a
+  request;
 - noti over gRPC, unary: `noti.v1.Publisher/Publish` of the leader, one call an event;
 - noti through the bridge: published to JetStream, committed when the leader shows it to a browser;
 - etcd over gRPC: `etcdserverpb.KV/Put` to the leader, the baseline; one call an event, as etcd has

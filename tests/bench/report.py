@@ -6,6 +6,7 @@ measured in the same call; a baseline that could not run has no value, and so no
 
 import argparse
 import json
+import platform
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -68,7 +69,16 @@ class Report:
 
     def finish(self) -> None:
         """Print the table, and write the JSON file if one was asked for."""
-        table = Table(title=self._title, title_justify="left", box=None, padding=(0, 2, 0, 0))
+        interpreter = f"{platform.python_implementation()} {platform.python_version()}"
+        table = Table(
+            title=self._title,
+            # How it was built counts, too; see the README.
+            caption=f"noti ran on {interpreter}, {Path(sys.executable).resolve()}",
+            title_justify="left",
+            caption_justify="left",
+            box=None,
+            padding=(0, 2, 0, 0),
+        )
         table.add_column("figure")
         for name in ("value", "unit", "baseline", "its value", "ratio"):
             table.add_column(name, justify="left" if name in ("unit", "baseline") else "right")
