@@ -63,7 +63,7 @@ class _Waiter:
 
     def __init__(self, what: str) -> None:
         self.what = what
-        self.answered = trio.Event()
+        self.answered = False
         self.failure: str | None = None
 
 
@@ -81,12 +81,16 @@ class FileDisk:
         """Process id of the writer."""
         self._directory = directory
         self._connection = connection
-        self._slots = trio.Semaphore(REQUESTS_MAX)
         self._waiting: deque[_Waiter] = deque()
         """In the order of the requests, which is the order of the replies."""
         self._outbox: deque[memoryview] = deque()
         """What the socket has not taken yet."""
         self._socket_full = trio.Event()
+        self._received = bytearray()
+        """Replies, the last one perhaps in part."""
+        self._someone_receives = False
+        self._others = trio.lowlevel.ParkingLot()
+        """Those who wait while somebody else receives."""
         self._failure: str | None = None
 
     async def names(self) -> list[str]:
@@ -134,10 +138,8 @@ class FileDisk:
         assert "/" not in name, "the directory is flat"
         assert _is_data_file(name), "the lock and temporary files are not for callers"
         self._check_usable()
-        try:
-            self._slots.acquire_nowait()
-        except trio.WouldBlock:
-            await self._slots.acquire()
+        while len(self._waiting) >= REQUESTS_MAX:
+            await self._wait_for(self._waiting[0])
             self._check_usable()
         encoded = name.encode()
         header = REQUEST.pack(operation, len(encoded), number, len(data))
@@ -147,21 +149,20 @@ class FileDisk:
         # Sent from here, without a task switch, unless the socket is full: it saves a turn of a
         # busy loop.
         self._send_what_fits()
-        await waiter.answered.wait()
+        await self._wait_for(waiter)
         if waiter.failure is not None:
             raise StorageFailed(waiter.failure)
 
-    async def _converse(
+    async def _keep_sending(
         self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Exchange requests and replies with the writer until the scope that it starts with is
+        """Send what the socket did not take at once, until the scope that it starts with is
         cancelled.
 
         Shielded from above: a node that is told to stop still votes and acknowledges meanwhile.
         """
         with trio.CancelScope(shield=True) as scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._receive_replies)
                 nursery.start_soon(self._send_rest)
                 task_status.started(scope)
 
@@ -185,22 +186,34 @@ class FileDisk:
             await trio.lowlevel.wait_writable(self._connection)
             self._send_what_fits()
 
-    async def _receive_replies(self) -> None:
-        buffered = bytearray()
-        while self._failure is None:
-            await trio.lowlevel.wait_readable(self._connection)
-            try:
-                received = self._connection.recv(65536)
-            except BlockingIOError:
+    async def _wait_for(self, waiter: _Waiter) -> None:
+        """Return when a reply is there. One of those who wait receives for all of them: a task of
+        its own would cost another turn of the loop for every commit."""
+        while not waiter.answered:
+            if self._someone_receives:
+                await self._others.park()
                 continue
-            except ConnectionError:
-                received = b""
-            if not received:
-                self._fail(_WRITER_DIED)
-            buffered += received
-            while self._failure is None and (size := _reply_size(buffered)) is not None:
-                self._take_reply(bytes(buffered[:size]))
-                del buffered[:size]
+            self._someone_receives = True
+            try:
+                await trio.lowlevel.wait_readable(self._connection)
+                self._receive_replies()
+            finally:
+                self._someone_receives = False
+                self._others.unpark_all()
+
+    def _receive_replies(self) -> None:
+        try:
+            received = self._connection.recv(65536)
+        except BlockingIOError:
+            return
+        except ConnectionError:
+            received = b""
+        if not received:
+            self._fail(_WRITER_DIED)
+        self._received += received
+        while self._failure is None and (size := _reply_size(self._received)) is not None:
+            self._take_reply(bytes(self._received[:size]))
+            del self._received[:size]
 
     def _take_reply(self, reply: bytes) -> None:
         number, _ = REPLY.unpack_from(reply)
@@ -209,8 +222,7 @@ class FileDisk:
             code = errno.errorcode.get(number, str(number))
             self._fail(f"{self._waiting[0].what}: {reason} ({code})")
             return
-        self._waiting.popleft().answered.set()
-        self._slots.release()
+        self._waiting.popleft().answered = True
 
     def _fail(self, reason: str) -> StorageFailed:
         """Refuse everything from now on; the first reason is the one that is told."""
@@ -221,8 +233,7 @@ class FileDisk:
         while self._waiting:
             waiter = self._waiting.popleft()
             waiter.failure = self._failure
-            waiter.answered.set()
-            self._slots.release()
+            waiter.answered = True
         return StorageFailed(self._failure)
 
     def _check_usable(self) -> None:
@@ -256,11 +267,11 @@ async def open_disk(directory: Path) -> AsyncIterator[FileDisk]:
         disk = FileDisk(directory, process.pid, ours)
         try:
             async with trio.open_nursery() as nursery:
-                conversation = await nursery.start(disk._converse)
+                sending = await nursery.start(disk._keep_sending)
                 try:
                     yield disk
                 finally:
-                    conversation.cancel()
+                    sending.cancel()
         finally:
             disk._failure = disk._failure or "the data directory is closed"
             ours.close()

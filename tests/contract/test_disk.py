@@ -15,7 +15,7 @@ import trio
 
 from noti.errors import StorageFailed, StorageLocked
 from noti.ports import Disk
-from noti.raft.disk import LOCK_NAME, FileDisk, open_disk
+from noti.raft.disk import LOCK_NAME, REQUESTS_MAX, FileDisk, open_disk
 from tests.simulation.memory_disk import MemoryDisk
 
 OpenDisk = Callable[[], AbstractAsyncContextManager[Disk]]
@@ -147,6 +147,37 @@ async def test_cancelled_write_leaves_later_answers_in_step(open_any: OpenDisk) 
             content = await disk.read("log")
             assert content[500 + number] == ord("w")
         assert (await disk.read("log"))[:50] == b"c" * 50
+
+
+async def test_answers_that_nobody_waits_for_keep_nobody_out(open_any: OpenDisk) -> None:
+    async with open_any() as disk:
+        await disk.create("a", 10)
+        for number in range(3 * REQUESTS_MAX):
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await disk.write("a", 0, b"%03d" % number)
+        await disk.write("a", 3, b"end")
+        assert (await disk.read("a"))[3:] == b"end\0\0\0\0"
+
+
+async def test_who_waits_gets_an_answer_when_the_one_who_receives_is_cancelled(
+    open_any: OpenDisk,
+) -> None:
+    written: list[int] = []
+
+    async def write(number: int) -> None:
+        await disk.write("a", number, b"x")
+        written.append(number)
+
+    async with open_any() as disk:
+        await disk.create("a", 10)
+        async with trio.open_nursery() as nursery, trio.open_nursery() as first:
+            first.start_soon(write, 0)
+            await trio.lowlevel.checkpoint()
+            nursery.start_soon(write, 1)
+            nursery.start_soon(write, 2)
+            first.cancel_scope.cancel()
+        assert set(written) >= {1, 2}
 
 
 @pytest.mark.parametrize("operation", ["write", "create"])
