@@ -29,11 +29,12 @@ import trio
 from noti import telemetry
 from noti.config import Config
 from noti.departure import Departure
+from noti.errors import StorageCorrupt
 from noti.identity import Identity, load_identity
 from noti.ingest.bridge import Bridge
 from noti.ingest.limits import Limits
 from noti.ingest.publish import Publisher
-from noti.notifications.store import Store
+from noti.notifications.store import Store, flaw_in_snapshot
 from noti.notifications.timeline import Timeline
 from noti.ports import Address
 from noti.raft.core import Raft
@@ -159,6 +160,8 @@ async def _assemble(config: Config, world: World, identity: Identity, limits: Lo
     timeline = Timeline(store, world.clients)
     wal, recovered = await Wal.open(world.disk, segment_bytes=limits.segment_bytes)
     if recovered.snapshot is not None:
+        if flaw := flaw_in_snapshot(recovered.snapshot.data):
+            raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {flaw}")
         timeline.restore(recovered.snapshot.data)
     core = Raft(
         RaftConfig(
@@ -172,6 +175,7 @@ async def _assemble(config: Config, world: World, identity: Identity, limits: Lo
         recovered.entries,
         world.rng,
         world.clock.now(),
+        flaw_in_snapshot,
     )
     replica = Replica(
         core,

@@ -7,7 +7,11 @@ import structlog
 import trio
 
 from noti import node
-from noti.errors import StorageFailed
+from noti.errors import StorageCorrupt, StorageFailed
+from noti.raft.membership import Configuration, encode_configuration
+from noti.raft.messages import Snapshot
+from noti.raft.records import encode_snapshot
+from noti.raft.recovery import SNAPSHOT_NAME
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.world import SimulatedCluster, SimulatedNode
 
@@ -100,5 +104,21 @@ def test_failing_disk_takes_the_whole_node_down_with_its_reason() -> None:
                     with trio.fail_after(30):
                         await trio.sleep_forever()
             assert not cluster.hub._listeners
+
+    run_deterministically(1, main)
+
+
+def test_snapshot_on_disk_that_no_store_can_read_is_refused_with_the_directory() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = SimulatedCluster(nursery, 1, size=1)
+            simulated = cluster.nodes[0]
+            await live(cluster, simulated, 1.0)
+            configuration = encode_configuration(Configuration("c", ("n",)))
+            snapshot = encode_snapshot(Snapshot(1, 1, configuration, b"no store"))
+            simulated.disk.files[SNAPSHOT_NAME] = bytearray(snapshot)
+            named = f"{simulated.config().data_dir}: the snapshot does not decode"
+            with pytest.raises(StorageCorrupt, match=named):
+                await node.run(simulated.config(), open_world=simulated.open_world)
 
     run_deterministically(1, main)

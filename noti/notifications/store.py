@@ -50,6 +50,15 @@ identity; 64 such events outlast any redelivery, and a floor costs about 100 byt
 _SNAPSHOT_VERSION: Final = 1
 
 
+def flaw_in_snapshot(data: bytes) -> str | None:
+    """Return why no store can be restored from `data`; None when one can."""
+    try:
+        Store().restore(data)
+    except MessageInvalid as error:
+        return str(error)
+    return None
+
+
 class Store:
     """The state machine. Every method is synchronous and does all of its work or none of it."""
 

@@ -12,7 +12,7 @@ The rules of this file:
 Sources: Raft (Ongaro and Ousterhout 2014); thesis 9.6 (pre-vote), 4.2.3 (stickiness).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from noti.raft.election import Ballot, ElectionTimer, Outcome
@@ -78,6 +78,7 @@ class Raft:
         entries: Sequence[Entry],
         rng: Rng,
         now: float,
+        flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
     ) -> None:
         """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
         self._config = config
@@ -99,7 +100,7 @@ class Raft:
         self._announced: tuple[float, int] | None = None
         self._confirmed: tuple[int, int] | None = None
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
-        self._assembly = SnapshotAssembly()
+        self._assembly = SnapshotAssembly(flaw_in_state)
         self._installing: tuple[int, Snapshot] | None = None  # a leader's, with its disk batch
         self._effects: list[Effect] = []
 
@@ -174,7 +175,8 @@ class Raft:
     # --- messages: the term rules first -----------------------------------------------------------
 
     def _receive(self, message: Message, now: float) -> None:
-        reason = objection(message, self._id, self._term, self._leader, self._commit, self._log)
+        known = (self._id, self._term, self._leader, self._commit, self._log)
+        reason = objection(message, *known) or self._assembly.objection(message)
         if reason is not None:
             self._effects.append(MessageRefused(message.sender, reason))
             return
@@ -307,11 +309,9 @@ class Raft:
         self._role = Role.FOLLOWER
         self._leader = leader
         self._leader_heard_at = now
-        self._matched = 0
-        self._confirmed = self._announced = None
+        self._matched = self._round = 0
+        self._confirmed = self._announced = self._leadership = None
         self._ballot = Ballot()
-        self._leadership = None
-        self._round = 0
         self._assembly.clear()
         self._timer.reset(now)
 

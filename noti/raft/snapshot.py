@@ -1,11 +1,12 @@
 """Snapshots in pieces: cut for sending, joined on arrival.
 
-Enters: a snapshot, or the pieces of one. Leaves: pieces, or the snapshot. Never: what is inside.
+Enters: a snapshot, or the pieces of one. Leaves: pieces, or the snapshot, or an objection to it.
+Never: what is inside; that is for the state machine to judge.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from noti.raft.messages import NodeId, Snapshot, SnapshotChunk
+from noti.raft.messages import Message, NodeId, Snapshot, SnapshotChunk
 
 SNAPSHOT_BYTES_MAX = 1024 * 1024 * 1024
 """A larger announced size is garbage: history is a few thousand notifications."""
@@ -31,10 +32,25 @@ def cut_snapshot(
 class SnapshotAssembly:
     """The pieces of one snapshot that have arrived so far."""
 
-    def __init__(self) -> None:
-        """Start with nothing."""
+    def __init__(self, flaw_in_state: Callable[[bytes], str | None]) -> None:
+        """Start with nothing. `flaw_in_state` tells why a state cannot be restored, or None."""
+        self._flaw_in_state = flaw_in_state
         self._first: SnapshotChunk | None = None
         self._data = bytearray()
+
+    def objection(self, message: Message) -> str | None:
+        """Return why the snapshot that this piece makes whole must not replace what is here.
+
+        Once it is on disk the log before it is gone, so this is asked first; changes nothing.
+        """
+        if not isinstance(message, SnapshotChunk):
+            return None
+        begun = b"" if message.offset == 0 else bytes(self._data)
+        fits = message.offset == 0 or (self._first and self._continues(self._first, message))
+        if not fits or len(begun) + len(message.data) < message.total:
+            return None
+        flaw = self._flaw_in_state(begun + message.data)
+        return flaw and f"a snapshot at {message.index} that does not decode: {flaw}"
 
     def add(self, chunk: SnapshotChunk) -> Snapshot | None:
         """Take the next piece; return the snapshot when it is whole.

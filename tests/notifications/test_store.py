@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from noti.errors import CommandUnknown, MessageInvalid
 from noti.notifications.commands import Publish, PublishBatch, SetLimits, encode
 from noti.notifications.notification import Event
-from noti.notifications.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store
+from noti.notifications.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store, flaw_in_snapshot
 
 
 def event(source_seq: int) -> Event:
@@ -200,3 +200,10 @@ def test_digest_does_not_depend_on_the_hash_seed() -> None:
         for seed in ("1", "2")
     }
     assert len(digests) == 1
+
+
+def test_flaw_in_a_snapshot_is_what_restoring_it_would_say() -> None:
+    assert flaw_in_snapshot(replay([batch(1, 2)]).snapshot()) is None
+    with pytest.raises(MessageInvalid) as caught:
+        Store().restore(b"no store")
+    assert flaw_in_snapshot(b"no store") == str(caught.value)

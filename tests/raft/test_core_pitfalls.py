@@ -1,6 +1,7 @@
 """Mistakes that Raft implementations have really made, each with the test that would see it."""
 
 import random
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +12,7 @@ from noti.raft.events import (
     Effect,
     Event,
     MessageReceived,
+    MessageRefused,
     PeerLost,
     Persist,
     Persisted,
@@ -44,11 +46,17 @@ THREE = Configuration("test", ("n1", "n2", "n3"))
 class OneCore:
     """A core, and what it has asked for. Its disk works only when it is told to."""
 
-    def __init__(self, term: int = 1, entries: tuple[Entry, ...] = ()) -> None:
+    def __init__(
+        self,
+        term: int = 1,
+        entries: tuple[Entry, ...] = (),
+        flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
+    ) -> None:
         first = Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(THREE))
         self.now = 5.0
+        log = (first, *entries)
         self.raft = Raft(
-            RaftConfig("n1"), HardState(term), None, (first, *entries), random.Random(1), 0.0
+            RaftConfig("n1"), HardState(term), None, log, random.Random(1), 0.0, flaw_in_state
         )
         self.batch = 0
         self.effects: list[Effect] = []
@@ -243,6 +251,17 @@ def test_snapshot_is_confirmed_only_when_it_is_on_disk() -> None:
     assert not any(isinstance(e, RestoreSnapshot) for e in core.effects)
     assert set(matches(core.write())) == {9}
     assert any(isinstance(e, RestoreSnapshot) for e in core.effects)
+
+
+def test_snapshot_that_does_not_decode_is_refused_and_the_log_stays() -> None:
+    """Once it is on disk in place of the log, there is no way back."""
+    core = OneCore(entries=(entry(2, 1),), flaw_in_state=lambda data: f"{data!r} is no state")
+    before = core.raft.status()
+    assert core.hear(chunk(9)) == []
+    assert core.effects == [
+        MessageRefused("n3", "a snapshot at 9 that does not decode: b's' is no state")
+    ]
+    assert core.raft.status() == before
 
 
 def test_second_snapshot_while_the_first_is_being_written_does_no_harm() -> None:

@@ -17,7 +17,7 @@ def pieces(snapshot: Snapshot = SNAPSHOT, chunk_bytes: int = 4) -> list[Snapshot
 
 
 def join(chunks: list[SnapshotChunk]) -> list[Snapshot]:
-    assembly = SnapshotAssembly()
+    assembly = SnapshotAssembly(lambda _: None)
     return [whole for chunk in chunks if (whole := assembly.add(chunk)) is not None]
 
 
@@ -66,15 +66,43 @@ def test_more_bytes_than_announced_are_refused() -> None:
 
 def test_announced_size_beyond_all_reason_is_refused() -> None:
     first = replace(pieces()[0], total=SNAPSHOT_BYTES_MAX + 1)
-    assembly = SnapshotAssembly()
+    assembly = SnapshotAssembly(lambda _: None)
     assert assembly.add(first) is None
     assert assembly.add(replace(first, offset=4)) is None
 
 
 def test_cleared_assembly_starts_anew() -> None:
-    assembly = SnapshotAssembly()
+    assembly = SnapshotAssembly(lambda _: None)
     one, two, three = pieces()
     assembly.add(one)
     assembly.add(two)
     assembly.clear()
     assert assembly.add(three) is None
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 4, 100])
+def test_state_that_does_not_decode_is_objected_to_with_the_piece_that_makes_it_whole(
+    chunk_bytes: int,
+) -> None:
+    judged: list[bytes] = []
+
+    def flaw(state: bytes) -> str:
+        judged.append(state)
+        return "nonsense"
+
+    assembly = SnapshotAssembly(flaw)
+    *first, last = pieces(chunk_bytes=chunk_bytes)
+    for chunk in first:
+        assert assembly.objection(chunk) is None
+        assembly.add(chunk)
+    assert assembly.objection(last) == "a snapshot at 7 that does not decode: nonsense"
+    assert judged == [SNAPSHOT.data]
+
+
+def test_nothing_is_objected_to_a_piece_that_makes_nothing_whole() -> None:
+    assembly = SnapshotAssembly(lambda _: "nonsense")
+    first, second, last = pieces()
+    assert assembly.objection(last) is None, "of a snapshot whose begin is not here"
+    assembly.add(first)
+    assert assembly.objection(last) is None, "one is missing"
+    assert assembly.objection(second) is None
