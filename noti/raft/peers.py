@@ -7,6 +7,7 @@ dropped, and Raft tolerates it.
 Of two nodes, the one with the lower node id dials, so that there is one stream for both directions.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,12 +31,14 @@ BATCH_MESSAGES_MAX = 64
 REDIAL_FIRST_S = 0.05
 """A restarted peer is back within milliseconds, so the first attempts come quickly …"""
 REDIAL_MAX_S = 1.0
-"""… and a dead one costs one attempt a second."""
+"""… and a dead one, or one whose streams break at once, costs one attempt a second."""
 DIAL_WITHIN_S = 3.0
 """Nobody answers at the address of a machine that is gone, not even with a refusal: TCP alone would
 wait for two minutes, and for ever if it went right after the handshake."""
 MISMATCH_REDIAL_S = 10.0
 """A stranger will still be a stranger in a second; the operator has to act."""
+TELL_EVERY_S = 10.0
+"""A broken peer sends garbage on every stream; the counter has all of it."""
 IMPOSTORS_MAX = 1000
 """Of how many it is remembered that the operator was told."""
 
@@ -127,6 +130,7 @@ class Peers:
         self._dialers: dict[NodeId, tuple[Address, trio.CancelScope]] = {}
         self._links: dict[NodeId, _Link] = {}
         self._changed = trio.Event()
+        self._told_garbage_at = -math.inf
 
     def update(self, addresses: Mapping[NodeId, Address]) -> None:
         """Say who the other nodes are and where; addresses may change at any time."""
@@ -188,8 +192,10 @@ class Peers:
                     wait_s = MISMATCH_REDIAL_S
                 else:
                     if stream.peer.node_id == peer:
-                        wait_s = REDIAL_FIRST_S
+                        used_from = self._clock.now()
                         await self._use(stream)
+                        if self._clock.now() - used_from >= REDIAL_MAX_S:
+                            wait_s = REDIAL_FIRST_S
                     else:
                         # Gossip has not learned yet who lives at this address now. Whoever it is
                         # takes our dialing for a new stream from us, so back off.
@@ -253,6 +259,11 @@ class Peers:
                     del self._links[peer]
                     self._listener.peer_lost(peer)
 
+    def _tell_garbage(self, peer: Hello, reason: str) -> None:
+        if self._clock.now() - self._told_garbage_at >= TELL_EVERY_S:
+            self._told_garbage_at = self._clock.now()
+            log.warning("peer sent garbage", peer=peer.name, reason=reason)
+
     async def _read(self, stream: MessageStream) -> None:
         while True:
             try:
@@ -261,7 +272,7 @@ class Peers:
                 return
             except MessageInvalid as error:
                 _refused.labels("garbage").inc()
-                log.warning("peer sent garbage", peer=stream.peer.name, reason=str(error))
+                self._tell_garbage(stream.peer, str(error))
                 return
             said: list[Message] = []
             for message in messages:

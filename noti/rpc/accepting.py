@@ -25,11 +25,14 @@ from grpclib.const import Status
 from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
 from h2.errors import ErrorCodes
+from h2.exceptions import ProtocolError
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from noti.certificates.refusal_log import RefusalLog
 from noti.certificates.refusals import Refusal, handshake_refusal
 from noti.rpc.aio import Island
+from noti.rpc.complaints import Complaints
+from noti.rpc.connections import Protocol
 from noti.rpc.guard import Guard
 from noti.rpc.tls import HANDSHAKE_S, accept, allow_large_frames, certificate_of
 
@@ -58,6 +61,17 @@ NO_TLS_HERE: Final = b"\x15\x03\x03\x00\x02\x02\x46"
 """The answer to TLS where there is none: a fatal alert, protocol_version (RFC 8446, 6)."""
 
 
+class _Protocol(Protocol):
+    """The server's end of a connection."""
+
+    def __init__(self, like: grpclib.protocol.H2Protocol, complaints: Complaints) -> None:
+        super().__init__(like.handler, like.config, like.h2_config)
+        self._complaints = complaints
+
+    def complain(self, transport: asyncio.BaseTransport, error: ProtocolError) -> None:
+        self._complaints.tell(transport, "http2", f"{type(error).__name__}: {error}")
+
+
 class Server(grpclib.server.Server):
     """A grpclib server that is handed its connections and can close them; asyncio."""
 
@@ -67,8 +81,10 @@ class Server(grpclib.server.Server):
         config: Configuration,
         guard: Guard,
         refusals: RefusalLog,
+        complaints: Complaints,
     ) -> None:
         super().__init__(services, config=config)
+        self._complaints = complaints
         self._guard = guard
         self._refusals = refusals
         self._protocols: WeakSet[grpclib.protocol.H2Protocol] = WeakSet()
@@ -92,6 +108,9 @@ class Server(grpclib.server.Server):
             raise
         allow_large_frames(protocol)
         self._protocols.add(protocol)
+
+    def _protocol_factory(self) -> grpclib.protocol.H2Protocol:
+        return _Protocol(super()._protocol_factory(), self._complaints)
 
     async def _check_caller(self, event: RecvRequest) -> None:
         transport = event.peer._transport

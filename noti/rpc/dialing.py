@@ -5,6 +5,7 @@ Never: a connection; `tls.py` makes them.
 """
 
 import ssl
+from dataclasses import replace
 from typing import Final
 
 from grpclib.config import Configuration
@@ -26,6 +27,10 @@ CONFIG: Final = Configuration(
     _http2_max_pings_without_data=0,
     _http2_min_sent_ping_interval_without_data=4.0,
 )
+
+SERVER_CONFIG: Final = replace(CONFIG, _keepalive_timeout=20.0)
+"""Who is called has more patience: nobody waits for it to notice, and a publisher that is busy, or
+on a slow line, answers late (20 s is gRPC's default)."""
 
 FOREIGN_ERRORS: Final = (
     GRPCError,

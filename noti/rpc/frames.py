@@ -35,7 +35,10 @@ class Frames:
         return self._stream._transport
 
     async def read(self) -> bytes | None:
-        """Return the next frame, or None at the end; raises `MessageInvalid` for one too long."""
+        """Return the next frame, or None at the end.
+
+        Raises `MessageInvalid` for one that is too long, compressed, or cut off by the end.
+        """
         if self._expected_bytes is None:
             prefix = await self._read_exactly(5)
             if not prefix:
@@ -54,7 +57,7 @@ class Frames:
         try:
             return await self._stream.recv_data(count)
         except AssertionError as error:  # grpclib's word for it
-            raise PeerUnavailable("the stream ended in the middle of a frame") from error
+            raise MessageInvalid("the stream ended in the middle of a frame") from error
 
     async def write(self, *frames: bytes) -> None:
         """Write frames; waits while the peer's window or the socket is full."""

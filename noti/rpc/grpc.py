@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
 from typing import Final, Protocol, TypeVar, TypeVarTuple
 
-import structlog
 import trio
 from grpclib._typing import IServable
 from grpclib.const import Cardinality, Handler, Status
@@ -39,15 +38,14 @@ from noti.rpc.codec import (
     encode_hello,
     encode_messages,
 )
-from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, describe, refusal_in
+from noti.rpc.complaints import Complaints
+from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, SERVER_CONFIG, describe, refusal_in
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.guard import Guard
 from noti.rpc.publisher import PublisherService
 from noti.rpc.services import Call, OperatorServices
 from noti.rpc.tls import PeerChannel, certificate_of
-
-log = structlog.get_logger("noti.rpc")
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -82,6 +80,7 @@ class GrpcNetwork:
         self._tls = tls
         self._guard = Guard()
         self._refusals = RefusalLog("rpc")
+        self._complaints = Complaints()
 
     async def serve_rpc(
         self,
@@ -100,8 +99,11 @@ class GrpcNetwork:
         address: Address = listener.getsockname()[:2]
         with self._island.held():
             async with trio.open_nursery() as nursery:
-                raft = _RaftService(handler, self._island, nursery, self._guard, self._refusals)
-                services = (raft, OperatorServices(handler), PublisherService(publishing))
+                raft = _RaftService(
+                    handler, self._island, nursery, self._guard, self._refusals, self._complaints
+                )
+                publisher = PublisherService(publishing, self._complaints)
+                services = (raft, OperatorServices(handler), publisher)
                 try:
                     server = await self._island.call(self._make_server, services)
                 except BaseException:
@@ -118,7 +120,7 @@ class GrpcNetwork:
                         await self._island.call(_stop_server, server)
 
     async def _make_server(self, services: Sequence[IServable]) -> Server:
-        return Server(services, CONFIG, self._guard, self._refusals)
+        return Server(services, SERVER_CONFIG, self._guard, self._refusals, self._complaints)
 
     def _server_context(self) -> ssl.SSLContext | None:
         return None if self._tls is None else self._tls.current.server
@@ -232,12 +234,14 @@ class _RaftService:
         nursery: trio.Nursery,
         guard: Guard,
         refusals: RefusalLog,
+        complaints: Complaints,
     ) -> None:
         self._handler = handler
         self._island = island
         self._nursery = nursery
         self._guard = guard
         self._refusals = refusals
+        self._complaints = complaints
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return grpclib's routing table."""
@@ -257,9 +261,10 @@ class _RaftService:
         except TimeoutError:
             raise GRPCError(Status.DEADLINE_EXCEEDED, "no hello came") from None
         except MessageInvalid as error:
-            log.warning("refused a raft stream with a bad hello", error=str(error))
+            self._complaints.tell(frames.transport, "hello", str(error))
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         except ClusterMismatch as error:
+            self._complaints.tell(frames.transport, "cluster", str(error))
             raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from error
         await call.send_initial_metadata()
         await frames.write(encode_hello(self._handler.hello()))

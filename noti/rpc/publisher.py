@@ -25,6 +25,7 @@ from noti.errors import (
     Unavailable,
 )
 from noti.ports import Draft, Outcome, Publishing
+from noti.rpc.complaints import Complaints
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.protobuf import LENGTH, Fields, length_field, scan
@@ -44,8 +45,9 @@ _EVENT_FIELDS: Final = Fields({1: LENGTH, 2: LENGTH, 3: LENGTH})
 class PublisherService:
     """One task a call."""
 
-    def __init__(self, publishing: Publishing) -> None:
+    def __init__(self, publishing: Publishing, complaints: Complaints) -> None:
         self._publishing = publishing
+        self._complaints = complaints
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return grpclib's routing table."""
@@ -67,6 +69,7 @@ class PublisherService:
             frame = await Frames(call._stream, REQUEST_BYTES_MAX).read()
             drafts = decode_drafts(frame or b"")
         except MessageInvalid as error:
+            self._complaints.tell(call._stream._transport, "request", str(error))
             raise _refusal(error) from error
         answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
@@ -91,12 +94,14 @@ class PublisherService:
                 try:
                     drafts = decode_drafts(frame)
                 except MessageInvalid as error:
+                    self._complaints.tell(frames.transport, "request", str(error))
                     question.answer(error)
                 else:
                     self._publishing.submit(drafts, question.answer)
             answers.end()
             await writing
         except MessageInvalid as error:
+            self._complaints.tell(frames.transport, "request", str(error))
             raise _refusal(error) from error
         finally:
             writing.cancel()

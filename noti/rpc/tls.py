@@ -23,6 +23,7 @@ from h2.events import ConnectionTerminated
 from h2.settings import SettingCodes
 
 from noti.ports import Address
+from noti.rpc.connections import Protocol
 
 HANDSHAKE_S: Final = 5
 """A handshake takes two round trips; who is silent for longer holds a connection for nothing."""
@@ -85,7 +86,7 @@ class TlsProtocol(asyncio.sslproto.SSLProtocol):
         self._on_shutdown_complete(None)
 
 
-class _Protocol(H2Protocol):
+class _Protocol(Protocol):
     """The client's end of a connection, which remembers why the server ended it."""
 
     goaway: int | None = None

@@ -484,3 +484,27 @@ async def test_stream_that_cannot_be_written_ends(
         stream.broken = True
     assert stream.closed
     assert machine.diary[-1] == ("lost", "b")
+
+
+async def test_peer_that_sends_garbage_on_every_stream_is_dialed_rarely_and_told_now_and_then(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """A peer of a broken version: each of its streams begins well."""
+    machine, dials = Machine(the_hub(), "a"), 0
+
+    async def dial(to: Address, hello: Hello) -> MessageStream:
+        nonlocal dials
+        dials += 1
+        await trio.sleep(0.001)
+        stream = scripted()
+        stream.says(MessageInvalid("garbage"))
+        return stream
+
+    machine.network.open_raft_stream = dial  # type: ignore[method-assign]
+    with capture_logs() as records:
+        async with running(machine):
+            machine.peers.update({"b": ("b", 8400)})
+            await trio.sleep(60)
+    assert 60 <= dials <= 130, "between half a second and one second apart"
+    told = [record for record in records if record["event"] == "peer sent garbage"]
+    assert 6 <= len(told) <= 7

@@ -146,8 +146,10 @@ async def test_health_watch_tells_every_change() -> None:
         assert await ask(island, address, first_three) == [1, 2, 1]
 
 
-def raft_request(address: Address) -> tuple[socket.socket, h2.connection.H2Connection]:
-    """Open a Raft stream by hand, for saying what no client of ours would."""
+def raft_request(
+    address: Address, path: str = RAFT_METHOD
+) -> tuple[socket.socket, h2.connection.H2Connection]:
+    """Open a Raft stream, or another call, by hand, for saying what no client of ours would."""
     connection = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
     connection.initiate_connection()
     connection.send_headers(
@@ -155,7 +157,7 @@ def raft_request(address: Address) -> tuple[socket.socket, h2.connection.H2Conne
         [
             (":method", "POST"),
             (":scheme", "http"),
-            (":path", RAFT_METHOD),
+            (":path", path),
             (":authority", "test"),
             ("te", "trailers"),
             ("content-type", "application/grpc"),

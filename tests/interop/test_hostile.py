@@ -1,0 +1,239 @@
+"""Bytes that no honest caller sends, on the RPC port of a real node: refused, counted, no harm."""
+
+import random
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from noti.errors import ClusterMismatch, PeerUnavailable
+from noti.ports import Address, Hello
+from noti.raft.membership import Configuration, encode_configuration
+from noti.raft.messages import (
+    AppendRequest,
+    Entry,
+    EntryKind,
+    PeerMessage,
+    SnapshotChunk,
+    VoteRequest,
+)
+from noti.raft.records import RECORD_BYTES_MAX, encode_entries
+from noti.rpc import appends
+from noti.rpc.aio import Island
+from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
+from noti.rpc.grpc import RAFT_METHOD, GrpcMessageStream, GrpcNetwork
+from noti.rpc.protobuf import length_field, uint_field
+from noti.rpc.publisher import REQUEST_BYTES_MAX
+from tests.interop.processes import NodeProcess, running_node
+from tests.rpc.test_grpc import framed, raft_request
+from tests.web.stage import client
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+HTTP2 = 'noti_rpc_refused_total{kind="http2"}'
+HELLO = 'noti_rpc_refused_total{kind="hello"}'
+CLUSTER = 'noti_rpc_refused_total{kind="cluster"}'
+REQUEST = 'noti_rpc_refused_total{kind="request"}'
+GARBAGE = 'noti_raft_messages_refused_total{reason="garbage"}'
+FALSE_SENDER = 'noti_raft_messages_refused_total{reason="false sender"}'
+IMPOSSIBLE = "noti_raft_impossible_total"
+
+STATE = ("node", "role", "term", "commit", "applied", "members", "store")
+"""What none of this may change."""
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
+ON_A_CONNECTION = {
+    "noise": (random.Random(1).randbytes(4096), HTTP2),
+    "HTTP/1.1": (b"GET / HTTP/1.1\r\nHost: test\r\n\r\n", HTTP2),
+    "a frame longer than allowed": (
+        PREFACE + b"\x11\0\0\0\0\0\0\0\1" + bytes(0x110000),
+        HTTP2,
+    ),
+    "data of no request": (PREFACE + b"\0\0\4\0\0\0\0\0\1abcd", HTTP2),
+    "headers that do not decompress": (PREFACE + b"\0\0\4\1\4\0\0\0\1\xff\xff\xff\xff", HTTP2),
+    "a frame that is cut off": (PREFACE + b"\0\0\x64\1\4\0\0\0\1abc", None),
+    "nothing": (b"", None),
+}
+AS_A_HELLO = {
+    "garbage": (framed(b"\xff" * 20), HELLO),
+    "no hello": (framed(b""), HELLO),
+    "longer than allowed": (struct.pack(">?I", False, FRAME_BYTES_MAX + 1), HELLO),
+    "compressed": (struct.pack(">?I", True, 3) + b"abc", HELLO),
+    "cut off": (framed(encode_hello(Hello("c", "z", "zed")))[:-1], HELLO),
+    "of another cluster": (framed(encode_hello(Hello("elsewhere", "z", "zed"))), CLUSTER),
+}
+
+
+TO_PUBLISH = {
+    "garbage": framed(b"\xff" * 20),
+    "text that is not UTF-8": framed(length_field(1, length_field(2, b"\xff"))),
+    "longer than allowed": struct.pack(">?I", False, REQUEST_BYTES_MAX + 1),
+    "cut off": framed(b"\x0a\x00")[:-1],
+}
+
+
+def frame_of(*messages: PeerMessage) -> bytes:
+    [frame] = encode_messages(messages)
+    return frame
+
+
+def request_with(entries: bytes) -> bytes:
+    """Return a frame with an append request whose entries are these bytes."""
+    content = uint_field(1, 1) + uint_field(2, 1) + length_field(4, entries)
+    message = length_field(1, b"z") + uint_field(2, 9) + length_field(appends.REQUEST, content)
+    return length_field(2, length_field(1, message))
+
+
+def on_a_stream(term: int, commit: int) -> dict[str, tuple[bytes, str]]:
+    """Return what a member could say to a leader of this term, which knows what is committed."""
+    entry = Entry(commit + 1, term, EntryKind.COMMAND, b"command")
+    wrong_crc = bytearray(encode_entries([entry]))
+    wrong_crc[-1] ^= 1
+    too_large = struct.pack("<II", RECORD_BYTES_MAX, 0) + bytes(RECORD_BYTES_MAX)
+    members = encode_configuration(Configuration("c", ("z",)))
+    far = term + 5
+
+    def snapshot(index: int, configuration: bytes = members) -> bytes:
+        return frame_of(SnapshotChunk("z", far, index, term, configuration, 0, b"no state", 8))
+
+    def vote(term: int, last_index: int = 0) -> bytes:
+        return frame_of(VoteRequest("z", term, last_index, 0, pre=False, transfer=True))
+
+    def append(term: int, previous: int, commit: int, *entries: Entry) -> bytes:
+        return frame_of(AppendRequest("z", term, previous, 1, commit, entries))
+
+    return {
+        "garbage": (b"\xff\xff\xff", GARBAGE),
+        "a batch that is cut off": (vote(term)[:-1], GARBAGE),
+        "a second hello": (encode_hello(Hello("c", "z", "zed")), GARBAGE),
+        "an entry with a wrong checksum": (request_with(bytes(wrong_crc)), GARBAGE),
+        "an entry over the limit": (request_with(too_large), GARBAGE),
+        "an entry of a later term than its leader": (append(1, commit, 0, entry), GARBAGE),
+        "a term near 2**64": (vote(2**64 - 1), GARBAGE),
+        "an index near 2**64": (vote(far, 2**64 - 1), GARBAGE),
+        "a previous index near 2**64": (append(far, 2**64 - 1, 0), GARBAGE),
+        "a commit index near 2**64": (append(far, commit, 2**64 - 1), GARBAGE),
+        "a snapshot with a configuration that is none": (snapshot(99, b"none"), GARBAGE),
+        "a term near 2**63": (vote(2**63 - 1), IMPOSSIBLE),
+        "a snapshot that does not decode": (snapshot(commit + 50), IMPOSSIBLE),
+        "a snapshot at an index near 2**63": (snapshot(2**63 - 1), IMPOSSIBLE),
+        "a second leader": (append(term, commit, commit), IMPOSSIBLE),
+        "a false name": (frame_of(VoteRequest("y", far, 0, 0, False, True)), FALSE_SENDER),
+    }
+
+
+@asynccontextmanager
+async def grpc_network() -> AsyncIterator[GrpcNetwork]:
+    island = Island()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(island.run)
+        yield GrpcNetwork(island)
+        nursery.cancel_scope.cancel()
+
+
+async def counts(node: NodeProcess) -> dict[str, float]:
+    async with client(node.http) as http:
+        await http.request("/metrics")
+        lines = (await http.read_all()).splitlines()
+    samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, _, value in samples}
+
+
+async def state(node: NodeProcess) -> dict[str, Any]:
+    status = await node.status()
+    assert status is not None
+    return {key: status[key] for key in STATE}
+
+
+async def until_counted(node: NodeProcess, counter: str, before: float) -> None:
+    with trio.fail_after(10):
+        while (await counts(node)).get(counter, 0.0) <= before:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+
+
+async def until_closed(stream: GrpcMessageStream) -> None:
+    with trio.fail_after(10):
+        try:
+            while True:
+                await stream.receive()
+        except PeerUnavailable:
+            pass
+
+
+def say(raw: socket.socket, data: bytes) -> None:
+    """Send bytes and no more, and read until the node has had enough."""
+    raw.settimeout(10)
+    try:
+        raw.sendall(data)
+        raw.shutdown(socket.SHUT_WR)
+        while raw.recv(65536):
+            pass
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+
+
+def say_in_a_call(address: Address, data: bytes, path: str) -> None:
+    raw, connection = raft_request(address, path)
+    with raw:
+        connection.send_data(1, data, end_stream=True)
+        say(raw, connection.data_to_send())
+
+
+async def test_bytes_that_are_no_rpc_are_refused_and_counted_and_change_nothing(
+    tmp_path: Path,
+) -> None:
+    async with running_node(tmp_path) as node:
+        known = await state(node)
+        for what, (data, counter) in ON_A_CONNECTION.items():
+            before = (await counts(node)).get(counter or "", 0.0)
+            with socket.create_connection(node.rpc) as raw:
+                await trio.to_thread.run_sync(say, raw, data)
+            if counter:
+                await until_counted(node, counter, before)
+            assert await state(node) == known, what
+        for what, (data, counter) in AS_A_HELLO.items():
+            before = (await counts(node)).get(counter or "", 0.0)
+            await trio.to_thread.run_sync(say_in_a_call, node.rpc, data, RAFT_METHOD)
+            if counter:
+                await until_counted(node, counter, before)
+            assert await state(node) == known, what
+        for method in ("Publish", "PublishStream"):
+            for what, data in TO_PUBLISH.items():
+                before = (await counts(node)).get(REQUEST, 0.0)
+                path = f"/noti.v1.Publisher/{method}"
+                await trio.to_thread.run_sync(say_in_a_call, node.rpc, data, path)
+                await until_counted(node, REQUEST, before)
+                assert await state(node) == known, what
+        assert "Traceback" not in node.log_text()
+        told = [line for line in node.log_text().splitlines() if "refused what" in line]
+        kinds = ("http2", "hello", "cluster", "request")
+        assert [sum(f'"{kind}"' in line for line in told) for kind in kinds] == [1, 1, 1, 1]
+
+
+async def test_messages_that_no_member_sends_are_refused_and_counted_and_change_nothing(
+    tmp_path: Path,
+) -> None:
+    async with running_node(tmp_path) as node, grpc_network() as network:
+        known = await state(node)
+        hello = Hello(known["node"]["cluster_id"], "z", "zed")
+        for what, (frame, counter) in on_a_stream(known["term"], known["commit"]).items():
+            before = (await counts(node)).get(counter, 0.0)
+            stream = await network.open_raft_stream(node.rpc, hello)
+            assert isinstance(stream, GrpcMessageStream)
+            await stream._call(stream._frames.write_guarded, frame)
+            await until_counted(node, counter, before)
+            if counter == GARBAGE:
+                await until_closed(stream)
+            await stream.aclose()
+            assert await state(node) == known, what
+        assert "Traceback" not in node.log_text()
+        with pytest.raises(ClusterMismatch, match="has this node's id"):
+            await network.open_raft_stream(node.rpc, Hello("", known["node"]["node_id"], "copy"))
+        async with client(node.http) as http:
+            answer = await http.request("/status?consistent=1")
+            assert answer.status_code == 200, "it can still commit"

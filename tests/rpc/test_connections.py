@@ -1,0 +1,90 @@
+"""Connections that grpclib would close although nothing is wrong with them."""
+
+from dataclasses import replace
+
+import pytest
+import trio
+
+from noti.errors import PeerUnavailable
+from noti.ports import MessageStream
+from noti.rpc.codec import encode_hello, encode_messages
+from noti.rpc.dialing import SERVER_CONFIG
+from tests.contract.test_rpc_network import CLIENT, EVERY_MESSAGE, Handler
+from tests.rpc.test_grpc import framed, raft_request, serving
+
+HELLO = framed(encode_hello(CLIENT))
+BATCH = framed(next(iter(encode_messages(EVERY_MESSAGE[:1]))))
+UNKNOWN_FRAME = b"\0\0\4\xee\0\0\0\0\0abcd"
+
+
+class Listening(Handler):
+    """Counts what comes."""
+
+    def __init__(self) -> None:
+        super().__init__(after_stream=self.listen)
+        self.heard = 0
+
+    async def listen(self, stream: MessageStream) -> None:
+        try:
+            while True:
+                self.heard += len(await stream.receive())
+        except PeerUnavailable:
+            pass
+
+
+async def until_heard(handler: Listening, number: int) -> None:
+    with trio.fail_after(10):
+        while handler.heard < number:
+            assert not handler.ended.is_set(), f"closed after {handler.heard} messages"
+            await trio.sleep(0.005)
+
+
+async def test_frame_of_a_type_that_nobody_knows_is_skipped() -> None:
+    """RFC 9113, 5.5: later versions may bring some, and clients may try them."""
+    handler = Listening()
+    async with serving(handler) as (_, _, address):
+        raw, connection = raft_request(address)
+        with raw:
+            connection.send_data(1, HELLO)
+            raw.sendall(connection.data_to_send() + UNKNOWN_FRAME)
+            connection.send_data(1, BATCH)
+            raw.sendall(connection.data_to_send())
+            await until_heard(handler, 1)
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = replace(
+        SERVER_CONFIG,
+        _keepalive_time=0.05,
+        _keepalive_timeout=0.1,
+        _http2_min_sent_ping_interval_without_data=0.04,
+    )
+    monkeypatch.setattr("noti.rpc.grpc.SERVER_CONFIG", config)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_peer_that_speaks_lives_whatever_became_of_its_answers_to_pings() -> None:
+    """They may stand behind megabytes of data, or come from a program that is busy."""
+    handler = Listening()
+    async with serving(handler) as (_, _, address):
+        raw, connection = raft_request(address)
+        with raw:
+            connection.send_data(1, HELLO)
+            for number in range(1, 31):
+                connection.send_data(1, BATCH)
+                raw.sendall(connection.data_to_send())
+                await until_heard(handler, number)
+                await trio.sleep(0.02)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_peer_from_which_nothing_comes_any_more_is_given_up() -> None:
+    handler = Listening()
+    async with serving(handler) as (_, _, address):
+        raw, connection = raft_request(address)
+        with raw:
+            connection.send_data(1, HELLO)
+            raw.sendall(connection.data_to_send())
+            with trio.fail_after(10):
+                await handler.ended.wait()
