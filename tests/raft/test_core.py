@@ -309,6 +309,14 @@ def test_follower_grants_a_pre_vote_after_the_leader_fell_silent() -> None:
     assert core.status().term == 1, "a pre-vote changes nothing"
 
 
+def test_pre_vote_for_a_term_that_is_not_newer_is_refused_with_the_term() -> None:
+    """Its asker learns the term at once, and not only from the election that it cannot win."""
+    core = follower()
+    assert sent(core.handle(vote(term=1, pre=True), 5.0)) == [
+        VoteResponse("n1", 1, granted=False, pre=True)
+    ]
+
+
 def test_candidate_with_an_older_log_gets_no_vote() -> None:
     core = follower()
     stale = VoteRequest("n2", 2, last_index=0, last_term=0, pre=False, transfer=False)

@@ -51,8 +51,9 @@ class OneCore:
         term: int = 1,
         entries: tuple[Entry, ...] = (),
         flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
+        configuration: Configuration = THREE,
     ) -> None:
-        first = Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(THREE))
+        first = Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(configuration))
         self.now = 5.0
         log = (first, *entries)
         self.raft = Raft(

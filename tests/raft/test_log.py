@@ -150,3 +150,12 @@ def test_leaders_snapshot_that_the_log_does_not_contain_replaces_all(installed: 
     assert (log.first_index, log.last_index) == (installed.index + 1, installed.index)
     assert log.last_term == installed.term
     assert log.configuration == ONE
+
+
+def test_node_whose_removal_is_not_known_to_be_committed_may_campaign() -> None:
+    """A leader that crashed while it removed itself may have the only log that can win."""
+    before, after = Configuration("c", ("n1", "n2")), Configuration("c", ("n2",))
+    log = RaftLog(None, [configuration_entry(1, before), entry(2), configuration_entry(3, after)])
+    assert log.may_campaign("n1", commit=2)
+    assert not log.may_campaign("n1", commit=3)
+    assert not log.may_campaign("n9", commit=2)
