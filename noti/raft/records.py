@@ -19,8 +19,11 @@ from typing import TypeAlias
 from noti.errors import LocalError, MessageInvalid
 from noti.raft.messages import INDEX_MAX, Entry, EntryKind, HardState, Snapshot
 
-FORMAT_VERSION = 1
-"""Version of all layouts in this file; a reader refuses any other."""
+FORMAT_VERSION = 2
+"""Version of the log's layout. A reader takes older ones too, and refuses newer ones."""
+
+SNAPSHOT_VERSION = 1
+"""Version of a snapshot file's layout; a reader refuses any other."""
 
 RECORD_BYTES_MAX = 8 * 1024 * 1024
 """Largest record, header included. A command is a batch of small notifications, far below this; a
@@ -36,7 +39,9 @@ NODE_ID_BYTES_MAX = 255
 _HEADER = struct.Struct("<II")
 _ENTRY = struct.Struct("<BQQB")
 _HARD_STATE = struct.Struct("<BQB")
-_SEGMENT_START = struct.Struct("<BHQQ?")
+_SEGMENT_START = struct.Struct("<BHQQ?I")
+_SEGMENT_START_1 = struct.Struct("<BHQQ?")
+"""Before segments were chained."""
 _SNAPSHOT = struct.Struct("<4sIHQQIQ")
 _SNAPSHOT_MAGIC = b"nSNP"
 _SNAPSHOT_CHECKED_FROM = 8
@@ -65,6 +70,9 @@ class SegmentStart:
     """Index of the last entry of the log before this segment."""
     fresh: bool
     """The log begins anew after `base_index`, with a snapshot: older segments no longer count."""
+    previous_checksum: int | None = 0
+    """Checksum of the last frame of the segment before; 0 when there is none, or it no longer
+    counts. None in segments of version 1, which do not tell."""
 
 
 Record: TypeAlias = Entry | HardState | SegmentStart
@@ -98,11 +106,8 @@ def encode_hard_state(hard_state: HardState) -> bytes:
 
 def encode_segment_start(start: SegmentStart) -> bytes:
     """Return the record that opens a segment file."""
-    return _encode_record(
-        _SEGMENT_START.pack(
-            RecordType.SEGMENT_START, FORMAT_VERSION, start.sequence, start.base_index, start.fresh
-        )
-    )
+    fields = start.sequence, start.base_index, start.fresh, start.previous_checksum or 0
+    return _encode_record(_SEGMENT_START.pack(RecordType.SEGMENT_START, FORMAT_VERSION, *fields))
 
 
 def decode_entries(data: bytes) -> tuple[Entry, ...]:
@@ -145,7 +150,7 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
     fields = _SNAPSHOT.pack(
         _SNAPSHOT_MAGIC,
         0,
-        FORMAT_VERSION,
+        SNAPSHOT_VERSION,
         snapshot.index,
         snapshot.term,
         len(snapshot.configuration),
@@ -166,8 +171,8 @@ def decode_snapshot(content: bytes) -> Snapshot:
         raise MessageInvalid("this is not a snapshot")
     if zlib.crc32(memoryview(content)[_SNAPSHOT_CHECKED_FROM:]) != crc:
         raise MessageInvalid("the snapshot fails its checksum")
-    if version != FORMAT_VERSION:
-        raise MessageInvalid(f"snapshot format {version}; this program reads {FORMAT_VERSION}")
+    if version != SNAPSHOT_VERSION:
+        raise MessageInvalid(f"snapshot format {version}; this program reads {SNAPSHOT_VERSION}")
     if len(content) != _SNAPSHOT.size + configuration_size + data_size:
         raise MessageInvalid("the snapshot does not have the size that it says")
     data_from = _SNAPSHOT.size + configuration_size
@@ -191,10 +196,10 @@ def _decode_record(data: bytes, start: int, end: int) -> Record:
                 return _decode_entry(data, start, end)
             case RecordType.HARD_STATE:
                 return _decode_hard_state(data, start, end)
-            case RecordType.SEGMENT_START if end - start == _SEGMENT_START.size:
-                return _decode_segment_start(data, start)
+            case RecordType.SEGMENT_START:
+                return _decode_segment_start(data[start:end])
             case unknown:
-                raise MessageInvalid(f"unknown record type {unknown}, or of a wrong size")
+                raise MessageInvalid(f"unknown record type {unknown}")
     except (struct.error, ValueError) as error:
         raise MessageInvalid(f"the record at byte {start} does not decode: {error}") from None
 
@@ -223,12 +228,17 @@ def _decode_hard_state(data: bytes, start: int, end: int) -> HardState:
     return HardState(_bounded(term, "term"), voted_for.decode() or None)
 
 
-def _decode_segment_start(data: bytes, start: int) -> SegmentStart:
-    _, version, sequence, base_index, fresh = _SEGMENT_START.unpack_from(data, start)
-    if version != FORMAT_VERSION:
-        raise MessageInvalid(f"log format {version}; this program reads {FORMAT_VERSION}")
+def _decode_segment_start(fields: bytes) -> SegmentStart:
+    previous: int | None = None
+    version = int.from_bytes(fields[1:3], "little")
+    if version == 1:
+        _, _, sequence, base_index, fresh = _SEGMENT_START_1.unpack(fields)
+    elif version == FORMAT_VERSION:
+        _, _, sequence, base_index, fresh, previous = _SEGMENT_START.unpack(fields)
+    else:
+        raise MessageInvalid(f"log format {version}; this program reads 1 to {FORMAT_VERSION}")
     return SegmentStart(
-        _bounded(sequence, "sequence"), _bounded(base_index, "base index"), bool(fresh)
+        _bounded(sequence, "sequence"), _bounded(base_index, "base index"), bool(fresh), previous
     )
 
 

@@ -70,6 +70,8 @@ class Replay:
     """Segments that a fresh one made superfluous, oldest first."""
     end: int = 0
     """Where the next frame goes in the last segment."""
+    last_checksum: int = 0
+    """Of the last frame; the next segment repeats it."""
     _base: int = 0
     """Index of the entry before the first of `_entries`."""
     _entries: list[Entry] = field(default_factory=list)
@@ -98,6 +100,7 @@ class Replay:
             return TornTail(name, 0, content.written_end, unfinished=True)
         for position, frame in enumerate(content.frames):
             self._take_frame(sequence, len(data), frame, first=position == 0)
+            self.last_checksum = frame.checksum
         self.end = content.end
         if content.tail is Tail.TORN:
             return TornTail(name, content.end, content.written_end - content.end, unfinished=False)
@@ -156,6 +159,13 @@ class Replay:
                 0,
                 f"the segment continues after entry {start.base_index}, "
                 f"but the log before it ends at {self._last_index}",
+            )
+        elif self.segments and start.previous_checksum not in (None, self.last_checksum):
+            _refuse(
+                segment.name,
+                0,
+                f"the segment continues another end of {self.segments[-1].name}: "
+                "writes at its end were lost, or it was replaced",
             )
         if not self.segments:
             self._base = start.base_index

@@ -6,7 +6,8 @@ it ends. Never: I/O; a guess where bytes decide.
 A segment is a run of frames in a file of zeroes. One frame is one write: `magic | length | crc |
 records | end mark`. The CRC starts from the segment's number and the frame's own offset, so a frame
 that the disk put in a wrong place, or that survives from an older use of the blocks, is not valid
-where it lies.
+where it lies. Segments are chained: each begins with the CRC of the last frame of the one before,
+so that frames which a disk lost from the end of a finished segment are missed.
 
 A crash can tear only the frame that was being written, which is the last one. A disk writes
 512-byte sectors in any order, so what is left of a torn frame is some of its sectors (each old,
@@ -50,6 +51,8 @@ class Frame:
     offset: int
     """Where it begins in the file."""
     records: bytes
+    checksum: int
+    """Of its place and records; the next segment repeats that of the last frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,12 @@ def encode_frame(sequence: int, offset: int, records: bytes) -> bytes:
     """Return the frame with `records` for exactly this offset of this segment."""
     header = _HEADER.pack(FRAME_MAGIC, len(records), _checksum(sequence, offset, records))
     return b"".join((header, records, END_MARK))
+
+
+def checksum_of(frame: bytes) -> int:
+    """Return the checksum in an encoded frame."""
+    _, _, checksum = _HEADER.unpack_from(frame)
+    return int(checksum)
 
 
 def read_segment(sequence: int, data: bytes) -> Content:
@@ -122,7 +131,7 @@ def _frame_at(sequence: int, data: bytes, offset: int) -> Frame | None:
     records = data[start : start + length]
     # The end mark is not compared: it helps to judge an invalid frame and proves nothing about a
     # valid one.
-    return Frame(offset, records) if _checksum(sequence, offset, records) == crc else None
+    return Frame(offset, records, crc) if _checksum(sequence, offset, records) == crc else None
 
 
 def _checksum(sequence: int, offset: int, records: bytes) -> int:

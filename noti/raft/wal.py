@@ -39,7 +39,7 @@ from noti.raft.recovery import (
     segment_name,
     segment_sequence,
 )
-from noti.raft.segments import FRAME_OVERHEAD_BYTES, encode_frame
+from noti.raft.segments import FRAME_OVERHEAD_BYTES, checksum_of, encode_frame
 
 __all__ = ["SEGMENT_BYTES", "Recovered", "Wal"]
 
@@ -64,6 +64,8 @@ class Wal:
         self._segments: list[Segment] = []
         self._end = 0
         """Where the next frame goes in the last segment."""
+        self._last_checksum = 0
+        """Of the last frame."""
         self._hard_state = HardState()
         self._base_index = 0
         """Index of the snapshot; the log in memory begins after it."""
@@ -85,6 +87,7 @@ class Wal:
         recovered = replay.recovered()
         wal._segments = replay.segments
         wal._end = replay.end
+        wal._last_checksum = replay.last_checksum
         wal._hard_state = recovered.hard_state
         if recovered.snapshot is not None:
             wal._base_index = recovered.snapshot.index
@@ -188,6 +191,7 @@ class Wal:
         frame = encode_frame(active.sequence, self._end, records)
         await self._disk.write(active.name, self._end, frame)
         self._end += len(frame)
+        self._last_checksum = checksum_of(frame)
 
     async def _start_segment(
         self, base_index: int, hard_state: HardState, batch: bytes, *, fresh: bool
@@ -195,13 +199,15 @@ class Wal:
         """Make a segment, as large as its first frame if that is larger than usual, and use it from
         now on."""
         sequence = self._segments[-1].sequence + 1 if self._segments else 1
-        start = encode_segment_start(SegmentStart(sequence, base_index, fresh))
+        previous = 0 if fresh else self._last_checksum
+        start = encode_segment_start(SegmentStart(sequence, base_index, fresh, previous))
         frame = encode_frame(sequence, 0, start + encode_hard_state(hard_state) + batch)
         size = max(self._segment_bytes, len(frame))
         await self._disk.create(segment_name(sequence), size)
         await self._disk.write(segment_name(sequence), 0, frame)
         self._segments.append(Segment(sequence, size, base_index))
         self._end = len(frame)
+        self._last_checksum = checksum_of(frame)
 
     async def _begin_anew(self) -> None:
         """Start a segment that follows the snapshot, and drop all others."""

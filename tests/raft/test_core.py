@@ -285,6 +285,15 @@ def test_second_candidate_of_a_term_is_refused() -> None:
     ]
 
 
+def test_node_that_knows_the_leader_of_a_term_votes_for_nobody_in_it() -> None:
+    """Even if it has not voted, and has not heard the leader for long."""
+    core = follower()
+    core.handle(heartbeat(), 5.0)
+    assert sent(core.handle(vote(term=1), 50.0)) == [
+        VoteResponse("n1", 1, granted=False, pre=False)
+    ]
+
+
 def test_vote_survives_a_restart() -> None:
     core = Raft(RaftConfig("n1"), HardState(2, "n2"), None, (), random.Random(1), 0.0)
     assert sent(core.handle(vote(sender="n3"), 5.0)) == [
@@ -432,6 +441,11 @@ def test_proposals_beyond_the_backlog_are_refused_with_a_reason() -> None:
         ProposalAccepted(1, index=3, term=2),
         ProposalRejected(2, backlog_full=True, leader="n1"),
     ]
+    for number in range(3, 8):
+        [written] = [e for e in effects if isinstance(e, Persist)]
+        core.handle(Persisted(written.batch), 5.0)  # it is committed, and its room is free
+        effects = core.handle(Proposed(((number, bytes(10)),)), 5.0)
+        assert ProposalAccepted(number, index=number + 1, term=2) in effects
 
 
 # --- volume ---------------------------------------------------------------------------------------

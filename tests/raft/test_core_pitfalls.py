@@ -22,7 +22,9 @@ from noti.raft.events import (
     RaftConfig,
     RestoreSnapshot,
     Role,
+    SaveSnapshot,
     SendMessage,
+    SnapshotTaken,
 )
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
@@ -265,6 +267,30 @@ def test_snapshot_that_does_not_decode_is_refused_and_the_log_stays() -> None:
     assert core.raft.status() == before
 
 
+def test_own_snapshot_holds_the_configuration_at_its_index_and_no_later_one() -> None:
+    """A later one may never be committed, and then nothing would take it back."""
+    later = Configuration("test", ("n1", "n2", "n3"), learners=("n4",))
+    core = OneCore(entries=(entry(2, 1), entry(3, 1)))
+    core.hear(append("n3", 1, (3, 1), Entry(4, 1, EntryKind.CONFIGURATION, b""), commit=3))
+    assert isinstance(core.effects[0], MessageRefused), "bytes that are no configuration"
+    change = Entry(4, 1, EntryKind.CONFIGURATION, encode_configuration(later))
+    core.hear(append("n3", 1, (3, 1), change, commit=3))
+    core.write()
+    assert core.raft.status().configuration == later
+    core.step(SnapshotTaken(3, b"state"))
+    [saved] = [effect for effect in core.effects if isinstance(effect, SaveSnapshot)]
+    assert saved.snapshot == Snapshot(3, 1, encode_configuration(THREE), b"state")
+
+
+@pytest.mark.parametrize("index", [0, 4])
+def test_own_snapshot_of_what_is_not_applied_is_not_taken(index: int) -> None:
+    core = OneCore(entries=(entry(2, 1), entry(3, 1), entry(4, 1)))
+    core.hear(append("n3", 1, (4, 1), commit=3))
+    assert core.raft.status().applied_index == 3
+    core.step(SnapshotTaken(index, b"state"))
+    assert core.effects == []
+
+
 def test_second_snapshot_while_the_first_is_being_written_does_no_harm() -> None:
     core = OneCore()
     core.hear(chunk(9))
@@ -302,6 +328,17 @@ def test_restart_from_a_snapshot_knows_the_configuration_that_the_log_lost() -> 
 
 
 # --- elections ------------------------------------------------------------------------------------
+
+
+def test_lost_stream_to_anybody_but_the_leader_starts_no_election() -> None:
+    core = OneCore()
+    core.hear(append("n3", 1, (1, 1)))
+    due = core.raft.deadline()
+    core.step(PeerLost("n2"))
+    assert (core.raft.status().leader, core.raft.deadline()) == ("n3", due)
+    core.step(PeerLost("n3"))
+    assert core.raft.status().leader is None
+    assert core.raft.deadline() != due
 
 
 def test_leader_that_is_heard_but_hears_nobody_steps_down() -> None:

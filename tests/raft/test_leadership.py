@@ -17,17 +17,20 @@ from noti.raft.events import (
 )
 from noti.raft.membership import Configuration
 from noti.raft.messages import AppendResponse, TimeoutNow
-from tests.raft.test_core_pitfalls import OneCore, confirmed, entry
+from tests.raft.test_core_pitfalls import OneCore, append, confirmed, entry
 
 E = TypeVar("E", bound=Effect)
 LEARNING = Configuration("test", ("n1", "n2", "n3"), learners=("n4",))
 ADD = Change(add=frozenset({"n9"}))
 
 
-def a_leader() -> OneCore:
+def a_leader(known_commit: int = 0) -> OneCore:
     """Of term 2, with entries 1 to 4 of term 1, and its own first one at 5, not committed yet."""
     entries = tuple(entry(index, 1) for index in (2, 3, 4))
     core = OneCore(entries=entries, configuration=LEARNING)
+    if known_commit:
+        core.hear(append("n3", 1, (4, 1), commit=known_commit))
+        core.now += 5
     core.lead()
     core.write()
     return core
@@ -63,7 +66,8 @@ def test_readers_of_a_new_leader_wait_for_the_first_entry_of_its_term() -> None:
 def test_no_change_before_the_first_entry_of_the_own_term_is_committed() -> None:
     """Also when the last change was committed long ago: two leaders that have not committed yet
     could each append a change to the same configuration (Ongaro 2015)."""
-    core = a_leader()
+    core = a_leader(known_commit=3)
+    assert core.raft.status().commit_index > core.raft.status().configuration_index
     core.step(ChangeRequested(1, ADD))
     assert len(found(core, ChangeRefused)) == 1
     core.hear(confirmed("n2", 2, 4))

@@ -44,7 +44,7 @@ def test_entries_come_back_as_they_were(entries: list[Entry]) -> None:
 def test_scan_finds_every_record_with_its_offset(
     entries: list[Entry], hard_state: HardState, sequence: int, base: int, fresh: bool
 ) -> None:
-    start = SegmentStart(sequence, base, fresh)
+    start = SegmentStart(sequence, base, fresh, base % 2**32)
     parts = [encode_segment_start(start), encode_hard_state(hard_state)]
     parts += [encode_entry(entry) for entry in entries]
     offsets = [sum(map(len, parts[:i])) for i in range(len(parts))]
@@ -151,13 +151,20 @@ def test_too_long_node_id_is_refused() -> None:
 
 def test_unknown_version_of_the_log_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "FORMAT_VERSION", 9)
+    monkeypatch.setattr(records, "SNAPSHOT_VERSION", 9)
     newer = encode_segment_start(SegmentStart(1, 0, False))
     snapshot = encode_snapshot(Snapshot(1, 1, b"", b""))
     monkeypatch.undo()
-    with pytest.raises(MessageInvalid, match="log format 9; this program reads 1"):
+    with pytest.raises(MessageInvalid, match="log format 9; this program reads 1 to 2"):
         list(scan_records(newer))
     with pytest.raises(MessageInvalid, match="snapshot format 9; this program reads 1"):
         decode_snapshot(snapshot)
+
+
+def test_segment_of_the_first_version_is_read_and_tells_nothing_of_the_one_before() -> None:
+    fields = struct.pack("<BHQQ?", records.RecordType.SEGMENT_START, 1, 7, 40, True)
+    data = struct.pack("<II", len(fields), zlib.crc32(fields)) + fields
+    assert list(scan_records(data)) == [(0, SegmentStart(7, 40, True, None))]
 
 
 def flip_a_bit(encoded: bytes, data: st.DataObject) -> bytes:

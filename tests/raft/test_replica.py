@@ -192,7 +192,7 @@ async def test_proposal_beyond_the_backlog_is_refused_while_the_others_wait(
 
             nursery.start_soon(first)
             await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(ProposalRefused):
+            with pytest.raises(ProposalRefused, match=r"backlog .* is full; retry later"):
                 await leader.replica.propose(bytes(101))
 
 

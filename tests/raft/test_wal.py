@@ -18,7 +18,7 @@ from noti.raft.disk import open_disk
 from noti.raft.messages import Entry, EntryKind, HardState, Snapshot
 from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.recovery import SNAPSHOT_NAME, Recovered, segment_name
-from noti.raft.segments import END_MARK
+from noti.raft.segments import END_MARK, read_segment
 from noti.raft.wal import Wal
 from tests.simulation.memory_disk import MemoryDisk
 
@@ -368,6 +368,24 @@ async def test_torn_tail_in_an_older_segment_is_damage() -> None:
     end = len(disk.files[FIRST].rstrip(b"\0"))
     disk.files[FIRST][end - 50 :] = bytes(SEGMENT_BYTES - end + 50)
     with pytest.raises(StorageCorrupt, match=f"{FIRST} at byte "):
+        await reopen(disk)
+
+
+@pytest.mark.parametrize("lost_writes", [1, 2, 3])
+async def test_write_that_an_older_segment_lost_is_damage_although_no_entry_is_missing(
+    lost_writes: int,
+) -> None:
+    """A disk that said "written" and did not write: what the lost writes replaced comes back."""
+    disk, wal = await written([entry(i) for i in range(1, 6)])
+    for term in (2, 3, 4):
+        await wal.append([entry(5, term)], HardState(term, "a"))
+    assert set(disk.files) == {FIRST}
+    await wal.append([entry(6, term=4, size=SEGMENT_BYTES - 100)], None)
+    assert set(disk.files) == {FIRST, segment_name(2)}
+    data = disk.files[FIRST]
+    lost_from = read_segment(1, bytes(data)).frames[-lost_writes].offset
+    data[lost_from:] = bytes(len(data) - lost_from)
+    with pytest.raises(StorageCorrupt, match=f"{segment_name(2)} at byte 0"):
         await reopen(disk)
 
 
