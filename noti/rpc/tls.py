@@ -152,6 +152,9 @@ def allow_large_frames(protocol: H2Protocol) -> None:
     if not connection.is_closing():
         sizes: dict[SettingCodes | int, int] = {SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX}
         connection._connection.update_settings(sizes)
+        # From now on, not from the answer on, as h2 has it: a long frame that comes in one piece
+        # with the answer is judged before it, and would end the connection.
+        connection._connection.max_inbound_frame_size = FRAME_BYTES_MAX
         connection.flush()
 
 

@@ -1,5 +1,6 @@
 """Connections that grpclib would close although nothing is wrong with them."""
 
+import socket
 from dataclasses import replace
 
 import pytest
@@ -7,8 +8,10 @@ import trio
 
 from noti.errors import PeerUnavailable
 from noti.ports import MessageStream
+from noti.raft.messages import AppendRequest, Entry, EntryKind
 from noti.rpc.codec import encode_hello, encode_messages
 from noti.rpc.dialing import SERVER_CONFIG
+from noti.rpc.tls import FRAME_BYTES_MAX
 from tests.contract.test_rpc_network import CLIENT, EVERY_MESSAGE, Handler
 from tests.rpc.test_grpc import framed, raft_request, serving
 
@@ -50,6 +53,29 @@ async def test_frame_of_a_type_that_nobody_knows_is_skipped() -> None:
             connection.send_data(1, BATCH)
             raw.sendall(connection.data_to_send())
             await until_heard(handler, 1)
+
+
+async def test_first_long_frame_may_come_together_with_the_answer_to_our_settings() -> None:
+    """h2 looks at the limit before it looks at the answer that raises it."""
+    handler = Listening()
+    async with serving(handler) as (_, _, address):
+        raw, connection = raft_request(address)
+        with raw:
+            raw.setblocking(False)
+            while connection.max_outbound_frame_size < FRAME_BYTES_MAX:
+                connection.receive_data(await received(raw))
+            entries = (Entry(1, 1, EntryKind.COMMAND, bytes(40_000)),)
+            request = AppendRequest(CLIENT.node_id, 1, 0, 0, 0, entries)
+            long = framed(next(iter(encode_messages([request]))))
+            connection.send_data(1, HELLO + long)
+            raw.sendall(connection.data_to_send())
+            await until_heard(handler, 1)
+
+
+async def received(raw: socket.socket) -> bytes:
+    with trio.fail_after(10):
+        await trio.lowlevel.wait_readable(raw)
+    return raw.recv(65536)
 
 
 @pytest.fixture
