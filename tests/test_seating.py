@@ -74,6 +74,15 @@ def test_learner_votes_only_when_it_has_caught_up() -> None:
     ) == change(promote="d")
 
 
+def test_learner_with_nothing_of_a_short_log_does_not_vote_although_it_lacks_little() -> None:
+    """It knows of no cluster, and would refuse its own."""
+    seating, members = Seating(SeatingConfig()), list(map(member, "abcd"))
+    short = status("abc", "d", last_index=50)
+    nothing_yet = replace(short, followers=(("b", 50), ("c", 50), ("d", 0)))
+    assert seating.advise(nothing_yet, members, NOBODY, NOBODY, 0.0) == NOTHING
+    assert seating.advise(short, members, NOBODY, NOBODY, 1.0) == change(promote="d")
+
+
 def test_there_are_never_more_voters_than_the_limit() -> None:
     seating = Seating(SeatingConfig(voters_max=3))
     members = list(map(member, "abcd"))

@@ -1,5 +1,7 @@
 """Any node can commit and read through its leader; every request is answered once."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import cast
 
 import pytest
@@ -125,6 +127,9 @@ class FakeReplica:
     def __init__(self, leader: NodeId | None = None) -> None:
         self.leader = leader
         self.begun: list[Pending] = []
+        self.reads: list[Pending] = []
+        self.applied = 0
+        self._news = trio.lowlevel.ParkingLot()
 
     def is_ready_leader(self) -> bool:
         return False
@@ -135,6 +140,23 @@ class FakeReplica:
     def begin(self, command: bytes) -> Pending:
         self.begun.append(Pending())
         return self.begun[-1]
+
+    async def read_index(self) -> int:
+        self.reads.append(Pending(place=(7, 1)))
+        await self.reads[-1].wait()
+        return 7
+
+    async def wait_advanced(self) -> None:
+        await self._news.park()
+
+    async def wait_applied(self, index: int) -> None:
+        while self.applied < index:
+            await self._news.park()
+
+    def advance(self, applied: int = 0, leader: NodeId | None = None) -> None:
+        self.applied = max(self.applied, applied)
+        self.leader = leader or self.leader
+        self._news.unpark_all()
 
     def commit(self, position: int, index: int) -> None:
         self.begun[position].place = (index, 1)
@@ -163,7 +185,14 @@ class FakeMessenger:
         pass
 
     def connected(self) -> frozenset[NodeId]:
-        return frozenset({"peer"})
+        return frozenset({"peer", "other"})
+
+    def forwards(self) -> list[Forward]:
+        return [message for message in self.sent if isinstance(message, Forward)]
+
+    def outcomes(self) -> list[tuple[int, ForwardOutcome, int]]:
+        answers = [message for message in self.sent if isinstance(message, ForwardAnswer)]
+        return [outcome for answer in answers for outcome in answer.outcomes]
 
 
 async def test_answer_never_reaches_the_next_life_of_its_asker(
@@ -243,3 +272,172 @@ async def test_only_what_the_lost_leader_may_have_is_uncertain(
             Forward("own", 0, ((1, b"sent"),), ())
         ]
         nursery.cancel_scope.cancel()
+
+
+FAILURES = [
+    (None, ForwardOutcome.DONE),
+    (NotLeader(None), ForwardOutcome.NOT_LEADER),
+    (ProposalRefused("full"), ForwardOutcome.REFUSED),
+    (ProposalUncertain("lost"), ForwardOutcome.UNCERTAIN),
+]
+
+
+@asynccontextmanager
+async def forwarding(
+    leader: NodeId | None = None,
+) -> AsyncIterator[tuple[Forwarder, FakeReplica, FakeMessenger]]:
+    replica, messenger = FakeReplica(leader), FakeMessenger()
+    forwarder = Forwarder("own", cast("Replica", replica))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(forwarder.run, messenger)
+        for peer in ("peer", "other"):
+            forwarder.peer_connected(peer)
+        yield forwarder, replica, messenger
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("failure", "outcome"), FAILURES, ids=lambda value: str(value))
+async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
+    failure: Exception | None, outcome: ForwardOutcome, autojump_clock: trio.testing.MockClock
+) -> None:
+    """`NOT_LEADER` in place of `UNCERTAIN` would be an event twice, `DONE` in place of anything one
+    that is lost."""
+    async with forwarding() as (forwarder, replica, messenger):
+        # A read never meets a full backlog.
+        reads = () if isinstance(failure, ProposalRefused) else (2,)
+        forwarder.peer_forwarded(Forward("peer", 0, ((1, b"x"),), reads))
+        await trio.testing.wait_all_tasks_blocked()
+        for pending in (*replica.begun, *replica.reads):
+            pending.failure = failure
+            pending.place = (7, 1)
+            pending.done.set()
+        await trio.sleep(1)
+        expected = [(1, outcome, 7), *((n, outcome, 7 if failure is None else 0) for n in reads)]
+        assert sorted(messenger.outcomes()) == expected
+
+
+@pytest.mark.parametrize(
+    ("outcome", "failure"),
+    [
+        (ForwardOutcome.NOT_LEADER, NotLeader),
+        (ForwardOutcome.REFUSED, ProposalRefused),
+        (ForwardOutcome.UNCERTAIN, ProposalUncertain),
+    ],
+)
+async def test_asker_is_told_once_what_the_leader_answered_first(
+    outcome: ForwardOutcome, failure: type[Exception], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with forwarding(leader="peer") as (forwarder, _, _):
+        result = forwarder.begin(b"x")
+        await trio.testing.wait_all_tasks_blocked()
+        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, outcome, 0), (9, outcome, 0))))
+        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 0),)))
+        with pytest.raises(failure):
+            await result.wait()
+
+
+async def test_answer_of_anybody_but_the_leader_that_was_asked_is_not_believed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with forwarding(leader="peer") as (forwarder, replica, _):
+        result = forwarder.begin(b"x")
+        replica.advance(leader="other")
+        await trio.testing.wait_all_tasks_blocked()
+        forwarder.peer_forwarded(ForwardAnswer("other", 0, ((1, ForwardOutcome.DONE, 0),)))
+        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.UNCERTAIN, 0),)))
+        with pytest.raises(ProposalUncertain):
+            await result.wait()
+
+
+async def test_what_an_ex_leader_did_not_take_goes_to_its_successor_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with forwarding(leader="peer") as (forwarder, replica, messenger):
+        done = trio.Event()
+
+        async def propose() -> None:
+            await forwarder.propose(b"x")
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(propose)
+            await trio.testing.wait_all_tasks_blocked()
+            forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.NOT_LEADER, 0),)))
+            await trio.testing.wait_all_tasks_blocked()
+            replica.advance(leader="other")
+            await trio.testing.wait_all_tasks_blocked()
+            sent = [Forward("own", 0, ((number, b"x"),), ()) for number in (1, 2)]
+            assert messenger.forwards() == sent
+            forwarder.peer_forwarded(ForwardAnswer("other", 0, ((2, ForwardOutcome.DONE, 5),)))
+            await trio.testing.wait_all_tasks_blocked()
+            assert not done.is_set(), "who asked shall see its own write, and it is not here yet"
+            replica.advance(applied=5)
+        assert done.is_set()
+        assert messenger.forwards() == sent
+
+
+@pytest.mark.parametrize(
+    "outcome", [ForwardOutcome.NOT_LEADER, ForwardOutcome.REFUSED, ForwardOutcome.UNCERTAIN]
+)
+async def test_read_is_asked_again_until_it_is_confirmed_and_here(
+    outcome: ForwardOutcome, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with forwarding(leader="peer") as (forwarder, replica, messenger):
+        done = trio.Event()
+
+        async def read() -> None:
+            await forwarder.read()
+            done.set()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await trio.testing.wait_all_tasks_blocked()
+            forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, outcome, 0),)))
+            await trio.testing.wait_all_tasks_blocked()
+            replica.advance()
+            await trio.testing.wait_all_tasks_blocked()
+            assert messenger.forwards() == [Forward("own", 0, (), (n,)) for n in (1, 2)]
+            forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((2, ForwardOutcome.DONE, 5),)))
+            await trio.testing.wait_all_tasks_blocked()
+            assert not done.is_set(), "not applied here yet"
+            replica.advance(applied=5)
+        assert done.is_set()
+
+
+async def test_no_more_than_so_many_requests_of_others_are_under_way_and_room_comes_back(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noti.raft.forwarder.FORWARDED_MAX", 2)
+    async with forwarding() as (forwarder, replica, messenger):
+        for first in (1, 11, 21):
+            numbers = range(first, first + 3)
+            forwarder.peer_forwarded(Forward("peer", 0, tuple((n, b"x") for n in numbers), (5,)))
+            await trio.sleep(1)
+            refused = [n for n, outcome, _ in messenger.outcomes()]
+            assert sorted(refused) == sorted([first + 2, 5])
+            messenger.sent.clear()
+            for pending in replica.begun:
+                pending.done.set()
+            await trio.sleep(1)
+            done = [(n, outcome) for n, outcome, _ in messenger.outcomes()]
+            assert done == [(first, ForwardOutcome.DONE), (first + 1, ForwardOutcome.DONE)]
+            messenger.sent.clear()
+        assert len(replica.begun) == 6
+
+
+async def test_room_that_reads_of_others_took_comes_back(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noti.raft.forwarder.FORWARDED_MAX", 2)
+    async with forwarding() as (forwarder, replica, messenger):
+        for _ in range(3):
+            forwarder.peer_forwarded(Forward("peer", 0, (), (1, 2, 3)))
+            await trio.testing.wait_all_tasks_blocked()
+            assert messenger.outcomes() == [(3, ForwardOutcome.REFUSED, 0)]
+            messenger.sent.clear()
+            for pending in replica.reads:
+                pending.done.set()
+            await trio.sleep(1)
+            done = sorted(messenger.outcomes())
+            assert done == [(1, ForwardOutcome.DONE, 7), (2, ForwardOutcome.DONE, 7)]
+            messenger.sent.clear()

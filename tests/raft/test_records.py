@@ -144,6 +144,37 @@ def test_largest_entry_fits_and_one_byte_more_is_refused() -> None:
         encode_entry(Entry(1, 1, EntryKind.COMMAND, bytes(ENTRY_DATA_BYTES_MAX + 1)))
 
 
+def sealed(fields: bytes) -> bytes:
+    """Return a record whose checksum is right."""
+    return struct.pack("<II", len(fields), zlib.crc32(fields)) + fields
+
+
+def test_record_over_the_limit_is_refused_although_its_checksum_is_right() -> None:
+    fields = struct.pack("<BQQB", records.RecordType.ENTRY, 1, 1, EntryKind.COMMAND)
+    largest = fields + bytes(ENTRY_DATA_BYTES_MAX)
+    assert len(list(scan_records(sealed(largest)))) == 1
+    with pytest.raises(MessageInvalid, match="impossible length"):
+        list(scan_records(sealed(largest + b"x")))
+
+
+@pytest.mark.parametrize("number", [INDEX_MAX + 1, 2**64 - 1])
+def test_numbers_beyond_any_log_are_refused_although_the_checksum_is_right(number: int) -> None:
+    kind = records.RecordType
+    wrong = [
+        struct.pack("<BQQB", kind.ENTRY, number, 1, EntryKind.COMMAND),
+        struct.pack("<BQQB", kind.ENTRY, 1, number, EntryKind.COMMAND),
+        struct.pack("<BQB", kind.HARD_STATE, number, 0),
+        struct.pack("<BHQQ?I", kind.SEGMENT_START, 2, number, 0, False, 0),
+        struct.pack("<BHQQ?I", kind.SEGMENT_START, 2, 1, number, False, 0),
+    ]
+    for fields in wrong:
+        with pytest.raises(MessageInvalid, match="beyond anything a log reaches"):
+            list(scan_records(sealed(fields)))
+    for index, term in ((number, 1), (1, number)):
+        with pytest.raises(MessageInvalid, match="beyond anything a log reaches"):
+            decode_snapshot(encode_snapshot(Snapshot(index, term, b"", b"")))
+
+
 def test_too_long_node_id_is_refused() -> None:
     with pytest.raises(LocalError, match="node id"):
         encode_hard_state(HardState(1, "x" * 256))
@@ -163,8 +194,7 @@ def test_unknown_version_of_the_log_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_segment_of_the_first_version_is_read_and_tells_nothing_of_the_one_before() -> None:
     fields = struct.pack("<BHQQ?", records.RecordType.SEGMENT_START, 1, 7, 40, True)
-    data = struct.pack("<II", len(fields), zlib.crc32(fields)) + fields
-    assert list(scan_records(data)) == [(0, SegmentStart(7, 40, True, None))]
+    assert list(scan_records(sealed(fields))) == [(0, SegmentStart(7, 40, True, None))]
 
 
 def flip_a_bit(encoded: bytes, data: st.DataObject) -> bytes:

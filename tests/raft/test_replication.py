@@ -110,6 +110,17 @@ def test_window_stops_the_pipeline_and_each_answer_lets_one_more_go() -> None:
     assert leader.ranges("n2") == [(7, 1)]
 
 
+def test_window_is_full_as_well_when_the_bytes_in_it_are_too_many() -> None:
+    leader = Leader(append_bytes_max=5, in_flight_bytes_max=15)
+    leader.yes("n2", 5)
+    leader.to("n2")
+    leader.append(6, term=2)
+    leader.replication.send_new_entries(0, 0.0)
+    assert leader.ranges("n2") == [(5, 1), (6, 1), (7, 1)]
+    assert leader.yes("n2", 7)
+    assert leader.ranges("n2") == [(8, 1), (9, 1)]
+
+
 def test_announced_commit_reaches_everybody_at_once() -> None:
     leader = Leader()
     leader.yes("n2", 5)

@@ -221,7 +221,16 @@ async def test_connection_that_talks_nonsense_harms_nobody(data: bytes) -> None:
             assert island.is_running()
 
 
-async def test_garbage_on_an_open_stream_is_message_invalid() -> None:
+@pytest.mark.parametrize(
+    "data",
+    [
+        framed(b"\xff\xff\xff"),
+        struct.pack(">?I", True, 3) + b"abc",
+        struct.pack(">?I", False, FRAME_BYTES_MAX + 1),
+    ],
+    ids=["garbage", "compressed", "oversized"],
+)
+async def test_garbage_on_an_open_stream_is_message_invalid(data: bytes) -> None:
     seen: list[Exception] = []
     done = trio.Event()
 
@@ -235,7 +244,7 @@ async def test_garbage_on_an_open_stream_is_message_invalid() -> None:
     async with serving(Handler(after_stream=receive)) as (_, _, address):
         raw, connection = raft_request(address)
         with raw:
-            connection.send_data(1, framed(encode_hello(CLIENT)) + framed(b"\xff\xff\xff"))
+            connection.send_data(1, framed(encode_hello(CLIENT)) + data)
             raw.sendall(connection.data_to_send())
             await done.wait()
     assert [type(error) for error in seen] == [MessageInvalid]
