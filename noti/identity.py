@@ -29,17 +29,25 @@ class Identity:
         return Hello(cluster_id, self.node_id, self.name)
 
 
-async def load_identity(disk: Disk, name: str, rng: Rng) -> Identity:
-    """Return the identity kept in the data directory; make it at the first start.
+async def make_identity(disk: Disk, name: str, rng: Rng) -> Identity:
+    """Draw an identity and keep it in the data directory, which holds a log already.
+
+    The log first: a directory with an identity and no log is then one whose log was lost.
+    """
+    node_id = "".join(f"{int(rng.uniform(0, 16)):x}" for _ in range(_HEX_DIGITS))
+    text = json.dumps({"name": name, "node_id": node_id}) + "\n"
+    await disk.replace(_FILE, text.encode())
+    return Identity(name, node_id)
+
+
+async def load_identity(disk: Disk, name: str) -> Identity | None:
+    """Return the identity kept in the data directory; None at the first start.
 
     Raises `StorageForeign` when the directory belongs to a node of another name, `StorageCorrupt`
     when the file does not say whose it is.
     """
     if _FILE not in await disk.names():
-        node_id = "".join(f"{int(rng.uniform(0, 16)):x}" for _ in range(_HEX_DIGITS))
-        text = json.dumps({"name": name, "node_id": node_id}) + "\n"
-        await disk.replace(_FILE, text.encode())
-        return Identity(name, node_id)
+        return None
     try:
         match json.loads(await disk.read(_FILE)):
             case {"name": str(owner), "node_id": str(node_id)} if node_id:

@@ -30,7 +30,7 @@ from noti import telemetry
 from noti.config import Config
 from noti.departure import Departure
 from noti.errors import StorageCorrupt
-from noti.identity import Identity, load_identity
+from noti.identity import Identity, load_identity, make_identity
 from noti.ingest.bridge import Bridge
 from noti.ingest.limits import Limits
 from noti.ingest.publish import Publisher
@@ -42,7 +42,7 @@ from noti.raft.events import KEEP_ENTRIES, RaftConfig
 from noti.raft.forwarder import Forwarder
 from noti.raft.peers import Peers
 from noti.raft.replica import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES, Replica
-from noti.raft.wal import SEGMENT_BYTES, Wal
+from noti.raft.wal import SEGMENT_BYTES, Recovered, Wal
 from noti.registrar import Registrar
 from noti.report import Report
 from noti.roster import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, Founding, name_of, write_address
@@ -100,8 +100,8 @@ async def run(
     """
     async with AsyncExitStack() as tree:
         world = await tree.enter_async_context(open_world(config))
-        identity = await load_identity(world.disk, config.name, world.rng)
-        parts = await _assemble(config, world, identity, log_limits)
+        identity, wal, recovered = await _recover(config, world, log_limits)
+        parts = _assemble(config, world, identity, wal, recovered, log_limits)
         replica, report = parts.replica, parts.report
 
         await tree.enter_async_context(running("replica", partial(replica.run, parts.peers)))
@@ -154,14 +154,33 @@ async def run(
         await trio.sleep_forever()
 
 
-async def _assemble(config: Config, world: World, identity: Identity, limits: LogLimits) -> _Parts:
+async def _recover(
+    config: Config, world: World, limits: LogLimits
+) -> tuple[Identity, Wal, Recovered]:
+    """Read the data directory; an empty one gets a log, and only then an identity."""
+    known = await load_identity(world.disk, config.name)
+    wal, recovered = await Wal.open(
+        world.disk, segment_bytes=limits.segment_bytes, must_exist=known is not None
+    )
+    flaw = flaw_in_snapshot(recovered.snapshot.data) if recovered.snapshot else None
+    if flaw is not None:
+        raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {flaw}")
+    identity = known or await make_identity(world.disk, config.name, world.rng)
+    return identity, wal, recovered
+
+
+def _assemble(
+    config: Config,
+    world: World,
+    identity: Identity,
+    wal: Wal,
+    recovered: Recovered,
+    limits: LogLimits,
+) -> _Parts:
     """Make all parts from what the disk holds."""
     store = Store()
     timeline = Timeline(store, world.clients)
-    wal, recovered = await Wal.open(world.disk, segment_bytes=limits.segment_bytes)
     if recovered.snapshot is not None:
-        if flaw := flaw_in_snapshot(recovered.snapshot.data):
-            raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {flaw}")
         timeline.restore(recovered.snapshot.data)
     core = Raft(
         RaftConfig(

@@ -6,23 +6,23 @@ import random
 import pytest
 
 from noti.errors import StorageCorrupt, StorageForeign
-from noti.identity import Identity, load_identity
+from noti.identity import Identity, load_identity, make_identity
 from noti.ports import Hello
 from tests.simulation.memory_disk import MemoryDisk
 
 
 async def test_first_start_draws_an_id_and_later_ones_keep_it() -> None:
     disk = MemoryDisk()
-    first = await load_identity(disk, "node1", random.Random(1))
-    again = await load_identity(disk.crash(), "node1", random.Random(2))
-    assert first == again
+    assert await load_identity(disk, "node1") is None
+    first = await make_identity(disk, "node1", random.Random(1))
+    assert await load_identity(disk.crash(), "node1") == first
     assert len(first.node_id) == 16
     assert int(first.node_id, 16) >= 0
 
 
 async def test_two_data_directories_have_two_ids() -> None:
     ids = {
-        (await load_identity(MemoryDisk(), "node1", random.Random(seed))).node_id
+        (await make_identity(MemoryDisk(), "node1", random.Random(seed))).node_id
         for seed in range(50)
     }
     assert len(ids) == 50
@@ -30,10 +30,10 @@ async def test_two_data_directories_have_two_ids() -> None:
 
 async def test_directory_of_another_node_is_refused_and_left_alone() -> None:
     disk = MemoryDisk()
-    await load_identity(disk, "node1", random.Random(1))
+    await make_identity(disk, "node1", random.Random(1))
     before = dict(disk.files)
     with pytest.raises(StorageForeign, match=r"node1.*node2"):
-        await load_identity(disk, "node2", random.Random(1))
+        await load_identity(disk, "node2")
     assert disk.files == before
 
 
@@ -53,7 +53,7 @@ async def test_file_that_does_not_say_whose_it_is_stops_the_node(content: bytes)
     """A new id in its place would be a node that forgot its votes."""
     disk = MemoryDisk(files={"identity": content})
     with pytest.raises(StorageCorrupt, match="backup"):
-        await load_identity(disk, "node1", random.Random(1))
+        await load_identity(disk, "node1")
     assert disk.files["identity"] == content
 
 

@@ -11,7 +11,7 @@ from noti.errors import StorageCorrupt, StorageFailed
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import Snapshot
 from noti.raft.records import encode_snapshot
-from noti.raft.recovery import SNAPSHOT_NAME
+from noti.raft.recovery import SNAPSHOT_NAME, segment_sequence
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.world import SimulatedCluster, SimulatedNode
 
@@ -120,5 +120,43 @@ def test_snapshot_on_disk_that_no_store_can_read_is_refused_with_the_directory()
             named = f"{simulated.config().data_dir}: the snapshot does not decode"
             with pytest.raises(StorageCorrupt, match=named):
                 await node.run(simulated.config(), open_world=simulated.open_world)
+
+    run_deterministically(1, main)
+
+
+def test_node_whose_log_was_deleted_does_not_come_back_as_the_same_node() -> None:
+    """It would vote a second time in a term in which it has voted. With an empty directory it is
+    another node."""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = SimulatedCluster(nursery, 1, size=1)
+            simulated = cluster.nodes[0]
+            await live(cluster, simulated, 3.0)
+            for name in list(simulated.disk.files):
+                if segment_sequence(name) is not None:
+                    del simulated.disk.files[name]
+            with pytest.raises(StorageCorrupt, match="the log of this node is missing"):
+                await node.run(simulated.config(), open_world=simulated.open_world)
+            simulated.disk.files.clear()
+            await live(cluster, simulated, 3.0)
+
+    run_deterministically(1, main)
+
+
+def test_crash_at_any_operation_of_the_first_start_leaves_a_directory_that_can_be_used() -> None:
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = SimulatedCluster(nursery, 1, size=1)
+            simulated = cluster.nodes[0]
+            for operations in range(6):
+                simulated.wipe()
+                simulated.disk.fail_next(operations)
+                await simulated.start()
+                with trio.move_on_after(1.0):
+                    await simulated.stopped.wait()
+                if simulated.up:
+                    await simulated.crash()
+                await live(cluster, simulated, 1.0)
 
     run_deterministically(1, main)

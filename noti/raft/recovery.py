@@ -81,7 +81,7 @@ class Replay:
         try:
             self.snapshot = decode_snapshot(content)
         except MessageInvalid as error:
-            _refuse(SNAPSHOT_NAME, 0, str(error))
+            refuse(SNAPSHOT_NAME, 0, str(error))
 
     def feed_segment(self, sequence: int, data: bytes, *, last: bool) -> TornTail | None:
         """Take the content of one segment file; return what must be repaired. Raises
@@ -89,14 +89,14 @@ class Replay:
         name = segment_name(sequence)
         previous = self.segments[-1] if self.segments else None
         if previous is not None and sequence != previous.sequence + 1:
-            _refuse(segment_name(previous.sequence + 1), 0, "the segment is missing")
+            refuse(segment_name(previous.sequence + 1), 0, "the segment is missing")
         content = read_segment(sequence, data)
         if content.tail is Tail.DAMAGED or (content.tail is Tail.TORN and not last):
-            _refuse(name, content.end, "damaged bytes that no crash leaves behind")
+            refuse(name, content.end, "damaged bytes that no crash leaves behind")
         if not content.frames:
             may_be_unfinished = last and (previous or (sequence == 1 and not self.snapshot))
             if not may_be_unfinished:
-                _refuse(name, 0, "the segment is empty")
+                refuse(name, 0, "the segment is empty")
             return TornTail(name, 0, content.written_end, unfinished=True)
         for position, frame in enumerate(content.frames):
             self._take_frame(sequence, len(data), frame, first=position == 0)
@@ -111,9 +111,9 @@ class Replay:
         is missing."""
         snapshot_index = self.snapshot.index if self.snapshot else 0
         if self.snapshot and not self.segments:
-            _refuse(segment_name(1), 0, "there is a snapshot, and all segments are missing")
+            refuse(segment_name(1), 0, "there is a snapshot, and all segments are missing")
         if self._base > snapshot_index:
-            _refuse(
+            refuse(
                 self.segments[0].name,
                 0,
                 f"entries {snapshot_index + 1} to {self._base} are in no older segment or snapshot",
@@ -136,7 +136,7 @@ class Replay:
         try:
             for position, (_, record) in enumerate(scan_records(frame.records)):
                 if isinstance(record, SegmentStart) != (first and position == 0):
-                    _refuse(name, frame.offset, "a segment must begin, and only once, at its start")
+                    refuse(name, frame.offset, "a segment must begin, and only once, at its start")
                 match record:
                     case SegmentStart():
                         self._take_start(record, Segment(sequence, size, record.base_index))
@@ -145,23 +145,23 @@ class Replay:
                     case Entry():
                         self._take_entry(name, frame.offset, record)
         except MessageInvalid as error:
-            _refuse(name, frame.offset, str(error))
+            refuse(name, frame.offset, str(error))
 
     def _take_start(self, start: SegmentStart, segment: Segment) -> None:
         if start.sequence != segment.sequence:
-            _refuse(segment.name, 0, f"the file holds segment {start.sequence}")
+            refuse(segment.name, 0, f"the file holds segment {start.sequence}")
         if start.fresh:
             self.obsolete += self.segments
             self.segments.clear()
         elif self.segments and start.base_index != self._last_index:
-            _refuse(
+            refuse(
                 segment.name,
                 0,
                 f"the segment continues after entry {start.base_index}, "
                 f"but the log before it ends at {self._last_index}",
             )
         elif self.segments and start.previous_checksum not in (None, self.last_checksum):
-            _refuse(
+            refuse(
                 segment.name,
                 0,
                 f"the segment continues another end of {self.segments[-1].name}: "
@@ -174,7 +174,7 @@ class Replay:
 
     def _take_entry(self, name: str, offset: int, entry: Entry) -> None:
         if entry.index > self._last_index + 1:
-            _refuse(name, offset, f"entry {entry.index} follows entry {self._last_index}")
+            refuse(name, offset, f"entry {entry.index} follows entry {self._last_index}")
         self._base = min(self._base, entry.index - 1)
         del self._entries[entry.index - self._base - 1 :]
         self._entries.append(entry)
@@ -199,7 +199,8 @@ def segment_sequence(name: str) -> int | None:
     return None
 
 
-def _refuse(name: str, offset: int, reason: str) -> NoReturn:
+def refuse(name: str, offset: int, reason: str) -> NoReturn:
+    """Raise `StorageCorrupt` about a place in a file, with what to do."""
     raise StorageCorrupt(
         f"{name} at byte {offset}: {reason}; restore this node's data directory from a copy made "
         "while it was stopped, or delete it and let the node join again as a new one"

@@ -36,6 +36,7 @@ from noti.raft.recovery import (
     Replay,
     Segment,
     TornTail,
+    refuse,
     segment_name,
     segment_sequence,
 )
@@ -75,15 +76,19 @@ class Wal:
 
     @classmethod
     async def open(
-        cls, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES
+        cls, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES, must_exist: bool = False
     ) -> tuple["Wal", Recovered]:
         """Read the log, repair what a crash left unfinished, and return it with what it says.
 
-        Raises `StorageCorrupt` on damage that a crash cannot explain, `StorageFailed` when the disk
+        With `must_exist` an empty disk is damage: the node would come back as the same one, having
+        forgotten its votes. Raises `StorageCorrupt` on damage that a crash cannot explain,
+        `StorageFailed` when the disk
         fails. Cancellation: open again; every repair can be repeated.
         """
         wal = cls(disk, segment_bytes)
         replay = await wal._replay()
+        if must_exist and not replay.segments and replay.snapshot is None:
+            refuse(segment_name(1), 0, "the log of this node is missing")
         recovered = replay.recovered()
         wal._segments = replay.segments
         wal._end = replay.end

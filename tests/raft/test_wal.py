@@ -150,6 +150,16 @@ async def test_older_snapshot_changes_nothing() -> None:
     assert disk.operations == before
 
 
+@pytest.mark.parametrize("index", [1, 4, 5])
+async def test_leaders_snapshot_that_is_not_newer_changes_nothing(index: int) -> None:
+    disk, wal = await written([entry(i) for i in range(1, 9)])
+    await wal.save_snapshot(snapshot(5), keep_after=5)
+    before = disk.operations
+    await wal.install_snapshot(snapshot(index, term=2))
+    assert disk.operations == before
+    assert (await reopen(disk))[1].snapshot == snapshot(5)
+
+
 async def test_installed_snapshot_that_the_log_agrees_with_keeps_the_suffix() -> None:
     disk, wal = await written([entry(1), entry(2), entry(3)])
     await wal.install_snapshot(snapshot(2))

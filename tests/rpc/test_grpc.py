@@ -20,7 +20,7 @@ from noti.errors import MessageInvalid, PeerUnavailable
 from noti.ports import Address, MessageStream
 from noti.rpc import tls
 from noti.rpc.aio import Island
-from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello
+from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import RAFT_METHOD, GrpcMessageStream, GrpcNetwork
@@ -225,7 +225,7 @@ async def test_connection_that_talks_nonsense_harms_nobody(data: bytes) -> None:
     "data",
     [
         framed(b"\xff\xff\xff"),
-        struct.pack(">?I", True, 3) + b"abc",
+        b"\1" + framed(next(encode_messages(EVERY_MESSAGE[:1])))[1:],
         struct.pack(">?I", False, FRAME_BYTES_MAX + 1),
     ],
     ids=["garbage", "compressed", "oversized"],
