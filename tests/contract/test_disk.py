@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -370,6 +370,44 @@ async def test_killed_node_leaves_no_writer_and_no_lock(
         # The lock was free, so its last holder, the writer, has passed the point of no return.
         while is_alive(writer_pid):  # noqa: ASYNC110 - a process tells nobody but its parent
             await trio.sleep(0.01)
+
+
+async def test_directory_of_a_killed_node_stays_locked_while_its_writer_may_still_write(
+    tmp_path: Path, node_process: subprocess.Popen[str]
+) -> None:
+    """A successor would read files that change under it."""
+    assert node_process.stdout is not None
+    writer_pid = int(node_process.stdout.readline())
+    os.kill(writer_pid, signal.SIGSTOP)
+    opened = trio.Event()
+
+    async def succeed() -> None:
+        async with open_disk(tmp_path):
+            opened.set()
+
+    try:
+        node_process.kill()
+        node_process.wait()
+        with trio.fail_after(DEADLINE_S):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(succeed)
+                with trio.move_on_after(0.3):
+                    await opened.wait()
+                assert not opened.is_set()
+                os.kill(writer_pid, signal.SIGCONT)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(writer_pid, signal.SIGCONT)
+    assert opened.is_set()
+
+
+async def test_created_file_has_its_blocks_so_that_no_write_into_it_can_find_the_disk_full(
+    tmp_path: Path,
+) -> None:
+    """Zeroes that are written, not promised: a sync into them is also the fastest there is."""
+    async with open_disk(tmp_path) as disk:
+        await disk.create("log", 3_000_000)
+    assert (tmp_path / "log").stat().st_blocks * 512 >= 3_000_000
 
 
 def is_alive(pid: int) -> bool:
