@@ -461,10 +461,8 @@ class Raft:
 
     def _on_persisted(self, batch: int, now: float) -> None:
         durable_before = self._durable
-        ends, ready = self._gate.persisted(batch)
-        for index, term in ends:
-            if self._log.term_at(index) == term:
-                self._durable = max(self._durable, index)
+        end, ready = self._gate.persisted(batch)
+        self._durable = max(self._durable, end)
         if self._installing is not None and self._installing[0] <= batch:
             self._finish_install(self._installing[1])
         for to, message in ready:

@@ -26,7 +26,7 @@ class Gate:
         self._batch = 0
         self._persisted = 0
         self._entries: list[Entry] = []
-        self._ends: deque[tuple[int, int, int]] = deque()
+        self._ends: deque[tuple[int, int]] = deque()  # batch, index of its last entry
         self._waiting: deque[tuple[int, NodeId, Message]] = deque()
 
     def hard_state(self, term: int, voted_for: NodeId | None) -> HardState:
@@ -78,26 +78,21 @@ class Gate:
             self._saved = hard_state
             self._hard_state_batch = self._batch
         if self._entries:
-            last = self._entries[-1]
-            self._ends.append((self._batch, last.index, last.term))
+            self._ends.append((self._batch, self._entries[-1].index))
         entries, self._entries = tuple(self._entries), []
         return (Persist(self._batch, hard_state if changed else None, entries),)
 
-    def persisted(self, batch: int) -> tuple[list[tuple[int, int]], list[tuple[NodeId, Message]]]:
-        """Note a completion; return the (index, term) ends now on disk, and messages that may
-        leave.
-
-        An end says nothing by itself: its entry may have been overwritten meanwhile, so that
-        the caller must compare the term too (the ABA race of asynchronous writes).
+    def persisted(self, batch: int) -> tuple[int, list[tuple[NodeId, Message]]]:
+        """Note a completion; return up to which index it put entries on disk (0: none that are
+        still in the log), and messages that may leave.
         """
         assert batch <= self._batch
         self._persisted = max(self._persisted, batch)
-        ends = []
+        end = 0
         while self._ends and self._ends[0][0] <= batch:
-            _, index, term = self._ends.popleft()
-            ends.append((index, term))
+            end = self._ends.popleft()[1]
         ready = []
         while self._waiting and self._waiting[0][0] <= batch:
             _, to, message = self._waiting.popleft()
             ready.append((to, message))
-        return ends, ready
+        return end, ready

@@ -456,10 +456,9 @@ class Replica:
         self._applied_bytes += len(entry.data)
         request = self._by_index.pop(entry.index, None)
         if request is not None:
-            failure = None
-            if self._pending[request].place != (entry.index, entry.term):
-                failure = ProposalUncertain("another leader's entry took the place")
-            self._answer(request, failure)
+            # `_note_role` answered all of a lost leadership before another's entries came.
+            assert self._pending[request].place == (entry.index, entry.term)
+            self._answer(request, None)
 
     def _note_role(self, role: Role, term: int, leader: NodeId | None) -> None:
         log.info("role changed", role=role.value, term=term, leader=leader)
