@@ -177,6 +177,8 @@ class Config(BaseSettings):
     """How many new nodes form a cluster once they see each other; 3 for a cluster of three."""
     voters_max: int = Field(default=5, ge=1, le=9)
     """How many nodes vote at most; further ones receive everything and serve browsers."""
+    seat_hold_down_s: float = Field(default=15, ge=1, le=3600)
+    """Absence after which a voter's seat goes to another node, if one has the log, seconds."""
     gossip_profile: Literal["local", "lan"] = "lan"
     """Timing of failure detection: `local` for nodes on one machine, `lan` for a data centre."""
     heartbeat_interval_ms: int = Field(default=100, ge=10, le=10_000)

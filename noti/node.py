@@ -132,7 +132,7 @@ async def run(
         serve_control = partial(world.control.serve, departure.leave)
         await tree.enter_async_context(running("control", serve_control))
 
-        seats = SeatingConfig(voters_max=config.voters_max)
+        seats = SeatingConfig(config.voters_max, hold_down_s=config.seat_hold_down_s)
         usher = Usher(
             parts.gossip,
             replica,

@@ -93,6 +93,21 @@ class Cluster:
             subscriber.nodes = [node.http for node in self._beginning_with(home)]
         self._start_nodes()
 
+    async def until_these_vote(self, nodes: Collection[NodeProcess]) -> None:
+        """Wait until each of these nodes says that they, and nobody else, vote."""
+        names = {node.name for node in nodes}
+        with trio.fail_after(SETTLE_S_MAX):
+            while True:
+                reports = [await node.status() for node in nodes]
+                views = [
+                    {m["name"] for m in report["members"] if m["role"] in ("leader", "follower")}
+                    for report in reports
+                    if report is not None and report["voters"] == len(nodes)
+                ]
+                if views == [names] * len(nodes):
+                    return
+                await trio.sleep(0.05)
+
     async def leader(self) -> NodeProcess:
         """Wait until all nodes agree who leads and the leader reads from NATS; return it."""
         with trio.fail_after(SETTLE_S_MAX):

@@ -5,6 +5,7 @@ browsers that reconnect with their last id. At the end each browser must have se
 JetStream acknowledged, once, in order, and so must a newcomer at every node.
 """
 
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -125,6 +126,27 @@ async def test_nothing_is_lost_when_all_nodes_return_at_other_addresses(tmp_path
             assert report["store"]["last_seq"] >= max(shown)
             assert report["term"] > earlier["term"]
             assert report["voters"] == len(cluster.nodes)
+        await cluster.finish()
+
+
+async def test_wiped_node_returns_as_another_one_and_takes_its_old_selfs_seat(
+    tmp_path: Path,
+) -> None:
+    async with running_cluster(tmp_path, lambda _: ["--seat-hold-down-s", "1"]) as cluster:
+        wiped, other = cluster.others(await cluster.leader())
+        before = (await wiped.until_up())["node"]
+        await wiped.kill()
+        shutil.rmtree(wiped.data_dir)
+        wiped.start()
+        await cluster.until_these_vote(cluster.nodes)
+        after = (await wiped.until_up())["node"]
+        assert after["node_id"] != before["node_id"]
+        assert {**after, "node_id": ""} == {**before, "node_id": ""}
+        # Its vote counts: without the third node, nothing is committed without it.
+        await other.kill()
+        await cluster.until_everybody_has(cluster.publisher.acknowledged + 50)
+        other.start()
+        await cluster.until_caught_up(other)
         await cluster.finish()
 
 

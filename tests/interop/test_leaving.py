@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from noti.usher import LOOK_EVERY_S
-from tests.interop.cluster import SETTLE_S_MAX, Cluster, running_cluster
+from tests.interop.cluster import SETTLE_S_MAX, running_cluster
 from tests.interop.processes import NodeProcess, run_to_end
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -29,21 +29,6 @@ async def leave_and_stop(node: NodeProcess) -> None:
     assert await node.wait() == 0
 
 
-async def until_these_vote(cluster: Cluster, nodes: list[NodeProcess]) -> None:
-    names = {node.name for node in nodes}
-    with trio.fail_after(SETTLE_S_MAX):
-        while True:
-            reports = [await node.status() for node in nodes]
-            views = [
-                {m["name"] for m in report["members"] if m["role"] in ("leader", "follower")}
-                for report in reports
-                if report is not None
-            ]
-            if views == [names] * len(nodes):
-                return
-            await trio.sleep(0.05)
-
-
 async def test_nothing_is_lost_when_three_become_one_and_three_again(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()
@@ -51,14 +36,14 @@ async def test_nothing_is_lost_when_three_become_one_and_three_again(tmp_path: P
         async with trio.open_nursery() as both:
             for node in leavers:
                 both.start_soon(leave_and_stop, node)
-        await until_these_vote(cluster, [staying])
+        await cluster.until_these_vote([staying])
         await cluster.until_everybody_has(cluster.publisher.acknowledged + 50)
         status, line = await leave(staying)
         assert status == 1
         assert line.startswith("noti: error: this node is the last voter of its cluster")
         for node in leavers:
             node.start()
-        await until_these_vote(cluster, cluster.nodes)
+        await cluster.until_these_vote(cluster.nodes)
         # Two of three are a majority again, whoever is missing.
         await staying.kill()
         await cluster.until_everybody_has(cluster.publisher.acknowledged + 50)
@@ -85,7 +70,7 @@ async def test_browsers_of_a_node_that_left_see_events_until_they_are_sent_away(
         await cluster.recovery_s(said_goodbye, [leaver])
         assert await leaver.wait() == 0
         leaver.start()
-        await until_these_vote(cluster, cluster.nodes)
+        await cluster.until_these_vote(cluster.nodes)
         await cluster.finish()
 
 
