@@ -13,7 +13,8 @@ from noti.raft.messages import Snapshot
 from noti.raft.records import encode_snapshot
 from noti.raft.recovery import SNAPSHOT_NAME, segment_sequence
 from tests.simulation.deterministic import run_deterministically
-from tests.simulation.world import SimulatedCluster, SimulatedNode
+from tests.simulation.machine import SimulatedNode
+from tests.simulation.world import SimulatedCluster
 
 START_ORDER = [
     "replica",

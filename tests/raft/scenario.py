@@ -37,7 +37,7 @@ from noti.raft.events import (
 )
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import Entry, EntryKind, HardState, Message
-from tests.raft.cluster import DiskImage
+from tests.raft.disk_image import DiskImage
 from tests.raft.scenario_words import describe_effect, describe_entry, describe_message, members
 
 DIRECTORY = Path(__file__).parent / "scenarios"

@@ -16,7 +16,8 @@ from noti.raft.forwarder import Forwarder
 from noti.raft.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
 from noti.raft.replica import Pending, Replica
 from tests.simulation.deterministic import run_deterministically
-from tests.simulation.world import SimulatedCluster, SimulatedNode
+from tests.simulation.machine import SimulatedNode
+from tests.simulation.world import SimulatedCluster
 
 
 def command(number: int) -> bytes:

@@ -5,7 +5,8 @@ import trio
 
 from noti.errors import LeaveImpossible
 from tests.simulation.deterministic import run_deterministically
-from tests.simulation.world import SimulatedCluster, SimulatedNode
+from tests.simulation.machine import SimulatedNode
+from tests.simulation.world import SimulatedCluster
 
 PATIENCE_S = 60.0
 """Elections, lost requests and frozen leaders included."""

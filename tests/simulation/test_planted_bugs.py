@@ -26,7 +26,7 @@ from noti.raft.membership import Configuration
 from noti.raft.messages import AppendResponse, Message, NodeId
 from noti.raft.quorum import reached_by_quorum
 from noti.web.feed import Feed
-from tests.simulation.core_layer import Machine
+from tests.simulation.core_world import Machine
 from tests.simulation.faults import CoreSwarm
 from tests.simulation.memory_disk import MemoryDisk
 from tests.simulation.sim import LAYERS

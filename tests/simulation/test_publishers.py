@@ -8,8 +8,9 @@ import trio
 from noti.errors import NotiError, Unavailable
 from noti.ports import Draft
 from tests.simulation.deterministic import run_deterministically
+from tests.simulation.machine import SimulatedNode
 from tests.simulation.memory_rpc import MemoryRpcNetwork
-from tests.simulation.world import SimulatedCluster, SimulatedNode
+from tests.simulation.world import SimulatedCluster
 
 PUBLISHERS = 6
 EVENTS_EACH = 15

@@ -1,0 +1,267 @@
+"""The Raft core's machines and network, in virtual time, with all that a storm can do to them.
+
+Enters: a seed, a swarm. Leaves: a cluster that checks itself at every step; states that it reached.
+Never: Trio, real time; chooses what goes wrong (`core_storm.py` does).
+"""
+
+import random
+from collections.abc import Callable
+from functools import partial
+
+from noti.raft.events import (
+    Effect,
+    Event,
+    Persist,
+    Persisted,
+    PersistSnapshot,
+    ProposalRejected,
+    RaftConfig,
+    ReadReady,
+    ReadRequested,
+    RestoreSnapshot,
+    Role,
+    RoleChanged,
+    SendMessage,
+)
+from noti.raft.messages import AppendRequest, AppendResponse, Message, SnapshotChunk, TimeoutNow
+from tests.raft.cluster import Cluster, Node
+from tests.simulation.faults import CoreSwarm, draw_rate
+from tests.simulation.timeline import Timeline
+
+
+class Machine(Node):
+    """A node with a clock of its own rate, a disk that tears, and a process that can be frozen."""
+
+    cluster: "StormyCluster"
+
+    def __init__(self, cluster: "StormyCluster", name: str) -> None:
+        super().__init__(cluster, name)
+        rng = random.Random(f"{cluster.seed}:{name}:machine")
+        self.rate = draw_rate(rng, cluster.swarm.clock_spread)
+        self.disk_delay_s: tuple[float, float] | None = None
+        self.frozen = False
+        self._held: list[Event] = []
+        self._pending: list[Persist | PersistSnapshot] = []
+        self._writing = 0
+        """How many of the pending orders the disk has begun with."""
+
+    def now(self) -> float:
+        return self.cluster.now * self.rate
+
+    def world_time(self, own_time: float) -> float:
+        # A little late, so that rounding cannot make it early, for ever.
+        return own_time / self.rate + 1e-9
+
+    def idle(self) -> bool:
+        """Whether it runs and its disk has nothing to do."""
+        return self.core is not None and not self.frozen and not self._pending
+
+    def step(self, event: Event) -> None:
+        if self.core is None:
+            return
+        if self.frozen:
+            self._held.append(event)
+            return
+        super().step(event)
+
+    def freeze(self) -> None:
+        """SIGSTOP: the disk goes on, the process does not."""
+        self.frozen = True
+
+    def thaw(self) -> None:
+        self.frozen = False
+        held, self._held = self._held, []
+        for event in held:
+            self.step(event)
+
+    def crash(self) -> None:
+        """Kill -9 and a power cut: of what the disk was not done with, anything may be there."""
+        rng, told = self.cluster.rng, self.cluster.timeline
+        done = rng.randint(0, self._writing)
+        for order in self._pending[:done]:
+            self._write(order)
+        if done < self._writing:
+            told.reach("a write was lost in a crash")
+            torn = self._pending[done]
+            if isinstance(torn, Persist) and len(torn.entries) > 1:
+                kept = torn.entries[: rng.randint(1, len(torn.entries) - 1)]
+                self._write(Persist(torn.batch, torn.hard_state, kept))
+                told.reach("a write was torn in a crash")
+        if done:
+            told.reach("a write was complete, and not reported, in a crash")
+        self._pending.clear()
+        self._writing = 0
+        self._held.clear()
+        self.frozen = False
+        super().crash()
+
+    def _write(self, order: Persist | PersistSnapshot) -> None:
+        if isinstance(order, Persist):
+            self.disk.write(order)
+        else:
+            self.disk.install(order.snapshot)
+
+    def order_disk(self, order: Persist | PersistSnapshot) -> None:
+        self._pending.append(order)
+        if not self._writing:
+            self._begin_write()
+
+    def _begin_write(self) -> None:
+        """Write all that waits at once, as the replica does; a snapshot goes alone."""
+        snapshots = (
+            n for n, order in enumerate(self._pending) if isinstance(order, PersistSnapshot)
+        )
+        self._writing = max(1, next(snapshots, len(self._pending)))
+        delay_s = self.cluster.rng.uniform(*(self.disk_delay_s or self.cluster.disk_delay_s))
+        self.cluster.later(delay_s, self._end_write, self.incarnation)
+
+    def _end_write(self, incarnation: int) -> None:
+        if incarnation != self.incarnation:
+            return
+        written, self._pending = self._pending[: self._writing], self._pending[self._writing :]
+        self._writing = 0
+        for order in written:
+            self._write(order)
+        if self._pending:
+            self._begin_write()
+        self.step(Persisted(written[-1].batch))
+
+    def perform(self, effect: Effect) -> None:
+        cluster, told = self.cluster, self.cluster.timeline
+        match effect:
+            case SendMessage():
+                pass
+            case RoleChanged(role, term, leader):
+                told.note(self.name, f"{role.value} in term {term}, leader {leader or 'unknown'}")
+                cluster.note_role(self, role)
+            case RestoreSnapshot(snapshot):
+                told.note(self.name, f"state replaced by a snapshot at {snapshot.index}")
+                told.reach("a snapshot was installed")
+                if len(cluster.delivered_chunks(self.name)) > 1:
+                    told.reach("a snapshot came in several pieces")
+                if self.running.status().configuration.outgoing:
+                    told.reach("a snapshot was installed in a joint configuration")
+            case Persist(entries=(first, *_)) if first.index <= self.disk.last_index():
+                told.reach("entries were replaced by another leader's")
+            case ProposalRejected(backlog_full=True):
+                told.reach("a proposal was refused because the backlog was full")
+            case ReadReady(request, index):
+                assert index >= cluster.reads[request], "a read would miss what was committed"
+                told.reach("a read was confirmed")
+            case _:
+                pass
+        super().perform(effect)
+        if isinstance(effect, RestoreSnapshot):
+            cluster.check_state(self)
+
+
+class StormyCluster(Cluster):
+    """The world of the core layer."""
+
+    node_type = Machine
+    nodes: dict[str, Machine]  # type: ignore[assignment]
+
+    def __init__(self, seed: int, swarm: CoreSwarm, show: Callable[[str], None] | None) -> None:
+        self.swarm = swarm
+        self.duplicates = swarm.duplicates
+        self.timeline = Timeline(lambda: self.now, show)
+        self.reads: dict[int, int] = {}
+        """Request, and what was committed anywhere when it was made."""
+        self.gone: set[str] = set()
+        """Machines whose disk was lost: nobody with that id returns."""
+        self._chunks: dict[str, list[int]] = {}
+        self._last_leader = ""
+        super().__init__(
+            swarm.size,
+            seed,
+            snapshot_every=swarm.snapshot_every,
+            keep_entries=swarm.keep_entries,
+        )
+
+    def config(self, name: str) -> RaftConfig:
+        return RaftConfig(
+            name,
+            keep_entries=self.keep_entries,
+            snapshot_chunk_bytes=self.swarm.chunk_bytes,
+            append_bytes_max=self.swarm.append_bytes_max,
+            in_flight_messages_max=self.swarm.in_flight_max,
+            uncommitted_bytes_max=self.swarm.uncommitted_bytes_max,
+        )
+
+    def read(self, node: Node) -> int:
+        request = next(self._requests)
+        self.reads[request] = self._commit_max
+        node.step(ReadRequested((request,)))
+        return request
+
+    def send(self, sender: str, to: str, message: Message) -> None:
+        self._tell(sender, to, message)
+        super().send(sender, to, message)
+        duplicates = self.duplicates
+        if duplicates and self.connected(sender, to) and self.rng.random() < duplicates:
+            incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
+            again = partial(self.deliver, sender, to, incarnations, message)
+            self.later(self.rng.uniform(0.0, self.swarm.late_s), again)
+            self.timeline.reach("a message came twice")
+
+    def _tell(self, sender: str, to: str, message: Message) -> None:
+        name = type(message).__name__
+        match message:
+            case AppendRequest(entries=()) | AppendResponse(success=True):
+                return
+            case AppendRequest(entries=(first, *_)):
+                what = f"entries {first.index}..{message.entries[-1].index}"
+            case AppendResponse():
+                what = f"refusal at {message.rejected_index}, hint {message.hint_index}"
+            case TimeoutNow():
+                what = "TimeoutNow"
+                if self.blocked or self.loss:
+                    self.timeline.reach("leadership was handed over under a broken network")
+            case _:
+                what = f"{name} {_brief(message)}"
+        self.timeline.note(sender, f"> {to} {what} in term {message.term}")
+
+    def deliver(
+        self, sender: str, to: str, incarnations: tuple[int, int], message: Message
+    ) -> None:
+        if isinstance(message, SnapshotChunk):
+            if message.offset == 0:
+                self._chunks[to] = []
+            self._chunks.setdefault(to, []).append(message.offset)
+        super().deliver(sender, to, incarnations, message)
+
+    def delivered_chunks(self, name: str) -> list[int]:
+        return self._chunks.get(name, [])
+
+    def note_role(self, machine: Machine, role: Role) -> None:
+        told, configuration = self.timeline, machine.running.status().configuration
+        if role is not Role.LEADER:
+            return
+        told.reach("a leader was elected")
+        if self.blocked:
+            told.reach("a leader was elected while a link was cut")
+        if configuration.outgoing:
+            told.reach("a leader was elected in a joint configuration")
+        former = self.nodes.get(self._last_leader)
+        if former is not None and former is not machine and former.frozen:
+            told.reach("a frozen leader was replaced")
+        self._last_leader = machine.name
+
+    def check_state(self, machine: Machine) -> None:
+        """Restored or replayed, the state is that of all commands committed so far, in order."""
+        commands = [
+            data
+            for index, (_, data) in sorted(self._committed.items())
+            if index <= machine.applied_index and data.isdigit()
+        ]
+        assert machine.applied == commands, f"{machine.name} has another state than its log says"
+
+    def machine_of(self, node: Node) -> Machine:
+        assert isinstance(node, Machine)
+        return node
+
+
+def _brief(message: Message) -> str:
+    fields = ("last_index", "index", "offset", "granted", "pre", "transfer")
+    told = [f"{field}={getattr(message, field)}" for field in fields if hasattr(message, field)]
+    return " ".join(told)

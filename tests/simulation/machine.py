@@ -1,0 +1,299 @@
+"""One machine of a simulated cluster: disk and clock survive, the node comes and goes.
+
+Enters: what becomes of its process and its disk. Leaves: the real node tree, with all that
+is outside it in memory. Never: threads, sockets, files, real time; chooses what goes wrong.
+"""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from noti import node
+from noti.config import Config
+from noti.errors import StorageError
+from noti.notifications.store import Store
+from noti.ports import Address
+from noti.raft.events import Status
+from noti.report import Report
+from noti.world import World
+from tests.simulation.clocks import MachineClock
+from tests.simulation.faults import draw_rate
+from tests.simulation.memory_clients import MemoryClients
+from tests.simulation.memory_disk import MemoryDisk
+from tests.simulation.memory_rpc import MemoryRpcNetwork
+from tests.simulation.memory_source import MemorySource
+from tests.simulation.timeline import MACHINE
+
+if TYPE_CHECKING:
+    from tests.simulation.world import SimulatedCluster
+
+RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
+
+
+class MemoryControl:
+    """The operator's hand on one machine."""
+
+    def __init__(self) -> None:
+        self.leave: Callable[[float], Awaitable[None]] | None = None
+        """Asks the process that runs."""
+
+    async def serve(
+        self,
+        leave: Callable[[float], Awaitable[None]],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """See `noti.ports.Control`."""
+        self.leave = leave
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.leave = None
+
+
+class SimulatedNode:
+    """One machine: its disk survives the process."""
+
+    def __init__(self, cluster: "SimulatedCluster", number: int) -> None:
+        self.cluster = cluster
+        self.name = f"node{number}"
+        self.host = f"10.0.0.{number}"
+        rng = random.Random(f"{cluster.seed}:{self.name}:machine")
+        spread = cluster.settings.clock_spread
+        self.clock = MachineClock(draw_rate(rng, spread), offset_s=rng.uniform(0, 100_000 * spread))
+        self.disk = self._new_disk()
+        self.clients = self._new_clients()
+        self.source = MemorySource(cluster.stream, self.clock)
+        self.control = MemoryControl()
+        self.report: Report | None = None
+        self.scope = trio.CancelScope()
+        self.crashed = False
+        self.stranger = True
+        """It belongs to no cluster yet, as far as anybody saw."""
+        self.damaged = False
+        """Its files were changed: it may refuse to start."""
+        self._moves = 0
+        self.stopped = trio.Event()
+        self.stopped.set()
+
+    def _new_disk(self) -> MemoryDisk:
+        latency_s = self.cluster.settings.disk_latency_s
+        return MemoryDisk(rng=self.cluster.rng, sleep=self.clock.sleep, latency_s=latency_s)
+
+    def _new_clients(self) -> MemoryClients:
+        return MemoryClients(
+            (self.host, HTTP_PORT),
+            self.cluster.settings.history_size,
+            showed=partial(self.cluster.checks.node_showed, self.name),
+            clock=self.clock,
+        )
+
+    @property
+    def rpc(self) -> Address:
+        return self.host, RPC_PORT
+
+    @property
+    def gossip(self) -> Address:
+        return self.host, GOSSIP_PORT
+
+    @property
+    def up(self) -> bool:
+        return self.report is not None
+
+    @property
+    def down(self) -> bool:
+        """Its process has ended, or never was."""
+        return self.stopped.is_set()
+
+    def status(self) -> dict[str, object]:
+        assert self.report is not None
+        return self.report.status()
+
+    def node_id(self) -> str:
+        assert self.report is not None
+        return self.report.hello().node_id
+
+    def consensus(self) -> Status:
+        assert self.report is not None
+        return self.report._consensus.status()
+
+    def store(self) -> Store:
+        assert self.report is not None
+        return self.report._store
+
+    def leads(self) -> bool:
+        return self.report is not None and self.report.is_leader()
+
+    def is_stranger(self) -> bool:
+        """Whether it belongs to no cluster, as far as can be seen."""
+        if self.report is not None and self.report.hello().cluster_id:
+            self.stranger = False
+        return self.stranger
+
+    def disk_is_idle(self) -> bool:
+        return self.disk.idle and self.disk.watch is None
+
+    def config(self) -> Config:
+        return Config(
+            name=self.name,
+            data_dir=Path("/in-memory"),
+            http_addr=(self.host, HTTP_PORT),
+            gossip_addr=self.gossip,
+            rpc_addr=self.rpc,
+            join=tuple(other.gossip for other in self.cluster.nodes if other is not self),
+            bootstrap_expect=self.cluster.founders,
+            gossip_profile="local",
+            history_size=self.cluster.settings.history_size,
+        )
+
+    @asynccontextmanager
+    async def open_world(self, config: Config) -> AsyncIterator[World]:
+        yield World(
+            clock=self.clock,
+            rng=random.Random(f"{self.cluster.seed}:{self.name}:{trio.current_time()}"),
+            disk=self.disk,
+            gossip=self.cluster.net.host(self.host),
+            rpc=MemoryRpcNetwork(self.cluster.hub, self.rpc),
+            clients=self.clients,
+            source=self.source,
+            control=self.control,
+        )
+
+    async def start(self) -> None:
+        """Start the process; returns when the node is up, or has ended before it was."""
+        self.cluster.note(f"start {self.name}")
+        await self.cluster.nursery.start(self._live)
+
+    async def _live(self, *, task_status: trio.TaskStatus[None]) -> None:
+        self.scope = trio.CancelScope()
+        self.stopped = trio.Event()
+        self.crashed = False
+        MACHINE.set(self.name)
+        started = False
+        limits = self.cluster.settings.log_limits
+        try:
+            with self.scope:
+                async with trio.open_nursery() as nursery:
+                    run = partial(
+                        node.run, self.config(), open_world=self.open_world, log_limits=limits
+                    )
+                    self._task = trio.lowlevel.current_task()
+                    self.report = await nursery.start(run)
+                    started = True
+                    task_status.started()
+        except* StorageError as errors:
+            # What a dead process meets on its way out concerns nobody.
+            if not (self.crashed or self.disk.failed or self.damaged):
+                raise
+            self.cluster.note(f"{self.name} ended: {leaves_of(errors)[0]}")
+            self.cluster.timeline.reach("a node ended because of its disk")
+        finally:
+            self.report = None
+            self._end_process()
+        if not started:
+            task_status.started()
+
+    def _end_process(self) -> None:
+        """What the process leaves: a disk, perhaps after a power cut, and no streams."""
+        if self.disk.failed:
+            self.disk = self.disk.crash()
+        else:
+            self.disk.finish()
+        self.clients.cut()
+        self.clients = self._new_clients()
+        self.source = MemorySource(self.cluster.stream, self.clock)
+        self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
+        self.stopped.set()
+
+    def wipe(self) -> None:
+        """Lose the disk of a stopped machine: it comes back as a new node under its old name."""
+        self.cluster.note(f"wipe {self.name}")
+        self.disk = self._new_disk()
+        self.stranger = True
+        self.damaged = False
+
+    def move(self) -> None:
+        """Give a stopped machine another address."""
+        self._moves += 1
+        number = self.host.rpartition(".")[2]
+        self.host = f"10.0.{self._moves}.{number}"
+        self.clients = self._new_clients()
+        self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
+        self.cluster.note(f"move {self.name} to {self.host}")
+
+    def flip_bit(self, rng: random.Random) -> str:
+        """Change one bit of a stopped machine's files; return where."""
+        name = rng.choice(sorted(self.disk.files))
+        content = self.disk.files[name]
+        at = rng.randrange(min(len(content), len(content.rstrip(b"\0")) + 64))
+        content[at] ^= 1 << rng.randrange(8)
+        self.damaged = True
+        return f"at byte {at} of {name}"
+
+    def freeze(self) -> None:
+        """SIGSTOP: it takes nothing in, says nothing, and notices nothing of the time."""
+        self.cluster.note(f"freeze {self.name}")
+        self.clock.freeze()
+        self.cluster.hub.freeze(self.rpc)
+        self.cluster.net.silence(self.host)
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        if self.clock.frozen:
+            self.cluster.note(f"thaw {self.name}")
+            self.cluster.net.unsilence(self.host)
+            self.cluster.hub.thaw(self.rpc)
+            self.clock.thaw()
+
+    async def stop(self) -> None:
+        """SIGTERM: an orderly stop, in time."""
+        self.cluster.note(f"stop {self.name}")
+        self.scope.cancel()
+        with trio.fail_after(self.config().shutdown_deadline_s):
+            await self.stopped.wait()
+
+    async def crash(self, *, unnoticed: bool = False) -> None:
+        """Kill -9, with writes lost as in a power cut, in no time; nobody hears what the tree still
+        says. With `unnoticed` no stream is reset either.
+        """
+        if self.down or self.crashed:
+            await self.stopped.wait()
+            return
+        self.cluster.note(f"crash {self.name}")
+        self.crashed = True
+        self.clients.cut()
+        self.source.reachable = False
+        self.thaw()
+        self.cluster.net.silence(self.host)
+        (self.cluster.hub.vanish if unnoticed else self.cluster.hub.kill)(self.rpc)
+        self.disk = self.disk.crash()
+        self.scope.cancel()
+        # A dead process does not say goodbye, however its farewells are shielded.
+        while not self.stopped.is_set():
+            end_all_shields(self._task)
+            await trio.lowlevel.checkpoint()
+        self.cluster.net.unsilence(self.host)
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """Return the errors in a group, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
+    return [error]
+
+
+def end_all_shields(task: trio.lowlevel.Task) -> None:
+    """Let a cancellation from above reach all of a task and its descendants."""
+    status: Any = task._cancel_status
+    while status is not None:
+        status._scope.shield = False
+        status = status.parent
+    for nursery in task.child_nurseries:
+        for child in list(nursery.child_tasks):
+            end_all_shields(child)
