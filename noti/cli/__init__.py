@@ -17,8 +17,9 @@ from noti.cli.bench import bench
 from noti.cli.certs import certs
 from noti.cli.demo import demo
 from noti.cli.leave import leave
+from noti.cli.mock_publisher import mock_publisher
 from noti.cli.operator import operator
-from noti.cli.publish import mock_publisher, publish
+from noti.cli.publish import publish
 from noti.cli.run import run
 from noti.cli.status import members, status
 from noti.cli.tail import tail

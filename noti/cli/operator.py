@@ -15,20 +15,13 @@ import trio
 
 from noti import telemetry
 from noti.cli.run import until_signalled
-from noti.config import bind_address
+from noti.cli.settings import as_address
 from noti.ports import Address
 
 log = structlog.get_logger("noti.cli")
 
 STOP_S_MAX = 8.0
 """The lease is given back within 2 s; the rest is for a busy machine."""
-
-
-def _bind(context: click.Context, parameter: click.Parameter, value: str) -> Address:
-    try:
-        return bind_address(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} {error}", context, parameter) from None
 
 
 _file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
@@ -56,7 +49,7 @@ _file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
     default="127.0.0.1:8080",
     show_default=True,
     metavar="HOST:PORT",
-    callback=_bind,
+    callback=as_address,
     help="For /liveness, /readiness and /metrics.",
 )
 @_file("--tls-cert", help="Client certificate to show to nodes (noti certs issue --client).")

@@ -13,7 +13,8 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from noti.config import FILE_VARIABLE, Config, address_text, flag_of, load
+from noti.config import FILE_VARIABLE, Config, address_text, bind_address, flag_of, load
+from noti.ports import Address
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -36,6 +37,16 @@ def load_given(config_file: Path | None, options: dict[str, Any]) -> Config:
     """Load the configuration with the flags that were really given; raises `ConfigInvalid`."""
     given = {name: value for name, value in options.items() if value not in (None, ())}
     return load(given, config_file)
+
+
+def as_address(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> Address | None:
+    """Return host:port as an address; a callback of click options that are no settings."""
+    try:
+        return None if value is None else bind_address(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}", context, parameter) from None
 
 
 def _option(name: str, field: FieldInfo) -> Decorator:

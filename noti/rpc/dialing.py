@@ -4,6 +4,7 @@ Enters: what grpclib, h2 and the system raise. Leaves: one line for a person, a 
 Never: a connection; `tls.py` makes them.
 """
 
+import os
 import ssl
 from dataclasses import replace
 from typing import Final
@@ -61,6 +62,10 @@ def describe(to: Address, error: Exception) -> str:
     if isinstance(error, GRPCError):
         return f"{host}:{port} refused: {error.message or error.status.name}"
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot reach {host}:{port}: {error.strerror}"
+        # asyncio has words of its own for errors of the system; names have numbers below 0.
+        number = error.errno or 0
+        return (
+            f"cannot reach {host}:{port}: {os.strerror(number) if number > 0 else error.strerror}"
+        )
     reason = str(error) if isinstance(error, NotiError) else f"{type(error).__name__}: {error}"
     return f"cannot reach {host}:{port}: {reason}"

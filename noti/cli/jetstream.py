@@ -1,0 +1,150 @@
+"""Connects commands to JetStream, and makes events for it.
+
+Enters: NATS settings. Leaves: JetStream with the stream in it, messages, subjects, what went wrong
+in one line. Never: a retry; who calls decides.
+
+These commands are NATS clients and nothing else, so they run on asyncio directly, without Trio.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import nats.errors
+from nats.js import JetStreamContext
+from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from nats.js.errors import NotFoundError
+
+from noti.certificates.refusals import handshake_refusal
+from noti.certificates.uses import for_nats
+from noti.config import Config
+from noti.ingest.client import NatsClient
+from noti.ingest.login import NatsLogin
+from noti.rpc.generated.category.v1 import CategoryMessage
+
+DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
+CONNECT_TIMEOUT_S = 2
+CLOSE_TIMEOUT_S = 1
+
+FOREIGN_ERRORS: Final = (OSError, TimeoutError, nats.errors.Error)
+"""What `problem` puts into words."""
+
+STREAM_SETTINGS: Final = (
+    "nats_url",
+    "nats_tls_ca",
+    "nats_tls_cert",
+    "nats_tls_key",
+    "nats_creds_file",
+    "nats_nkey_file",
+    "nats_token_file",
+    "nats_user",
+    "nats_password_file",
+    "nats_stream",
+    "nats_subject",
+    "nats_retention",
+    "nats_storage",
+    "nats_replicas",
+    "nats_max_age_s",
+    "nats_max_bytes",
+)
+"""Settings of whoever publishes to the stream."""
+
+
+@asynccontextmanager
+async def open_jetstream(config: Config) -> AsyncIterator[JetStreamContext]:
+    """Connect once, without silent retries, and make the stream when it is missing.
+
+    Raises `FOREIGN_ERRORS`, and `ConfigInvalid` for a bad file.
+    """
+    reasons: list[str] = []
+
+    async def note(error: Exception) -> None:
+        # nats-py tells here why a server was given up, and raises only that none is left.
+        reasons.append(str(error))
+
+    proofs = _proofs(config)
+    client = NatsClient()
+    try:
+        try:
+            await client.connect(
+                (config.nats_url or DEFAULT_NATS_URL).split(","),
+                name="noti publisher",
+                error_cb=note,
+                connect_timeout=CONNECT_TIMEOUT_S,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # even now it would try a server 60 times, 2 s apart
+                reconnect_time_wait=0,
+                **proofs,
+            )
+        except nats.errors.NoServersError:
+            raise ConnectionError(reasons[-1] if reasons else "no answer") from None
+        yield await _ensure_stream(client, config)
+    finally:
+        await _close(client)
+
+
+def category_message(user_id: int, category_from: str, category_to: str) -> CategoryMessage:
+    """Return an event of now."""
+    return CategoryMessage(
+        user_id=user_id,
+        category_from=category_from,
+        category_to=category_to,
+        created_at=datetime.now(UTC),
+    )
+
+
+def subject_of(config: Config, category: str) -> str:
+    """Return the subject below `jobs.noti.>`; only token characters survive from the category."""
+    token = "".join(char if char.isalnum() or char in "-_" else "-" for char in category) or "-"
+    return config.nats_subject.replace(">", token).replace("*", token)
+
+
+def shown_url(config: Config) -> object:
+    """Return where NATS is, without secrets."""
+    return config.masked()["nats_url"] or DEFAULT_NATS_URL
+
+
+def problem(config: Config, error: Exception) -> str:
+    """Return why NATS cannot be used, in one line."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, ssl.SSLError):
+        reason = f"it {handshake_refusal(error)}"
+    return f"NATS at {shown_url(config)} cannot be used: {reason}"
+
+
+async def _close(client: NatsClient) -> None:
+    """Close what there is to close; after a failed handshake nats-py would wait for ever."""
+    with suppress(TimeoutError, OSError):
+        await asyncio.wait_for(client.close(), CLOSE_TIMEOUT_S)
+
+
+async def _ensure_stream(client: NatsClient, config: Config) -> JetStreamContext:
+    """Return JetStream with the stream in it."""
+    jetstream = client.jetstream(timeout=CONNECT_TIMEOUT_S)
+    try:
+        await jetstream.stream_info(config.nats_stream)
+    except NotFoundError:
+        await jetstream.add_stream(
+            StreamConfig(
+                name=config.nats_stream,
+                subjects=[config.nats_subject],
+                retention=RetentionPolicy(config.nats_retention),
+                storage=StorageType(config.nats_storage),
+                num_replicas=config.nats_replicas,
+                max_age=config.nats_max_age_s,
+                max_bytes=config.nats_max_bytes or -1,
+            )
+        )
+    return jetstream
+
+
+def _proofs(config: Config) -> dict[str, Any]:
+    """Return how to log in and encrypt; raises `ConfigInvalid` for a bad file."""
+    options = NatsLogin.of(config).options()
+    ca, certificate, key = config.nats_tls_ca, config.nats_tls_cert, config.nats_tls_key
+    if ca is not None or certificate is not None:
+        options["tls"] = for_nats(ca, certificate, key).current
+    return options

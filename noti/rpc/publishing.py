@@ -1,0 +1,121 @@
+"""A publisher's end of `noti.v1.Publisher`, for commands; asyncio.
+
+Enters: the address of a node, a context for TLS, drafts. Leaves: the ids of events that are
+committed. Never: a foreign exception; a retry; trust in a server whose certificate is no node's.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from grpclib.const import Cardinality, Status
+from grpclib.exceptions import GRPCError
+
+from noti.certificates.names import claims
+from noti.errors import (
+    MessageInvalid,
+    NotiError,
+    PeerUnavailable,
+    ProposalRefused,
+    ProposalUncertain,
+    Unavailable,
+)
+from noti.ports import Address, Draft
+from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, describe, refusal_in
+from noti.rpc.frames import Frames
+from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.protobuf import parse
+from noti.rpc.tls import PeerChannel, certificate_of
+
+CONNECT_S_MAX: Final = 5.0
+"""With the handshake, which takes two round trips."""
+ANSWER_S_MAX: Final = 20.0
+"""A node that lives answers within 15 s: 5 of waiting for a leader, 10 for a commit."""
+ANSWER_BYTES_MAX: Final = 1024 * 1024
+"""A thousand ids of 128 characters."""
+
+_UNKNOWN: Final = "what was sent may or may not be committed"
+_METHOD: Final = "/noti.v1.Publisher/PublishStream"
+_ERRORS: Final[dict[int, type[NotiError]]] = {
+    Status.INVALID_ARGUMENT.value: MessageInvalid,
+    Status.RESOURCE_EXHAUSTED.value: ProposalRefused,
+    Status.ABORTED.value: ProposalUncertain,
+}
+
+
+class PublishStream:
+    """One stream of requests to one node, one at a time; made by `open_publish_stream`."""
+
+    def __init__(self, to: Address, frames: Frames) -> None:
+        self._to = to
+        self._frames = frames
+
+    async def publish(self, drafts: Sequence[Draft]) -> list[str]:
+        """Return the events' ids when all are committed.
+
+        Raises `MessageInvalid`, `ProposalRefused` or `Unavailable` when none is committed,
+        `ProposalUncertain` when nobody knows. *Cancellation*: nobody knows either, and the stream
+        can be used no more.
+        """
+        events = [wire.Event(list(one.topics), one.data, one.id or "") for one in drafts]
+        where = f"{self._to[0]}:{self._to[1]}"
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                await self._frames.write_guarded(bytes(wire.PublishRequest(events)))
+                frame = await self._frames.read_guarded()
+            answer = parse(wire.PublishStreamResponse, frame or b"")
+        except TimeoutError:
+            raise ProposalUncertain(
+                f"no answer from {where} within {ANSWER_S_MAX:g} s; {_UNKNOWN}"
+            ) from None
+        except (MessageInvalid, *FOREIGN_ERRORS) as error:
+            raise ProposalUncertain(f"{describe(self._to, error)}; {_UNKNOWN}") from error
+        if answer.failure is not None:
+            kind = _ERRORS.get(answer.failure.code, Unavailable)
+            raise kind(f"{where} says: {answer.failure.message}")
+        if answer.published is None or len(answer.published.ids) != len(drafts):
+            raise ProposalUncertain(f"{where} hung up; {_UNKNOWN}")
+        return answer.published.ids
+
+
+@asynccontextmanager
+async def open_publish_stream(
+    to: Address, context: ssl.SSLContext | None
+) -> AsyncIterator[PublishStream]:
+    """Connect, and hang up at the end. `context` is None to speak plain text.
+
+    Raises `PeerUnavailable`, also when who answers is no node, or does not let us publish.
+    """
+    channel = PeerChannel(to, CONFIG, context)
+    call = channel.request(
+        _METHOD, Cardinality.STREAM_STREAM, wire.PublishRequest, wire.PublishStreamResponse
+    )
+    try:
+        try:
+            async with asyncio.timeout(CONNECT_S_MAX):
+                await call.__aenter__()
+                await call.send_request()
+                frames = Frames(call._stream, ANSWER_BYTES_MAX)
+                _check_node(certificate_of(frames.transport))
+                await call.recv_initial_metadata()
+        except TimeoutError:
+            raise PeerUnavailable(
+                f"cannot reach {to[0]}:{to[1]}: no answer within {CONNECT_S_MAX:g} s"
+            ) from None
+        except (MessageInvalid, *FOREIGN_ERRORS) as error:
+            refusal = refusal_in(channel, error)
+            told = describe(to, error) if refusal is None else f"{to[0]}:{to[1]} {refusal}"
+            if isinstance(error, GRPCError) and error.status is Status.UNIMPLEMENTED:
+                told += "; is it the RPC port of a node?"
+            raise PeerUnavailable(told) from error
+        yield PublishStream(to, frames)
+    finally:
+        channel.close()
+
+
+def _check_node(certificate: bytes | None) -> None:
+    """Raise unless it is a node's: any other server of the CA could claim to commit events."""
+    if certificate is not None and (held := claims(certificate)).profile != "node":
+        raise PeerUnavailable(f"the certificate there, for {held}, is not a node's")

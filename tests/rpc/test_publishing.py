@@ -1,0 +1,124 @@
+"""What a publisher's end says about each answer, and about none."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import trio
+
+from noti.certificates.context import MutualContexts
+from noti.errors import (
+    MessageInvalid,
+    NotiError,
+    PeerUnavailable,
+    ProposalRefused,
+    ProposalUncertain,
+    Unavailable,
+)
+from noti.ports import Address, Draft, Outcome
+from noti.rpc import publishing
+from noti.rpc.aio import Island
+from noti.rpc.grpc import GrpcNetwork
+from noti.rpc.publishing import open_publish_stream
+from tests.certificates.authority import SERVER, Wanted, issue
+from tests.certificates.bad import peer_context
+from tests.contract.test_rpc_network import ANY_PORT, Handler, Publications
+from tests.rpc import test_tls as tls
+from tests.rpc.test_grpc import serving
+from tests.rpc.tls_peers import Fixed, cluster_authority, node_tls
+
+DRAFT = Draft(("t",), "x", "an-id")
+
+
+class Silent(Publications):
+    """Takes events, and never says what became of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.come = trio.Event()
+
+    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+        self.come.set()
+
+
+async def publish(
+    island: Island, address: Address, *batches: Sequence[Draft], caller: str | None = None
+) -> list[list[str]]:
+    context = None if caller is None else node_tls(caller).current.client
+
+    async def on_stream() -> list[list[str]]:
+        async with open_publish_stream(address, context) as stream:
+            return [await stream.publish(batch) for batch in batches]
+
+    return await island.call(on_stream)
+
+
+async def test_requests_of_one_stream_are_answered_one_by_one() -> None:
+    taken = Publications()
+    async with serving(Handler(), taken) as (island, _, address):
+        assert await publish(island, address, [DRAFT], [Draft(("t", "u"), "y"), DRAFT]) == [
+            ["an-id"],
+            ["made-3", "an-id"],
+        ]
+    assert taken.drafts == [DRAFT, Draft(("t", "u"), "y"), DRAFT]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MessageInvalid("bad"),
+        ProposalRefused("full"),
+        ProposalUncertain("who knows"),
+        Unavailable("no leader"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_each_failure_arrives_as_what_it_was(failure: NotiError) -> None:
+    async with serving(Handler(), Publications(failure)) as (island, _, address):
+        with pytest.raises(type(failure), match=f"says: {failure}") as caught:
+            await publish(island, address, [DRAFT])
+    assert type(caught.value) is type(failure)
+
+
+async def test_nobody_knows_when_no_answer_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "ANSWER_S_MAX", 0.2)
+    async with serving(Handler(), Silent()) as (island, _, address):
+        with pytest.raises(ProposalUncertain, match=r"no answer .* may or may not be committed"):
+            await publish(island, address, [DRAFT])
+
+
+async def test_nobody_knows_when_the_node_goes_before_its_answer() -> None:
+    silent = Silent()
+    island = Island()
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(island.run)
+            network = GrpcNetwork(island)
+            node = trio.CancelScope()
+
+            async def serve(*, task_status: trio.TaskStatus[Address]) -> None:
+                with node:
+                    await network.serve_rpc(ANY_PORT, Handler(), silent, task_status=task_status)
+
+            address = await nursery.start(serve)
+
+            async def stop() -> None:
+                await silent.come.wait()
+                node.cancel()
+
+            nursery.start_soon(stop)
+            with pytest.raises(ProposalUncertain, match="may or may not be committed"):
+                await publish(island, address, [DRAFT])
+            nursery.cancel_scope.cancel()
+
+
+async def test_who_holds_no_nodes_certificate_is_not_believed(tmp_path: Path) -> None:
+    """Any other server with a certificate of the CA could claim that it committed events."""
+    other = issue(Wanted(dns=("nats",), usages=(SERVER,)), cluster_authority())
+    shows = peer_context(other, tmp_path, server=True)
+    there = Fixed(MutualContexts(shows, node_tls("client").current.client))
+    async with tls.serving(there) as scene:
+        with pytest.raises(PeerUnavailable, match="for node nats, is not a node's"):
+            await publish(scene.island, scene.address, [DRAFT], caller="client")
+    async with tls.serving(node_tls("server")) as scene:
+        assert await publish(scene.island, scene.address, [DRAFT], caller="client") == [["an-id"]]
