@@ -137,14 +137,15 @@ class MessageStream(Protocol):
     def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
         """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
 
-    async def receive(self) -> Sequence[PeerMessage]:
-        """Wait for the next batch.
+    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+        """Pass each batch to `take` as it comes, and return when that returns False: enough.
 
-        Raises `PeerUnavailable` when the stream ended, `MessageInvalid` on garbage.
+        Raises `PeerUnavailable` when the stream ended, `MessageInvalid` on garbage, and what `take`
+        raises. *Cancellation* loses nothing: the next call goes on where this one stopped.
         """
 
     async def aclose(self) -> None:
-        """Close; the other side's `receive` raises `PeerUnavailable`."""
+        """Close; the other side's `hear` raises `PeerUnavailable`."""
 
 
 @dataclass(frozen=True, slots=True)

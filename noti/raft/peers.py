@@ -11,6 +11,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -265,22 +266,23 @@ class Peers:
             log.warning("peer sent garbage", peer=peer.name, reason=reason)
 
     async def _read(self, stream: MessageStream) -> None:
-        while True:
-            try:
-                messages = await stream.receive()
-            except PeerUnavailable:
-                return
-            except MessageInvalid as error:
-                _refused.labels("garbage").inc()
-                self._tell_garbage(stream.peer, str(error))
-                return
-            said: list[Message] = []
-            for message in messages:
-                if message.sender != stream.peer.node_id:
-                    _refused.labels("false sender").inc()
-                elif isinstance(message, Forward | ForwardAnswer):
-                    self._listener.peer_forwarded(message)
-                else:
-                    said.append(message)
-            if said:
-                self._listener.peer_said(said)
+        try:
+            await stream.hear(partial(self._take_in, stream.peer.node_id))
+        except PeerUnavailable:
+            pass
+        except MessageInvalid as error:
+            _refused.labels("garbage").inc()
+            self._tell_garbage(stream.peer, str(error))
+
+    def _take_in(self, peer: NodeId, messages: Sequence[PeerMessage]) -> bool:
+        said: list[Message] = []
+        for message in messages:
+            if message.sender != peer:
+                _refused.labels("false sender").inc()
+            elif isinstance(message, Forward | ForwardAnswer):
+                self._listener.peer_forwarded(message)
+            else:
+                said.append(message)
+        if said:
+            self._listener.peer_said(said)
+        return True

@@ -7,12 +7,13 @@ where it was when a read is cancelled. Here there is a limit, and a read can be 
 """
 
 import asyncio
+from collections.abc import Callable
 
 import grpclib.protocol
 
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.rpc.codec import FRAME_BYTES_MAX
-from noti.rpc.direct import PREFIX, Inbox, prefixed, write_at_once
+from noti.rpc.direct import PREFIX, Inbox, Wakeup, prefixed, write_at_once
 
 
 class Frames:
@@ -73,10 +74,10 @@ class Frames:
             raise PeerUnavailable("an earlier frame was cut off by a cancelled send")
         return write_at_once(self._stream, frames)
 
-    def inbox(self) -> Inbox:
-        """From now on, have frames taken by a Trio task, and not read here."""
+    def inbox(self, wakeup: Callable[[], Wakeup]) -> Inbox:
+        """From now on, have frames passed on as they come, and not read here; see `Inbox`."""
         assert self._expected_bytes is None, "no frame is read in part"
-        return Inbox(self._stream, self._bytes_max)
+        return Inbox(self._stream, self._bytes_max, wakeup)
 
     async def read_guarded(self) -> bytes | None:
         """As `read`, from any task."""

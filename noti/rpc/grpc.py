@@ -157,7 +157,7 @@ class _Refused(Exception):
 
 
 class GrpcMessageStream:
-    """A Raft stream, on either side. One task may send while another receives."""
+    """A Raft stream, on either side. One task may send while another hears."""
 
     def __init__(
         self, island: Island, frames: "Frames", peer: Hello, close: Callable[[], None]
@@ -167,7 +167,7 @@ class GrpcMessageStream:
         self._peer = peer
         self._close = close
         self._closed = False
-        self._inbox = frames.inbox()
+        self._inbox = frames.inbox(trio.Event)
         self._send_lock = trio.Lock()
 
     @property
@@ -190,15 +190,11 @@ class GrpcMessageStream:
         """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
         return not self._send_lock.locked() and self._send_at_once(*encode_messages(messages))
 
-    async def receive(self) -> Sequence[PeerMessage]:
-        """Wait for the next batch; raises `PeerUnavailable`, or `MessageInvalid` on garbage.
-
-        *Cancellation* loses nothing: the next call goes on where this one stopped.
-        """
-        frame = await self._inbox.receive()
-        if frame is None:
+    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+        """See `MessageStream`. `take` is called in the turn that read the socket."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not await self._inbox.hear(lambda frame: take(decode_messages(frame))):
             raise PeerUnavailable(f"{self._peer.name} closed the stream")
-        return decode_messages(frame)
 
     async def aclose(self) -> None:
         """Close; the other side's `receive` raises `PeerUnavailable`. Never fails."""

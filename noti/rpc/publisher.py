@@ -88,16 +88,22 @@ class PublisherService:
         frames = Frames(call._stream, REQUEST_BYTES_MAX)
         answers = _Answers(frames)
         writing = asyncio.create_task(answers.write())
+
+        def take(frame: bytes) -> bool:
+            question = answers.expect()
+            try:
+                drafts = decode_drafts(frame)
+            except MessageInvalid as error:
+                self._complaints.tell(frames.transport, "request", str(error))
+                question.answer(error)
+            else:
+                self._publishing.submit(drafts, question.answer)
+            return answers.have_room()
+
         try:
-            while (frame := await frames.read()) is not None:
-                question = await answers.expect()
-                try:
-                    drafts = decode_drafts(frame)
-                except MessageInvalid as error:
-                    self._complaints.tell(frames.transport, "request", str(error))
-                    question.answer(error)
-                else:
-                    self._publishing.submit(drafts, question.answer)
+            inbox = frames.inbox(asyncio.Event)
+            while await inbox.hear(take):
+                await answers.wait_for_room()
             answers.end()
             await writing
         except MessageInvalid as error:
@@ -130,14 +136,21 @@ class _Answers:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
-    async def expect(self) -> _Question:
-        """Note one more question; waits while too many are open."""
-        while len(self._questions) >= STREAM_REQUESTS_MAX:
-            self._room.clear()
-            await self._room.wait()
+    def expect(self) -> _Question:
+        """Note one more question."""
         question = _Question(self)
         self._questions.append(question)
         return question
+
+    def have_room(self) -> bool:
+        """Tell whether there may be more questions."""
+        return len(self._questions) < STREAM_REQUESTS_MAX
+
+    async def wait_for_room(self) -> None:
+        """Return when there may be more questions."""
+        while not self.have_room():
+            self._room.clear()
+            await self._room.wait()
 
     def end(self) -> None:
         """Note that there are no more questions."""

@@ -95,7 +95,7 @@ class Handler:
                 await self.after_stream(stream)
                 return
             while True:
-                await stream.send(await stream.receive())
+                await stream.send(await receive(stream))
         except PeerUnavailable:
             pass
         finally:
@@ -178,10 +178,22 @@ async def served(
             nursery.cancel_scope.cancel()
 
 
+async def receive(stream: MessageStream) -> Sequence[PeerMessage]:
+    """Return the next batch."""
+    batches: list[Sequence[PeerMessage]] = []
+
+    def enough(batch: Sequence[PeerMessage]) -> bool:
+        batches.append(batch)
+        return False
+
+    await stream.hear(enough)
+    return batches[0]
+
+
 async def receive_count(stream: MessageStream, count: int) -> list[PeerMessage]:
     received: list[PeerMessage] = []
     while len(received) < count:
-        received += await stream.receive()
+        received += await receive(stream)
     return received
 
 
@@ -198,7 +210,7 @@ async def test_both_sides_learn_who_the_other_is(open_network: NetworkFactory) -
     async with open_network() as network, served(network, handler) as (address, _):
         stream = await network.open_raft_stream(address, CLIENT)
         await stream.send(EVERY_MESSAGE[:1])
-        await stream.receive()
+        await receive(stream)
         assert stream.peer == handler.hello()
         assert handler.streams[0].peer == CLIENT
         await stream.aclose()
@@ -301,26 +313,26 @@ async def test_dialer_closing_ends_the_served_stream(open_network: NetworkFactor
     async with open_network() as network, served(network, handler) as (address, _):
         stream = await network.open_raft_stream(address, CLIENT)
         await stream.send(EVERY_MESSAGE[:1])
-        await stream.receive()
+        await receive(stream)
         await stream.aclose()
         await handler.ended.wait()
         with pytest.raises(PeerUnavailable):
-            await stream.receive()
+            await receive(stream)
         with pytest.raises(PeerUnavailable):
             await stream.send(EVERY_MESSAGE[:1])
 
 
 async def test_server_closing_ends_the_dialed_stream(open_network: NetworkFactory) -> None:
     async def one_answer(stream: MessageStream) -> None:
-        await stream.send(await stream.receive())
+        await stream.send(await receive(stream))
 
     handler = Handler(after_stream=one_answer)
     async with open_network() as network, served(network, handler) as (address, _):
         stream = await network.open_raft_stream(address, CLIENT)
         await stream.send(EVERY_MESSAGE[:1])
-        assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+        assert list(await receive(stream)) == EVERY_MESSAGE[:1]
         with pytest.raises(PeerUnavailable):
-            await stream.receive()
+            await receive(stream)
         await stream.aclose()
 
 
@@ -331,12 +343,12 @@ async def test_cancelled_server_ends_its_streams(open_network: NetworkFactory) -
         async with served(network, handler) as (address, scope):
             stream = await network.open_raft_stream(address, CLIENT)
             await stream.send(EVERY_MESSAGE[:1])
-            await stream.receive()
+            await receive(stream)
             scope.cancel()
         assert handler.ended.is_set()
         with trio.fail_after(30):
             with pytest.raises(PeerUnavailable):
-                await stream.receive()
+                await receive(stream)
             await stream.aclose()
 
 
@@ -351,7 +363,7 @@ async def test_cancelled_receive_loses_nothing(open_network: NetworkFactory) -> 
             batch: Sequence[PeerMessage] = ()
             # Cancelled at a different moment of the receive each time.
             with trio.move_on_after(0.0005):
-                batch = await stream.receive()
+                batch = await receive(stream)
             received += batch
         assert received == messages
         await stream.aclose()

@@ -159,8 +159,7 @@ async def until_counted(node: NodeProcess, counter: str, before: float) -> None:
 async def until_closed(stream: GrpcMessageStream) -> None:
     with trio.fail_after(10):
         try:
-            while True:
-                await stream.receive()
+            await stream.hear(lambda _: True)
         except PeerUnavailable:
             pass
 

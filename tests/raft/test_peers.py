@@ -389,11 +389,13 @@ class Scripted:
             self.sent += messages
         return not self.full
 
-    async def receive(self) -> Sequence[PeerMessage]:
-        words = await self._take.receive()
-        if isinstance(words, Exception):
-            raise words
-        return words
+    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+        while True:
+            words = await self._take.receive()
+            if isinstance(words, Exception):
+                raise words
+            if not take(words):
+                return
 
     async def aclose(self) -> None:
         self.closed = True

@@ -12,7 +12,7 @@ from noti.raft.messages import AppendRequest, Entry, EntryKind
 from noti.rpc.codec import encode_hello, encode_messages
 from noti.rpc.dialing import SERVER_CONFIG
 from noti.rpc.tls import FRAME_BYTES_MAX
-from tests.contract.test_rpc_network import CLIENT, EVERY_MESSAGE, Handler
+from tests.contract.test_rpc_network import CLIENT, EVERY_MESSAGE, Handler, receive
 from tests.rpc.test_grpc import framed, raft_request, serving
 
 HELLO = framed(encode_hello(CLIENT))
@@ -30,7 +30,7 @@ class Listening(Handler):
     async def listen(self, stream: MessageStream) -> None:
         try:
             while True:
-                self.heard += len(await stream.receive())
+                self.heard += len(await receive(stream))
         except PeerUnavailable:
             pass
 

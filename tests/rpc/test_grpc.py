@@ -24,7 +24,14 @@ from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import RAFT_METHOD, GrpcMessageStream, GrpcNetwork
-from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler, Publications
+from tests.contract.test_rpc_network import (
+    ANY_PORT,
+    CLIENT,
+    EVERY_MESSAGE,
+    Handler,
+    Publications,
+    receive,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -71,11 +78,11 @@ async def test_killed_peer_process_is_noticed_at_once() -> None:
                 network = GrpcNetwork(island)
                 stream = await network.open_raft_stream((host, int(port)), CLIENT)
                 await stream.send(EVERY_MESSAGE[:1])
-                assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+                assert list(await receive(stream)) == EVERY_MESSAGE[:1]
                 process.kill()
                 # Raft's election timeout is 500 ms at least: a death has to show well before.
                 with pytest.raises(PeerUnavailable), trio.fail_after(0.5):
-                    await stream.receive()
+                    await receive(stream)
                 with pytest.raises(PeerUnavailable):
                     await stream.send(EVERY_MESSAGE[:1])
                 await stream.aclose()
@@ -191,7 +198,7 @@ async def test_bad_hello_is_refused_and_harms_nobody(data: bytes) -> None:
             raw.sendall(connection.data_to_send())
             stream = await network.open_raft_stream(address, CLIENT)
             await stream.send(EVERY_MESSAGE[:1])
-            assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+            assert list(await receive(stream)) == EVERY_MESSAGE[:1]
             await stream.aclose()
         assert [served.peer.name for served in handler.streams] == ["client"]
 
@@ -216,7 +223,7 @@ async def test_connection_that_talks_nonsense_harms_nobody(data: bytes) -> None:
                     pass
             stream = await network.open_raft_stream(address, CLIENT)
             await stream.send(EVERY_MESSAGE[:1])
-            assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+            assert list(await receive(stream)) == EVERY_MESSAGE[:1]
             await stream.aclose()
             assert island.is_running()
 
@@ -234,14 +241,14 @@ async def test_garbage_on_an_open_stream_is_message_invalid(data: bytes) -> None
     seen: list[Exception] = []
     done = trio.Event()
 
-    async def receive(stream: MessageStream) -> None:
+    async def hear_garbage(stream: MessageStream) -> None:
         try:
-            await stream.receive()
+            await receive(stream)
         except (MessageInvalid, PeerUnavailable) as error:
             seen.append(error)
         done.set()
 
-    async with serving(Handler(after_stream=receive)) as (_, _, address):
+    async with serving(Handler(after_stream=hear_garbage)) as (_, _, address):
         raw, connection = raft_request(address)
         with raw:
             connection.send_data(1, framed(encode_hello(CLIENT)) + data)
@@ -298,9 +305,9 @@ async def test_root_cancellation_closes_everything_in_any_nesting() -> None:
         stream = await network.open_raft_stream(address, CLIENT)
         try:
             await stream.send(EVERY_MESSAGE[:1])
-            await stream.receive()
+            await receive(stream)
             task_status.started()
-            await stream.receive()
+            await receive(stream)
         finally:
             await stream.aclose()
 

@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from noti.errors import PeerUnavailable
 from noti.ports import MessageStream
 from noti.raft.messages import Message, TimeoutNow
-from tests.contract.test_rpc_network import CLIENT, Handler, Publications
+from tests.contract.test_rpc_network import CLIENT, Handler, Publications, receive
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
 A, B = ("a", 8400), ("b", 8400)
@@ -38,7 +38,7 @@ async def test_killed_node_resets_its_streams_at_once(autojump_clock: MockClock)
 
             async def wait_for_reset() -> None:
                 with pytest.raises(PeerUnavailable):
-                    await stream.receive()
+                    await receive(stream)
 
             nursery.start_soon(wait_for_reset)
             await trio.testing.wait_all_tasks_blocked()
@@ -57,10 +57,10 @@ async def test_stalled_link_delivers_everything_after_it_healed(autojump_clock: 
         await stream.send([message(1)])
         await stream.send([message(2)])
         with trio.move_on_after(60) as scope:
-            await stream.receive()
+            await receive(stream)
         assert scope.cancelled_caught
         hub.heal()
-        assert [*await stream.receive(), *await stream.receive()] == [message(1), message(2)]
+        assert [*await receive(stream), *await receive(stream)] == [message(1), message(2)]
 
 
 async def test_dropping_link_breaks_the_stream_once_it_healed(autojump_clock: MockClock) -> None:
@@ -68,7 +68,7 @@ async def test_dropping_link_breaks_the_stream_once_it_healed(autojump_clock: Mo
         hub.partition(A, B, "drop")
         await stream.send([message(1)])
         with trio.move_on_after(60) as scope:
-            await stream.receive()
+            await receive(stream)
         assert scope.cancelled_caught
         hub.heal()
         with pytest.raises(PeerUnavailable):
@@ -89,7 +89,7 @@ async def times_of_echoes(seed: int) -> list[float]:
         times: list[float] = []
         for term in range(1, 20):
             await stream.send([message(term)])
-            await stream.receive()
+            await receive(stream)
             times.append(round(trio.current_time() - start, 9))
     return times
 

@@ -27,7 +27,14 @@ from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.tls import HANDSHAKE_S
 from tests.certificates.authority import client
 from tests.certificates.bad import BAD_CALLED, CLAIMED_NAME, BadPeer, peer_context
-from tests.contract.test_rpc_network import ANY_PORT, CLIENT, EVERY_MESSAGE, Handler, Publications
+from tests.contract.test_rpc_network import (
+    ANY_PORT,
+    CLIENT,
+    EVERY_MESSAGE,
+    Handler,
+    Publications,
+    receive,
+)
 from tests.rpc.tls_peers import Fixed, cluster_authority, node_tls
 
 SERVER = Hello("cluster", "id-server", "server")
@@ -50,7 +57,7 @@ class Scene:
     async def still_serves(self) -> None:
         stream = await self.network("client").open_raft_stream(self.address, CLIENT)
         await stream.send(EVERY_MESSAGE[:1])
-        assert list(await stream.receive()) == EVERY_MESSAGE[:1]
+        assert list(await receive(stream)) == EVERY_MESSAGE[:1]
         await stream.aclose()
 
 

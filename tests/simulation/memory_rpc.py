@@ -325,8 +325,9 @@ class MemoryMessageStream:
         self._outgoing.tell(self._peer, messages)
         return True
 
-    async def receive(self) -> Sequence[PeerMessage]:
-        return await self._incoming.receive()
+    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+        while take(await self._incoming.receive()):
+            pass
 
     async def aclose(self) -> None:
         self._outgoing.close()
