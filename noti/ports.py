@@ -7,10 +7,10 @@ Never: behaviour, foreign exception types (`OSError`, grpclib, nats): adapters t
 The same contract suite (tests/contract) runs against every version of a port.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 
 import trio
 
@@ -39,6 +39,21 @@ class Clock(Protocol):
         """Return milliseconds since 1970, to be stored as data and never compared."""
 
 
+class Begun:
+    """Something that goes on whether or not anybody waits for it; await it once, to do so.
+
+    Unlike a coroutine it may be dropped, as happens when a node is stopped in that very turn.
+    """
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """`wait` is called when somebody waits."""
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Return when it is over; raises what went wrong."""
+        return self._wait().__await__()
+
+
 class Disk(Protocol):
     """One node's data directory, locked for this process. Names are plain file names.
 
@@ -56,10 +71,10 @@ class Disk(Protocol):
     async def create(self, name: str, size: int) -> None:
         """Make a file of `size` zero bytes that are really allocated; it must not exist."""
 
-    async def write(self, name: str, offset: int, data: bytes) -> None:
-        """Overwrite or extend at `offset` and sync.
+    def write(self, name: str, offset: int, data: bytes) -> "Begun":
+        """Begin to overwrite or extend at `offset`; awaiting what it returns waits for the sync.
 
-        The hot path: cheap when it stays inside the file.
+        The hot path: cheap when it stays inside the file, and begun without a task switch.
         """
 
     async def replace(self, name: str, data: bytes) -> None:

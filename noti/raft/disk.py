@@ -24,6 +24,7 @@ import trio
 from prometheus_client import Histogram
 
 from noti.errors import StorageFailed, StorageLocked
+from noti.ports import Begun
 from noti.raft import disk_writer
 from noti.raft.disk_writer import REPLY, REQUEST, TEMPORARY_SUFFIX
 
@@ -33,10 +34,6 @@ log = structlog.get_logger("noti.raft")
 
 LOCK_NAME = "lock"
 """File whose lock means that the directory is in use; it holds the process id of the user."""
-
-REQUESTS_MAX = 64
-"""Requests on their way to the writer. Few tasks write, each waits for its answer: this is only
-ever reached by a mistake, and then the rest waits."""
 
 PREDECESSOR_WAIT_S = 5.0
 """How long to wait for the writer of a node that is dead: the longest stall of a sync that a disk
@@ -70,8 +67,8 @@ class _Waiter:
 class FileDisk:
     """A `Disk` in a real directory; made by `open_disk`.
 
-    Several tasks may call at once; requests are performed in the order of the calls, unless more
-    than `REQUESTS_MAX` wait.
+    Several tasks may call at once; requests are performed in the order of the calls. Nothing limits
+    how many wait: each of the few tasks that write waits for its answer.
     Cancellation: a request that was sent is performed all the same, before any later one; only its
     answer is lost.
     """
@@ -118,11 +115,16 @@ class FileDisk:
         """See `Disk`; a file that exists is an error and makes the disk unusable."""
         await self._request(disk_writer.CREATE, "create", name, size)
 
-    async def write(self, name: str, offset: int, data: bytes) -> None:
-        """See `Disk`; the file must exist. When cancelled, the write happens all the same, soon."""
+    def write(self, name: str, offset: int, data: bytes) -> Begun:
+        """See `Disk`; the file must exist. When nobody waits, the write happens all the same."""
         started = trio.current_time()
-        await self._request(disk_writer.WRITE, "write", name, offset, data)
-        _write_seconds.observe(trio.current_time() - started)
+        waiter = self._begin(disk_writer.WRITE, "write", name, offset, data)
+
+        async def wait() -> None:
+            await self._finish(waiter)
+            _write_seconds.observe(trio.current_time() - started)
+
+        return Begun(wait)
 
     async def replace(self, name: str, data: bytes) -> None:
         """See `Disk`."""
@@ -135,20 +137,25 @@ class FileDisk:
     async def _request(
         self, operation: int, verb: str, name: str, number: int = 0, data: bytes = b""
     ) -> None:
+        await self._finish(self._begin(operation, verb, name, number, data))
+
+    def _begin(
+        self, operation: int, verb: str, name: str, number: int = 0, data: bytes = b""
+    ) -> _Waiter:
+        """Send a request from here, without a task switch, unless the socket is full: it saves a
+        turn of a busy loop."""
         assert "/" not in name, "the directory is flat"
         assert _is_data_file(name), "the lock and temporary files are not for callers"
         self._check_usable()
-        while len(self._waiting) >= REQUESTS_MAX:
-            await self._wait_for(self._waiting[0])
-            self._check_usable()
         encoded = name.encode()
         header = REQUEST.pack(operation, len(encoded), number, len(data))
         waiter = _Waiter(f"cannot {verb} {self._directory / name}")
         self._waiting.append(waiter)
         self._outbox.append(memoryview(b"".join((header, encoded, data))))
-        # Sent from here, without a task switch, unless the socket is full: it saves a turn of a
-        # busy loop.
         self._send_what_fits()
+        return waiter
+
+    async def _finish(self, waiter: _Waiter) -> None:
         await self._wait_for(waiter)
         if waiter.failure is not None:
             raise StorageFailed(waiter.failure)

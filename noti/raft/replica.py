@@ -363,6 +363,7 @@ class Replica:
                 for effect in self._core.handle(event, self._clock.now()):
                     self._perform(effect)
             messenger.flush()
+            self._log_writer.flush()
             self._apply_some()
             if not (self._inbox or self._proposals or self._readers):
                 break

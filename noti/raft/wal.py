@@ -19,9 +19,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import structlog
+import trio
 
 from noti.errors import StorageFailed
-from noti.ports import Disk
+from noti.ports import Begun, Disk
 from noti.raft.messages import Entry, HardState, Snapshot
 from noti.raft.records import (
     SegmentStart,
@@ -108,28 +109,35 @@ class Wal:
         """Index of the last durable entry, or of the snapshot when there is none after it."""
         return self._base_index + len(self._terms) - 1
 
-    async def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> None:
-        """Make entries and hard state durable together; returns when they are.
+    def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> Begun:
+        """Begin to make entries and hard state durable together; await what it returns to know that
+        they are.
 
         Entries are consecutive. They may begin below the end of the log: what was there from that
         index on is gone. Raises `StorageFailed` when the disk fails, `LocalError` when an entry is
         too large (then nothing happened).
         """
         if not entries and hard_state is None:
-            return
+            return Begun(trio.lowlevel.checkpoint)
         batch = encode_entries(entries)
         hard_state_record = b"" if hard_state is None else encode_hard_state(hard_state)
         self._check_sequence(entries)
-        with self._changing():
-            # Hard state first: at no point of a replay does the log hold a term that the node has
-            # not heard of.
-            await self._write(hard_state_record, batch, hard_state or self._hard_state)
+        self._begin_change()
+        # Hard state first: at no point of a replay does the log hold a term that the node has
+        # not heard of.
+        written = self._write(hard_state_record, batch, hard_state or self._hard_state)
+
+        async def wait() -> None:
+            await written
             self._hard_state = hard_state or self._hard_state
             if entries:
                 del self._terms[entries[0].index - self._base_index :]
                 self._terms += [entry.term for entry in entries]
                 active = self._segments[-1]
                 active.last_index = max(active.last_index, entries[-1].index)
+            self._in_doubt = False
+
+        return Begun(wait)
 
     async def save_snapshot(self, snapshot: Snapshot, *, keep_after: int) -> None:
         """Make this node's own snapshot durable, then drop segments that hold only entries up to
@@ -180,23 +188,27 @@ class Wal:
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
+        self._begin_change()
+        yield
+        self._in_doubt = False
+
+    def _begin_change(self) -> None:
         """Guard a change of the files: if it does not end well, nobody knows what they hold."""
         if self._in_doubt:
             raise StorageFailed("an earlier write to the log did not end well; open it again")
         self._in_doubt = True
-        yield
-        self._in_doubt = False
 
-    async def _write(self, hard_state_record: bytes, batch: bytes, hard_state: HardState) -> None:
+    def _write(self, hard_state_record: bytes, batch: bytes, hard_state: HardState) -> Begun:
         records = hard_state_record + batch
         active = self._segments[-1]
         if self._end + len(records) + FRAME_OVERHEAD_BYTES > active.size:
-            await self._start_segment(self.last_index, hard_state, batch, fresh=False)
-            return
+            base_index = self.last_index
+            return Begun(lambda: self._start_segment(base_index, hard_state, batch, fresh=False))
         frame = encode_frame(active.sequence, self._end, records)
-        await self._disk.write(active.name, self._end, frame)
+        begun = self._disk.write(active.name, self._end, frame)
         self._end += len(frame)
         self._last_checksum = checksum_of(frame)
+        return begun
 
     async def _start_segment(
         self, base_index: int, hard_state: HardState, batch: bytes, *, fresh: bool

@@ -4,7 +4,7 @@ import random
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -158,10 +158,8 @@ async def until_counted(node: NodeProcess, counter: str, before: float) -> None:
 
 async def until_closed(stream: GrpcMessageStream) -> None:
     with trio.fail_after(10):
-        try:
+        with suppress(PeerUnavailable):
             await stream.hear(lambda _: True)
-        except PeerUnavailable:
-            pass
 
 
 def say(raw: socket.socket, data: bytes) -> None:

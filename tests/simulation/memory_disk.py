@@ -16,6 +16,7 @@ from typing import TypeAlias
 import trio
 
 from noti.errors import StorageFailed
+from noti.ports import Begun
 from noti.raft.segments import SECTOR_BYTES
 
 Files: TypeAlias = dict[str, bytearray]
@@ -135,10 +136,12 @@ class MemoryDisk:
         """See `Disk`."""
         await self._perform(_Create(name, size))
 
-    async def write(self, name: str, offset: int, data: bytes) -> None:
+    def write(self, name: str, offset: int, data: bytes) -> Begun:
         """See `Disk`. When cancelled, the write happens before the next change, or is undecided at
         a crash."""
-        await self._perform(_Write(name, offset, bytes(data)))
+        operation = _Write(name, offset, bytes(data))
+        number = self._begin(operation)
+        return Begun(lambda: self._finish(operation, number))
 
     async def replace(self, name: str, data: bytes) -> None:
         """See `Disk`."""
@@ -149,12 +152,19 @@ class MemoryDisk:
         await self._perform(_Remove(name))
 
     async def _perform(self, operation: _Operation) -> None:
+        await self._finish(operation, self._begin(operation))
+
+    def _begin(self, operation: _Operation) -> int:
+        """Return the operation's number."""
         self._check_usable()
         number = self.operations
         self.operations += 1
         self._in_flight.append(operation)
         if self.watch is not None:
             self.watch(number)
+        return number
+
+    async def _finish(self, operation: _Operation, number: int) -> None:
         if self._sleep is None:
             await trio.lowlevel.checkpoint()
         else:
