@@ -352,19 +352,22 @@ async def test_cancelled_server_ends_its_streams(open_network: NetworkFactory) -
             await stream.aclose()
 
 
-async def test_cancelled_receive_loses_nothing(open_network: NetworkFactory) -> None:
+async def test_cancelled_hearing_loses_nothing(open_network: NetworkFactory) -> None:
     async with open_network() as network, served(network, Handler()) as (address, _):
         stream = await network.open_raft_stream(address, CLIENT)
         received: list[PeerMessage] = []
         messages = [VoteRequest("n1", term, 0, 0, False, False) for term in range(1, 101)]
         for message in messages:
             await stream.send([message])
+
+        def take(batch: Sequence[PeerMessage]) -> bool:
+            received.extend(batch)
+            return len(received) < len(messages)
+
         while len(received) < len(messages):
-            batch: Sequence[PeerMessage] = ()
-            # Cancelled at a different moment of the receive each time.
+            # Cancelled at a different moment each time.
             with trio.move_on_after(0.0005):
-                batch = await receive(stream)
-            received += batch
+                await stream.hear(take)
         assert received == messages
         await stream.aclose()
 
