@@ -130,15 +130,20 @@ def test_every_room_has_tests() -> None:
 
 
 def test_every_guarantee_in_the_readme_names_tests_that_exist() -> None:
-    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text()))
+    readme = (ROOT / "README.md").read_text()
     defined = {
         node.name
         for path in TESTS
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     }
-    assert named
-    assert named - defined == set()
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", readme))
+    assert set(re.findall(r"`(test_\w+)`", readme)) - defined == set()
+    assert [name for name in files if not (ROOT / name).is_file()] == []
+    tables = re.findall(r"\| held by \|\n\|---\|---\|\n((?:\|.*\n)+)", readme)
+    assert len(tables) == readme.count("| held by |")
+    for row in "".join(tables).splitlines():
+        assert re.search(r"`(tests/[\w/]+\.py|test_\w+)`", row), f"held by nothing: {row}"
 
 
 def test_no_test_is_skipped() -> None:
