@@ -44,6 +44,7 @@ from noti.raft.events import (
     Status,
     TransferRequested,
 )
+from noti.raft.following import Following
 from noti.raft.gate import Gate
 from noti.raft.leadership import Leadership
 from noti.raft.log import RaftLog
@@ -89,16 +90,11 @@ class Raft:
         self._voted_for = hard_state.voted_for
         self._role = Role.FOLLOWER
         self._leader: NodeId | None = None
-        self._leader_heard_at = now
+        self._following = Following(now)
         self._timer = ElectionTimer(config, rng, now)
         self._ballot = Ballot()
         self._commit = self._applied = snapshot.index if snapshot else 0
         self._durable = self._log.last_index  # everything up to here is on our disk
-        # As a follower, about this term's leader: up to where our log equals its log, when it last
-        # spoke with its commit index then, its newest round, and what it was told: (match, round).
-        self._matched = self._round = 0
-        self._announced: tuple[float, int] | None = None
-        self._confirmed: tuple[int, int] | None = None
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
         self._assembly = SnapshotAssembly(flaw_in_state)
         self._installing: tuple[int, Snapshot] | None = None  # a leader's, with its disk batch
@@ -122,7 +118,7 @@ class Raft:
             case PeerLost(node_id):
                 self._on_peer_lost(node_id, now)
             case PeerConnected(node_id):
-                self._confirmed = None  # it may never have arrived
+                self._following.stream_is_new()
                 if leading is not None:
                     leading.replication.on_connected(node_id, self._commit, now)
             case TransferRequested():
@@ -168,9 +164,11 @@ class Raft:
 
     def _fresh_at(self) -> float | None:
         """A leader's commit index covers all older terms once it is of its own (Raft 6.4)."""
-        if self._announced is None or self._applied < self._announced[1]:
+        if self._following.announced is None:
             return None
-        return self._announced[0] if self._log.term_at(self._announced[1]) == self._term else None
+        at, commit = self._following.announced
+        covers = commit <= self._applied and self._log.term_at(commit) == self._term
+        return at if covers else None
 
     # --- messages: the term rules first -----------------------------------------------------------
 
@@ -200,8 +198,7 @@ class Raft:
                 self._on_vote_response(message, now)
             case AppendRequest():
                 self._hear_leader(message.sender, now)
-                self._announced = (now, message.commit)
-                self._round = max(self._round, message.round)
+                self._following.requested(message.commit, message.round, now)
                 self._on_append_request(message)
             case SnapshotChunk():
                 self._hear_leader(message.sender, now)
@@ -218,7 +215,7 @@ class Raft:
         assert self._role is not Role.LEADER, "`objection` saw to it"
         if self._role is not Role.FOLLOWER or self._leader != leader:
             self._become_follower(self._term, leader, now)
-        self._leader_heard_at = now
+        self._following.heard_at = now
         self._timer.leader_spoke(now)
 
     # --- elections --------------------------------------------------------------------------------
@@ -230,7 +227,7 @@ class Raft:
         """Leader stickiness: while a leader lives, nobody else gets a vote (thesis 4.2.3)."""
         if self._role is Role.LEADER:
             return True
-        silence_s = now - self._leader_heard_at
+        silence_s = now - self._following.heard_at
         return self._leader is not None and silence_s < self._config.election_timeout_s
 
     def _on_vote_request(self, request: VoteRequest, now: float) -> None:
@@ -308,9 +305,8 @@ class Raft:
             self._voted_for = None
         self._role = Role.FOLLOWER
         self._leader = leader
-        self._leader_heard_at = now
-        self._matched = self._round = 0
-        self._confirmed = self._announced = self._leadership = None
+        self._following = Following(now)
+        self._leadership = None
         self._ballot = Ballot()
         self._assembly.clear()
         self._timer.reset(now)
@@ -384,13 +380,14 @@ class Raft:
             self._become_follower(self._term, None, now)
 
     def _refuse(self, leader: NodeId, rejected: int, hint: int, hint_term: int) -> None:
-        fields = (False, 0, rejected, hint, hint_term, self._round)
+        fields = (False, 0, rejected, hint, hint_term, self._following.round)
         self._send(leader, AppendResponse(self._id, self._term, *fields))
 
     def _confirm(self, leader: NodeId, through: int = 0) -> None:
         """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
-        self._matched = max(self._matched, through)
-        match, round_ = self._confirmed = (min(self._matched, self._durable), self._round)
+        following = self._following
+        following.matched = max(following.matched, through)
+        match, round_ = following.confirm(self._durable)
         self._send(leader, AppendResponse(self._id, self._term, True, match, 0, 0, 0, round_))
 
     def _on_append_request(self, request: AppendRequest) -> None:
@@ -409,11 +406,11 @@ class Raft:
             return
         self._take_entries(request.entries)
         last_new = previous + len(request.entries)
-        self._matched = max(self._matched, last_new)
+        self._following.matched = max(self._following.matched, last_new)
         self._commit = max(self._commit, min(request.commit, last_new))
-        known = self._confirmed == (min(self._matched, self._durable), self._round)
         # Entries are confirmed when they are on disk; the mere news of a commit is not at all.
-        if self._durable >= last_new if request.entries else not known:
+        news = self._following.has_news(self._durable)
+        if self._durable >= last_new if request.entries else news:
             self._confirm(request.sender)
 
     def _take_entries(self, entries: tuple[Entry, ...]) -> None:
@@ -490,9 +487,6 @@ class Raft:
     def _on_snapshot_taken(self, index: int, data: bytes) -> None:
         if not (self._log.snapshot.index if self._log.snapshot else 0) < index <= self._applied:
             return
-        term = self._log.term_at(index)
-        assert term is not None, "an applied entry is always in the log"
-        configuration = encode_configuration(self._log.configuration_at(index))
-        snapshot = Snapshot(index, term, configuration, data)
+        snapshot = self._log.snapshot_of(index, data)
         self._log.compact(snapshot, self._config.keep_entries)
         self._effects.append(SaveSnapshot(snapshot, drop_through=self._log.first_index - 1))

@@ -10,7 +10,7 @@ lag.
 
 from collections.abc import Sequence
 
-from noti.raft.membership import Configuration, decode_configuration
+from noti.raft.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.messages import Entry, EntryKind, NodeId, Snapshot
 
 
@@ -135,6 +135,12 @@ class RaftLog:
         while index > self._base_index and (self.term_at(index) or 0) > term:
             index -= 1
         return index
+
+    def snapshot_of(self, index: int, data: bytes) -> Snapshot:
+        """Return our own state at `index` with what the log says of it: term and configuration."""
+        term = self.term_at(index)
+        assert term is not None, "an applied entry is always in the log"
+        return Snapshot(index, term, encode_configuration(self.configuration_at(index)), data)
 
     def compact(self, snapshot: Snapshot, keep_entries: int) -> None:
         """Take over a snapshot of our own state, keeping the last `keep_entries` below it."""

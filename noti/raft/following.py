@@ -1,0 +1,44 @@
+"""What a follower and its leader know about each other, within one term.
+
+Enters: what the leader says, how far our log is known to equal its log, how far it is on our disk.
+Leaves: what may be confirmed to it. Never: entries, messages, a term's end; the core makes a new
+one of these with each term and leader.
+
+Sources: Raft 5.3 (match index), 6.4 (rounds by which a leader finds out that it still leads).
+"""
+
+
+class Following:
+    """A follower's view of its leader."""
+
+    __slots__ = ("_confirmed", "announced", "heard_at", "matched", "round")
+
+    def __init__(self, now: float) -> None:
+        """Begin without having heard anything."""
+        self.heard_at = now
+        """When the leader last spoke; until it does, when this began."""
+        self.announced: tuple[float, int] | None = None
+        """When it last sent a request for the log, and its commit index then."""
+        self.round = 0
+        """The newest round of its requests."""
+        self.matched = 0
+        """Our log equals the leader's up to this index."""
+        self._confirmed: tuple[int, int] | None = None
+
+    def requested(self, commit: int, round_: int, now: float) -> None:
+        """Note a request for the log; an older one may arrive late."""
+        self.announced = (now, commit)
+        self.round = max(self.round, round_)
+
+    def confirm(self, durable: int) -> tuple[int, int]:
+        """Return the index up to which the leader may count on us, and its round; it is told."""
+        self._confirmed = (min(self.matched, durable), self.round)
+        return self._confirmed
+
+    def has_news(self, durable: int) -> bool:
+        """Whether the leader was told something else, or may not have heard it."""
+        return self._confirmed != (min(self.matched, durable), self.round)
+
+    def stream_is_new(self) -> None:
+        """Forget what the leader was told: it may never have arrived."""
+        self._confirmed = None
