@@ -249,7 +249,7 @@ class Replica:
         return pending.place[0]
 
     async def wait_advanced(self) -> None:
-        """Return when the core has taken in something: there may be another leader now."""
+        """Return when the core has heard something: there may be another leader now."""
         await self._advanced.park()
 
     async def wait_applied(self, index: int) -> None:
@@ -341,24 +341,33 @@ class Replica:
         if self._stepping or self._messenger is None:
             return  # whoever is at it takes this in, too
         self._stepping = True
+        applied = self._applied_index
         try:
-            self._take_in(self._messenger)
+            news = self._take_in(self._messenger)
         except Exception as error:  # noqa: BLE001 - `_keep_going` raises it
             self._failure = error
             self._work.set()
             return  # and no step follows: nobody knows how far this one came
         self._stepping = False
         self._tell_leadership()
-        self._advanced.unpark_all()
+        if news or self._applied_index != applied:
+            self._advanced.unpark_all()
         deadline = self._core.deadline()
         if self._unapplied or (deadline is not None and deadline < self._wakes_at):
             self._work.set()
 
-    def _take_in(self, messenger: Messenger) -> None:
+    def _take_in(self, messenger: Messenger) -> bool:
+        """Return whether there was anything but requests.
+
+        A request that is refused is no news for others who wait to make theirs: they would make
+        it, be refused, and so wake each other for as long as the refusals last.
+        """
+        news = False
         deadline = self._core.deadline()
         if deadline is not None and self._clock.now() >= deadline:
             self._inbox.append(DeadlineReached())
         while True:
+            news = news or bool(self._inbox)
             for event in self._next_events():
                 for effect in self._core.handle(event, self._clock.now()):
                     self._perform(effect)
@@ -366,7 +375,7 @@ class Replica:
             self._log_writer.flush()
             self._apply_some()
             if not (self._inbox or self._proposals or self._readers):
-                break
+                return news
 
     def _next_events(self) -> list[Event]:
         events = list(self._inbox)

@@ -95,6 +95,39 @@ def test_command_whose_leader_dies_is_uncertain_and_never_repeated() -> None:
     run_deterministically(5, main)
 
 
+def test_commands_that_wait_for_a_hand_over_do_not_wake_each_other() -> None:
+    """They kept a processor busy until it was over. Found by: just sim seed=25 layer=nodes"""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = SimulatedCluster(nursery, 7)
+            await cluster.start()
+            leader = await cluster.wait_leader()
+            cluster.hub.latency_s = (0.2, 0.2)
+            assert leader.report is not None
+            consensus = cast("Replica", leader.report._consensus)
+            begun, begin = 0, consensus.begin
+
+            def count(command: bytes) -> Pending:
+                nonlocal begun
+                begun += 1
+                assert begun < 100, "the same commands again and again, in no time"
+                return begin(command)
+
+            consensus.begin = count  # type: ignore[method-assign]
+            async with trio.open_nursery() as publishers:
+                publishers.start_soon(consensus.hand_over)
+                await trio.sleep(0.01)
+                for number in (1, 2, 3):
+                    event = Event(1, f"id-{number}", ("t",), f'{{"user_id":{number},"x":1}}', 0)
+                    publishing = encode(PublishBatch(f"s{number}", (event,)))
+                    publishers.start_soon(forwarder(leader).propose, publishing)
+            await cluster.wait_for(lambda: cluster.last_seqs() == {3})
+            nursery.cancel_scope.cancel()
+
+    run_deterministically(7, main)
+
+
 def test_node_without_a_leader_waits_until_there_is_one() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:

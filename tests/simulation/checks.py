@@ -4,6 +4,7 @@ Enters: what nodes say, show and acknowledge, what browsers see. Leaves: an `Ass
 Never: looks away: each check sits where the fact passes by, not in a poll.
 
 - one leader per term, and one vote per node and term, over restarts;
+- one cluster, however its founding went;
 - the same notifications under the same numbers on every node, each published event once;
 - a snapshot says everything about a store;
 - equal stores where equally much is applied;
@@ -39,6 +40,7 @@ class Checks:
         self.seqs: dict[str, int] = {}
         """The number under which an event id was shown."""
         self.leaders: dict[int, NodeId] = {}
+        self.cluster_id = ""
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
         self._digests: dict[tuple[int, int], str] = {}
 
@@ -101,6 +103,11 @@ class Checks:
                     self._demand(voted == target, f"{sender} voted twice in term {term}")
                 case _:
                     pass
+
+    def belongs(self, name: str, cluster_id: str) -> None:
+        """A node says that it belongs to this cluster."""
+        self.cluster_id = self.cluster_id or cluster_id
+        self._demand(cluster_id == self.cluster_id, f"{name} belongs to a second cluster")
 
     def store_is(self, name: str, last_seq: int, history_size: int, digest: str) -> None:
         """A node's store has this digest."""

@@ -1,4 +1,4 @@
-"""The clock of one simulated machine: its own rate and offset, and a process that can be frozen.
+"""The clock of one simulated machine: its own rate, a wall clock that jumps, a process that stops.
 
 Enters: Trio's virtual time. Leaves: the machine's time (the `Clock` port). Never: real time.
 
@@ -25,6 +25,7 @@ class MachineClock(TrioClock):
         self._offset_s = offset_s
         self._thawed: trio.Event | None = None
         self._scopes: list[tuple[float, trio.CancelScope]] = []
+        self._wall_ahead_ms = 0
 
     @property
     def frozen(self) -> bool:
@@ -53,6 +54,10 @@ class MachineClock(TrioClock):
     def now(self) -> float:
         return trio.current_time() * self._rate + self._offset_s
 
+    def step_wall(self, seconds: float) -> None:
+        """Let the wall clock jump, as when somebody or NTP sets it; monotonic time does not."""
+        self._wall_ahead_ms += round(seconds * 1000)
+
     async def sleep_until(self, deadline: float) -> None:
         await trio.sleep_until(self._world_time(deadline))
         await self.thawed()
@@ -73,7 +78,7 @@ class MachineClock(TrioClock):
         return scope
 
     def wall_ms(self) -> int:
-        return 1_700_000_000_000 + round(trio.current_time() * 1000)
+        return 1_700_000_000_000 + round(trio.current_time() * 1000) + self._wall_ahead_ms
 
     def _world_time(self, own_time: float) -> float:
         return (own_time - self._offset_s) / self._rate + EPSILON_S

@@ -4,9 +4,18 @@ Enters: a scene. Leaves: disks that fail, fill up, slow down, lie or are gone; a
 Never: the loss of a disk while anybody else lacks anything.
 """
 
+from contextlib import suppress
+
 import trio
 
-from tests.simulation.scene import Faults, start_again
+from noti.raft.events import Status
+from tests.simulation.machine import SimulatedNode
+from tests.simulation.memory_disk import MemoryDisk
+from tests.simulation.scene import REST_WITHIN_S, Faults, start_again
+from tests.simulation.timeline import in_time
+
+LED_AGAIN_WITHIN_S = 20.0
+"""One of the others may have to be elected, over slow and lossy cables."""
 
 
 class DiskFaults(Faults):
@@ -32,27 +41,100 @@ class DiskFaults(Faults):
         before, node_id = machine.consensus(), machine.node_id()
         await machine.stop()
         where = machine.flip_bit(self._rng)
-        await machine.start()
-        if not machine.up:
+        if not await self._start_with_damage(machine, node_id, before):
             self._cluster.timeline.reach("a flipped bit was refused")
-            self._scene.lost.add(node_id)
-            machine.wipe()
+        return f"{machine.name} {where}"
+
+    async def stray_write(self) -> str | None:
+        """A disk puts a write elsewhere or nowhere, and says that all is well.
+
+        More is written afterwards: that the very last write was lost shows in no file.
+        """
+        if not await self._scene.may_soon_lose_a_disk():
+            return None
+        machine = self._rng.choice(self._cluster.nodes)
+        machine.disk.strays = True
+        await self._make_it_write(machine.disk)
+        strayed = not machine.disk.strays
+        machine.disk.strays = False
+        await self._make_it_write(machine.disk)
+        if not strayed:
+            return None
+        if not await self._scene.may_soon_lose_a_disk():
+            # Nobody could say what it must still know: let nobody ask.
+            node_id = machine.node_id()
+            await machine.crash()
+            self._replace_disk(machine, node_id)
             await start_again(machine)
-        elif machine.node_id() == node_id:
+            return f"{machine.name}, who is replaced"
+        before, node_id = machine.consensus(), machine.node_id()
+        machine.damaged = True
+        await (machine.stop if self._rng.random() < 0.5 else machine.crash)()
+        if not await self._start_with_damage(machine, node_id, before):
+            self._cluster.timeline.reach("a stray write was refused")
+        return machine.name
+
+    async def refuse_to_read(self) -> str | None:
+        """A node that cannot read its files does not start; the others go on without it."""
+        if not await self._scene.may_soon_lose_a_disk():
+            return None
+        machine = self._rng.choice(self._cluster.nodes)
+        before, node_id = machine.consensus(), machine.node_id()
+        await (machine.stop if self._rng.random() < 0.5 else machine.crash)()
+        machine.disk.fail_reads = True
+        await machine.start()
+        assert machine.down, f"{machine.name} started without reading its files"
+        await self._others_go_on()
+        if self._rng.random() < 0.5:
+            self._replace_disk(machine, node_id)
+            return f"{machine.name}, who comes back with an empty disk"
+        await self._start_with_damage(machine, node_id, before)
+        return f"{machine.name}, for once"
+
+    async def _start_with_damage(
+        self, machine: SimulatedNode, node_id: str, before: Status
+    ) -> bool:
+        """Start a node whose files were changed; return whether it took them. Then it has forgotten
+        nothing; otherwise it comes back as a new node."""
+        await machine.start()
+        if machine.down:
+            advises = "data directory" in machine.complaint
+            assert advises, f"does not say what to do: {machine.complaint}"
+            await self._others_go_on()
+            self._replace_disk(machine, node_id)
+            await start_again(machine)
+            return False
+        if machine.node_id() == node_id:
             after = machine.consensus()
             assert (after.term, after.last_index) >= (before.term, before.last_index), (
-                f"{machine.name} forgot something durable after a bit was flipped {where}"
+                f"{machine.name} forgot something durable, and did not notice"
             )
         else:
             self._scene.lost.add(node_id)
         machine.damaged = False
-        return f"{machine.name} {where}"
+        return True
+
+    async def _others_go_on(self) -> None:
+        """One node that refuses to start harms nobody."""
+        cluster = self._cluster
+        with in_time(cluster.timeline, LED_AGAIN_WITHIN_S, "one refused to start, and no leader"):
+            await cluster.wait_for(cluster.leader, LED_AGAIN_WITHIN_S)
+        cluster.timeline.reach("a node refused to start, and the others went on")
+
+    async def _make_it_write(self, disk: MemoryDisk) -> None:
+        """Publish somewhere until a node has written to its disk, for a while."""
+        cluster, before = self._cluster, disk.operations
+        cluster.nursery.start_soon(cluster.publish_to, self._rng.choice(cluster.nodes), 1)
+        with suppress(trio.TooSlowError):
+            await cluster.wait_for(lambda: disk.operations > before and disk.idle, REST_WITHIN_S)
+
+    def _replace_disk(self, machine: SimulatedNode, node_id: str) -> None:
+        self._scene.lost.add(node_id)
+        machine.wipe()
+        self._cluster.timeline.reach("a node came back with an empty disk")
 
     async def fail_disk(self) -> str:
         machine = self._scene.any()
-        if self._rng.random() < 0.3:
-            machine.disk.fail_reads = True
-            return f"{machine.name} at the next read"
         machine.disk.fail_next(self._rng.randint(0, 10))
         return f"{machine.name} at one of the next changes"
 

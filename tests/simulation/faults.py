@@ -33,12 +33,14 @@ CORE_FAULTS = (
     "replace",
     "wipe",
 )
-"""What the core layer can do; methods of `core_layer.Storm`."""
+"""What the core layer can do; methods of `core_storm.Storm`."""
 
 NODE_FAULTS = (
     "crash",
     "crash_at_disk_operation",
+    "crash_at_await",
     "crash_everybody",
+    "move_everybody",
     "restart",
     "fail_disk",
     "fill_disk",
@@ -52,11 +54,15 @@ NODE_FAULTS = (
     "reset_stream",
     "freeze",
     "thaw",
+    "ask_a_zombie",
+    "step_wall_clock",
     "roll",
     "stop",
     "move",
     "wipe",
     "flip_bit",
+    "stray_write",
+    "refuse_to_read",
     "grow",
     "stop_source",
     "cut_source",
@@ -65,7 +71,40 @@ NODE_FAULTS = (
     "lose_acks",
     "publish_garbage",
 )
-"""What the node layer can do; methods of `node_layer.Storm`."""
+"""What the node layer can do; methods of the `Faults` in process_faults.py and its neighbours."""
+
+FOUNDING_FAULTS = (
+    "crash",
+    "crash_at_disk_operation",
+    "crash_at_await",
+    "restart",
+    "fail_disk",
+    "fill_disk",
+    "slow_disk",
+    "isolate",
+    "cut_one_way",
+    "cut_pair",
+    "mend",
+    "lose_packets",
+    "delay_messages",
+    "reset_stream",
+    "freeze",
+    "thaw",
+    "step_wall_clock",
+    "stop",
+    "move",
+)
+"""What a cluster survives that is only being founded. Not the loss of a disk: nobody would know
+that there had been a promise on it."""
+
+SELDOM_POSSIBLE = {
+    "flip_bit": 3.0,
+    "stray_write": 3.0,
+    "refuse_to_read": 2.0,
+    "fail_disk": 2.0,
+    "ask_a_zombie": 3.0,
+}
+"""More weight for what needs a whole cluster, or to meet something else by chance."""
 
 ALWAYS = {"restart": 2.0, "mend": 1.5, "thaw": 1.0}
 """Repairs are never drawn as zero: a cluster that stays broken reaches nothing rare."""
@@ -77,6 +116,7 @@ def draw_weights(rng: random.Random, kinds: Sequence[str]) -> dict[str, float]:
     for kind in kinds:
         if rng.random() < 0.3:
             weights[kind] = 0.0
+        weights[kind] *= SELDOM_POSSIBLE.get(kind, 1.0)
         weights[kind] = max(weights[kind], ALWAYS.get(kind, 0.0))
     return weights
 
@@ -142,6 +182,8 @@ class NodeSwarm:
     """One seed's parameters for the node layer."""
 
     size: int
+    founding_steps: int
+    """Faults while the machines start for the first time; 0: they start in peace."""
     steps: int
     weights: dict[str, float]
     history_size: int
@@ -167,6 +209,7 @@ class NodeSwarm:
     def draw(cls, rng: random.Random) -> "NodeSwarm":
         return cls(
             size=rng.choice([1, 3, 3, 3, 3, 5]),
+            founding_steps=rng.choice([0, 0, 0, 4, 12]),
             steps=rng.randint(5, 25),
             weights=draw_weights(rng, NODE_FAULTS),
             history_size=rng.choice([5, 30, 200, 2000, 2000]),

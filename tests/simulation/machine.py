@@ -78,13 +78,18 @@ class SimulatedNode:
         """It belongs to no cluster yet, as far as anybody saw."""
         self.damaged = False
         """Its files were changed: it may refuse to start."""
+        self.complaint = ""
+        """Why it could not start, or go on, the last time."""
         self._moves = 0
+        self._doom: _CrashAtStep | None = None
         self.stopped = trio.Event()
         self.stopped.set()
 
     def _new_disk(self) -> MemoryDisk:
         latency_s = self.cluster.settings.disk_latency_s
-        return MemoryDisk(rng=self.cluster.rng, sleep=self.clock.sleep, latency_s=latency_s)
+        disk = MemoryDisk(rng=self.cluster.rng, sleep=self.clock.sleep, latency_s=latency_s)
+        disk.happened = self.cluster.timeline.reach
+        return disk
 
     def _new_clients(self) -> MemoryClients:
         return MemoryClients(
@@ -137,7 +142,7 @@ class SimulatedNode:
         return self.stranger
 
     def disk_is_idle(self) -> bool:
-        return self.disk.idle and self.disk.watch is None
+        return self.disk.idle and self.disk.watch is None and self._doom is None
 
     def config(self) -> Config:
         return Config(
@@ -191,7 +196,9 @@ class SimulatedNode:
             # What a dead process meets on its way out concerns nobody.
             if not (self.crashed or self.disk.failed or self.damaged):
                 raise
-            self.cluster.note(f"{self.name} ended: {leaves_of(errors)[0]}")
+            self.complaint = str(leaves_of(errors)[0])
+            assert "\n" not in self.complaint, f"not one clear line: {self.complaint}"
+            self.cluster.note(f"{self.name} ended: {self.complaint}")
             self.cluster.timeline.reach("a node ended because of its disk")
         finally:
             self.report = None
@@ -262,9 +269,17 @@ class SimulatedNode:
         """Kill -9, with writes lost as in a power cut, in no time; nobody hears what the tree still
         says. With `unnoticed` no stream is reset either.
         """
-        if self.down or self.crashed:
-            await self.stopped.wait()
-            return
+        stopped = self.stopped  # of this process: somebody may start the next one meanwhile
+        if not (self.down or self.crashed):
+            self.cut_off(unnoticed=unnoticed)
+        # A dead process does not say goodbye, however its farewells are shielded.
+        while not stopped.is_set():
+            end_all_shields(self._task)
+            await trio.lowlevel.checkpoint()
+        self.cluster.net.unsilence(self.host)
+
+    def cut_off(self, *, unnoticed: bool = False) -> None:
+        """Be dead for the world from now on, whatever the process still does; then `crash`."""
         self.cluster.note(f"crash {self.name}")
         self.crashed = True
         self.clients.cut()
@@ -274,11 +289,38 @@ class SimulatedNode:
         (self.cluster.hub.vanish if unnoticed else self.cluster.hub.kill)(self.rpc)
         self.disk = self.disk.crash()
         self.scope.cancel()
-        # A dead process does not say goodbye, however its farewells are shielded.
-        while not self.stopped.is_set():
-            end_all_shields(self._task)
-            await trio.lowlevel.checkpoint()
-        self.cluster.net.unsilence(self.host)
+
+    def crash_at_step(self, steps: int) -> None:
+        """Die after so many more steps of its tasks: at any await, among others that go on."""
+        self.spare()
+        self._doom = _CrashAtStep(self, steps)
+        trio.lowlevel.add_instrument(self._doom)
+
+    def spare(self) -> None:
+        """Let it not die by `crash_at_step`, nor in a change of its disk."""
+        self.disk.watch = None
+        if self._doom is not None:
+            trio.lowlevel.remove_instrument(self._doom)
+            self._doom = None
+
+
+class _CrashAtStep(trio.abc.Instrument):
+    """Counts the steps of one machine's tasks."""
+
+    def __init__(self, machine: SimulatedNode, steps: int) -> None:
+        self._machine = machine
+        self._steps = steps
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        machine = self._machine
+        if task.context.get(MACHINE) != machine.name or machine.down or machine.crashed:
+            return
+        self._steps -= 1
+        if self._steps <= 0:
+            machine.spare()
+            machine.cluster.timeline.reach("a node died at an await")
+            machine.cut_off()
+            machine.cluster.nursery.start_soon(machine.crash)
 
 
 def leaves_of(error: BaseException) -> list[BaseException]:

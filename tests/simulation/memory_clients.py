@@ -110,6 +110,7 @@ class MemoryClients:
             while self.serving:
                 batch = self.feed.read(EVERYTHING, after, 1 << 20)
                 if isinstance(batch, FellBehind):
+                    browser.happened("a slow browser fell behind")
                     return
                 if batch.data:
                     browser.take(batch.data)
@@ -149,6 +150,8 @@ class Browser:
         self.last_id: str | None = None
         self.seen: list[str] = []
         self.gaps = 0
+        self.happened: Callable[[str], None] = lambda fault: None
+        """Hears of each fault when it takes effect."""
 
     def begin(self, position: int) -> None:
         """A first stream starts after this notification."""
@@ -163,8 +166,10 @@ class Browser:
     async def digest(self) -> None:
         """Take some time for the news; perhaps go away."""
         if self.rng.random() < self.vanish and self._here is not None:
+            self.happened("a browser vanished")
             self._here.cancel()
         if self.slow_s:
+            self.happened("a browser was slow")
             await trio.sleep(self.rng.uniform(0.0, self.slow_s))
 
     def take(self, data: bytes) -> None:

@@ -5,7 +5,8 @@ real crash could leave. Never: threads, clocks of its own, randomness of its own
 
 Operations take effect in the order in which they were asked for, as with the writer process of
 `FileDisk`. One that is not acknowledged yet may, at a crash, be lost, complete, or (a write) be
-torn: cut at a byte, or some sectors missing.
+torn: cut at a byte, or some sectors missing. One that is acknowledged is there, unless it was told
+to stray.
 """
 
 import random
@@ -71,6 +72,10 @@ class MemoryDisk:
         """Nothing can grow: no file can be made or replaced."""
         self.fail_reads = False
         """The next file that is read cannot be."""
+        self.strays = False
+        """The next write is reported as done, and lands elsewhere, or nowhere."""
+        self.happened: Callable[[str], None] = lambda fault: None
+        """Hears of each fault when it takes effect."""
         self._rng = rng or random.Random(0)
         self._sleep = sleep
         self._in_flight: list[_Operation] = []
@@ -91,7 +96,8 @@ class MemoryDisk:
     def idle(self) -> bool:
         """Whether nothing is under way, and no fault waits for the next operation."""
         waits = self._fail_at is not None and self._fail_at >= self.operations
-        return not (self._in_flight or self.failed or self.full or self.fail_reads or waits)
+        lies = self.strays or self.fail_reads
+        return not (self._in_flight or self.failed or self.full or lies or waits)
 
     def finish(self) -> None:
         """Do all that was asked for, as a writer does that outlives an orderly stop."""
@@ -108,11 +114,13 @@ class MemoryDisk:
         for operation in self._in_flight[:completed]:
             _apply(files, operation)
         if completed < len(self._in_flight):
+            self.happened("an un-synced write was lost in a crash")
             self._tear(files, self._in_flight[completed])
         survivor = MemoryDisk(
             files=files, rng=self._rng, sleep=self._sleep, latency_s=self.latency_s
         )
         survivor.full = self.full
+        survivor.happened = self.happened
         return survivor
 
     async def names(self) -> list[str]:
@@ -126,6 +134,7 @@ class MemoryDisk:
         self._check_usable()
         await trio.lowlevel.checkpoint()
         if self.fail_reads:
+            self.happened("a file could not be read")
             self._failure = f"{name}: cannot be read"
             raise StorageFailed(self._failure)
         if name not in self.files:
@@ -171,9 +180,11 @@ class MemoryDisk:
             await self._sleep(self._rng.uniform(*self.latency_s))
         self._check_usable()
         if number == self._fail_at:
+            self.happened("a change of the disk failed")
             self._failure = f"{operation.name}: told to fail"
         elif self.full and isinstance(operation, _Create | _Replace):
             self._in_flight.remove(operation)
+            self.happened("the disk was full")
             self._failure = f"{operation.name}: no space left on device"
         self._check_usable()
         # Whoever was asked before us is done before us, also when its caller no longer waits.
@@ -181,11 +192,33 @@ class MemoryDisk:
             self._settle(self._in_flight.pop(0))
 
     def _settle(self, operation: _Operation) -> None:
+        if self.strays and isinstance(operation, _Write | _Replace):
+            self.strays = False
+            self._stray(operation)
+            return
         try:
             _apply(self.files, operation)
         except (FileExistsError, FileNotFoundError) as error:
             self._failure = f"{operation.name}: {type(error).__name__}"
             raise StorageFailed(self._failure) from None
+
+    def _stray(self, write: _Write | _Replace) -> None:
+        """Lose a write, or put it elsewhere, as a disk does that seeks wrongly: a whole number of
+        sectors away, and over whatever is there.
+        """
+        if isinstance(write, _Replace) or self._rng.random() < 0.4:
+            self.happened("a write was lost though reported as done")
+            return
+        name = self._rng.choice([write.name, *sorted(self.files)])
+        content = self.files[name]
+        sectors = list(range(-(-len(content) // SECTOR_BYTES)))
+        if name == write.name:
+            sectors = [n for n in sectors if n != write.offset // SECTOR_BYTES]
+        if sectors:
+            offset = self._rng.choice(sectors) * SECTOR_BYTES + write.offset % SECTOR_BYTES
+            room = max(0, len(content) - offset)
+            _overwrite(content, offset, write.data[:room])
+        self.happened("a write went elsewhere though reported as done")
 
     def _check_usable(self) -> None:
         if self._failure is not None:
@@ -200,6 +233,7 @@ class MemoryDisk:
                     files[name] = bytearray(self._rng.randint(0, size))
             case _Write(name, offset, data) if name in files:
                 content = files[name]
+                self.happened("a write was torn in a crash")
                 if self._rng.random() < 0.5:
                     torn = data[: self._rng.randint(0, len(data))]
                     _overwrite(content, offset, torn)

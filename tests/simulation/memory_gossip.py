@@ -7,7 +7,7 @@ Never: threads, real sockets, real time: it runs under `MockClock`, and repeats 
 import heapq
 import math
 import random
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
@@ -58,6 +58,8 @@ class MemoryNet:
         self.loss = loss
         self.duplicates = 0.0
         """The share of packets that arrive twice."""
+        self.happened: Callable[[str], None] = lambda fault: None
+        """Hears of each fault when it takes effect."""
         self.hosts: dict[str, MemoryNetwork] = {}
         self.names: dict[str, list[str]] = {}
         self._blocked: set[tuple[str, str]] = set()
@@ -98,10 +100,16 @@ class MemoryNet:
         return (a, b) in self._blocked or a in self._silent or b in self._silent
 
     def loses(self) -> bool:
-        return self._rng.random() < self.loss
+        lost = self._rng.random() < self.loss
+        if lost:
+            self.happened("a packet was lost")
+        return lost
 
     def copies(self) -> int:
-        return 2 if self.duplicates and self._rng.random() < self.duplicates else 1
+        twice = self.duplicates and self._rng.random() < self.duplicates
+        if twice:
+            self.happened("a packet came twice")
+        return 2 if twice else 1
 
     def arrival(self) -> float:
         return trio.current_time() + self._rng.uniform(*self._latency_s)
@@ -121,6 +129,10 @@ class _Belt(Generic[T]):
         heapq.heappush(self._under_way, (due, self._count, item))
         if self._receiver is not None:
             self._receiver.deadline = self._under_way[0][0]
+
+    def overtakes(self, due: float) -> bool:
+        """Whether something that was put before arrives later."""
+        return bool(self._under_way) and self._under_way[-1][0] > due
 
     async def get(self) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -158,7 +170,10 @@ class MemoryDatagrams:
         if socket is None or self._net.is_blocked(self._ip, host) or self._net.loses():
             return
         for _ in range(self._net.copies()):
-            socket.belt.put(self._net.arrival(), (payload, (self._ip, self._address[1])))
+            arrival = self._net.arrival()
+            if socket.belt.overtakes(arrival):
+                self._net.happened("a packet overtook another")
+            socket.belt.put(arrival, (payload, (self._ip, self._address[1])))
 
     async def receive(self) -> tuple[bytes, Address]:
         return await self.belt.get()

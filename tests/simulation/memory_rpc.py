@@ -69,6 +69,8 @@ class RpcHub:
         self._frozen: set[Address] = set()
         self.watch: Callable[[Address, Hello, Sequence[PeerMessage]], None] | None = None
         """Hears what is sent: from which address, to whom."""
+        self.happened: Callable[[str], None] = lambda fault: None
+        """Hears of each fault when it takes effect."""
 
     def partition(
         self, a: Address, b: Address, fault: Fault = "stall", *, one_way: bool = False
@@ -84,6 +86,7 @@ class RpcHub:
         self._trace(f"reset {a} {b}")
         for pipe in list(self._streams):
             if {pipe.source, pipe.target} == {a, b}:
+                self.happened("a stream was reset")
                 pipe.break_("connection reset by peer")
 
     def freeze(self, address: Address) -> None:
@@ -273,7 +276,12 @@ class _Pipe:
         self._check()
         if self._closed:
             raise PeerUnavailable("the stream is closed")
-        if self._hub.fault(self.source, self.target) == "drop":
+        fault = self._hub.fault(self.source, self.target)
+        if fault is not None:
+            one_way = self._hub.fault(self.target, self.source) is None
+            lost = "lost" if fault == "drop" else "held up"
+            self._hub.happened(f"a message was {lost} by a cut{' in one direction' * one_way}")
+        if fault == "drop":
             self._lossy = True
             return
         if self._lossy:

@@ -54,6 +54,9 @@ class MemoryStream:
         """Hears what was acknowledged or terminated."""
         self.loses: Callable[[], bool] = lambda: False
         """Whether an acknowledgement is lost on its way; the message comes again."""
+        self._delivered: set[int] = set()
+        self.happened: Callable[[str], None] = lambda fault: None
+        """Hears of each fault when it takes effect."""
 
     @property
     def clock(self) -> Clock:
@@ -102,6 +105,7 @@ class MemoryStream:
     def start(self) -> None:
         """End the outage; messages and consumer are as they were, sessions are not."""
         self._trace("source started")
+        self.happened("the source was restarted")
         self._up = True
         self._notify()
 
@@ -110,6 +114,7 @@ class MemoryStream:
         self._generation += 1
         self._last_seq = 0
         self._messages.clear()
+        self._delivered.clear()
         self._ids.clear()
         self._consumer = _Consumer(deque())
         self._notify()
@@ -125,8 +130,16 @@ class MemoryStream:
         message = self._messages.get(sequence)
         if message is not None:
             self.removed(message)
-            if not self.loses():
+            if self.loses():
+                self.happened("an acknowledgement was lost")
+            else:
                 del self._messages[sequence]
+
+    def note_delivery(self, sequence: int) -> None:
+        """Remember that a reader has got this message."""
+        if sequence in self._delivered:
+            self.happened("a message was delivered again")
+        self._delivered.add(sequence)
 
     def pending(self) -> list[SourceMessage]:
         """Return all that is not acknowledged."""
@@ -230,6 +243,7 @@ class MemorySession:
                 self._broken = "messages were taken by another reader"
                 raise SourceUnavailable(self._broken)
             self._consumer_seq = delivery.consumer_seq
+            self._stream.note_delivery(delivery.message.seq)
             if delivery.message.seq > self._after_seq:
                 messages.append(delivery.message)
             else:

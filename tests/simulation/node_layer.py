@@ -6,8 +6,7 @@ Never: real time, threads.
 """
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 
 import trio
@@ -18,7 +17,7 @@ from tests.simulation.faults import NodeSwarm
 from tests.simulation.node_storm import Storm, compare_stores
 from tests.simulation.outcome import Outcome, outcome_of
 from tests.simulation.scene import Scene, start_again
-from tests.simulation.timeline import Timeline
+from tests.simulation.timeline import Timeline, in_time
 from tests.simulation.world import Settings, SimulatedCluster
 
 LEADER_WITHIN_S = 20.0
@@ -39,7 +38,7 @@ def repair(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
         cluster.stream.start()
     for machine in cluster.nodes:
         machine.thaw()
-        machine.disk.watch = None
+        machine.spare()
         machine.disk.full = machine.disk.fail_reads = False
         machine.disk.fail_next(None)
         machine.disk.latency_s = (0.0002, 0.002)
@@ -92,19 +91,6 @@ def _who_lags(cluster: SimulatedCluster) -> list[str]:
     return complaints
 
 
-@contextmanager
-def in_time(
-    timeline: Timeline, seconds: float, complaint: str, detail: Callable[[], object] = str
-) -> Iterator[None]:
-    """Make a failure of liveness say what is missing."""
-    try:
-        yield
-    except trio.TooSlowError:
-        told = f"{complaint} within {seconds:.0f} s although all is repaired: {detail()}"
-        timeline.end(told)
-        raise AssertionError(told) from None
-
-
 def settings_of(swarm: NodeSwarm) -> Settings:
     """Return what the swarm means for the world."""
     return Settings(
@@ -143,9 +129,13 @@ def run_nodes(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
         timeline.note("swarm", str(swarm))
         async with trio.open_nursery() as nursery:
             cluster = SimulatedCluster(nursery, seed, swarm.size, settings_of(swarm), timeline)
-            await cluster.start()
-            await cluster.wait_leader()
-            await Storm(Scene(cluster, swarm, rng)).blow()
+            storm = Storm(Scene(cluster, swarm, rng))
+            if swarm.founding_steps:
+                await storm.found()
+            else:
+                await cluster.start()
+                await cluster.wait_leader()
+            await storm.blow()
             await recover(cluster, swarm)
             hashes.append(cluster.trace_hash())
             nursery.cancel_scope.cancel()

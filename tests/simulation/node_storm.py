@@ -10,15 +10,14 @@ import trio
 
 from noti.notifications.store import Store
 from tests.simulation.disk_faults import DiskFaults
-from tests.simulation.faults import NODE_FAULTS, choose
-from tests.simulation.machine import SimulatedNode
+from tests.simulation.faults import FOUNDING_FAULTS, NODE_FAULTS, choose
 from tests.simulation.network_faults import NetworkFaults
 from tests.simulation.process_faults import ProcessFaults
-from tests.simulation.scene import Scene
+from tests.simulation.reads import read
+from tests.simulation.scene import Scene, start_again
 from tests.simulation.source_faults import SourceFaults
 from tests.simulation.world import SimulatedCluster
 
-READ_WITHIN_S = 5.0
 LONG_HISTORY = 2000
 """More events than a run has."""
 
@@ -42,17 +41,36 @@ class Storm:
         """Do all steps."""
         cluster, rng, swarm = self._cluster, self._rng, self._swarm
         for _ in range(swarm.steps):
-            kind = choose(rng, swarm.weights)
-            done = await self._faults[kind]()
-            if done is not None:
-                cluster.timeline.note("storm", f"{kind} {done}")
-                cluster.timeline.reach(kind)
+            await self._do(choose(rng, swarm.weights))
             for _ in range(rng.randrange(3)):
                 cluster.publish(rng.randrange(swarm.publishes_max + 1))
                 self._publish_somewhere()
                 self._read_somewhere()
                 await trio.sleep(rng.uniform(0.0, swarm.pause_max_s / 3))
             self._look()
+
+    async def found(self) -> None:
+        """Start all machines for the first time, one after the other, and hurt them meanwhile."""
+        cluster, rng = self._cluster, self._rng
+        waiting = rng.sample(cluster.nodes, len(cluster.nodes))
+        cluster.start_browsers()
+        for _ in range(self._swarm.founding_steps):
+            if waiting and rng.random() < 0.5:
+                await start_again(waiting.pop())
+            elif await self._do(rng.choice(FOUNDING_FAULTS)) and not cluster.checks.cluster_id:
+                cluster.timeline.reach("a fault before there was a cluster")
+            cluster.publish(rng.randrange(2))
+            await trio.sleep(rng.uniform(0.0, 1.0))
+        for machine in waiting:
+            await start_again(machine)
+
+    async def _do(self, kind: str) -> bool:
+        """Return whether it could be done."""
+        done = await self._faults[kind]()
+        if done is not None:
+            self._cluster.timeline.note("storm", f"{kind} {done}")
+            self._cluster.timeline.reach(kind)
+        return done is not None
 
     def _publish_somewhere(self) -> None:
         """To a node, instead of the source. Repeating is safe while history holds the id."""
@@ -75,19 +93,6 @@ class Storm:
         if leaders and any(m.clock.frozen for m in leaders) and len(leaders) > 1:
             cluster.timeline.reach("a frozen leader was replaced")
         compare_stores(cluster)
-
-
-async def read(cluster: SimulatedCluster, machine: SimulatedNode) -> None:
-    """A consistent read shows all that was shown anywhere before it was asked for."""
-    report, clients, shown = machine.report, machine.clients, len(cluster.checks.shown)
-    assert report is not None
-    with trio.move_on_after(READ_WITHIN_S) as patience:
-        await report.barrier()
-    if not patience.cancelled_caught and machine.report is report and not machine.crashed:
-        assert clients.feed.newest_seq >= shown, (
-            f"{machine.name} answered a read with {clients.feed.newest_seq} of {shown}"
-        )
-        cluster.timeline.reach("a read was confirmed")
 
 
 def compare_stores(cluster: SimulatedCluster) -> None:

@@ -6,9 +6,12 @@ Never: touches a disk (`disk_faults.py`) or a cable (`network_faults.py`).
 
 import trio
 
+from tests.simulation.reads import read
 from tests.simulation.scene import Faults, start_again
 
 MACHINES_MAX = 6
+REPLACED_WITHIN_S = 4.0
+"""Some elections."""
 
 
 class ProcessFaults(Faults):
@@ -35,16 +38,31 @@ class ProcessFaults(Faults):
         machine.disk.watch = watch
         return f"{machine.name} at {at}"
 
+    async def crash_at_await(self) -> str:
+        """A process dies between two steps of its tasks, whichever these are."""
+        machine = self._scene.any()
+        steps = self._rng.randint(1, self._rng.choice([3, 30, 300, 3000]))
+        machine.crash_at_step(steps)
+        return f"{machine.name} after {steps} steps"
+
     async def crash_everybody(self) -> str:
+        await self._end_everybody()
+        await self.restart()
+        return "all machines"
+
+    async def move_everybody(self) -> str:
+        """A full outage, after which nobody has the address that the others remember."""
+        await self._end_everybody()
+        for machine in self._cluster.nodes:
+            machine.move()
+        await self.restart()
+        self._cluster.timeline.reach("all came back under other addresses")
+        return "all machines"
+
+    async def _end_everybody(self) -> None:
         for machine in self._cluster.nodes:
             await machine.crash()
         await trio.sleep(self._rng.uniform(0.0, 2.0))
-        if self._rng.random() < 0.3:
-            for machine in self._cluster.nodes:
-                machine.move()
-            self._cluster.timeline.reach("all came back under other addresses")
-        await self.restart()
-        return "all machines"
 
     async def restart(self) -> str | None:
         down = [machine for machine in self._cluster.nodes if machine.down]
@@ -78,6 +96,36 @@ class ProcessFaults(Faults):
     async def thaw(self) -> None:
         for machine in self._cluster.nodes:
             machine.thaw()
+
+    async def ask_a_zombie(self) -> str | None:
+        """A leader is stopped, replaced without knowing it, and asked at once when it goes on."""
+        cluster, zombie = self._cluster, self._cluster.leader()
+        if zombie is None or zombie.clock.frozen or len(cluster.nodes) < 3:
+            return None
+        zombie.freeze()
+        with trio.move_on_after(REPLACED_WITHIN_S):
+            await cluster.wait_for(lambda: cluster.leader() is not zombie, REPLACED_WITHIN_S * 2)
+            shown = len(cluster.checks.shown)
+            cluster.publish(3)
+            await cluster.wait_for(lambda: len(cluster.checks.shown) > shown, REPLACED_WITHIN_S * 2)
+        replaced = cluster.leader() is not zombie
+        for _ in range(3):
+            cluster.nursery.start_soon(read, cluster, zombie)
+        await trio.sleep(self._rng.uniform(0.0, 0.1))
+        zombie.thaw()
+        if replaced:
+            cluster.timeline.reach("a leader that was replaced unawares was asked for a read")
+        return f"{zombie.name}{', replaced unawares' if replaced else ''}"
+
+    async def step_wall_clock(self) -> str:
+        """Somebody, or NTP, sets the time of day."""
+        machine = self._scene.any()
+        seconds = self._rng.uniform(60, self._rng.choice([600, 6 * 3600])) * self._rng.choice(
+            [1, -1]
+        )
+        machine.clock.step_wall(seconds)
+        self._cluster.timeline.reach(f"a wall clock jumped {'ahead' if seconds > 0 else 'back'}")
+        return f"{machine.name} by {seconds:.0f} s"
 
     async def move(self) -> str | None:
         """A machine comes back under another address."""

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 import structlog
+import trio
 from structlog.typing import EventDict
 
 MACHINE: ContextVar[str] = ContextVar("machine", default="world")
@@ -29,6 +30,8 @@ class Timeline:
         self._show = show
         self._hash = hashlib.sha256()
         self._over = False
+        self.troubled: Callable[[], bool] = lambda: False
+        """Whether something is broken now."""
 
     def end(self, why: str) -> None:
         """Add a last line: what comes after a failure explains nothing."""
@@ -75,9 +78,24 @@ class Timeline:
         what = str(event.pop("event"))
         if what in _TELLING:
             self.reach(_TELLING[what])
+            if what == "membership changed" and self.troubled():
+                self.reach("the membership changed under faults")
         fields = " ".join(f"{name}={value}" for name, value in event.items())
         self.note(MACHINE.get(), f"{what} {fields}".rstrip())
         raise structlog.DropEvent
+
+
+@contextmanager
+def in_time(
+    timeline: Timeline, seconds: float, complaint: str, detail: Callable[[], object] = str
+) -> Iterator[None]:
+    """Make a failure of liveness say what is missing."""
+    try:
+        yield
+    except trio.TooSlowError:
+        told = f"{complaint} within {seconds:.0f} s although all is repaired: {detail()}"
+        timeline.end(told)
+        raise AssertionError(told) from None
 
 
 _TELLING = {

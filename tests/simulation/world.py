@@ -15,7 +15,7 @@ import trio
 from noti import node
 from noti.errors import PeerUnavailable, ProposalUncertain
 from noti.ports import Address, Draft, Hello, Outcome, SourceMessage
-from noti.raft.messages import PeerMessage
+from noti.raft.messages import PeerMessage, TimeoutNow
 from noti.rpc.generated.category.v1 import CategoryMessage
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
@@ -74,8 +74,10 @@ class SimulatedCluster:
         )
         self.hub = RpcHub(self.rng, latency_s=self.settings.rpc_latency_s, trace=self.note)
         self.hub.watch = self._hear
+        self.net.happened = self.hub.happened = self.timeline.reach
         self.stream = MemoryStream(world_clock, trace=self.note)
         self.stream.removed = self._hear_acknowledged
+        self.stream.happened = self.timeline.reach
         self.founders = size
         self.nodes: list[SimulatedNode] = []
         self.nodes = [SimulatedNode(self, number) for number in range(1, size + 1)]
@@ -91,6 +93,9 @@ class SimulatedCluster:
             )
             for number in range(1, self.settings.browsers + 1)
         ]
+        for browser in self.browsers:
+            browser.happened = self.timeline.reach
+        self.timeline.troubled = self.is_in_trouble
         self.outside = MemoryRpcNetwork(self.hub, ("192.0.2.1", 1))
         self.published = 0
         self.promised: set[int] = set()
@@ -108,6 +113,10 @@ class SimulatedCluster:
 
     def _hear(self, source: Address, peer: Hello, messages: Sequence[PeerMessage]) -> None:
         self.checks.said(peer.node_id, messages)
+        if peer.cluster_id:
+            self.checks.belongs(peer.node_id, peer.cluster_id)
+        if any(isinstance(message, TimeoutNow) for message in messages) and self.is_in_trouble():
+            self.timeline.reach("leadership was handed over under faults")
         told = " ".join(f"{type(m).__name__}{m.term}" for m in messages)
         self.timeline.mix(f"{source[0]} > {peer.name} {told}")
 
@@ -130,6 +139,9 @@ class SimulatedCluster:
         async with trio.open_nursery() as nursery:
             for simulated in self.nodes:
                 nursery.start_soon(simulated.start)
+        self.start_browsers()
+
+    def start_browsers(self) -> None:
         for browser in self.browsers:
             self.nursery.start_soon(browser.run, self.clients)
 
@@ -210,6 +222,11 @@ class SimulatedCluster:
     def connected(self) -> bool:
         """Whether all cables are whole."""
         return not (self.net.is_cut() or self.hub.is_cut_somewhere())
+
+    def is_in_trouble(self) -> bool:
+        """Whether anything is broken now that matters to Raft."""
+        whole = all(machine.up and not machine.disk.failed for machine in self.nodes)
+        return not (whole and self.connected())
 
     def mend(self) -> None:
         """Repair all cables."""
