@@ -137,7 +137,8 @@ def test_node_whose_log_was_deleted_does_not_come_back_as_the_same_node() -> Non
             for name in list(simulated.disk.files):
                 if segment_sequence(name) is not None:
                     del simulated.disk.files[name]
-            with pytest.raises(StorageCorrupt, match="the log of this node is missing"):
+            missing = pytest.raises(StorageCorrupt, match="the log of this node is missing")
+            with missing, trio.fail_after(10):
                 await node.run(simulated.config(), open_world=simulated.open_world)
             simulated.disk.files.clear()
             await live(cluster, simulated, 3.0)

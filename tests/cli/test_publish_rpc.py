@@ -137,6 +137,21 @@ def test_lines_that_no_node_takes_are_named_and_end_it(node: NodeProcess) -> Non
     assert err.count(b"\n") == 1
 
 
+def test_line_that_never_ends_is_refused_as_soon_as_it_is_too_long(node: NodeProcess) -> None:
+    with Path("/dev/zero").open() as endless:
+        ended = subprocess.run(
+            command(node, "--topic", "endless"),
+            stdin=endless,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+            check=False,
+        )
+    assert (ended.returncode, ended.stdout) == (1, "published 0 events\n")
+    assert ended.stderr.startswith("noti: error: line 1 of standard input: ")
+    assert ended.stderr.endswith(" bytes; 1048576 are allowed\n")
+
+
 def test_what_the_node_refuses_is_told_in_its_words(
     node: NodeProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,9 +200,9 @@ async def test_after_a_failure_every_later_operation_fails(
         }
         with pytest.raises(StorageFailed, match=r"missing|good"):
             await failing[operation]()
-        with pytest.raises(StorageFailed):
+        with pytest.raises(StorageFailed), trio.fail_after(10):
             await disk.write("good", 0, b"x")
-        with pytest.raises(StorageFailed):
+        with pytest.raises(StorageFailed), trio.fail_after(10):
             await disk.names()
 
 

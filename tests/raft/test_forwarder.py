@@ -297,9 +297,9 @@ async def test_only_what_the_lost_leader_may_have_is_uncertain(
         await trio.testing.wait_all_tasks_blocked()
         unsent = forwarder.begin(b"still here")
         forwarder.peer_lost("peer")
-        with pytest.raises(ProposalUncertain):
+        with pytest.raises(ProposalUncertain), trio.fail_after(10):
             await sent.wait()
-        with pytest.raises(NotLeader):
+        with pytest.raises(NotLeader), trio.fail_after(10):
             await unsent.wait()
         await trio.testing.wait_all_tasks_blocked()
         assert [m for m in messenger.sent if isinstance(m, Forward)] == [

@@ -41,6 +41,13 @@ class Silent(Publications):
         self.come.set()
 
 
+class Careless(Publications):
+    """Answers for fewer events than it took."""
+
+    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+        done(tuple(str(number) for number, _ in enumerate(drafts[1:])))
+
+
 async def publish(
     island: Island, address: Address, *batches: Sequence[Draft], caller: str | None = None
 ) -> list[list[str]]:
@@ -85,6 +92,12 @@ async def test_nobody_knows_when_no_answer_comes(monkeypatch: pytest.MonkeyPatch
     async with serving(Handler(), Silent()) as (island, _, address):
         with pytest.raises(ProposalUncertain, match=r"no answer .* may or may not be committed"):
             await publish(island, address, [DRAFT])
+
+
+async def test_nobody_knows_when_the_answer_does_not_fit() -> None:
+    async with serving(Handler(), Careless()) as (island, _, address):
+        with pytest.raises(ProposalUncertain, match=r"hung up; .* may or may not be committed"):
+            await publish(island, address, [DRAFT, DRAFT])
 
 
 async def test_nobody_knows_when_the_node_goes_before_its_answer() -> None:
