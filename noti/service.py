@@ -9,6 +9,7 @@ ended, and cancelled then. The shield is bounded because the body is not shielde
 on its way out has deadlines of its own.
 """
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
@@ -49,7 +50,8 @@ async def running(name: str, service: Service[T]) -> AsyncIterator[T]:
         async with trio.open_nursery() as nursery:
             # Until it is ready nobody needs it: a cancellation from above may stop it at once.
             ready = await nursery.start(run)
-            scope.shield = True
+            # Nor must a shield come between a service and a cancellation that is reaching it.
+            scope.shield = trio.current_effective_deadline() > -math.inf
             log.debug("started", part=name)
             try:
                 yield ready

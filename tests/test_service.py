@@ -119,6 +119,20 @@ async def test_service_that_does_not_get_ready_can_be_cancelled(
     assert scope.cancelled_caught
 
 
+async def test_cancellation_in_the_moment_of_getting_ready_stops_the_service() -> None:
+    """Trio failed on it. Found by: just sim seed=1018 layer=nodes"""
+    with trio.CancelScope() as scope:
+
+        async def serve(*, task_status: trio.TaskStatus[None]) -> None:
+            task_status.started()
+            scope.cancel()
+            await trio.lowlevel.checkpoint_if_cancelled()
+
+        async with running("it", serve):
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
 async def test_goodbye_is_said_also_when_cancelled_but_not_for_ever(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
