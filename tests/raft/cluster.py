@@ -297,13 +297,16 @@ class Cluster:
     def connected(self, sender: str, to: str) -> bool:
         return (sender, to) not in self.blocked
 
+    def loses(self) -> bool:
+        return self.loss > 0 and self.rng.random() < self.loss
+
     def end_of_stream(self, sender: str, to: str) -> float:
         """When `to` sees the stream end: after everything that `sender` had written."""
         return max(self.now + 0.002, self._last_arrival.get((sender, to), 0.0) + 1e-9)
 
     def send(self, sender: str, to: str, message: Message) -> None:
         self.trace.append((self.now, sender, to, type(message).__name__, message.term))
-        if (sender, to) in self.blocked or (self.loss and self.rng.random() < self.loss):
+        if (sender, to) in self.blocked or self.loses():
             return
         arrival = self.now + self.rng.uniform(*self.delay_s)
         # Streams keep order in each direction.

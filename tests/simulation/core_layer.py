@@ -21,7 +21,8 @@ def recover(cluster: StormyCluster) -> None:
     """Repair all that can be; a leader must come, and all members the same state, in time."""
     cluster.timeline.note("storm", "over: everything is repaired")
     cluster.heal()
-    cluster.duplicates = 0.0  # as on a stream: a snapshot with a doubled piece is begun anew
+    # As on a stream: a snapshot with a doubled piece is begun anew.
+    cluster.stragglers = cluster.duplicates = 0.0
     cluster.disk_delay_s, cluster.delay_s = (0.0005, 0.002), (0.001, 0.005)
     for machine in cluster.nodes.values():
         machine.disk_delay_s = None
@@ -80,7 +81,12 @@ def run_core(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
 def idle_core(seconds: float) -> StormyCluster:
     """Let three nodes do nothing but elect and stay together; for measuring."""
     calm = replace(
-        CoreSwarm.draw(random.Random(0)), size=3, duplicates=0.0, clock_spread=0.0, snapshot_every=0
+        CoreSwarm.draw(random.Random(0)),
+        size=3,
+        duplicates=0.0,
+        stragglers=0.0,
+        clock_spread=0.0,
+        snapshot_every=0,
     )
     cluster = StormyCluster(0, calm, None)
     cluster.elect()

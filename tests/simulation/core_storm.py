@@ -32,6 +32,7 @@ class Storm:
             done = action()
             if done is not None:
                 cluster.timeline.note("storm", f"{kind} {done}")
+                cluster.timeline.reach(kind)
             for _ in range(rng.randrange(swarm.proposals_max + 1)):
                 self._use()
             cluster.run(rng.uniform(0.0, swarm.pause_max_s))
@@ -162,6 +163,11 @@ class Storm:
     def lose_messages(self) -> str:
         self._cluster.loss = self._rng.choice([0.01, 0.1, 0.3])
         return f"{self._cluster.loss:.0%}"
+
+    def delay_messages(self) -> str:
+        cluster = self._cluster
+        cluster.delay_s = self._rng.choice([cluster.swarm.delay_s, (0.02, 0.2), (0.1, 0.6)])
+        return str(cluster.delay_s)
 
     def reset_stream(self) -> str:
         one, other = self._pair()

@@ -163,7 +163,7 @@ class StormyCluster(Cluster):
 
     def __init__(self, seed: int, swarm: CoreSwarm, show: Callable[[str], None] | None) -> None:
         self.swarm = swarm
-        self.duplicates = swarm.duplicates
+        self.duplicates, self.stragglers = swarm.duplicates, swarm.stragglers
         self.timeline = Timeline(lambda: self.now, show)
         self.reads: dict[int, int] = {}
         """Request, and what was committed anywhere when it was made."""
@@ -171,6 +171,8 @@ class StormyCluster(Cluster):
         """Machines whose disk was lost: nobody with that id returns."""
         self._chunks: dict[str, list[int]] = {}
         self._last_leader = ""
+        if swarm.clock_spread:
+            self.timeline.reach("clocks ran at different rates")
         super().__init__(
             swarm.size,
             seed,
@@ -196,13 +198,31 @@ class StormyCluster(Cluster):
 
     def send(self, sender: str, to: str, message: Message) -> None:
         self._tell(sender, to, message)
-        super().send(sender, to, message)
+        if self.stragglers and self.rng.random() < self.stragglers:
+            self._send_out_of_order(sender, to, message)
+        else:
+            super().send(sender, to, message)
         duplicates = self.duplicates
         if duplicates and self.connected(sender, to) and self.rng.random() < duplicates:
             incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
             again = partial(self.deliver, sender, to, incarnations, message)
             self.later(self.rng.uniform(0.0, self.swarm.late_s), again)
             self.timeline.reach("a message came twice")
+
+    def _send_out_of_order(self, sender: str, to: str, message: Message) -> None:
+        """What is sent later may come earlier, and the stream it was sent on be gone."""
+        self.trace.append((self.now, sender, to, type(message).__name__, message.term))
+        if self.connected(sender, to) and not self.loses():
+            incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
+            straggler = partial(self.deliver, sender, to, incarnations, message)
+            self.later(self.rng.uniform(0.0, self.swarm.late_s), straggler)
+            self.timeline.reach("a message was sent out of order")
+
+    def loses(self) -> bool:
+        lost = super().loses()
+        if lost:
+            self.timeline.reach("a message was lost")
+        return lost
 
     def _tell(self, sender: str, to: str, message: Message) -> None:
         name = type(message).__name__

@@ -21,6 +21,7 @@ CORE_FAULTS = (
     "cut_pair",
     "mend",
     "lose_messages",
+    "delay_messages",
     "reset_stream",
     "transfer",
     "freeze",
@@ -98,11 +99,17 @@ FOUNDING_FAULTS = (
 that there had been a promise on it."""
 
 SELDOM_POSSIBLE = {
-    "flip_bit": 3.0,
-    "stray_write": 3.0,
-    "refuse_to_read": 2.0,
+    "flip_bit": 5.0,
+    "stray_write": 5.0,
+    "refuse_to_read": 4.0,
+    "wipe": 3.0,
     "fail_disk": 2.0,
     "ask_a_zombie": 3.0,
+    "cut_one_way": 2.0,
+    "lose_acks": 2.0,
+    "stop": 2.0,
+    "replace": 2.0,
+    "promote": 2.0,
 }
 """More weight for what needs a whole cluster, or to meet something else by chance."""
 
@@ -147,8 +154,10 @@ class CoreSwarm:
     disk_delay_s: tuple[float, float]
     delay_s: tuple[float, float]
     duplicates: float
+    stragglers: float
+    """How likely a message leaves the order of its stream."""
     late_s: float
-    """A duplicate arrives up to so much after its twin was sent."""
+    """A duplicate, or a straggler, arrives up to so much after it was sent."""
     clock_spread: float
     proposals_max: int
     """Per step."""
@@ -170,6 +179,7 @@ class CoreSwarm:
             disk_delay_s=rng.choice([(0.0005, 0.002), (0.001, 0.1), (0.0, 0.4)]),
             delay_s=rng.choice([(0.001, 0.005), (0.001, 0.08), (0.03, 0.2)]),
             duplicates=rng.choice([0.0, 0.0, 0.05, 0.5]),
+            stragglers=rng.choice([0.0, 0.0, 0.02, 0.2]),
             late_s=rng.choice([0.01, 0.3, 3.0]),
             clock_spread=rng.choice([0.0, 0.02, 0.1]),
             proposals_max=rng.choice([1, 3, 12]),

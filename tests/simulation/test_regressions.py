@@ -16,7 +16,10 @@ from tests.simulation.sim import LAYERS
         ("core", 1417),  # the simulator's own: a stopped process may win an old election
         ("core", 3049),  # a learner without a log was promoted, and had no vote to give
         ("nodes", 0),  # a gap was hidden from a browser that came before the first event
+        ("nodes", 25),  # commands that waited for a hand-over woke each other, for ever
         ("nodes", 1003),  # a read was answered in the middle of a replay
+        ("nodes", 1018),  # a node was told to stop in the moment in which a part got ready
+        ("nodes", 1039),  # a founder forgot its promise, and the cluster had no majority
     ],
 )
 def test_seed_that_failed_once_passes(layer: str, seed: int) -> None:

@@ -1,51 +1,14 @@
-"""The simulator itself: fixed seeds pass, a seed never changes its story, rare states occur."""
+"""The simulator itself: fresh seeds pass, and a seed tells the same story everywhere."""
 
 import os
 import subprocess
 import sys
-from collections import Counter
 
 import pytest
 
 from tests.simulation.sim import LAYERS, main, options_of
 
-FIXED = {"core": range(60), "nodes": (*range(20), 25, 26, 37, 42, 74)}
 FRESH = {"core": 20, "nodes": 8}
-RARE = {
-    "core": (
-        "a snapshot was installed",
-        "a joint configuration was entered",
-        "a write was torn in a crash",
-        "entries were replaced by another leader's",
-        "a leader was elected in a joint configuration",
-        "a frozen leader was replaced",
-        "a voter lost its disk",
-    ),
-    "nodes": (
-        "a flipped bit was refused",
-        "a frozen leader was replaced",
-        "a node lost its disk",
-        "a node died in the middle of a change of its disk",
-        "a node ended because of its disk",
-        "a snapshot was installed",
-        "a torn tail was repaired at a restart",
-        "an invalid message was terminated",
-        "the membership changed",
-    ),
-}
-"""What a good batch of storms brings about; storms that never do prove little. Two may be missed,
-as every change of the product changes the stories of all seeds."""
-
-
-@pytest.mark.parametrize("layer", LAYERS)
-def test_fixed_seeds_keep_every_promise_and_reach_the_rare_states(layer: str) -> None:
-    reached: Counter[str] = Counter()
-    for seed in FIXED[layer]:
-        outcome = LAYERS[layer](seed)
-        assert outcome.failure is None, outcome.report()
-        reached.update(outcome.reached.keys())
-    missed = set(RARE[layer]) - reached.keys()
-    assert len(missed) <= 2, missed
 
 
 @pytest.mark.parametrize("layer", LAYERS)

@@ -63,6 +63,8 @@ class SimulatedCluster:
         self.settings = settings or Settings()
         self.timeline = timeline or Timeline(trio.current_time)
         self.checks = Checks(self.timeline.end)
+        if self.settings.clock_spread:
+            self.timeline.reach("clocks ran at different rates")
         self.seed = seed
         self.size = size
         self.rng = random.Random(f"world:{seed}")

@@ -1,0 +1,118 @@
+"""Each fault that the simulator is to bring about happens, in a bounded number of seeds.
+
+A storm that never does what it says proves nothing, so each fault is counted where it takes effect.
+"""
+
+from functools import cache
+
+import pytest
+
+from tests.simulation.outcome import Outcome
+from tests.simulation.sim import LAYERS
+
+FAULTS = {
+    "core": {
+        "loss": "a message was lost",
+        "delay": "delay_messages",
+        "reorder": "a message was sent out of order",
+        "duplication": "a message came twice",
+        "one-way partition": "a link was cut in one direction",
+        "partial partition": "a leader was elected while a link was cut",
+        "stream reset": "reset_stream",
+        "crash at a disk operation": "a write was complete, and not reported, in a crash",
+        "un-synced data lost": "a write was lost in a crash",
+        "torn write": "a write was torn in a crash",
+        "slow disk": "slow_disk",
+        "lost disk": "a voter lost its disk",
+        "zombie leader": "a frozen leader was replaced",
+        "clock rates": "clocks ran at different rates",
+        "rolling restart": "roll",
+        "membership change under fault": (
+            "a joint configuration was entered under a broken network"
+        ),
+        "transfer under fault": "leadership was handed over under a broken network",
+    },
+    "nodes": {
+        "loss of packets": "a packet was lost",
+        "loss of messages": "a message was lost by a cut",
+        "delay": "delay_messages",
+        "reorder": "a packet overtook another",
+        "duplication": "a packet came twice",
+        "one-way partition": "a message was held up by a cut in one direction",
+        "one-way partition that loses": "a message was lost by a cut in one direction",
+        "partial partition": "cut_pair",
+        "stream reset": "a stream was reset",
+        "crash at any await": "a node died at an await",
+        "crash at any disk operation": "a node died in the middle of a change of its disk",
+        "un-synced data lost": "an un-synced write was lost in a crash",
+        "torn write": "a write was torn in a crash",
+        "write error": "a change of the disk failed",
+        "read error at a start": "a file could not be read",
+        "bit flip": "a flipped bit was refused",
+        "lost write": "a write was lost though reported as done",
+        "misdirected write": "a write went elsewhere though reported as done",
+        "disk full": "the disk was full",
+        "slow disk": "slow_disk",
+        "lost disk": "a node lost its disk",
+        "paused node": "freeze",
+        "zombie leader asked to read": ("a leader that was replaced unawares was asked for a read"),
+        "clock rates": "clocks ran at different rates",
+        "wall clock ahead": "a wall clock jumped ahead",
+        "wall clock back": "a wall clock jumped back",
+        "rolling restart": "roll",
+        "membership change under fault": "the membership changed under faults",
+        "transfer under fault": "leadership was handed over under faults",
+        "founding under fault": "a fault before there was a cluster",
+        "full outage": "crash_everybody",
+        "full outage, all addresses changed": "all came back under other addresses",
+        "redelivery by the source": "a message was delivered again",
+        "lost acknowledgement": "an acknowledgement was lost",
+        "restart of the source": "the source was restarted",
+        "slow browser": "a slow browser fell behind",
+        "vanishing browser": "a browser vanished",
+    },
+}
+"""Name, and the state in which a run that has seen it was."""
+
+ALSO = {
+    "core": (
+        "a snapshot was installed",
+        "entries were replaced by another leader's",
+        "a leader was elected in a joint configuration",
+    ),
+    "nodes": (
+        "a stray write was refused",
+        "a node refused to start, and the others went on",
+        "a node ended because of its disk",
+        "a snapshot was installed",
+        "a torn tail was repaired at a restart",
+        "an invalid message was terminated",
+        "the membership changed",
+    ),
+}
+"""What these faults lead to now and then, when they are strong enough."""
+
+AT_LEAST = {"core": 60, "nodes": 25}
+AT_MOST = {"core": 150, "nodes": 80}
+
+
+@cache
+def outcome(layer: str, seed: int) -> Outcome:
+    return LAYERS[layer](seed)
+
+
+@pytest.mark.parametrize("layer", FAULTS)
+def test_fixed_seeds_keep_every_promise(layer: str) -> None:
+    for seed in range(AT_LEAST[layer]):
+        assert outcome(layer, seed).failure is None, outcome(layer, seed).report()
+
+
+@pytest.mark.parametrize("layer", FAULTS)
+def test_every_fault_happens_within_so_many_seeds(layer: str) -> None:
+    missed = {*FAULTS[layer].values(), *ALSO[layer]}
+    for seed in range(AT_MOST[layer]):
+        if not missed:
+            return
+        assert outcome(layer, seed).failure is None, outcome(layer, seed).report()
+        missed -= outcome(layer, seed).reached.keys()
+    assert not missed
