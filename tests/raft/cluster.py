@@ -212,10 +212,7 @@ class Node:
     def finish_disk(self, incarnation: int, order: Persist | PersistSnapshot) -> None:
         if incarnation != self.incarnation:
             return
-        if isinstance(order, Persist):
-            self.disk.write(order)
-        else:
-            self.disk.install(order.snapshot)
+        self.disk.carry_out(order)
         self.step(Persisted(order.batch))
 
 

@@ -5,7 +5,7 @@ Enters: what the core wants to be durable. Leaves: what a restart would find. Ne
 
 from dataclasses import dataclass, field
 
-from noti.raft.events import Persist
+from noti.raft.events import Persist, PersistSnapshot
 from noti.raft.messages import Entry, HardState, Snapshot
 
 
@@ -16,6 +16,12 @@ class DiskImage:
     hard_state: HardState = field(default_factory=HardState)
     snapshot: Snapshot | None = None
     entries: list[Entry] = field(default_factory=list)
+
+    def carry_out(self, order: Persist | PersistSnapshot) -> None:
+        if isinstance(order, Persist):
+            self.write(order)
+        else:
+            self.install(order.snapshot)
 
     def write(self, order: Persist) -> None:
         if order.hard_state is not None:

@@ -79,13 +79,13 @@ class Machine(Node):
         rng, told = self.cluster.rng, self.cluster.timeline
         done = rng.randint(0, self._writing)
         for order in self._pending[:done]:
-            self._write(order)
+            self.disk.carry_out(order)
         if done < self._writing:
             told.reach("a write was lost in a crash")
             torn = self._pending[done]
             if isinstance(torn, Persist) and len(torn.entries) > 1:
                 kept = torn.entries[: rng.randint(1, len(torn.entries) - 1)]
-                self._write(Persist(torn.batch, torn.hard_state, kept))
+                self.disk.carry_out(Persist(torn.batch, torn.hard_state, kept))
                 told.reach("a write was torn in a crash")
         if done:
             told.reach("a write was complete, and not reported, in a crash")
@@ -94,12 +94,6 @@ class Machine(Node):
         self._held.clear()
         self.frozen = False
         super().crash()
-
-    def _write(self, order: Persist | PersistSnapshot) -> None:
-        if isinstance(order, Persist):
-            self.disk.write(order)
-        else:
-            self.disk.install(order.snapshot)
 
     def order_disk(self, order: Persist | PersistSnapshot) -> None:
         self._pending.append(order)
@@ -121,7 +115,7 @@ class Machine(Node):
         written, self._pending = self._pending[: self._writing], self._pending[self._writing :]
         self._writing = 0
         for order in written:
-            self._write(order)
+            self.disk.carry_out(order)
         if self._pending:
             self._begin_write()
         self.step(Persisted(written[-1].batch))
