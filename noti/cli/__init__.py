@@ -8,48 +8,56 @@ Exit status: 0 done, 1 failed, 2 wrong flag or setting, 130 interrupted.
 
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 
 import click
 import structlog
 
 from noti import __version__, telemetry
-from noti.cli.bench import bench
-from noti.cli.certs import certs
-from noti.cli.demo import demo
-from noti.cli.leave import leave
-from noti.cli.mock_publisher import mock_publisher
-from noti.cli.operator import operator
-from noti.cli.publish import publish
-from noti.cli.run import run
-from noti.cli.status import members, status
-from noti.cli.tail import tail
-from noti.cli.wal import wal
 from noti.errors import ConfigInvalid, NotiError
 
 log = structlog.get_logger("noti.cli")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_MODULES = {
+    "run": "run",
+    "leave": "leave",
+    "demo": "demo",
+    "publish": "publish",
+    "mock-publisher": "mock_publisher",
+    "status": "status",
+    "members": "status",
+    "tail": "tail",
+    "certs": "certs",
+    "bench": "bench",
+    "wal": "wal",
+    "operator": "operator",
+}
+"""Where each command is. It is imported when it is used: all of them together take longer to load
+than a node."""
+
+
+class _Commands(click.Group):
+    """Commands that are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MODULES:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f"noti.cli.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="noti")
 def commands() -> None:
     """Highly available notification server: JetStream in, Raft in the middle, SSE out."""
-
-
-for _command in (
-    run,
-    leave,
-    demo,
-    publish,
-    mock_publisher,
-    status,
-    members,
-    tail,
-    certs,
-    bench,
-    wal,
-    operator,
-):
-    commands.add_command(_command)
 
 
 def main() -> None:

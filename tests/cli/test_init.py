@@ -85,6 +85,19 @@ def test_a_python_without_assertions_is_refused() -> None:
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in commands.commands:
+    for name in commands.list_commands(click.Context(commands)):
         assert exit_status([name, "--help"]) == 0
         assert f"Usage: noti {name} [OPTIONS]" in capsys.readouterr().out
+
+
+def test_command_is_loaded_without_the_others() -> None:
+    """All of them take longer to load than a node, and a node is to come back soon."""
+    program = (
+        "import sys; from noti.cli import exit_status; exit_status(['status', '--help']);"
+        "sys.exit(str(sorted({'grpclib', 'nats', 'trio', 'cryptography'} & set(sys.modules))))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert loaded.stdout.startswith("Usage: noti status")
+    assert loaded.stderr == "['cryptography']\n"
