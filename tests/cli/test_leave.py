@@ -110,7 +110,7 @@ def test_api_that_refuses_costs_one_line_and_never_the_stop(
     status: int,
 ) -> None:
     api.failing = status
-    assert leave_as(monkeypatch, "noti-2", "--within", "0.2") == 0
+    assert leave_as(monkeypatch, "noti-2", "--within", "1") == 0
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("noti: error: the node keeps its vote while it stops: ")
     assert "default/noti" in line
