@@ -37,11 +37,12 @@ from noti.ingest.publish import Publisher
 from noti.notifications.store import Store, flaw_in_snapshot
 from noti.notifications.timeline import Timeline
 from noti.ports import Address
+from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
 from noti.raft.core import Raft
 from noti.raft.events import KEEP_ENTRIES, RaftConfig
 from noti.raft.forwarder import Forwarder
 from noti.raft.peers import Peers
-from noti.raft.replica import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES, Replica
+from noti.raft.replica import Replica
 from noti.raft.wal import SEGMENT_BYTES, Recovered, Wal
 from noti.registrar import Registrar
 from noti.report import Report

@@ -9,10 +9,12 @@ last commands were under way. A second command leaves beside the first once it i
 lonely publisher waits for nobody, and many fall into two groups that share two entries of the log.
 """
 
+import math
 import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import structlog
@@ -70,22 +72,16 @@ EVENT_OVERHEAD_BYTES = 100
 """What an event takes in memory and log beside its data and topics: id, time, framing."""
 
 
-class Result(Protocol):
-    """What becomes of a command."""
-
-    async def wait(self) -> None:
-        """Return when it is committed, and applied on this node.
-
-        Raises `NotLeader` or `ProposalRefused` when it was not appended, `ProposalUncertain` when
-        it may or may not be committed.
-        """
-
-
 class Leader(Protocol):
     """The leader, wherever it is."""
 
-    def begin(self, command: bytes) -> Result:
-        """Have a command committed, in the order of the calls; raises `NotLeader`."""
+    def begin(self, command: bytes, over: Callable[[NotiError | None], None]) -> None:
+        """Have a command committed, in the order of the calls; raises `NotLeader`.
+
+        `over` is called once, perhaps in this very call: when it is committed, and applied on this
+        node, with None; with `NotLeader` or `ProposalRefused` when it was not appended; with
+        `ProposalUncertain` when it may or may not be committed.
+        """
 
     async def wait_news(self) -> None:
         """Return when there may be another leader."""
@@ -97,6 +93,19 @@ class _Submission:
     size_bytes: int
     at: float
     done: Callable[[Outcome], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Command:
+    """Submissions that travel together."""
+
+    batch: Sequence[_Submission]
+    encoded: bytes
+    events: int
+    leaderless_until: float
+    """No leader is waited for after this."""
+    overdue_at: float = math.inf
+    """When nobody believes in an answer any more."""
 
 
 class Publisher:
@@ -117,7 +126,7 @@ class Publisher:
         self._waiting: deque[_Submission] = deque()
         self._uncommitted_events = 0
         self._uncommitted_bytes = 0
-        self._commands_under_way = 0
+        self._under_way: list[_Command] = []
         self._events_under_way = 0
         self._work = trio.Event()
         self._nursery: trio.Nursery | None = None
@@ -160,11 +169,16 @@ class Publisher:
                 self._nursery = nursery
                 task_status.started()
                 while True:
-                    await self._work.wait()
                     self._work = trio.Event()
+                    self._give_up_overdue()
                     self._send_commands()
+                    overdue_at = min((one.overdue_at for one in self._under_way), default=math.inf)
+                    with self._clock.scope_until(overdue_at):
+                        await self._work.wait()
         finally:
             self._nursery = None
+            while self._under_way:
+                self._end(self._under_way[0], ProposalUncertain("this node stopped meanwhile"))
             stopping = Unavailable("this node is stopping; ask another one")
             while self._waiting:
                 self._finish([self._waiting.popleft()], stopping)
@@ -201,19 +215,19 @@ class Publisher:
     # --- on its way -------------------------------------------------------------------------------
 
     def _send_commands(self) -> None:
-        assert self._nursery is not None
-        while self._waiting and self._may_send():
+        while self._nursery is not None and self._waiting and self._may_send():
             batch = self._next_batch()
             events = tuple([event for one in batch for event in one.events])
-            command = encode(Publish(events))
-            self._commands_under_way += 1
-            self._events_under_way += len(events)
-            # Begun here and not in the task, because tasks start in any order.
-            self._nursery.start_soon(self._commit, batch, command, self._begin(command))
+            leaderless_until = batch[0].at + self._limits.leader_wait_s
+            command = _Command(batch, encode(Publish(events)), len(events), leaderless_until)
+            self._under_way.append(command)
+            self._events_under_way += command.events
+            if not self._begin(command):
+                self._nursery.start_soon(self._begin_later, command)
 
     def _may_send(self) -> bool:
         waiting = self._uncommitted_events - self._events_under_way
-        return self._commands_under_way < self._limits.commands_under_way_max and (
+        return len(self._under_way) < self._limits.commands_under_way_max and (
             waiting >= self._events_under_way
         )
 
@@ -229,46 +243,48 @@ class Publisher:
             batch.append(self._waiting.popleft())
         return batch
 
-    def _begin(self, command: bytes) -> Result | None:
+    def _begin(self, command: _Command) -> bool:
+        """Return whether there is a leader to begin with."""
+        command.overdue_at = self._clock.now() + self._limits.commit_within_s
         try:
-            return self._leader.begin(command)
+            self._leader.begin(command.encoded, partial(self._over, command))
         except NotLeader:
-            return None
+            command.overdue_at = math.inf
+            return False
+        return True
 
-    async def _commit(
-        self, batch: Sequence[_Submission], command: bytes, result: Result | None
-    ) -> None:
-        """Wait for the end of it, and tell everybody; begin again where nothing was done."""
-        failure: NotiError | None = ProposalUncertain("this node stopped meanwhile")
-        try:
-            leaderless_until = batch[0].at + self._limits.leader_wait_s
-            failure = await self._outcome(command, result, leaderless_until)
-        finally:
-            self._commands_under_way -= 1
-            self._events_under_way -= sum(len(one.events) for one in batch)
-            self._finish(batch, failure)
-            if self._waiting:
-                self._work.set()
+    def _over(self, command: _Command, failure: NotiError | None) -> None:
+        if command not in self._under_way:
+            return  # everybody was told that it is uncertain
+        if isinstance(failure, NotLeader) and self._nursery is not None:
+            command.overdue_at = math.inf
+            self._nursery.start_soon(self._begin_later, command)  # nothing was done
+        else:
+            self._end(command, failure)
 
-    async def _outcome(
-        self, command: bytes, result: Result | None, leaderless_until: float
-    ) -> NotiError | None:
-        while True:
-            if result is not None:
-                try:
-                    with self._clock.scope_until(self._clock.now() + self._limits.commit_within_s):
-                        await result.wait()
-                        return None
-                    return ProposalUncertain("no answer; the events may or may not be committed")
-                except NotLeader:
-                    pass  # nothing was done
-                except (ProposalRefused, ProposalUncertain) as error:
-                    return error
-            if self._clock.now() >= leaderless_until:
-                return Unavailable("the cluster has no leader; retry later")
-            with self._clock.scope_until(leaderless_until):
+    async def _begin_later(self, command: _Command) -> None:
+        """Wait for a leader, and begin; for so long and no longer."""
+        while self._clock.now() < command.leaderless_until:
+            with self._clock.scope_until(command.leaderless_until):
                 await self._leader.wait_news()
-            result = self._begin(command)
+            if self._begin(command):
+                self._work.set()  # there is one more that may become overdue
+                return
+        self._end(command, Unavailable("the cluster has no leader; retry later"))
+
+    def _give_up_overdue(self) -> None:
+        for command in [one for one in self._under_way if one.overdue_at <= self._clock.now()]:
+            self._end(
+                command,
+                ProposalUncertain("no answer; the events may or may not be committed"),
+            )
+
+    def _end(self, command: _Command, failure: NotiError | None) -> None:
+        """Tell everybody, and let the next ones go, here and now."""
+        self._under_way.remove(command)
+        self._events_under_way -= command.events
+        self._finish(command.batch, failure)
+        self._send_commands()
 
     def _finish(self, batch: Sequence[_Submission], failure: NotiError | None) -> None:
         for submission in batch:

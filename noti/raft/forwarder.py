@@ -8,14 +8,15 @@ All that waits while a message is on its way to the leader goes with the next on
 
 import math
 from collections import Counter, deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol, TypeAlias, assert_never
 
 import prometheus_client
 import trio
 
-from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
+from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.raft.messages import (
     Forward,
     ForwardAnswer,
@@ -52,37 +53,35 @@ class Messenger(Protocol):
         """Return the peers with a stream."""
 
 
-class Result(Protocol):
-    """What becomes of a request."""
-
-    async def wait(self) -> None:
-        """Return when it is done; raises what `Forwarder.propose` raises, and `NotLeader`."""
+Over: TypeAlias = Callable[[NotiError | None], None]
+"""Called once, when a request is done or has failed; never waits."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """A request of this node that a leader has, or is about to get."""
 
-    replica: Replica
     leader: NodeId
     command: bytes | None
     """None for a read."""
-    done: trio.Event = field(default_factory=trio.Event)
-    outcome: ForwardOutcome = ForwardOutcome.UNCERTAIN
-    index: int = 0
+    over: Over
+
+
+class _Answer:
+    """Waits for the end of one request."""
+
+    def __init__(self) -> None:
+        self._done = trio.Event()
+        self._failure: NotiError | None = None
+
+    def over(self, failure: NotiError | None) -> None:
+        self._failure = failure
+        self._done.set()
 
     async def wait(self) -> None:
-        if not self.done.is_set():
-            await self.done.wait()
-        match self.outcome:
-            case ForwardOutcome.DONE:
-                await self.replica.wait_applied(self.index)
-            case ForwardOutcome.NOT_LEADER:
-                raise NotLeader(None)
-            case ForwardOutcome.REFUSED:
-                raise ProposalRefused("the leader's backlog is full; retry later")
-            case ForwardOutcome.UNCERTAIN:
-                raise ProposalUncertain("the leader was lost while it had the command")
+        await self._done.wait()
+        if self._failure is not None:
+            raise self._failure
 
 
 class Forwarder:
@@ -108,16 +107,18 @@ class Forwarder:
 
     # --- this node's requests ---------------------------------------------------------------------
 
-    def begin(self, command: bytes) -> Result:
+    def begin(self, command: bytes, over: Over) -> None:
         """Have the leader commit a command, in the order of the calls.
 
-        Raises `NotLeader` when this node knows of none, `LocalError` when the command is too large.
+        `over` is called when it is committed and applied on this node, or with what `propose`
+        raises, or with `NotLeader` when nothing was done; perhaps before this returns. Raises
+        `NotLeader` when this node knows of none, `LocalError` when the command is too large.
         """
         if self._replica.is_ready_leader():
-            pending = self._replica.begin(command)
+            self._replica.begin(command, lambda pending: over(pending.failure))
             self._replica.take_in()
-            return pending
-        return self._ask(command)
+        else:
+            self._ask(command, over)
 
     async def propose(self, command: bytes) -> None:
         """Return once the command is committed, and applied on this node.
@@ -127,7 +128,9 @@ class Forwarder:
         """
         while True:
             try:
-                return await self.begin(command).wait()
+                answer = _Answer()
+                self.begin(command, answer.over)
+                return await answer.wait()
             except NotLeader:
                 await self.wait_news()
 
@@ -144,7 +147,9 @@ class Forwarder:
             try:
                 if self._replica.is_ready_leader():
                     return await self._replica.wait_applied(await self._replica.read_index())
-                return await self._ask(None).wait()
+                answer = _Answer()
+                self._ask(None, answer.over)
+                return await answer.wait()
             except (NotLeader, ProposalRefused, ProposalUncertain):
                 # Reading changes nothing, so asking again is always safe.
                 await self.wait_news()
@@ -164,22 +169,30 @@ class Forwarder:
         """Return who asked this node to take its vote away; only that node itself can."""
         return frozenset(self._leaving)
 
-    def _ask(self, command: bytes | None) -> _Asked:
+    def _ask(self, command: bytes | None, over: Over) -> None:
         leader = self._replica.status().leader
         messenger = self._messenger
         if leader is None or messenger is None or leader not in messenger.connected():
             raise NotLeader(leader)
         self._number += 1
-        asked = self._asked[self._number] = _Asked(self._replica, leader, command)
+        self._asked[self._number] = _Asked(leader, command, over)
         self._unsent.append(self._number)
         self._work.set()
-        return asked
 
     def _resolve(self, number: int, outcome: ForwardOutcome, index: int = 0) -> None:
-        asked = self._asked.pop(number)
-        asked.outcome, asked.index = outcome, index
-        asked.done.set()
+        over = self._asked.pop(number).over
         _forwarded.labels(outcome.name.lower()).inc()
+        match outcome:
+            case ForwardOutcome.DONE:
+                self._replica.when_applied(index, partial(over, None))
+            case ForwardOutcome.NOT_LEADER:
+                over(NotLeader(None))
+            case ForwardOutcome.REFUSED:
+                over(ProposalRefused("the leader's backlog is full; retry later"))
+            case ForwardOutcome.UNCERTAIN:
+                over(ProposalUncertain("the leader was lost while it had the command"))
+            case _:
+                assert_never(outcome)
 
     # --- what peers say ---------------------------------------------------------------------------
 
@@ -246,12 +259,11 @@ class Forwarder:
         while self._given:
             sender, life, message = self._given.popleft()
             room = max(0, FORWARDED_MAX - self._under_way)
-            begun = [(n, self._replica.begin(command)) for n, command in message.proposals[:room]]
+            for number, command in message.proposals[:room]:
+                self._under_way += 1
+                self._replica.begin(command, partial(self._carried_out, sender, life, number))
             for number, _ in message.proposals[room:]:
                 self._answer(sender, life, number, ForwardOutcome.REFUSED, 0)
-            if begun:
-                self._under_way += len(begun)
-                nursery.start_soon(self._carry_out, sender, life, begun)
             for number in message.reads:
                 if self._under_way >= FORWARDED_MAX:
                     self._answer(sender, life, number, ForwardOutcome.REFUSED, 0)
@@ -259,22 +271,19 @@ class Forwarder:
                 self._under_way += 1
                 nursery.start_soon(self._read_for, sender, life, number)
 
-    async def _carry_out(
-        self, sender: NodeId, life: int, begun: Sequence[tuple[int, Pending]]
-    ) -> None:
-        for number, pending in begun:
-            outcome = ForwardOutcome.DONE
-            try:
-                await pending.wait()
-            except NotLeader:
+    def _carried_out(self, sender: NodeId, life: int, number: int, pending: Pending) -> None:
+        match pending.failure:
+            case None:
+                outcome = ForwardOutcome.DONE
+            case NotLeader():
                 outcome = ForwardOutcome.NOT_LEADER
-            except ProposalRefused:
+            case ProposalRefused():
                 outcome = ForwardOutcome.REFUSED
-            except ProposalUncertain:
+            case _:
                 outcome = ForwardOutcome.UNCERTAIN
-            self._under_way -= 1
-            index = pending.place[0] if pending.place is not None else 0
-            self._answer(sender, life, number, outcome, index)
+        self._under_way -= 1
+        index = pending.place[0] if pending.place is not None else 0
+        self._answer(sender, life, number, outcome, index)
 
     async def _read_for(self, sender: NodeId, life: int, number: int) -> None:
         outcome, index = ForwardOutcome.DONE, 0

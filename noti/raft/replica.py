@@ -13,7 +13,7 @@ never.
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, assert_never
 
@@ -21,8 +21,21 @@ import structlog
 import trio
 from prometheus_client import Counter, Gauge
 
-from noti.errors import ChangeImpossible, LocalError, NotLeader, ProposalRefused, ProposalUncertain
+from noti.errors import (
+    ChangeImpossible,
+    LocalError,
+    NotiError,
+    NotLeader,
+    ProposalRefused,
+    ProposalUncertain,
+)
 from noti.ports import Clock
+from noti.raft.applier import (
+    SNAPSHOT_EVERY_BYTES,
+    SNAPSHOT_EVERY_ENTRIES,
+    Applier,
+    StateMachine,
+)
 from noti.raft.changes import Change
 from noti.raft.core import Raft
 from noti.raft.events import (
@@ -50,13 +63,12 @@ from noti.raft.events import (
     RoleChanged,
     SaveSnapshot,
     SendMessage,
-    SnapshotTaken,
     Status,
     TransferRequested,
 )
 from noti.raft.log_writer import LogWriter
 from noti.raft.membership import Configuration
-from noti.raft.messages import Entry, EntryKind, Message, NodeId, Snapshot
+from noti.raft.messages import Entry, Message, NodeId
 from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.wal import Wal
 
@@ -67,36 +79,17 @@ INBOX_MESSAGES_MAX = 8192
 
 Beyond this the node is so far behind that losing some helps.
 """
-APPLY_SLICE = 32
-"""Entries applied before other tasks get a turn: a replay after a restart must not starve them."""
 LEADERLESS_GRACE_S = 5.0
 """An election takes a fraction of this; without a leader for longer, browsers had better move."""
 WARN_EVERY_S = 10.0
 """A peer that breaks the rules does so with every message; the counter has them all."""
-SNAPSHOT_EVERY_ENTRIES = 10_000
-SNAPSHOT_EVERY_BYTES = 32 * 1024 * 1024
-"""When the log is compacted: a restart then replays at most a second or so."""
 
-_commit_index = Gauge("noti_raft_commit_index", "Index of the last committed entry")
 _term = Gauge("noti_raft_term", "Current term")
 _is_leader = Gauge("noti_raft_is_leader", "1 while this node leads")
 _dropped = Counter("noti_raft_inbox_dropped_total", "Peers' messages dropped, inbox full")
 _impossible = Counter(
     "noti_raft_impossible_total", "Peers' messages refused, as no honest peer sends them"
 )
-
-
-class StateMachine(Protocol):
-    """What committed commands change. All of it is synchronous: applying never waits."""
-
-    def apply(self, command: bytes) -> None:
-        """Carry out one committed command."""
-
-    def snapshot(self) -> bytes:
-        """Return the whole state."""
-
-    def restore(self, data: bytes) -> None:
-        """Replace the whole state."""
 
 
 class Messenger(Protocol):
@@ -113,10 +106,19 @@ class Messenger(Protocol):
 class Pending:
     """What somebody asked of the core, until it is answered."""
 
+    over: Callable[["Pending"], None] | None = None
+    """Called in the turn in which it is answered; never waits."""
     done: trio.Event = field(default_factory=trio.Event)
     place: tuple[int, int] | None = None
     """Set once the core gave it one in the log: (index, term)."""
-    failure: Exception | None = None
+    failure: NotiError | None = None
+
+    def answer(self, failure: NotiError | None) -> None:
+        """Tell whoever asked."""
+        self.failure = failure
+        self.done.set()
+        if self.over is not None:
+            self.over(self)
 
     async def wait(self) -> None:
         """Return when the answer is there; raises it if it is a failure."""
@@ -146,10 +148,13 @@ class Replica:
         self._core = core
         self._log_writer = LogWriter(wal, clock)
         self._messenger: Messenger | None = None
-        self._state = state
         self._clock = clock
-        self._snapshot_every_entries = snapshot_every_entries
-        self._snapshot_every_bytes = snapshot_every_bytes
+        self._applier = Applier(
+            state,
+            core.status().applied_index,
+            snapshot_every_entries=snapshot_every_entries,
+            snapshot_every_bytes=snapshot_every_bytes,
+        )
         self._inbox: deque[Event] = deque()
         self._proposals: deque[tuple[int, bytes]] = deque()
         self._pending: dict[int, Pending] = {}
@@ -158,8 +163,6 @@ class Replica:
         """Index in the log -> number of the request that waits for it."""
         self._readers: list[int] = []
         self._request = 0
-        self._unapplied: deque[Entry | Snapshot] = deque()
-        """What is committed and still to be carried out, in this order."""
         self._stepping = False
         self._failure: Exception | None = None
         self._work = trio.Event()
@@ -171,19 +174,16 @@ class Replica:
         """When this node last knew that it had applied all that was committed."""
         self._told = (False, False)
         self._warned_at = -math.inf
-        self._applied_index = core.status().applied_index
-        """What the state machine has; in the middle of a long replay it is behind the core's."""
-        self._applied_entries = 0
-        self._applied_bytes = 0
 
     # --- what others see --------------------------------------------------------------------------
 
     def status(self) -> Status:
         """Return the core's picture of this moment."""
         status = self._core.status()
-        if self._applied_index >= status.applied_index:
+        applied = self._applier.index
+        if applied >= status.applied_index:
             return status
-        return replace(status, applied_index=self._applied_index, leads_ready=False, fresh_at=None)
+        return replace(status, applied_index=applied, leads_ready=False, fresh_at=None)
 
     def cluster_id(self) -> str:
         """Return the cluster that the log belongs to; empty while there is none."""
@@ -210,15 +210,15 @@ class Replica:
         """
         await self.begin(command).wait()
 
-    def begin(self, command: bytes) -> Pending:
-        """Propose, in the order of the calls; waiting for the result raises what `propose` raises.
+    def begin(self, command: bytes, over: Callable[[Pending], None] | None = None) -> Pending:
+        """Propose, in the order of the calls; the result fails with what `propose` raises.
 
         Raises `LocalError` when the command is too large for the log.
         """
         if len(command) > ENTRY_DATA_BYTES_MAX:
             # No node could write it, so it must not get as far as the core.
             raise LocalError(f"a command of {len(command)} bytes, {ENTRY_DATA_BYTES_MAX} allowed")
-        request, pending = self._pend()
+        request, pending = self._pend(over)
         self._proposals.append((request, command))
         self._work.set()
         return pending
@@ -254,8 +254,13 @@ class Replica:
 
     async def wait_applied(self, index: int) -> None:
         """Return when everything up to `index` is applied on this node."""
-        while self._applied_index < index:
-            await self._advanced.park()
+        applied = trio.Event()
+        self.when_applied(index, applied.set)
+        await applied.wait()
+
+    def when_applied(self, index: int, then: Callable[[], None]) -> None:
+        """Call `then` in the turn in which `index` is applied on this node, or now if it is."""
+        self._applier.when_applied(index, then)
 
     def bootstrap(self, configuration: Configuration) -> None:
         """Found a cluster with this first configuration; ignored when there is a log already."""
@@ -309,9 +314,9 @@ class Replica:
             self._messenger = None
             self._fail_pending()
 
-    def _pend(self) -> tuple[int, Pending]:
+    def _pend(self, over: Callable[[Pending], None] | None = None) -> tuple[int, Pending]:
         self._request += 1
-        pending = self._pending[self._request] = Pending()
+        pending = self._pending[self._request] = Pending(over)
         return self._request, pending
 
     def _put(self, event: Event) -> None:
@@ -324,7 +329,7 @@ class Replica:
             self._step()
             if self._failure is not None:
                 raise self._failure
-            if self._unapplied:
+            if self._applier.is_behind:
                 await trio.lowlevel.checkpoint()
                 continue
             self._work = trio.Event()
@@ -341,7 +346,7 @@ class Replica:
         if self._stepping or self._messenger is None:
             return  # whoever is at it takes this in, too
         self._stepping = True
-        applied = self._applied_index
+        applied = self._applier.index
         try:
             news = self._take_in(self._messenger)
         except Exception as error:  # noqa: BLE001 - `_keep_going` raises it
@@ -350,10 +355,10 @@ class Replica:
             return  # and no step follows: nobody knows how far this one came
         self._stepping = False
         self._tell_leadership()
-        if news or self._applied_index != applied:
+        if news or self._applier.index != applied:
             self._advanced.unpark_all()
         deadline = self._core.deadline()
-        if self._unapplied or (deadline is not None and deadline < self._wakes_at):
+        if self._applier.is_behind or (deadline is not None and deadline < self._wakes_at):
             self._work.set()
 
     def _take_in(self, messenger: Messenger) -> bool:
@@ -373,7 +378,9 @@ class Replica:
                     self._perform(effect)
             messenger.flush()
             self._log_writer.flush()
-            self._apply_some()
+            snapshot = self._applier.apply_some(self._applied)
+            if snapshot is not None:
+                self._put(snapshot)
             if not (self._inbox or self._proposals or self._readers):
                 return news
 
@@ -404,9 +411,9 @@ class Replica:
             case Persist() | PersistSnapshot() | SaveSnapshot():
                 self._log_writer.put(effect)
             case Apply(entries):
-                self._unapplied.extend(entries)
+                self._applier.put(entries)
             case RestoreSnapshot(snapshot):
-                self._unapplied.append(snapshot)
+                self._applier.put((snapshot,))
             case RoleChanged(role, term, leader):
                 self._note_role(role, term, leader)
             case ProposalAccepted(request, index, term):
@@ -432,43 +439,18 @@ class Replica:
             self._warned_at = self._clock.now()
             log.warning("peer breaks the rules", peer=sender, reason=reason)
 
-    def _answer(self, request: int, failure: Exception | None) -> None:
+    def _answer(self, request: int, failure: NotiError | None) -> None:
         pending = self._pending.pop(request, None)
         if pending is not None:
-            pending.failure = failure
-            pending.done.set()
+            pending.answer(failure)
 
-    def _apply_some(self) -> None:
-        """Carry out a slice of what is committed."""
-        for _ in range(min(APPLY_SLICE, len(self._unapplied))):
-            match self._unapplied.popleft():
-                case Entry() as entry:
-                    self._apply(entry)
-                case Snapshot(index=index, data=data):
-                    self._state.restore(data)
-                    self._applied_index = index
-                    log.info("state replaced by the leader's snapshot", index=index)
-                case other:
-                    assert_never(other)
-        _commit_index.set(self._applied_index)
-        if (
-            self._applied_entries >= self._snapshot_every_entries
-            or self._applied_bytes >= self._snapshot_every_bytes
-        ):
-            self._applied_entries = self._applied_bytes = 0
-            self._put(SnapshotTaken(self._applied_index, self._state.snapshot()))
-
-    def _apply(self, entry: Entry) -> None:
-        if entry.kind is EntryKind.COMMAND:
-            self._state.apply(entry.data)
-        self._applied_index = entry.index
-        self._applied_entries += 1
-        self._applied_bytes += len(entry.data)
+    def _applied(self, entry: Entry) -> None:
         request = self._by_index.pop(entry.index, None)
         if request is not None:
-            # `_note_role` answered all of a lost leadership before another's entries came.
-            assert self._pending[request].place == (entry.index, entry.term)
-            self._answer(request, None)
+            failure = None
+            if self._pending[request].place != (entry.index, entry.term):
+                failure = ProposalUncertain("another leader's entry took the place")
+            self._answer(request, failure)
 
     def _note_role(self, role: Role, term: int, leader: NodeId | None) -> None:
         log.info("role changed", role=role.value, term=term, leader=leader)

@@ -1,7 +1,7 @@
 """Events of publishers, from any way in to the leader."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -23,20 +23,13 @@ from noti.notifications.commands import Publish, decode
 from noti.ports import Draft, Outcome
 
 
-class FakeResult:
-    def __init__(self, ids: list[str]) -> None:
+class Begun:
+    def __init__(self, ids: list[str], over: Callable[[NotiError | None], None]) -> None:
         self.ids = ids
-        self._done = trio.Event()
-        self._failure: NotiError | None = None
+        self._over = over
 
     def end(self, failure: NotiError | None = None) -> None:
-        self._failure = failure
-        self._done.set()
-
-    async def wait(self) -> None:
-        await self._done.wait()
-        if self._failure is not None:
-            raise self._failure
+        self._over(failure)
 
 
 class FakeLeader:
@@ -44,16 +37,15 @@ class FakeLeader:
 
     def __init__(self) -> None:
         self.known = True
-        self.begun: list[FakeResult] = []
+        self.begun: list[Begun] = []
         self._news = trio.Event()
 
-    def begin(self, command: bytes) -> FakeResult:
+    def begin(self, command: bytes, over: Callable[[NotiError | None], None]) -> None:
         if not self.known:
             raise NotLeader(None)
         publish = decode(command)
         assert isinstance(publish, Publish)
-        self.begun.append(FakeResult([event.id for event in publish.events]))
-        return self.begun[-1]
+        self.begun.append(Begun([event.id for event in publish.events], over))
 
     async def wait_news(self) -> None:
         await self._news.wait()

@@ -1,6 +1,6 @@
 """Any node can commit and read through its leader; every request is answered once."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
+from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.notifications.commands import PublishBatch, encode
 from noti.notifications.notification import Event
 from noti.raft.events import Status
@@ -108,11 +108,11 @@ def test_commands_that_wait_for_a_hand_over_do_not_wake_each_other() -> None:
             consensus = cast("Replica", leader.report._consensus)
             begun, begin = 0, consensus.begin
 
-            def count(command: bytes) -> Pending:
+            def count(command: bytes, over: Callable[[Pending], None] | None = None) -> Pending:
                 nonlocal begun
                 begun += 1
                 assert begun < 100, "the same commands again and again, in no time"
-                return begin(command)
+                return begin(command, over)
 
             consensus.begin = count  # type: ignore[method-assign]
             async with trio.open_nursery() as publishers:
@@ -164,6 +164,7 @@ class FakeReplica:
         self.reads: list[Pending] = []
         self.applied = 0
         self._news = trio.lowlevel.ParkingLot()
+        self._when_applied: list[tuple[int, Callable[[], None]]] = []
 
     def is_ready_leader(self) -> bool:
         return False
@@ -171,8 +172,8 @@ class FakeReplica:
     def status(self) -> Status:
         return cast("Status", self)
 
-    def begin(self, command: bytes) -> Pending:
-        self.begun.append(Pending())
+    def begin(self, command: bytes, over: Callable[[Pending], None]) -> Pending:
+        self.begun.append(Pending(over))
         return self.begun[-1]
 
     async def read_index(self) -> int:
@@ -183,18 +184,22 @@ class FakeReplica:
     async def wait_advanced(self) -> None:
         await self._news.park()
 
-    async def wait_applied(self, index: int) -> None:
-        while self.applied < index:
-            await self._news.park()
+    def when_applied(self, index: int, then: Callable[[], None]) -> None:
+        self._when_applied.append((index, then))
+        self.advance()
 
     def advance(self, applied: int = 0, leader: NodeId | None = None) -> None:
         self.applied = max(self.applied, applied)
         self.leader = leader or self.leader
+        for index, then in self._when_applied.copy():
+            if index <= self.applied:
+                self._when_applied.remove((index, then))
+                then()
         self._news.unpark_all()
 
     def commit(self, position: int, index: int) -> None:
         self.begun[position].place = (index, 1)
-        self.begun[position].done.set()
+        self.begun[position].answer(None)
 
     def peer_connected(self, node_id: NodeId) -> None:
         pass
@@ -263,7 +268,7 @@ async def test_request_that_was_not_sent_is_refused_at_once(
         await nursery.start(forwarder.run, messenger)
         messenger.full = True
         with pytest.raises(ProposalRefused):
-            await forwarder.begin(b"x").wait()
+            await forwarder.propose(b"x")
         nursery.cancel_scope.cancel()
 
 
@@ -293,14 +298,14 @@ async def test_only_what_the_lost_leader_may_have_is_uncertain(
     forwarder = Forwarder("own", cast("Replica", FakeReplica(leader="peer")))
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
-        sent = forwarder.begin(b"sent")
+        sent: list[NotiError | None] = []
+        unsent: list[NotiError | None] = []
+        forwarder.begin(b"sent", sent.append)
         await trio.testing.wait_all_tasks_blocked()
-        unsent = forwarder.begin(b"still here")
+        forwarder.begin(b"still here", unsent.append)
         forwarder.peer_lost("peer")
-        with pytest.raises(ProposalUncertain), trio.fail_after(10):
-            await sent.wait()
-        with pytest.raises(NotLeader), trio.fail_after(10):
-            await unsent.wait()
+        assert [type(failure) for failure in sent] == [ProposalUncertain]
+        assert [type(failure) for failure in unsent] == [NotLeader]
         await trio.testing.wait_all_tasks_blocked()
         assert [m for m in messenger.sent if isinstance(m, Forward)] == [
             Forward("own", 0, ((1, b"sent"),), ())
@@ -332,7 +337,7 @@ async def forwarding(
 
 @pytest.mark.parametrize(("failure", "outcome"), FAILURES, ids=lambda value: str(value))
 async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
-    failure: Exception | None, outcome: ForwardOutcome, autojump_clock: trio.testing.MockClock
+    failure: NotiError | None, outcome: ForwardOutcome, autojump_clock: trio.testing.MockClock
 ) -> None:
     """`NOT_LEADER` in place of `UNCERTAIN` would be an event twice, `DONE` in place of anything one
     that is lost."""
@@ -342,9 +347,8 @@ async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
         forwarder.peer_forwarded(Forward("peer", 0, ((1, b"x"),), reads))
         await trio.testing.wait_all_tasks_blocked()
         for pending in (*replica.begun, *replica.reads):
-            pending.failure = failure
             pending.place = (7, 1)
-            pending.done.set()
+            pending.answer(failure)
         await trio.sleep(1)
         expected = [(1, outcome, 7), *((n, outcome, 7 if failure is None else 0) for n in reads)]
         assert sorted(messenger.outcomes()) == expected
@@ -362,25 +366,25 @@ async def test_asker_is_told_once_what_the_leader_answered_first(
     outcome: ForwardOutcome, failure: type[Exception], autojump_clock: trio.testing.MockClock
 ) -> None:
     async with forwarding(leader="peer") as (forwarder, _, _):
-        result = forwarder.begin(b"x")
+        told: list[NotiError | None] = []
+        forwarder.begin(b"x", told.append)
         await trio.testing.wait_all_tasks_blocked()
         forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, outcome, 0), (9, outcome, 0))))
         forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 0),)))
-        with pytest.raises(failure):
-            await result.wait()
+        assert [type(one) for one in told] == [failure]
 
 
 async def test_answer_of_anybody_but_the_leader_that_was_asked_is_not_believed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with forwarding(leader="peer") as (forwarder, replica, _):
-        result = forwarder.begin(b"x")
+        told: list[NotiError | None] = []
+        forwarder.begin(b"x", told.append)
         replica.advance(leader="other")
         await trio.testing.wait_all_tasks_blocked()
         forwarder.peer_forwarded(ForwardAnswer("other", 0, ((1, ForwardOutcome.DONE, 0),)))
         forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.UNCERTAIN, 0),)))
-        with pytest.raises(ProposalUncertain):
-            await result.wait()
+        assert [type(one) for one in told] == [ProposalUncertain]
 
 
 async def test_what_an_ex_leader_did_not_take_goes_to_its_successor_once(
@@ -450,8 +454,8 @@ async def test_no_more_than_so_many_requests_of_others_are_under_way_and_room_co
             refused = [n for n, outcome, _ in messenger.outcomes()]
             assert sorted(refused) == sorted([first + 2, 5])
             messenger.sent.clear()
-            for pending in replica.begun:
-                pending.done.set()
+            for pending in replica.begun[-2:]:
+                pending.answer(None)
             await trio.sleep(1)
             done = [(n, outcome) for n, outcome, _ in messenger.outcomes()]
             assert done == [(first, ForwardOutcome.DONE), (first + 1, ForwardOutcome.DONE)]
@@ -470,7 +474,7 @@ async def test_room_that_reads_of_others_took_comes_back(
             assert messenger.outcomes() == [(3, ForwardOutcome.REFUSED, 0)]
             messenger.sent.clear()
             for pending in replica.reads:
-                pending.done.set()
+                pending.answer(None)
             await trio.sleep(1)
             done = sorted(messenger.outcomes())
             assert done == [(1, ForwardOutcome.DONE, 7), (2, ForwardOutcome.DONE, 7)]

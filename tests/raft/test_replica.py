@@ -17,12 +17,13 @@ from noti.errors import (
     ProposalUncertain,
     StorageFailed,
 )
+from noti.raft.applier import APPLY_SLICE
 from noti.raft.core import Raft
 from noti.raft.events import RaftConfig, Role
 from noti.raft.membership import Configuration
 from noti.raft.messages import AppendRequest, Message, NodeId
 from noti.raft.records import ENTRY_DATA_BYTES_MAX
-from noti.raft.replica import APPLY_SLICE, LEADERLESS_GRACE_S, Replica
+from noti.raft.replica import LEADERLESS_GRACE_S, Replica
 from noti.raft.wal import Wal
 from tests.simulation.memory_disk import MemoryDisk
 
