@@ -233,8 +233,12 @@ Outcome: TypeAlias = tuple[str, ...] | NotiError
 class Publishing(Protocol):
     """The way of events into the log."""
 
-    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+    def submit(
+        self, drafts: Sequence[Draft], done: Callable[[Outcome], None], *, at_once: bool = False
+    ) -> None:
         """Have events committed, in the order of the calls; never waits.
+
+        With `at_once` it is not kept back for others that may come in this turn.
 
         `done` is called once, maybe before this returns, with the ids or with: `MessageInvalid`
         for a draft that can never be an event, `ProposalRefused` when too much waits already,

@@ -131,7 +131,9 @@ class Publisher:
         self._work = trio.Event()
         self._nursery: trio.Nursery | None = None
 
-    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+    def submit(
+        self, drafts: Sequence[Draft], done: Callable[[Outcome], None], *, at_once: bool = False
+    ) -> None:
         """Have events committed, in the order of the calls; never waits. See `Publishing`."""
         try:
             submission = self._take(drafts, done)
@@ -142,7 +144,10 @@ class Publisher:
         self._uncommitted_events += len(submission.events)
         self._uncommitted_bytes += submission.size_bytes
         self._waiting.append(submission)
-        self._work.set()  # the others that come in this turn shall be in the same command
+        if at_once and not self._under_way:
+            self._send_commands()
+        else:
+            self._work.set()  # the others that come in this turn shall be in the same command
 
     async def publish(self, drafts: Sequence[Draft]) -> tuple[str, ...]:
         """Return the ids once all of the events are committed, and applied on this node.
@@ -168,20 +173,27 @@ class Publisher:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 task_status.started()
-                while True:
-                    self._work = trio.Event()
-                    self._give_up_overdue()
-                    self._send_commands()
-                    overdue_at = min((one.overdue_at for one in self._under_way), default=math.inf)
-                    with self._clock.scope_until(overdue_at):
-                        await self._work.wait()
+                try:
+                    await self._keep_going()
+                finally:
+                    self._nursery = None  # it takes no new task from here on
         finally:
-            self._nursery = None
             while self._under_way:
-                self._end(self._under_way[0], ProposalUncertain("this node stopped meanwhile"))
-            stopping = Unavailable("this node is stopping; ask another one")
+                nobody_has_it = self._under_way[0].overdue_at == math.inf
+                uncertain = ProposalUncertain("this node stopped meanwhile")
+                self._end(self._under_way[0], _stopping() if nobody_has_it else uncertain)
             while self._waiting:
-                self._finish([self._waiting.popleft()], stopping)
+                self._finish([self._waiting.popleft()], _stopping())
+
+    async def _keep_going(self) -> None:
+        while True:
+            self._work = trio.Event()
+            self._give_up_overdue()
+            self._send_commands()
+            look_at = self._clock.now() + self._limits.commit_within_s
+            look_at = min([look_at, *(one.overdue_at for one in self._under_way)])
+            with self._clock.scope_until(look_at):
+                await self._work.wait()
 
     # --- in ---------------------------------------------------------------------------------------
 
@@ -256,11 +268,13 @@ class Publisher:
     def _over(self, command: _Command, failure: NotiError | None) -> None:
         if command not in self._under_way:
             return  # everybody was told that it is uncertain
-        if isinstance(failure, NotLeader) and self._nursery is not None:
+        if not isinstance(failure, NotLeader):
+            self._end(command, failure)
+        elif self._nursery is None:
+            self._end(command, _stopping())
+        else:
             command.overdue_at = math.inf
             self._nursery.start_soon(self._begin_later, command)  # nothing was done
-        else:
-            self._end(command, failure)
 
     async def _begin_later(self, command: _Command) -> None:
         """Wait for a leader, and begin; for so long and no longer."""
@@ -268,7 +282,6 @@ class Publisher:
             with self._clock.scope_until(command.leaderless_until):
                 await self._leader.wait_news()
             if self._begin(command):
-                self._work.set()  # there is one more that may become overdue
                 return
         self._end(command, Unavailable("the cluster has no leader; retry later"))
 
@@ -296,3 +309,7 @@ class Publisher:
             else:
                 REFUSED.labels(type(failure).__name__).inc()
                 submission.done(failure)
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("this node is stopping; ask another one")

@@ -70,7 +70,7 @@ class Inbox:
         self._unacknowledged_bytes = 0
         self._eof = False
         self._failure: Exception | None = None
-        self._take: Callable[[bytes], bool] | None = None
+        self._take: Callable[[Sequence[bytes]], bool] | None = None
         self._news = wakeup()
         self._take_over(stream.buffer)
         stream.buffer = self
@@ -104,8 +104,9 @@ class Inbox:
         """Let nobody wait any more."""
         self._fail(PeerUnavailable(reason))
 
-    async def hear(self, take: Callable[[bytes], bool]) -> bool:
-        """Pass frames to `take`, each in the moment it is there, as long as it returns True.
+    async def hear(self, take: Callable[[Sequence[bytes]], bool]) -> bool:
+        """Pass frames to `take`, those that came together in one call, in the moment that they are
+        there; as long as it returns True.
 
         Returns whether the peer may send more: False at the end. What is not taken is not
         acknowledged. Raises `PeerUnavailable` when the stream broke or was closed, `MessageInvalid`
@@ -131,37 +132,44 @@ class Inbox:
 
     def _pass_on(self) -> None:
         """Never raises: it is not the taker's turn, and grpclib would close the connection."""
+        if self._take is None or self._failure is not None:
+            return
+        frames: list[bytes] = []
+        flaw = self._cut(frames)
+        self._acknowledge()
         try:
-            while self._take is not None and self._failure is None:
-                frame = self._next_frame()
-                if frame is None:
-                    self._acknowledge()
-                    return
-                if not self._take(frame):
-                    self._take = None
-                    self._news.set()
+            if frames and not self._take(frames):
+                self._take = None
+                self._news.set()
         except Exception as error:  # noqa: BLE001 - `hear` raises it
             self._fail(error)
+        if flaw is not None:
+            self._fail(flaw)
+
+    def _cut(self, frames: list[bytes]) -> MessageInvalid | None:
+        """Move whole frames out of the data; return what is wrong with the next one."""
+        data, start = self._data, 0
+        flaw = None
+        while len(data) - start >= PREFIX.size:
+            compressed, length = PREFIX.unpack_from(data, start)
+            if compressed:
+                flaw = MessageInvalid("a compressed frame, which was not negotiated")
+                break
+            if length > self._bytes_max:
+                flaw = MessageInvalid(f"a frame of {length} bytes exceeds {self._bytes_max}")
+                break
+            end = start + PREFIX.size + length
+            if len(data) < end:
+                break
+            frames.append(bytes(memoryview(data)[start + PREFIX.size : end]))
+            start = end
+        del data[:start]
+        return flaw
 
     def _fail(self, error: Exception) -> None:
         if self._failure is None:
             self._failure = error
         self._news.set()
-
-    def _next_frame(self) -> bytes | None:
-        if len(self._data) < PREFIX.size:
-            return None
-        compressed, length = PREFIX.unpack_from(self._data)
-        if compressed:
-            raise MessageInvalid("a compressed frame, which was not negotiated")
-        if length > self._bytes_max:
-            raise MessageInvalid(f"a frame of {length} bytes exceeds {self._bytes_max}")
-        end = PREFIX.size + length
-        if len(self._data) < end:
-            return None
-        frame = bytes(memoryview(self._data)[PREFIX.size : end])
-        del self._data[:end]
-        return frame
 
     def _acknowledge(self) -> None:
         size = self.unacked_size()

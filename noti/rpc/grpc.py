@@ -193,7 +193,11 @@ class GrpcMessageStream:
     async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
         """See `MessageStream`. `take` is called in the turn that read the socket."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not await self._inbox.hear(lambda frame: take(decode_messages(frame))):
+
+        def take_frames(frames: Sequence[bytes]) -> bool:
+            return take([message for frame in frames for message in decode_messages(frame)])
+
+        if not await self._inbox.hear(take_frames):
             raise PeerUnavailable(f"{self._peer.name} closed the stream")
 
     async def aclose(self) -> None:

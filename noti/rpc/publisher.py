@@ -10,6 +10,7 @@ an asyncio future, or write the answer, and so costs no turn of the asyncio loop
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from typing import Final
 
 from grpclib.const import Cardinality, Handler, Status
@@ -35,7 +36,8 @@ REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 """Longest request: gRPC's customary limit, room for four of the longest events."""
 
 STREAM_REQUESTS_MAX: Final = 1024
-"""Requests of one stream that are not answered; then its publisher's window fills, and it waits."""
+"""Requests of one stream that are not answered; with so many and those that came in the same read,
+its publisher's window fills, and it waits."""
 
 # By hand, as both are hot: see `scan`.
 _REQUEST_FIELDS: Final = Fields({1: LENGTH})
@@ -89,15 +91,17 @@ class PublisherService:
         answers = _Answers(frames)
         writing = asyncio.create_task(answers.write())
 
-        def take(frame: bytes) -> bool:
-            question = answers.expect()
-            try:
-                drafts = decode_drafts(frame)
-            except MessageInvalid as error:
-                self._complaints.tell(frames.transport, "request", str(error))
-                question.answer(error)
-            else:
-                self._publishing.submit(drafts, question.answer)
+        def take(requests: Sequence[bytes]) -> bool:
+            for number, request in enumerate(requests, start=1):
+                question = answers.expect()
+                try:
+                    drafts = decode_drafts(request)
+                except MessageInvalid as error:
+                    self._complaints.tell(frames.transport, "request", str(error))
+                    question.answer(error)
+                else:
+                    last = number == len(requests)
+                    self._publishing.submit(drafts, question.answer, at_once=last)
             return answers.have_room()
 
         try:

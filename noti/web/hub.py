@@ -87,7 +87,9 @@ class Hub:
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show notifications that follow the newest one. Returns at once, whatever clients do."""
         self.feed.extend(notifications)
-        self._ring()
+        if self._clients:
+            self._wakeups.ring()
+        self._news.unpark_all()
 
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Replace the whole history, after a snapshot; a client whose place is gone must resume."""

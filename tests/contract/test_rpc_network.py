@@ -121,7 +121,9 @@ class Publications:
         self.failure = failure
         self.drafts: list[Draft] = []
 
-    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+    def submit(
+        self, drafts: Sequence[Draft], done: Callable[[Outcome], None], *, at_once: bool = False
+    ) -> None:
         if self.failure is not None:
             done(self.failure)
             return

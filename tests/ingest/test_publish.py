@@ -99,6 +99,30 @@ async def test_submissions_of_one_turn_share_a_command_in_order(
         assert outcomes == [("0",), ("1",), ("2",)]
 
 
+async def test_submission_that_comes_alone_leaves_in_the_very_call(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (leader, publisher):
+        publisher.submit([draft("a")], lambda _: None, at_once=True)
+        assert [result.ids for result in leader.begun] == [["a"]]
+        publisher.submit([draft("b")], lambda _: None, at_once=True)
+        publisher.submit([draft("c")], lambda _: None, at_once=True)
+        await trio.testing.wait_all_tasks_blocked()
+        # While a command is under way, who comes in one turn shares the next.
+        assert [result.ids for result in leader.begun] == [["a"], ["b", "c"]]
+
+
+async def test_next_command_leaves_in_the_turn_in_which_the_last_one_ends(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(PublishLimits(commands_under_way_max=1)) as (leader, publisher):
+        publisher.submit([draft("a")], lambda _: None, at_once=True)
+        publisher.submit([draft("b")], lambda _: None)
+        await trio.testing.wait_all_tasks_blocked()
+        leader.begun[0].end()
+        assert [result.ids for result in leader.begun] == [["a"], ["b"]]
+
+
 async def test_second_command_leaves_once_it_is_as_large_as_the_first(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -282,6 +306,25 @@ async def test_command_that_is_never_answered_is_uncertain(
             await publisher.publish([draft()])
 
 
+async def test_command_that_followed_another_and_is_never_answered_is_uncertain(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """It was begun in the middle of somebody else's turn."""
+    async with running(PublishLimits(commands_under_way_max=1)) as (leader, publisher):
+        outcomes: list[Outcome] = []
+        publisher.submit([draft("a")], outcomes.append)
+        publisher.submit([draft("b")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(3)
+        publisher.submit([draft("c")], outcomes.append)
+        leader.begun[0].end()
+        assert [type(outcome) for outcome in outcomes] == [tuple, tuple]
+        await trio.sleep(9.9)
+        assert len(outcomes) == 2
+        await trio.sleep(0.2)
+        assert [type(outcome) for outcome in outcomes[2:]] == [ProposalUncertain]
+
+
 async def test_stopping_tells_everybody(autojump_clock: trio.testing.MockClock) -> None:
     outcomes: list[Outcome] = []
     async with running(PublishLimits(commands_under_way_max=1)) as (_, publisher):
@@ -292,3 +335,22 @@ async def test_stopping_tells_everybody(autojump_clock: trio.testing.MockClock) 
     assert {type(outcome) for outcome in outcomes} == {ProposalUncertain, Unavailable}
     publisher.submit([draft("late")], outcomes.append)
     assert type(outcomes[-1]) is Unavailable
+
+
+async def test_submissions_in_any_turn_of_the_end_are_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Found by `just sim seed=2848162135 layer=nodes`: for one turn the publisher's nursery was
+    closed, and the publisher did not know it yet."""
+    leader = FakeLeader()
+    leader.known = False
+    publisher = Publisher(leader, TrioClock(), random.Random(1))
+    outcomes: list[Outcome] = []
+    async with trio.open_nursery() as nursery:
+        await nursery.start(publisher.run)
+        nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            for _ in range(10):
+                publisher.submit([draft()], outcomes.append, at_once=True)
+                await trio.lowlevel.checkpoint()
+    assert [type(outcome) for outcome in outcomes] == [Unavailable] * 10

@@ -37,14 +37,18 @@ class Silent(Publications):
         super().__init__()
         self.come = trio.Event()
 
-    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+    def submit(
+        self, drafts: Sequence[Draft], done: Callable[[Outcome], None], *, at_once: bool = False
+    ) -> None:
         self.come.set()
 
 
 class Careless(Publications):
     """Answers for fewer events than it took."""
 
-    def submit(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> None:
+    def submit(
+        self, drafts: Sequence[Draft], done: Callable[[Outcome], None], *, at_once: bool = False
+    ) -> None:
         done(tuple(str(number) for number, _ in enumerate(drafts[1:])))
 
 
