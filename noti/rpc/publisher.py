@@ -31,6 +31,7 @@ from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.protobuf import LENGTH, Fields, length_field, scan
 from noti.rpc.services import Call
+from noti.rpc.unary import UnaryAnswers
 
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 """Longest request: gRPC's customary limit, room for four of the longest events."""
@@ -50,6 +51,7 @@ class PublisherService:
     def __init__(self, publishing: Publishing, complaints: Complaints) -> None:
         self._publishing = publishing
         self._complaints = complaints
+        self._answers = UnaryAnswers()
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return grpclib's routing table."""
@@ -73,17 +75,25 @@ class PublisherService:
         except MessageInvalid as error:
             self._complaints.tell(call._stream._transport, "request", str(error))
             raise _refusal(error) from error
-        answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[Outcome | None] = loop.create_future()
 
         def done(outcome: Outcome) -> None:
-            if not answered.done():  # the caller may have gone
-                answered.set_result(outcome)
+            if over.done():
+                return  # the caller has gone
+            answered = not isinstance(outcome, NotiError) and self._answers.write(
+                call._stream, encode_ids(outcome), loop
+            )
+            over.set_result(None if answered else outcome)
 
         self._publishing.submit(drafts, done)
-        outcome = await answered
-        if isinstance(outcome, NotiError):
+        outcome = await over
+        if outcome is None:
+            call._send_trailing_metadata_done = True
+        elif isinstance(outcome, NotiError):
             raise _refusal(outcome)
-        await call.send_message(wire.PublishResponse(ids=list(outcome)))
+        else:
+            await call.send_message(wire.PublishResponse(ids=list(outcome)))
 
     async def _publish_stream(self, call: Call) -> None:
         await call.send_initial_metadata()
@@ -228,8 +238,12 @@ def encode_outcome(outcome: Outcome) -> bytes:
     if isinstance(outcome, NotiError):
         failure = wire.Failure(code=status_of(outcome).value, message=str(outcome))
         return bytes(wire.PublishStreamResponse(failure=failure))
-    ids = b"".join([length_field(1, one.encode()) for one in outcome])
-    return length_field(1, ids)
+    return length_field(1, encode_ids(outcome))
+
+
+def encode_ids(ids: Sequence[str]) -> bytes:
+    """Return a `PublishResponse`."""
+    return b"".join([length_field(1, one.encode()) for one in ids])
 
 
 def status_of(error: NotiError) -> Status:

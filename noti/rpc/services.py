@@ -53,6 +53,8 @@ class Call(Protocol):
     """The part of `grpclib.server.Stream` that the services use."""
 
     _stream: grpclib.protocol.Stream
+    _send_trailing_metadata_done: bool
+    """Whether there is nothing left to be answered."""
 
     async def send_initial_metadata(self) -> None:
         """Accept the call."""
