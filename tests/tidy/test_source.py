@@ -25,7 +25,16 @@ SHELLS = {
         "reconciling",
         "world",
     },
-    "noti.raft": {"disk", "disk_writer", "forwarder", "log_writer", "peers", "replica", "wal"},
+    "noti.raft": {
+        "applier",
+        "disk",
+        "disk_writer",
+        "forwarder",
+        "log_writer",
+        "peers",
+        "replica",
+        "wal",
+    },
     "noti.swim": {"gossip", "sockets"},
     "noti.notifications": set[str](),
 }
