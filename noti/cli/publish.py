@@ -88,6 +88,8 @@ def publish(
         run_until_signalled(_one_to_node(rpc, context, _as_bridge(config, category)))
     elif data is not None:
         run_until_signalled(_one_to_node(rpc, context, Draft(topics, data, event_id)))
+    elif sys.stdin is None:
+        raise click.UsageError("give --data: standard input is closed")
     else:
         run_until_signalled(_lines_to_node(rpc, context, topics))
 

@@ -197,6 +197,14 @@ def test_flags_that_do_not_go_together_are_told_with_what_does(
     assert said.count("\n") == 1
 
 
+def test_closed_standard_input_is_no_end_of_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert exit_status(["publish", "--rpc=h:1", "--topic=t"]) == 2
+    assert "standard input is closed" in capsys.readouterr().err
+
+
 def test_only_a_nodes_certificate_publishes_and_is_believed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
