@@ -110,7 +110,8 @@ class Inbox:
 
         Returns whether the peer may send more: False at the end. What is not taken is not
         acknowledged. Raises `PeerUnavailable` when the stream broke or was closed, `MessageInvalid`
-        for a frame that is too long or compressed, and what `take` raises; then no more is taken.
+        for a frame that is too long, compressed or cut off by the end, and what `take` raises; then
+        no more is taken.
         *Cancellation* loses nothing: the next call goes on where this one stopped.
         """
         self._take = take
@@ -123,7 +124,7 @@ class Inbox:
                     return True
                 if self._eof:
                     if self._data:
-                        raise PeerUnavailable("the stream ended in the middle of a frame")
+                        raise MessageInvalid("the stream ended in the middle of a frame")
                     return False
                 self._news = self._wakeup()
                 await self._news.wait()

@@ -269,8 +269,16 @@ async def test_both_ends_take_a_batch_of_events_in_one_frame() -> None:
         await stream.aclose()
 
 
-async def test_stream_cut_in_the_middle_of_a_frame_is_unavailable() -> None:
-    handler = Handler()
+async def test_stream_that_ends_in_the_middle_of_a_frame_is_message_invalid() -> None:
+    seen: list[Exception] = []
+
+    async def hear(stream: MessageStream) -> None:
+        try:
+            await stream.hear(lambda _: True)
+        except (MessageInvalid, PeerUnavailable) as error:
+            seen.append(error)
+
+    handler = Handler(after_stream=hear)
     async with serving(handler) as (_, _, address):
         raw, connection = raft_request(address)
         with raw:
@@ -278,7 +286,7 @@ async def test_stream_cut_in_the_middle_of_a_frame_is_unavailable() -> None:
             connection.send_data(1, framed(encode_hello(CLIENT)) + cut, end_stream=True)
             raw.sendall(connection.data_to_send())
             await handler.ended.wait()
-    assert len(handler.streams) == 1
+    assert [type(error) for error in seen] == [MessageInvalid]
 
 
 async def test_dialing_something_else_is_unavailable() -> None:
