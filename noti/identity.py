@@ -1,10 +1,12 @@
-"""Who this node is: its name and the random id of its data directory.
+"""Who this node is: its name and the random id of its data directory, and whom it gave its word.
 
-Enters: the data directory and the configured name. Leaves: an `Identity`, the same after restarts.
+Enters: the data directory and the configured name. Leaves: an `Identity`, the same after restarts;
+the founders with whom it promised to found a cluster.
 Never: addresses (they may change), the cluster (the log holds it).
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from noti.errors import StorageCorrupt, StorageForeign
@@ -13,6 +15,7 @@ from noti.raft.events import Rng
 from noti.raft.messages import NodeId
 
 _FILE = "identity"
+_PROMISE_FILE = "promise"
 _HEX_DIGITS = 16
 """64 random bits: two nodes of one cluster never draw the same."""
 
@@ -65,3 +68,27 @@ async def load_identity(disk: Disk, name: str) -> Identity | None:
             "use another --data-dir or the old --name"
         )
     return Identity(owner, node_id)
+
+
+async def keep_promise(disk: Disk, founders: Sequence[NodeId]) -> None:
+    """Remember with whom this node will found a cluster; raises `StorageFailed`."""
+    await disk.replace(_PROMISE_FILE, (json.dumps(list(founders)) + "\n").encode())
+
+
+async def load_promise(disk: Disk) -> tuple[NodeId, ...]:
+    """Return with whom this node promised to found a cluster; nobody when it has not.
+
+    Raises `StorageCorrupt` when the file does not say.
+    """
+    if _PROMISE_FILE not in await disk.names():
+        return ()
+    try:
+        founders = json.loads(await disk.read(_PROMISE_FILE))
+        if not isinstance(founders, list) or not all(isinstance(n, str) for n in founders):
+            raise ValueError("it is no list of node ids")
+    except ValueError as error:
+        raise StorageCorrupt(
+            f"the file {_PROMISE_FILE!r} in the data directory does not decode ({error}); restore "
+            "the directory from this node's backup, or start with an empty one as a new node"
+        ) from None
+    return tuple(founders)

@@ -30,7 +30,7 @@ from noti import telemetry
 from noti.config import Config
 from noti.departure import Departure
 from noti.errors import StorageCorrupt
-from noti.identity import Identity, load_identity, make_identity
+from noti.identity import Identity, keep_promise, load_identity, load_promise, make_identity
 from noti.ingest.bridge import Bridge
 from noti.ingest.limits import Limits
 from noti.ingest.publish import Publisher
@@ -41,6 +41,7 @@ from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
 from noti.raft.core import Raft
 from noti.raft.events import KEEP_ENTRIES, RaftConfig
 from noti.raft.forwarder import Forwarder
+from noti.raft.messages import NodeId
 from noti.raft.peers import Peers
 from noti.raft.replica import Replica
 from noti.raft.wal import SEGMENT_BYTES, Recovered, Wal
@@ -102,6 +103,7 @@ async def run(
     async with AsyncExitStack() as tree:
         world = await tree.enter_async_context(open_world(config))
         identity, wal, recovered = await _recover(config, world, log_limits)
+        promised = await load_promise(world.disk)
         parts = _assemble(config, world, identity, wal, recovered, log_limits)
         replica, report = parts.replica, parts.report
 
@@ -116,7 +118,8 @@ async def run(
         serve_browsers = partial(world.clients.serve, report)
         http_addr = await tree.enter_async_context(running("browsers", serve_browsers))
 
-        registrar = _registrar(config, world, identity, parts, rpc_addr, http_addr)
+        founding = _founding(config, identity, promised)
+        registrar = _registrar(config, world, identity, parts, founding, rpc_addr, http_addr)
         await tree.enter_async_context(running("gossip", parts.gossip.run))
         await tree.enter_async_context(farewell("gossip", parts.gossip.leave, LEAVE_WITHIN_S))
         await tree.enter_async_context(running("registrar", registrar.run))
@@ -241,11 +244,19 @@ def _assemble(
     return _Parts(store, replica, forwarder, peers, gossip, bridge, report)
 
 
+def _founding(config: Config, identity: Identity, promised: tuple[NodeId, ...]) -> Founding | None:
+    """Return this node's part in founding a cluster; None when it only joins one."""
+    if config.bootstrap_expect == 1 and config.join:
+        return None
+    return Founding(identity.name, identity.node_id, config.bootstrap_expect, promised)
+
+
 def _registrar(
     config: Config,
     world: World,
     identity: Identity,
     parts: _Parts,
+    founding: Founding | None,
     rpc_addr: Address,
     http_addr: Address,
 ) -> Registrar:
@@ -257,17 +268,13 @@ def _registrar(
         TAG_HTTP: write_address(config.advertised(http_addr)),
     }
     parts.gossip.set_tags(tags)
-    only_joins = config.bootstrap_expect == 1 and bool(config.join)
     return Registrar(
         parts.gossip,
         parts.replica,
         parts.peers.update,
         node_id=identity.node_id,
         tags=tags,
-        founding=(
-            None
-            if only_joins
-            else Founding(identity.name, identity.node_id, config.bootstrap_expect)
-        ),
+        founding=founding,
+        keep_promise=partial(keep_promise, world.disk),
         clock=world.clock,
     )

@@ -4,7 +4,7 @@ Enters: changes of the member list and of the replica. Leaves: peers' addresses,
 the founding of a new cluster. Never: decides (`roster.py` does).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import structlog
@@ -57,6 +57,7 @@ class Registrar:
         node_id: NodeId,
         tags: Mapping[str, str],
         founding: Founding | None,
+        keep_promise: Callable[[tuple[NodeId, ...]], Awaitable[None]],
         clock: Clock,
     ) -> None:
         """Watch on behalf of a node; `founding` is None for one that only joins."""
@@ -66,15 +67,24 @@ class Registrar:
         self._node_id = node_id
         self._tags = dict(tags)
         self._founding = founding
+        self._keep_promise = keep_promise
+        self._kept = founding.promised if founding is not None else ()
+        """The promise that is on disk."""
         self._clock = clock
         self._leaving = False
         self._shown: Mapping[str, str] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watch until cancelled."""
+        """Watch until cancelled; raises `StorageFailed` when a promise cannot be kept."""
         self._look()
         task_status.started()
         while True:
+            if self._founding is not None and self._founding.promised != self._kept:
+                promised = self._founding.promised
+                await self._keep_promise(promised)
+                self._kept = promised
+                self._look()
+                continue
             with self._clock.scope_until(self._clock.now() + RECHECK_S):
                 await self._membership.wait_changed()
             self._look()
@@ -95,9 +105,10 @@ class Registrar:
             tags[TAG_CLUSTER] = cluster_id
         elif self._founding is not None:
             advice = self._founding.consider(members)
-            if advice.promise:
+            kept = self._founding.promised == self._kept
+            if advice.promise and kept:
                 tags[TAG_PROMISE] = advice.promise
-            if advice.founding is not None:
+            if advice.founding is not None and kept:
                 voters = list(advice.founding.voters)
                 log.info("founding a cluster", cluster=advice.promise, voters=voters)
                 self._consensus.bootstrap(advice.founding)

@@ -6,14 +6,13 @@ configuration of a new cluster. Never: I/O; takes a voter away (gossip alone may
 Founding, with `--bootstrap-expect N`: nodes without a cluster wait until N of them see each other.
 Each promises to found with exactly those, shows the promise as a tag, keeps it, and founds when all
 N show the same promise. All of them write the same first configuration, so that it does not matter
-who does so first; a node that was away meanwhile finds its promise kept by the others. One that has
-dropped its promise, because it was restarted or missed another founder for a moment, writes it too
-once a cluster is there whose id is made of the ids of all nodes known, its own among them: it is a
-founder, and without it there may be no majority.
+who does so first; a node that was away meanwhile finds its promise kept by the others. A promise is
+on disk before anybody sees it, because whoever founds counts on it: a node that was restarted, or
+gave up waiting for another founder, still founds with them if it has promised nothing else since.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from noti.errors import MessageInvalid
@@ -92,18 +91,19 @@ class Advice:
 class Founding:
     """One node's part in founding a cluster; of no use once the node has one."""
 
-    def __init__(self, name: str, node_id: NodeId, expect: int) -> None:
-        """Wait for `expect` founders, this node included."""
+    def __init__(
+        self, name: str, node_id: NodeId, expect: int, promised: tuple[NodeId, ...] = ()
+    ) -> None:
+        """Wait for `expect` founders, this node included; `promised` is what its last life was."""
         self._name = name
         self._node_id = node_id
         self._expect = expect
         self._founders: tuple[NodeId, ...] = ()
-        self._promised: tuple[NodeId, ...] = ()
-        """The last promise, also after it was dropped."""
+        self.promised = promised
+        """With whom this node last promised to found, also when it waits for others by now."""
 
     def consider(self, members: Iterable[Member]) -> Advice:
         """Look at who is there, and return what to show and do."""
-        members = tuple(members)
         here = {
             member.tags[TAG_NODE_ID]: member.tags
             for member in sorted(members, key=lambda member: member.name)
@@ -113,8 +113,9 @@ class Founding:
             self._founders = ()
         clusters = {tags[TAG_CLUSTER] for tags in here.values() if tags.get(TAG_CLUSTER)}
         if not self._founders:
-            self._founders = self._founders_of(clusters, members) or self._choose(here)
-            self._promised = self._founders or self._promised
+            founded = cluster_of(self.promised) in clusters
+            self._founders = self.promised if founded else self._choose(here)
+            self.promised = self._founders or self.promised
         promise = cluster_of(self._founders) if self._founders else ""
         kept = bool(promise) and all(
             promise in (here[node].get(TAG_PROMISE), here[node].get(TAG_CLUSTER))
@@ -131,17 +132,6 @@ class Founding:
             node in here and here[node].get(TAG_CLUSTER, "") in acceptable
             for node in self._founders
         )
-
-    def _founders_of(
-        self, clusters: Collection[str], members: Iterable[Member]
-    ) -> tuple[NodeId, ...]:
-        """Return the founders of a cluster that is there already, if this node must be one of them
-        and has not promised itself to others.
-        """
-        known = {member.tags.get(TAG_NODE_ID, "") for member in members} | {self._node_id}
-        founders = tuple(sorted(known - {""}))
-        ours = len(founders) == self._expect and cluster_of(founders) in clusters
-        return founders if ours and self._promised in ((), founders) else ()
 
     def _choose(self, here: Mapping[NodeId, Mapping[str, str]]) -> tuple[NodeId, ...]:
         """Return the first founders by name, if there are enough and this node is among them."""

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from noti.errors import StorageCorrupt, StorageForeign
-from noti.identity import Identity, load_identity, make_identity
+from noti.identity import Identity, keep_promise, load_identity, load_promise, make_identity
 from noti.ports import Hello
 from tests.simulation.memory_disk import MemoryDisk
 
@@ -59,3 +59,18 @@ async def test_file_that_does_not_say_whose_it_is_stops_the_node(content: bytes)
 
 def test_identity_introduces_itself_with_its_cluster() -> None:
     assert Identity("node1", "ab").hello("c") == Hello("c", "ab", "node1")
+
+
+async def test_promise_outlives_the_process_and_the_last_one_counts() -> None:
+    disk = MemoryDisk()
+    assert await load_promise(disk) == ()
+    await keep_promise(disk, ("a", "b"))
+    await keep_promise(disk, ("a", "c"))
+    assert await load_promise(disk.crash()) == ("a", "c")
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{}", b'["a", 1]'])
+async def test_promise_that_does_not_say_to_whom_stops_the_node(content: bytes) -> None:
+    disk = MemoryDisk(files={"promise": content})
+    with pytest.raises(StorageCorrupt, match=r"promise.*backup"):
+        await load_promise(disk)

@@ -69,6 +69,7 @@ class Scene:
         self.gossip = Gossip()
         self.consensus = Consensus()
         self.peers: list[Mapping[str, Address]] = []
+        self.kept: list[tuple[str, ...]] = []
         self.registrar = Registrar(
             self.gossip,
             self.consensus,
@@ -76,8 +77,14 @@ class Scene:
             node_id="id-a",
             tags=TAGS,
             founding=Founding("a", "id-a", 2) if founds else None,
+            keep_promise=self.keep,
             clock=TrioClock(),
         )
+
+    async def keep(self, promised: tuple[str, ...]) -> None:
+        assert TAG_PROMISE not in self.gossip.tags[-1], "it was shown before it was on disk"
+        await trio.sleep(0.5)
+        self.kept.append(promised)
 
 
 @asynccontextmanager
@@ -104,7 +111,8 @@ async def test_cluster_is_founded_when_the_others_have_promised(
     scene = Scene()
     async with running(scene):
         scene.gossip.show(other())
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(0.6)
+        assert scene.kept == [("id-a", "id-b")]
         promise = scene.gossip.tags[-1][TAG_PROMISE]
         assert scene.consensus.founded == []
         scene.gossip.show(other(**{TAG_PROMISE: promise}))

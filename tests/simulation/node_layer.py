@@ -134,7 +134,8 @@ def run_nodes(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
                 await storm.found()
             else:
                 await cluster.start()
-                await cluster.wait_leader()
+                with in_time(timeline, LEADER_WITHIN_S, "no leader after the start"):
+                    await cluster.wait_for(cluster.leader, LEADER_WITHIN_S)
             await storm.blow()
             await recover(cluster, swarm)
             hashes.append(cluster.trace_hash())

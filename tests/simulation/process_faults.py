@@ -4,8 +4,11 @@ Enters: a scene. Leaves: processes that were killed, stopped, frozen or moved; a
 Never: touches a disk (`disk_faults.py`) or a cable (`network_faults.py`).
 """
 
+from contextlib import suppress
+
 import trio
 
+from tests.simulation.machine import SimulatedNode
 from tests.simulation.reads import read
 from tests.simulation.scene import Faults, start_again
 
@@ -98,24 +101,43 @@ class ProcessFaults(Faults):
             machine.thaw()
 
     async def ask_a_zombie(self) -> str | None:
-        """A leader is stopped, replaced without knowing it, and asked at once when it goes on."""
+        """A leader is replaced without knowing it, and asked for a read before it hears of that.
+
+        It was stopped for a while; or its cables were cut, and only the others saw streams end.
+        """
         cluster, zombie = self._cluster, self._cluster.leader()
         if zombie is None or zombie.clock.frozen or len(cluster.nodes) < 3:
             return None
-        zombie.freeze()
-        with trio.move_on_after(REPLACED_WITHIN_S):
-            await cluster.wait_for(lambda: cluster.leader() is not zombie, REPLACED_WITHIN_S * 2)
+        stopped = self._rng.random() < 0.5
+        if stopped:
+            zombie.freeze()
+        else:
+            self._cut_off(zombie)
+        with suppress(trio.TooSlowError):
+            await cluster.wait_for(lambda: cluster.leader() is not zombie, REPLACED_WITHIN_S)
             shown = len(cluster.checks.shown)
-            cluster.publish(3)
-            await cluster.wait_for(lambda: len(cluster.checks.shown) > shown, REPLACED_WITHIN_S * 2)
+            successor = cluster.leader()
+            if successor is not None:
+                cluster.nursery.start_soon(cluster.publish_to, successor, 1)
+            await cluster.wait_for(lambda: len(cluster.checks.shown) > shown, REPLACED_WITHIN_S)
         replaced = cluster.leader() is not zombie
-        for _ in range(3):
-            cluster.nursery.start_soon(read, cluster, zombie)
+        if replaced and zombie.leads():
+            cluster.timeline.reach("a leader that was replaced unawares was asked for a read")
+        if zombie.up:
+            for _ in range(3):
+                cluster.nursery.start_soon(read, cluster, zombie)
         await trio.sleep(self._rng.uniform(0.0, 0.1))
         zombie.thaw()
-        if replaced:
-            cluster.timeline.reach("a leader that was replaced unawares was asked for a read")
-        return f"{zombie.name}{', replaced unawares' if replaced else ''}"
+        if not stopped:
+            cluster.mend()
+        return f"{zombie.name}{' stopped' * stopped}{', replaced' * replaced}"
+
+    def _cut_off(self, machine: SimulatedNode) -> None:
+        hub = self._cluster.hub
+        for other in self._cluster.nodes:
+            if other is not machine:
+                hub.partition(machine.rpc, other.rpc)
+                hub.reset(machine.rpc, other.rpc)
 
     async def step_wall_clock(self) -> str:
         """Somebody, or NTP, sets the time of day."""

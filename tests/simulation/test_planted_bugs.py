@@ -4,7 +4,7 @@
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import pytest
@@ -15,7 +15,7 @@ from noti.notifications.commands import PublishBatch
 from noti.notifications.notification import Notification
 from noti.notifications.store import Store
 from noti.ports import SourceMessage, SourceSession
-from noti.raft import leadership, replication
+from noti.raft import leadership, replication, segments
 from noti.raft.changes import Change, next_configuration
 from noti.raft.core import Raft
 from noti.raft.events import Effect, ReadReady
@@ -25,9 +25,11 @@ from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration
 from noti.raft.messages import AppendResponse, Message, NodeId
 from noti.raft.quorum import reached_by_quorum
+from noti.raft.segments import Tail
+from noti.roster import Founding
 from noti.web.feed import Feed
 from tests.simulation.core_world import Machine
-from tests.simulation.faults import CoreSwarm
+from tests.simulation.faults import CoreSwarm, NodeSwarm
 from tests.simulation.memory_disk import MemoryDisk
 from tests.simulation.sim import LAYERS
 
@@ -135,6 +137,16 @@ def reports_writes_as_durable_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Machine, "_begin_write", hasty)
 
 
+def blow_only(patch: pytest.MonkeyPatch, **weights: float) -> None:
+    """Draw these faults alone in the nodes layer: a rare one does not need many seeds then."""
+    draw = NodeSwarm.draw
+
+    def narrow(rng: random.Random) -> NodeSwarm:
+        return replace(draw(rng), size=3, founding_steps=0, steps=12, weights=weights)
+
+    patch.setattr(NodeSwarm, "draw", narrow)
+
+
 # --- what is around it: the nodes layer -----------------------------------------------------------
 
 
@@ -194,6 +206,47 @@ def reads_what_is_at_hand(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Forwarder, "read", at_once)
 
 
+def answers_reads_of_whoever_replaced_it_unawares(patch: pytest.MonkeyPatch) -> None:
+    """As in the core layer, with everything around it."""
+    answers_reads_without_asking(patch)
+    blow_only(patch, ask_a_zombie=1.0)
+
+
+def takes_all_damage_for_a_torn_tail(patch: pytest.MonkeyPatch) -> None:
+    """A write that a disk lost, or put elsewhere, takes all later ones with it."""
+    right = segments._judge
+
+    def lenient(sequence: int, data: bytes, end: int, written_end: int) -> Tail:
+        tail = right(sequence, data, end, written_end)
+        return Tail.TORN if tail is Tail.DAMAGED else tail
+
+    patch.setattr(segments, "_judge", lenient)
+    blow_only(patch, stray_write=1.0, restart=0.5)
+
+
+def orders_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
+    """What seems older than the newest is taken for a repetition."""
+    right = Store._publish_batch
+
+    def strict(self: Store, batch: PublishBatch) -> list[Notification]:
+        newest_ms = self._history[-1].created_ms if self._history else 0
+        kept = tuple(event for event in batch.events if event.created_ms > newest_ms - 30_000)
+        return right(self, replace(batch, events=kept))
+
+    patch.setattr(Store, "_publish_batch", strict)
+    blow_only(patch, step_wall_clock=1.0, crash=1.0, restart=1.0)
+
+
+def founds_with_whoever_is_there(patch: pytest.MonkeyPatch) -> None:
+    """A majority of the founders seems enough, and so another one is, too."""
+
+    def hasty(self: Founding, here: Mapping[NodeId, Mapping[str, str]]) -> tuple[NodeId, ...]:
+        enough = self._expect // 2 + 1
+        return tuple(sorted(here)[:enough]) if len(here) >= enough else ()
+
+    patch.setattr(Founding, "_choose", hasty)
+
+
 def lies_about_the_sync(patch: pytest.MonkeyPatch) -> None:
     """What was reported durable was still in a cache: the power cut takes the end of the log."""
     crash = MemoryDisk.crash
@@ -222,6 +275,10 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", hides_gaps, range(10)),
     ("nodes", reads_what_is_at_hand, range(5)),
     ("nodes", lies_about_the_sync, range(20)),
+    ("nodes", answers_reads_of_whoever_replaced_it_unawares, range(10)),
+    ("nodes", takes_all_damage_for_a_torn_tail, range(10)),
+    ("nodes", orders_by_the_wall_clock, range(10)),
+    ("nodes", founds_with_whoever_is_there, range(40)),
 ]
 
 

@@ -93,7 +93,7 @@ def in_time(
     try:
         yield
     except trio.TooSlowError:
-        told = f"{complaint} within {seconds:.0f} s although all is repaired: {detail()}"
+        told = f"{complaint} within {seconds:.0f} s although all is whole: {detail()}"
         timeline.end(told)
         raise AssertionError(told) from None
 
