@@ -36,8 +36,7 @@ INDEX_JUMP_MAX = 2**48
 
 def flaw(message: Message) -> str | None:
     """Return why no honest peer sends this message, whatever it knows; None when one may."""
-    numbers = _numbers(message)
-    if min(numbers) < 0 or max(numbers) > INDEX_MAX:
+    if not 0 <= _numbers(message) <= INDEX_MAX:
         return "a number that is no index, term or size"
     match message:
         case AppendRequest():
@@ -76,21 +75,25 @@ def objection(
     return _contradiction_of_entries(message, commit, log)
 
 
-def _numbers(message: Message) -> tuple[int, ...]:
+def _numbers(message: Message) -> int:
+    """Return all numbers of a message, or-ed: negative if one is, too large if one is.
+
+    That `INDEX_MAX` is one less than a power of two makes it so; it is asked for every message.
+    """
     match message:
-        case VoteRequest():
-            return (message.term, message.last_index, message.last_term)
         case AppendRequest():
-            previous = (message.previous_index, message.previous_term)
-            return (message.term, *previous, message.commit, message.round)
+            previous = message.previous_index | message.previous_term
+            return message.term | previous | message.commit | message.round
         case AppendResponse():
-            hint = (message.rejected_index, message.hint_index, message.hint_term)
-            return (message.term, message.match_index, *hint, message.round)
+            hint = message.rejected_index | message.hint_index | message.hint_term
+            return message.term | message.match_index | hint | message.round
+        case VoteRequest():
+            return message.term | message.last_index | message.last_term
         case SnapshotChunk():
-            sizes = (message.offset, message.total)
-            return (message.term, message.index, message.snapshot_term, *sizes)
+            sizes = message.offset | message.total
+            return message.term | message.index | message.snapshot_term | sizes
         case VoteResponse() | TimeoutNow():
-            return (message.term,)
+            return message.term
         case _:
             assert_never(message)
 

@@ -148,7 +148,8 @@ class Node:
 
     def arm(self) -> None:
         """See to it that the node wakes up in time; when it does so too early, it looks again."""
-        deadline = self.running.deadline()
+        assert self.core is not None
+        deadline = self.core.deadline()
         if deadline is not None and (self.wakeup is None or deadline < self.wakeup):
             self.wakeup = deadline
             self.cluster.at(
@@ -278,7 +279,7 @@ class Cluster:
         end = self.now + seconds
         while self._heap and self._heap[0][0] <= end:
             when, _, action = heapq.heappop(self._heap)
-            self.now = max(self.now, when)
+            self.now = when if when > self.now else self.now
             action()
         self.now = end
 
@@ -295,7 +296,7 @@ class Cluster:
         return (sender, to) not in self.blocked
 
     def loses(self) -> bool:
-        return self.loss > 0 and self.rng.random() < self.loss
+        return self.rng.random() < self.loss
 
     def end_of_stream(self, sender: str, to: str) -> float:
         """When `to` sees the stream end: after everything that `sender` had written."""
@@ -303,14 +304,14 @@ class Cluster:
 
     def send(self, sender: str, to: str, message: Message) -> None:
         self.trace.append((self.now, sender, to, type(message).__name__, message.term))
-        if (sender, to) in self.blocked or self.loses():
+        link = (sender, to)
+        if link in self.blocked or (self.loss and self.loses()):
             return
-        arrival = self.now + self.rng.uniform(*self.delay_s)
         # Streams keep order in each direction.
-        arrival = max(arrival, self._last_arrival.get((sender, to), 0.0) + 1e-9)
-        self._last_arrival[sender, to] = arrival
+        last = self._last_arrival.get(link, 0.0) + 1e-9
+        arrival = self._last_arrival[link] = max(self.now + self.rng.uniform(*self.delay_s), last)
         incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
-        self.at(arrival, lambda: self.deliver(sender, to, incarnations, message))
+        self.at(arrival, partial(self.deliver, sender, to, incarnations, message))
 
     def deliver(
         self, sender: str, to: str, incarnations: tuple[int, int], message: Message

@@ -57,12 +57,10 @@ class Machine(Node):
         return self.core is not None and not self.frozen and not self._pending
 
     def step(self, event: Event) -> None:
-        if self.core is None:
-            return
-        if self.frozen:
+        if not self.frozen:
+            super().step(event)
+        elif self.core is not None:
             self._held.append(event)
-            return
-        super().step(event)
 
     def freeze(self) -> None:
         """SIGSTOP: the disk goes on, the process does not."""
@@ -121,10 +119,11 @@ class Machine(Node):
         self.step(Persisted(written[-1].batch))
 
     def perform(self, effect: Effect) -> None:
+        if isinstance(effect, SendMessage):  # nearly all are
+            super().perform(effect)
+            return
         cluster, told = self.cluster, self.cluster.timeline
         match effect:
-            case SendMessage():
-                pass
             case RoleChanged(role, term, leader):
                 told.note(self.name, f"{role.value} in term {term}, leader {leader or 'unknown'}")
                 cluster.note_role(self, role)
@@ -206,7 +205,7 @@ class StormyCluster(Cluster):
     def _send_out_of_order(self, sender: str, to: str, message: Message) -> None:
         """What is sent later may come earlier, and the stream it was sent on be gone."""
         self.trace.append((self.now, sender, to, type(message).__name__, message.term))
-        if self.connected(sender, to) and not self.loses():
+        if self.connected(sender, to) and not (self.loss and self.loses()):
             incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
             straggler = partial(self.deliver, sender, to, incarnations, message)
             self.later(self.rng.uniform(0.0, self.swarm.late_s), straggler)
@@ -219,7 +218,6 @@ class StormyCluster(Cluster):
         return lost
 
     def _tell(self, sender: str, to: str, message: Message) -> None:
-        name = type(message).__name__
         match message:
             case AppendRequest(entries=()) | AppendResponse(success=True):
                 return
@@ -232,7 +230,7 @@ class StormyCluster(Cluster):
                 if self.blocked or self.loss:
                     self.timeline.reach("leadership was handed over under a broken network")
             case _:
-                what = f"{name} {_brief(message)}"
+                what = f"{type(message).__name__} {_brief(message)}"
         self.timeline.note(sender, f"> {to} {what} in term {message.term}")
 
     def deliver(
