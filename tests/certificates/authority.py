@@ -87,7 +87,11 @@ def issue(wanted: Wanted, by: Issued | None = None) -> Issued:
             x509.BasicConstraints(wanted.is_authority, wanted.path_length), critical=True
         )
         .add_extension(_key_usage(wanted), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
+    if by is not None:  # Python 3.13 refuses a certificate without it (RFC 5280, 4.2.1.1)
+        issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(by.key.public_key())
+        builder = builder.add_extension(issuer_key, critical=False)
     names: list[x509.GeneralName] = [
         *map(x509.DNSName, wanted.dns),
         *map(x509.UniformResourceIdentifier, wanted.uris),
