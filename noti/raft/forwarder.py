@@ -115,8 +115,7 @@ class Forwarder:
         `NotLeader` when this node knows of none, `LocalError` when the command is too large.
         """
         if self._replica.is_ready_leader():
-            self._replica.begin(command, lambda pending: over(pending.failure))
-            self._replica.take_in()
+            self._replica.begin(command, lambda pending: over(pending.failure), at_once=True)
         else:
             self._ask(command, over)
 

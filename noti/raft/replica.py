@@ -210,22 +210,28 @@ class Replica:
         """
         await self.begin(command).wait()
 
-    def begin(self, command: bytes, over: Callable[[Pending], None] | None = None) -> Pending:
+    def begin(
+        self,
+        command: bytes,
+        over: Callable[[Pending], None] | None = None,
+        *,
+        at_once: bool = False,
+    ) -> Pending:
         """Propose, in the order of the calls; the result fails with what `propose` raises.
 
-        Raises `LocalError` when the command is too large for the log.
+        With `at_once` the core takes it in now, and not with others that come in this turn. Raises
+        `LocalError` when the command is too large for the log.
         """
         if len(command) > ENTRY_DATA_BYTES_MAX:
             # No node could write it, so it must not get as far as the core.
             raise LocalError(f"a command of {len(command)} bytes, {ENTRY_DATA_BYTES_MAX} allowed")
         request, pending = self._pend(over)
         self._proposals.append((request, command))
-        self._work.set()
+        if at_once:
+            self._step()
+        else:
+            self._work.set()
         return pending
-
-    def take_in(self) -> None:
-        """Let the core take in what waits in this turn, instead of in the next."""
-        self._step()
 
     async def change(self, change: Change) -> None:
         """Return once the membership has changed and the change is committed.

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import trio
@@ -108,11 +108,11 @@ def test_commands_that_wait_for_a_hand_over_do_not_wake_each_other() -> None:
             consensus = cast("Replica", leader.report._consensus)
             begun, begin = 0, consensus.begin
 
-            def count(command: bytes, over: Callable[[Pending], None] | None = None) -> Pending:
+            def count(command: bytes, *rest: Any, **options: Any) -> Pending:
                 nonlocal begun
                 begun += 1
                 assert begun < 100, "the same commands again and again, in no time"
-                return begin(command, over)
+                return begin(command, *rest, **options)
 
             consensus.begin = count  # type: ignore[method-assign]
             async with trio.open_nursery() as publishers:
