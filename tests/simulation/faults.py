@@ -100,14 +100,14 @@ that there had been a promise on it."""
 
 SELDOM_POSSIBLE = {
     "flip_bit": 5.0,
-    "stray_write": 5.0,
+    "stray_write": 8.0,
     "refuse_to_read": 4.0,
     "wipe": 3.0,
     "fail_disk": 2.0,
     "ask_a_zombie": 3.0,
-    "cut_one_way": 2.0,
-    "lose_acks": 2.0,
-    "stop": 2.0,
+    "cut_one_way": 4.0,
+    "lose_acks": 4.0,
+    "stop": 4.0,
     "replace": 2.0,
     "promote": 2.0,
 }

@@ -40,7 +40,7 @@ class SourceFaults(Faults):
         return "empty"
 
     async def lose_acks(self) -> str:
-        share = self._rng.choice([0.0, 0.2, 1.0])
+        share = self._rng.choice([0.2, 1.0, 0.0])
         self._cluster.stream.loses = lambda: self._rng.random() < share
         return f"{share:.0%}"
 
