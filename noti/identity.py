@@ -15,7 +15,7 @@ from noti.raft.events import Rng
 from noti.raft.messages import NodeId
 
 _FILE = "identity"
-_PROMISE_FILE = "promise"
+PROMISE_NAME = "promise"
 _HEX_DIGITS = 16
 """64 random bits: two nodes of one cluster never draw the same."""
 
@@ -72,7 +72,7 @@ async def load_identity(disk: Disk, name: str) -> Identity | None:
 
 async def keep_promise(disk: Disk, founders: Sequence[NodeId]) -> None:
     """Remember with whom this node will found a cluster; raises `StorageFailed`."""
-    await disk.replace(_PROMISE_FILE, (json.dumps(list(founders)) + "\n").encode())
+    await disk.replace(PROMISE_NAME, (json.dumps(list(founders)) + "\n").encode())
 
 
 async def load_promise(disk: Disk) -> tuple[NodeId, ...]:
@@ -80,15 +80,15 @@ async def load_promise(disk: Disk) -> tuple[NodeId, ...]:
 
     Raises `StorageCorrupt` when the file does not say.
     """
-    if _PROMISE_FILE not in await disk.names():
+    if PROMISE_NAME not in await disk.names():
         return ()
     try:
-        founders = json.loads(await disk.read(_PROMISE_FILE))
+        founders = json.loads(await disk.read(PROMISE_NAME))
         if not isinstance(founders, list) or not all(isinstance(n, str) for n in founders):
             raise ValueError("it is no list of node ids")
     except ValueError as error:
         raise StorageCorrupt(
-            f"the file {_PROMISE_FILE!r} in the data directory does not decode ({error}); restore "
+            f"the file {PROMISE_NAME!r} in the data directory does not decode ({error}); restore "
             "the directory from this node's backup, or start with an empty one as a new node"
         ) from None
     return tuple(founders)

@@ -26,6 +26,7 @@ from noti.errors import (
     StorageFailed,
     StorageLocked,
 )
+from noti.identity import PROMISE_NAME
 from noti.notifications import commands
 from noti.notifications.store import Store
 from noti.raft.disk import LOCK_NAME
@@ -37,6 +38,10 @@ from noti.raft.recovery import SNAPSHOT_NAME, Replay, TornTail, segment_name, se
 from noti.raft.segments import END_MARK, FRAME_OVERHEAD_BYTES, Content, read_segment
 
 IDENTITY_NAME = "identity"
+_NOT_OF_THE_LOG = {
+    LOCK_NAME: "the node's lock",
+    PROMISE_NAME: "with whom the node promised to found a cluster",
+}
 
 _RECORDS_FROM_BYTES = FRAME_OVERHEAD_BYTES - len(END_MARK)
 """Where the first record of a frame begins."""
@@ -157,7 +162,7 @@ def verify(directory: Directory) -> list[Finding]:
     for name in directory.others:
         text = "left by an interrupted write; removed at the next start"
         if not name.endswith(TEMPORARY_SUFFIX):
-            text = "the node's lock" if name == LOCK_NAME else "unknown to this program"
+            text = _NOT_OF_THE_LOG.get(name, "unknown to this program")
         found[name] = Finding(name, "not ours", None, text)
     return [found[name] for name in sorted(found)]
 

@@ -102,6 +102,14 @@ async def test_verify_says_one_line_for_each_file(
     assert "node node1, id 00000000000000aa" in lines[0]
 
 
+async def test_verify_knows_a_founders_promise(
+    directory: Path, capsys: pytest.CaptureFixture[str], noti: Noti
+) -> None:
+    (directory / "promise").write_text('["a"]\n')
+    assert await noti("verify", directory) == 0
+    assert "promised to found a cluster" in capsys.readouterr().out
+
+
 async def test_nothing_is_ever_changed(directory: Path, noti: Noti) -> None:
     torn = read_segment(2, (directory / SECOND).read_bytes()).end
     corrupt(directory / SECOND, torn)
