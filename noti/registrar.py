@@ -13,7 +13,7 @@ import trio
 from noti.ports import Address, Clock
 from noti.raft.membership import Configuration
 from noti.raft.messages import NodeId
-from noti.roster import TAG_CLUSTER, TAG_LEAVING, TAG_PROMISE, Founding, peer_addresses
+from noti.roster import TAG_CLUSTER, TAG_LEAVING, TAG_PROMISE, TAG_WISH, Founding, peer_addresses
 from noti.swim.messages import Member
 
 log = structlog.get_logger("noti.node")
@@ -104,8 +104,10 @@ class Registrar:
         if cluster_id:
             tags[TAG_CLUSTER] = cluster_id
         elif self._founding is not None:
-            advice = self._founding.consider(members)
+            advice = self._founding.consider(members, self._clock.now())
             kept = self._founding.promised == self._kept
+            if advice.wish:
+                tags[TAG_WISH] = advice.wish
             if advice.promise and kept:
                 tags[TAG_PROMISE] = advice.promise
             if advice.founding is not None and kept:

@@ -10,7 +10,15 @@ from noti.clock import TrioClock
 from noti.ports import Address
 from noti.raft.membership import Configuration
 from noti.registrar import Registrar
-from noti.roster import TAG_CLUSTER, TAG_EXPECT, TAG_NODE_ID, TAG_PROMISE, TAG_RPC, Founding
+from noti.roster import (
+    TAG_CLUSTER,
+    TAG_EXPECT,
+    TAG_NODE_ID,
+    TAG_PROMISE,
+    TAG_RPC,
+    TAG_WISH,
+    Founding,
+)
 from noti.swim.messages import Member, MemberState
 
 
@@ -111,6 +119,9 @@ async def test_cluster_is_founded_when_the_others_have_promised(
     scene = Scene()
     async with running(scene):
         scene.gossip.show(other())
+        await trio.sleep(0.6)
+        assert scene.kept == []
+        scene.gossip.show(other(**{TAG_WISH: scene.gossip.tags[-1][TAG_WISH]}))
         await trio.sleep(0.6)
         assert scene.kept == [("id-a", "id-b")]
         promise = scene.gossip.tags[-1][TAG_PROMISE]
