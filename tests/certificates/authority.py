@@ -67,6 +67,8 @@ class Wanted:
     starts: timedelta = field(default=-DAY)
     """From now."""
     ends: timedelta = field(default=60 * DAY)
+    claims_key_of: "Issued | None" = None
+    """Whose key signed it, as it says itself; None for the truth."""
 
 
 def issue(wanted: Wanted, by: Issued | None = None) -> Issued:
@@ -90,7 +92,8 @@ def issue(wanted: Wanted, by: Issued | None = None) -> Issued:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
     if by is not None:  # Python 3.13 refuses a certificate without it (RFC 5280, 4.2.1.1)
-        issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(by.key.public_key())
+        signer = wanted.claims_key_of or by
+        issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key())
         builder = builder.add_extension(issuer_key, critical=False)
     names: list[x509.GeneralName] = [
         *map(x509.DNSName, wanted.dns),

@@ -88,7 +88,11 @@ BAD_PEERS = (
     BadPeer("TLS 1.2", "protocol", _issued(_GOOD), version_max=ssl.TLSVersion.TLSv1_2),
     BadPeer("no certificate", "missing", lambda _: None),
     BadPeer("wrong CA", "issuer", lambda _: issue(_GOOD, authority("another CA"))),
-    BadPeer("wrong CA of the same name", "issuer", lambda ca: issue(_GOOD, _impostor(ca))),
+    BadPeer(
+        "wrong CA of the same name",
+        "issuer",
+        lambda ca: issue(replace(_GOOD, claims_key_of=ca), _impostor(ca)),
+    ),
     BadPeer("issued by a node", "issuer", _issued_by_a_node),
     BadPeer("self-signed", "self_signed", lambda _: issue(_GOOD)),
     BadPeer("expired", "expired", _issued(replace(_GOOD, starts=-2 * DAY, ends=-DAY))),

@@ -15,7 +15,8 @@ from tests.interop.serf_agent import SerfAgent, serf_agent
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.serf]
 
-JOIN_S = 10.0
+JOIN_S = 45.0
+"""Agents tell each other all they know every 30 s; gossip in between is fast, and may get lost."""
 DETECT_S = 30.0
 """A probe, and then the longest suspicion of the local profile: 18 s."""
 
