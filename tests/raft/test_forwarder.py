@@ -100,7 +100,7 @@ def test_commands_that_wait_for_a_hand_over_do_not_wake_each_other() -> None:
 
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            cluster = SimulatedCluster(nursery, 7)
+            cluster = SimulatedCluster(nursery, 1)
             await cluster.start()
             leader = await cluster.wait_leader()
             cluster.hub.latency_s = (0.2, 0.2)
@@ -125,7 +125,7 @@ def test_commands_that_wait_for_a_hand_over_do_not_wake_each_other() -> None:
             await cluster.wait_for(lambda: cluster.last_seqs() == {3})
             nursery.cancel_scope.cancel()
 
-    run_deterministically(7, main)
+    run_deterministically(1, main)
 
 
 def test_node_without_a_leader_waits_until_there_is_one() -> None:
