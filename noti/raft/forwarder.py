@@ -67,23 +67,6 @@ class _Asked:
     over: Over
 
 
-class _Answer:
-    """Waits for the end of one request."""
-
-    def __init__(self) -> None:
-        self._done = trio.Event()
-        self._failure: NotiError | None = None
-
-    def over(self, failure: NotiError | None) -> None:
-        self._failure = failure
-        self._done.set()
-
-    async def wait(self) -> None:
-        await self._done.wait()
-        if self._failure is not None:
-            raise self._failure
-
-
 class Forwarder:
     """Stands between the peers and the replica, and takes the forwarded part of the traffic."""
 
@@ -127,9 +110,9 @@ class Forwarder:
         """
         while True:
             try:
-                answer = _Answer()
-                self.begin(command, answer.over)
-                return await answer.wait()
+                asked = Pending()
+                self.begin(command, asked.answer)
+                return await asked.wait()
             except NotLeader:
                 await self.wait_news()
 
@@ -146,9 +129,9 @@ class Forwarder:
             try:
                 if self._replica.is_ready_leader():
                     return await self._replica.wait_applied(await self._replica.read_index())
-                answer = _Answer()
-                self._ask(None, answer.over)
-                return await answer.wait()
+                asked = Pending()
+                self._ask(None, asked.answer)
+                return await asked.wait()
             except (NotLeader, ProposalRefused, ProposalUncertain):
                 # Reading changes nothing, so asking again is always safe.
                 await self.wait_news()

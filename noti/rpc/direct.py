@@ -29,20 +29,29 @@ def write_at_once(stream: Any, frames: Sequence[bytes]) -> bool:
 
     Raises what h2 raises for a stream that has ended.
     """
-    connection, h2_connection = stream.connection, stream._h2_connection
+    connection = stream.connection
     data = prefixed(frames)
     if connection.is_closing():
         raise PeerUnavailable("the connection is closed")
-    if not connection.write_ready.is_set():
+    if not has_room(stream, data):
         return False
-    if len(data) > h2_connection.local_flow_control_window(stream.id):
-        return False
-    piece_bytes = h2_connection.max_outbound_frame_size
-    for start in range(0, len(data), piece_bytes):
-        h2_connection.send_data(stream.id, data[start : start + piece_bytes])
-    stream._transport.write(h2_connection.data_to_send())
+    put(stream, data)
+    stream._transport.write(stream._h2_connection.data_to_send())
     connection.data_send_process()
     return True
+
+
+def has_room(stream: Any, data: bytes) -> bool:
+    """Whether the socket and the peer's window take all of it; raises as `write_at_once` does."""
+    window_bytes: int = stream._h2_connection.local_flow_control_window(stream.id)
+    return stream.connection.write_ready.is_set() and len(data) <= window_bytes
+
+
+def put(stream: Any, data: bytes) -> None:
+    """Hand data to h2, in pieces as long as the peer takes them."""
+    piece_bytes = stream._h2_connection.max_outbound_frame_size
+    for start in range(0, len(data), piece_bytes):
+        stream._h2_connection.send_data(stream.id, data[start : start + piece_bytes])
 
 
 class Wakeup(Protocol):

@@ -14,7 +14,7 @@ from typing import Any, Final
 import grpclib.protocol
 from h2.exceptions import H2Error
 
-from noti.rpc.direct import prefixed
+from noti.rpc.direct import has_room, prefixed, put
 
 _HEADERS: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
 _TRAILERS: Final = (("grpc-status", "0"),)
@@ -36,14 +36,11 @@ class UnaryAnswers:
         if connection.is_closing() or stream.id not in h2_connection.streams:
             return True
         data = prefixed([message])
-        room = h2_connection.local_flow_control_window(stream.id)
-        if len(data) > min(room, h2_connection.max_outbound_frame_size):
-            return False
-        if not connection.write_ready.is_set():
+        if not has_room(stream, data):
             return False
         try:
             h2_connection.send_headers(stream.id, _HEADERS)
-            h2_connection.send_data(stream.id, data)
+            put(stream, data)
             h2_connection.send_headers(stream.id, _TRAILERS, end_stream=True)
         except H2Error:
             return True  # it ended meanwhile

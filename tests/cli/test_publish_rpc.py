@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import pytest
 import trio
@@ -60,6 +61,20 @@ def command(node: NodeProcess, *arguments: str) -> list[str]:
     return [sys.executable, "-m", "noti", "publish", "--rpc", written(node.rpc), *arguments]
 
 
+def publish_lines(
+    node: NodeProcess, topic: str, lines: IO[str]
+) -> subprocess.CompletedProcess[str]:
+    """Publish each line as an event, to the end of them."""
+    return subprocess.run(
+        command(node, "--topic", topic),
+        stdin=lines,
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+
 def test_event_is_shown_under_the_id_that_is_told(
     node: NodeProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,14 +109,7 @@ def test_each_line_of_standard_input_is_an_event_in_order(
     file = tmp_path / "lines"
     file.write_text("\n\n".join(lines))  # the last one has no end, and empty ones are no events
     with file.open() as source:
-        ended = subprocess.run(
-            command(node, "--topic", "lines"),
-            stdin=source,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+        ended = publish_lines(node, "lines", source)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "published 2500 events\n", "")
     assert [data for _, data in shown(node, "lines", 2500)] == lines
 
@@ -139,14 +147,7 @@ def test_lines_that_no_node_takes_are_named_and_end_it(node: NodeProcess) -> Non
 
 def test_line_that_never_ends_is_refused_as_soon_as_it_is_too_long(node: NodeProcess) -> None:
     with Path("/dev/zero").open() as endless:
-        ended = subprocess.run(
-            command(node, "--topic", "endless"),
-            stdin=endless,
-            capture_output=True,
-            text=True,
-            timeout=DEADLINE_S,
-            check=False,
-        )
+        ended = publish_lines(node, "endless", endless)
     assert (ended.returncode, ended.stdout) == (1, "published 0 events\n")
     assert ended.stderr.startswith("noti: error: line 1 of standard input: ")
     assert ended.stderr.endswith(" bytes; 1048576 are allowed\n")
