@@ -41,6 +41,13 @@ class Clients(Protocol):
     def count(self) -> int:
         """Streams open now."""
 
+    @property
+    def pressure(self) -> float:
+        """How full the backlog of clients that read is: 0.0 empty, 1.0 (or more) at its bound.
+
+        Clients that do not read never raise it. Cheap: may be asked for with every message.
+        """
+
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show what has just become visible; never waits."""
 
@@ -100,6 +107,11 @@ class HttpClients:
     def count(self) -> int:
         """Streams open now."""
         return self._hub.clients
+
+    @property
+    def pressure(self) -> float:
+        """How full the backlog of clients that read is."""
+        return self._hub.pressure
 
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show what has just become visible."""

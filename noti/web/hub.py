@@ -75,6 +75,11 @@ class Hub:
         return self.census.count
 
     @property
+    def pressure(self) -> float:
+        """How full the backlog of clients that read is: 0.0 empty, 1.0 (or more) at its bound."""
+        return 0.0
+
+    @property
     def sending(self) -> bool:
         """Whether events are being sent: `run` runs."""
         return self._wakeups.is_open

@@ -39,6 +39,8 @@ class MemoryClients:
         self._showed = showed
         self._clock = clock or MachineClock()
         self._count = 0
+        self.pressure = 0.0
+        """What this node's hub says of itself; scenarios set it."""
         self._news = trio.Event()
         self._closed = trio.Event()
 
