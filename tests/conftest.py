@@ -1,4 +1,4 @@
-"""What all tests share: foreign programs that some of them need.
+"""What all tests share: a time limit (`time_limit.py`), and foreign programs that some need.
 
 A machine with only Python and pip may lack Chromium, OpenSSL's command or Serf. There, the tests
 that need them are reported as not run, with the command that installs what is missing. CI sets
@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests import time_limit
 from tests.interop import nginx
 from tests.interop.rehearsal import namespaces
 from tests.interop.serf_agent import CACHE
@@ -48,6 +49,10 @@ NOT_TO_BE_INSTALLED = {"namespaces"}
 """Whether a kernel, or the container that CI runs in, permits namespaces is nothing that CI could
 mend by installing something: there these tests are reported as not run too."""
 COMPLETE = bool(os.environ.get("COMPLETE_TESTS"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.pluginmanager.register(time_limit)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
