@@ -15,7 +15,6 @@ def retransmit_limit(multiplier: int, members: int) -> int:
 
 @dataclass(slots=True)
 class _Broadcast:
-    key: str
     message: bytes
     number: int
     """Counts up with each broadcast: larger is newer."""
@@ -28,23 +27,21 @@ class BroadcastQueue:
     def __init__(self, count_max: int = 4096) -> None:
         """Hold at most `count_max` broadcasts (Serf's MaxQueueDepth); the most sent go first."""
         self._count_max = count_max
-        self._waiting: list[_Broadcast] = []
+        self._waiting: dict[str, _Broadcast] = {}
         self._numbers = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def __contains__(self, key: str) -> bool:
-        return any(waiting.key == key for waiting in self._waiting)
+        return key in self._waiting
 
     def put(self, key: str, message: bytes) -> None:
         """Queue a message; it replaces an older one with the same key."""
         self._numbers += 1
-        self._waiting = [waiting for waiting in self._waiting if waiting.key != key]
-        self._waiting.append(_Broadcast(key, message, self._numbers))
+        self._waiting[key] = _Broadcast(message, self._numbers)
         if len(self._waiting) > self._count_max:
-            self._sort()
-            del self._waiting[self._count_max :]
+            del self._waiting[max(self._waiting, key=lambda key: _rank(self._waiting[key]))]
 
     def take(self, room_bytes: int, each_bytes: int, count_max: int, sends_max: int) -> list[bytes]:
         """Return messages for one packet; each is counted, and dropped after `sends_max` sends.
@@ -52,15 +49,16 @@ class BroadcastQueue:
         Each costs its length and `each_bytes` out of `room_bytes`; at most `count_max` are taken.
         """
         taken: list[bytes] = []
-        self._sort()
-        for waiting in self._waiting:
+        for key, waiting in sorted(self._waiting.items(), key=lambda item: _rank(item[1])):
             cost = len(waiting.message) + each_bytes
             if len(taken) < count_max and cost <= room_bytes:
                 room_bytes -= cost
                 waiting.sent += 1
                 taken.append(waiting.message)
-        self._waiting = [waiting for waiting in self._waiting if waiting.sent < sends_max]
+                if waiting.sent >= sends_max:
+                    del self._waiting[key]
         return taken
 
-    def _sort(self) -> None:
-        self._waiting.sort(key=lambda each: (each.sent, -len(each.message), -each.number))
+
+def _rank(each: _Broadcast) -> tuple[int, int, int]:
+    return each.sent, -len(each.message), -each.number

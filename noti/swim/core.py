@@ -1,11 +1,11 @@
-"""Decides who is a member, and what to tell whom.
+"""Decides what to tell whom, and speaks for this node; `judge.py` decides about the others.
 
 Enters: packets, states, results of orders, deadlines. Leaves: effects, in order.
 Never: I/O, clocks; `now` is monotonic seconds and comes with each event.
 
-The rule of the file: a claim about a member counts only by its incarnation, which only the member
-itself raises. Nobody is declared dead because a peer's state says so: it becomes suspect, and can
-object.
+The rule of the room: a claim about a member counts only by its incarnation, which only the member
+itself raises. Nobody is declared dead because somebody says so: it becomes suspect, is asked, and
+can object.
 
 Sources: SWIM (Das, Gupta, Motivala 2002) 4.2; memberlist, with whose nodes we share clusters.
 """
@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from noti.errors import MessageInvalid
+from noti.swim.credibility import Incarnations
 from noti.swim.events import (
     Accused,
     DeadlineReached,
@@ -27,7 +28,6 @@ from noti.swim.events import (
     LeaveRequested,
     MemberChanged,
     NameConflict,
-    OtherCluster,
     PacketReceived,
     PacketUnsendable,
     Refused,
@@ -35,6 +35,7 @@ from noti.swim.events import (
     StreamPingAnswered,
     TagsChanged,
 )
+from noti.swim.judge import ID_TAG, Judge
 from noti.swim.members import Members, Record, tags_of
 from noti.swim.messages import (
     INCARNATION_MAX,
@@ -59,14 +60,7 @@ from noti.swim.packets import encode_tags
 from noti.swim.probing import Prober
 from noti.swim.rejoining import Rejoiner
 from noti.swim.serf import Broadcast, Leaving, Serf
-from noti.swim.suspicion import Suspicion
 from noti.swim.timing import SwimConfig
-
-ID_TAG = "id"
-"""The tag with the random identity of a node's data directory; real Serf agents have none."""
-
-CLUSTER_TAG = "cluster"
-"""The tag with the cluster's identity; empty or missing while a node belongs to none."""
 
 _LEAVE_STEP_SHARE = 0.4
 """Each of the two announcements of leaving gets at most this share of the time for leaving."""
@@ -123,15 +117,25 @@ class Swim:
             incarnation,
             MemberState.ALIVE,
             now,
+            heard_at=math.inf,
         )
         self._members.add(self._me)
+        self._judge = Judge(
+            self._me,
+            members=self._members,
+            outbox=self._outbox,
+            prober=self._prober,
+            serf=self._serf,
+            config=config,
+            incarnations=Incarnations(incarnation, now),
+        )
         self._gossip_at = now
         self._push_pull_at = now + rng.uniform(0, config.push_pull_interval_s)
         self._leaving = False
         self._leave_began_at = 0.0
         self._dead_announced = False
         self._left = False
-        self._tell_alive(self._me)
+        self._outbox.tell_alive(self._me)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event and return what is to be done about it, in order."""
@@ -163,13 +167,11 @@ class Swim:
     def deadline(self) -> float:
         """Return when `DeadlineReached` is due; it may move with every event."""
         moments = [self._prober.deadline(), self._rejoiner.deadline(), self._push_pull_at]
+        moments.append(self._judge.deadline())
         if not self._outbox.idle:
             moments.append(self._gossip_at)
         if self._leaving and not self._left:
             moments.append(self._leave_step_ends_at())
-        moments += [
-            record.suspicion.deadline() for record in self._members if record.suspicion is not None
-        ]
         return min(moments)
 
     def members(self) -> tuple[Member, ...]:
@@ -185,8 +187,15 @@ class Swim:
 
     def _on_packet(self, messages: Sequence[Message], source: Address, now: float) -> None:
         # Alive messages first: others in the packet may be about a member that they introduce.
-        for message in sorted(messages, key=lambda each: not isinstance(each, Alive)):
+        # Pings last: the answer carries our objection to what else is in the packet.
+        for message in sorted(messages, key=_turn):
+            if isinstance(message, Ping) and self._dead_announced and self._is_told_so(messages):
+                continue
             self._on_message(message, source, now)
+
+    def _is_told_so(self, messages: Sequence[Message]) -> bool:
+        """Whether somebody asks if it is true that we left; then silence is the answer."""
+        return any(isinstance(each, Dead) and each.node == self._me.name for each in messages)
 
     def _on_message(self, message: Message, source: Address, now: float) -> None:
         match message:
@@ -199,20 +208,18 @@ class Swim:
                 if self._members.knows(requester):
                     self._prober.on_indirect_ping(request, requester, now)
             case Ack(sequence, _):
-                self._prober.on_ack(sequence)
+                self._prober.on_ack(sequence, now)
             case Nack():
                 pass  # it says that the helper is well; only a judge of our own health needs it
             case Alive() as alive:
                 self._on_alive(alive, source, now)
-            case Suspect() as suspect:
-                self._on_suspect(suspect, now)
-            case Dead() as dead:
-                self._on_dead(dead, now)
+            case Suspect() | Dead() as claim:
+                self._on_accusation(claim, now)
             case User(payload):
                 try:
                     self._above(self._serf.receive(payload, leaving=self._leaving), now)
                 except MessageInvalid as error:
-                    self._outbox.order(Refused(f"user message: {error}"))
+                    self._outbox.order(Refused(f"user message: {error}", "Serf message"))
             case _:
                 assert_never(message)
 
@@ -228,33 +235,19 @@ class Swim:
 
     def _on_alive(self, alive: Alive, source: Address | None, now: float) -> None:
         tags = tags_of(alive.meta)
-        mine, theirs = self._me.tags.get(CLUSTER_TAG), tags.get(CLUSTER_TAG)
-        if mine and theirs and mine != theirs:
-            self._outbox.order(OtherCluster(alive.node, alive.address, theirs))
+        if self._judge.is_stranger(tags, alive.node, alive.address):
             return
-        if not 0 < alive.versions[0] <= alive.versions[1]:
+        if not self._judge.believes(alive, now):
             return
         if alive.node == self._me.name:
             self._on_alive_about_me(alive, tags)
             return
-        record = self._members.get(alive.node)
-        if record is None:
-            self._add(alive, tags, now)
-            return
-        moved = record.address != alive.address
-        same_id = bool(tags.get(ID_TAG)) and tags.get(ID_TAG) == record.tags.get(ID_TAG)
-        stale = alive.incarnation <= record.incarnation
-        if moved and not same_id:
-            if record.present:
-                self._outbox.order(NameConflict(alive.node, record.address, alive.address))
-                return
-            # A name that is free again is taken whatever the incarnation: it is another node.
-        elif stale:
-            if not record.present and source == alive.address:
-                # It is back and does not know what is said about it (hashicorp/memberlist#311).
-                self._outbox.send(source, self._accusation(record))
-            return
-        self._revive(record, alive, tags, now)
+        known = alive.node in self._members
+        self._judge.on_alive(alive, source, now)
+        if not known and len(self._members) <= _PUSH_PULL_BASE_MEMBERS:
+            # Gossip reaches almost everyone; nodes that join together compare notes to be sure.
+            soon_s = self._config.probe_interval_s * self._rng.uniform(1, 2)
+            self._push_pull_at = min(self._push_pull_at, now + soon_s)
 
     def _on_alive_about_me(self, alive: Alive, tags: Mapping[str, str]) -> None:
         if self._leaving:
@@ -271,52 +264,27 @@ class Swim:
             if alive.incarnation > self._me.incarnation or not same:
                 self._refute(alive.incarnation)
 
-    def _on_suspect(self, suspect: Suspect, now: float) -> None:
-        record = self._members.get(suspect.node)
-        if record is None or suspect.incarnation < record.incarnation:
+    def _on_accusation(self, claim: Suspect | Dead, now: float) -> None:
+        if not self._judge.believes(claim, now):
             return
-        if record.suspicion is not None:
-            if record.suspicion.confirm(suspect.accuser):
-                self._outbox.broadcast(record.name, suspect)
-            return
-        if record.state is not MemberState.ALIVE:
-            return
-        if record is self._me:
-            self._outbox.order(Accused(suspect.accuser))
-            self._refute(suspect.incarnation)
-            return
-        record.incarnation = suspect.incarnation
-        record.suspicion = Suspicion.begin(
-            suspect.accuser, self._members.count(now), self._config, now
-        )
-        self._outbox.broadcast(record.name, suspect)
-        self._become(record, MemberState.SUSPECT, now)
-
-    def _on_dead(self, dead: Dead, now: float) -> None:
-        record = self._members.get(dead.node)
-        if record is None or dead.incarnation < record.incarnation or not record.present:
-            return
-        if record is self._me and not self._leaving:
-            self._outbox.order(Accused(dead.accuser))
-            self._refute(dead.incarnation)
-            return
-        record.suspicion = None
-        record.incarnation = dead.incarnation
-        self._outbox.broadcast(record.name, dead)
-        on_purpose = dead.accuser == dead.node or self._serf.is_leaving(dead.node)
-        self._become(record, MemberState.LEFT if on_purpose else MemberState.DEAD, now)
+        if claim.node == self._me.name:
+            if claim.incarnation >= self._me.incarnation and not self._leaving:
+                self._outbox.order(Accused(claim.accuser))
+                self._refute(claim.incarnation)
+        elif isinstance(claim, Suspect):
+            self._judge.on_suspect(claim, now)
+        else:
+            self._judge.on_dead(claim, now)
 
     def _merge(self, state: PushPull, now: float) -> None:
         reason = self._members.versions_refused(state.nodes)
         if reason is not None:
-            self._outbox.order(Refused(reason))
+            self._outbox.order(Refused(reason, "versions"))
             return
         strangers = False
         for node in state.nodes:
-            mine, theirs = self._me.tags.get(CLUSTER_TAG), tags_of(node.meta).get(CLUSTER_TAG)
-            if mine and theirs and mine != theirs:
+            if self._judge.is_stranger(tags_of(node.meta), node.name, node.address):
                 strangers = True
-                self._outbox.order(OtherCluster(node.name, node.address, theirs))
             else:
                 self._merge_node(node, now)
         if strangers or not state.user_state:
@@ -324,7 +292,7 @@ class Swim:
         try:
             self._above(self._serf.merge(state.user_state, leaving=self._leaving), now)
         except MessageInvalid as error:
-            self._outbox.order(Refused(f"Serf's part of the state: {error}"))
+            self._outbox.order(Refused(f"Serf's part of the state: {error}", "Serf message"))
 
     def _merge_node(self, node: RemoteNode, now: float) -> None:
         match node.state:
@@ -332,9 +300,9 @@ class Swim:
                 alive = Alive(node.incarnation, node.name, node.address, node.meta, node.versions)
                 self._on_alive(alive, None, now)
             case MemberState.LEFT:
-                self._on_dead(Dead(node.incarnation, node.name, node.name), now)
+                self._on_accusation(Dead(node.incarnation, node.name, node.name), now)
             case MemberState.SUSPECT | MemberState.DEAD:
-                self._on_suspect(Suspect(node.incarnation, node.name, self._me.name), now)
+                self._on_accusation(Suspect(node.incarnation, node.name, self._me.name), now)
 
     # What time brings
 
@@ -342,10 +310,8 @@ class Swim:
         failed = self._prober.advance(now)
         record = self._members.get(failed) if failed is not None else None
         if record is not None and record.present:
-            self._on_suspect(Suspect(record.incarnation, record.name, self._me.name), now)
-        for record in self._members:
-            if record.suspicion is not None and record.suspicion.deadline() <= now:
-                self._on_dead(Dead(record.incarnation, record.name, self._me.name), now)
+            self._judge.on_suspect(Suspect(record.incarnation, record.name, self._me.name), now)
+        self._judge.advance(now)
         for dial in self._rejoiner.advance(now):
             if not self._leaving:
                 self._outbox.order(dial)
@@ -371,12 +337,7 @@ class Swim:
         for peer in self._members.pick(1, without=(self._me.name,)):
             if not self._leaving:
                 self._outbox.order(ExchangeState(peer.address, join=False))
-        for record in self._members:
-            gone_s = now - record.changed_at
-            if not record.present and gone_s > self._config.forget_after_s:
-                self._members.forget(record.name)
-                self._serf.on_forgotten(record.name)
-                self._outbox.order(MemberChanged(record.member(), record.state, forgotten=True))
+        self._judge.forget_those_long_gone(now)
 
     # What we do about ourselves
 
@@ -386,12 +347,12 @@ class Swim:
             return
         self._me.meta, self._me.tags = meta, dict(tags)
         self._me.incarnation = min(self._me.incarnation + 1, INCARNATION_MAX)
-        self._tell_alive(self._me)
+        self._outbox.tell_alive(self._me)
         self._outbox.order(MemberChanged(self._me.member(), self._me.state))
 
     def _refute(self, incarnation: int) -> None:
         self._me.incarnation = min(max(self._me.incarnation, incarnation) + 1, INCARNATION_MAX)
-        self._tell_alive(self._me)
+        self._outbox.tell_alive(self._me)
 
     def _on_leave(self, now: float) -> None:
         if self._leaving:
@@ -411,7 +372,9 @@ class Swim:
         if not self._dead_announced and (alone or told or now >= self._leave_step_ends_at()):
             self._dead_announced = True
             self._gossip_at = now
-            self._on_dead(Dead(self._me.incarnation, self._me.name, self._me.name), now)
+            name = self._me.name
+            self._outbox.broadcast(name, Dead(self._me.incarnation, name, name))
+            self._judge.become(self._me, MemberState.LEFT, now)
         if self._dead_announced and (alone or now >= self._leave_step_ends_at()):
             self._left = True
             self._outbox.order(LeaveFinished())
@@ -419,55 +382,6 @@ class Swim:
     def _leave_step_ends_at(self) -> float:
         share = 1.0 if self._dead_announced else _LEAVE_STEP_SHARE
         return self._leave_began_at + share * self._config.leave_s
-
-    # Records
-
-    def _add(self, alive: Alive, tags: dict[str, str], now: float) -> None:
-        record = Record(
-            alive.node,
-            alive.address,
-            alive.meta,
-            tags,
-            alive.versions,
-            alive.incarnation,
-            MemberState.ALIVE,
-            now,
-        )
-        self._members.add(record)
-        self._prober.add(record.name)
-        self._serf.on_joined(record.name)
-        self._tell_alive(record)
-        self._outbox.order(MemberChanged(record.member(), None))
-        if self._members.count(now) <= _PUSH_PULL_BASE_MEMBERS:
-            # Gossip reaches almost everyone; nodes that join together compare notes to be sure.
-            soon_s = self._config.probe_interval_s * self._rng.uniform(1, 2)
-            self._push_pull_at = min(self._push_pull_at, now + soon_s)
-
-    def _revive(self, record: Record, alive: Alive, tags: dict[str, str], now: float) -> None:
-        before = (record.address, record.tags)
-        record.address, record.meta, record.tags = alive.address, alive.meta, tags
-        record.versions, record.incarnation = alive.versions, alive.incarnation
-        record.suspicion = None
-        self._tell_alive(record)
-        if not record.present:
-            self._serf.on_joined(record.name)
-        if record.state is not MemberState.ALIVE:
-            self._become(record, MemberState.ALIVE, now)
-        elif before != (record.address, record.tags):
-            self._outbox.order(MemberChanged(record.member(), record.state))
-
-    def _become(self, record: Record, state: MemberState, now: float) -> None:
-        assert (record.suspicion is not None) == (state is MemberState.SUSPECT)
-        previous, record.state, record.changed_at = record.state, state, now
-        self._outbox.order(MemberChanged(record.member(), previous))
-
-    def _tell_alive(self, record: Record) -> None:
-        alive = Alive(record.incarnation, record.name, record.address, record.meta, record.versions)
-        self._outbox.broadcast(record.name, alive)
-
-    def _accusation(self, record: Record) -> Dead:
-        left = record.state is MemberState.LEFT
-        return Dead(record.incarnation, record.name, record.name if left else self._me.name)
 
     def _above(self, orders: Sequence[Broadcast | Leaving], now: float) -> None:
         """Carry out what the Serf layer wants."""
@@ -478,9 +392,13 @@ class Swim:
                 case Leaving(name):
                     record = self._members.get(name)
                     if record is not None and record.state is MemberState.DEAD:
-                        self._become(record, MemberState.LEFT, now)
+                        self._judge.become(record, MemberState.LEFT, now)
                 case _:
                     assert_never(order)
+
+
+def _turn(message: Message) -> int:
+    return 0 if isinstance(message, Alive) else 2 if isinstance(message, Ping) else 1
 
 
 def push_pull_interval_s(base_s: float, members: int) -> float:

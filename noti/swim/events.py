@@ -142,6 +142,8 @@ class Refused:
     """Something that a peer said decoded, and was refused all the same."""
 
     reason: str
+    kind: str
+    """What about it was wrong, in a word that counts: "incarnation", "versions", "members", …"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from prometheus_client import Counter
 
 from noti.errors import AddressInUse, ConfigInvalid, MessageInvalid, PeerUnavailable
 from noti.ports import Address, Clock, Datagrams, GossipNetwork
+from noti.swim.complaints import Complaints
 from noti.swim.core import Swim
 from noti.swim.events import (
     Accused,
@@ -42,7 +43,6 @@ from noti.swim.messages import (
     Ack,
     Failure,
     Member,
-    MemberState,
     Ping,
     PushPull,
     StreamMessage,
@@ -66,17 +66,8 @@ STREAMS_MAX = 64
 BIND_ATTEMPTS_MAX = 16
 """Tries to find a port that is free for UDP and TCP, when any will do."""
 
-COMPLAINT_INTERVAL_S = 60.0
-"""The same complaint about the same source is logged once in this time."""
-
-COMPLAINTS_MAX = 1024
-"""Sources remembered for that; a flood from forged ones must not fill the memory or the log."""
-
 _received = Counter("noti_swim_packets_received", "Gossip packets received.")
 _sent = Counter("noti_swim_packets_sent", "Gossip packets sent.")
-_refused = Counter(
-    "noti_swim_packets_refused", "Gossip packets, or parts of them, refused.", ["reason"]
-)
 
 
 class Gossip:
@@ -114,7 +105,7 @@ class Gossip:
         self._wait = trio.CancelScope()
         self._wait_until = 0.0
         self._streams = 0
-        self._complaints: dict[tuple[str, str], float] = {}
+        self._complaints = Complaints(clock)
         self._packets_in, self._packets_out = trio.open_memory_channel[SendPacket](
             PACKETS_WAITING_MAX
         )
@@ -180,6 +171,7 @@ class Gossip:
             rng=self._rng,
             now=self._clock.now(),
         )
+        self._complaints.begin()
 
     async def _address_for_others(self, bound: Address) -> Address:
         host, port = self._advertise or bound
@@ -231,10 +223,10 @@ class Gossip:
             try:
                 packet = decode_packet(payload)
             except MessageInvalid as error:
-                self._refuse("undecodable", source[0], str(error))
+                self._complaints.refuse("undecodable", source[0], str(error))
                 continue
             if packet.broken:
-                self._refuse("part", source[0], "a packet with broken parts")
+                self._complaints.refuse("part", source[0], "a packet with broken parts")
             self._handle(PacketReceived(packet.messages, source))
 
     async def _send(self, datagrams: Datagrams) -> None:
@@ -243,7 +235,9 @@ class Gossip:
                 await datagrams.send(order.payload, order.to)
                 _sent.inc()
             except PeerUnavailable as error:
-                self._complain("gossip packet cannot be sent", str(order.to), reason=str(error))
+                self._complaints.complain(
+                    "gossip packet cannot be sent", str(order.to), reason=str(error)
+                )
                 self._handle(PacketUnsendable(order.to))
 
     async def _dial_all(self) -> None:
@@ -271,7 +265,9 @@ class Gossip:
                 reason = str(error) or "connection lost"
         if reached is None:
             host, port = order.to
-            self._complain("gossip peer does not answer", f"{host}:{port}", reason=reason)
+            self._complaints.complain(
+                "gossip peer does not answer", f"{host}:{port}", reason=reason
+            )
         self._handle(ExchangeEnded(order.to, order.join, reached))
 
     async def _exchange_with_one_of(
@@ -308,14 +304,14 @@ class Gossip:
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
         async with stream:
             if self._streams >= STREAMS_MAX:
-                self._refuse("too many streams", "streams", "too many at one time")
+                self._complaints.refuse("too many streams", "streams", "too many at one time")
                 return
             self._streams += 1
             try:
                 with trio.move_on_after(self._timing.stream_timeout_s):
                     await self._answer(stream, await _read(stream))
             except MessageInvalid as error:
-                self._refuse("stream", "streams", str(error))
+                self._complaints.refuse("stream", "streams", str(error))
             except trio.BrokenResourceError:
                 pass  # the other side went away, which is its business
             finally:
@@ -356,37 +352,41 @@ class Gossip:
                 try:
                     self._packets_in.send_nowait(effect)
                 except trio.WouldBlock:
-                    self._refuse("backlog", "backlog", "packets are not sent fast enough")
+                    self._complaints.refuse(
+                        "backlog", "backlog", "packets are not sent fast enough"
+                    )
             case ExchangeState() | PingByStream():
                 self._dial(effect)
             case MemberChanged():
-                self._note_change(effect)
+                self._changed.set()
+                self._changed = trio.Event()
+                self._complaints.changed(effect)
             case NameConflict(name, known, refused):
-                _refused.labels("name conflict").inc()
-                self._complain(
+                self._complaints.count_refused("name conflict")
+                self._complaints.complain(
                     "two nodes use one name: give one of them another",
                     f"{refused[0]}:{refused[1]}",
                     name=name,
                     known=f"{known[0]}:{known[1]}",
                 )
             case OtherCluster(name, address, cluster):
-                _refused.labels("other cluster").inc()
-                self._complain(
+                self._complaints.count_refused("other cluster")
+                self._complaints.complain(
                     "a member of another cluster gossips with us and is ignored",
                     f"{address[0]}:{address[1]}",
                     name=name,
                     cluster=cluster,
                 )
-            case Refused(reason):
-                self._refuse("content", "content", reason)
+            case Refused(reason, kind):
+                self._complaints.refuse(kind, kind, reason)
             case ReachedByStreamOnly(name, address):
-                self._complain(
+                self._complaints.complain(
                     "member answers TCP but not UDP: is UDP blocked?",
                     f"{address[0]}:{address[1]}",
                     name=name,
                 )
             case Accused(accuser):
-                self._complain("suspected of being gone, and objected", accuser)
+                self._complaints.complain("suspected of being gone, and objected", accuser)
             case LeaveFinished():
                 self._left.set()
             case _:
@@ -396,42 +396,9 @@ class Gossip:
         try:
             self._dials_in.send_nowait(order)
         except trio.WouldBlock:
-            self._refuse("backlog", "backlog", "TCP exchanges are not begun fast enough")
+            self._complaints.refuse("backlog", "backlog", "TCP exchanges are not begun fast enough")
             if isinstance(order, ExchangeState):
                 self._handle(ExchangeEnded(order.to, order.join, None))
-
-    def _note_change(self, change: MemberChanged) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-        member = change.member
-        state = "forgotten" if change.forgotten else member.state.name.lower()
-        warn = member.state in (MemberState.SUSPECT, MemberState.DEAD)
-        (log.warning if warn else log.info)(
-            f"member {state}" if member.state is not change.previous else "member changed",
-            name=member.name,
-            address=f"{member.address[0]}:{member.address[1]}",
-            incarnation=member.incarnation,
-        )
-
-    # Complaints
-
-    def _refuse(self, reason: str, source: str, text: str) -> None:
-        _refused.labels(reason).inc()
-        self._complain("gossip refused", source, reason=text)
-
-    def _complain(self, event: str, source: str, **fields: str) -> None:
-        """Log a warning, unless the same was said about the same source lately."""
-        now = self._clock.now()
-        last = self._complaints.get((event, source))
-        if last is not None and now - last < COMPLAINT_INTERVAL_S:
-            return
-        if len(self._complaints) >= COMPLAINTS_MAX:
-            oldest = min(self._complaints, key=self._complaints.__getitem__)
-            if now - self._complaints[oldest] < COMPLAINT_INTERVAL_S:
-                return
-            del self._complaints[oldest]
-        self._complaints[event, source] = now
-        log.warning(event, source=source, **fields)
 
 
 async def _read(stream: trio.abc.ReceiveStream) -> StreamMessage:

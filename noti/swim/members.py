@@ -6,14 +6,28 @@ Never: deciding about anybody's state.
 Iteration is by name, so that a trace depends on nothing but its inputs.
 """
 
+import math
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from noti.errors import MessageInvalid
-from noti.swim.messages import Address, Member, MemberState, RemoteNode
+from noti.swim.messages import Address, Alive, Dead, Member, MemberState, RemoteNode
 from noti.swim.packets import decode_tags
 from noti.swim.suspicion import Suspicion
+
+
+@dataclass(slots=True)
+class Rumour:
+    """A member is said to have moved, or to have left by itself, and is asked where it was."""
+
+    claim: Alive | Dead
+    asked_at: float
+    ask_again_at: float
+    ends_at: float
+    """Then it is believed, if the member has not answered since it was asked."""
+    given_up_at: float
+    """Then a member that still answers has not left, whatever is said."""
 
 
 @dataclass(slots=True)
@@ -31,6 +45,9 @@ class Record:
     """When it came into this state."""
     suspicion: Suspicion | None = None
     """Runs while the state is suspect."""
+    rumour: Rumour | None = None
+    heard_at: float = -math.inf
+    """When it last answered a ping of ours."""
 
     @property
     def present(self) -> bool:
@@ -55,10 +72,17 @@ class Members:
         self._rng = rng
         self._gossip_to_dead_s = gossip_to_dead_s
         self._records: dict[str, Record] = {}
+        self._sorted = True
 
     def __iter__(self) -> Iterator[Record]:
-        """All records, by name."""
-        return iter(sorted(self._records.values(), key=lambda record: record.name))
+        """All records, by name, as they are now."""
+        if not self._sorted:
+            self._records = dict(sorted(self._records.items()))
+            self._sorted = True
+        return iter(tuple(self._records.values()))
+
+    def __len__(self) -> int:
+        return len(self._records)
 
     def __contains__(self, name: str) -> bool:
         return name in self._records
@@ -71,11 +95,17 @@ class Members:
         """Remember a new member."""
         assert record.name not in self._records
         self._records[record.name] = record
+        self._sorted = False
 
     def forget(self, name: str) -> None:
-        """Drop a member that is gone."""
-        assert not self._records[name].present
+        """Drop a member."""
         del self._records[name]
+
+    def least_needed(self) -> Record | None:
+        """Return whom to forget when there is no room: the longest gone, else a mere rumour."""
+        gone = [record for record in self if not record.present]
+        rumours = [record for record in self if record.heard_at == -math.inf]
+        return min(gone or rumours, key=lambda record: record.changed_at, default=None)
 
     def at(self, address: Address) -> Record | None:
         """Return a present member with this address."""

@@ -6,7 +6,8 @@ Never: deciding what to say.
 
 from noti.swim.broadcasts import BroadcastQueue, retransmit_limit
 from noti.swim.events import Effect, SendPacket
-from noti.swim.messages import Address, Message, User
+from noti.swim.members import Record
+from noti.swim.messages import Address, Alive, Message, User
 from noti.swim.packets import (
     COMPOUND_OVERHEAD_BYTES,
     COMPOUND_PARTS_MAX,
@@ -19,6 +20,10 @@ _PART_OVERHEAD_BYTES = 2
 """The length of a part in a compound packet."""
 
 
+FROM_ABOVE_MAX = 1024
+"""Messages of Serf's layer that wait; the agents send a few a minute, only a flood has more."""
+
+
 class Outbox:
     """The effects of the event being handled, and the broadcasts that wait for room."""
 
@@ -26,7 +31,7 @@ class Outbox:
         self._config = config
         self._effects: list[Effect] = []
         self._about_members = BroadcastQueue()
-        self._from_above = BroadcastQueue()
+        self._from_above = BroadcastQueue(FROM_ABOVE_MAX)
         self.members = 1
         """Size of the cluster, kept by the core; it decides how often a broadcast is sent."""
 
@@ -47,6 +52,11 @@ class Outbox:
     def broadcast(self, node: str, message: Message) -> None:
         """Tell everyone something about a member, instead of what was still to be told about it."""
         self._about_members.put(node, encode(message))
+
+    def tell_alive(self, record: Record) -> None:
+        """Tell everyone what is known about a member that is there."""
+        alive = Alive(record.incarnation, record.name, record.address, record.meta, record.versions)
+        self.broadcast(record.name, alive)
 
     def broadcast_user(self, key: str, payload: bytes) -> None:
         """Tell everyone something of the layer above; it goes after news about members."""

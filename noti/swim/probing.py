@@ -1,4 +1,4 @@
-"""Probes members one after the other, and helps others to probe.
+"""Probes members one after the other, helps others to probe, and asks those who are in doubt.
 
 Enters: acks, nacks, requests, now. Leaves: pings through the outbox, and the name of who failed.
 Never: judging a member; the core suspects those who fail.
@@ -8,6 +8,7 @@ Sources: SWIM (Das, Gupta, Motivala 2002) 4.3 (round-robin); Lifeguard III-A (na
 """
 
 import random
+from collections import OrderedDict
 from dataclasses import dataclass
 
 from noti.swim.events import PingByStream, ReachedByStreamOnly
@@ -17,6 +18,7 @@ from noti.swim.messages import (
     Address,
     IndirectPing,
     MemberState,
+    Message,
     Nack,
     Ping,
     Suspect,
@@ -26,6 +28,9 @@ from noti.swim.timing import SwimConfig
 
 _STREAM_PING_VERSION = 3
 """Protocol version from which a member answers pings over TCP."""
+
+_ASKED_MAX = 1024
+"""Pings outside the round whose answer counts; more at one time are a flood of inventions."""
 
 _RELAYS_MAX = 256
 """Probes that we do for others at one time; refusing more only costs them a helper."""
@@ -80,6 +85,8 @@ class Prober:
         self._probe: _Probe | None = None
         self._next_probe_at = now + rng.uniform(0, config.probe_interval_s)
         self._relays: dict[int, _Relay] = {}
+        self._asked: OrderedDict[int, str] = OrderedDict()
+        """Whom the latest pings outside the round went to, by sequence."""
         # Acks are matched by sequence alone, so it should be hard to guess.
         self._sequence = rng.getrandbits(32)
 
@@ -110,10 +117,29 @@ class Prober:
                 self._ping(target, now)
         return failed
 
-    def on_ack(self, sequence: int) -> None:
-        """Note an answer: to our probe, or to one that we do for somebody else."""
+    def ask(self, record: Record, said_about_it: Message | None) -> None:
+        """Ping a member outside the round, and tell it first what is said about it.
+
+        Its answer is noted in its record; if what is said is wrong, it objects as well.
+        """
+        sequence = self._next_sequence()
+        self._asked[sequence] = record.name
+        if len(self._asked) > _ASKED_MAX:
+            self._asked.popitem(last=False)
+        ping = Ping(sequence, record.name, self._address, self._name)
+        said = () if said_about_it is None else (said_about_it,)
+        # No broadcasts: each goes out a few times only, and this member may well be gone.
+        self._outbox.send(record.address, *said, ping, piggyback=False)
+
+    def on_ack(self, sequence: int, now: float) -> None:
+        """Note an answer: to a ping of ours, or to one that we sent for somebody else."""
+        name = self._asked.pop(sequence, None)
         if self._probe is not None and self._probe.sequence == sequence:
+            name = self._probe.name
             self._probe = None
+        record = self._members.get(name) if name is not None else None
+        if record is not None:
+            record.heard_at = now
         relay = self._relays.pop(sequence, None)
         if relay is not None:
             self._outbox.send(relay.requester, Ack(relay.sequence, None))
@@ -167,7 +193,7 @@ class Prober:
         if target.state is MemberState.SUSPECT:
             # Tell it in the same packet, so that it can object at once (Lifeguard III-C).
             accusation = Suspect(target.incarnation, target.name, self._name)
-            self._outbox.send(target.address, ping, accusation)
+            self._outbox.send(target.address, accusation, ping)
         else:
             self._outbox.send(target.address, ping)
 

@@ -19,13 +19,24 @@ from noti.errors import MessageInvalid
 from noti.swim.packets import Fields, unpack
 
 _TIME_MAX = 2**62
-"""Lamport times are 64 bits; above this they can only be an attempt to exhaust the clock."""
+"""Lamport times are 64 bits; this leaves room above."""
+
+_AHEAD_MAX = 2**24
+"""A Lamport time so far above our clock is none that a cluster counted up to, as each intent adds
+one; believed, a few of them would exhaust the clock, and nobody could object any more."""
+
+_PAYLOAD_BYTES_MAX = 1300
+"""A longer message fits into no packet of ours, and would wait to be passed on for ever. Agents
+send events up to 512 bytes and queries up to 1024."""
+
+_NAMES_MAX = 1024
+"""Intents remembered about nodes that are no members (yet); anybody could invent more."""
 
 _SEEN_MAX = 2048
 """Events and queries remembered to pass each on once; Serf's own rings hold 512 each."""
 
-_STATE_ITEMS_MAX = 65_536
-"""Members in a state's maps and lists."""
+_STATE_ITEMS_MAX = 4096
+"""Members in a state's maps and lists; see `NODES_MAX` in `streams.py`."""
 
 _QUERY_NO_BROADCAST = 2
 """Flag of a query that is not to be passed on."""
@@ -61,7 +72,10 @@ class Serf:
         self._name = name
         self._clock = 1
         self._status_times: dict[str, int] = {}
-        """Time of the newest intent about each member."""
+        """Time of the newest intent about each member, and about others."""
+        self._others: OrderedDict[str, None] = OrderedDict()
+        """Who of these is no member, the longest known first."""
+        self._members = {name}
         self._left: set[str] = set()
         """Whose newest intent was to leave."""
         self._seen: OrderedDict[bytes, None] = OrderedDict()
@@ -83,10 +97,12 @@ class Serf:
         """Take a user message, `leaving` if we are; raises `MessageInvalid`."""
         if not payload:
             raise MessageInvalid("empty Serf message")
+        if len(payload) > _PAYLOAD_BYTES_MAX:
+            raise MessageInvalid(f"a Serf message of {len(payload)} bytes fits into no packet")
         match payload[0]:
             case _Kind.LEAVE | _Kind.JOIN as kind:
                 fields = Fields(unpack(payload[1:]))
-                node, time = fields.name("Node"), fields.number("LTime", _TIME_MAX)
+                node, time = fields.name("Node"), self._time(fields, "LTime")
                 self._witness(time)
                 if not self._is_news(node, time):
                     return []
@@ -109,7 +125,7 @@ class Serf:
         if state[0] != _Kind.PUSH_PULL:
             raise MessageInvalid("a Serf state that does not say so")
         fields = unpack(state[1:], _STATE_ITEMS_MAX)
-        self._witness(max(0, Fields(fields).number("LTime", _TIME_MAX) - 1))
+        self._witness(max(0, self._time(Fields(fields), "LTime") - 1))
         times = fields.get(b"StatusLTimes") or {}
         left = fields.get(b"LeftMembers") or []
         if not isinstance(times, dict) or not isinstance(left, list):
@@ -117,7 +133,8 @@ class Serf:
         left_names = {name for name in left if isinstance(name, bytes)}
         effects: list[Broadcast | Leaving] = []
         for raw_name in sorted(name for name in times if isinstance(name, bytes)):
-            node, time = _name_of(raw_name), Fields(times).number(_name_of(raw_name), _TIME_MAX)
+            node = _name_of(raw_name)
+            time = self._time(Fields(times), node)
             kind = _Kind.LEAVE if raw_name in left_names else _Kind.JOIN
             time += kind is _Kind.LEAVE
             if not self._is_news(node, time):
@@ -149,9 +166,12 @@ class Serf:
     def on_joined(self, name: str) -> None:
         """Note that a member is there (again): what it intended before no longer counts."""
         self._left.discard(name)
+        self._members.add(name)
+        self._others.pop(name, None)
 
     def on_forgotten(self, name: str) -> None:
         """Drop what is known about a member."""
+        self._members.discard(name)
         self._left.discard(name)
         self._status_times.pop(name, None)
 
@@ -166,8 +186,6 @@ class Serf:
         return Broadcast(_key(self._name), bytes([kind]) + body)
 
     def _is_news(self, node: str, time: int) -> bool:
-        if node not in self._status_times and len(self._status_times) >= _STATE_ITEMS_MAX:
-            return False
         return time > self._status_times.get(node, 0)
 
     def _objects(self, kind: int, node: str, *, leaving: bool) -> bool:
@@ -178,11 +196,25 @@ class Serf:
         # The time is kept whatever comes of the intent: otherwise two intents about one node
         # are passed on for ever (hashicorp/serf PR 606).
         self._status_times[node] = time
+        if node not in self._members:
+            self._others[node] = None
+            if len(self._others) > _NAMES_MAX:
+                forgotten, _ = self._others.popitem(last=False)
+                self._status_times.pop(forgotten)
+                self._left.discard(forgotten)
         if kind == _Kind.JOIN:
             self._left.discard(node)
             return []
         self._left.add(node)
         return [Leaving(node)]
+
+    def _time(self, fields: Fields, key: str) -> int:
+        time = fields.number(key, _TIME_MAX)
+        if time > self._clock + _AHEAD_MAX:
+            raise MessageInvalid(
+                f"Lamport time {time} is far ahead of this cluster's {self._clock}"
+            )
+        return time
 
     def _witness(self, time: int) -> None:
         self._clock = max(self._clock, time + 1)

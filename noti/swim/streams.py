@@ -25,11 +25,12 @@ from noti.swim.messages import (
 )
 from noti.swim.packets import Fields, Kind, ack_of, encode, pack, pack_ip, ping_of
 
-NODES_MAX = 1_048_576
-"""memberlist's limit on the nodes in a state."""
+NODES_MAX = 4096
+"""Nodes in a state: some times what a node remembers (`members_max`); memberlist takes 2**20."""
 
-STREAM_BYTES_MAX = 20 * 1024 * 1024
-"""memberlist's limit on user state, for us the limit on the whole stream: 100,000 nodes fit."""
+STREAM_BYTES_MAX = 8 * 1024 * 1024
+"""The limit on a whole stream. So many nodes with all the metadata that they may have, and Serf's
+512 latest events, fit; memberlist takes 20 MiB of user state alone."""
 
 _CONTAINER_ITEMS_MAX = 1024
 """See `packets.py`; the nodes of a state are maps one after the other, not an array."""

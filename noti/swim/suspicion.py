@@ -1,7 +1,7 @@
-"""Decides how long a suspected member has to object before it is declared dead.
+"""Decides how long a suspected member has to object or to answer before it is declared dead.
 
 Enters: the cluster's size, accusers, now. Leaves: a deadline, closer with each confirmation.
-Never: timers; the core asks for the deadline.
+Never: timers, questions; the judge asks for the deadlines, and asks the member.
 
 Source: Lifeguard (Dadgar, Phillips, Currey 2017), section III-B; memberlist's constants.
 """
@@ -39,8 +39,13 @@ class Suspicion:
     max_s: float
     wanted: int
     """Confirmations after which `min_s` applies; 0 when nobody else could confirm."""
+    ask_at: float
+    """When to ask the member (again) whether it is there; infinite once it has answered."""
+    ask_every_s: float
     accusers: set[str] = field(default_factory=set)
     """Who said so; the first one is the accuser, the others confirm."""
+    ends_by: float = math.inf
+    """It ends at this time, whoever confirms it: somebody says that the member is gone."""
 
     @classmethod
     def begin(cls, accuser: str, members: int, config: SwimConfig, now: float) -> "Suspicion":
@@ -49,7 +54,15 @@ class Suspicion:
         if members - 2 < wanted:
             wanted = 0
         min_s = suspicion_min_s(config.suspicion_multiplier, members, config.probe_interval_s)
-        return cls(now, min_s, min_s * config.suspicion_max_multiplier, wanted, {accuser})
+        max_s = min_s * config.suspicion_max_multiplier
+        return cls(now, min_s, max_s, wanted, now, config.probe_interval_s, {accuser})
+
+    def shorten(self, ends_by: float, ask_every_s: float) -> None:
+        """End at `ends_by` at the latest, and ask more often until then; only the first time."""
+        if math.isinf(self.ends_by):
+            self.ends_by = ends_by
+            self.ask_every_s = ask_every_s
+            self.ask_at = min(self.ask_at, self.started_at + ask_every_s)
 
     def confirm(self, accuser: str) -> bool:
         """Count an independent accuser; return whether it was news worth passing on."""
@@ -60,7 +73,8 @@ class Suspicion:
 
     def deadline(self) -> float:
         """Return when the member is to be declared dead, unless it objects."""
-        if self.wanted == 0:
-            return self.started_at + self.min_s
-        confirmations = len(self.accusers) - 1
-        return self.started_at + remaining_s(confirmations, self.wanted, 0, self.min_s, self.max_s)
+        lasts_s = self.min_s
+        if self.wanted > 0:
+            confirmations = len(self.accusers) - 1
+            lasts_s = remaining_s(confirmations, self.wanted, 0, self.min_s, self.max_s)
+        return min(self.ends_by, self.started_at + lasts_s)

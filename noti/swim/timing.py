@@ -40,6 +40,8 @@ class SwimConfig:
     """First pause after a seed did not answer; doubles up to the reconnect interval."""
     forget_after_s: float = 24 * 3600.0
     """A member dead or gone for so long is forgotten (Serf's ReconnectTimeout)."""
+    members_max: int = 1024
+    """Members remembered, those that are gone included; anybody could invent more."""
     packet_bytes_max: int = 1400
     """Packets are filled up to this: below the usual MTU less the IP and UDP headers."""
     leave_s: float = 1.0

@@ -6,6 +6,7 @@ Never: real time.
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import trio
 
@@ -15,6 +16,10 @@ from noti.swim.timing import SwimConfig
 from tests.simulation.memory_gossip import MemoryNet, VirtualClock
 
 PORT = 7946
+
+
+MEMBERS_MAX = 64
+"""What a node remembers here: enough for all, and quick to be overrun."""
 
 
 class GossipNode:
@@ -34,7 +39,7 @@ class GossipNode:
             bind=(self.ip, PORT),
             advertise=None,
             seeds=self._seeds,
-            timing=SwimConfig.local(),
+            timing=replace(SwimConfig.local(), members_max=MEMBERS_MAX),
             network=self._network,
             clock=VirtualClock(),
             rng=self._rng,

@@ -71,6 +71,14 @@ class MemoryNet:
             self.names.setdefault(name, []).append(ip)
         return self.hosts.setdefault(ip, MemoryNetwork(self, ip))
 
+    def forge(self, payload: bytes, source: Address, to: Address) -> None:
+        """Let a packet arrive that claims to come from `source`, whoever sent it."""
+        host, port = to
+        target = self.hosts.get(host)
+        if target is not None and port in target.datagrams:
+            self.happened("a packet was forged")
+            target.datagrams[port].belt.put(self.arrival(), (payload, source))
+
     def block(self, a: str, b: str) -> None:
         """Cut the cable between two hosts, for UDP and TCP."""
         self._blocked |= {(a, b), (b, a)}

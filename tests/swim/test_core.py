@@ -70,6 +70,14 @@ def one() -> Wire:
     return wire
 
 
+def gone(wire: Wire, claim: Dead) -> Wire:
+    """Let `n2`, which answers nothing, be said to be gone, and wait until that is believed."""
+    wire.tell("n1", claim)
+    wire.run(1.1)
+    assert wire.view("n1")["n2"] == ("left" if claim.accuser == claim.node else "dead")
+    return wire
+
+
 def of_type(wire: Wire, kind: type[Effect]) -> list[Effect]:
     return [effect for _, _, effect in wire.effects if isinstance(effect, kind)]
 
@@ -263,8 +271,7 @@ def test_claim_about_ourselves_is_objected_with_a_higher_incarnation(
 
 
 def test_dead_member_stays_dead_when_its_old_news_is_replayed() -> None:
-    wire = one()
-    wire.tell("n1", Dead(5, "n2", "n9"))
+    wire = gone(one(), Dead(5, "n2", "n9"))
     wire.tell("n1", alive("n2", 5))
     assert wire.view("n1")["n2"] == "dead"
     wire.tell("n1", Suspect(5, "n2", "n9"), Dead(5, "n2", "n9"))
@@ -272,8 +279,7 @@ def test_dead_member_stays_dead_when_its_old_news_is_replayed() -> None:
 
 
 def test_dead_member_that_is_back_with_old_news_is_told_what_is_said_about_it() -> None:
-    wire = one()
-    wire.tell("n1", Dead(5, "n2", "n9"))
+    wire = gone(one(), Dead(5, "n2", "n9"))
     answer = wire.messages(wire.tell("n1", alive("n2", 1), source=address("n2")))
     assert (address("n2"), Dead(5, "n2", "n1")) in answer
 
@@ -281,6 +287,8 @@ def test_dead_member_that_is_back_with_old_news_is_told_what_is_said_about_it() 
 def test_member_that_accuses_itself_has_left() -> None:
     wire = one()
     wire.tell("n1", Dead(5, "n2", "n2"))
+    assert wire.view("n1")["n2"] == "alive", "it may object"
+    wire.run(wire.config.probe_timeout_s)
     assert wire.view("n1")["n2"] == "left"
 
 
@@ -315,8 +323,7 @@ def test_second_node_of_a_living_members_name_is_a_conflict() -> None:
 
 @pytest.mark.parametrize("claim", [Dead(5, "n2", "n9"), Dead(5, "n2", "n2")])
 def test_name_of_a_dead_or_gone_member_is_free_for_another_address(claim: Dead) -> None:
-    wire = one()
-    wire.tell("n1", claim)
+    wire = gone(one(), claim)
     wire.tell("n1", alive("n2", 1, ("10.0.0.99", 1)))
     assert wire.cores["n1"].members()[1].address == ("10.0.0.99", 1)
     assert wire.view("n1")["n2"] == "alive"
@@ -327,6 +334,8 @@ def test_living_member_moves_when_it_has_the_same_id_and_is_newer() -> None:
     wire.add("n1")
     wire.tell("n1", alive("n2", 5, id="a"))
     wire.tell("n1", alive("n2", 6, ("10.0.0.99", 1), id="a"))
+    assert wire.cores["n1"].members()[1].address == address("n2"), "it is asked first"
+    wire.run(wire.config.probe_timeout_s)
     assert wire.cores["n1"].members()[1].address == ("10.0.0.99", 1)
     assert wire.tell("n1", alive("n2", 5, id="a")) == []
     assert wire.cores["n1"].members()[1].address == ("10.0.0.99", 1)
@@ -374,6 +383,7 @@ def test_merge_makes_the_dead_suspect_and_the_gone_left() -> None:
         remote("n6", MemberState.DEAD),
     )
     wire.give("n1", StateReceived(PushPull(False, nodes, b"")))
+    wire.run(wire.config.probe_timeout_s)
     expected = {"n1": "alive", "n2": "suspect", "n3": "left", "n4": "suspect", "n5": "alive"}
     assert wire.view("n1") == expected
 

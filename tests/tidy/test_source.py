@@ -35,7 +35,7 @@ SHELLS = {
         "replica",
         "wal",
     },
-    "noti.swim": {"gossip", "sockets"},
+    "noti.swim": {"complaints", "gossip", "sockets"},
     "noti.notifications": set[str](),
 }
 """Modules that touch the world, in rooms whose other modules must not."""
