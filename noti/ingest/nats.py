@@ -27,7 +27,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from noti.certificates.refusals import handshake_refusal
-from noti.errors import ConfigInvalid, SourceUnavailable, Unavailable
+from noti.errors import ConfigInvalid, NotiError, SourceUnavailable
 from noti.ingest.client import NatsClient
 from noti.ingest.login import NatsLogin
 from noti.ingest.pull import Pull
@@ -52,7 +52,12 @@ before, and the next one begins with a new consumer to which everything unacknow
 CLEANUP_S: Final = 1.0
 """For closing a connection; a dead one is left to the operating system."""
 
-_FOREIGN_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError, ValueError, Unavailable)
+CALL_S: Final = 10.0
+"""For anything but the waiting in a fetch: a few requests. A call that takes longer hangs, in the
+server or in nats-py, and its connection is given up."""
+
+_USUAL_ERRORS: Final = (nats.errors.Error, OSError, TimeoutError, NotiError)
+"""What nats-py raises when something is wrong outside of it; anything else is its bug, or ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +101,7 @@ class NatsSource:
 
     def __init__(self, island: Island, settings: NatsSettings) -> None:
         self._island = island
+        self._edge = _Edge(island)
         self._settings = settings
 
     @asynccontextmanager
@@ -105,30 +111,64 @@ class NatsSource:
         Raises `SourceUnavailable` within `CONNECT_S` plus two requests. *Resource handling*: the
         connection is closed on the way out.
         """
-        options = self._options()
+        call = self._edge.call
         with self._island.held():
             client = NatsClient()
             try:
-                yield await _call(
-                    self._island, _open_aio, self._island, client, self._settings, options
-                )
+                yield await call(_open_aio, self._edge, client, self._settings)
             finally:
                 with trio.move_on_after(CLEANUP_S, shield=True):
                     # An error while closing a broken connection has no news for anybody.
                     try:
-                        await _call(self._island, client.close)
+                        await call(client.close)
                     except SourceUnavailable as error:
                         log.debug("closing the NATS connection failed", error=str(error))
 
-    def _options(self) -> dict[str, Any]:
-        """Return how to log in and encrypt now; raises `SourceUnavailable` for a bad file."""
+
+class _Edge:
+    """The edge at which foreign exceptions stop, whatever they are."""
+
+    def __init__(self, island: Island) -> None:
+        self._island = island
+        self._told = ""
+
+    async def call(
+        self,
+        function: Callable[[*Ts], Awaitable[T]],
+        *args: *Ts,
+        wait_s: float = 0.0,
+    ) -> T:
+        """Run `function` on the island, which may wait for `wait_s` seconds by intent.
+
+        Raises `SourceUnavailable`, and nothing else.
+
+        An error that nobody foresaw is logged with its traceback, unless it is the last one again.
+        """
         try:
-            options = self._settings.login.options()
-        except ConfigInvalid as error:
-            raise SourceUnavailable(str(error)) from error
-        if self._settings.tls is not None:
-            options["tls"] = self._settings.tls.current
-        return options
+            with trio.move_on_after(wait_s + CALL_S):
+                return await self._island.call(function, *args)
+        except SourceUnavailable:
+            raise
+        except _USUAL_ERRORS as error:
+            raise SourceUnavailable(f"NATS: {str(error) or type(error).__name__}") from error
+        except Exception as error:
+            told = f"{type(error).__name__}: {error}"
+            if told != self._told:
+                log.exception("the NATS client failed")
+            self._told = told
+            raise SourceUnavailable(f"the NATS client failed: {told}") from error
+        raise SourceUnavailable(f"NATS: no answer within {wait_s + CALL_S:g} s")
+
+
+def _options(settings: NatsSettings) -> dict[str, Any]:
+    """Return how to log in and encrypt now; raises `SourceUnavailable` for a bad file."""
+    try:
+        options = settings.login.options()
+    except ConfigInvalid as error:
+        raise SourceUnavailable(str(error)) from error
+    if settings.tls is not None:
+        options["tls"] = settings.tls.current
+    return options
 
 
 class NatsSession:
@@ -136,13 +176,13 @@ class NatsSession:
 
     def __init__(
         self,
-        island: Island,
+        edge: _Edge,
         client: Client,
         jetstream: JetStreamContext,
         settings: NatsSettings,
         info: api.StreamInfo,
     ) -> None:
-        self._island = island
+        self._edge = edge
         self._client = client
         self._jetstream = jetstream
         self._settings = settings
@@ -163,7 +203,7 @@ class NatsSession:
         come only after AckWait, behind later ones. To a new consumer, everything that is still in
         the stream comes at once, in stream order.
         """
-        await self._call(self._begin_aio, after_seq)
+        await self._edge.call(self._begin_aio, after_seq)
 
     async def fetch(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
         """Return what is there, up to `messages_max`; wait up to `wait_s` for the first.
@@ -171,7 +211,7 @@ class NatsSession:
         Messages up to the `after_seq` of `begin` were committed earlier: they are acknowledged and
         not returned. *Cancellation* loses nothing.
         """
-        return await self._call(self._fetch_aio, messages_max, wait_s)
+        return await self._edge.call(self._fetch_aio, messages_max, wait_s, wait_s=wait_s)
 
     async def ack(self, messages: Sequence[SourceMessage]) -> None:
         """Acknowledge; returns when the server has read the acks.
@@ -179,14 +219,12 @@ class NatsSession:
         Should one get lost after that, the message comes again in the next session and is dropped
         by the store: this is why no answer to each ack is awaited.
         """
-        await self._call(self._acknowledge_aio, [message.token for message in messages], b"+ACK")
+        tokens = [message.token for message in messages]
+        await self._edge.call(self._acknowledge_aio, tokens, b"+ACK")
 
     async def terminate(self, message: SourceMessage) -> None:
         """Tell the server never to deliver this message again."""
-        await self._call(self._acknowledge_aio, [message.token], b"+TERM")
-
-    async def _call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-        return await _call(self._island, function, *args)
+        await self._edge.call(self._acknowledge_aio, [message.token], b"+TERM")
 
     async def _begin_aio(self, after_seq: int) -> None:
         settings = self._settings
@@ -240,10 +278,8 @@ class NatsSession:
         await self._client.flush(REQUEST_S)
 
 
-async def _open_aio(
-    island: Island, client: Client, settings: NatsSettings, options: dict[str, Any]
-) -> NatsSession:
-    await _connect_aio(client, settings, options)
+async def _open_aio(edge: _Edge, client: Client, settings: NatsSettings) -> NatsSession:
+    await _connect_aio(client, settings, _options(settings))
     jetstream = client.jetstream(timeout=REQUEST_S)
     try:
         info = await jetstream.stream_info(settings.stream)
@@ -258,7 +294,7 @@ async def _open_aio(
             num_replicas=settings.replicas,
         )
         log.info("created the stream", stream=settings.stream, retention=settings.retention)
-    return NatsSession(island, client, jetstream, settings, info)
+    return NatsSession(edge, client, jetstream, settings, info)
 
 
 async def _connect_aio(client: Client, settings: NatsSettings, options: dict[str, Any]) -> None:
@@ -286,7 +322,7 @@ async def _connect_aio(client: Client, settings: NatsSettings, options: dict[str
                 ping_interval=2,
                 max_outstanding_pings=2,
             )
-    except (*_FOREIGN_ERRORS, nats.errors.NoServersError) as error:
+    except (nats.errors.Error, OSError, TimeoutError, ValueError) as error:
         places = ", ".join(_without_password(url) for url in settings.urls)
         raise SourceUnavailable(f"cannot connect to NATS at {places}: {reason}") from error
 
@@ -311,12 +347,3 @@ def _source_message(message: Msg) -> SourceMessage:
 def _without_password(url: str) -> str:
     parts = urlsplit(url)
     return parts.netloc.rpartition("@")[2] or parts.path
-
-
-async def _call(island: Island, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
-    try:
-        return await island.call(function, *args)
-    except SourceUnavailable:
-        raise
-    except _FOREIGN_ERRORS as error:
-        raise SourceUnavailable(f"NATS: {str(error) or type(error).__name__}") from error

@@ -23,6 +23,10 @@ log = structlog.get_logger("noti.rpc")
 HOLD_S: Final = 5.0
 """How long a cancelled loop waits for its users to clean up; each of them has a shorter limit."""
 
+CANCEL_AGAIN_S: Final = 0.05
+"""Libraries swallow cancellations (nats-py while it flushes, Python 3.11's `wait_for` at its end):
+a cancelled task that goes on is cancelled again after so long."""
+
 HANDLES_AT_ONCE: Final = 64
 """Callbacks run before other Trio tasks get a turn; trio-asyncio by itself gives them one after
 each."""
@@ -79,9 +83,10 @@ class Island:
         Works from every Trio task, also one whose context variables know no loop.
 
         *Cancellation* goes both ways. When the calling scope is cancelled, the asyncio task gets
-        `asyncio.CancelledError`; this waits until it has ended and then raises `trio.Cancelled`
-        (or returns, if the task finished after all). When the asyncio side cancels the task, which
-        happens only when the loop ends, this raises `Unavailable`.
+        `asyncio.CancelledError`, again and again until it has ended; then this raises
+        `trio.Cancelled`, also when the task failed on its way out, or returns, if it finished after
+        all. When the asyncio side cancels the task, as it does when the loop ends, this raises
+        `Unavailable`.
 
         Raises `LocalError` when the loop is not open.
         """
@@ -89,11 +94,8 @@ class Island:
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._loop is None:
             raise LocalError("the asyncio loop is not running")
-        try:
-            result: T = await self._loop.run_aio_coroutine(_as_coroutine(function, *args))
-        except asyncio.CancelledError:
-            raise Unavailable("the asyncio loop is shutting down") from None
-        return result
+        work = self._loop.create_task(_as_coroutine(function, *args))
+        return await _outcome_of(work, self._loop)
 
     def is_running(self) -> bool:
         """Tell whether `call` works now."""
@@ -122,6 +124,33 @@ def _run_more_at_once(loop: trio_asyncio.BaseTrioEventLoop) -> None:
 
     loop._main_loop_one = run_several
     loop.synchronize = synchronize_if_need_be
+
+
+async def _outcome_of(work: "asyncio.Task[T]", loop: trio_asyncio.BaseTrioEventLoop) -> T:
+    """Wait for an asyncio task from Trio; see `Island.call`."""
+    waiting = trio.lowlevel.current_task()
+    raise_cancelled: Callable[[], object] | None = None
+
+    def cancel() -> None:
+        if not work.done():
+            work.cancel()
+            loop.call_later(CANCEL_AGAIN_S, cancel)
+
+    def abort(raise_cancel: Callable[[], object]) -> trio.lowlevel.Abort:
+        nonlocal raise_cancelled
+        raise_cancelled = raise_cancel
+        cancel()
+        return trio.lowlevel.Abort.FAILED  # it goes on until the task has cleaned up
+
+    work.add_done_callback(lambda _: trio.lowlevel.reschedule(waiting))
+    await trio.lowlevel.wait_task_rescheduled(abort)
+    failure = None if work.cancelled() else work.exception()
+    if raise_cancelled is not None and (work.cancelled() or isinstance(failure, Exception)):
+        log.debug("a cancelled call ended", error=repr(failure))
+        raise_cancelled()
+    if work.cancelled():
+        raise Unavailable("the asyncio side cancelled the call; its loop may be shutting down")
+    return work.result()
 
 
 def _as_coroutine(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> Coroutine[Any, Any, T]:

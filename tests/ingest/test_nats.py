@@ -1,16 +1,19 @@
 """What only the real source promises, against a real nats-server."""
 
+import asyncio
 import json
 import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 from nats.aio.client import Client
+from nats.js import JetStreamContext
 
 from noti.clock import TrioClock
 from noti.errors import SourceUnavailable
@@ -173,6 +176,83 @@ async def test_interest_retention_is_refused_with_the_reason(tmp_path: Path) -> 
         )
         with pytest.raises(SourceUnavailable, match="interest retention"):
             await open_once(NatsSource(island, NatsSettings(urls=(server.url,))))
+
+
+NATS_PY: list[tuple[type, str]] = [
+    (Client, "connect"),
+    (JetStreamContext, "stream_info"),
+    (JetStreamContext, "delete_consumer"),
+    (JetStreamContext, "add_consumer"),
+    (Client, "subscribe"),
+    (Client, "publish"),
+    (Client, "flush"),
+]
+"""All of nats-py that a session uses."""
+
+
+@pytest.mark.parametrize(("owner", "method"), NATS_PY, ids=lambda value: str(value))
+async def test_whatever_the_library_raises_is_told_as_an_unavailable_source(
+    owner: type, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the one that nobody foresaw with its traceback, once."""
+    foreign = (
+        AssertionError("Client.connect must be called first"),
+        AttributeError("'NoneType' object has no attribute 'write'"),
+        asyncio.InvalidStateError("invalid state"),
+        KeyError(7),
+        asyncio.CancelledError(),
+    )
+    async with running_island() as island, nats_server(tmp_path) as server:
+        source = NatsSource(island, NatsSettings(urls=(server.url,), retention="limits"))
+        await open_once(source)
+        await publish(island, server, 1, 1)
+        for error in foreign:
+            with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
+
+                async def fail(*args: object, error: BaseException = error, **_: object) -> None:
+                    raise error
+
+                broken.setattr(owner, method, fail)
+                for _ in range(2):
+                    with pytest.raises(SourceUnavailable):
+                        await live_once(source)
+            told = [line for line in logs if line["event"] == "the NATS client failed"]
+            foreseen = isinstance(error, asyncio.CancelledError)
+            assert [line.get("exc_info") for line in told] == [True] * (not foreseen)
+        await live_once(source)
+
+
+async def live_once(source: NatsSource) -> None:
+    async with source.open() as session:
+        await session.begin(0)
+        messages = await session.fetch(10, 5.0)
+        await session.ack(messages)
+        await session.terminate(messages[0])
+
+
+async def test_call_that_hangs_in_the_library_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def hang(*_: object) -> None:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.05 if cancelled() else 3600)
+            if cancelled() > 2:
+                raise asyncio.CancelledError
+
+    def cancelled() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        return task.cancelling()
+
+    async with running_island() as island, nats_server(tmp_path) as server:
+        monkeypatch.setattr("noti.ingest.nats.CALL_S", 0.2)
+        source = NatsSource(island, NatsSettings(urls=(server.url,)))
+        async with source.open() as session:
+            await session.begin(0)
+            monkeypatch.setattr(Client, "flush", hang)
+            with pytest.raises(SourceUnavailable, match="no answer within"):
+                await session.ack([])
 
 
 @pytest.mark.slow

@@ -151,3 +151,43 @@ async def test_loop_does_not_wait_for_ever_for_its_holders(
             await nursery.start(island.run)
             nursery.cancel_scope.cancel()
     assert not island.is_running()
+
+
+async def test_swallowed_cancellation_is_repeated_until_the_call_has_ended(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    island = Island()
+    await nursery.start(island.run)
+    swallowed = 0
+
+    async def stubborn() -> None:
+        nonlocal swallowed
+        while swallowed < 3:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                swallowed += 1
+        await asyncio.Event().wait()
+
+    with trio.move_on_after(1) as scope:
+        await island.call(stubborn)
+    assert (scope.cancelled_caught, swallowed) == (True, 3)
+    nursery.cancel_scope.cancel()
+
+
+async def test_cancelled_call_that_fails_on_its_way_out_ends_as_a_cancellation(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    island = Island()
+    await nursery.start(island.run)
+
+    async def clumsy() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise AssertionError("must be connected first")
+
+    with trio.move_on_after(1) as scope:
+        await island.call(clumsy)
+    assert scope.cancelled_caught
+    nursery.cancel_scope.cancel()
