@@ -10,7 +10,8 @@ A payload does not parse when it is
 - cut off, or not protobuf on the wire;
 - a known field with a wire type that is not its own;
 - text that is not UTF-8;
-- a time before 1970 or after 9999, or too large to be replicated (`EVENT_BYTES_MAX`).
+- a time before 1970 or after 9999, or too large to be replicated (`EVENT_BYTES_MAX`);
+- on a subject that no reader can name, or that is reserved (see `noti.notifications.topics`).
 
 A message without `created_at` is fine: it is given the time at which the leader read it.
 """
@@ -21,7 +22,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from noti.errors import MessageInvalid
-from noti.ingest.events import EVENT_BYTES_MAX, is_event_id, make_id
+from noti.ingest.events import check_data, check_topics, is_event_id, make_id
 from noti.notifications.notification import Event
 from noti.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
@@ -55,8 +56,8 @@ def decode_category(message: SourceMessage, *, wall_ms: int, rng: random.Random)
         ensure_ascii=False,
         separators=(",", ":"),
     )
-    if len(data.encode()) > EVENT_BYTES_MAX:
-        raise MessageInvalid(f"CategoryMessage: larger than {EVENT_BYTES_MAX} bytes")
+    check_topics([message.subject])
+    check_data(data)
     return Event(
         source_seq=message.seq,
         id=message.message_id if is_event_id(message.message_id) else make_id(wall_ms, rng),

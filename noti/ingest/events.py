@@ -6,24 +6,25 @@ Leaves: events, or `MessageInvalid` for what can never be shown. Never: I/O, clo
 
 import random
 import string
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, TypeGuard
 
 from noti.errors import MessageInvalid
+from noti.notifications.lines import PREFIX, lines_of, sent_bytes
 from noti.notifications.notification import Event
+from noti.notifications.topics import problem_of
 from noti.ports import Draft
 
 EVENT_BYTES_MAX: Final = 1024 * 1024
-"""Longest event data: NATS' own default limit for a message. Every node keeps 1000 of them."""
+"""Longest event data, as it is sent to readers: NATS' own default limit for a message. Every node
+keeps 1000 of them, and frames each for its readers."""
 
 ID_CHARACTERS_MAX: Final = 128
 """Longest publisher's id that becomes an event id; browsers send it back in a header."""
 
 TOPICS_MAX: Final = 16
 """Topics of one event; each is compared with each selector of each audience."""
-
-TOPIC_BYTES_MAX: Final = 1024
-"""Longest topic: four times NATS' longest subject, and longer than any URL that people write."""
 
 _ID_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + string.punctuation)
 
@@ -41,12 +42,8 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
         raise MessageInvalid("an event without a topic; name at least one")
     if len(draft.topics) > TOPICS_MAX:
         raise MessageInvalid(f"an event with {len(draft.topics)} topics; {TOPICS_MAX} are allowed")
-    for topic in draft.topics:
-        if not 0 < byte_length(topic) <= TOPIC_BYTES_MAX:
-            raise MessageInvalid(f"a topic that is empty, or longer than {TOPIC_BYTES_MAX} bytes")
-    size = byte_length(draft.data)
-    if size > EVENT_BYTES_MAX:
-        raise MessageInvalid(f"an event of {size} bytes; {EVENT_BYTES_MAX} are allowed")
+    check_topics(draft.topics)
+    check_data(draft.data)
     if draft.id is not None and not is_event_id(draft.id):
         raise MessageInvalid(
             f"{draft.id[:ID_CHARACTERS_MAX]!r} cannot be an event's id: "
@@ -54,6 +51,29 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
         )
     event_id = make_id(wall_ms, rng) if draft.id is None else draft.id
     return Event(0, event_id, draft.topics, draft.data, wall_ms)
+
+
+def check_topics(topics: Sequence[str]) -> None:
+    """Raise `MessageInvalid` unless readers can name all of them."""
+    for topic in topics:
+        if (problem := problem_of(topic)) is not None:
+            raise MessageInvalid(problem)
+
+
+def check_data(data: str) -> None:
+    """Raise `MessageInvalid` unless it can be sent to readers, and is not too long for that."""
+    try:
+        size_bytes = sent_bytes(data)
+    except UnicodeEncodeError as error:
+        raise MessageInvalid(
+            f"an event's data is no Unicode text: it has half a surrogate pair at {error.start}"
+        ) from None
+    if size_bytes > EVENT_BYTES_MAX:
+        lines = len(lines_of(data))
+        counted = f", with {PREFIX!r} before each of its {lines} lines" if lines > 1 else ""
+        raise MessageInvalid(
+            f"an event of {size_bytes} bytes{counted}; {EVENT_BYTES_MAX} are allowed"
+        )
 
 
 def is_event_id(text: str | None) -> TypeGuard[str]:
@@ -78,8 +98,3 @@ def _id_start(wall_ms: int) -> str:
     """Return an id as far as it tells the time, with its version."""
     digits = f"{wall_ms & (2**48 - 1):012x}"
     return f"urn:uuid:{digits[:8]}-{digits[8:]}-7"
-
-
-def byte_length(text: str) -> int:
-    """Return how many bytes `text` takes in UTF-8."""
-    return len(text) if text.isascii() else len(text.encode())

@@ -29,8 +29,9 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
-from noti.ingest.events import byte_length, event_of
+from noti.ingest.events import event_of
 from noti.notifications.commands import Publish, encode
+from noti.notifications.lines import byte_length
 from noti.notifications.notification import Event
 from noti.ports import Clock, Draft, Outcome
 

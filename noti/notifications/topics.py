@@ -1,13 +1,48 @@
-"""Decides whether a subscription's topic selector covers a notification.
+"""Decides whether a subscription's topic selector covers a notification, and what is a topic.
 
-Enters: one selector and the topics of one notification. Leaves: yes or no.
+Enters: selectors, topics. Leaves: yes or no; why a text can be no topic.
 Never: I/O, state, case folding or any other normalisation: characters are compared as they are.
 """
 
+import re
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
 
 EVERYTHING = "*"
 """The selector that covers every notification (Mercure 0.x, "Topic Selectors")."""
+
+RESERVED: Final = "/.well-known/mercure"
+"""Topics at and below this path are the hub's own: it tells of subscriptions there (Mercure)."""
+
+TOPIC_BYTES_MAX: Final = 1024
+"""Longest topic: four times NATS' longest subject, and longer than any URL that people write."""
+
+CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+"""Characters that no subscription may name."""
+
+_KNOWN_TOPICS: Final = 1024
+"""Topics whose check is remembered: most publishers use few, again and again."""
+
+
+@lru_cache(maxsize=_KNOWN_TOPICS)
+def problem_of(topic: str) -> str | None:
+    """Return why nobody could read events of this topic, in one line, or None."""
+    if not topic:
+        return "a topic is empty"
+    try:
+        size_bytes = len(topic.encode())
+    except UnicodeEncodeError as error:
+        return f"a topic is no Unicode text: it has half a surrogate pair at {error.start}"
+    if size_bytes > TOPIC_BYTES_MAX:
+        return f"a topic is longer than {TOPIC_BYTES_MAX} bytes"
+    if topic == EVERYTHING:
+        return f"{EVERYTHING!r} is no topic: readers follow all topics by that name"
+    if (control := CONTROL.search(topic)) is not None:
+        return f"topic {topic[:80]!r} has a control character, {control[0]!r}: nobody could read it"
+    if topic == RESERVED or topic.startswith(RESERVED + "/"):
+        return f"topic {topic[:80]!r} is reserved: {RESERVED} is the hub's own"
+    return None
 
 
 def matches(selector: str, topics: Sequence[str]) -> bool:

@@ -7,14 +7,13 @@ A stream is never refused for the node's sake with a status other than 200 to an
 would give up for ever. Whoever does not ask for an event stream by its type gets 429.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
-from noti.notifications.topics import EVERYTHING
+from noti.notifications.topics import CONTROL, EVERYTHING
 from noti.web import sse
 from noti.web.census import household
 from noti.web.config import WebConfig
@@ -41,8 +40,6 @@ STREAM_HEADERS: Headers = [
 PLAIN = "text/plain; charset=utf-8"
 GREETING = sse.comment("ok")
 """Sent at once, so that no proxy takes a quiet stream for a dead one."""
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +152,7 @@ class Admission:
             return f"Too many topics: at most {self._config.topics_max} in one subscription."
         length_max = self._config.topic_length_max
         for topic in topics:
-            if not topic or len(topic) > length_max or _CONTROL.search(topic):
+            if not topic or len(topic) > length_max or CONTROL.search(topic):
                 return (
                     f"A topic has 1 to {length_max} characters, none of them a control character."
                 )

@@ -8,9 +8,9 @@ coding).
 """
 
 import json
-import re
 
 from noti.errors import MessageInvalid
+from noti.notifications.lines import PREFIX, lines_of
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -24,8 +24,6 @@ notification ever. Unlike with `EARLIEST`, what history has lost meanwhile is a 
 LAST_CHUNK = b"0\r\n\r\n"
 """Ends a chunked body without trailers."""
 
-_NEWLINE = re.compile(r"\r\n|\r|\n")
-
 
 def event_frame(event_id: str, data: str, event: str | None = None) -> bytes:
     """Return one complete event.
@@ -36,13 +34,13 @@ def event_frame(event_id: str, data: str, event: str | None = None) -> bytes:
     ASCII.
     """
     head = f"event: {_field(event)}\n" if event is not None else ""
-    lines = "".join(f"data: {line}\n" for line in _NEWLINE.split(data))
+    lines = "".join(f"{PREFIX}{line}\n" for line in lines_of(data))
     return f"{head}id: {_field(event_id)}\n{lines}\n".encode("utf-8", "replace")
 
 
 def comment(text: str = "") -> bytes:
     """Return a comment: it keeps proxies awake and is invisible to the page."""
-    return "".join(f": {line}\n" for line in _NEWLINE.split(text)).encode("utf-8", "replace")
+    return "".join(f": {line}\n" for line in lines_of(text)).encode("utf-8", "replace")
 
 
 def retry(delay_ms: int) -> bytes:

@@ -171,6 +171,22 @@ async def test_bad_payload_is_terminated_counted_and_told_once(autojump_clock: M
     assert [line["seq"] for line in told] == [3]
 
 
+async def test_event_on_a_subject_that_no_reader_can_name_is_terminated_and_counted(
+    autojump_clock: MockClock,
+) -> None:
+    stage = Stage()
+    stage.stream.publish("/.well-known/mercure/x", bytes(CategoryMessage(user_id=9)))
+    stage.stream.publish("jobs.noti.\x07", bytes(CategoryMessage(user_id=9)))
+    stage.publish(1)
+    with structlog.testing.capture_logs() as logs:
+        async with stage.running():
+            await stage.until(lambda: stage.stream.unacknowledged == [])
+            assert stage.bridge.status()["invalid"] == 2
+    assert stage.numbers == [1]
+    errors = [line["error"] for line in logs if "does not parse" in line["event"]]
+    assert ["reserved" in errors[0], "control character" in errors[1]] == [True, True]
+
+
 async def test_only_bad_payloads_block_nothing(autojump_clock: MockClock) -> None:
     stage = Stage()
     for _ in range(5):

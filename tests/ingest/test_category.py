@@ -19,8 +19,8 @@ WALL_MS = 1_700_000_000_123
 CREATED = datetime(2024, 5, 6, 7, 8, 9, 250_000, tzinfo=UTC)
 
 
-def decode(payload: bytes, message_id: str | None = "id-1") -> Event:
-    message = SourceMessage(7, "jobs.noti.x", payload, message_id, None)
+def decode(payload: bytes, message_id: str | None = "id-1", subject: str = "jobs.noti.x") -> Event:
+    message = SourceMessage(7, subject, payload, message_id, None)
     return decode_category(message, wall_ms=WALL_MS, rng=random.Random(5))
 
 
@@ -97,6 +97,21 @@ def test_made_id_is_a_uuid7_of_its_time() -> None:
 def test_payload_that_does_not_parse_is_invalid(data: bytes) -> None:
     with pytest.raises(MessageInvalid):
         decode(data)
+
+
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        ("*", "no topic"),
+        ("/.well-known/mercure/subscriptions", "reserved"),
+        ("jobs.noti.\x01", "control character"),
+        ("jobs.noti.\x7f", "control character"),
+        ("jobs.noti.\udc80", "no Unicode text"),
+    ],
+)
+def test_subject_that_no_reader_can_name_is_invalid(subject: str, reason: str) -> None:
+    with pytest.raises(MessageInvalid, match=reason):
+        decode(payload(user_id=1), subject=subject)
 
 
 def test_fields_of_newer_publishers_are_skipped() -> None:

@@ -17,9 +17,10 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
-from noti.ingest.events import EVENT_BYTES_MAX, ID_CHARACTERS_MAX, TOPIC_BYTES_MAX, TOPICS_MAX
+from noti.ingest.events import EVENT_BYTES_MAX, ID_CHARACTERS_MAX, TOPICS_MAX
 from noti.ingest.publish import Publisher, PublishLimits
 from noti.notifications.commands import Publish, decode
+from noti.notifications.topics import TOPIC_BYTES_MAX
 from noti.ports import Draft, Outcome
 
 
@@ -194,7 +195,15 @@ async def test_event_without_an_id_gets_one(autojump_clock: trio.testing.MockClo
     [
         (Draft((), "x"), "without a topic"),
         (Draft(("t",) * (TOPICS_MAX + 1), "x"), "topics"),
-        (Draft(("",), "x"), "topic that is empty"),
+        (Draft(("",), "x"), "topic is empty"),
+        (Draft(("t", "*"), "x"), "no topic"),
+        (Draft(("a\nb",), "x"), "control character"),
+        (Draft(("a\x00",), "x"), "control character"),
+        (Draft(("a\x7f",), "x"), "control character"),
+        (Draft(("a\ud800",), "x"), "no Unicode text"),
+        (Draft(("/.well-known/mercure/subscriptions",), "x"), "reserved"),
+        (Draft(("t",), "a\udfff"), "no Unicode text"),
+        (Draft(("t",), "\n" * (EVENT_BYTES_MAX // 7 + 1)), "before each of its 149798 lines"),
         (Draft(("ü" * (TOPIC_BYTES_MAX // 2 + 1),), "x"), "longer than"),
         (Draft(("t",), "ü" * (EVENT_BYTES_MAX // 2 + 1)), "bytes"),
         (Draft(("t",), "x", "a" * (ID_CHARACTERS_MAX + 1)), "cannot be an event's id"),
