@@ -28,6 +28,7 @@ translate them at the edge.
         ├── StorageLocked     another process uses this data directory
         ├── StorageForeign    the data directory belongs to another node or cluster
         ├── StorageFailed     a write or sync failed; nothing written since may be relied on
+        ├── StorageOutdated   the data directory is older than what this node acknowledged
         └── StorageCorrupt    damage that is not a torn tail; says file and offset
 """
 
@@ -148,6 +149,20 @@ class StorageForeign(StorageError):
 
 class StorageFailed(StorageError):
     """A write or a sync failed: what is on disk since the last success is unknown."""
+
+
+class StorageOutdated(StorageError):
+    """The data directory lacks what this node had told its leader to have on disk.
+
+    Its vote could elect a leader that lacks that, too, so it must not vote any more.
+    """
+
+    def __init__(self, acknowledged: int, holds: int) -> None:
+        super().__init__(
+            f"the data directory ends at log entry {holds}, but this node had acknowledged all up "
+            f"to {acknowledged}: it is an old copy (a restored backup or snapshot?) and must not "
+            "vote; delete it and let the node join again as a new one"
+        )
 
 
 class StorageCorrupt(StorageError):

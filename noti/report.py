@@ -6,6 +6,7 @@ Never: changes anything, keeps a copy of anything.
 
 import socket
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Protocol, assert_never
 
 from noti import __version__
@@ -14,6 +15,7 @@ from noti.identity import Identity
 from noti.notifications.store import Store
 from noti.ports import Hello, MessageStream, NodeRole, RoleName, Server
 from noti.raft.events import Role, Status
+from noti.raft.health import Trouble
 from noti.raft.messages import NodeId
 from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.swim.messages import Member
@@ -25,8 +27,11 @@ class Consensus(Protocol):
     def status(self) -> Status:
         """Return the core's state."""
 
-    def in_touch(self) -> bool:
-        """Return whether the node has caught up and has not lost the leader for long."""
+    def is_healthy(self) -> bool:
+        """Return whether the node has caught up, is in touch with a leader, and can write."""
+
+    def troubles(self) -> tuple[Trouble, ...]:
+        """Return what ails the node now."""
 
 
 class Barrier(Protocol):
@@ -87,8 +92,20 @@ class Report:
         return self._consensus.status().leads_ready
 
     def ready(self) -> bool:
-        """Whether browsers may be sent here: caught up, and in touch with a leader."""
-        return self._consensus.in_touch()
+        """Whether browsers may be sent here: caught up, in touch with a leader, able to write."""
+        return self._consensus.is_healthy()
+
+    def troubles(self) -> list[dict[str, object]]:
+        """What ails this node, since when."""
+        return [
+            {
+                "trouble": trouble.kind.value,
+                "since": _time(trouble.since_ms),
+                "for_s": round(trouble.for_s, 1),
+                "text": trouble.text,
+            }
+            for trouble in self._consensus.troubles()
+        ]
 
     async def barrier(self) -> None:
         """Return when everything committed before this call is applied; a majority confirms it."""
@@ -174,6 +191,7 @@ class Report:
                 "hostname": self.hostname,
             },
             "ready": self.ready(),
+            "troubles": self.troubles(),
             "role": status.role.value,
             "term": status.term,
             "leader": leader.name if leader else status.leader,
@@ -197,6 +215,10 @@ class Report:
 
     def _seen(self) -> Mapping[NodeId, Member]:
         return {member.tags.get(TAG_NODE_ID, ""): member for member in self._members()}
+
+
+def _time(wall_ms: int) -> str:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 def _name(member: Member | None) -> str:

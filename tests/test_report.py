@@ -13,6 +13,7 @@ from noti.notifications.store import Store
 from noti.ports import Hello, MessageStream, NodeRole, Server
 from noti.raft.core import Raft
 from noti.raft.events import RaftConfig, Role, Status
+from noti.raft.health import Kind, Trouble
 from noti.raft.membership import Configuration
 from noti.raft.messages import HardState
 from noti.report import Report
@@ -36,8 +37,11 @@ class Parts:
     def status(self) -> Status:
         return self.now
 
-    def in_touch(self) -> bool:
+    def is_healthy(self) -> bool:
         return self.touch
+
+    def troubles(self) -> tuple[Trouble, ...]:
+        return () if self.touch else (Trouble(Kind.DISK, for_s=12.34, since_ms=1_700_000_000_000),)
 
     async def read(self) -> None:
         self.asked += 1
@@ -135,6 +139,20 @@ def test_leader_counts_as_one_only_when_it_has_caught_up() -> None:
     assert not parts.report().is_leader()
     parts.now = replace(parts.now, leads_ready=True)
     assert parts.report().is_leader()
+
+
+def test_status_tells_troubles_with_the_time_at_which_they_began() -> None:
+    parts = Parts()
+    assert parts.report().status()["troubles"] == []
+    parts.touch = False
+    [trouble] = parts.report().troubles()
+    assert parts.report().status()["troubles"] == [trouble]
+    assert trouble == {
+        "trouble": "disk",
+        "since": "2023-11-14T22:13:20.000+00:00",
+        "for_s": 12.3,
+        "text": "the disk does not answer; this node neither leads nor votes until it does",
+    }
 
 
 @pytest.mark.parametrize("touch", [True, False])

@@ -15,12 +15,15 @@ Sources: Raft (Ongaro and Ousterhout 2014); thesis 9.6 (pre-vote), 4.2.3 (sticki
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
+from noti.raft.disk_watch import DiskWatch
 from noti.raft.election import Ballot, ElectionTimer, Outcome
 from noti.raft.events import (
     Apply,
     Bootstrapped,
     ChangeRequested,
     DeadlineReached,
+    DiskHung,
+    DiskOutdated,
     Effect,
     Event,
     MessageReceived,
@@ -64,6 +67,7 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
+from noti.raft.picture import picture
 from noti.raft.snapshot import SnapshotAssembly
 from noti.raft.validity import objection
 
@@ -95,6 +99,7 @@ class Raft:
         self._ballot = Ballot()
         self._commit = self._applied = snapshot.index if snapshot else 0
         self._durable = self._log.last_index  # everything up to here is on our disk
+        self._disk = DiskWatch(config.election_timeout_s)
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
         self._assembly = SnapshotAssembly(flaw_in_state)
         self._installing: tuple[int, Snapshot] | None = None  # a leader's, with its disk batch
@@ -105,6 +110,7 @@ class Raft:
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one fact at `now` (monotonic seconds); return what must be done, in order."""
         before = (self._role, self._term, self._leader)
+        disk_hung_since = self._disk.hung_since
         leading = self._leadership
         match event:
             case MessageReceived(message):
@@ -132,6 +138,9 @@ class Raft:
                 assert_never(event)
         self._effects.extend(self._gate.order(self._gate.hard_state(self._term, self._voted_for)))
         self._apply_committed()
+        self._disk.saw(ordered=self._gate.ordered, done=self._gate.done, now=now)
+        if self._disk.hung_since != disk_hung_since:
+            self._effects.append(DiskHung(self._disk.hung_since))
         after = (self._role, self._term, self._leader)
         if after != before:
             self._effects.append(RoleChanged(*after))
@@ -140,35 +149,17 @@ class Raft:
 
     def deadline(self) -> float | None:
         """When `DeadlineReached` is due next; None while there is nothing to wait for."""
+        due = [] if (disk := self._disk.deadline()) is None else [disk]
         if self._leadership is not None:
-            return self._leadership.deadline()
-        return self._timer.deadline if self._may_campaign() else None
+            due.append(self._leadership.deadline())
+        elif self._leader is not None or self._may_campaign():
+            due.append(self._timer.deadline)
+        return min(due, default=None)
 
     def status(self) -> Status:
         """Return a picture of this moment."""
-        leading = self._leadership
-        return Status(
-            role=self._role,
-            term=self._term,
-            leader=self._leader,
-            commit_index=self._commit,
-            applied_index=self._applied,
-            last_index=self._log.last_index,
-            first_index=self._log.first_index,
-            configuration=self._log.configuration,
-            configuration_index=self._log.configuration_index,
-            followers=leading.replication.matches() if leading else (),
-            leads_ready=leading is not None and self._applied >= leading.first_index,
-            fresh_at=self._fresh_at(),
-        )
-
-    def _fresh_at(self) -> float | None:
-        """A leader's commit index covers all older terms once it is of its own (Raft 6.4)."""
-        if self._following.announced is None:
-            return None
-        at, commit = self._following.announced
-        covers = commit <= self._applied and self._log.term_at(commit) == self._term
-        return at if covers else None
+        position = (self._role, self._term, self._leader, self._commit, self._applied)
+        return picture(position, self._log, self._leadership, self._following, self._disk)
 
     # --- messages: the term rules first -----------------------------------------------------------
 
@@ -199,7 +190,10 @@ class Raft:
             case AppendRequest():
                 self._hear_leader(message.sender, now)
                 self._following.requested(message.commit, message.round, now)
-                self._on_append_request(message)
+                if message.acknowledged > self._durable:
+                    self._on_forgotten(message)
+                else:
+                    self._on_append_request(message)
             case SnapshotChunk():
                 self._hear_leader(message.sender, now)
                 self._on_snapshot_chunk(message)
@@ -221,20 +215,21 @@ class Raft:
     # --- elections --------------------------------------------------------------------------------
 
     def _may_campaign(self) -> bool:
-        return self._installing is None and self._log.may_campaign(self._id, self._commit)
+        if self._installing is not None or self._disk.hung_since is not None:
+            return False  # it could not write down for whom it votes
+        return self._log.may_campaign(self._id, self._commit)
 
     def _hears_leader(self, now: float) -> bool:
         """Leader stickiness: while a leader lives, nobody else gets a vote (thesis 4.2.3)."""
-        if self._role is Role.LEADER:
-            return True
-        silence_s = now - self._following.heard_at
-        return self._leader is not None and silence_s < self._config.election_timeout_s
+        heard = self._following.heard_within(self._config.election_timeout_s, now)
+        return self._role is Role.LEADER or (self._leader is not None and heard)
 
     def _on_vote_request(self, request: VoteRequest, now: float) -> None:
         up_to_date = self._log.is_up_to_date(request.last_index, request.last_term)
         disturbs = self._hears_leader(now) and not request.transfer
         if request.pre:
-            granted = not disturbs and up_to_date and request.term > self._term
+            works = self._disk.hung_since is None  # otherwise the vote itself would never come
+            granted = not disturbs and up_to_date and works and request.term > self._term
             term = request.term if granted else self._term
             if granted:
                 self._timer.yield_to_rival(now)
@@ -291,11 +286,10 @@ class Raft:
         self._request_votes(self._term, pre=False, transfer=transfer)
 
     def _request_votes(self, term: int, *, pre: bool, transfer: bool) -> None:
-        configuration = self._log.configuration
         last_index, last_term = self._log.last_index, self._log.last_term
-        for voter in configuration.members:
-            if voter != self._id and configuration.is_voter(voter):
-                request = VoteRequest(self._id, term, last_index, last_term, pre, transfer)
+        request = VoteRequest(self._id, term, last_index, last_term, pre, transfer)
+        for voter in self._log.configuration.members:
+            if voter != self._id and self._log.configuration.is_voter(voter):
                 self._send(voter, request)
 
     def _become_follower(self, term: int, leader: NodeId | None, now: float) -> None:
@@ -324,11 +318,17 @@ class Raft:
 
     def _on_deadline(self, now: float) -> None:
         leading = self._leadership
+        self._disk.look(now)
         if leading is None:
-            if self._may_campaign() and now >= self._timer.deadline:
-                self._pre_campaign(now)
+            if now >= self._timer.deadline:
+                if self._may_campaign():
+                    self._pre_campaign(now)
+                else:
+                    self._leader = None  # whoever waits for it had better know
             return
-        if not leading.on_deadline(self._commit, now):
+        self._effects.extend(leading.stalls(self._applied, self._durable, now))
+        late = leading.gives_way(self._disk.hung_since is not None, self._durable, now)
+        if late or not leading.on_deadline(self._commit, now):
             # Nobody hears us: whoever asks must not believe that we lead (thesis 6.2).
             self._become_follower(self._term, None, now)
 
@@ -413,19 +413,20 @@ class Raft:
         if self._durable >= last_new if request.entries else news:
             self._confirm(request.sender)
 
+    def _on_forgotten(self, request: AppendRequest) -> None:
+        """Our disk is older than what we said: tell the leader; the driver ends this node."""
+        self._refuse(request.sender, request.acknowledged, self._durable, self._log.last_term)
+        self._effects.append(DiskOutdated(request.acknowledged, self._durable))
+
     def _take_entries(self, entries: tuple[Entry, ...]) -> None:
-        for position, entry in enumerate(entries):
-            known_term = self._log.term_at(entry.index)
-            if known_term == entry.term or entry.index < self._log.first_index:
-                continue
-            if known_term is not None:
-                assert entry.index > self._commit, "`objection` saw to it"
-                self._log.truncate_from(entry.index)
-                self._gate.drop_entries_from(entry.index)
-                self._durable = min(self._durable, entry.index - 1)
-            self._log.append(entries[position:])
-            self._gate.add_entries(entries[position:])
-            return
+        news = self._log.news_in(entries)
+        if news and news[0].index <= self._log.last_index:
+            assert news[0].index > self._commit, "`objection` saw to it"
+            self._log.truncate_from(news[0].index)
+            self._gate.drop_entries_from(news[0].index)
+            self._durable = min(self._durable, news[0].index - 1)
+        self._log.append(news)
+        self._gate.add_entries(news)
 
     def _on_snapshot_chunk(self, chunk: SnapshotChunk) -> None:
         if self._installing is not None:
@@ -467,6 +468,8 @@ class Raft:
                 self._effects.append(SendMessage(to, message))
             elif isinstance(message, VoteResponse):
                 self._on_vote_response(message, now)
+        if self._disk.hung_since is not None:
+            self._timer.reset(now)  # it expired meanwhile, and the leader may be well
         if self._durable > durable_before:
             if self._leadership is not None:
                 self._advance_commit(now)

@@ -282,6 +282,44 @@ class MessageRefused:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class DiskHung:
+    """The disk has stopped to answer, or answers again. To be logged."""
+
+    since: float | None
+    """When the answer was asked for; None when the disk works."""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitStalled:
+    """This node was elected, and an election timeout later nothing is applied. To be logged."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOutdated:
+    """This node's disk lacks what it had acknowledged: the node must end at once, and not vote."""
+
+    acknowledged: int
+    """It had told the leader of this term that everything up to here is on its disk."""
+    holds: int
+    """Its log ends here."""
+
+
+@dataclass(frozen=True, slots=True)
+class VoterForgot:
+    """A voter came back with less on its disk than it had acknowledged, and is not counted until
+    it has that again. To be logged.
+    """
+
+    voter: NodeId
+    acknowledged: int
+    """It had told the leader of this term that everything up to here is on its disk."""
+    holds: int
+    """Its log ends here."""
+
+
 Effect: TypeAlias = (
     SendMessage
     | Persist
@@ -295,6 +333,10 @@ Effect: TypeAlias = (
     | ChangeRefused
     | ReadReady
     | MessageRefused
+    | DiskHung
+    | DiskOutdated
+    | CommitStalled
+    | VoterForgot
 )
 
 
@@ -324,3 +366,7 @@ class Status:
 
     Everything committed before it spoke is then applied. None while no such moment is known.
     """
+    heard_at: float = 0.0
+    """As a follower: when the leader last spoke, or when this node began to wait for one."""
+    disk_hung_since: float | None = None
+    """When the disk was asked for what it does not answer; None while it works."""

@@ -7,6 +7,8 @@ one of these with each term and leader.
 Sources: Raft 5.3 (match index), 6.4 (rounds by which a leader finds out that it still leads).
 """
 
+from noti.raft.log import RaftLog
+
 
 class Following:
     """A follower's view of its leader."""
@@ -25,10 +27,23 @@ class Following:
         """Our log equals the leader's up to this index."""
         self._confirmed: tuple[int, int] | None = None
 
+    def heard_within(self, seconds: float, now: float) -> bool:
+        """Whether the leader spoke in the last `seconds`."""
+        return now - self.heard_at < seconds
+
     def requested(self, commit: int, round_: int, now: float) -> None:
         """Note a request for the log; an older one may arrive late."""
         self.announced = (now, commit)
         self.round = max(self.round, round_)
+
+    def fresh_at(self, applied: int, log: RaftLog, term: int) -> float | None:
+        """Return when the leader announced a commit that is applied by now and covers all older
+        terms, as it does once it is of its own (Raft 6.4).
+        """
+        if self.announced is None:
+            return None
+        at, commit = self.announced
+        return at if commit <= applied and log.term_at(commit) == term else None
 
     def confirm(self, durable: int) -> tuple[int, int]:
         """Return the index up to which the leader may count on us, and its round; it is told."""

@@ -87,6 +87,7 @@ class Forwarder:
         self._answers: dict[NodeId, list[tuple[int, ForwardOutcome, int]]] = {}
         self._under_way = 0
         self._work = trio.Event()
+        replica.leader_changed = self._leader_changed
 
     # --- this node's requests ---------------------------------------------------------------------
 
@@ -190,13 +191,20 @@ class Forwarder:
 
     def peer_lost(self, node_id: NodeId) -> None:
         """Nobody will answer what that peer was asked, nor hear our answers; pass on."""
-        unsent = frozenset(self._unsent)
-        for number in [n for n, asked in self._asked.items() if asked.leader == node_id]:
-            untold = number in unsent
-            self._resolve(number, ForwardOutcome.NOT_LEADER if untold else ForwardOutcome.UNCERTAIN)
+        self._give_up(lambda leader: leader == node_id)
         self._lives[node_id] += 1
         self._answers.pop(node_id, None)
         self._replica.peer_lost(node_id)
+
+    def _leader_changed(self, leader: NodeId | None) -> None:
+        """Whoever led before may be gone for long before its stream breaks: nobody waits for it."""
+        self._give_up(lambda asked: asked != leader)
+
+    def _give_up(self, lost: Callable[[NodeId], bool]) -> None:
+        unsent = frozenset(self._unsent)
+        for number in [n for n, asked in self._asked.items() if lost(asked.leader)]:
+            untold = number in unsent
+            self._resolve(number, ForwardOutcome.NOT_LEADER if untold else ForwardOutcome.UNCERTAIN)
 
     def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
         """Take in another node's requests, or its answers to ours; never waits."""

@@ -29,6 +29,16 @@ class Gate:
         self._ends: deque[tuple[int, int]] = deque()  # batch, index of its last entry
         self._waiting: deque[tuple[int, NodeId, Message]] = deque()
 
+    @property
+    def ordered(self) -> int:
+        """The newest batch that must go to disk."""
+        return self._batch
+
+    @property
+    def done(self) -> int:
+        """The newest batch that is on disk."""
+        return self._persisted
+
     def hard_state(self, term: int, voted_for: NodeId | None) -> HardState:
         """Return these two as one; the same object as before while they are what the disk has, or
         will have: it is asked for with every message.

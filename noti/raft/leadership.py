@@ -16,6 +16,7 @@ from noti.raft.changes import Change, leave_joint, next_configuration
 from noti.raft.events import (
     ChangeRefused,
     ChangeRequested,
+    CommitStalled,
     Effect,
     ProposalAccepted,
     ProposalRejected,
@@ -28,6 +29,7 @@ from noti.raft.events import (
 from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import AppendResponse, Entry, EntryKind, Message, NodeId, TimeoutNow
+from noti.raft.obstacles import has_better, obstacle
 from noti.raft.replication import Replication
 
 
@@ -58,6 +60,9 @@ class Leadership:
         """(round that must be confirmed, request, commit index when it came)."""
         self._successor: NodeId | None = None
         self._transfer_deadline = 0.0
+        self._stalled_at = now + config.election_timeout_s
+        """When somebody should say why, if nothing of this term is applied."""
+        self._stalled = False
         append(EntryKind.NOOP, b"")
 
     # --- requests ---------------------------------------------------------------------------------
@@ -141,7 +146,7 @@ class Leadership:
         """Return whether more may be committed now, and which reads are confirmed."""
         news = self.replication.on_response(response, commit, now)
         self._finish_hand_over()
-        return news, self._confirmed_reads()
+        return news, [*self.replication.noticed(), *self._confirmed_reads()]
 
     def deadline(self) -> float:
         """When the next heartbeat, quorum check or end of a transfer is due."""
@@ -161,6 +166,31 @@ class Leadership:
         if now >= self.replication.heartbeat_deadline:
             self.replication.heartbeat(commit, now)
         return True
+
+    # --- trouble ----------------------------------------------------------------------------------
+
+    def stalls(self, applied: int, durable_index: int, now: float) -> list[Effect]:
+        """Say, once, why nothing of the term is applied an election timeout after it began."""
+        if self._stalled or applied >= self.first_index or now < self._stalled_at:
+            return []
+        self._stalled = True
+        own, configuration = self._config.node_id, self._log.configuration
+        place = (self.first_index, durable_index, now)
+        return [CommitStalled(obstacle(self.replication, configuration, own, *place))]
+
+    def gives_way(self, disk_hung: bool, durable_index: int, now: float) -> bool:
+        """Let somebody lead whose disk works, if ours does not; return True to step down at once.
+
+        Ours does not if it hangs, or has not even taken the term's first entry after an election
+        timeout. Nobody is asked who is not known to do better: an election needs disks, too.
+        """
+        if not (disk_hung or (self._stalled and durable_index < self.first_index)):
+            return False
+        if self._successor is not None:
+            return now >= self._transfer_deadline
+        if has_better(self.replication, durable_index, now):
+            self.hand_over(now)
+        return False
 
     # --- commit -----------------------------------------------------------------------------------
 

@@ -110,6 +110,13 @@ class RaftLog:
         before = self.configuration_at(self.configuration_index - 1)
         return self.configuration_index > commit and before.is_voter(node_id)
 
+    def news_in(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Return a leader's entries from the first on that is not here, or is here otherwise."""
+        for position, entry in enumerate(entries):
+            if entry.index >= self.first_index and self.term_at(entry.index) != entry.term:
+                return entries[position:]
+        return ()
+
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries directly after the last one."""
         for entry in entries:

@@ -95,6 +95,9 @@ class AppendRequest:
     entries: tuple[Entry, ...]
     round: int = 0
     """Counts the leader's heartbeats in its term; answers carry the newest one heard."""
+    acknowledged: int = 0
+    """While a voter's log is probed: what it told this term's leader to have on disk. One that
+    holds less has forgotten."""
 
 
 @dataclass(frozen=True, slots=True)

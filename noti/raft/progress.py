@@ -36,6 +36,10 @@ class Progress:
     """When the follower last answered, for check-quorum."""
     match_index: int = 0
     """Everything up to here is on the follower's disk."""
+    matched_in: int = 0
+    """The round of the answer that said so."""
+    forgot: bool = False
+    """Its disk does not hold any more what it said it holds: it is not counted."""
     round: int = 0
     """The newest of the leader's rounds that the follower has answered."""
     state: ProgressState = ProgressState.PROBE
@@ -66,6 +70,15 @@ class Progress:
         self.next_index = last_index + 1
         self.in_flight.append((last_index, size_bytes))
         self.in_flight_bytes += size_bytes
+
+    def has_forgotten(self, refused_index: int, round_: int) -> bool:
+        """Whether a refusal contradicts what the follower said in an earlier round."""
+        return 0 < refused_index <= self.match_index and round_ > self.matched_in
+
+    def forget(self) -> None:
+        """Begin anew with a follower that does not vote, so that it may have forgotten."""
+        self.match_index = 0
+        self._become(ProgressState.PROBE)
 
     def matched(self, index: int) -> bool:
         """Note that the follower holds everything up to `index`; return whether that is news."""

@@ -202,6 +202,6 @@ def segment_sequence(name: str) -> int | None:
 def refuse(name: str, offset: int, reason: str) -> NoReturn:
     """Raise `StorageCorrupt` about a place in a file, with what to do."""
     raise StorageCorrupt(
-        f"{name} at byte {offset}: {reason}; restore this node's data directory from a copy made "
-        "while it was stopped, or delete it and let the node join again as a new one"
+        f"{name} at byte {offset}: {reason}; delete this node's data directory and let the node "
+        "join again as a new one (an older copy has forgotten what this node acknowledged)"
     )

@@ -19,7 +19,7 @@ from typing import Protocol, assert_never
 
 import structlog
 import trio
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter, Gauge, Histogram
 
 from noti.errors import (
     ChangeImpossible,
@@ -43,7 +43,10 @@ from noti.raft.events import (
     Bootstrapped,
     ChangeRefused,
     ChangeRequested,
+    CommitStalled,
     DeadlineReached,
+    DiskHung,
+    DiskOutdated,
     Effect,
     Event,
     MessageReceived,
@@ -65,7 +68,9 @@ from noti.raft.events import (
     SendMessage,
     Status,
     TransferRequested,
+    VoterForgot,
 )
+from noti.raft.health import Health, Trouble
 from noti.raft.log_writer import LogWriter
 from noti.raft.membership import Configuration
 from noti.raft.messages import Entry, Message, NodeId
@@ -79,16 +84,14 @@ INBOX_MESSAGES_MAX = 8192
 
 Beyond this the node is so far behind that losing some helps.
 """
-LEADERLESS_GRACE_S = 5.0
-"""An election takes a fraction of this; without a leader for longer, browsers had better move."""
-WARN_EVERY_S = 10.0
-"""A peer that breaks the rules does so with every message; the counter has them all."""
 
 _term = Gauge("noti_raft_term", "Current term")
 _is_leader = Gauge("noti_raft_is_leader", "1 while this node leads")
 _dropped = Counter("noti_raft_inbox_dropped_total", "Peers' messages dropped, inbox full")
-_impossible = Counter(
-    "noti_raft_impossible_total", "Peers' messages refused, as no honest peer sends them"
+_commit_s = Histogram(
+    "noti_raft_commit_seconds",
+    "On the leader: time from a proposal until it is committed and applied",
+    buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10),
 )
 
 
@@ -111,6 +114,7 @@ class Pending:
     done: trio.Event = field(default_factory=trio.Event)
     place: tuple[int, int] | None = None
     """Set once the core gave it one in the log: (index, term)."""
+    asked_at: float = 0.0
     failure: NotiError | None = None
 
     def answer(self, failure: NotiError | None) -> None:
@@ -170,10 +174,10 @@ class Replica:
         """When the task looks for a deadline of the core."""
         self._leadership_changed = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
-        self._last_fresh = -math.inf
-        """When this node last knew that it had applied all that was committed."""
+        self._health = Health(clock)
         self._told = (False, False)
-        self._warned_at = -math.inf
+        self.leader_changed: Callable[[NodeId | None], None] | None = None
+        """Called in the turn in which this node has another leader, or none; never waits."""
 
     # --- what others see --------------------------------------------------------------------------
 
@@ -197,9 +201,14 @@ class Replica:
         """Return at the next change of `is_ready_leader()`."""
         await self._leadership_changed.park()
 
-    def in_touch(self) -> bool:
-        """Whether this node has caught up since its start, and has not lost touch for long."""
-        return self._clock.now() - self._last_fresh < LEADERLESS_GRACE_S
+    def is_healthy(self) -> bool:
+        """Whether this node has caught up since its start, has not lost touch for long, and its
+        disk answers."""
+        return self._health.in_touch() and self._core.status().disk_hung_since is None
+
+    def troubles(self) -> tuple[Trouble, ...]:
+        """Return what ails this node now, whether or not it is healthy all the same."""
+        return self._health.troubles()
 
     async def propose(self, command: bytes) -> None:
         """Return once the command is committed and applied on this node.
@@ -322,7 +331,7 @@ class Replica:
 
     def _pend(self, over: Callable[[Pending], None] | None = None) -> tuple[int, Pending]:
         self._request += 1
-        pending = self._pending[self._request] = Pending(over)
+        pending = self._pending[self._request] = Pending(over, asked_at=self._clock.now())
         return self._request, pending
 
     def _put(self, event: Event) -> None:
@@ -339,8 +348,8 @@ class Replica:
                 await trio.lowlevel.checkpoint()
                 continue
             self._work = trio.Event()
-            deadline = self._core.deadline()
-            self._wakes_at = math.inf if deadline is None else deadline
+            dues = (self._core.deadline(), self._health.deadline())
+            self._wakes_at = min((due for due in dues if due is not None), default=math.inf)
             with self._clock.scope_until(self._wakes_at):
                 await self._work.wait()
 
@@ -383,6 +392,8 @@ class Replica:
                 for effect in self._core.handle(event, self._clock.now()):
                     self._perform(effect)
             messenger.flush()
+            if self._health.outdated is not None:
+                raise self._health.outdated
             self._log_writer.flush()
             snapshot = self._applier.apply_some(self._applied)
             if snapshot is not None:
@@ -434,16 +445,10 @@ class Replica:
                 if (pending := self._pending.get(request)) is not None:
                     pending.place = (index, 0)
                 self._answer(request, None)
-            case MessageRefused(sender, reason):
-                self._note_refusal(sender, reason)
+            case DiskHung() | DiskOutdated() | CommitStalled() | VoterForgot() | MessageRefused():
+                self._health.note(effect)
             case _:
                 assert_never(effect)
-
-    def _note_refusal(self, sender: NodeId, reason: str) -> None:
-        _impossible.inc()
-        if self._clock.now() - self._warned_at >= WARN_EVERY_S:
-            self._warned_at = self._clock.now()
-            log.warning("peer breaks the rules", peer=sender, reason=reason)
 
     def _answer(self, request: int, failure: NotiError | None) -> None:
         pending = self._pending.pop(request, None)
@@ -456,14 +461,19 @@ class Replica:
             failure = None
             if self._pending[request].place != (entry.index, entry.term):
                 failure = ProposalUncertain("another leader's entry took the place")
+            else:
+                _commit_s.observe(self._clock.now() - self._pending[request].asked_at)
             self._answer(request, failure)
 
     def _note_role(self, role: Role, term: int, leader: NodeId | None) -> None:
         log.info("role changed", role=role.value, term=term, leader=leader)
         _term.set(term)
         _is_leader.set(role is Role.LEADER)
+        self._health.role_changed(role)
         if role is not Role.LEADER:
             self._fail_pending()
+        if self.leader_changed is not None:
+            self.leader_changed(leader)
 
     def _fail_pending(self) -> None:
         """Nobody can tell these proposers any more what becomes of their commands."""
@@ -473,9 +483,7 @@ class Replica:
 
     def _tell_leadership(self) -> None:
         status = self.status()
-        fresh_at = self._clock.now() if status.leads_ready else status.fresh_at
-        if fresh_at is not None:
-            self._last_fresh = fresh_at
+        self._health.look(status)
         leads = (status.role is Role.LEADER, status.leads_ready)
         if leads != self._told:
             self._told = leads

@@ -10,7 +10,7 @@ etcd-io/raft.
 
 from collections.abc import Callable
 
-from noti.raft.events import RaftConfig
+from noti.raft.events import RaftConfig, VoterForgot
 from noti.raft.log import RaftLog
 from noti.raft.messages import AppendRequest, AppendResponse, Entry, Message, NodeId
 from noti.raft.progress import Progress, ProgressState
@@ -38,6 +38,7 @@ class Replication:
         self.heartbeat_deadline = now
         self.quorum_deadline = now + config.election_timeout_s
         self._progress: dict[NodeId, Progress] = {}
+        self._noticed: list[VoterForgot] = []
         self.follow_configuration(now)
 
     def follow_configuration(self, now: float) -> None:
@@ -55,7 +56,10 @@ class Replication:
 
     def matches(self) -> tuple[tuple[NodeId, int], ...]:
         """Return what each follower is known to have on disk."""
-        return tuple((node, progress.match_index) for node, progress in self._progress.items())
+        return tuple(
+            (node, 0 if progress.forgot else progress.match_index)
+            for node, progress in self._progress.items()
+        )
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -101,6 +105,9 @@ class Replication:
             config.in_flight_messages_max, config.in_flight_bytes_max
         ):
             if self._log.term_at(progress.next_index - 1) is None:
+                if progress.state is ProgressState.PROBE and progress.match_index:
+                    # Whoever has forgotten that must hear it before it has it again.
+                    self._send_append(progress, commit, ())
                 self._send_snapshot(progress, now)
                 return True
             entries = self._log.slice(
@@ -117,12 +124,24 @@ class Replication:
         if progress.state is ProgressState.SNAPSHOT or term is None:
             # A heartbeat that names no real previous entry still keeps the follower quiet.
             previous, term = 0, 0
+        probes = progress.state is not ProgressState.REPLICATE
+        acknowledged = progress.match_index if probes and self._votes(progress) else 0
         self._send(
             progress.node_id,
             AppendRequest(
-                self._config.node_id, self._term, previous, term, commit, entries, self._round
+                self._config.node_id,
+                self._term,
+                previous,
+                term,
+                commit,
+                entries,
+                self._round,
+                acknowledged,
             ),
         )
+
+    def _votes(self, progress: Progress) -> bool:
+        return self._log.configuration.is_voter(progress.node_id)
 
     def _send_snapshot(self, progress: Progress, now: float) -> None:
         snapshot = self._log.snapshot
@@ -141,7 +160,7 @@ class Replication:
     def on_response(self, response: AppendResponse, commit: int, now: float) -> bool:
         """Take in an answer; return whether a follower is known to hold more than before."""
         progress = self._progress.get(response.sender)
-        if progress is None:
+        if progress is None or self._is_forgetful(progress, response):
             return False
         progress.heard_at = now
         progress.round = max(progress.round, min(response.round, self._round))
@@ -155,9 +174,31 @@ class Replication:
             progress.refused(response.rejected_index, next_index)
         elif response.match_index <= self._log.last_index:
             news = progress.matched(response.match_index)
+            progress.matched_in = response.round if news else progress.matched_in
         if not self._send_entries(progress, commit, now) and news and untold:
             self._send_append(progress, commit, ())
         return news
+
+    def _is_forgetful(self, progress: Progress, response: AppendResponse) -> bool:
+        """Whether to take no notice of somebody who lacks what it had acknowledged.
+
+        If it votes: until it has that again. If not, it only has to get it once more.
+        """
+        if response.success:
+            progress.forgot = progress.forgot and response.match_index < progress.match_index
+        elif progress.has_forgotten(response.rejected_index, response.round):
+            if not self._votes(progress):
+                progress.forget()
+            elif not progress.forgot:
+                progress.forgot = True
+                held = (progress.match_index, response.hint_index)
+                self._noticed.append(VoterForgot(progress.node_id, *held))
+        return progress.forgot
+
+    def noticed(self) -> list[VoterForgot]:
+        """Return what was noticed since the last call."""
+        noticed, self._noticed = self._noticed, []
+        return noticed
 
     def on_lost(self, node_id: NodeId) -> None:
         """Note that the stream to a follower broke: whatever was in flight may be gone."""
@@ -190,9 +231,13 @@ class Replication:
         check.
         """
         self.quorum_deadline = now + self._config.election_timeout_s
-        oldest = now - self._config.election_timeout_s
-        heard = [node for node, progress in self._progress.items() if progress.heard_at >= oldest]
+        heard = self._progress.keys() - self.silent(now)
         return has_quorum(self._log.configuration, [self._config.node_id, *heard])
+
+    def silent(self, now: float) -> list[NodeId]:
+        """Return who did not answer within the last election timeout."""
+        oldest = now - self._config.election_timeout_s
+        return [node for node, progress in self._progress.items() if progress.heard_at < oldest]
 
     def best_successor(self, now: float) -> NodeId | None:
         """Return the voter that holds most among those heard lately; None when there is none."""
@@ -200,7 +245,9 @@ class Replication:
         candidates = [
             progress
             for node, progress in sorted(self._progress.items())
-            if node in self._log.configuration.voters and progress.heard_at >= oldest
+            if node in self._log.configuration.voters
+            and progress.heard_at >= oldest
+            and not progress.forgot
         ]
         best = max(candidates, key=lambda progress: progress.match_index, default=None)
         return best.node_id if best else None

@@ -83,7 +83,8 @@ def _numbers(message: Message) -> int:
     match message:
         case AppendRequest():
             previous = message.previous_index | message.previous_term
-            return message.term | previous | message.commit | message.round
+            counters = message.commit | message.round | message.acknowledged
+            return message.term | previous | counters
         case AppendResponse():
             hint = message.rejected_index | message.hint_index | message.hint_term
             return message.term | message.match_index | hint | message.round

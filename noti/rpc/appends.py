@@ -16,7 +16,7 @@ from noti.rpc.protobuf import LENGTH, VARINT, Fields, length_field, scan, uint_f
 REQUEST, RESPONSE = 5, 6
 """Numbers of the contents of a `noti.v1.Message`."""
 
-_REQUEST_FIELDS: Final = Fields({1: VARINT, 2: VARINT, 3: VARINT, 4: LENGTH, 5: VARINT})
+_REQUEST_FIELDS: Final = Fields({1: VARINT, 2: VARINT, 3: VARINT, 4: LENGTH, 5: VARINT, 6: VARINT})
 _RESPONSE_FIELDS: Final = Fields({1: VARINT, 2: VARINT, 3: VARINT, 4: VARINT, 5: VARINT, 6: VARINT})
 
 
@@ -30,7 +30,8 @@ def write(message: AppendRequest | AppendResponse) -> bytes:
             + uint_field(2, message.previous_term)
             + uint_field(3, message.commit)
             + (length_field(4, entries) if entries else b"")
-            + uint_field(5, message.round),
+            + uint_field(5, message.round)
+            + uint_field(6, message.acknowledged),
         )
     else:
         number, content = (
@@ -51,7 +52,8 @@ def read_request(sender: str, term: int, content: bytes) -> AppendRequest:
     fields: dict[int, Any] = dict(scan(content, _REQUEST_FIELDS))
     previous = fields.get(1, 0), fields.get(2, 0)
     entries = decode_entries(fields.get(4, b""))
-    return AppendRequest(sender, term, *previous, fields.get(3, 0), entries, fields.get(5, 0))
+    numbers = fields.get(5, 0), fields.get(6, 0)
+    return AppendRequest(sender, term, *previous, fields.get(3, 0), entries, *numbers)
 
 
 def read_response(sender: str, term: int, content: bytes) -> AppendResponse:

@@ -44,7 +44,12 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
             {"ServerID": server.id, "RPCAddress": server.rpc_addr, "IsLeader": server.is_leader}
             for server in node.servers()
         ]
-        return _json(servers, status=200 if node.ready() and hub.running else 503)
+        if node.ready() and hub.running:
+            return _json(servers)
+        troubles = node.troubles()
+        if not hub.running:
+            troubles.append({"trouble": "stopping", "text": "this node sends its browsers away"})
+        return _json({"ready": False, "troubles": troubles, "servers": servers}, status=503)
 
     @app.get("/status")
     async def status() -> Response:

@@ -25,9 +25,13 @@ class NodeView(Protocol):
     def ready(self) -> bool:
         """Whether browsers may be sent here and are served here.
 
-        True once the node belongs to a cluster and has caught up with it; false again only when it
-        drains. An election does not change it: history can be read, and news will come.
+        True once the node belongs to a cluster and has caught up with it; false again when it has
+        lost touch for seconds, or its disk does not answer. An election does not change it: history
+        can be read, and news will come.
         """
+
+    def troubles(self) -> list[dict[str, object]]:
+        """What ails this node, since when, ready for JSON."""
 
     async def barrier(self) -> None:
         """Return when everything committed before this call is applied, as a majority confirms.

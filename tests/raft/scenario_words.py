@@ -9,6 +9,9 @@ from typing import assert_never
 from noti.raft.events import (
     Apply,
     ChangeRefused,
+    CommitStalled,
+    DiskHung,
+    DiskOutdated,
     Effect,
     MessageRefused,
     Persist,
@@ -20,6 +23,7 @@ from noti.raft.events import (
     RoleChanged,
     SaveSnapshot,
     SendMessage,
+    VoterForgot,
 )
 from noti.raft.membership import Configuration, decode_configuration
 from noti.raft.messages import (
@@ -80,6 +84,7 @@ def describe_message(message: Message) -> str:
             after = f"{message.previous_index}/{message.previous_term}"
             entries = f" [{describe_entries(message.entries)}]" if message.entries else ""
             end = f"commit {message.commit} round {message.round}"
+            end += f" you have {message.acknowledged}" if message.acknowledged else ""
             return f"{kind} t{message.term} after {after}{entries} {end}"
         case AppendResponse(success=True):
             return f"have t{message.term} through {message.match_index} round {message.round}"
@@ -132,5 +137,13 @@ def describe_effect(effect: Effect) -> str:
             return f"request {request}: readable once {index} is applied"
         case MessageRefused(sender, reason):
             return f"refuse what {sender} said: {reason}"
+        case DiskHung(since):
+            return "the disk works" if since is None else f"the disk hangs since {since:g}"
+        case CommitStalled(reason):
+            return f"nothing is committed: {reason}"
+        case VoterForgot(voter, acknowledged, holds):
+            return f"{voter} had {acknowledged} on disk and has {holds}"
+        case DiskOutdated(acknowledged, holds):
+            return f"must end: had {acknowledged} on disk and has {holds}"
         case _:
             assert_never(effect)

@@ -18,9 +18,10 @@ from noti.raft.events import (
     Proposed,
     RaftConfig,
     Role,
+    RoleChanged,
     SendMessage,
 )
-from noti.raft.membership import Configuration
+from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
     INDEX_MAX,
     AppendRequest,
@@ -469,3 +470,19 @@ def test_same_seed_gives_the_same_trace() -> None:
     other = Cluster(3, seed=8)
     other.run(5.0)
     assert other.trace != traces[0]
+
+
+def test_learner_that_hears_no_leader_for_long_knows_none() -> None:
+    """It never campaigns; but who waits for the leader through it must hear of that."""
+    learner = Configuration("test", ("n2", "n3"), learners=("n1",))
+    log = [Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(learner))]
+    core = Raft(RaftConfig("n1"), HardState(1), None, log, random.Random(1), 0.0)
+    core.handle(MessageReceived(AppendRequest("n2", 1, 1, 1, 1, ())), 1.0)
+    deadline = core.deadline()
+    assert deadline is not None
+    assert core.status().leader == "n2"
+    effects = core.handle(DeadlineReached(), deadline)
+    assert RoleChanged(Role.FOLLOWER, 1, None) in effects
+    assert core.deadline() is None
+    core.handle(MessageReceived(AppendRequest("n2", 1, 1, 1, 1, ())), 9.0)
+    assert core.status().leader == "n2"

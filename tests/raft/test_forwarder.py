@@ -165,6 +165,7 @@ class FakeReplica:
         self.applied = 0
         self._news = trio.lowlevel.ParkingLot()
         self._when_applied: list[tuple[int, Callable[[], None]]] = []
+        self.leader_changed: Callable[[NodeId | None], None] = lambda _: None
 
     def is_ready_leader(self) -> bool:
         return False
@@ -311,6 +312,43 @@ async def test_only_what_the_lost_leader_may_have_is_uncertain(
             Forward("own", 0, ((1, b"sent"),), ())
         ]
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("successor", [None, "other"])
+async def test_request_ends_when_its_leader_is_lost_though_the_stream_lives_on(
+    successor: NodeId | None, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A leader that hangs, or was replaced: its stream may break many seconds later."""
+    async with forwarding(leader="peer") as (forwarder, replica, _):
+        sent: list[NotiError | None] = []
+        unsent: list[NotiError | None] = []
+        forwarder.begin(b"sent", sent.append)
+        await trio.testing.wait_all_tasks_blocked()
+        forwarder.begin(b"still here", unsent.append)
+        replica.leader_changed("peer")
+        assert sent + unsent == [], "it leads on"
+        replica.leader_changed(successor)
+        assert [type(failure) for failure in sent] == [ProposalUncertain]
+        assert [type(failure) for failure in unsent] == [NotLeader]
+        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 5),)))
+        assert len(sent) == 1, "the late answer finds nobody"
+
+
+async def test_read_whose_leader_is_replaced_asks_the_new_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        forwarding(leader="peer") as (forwarder, replica, messenger),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(forwarder.read)
+        await trio.testing.wait_all_tasks_blocked()
+        replica.leader_changed("other")
+        await trio.testing.wait_all_tasks_blocked()
+        replica.advance(leader="other", applied=5)
+        await trio.testing.wait_all_tasks_blocked()
+        assert messenger.forwards() == [Forward("own", 0, (), (n,)) for n in (1, 2)]
+        forwarder.peer_forwarded(ForwardAnswer("other", 0, ((2, ForwardOutcome.DONE, 5),)))
 
 
 FAILURES = [

@@ -6,6 +6,7 @@ from noti.raft.changes import Change
 from noti.raft.events import (
     ChangeRefused,
     ChangeRequested,
+    CommitStalled,
     DeadlineReached,
     Effect,
     ProposalAccepted,
@@ -13,6 +14,7 @@ from noti.raft.events import (
     Proposed,
     ReadReady,
     ReadRequested,
+    Role,
     TransferRequested,
 )
 from noti.raft.membership import Configuration
@@ -134,3 +136,50 @@ def test_joint_change_committed_in_a_hand_over_is_ended_when_that_is_given_up() 
     core.step(DeadlineReached())
     status = core.raft.status()
     assert (status.last_index, status.configuration.outgoing) == (7, ())
+
+
+def stalls(core: OneCore) -> list[str]:
+    return [effect.reason for effect in core.effects if isinstance(effect, CommitStalled)]
+
+
+def test_elected_leader_that_commits_nothing_says_why_once() -> None:
+    core = a_leader()
+    core.now += 0.4
+    core.hear(confirmed("n2", 2, 4))
+    core.now += 0.11
+    core.step(DeadlineReached())
+    assert stalls(core) == ["the entry is not on the disk of n2"]
+    assert core.raft.status().role is Role.LEADER, "nobody else would do better"
+    core.hear(confirmed("n3", 2, 4))
+    core.now += 0.4
+    core.step(DeadlineReached())
+    assert stalls(core) == []
+
+
+def test_elected_leader_whose_own_disk_took_nothing_hands_over_after_an_election_timeout() -> None:
+    """Its first entry is with the others, so they could serve, and it cannot."""
+    core = OneCore(entries=(), configuration=LEARNING)
+    core.lead()
+    core.now += 0.4
+    for other in ("n2", "n3"):
+        core.hear(confirmed(other, 2, 2))
+    assert not core.raft.status().leads_ready
+    core.now += 0.11
+    asked = core.step(DeadlineReached())
+    assert stalls(core) == ["this node's own disk has not taken its entry yet"]
+    assert [type(message) for message in asked if isinstance(message, TimeoutNow)] == [TimeoutNow]
+
+
+def test_leader_whose_disk_hangs_leads_on_when_nobody_is_known_to_do_better() -> None:
+    """All disks are slow, say: an election needs them, too."""
+    core = a_ready_leader()
+    propose(core)
+    for _ in range(4):
+        core.now += 0.3
+        core.hear(confirmed("n2", 2, 5))
+        assert not [m for m in core.step(DeadlineReached()) if isinstance(m, TimeoutNow)]
+    assert core.raft.status().disk_hung_since is not None
+    assert core.raft.status().role is Role.LEADER
+    core.hear(confirmed("n2", 2, 6))
+    core.now += 0.1
+    assert [m for m in core.step(DeadlineReached()) if isinstance(m, TimeoutNow)]

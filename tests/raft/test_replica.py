@@ -20,10 +20,11 @@ from noti.errors import (
 from noti.raft.applier import APPLY_SLICE
 from noti.raft.core import Raft
 from noti.raft.events import RaftConfig, Role
+from noti.raft.health import LEADERLESS_GRACE_S
 from noti.raft.membership import Configuration
 from noti.raft.messages import AppendRequest, Message, NodeId
 from noti.raft.records import ENTRY_DATA_BYTES_MAX
-from noti.raft.replica import LEADERLESS_GRACE_S, Replica
+from noti.raft.replica import Replica
 from noti.raft.wal import Wal
 from tests.simulation.memory_disk import MemoryDisk
 
@@ -315,7 +316,7 @@ async def test_disk_that_fails_ends_the_replica_and_all_who_wait(
     assert machine.state.applied == []
 
 
-async def test_nothing_is_in_touch_before_it_has_caught_up_and_after_losing_the_leader_for_long(
+async def test_nothing_is_healthy_before_it_has_caught_up_and_after_losing_the_leader_for_long(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     wires = Wires(3)
@@ -327,15 +328,15 @@ async def test_nothing_is_in_touch_before_it_has_caught_up_and_after_losing_the_
         late = wires.machines["n3"]
         await nursery.start(late.run)
         await trio.sleep(20)
-        assert not late.replica.in_touch()
+        assert not late.replica.is_healthy()
         wires.cut.clear()
         await trio.sleep(2)
-        assert late.replica.in_touch()
+        assert late.replica.is_healthy()
         wires.cut.add("n3")
         await trio.sleep(LEADERLESS_GRACE_S / 2)
-        assert late.replica.in_touch(), "an election is no reason to send browsers away"
+        assert late.replica.is_healthy(), "an election is no reason to send browsers away"
         await trio.sleep(LEADERLESS_GRACE_S)
-        assert not late.replica.in_touch()
+        assert not late.replica.is_healthy()
         nursery.cancel_scope.cancel()
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from noti.raft.events import RaftConfig
+from noti.raft.events import RaftConfig, VoterForgot
 from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
@@ -277,3 +277,63 @@ def test_follower_with_any_log_gets_the_leaders_within_few_probes(seed: int) -> 
         leader.no("n2", previous, hint, follower.term_at(hint) or 0)
     else:
         pytest.fail("no agreement")
+
+
+def refuse(leader: Leader, node: NodeId, rejected: int, hint: int, number: int) -> None:
+    answer = AppendResponse(node, 2, False, 0, rejected, hint, 1, number)
+    leader.replication.on_response(answer, 0, 0.0)
+
+
+def test_voter_that_lacks_what_it_acknowledged_is_told_of_it_and_not_counted() -> None:
+    leader = Leader()
+    leader.yes("n2", 5, number=1)
+    leader.yes("n3", 5, number=1)
+    leader.replication.on_connected("n2", 0, 1.0)
+    assert [m.acknowledged for m in leader.to("n2") if isinstance(m, AppendRequest)][-1] == 5
+    for _ in range(2):
+        leader.replication.heartbeat(0, 1.0)
+    refuse(leader, "n2", rejected=5, hint=3, number=2)
+    refuse(leader, "n2", rejected=5, hint=3, number=2)
+    assert leader.replication.noticed() == [VoterForgot("n2", 5, 3)], "once"
+    assert dict(leader.replication.matches()) == {"n2": 0, "n3": 5}
+    assert leader.replication.best_successor(0.1) == "n3"
+    leader.yes("n2", 5, number=2)
+    assert dict(leader.replication.matches()) == {"n2": 5, "n3": 5}, "it has it again"
+
+
+def test_refusal_of_the_round_of_the_acknowledgement_may_be_older() -> None:
+    leader = Leader()
+    leader.replication.heartbeat(0, 0.0)
+    leader.yes("n2", 5, number=1)
+    refuse(leader, "n2", rejected=4, hint=3, number=1)
+    assert leader.replication.noticed() == []
+    assert dict(leader.replication.matches())["n2"] == 5
+
+
+def test_learner_that_forgot_gets_it_all_again() -> None:
+    leader = Leader()
+    learning = Configuration("c", ("n1", "n3"), learners=("n2",))
+    leader.log.append([Entry(6, 2, EntryKind.CONFIGURATION, encode_configuration(learning))])
+    leader.replication.heartbeat(0, 0.0)
+    leader.yes("n2", 6, number=0)
+    leader.replication.heartbeat(0, 0.1)
+    refuse(leader, "n2", rejected=6, hint=3, number=1)
+    assert leader.replication.noticed() == []
+    leader.to("n2")
+    leader.replication.heartbeat(0, 0.2)
+    refuse(leader, "n2", rejected=0, hint=0, number=2)
+    assert leader.ranges("n2") == [(0, 6)]
+
+
+def test_snapshot_follows_the_word_of_what_a_voter_had() -> None:
+    """Whoever has forgotten that must not get it again first."""
+    leader = Leader()
+    leader.yes("n2", 4)
+    snapshot = leader.log.snapshot_of(5, b"state")
+    leader.log.compact(snapshot, keep_entries=0)
+    leader.to("n2")
+    leader.replication.on_connected("n2", 5, 1.0)
+    [word, *pieces] = leader.to("n2")
+    assert isinstance(word, AppendRequest)
+    assert word.acknowledged == 4
+    assert {type(piece) for piece in pieces} == {SnapshotChunk}

@@ -345,7 +345,7 @@ async def test_any_flipped_bit_is_refused_with_file_and_offset() -> None:
         assert str(raised.value).startswith(f"{FIRST} at byte ")
         if offset <= position // 8 < middle_end:
             assert str(raised.value).startswith(f"{FIRST} at byte {offset}: ")
-            assert "restore this node's data directory" in str(raised.value)
+            assert "delete this node's data directory" in str(raised.value)
         assert bytes(damaged.files[FIRST]) != bytes(disk.files[FIRST])  # left for examination
 
 

@@ -30,6 +30,7 @@ SHELLS = {
         "disk",
         "disk_writer",
         "forwarder",
+        "health",
         "log_writer",
         "peers",
         "replica",

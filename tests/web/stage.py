@@ -54,6 +54,9 @@ class Node:
     def ready(self) -> bool:
         return self.is_ready
 
+    def troubles(self) -> list[dict[str, object]]:
+        return [{"trouble": "quorum"}]
+
     async def barrier(self) -> None:
         self.barriers += 1
         if not self.is_ready:

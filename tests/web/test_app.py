@@ -289,11 +289,13 @@ async def test_liveness_readiness_and_status_say_what_the_node_says() -> None:
     assert answers[2] == (200, {"clients": 0, "role": "leader", "commit": 7})
 
 
-async def test_readiness_of_a_node_that_is_not_ready_is_503_with_the_same_list() -> None:
+async def test_readiness_of_a_node_that_is_not_ready_is_503_with_the_list_and_why() -> None:
     async with serving(hub(), Node(is_ready=False)) as address, client(address) as one:
         response = await one.request("/readiness")
         assert response.status_code == 503
-        assert len(json.loads(await one.read_all())) == 2
+        told = json.loads(await one.read_all())
+        assert told["troubles"] == [{"trouble": "quorum"}]
+        assert len(told["servers"]) == 2
 
 
 async def test_metrics_count_clients() -> None:

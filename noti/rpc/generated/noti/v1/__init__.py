@@ -99,6 +99,11 @@ class AppendRequest(betterproto2.Message):
     counts the leader's heartbeats in its term
     """
 
+    acknowledged: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
+    """
+    while probing: what this voter said it has on disk
+    """
+
 
 default_message_pool.register_message("noti.v1", "AppendRequest", AppendRequest)
 

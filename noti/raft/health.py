@@ -1,0 +1,217 @@
+"""Says what ails this node's consensus: once in the log when it begins and once when it ends, to
+probes for as long as it lasts, and in metrics.
+
+Enters: what the core noticed, its status, time. Leaves: log lines, metrics, a list of troubles, and
+the error that a node must end with that has forgotten what it acknowledged.
+Never: changes anything.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias, assert_never
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from noti.errors import StorageOutdated
+from noti.ports import Clock
+from noti.raft.events import (
+    CommitStalled,
+    DiskHung,
+    DiskOutdated,
+    MessageRefused,
+    Role,
+    Status,
+    VoterForgot,
+)
+from noti.raft.messages import NodeId
+
+log = structlog.get_logger("noti.raft")
+
+LEADERLESS_GRACE_S = 5.0
+"""An election takes a fraction of this; without a leader for longer, browsers had better move."""
+TELL_AFTER_S = 2.0
+"""A trouble that is over by then is an election, or a moment of load: no line for it."""
+WARN_EVERY_S = 10.0
+"""A peer that breaks the rules does so with every message; the counter has them all."""
+GAUGE_EVERY_S = 1.0
+"""Prometheus looks far less often, and the core steps far more often."""
+
+_impossible = Counter(
+    "noti_raft_impossible_total", "Peers' messages refused, as no honest peer sends them"
+)
+_elections = Counter("noti_raft_elections_total", "Elections of this node", ["outcome"])
+_started, _won = _elections.labels("started"), _elections.labels("won")
+_contact_s = Gauge(
+    "noti_raft_leader_contact_seconds", "Time since the leader last spoke; 0 on the leader"
+)
+_match = Gauge(
+    "noti_raft_match_index", "On the leader: up to where a peer has the log on disk", ["peer"]
+)
+_since = Gauge(
+    "noti_trouble_since_seconds", "Unix time at which a trouble began; 0 without it", ["trouble"]
+)
+
+Noticed: TypeAlias = DiskHung | DiskOutdated | CommitStalled | VoterForgot | MessageRefused
+"""What the core wants to be told."""
+
+
+class Kind(Enum):
+    """What can ail a node that runs."""
+
+    QUORUM = "quorum"
+    DISK = "disk"
+    BEHIND = "behind"
+
+
+_TEXT = {
+    Kind.QUORUM: "no leader is heard: fewer than a majority of the voters can reach each other",
+    Kind.DISK: "the disk does not answer; this node neither leads nor votes until it does",
+    Kind.BEHIND: "this node has not applied yet what the cluster has committed",
+}
+_OVER = {
+    Kind.QUORUM: "a leader is heard again",
+    Kind.DISK: "the disk answers again",
+    Kind.BEHIND: "this node has caught up",
+}
+for _kind in Kind:
+    _since.labels(_kind.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that ails a node now."""
+
+    kind: Kind
+    for_s: float
+    since_ms: int
+    """Wall time: milliseconds since 1970."""
+
+    @property
+    def text(self) -> str:
+        """One line for a person."""
+        return _TEXT[self.kind]
+
+
+class Health:
+    """One node's troubles."""
+
+    def __init__(self, clock: Clock) -> None:
+        """Begin without a leader, and not caught up."""
+        self.outdated: StorageOutdated | None = None
+        """What this node must end with."""
+        now = clock.now()
+        self._clock = clock
+        self._began: dict[Kind, float] = {Kind.QUORUM: now}
+        """When each trouble began that there is now."""
+        self._told: set[Kind] = set()
+        self._fresh_at = -math.inf
+        self._started_at = now
+        self._role = Role.FOLLOWER
+        self._warned_at = self._gauged_at = -math.inf
+        self._peers: frozenset[NodeId] = frozenset()
+
+    # --- what enters ------------------------------------------------------------------------------
+
+    def note(self, noticed: Noticed) -> None:
+        """Take in what the core noticed."""
+        match noticed:
+            case DiskHung():
+                pass  # the status says so, too
+            case CommitStalled(reason):
+                log.warning("elected, and nothing is committed yet", reason=reason)
+            case DiskOutdated(acknowledged, holds):
+                self.outdated = StorageOutdated(acknowledged, holds)
+            case VoterForgot(voter, acknowledged, holds):
+                log.error(
+                    "a voter has forgotten what it had on disk; it is not counted until it has it "
+                    "again: stop it, empty its data directory, and let it join as a new node",
+                    peer=voter,
+                    acknowledged=acknowledged,
+                    holds=holds,
+                )
+            case MessageRefused(sender, reason):
+                _impossible.inc()
+                if self._clock.now() - self._warned_at >= WARN_EVERY_S:
+                    self._warned_at = self._clock.now()
+                    log.warning("peer breaks the rules", peer=sender, reason=reason)
+            case _:
+                assert_never(noticed)
+
+    def role_changed(self, role: Role) -> None:
+        """Count elections."""
+        if role is Role.CANDIDATE:
+            _started.inc()
+        elif role is Role.LEADER:
+            _won.inc()
+        self._role = role
+
+    def look(self, status: Status) -> None:
+        """Take in a status; called at every step of the core."""
+        now = self._clock.now()
+        fresh_at = now if status.leads_ready else status.fresh_at
+        if fresh_at is not None:
+            self._fresh_at = fresh_at
+        self._set(Kind.QUORUM, now if status.leader is None else None)
+        self._set(Kind.DISK, status.disk_hung_since)
+        late = status.leader is not None and not self.in_touch()
+        self._set(Kind.BEHIND, max(self._fresh_at, self._started_at) if late else None)
+        self._tell(now)
+        if now - self._gauged_at >= GAUGE_EVERY_S:
+            self._gauged_at = now
+            self._set_gauges(status, now)
+
+    # --- what leaves ------------------------------------------------------------------------------
+
+    def in_touch(self) -> bool:
+        """Whether this node has caught up since its start, and has not lost touch for long."""
+        return self._clock.now() - self._fresh_at < LEADERLESS_GRACE_S
+
+    def troubles(self) -> tuple[Trouble, ...]:
+        """Return what ails this node now."""
+        now, wall_ms = self._clock.now(), self._clock.wall_ms()
+        return tuple(
+            Trouble(kind, now - began, wall_ms - round(1000 * (now - began)))
+            for kind, began in sorted(self._began.items(), key=lambda item: item[1])
+        )
+
+    def deadline(self) -> float | None:
+        """When `look` has something to tell, if nothing happens until then."""
+        untold = [began + _patience_s(kind) for kind, began in self._began.items()]
+        return min((due for due in untold if due > self._clock.now()), default=None)
+
+    # --- parts ------------------------------------------------------------------------------------
+
+    def _set(self, kind: Kind, began: float | None) -> None:
+        if began is not None:
+            if kind not in self._began:
+                self._began[kind] = began
+                since_s = self._clock.wall_ms() / 1000 - (self._clock.now() - began)
+                _since.labels(kind.value).set(since_s)
+        elif kind in self._began:
+            lasted_s = self._clock.now() - self._began.pop(kind)
+            _since.labels(kind.value).set(0)
+            if kind in self._told:
+                self._told.discard(kind)
+                log.info(_OVER[kind], after_s=round(lasted_s, 1))
+
+    def _tell(self, now: float) -> None:
+        for kind, began in self._began.items():
+            if kind not in self._told and now - began >= _patience_s(kind):
+                self._told.add(kind)
+                log.warning(_TEXT[kind], for_s=round(now - began, 1))
+
+    def _set_gauges(self, status: Status, now: float) -> None:
+        leads = status.role is Role.LEADER
+        _contact_s.set(0.0 if leads else now - status.heard_at)
+        peers = frozenset(peer for peer, _ in status.followers)
+        for gone in self._peers - peers:
+            _match.remove(gone)
+        self._peers = peers
+        for peer, index in status.followers:
+            _match.labels(peer).set(index)
+
+
+def _patience_s(kind: Kind) -> float:
+    return 0.0 if kind is Kind.DISK else TELL_AFTER_S

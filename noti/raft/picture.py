@@ -1,0 +1,38 @@
+"""Draws the picture of a core that operators and the driver may see.
+
+Enters: the parts of a core. Leaves: a `Status`. Never: changes anything.
+"""
+
+from noti.raft.disk_watch import DiskWatch
+from noti.raft.events import Role, Status
+from noti.raft.following import Following
+from noti.raft.leadership import Leadership
+from noti.raft.log import RaftLog
+from noti.raft.messages import NodeId
+
+
+def picture(
+    position: tuple[Role, int, NodeId | None, int, int],
+    log: RaftLog,
+    leading: Leadership | None,
+    following: Following,
+    disk: DiskWatch,
+) -> Status:
+    """Return the status of a node with this role, term, leader, commit and applied index."""
+    role, term, leader, commit, applied = position
+    return Status(
+        role=role,
+        term=term,
+        leader=leader,
+        commit_index=commit,
+        applied_index=applied,
+        last_index=log.last_index,
+        first_index=log.first_index,
+        configuration=log.configuration,
+        configuration_index=log.configuration_index,
+        followers=leading.replication.matches() if leading else (),
+        leads_ready=leading is not None and applied >= leading.first_index,
+        fresh_at=following.fresh_at(applied, log, term),
+        disk_hung_since=disk.hung_since,
+        heard_at=following.heard_at,
+    )

@@ -1,0 +1,164 @@
+"""What ails a node is told when it begins and when it ends, and shown as long as it lasts."""
+
+from dataclasses import replace
+
+import pytest
+import structlog
+from prometheus_client import REGISTRY
+
+from noti.raft.events import (
+    CommitStalled,
+    DiskOutdated,
+    MessageRefused,
+    Role,
+    Status,
+    VoterForgot,
+)
+from noti.raft.health import LEADERLESS_GRACE_S, TELL_AFTER_S, Health, Kind
+from noti.raft.membership import Configuration
+from tests.simulation.clocks import MachineClock
+
+LED = Status(
+    role=Role.FOLLOWER,
+    term=3,
+    leader="b",
+    commit_index=9,
+    applied_index=9,
+    last_index=9,
+    first_index=1,
+    configuration=Configuration("c", ("a", "b", "d")),
+    configuration_index=1,
+    followers=(),
+    leads_ready=False,
+    fresh_at=0.0,
+)
+
+
+class HandClock(MachineClock):
+    """Shows what the test says."""
+
+    time = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def wall_ms(self) -> int:
+        return round(1000 * self.time)
+
+
+class Patient:
+    """A node's health, with a clock of its own."""
+
+    def __init__(self) -> None:
+        self.clock = HandClock()
+        self.health = Health(self.clock)
+
+    def look(self, at: float, status: Status) -> tuple[Kind, ...]:
+        self.clock.time = at
+        self.health.look(status)
+        return tuple(trouble.kind for trouble in self.health.troubles())
+
+
+def lines(logs: list[structlog.typing.EventDict]) -> list[str]:
+    return [f"{line['log_level']} {line['event']}" for line in logs]
+
+
+def test_lost_quorum_is_told_once_when_it_lasts_and_once_when_it_is_over() -> None:
+    patient, lost = Patient(), replace(LED, leader=None)
+    patient.look(10.0, replace(LED, fresh_at=10.0))
+    with structlog.testing.capture_logs() as logs:
+        assert patient.look(11.0, lost) == (Kind.QUORUM,)
+        assert patient.health.deadline() == 11.0 + TELL_AFTER_S
+        for seconds in (1.0, TELL_AFTER_S, 3.0, 4.0):
+            patient.look(11.0 + seconds, lost)
+        [trouble] = patient.health.troubles()
+        assert (trouble.for_s, trouble.since_ms) == (4.0, 11_000)
+        patient.look(16.0, replace(LED, fresh_at=16.0))
+    begun, over = logs
+    assert begun["event"].startswith("no leader is heard")
+    assert (over["event"], over["after_s"]) == ("a leader is heard again", 5.0)
+
+
+def test_mere_election_is_no_line() -> None:
+    patient = Patient()
+    patient.look(10.0, replace(LED, fresh_at=10.0))
+    with structlog.testing.capture_logs() as logs:
+        patient.look(11.0, replace(LED, leader=None))
+        patient.look(11.5, replace(LED, fresh_at=11.5))
+    assert logs == []
+    assert patient.health.troubles() == ()
+
+
+def test_hung_disk_is_told_at_once_and_shown_since_it_was_asked() -> None:
+    patient = Patient()
+    hung = replace(LED, fresh_at=10.0, disk_hung_since=9.0)
+    with structlog.testing.capture_logs() as logs:
+        patient.look(8.0, replace(LED, fresh_at=8.0))
+        assert patient.look(10.0, hung) == (Kind.DISK,)
+        patient.look(10.5, hung)
+        assert REGISTRY.get_sample_value("noti_trouble_since_seconds", {"trouble": "disk"}) == 9.0
+        patient.look(12.0, replace(LED, fresh_at=12.0))
+        assert REGISTRY.get_sample_value("noti_trouble_since_seconds", {"trouble": "disk"}) == 0.0
+    assert [line["log_level"] for line in logs] == ["warning", "info"]
+    assert logs[1] == {"log_level": "info", "event": "the disk answers again", "after_s": 3.0}
+
+
+def test_node_that_falls_behind_its_leader_is_out_of_touch_and_says_since_when() -> None:
+    patient = Patient()
+    patient.look(10.0, replace(LED, fresh_at=10.0))
+    stale = replace(LED, fresh_at=None)
+    assert patient.look(10.0 + LEADERLESS_GRACE_S - 0.1, stale) == ()
+    assert patient.health.in_touch()
+    assert patient.look(10.0 + LEADERLESS_GRACE_S, stale) == (Kind.BEHIND,)
+    assert not patient.health.in_touch()
+    assert patient.health.troubles()[0].for_s == LEADERLESS_GRACE_S
+
+
+def test_outdated_disk_is_an_error_that_names_the_remedy() -> None:
+    patient = Patient()
+    patient.health.note(DiskOutdated(acknowledged=90, holds=40))
+    text = str(patient.health.outdated)
+    assert "ends at log entry 40" in text
+    assert "up to 90" in text
+    assert "delete it and let the node join again as a new one" in text
+    assert "\n" not in text
+
+
+def test_what_the_core_notices_of_others_is_one_line_each() -> None:
+    patient = Patient()
+    with structlog.testing.capture_logs() as logs:
+        patient.health.note(VoterForgot("d", 90, 40))
+        patient.health.note(CommitStalled("no majority answers"))
+        for second in range(5):
+            patient.clock.time = float(second)
+            patient.health.note(MessageRefused("d", "nonsense"))
+    assert [line["log_level"] for line in logs] == ["error", "warning", "warning"]
+    assert (logs[0]["peer"], logs[0]["acknowledged"], logs[0]["holds"]) == ("d", 90, 40)
+    assert logs[1]["reason"] == "no majority answers"
+
+
+@pytest.mark.parametrize(("role", "outcome"), [(Role.CANDIDATE, "started"), (Role.LEADER, "won")])
+def test_elections_are_counted_from_zero(role: Role, outcome: str) -> None:
+    def count() -> float:
+        value = REGISTRY.get_sample_value("noti_raft_elections_total", {"outcome": outcome})
+        assert value is not None
+        return value
+
+    before = count()
+    Patient().health.role_changed(role)
+    assert count() == before + 1
+
+
+def test_gauges_tell_the_last_contact_and_what_each_peer_has() -> None:
+    def match(peer: str) -> float | None:
+        return REGISTRY.get_sample_value("noti_raft_match_index", {"peer": peer})
+
+    patient = Patient()
+    patient.look(10.0, replace(LED, heard_at=8.5))
+    assert REGISTRY.get_sample_value("noti_raft_leader_contact_seconds") == 1.5
+    leads = replace(LED, role=Role.LEADER, leads_ready=True, followers=(("b", 9), ("d", 4)))
+    patient.look(12.0, leads)
+    assert REGISTRY.get_sample_value("noti_raft_leader_contact_seconds") == 0.0
+    assert (match("b"), match("d")) == (9, 4)
+    patient.look(14.0, replace(leads, role=Role.FOLLOWER, followers=()))
+    assert match("b") is None, "a follower knows nothing of others"
