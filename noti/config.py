@@ -244,6 +244,16 @@ class Config(BaseSettings):
     """How many streams one IPv4 address or IPv6 /64 may have; 0 for any number."""
     sse_leader_sheds: bool = False
     """Whether a node that becomes leader sends its browsers away, to nodes that have less to do."""
+    http_connections_max: int = Field(default=4096, ge=1)
+    """How many HTTP connections that are no streams; who is idle longest makes room."""
+    http_connections_per_address_max: int = Field(default=0, ge=0)
+    """How many of those one IPv4 address or IPv6 /64 may have; 0 for any number."""
+    head_bytes_max: int = Field(default=65_536, ge=4096, le=1_048_576)
+    """How long a request's line and headers may be, bytes; longer ones get status 431."""
+    rpc_connections_max: int = Field(default=1024, ge=1)
+    """How many gRPC connections besides other nodes'; who is idle longest makes room."""
+    rpc_connections_per_address_max: int = Field(default=0, ge=0)
+    """How many of those one IPv4 address or IPv6 /64 may have; 0 for any number."""
     trusted_proxies: Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_commas)] = ()
     """Network of proxies whose X-Forwarded-For is believed, 10.0.0.0/8; repeat for several."""
     cors_origins: Annotated[

@@ -19,6 +19,8 @@ from typing import Any
 import structlog
 import trio
 
+from noti import listening
+from noti.descriptors import CONTROL_CONNECTIONS_MAX
 from noti.errors import LeaveImpossible, LocalError, NotiError, Unavailable
 
 log = structlog.get_logger("noti.node")
@@ -62,25 +64,32 @@ class ControlSocket:
                 await _answer(stream, leave)
 
         try:
-            async with listener, trio.open_nursery() as nursery:
-                nursery.start_soon(trio.serve_listeners, handle, [listener])
-                task_status.started()
+            with listener:
+                async with trio.open_nursery() as handlers:
+                    task_status.started()
+                    await listening.serve(
+                        listener,
+                        handle,
+                        handlers,
+                        listener="control",
+                        connections_max=CONTROL_CONNECTIONS_MAX,
+                    )
         finally:
             (self._directory / SOCKET_NAME).unlink(missing_ok=True)
 
-    def _listen(self) -> trio.SocketListener:
+    def _listen(self) -> socket.socket:
         (self._directory / SOCKET_NAME).unlink(missing_ok=True)  # of a life that was killed
-        listening = socket.socket(socket.AF_UNIX)
+        bound = socket.socket(socket.AF_UNIX)
         try:
             with _short_path(self._directory) as path:
-                listening.bind(path)
+                bound.bind(path)
             # Nobody can connect before `listen`, so there is no moment with other permissions.
             (self._directory / SOCKET_NAME).chmod(0o600)
-            listening.listen()
+            bound.listen()
         except BaseException:
-            listening.close()
+            bound.close()
             raise
-        return trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        return bound
 
 
 async def _answer(stream: trio.SocketStream, leave: Callable[[float], Awaitable[None]]) -> None:

@@ -16,8 +16,11 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 import structlog
+from prometheus_client import Gauge, disable_created_metrics
 
 from noti import __version__
+
+BUILD_INFO = Gauge("noti_build_info", "Always 1; says which build this is.", ["version", "build"])
 
 _LIBRARIES_AT_WARNING = ("asyncio", "grpclib", "hpack", "httpcore2", "httpx2", "hypercorn.access")
 """They tell about every frame or request at lower levels."""
@@ -38,6 +41,8 @@ def set_up(
     stream: TextIO | None = None,
 ) -> None:
     """Send all log lines of the process to `stream` (stderr), from `level` on. Call once, first."""
+    # When a counter was made is of no use beside `process_start_time_seconds`, and doubles them.
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     stream = sys.stderr if stream is None else stream
     terminal = stream.isatty()
     shared: list[structlog.typing.Processor] = [
@@ -80,6 +85,11 @@ def set_up(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def show_build() -> None:
+    """Let metrics say which build this is."""
+    BUILD_INFO.labels(__version__, build()).set(1)
 
 
 def redact(

@@ -11,19 +11,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol, TypeAlias
 
+import structlog
 import trio
 
+from noti import descriptors, loop_lag
 from noti.certificates import uses
 from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
 from noti.clock import TrioClock
 from noti.config import Config
 from noti.control import ControlSocket
+from noti.descriptors import Shares
 from noti.ingest.login import NatsLogin
 from noti.ingest.nats import NatsSettings, NatsSource
 from noti.notifications.notification import Notification
 from noti.ports import Address, Clock, Control, Disk, GossipNetwork, RpcNetwork, Source
 from noti.raft.disk import open_disk
+from noti.rpc.accepting import Limits
 from noti.rpc.aio import Island
 from noti.rpc.grpc import GrpcNetwork
 from noti.service import running
@@ -32,6 +36,16 @@ from noti.web.config import HubConfig, WebConfig
 from noti.web.hub import Hub
 from noti.web.server import Frontend
 from noti.web.view import NodeView
+
+log = structlog.get_logger("noti.node")
+
+ARRIVING_MAX = 4096
+"""HTTP connections without a whole request: a node that dies sends its neighbours some thousand at
+once. The oldest makes room."""
+
+
+FILES_WANTED = 20_000
+"""Room for the browsers that one node can serve, and for those that come when another one dies."""
 
 
 class Clients(Protocol):
@@ -88,17 +102,22 @@ class HttpClients:
     """Browsers over HTTP: the hub and its frontend."""
 
     def __init__(
-        self, config: Config, rng: random.Random, tls: Renewed[ssl.SSLContext] | None = None
+        self,
+        config: Config,
+        rng: random.Random,
+        shares: Shares,
+        tls: Renewed[ssl.SSLContext] | None = None,
     ) -> None:
         """Prepare; nothing listens before `serve`. With `tls`, browsers get HTTPS."""
         self._config = config
+        self._shares = shares
         self._tls = tls
         settings = HubConfig(
             history_size=config.history_size,
             heartbeat_s=config.sse_heartbeat_s,
             lifetime_s=config.sse_lifetime_s,
             drain_window_s=config.sse_drain_s,
-            clients_max=config.sse_clients_max,
+            clients_max=shares.streams,
             clients_per_address_max=config.sse_clients_per_address_max,
         )
         self._hub = Hub(settings, rng)
@@ -132,6 +151,10 @@ class HttpClients:
             cors_origins=self._config.cors_origins,
             trusted_proxies=self._config.trusted_proxies,
             leader_sheds=self._config.sse_leader_sheds,
+            head_bytes_max=self._config.head_bytes_max,
+            guests_max=self._shares.arriving,
+            connections_max=self._shares.http,
+            connections_per_address_max=self._config.http_connections_per_address_max,
         )
         frontend = Frontend(
             self._config.http_addr,
@@ -148,8 +171,10 @@ class HttpClients:
 async def real_world(config: Config) -> AsyncIterator[World]:
     """Lock the data directory, start the asyncio loop, and yield the real ports.
 
-    Raises `StorageError` when the directory cannot be used, `ConfigInvalid` for a bad certificate.
+    Raises `StorageError` when the directory cannot be used, `ConfigInvalid` for a bad certificate,
+    `LocalError` when there are too few file descriptors.
     """
+    shares = _shares(config)
     rng = random.Random()
     island = Island()
     between_nodes = _tls_between_nodes(config)
@@ -159,6 +184,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
     renewed = [tls for tls in (between_nodes, for_browsers, to_nats) if tls is not None]
     async with (
         open_disk(config.data_dir) as disk,
+        running("loop lag", loop_lag.watch),
         running("asyncio loop", island.run),
         running("certificates", partial(keep_renewed, renewed)),
     ):
@@ -167,11 +193,37 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             rng=rng,
             disk=disk,
             gossip=SocketNetwork(),
-            rpc=GrpcNetwork(island, between_nodes),
-            clients=HttpClients(config, rng, for_browsers),
+            rpc=GrpcNetwork(
+                island,
+                between_nodes,
+                Limits(shares.rpc, config.rpc_connections_per_address_max),
+            ),
+            clients=HttpClients(config, rng, shares, for_browsers),
             source=source,
             control=ControlSocket(config.data_dir),
         )
+
+
+def _shares(config: Config) -> Shares:
+    """Return who may have how many descriptors, and tell it when that is less than was set."""
+    wanted = Shares(
+        config.sse_clients_max,
+        ARRIVING_MAX,
+        config.http_connections_max,
+        config.rpc_connections_max,
+    )
+    limit = descriptors.allowed()
+    shares = descriptors.shares(limit, wanted)
+    if shares != wanted:
+        tell = log.warning if limit < FILES_WANTED else log.info
+        tell(
+            "open files limit the clients: raise `ulimit -Hn` for more than these",
+            allowed=limit,
+            streams=shares.streams,
+            http_connections=shares.http,
+            rpc_connections=shares.rpc,
+        )
+    return shares
 
 
 def _tls_for_browsers(config: Config) -> Renewed[ssl.SSLContext] | None:

@@ -6,7 +6,6 @@ Never: a task outside the node's tree, but the one that watches for signals.
 
 import gc
 import os
-import resource
 import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -22,8 +21,6 @@ from noti.cli.settings import load_given, settings_options
 
 log = structlog.get_logger("noti.cli")
 
-FILES_WANTED = 20_000
-"""Room for the browsers that one node can serve, and for those that come when another one dies."""
 INTERRUPTED = 130
 """Exit status of a process that a second signal ended: 128 + SIGINT, as shells have it."""
 
@@ -46,9 +43,9 @@ def run(config_file: Path | None, **options: Any) -> None:
     """
     config = load_given(config_file, options)
     telemetry.set_up(level=config.log_level, form=config.log_format)
-    _allow_many_files()
     from noti import node  # here, so that the other commands start without loading a node
 
+    telemetry.show_build()
     _collect_garbage_seldom()
     log.info("starting", build=telemetry.build(), pid=os.getpid(), **config.masked())
     trio.run(partial(until_signalled, partial(node.run, config), config.shutdown_deadline_s))
@@ -62,19 +59,6 @@ def _collect_garbage_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
-
-
-def _allow_many_files() -> None:
-    """Raise the soft limit of open files to the hard one: every browser is an open file."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    if hard != resource.RLIM_INFINITY and hard < FILES_WANTED:
-        log.warning(
-            "few open files allowed: each browser needs one, raise `ulimit -Hn`",
-            allowed=hard,
-            wanted=FILES_WANTED,
-        )
 
 
 async def until_signalled(

@@ -11,9 +11,11 @@ import asyncio
 import os
 import socket
 import ssl
+import time
 from collections.abc import Callable, Sequence
-from typing import Final
-from weakref import WeakSet
+from dataclasses import dataclass
+from typing import Any, Final
+from weakref import WeakKeyDictionary, WeakSet
 
 import grpclib.protocol
 import grpclib.server
@@ -30,6 +32,9 @@ from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from noti.certificates.refusal_log import RefusalLog
 from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
+from noti.households import household
+from noti.places import Full, Place, Places
 from noti.rpc.aio import Island
 from noti.rpc.complaints import Complaints
 from noti.rpc.connections import Protocol
@@ -41,8 +46,21 @@ log = structlog.get_logger("noti.rpc")
 TLS_RECORD: Final = b"\x16"
 PREFACE: Final = b"PRI"
 
-UNREADY_MAX: Final = 256
-"""Connections that have not said what they are; more is an attack, and costs descriptors."""
+RAFT_METHOD: Final = "/noti.v1.Raft/Stream"
+
+ALWAYS: Final = frozenset(
+    {
+        "/grpc.health.v1.Health/Check",
+        "/notification.v1.Notification/GetServers",
+        "/notification.v1.Notification/GetLeaderStatus",
+    }
+)
+"""Answered also when all connections are busy."""
+
+CROWDED: Final = (
+    "this node has as many busy connections as it may have (--rpc-connections-max, and"
+    " --rpc-connections-per-address-max): use another node, or come back later"
+)
 
 LINGER_S: Final = 0.5
 """A connection that is closed with unread bytes in it is reset, and the reason would be lost."""
@@ -61,15 +79,85 @@ NO_TLS_HERE: Final = b"\x15\x03\x03\x00\x02\x02\x46"
 """The answer to TLS where there is none: a fatal alert, protocol_version (RFC 8446, 6)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many connections there may be at the RPC port."""
+
+    connections_max: int = 1024
+    """Of publishers and operators; each has 100 calls at a time at most (h2's limit)."""
+    per_address_max: int = 0
+    """Of those from one IPv4 address or IPv6 /64; 0 for any number."""
+
+    @property
+    def unready_max(self) -> int:
+        """Connections that have not said what they are, or shake hands; the oldest makes room."""
+        return rpc_unready_max(self.connections_max)
+
+
 class _Protocol(Protocol):
-    """The server's end of a connection."""
+    """The server's end of a connection, which waits for its client while no call is open."""
 
     def __init__(self, like: grpclib.protocol.H2Protocol, complaints: Complaints) -> None:
         super().__init__(like.handler, like.config, like.h2_config)
         self._complaints = complaints
+        self._calls = 0
+        self._place: Place | None = None
+        self._accept = like.handler.accept
+        like.handler.accept = self._begin_call  # type: ignore[method-assign]
+
+    def sit(self, place: Place) -> None:
+        """Take this place for as long as the connection is open; nothing was called yet."""
+        self._place = place
+        place.wait()
+
+    def may_call(self, method: str, peers: "_Peers") -> bool:
+        """Whether this may be called here; all may, as long as there is room for all.
+
+        Another node's connection changes over from the places of clients to those of nodes, if need
+        be: it must not make room for anybody.
+        """
+        if self._place is None or self._place.full is None:
+            return True
+        if method == RAFT_METHOD and peers.take(self):
+            self._place.leave()
+            return True
+        return method in ALWAYS
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._place is not None:
+            self._place.leave()
+
+    def _begin_call(self, stream: Any, headers: Any, release_stream: Callable[[], Any]) -> None:
+        self._calls += 1
+        if self._place is not None:
+            self._place.begin()
+
+        def release() -> None:
+            release_stream()
+            self._calls -= 1
+            if not self._calls and self._place is not None:
+                self._place.wait()
+
+        self._accept(stream, headers, release)
 
     def complain(self, transport: asyncio.BaseTransport, error: ProtocolError) -> None:
         self._complaints.tell(transport, "http2", f"{type(error).__name__}: {error}")
+
+
+class _Peers:
+    """Connections of other nodes that came when clients had taken all that they may have."""
+
+    def __init__(self) -> None:
+        self._taken: WeakSet[_Protocol] = WeakSet()
+
+    def take(self, protocol: _Protocol) -> bool:
+        """Count a connection; return whether there is room for it."""
+        closed = [one for one in self._taken if one.connection.is_closing()]
+        self._taken.difference_update(closed)
+        if len(self._taken) < PEERS_MAX:
+            self._taken.add(protocol)
+        return protocol in self._taken
 
 
 class Server(grpclib.server.Server):
@@ -82,8 +170,22 @@ class Server(grpclib.server.Server):
         guard: Guard,
         refusals: RefusalLog,
         complaints: Complaints,
+        limits: Limits,
     ) -> None:
         super().__init__(services, config=config)
+        self._places = Places("rpc", limits.connections_max, limits.per_address_max, PEERS_MAX)
+        self._peers = _Peers()
+        self._by_transport: WeakKeyDictionary[asyncio.BaseTransport, _Protocol] = (
+            WeakKeyDictionary()
+        )
+        self._episodes = {
+            Full.NODE: Episode("rpc", "node", "all are busy, raise --rpc-connections-max"),
+            Full.ADDRESS: Episode(
+                "rpc",
+                "address",
+                "one address has all that it may have (--rpc-connections-per-address-max)",
+            ),
+        }
         self._complaints = complaints
         self._guard = guard
         self._refusals = refusals
@@ -97,6 +199,7 @@ class Server(grpclib.server.Server):
         """
         accepted = socket.socket(fileno=os.dup(descriptor))
         accepted.setblocking(False)
+        host = accepted.getpeername()[0]
         protocol = self._protocol_factory()
         try:
             if context is None:
@@ -108,12 +211,35 @@ class Server(grpclib.server.Server):
             raise
         allow_large_frames(protocol)
         self._protocols.add(protocol)
+        self._seat(protocol, host)
 
-    def _protocol_factory(self) -> grpclib.protocol.H2Protocol:
+    def _seat(self, protocol: _Protocol, host: str) -> None:
+        """Give a connection a place. When all are busy, it gets one for other nodes and health."""
+        connection = protocol.connection
+        if connection.is_closing():
+            return
+        self._by_transport[connection._transport] = protocol
+        now = time.monotonic()
+        for episode in self._episodes.values():
+            episode.settle(now)
+
+        def close() -> None:
+            protocol.processor.close("another connection needs the place of this idle one")
+
+        place = self._places.take(household(host, "", ()), close)
+        if isinstance(place, Full):
+            self._episodes[place].refuse(now)
+            place = self._places.take_for_probe(place, close)
+        protocol.sit(place)
+
+    def _protocol_factory(self) -> _Protocol:
         return _Protocol(super()._protocol_factory(), self._complaints)
 
     async def _check_caller(self, event: RecvRequest) -> None:
         transport = event.peer._transport
+        protocol = self._by_transport.get(transport)
+        if protocol is not None and not protocol.may_call(event.method_name, self._peers):
+            raise GRPCError(Status.UNAVAILABLE, CROWDED)
         certificate = certificate_of(transport)
         if certificate is None:
             return
@@ -146,25 +272,23 @@ class Door:
         context: Callable[[], ssl.SSLContext | None],
         refusals: RefusalLog,
     ) -> None:
-        """`context` gives the one for the next connection, or None on a node without TLS."""
+        """`context` gives the one for the next connection, or None on a node without TLS. Somebody
+        else limits how many `enter` at a time.
+        """
         self._island = island
         self._server = server
         self._context = context
         self._refusals = refusals
-        self._unready = 0
 
     async def enter(self, stream: trio.SocketStream) -> None:
         """Hand a new connection to the server, or close it. Never fails for the caller's sake."""
-        self._unready += 1
         try:
-            if self._unready <= UNREADY_MAX:
-                await self._look_at(stream)
+            await self._look_at(stream)
         except (OSError, trio.BrokenResourceError) as error:
             log.debug("connection lost at once", error=str(error))
         except Exception as error:  # noqa: BLE001 - one connection's trouble is nobody else's
             log.warning("connection failed", error=repr(error))
         finally:
-            self._unready -= 1
             stream.socket.close()
 
     async def _look_at(self, stream: trio.SocketStream) -> None:

@@ -19,6 +19,7 @@ from grpclib._typing import IServable
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
+from noti import listening
 from noti.certificates.context import MutualContexts
 from noti.certificates.refusal_log import RefusalLog
 from noti.certificates.refusals import Refusal
@@ -30,7 +31,7 @@ from noti.errors import (
 )
 from noti.ports import Address, Hello, MessageStream, Publishing, RpcHandler
 from noti.raft.messages import PeerMessage
-from noti.rpc.accepting import Door, Server
+from noti.rpc.accepting import RAFT_METHOD, Door, Limits, Server
 from noti.rpc.aio import Island
 from noti.rpc.codec import (
     decode_hello,
@@ -49,8 +50,6 @@ from noti.rpc.tls import PeerChannel, certificate_of
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-RAFT_METHOD: Final = "/noti.v1.Raft/Stream"
 
 HELLO_WAIT_S: Final = 5.0
 """A dialer that opened a stream and says nothing is dropped after this; a hello takes one
@@ -71,12 +70,16 @@ class Tls(Protocol):
         """For the next connection."""
 
 
+_LIMITS: Final = Limits()
+
+
 class GrpcNetwork:
     """Serves and dials on one asyncio island, which must outlive both."""
 
-    def __init__(self, island: Island, tls: Tls | None = None) -> None:
+    def __init__(self, island: Island, tls: Tls | None = None, limits: Limits = _LIMITS) -> None:
         """With `tls`, every connection is mutual TLS and every peer is held to its certificate."""
         self._island = island
+        self._limits = limits
         self._tls = tls
         self._guard = Guard()
         self._refusals = RefusalLog("rpc")
@@ -111,16 +114,23 @@ class GrpcNetwork:
                     raise
                 try:
                     door = Door(self._island, server, self._server_context, self._refusals)
-                    accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
-                    nursery.start_soon(trio.serve_listeners, door.enter, [accepting])
                     task_status.started(address)
-                    await trio.sleep_forever()
+                    await listening.serve(
+                        listener,
+                        door.enter,
+                        nursery,
+                        listener="rpc_arriving",
+                        connections_max=self._limits.unready_max,
+                    )
                 finally:
+                    listener.close()
                     with trio.move_on_after(CLEANUP_S, shield=True):
                         await self._island.call(_stop_server, server)
 
     async def _make_server(self, services: Sequence[IServable]) -> Server:
-        return Server(services, SERVER_CONFIG, self._guard, self._refusals, self._complaints)
+        return Server(
+            services, SERVER_CONFIG, self._guard, self._refusals, self._complaints, self._limits
+        )
 
     def _server_context(self) -> ssl.SSLContext | None:
         return None if self._tls is None else self._tls.current.server

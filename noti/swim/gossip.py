@@ -60,9 +60,6 @@ PACKETS_WAITING_MAX = 1024
 DIALS_WAITING_MAX = 256
 """TCP exchanges to be begun; the core orders a few per second."""
 
-STREAMS_MAX = 64
-"""Incoming streams served at one time; more are closed at once. Each may cost a full state."""
-
 BIND_ATTEMPTS_MAX = 16
 """Tries to find a port that is free for UDP and TCP, when any will do."""
 
@@ -104,7 +101,6 @@ class Gossip:
         self._left = trio.Event()
         self._wait = trio.CancelScope()
         self._wait_until = 0.0
-        self._streams = 0
         self._complaints = Complaints(clock)
         self._packets_in, self._packets_out = trio.open_memory_channel[SendPacket](
             PACKETS_WAITING_MAX
@@ -303,10 +299,6 @@ class Gossip:
 
     async def _serve_stream(self, stream: trio.abc.Stream) -> None:
         async with stream:
-            if self._streams >= STREAMS_MAX:
-                self._complaints.refuse("too many streams", "streams", "too many at one time")
-                return
-            self._streams += 1
             try:
                 with trio.move_on_after(self._timing.stream_timeout_s):
                     await self._answer(stream, await _read(stream))
@@ -314,8 +306,6 @@ class Gossip:
                 self._complaints.refuse("stream", "streams", str(error))
             except trio.BrokenResourceError:
                 pass  # the other side went away, which is its business
-            finally:
-                self._streams -= 1
 
     async def _answer(self, stream: trio.abc.Stream, question: StreamMessage) -> None:
         match question:

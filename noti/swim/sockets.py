@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from noti import listening
+from noti.descriptors import GOSSIP_STREAMS_MAX
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.ports import Address, StreamHandler
 
@@ -72,10 +74,17 @@ class SocketNetwork:
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen until cancelled, one handler task a connection; raises `AddressInUse`."""
-        socket = await _bound(bind, constants.SOCK_STREAM)
-        async with trio.SocketListener(socket) as listener:
-            task_status.started(_address_of(socket.getsockname()))
-            await trio.serve_listeners(handler, [listener])
+        bound = await _bound(bind, constants.SOCK_STREAM)
+        with constants.socket(fileno=bound.detach()) as listener:
+            async with trio.open_nursery() as handlers:
+                task_status.started(_address_of(listener.getsockname()))
+                await listening.serve(
+                    listener,
+                    handler,
+                    handlers,
+                    listener="gossip",
+                    connections_max=GOSSIP_STREAMS_MAX,
+                )
 
     async def open_stream(self, to: Address) -> trio.abc.Stream:
         """Connect; raises `PeerUnavailable`. There is no timeout but the caller's."""

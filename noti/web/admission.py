@@ -13,9 +13,9 @@ from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
+from noti.households import household
 from noti.notifications.topics import CONTROL, EVERYTHING
 from noti.web import sse
-from noti.web.census import household
 from noti.web.config import WebConfig
 from noti.web.feed import Audience, View
 from noti.web.hub import Hub

@@ -39,6 +39,9 @@ log = structlog.get_logger("noti.web")
 CONNECTION = "noti.connection"
 """Where the server puts an `Adoptable` into the ASGI scope's extensions."""
 
+BODY_BYTES_MAX = 64 * 1024
+"""Nothing here takes a body; of one that is sent, no more than this is kept."""
+
 PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
@@ -95,6 +98,7 @@ def create_operations_app(hub: Hub, node: NodeView, config: WebConfig) -> App:
 def _empty_app() -> App:
     app = App("noti", static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # Streams have no end; the server bounds each write.
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
     return app
 
 

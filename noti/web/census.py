@@ -5,15 +5,9 @@ Never: sockets, I/O, an address in a metric.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from enum import Enum
-from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from noti.config import IpNetwork
 from noti.web.clients import CLIENTS, CLOSED_FOR, OPENED, Reason
-
-HOUSEHOLD_BITS = 64
-"""One IPv6 customer has at least a /64, so that single addresses say nothing (RFC 6177)."""
 
 
 class Full(Enum):
@@ -64,32 +58,3 @@ class Census:
                 del self._addresses[address]
         CLIENTS.dec()
         CLOSED_FOR[reason].inc()
-
-
-def household(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:
-    """Return the address by which a client is counted: an IPv4 address, or an IPv6 /64.
-
-    `forwarded_for` is the X-Forwarded-For header. Its entries are believed from the right, as long
-    as the one who wrote them is `trusted`: everything further left may be invented.
-    """
-    address = peer
-    hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
-    while hops and _is_trusted(address, trusted):
-        address = hops.pop()
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
-        return peer
-    if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(IPv6Network((ip, HOUSEHOLD_BITS), strict=False))
-    return str(ip)
-
-
-def _is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    return any(ip in network for network in trusted)

@@ -13,6 +13,7 @@ from prometheus_client import Counter, Gauge
 from noti.web.feed import Audience
 
 CLIENTS = Gauge("noti_web_clients", "Streams open now.")
+CLIENTS_MAX = Gauge("noti_web_clients_max", "Streams that there may be.")
 OPENED = Counter("noti_web_clients_opened_total", "Streams opened.")
 CLOSED = Counter("noti_web_clients_closed_total", "Streams closed, by reason.", ["reason"])
 DELIVERIES = Counter("noti_web_deliveries_total", "Events handed to clients' connections.")

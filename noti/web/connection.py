@@ -18,15 +18,16 @@ from hypercorn.typing import (
 )
 from prometheus_client import Counter
 
+from noti.descriptors import refuse
+from noti.places import Full, Place
+from noti.web import heads, requests, sse
 from noti.web.admission import Opening
 from noti.web.app import CONNECTION, App
+from noti.web.config import WebConfig
+from noti.web.heads import Flaw
 from noti.web.hub import Hub
 
 REFUSED = Counter("noti_web_requests_refused_total", "Requests that are not HTTP.")
-
-BAD_REQUEST = (
-    b"This is not a request that this server understands: it speaks HTTP/1.1 and HTTP/2.\n"
-)
 
 
 class Connection:
@@ -36,15 +37,26 @@ class Connection:
     """Whether the hub can take its socket."""
 
     def __init__(
-        self, stream: trio.SocketStream, app: App, send_timeout_s: float, early: bytes = b""
+        self, stream: trio.SocketStream, app: App, config: WebConfig, early: bytes = b""
     ) -> None:
         """`early` is what was received already."""
         self._stream = stream
         self._early = early
         self._app = app
-        self._send_timeout_s = send_timeout_s
-        self._answering = False
+        self._config = config
+        self._place: Place | None = None
+        self._answering = 0
+        self._streaming = 0
         self._given_away = False
+
+    def sit(self, place: Place) -> None:
+        """Take this place for as long as the connection is open and no stream."""
+        self._place = place
+
+    def idle(self) -> None:
+        """Say that it is the client's turn: nothing was asked yet."""
+        if self._place is not None:
+            self._place.wait()
 
     @property
     def socket(self) -> trio.socket.SocketType:
@@ -64,30 +76,42 @@ class Connection:
         """
         if self._given_away:
             return  # A request that the client sent behind the one that became a stream.
-        self._answering = True
+        assert self._place is not None, "every connection that is served has a place"
+        self._answering += 1
+        self._place.begin()
         try:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1000, "reason": None})
             elif scope["type"] == "http":
-                await self._answer(scope, receive, send)
+                await self._answer(scope, receive, send, self._place)
         finally:
-            self._answering = False
+            self._answering -= 1
+            if not self._answering:
+                self._place.wait()
 
     async def _answer(
-        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+        self,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        place: Place,
     ) -> None:
-        if not scope["path"].startswith(("/", "http://", "https://")):
-            headers = [(b"content-type", b"text/plain; charset=utf-8")]
-            await send({"type": "http.response.start", "status": 400, "headers": headers})
-            await send({"type": "http.response.body", "body": BAD_REQUEST, "more_body": False})
+        flaw = self._flaw(scope, place)
+        if flaw is not None:
+            await self._refuse(scope, send, flaw)
             return
         if self.adoptable and scope["http_version"] == "1.1" and scope["method"] == "GET":
             cast("dict[str, object]", scope["extensions"])[CONNECTION] = self
-        complete = False
+        complete, streams = False, False
 
-        async def send_noting_the_end(message: ASGISendEvent) -> None:
-            nonlocal complete
-            if message["type"] == "http.response.body":
+        async def send_noting(message: ASGISendEvent) -> None:
+            nonlocal complete, streams
+            if message["type"] == "http.response.start":
+                requests.count(scope["method"], scope["path"], message["status"])
+                streams = (b"content-type", sse.MEDIA_TYPE.encode()) in message["headers"]
+                if streams:
+                    self._begin_streaming(place)
+            elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
             await send(message)
 
@@ -100,7 +124,46 @@ class Connection:
                 await trio.sleep_forever()
             return message
 
-        await self._app(scope, receive_until_complete, send_noting_the_end)
+        try:
+            await self._app(scope, receive_until_complete, send_noting)
+        finally:
+            if streams:
+                self._end_streaming(place)
+
+    def _flaw(self, scope: HTTPScope, place: Place) -> Flaw | None:
+        """Return why the application is not asked."""
+        if not scope["path"].startswith(("/", "http://", "https://")):
+            return heads.BAD_REQUEST
+        target_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+        line_bytes = len(scope["method"]) + target_bytes + bool(scope["query_string"])
+        flaw = heads.flaw_in_head(
+            scope["http_version"], line_bytes, list(scope["headers"]), self._config.head_bytes_max
+        )
+        if flaw is None and place.full and scope["path"] not in requests.PROBES:
+            return heads.BUSY if place.full is Full.NODE else heads.BUSY_FOR_YOU
+        return flaw
+
+    async def _refuse(self, scope: HTTPScope, send: ASGISendCallable, flaw: Flaw) -> None:
+        """Answer, and close."""
+        requests.count(scope["method"], scope["path"], flaw.status)
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        if scope["http_version"] != "2":  # which has no such header, and other connections
+            headers.append((b"connection", b"close"))
+        if flaw in (heads.BUSY, heads.BUSY_FOR_YOU):
+            headers += [(name.lower().encode(), text.encode()) for name, text in heads.RETRY_AFTER]
+        body = f"{flaw.text}\n".encode()
+        await send({"type": "http.response.start", "status": flaw.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _begin_streaming(self, place: Place) -> None:
+        """Be counted with the streams."""
+        self._streaming += 1
+        place.leave()
+
+    def _end_streaming(self, place: Place) -> None:
+        self._streaming -= 1
+        if not self._streaming and not self._given_away:
+            place.come_back()
 
     def give_to(self, hub: Hub, opening: Opening) -> None:
         """Hand the socket to the hub and look closed to Hypercorn from now on."""
@@ -126,10 +189,10 @@ class Connection:
         if self._given_away:
             await trio.lowlevel.checkpoint()
             return
-        if not self._answering and data.startswith(b"HTTP/1.1 4"):
+        if not self._answering and data.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501")):
             REFUSED.inc()
-            data = _with_explanation(data)
-        with trio.move_on_after(self._send_timeout_s) as limit:
+            data = self._with_explanation(data)
+        with trio.move_on_after(self._config.send_timeout_s) as limit:
             await self._send(data)
         if limit.cancelled_caught:
             self.close()
@@ -160,11 +223,21 @@ class Connection:
         await self._stream.aclose()
 
     def close(self) -> None:
-        """Close our descriptor at once; tasks that wait for it get `trio.ClosedResourceError`."""
+        """Close our descriptor at once, and give the place back; tasks that wait for it get
+        `trio.ClosedResourceError`.
+        """
         self._stream.socket.close()
+        if self._place is not None:
+            self._place.leave()
 
+    def turn_away(self, refusal: bytes) -> None:
+        """Say this and close, without waiting; nobody has begun to serve the connection."""
+        refuse(socket.socket(fileno=self._stream.socket.detach()), refusal)
 
-def _with_explanation(head: bytes) -> bytes:
-    """Give the bodyless answer that Hypercorn has for what is not HTTP a body for people."""
-    length = b"content-length: %d" % len(BAD_REQUEST)
-    return head.replace(b"content-length: 0", length) + BAD_REQUEST
+    def _with_explanation(self, head: bytes) -> bytes:
+        """Give the bodyless answer that Hypercorn has for what is not HTTP a body for people."""
+        too_long = head.startswith(b"HTTP/1.1 431")
+        flaw = heads.too_long(self._config.head_bytes_max) if too_long else heads.BAD_REQUEST
+        requests.count_unread(int(head[9:12]))
+        body = f"{flaw.text}\n".encode()
+        return head.replace(b"content-length: 0", b"content-length: %d" % len(body)) + body

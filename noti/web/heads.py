@@ -6,9 +6,12 @@ Never: sockets, bodies, what a request means.
 Sources: RFC 9112 (HTTP/1.1); llhttp, Node's parser, through httptools.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from http import HTTPStatus
+from typing import Final
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
@@ -23,24 +26,103 @@ class Reading(Enum):
     """This is no HTTP/1 request."""
 
 
+@dataclass(frozen=True, slots=True)
+class Flaw:
+    """Why a request is refused for its head's sake."""
+
+    status: int
+    text: str
+
+
+BAD_REQUEST: Final = Flaw(
+    400, "This is not a request that this server understands: it speaks HTTP/1.1 and HTTP/2."
+)
+
+END: Final = b"\r\n\r\n"
+LINE_OVERHEAD: Final = len(b"  HTTP/1.1" + END)
+
+FIELDS_MAX: Final = 256
+"""Browsers send about 20, proxies add some; each costs more than its bytes."""
+
+
+def too_long(bytes_max: int) -> Flaw:
+    """Return what is wrong with a head of more than `bytes_max` bytes."""
+    text = f"The head of this request is longer than {bytes_max} bytes (--head-bytes-max)."
+    return Flaw(431, f"{text} Of topics, name fewer or shorter ones.")
+
+
+TOO_MANY_FIELDS: Final = Flaw(431, f"This request has more than {FIELDS_MAX} header fields.")
+
+
+def flaw_in_head(
+    version: str, line_bytes: int, headers: Sequence[tuple[bytes, bytes]], bytes_max: int
+) -> Flaw | None:
+    """Return why a request that a parser let pass is refused all the same.
+
+    `line_bytes` is the length of its method and target, names of headers are in lower case. Two
+    servers that read such a request differently let one client smuggle requests into the
+    connection of another (RFC 9112, 3.2, 6.1 and 11.2).
+    """
+    if len(headers) > FIELDS_MAX:
+        return TOO_MANY_FIELDS
+    size = line_bytes + LINE_OVERHEAD + sum(len(name) + len(value) + 4 for name, value in headers)
+    if size > bytes_max:
+        return too_long(bytes_max)
+    named = [name for name, _ in headers]
+    if b"transfer-encoding" in named:
+        if b"content-length" in named:
+            return Flaw(400, "Content-Length and Transfer-Encoding do not go together.")
+        if version != "1.1":
+            return Flaw(400, "Only HTTP/1.1 has Transfer-Encoding.")
+    lengths = {value.strip() for name, value in headers if name == b"content-length"}
+    if len(lengths) > 1:
+        return Flaw(400, "This request has two values of Content-Length.")
+    hosts = named.count(b"host")
+    if hosts > 1 or (hosts == 0 and version == "1.1"):
+        return Flaw(400, "A request has one Host header.")
+    return None
+
+
 class RequestHead:
     """The first request of a connection, fed until its head is complete."""
 
-    __slots__ = ("_headers", "_parser", "_target", "bytes", "method", "reading", "version")
+    __slots__ = (
+        "_bytes",
+        "_headers",
+        "_parser",
+        "_target",
+        "fields",
+        "hosts",
+        "method",
+        "reading",
+        "version",
+    )
 
     def __init__(self) -> None:
         self._parser = HttpRequestParser(self)
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
-        self.bytes = b""
-        """All that came, also what came behind the head."""
+        self._bytes = bytearray()
+        self.fields = 0
+        """How many headers there are."""
+        self.hosts = 0
+        """How many of them are Host."""
         self.method = ""
         self.version = ""
         self.reading = Reading.MORE
 
+    def __len__(self) -> int:
+        """Return how many bytes came."""
+        return len(self._bytes)
+
+    @property
+    def received(self) -> bytes:
+        """All that came, also what came behind the head."""
+        return bytes(self._bytes)
+
     def feed(self, data: bytes) -> Reading:
         """Take more bytes in; only to be called while the answer is `MORE`."""
-        self.bytes += data
+        self._bytes += data
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
@@ -67,6 +149,16 @@ class RequestHead:
         """
         return self._headers.get(name.encode(), b"").decode("latin-1")
 
+    def excess(self, bytes_max: int) -> Flaw | None:
+        """Return that the head is too long, as soon as it is."""
+        if self.fields > FIELDS_MAX:
+            return TOO_MANY_FIELDS
+        if len(self._bytes) <= bytes_max:
+            return None
+        if self.reading is Reading.COMPLETE and 0 <= self._bytes.find(END) <= bytes_max - len(END):
+            return None
+        return too_long(bytes_max)
+
     # The parser calls these.
 
     def on_url(self, data: bytes) -> None:
@@ -76,10 +168,16 @@ class RequestHead:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
-        if self.reading is Reading.MORE:
-            name = name.lower()
-            known = self._headers.get(name)
-            self._headers[name] = value if known is None else known + b", " + value
+        if self.reading is not Reading.MORE:
+            return
+        self.fields += 1
+        if self.fields > FIELDS_MAX:
+            return
+        name = name.lower()
+        if name == b"host":
+            self.hosts += 1
+        known = self._headers.get(name)
+        self._headers[name] = value if known is None else known + b", " + value
 
     def on_headers_complete(self) -> None:
         """Note the end of the head."""
@@ -99,3 +197,24 @@ def response_head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name.lower()}: {value}" for name, value in headers]
     return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+
+
+@lru_cache(maxsize=64)
+def refusal(flaw: Flaw, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """Return the whole response to a request that is refused before anybody looks into it."""
+    body = f"{flaw.text}\n".encode()
+    fields = (
+        *headers,
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Content-Length", str(len(body))),
+        ("Connection", "close"),
+    )
+    return response_head(flaw.status, fields) + body
+
+
+BUSY: Final = Flaw(503, "This node has as many connections as it may have. Come back in a moment.")
+BUSY_FOR_YOU: Final = Flaw(
+    429, "Your address has as many connections as one may have. Close some, or use them again."
+)
+RETRY_AFTER: Final = (("Retry-After", "1"),)
+"""Requests take milliseconds: there will be room soon."""

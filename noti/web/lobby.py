@@ -9,20 +9,24 @@ and answering streams is one task with one epoll descriptor, in slices; the kern
 those for whom there is no room yet.
 """
 
-import errno
-import math
 import select
 import socket
+from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
+from functools import partial
 
 import structlog
 import trio
 from prometheus_client import Counter
 
-from noti.web import sse
+from noti.descriptors import Acceptor, refuse
+from noti.households import connection_household, household
+from noti.listening import STUCK_PAUSE_S
+from noti.places import Place, Places
+from noti.web import requests, sse
 from noti.web.admission import (
     PATHS,
     Admission,
@@ -33,7 +37,7 @@ from noti.web.admission import (
     common_headers,
 )
 from noti.web.config import WebConfig
-from noti.web.heads import Reading, RequestHead, response_head
+from noti.web.heads import BUSY, RETRY_AFTER, Flaw, Reading, RequestHead, refusal, response_head
 from noti.web.hub import Hub
 from noti.web.pace import Pace
 
@@ -46,13 +50,12 @@ TIMED_OUT = Counter("noti_web_heads_timed_out_total", "Connections closed withou
 ACCEPTS_A_TURN = 64
 """Then the heads of those who came before are read, so that no one's wait grows without limit."""
 RECEIVE_BYTES = 16 * 1024
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-EXHAUSTED_PAUSE_S = 0.1
-"""Without descriptors or memory, trying again at once would only burn the processor."""
+HEADS_BYTES_MAX = 32 * 1024 * 1024
+"""Of all heads that are not complete; honest ones take a hundredth, as they come in one piece."""
 
 REQUEST_TIMEOUT = response_head(408, (("Connection", "close"), ("Content-Length", "0")))
 
-HandOver = Callable[[socket.socket, bytes], None]
+HandOver = Callable[[socket.socket, RequestHead, str], None]
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +66,12 @@ class _Guest:
     peer: str
     since: float
     head: RequestHead = field(default_factory=RequestHead)
+    place: Place | None = None
+    """While the head is not complete."""
+    counted_bytes: int = 0
+    """What its head takes of what all heads may take."""
+    household: str = ""
+    """By which it is counted while it waits for the node to catch up."""
 
 
 class Lobby:
@@ -78,7 +87,8 @@ class Lobby:
         hand_over: HandOver,
     ) -> None:
         """`catch_up` returns when this node has applied all that was committed before the call.
-        `hand_over` takes a socket and the bytes that came on it; it owns the socket from then on.
+        `hand_over` takes a socket, what was read of its first request, and the address at its other
+        end; it owns the socket from then on.
         """
         self._admission = admission
         self._hub = hub
@@ -88,7 +98,15 @@ class Lobby:
         self._pace = Pace(hub.config.work_slice_s)
         self._guests: dict[int, _Guest] = {}
         """Whose heads are not complete, in the order of arrival."""
+        self._guests_bytes = 0
+        """Of their heads together."""
+        per_address_max = config.connections_per_address_max
+        self._places = Places("http_arriving", config.guests_max, per_address_max)
         self._undecided: list[_Guest] = []
+        self._deciding = 0
+        """How many wait for the node to catch up."""
+        self._deciding_of: Tally[str] = Tally()
+        """The same by address, if addresses are counted."""
         self._any_undecided = trio.Event()
         self._date = (0, "")
 
@@ -99,6 +117,7 @@ class Lobby:
         """
         with ExitStack() as resources:
             epoll = resources.enter_context(select.epoll())
+            acceptor = resources.enter_context(Acceptor("http", refusal(BUSY, RETRY_AFTER)))
             resources.callback(self._close_all)
             by_fd = {listener.fileno(): listener for listener in listeners}
             for listener in listeners:
@@ -108,47 +127,63 @@ class Lobby:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._decide_undecided)
                 while True:
-                    await self._wait(epoll)
+                    await self._wait(epoll, acceptor)
                     self._pace.begin()
                     for fd, _ in epoll.poll(0):
                         if fd in by_fd:
-                            await self._accept(by_fd[fd], epoll)
+                            await self._accept(by_fd[fd], acceptor, epoll)
                         elif (guest := self._guests.get(fd)) and self._has_read(guest):
-                            self._forget(fd, epoll)
+                            self._forget(guest, fd, epoll)
                         await self._pace.breathe()
+                    self._limit_heads(epoll)
                     self._send_away_idle(epoll)
 
-    async def _wait(self, epoll: select.epoll) -> None:
+    async def _wait(self, epoll: select.epoll, acceptor: Acceptor) -> None:
         """Return when something happens, or the oldest guest has been here too long."""
-        oldest = next(iter(self._guests.values()), None)
-        deadline = math.inf if oldest is None else oldest.since + self._config.head_timeout_s
+        deadline = acceptor.episode.ends_at
+        if (oldest := next(iter(self._guests.values()), None)) is not None:
+            deadline = min(deadline, oldest.since + self._config.head_timeout_s)
         with trio.move_on_at(deadline):
             await trio.lowlevel.wait_readable(epoll.fileno())
+        acceptor.episode.settle(trio.current_time())
 
-    async def _accept(self, listener: socket.socket, epoll: select.epoll) -> None:
+    async def _accept(
+        self, listener: socket.socket, acceptor: Acceptor, epoll: select.epoll
+    ) -> None:
         for _ in range(ACCEPTS_A_TURN):
+            now = trio.current_time()
             try:
-                sock, address = listener.accept()
+                accepted = acceptor.accept(listener, now)
             except BlockingIOError:
                 return
-            except OSError as error:
+            if accepted is None:
                 ACCEPT_FAILED.inc()
-                if error.errno in EXHAUSTED:
-                    log.error("cannot accept: raise the limit of open files", error=error.strerror)
-                    await trio.sleep(EXHAUSTED_PAUSE_S)
+                if acceptor.stuck:
+                    await trio.sleep(STUCK_PAUSE_S)
                     return
-                continue  # That client is gone already.
+                await self._pace.breathe()
+                continue
             ACCEPTED.inc()
-            if len(self._guests) >= self._config.guests_max:
-                # Honest clients send their request at once: who is here longest makes room.
-                self._send_away(next(iter(self._guests.values())), epoll)
+            sock, address = accepted
             sock.setblocking(False)
-            guest = _Guest(sock, str(address[0]), trio.current_time())
+            guest = _Guest(sock, str(address[0]), now)
             # Most often the request is here already.
             if not self._has_read(guest):
-                self._guests[sock.fileno()] = guest
-                epoll.register(sock, select.EPOLLIN | select.EPOLLRDHUP)
+                self._seat(guest, epoll)
             await self._pace.breathe()
+
+    def _seat(self, guest: _Guest, epoll: select.epoll) -> None:
+        """Let a guest wait here for the rest of its request."""
+        address = ""
+        if self._places.counts_addresses:
+            address = connection_household(guest.peer, "", self._config.trusted_proxies)
+        # Honest clients send their request at once: who is here longest makes room.
+        place = self._places.take(address, partial(self._send_away, guest, epoll))
+        assert isinstance(place, Place), "all of them wait for their clients"
+        place.wait()
+        guest.place = place
+        self._guests[guest.sock.fileno()] = guest
+        epoll.register(guest.sock, select.EPOLLIN | select.EPOLLRDHUP)
 
     def _has_read(self, guest: _Guest) -> bool:
         """Read what is there; return whether the guest has left, one way or another."""
@@ -161,13 +196,18 @@ class Lobby:
         if not data:
             guest.sock.close()
             return True
-        reading = guest.head.feed(data)
-        if reading is Reading.MORE and len(guest.head.bytes) < self._config.head_bytes_max:
+        head = guest.head
+        reading = head.feed(data)
+        if (flaw := head.excess(self._config.head_bytes_max)) is not None:
+            self._refuse(guest, flaw)
+        elif reading is Reading.MORE:
+            guest.counted_bytes += len(data)
+            self._guests_bytes += len(data)
             return False
-        if reading is Reading.COMPLETE and self._wants_stream(guest.head):
+        elif reading is Reading.COMPLETE and self._wants_stream(head):
             self._decide(guest)
         else:
-            self._hand_over(guest.sock, guest.head.bytes)
+            self._hand_over(guest.sock, head, guest.peer)
         return True
 
     def _wants_stream(self, head: RequestHead) -> bool:
@@ -176,6 +216,7 @@ class Lobby:
             head.method == "GET"
             and head.version == "1.1"
             and head.path in PATHS
+            and head.hosts == 1
             and bool(head.header("host"))
             and not head.header("upgrade")
             and not head.header("content-length")
@@ -195,13 +236,39 @@ class Lobby:
                 self._begin(guest, opening)
             case Answer() as answer:
                 self._answer(guest, answer)
-            case None:
+            case None if self._may_wait(guest):
                 self._undecided.append(guest)
                 self._any_undecided.set()
+            case None:
+                self._answer(guest, self._admission.turn_away())
+
+    def _may_wait(self, guest: _Guest) -> bool:
+        """Whether there will be room for this stream once the node has caught up; note that it
+        waits.
+        """
+        hub = self._hub.config
+        if self._hub.clients + self._deciding >= hub.clients_max:
+            return False
+        if hub.clients_per_address_max:
+            forwarded_for = guest.head.header("x-forwarded-for")
+            guest.household = household(guest.peer, forwarded_for, self._config.trusted_proxies)
+            if self._deciding_of[guest.household] >= hub.clients_per_address_max:
+                return False
+            self._deciding_of[guest.household] += 1
+        self._deciding += 1
+        return True
+
+    def _no_longer_waits(self, guest: _Guest) -> None:
+        self._deciding -= 1
+        if guest.household:
+            self._deciding_of[guest.household] -= 1
+            if not self._deciding_of[guest.household]:
+                del self._deciding_of[guest.household]
 
     def _begin(self, guest: _Guest, opening: Opening) -> None:
         headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
         if self._send(guest, self._head(guest, 200, headers) + sse.chunk(opening.first)):
+            requests.count("GET", guest.head.path, 200)
             self._hub.adopt(guest.sock, opening.audience, opening.after_seq, opening.address)
         else:
             guest.sock.close()
@@ -209,8 +276,14 @@ class Lobby:
     def _answer(self, guest: _Guest, answer: Answer) -> None:
         length = ("Content-Length", str(len(answer.body)))
         headers = [*answer.headers, length, ("Connection", "close")]
+        requests.count("GET", guest.head.path, answer.status)
         self._send(guest, self._head(guest, answer.status, headers) + answer.body)
         guest.sock.close()
+
+    def _refuse(self, guest: _Guest, flaw: Flaw) -> None:
+        """Answer what is no request; bytes left unread would reset the connection before that."""
+        requests.count_unread(flaw.status)
+        refuse(guest.sock, refusal(flaw))
 
     def _send(self, guest: _Guest, data: bytes) -> bool:
         """Send the first bytes on a connection; its buffer is empty and takes them, or it is
@@ -245,6 +318,7 @@ class Lobby:
                 self._pace.begin()
                 while guests:
                     guest = guests.pop()
+                    self._no_longer_waits(guest)
                     if patience.cancelled_caught:
                         self._answer(guest, self._admission.turn_away())
                     else:
@@ -252,6 +326,7 @@ class Lobby:
                     await self._pace.breathe()
             finally:
                 for guest in guests:
+                    self._no_longer_waits(guest)
                     guest.sock.close()
 
     def _send_away_idle(self, epoll: select.epoll) -> None:
@@ -262,20 +337,33 @@ class Lobby:
                 break
             self._send_away(guest, epoll)
 
+    def _limit_heads(self, epoll: select.epoll) -> None:
+        """Bound the memory that unfinished heads take; who is here longest makes room."""
+        while self._guests_bytes > HEADS_BYTES_MAX:
+            self._send_away(next(iter(self._guests.values())), epoll)
+
     def _send_away(self, guest: _Guest, epoll: select.epoll) -> None:
         TIMED_OUT.inc()
-        self._forget(guest.sock.fileno(), epoll)
-        if guest.head.bytes:
+        self._forget(guest, guest.sock.fileno(), epoll)
+        if len(guest.head):
+            requests.count_unread(408)
             self._send(guest, REQUEST_TIMEOUT)
         guest.sock.close()
 
-    def _forget(self, fd: int, epoll: select.epoll) -> None:
+    def _forget(self, guest: _Guest, fd: int, epoll: select.epoll) -> None:
         del self._guests[fd]
+        self._guests_bytes -= guest.counted_bytes
+        if guest.place is not None:
+            guest.place.leave()
         with suppress(OSError):  # The kernel has forgotten it if it is closed.
             epoll.unregister(fd)
 
     def _close_all(self) -> None:
-        for guest in [*self._guests.values(), *self._undecided]:
+        for guest in self._guests.values():
+            guest.sock.close()
+            if guest.place is not None:
+                guest.place.leave()
+        for guest in self._undecided:
             guest.sock.close()
         self._guests.clear()
         self._undecided.clear()

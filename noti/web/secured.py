@@ -14,6 +14,7 @@ import trio
 from noti.certificates.refusal_log import RefusalLog
 from noti.certificates.refusals import Refusal, handshake_refusal
 from noti.web.app import App
+from noti.web.config import WebConfig
 from noti.web.connection import Connection
 
 HANDSHAKE_S = 10.0
@@ -80,9 +81,9 @@ class SecuredConnection(Connection):
     adoptable = False
 
     def __init__(
-        self, stream: "trio.SSLStream[trio.SocketStream]", app: App, send_timeout_s: float
+        self, stream: "trio.SSLStream[trio.SocketStream]", app: App, config: WebConfig
     ) -> None:
-        super().__init__(stream.transport_stream, app, send_timeout_s)
+        super().__init__(stream.transport_stream, app, config)
         self._encrypted = stream
 
     @property
@@ -111,5 +112,5 @@ class SecuredConnection(Connection):
 
     async def aclose(self) -> None:
         """Say goodbye and close, within the time limit for sends."""
-        with trio.move_on_after(self._send_timeout_s):
+        with trio.move_on_after(self._config.send_timeout_s):
             await self._encrypted.aclose()

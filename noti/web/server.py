@@ -20,22 +20,30 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
+from noti import listening
 from noti.certificates.refusal_log import RefusalLog
+from noti.descriptors import OPS_CONNECTIONS_MAX
 from noti.errors import AddressInUse
 from noti.ports import Address
+from noti.web import hypercorn_protocols
 from noti.web.admission import Admission
 from noti.web.app import create_app, create_operations_app
-from noti.web.clients import Reason
+from noti.web.clients import CLIENTS_MAX, Reason
 from noti.web.config import WebConfig
 from noti.web.connection import Connection
+from noti.web.doorkeeper import Doorkeeper
+from noti.web.heads import BUSY, RETRY_AFTER, Reading, RequestHead, refusal
 from noti.web.hub import Hub
 from noti.web.hypercorn_log import HypercornLog
 from noti.web.lobby import HandOver, Lobby
+from noti.web.requests import PROBES
 from noti.web.secured import SecuredConnection, Tls, secured
 from noti.web.view import NodeView
 
 log = structlog.get_logger("noti.web")
 
+
+TRY_AGAIN = refusal(BUSY, RETRY_AFTER)
 
 LOOK_EVERY_S = 0.5
 """How often the node is asked whether it leads; sending browsers away takes longer anyway."""
@@ -68,7 +76,12 @@ class Frontend:
         self._app = create_app(hub, node, self._admission, config, with_operations=ops_bind is None)
         self._ops_app = create_operations_app(hub, node, config)
         self._hypercorn = _hypercorn_config(config)
+        per_address_max = config.connections_per_address_max
+        self._door = Doorkeeper("http", config.connections_max, config, per_address_max)
+        self._ops_door = Doorkeeper("ops", OPS_CONNECTIONS_MAX, config)
         self._connections: set[Connection] = set()
+        hypercorn_protocols.use()
+        CLIENTS_MAX.set(hub.config.clients_max)
         self._closed = trio.lowlevel.ParkingLot()
 
     async def run(
@@ -114,19 +127,22 @@ class Frontend:
             async with trio.open_nursery() as serving:
                 await serving.start(self._hub.run)
                 async with trio.open_nursery() as connections:
-                    serve = partial(self._serve_connection, context)
                     async with trio.open_nursery() as accepting:
                         if self._tls is None:
-                            lobby = self._lobby(
-                                lambda sock, early: connections.start_soon(serve, sock, early)
-                            )
-                            accepting.start_soon(lobby.run, listeners)
+                            take = partial(self._take, context, connections)
+                            accepting.start_soon(self._lobby(take).run, listeners)
                         else:
                             secure = partial(self._serve_secured, context, self._tls)
-                            accepting.start_soon(_accept, secure, listeners, connections)
-                        if ops_listeners:
-                            operate = partial(self._serve_operators, context)
-                            accepting.start_soon(_accept, operate, ops_listeners, connections)
+                            for listener in listeners:
+                                accepting.start_soon(
+                                    self._accept_secured, secure, connections, listener
+                                )
+                        operate = partial(self._serve_operators, context)
+                        for listener in ops_listeners:
+                            accept = partial(listening.serve, listener="ops", refusal=TRY_AGAIN)
+                            accepting.start_soon(accept, listener, operate, connections)
+                        accepting.start_soon(self._door.tell)
+                        accepting.start_soon(self._ops_door.tell)
                         if self._config.leader_sheds:
                             accepting.start_soon(self._shed_when_leading)
                         task_status.started()
@@ -167,30 +183,65 @@ class Frontend:
             hand_over=hand_over,
         )
 
-    async def _serve_connection(
-        self, context: WorkerContext, sock: socket.socket, early: bytes
+    def _take(
+        self,
+        context: WorkerContext,
+        connections: trio.Nursery,
+        sock: socket.socket,
+        head: RequestHead,
+        peer: str,
     ) -> None:
-        """Let Hypercorn serve a connection on which `early` was received."""
+        """Let Hypercorn serve a connection whose first request is no stream's, if there is room."""
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        await self._serve(
-            context, Connection(stream, self._app, self._config.send_timeout_s, early)
-        )
+        connection = Connection(stream, self._app, self._config, head.received)
+        forwarded_for, is_probe = head.header("x-forwarded-for"), head.path in PROBES
+        if self._door.seat(connection, peer, forwarded_for=forwarded_for, is_probe=is_probe):
+            if head.reading is not Reading.COMPLETE:
+                connection.idle()
+            connections.start_soon(self._serve, context, connection)
 
     async def _serve_operators(self, context: WorkerContext, stream: trio.SocketStream) -> None:
-        await self._serve(context, Connection(stream, self._ops_app, self._config.send_timeout_s))
+        connection = Connection(stream, self._ops_app, self._config)
+        if self._ops_door.seat(connection, _peer_of(stream)):
+            connection.idle()
+            await self._serve(context, connection)
+
+    async def _accept_secured(
+        self,
+        secure: Callable[[trio.SocketStream, trio.Nursery], Awaitable[None]],
+        connections: trio.Nursery,
+        listener: socket.socket,
+    ) -> None:
+        """Accept until cancelled. Only the handshake is counted here."""
+        await listening.serve(
+            listener,
+            lambda stream: secure(stream, connections),
+            connections,
+            listener="http_arriving",
+            connections_max=self._config.guests_max,
+        )
 
     async def _serve_secured(
-        self, context: WorkerContext, tls: Tls, stream: trio.SocketStream
+        self,
+        context: WorkerContext,
+        tls: Tls,
+        stream: trio.SocketStream,
+        connections: trio.Nursery,
     ) -> None:
         try:
             encrypted = await secured(stream, tls, self._refusals)
         except (OSError, trio.BrokenResourceError):
+            encrypted = None
+        except trio.Cancelled:
+            stream.socket.close()
+            raise
+        if encrypted is None:
             stream.socket.close()
             return
-        if encrypted is not None:
-            await self._serve(
-                context, SecuredConnection(encrypted, self._app, self._config.send_timeout_s)
-            )
+        connection = SecuredConnection(encrypted, self._app, self._config)
+        if self._door.seat(connection, _peer_of(stream)):
+            connection.idle()
+            connections.start_soon(self._serve, context, connection)
 
     async def _serve(self, context: WorkerContext, connection: Connection) -> None:
         self._connections.add(connection)
@@ -212,20 +263,9 @@ def _hypercorn_config(config: WebConfig) -> Config:
     hypercorn.logger_class = HypercornLog
     hypercorn.include_server_header = False
     hypercorn.keep_alive_timeout = config.idle_timeout_s
+    hypercorn.h11_max_incomplete_size = config.head_bytes_max
+    hypercorn.h2_max_header_list_size = config.head_bytes_max
     return hypercorn
-
-
-async def _accept(
-    serve: Callable[[trio.SocketStream], Awaitable[None]],
-    listeners: list[socket.socket],
-    connections: trio.Nursery,
-) -> None:
-    """Accept until cancelled, one task in `connections` for each connection."""
-    await trio.serve_listeners(
-        serve,
-        [trio.SocketListener(trio.socket.from_stdlib_socket(one)) for one in listeners],
-        handler_nursery=connections,
-    )
 
 
 async def _listen(bind: Address, flag: str) -> list[socket.socket]:
@@ -238,3 +278,11 @@ async def _listen(bind: Address, flag: str) -> list[socket.socket]:
             f"{flag} {host}:{port} cannot be used: {reason}; choose another address"
         ) from error
     return [socket.socket(fileno=one.socket.detach()) for one in listeners]
+
+
+def _peer_of(stream: trio.SocketStream) -> str:
+    """Return the address at the other end; empty when it is gone already."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return ""

@@ -24,9 +24,10 @@ from noti.raft.messages import (
 )
 from noti.raft.records import RECORD_BYTES_MAX, encode_entries
 from noti.rpc import appends
+from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.aio import Island
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
-from noti.rpc.grpc import RAFT_METHOD, GrpcMessageStream, GrpcNetwork
+from noti.rpc.grpc import GrpcMessageStream, GrpcNetwork
 from noti.rpc.protobuf import length_field, uint_field
 from noti.rpc.publisher import REQUEST_BYTES_MAX
 from tests.interop.processes import NodeProcess, running_node

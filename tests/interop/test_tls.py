@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from noti.ports import Address, Hello
+from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import decode_hello, encode_hello
-from noti.rpc.grpc import RAFT_METHOD
 from tests.certificates.authority import Issued, authority, node
 from tests.certificates.bad import BAD_CALLERS, CLAIMED_NAME, BadPeer, good_context
 from tests.interop.cluster import Cluster, running_cluster, until

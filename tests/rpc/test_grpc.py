@@ -19,11 +19,12 @@ from grpclib.exceptions import GRPCError
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.ports import Address, MessageStream
 from noti.rpc import tls
+from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.aio import Island
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.notification import v1 as notification
-from noti.rpc.grpc import RAFT_METHOD, GrpcMessageStream, GrpcNetwork
+from noti.rpc.grpc import GrpcMessageStream, GrpcNetwork
 from tests.contract.test_rpc_network import (
     ANY_PORT,
     CLIENT,

@@ -20,7 +20,7 @@ def test_head_is_the_same_however_it_is_cut(size: int) -> None:
     assert (head.method, head.version) == ("GET", "1.1")
     assert (head.path, head.query) == ("/.well-known/mercure", "topic=a%20b&topic=c")
     assert (head.header("last-event-id"), head.header("x"), head.header("y")) == ("7", "1, 2", "")
-    assert head.bytes == HEAD
+    assert head.received == HEAD
 
 
 @pytest.mark.parametrize("behind", [HEAD, b"\x00garbage\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"])
@@ -29,7 +29,7 @@ def test_what_comes_behind_the_head_does_not_change_it(behind: bytes) -> None:
     assert head.feed(HEAD + behind) is Reading.COMPLETE
     assert head.path == "/.well-known/mercure"
     assert head.header("x") == "1, 2"
-    assert head.bytes == HEAD + behind
+    assert head.received == HEAD + behind
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,6 @@ async def exchange(address: tuple[str, int], request: bytes) -> bytes:
         b"GET /\xff HTTP/1.1\r\nhost: x\r\n\r\n",
         b"GET / HTTP/1.1\r\n\r\n",
         b"GET ?x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
-        b"GET / HTTP/1.1\r\nhost: x\r\nx: " + b"y" * 20_000,  # and no end
     ],
 )
 async def test_garbage_gets_an_answer_for_people_and_the_node_goes_on(
@@ -51,7 +50,7 @@ async def test_garbage_gets_an_answer_for_people_and_the_node_goes_on(
 ) -> None:
     async with serving(hub()) as address:
         answer = await exchange(address, request_bytes)
-        assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 431 "))
+        assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"not a request that this server understands" in answer
         assert b"HTTP/1.1 200" in await exchange(
             address, b"GET /liveness HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"

@@ -1,0 +1,73 @@
+"""Serves connections, one task each, as many as there may be.
+
+Enters: a listening socket, a handler. Leaves: calls of the handler. Never: a log line for each
+connection that could not be taken; more connections than were allowed.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import trio
+
+from noti.descriptors import MADE_ROOM, OPEN, OPEN_MAX, Acceptor
+
+STUCK_PAUSE_S: Final = 0.1
+"""Without descriptors or memory, trying again at once would only burn the processor."""
+
+Serve = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+async def serve(
+    listening: socket.socket,
+    handler: Serve,
+    handlers: trio.Nursery,
+    *,
+    listener: str,
+    connections_max: int | None = None,
+    refusal: bytes = b"",
+) -> None:
+    """Accept until cancelled, and run `handler` for each connection in `handlers`; it owns the
+    stream.
+
+    When `connections_max` are being handled, the one that came first is cancelled: honest ones are
+    done in a moment. None means that somebody else counts them. `refusal` is said to those for whom
+    no descriptor is left. *Resource handling*: does not close `listening`.
+    """
+    made_room = MADE_ROOM.labels(listener)
+    scopes: dict[trio.CancelScope, None] = {}
+    if connections_max is not None:
+        OPEN_MAX.labels(listener).set(connections_max)
+        OPEN.labels(listener).set_function(lambda: len(scopes))
+
+    async def handle(taken: socket.socket, scope: trio.CancelScope) -> None:
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(taken))
+        try:
+            with scope:
+                await handler(stream)
+        finally:
+            scopes.pop(scope, None)
+
+    listening.setblocking(False)
+    with Acceptor(listener, refusal) as acceptor:
+        while True:
+            with trio.move_on_at(acceptor.episode.ends_at):
+                await trio.lowlevel.wait_readable(listening)
+            now = trio.current_time()
+            acceptor.episode.settle(now)
+            try:
+                accepted = acceptor.accept(listening, now)
+            except BlockingIOError:
+                continue
+            if accepted is None:
+                if acceptor.stuck:
+                    await trio.sleep(STUCK_PAUSE_S)
+                continue
+            if connections_max is not None and len(scopes) >= connections_max:
+                oldest = next(iter(scopes))
+                del scopes[oldest]
+                oldest.cancel()
+                made_room.inc()
+            scope = trio.CancelScope()
+            scopes[scope] = None
+            handlers.start_soon(handle, accepted[0], scope)

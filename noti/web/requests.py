@@ -1,0 +1,57 @@
+"""Counts answered requests: by method, path and status, whoever answered.
+
+Enters: what was asked, the status. Leaves: a metric with few label values. Never: a path that a
+client made up, or any other word of a client's, in a label.
+"""
+
+from functools import lru_cache
+from typing import Final
+
+from prometheus_client import Counter
+
+REQUESTS: Final = Counter(
+    "noti_web_requests_total",
+    "Requests answered, by method, path and status; others than known ones are `other`.",
+    ["method", "path", "code"],
+)
+
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
+STREAMS: Final = ("/category", "/.well-known/mercure")
+PROBES: Final = ("/liveness", "/readiness", "/metrics")
+PAGE: Final = ("/", "/page.css", "/page.js")
+OTHER: Final = "other"
+PATHS: Final = {
+    **{path: path for path in (*STREAMS, *PROBES, "/status")},
+    **dict.fromkeys(PAGE, "page"),
+}
+"""What the label is for each path that is served."""
+
+
+@lru_cache(maxsize=1024)
+def _of(method: str, path: str, code: int) -> Counter:
+    """Return the counter; only known values come here, so that few of them are kept."""
+    return REQUESTS.labels(method, path, str(code))
+
+
+def count(method: str, path: str, status: int) -> None:
+    """Count an answer."""
+    _of(method if method in METHODS else OTHER, PATHS.get(path, OTHER), status).inc()
+
+
+def count_unread(status: int) -> None:
+    """Count the answer to what was no whole request."""
+    _of(OTHER, OTHER, status).inc()
+
+
+def _begin_at_zero() -> None:
+    for path in sorted(set(PATHS.values())):
+        _of("GET", path, 200)
+    for path in STREAMS:
+        _of("GET", path, 400)
+        _of("GET", path, 429)
+    _of("GET", "/readiness", 503)
+    for code in (400, 408, 431, 503):
+        _of(OTHER, OTHER, code)
+
+
+_begin_at_zero()
