@@ -194,8 +194,8 @@ class Acceptor:
             raise
         except OSError as error:
             if error.errno in EXHAUSTED:
+                self._shed(listening)
                 self.episode.refuse(now)
-                self.stuck = not self._shed(listening)
             return None  # Otherwise that client is gone already.
 
     def __enter__(self) -> Self:
@@ -214,18 +214,19 @@ class Acceptor:
         with suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
-    def _shed(self, listening: socket.socket) -> bool:
-        """Take one connection with the spare descriptor and close it; return whether that went."""
+    def _shed(self, listening: socket.socket) -> None:
+        """Take one connection with the spare descriptor and close it; raises `BlockingIOError` when
+        nobody waits: the kernel looks for a descriptor before it looks for a connection.
+        """
         self.close()
         try:
             taken, _ = listening.accept()
         except BlockingIOError:
-            return True
+            raise
         except OSError:
-            return False
+            self.stuck = True
         else:
             refuse(taken, self._refusal)
-            return True
         finally:
             self._open_spare()
 

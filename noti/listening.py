@@ -12,6 +12,10 @@ import trio
 
 from noti.descriptors import MADE_ROOM, OPEN, OPEN_MAX, Acceptor
 
+YOUNG_S: Final = 0.1
+"""Who came so recently makes no room: an honest client in the middle of a storm is about to say
+something. Those who come meanwhile wait in the kernel's queue."""
+
 STUCK_PAUSE_S: Final = 0.1
 """Without descriptors or memory, trying again at once would only burn the processor."""
 
@@ -30,12 +34,13 @@ async def serve(
     """Accept until cancelled, and run `handler` for each connection in `handlers`; it owns the
     stream.
 
-    When `connections_max` are being handled, the one that came first is cancelled: honest ones are
-    done in a moment. None means that somebody else counts them. `refusal` is said to those for whom
-    no descriptor is left. *Resource handling*: does not close `listening`.
+    When `connections_max` are being handled, the one that came first is cancelled, unless it is
+    young: honest ones are done in a moment. None means that somebody else counts them. `refusal` is
+    said to those for whom no descriptor is left. *Resource handling*: does not close `listening`.
     """
     made_room = MADE_ROOM.labels(listener)
-    scopes: dict[trio.CancelScope, None] = {}
+    scopes: dict[trio.CancelScope, float] = {}
+    left = trio.lowlevel.ParkingLot()
     if connections_max is not None:
         OPEN_MAX.labels(listener).set(connections_max)
         OPEN.labels(listener).set_function(lambda: len(scopes))
@@ -47,10 +52,23 @@ async def serve(
                 await handler(stream)
         finally:
             scopes.pop(scope, None)
+            left.unpark_all()
+
+    async def make_room() -> None:
+        while connections_max is not None and len(scopes) >= connections_max:
+            oldest, since = next(iter(scopes.items()))
+            if trio.current_time() - since >= YOUNG_S:
+                del scopes[oldest]
+                oldest.cancel()
+                made_room.inc()
+                return
+            with trio.move_on_at(since + YOUNG_S):
+                await left.park()
 
     listening.setblocking(False)
     with Acceptor(listener, refusal) as acceptor:
         while True:
+            await make_room()
             with trio.move_on_at(acceptor.episode.ends_at):
                 await trio.lowlevel.wait_readable(listening)
             now = trio.current_time()
@@ -63,11 +81,6 @@ async def serve(
                 if acceptor.stuck:
                     await trio.sleep(STUCK_PAUSE_S)
                 continue
-            if connections_max is not None and len(scopes) >= connections_max:
-                oldest = next(iter(scopes))
-                del scopes[oldest]
-                oldest.cancel()
-                made_room.inc()
             scope = trio.CancelScope()
-            scopes[scope] = None
+            scopes[scope] = now
             handlers.start_soon(handle, accepted[0], scope)

@@ -12,7 +12,7 @@ those for whom there is no room yet.
 import select
 import socket
 from collections import Counter as Tally
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from email.utils import formatdate
@@ -24,7 +24,7 @@ from prometheus_client import Counter
 
 from noti.descriptors import Acceptor, refuse
 from noti.households import connection_household, household
-from noti.listening import STUCK_PAUSE_S
+from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.places import Place, Places
 from noti.web import requests, sse
 from noti.web.admission import (
@@ -98,6 +98,8 @@ class Lobby:
         self._pace = Pace(hub.config.work_slice_s)
         self._guests: dict[int, _Guest] = {}
         """Whose heads are not complete, in the order of arrival."""
+        self._listens = True
+        """Whether new connections are taken; otherwise they wait in the kernel's queue."""
         self._guests_bytes = 0
         """Of their heads together."""
         per_address_max = config.connections_per_address_max
@@ -127,6 +129,7 @@ class Lobby:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._decide_undecided)
                 while True:
+                    self._listen(epoll, by_fd)
                     await self._wait(epoll, acceptor)
                     self._pace.begin()
                     for fd, _ in epoll.poll(0):
@@ -138,11 +141,28 @@ class Lobby:
                     self._limit_heads(epoll)
                     self._send_away_idle(epoll)
 
+    def _listen(self, epoll: select.epoll, listeners: Iterable[int]) -> None:
+        """Listen to those who come as long as there is room, or somebody who can make room."""
+        if self._listens != self._has_room(trio.current_time()):
+            self._listens = not self._listens
+            for fd in listeners:
+                epoll.modify(fd, select.EPOLLIN if self._listens else 0)
+
+    def _has_room(self, now: float) -> bool:
+        if len(self._guests) < self._config.guests_max:
+            return True
+        oldest = self._oldest()
+        return oldest is not None and now - oldest.since >= YOUNG_S
+
+    def _oldest(self) -> _Guest | None:
+        return next(iter(self._guests.values()), None)
+
     async def _wait(self, epoll: select.epoll, acceptor: Acceptor) -> None:
         """Return when something happens, or the oldest guest has been here too long."""
         deadline = acceptor.episode.ends_at
-        if (oldest := next(iter(self._guests.values()), None)) is not None:
-            deadline = min(deadline, oldest.since + self._config.head_timeout_s)
+        if (oldest := self._oldest()) is not None:
+            patience_s = self._config.head_timeout_s if self._listens else YOUNG_S
+            deadline = min(deadline, oldest.since + patience_s)
         with trio.move_on_at(deadline):
             await trio.lowlevel.wait_readable(epoll.fileno())
         acceptor.episode.settle(trio.current_time())
@@ -152,6 +172,8 @@ class Lobby:
     ) -> None:
         for _ in range(ACCEPTS_A_TURN):
             now = trio.current_time()
+            if not self._has_room(now):
+                return
             try:
                 accepted = acceptor.accept(listener, now)
             except BlockingIOError:
@@ -178,7 +200,7 @@ class Lobby:
         if self._places.counts_addresses:
             address = connection_household(guest.peer, "", self._config.trusted_proxies)
         # Honest clients send their request at once: who is here longest makes room.
-        place = self._places.take(address, partial(self._send_away, guest, epoll))
+        place = self._places.take(address, partial(self._make_room, guest, epoll))
         assert isinstance(place, Place), "all of them wait for their clients"
         place.wait()
         guest.place = place
@@ -341,6 +363,14 @@ class Lobby:
         """Bound the memory that unfinished heads take; who is here longest makes room."""
         while self._guests_bytes > HEADS_BYTES_MAX:
             self._send_away(next(iter(self._guests.values())), epoll)
+
+    def _make_room(self, guest: _Guest, epoll: select.epoll) -> None:
+        """Let a guest go; it is served if its request has come meanwhile."""
+        fd = guest.sock.fileno()
+        if self._has_read(guest):
+            self._forget(guest, fd, epoll)
+        else:
+            self._send_away(guest, epoll)
 
     def _send_away(self, guest: _Guest, epoll: select.epoll) -> None:
         TIMED_OUT.inc()
