@@ -121,6 +121,12 @@ sim *args: venv
 fuzz *args: venv
     @exec .venv/bin/python -m tests.fuzz.fuzz "$@"
 
+# A real cluster under random trouble, and whether it kept its promises: just soak minutes=10 (seed=N nodes=3 clients=300)
+[no-exit-message]
+soak *args: venv
+    -@{{ attend }} .venv/bin/python -m tests.soak "$@"
+    @{{ report }}
+
 # Write the golden scenarios of the Raft core anew; then read the difference.
 scenarios-rewrite: venv
     .venv/bin/python -m tests.raft.scenario

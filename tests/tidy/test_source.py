@@ -49,6 +49,7 @@ TESTS_WITHOUT_A_ROOM = {
     "interop",
     "k8s",
     "simulation",
+    "soak",
     "tidy",
 }
 

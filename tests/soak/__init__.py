@@ -1,0 +1,29 @@
+"""`just soak minutes=10 seed=N nodes=3 clients=300`: a real cluster under random trouble.
+
+Three to five `noti run`, a nats-server, two publishers of numbered events, browsers that count.
+Episodes of trouble are drawn from the seed (`schedule.py`); after each the cluster has to be whole
+again, and there is calm. At most a minority of the nodes is in trouble at one time. Every node has
+a network of its own, if the machine permits that; otherwise it says so, and goes without partitions
+and full disks.
+
+How to read the table, line by line:
+
+- *events acknowledged*: those whose publisher was told so, by JetStream or by a node.
+- *acknowledged and never shown*: of those, what no browser ever got.
+- *lost*, *twice*, *out of order*: deliveries, each browser's counted, over all its connections.
+  All browsers must see one sequence, whichever node they read.
+- *unexpected exits*: nodes that ended although nobody killed them. One whose disk is full may end.
+- *gaps told*: no browser was away for longer than history lasts.
+- *closed as slow*: streams that nodes closed as `behind` or `stalled`, less one for each stream of
+  the few browsers that never read.
+- *streams ended without trouble*: at nodes that nothing was done to then, or right before.
+- *longest time without an event*: at all browsers together, whatever went wrong meanwhile.
+- *events in all histories*: where the history of each node begins, asked for at the end. One node
+  has another `--history-size`; what is shown must not depend on it.
+- *memory* and *open files*: medians of the first and the last quarter. The sum of all nodes is
+  judged from half an hour on, second quarter against last.
+- *other promises*: a cluster that is not whole again a minute after its trouble, a node that does
+  not stop when told, a burst that is not taken; told in the timeline.
+
+The directory that is named at the end holds the timeline, the table, the nodes' data and logs.
+"""

@@ -1,0 +1,91 @@
+"""The process of the browsers, seen from the harness: orders to it, and its newest report.
+
+Enters: lines of `fleet.py`. Leaves: what all browsers saw so far. Never: a report that is lost.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from noti.ports import Address
+
+
+class Browsers:
+    """All browsers of a run."""
+
+    def __init__(self) -> None:
+        self.report: dict[str, Any] = {}
+        """The newest one; empty before the first."""
+        self.ends: list[tuple[float, int, int]] = []
+        """When how many streams ended at which node."""
+        self.silences: list[tuple[float, float]] = []
+        """When no browser got anything new."""
+        self._process: trio.Process | None = None
+        self._answers: list[dict[str, Any]] = []
+
+    async def run(
+        self,
+        nodes: Sequence[Address],
+        clients: int,
+        idle: int,
+        run: str,
+        log: Path,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Let them browse until cancelled; raises `AssertionError` when their process ends."""
+        told = {"nodes": nodes, "clients": clients, "idle": idle, "run": run, "seed": run}
+        with log.open("wb") as errors:
+            self._process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", "tests.soak.fleet"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+        try:
+            await self._order(told)
+            task_status.started()
+            await self._listen()
+        finally:
+            self._process.kill()
+            with trio.CancelScope(shield=True):
+                await self._process.wait()
+        raise AssertionError(f"the process of the browsers ended; why is in {log}")
+
+    async def missing(self, jetstream: int, rpc: int) -> tuple[int, list[int]]:
+        """Return how many of so many events of each publisher nobody saw, and some of them."""
+        self._answers.clear()
+        await self._order({"do": "missing", "jetstream": jetstream, "rpc": rpc})
+        while not self._answers:  # noqa: ASYNC110
+            await trio.sleep(0.05)
+        return self._answers[0]["missing"], self._answers[0]["some"]
+
+    async def add_newcomers(self) -> None:
+        """Let one more browser begin at each node, from the beginning of its history."""
+        await self._order({"do": "newcomers"})
+
+    async def _order(self, order: dict[str, Any]) -> None:
+        assert self._process is not None
+        assert self._process.stdin is not None
+        await self._process.stdin.send_all(json.dumps(order).encode() + b"\n")
+
+    async def _listen(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        rest = b""
+        async for data in self._process.stdout:
+            *lines, rest = (rest + data).split(b"\n")
+            for line in lines:
+                self._take(json.loads(line))
+
+    def _take(self, said: dict[str, Any]) -> None:
+        if "missing" in said:
+            self._answers.append(said)
+            return
+        self.report = said
+        self.ends += [(at, node, count) for at, node, count in said["ends"]]
+        self.silences += [(begin, end) for begin, end in said["silences"]]

@@ -1,0 +1,156 @@
+"""Whether each promise was kept, from what was seen; and the table that says so.
+
+Enters: observations of one run. Leaves: one line for each promise, kept or broken.
+Never: I/O; a promise that no observation could break (`test_checks.py` breaks each).
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+
+from rich.table import Table
+
+from tests.soak.cluster import Exit
+from tests.soak.watch import SLOW, Sample
+
+COMMIT_S_MAX = 10.0
+"""Elections and publishers that go to the next node take two or three seconds; this is for busy
+machines. A hung disk or a paused leader that stops everybody takes as long as it lasts."""
+MEMORY_BYTES_MAX = 700 * 1024 * 1024
+"""Of one node with its log writer and 100,000 events of history, whatever the load."""
+JUDGED_S_MIN = 30 * 60
+"""Shorter runs only fill their history."""
+GROWTH_MAX = 0.05
+"""Of the memory of all nodes together, from the second quarter to the last."""
+MIB = 1024 * 1024
+
+
+@dataclass
+class Observed:
+    """What was seen in one run."""
+
+    seconds: float = 0.0
+    published: int = 0
+    """Events that somebody acknowledged to their publisher."""
+    seen: int = 0
+    deliveries: int = 0
+    lost: int = 0
+    """Deliveries that a browser did not get, the end of the run included."""
+    missing: int = 0
+    """Acknowledged events that nobody got."""
+    twice: int = 0
+    disorder: int = 0
+    gaps: int = 0
+    """News of a gap; history was long enough for everybody."""
+    ended: int = 0
+    """Streams that ended although nothing was wrong with their node."""
+    closed: dict[str, int] = field(default_factory=dict)
+    """Streams that nodes closed, by reason."""
+    idle_opened: int = 0
+    """Streams of browsers that never read; each may be closed once."""
+    exits: Sequence[Exit] = ()
+    silences: Sequence[tuple[float, float]] = ()
+    samples: Sequence[Sample] = ()
+    histories: Sequence[int | None] = ()
+    """Where each node's history begins."""
+    broken: Sequence[str] = ()
+    """What was seen broken meanwhile, in words."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise, or one figure without one."""
+
+    name: str
+    value: str
+    wanted: str = ""
+    broken: bool = False
+
+
+def checks(seen: Observed) -> list[Check]:
+    """Return all lines of the table."""
+    unexpected = [one for one in seen.exits if not one.expected]
+    silence_s = max((end - begin for begin, end in seen.silences), default=0.0)
+    return [
+        Check("events acknowledged", f"{seen.published:,}"),
+        Check("deliveries", f"{seen.deliveries:,}"),
+        _none("acknowledged and never shown", seen.missing),
+        _none("lost deliveries", seen.lost),
+        _none("twice", seen.twice),
+        _none("out of order", seen.disorder),
+        _none("unexpected exits of nodes", len(unexpected)),
+        _none("gaps told to browsers that read", seen.gaps),
+        _none("browsers that read closed as slow", closed_healthy(seen)),
+        _none("streams ended without trouble", seen.ended),
+        Check(
+            "longest time without an event",
+            f"{silence_s:.1f} s",
+            f"< {COMMIT_S_MAX:g} s",
+            silence_s >= COMMIT_S_MAX,
+        ),
+        Check(
+            "events in all histories",
+            " ".join("?" if place is None else f"from {place}" for place in seen.histories),
+            "equal",
+            None in seen.histories or len(set(seen.histories)) > 1,
+        ),
+        *_resources(seen),
+        _none("other promises broken", len(seen.broken)),
+    ]
+
+
+def closed_healthy(seen: Observed) -> int:
+    """Return how many streams were closed as slow beyond those of browsers that never read."""
+    slow = sum(seen.closed.get(reason, 0) for reason in SLOW)
+    return max(0, slow - seen.idle_opened)
+
+
+def _none(name: str, count: int) -> Check:
+    return Check(name, f"{count:,}", "0", count > 0)
+
+
+def _resources(seen: Observed) -> Iterable[Check]:
+    """Memory and files of each node, first against last quarter, and of all together."""
+    names = sorted({sample.node for sample in seen.samples})
+    for name in names:
+        memory = _quarters([(s.at, s.memory_bytes) for s in seen.samples if s.node == name])
+        files = _quarters([(s.at, s.files) for s in seen.samples if s.node == name])
+        most = max(sample.memory_bytes for sample in seen.samples if sample.node == name)
+        told = f"{memory[0] / MIB:.0f} -> {memory[3] / MIB:.0f} MiB, at most {most / MIB:.0f}"
+        limit = f"< {MEMORY_BYTES_MAX // MIB} MiB"
+        yield Check(f"memory of {name}", told, limit, most >= MEMORY_BYTES_MAX)
+        yield Check(f"open files of {name}", f"{files[0]:.0f} -> {files[3]:.0f}")
+    if seen.seconds >= JUDGED_S_MIN and names:
+        per_node = [
+            _quarters([(s.at, s.memory_bytes) for s in seen.samples if s.node == name])
+            for name in names
+        ]
+        second, last = (sum(quarters[place] for quarters in per_node) for place in (1, 3))
+        growth = last / second - 1
+        yield Check(
+            "memory of all, second to last quarter",
+            f"{growth:+.1%}",
+            f"< {GROWTH_MAX:+.0%}",
+            growth >= GROWTH_MAX,
+        )
+
+
+def _quarters(points: Sequence[tuple[float, float]]) -> list[float]:
+    """Return the medians of four equal stretches of time; of an empty one, that before it."""
+    first, last = points[0][0], points[-1][0]
+    width = (last - first) / 4 or 1.0
+    medians: list[float] = []
+    for number in range(4):
+        begin, end = first + number * width, first + (number + 1) * width
+        there = [value for at, value in points if begin <= at <= end]
+        medians.append(median(there) if there else (medians or [points[0][1]])[-1])
+    return medians
+
+
+def table(lines: Sequence[Check], title: str) -> Table:
+    """Return the lines as a person reads them."""
+    shown = Table("what", "seen", "wanted", "", title=title)
+    for line in lines:
+        verdict = ("BROKEN" if line.broken else "kept") if line.wanted else ""
+        shown.add_row(line.name, line.value, line.wanted, verdict)
+    return shown

@@ -1,0 +1,291 @@
+"""Hundreds of browsers in one process: `python -m tests.soak.fleet`, told what to do by lines.
+
+Enters: orders, one JSON object a line on stdin; streams. Leaves: what the browsers saw, one JSON
+object a line on stdout, twice a second.
+Never: a browser that reads and is slower than its node because of another browser.
+
+A browser comes back with its last event id, at the next node; a few never read.
+"""
+
+import errno
+import heapq
+import json
+import os
+import random
+import resource
+import select
+import socket
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from noti.client.eventstream import EventStreamParser
+from noti.errors import MessageInvalid
+from noti.load.mark import marks_of
+from noti.load.reading import Body, Reader, Reading
+from tests.soak.ledger import NEWCOMER, Ledger
+
+READ_BYTES = 256 * 1024
+HEAD_S_MAX = 4.0
+"""Longer than a node waits for its own catching up (2 s) before it answers."""
+RETRY_S = 1.0
+"""Until the server orders another delay."""
+REPORT_S = 0.5
+SILENCE_S_MIN = 0.5
+"""Shorter silences are not reported."""
+IDLE_RECEIVE_BYTES = 4096
+"""What the kernel keeps for a browser that never reads."""
+IDLE_BACK_S = 5.0
+GAP_KEY = 0
+"""Stands for the news of a gap; the keys of events begin at 2."""
+
+
+class SoakReader(Reader):
+    """Finds the news of a gap too."""
+
+    def read_with(self, parser: EventStreamParser, data: bytes) -> Reading:
+        keys: list[int] = []
+        for event in parser.feed(data):
+            if event.type == "noti-gap":
+                keys.append(GAP_KEY)
+            keys += [seq for seq, _ in marks_of(self.run, event.data.encode())]
+        last_event_id = None if parser.last_event_id == "\0" else parser.last_event_id
+        return Reading(tuple(keys), GAP_KEY not in keys, 0, last_event_id, parser.retry_ms)
+
+
+@dataclass(eq=False)
+class Browser:
+    """One browser."""
+
+    number: int
+    node: int
+    """Where it reads, or wants to."""
+    idle: bool = False
+    place: int = 0
+    last_event_id: str = "earliest"
+    retry_s: float = RETRY_S
+    sock: socket.socket | None = None
+    body: Body | None = None
+    began: float = 0.0
+    """When it last tried to connect."""
+    newcomer: bool = False
+    first_place: int | None = None
+    connected: bool = False
+
+    def __str__(self) -> str:
+        return f"browser {self.number} at node{self.node + 1}"
+
+
+class Fleet:
+    """All browsers, and the sequence that they see."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        self._nodes = [tuple(address) for address in told["nodes"]]
+        self._ledger = Ledger()
+        self._reader = SoakReader(told["run"])
+        self._epoll = select.epoll()
+        self._browsers = [
+            Browser(number, number % len(self._nodes), idle=number < told["idle"])
+            for number in range(told["clients"] + told["idle"])
+        ]
+        self._by_fd: dict[int, Browser] = {}
+        self._later = [(0.0, browser.number, browser) for browser in self._browsers]
+        self._orders = b""
+        self._deliveries = self._gaps = self._idle_opened = self._opened = 0
+        self._ends: Counter[tuple[float, int]] = Counter()
+        self._silences: list[tuple[float, float]] = []
+        self._newest_at = 0.0
+        self._rng = random.Random(told["seed"])
+
+    def run(self) -> None:
+        """Serve until stdin ends."""
+        os.set_blocking(0, False)
+        self._epoll.register(0, select.EPOLLIN)
+        report_at = 0.0
+        while True:
+            for fd, events in self._epoll.poll(0.1, 1024):
+                if fd == 0:
+                    if not self._take_orders():
+                        return
+                elif browser := self._by_fd.get(fd):
+                    self._turn(browser, fd, events)
+            now = time.monotonic()
+            while self._later and self._later[0][0] <= now:
+                self._connect(heapq.heappop(self._later)[2])
+            if now >= report_at:
+                report_at = now + REPORT_S
+                self._give_up_on_the_silent(now)
+                _say(self._report())
+
+    # --- orders -----------------------------------------------------------------------------------
+
+    def _take_orders(self) -> bool:
+        data = os.read(0, READ_BYTES)
+        *lines, self._orders = (self._orders + data).split(b"\n")
+        for line in lines:
+            order = json.loads(line)
+            match order["do"]:
+                case "missing":
+                    missing = self._ledger.missing(order["jetstream"], order["rpc"])
+                    _say({"missing": len(missing), "some": missing[:20]})
+                case "newcomers":
+                    self._add_newcomers()
+                case unknown:
+                    raise AssertionError(unknown)
+        return bool(data)
+
+    def _add_newcomers(self) -> None:
+        """One at each node, who asks for all that there is."""
+        for node in range(len(self._nodes)):
+            number = len(self._browsers)
+            browser = Browser(number, node, place=NEWCOMER, newcomer=True)
+            self._browsers.append(browser)
+            heapq.heappush(self._later, (0.0, number, browser))
+
+    def _report(self) -> dict[str, Any]:
+        ledger, reading = self._ledger, [one for one in self._browsers if not one.idle]
+        ends, self._ends = self._ends, Counter()
+        silences, self._silences = self._silences, []
+        return {
+            "events": len(ledger.order),
+            "deliveries": self._deliveries,
+            "lost": ledger.lost,
+            "twice": ledger.twice,
+            "disorder": ledger.disorder,
+            "gaps": self._gaps,
+            "examples": ledger.examples,
+            "slowest": min(browser.place for browser in reading),
+            "behind": sum(len(ledger.order) - max(0, browser.place) for browser in reading),
+            "open": sum(browser.body is not None for browser in reading),
+            "opened": self._opened,
+            "idle_opened": self._idle_opened,
+            "ends": [[at, node, count] for (at, node), count in ends.items()],
+            "silences": silences,
+            "newest_at": self._newest_at,
+            "first_places": [one.first_place for one in reading if one.newcomer],
+        }
+
+    # --- connections ------------------------------------------------------------------------------
+
+    def _connect(self, browser: Browser) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        if browser.idle:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, IDLE_RECEIVE_BYTES)
+        browser.sock, browser.body, browser.connected = sock, None, False
+        browser.began = time.monotonic()
+        problem = sock.connect_ex(self._nodes[browser.node])
+        if problem not in (0, errno.EINPROGRESS):
+            self._lost(browser)
+            return
+        self._by_fd[sock.fileno()] = browser
+        self._epoll.register(sock.fileno(), select.EPOLLOUT)
+
+    def _turn(self, browser: Browser, fd: int, events: int) -> None:
+        if not browser.connected:
+            self._ask(browser, fd)
+        elif browser.idle:
+            self._lost(browser)
+        else:
+            self._read(browser, fd)
+
+    def _ask(self, browser: Browser, fd: int) -> None:
+        assert browser.sock is not None
+        request = (
+            "GET /.well-known/mercure?topic=* HTTP/1.1\r\nHost: soak\r\n"
+            f"Accept: text/event-stream\r\nLast-Event-ID: {browser.last_event_id}\r\n\r\n"
+        )
+        try:
+            browser.sock.send(request.encode())
+        except OSError:
+            self._lost(browser)
+            return
+        browser.connected = True
+        self._idle_opened += browser.idle
+        browser.body = None if browser.idle else Body(self._reader)
+        wanted = select.EPOLLRDHUP if browser.idle else select.EPOLLIN | select.EPOLLRDHUP
+        self._epoll.modify(fd, wanted)
+
+    def _read(self, browser: Browser, fd: int) -> None:
+        body = browser.body
+        assert body is not None
+        try:
+            data = os.read(fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        was_open = bool(body.status)
+        try:
+            readings = body.take(data) if data else []
+        except MessageInvalid as error:
+            self._ledger.examples.append(f"{browser} cannot read its stream: {error}")
+            self._ledger.disorder += 1
+            data, readings = b"", []
+        if body.status and not was_open:
+            self._opened += 1
+        for reading in readings:
+            self._take(browser, reading)
+        if not data or body.ended or body.status not in (0, 200):
+            self._lost(browser)
+
+    def _take(self, browser: Browser, reading: Reading) -> None:
+        known = len(self._ledger.order)
+        if reading.seqs:
+            keys = [key for key in reading.seqs if key != GAP_KEY]
+            self._gaps += len(reading.seqs) - len(keys)
+            self._deliveries += len(keys)
+            browser.place = self._ledger.see(str(browser), browser.place, keys)
+            if browser.first_place is None and keys:
+                browser.first_place = browser.place - len(keys)
+        if reading.last_event_id is not None:
+            browser.last_event_id = reading.last_event_id
+        if reading.retry_ms is not None:
+            browser.retry_s = reading.retry_ms / 1000
+        if len(self._ledger.order) > known:
+            now = time.monotonic()
+            if self._newest_at and now - self._newest_at > SILENCE_S_MIN:
+                self._silences.append((self._newest_at, now))
+            self._newest_at = now
+
+    def _give_up_on_the_silent(self, now: float) -> None:
+        for browser in self._by_fd.copy().values():
+            opened = browser.body is not None and browser.body.status
+            patient = browser.idle and browser.connected
+            if not (opened or patient) and now - browser.began > HEAD_S_MAX:
+                self._lost(browser)
+
+    def _lost(self, browser: Browser) -> None:
+        """The stream ended or could not be opened: come back later, at the next node."""
+        assert browser.sock is not None
+        self._by_fd.pop(browser.sock.fileno(), None)
+        browser.sock.close()
+        now = time.monotonic()
+        if browser.body is not None and browser.body.status:
+            self._ends[round(now, 1), browser.node] += 1
+        browser.sock = browser.body = None
+        browser.connected = False
+        if not browser.newcomer:
+            browser.node = (browser.node + 1) % len(self._nodes)
+        pause_s = IDLE_BACK_S if browser.idle else browser.retry_s
+        back_at = now + pause_s * self._rng.uniform(0.5, 1)
+        heapq.heappush(self._later, (back_at, browser.number, browser))
+
+
+def _say(document: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(document) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Run the fleet that the first line of stdin describes."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    with os.fdopen(0, "rb", buffering=0, closefd=False) as stdin:
+        told = json.loads(stdin.readline())
+    Fleet(told).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""What all browsers of a run must see: one sequence of events, and where each browser is in it.
+
+Enters: keys of events in the order in which browsers see them. Leaves: counts of what is wrong.
+Never: I/O, clocks; one record for each delivery.
+
+Nobody knows the order of two publishers' events beforehand: whoever sees a new one first says what
+the order is, and everybody else is held to it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+EXAMPLES_MAX = 20
+NEWCOMER = -1
+"""The place of a browser that asked for all that there is and has seen nothing yet."""
+
+
+JETSTREAM, RPC = 0, 1
+"""The two publishers, each with events 1, 2, 3, …"""
+
+
+def key_of(publisher: int, number: int) -> int:
+    """Return the key of a publisher's event."""
+    return 2 * number + publisher
+
+
+@dataclass
+class Ledger:
+    """The sequence, and all that was wrong with what browsers saw of it."""
+
+    order: list[int] = field(default_factory=list)
+    lost: int = 0
+    """Events that a browser did not get although it got a later one."""
+    twice: int = 0
+    disorder: int = 0
+    """Events that came after ones that stand behind them in the sequence."""
+    examples: list[str] = field(default_factory=list)
+    _places: dict[int, int] = field(default_factory=dict)
+
+    def see(self, who: str, place: int, keys: Sequence[int]) -> int:
+        """Take what a browser sees next, when it has seen `place` events; return its new place."""
+        end = place + len(keys)
+        if place >= 0 and len(self.order) >= end and tuple(self.order[place:end]) == tuple(keys):
+            return end
+        for key in keys:
+            place = self._see(who, place, key)
+        return place
+
+    def _see(self, who: str, place: int, key: int) -> int:
+        there = self._places.get(key)
+        if place == NEWCOMER:
+            place = there if there is not None else len(self.order)
+        if there == place:
+            return place + 1
+        if there is None:
+            if place < len(self.order):
+                self._skip(who, place, len(self.order), key)
+            self._places[key] = len(self.order)
+            self.order.append(key)
+            return len(self.order)
+        if there > place:
+            self._skip(who, place, there, key)
+            return there + 1
+        if there == place - 1 or place == len(self.order):
+            self.twice += 1
+            self._note(f"{who} got {told(key)} again, {place - there} events later")
+        else:
+            self.disorder += 1
+            self._note(f"{who} got {told(key)} where {told(self.order[place])} was due")
+        return place
+
+    def _skip(self, who: str, place: int, there: int, key: int) -> None:
+        self.lost += there - place
+        missing = told(self.order[place])
+        self._note(f"{who} got {told(key)} without the {there - place} before it, from {missing}")
+
+    def _note(self, example: str) -> None:
+        if len(self.examples) < EXAMPLES_MAX:
+            self.examples.append(example)
+
+    def missing(self, jetstream: int, rpc: int) -> list[int]:
+        """Return the keys that nobody saw, of so many acknowledged events of each publisher."""
+        wanted = [key_of(JETSTREAM, number) for number in range(1, jetstream + 1)]
+        wanted += [key_of(RPC, number) for number in range(1, rpc + 1)]
+        return [key for key in wanted if key not in self._places]
+
+
+def told(key: int) -> str:
+    """Return a key for a person."""
+    number, publisher = divmod(key, 2)
+    return f"{'gRPC' if publisher == RPC else 'JetStream'} event {number}"

@@ -1,0 +1,252 @@
+"""Numbered events, through JetStream and through gRPC, each published until somebody has it.
+
+Enters: how many more events there shall be at once. Leaves: how many are acknowledged.
+Never: the next number before the last one is acknowledged or on its way on the same connection;
+a number given up.
+
+Whatever goes wrong, what was not acknowledged is published again with the same id. Both ways have
+a memory for ids that is longer than any trouble here, so that each event is shown once.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from typing import Protocol, TypeAlias
+
+import grpclib.exceptions
+import nats.errors
+import nats.js.errors
+import trio
+from grpclib.client import Channel, Stream
+from grpclib.const import Cardinality
+from nats.aio.client import Client
+from nats.js import JetStreamContext
+
+from noti.errors import Unavailable
+from noti.load.mark import Mark, event_text
+from noti.ports import Address
+from noti.rpc.aio import Island
+from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.rpc.generated.noti.v1 import Event, PublishRequest, PublishStreamResponse
+from tests.soak import ledger
+
+SUBJECT = "jobs.noti.soak"
+TOPIC = "soak"
+JETSTREAM_PER_S = 30
+RPC_PER_S = 20
+AT_ONCE = 500
+"""Messages of a burst through JetStream that wait for their acknowledgement together."""
+REQUEST_EVENTS = 50
+REQUESTS_AT_ONCE = 64
+"""Of a burst through gRPC."""
+ANSWER_S_MAX = 5.0
+PAUSE_S = 0.1
+RESOURCE_EXHAUSTED = 8
+
+_Stream: TypeAlias = Stream[PublishRequest, PublishStreamResponse]
+
+
+class _Connection(Protocol):
+    """Something to publish on, until it breaks."""
+
+    async def publish(self, numbers: Sequence[int]) -> int:
+        """Publish these; return how many of them, from the first, are acknowledged."""
+
+    async def close(self) -> None:
+        """Hang up."""
+
+
+class Feed:
+    """Publishes 1, 2, 3, … at a steady rate, and bursts between."""
+
+    def __init__(self, island: Island, per_s: float, at_once: int) -> None:
+        self.acknowledged = 0
+        """All numbers up to this one are."""
+        self._island = island
+        self._interval_s = 1 / per_s
+        self._at_once = at_once
+        self._burst_end = 0
+        self._stopping = False
+        self._stopped = trio.Event()
+
+    def burst(self, events: int) -> int:
+        """Publish so many as fast as they are taken; return the last one's number."""
+        self._burst_end = max(self._burst_end, self.acknowledged) + events
+        return self._burst_end
+
+    async def run(self) -> None:
+        """Publish until stopped."""
+        while not self._done():
+            with contextlib.suppress(Unavailable):
+                await self._island.call(self._session_aio)
+            await trio.sleep(PAUSE_S)
+        self._stopped.set()
+
+    async def stop(self) -> int:
+        """Stop when bursts are over, and return how many events there were."""
+        self._stopping = True
+        await self._stopped.wait()
+        return self.acknowledged
+
+    def _done(self) -> bool:
+        return self._stopping and self.acknowledged >= self._burst_end
+
+    async def _session_aio(self) -> None:
+        try:
+            connection = await self._connect_aio()
+        except _TROUBLE:
+            return
+        try:
+            await self._publish_aio(connection)
+        except _TROUBLE:
+            return  # the next session begins with what this one did not get acknowledged
+        finally:
+            with contextlib.suppress(*_TROUBLE):
+                await connection.close()
+
+    async def _publish_aio(self, connection: _Connection) -> None:
+        due = time.monotonic()
+        while not self._done():
+            first, burst = self.acknowledged + 1, self._burst_end - self.acknowledged
+            numbers = range(first, first + min(self._at_once, max(1, burst)))
+            acknowledged = await connection.publish(numbers)
+            self.acknowledged += acknowledged
+            if acknowledged < len(numbers):
+                await asyncio.sleep(PAUSE_S)
+            due = max(due + self._interval_s, time.monotonic() - 1)
+            if burst <= 0:
+                await asyncio.sleep(due - time.monotonic())
+
+    async def _connect_aio(self) -> _Connection:
+        raise NotImplementedError
+
+
+class JetStreamFeed(Feed):
+    """Publishes category messages to NATS."""
+
+    def __init__(self, island: Island, url: str, run: str) -> None:
+        super().__init__(island, JETSTREAM_PER_S, AT_ONCE)
+        self._url = url
+        self._run = run
+
+    async def _connect_aio(self) -> _Connection:
+        client = Client()
+        await client.connect(
+            self._url,
+            error_cb=_ignore,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=1,
+        )
+        return _JetStream(client, client.jetstream(timeout=ANSWER_S_MAX), self._run)
+
+
+class _JetStream:
+    def __init__(self, client: Client, jetstream: JetStreamContext, run: str) -> None:
+        self._client = client
+        self._jetstream = jetstream
+        self._run = run
+
+    async def publish(self, numbers: Sequence[int]) -> int:
+        """One connection keeps their order; what is stored of them is so from the first."""
+        async with asyncio.timeout(ANSWER_S_MAX):
+            futures = [
+                await self._jetstream.publish_async(
+                    SUBJECT,
+                    self._message(number),
+                    headers={"Nats-Msg-Id": f"{self._run}-j{number}"},
+                )
+                for number in numbers
+            ]
+            await asyncio.gather(*futures)
+        return len(numbers)
+
+    def _message(self, number: int) -> bytes:
+        mark = Mark(self._run, ledger.key_of(ledger.JETSTREAM, number), time.monotonic_ns())
+        return bytes(CategoryMessage(number % 2**32, str(mark), "soak"))
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+class RpcFeed(Feed):
+    """Publishes to one node after the other, another one whenever something goes wrong."""
+
+    def __init__(self, island: Island, nodes: Sequence[Address], run: str) -> None:
+        super().__init__(island, RPC_PER_S, REQUEST_EVENTS * REQUESTS_AT_ONCE)
+        self._nodes = nodes
+        self._run = run
+        self._turn = 0
+
+    async def _connect_aio(self) -> _Connection:
+        host, port = self._nodes[self._turn % len(self._nodes)]
+        self._turn += 1
+        channel = Channel(host, port)
+        stream: _Stream = channel.request(
+            "/noti.v1.Publisher/PublishStream",
+            Cardinality.STREAM_STREAM,
+            PublishRequest,
+            PublishStreamResponse,
+        )
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                await stream.__aenter__()
+                await stream.send_request()
+        except BaseException:
+            channel.close()
+            raise
+        return _Rpc(channel, stream, self._run)
+
+
+class _Rpc:
+    def __init__(self, channel: Channel, stream: _Stream, run: str) -> None:
+        self._channel = channel
+        self._stream = stream
+        self._run = run
+
+    async def publish(self, numbers: Sequence[int]) -> int:
+        """All are answered before the next; those behind a failure are published again."""
+        requests = [
+            numbers[start : start + REQUEST_EVENTS]
+            for start in range(0, len(numbers), REQUEST_EVENTS)
+        ]
+        acknowledged, failed = 0, False
+        async with asyncio.timeout(ANSWER_S_MAX):
+            for request in requests:
+                await self._stream.send_message(PublishRequest(list(map(self._event, request))))
+            for request in requests:
+                answer = await self._stream.recv_message()
+                if answer is None:
+                    raise Unavailable("the node ended the stream")
+                failure = answer.failure
+                if failure is not None and failure.code != RESOURCE_EXHAUSTED:
+                    raise Unavailable(failure.message)
+                failed = failed or failure is not None
+                acknowledged += 0 if failed else len(request)
+        return acknowledged
+
+    def _event(self, number: int) -> Event:
+        mark = Mark(self._run, ledger.key_of(ledger.RPC, number), time.monotonic_ns())
+        return Event([TOPIC], event_text(mark), f"{self._run}-r{number}")
+
+    async def close(self) -> None:
+        self._channel.close()
+
+
+_TROUBLE = (
+    OSError,
+    TimeoutError,
+    Unavailable,
+    grpclib.exceptions.GRPCError,
+    grpclib.exceptions.StreamTerminatedError,
+    nats.errors.Error,
+    nats.js.errors.Error,
+    asyncio.InvalidStateError,
+    AttributeError,  # grpclib, when a connection dies while a stream begins
+)
+
+
+async def _ignore(_error: Exception) -> None:
+    """Errors come out of the calls too; nats-py would print them."""

@@ -1,0 +1,211 @@
+"""One soak, from the first start to the verdict.
+
+Enters: what to do, a directory. Leaves: observations, a timeline.
+Never: a process that is left, whatever happens.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from noti.rpc.aio import Island
+from tests.ingest.nats_server import NatsServer
+from tests.interop.processes import stable_port
+from tests.soak import ledger
+from tests.soak.browsers import Browsers
+from tests.soak.checks import Observed
+from tests.soak.cluster import SoakCluster, SoakNode
+from tests.soak.faults import Trouble
+from tests.soak.network import GATEWAY, Machine, Network, small_disk
+from tests.soak.publishers import JetStreamFeed, RpcFeed
+from tests.soak.schedule import Episode, Size, episodes, size_of
+from tests.soak.watch import Watch
+
+IDLE = 4
+"""Browsers that never read."""
+START_S_MAX = 60.0
+SETTLE_S_MAX = 60.0
+"""When the publishers have stopped, every browser has everything within this."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked for."""
+
+    minutes: float
+    seed: int
+    nodes: int
+    clients: int
+    namespaces: bool
+
+    @property
+    def size(self) -> Size:
+        return size_of(self.minutes, self.nodes, namespaces=self.namespaces)
+
+    @property
+    def history_size(self) -> int:
+        """More than a burst and what is published while a browser is away, and then some."""
+        return min(100_000, 2 * self.size.rpc_burst)
+
+    def __str__(self) -> str:
+        return (
+            f"minutes={self.minutes:g} seed={self.seed} nodes={self.nodes} clients={self.clients}"
+        )
+
+
+class Soak:
+    """Everything that runs."""
+
+    def __init__(self, plan: Plan, directory: Path, say: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._directory = directory
+        self._say = say
+        self._run = f"{plan.seed & 0xFFFFFFFF:08x}"
+        self._browsers = Browsers()
+        self._watch = Watch()
+        self._begun = 0.0
+        self._nodes: list[SoakNode] = []
+
+    async def run(self) -> Observed:
+        """Soak; returns what was seen. Raises `AssertionError` when it cannot even begin."""
+        machines = await self._machines()
+        host = GATEWAY if self._plan.namespaces else "127.0.0.1"
+        nats = NatsServer(self._directory / "nats", stable_port(), host=host)
+        self._nodes = [
+            SoakNode(f"node{number}", self._directory, machine)
+            for number, machine in enumerate(machines, start=1)
+        ]
+        for node in self._nodes:
+            node.data_dir.parent.mkdir()
+        if self._plan.namespaces:
+            await small_disk(str(self._nodes[-1].data_dir.parent))
+        cluster = SoakCluster(self._nodes, self._say)
+        async with trio.open_nursery() as outer:
+            island = Island()
+            await outer.start(island.run)
+            jetstream = JetStreamFeed(island, nats.url, self._run)
+            rpc = RpcFeed(island, [node.rpc for node in self._nodes], self._run)
+            trouble = Trouble(cluster, nats, jetstream, rpc, self._say)
+            async with trio.open_nursery() as nursery:
+                try:
+                    await self._start(nursery, cluster, nats)
+                    nursery.start_soon(jetstream.run)
+                    nursery.start_soon(rpc.run)
+                    await self._soak(trouble)
+                    observed = await self._finish(jetstream, rpc, trouble)
+                    observed.broken = [*trouble.broken, *await cluster.stop()]
+                finally:
+                    with trio.CancelScope(shield=True):
+                        await cluster.destroy()
+                        await nats.kill()
+                nursery.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
+        return observed
+
+    async def _machines(self) -> list[Machine | None]:
+        if not self._plan.namespaces:
+            return [None] * self._plan.nodes
+        network = Network()
+        await network.open()
+        machines = [Machine(network) for _ in range(self._plan.nodes)]
+        for machine in machines:
+            await machine.open()
+        return list(machines)
+
+    async def _start(self, nursery: trio.Nursery, cluster: SoakCluster, nats: NatsServer) -> None:
+        await nats.start()
+        cluster.start(nursery, nats.url, self._plan.history_size)
+        assert await cluster.until_whole(START_S_MAX), "the cluster did not come up"
+        plan, log = self._plan, self._directory / "browsers.log"
+        addresses = [node.http for node in self._nodes]
+        await nursery.start(self._browsers.run, addresses, plan.clients, IDLE, self._run, log)
+        with trio.fail_after(START_S_MAX):
+            while self._browsers.report.get("open", 0) < plan.clients:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+        nursery.start_soon(self._watch.run, self._nodes)
+        self._say(f"{plan.nodes} nodes, {plan.clients} browsers that read, {IDLE} that never do")
+        self._begun = time.monotonic()
+
+    def _schedule(self) -> Iterator[Episode]:
+        """Yield episodes as long as there is time for one more."""
+        for episode in episodes(self._plan.seed, self._plan.size):
+            if time.monotonic() - self._begun >= 60 * self._plan.minutes:
+                return
+            yield episode
+
+    async def _soak(self, trouble: Trouble) -> None:
+        await trio.sleep(self._plan.size.calm_s_max)
+        for episode in self._schedule():
+            await trouble.run(episode)
+            self._progress()
+
+    def _progress(self) -> None:
+        report = self._browsers.report
+        wrong = [f"{report[key]} {key}" for key in ("lost", "twice", "disorder", "gaps")]
+        self._say(f"{report['events']} events, {report['deliveries']} deliveries; {wrong}")
+
+    async def _finish(self, jetstream: JetStreamFeed, rpc: RpcFeed, trouble: Trouble) -> Observed:
+        """Stop publishing, let everybody get everything, and look at what they have."""
+        acknowledged = [0, 0]
+        with trio.move_on_after(SETTLE_S_MAX) as settling:
+            acknowledged = [await jetstream.stop(), await rpc.stop()]
+        if settling.cancelled_caught:
+            trouble.broken.append(f"events were not taken within {SETTLE_S_MAX:g} s")
+            acknowledged = [jetstream.acknowledged, rpc.acknowledged]
+        published = sum(acknowledged)
+        await self._until_slowest_has(published)
+        lost = self._browsers.report["lost"] + self._browsers.report["behind"]
+        await self._browsers.add_newcomers()
+        await self._until_newcomers_know()
+        missing, some = await self._browsers.missing(*acknowledged)
+        if missing:
+            self._say(f"never shown: {', '.join(map(ledger.told, some))}")
+        report = self._browsers.report
+        for example in report["examples"]:
+            self._say(f"SEEN: {example}")
+        return Observed(
+            seconds=time.monotonic() - self._begun,
+            published=published,
+            seen=report["events"],
+            deliveries=report["deliveries"],
+            lost=lost,
+            missing=missing,
+            twice=report["twice"],
+            disorder=report["disorder"],
+            gaps=report["gaps"],
+            ended=self._ended_without_trouble(trouble),
+            closed=self._watch.closed,
+            idle_opened=report["idle_opened"],
+            exits=[one for node in self._nodes for one in node.exits],
+            silences=self._browsers.silences,
+            samples=self._watch.samples,
+            histories=report["first_places"],
+        )
+
+    async def _until_slowest_has(self, published: int) -> None:
+        with trio.move_on_after(SETTLE_S_MAX):
+            while self._browsers.report["slowest"] < published:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+
+    async def _until_newcomers_know(self) -> None:
+        with trio.move_on_after(SETTLE_S_MAX):
+            while not self._newcomers_know():  # noqa: ASYNC110
+                await trio.sleep(0.1)
+
+    def _newcomers_know(self) -> bool:
+        report = self._browsers.report
+        first = report["first_places"]
+        all_there = len(first) == len(self._nodes) and None not in first
+        return all_there and report["slowest"] >= report["events"]
+
+    def _ended_without_trouble(self, trouble: Trouble) -> int:
+        """Count ends of streams at nodes that nothing was done to at that time, or right before."""
+        count = 0
+        for at, place, ended in self._browsers.ends:
+            if not trouble.was_harmed(self._nodes[place].name, at):
+                count += ended
+                self._say(f"{ended} streams ended at {self._nodes[place].name} without trouble")
+        return count

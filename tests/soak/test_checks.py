@@ -1,0 +1,96 @@
+"""Each promise of the table can be broken: forged observations, one wrong thing in each."""
+
+import dataclasses
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from tests.soak.checks import (
+    COMMIT_S_MAX,
+    JUDGED_S_MIN,
+    MEMORY_BYTES_MAX,
+    MIB,
+    Check,
+    Observed,
+    checks,
+    table,
+)
+from tests.soak.cluster import Exit
+from tests.soak.watch import Sample
+
+NODES = ("node1", "node2", "node3")
+
+
+def samples(memory_mib: list[float], seconds: float = JUDGED_S_MIN) -> list[Sample]:
+    """Samples of all nodes, whose memory changes evenly through these sizes."""
+    count = 400
+    return [
+        Sample(n * seconds / count, name, int(memory_mib[n * len(memory_mib) // count] * MIB), 50)
+        for n in range(count)
+        for name in NODES
+    ]
+
+
+GOOD = Observed(
+    seconds=JUDGED_S_MIN,
+    published=1000,
+    seen=1000,
+    deliveries=300_000,
+    closed={"behind": 2, "stalled": 2, "gone": 300},
+    idle_opened=4,
+    exits=[Exit("node1", "SIGKILL", "kill -9", "…")],
+    silences=[(1.0, 3.0)],
+    samples=samples([100, 200, 200, 205]),
+    histories=[0, 0, 0],
+)
+
+
+def broken(seen: Observed) -> list[Check]:
+    return [line for line in checks(seen) if line.broken]
+
+
+def test_what_is_right_breaks_nothing() -> None:
+    assert broken(GOOD) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "name"),
+    [
+        ({"missing": 1}, "acknowledged and never shown"),
+        ({"lost": 1}, "lost deliveries"),
+        ({"twice": 1}, "twice"),
+        ({"disorder": 1}, "out of order"),
+        ({"gaps": 1}, "gaps told to browsers that read"),
+        ({"ended": 1}, "streams ended without trouble"),
+        ({"closed": {"behind": 5}}, "browsers that read closed as slow"),
+        ({"closed": {"stalled": 5}}, "browsers that read closed as slow"),
+        ({"exits": [Exit("node1", "exit status 1", "", "…")]}, "unexpected exits of nodes"),
+        ({"silences": [(1.0, 1.0 + COMMIT_S_MAX)]}, "longest time without an event"),
+        ({"histories": [0, 100, 0]}, "events in all histories"),
+        ({"histories": [0, None, 0]}, "events in all histories"),
+        ({"samples": samples([100, 200, 200, 212])}, "memory of all, second to last quarter"),
+        ({"broken": ["not whole again"]}, "other promises broken"),
+    ],
+)
+def test_each_promise_can_be_broken(wrong: dict[str, Any], name: str) -> None:
+    assert [line.name for line in broken(dataclasses.replace(GOOD, **wrong))] == [name]
+
+
+def test_a_node_that_takes_too_much_memory_once_is_found() -> None:
+    peak = Sample(60.0, "node2", MEMORY_BYTES_MAX, 50)
+    seen = dataclasses.replace(GOOD, samples=[*GOOD.samples[:300], peak, *GOOD.samples[300:]])
+    assert [line.name for line in broken(seen)] == ["memory of node2"]
+
+
+def test_growth_is_not_judged_while_histories_fill() -> None:
+    seen = dataclasses.replace(GOOD, seconds=600, samples=samples([100, 120, 150, 200], 600))
+    assert broken(seen) == []
+
+
+def test_the_table_says_what_was_broken() -> None:
+    console = Console(record=True, width=100)
+    console.print(table(checks(dataclasses.replace(GOOD, lost=7)), "soak seed=1"))
+    [line] = [line for line in console.export_text().splitlines() if "lost deliveries" in line]
+    assert "7" in line
+    assert "BROKEN" in line

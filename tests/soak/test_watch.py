@@ -1,0 +1,16 @@
+from noti.web.clients import Reason
+from tests.soak.watch import SLOW, parsed
+
+
+def test_counters_are_read_by_reason() -> None:
+    metrics = (
+        "# TYPE noti_web_clients_closed_total counter\n"
+        'noti_web_clients_closed_total{reason="behind"} 3.0\n'
+        'noti_web_clients_closed_total{reason="gone"} 1.2e+03\n'
+        "noti_web_clients 5.0\n"
+    )
+    assert parsed(metrics) == {"behind": 3, "gone": 1200}
+
+
+def test_reasons_of_slowness_are_those_that_a_node_tells() -> None:
+    assert set(SLOW) < {reason.value for reason in Reason}
