@@ -242,6 +242,9 @@ class Config(BaseSettings):
     """How many streams a node serves; further browsers are told to come back later."""
     sse_clients_per_address_max: int = Field(default=0, ge=0)
     """How many streams one IPv4 address or IPv6 /64 may have; 0 for any number."""
+    pacing_s: float = Field(default=10, ge=0, le=600)
+    """How long one node whose browsers cannot follow slows the publishers of all, seconds; then it
+    sheds them. Nodes that are overloaded together slow publishers for as long as they are."""
     sse_leader_sheds: bool = False
     """Whether a node that becomes leader sends its browsers away, to nodes that have less to do."""
     http_connections_max: int = Field(default=4096, ge=1)

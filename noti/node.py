@@ -7,6 +7,7 @@ Nesting is the order. Read downwards it is the start, read upwards the stop:
 
     world        data directory locked, log writer, asyncio loop
       replica    log recovered; consensus
+        intake   how fast a leader takes events in
         peers    streams to the other nodes; forwarder: what only the leader can do;
                  publisher: events, from whatever way in
           rpc    gRPC: the others' streams, publishers, health, leader status
@@ -19,6 +20,7 @@ Nesting is the order. Read downwards it is the start, read upwards the stop:
                     leadership       handed over as soon as the node is to stop
 """
 
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -41,7 +43,9 @@ from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
 from noti.raft.core import Raft
 from noti.raft.events import KEEP_ENTRIES, RaftConfig
 from noti.raft.forwarder import Forwarder
+from noti.raft.intake import Intake
 from noti.raft.messages import NodeId
+from noti.raft.pacing import Pacing, report_of
 from noti.raft.peers import Peers
 from noti.raft.replica import Replica
 from noti.raft.wal import SEGMENT_BYTES, Recovered, Wal
@@ -80,6 +84,7 @@ class _Parts:
 
     store: Store
     replica: Replica
+    intake: Intake
     forwarder: Forwarder
     peers: Peers
     gossip: Gossip
@@ -105,11 +110,12 @@ async def run(
         identity, wal, recovered = await _recover(config, world, log_limits)
         promised = await load_promise(world.disk)
         parts = _assemble(config, world, identity, wal, recovered, log_limits)
-        replica, report = parts.replica, parts.report
+        replica, forwarder, report = parts.replica, parts.forwarder, parts.report
 
-        await tree.enter_async_context(running("replica", partial(replica.run, parts.peers)))
+        messenger = parts.intake.telling(parts.peers)
+        await tree.enter_async_context(running("replica", partial(replica.run, messenger)))
+        await tree.enter_async_context(running("intake", parts.intake.run))
         await tree.enter_async_context(running("peers", parts.peers.run))
-        forwarder = parts.forwarder
         await tree.enter_async_context(running("forwarder", partial(forwarder.run, parts.peers)))
         publisher = Publisher(forwarder, world.clock, world.rng)
         await tree.enter_async_context(running("publisher", publisher.run))
@@ -186,20 +192,7 @@ def _assemble(
     timeline = Timeline(store, world.clients)
     if recovered.snapshot is not None:
         timeline.restore(recovered.snapshot.data)
-    core = Raft(
-        RaftConfig(
-            identity.node_id,
-            heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
-            election_timeout_s=config.election_timeout_ms / 1000,
-            keep_entries=limits.keep_entries,
-        ),
-        recovered.hard_state,
-        recovered.snapshot,
-        recovered.entries,
-        world.rng,
-        world.clock.now(),
-        flaw_in_snapshot,
-    )
+    core = _core(config, world, identity, recovered, limits)
     replica = Replica(
         core,
         wal,
@@ -208,7 +201,8 @@ def _assemble(
         snapshot_every_entries=limits.snapshot_every_entries,
         snapshot_every_bytes=limits.snapshot_every_bytes,
     )
-    forwarder = Forwarder(identity.node_id, replica)
+    intake = _intake(config, world, identity, replica, lambda n: name_of(gossip.members(), n))
+    forwarder = Forwarder(identity.node_id, replica, intake)
     peers = Peers(
         world.rpc,
         lambda: identity.hello(replica.cluster_id()),
@@ -229,7 +223,7 @@ def _assemble(
     )
     bridge = None
     if world.source is not None:
-        bridge = Bridge(world.source, replica, store.floor, world.clock, world.rng)
+        bridge = Bridge(world.source, intake, store.floor, world.clock, world.rng)
     report = Report(
         identity,
         replica,
@@ -240,8 +234,47 @@ def _assemble(
         members=gossip.members,
         clients=lambda: world.clients.count,
         source=bridge.status if bridge is not None else lambda: {"state": "none"},
+        intake=intake,
     )
-    return _Parts(store, replica, forwarder, peers, gossip, bridge, report)
+    return _Parts(store, replica, intake, forwarder, peers, gossip, bridge, report)
+
+
+def _core(
+    config: Config, world: World, identity: Identity, recovered: Recovered, limits: LogLimits
+) -> Raft:
+    """Return consensus as it was when the node ended the last time."""
+    return Raft(
+        RaftConfig(
+            identity.node_id,
+            heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
+            election_timeout_s=config.election_timeout_ms / 1000,
+            keep_entries=limits.keep_entries,
+        ),
+        recovered.hard_state,
+        recovered.snapshot,
+        recovered.entries,
+        world.rng,
+        world.clock.now(),
+        flaw_in_snapshot,
+    )
+
+
+def _intake(
+    config: Config,
+    world: World,
+    identity: Identity,
+    replica: Replica,
+    name_of_node: Callable[[NodeId], str | None],
+) -> Intake:
+    """Return the door that a leader opens as far as all hubs can follow."""
+    return Intake(
+        identity.node_id,
+        replica,
+        Pacing(config.pacing_s, heard_within_s=config.election_timeout_ms / 1000),
+        world.clock,
+        lambda: report_of(world.clients.pressure, world.clients.count),
+        name_of_node,
+    )
 
 
 def _founding(config: Config, identity: Identity, promised: tuple[NodeId, ...]) -> Founding | None:

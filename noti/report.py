@@ -48,6 +48,16 @@ class Streams(Protocol):
         """Use a stream until it breaks."""
 
 
+class Intake(Protocol):
+    """The part of the leader's door that is reported."""
+
+    def status(self) -> dict[str, object]:
+        """Return what waits, and who is not waited for."""
+
+    def pressures(self) -> Mapping[NodeId, float]:
+        """Return how full each node is; empty on a node that does not lead."""
+
+
 class Report:
     """Answers about one node; `noti.web.view.NodeView` and `noti.ports.RpcHandler`."""
 
@@ -63,6 +73,7 @@ class Report:
         members: Callable[[], tuple[Member, ...]],
         clients: Callable[[], int],
         source: Callable[[], dict[str, object]],
+        intake: Intake,
     ) -> None:
         """Read from these parts; all of them answer at any time."""
         self._identity = identity
@@ -74,6 +85,7 @@ class Report:
         self._members = members
         self._clients = clients
         self._source = source
+        self._intake = intake
 
     @property
     def hostname(self) -> str:
@@ -181,6 +193,7 @@ class Report:
         status = self._consensus.status()
         seen = self._seen()
         leader = seen.get(status.leader) if status.leader else None
+        pressures = self._intake.pressures()
         return {
             "node": {
                 "name": self._identity.name,
@@ -201,7 +214,7 @@ class Report:
             "learners": len(status.configuration.learners),
             "changing_members": bool(status.configuration.outgoing),
             "members": [
-                _describe(member, status)
+                _describe(member, status, pressures)
                 for member in sorted(self._members(), key=lambda member: member.name)
             ],
             "clients": self._clients(),
@@ -211,6 +224,7 @@ class Report:
                 "history_size": self._store.history_size,
             },
             "source": self._source(),
+            "intake": self._intake.status(),
         }
 
     def _seen(self) -> Mapping[NodeId, Member]:
@@ -225,7 +239,9 @@ def _name(member: Member | None) -> str:
     return "" if member is None else member.name
 
 
-def _describe(member: Member, status: Status) -> dict[str, object]:
+def _describe(
+    member: Member, status: Status, pressures: Mapping[NodeId, float]
+) -> dict[str, object]:
     node_id = member.tags.get(TAG_NODE_ID, "")
     if node_id == status.leader:
         role = Role.LEADER.value
@@ -240,4 +256,5 @@ def _describe(member: Member, status: Status) -> dict[str, object]:
         "role": role,
         "rpc": member.tags.get(TAG_RPC, ""),
         "http": member.tags.get(TAG_HTTP, ""),
+        "pressure": pressures.get(node_id),
     }

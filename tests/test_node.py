@@ -18,6 +18,7 @@ from tests.simulation.world import SimulatedCluster
 
 START_ORDER = [
     "replica",
+    "intake",
     "peers",
     "forwarder",
     "publisher",

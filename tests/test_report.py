@@ -15,7 +15,7 @@ from noti.raft.core import Raft
 from noti.raft.events import RaftConfig, Role, Status
 from noti.raft.health import Kind, Trouble
 from noti.raft.membership import Configuration
-from noti.raft.messages import HardState
+from noti.raft.messages import HardState, NodeId
 from noti.report import Report
 from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC
 from noti.swim.messages import Member, MemberState
@@ -62,7 +62,18 @@ class Parts:
             members=lambda: tuple(self.seen),
             clients=lambda: 3,
             source=lambda: {"state": "reading"},
+            intake=Door(),
         )
+
+
+class Door:
+    """A leader's door at which one command waits."""
+
+    def status(self) -> dict[str, object]:
+        return {"held": 1, "disregarded": []}
+
+    def pressures(self) -> dict[NodeId, float]:
+        return {"id-b": 0.25}
 
 
 def member(name: str, **tags: str) -> Member:
@@ -123,6 +134,8 @@ def test_status_tells_everything_and_is_ready_for_json() -> None:
     assert status["members"][1]["rpc"] == "b:8400"
     assert status["members"][1]["http"] == "b:8402"
     assert status["members"][1]["state"] == "alive"
+    assert [m["pressure"] for m in status["members"]] == [None, 0.25, None]
+    assert status["intake"] == {"held": 1, "disregarded": []}
     assert status["store"]["last_seq"] == 0
 
 

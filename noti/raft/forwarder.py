@@ -17,6 +17,7 @@ import prometheus_client
 import trio
 
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
+from noti.raft.intake import Intake
 from noti.raft.messages import (
     Forward,
     ForwardAnswer,
@@ -70,10 +71,11 @@ class _Asked:
 class Forwarder:
     """Stands between the peers and the replica, and takes the forwarded part of the traffic."""
 
-    def __init__(self, node_id: NodeId, replica: Replica) -> None:
-        """Prepare; nothing is forwarded before `run`."""
+    def __init__(self, node_id: NodeId, replica: Replica, intake: Intake) -> None:
+        """Prepare; nothing is forwarded before `run`. Commands reach the replica by the intake."""
         self._node_id = node_id
         self._replica = replica
+        self._intake = intake
         self._messenger: Messenger | None = None
         self._number = 0
         self._asked: dict[int, _Asked] = {}
@@ -99,7 +101,7 @@ class Forwarder:
         `NotLeader` when this node knows of none, `LocalError` when the command is too large.
         """
         if self._replica.is_ready_leader():
-            self._replica.begin(command, lambda pending: over(pending.failure), at_once=True)
+            self._intake.begin(command, lambda pending: over(pending.failure), at_once=True)
         else:
             self._ask(command, over)
 
@@ -171,7 +173,7 @@ class Forwarder:
             case ForwardOutcome.NOT_LEADER:
                 over(NotLeader(None))
             case ForwardOutcome.REFUSED:
-                over(ProposalRefused("the leader's backlog is full; retry later"))
+                over(ProposalRefused("the leader takes no more now; retry later, or more slowly"))
             case ForwardOutcome.UNCERTAIN:
                 over(ProposalUncertain("the leader was lost while it had the command"))
             case _:
@@ -181,6 +183,7 @@ class Forwarder:
 
     def peer_said(self, messages: Sequence[Message]) -> None:
         """Pass on what is the core's."""
+        self._intake.peer_said(messages)
         self._replica.peer_said(messages)
 
     def peer_connected(self, node_id: NodeId) -> None:
@@ -194,6 +197,7 @@ class Forwarder:
         self._give_up(lambda leader: leader == node_id)
         self._lives[node_id] += 1
         self._answers.pop(node_id, None)
+        self._intake.peer_lost(node_id)
         self._replica.peer_lost(node_id)
 
     def _leader_changed(self, leader: NodeId | None) -> None:
@@ -251,7 +255,7 @@ class Forwarder:
             room = max(0, FORWARDED_MAX - self._under_way)
             for number, command in message.proposals[:room]:
                 self._under_way += 1
-                self._replica.begin(command, partial(self._carried_out, sender, life, number))
+                self._intake.begin(command, partial(self._carried_out, sender, life, number))
             for number, _ in message.proposals[room:]:
                 self._answer(sender, life, number, ForwardOutcome.REFUSED, 0)
             for number in message.reads:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
 
+BACKLOG_MAX = 255
+"""The fullest that a node can say it is."""
+
 NodeId: TypeAlias = str
 """Random identity of a node's data directory, never an address and never reused."""
 
@@ -117,6 +120,8 @@ class AppendResponse:
     """On refusal: the refuser's term at `hint_index`."""
     round: int = 0
     """The newest round heard from this term's leader."""
+    backlog: int = 0
+    """How full the sender's backlog of clients is, see `pacing.py`: advice, not consensus."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ commit; this takes a tenth of that (measured on CPython 3.11).
 
 from typing import Any, Final
 
-from noti.raft.messages import AppendRequest, AppendResponse
+from noti.raft.messages import BACKLOG_MAX, AppendRequest, AppendResponse
 from noti.raft.records import decode_entries, encode_entries
 from noti.rpc.protobuf import LENGTH, VARINT, Fields, length_field, scan, uint_field
 
@@ -17,7 +17,7 @@ REQUEST, RESPONSE = 5, 6
 """Numbers of the contents of a `noti.v1.Message`."""
 
 _REQUEST_FIELDS: Final = Fields({1: VARINT, 2: VARINT, 3: VARINT, 4: LENGTH, 5: VARINT, 6: VARINT})
-_RESPONSE_FIELDS: Final = Fields({1: VARINT, 2: VARINT, 3: VARINT, 4: VARINT, 5: VARINT, 6: VARINT})
+_RESPONSE_FIELDS: Final = Fields(dict.fromkeys(range(1, 8), VARINT))
 
 
 def write(message: AppendRequest | AppendResponse) -> bytes:
@@ -41,7 +41,8 @@ def write(message: AppendRequest | AppendResponse) -> bytes:
             + uint_field(3, message.rejected_index)
             + uint_field(4, message.hint_index)
             + uint_field(5, message.hint_term)
-            + uint_field(6, message.round),
+            + uint_field(6, message.round)
+            + uint_field(7, message.backlog),
         )
     head = length_field(1, message.sender.encode()) + uint_field(2, message.term)
     return head + length_field(number, content)
@@ -59,5 +60,6 @@ def read_request(sender: str, term: int, content: bytes) -> AppendRequest:
 def read_response(sender: str, term: int, content: bytes) -> AppendResponse:
     """Return the response in a content; raises `MessageInvalid`."""
     fields: dict[int, int] = dict(scan(content, _RESPONSE_FIELDS))
-    numbers = [fields.get(number, 0) for number in range(2, 7)]
+    numbers = [fields.get(number, 0) for number in range(2, 8)]
+    numbers[-1] = min(numbers[-1], BACKLOG_MAX)
     return AppendResponse(sender, term, fields.get(1, 0) != 0, *numbers)

@@ -8,12 +8,15 @@ import pytest
 import trio
 import trio.testing
 
+from noti.clock import TrioClock
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.notifications.commands import PublishBatch, encode
 from noti.notifications.notification import Event
 from noti.raft.events import Status
 from noti.raft.forwarder import Forwarder
+from noti.raft.intake import Intake
 from noti.raft.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
+from noti.raft.pacing import Pacing
 from noti.raft.replica import Pending, Replica
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
@@ -173,7 +176,9 @@ class FakeReplica:
     def status(self) -> Status:
         return cast("Status", self)
 
-    def begin(self, command: bytes, over: Callable[[Pending], None]) -> Pending:
+    def begin(
+        self, command: bytes, over: Callable[[Pending], None], *, at_once: bool = False
+    ) -> Pending:
         self.begun.append(Pending(over))
         return self.begun[-1]
 
@@ -235,13 +240,19 @@ class FakeMessenger:
         return [outcome for answer in answers for outcome in answer.outcomes]
 
 
+def forwarder_of(replica: FakeReplica) -> Forwarder:
+    consensus = cast("Replica", replica)
+    intake = Intake("own", consensus, Pacing(10.0, heard_within_s=0.5), TrioClock())
+    return Forwarder("own", consensus, intake)
+
+
 async def test_answer_never_reaches_the_next_life_of_its_asker(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A node counts its requests from 1 after every start. The answer to number 1 of its last
     life would tell it that number 1 of this life is committed."""
     replica, messenger = FakeReplica(), FakeMessenger()
-    forwarder = Forwarder("own", cast("Replica", replica))
+    forwarder = forwarder_of(replica)
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
         forwarder.peer_connected("peer")
@@ -264,7 +275,7 @@ async def test_request_that_was_not_sent_is_refused_at_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     messenger = FakeMessenger()
-    forwarder = Forwarder("own", cast("Replica", FakeReplica(leader="peer")))
+    forwarder = forwarder_of(FakeReplica(leader="peer"))
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
         messenger.full = True
@@ -277,7 +288,7 @@ async def test_answer_that_found_no_room_is_sent_later(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     replica, messenger = FakeReplica(), FakeMessenger()
-    forwarder = Forwarder("own", cast("Replica", replica))
+    forwarder = forwarder_of(replica)
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
         forwarder.peer_connected("peer")
@@ -296,7 +307,7 @@ async def test_only_what_the_lost_leader_may_have_is_uncertain(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     messenger = FakeMessenger()
-    forwarder = Forwarder("own", cast("Replica", FakeReplica(leader="peer")))
+    forwarder = forwarder_of(FakeReplica(leader="peer"))
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
         sent: list[NotiError | None] = []
@@ -364,7 +375,7 @@ async def forwarding(
     leader: NodeId | None = None,
 ) -> AsyncIterator[tuple[Forwarder, FakeReplica, FakeMessenger]]:
     replica, messenger = FakeReplica(leader), FakeMessenger()
-    forwarder = Forwarder("own", cast("Replica", replica))
+    forwarder = forwarder_of(replica)
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
         for peer in ("peer", "other"):

@@ -10,12 +10,14 @@ from noti.errors import LocalError, MessageInvalid
 from noti.ports import Hello
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
+    BACKLOG_MAX,
     INDEX_MAX,
     AppendRequest,
     AppendResponse,
     Entry,
     EntryKind,
     Message,
+    PeerMessage,
     SnapshotChunk,
     TimeoutNow,
     VoteRequest,
@@ -66,10 +68,34 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(VoteRequest, node_ids, numbers, numbers, numbers, st.booleans(), st.booleans()),
     st.builds(VoteResponse, node_ids, numbers, st.booleans(), st.booleans()),
     append_requests(),
-    st.builds(AppendResponse, node_ids, numbers, st.booleans(), numbers, numbers, numbers, numbers),
+    st.builds(
+        AppendResponse,
+        node_ids,
+        numbers,
+        st.booleans(),
+        numbers,
+        numbers,
+        numbers,
+        numbers,
+        numbers,
+        st.integers(0, BACKLOG_MAX),
+    ),
     snapshot_chunks(),
     st.builds(TimeoutNow, node_ids, st.integers(1, INDEX_MAX)),
 )
+
+
+def test_answer_of_an_older_node_says_nothing_of_its_backlog_and_one_too_large_is_full() -> None:
+    """It is advice: whatever is in that field, the answer counts."""
+
+    def read(response: wire.AppendResponse) -> PeerMessage:
+        message = wire.Message(sender="n", term=3, append_response=response)
+        return decode_messages(bytes(wire.Frame(batch=wire.Batch(messages=[message]))))[0]
+
+    old = wire.AppendResponse(success=True, match_index=7, round=2)
+    assert read(old) == AppendResponse("n", 3, True, 7, 0, 0, 0, 2)
+    wild = wire.AppendResponse(success=True, match_index=7, round=2, backlog=2**32 - 1)
+    assert read(wild) == AppendResponse("n", 3, True, 7, 0, 0, 0, 2, BACKLOG_MAX)
 
 
 @given(st.lists(messages, max_size=8))

@@ -31,6 +31,7 @@ SHELLS = {
         "disk_writer",
         "forwarder",
         "health",
+        "intake",
         "log_writer",
         "peers",
         "replica",

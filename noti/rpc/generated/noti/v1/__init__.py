@@ -125,6 +125,12 @@ class AppendResponse(betterproto2.Message):
     the newest one heard
     """
 
+    backlog: "int" = betterproto2.field(7, betterproto2.TYPE_UINT32)
+    """
+    How full the sender's backlog of clients is: 255 at its bound (or above), 1 when nothing waits;
+    absent for a node without clients.
+    """
+
 
 default_message_pool.register_message("noti.v1", "AppendResponse", AppendResponse)
 
