@@ -167,3 +167,10 @@ class StorageOutdated(StorageError):
 
 class StorageCorrupt(StorageError):
     """Damage that a crash cannot explain; the text says file and offset."""
+
+
+def leaves_of(error: BaseException) -> list[BaseException]:
+    """Return the errors in an exception group, of whatever depth, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
+    return [error]

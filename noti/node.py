@@ -38,6 +38,7 @@ from noti.ingest.limits import Limits
 from noti.ingest.publish import Publisher
 from noti.notifications.store import Store, flaw_in_snapshot
 from noti.notifications.timeline import Timeline
+from noti.optional import keep_going
 from noti.ports import Address
 from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
 from noti.raft.core import Raft
@@ -155,7 +156,11 @@ async def run(
         limits = Limits(replica, lambda: parts.store.history_size, config.history_size)
         await tree.enter_async_context(running("limits", limits.run))
         if parts.bridge is not None:
-            await tree.enter_async_context(running("bridge", parts.bridge.run))
+            bridge = parts.bridge
+            bridging = partial(
+                keep_going, "source", bridge.run, world.clock, world.rng, bridge.failed
+            )
+            await tree.enter_async_context(running("bridge", bridging))
         await tree.enter_async_context(
             farewell("leadership", replica.hand_over, HAND_OVER_WITHIN_S)
         )

@@ -296,6 +296,18 @@ class SourceMessage:
     """The adapter's own handle; only it looks inside."""
 
 
+@dataclass(frozen=True, slots=True)
+class SourceLag:
+    """How far a reader is behind, as far as it knows without asking."""
+
+    pending: int
+    """Messages that were not delivered to it yet."""
+    unacknowledged: int
+    """Messages that were, and are neither acknowledged nor terminated."""
+    oldest_ms: int | None
+    """When the oldest of these was published, in milliseconds of the wall clock."""
+
+
 class SourceSession(Protocol):
     """A place in the source's stream, strictly in stream order. One session at a time in a cluster.
 
@@ -322,6 +334,9 @@ class SourceSession(Protocol):
 
     async def terminate(self, message: SourceMessage) -> None:
         """Tell the source that this one can never be processed and must not come again."""
+
+    def lag(self) -> SourceLag:
+        """Return how far this reader is behind; at once, and never raises."""
 
 
 class Source(Protocol):

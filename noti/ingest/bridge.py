@@ -13,12 +13,13 @@ without an ack comes again and is dropped by the store.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Literal, Protocol
+from typing import Final, Protocol
 
 import structlog
 import trio
 from prometheus_client import Counter
 
+from noti.backoff import Backoff
 from noti.errors import (
     MessageInvalid,
     NotLeader,
@@ -26,10 +27,13 @@ from noti.errors import (
     ProposalUncertain,
     SourceUnavailable,
     Unavailable,
+    leaves_of,
 )
 from noti.ingest.category import decode_category
+from noti.ingest.gauges import Gauges, State
 from noti.notifications.commands import PublishBatch, encode
 from noti.notifications.notification import Event
+from noti.optional import FAILURES
 from noti.ports import Clock, Source, SourceMessage, SourceSession
 
 log = structlog.get_logger("noti.ingest")
@@ -50,8 +54,6 @@ FETCH_WAIT_S: Final = 1.0
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 """Waits between attempts double from the first to the last, each drawn from its upper half."""
-
-State = Literal["standby", "connecting", "reading", "waiting"]
 
 
 class Proposer(Protocol):
@@ -91,13 +93,11 @@ class Bridge:
         self._clock = clock
         self._rng = rng
         self._messages_max = messages_max
-        self._state: State = "standby"
-        self._error: str | None = None
+        self._gauges = Gauges(clock)
         self._stream: str | None = None
         self._invalid = 0
         self._published = 0
-        # Failures in a row without a commit in between.
-        self._failures = 0
+        self._backoff = Backoff(rng, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MAX_S)
         # Stream and sequence of the last invalid message, so that it is told once.
         self._last_invalid: tuple[str, int] = ("", 0)
 
@@ -110,7 +110,7 @@ class Bridge:
         task_status.started()
         while True:
             if not self._proposer.is_ready_leader():
-                self._state, self._error = "standby", None
+                self._enter("standby")
                 await self._proposer.wait_leadership_changed()
                 continue
             async with trio.open_nursery() as nursery:
@@ -119,52 +119,57 @@ class Bridge:
                 await self._proposer.wait_leadership_changed()
                 nursery.cancel_scope.cancel()
 
+    def failed(self, problem: str) -> None:
+        """Note that `run` ended by an error that nobody foresaw, and will be run again."""
+        self._enter("failed", problem)
+
     def status(self) -> dict[str, object]:
-        """Return what `/status` shows: state, last error, stream identity, counts."""
+        """Return what `/status` shows: state, last error, since when, stream identity, counts."""
         return {
-            "state": self._state,
-            "error": self._error,
+            **self._gauges.status(),
             "stream": self._stream,
             "invalid": self._invalid,
             "published": self._published,
         }
 
+    def _enter(self, state: State, error: str | None = None) -> None:
+        self._gauges.enter(state, error)
+
     async def _lead(self) -> None:
         """Open session after session until cancelled."""
-        self._failures = 0
+        self._backoff.succeeded()
         while True:
             started = self._clock.now()
             failure = await self._use_session()
             if self._clock.now() - started > BACKOFF_MAX_S:
                 # It worked for a while: this is a new trouble, not the old one going on.
-                self._failures = 0
-            self._failures += 1
-            self._state, self._error = "waiting", str(failure)
-            log.warning("reading stopped", error=str(failure), failures=self._failures)
-            if isinstance(failure, ProposalUncertain) and self._failures == 1:
+                self._backoff.succeeded()
+            pause_s = self._backoff.failed()
+            failures = self._backoff.failures
+            self._enter("waiting", str(failure))
+            log.warning("reading stopped", error=str(failure), failures=failures)
+            if isinstance(failure, SourceUnavailable):
+                FAILURES.labels("source").inc()
+            if isinstance(failure, ProposalUncertain) and failures == 1:
                 continue
-            await self._clock.sleep_until(self._clock.now() + self._backoff_s())
+            await self._clock.sleep_until(self._clock.now() + pause_s)
 
     async def _use_session(self) -> Unavailable:
         """Read until something fails, and return what."""
-        failure: Unavailable | None = None
+        failure: BaseException | None = None
         try:
-            self._state = "connecting"
+            self._enter("connecting", self._gauges.error)
             async with self._source.open() as session:
                 self._stream = session.stream
                 await session.begin(self._floor(session.stream))
-                self._state, self._error = "reading", None
+                self._enter("reading")
                 log.info("reading events", stream=session.stream)
-                await self._read(session)
+                with self._gauges.reading(session):
+                    await self._read(session)
         except* (SourceUnavailable, NotLeader, ProposalRefused, ProposalUncertain) as group:
-            failure = next(_leaves(group))
-        assert failure is not None, "reading ends only by an error"
+            failure = leaves_of(group)[0]
+        assert isinstance(failure, Unavailable), "reading ends only by an error"
         return failure
-
-    def _backoff_s(self) -> float:
-        # The exponent is bounded because an outage may last for days.
-        longest_s: float = min(BACKOFF_MAX_S, BACKOFF_FIRST_S * 2.0 ** min(self._failures - 1, 10))
-        return longest_s * self._rng.uniform(0.5, 1)
 
     async def _read(self, session: SourceSession) -> None:
         """Fetch and commit, overlapping; ends only by an error."""
@@ -189,7 +194,7 @@ class Bridge:
             events = tuple(event for _, event in batch)
             await self._proposer.propose(encode(PublishBatch(session.stream, events)))
             await session.ack([message for message, _ in batch])
-            self._failures = 0
+            self._backoff.succeeded()
             self._published += len(batch)
             PUBLISHED.inc(len(batch))
 
@@ -223,11 +228,3 @@ def _batches(
             batch, batch_bytes = [], 0
     if batch:
         yield batch
-
-
-def _leaves(group: BaseExceptionGroup[Unavailable]) -> Iterator[Unavailable]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

@@ -31,7 +31,7 @@ from noti.errors import ConfigInvalid, NotiError, SourceUnavailable
 from noti.ingest.client import NatsClient
 from noti.ingest.login import NatsLogin
 from noti.ingest.pull import Pull
-from noti.ports import SourceMessage
+from noti.ports import SourceLag, SourceMessage
 from noti.rpc.aio import Island
 
 log = structlog.get_logger("noti.ingest")
@@ -190,6 +190,8 @@ class NatsSession:
         self._stream = f"{info.config.name}@{info.created.isoformat() if info.created else ''}"
         self._after_seq = 0
         self._pull: Pull | None = None
+        # Sequence and time (ms) of what was fetched and is not settled, in the order of the stream.
+        self._unsettled: dict[int, int] = {}
 
     @property
     def stream(self) -> str:
@@ -226,6 +228,14 @@ class NatsSession:
         """Tell the server never to deliver this message again."""
         await self._edge.call(self._acknowledge_aio, [message.token], b"+TERM")
 
+    def lag(self) -> SourceLag:
+        """Return how far this reader is behind, as the last messages told."""
+        if self._pull is None:
+            return SourceLag(0, 0, None)
+        unacknowledged = len(self._unsettled) + self._pull.arrived
+        oldest_ms = next(iter(self._unsettled.values()), None)
+        return SourceLag(self._pull.pending, unacknowledged, oldest_ms)
+
     async def _begin_aio(self, after_seq: int) -> None:
         settings = self._settings
         if self._retention == api.RetentionPolicy.INTEREST:
@@ -253,6 +263,7 @@ class NatsSession:
             log.debug("no consumer to replace", stream=settings.stream, durable=settings.durable)
         consumer = await self._jetstream.add_consumer(settings.stream, config=config)
         self._after_seq = after_seq
+        self._unsettled.clear()
         self._pull = Pull(self._client, self._jetstream, consumer)
         await self._pull.subscribe()
 
@@ -266,7 +277,11 @@ class NatsSession:
             old: list[Msg] = []
             for message in received:
                 place = message.metadata.sequence.stream
-                (fresh if place > self._after_seq else old).append(message)
+                if place > self._after_seq:
+                    fresh.append(message)
+                    self._unsettled[place] = int(message.metadata.timestamp.timestamp() * 1000)
+                else:
+                    old.append(message)
             if old:
                 await self._acknowledge_aio(old, b"+ACK")
             if fresh or loop.time() >= deadline:
@@ -276,6 +291,8 @@ class NatsSession:
         for message in messages:
             await self._client.publish(message.reply, word)
         await self._client.flush(REQUEST_S)
+        for message in messages:
+            self._unsettled.pop(message.metadata.sequence.stream, None)
 
 
 async def _open_aio(edge: _Edge, client: Client, settings: NatsSettings) -> NatsSession:

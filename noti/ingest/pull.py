@@ -45,10 +45,17 @@ class Pull:
         self._inbox = client.new_inbox()
         # Bounded by what one request asks for.
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
+        self.pending = consumer.num_pending or 0
+        """Messages that were not delivered yet, when the server last told."""
         self._requested = 0
         self._consumer_seq = 0
         self._stream_seq = 0
         self._heard = 0.0
+
+    @property
+    def arrived(self) -> int:
+        """Messages, and words of the server, that nobody has taken yet."""
+        return self._arrived.qsize()
 
     async def subscribe(self) -> None:
         """Start receiving what the server sends to our inbox."""
@@ -118,6 +125,7 @@ class Pull:
                 f"of consumer {self._durable}"
             )
         self._consumer_seq, self._stream_seq = sequence.consumer, sequence.stream
+        self.pending = message.metadata.num_pending or 0
 
     async def _request(self, messages_max: int) -> None:
         """Ask for messages. Only when no request is open, so that each status has one meaning."""
@@ -145,3 +153,4 @@ class Pull:
             raise SourceUnavailable(
                 f"messages were taken by another reader of consumer {self._durable}"
             )
+        self.pending = info.num_pending or 0

@@ -14,10 +14,10 @@ from typing import Final, NoReturn
 import structlog
 import trio
 
+from noti.backoff import Backoff
 from noti.errors import KubernetesFailed, VersionGone
 from noti.kubernetes import metrics
 from noti.kubernetes.api import Change, KubernetesApi, Listing, Selection
-from noti.kubernetes.backoff import Backoff
 from noti.kubernetes.objects import Object
 
 log = structlog.get_logger("noti.kubernetes")

@@ -15,10 +15,10 @@ from typing import Final
 import structlog
 import trio
 
+from noti.backoff import Backoff
 from noti.errors import KubernetesFailed, ObjectAbsent
 from noti.kubernetes import metrics
 from noti.kubernetes.api import CHECKERS, LEASES, Selection
-from noti.kubernetes.backoff import Backoff
 from noti.kubernetes.election import Election, LeaseTimes
 from noti.kubernetes.following import Copy, follow
 from noti.kubernetes.objects import Object

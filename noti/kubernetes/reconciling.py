@@ -17,6 +17,7 @@ from random import Random
 import structlog
 import trio
 
+from noti.backoff import Backoff
 from noti.errors import (
     ConfigInvalid,
     KubernetesFailed,
@@ -27,7 +28,6 @@ from noti.errors import (
 from noti.kubernetes import labels, metrics, status
 from noti.kubernetes.api import CHECKERS, EVENTS, PODS, STATEFUL_SETS, KubernetesApi, Selection
 from noti.kubernetes.asking import Questions, RoleSource
-from noti.kubernetes.backoff import Backoff
 from noti.kubernetes.following import Copy, follow
 from noti.kubernetes.objects import (
     Object,

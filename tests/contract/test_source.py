@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from noti.clock import TrioClock
 from noti.errors import SourceUnavailable
 from noti.ingest.nats import NatsSettings, NatsSource
-from noti.ports import Source, SourceMessage, SourceSession
+from noti.ports import Source, SourceLag, SourceMessage, SourceSession
 from noti.rpc.aio import Island
 from tests.ingest.nats_server import NatsServer, nats_server
 from tests.simulation.memory_source import MemorySource, MemoryStream
@@ -331,3 +331,28 @@ async def test_cancelled_fetch_loses_nothing(open_world: WorldFactory) -> None:
                 messages = await session.fetch(3, 1.0)
             seen += numbers(messages)
     assert seen == list(range(1, 41))
+
+
+async def test_lag_follows_what_was_fetched_and_settled(open_world: WorldFactory) -> None:
+    async with open_world() as world:
+        before_ms = world_ms()
+        await world.publish(1, 10)
+        async with world.source.open() as session:
+            assert session.lag().unacknowledged == 0
+            await session.begin(0)
+            messages = await fetch_count(session, 4, messages_max=4)
+            lag = session.lag()
+            # The real one may have asked for more already.
+            assert lag.unacknowledged >= 4
+            assert lag.pending + lag.unacknowledged == 10
+            assert lag.oldest_ms is not None
+            assert before_ms - 1 <= lag.oldest_ms
+            await session.terminate(messages[0])
+            await session.ack(messages[1:])
+            messages = await fetch_count(session, 6)
+            await session.ack(messages)
+            assert session.lag() == SourceLag(0, 0, None)
+
+
+def world_ms() -> int:
+    return TrioClock().wall_ms()

@@ -5,18 +5,25 @@ import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from typing import get_args
 
 import pytest
 import structlog.testing
 import trio
+from prometheus_client import REGISTRY
 from trio.testing import MockClock
 
 from noti.clock import TrioClock
 from noti.errors import SourceUnavailable
 from noti.ingest.bridge import Bridge
+from noti.ingest.gauges import State
+from noti.optional import keep_going
 from noti.rpc.generated.category.v1 import CategoryMessage
 from tests.ingest.replicated_log import ReplicatedLog
+from tests.simulation.clocks import MachineClock
 from tests.simulation.memory_source import MemorySource, MemoryStream
+
+STATES: tuple[State, ...] = get_args(State)
 
 
 @dataclass
@@ -55,8 +62,12 @@ class Stage:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
+        """As in a node: the bridge is an optional part."""
+        bridge = self.bridge
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.bridge.run)
+            await nursery.start(
+                keep_going, "source", bridge.run, TrioClock(), self.rng, bridge.failed
+            )
             yield
             nursery.cancel_scope.cancel()
 
@@ -77,10 +88,15 @@ async def test_events_are_shown_and_then_acknowledged(autojump_clock: MockClock)
         stage.publish(3)
         await stage.until(lambda: stage.stream.unacknowledged == [])
         assert stage.numbers == list(range(1, 9))
-        assert stage.bridge.status() == {
+        status = stage.bridge.status()
+        assert status.pop("since")
+        assert status == {
             "state": "reading",
             "error": None,
             "stream": "memory@1",
+            "pending": 0,
+            "unacknowledged": 0,
+            "oldest_unacknowledged_s": 0.0,
             "invalid": 0,
             "published": 8,
         }
@@ -216,6 +232,86 @@ async def test_unreachable_source_is_retried_with_backoff_and_said(
     attempts = [line for line in logs if line["event"] == "reading stopped"]
     # 600 s at 2.5 to 5 s each, and the short ones at the beginning.
     assert 120 <= len(attempts) <= 250
+
+
+@pytest.mark.parametrize("at", ["open", "begin", "fetch", "ack", "terminate", "close"])
+async def test_error_that_nobody_foresaw_is_said_and_survived_wherever_it_comes(
+    at: str, autojump_clock: MockClock
+) -> None:
+    stage = Stage(messages_max=2)
+    stage.stream.publish("jobs.noti.x", b"\xff garbage")
+
+    def stumble(where: str) -> None:
+        if where == at:
+            raise AssertionError(f"planted in {at}")
+
+    stage.source.stumbles = stumble
+    with structlog.testing.capture_logs() as logs:
+        async with stage.running():
+            stage.publish(1)
+            if at == "close":  # it comes with the end of a session
+                await stage.until_shown(1)
+                stage.log.set_leader(False)
+                await trio.sleep(0.01)
+                stage.log.set_leader(True)
+            await stage.until(lambda: stage.bridge.status()["state"] == "failed")
+            assert stage.bridge.status()["error"] == f"AssertionError: planted in {at}"
+            assert shown_state() == "failed"
+            await trio.sleep(60)
+            stage.source.stumbles = lambda where: None
+            stage.publish(20)
+            await stage.until(lambda: stage.stream.unacknowledged == [])
+            await stage.until(lambda: stage.bridge.status()["state"] == "reading")
+            assert stage.bridge.status()["error"] is None
+    assert stage.numbers == list(range(1, 22))
+    told = [line for line in logs if line["event"] == "optional part failed"]
+    assert [str(line["exc_info"]) for line in told] == [f"planted in {at}"]
+
+
+def shown_state() -> str:
+    """What the metric says; exactly one state is 1."""
+    values = {one: REGISTRY.get_sample_value("noti_source_state", {"state": one}) for one in STATES}
+    assert sorted(filter(None, values.values())) == [1.0]
+    return next(one for one, value in values.items() if value)
+
+
+async def test_lag_is_shown_without_asking_the_source(autojump_clock: MockClock) -> None:
+    stage = Stage(messages_max=2)
+    stage.log.commit_s = 1000
+    stage.publish(10)
+    async with stage.running():
+        await stage.until(lambda: stage.log.proposing == 1)
+        await trio.sleep(0.01)
+        status = stage.bridge.status()
+        assert (status["pending"], status["unacknowledged"]) == (6, 4)
+        assert REGISTRY.get_sample_value("noti_source_pending") == 6
+        assert REGISTRY.get_sample_value("noti_source_unacknowledged") == 4
+        oldest_s = REGISTRY.get_sample_value("noti_source_oldest_unacknowledged_seconds")
+        assert oldest_s is not None
+        assert oldest_s >= 0
+        stage.log.set_leader(False)
+        await trio.sleep(0.01)
+        assert REGISTRY.get_sample_value("noti_source_pending") == 0
+        assert shown_state() == "standby"
+
+
+async def test_since_is_when_the_trouble_began_and_not_the_last_attempt(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = MachineClock()
+    monkeypatch.setattr(TrioClock, "wall_ms", lambda _self: clock.wall_ms())
+    stage = Stage()
+    async with stage.running():
+        await stage.until(lambda: stage.bridge.status()["state"] == "reading")
+        began = stage.bridge.status()["since"]
+        await trio.sleep(100)
+        assert stage.bridge.status()["since"] == began
+        stage.stream.stop()
+        await trio.sleep(100)
+        in_trouble = stage.bridge.status()["since"]
+        assert in_trouble != began
+        await trio.sleep(100)
+        assert stage.bridge.status()["since"] == in_trouble
 
 
 async def test_outage_while_reading_shows_nothing_twice(autojump_clock: MockClock) -> None:

@@ -5,7 +5,7 @@ from copy import deepcopy
 
 import pytest
 
-from noti.kubernetes.backoff import WAIT_S_MAX, Backoff
+from noti.backoff import WAIT_S_MAX, Backoff
 from noti.kubernetes.election import Election, LeaseTimes
 from noti.kubernetes.objects import Object
 

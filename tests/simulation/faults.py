@@ -71,6 +71,8 @@ NODE_FAULTS = (
     "recreate_stream",
     "lose_acks",
     "publish_garbage",
+    "break_library",
+    "flap_while_the_source_opens",
 )
 """What the node layer can do; methods of the `Faults` in process_faults.py and its neighbours."""
 
@@ -107,6 +109,7 @@ SELDOM_POSSIBLE = {
     "ask_a_zombie": 3.0,
     "cut_one_way": 4.0,
     "lose_acks": 4.0,
+    "break_library": 2.0,
     "stop": 4.0,
     "replace": 2.0,
     "promote": 2.0,

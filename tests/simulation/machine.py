@@ -18,7 +18,7 @@ from noti.config import Config
 from noti.errors import StorageError
 from noti.notifications.store import Store
 from noti.ports import Address
-from noti.raft.events import Status
+from noti.raft.events import Status, TransferRequested
 from noti.report import Report
 from noti.world import World
 from tests.simulation.clocks import MachineClock
@@ -131,6 +131,12 @@ class SimulatedNode:
     def store(self) -> Store:
         assert self.report is not None
         return self.report._store
+
+    def hand_over(self) -> None:
+        """Have it ask another one to lead."""
+        assert self.report is not None
+        replica: Any = self.report._consensus
+        replica._put(TransferRequested())
 
     def leads(self) -> bool:
         return self.report is not None and self.report.is_leader()

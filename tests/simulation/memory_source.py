@@ -8,14 +8,14 @@ to the server: sessions of two nodes compete for it, and the one that began last
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import trio
 
 from noti.errors import SourceUnavailable
-from noti.ports import Clock, SourceMessage
+from noti.ports import Clock, SourceLag, SourceMessage
 from tests.simulation.clocks import MachineClock
 
 
@@ -47,6 +47,7 @@ class MemoryStream:
         self._last_seq = 0
         self._messages: dict[int, SourceMessage] = {}
         self._ids: dict[str, int] = {}
+        self._times: dict[int, int] = {}
         self._consumer = _Consumer(deque())
         self._up = True
         self._changed = trio.Event()
@@ -90,6 +91,7 @@ class MemoryStream:
         self._last_seq += 1
         message = SourceMessage(self._last_seq, subject, payload, message_id, self._last_seq)
         self._messages[self._last_seq] = message
+        self._times[self._last_seq] = self._clock.wall_ms()
         self._consumer.pending.append(message)
         if message_id is not None:
             self._ids[message_id] = self._last_seq
@@ -141,6 +143,10 @@ class MemoryStream:
             self.happened("a message was delivered again")
         self._delivered.add(sequence)
 
+    def published_ms(self, sequence: int) -> int:
+        """Return when a message was published."""
+        return self._times[sequence]
+
     def pending(self) -> list[SourceMessage]:
         """Return all that is not acknowledged."""
         return [self._messages[seq] for seq in sorted(self._messages)]
@@ -168,13 +174,34 @@ class MemorySource:
         self._stream = stream
         self.clock = clock or MachineClock()
         self.reachable = True
+        self.opens_in_s = 0.0
+        self.opening = False
+        """Whether somebody waits for a session now."""
+        self.stumbles: Callable[[str], None] = lambda at: None
+        """Called at each await with what is done there; may raise anything, as a library does."""
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["MemorySession"]:
-        await trio.lowlevel.checkpoint()
-        session = MemorySession(self, self._stream)
-        session.check()
-        yield session
+        try:
+            await self._connect()
+            session = MemorySession(self, self._stream)
+            session.check()
+            yield session
+        finally:
+            self.stumbles("close")
+
+    async def _connect(self) -> None:
+        self.stumbles("open")
+        self.opening = True
+        try:
+            await trio.lowlevel.checkpoint()
+            await self.clock.sleep(self.opens_in_s)
+        except trio.Cancelled:
+            self._stream.happened("a session was cancelled while it opened")
+            raise
+        finally:
+            self.opening = False
+        self.stumbles("open")
 
 
 class MemorySession:
@@ -188,6 +215,7 @@ class MemorySession:
         self._consumer: _Consumer | None = None
         self._consumer_seq = 0
         self._broken: str | None = None
+        self._unsettled: dict[int, int] = {}
 
     @property
     def stream(self) -> str:
@@ -202,15 +230,31 @@ class MemorySession:
         if self._broken is not None:
             raise SourceUnavailable(self._broken)
 
-    async def begin(self, after_seq: int) -> None:
-        await trio.lowlevel.checkpoint()
+    async def _step(self, at: str) -> None:
+        """Where the real one waits: the process may be stopped here, and the library fail."""
+        with self._stumbling_when_cancelled(at):
+            await trio.lowlevel.checkpoint()
+            await self._source.clock.thawed()
+        self._source.stumbles(at)
         self.check()
+
+    @contextmanager
+    def _stumbling_when_cancelled(self, at: str) -> Iterator[None]:
+        try:
+            yield
+        except trio.Cancelled:
+            self._source.stumbles(at)
+            raise
+
+    async def begin(self, after_seq: int) -> None:
+        await self._step("begin")
         self._consumer = self._stream.begin()
         self._after_seq = after_seq
         self._consumer_seq = 0
+        self._source.stumbles("begin")
 
     async def fetch(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
-        await trio.lowlevel.checkpoint()
+        await self._step("fetch")
         clock = self._stream.clock
         deadline = clock.now() + wait_s
         while True:
@@ -222,17 +266,27 @@ class MemorySession:
             self._check_place()
             if clock.now() >= deadline:
                 return []
-            await self._stream.wait_changed(deadline)
+            with self._stumbling_when_cancelled("fetch"):
+                await self._stream.wait_changed(deadline)
+            self._source.stumbles("fetch")
 
     async def ack(self, messages: Sequence[SourceMessage]) -> None:
-        await trio.lowlevel.checkpoint()
-        await self._source.clock.thawed()
-        self.check()
-        for message in messages:
-            self._stream.remove(message.seq)
+        await self._settle("ack", messages)
 
     async def terminate(self, message: SourceMessage) -> None:
-        await self.ack([message])
+        await self._settle("terminate", [message])
+
+    async def _settle(self, word: str, messages: Sequence[SourceMessage]) -> None:
+        await self._step(word)
+        for message in messages:
+            self._stream.remove(message.seq)
+            self._unsettled.pop(message.seq, None)
+        self._source.stumbles(word)
+
+    def lag(self) -> SourceLag:
+        oldest_ms = next(iter(self._unsettled.values()), None)
+        pending = len(self._consumer.pending) if self._consumer is not None else 0
+        return SourceLag(pending, len(self._unsettled), oldest_ms)
 
     def _take(self, messages_max: int) -> list[SourceMessage]:
         consumer = self._stream.consumer
@@ -246,6 +300,8 @@ class MemorySession:
             self._stream.note_delivery(delivery.message.seq)
             if delivery.message.seq > self._after_seq:
                 messages.append(delivery.message)
+                at_ms = self._stream.published_ms(delivery.message.seq)
+                self._unsettled[delivery.message.seq] = at_ms
             else:
                 self._stream.remove(delivery.message.seq)
         return messages

@@ -43,6 +43,7 @@ def repair(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
         machine.disk.fail_next(None)
         machine.disk.latency_s = (0.0002, 0.002)
         machine.source.reachable = True
+        machine.source.stumbles = lambda at: None
     for browser in cluster.browsers:
         browser.vanish, browser.away_max_s, browser.slow_s = 0.0, 1.0, 0.0
 

@@ -1,8 +1,13 @@
 """What goes wrong with the source of events.
 
-Enters: a scene. Leaves: a source that is away, repeats itself, forgets or talks nonsense.
-Never: anything inside the cluster.
+Enters: a scene. Leaves: a source that is away, repeats itself, forgets, talks nonsense, or whose
+library fails. Never: anything inside the cluster, but who leads it.
 """
+
+import asyncio
+from contextlib import suppress
+
+import trio
 
 from tests.simulation.scene import Faults
 from tests.simulation.world import GARBAGE_SUBJECT
@@ -17,9 +22,58 @@ GARBAGE = (
     b"\x98\x06\x01",  # nothing that we know
 )
 
+FOREIGN_ERRORS = (
+    AssertionError,
+    AttributeError,
+    KeyError,
+    RuntimeError,
+    ValueError,
+    OSError,
+    asyncio.InvalidStateError,
+)
+"""What a library raises that is not made for Trio, when it is cancelled or closed too early."""
+
+FLAPS = 3
+OPENS_WITHIN_S = 3.0
+"""Some elections."""
+
 
 class SourceFaults(Faults):
     """See `Faults`."""
+
+    async def break_library(self) -> str:
+        """At any await, on any way: the library raises whatever it likes."""
+        machine, share = self._scene.any(), self._rng.choice([0.02, 0.2, 1.0])
+
+        def stumble(at: str) -> None:
+            if self._rng.random() < share:
+                self._cluster.timeline.reach(f"the source's library failed in {at}")
+                raise self._rng.choice(FOREIGN_ERRORS)(f"planted in {at}")
+
+        machine.source.stumbles = stumble
+        return f"{machine.name} {share:.0%}"
+
+    async def flap_while_the_source_opens(self) -> str:
+        """Leadership goes as soon as the leader begins to open the source, some times in a row."""
+        for machine in self._cluster.nodes:
+            machine.source.opens_in_s = self._rng.uniform(0.1, 2.0)
+        flaps = 0
+        with suppress(trio.TooSlowError):
+            for _ in range(FLAPS):
+                await self._cluster.wait_for(self._leader_opens, OPENS_WITHIN_S)
+                await trio.sleep(self._rng.uniform(0.0, 0.1))
+                leader = self._cluster.leader()
+                if leader is not None and not leader.clock.frozen:
+                    leader.hand_over()
+                    flaps += 1
+                await trio.sleep(self._rng.uniform(0.0, 0.5))
+        for machine in self._cluster.nodes:
+            machine.source.opens_in_s = 0.0
+        return f"{flaps} times"
+
+    def _leader_opens(self) -> bool:
+        leader = self._cluster.leader()
+        return leader is not None and leader.source.opening
 
     async def stop_source(self) -> str:
         stream = self._cluster.stream

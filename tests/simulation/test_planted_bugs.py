@@ -4,17 +4,20 @@
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import trio
 
+from noti import node
 from noti.ingest.bridge import Bridge
 from noti.notifications.commands import PublishBatch
 from noti.notifications.notification import Notification
 from noti.notifications.store import Store
-from noti.ports import SourceMessage, SourceSession
+from noti.ports import Clock, SourceMessage, SourceSession
 from noti.raft import leadership, replication, segments
 from noti.raft.changes import Change, next_configuration
 from noti.raft.core import Raft
@@ -144,12 +147,12 @@ def reports_writes_as_durable_at_once(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Machine, "_begin_write", hasty)
 
 
-def blow_only(patch: pytest.MonkeyPatch, **weights: float) -> None:
+def blow_only(patch: pytest.MonkeyPatch, size: int = 3, **weights: float) -> None:
     """Draw these faults alone in the nodes layer: a rare one does not need many seeds then."""
     draw = NodeSwarm.draw
 
     def narrow(rng: random.Random) -> NodeSwarm:
-        return replace(draw(rng), size=3, founding_steps=0, steps=12, weights=weights)
+        return replace(draw(rng), size=size, founding_steps=0, steps=12, weights=weights)
 
     patch.setattr(NodeSwarm, "draw", narrow)
 
@@ -191,6 +194,40 @@ def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
         await right(self, session, messages)
 
     patch.setattr(Bridge, "_commit", hasty)
+
+
+def lets_errors_of_the_source_through(patch: pytest.MonkeyPatch) -> None:
+    """The bridge is no optional part."""
+
+    async def run_once(
+        _name: str, part: Callable[[], Awaitable[None]], *_: object, **known: Any
+    ) -> None:
+        known["task_status"].started()
+        await part()
+
+    patch.setattr(node, "keep_going", run_once)
+    blow_only(patch, break_library=1.0)
+
+
+def takes_an_error_with_a_cancellation_for_one(patch: pytest.MonkeyPatch) -> None:
+    """`except Exception` lets a group through that holds a cancellation, too. At the stop of a node
+    that nobody can take the lead from."""
+
+    async def plainly(
+        _name: str,
+        part: Callable[[], Awaitable[None]],
+        clock: Clock,
+        *_: object,
+        **known: Any,
+    ) -> None:
+        known["task_status"].started()
+        while True:
+            with suppress(Exception):
+                await part()
+            await clock.sleep_until(clock.now() + 0.2)
+
+    patch.setattr(node, "keep_going", plainly)
+    blow_only(patch, size=1, break_library=1.0, roll=1.0)
 
 
 def hides_gaps(patch: pytest.MonkeyPatch) -> None:
@@ -281,6 +318,8 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", shows_redelivered_events_again, range(20)),
     ("nodes", forgets_the_floors_in_snapshots, range(5)),
     ("nodes", acknowledges_before_the_commit, range(1)),
+    ("nodes", lets_errors_of_the_source_through, range(10)),
+    ("nodes", takes_an_error_with_a_cancellation_for_one, range(10)),
     ("nodes", hides_gaps, range(10)),
     ("nodes", reads_what_is_at_hand, range(5)),
     ("nodes", lies_about_the_sync, range(20)),

@@ -1,4 +1,4 @@
-"""How long to wait before asking again.
+"""How long to wait before trying again.
 
 Enters: failures, successes, how long the other side asked us to wait. Leaves: seconds.
 Never: the same second for everybody; a wait without end; I/O.

@@ -1,0 +1,91 @@
+"""What operators see of the reader of events: its state since when, and how far it is behind.
+
+Enters: states, the session that is in use. Leaves: metrics, a part of `/status`. Never: a question
+to the source, which would stand in the way of reading.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Final, Literal, TypeAlias, get_args
+
+from prometheus_client import Gauge
+
+from noti.ports import Clock, SourceLag, SourceSession
+
+State: TypeAlias = Literal["standby", "connecting", "reading", "waiting", "failed"]
+"""`standby`: another node reads. `waiting`: for the next attempt. `failed`: the same, after an
+error that nobody foresaw; its traceback is in the log."""
+
+_TROUBLE: Final = ("connecting", "waiting", "failed")
+"""These alternate while the source is away, and are one episode."""
+
+STATE: Final = Gauge("noti_source_state", "1 for what the reader of events does.", ["state"])
+PENDING: Final = Gauge(
+    "noti_source_pending", "Messages of the source that were not delivered to this node yet."
+)
+UNACKNOWLEDGED: Final = Gauge(
+    "noti_source_unacknowledged", "Messages that this node has got and not acknowledged."
+)
+OLDEST: Final = Gauge(
+    "noti_source_oldest_unacknowledged_seconds",
+    "Age of the oldest message that this node has got and not acknowledged.",
+)
+
+NO_LAG: Final = SourceLag(0, 0, None)
+
+
+class Gauges:
+    """Of one reader."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._session: SourceSession | None = None
+        self._state: State = "standby"
+        self.error: str | None = None
+        """Why it does not read, if it should."""
+        self._since_ms = clock.wall_ms()
+
+    def enter(self, state: State, error: str | None) -> None:
+        """Note a state."""
+        if state != self._state and not (state in _TROUBLE and self._state in _TROUBLE):
+            self._since_ms = self._clock.wall_ms()
+        self._state, self.error = state, error
+        for one in get_args(State):
+            STATE.labels(one).set(one == state)
+        # Whoever looks gets the figures of that moment.
+        PENDING.set_function(lambda: self._lag().pending)
+        UNACKNOWLEDGED.set_function(lambda: self._lag().unacknowledged)
+        OLDEST.set_function(self._oldest_s)
+
+    @contextmanager
+    def reading(self, session: SourceSession) -> Iterator[None]:
+        """Take the lag from this session meanwhile."""
+        self._session = session
+        try:
+            yield
+        finally:
+            self._session = None
+
+    def status(self) -> dict[str, object]:
+        """Return what `/status` shows of it; `since` is RFC 3339: since when it reads, stands by,
+        or fails to do either.
+        """
+        lag = self._lag()
+        return {
+            "state": self._state,
+            "error": self.error,
+            "since": datetime.fromtimestamp(self._since_ms // 1000, UTC).strftime(
+                "%Y-%m-%dT%H:%M:%SZ"
+            ),
+            "pending": lag.pending,
+            "unacknowledged": lag.unacknowledged,
+            "oldest_unacknowledged_s": self._oldest_s(),
+        }
+
+    def _lag(self) -> SourceLag:
+        return NO_LAG if self._session is None else self._session.lag()
+
+    def _oldest_s(self) -> float:
+        oldest_ms = self._lag().oldest_ms
+        return 0.0 if oldest_ms is None else max(0, self._clock.wall_ms() - oldest_ms) / 1000

@@ -1,0 +1,69 @@
+"""Keeps an optional part of a process going, whatever it raises.
+
+Enters: a part: a coroutine function that runs until it is cancelled. Leaves: its failures, told and
+counted; the part again, after a pause. Never: the end of the process for the part's sake; a
+swallowed cancellation.
+
+Optional is what a node can do without for a while, as what it promised stays true: the source of
+events, the operator. Not the log, and not consensus: what failed there must not go on.
+"""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+from typing import Final, NoReturn
+
+import structlog
+import trio
+from prometheus_client import Counter
+
+from noti.backoff import Backoff
+from noti.errors import leaves_of
+from noti.ports import Clock
+
+log = structlog.get_logger("noti.node")
+
+FAILURES: Final = Counter(
+    "noti_part_failures", "Failures of optional parts, which a process survives.", ["part"]
+)
+
+PAUSE_FIRST_S: Final = 0.1
+PAUSE_MAX_S: Final = 5.0
+"""Pauses between attempts double from the first to the last; who works longer begins anew."""
+
+
+async def keep_going(
+    name: str,
+    part: Callable[[], Awaitable[object]],
+    clock: Clock,
+    rng: Random,
+    failed: Callable[[str], object] = lambda _problem: None,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> NoReturn:
+    """Run `part` again and again until cancelled; started at once.
+
+    Each failure is counted, and logged: with the traceback of each error that led to it, unless it
+    is the last one again. `failed` hears of it, as one line, before the pause.
+    *Cancellation* reaches the part. What it raises then, beside the cancellation, is told as well.
+    """
+    count, told = FAILURES.labels(name), ""
+    backoff = Backoff(rng, first_s=PAUSE_FIRST_S, most_s=PAUSE_MAX_S)
+    task_status.started()
+    while True:
+        began = clock.now()
+        problem = f"{name} ended by itself"
+        try:
+            await part()
+        except* Exception as group:  # the one place in which a part's failure is survived
+            errors = leaves_of(group)
+            problem = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
+            for error in errors if problem != told else ():
+                log.error("optional part failed", part=name, exc_info=error)
+        if clock.now() - began > PAUSE_MAX_S:
+            backoff.succeeded()
+        pause_s = backoff.failed()
+        count.inc()
+        told = problem
+        failed(problem)
+        log.warning("trying again", part=name, problem=problem, pause_s=round(pause_s, 2))
+        await clock.sleep_until(clock.now() + pause_s)
