@@ -18,10 +18,12 @@ Nesting is the order. Read downwards it is the start, read upwards the stop:
                   usher, limits, bridge      while this node leads: seats for newcomers,
                                              the history size, events from NATS
                     leadership       handed over as soon as the node is to stop
+
+A node of which a part fails falls instead: all parts end in the same moment, so that nobody can
+elect it, or stay with it, while it goes down. The bridge is optional: its failure is survived.
 """
 
 from collections.abc import Callable
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,7 +56,7 @@ from noti.registrar import Registrar
 from noti.report import Report
 from noti.roster import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, Founding, name_of, write_address
 from noti.seating import SeatingConfig
-from noti.service import farewell, running
+from noti.service import Service, Tree
 from noti.swim.gossip import Gossip
 from noti.swim.timing import SwimConfig
 from noti.usher import HAND_OVER_WITHIN_S, Usher
@@ -102,34 +104,35 @@ async def run(
 ) -> None:
     """Be a node until cancelled.
 
-    Raises a `NotiError` (in exception groups) when a part fails: then the whole node is down.
+    Raises a `NotiError` (in exception groups) when a part fails: then the whole node is down, at
+    once.
     *Cancellation*: hands over leadership, leaves gossip, ends browsers' streams, closes the log;
     each step has a deadline, and all together stay below `config.shutdown_deadline_s`.
     """
-    async with AsyncExitStack() as tree:
-        world = await tree.enter_async_context(open_world(config))
+    async with open_world(config) as world, Tree() as tree:
+        tree.at_fall(world.clients.abandon)
         identity, wal, recovered = await _recover(config, world, log_limits)
         promised = await load_promise(world.disk)
         parts = _assemble(config, world, identity, wal, recovered, log_limits)
         replica, forwarder, report = parts.replica, parts.forwarder, parts.report
 
         messenger = parts.intake.telling(parts.peers)
-        await tree.enter_async_context(running("replica", partial(replica.run, messenger)))
-        await tree.enter_async_context(running("intake", parts.intake.run))
-        await tree.enter_async_context(running("peers", parts.peers.run))
-        await tree.enter_async_context(running("forwarder", partial(forwarder.run, parts.peers)))
+        await tree.start("replica", partial(replica.run, messenger))
+        await tree.start("intake", parts.intake.run)
+        await tree.start("peers", parts.peers.run)
+        await tree.start("forwarder", partial(forwarder.run, parts.peers))
         publisher = Publisher(forwarder, world.clock, world.rng)
-        await tree.enter_async_context(running("publisher", publisher.run))
+        await tree.start("publisher", publisher.run)
         serve_rpc = partial(world.rpc.serve_rpc, config.rpc_addr, report, publisher)
-        rpc_addr = await tree.enter_async_context(running("rpc", serve_rpc))
+        rpc_addr = await tree.start("rpc", serve_rpc)
         serve_browsers = partial(world.clients.serve, report)
-        http_addr = await tree.enter_async_context(running("browsers", serve_browsers))
+        http_addr = await tree.start("browsers", serve_browsers)
 
         founding = _founding(config, identity, promised)
         registrar = _registrar(config, world, identity, parts, founding, rpc_addr, http_addr)
-        await tree.enter_async_context(running("gossip", parts.gossip.run))
-        await tree.enter_async_context(farewell("gossip", parts.gossip.leave, LEAVE_WITHIN_S))
-        await tree.enter_async_context(running("registrar", registrar.run))
+        await tree.start("gossip", parts.gossip.run)
+        await tree.part_with("gossip", parts.gossip.leave, LEAVE_WITHIN_S)
+        await tree.start("registrar", registrar.run)
 
         departure = Departure(
             identity.node_id,
@@ -139,9 +142,9 @@ async def run(
             registrar.show_leaving,
             world.clock,
         )
-        await tree.enter_async_context(running("departure", departure.run))
+        await tree.start("departure", departure.run)
         serve_control = partial(world.control.serve, departure.leave)
-        await tree.enter_async_context(running("control", serve_control))
+        await tree.start("control", serve_control)
 
         seats = SeatingConfig(config.voters_max, hold_down_s=config.seat_hold_down_s)
         usher = Usher(
@@ -152,21 +155,20 @@ async def run(
             world.clock,
             seats,
         )
-        await tree.enter_async_context(running("usher", usher.run))
+        await tree.start("usher", usher.run)
         limits = Limits(replica, lambda: parts.store.history_size, config.history_size)
-        await tree.enter_async_context(running("limits", limits.run))
+        await tree.start("limits", limits.run)
         if parts.bridge is not None:
-            bridge = parts.bridge
-            bridging = partial(
-                keep_going, "source", bridge.run, world.clock, world.rng, bridge.failed
-            )
-            await tree.enter_async_context(running("bridge", bridging))
-        await tree.enter_async_context(
-            farewell("leadership", replica.hand_over, HAND_OVER_WITHIN_S)
-        )
+            await tree.start("bridge", _whatever_it_raises(parts.bridge, world))
+        await tree.part_with("leadership", replica.hand_over, HAND_OVER_WITHIN_S)
         log.info("node is up", name=identity.name, node_id=identity.node_id)
         task_status.started(report)
         await trio.sleep_forever()
+
+
+def _whatever_it_raises(bridge: Bridge, world: World) -> Service[None]:
+    """Return the bridge as an optional part."""
+    return partial(keep_going, "source", bridge.run, world.clock, world.rng, bridge.failed)
 
 
 async def _recover(

@@ -1,21 +1,28 @@
 """Runs a service around those who use it: started before them, stopped after them.
 
 Enters: a service (`run(task_status)`) and the body that uses it. Leaves: what the service reported
-when it was ready. Never: restarts anything, hides an exception.
+when it was ready. Never: restarts anything (`optional.py` does), hides an exception.
 
 The rule of the tree: nesting is the shutdown order. When the tree is cancelled from above, a
 service must outlive its users, who may need it to say goodbye. So it is shielded until the body has
 ended, and cancelled then. The shield is bounded because the body is not shielded: whatever it does
 on its way out has deadlines of its own.
+
+The exception to the rule is a tree that falls: one of its services failed, and nobody knows what
+the others rely on in vain. All of them end at once then, without goodbyes: what half works must not
+be taken for a whole by those outside.
 """
 
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from types import TracebackType
 from typing import Protocol, TypeVar
 
 import structlog
 import trio
+
+from noti.errors import leaves_of
 
 log = structlog.get_logger("noti.node")
 
@@ -31,20 +38,32 @@ class Service(Protocol[T_co]):
 
 
 @asynccontextmanager
-async def running(name: str, service: Service[T]) -> AsyncIterator[T]:
+async def running(
+    name: str,
+    service: Service[T],
+    *,
+    scope: trio.CancelScope | None = None,
+    failed: Callable[[str], object] = lambda _name: None,
+) -> AsyncIterator[T]:
     """Start `service`, run the body, stop the service.
 
     Yields what the service passed to `task_status.started`. If the service fails, the body is
     cancelled and the failure is raised (in an exception group, as from any nursery).
+    `failed` hears of it before anybody is cancelled. Who has the `scope` can end the service early.
     *Cancellation*: reaches the body first, and the service when the body has ended.
     """
-    scope = trio.CancelScope()
+    scope = trio.CancelScope() if scope is None else scope
 
     async def run(*, task_status: trio.TaskStatus[T]) -> None:
-        with scope:
-            await service(task_status=task_status)
-        if not scope.cancel_called:
-            raise RuntimeError(f"{name} ended by itself")
+        try:
+            with scope:
+                await service(task_status=task_status)
+            if not scope.cancel_called:
+                raise RuntimeError(f"{name} ended by itself")
+        except BaseException as error:
+            if _is_failure(error):
+                failed(name)
+            raise
 
     try:
         async with trio.open_nursery() as nursery:
@@ -74,3 +93,71 @@ async def farewell(
         with trio.move_on_after(within_s, shield=True) as scope:
             await goodbye()
         log.debug("said goodbye", part=name, in_time=not scope.cancelled_caught)
+
+
+class Tree:
+    """Services, each running around those that are started after it, and goodbyes.
+
+    Leaving it, or cancelling whoever is in it, stops the last one first. When a service or the body
+    fails, the tree falls: all services end at once, and what is not said yet is not said any more.
+    """
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+        self._scopes: list[trio.CancelScope] = []
+        self._falls = False
+        self._at_fall: list[Callable[[], object]] = []
+
+    async def __aenter__(self) -> "Tree":
+        await self._stack.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> bool | None:
+        if error is not None and _is_failure(error):
+            self._fall("body")
+        return await self._stack.__aexit__(kind, error, traceback)
+
+    async def start(self, name: str, service: Service[T]) -> T:
+        """Start a service; returns what it reported when it was ready. See `running`."""
+        scope = trio.CancelScope()
+        self._scopes.append(scope)
+        if self._falls:
+            scope.cancel()
+        return await self._stack.enter_async_context(
+            running(name, service, scope=scope, failed=self._fall)
+        )
+
+    async def part_with(
+        self, name: str, goodbye: Callable[[], Awaitable[None]], within_s: float
+    ) -> None:
+        """Have `goodbye` said before what is started so far stops, unless the tree falls."""
+
+        async def unless_falling() -> None:
+            if not self._falls:
+                await goodbye()
+
+        await self._stack.enter_async_context(farewell(name, unless_falling, within_s))
+
+    def at_fall(self, call: Callable[[], object]) -> None:
+        """Have something called in the moment in which the tree begins to fall."""
+        self._at_fall.append(call)
+
+    def _fall(self, name: str) -> None:
+        if self._falls:
+            return
+        self._falls = True
+        log.error("a part failed: all end at once", part=name)
+        for call in self._at_fall:
+            call()
+        for scope in self._scopes:
+            scope.cancel()
+
+
+def _is_failure(error: BaseException) -> bool:
+    """Whether there is more in it than cancellations."""
+    return not all(isinstance(leaf, trio.Cancelled) for leaf in leaves_of(error))

@@ -79,6 +79,9 @@ class Clients(Protocol):
         Then end the streams in order. Raises `AddressInUse`.
         """
 
+    def abandon(self) -> None:
+        """When `serve` is cancelled from now on, reset the streams at once: the node falls."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -121,6 +124,11 @@ class HttpClients:
             clients_per_address_max=config.sse_clients_per_address_max,
         )
         self._hub = Hub(settings, rng)
+        self._falls = trio.Event()
+
+    def abandon(self) -> None:
+        """Do not end streams in order any more."""
+        self._falls.set()
 
     @property
     def count(self) -> int:
@@ -163,6 +171,7 @@ class HttpClients:
             web,
             tls=self._tls,
             ops_bind=self._config.ops_addr,
+            falls=self._falls,
         )
         await frontend.run(task_status=task_status)
 

@@ -61,10 +61,12 @@ class Frontend:
         *,
         tls: Tls | None = None,
         ops_bind: Address | None = None,
+        falls: trio.Event | None = None,
     ) -> None:
         """With `tls`, `bind` speaks HTTPS. With `ops_bind`, probes, status and metrics are there
-        and nowhere else, without TLS.
+        and nowhere else, without TLS. `falls` is set when nothing is to be ended in order any more.
         """
+        self._falls = trio.Event() if falls is None else falls
         self._bind = bind
         self._ops_bind = ops_bind
         self._tls = tls
@@ -150,6 +152,8 @@ class Frontend:
                         accepting.cancel_scope.cancel()
                     for listener in (*listeners, *ops_listeners):
                         listener.close()
+                    if self._falls.is_set():
+                        service.cancel()
                     hub = self._hub.config
                     grace_s = hub.drain_window_s + self._config.grace_s
                     service.deadline = trio.current_time() + grace_s + hub.drain_timeout_s

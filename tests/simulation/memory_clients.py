@@ -39,6 +39,9 @@ class MemoryClients:
         self._showed = showed
         self._clock = clock or MachineClock()
         self._count = 0
+        self.abandoned = False
+        self.lingers_s = 0.0
+        """How long it takes to end; a real hub takes the longer the more browsers it has."""
         self.pressure = 0.0
         """What this node's hub says of itself; scenarios set it."""
         self._news = trio.Event()
@@ -75,6 +78,11 @@ class MemoryClients:
             await trio.sleep_forever()
         finally:
             self.cut()
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self.lingers_s)
+
+    def abandon(self) -> None:
+        self.abandoned = True
 
     def cut(self) -> None:
         """Reset every stream."""
