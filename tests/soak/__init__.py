@@ -6,6 +6,10 @@ again, and there is calm. At most a minority of the nodes is in trouble at one t
 a network of its own, if the machine permits that; otherwise it says so, and goes without partitions
 and full disks.
 
+History is so long that no browser ever misses an event. With `history=1000`, say, bursts are longer
+than it, so that browsers which were away at that time are told of a gap; those whose node was well
+must see everything all the same.
+
 How to read the table, line by line:
 
 - *events acknowledged*: those whose publisher was told so, by JetStream or by a node.
@@ -13,7 +17,7 @@ How to read the table, line by line:
 - *lost*, *twice*, *out of order*: deliveries, each browser's counted, over all its connections.
   All browsers must see one sequence, whichever node they read.
 - *unexpected exits*: nodes that ended although nobody killed them. One whose disk is full may end.
-- *gaps told*: no browser was away for longer than history lasts.
+- *gaps told*: no browser was away for longer than history lasts, unless `history=` made it short.
 - *closed as slow*: streams that nodes closed as `behind` or `stalled`, less one for each stream of
   the few browsers that never read.
 - *streams ended without trouble*: at nodes that nothing was done to then, or right before.

@@ -1,7 +1,7 @@
 """`just soak minutes=10`: a real cluster under random trouble, and whether it kept its promises.
 
-Enters: `minutes=2 seed=N nodes=3 clients=100`. Leaves: a table; exit status 1 when a promise was
-broken, with the command that runs the same schedule again; logs and a timeline in a directory.
+Enters: `minutes=2 seed=N nodes=3 clients=300 history=0`. Leaves: a table; exit status 1 when a
+promise was broken, with the command that runs the same schedule again; logs and a timeline.
 Never: a process that is left, a packet outside of the namespaces or of loopback.
 """
 
@@ -26,17 +26,19 @@ def plan_of(arguments: list[str]) -> Plan:
         "seed": int.from_bytes(os.urandom(3)),
         "nodes": 3,
         "clients": 300,
+        "history": 0,
     }
     for argument in arguments:
         key, _, value = argument.partition("=")
         number = value.replace(".", "", 1) if key == "minutes" else value
         if key not in given or not number.isdigit():
-            sys.exit(f"just soak: {argument!r} is none of minutes=N seed=N nodes=N clients=N")
+            sys.exit(f"just soak: {argument!r} is none of minutes, seed, nodes, clients, history=N")
         given[key] = float(value)
     nodes, clients = int(given["nodes"]), int(given["clients"])
     if nodes not in NODES or clients < 1:
         sys.exit("just soak: nodes=3, 4 or 5, and clients=1 or more")
-    return Plan(given["minutes"], int(given["seed"]), nodes, clients, namespaces=True)
+    seed, history = int(given["seed"]), int(given["history"])
+    return Plan(given["minutes"], seed, nodes, clients, history, namespaces=True)
 
 
 def main(arguments: list[str]) -> int:

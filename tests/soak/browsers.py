@@ -35,10 +35,12 @@ class Browsers:
         idle: int,
         run: str,
         log: Path,
+        gaps_allowed: bool,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Let them browse until cancelled; raises `AssertionError` when their process ends."""
         told = {"nodes": nodes, "clients": clients, "idle": idle, "run": run, "seed": run}
+        told["gaps_allowed"] = gaps_allowed
         with log.open("wb") as errors:
             self._process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "tests.soak.fleet"],

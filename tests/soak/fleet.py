@@ -73,9 +73,11 @@ class Browser:
     newcomer: bool = False
     first_place: int | None = None
     connected: bool = False
+    after_gap: bool = False
+    """It was told of a gap, and nothing since."""
 
     def __str__(self) -> str:
-        return f"browser {self.number} at node{self.node + 1}"
+        return f"browser {self.number}"
 
 
 class Fleet:
@@ -83,6 +85,7 @@ class Fleet:
 
     def __init__(self, told: dict[str, Any]) -> None:
         self._nodes = [tuple(address) for address in told["nodes"]]
+        self._gaps_allowed = told["gaps_allowed"]
         self._ledger = Ledger()
         self._reader = SoakReader(told["run"])
         self._epoll = select.epoll()
@@ -234,8 +237,13 @@ class Fleet:
         known = len(self._ledger.order)
         if reading.seqs:
             keys = [key for key in reading.seqs if key != GAP_KEY]
-            self._gaps += len(reading.seqs) - len(keys)
+            gaps = len(reading.seqs) - len(keys)
+            self._gaps += gaps
             self._deliveries += len(keys)
+            browser.after_gap = browser.after_gap or (gaps > 0 and self._gaps_allowed)
+            if browser.after_gap and keys:
+                browser.place = self._ledger.after_gap(browser.place, keys[0])
+                browser.after_gap = False
             browser.place = self._ledger.see(str(browser), browser.place, keys)
             if browser.first_place is None and keys:
                 browser.first_place = browser.place - len(keys)

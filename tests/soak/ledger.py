@@ -33,9 +33,11 @@ class Ledger:
     """Events that a browser did not get although it got a later one."""
     twice: int = 0
     disorder: int = 0
-    """Events that came after ones that stand behind them in the sequence."""
+    """Events that came late, after ones that stand behind them in the sequence."""
     examples: list[str] = field(default_factory=list)
     _places: dict[int, int] = field(default_factory=dict)
+    _skipped: set[tuple[str, int]] = field(default_factory=set)
+    """Lost so far: who lost which place."""
 
     def see(self, who: str, place: int, keys: Sequence[int]) -> int:
         """Take what a browser sees next, when it has seen `place` events; return its new place."""
@@ -45,6 +47,10 @@ class Ledger:
         for key in keys:
             place = self._see(who, place, key)
         return place
+
+    def after_gap(self, place: int, key: int) -> int:
+        """Return where a browser stands that was told of a gap and then got `key`."""
+        return max(place, self._places.get(key, len(self.order)))
 
     def _see(self, who: str, place: int, key: int) -> int:
         there = self._places.get(key)
@@ -61,16 +67,19 @@ class Ledger:
         if there > place:
             self._skip(who, place, there, key)
             return there + 1
-        if there == place - 1 or place == len(self.order):
+        if (who, there) in self._skipped:
+            self._skipped.remove((who, there))
+            self.lost -= 1
+            self.disorder += 1
+            self._note(f"{who} got {told(key)} {place - there} events late")
+        else:
             self.twice += 1
             self._note(f"{who} got {told(key)} again, {place - there} events later")
-        else:
-            self.disorder += 1
-            self._note(f"{who} got {told(key)} where {told(self.order[place])} was due")
         return place
 
     def _skip(self, who: str, place: int, there: int, key: int) -> None:
         self.lost += there - place
+        self._skipped |= {(who, skipped) for skipped in range(place, there)}
         missing = told(self.order[place])
         self._note(f"{who} got {told(key)} without the {there - place} before it, from {missing}")
 

@@ -174,8 +174,11 @@ class _JetStream:
 class RpcFeed(Feed):
     """Publishes to one node after the other, another one whenever something goes wrong."""
 
-    def __init__(self, island: Island, nodes: Sequence[Address], run: str) -> None:
-        super().__init__(island, RPC_PER_S, REQUEST_EVENTS * REQUESTS_AT_ONCE)
+    def __init__(
+        self, island: Island, nodes: Sequence[Address], run: str, at_once_max: int
+    ) -> None:
+        """With at most so many events on their way, which history must hold."""
+        super().__init__(island, RPC_PER_S, min(at_once_max, REQUEST_EVENTS * REQUESTS_AT_ONCE))
         self._nodes = nodes
         self._run = run
         self._turn = 0

@@ -31,6 +31,10 @@ HARMFUL = {Kind.KILL, Kind.PAUSE, Kind.HANG_WRITER, Kind.PARTITION, Kind.FULL_DI
 """Kinds that take one node away; a rolling restart takes each, one after the other."""
 BURSTS = {Kind.BURST_JETSTREAM, Kind.BURST_RPC}
 NEED_NAMESPACES = {Kind.PARTITION, Kind.FULL_DISK}
+LATE = {Kind.PAUSE, Kind.HANG_WRITER, Kind.PARTITION}
+"""Kinds after which a node may go on with what it was asked for long ago. Events that were
+published again elsewhere meanwhile are recognised as long as history holds them: it must be long.
+"""
 
 LEADER_SHARE = 0.5
 """Of the harmful faults; a leader's trouble is worth more than one in three."""
@@ -89,7 +93,7 @@ class Size:
     rpc_burst: int
     jetstream_burst: int
     calm_s_max: float
-    namespaces: bool
+    kinds: tuple[Kind, ...]
 
     @property
     def minority(self) -> int:
@@ -97,11 +101,14 @@ class Size:
         return (self.nodes - 1) // 2
 
 
-def size_of(minutes: float, nodes: int, *, namespaces: bool) -> Size:
+def size_of(minutes: float, nodes: int, *, namespaces: bool, short_history: bool = False) -> Size:
     """Return what fits into a run: in a short one, outages and bursts are short."""
+    without = set() if namespaces else NEED_NAMESPACES
+    without = without | LATE if short_history else without
+    kinds = tuple(kind for kind in Kind if kind not in without)
     if minutes >= 5:
-        return Size(nodes, 30.0, 50_000, 2_000, 8.0, namespaces)
-    return Size(nodes, 6.0, 10_000, 2_000, 2.0, namespaces)
+        return Size(nodes, 30.0, 50_000, 2_000, 8.0, kinds)
+    return Size(nodes, 6.0, 10_000, 2_000, 2.0, kinds)
 
 
 def episodes(seed: int, size: Size) -> Iterator[Episode]:
@@ -110,12 +117,13 @@ def episodes(seed: int, size: Size) -> Iterator[Episode]:
     deck: list[Kind] = []
     while True:
         if not deck:
-            deck = [kind for kind in Kind if size.namespaces or kind not in NEED_NAMESPACES]
+            deck = list(size.kinds)
             rng.shuffle(deck)
         faults = [_fault(deck.pop(), rng, size)]
         if faults[0].kind in HARMFUL:
             # Of five nodes two may be in trouble, but only one of them leads.
-            more = rng.choices([Kind.KILL, Kind.PAUSE], k=rng.randint(0, size.minority - 1))
+            second = [kind for kind in (Kind.KILL, Kind.PAUSE) if kind in size.kinds]
+            more = rng.choices(second, k=rng.randint(0, size.minority - 1))
             faults += [_fault(kind, rng, size, leads=False) for kind in more]
         if faults[0].kind not in BURSTS and rng.random() < BURST_SHARE:
             faults.append(_fault(rng.choice(sorted(BURSTS, key=str)), rng, size))

@@ -39,21 +39,26 @@ class Plan:
     seed: int
     nodes: int
     clients: int
+    history: int
+    """Events of history; 0 for as many as it takes for a gap never to be told."""
     namespaces: bool
 
     @property
     def size(self) -> Size:
-        return size_of(self.minutes, self.nodes, namespaces=self.namespaces)
+        short = bool(self.history)
+        return size_of(self.minutes, self.nodes, namespaces=self.namespaces, short_history=short)
 
     @property
     def history_size(self) -> int:
         """More than a burst and what is published while a browser is away, and then some."""
-        return min(100_000, 2 * self.size.rpc_burst)
+        return self.history or min(100_000, 2 * self.size.rpc_burst)
 
     def __str__(self) -> str:
-        return (
-            f"minutes={self.minutes:g} seed={self.seed} nodes={self.nodes} clients={self.clients}"
-        )
+        asked = {"minutes": f"{self.minutes:g}", "seed": self.seed, "nodes": self.nodes}
+        asked["clients"] = self.clients
+        if self.history:
+            asked["history"] = self.history
+        return " ".join(f"{name}={value}" for name, value in asked.items())
 
 
 class Soak:
@@ -87,7 +92,8 @@ class Soak:
             island = Island()
             await outer.start(island.run)
             jetstream = JetStreamFeed(island, nats.url, self._run)
-            rpc = RpcFeed(island, [node.rpc for node in self._nodes], self._run)
+            at_once = self._plan.history_size // 3
+            rpc = RpcFeed(island, [node.rpc for node in self._nodes], self._run, at_once)
             trouble = Trouble(cluster, nats, jetstream, rpc, self._say)
             async with trio.open_nursery() as nursery:
                 try:
@@ -121,7 +127,8 @@ class Soak:
         assert await cluster.until_whole(START_S_MAX), "the cluster did not come up"
         plan, log = self._plan, self._directory / "browsers.log"
         addresses = [node.http for node in self._nodes]
-        await nursery.start(self._browsers.run, addresses, plan.clients, IDLE, self._run, log)
+        told = (addresses, plan.clients, IDLE, self._run, log, bool(plan.history))
+        await nursery.start(self._browsers.run, *told)
         with trio.fail_after(START_S_MAX):
             while self._browsers.report.get("open", 0) < plan.clients:  # noqa: ASYNC110
                 await trio.sleep(0.1)
@@ -176,6 +183,7 @@ class Soak:
             twice=report["twice"],
             disorder=report["disorder"],
             gaps=report["gaps"],
+            gaps_allowed=bool(self._plan.history),
             ended=self._ended_without_trouble(trouble),
             closed=self._watch.closed,
             idle_opened=report["idle_opened"],

@@ -83,6 +83,10 @@ def test_a_node_that_takes_too_much_memory_once_is_found() -> None:
     assert [line.name for line in broken(seen)] == ["memory of node2"]
 
 
+def test_gaps_break_nothing_where_history_is_short() -> None:
+    assert broken(dataclasses.replace(GOOD, gaps=5, gaps_allowed=True)) == []
+
+
 def test_growth_is_not_judged_while_histories_fill() -> None:
     seen = dataclasses.replace(GOOD, seconds=600, samples=samples([100, 120, 150, 200], 600))
     assert broken(seen) == []

@@ -42,7 +42,7 @@ async def report_of(stream: bytes, directory: Path, clients: int = 2) -> dict[st
 
 @asynccontextmanager
 async def browsing(
-    stream: bytes, directory: Path, clients: int, *, ends: bool = False
+    stream: bytes, directory: Path, clients: int, *, ends: bool = False, gaps_allowed: bool = False
 ) -> AsyncIterator[Browsers]:
     async def serve(connection: trio.SocketStream) -> None:
         await connection.receive_some(4096)
@@ -56,7 +56,7 @@ async def browsing(
         address = listeners[0].socket.getsockname()
         browsers = Browsers()
         log = directory / "browsers.log"
-        await nursery.start(browsers.run, [address], clients, 0, RUN, log)
+        await nursery.start(browsers.run, [address], clients, 0, RUN, log, gaps_allowed)
         yield browsers
         nursery.cancel_scope.cancel()
 

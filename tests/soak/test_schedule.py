@@ -2,7 +2,7 @@ from itertools import islice
 
 import pytest
 
-from tests.soak.schedule import BURSTS, HARMFUL, NEED_NAMESPACES, Kind, episodes, size_of
+from tests.soak.schedule import BURSTS, HARMFUL, LATE, NEED_NAMESPACES, Kind, episodes, size_of
 
 MANY = 300
 
@@ -37,6 +37,12 @@ def test_without_namespaces_nothing_is_asked_for_that_needs_them() -> None:
     size = size_of(60, 3, namespaces=False)
     kinds = {fault.kind for one in islice(episodes(1, size), MANY) for fault in one.faults}
     assert kinds == set(Kind) - NEED_NAMESPACES
+
+
+def test_with_a_short_history_no_node_comes_back_with_old_requests() -> None:
+    size = size_of(60, 5, namespaces=True, short_history=True)
+    kinds = {fault.kind for one in islice(episodes(1, size), MANY) for fault in one.faults}
+    assert kinds == set(Kind) - LATE
 
 
 def test_outages_bursts_and_calm_are_as_long_as_the_run_allows() -> None:
