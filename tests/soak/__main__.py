@@ -8,7 +8,6 @@ Never: a process that is left, a packet outside of the namespaces or of loopback
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,6 +26,7 @@ def plan_of(arguments: list[str]) -> Plan:
         "nodes": 3,
         "clients": 300,
         "history": 0,
+        "namespaces": 1,
     }
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -38,22 +38,23 @@ def plan_of(arguments: list[str]) -> Plan:
     if nodes not in NODES or clients < 1:
         sys.exit("just soak: nodes=3, 4 or 5, and clients=1 or more")
     seed, history = int(given["seed"]), int(given["history"])
-    return Plan(given["minutes"], seed, nodes, clients, history, namespaces=True)
+    namespaces = given["namespaces"] > 0
+    return Plan(given["minutes"], seed, nodes, clients, history, namespaces=namespaces)
 
 
 def main(arguments: list[str]) -> int:
     """Soak; return the exit status."""
     plan = plan_of(arguments)
-    reason = obstacle()
+    reason = obstacle() if plan.namespaces else "namespaces=0"
     if reason is not None:
         print(f"without partitions and full disks: {reason}", file=sys.stderr)
         plan = dataclasses.replace(plan, namespaces=False)
     directory = fresh_directory(plan.seed)
     command = [sys.executable, "-m", "tests.soak.inside", json.dumps(dataclasses.asdict(plan))]
     command.append(str(directory))
-    if plan.namespaces:
-        return run_inside(command)
-    return subprocess.run(command, check=False).returncode
+    if not plan.namespaces:
+        os.execv(command[0], command)  # so that signals reach it
+    return run_inside(command)
 
 
 def fresh_directory(seed: int) -> Path:
