@@ -13,11 +13,12 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from noti.load.mark import EVENT_BYTES
 from tests.ingest.nats_server import NatsServer
 from tests.soak.cluster import SoakCluster, SoakNode
 from tests.soak.network import small_disk_full
 from tests.soak.publishers import JetStreamFeed, RpcFeed
-from tests.soak.schedule import BURSTS, HARMFUL, Cut, Episode, Fault, Kind
+from tests.soak.schedule import BURSTS, HARMFUL, LARGE_BYTES, Cut, Episode, Fault, Kind
 
 WHOLE_S_MAX = 60.0
 """After trouble ended, all nodes serve again within this."""
@@ -100,7 +101,7 @@ class Trouble:
                 await self._nats_down(fault.seconds)
             case Kind.ROLL:
                 await self._roll()
-            case Kind.BURST_JETSTREAM | Kind.BURST_RPC:
+            case Kind.BURST_JETSTREAM | Kind.BURST_RPC | Kind.BURST_LARGE:
                 await self._burst(fault)
             case _:
                 assert node is not None
@@ -178,7 +179,8 @@ class Trouble:
     async def _burst(self, fault: Fault) -> None:
         assert fault.kind in BURSTS
         feed = self._jetstream if fault.kind is Kind.BURST_JETSTREAM else self._rpc
-        end, begun = feed.burst(fault.events), time.monotonic()
+        size = LARGE_BYTES if fault.kind is Kind.BURST_LARGE else EVENT_BYTES
+        end, begun = feed.burst(fault.events, size), time.monotonic()
         with trio.move_on_after(BURST_S_MAX):
             while feed.acknowledged < end:  # noqa: ASYNC110
                 await trio.sleep(0.05)

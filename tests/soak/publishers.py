@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from noti.errors import Unavailable
-from noti.load.mark import Mark, event_text
+from noti.load.mark import EVENT_BYTES, Mark, event_text
 from noti.ports import Address
 from noti.rpc.aio import Island
 from noti.rpc.generated.category.v1 import CategoryMessage
@@ -38,6 +38,7 @@ RPC_PER_S = 20
 AT_ONCE = 500
 """Messages of a burst through JetStream that wait for their acknowledgement together."""
 REQUEST_EVENTS = 50
+REQUEST_BYTES = 200_000
 REQUESTS_AT_ONCE = 64
 """Of a burst through gRPC."""
 ANSWER_S_MAX = 5.0
@@ -63,6 +64,8 @@ class Feed:
     def __init__(self, island: Island, per_s: float, at_once: int) -> None:
         self.acknowledged = 0
         """All numbers up to this one are."""
+        self.event_bytes = EVENT_BYTES
+        """Of a burst's events, where the publisher can choose it."""
         self._island = island
         self._interval_s = 1 / per_s
         self._at_once = at_once
@@ -70,9 +73,10 @@ class Feed:
         self._stopping = False
         self._stopped = trio.Event()
 
-    def burst(self, events: int) -> int:
+    def burst(self, events: int, event_bytes: int = EVENT_BYTES) -> int:
         """Publish so many as fast as they are taken; return the last one's number."""
         self._burst_end = max(self._burst_end, self.acknowledged) + events
+        self.event_bytes = event_bytes
         return self._burst_end
 
     async def run(self) -> None:
@@ -200,25 +204,31 @@ class RpcFeed(Feed):
         except BaseException:
             channel.close()
             raise
-        return _Rpc(channel, stream, self._run)
+        return _Rpc(channel, stream, self)
+
+    def event(self, number: int) -> Event:
+        """Return an event with this number."""
+        mark = Mark(self._run, ledger.key_of(ledger.RPC, number), time.monotonic_ns())
+        size = self.event_bytes if number <= self._burst_end else EVENT_BYTES
+        return Event([TOPIC], event_text(mark, size), f"{self._run}-r{number}")
 
 
 class _Rpc:
-    def __init__(self, channel: Channel, stream: _Stream, run: str) -> None:
+    def __init__(self, channel: Channel, stream: _Stream, feed: RpcFeed) -> None:
         self._channel = channel
         self._stream = stream
-        self._run = run
+        self._feed = feed
 
     async def publish(self, numbers: Sequence[int]) -> int:
         """All are answered before the next; those behind a failure are published again."""
-        requests = [
-            numbers[start : start + REQUEST_EVENTS]
-            for start in range(0, len(numbers), REQUEST_EVENTS)
-        ]
+        size = max(1, min(REQUEST_EVENTS, REQUEST_BYTES // self._feed.event_bytes))
+        requests = [numbers[start : start + size] for start in range(0, len(numbers), size)]
         acknowledged, failed = 0, False
         async with asyncio.timeout(ANSWER_S_MAX):
             for request in requests:
-                await self._stream.send_message(PublishRequest(list(map(self._event, request))))
+                await self._stream.send_message(
+                    PublishRequest(list(map(self._feed.event, request)))
+                )
             for request in requests:
                 answer = await self._stream.recv_message()
                 if answer is None:
@@ -229,10 +239,6 @@ class _Rpc:
                 failed = failed or failure is not None
                 acknowledged += 0 if failed else len(request)
         return acknowledged
-
-    def _event(self, number: int) -> Event:
-        mark = Mark(self._run, ledger.key_of(ledger.RPC, number), time.monotonic_ns())
-        return Event([TOPIC], event_text(mark), f"{self._run}-r{number}")
 
     async def close(self) -> None:
         self._channel.close()

@@ -25,11 +25,15 @@ class Kind(Enum):
     NATS = "NATS down"
     BURST_JETSTREAM = "burst through JetStream"
     BURST_RPC = "burst through gRPC"
+    BURST_LARGE = "burst of large events through gRPC"
 
 
 HARMFUL = {Kind.KILL, Kind.PAUSE, Kind.HANG_WRITER, Kind.PARTITION, Kind.FULL_DISK}
 """Kinds that take one node away; a rolling restart takes each, one after the other."""
-BURSTS = {Kind.BURST_JETSTREAM, Kind.BURST_RPC}
+BURSTS = {Kind.BURST_JETSTREAM, Kind.BURST_RPC, Kind.BURST_LARGE}
+LARGE_EVENTS = 500
+LARGE_BYTES = 20_000
+"""Of a large one. All together fill a segment of the log (8 MiB), so that a full disk is met."""
 NEED_NAMESPACES = {Kind.PARTITION, Kind.FULL_DISK}
 LATE = {Kind.PAUSE, Kind.HANG_WRITER, Kind.PARTITION}
 """Kinds after which a node may go on with what it was asked for long ago. Events that were
@@ -125,7 +129,9 @@ def episodes(seed: int, size: Size) -> Iterator[Episode]:
             second = [kind for kind in (Kind.KILL, Kind.PAUSE) if kind in size.kinds]
             more = rng.choices(second, k=rng.randint(0, size.minority - 1))
             faults += [_fault(kind, rng, size, leads=False) for kind in more]
-        if faults[0].kind not in BURSTS and rng.random() < BURST_SHARE:
+        if faults[0].kind is Kind.FULL_DISK:
+            faults.append(_fault(Kind.BURST_LARGE, rng, size))
+        elif faults[0].kind not in BURSTS and rng.random() < BURST_SHARE:
             faults.append(_fault(rng.choice(sorted(BURSTS, key=str)), rng, size))
         yield Episode(tuple(faults), rng.uniform(0.5, 1) * size.calm_s_max)
 
@@ -151,3 +157,5 @@ def _fault(kind: Kind, rng: random.Random, size: Size, *, leads: bool | None = N
             return Fault(kind, events=size.jetstream_burst)
         case Kind.BURST_RPC:
             return Fault(kind, events=size.rpc_burst)
+        case Kind.BURST_LARGE:
+            return Fault(kind, events=LARGE_EVENTS)

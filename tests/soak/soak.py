@@ -170,6 +170,8 @@ class Soak:
         missing, some = await self._browsers.missing(*acknowledged)
         if missing:
             self._say(f"never shown: {', '.join(map(ledger.told, some))}")
+        for begin, end in self._browsers.silences:
+            self._say(f"no event for {end - begin:.1f} s, {time.monotonic() - end:.0f} s ago")
         report = self._browsers.report
         for example in report["examples"]:
             self._say(f"SEEN: {example}")
