@@ -230,7 +230,13 @@ class Config(BaseSettings):
     """Size at which a stream that we make drops its oldest messages, bytes; 0 for no limit."""
 
     history_size: int = Field(default=1000, ge=1, le=100_000)
-    """How many notifications a node keeps for browsers that come back; the same on all nodes."""
+    """How many notifications a node keeps for browsers that come back; what the leader has counts,
+    on all nodes."""
+    sse_backlog_bytes: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)
+    """Memory of a node for events that are older than that and that open streams still need,
+    bytes; a browser that reads too slowly to be within it is disconnected, and comes back."""
+    sse_stall_s: float = Field(default=10, ge=1, le=300)
+    """How long a browser may take nothing of what it is sent before it is disconnected, seconds."""
     sse_heartbeat_s: float = Field(default=15, ge=1, le=300)
     """Silence after which a browser gets a comment, seconds; less than any proxy's idle timeout."""
     sse_lifetime_s: float = Field(default=3600, ge=0)

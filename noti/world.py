@@ -65,6 +65,9 @@ class Clients(Protocol):
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show what has just become visible; never waits."""
 
+    def trim(self, oldest_seq: int) -> None:
+        """Let nobody resume from before this number; streams that are open get it still."""
+
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Start anew with this history."""
 
@@ -116,7 +119,8 @@ class HttpClients:
         self._shares = shares
         self._tls = tls
         settings = HubConfig(
-            history_size=config.history_size,
+            backlog_bytes=config.sse_backlog_bytes,
+            stall_timeout_s=config.sse_stall_s,
             heartbeat_s=config.sse_heartbeat_s,
             lifetime_s=config.sse_lifetime_s,
             drain_window_s=config.sse_drain_s,
@@ -143,6 +147,10 @@ class HttpClients:
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show what has just become visible."""
         self._hub.publish(notifications)
+
+    def trim(self, oldest_seq: int) -> None:
+        """Let nobody resume from before this number."""
+        self._hub.trim(oldest_seq)
 
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Start anew with this history."""

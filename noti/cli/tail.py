@@ -95,7 +95,7 @@ def stream_url(url: str, topics: tuple[str, ...]) -> str:
     """Return the URL of a stream; the address of a node is completed. Raises `LocalError`."""
     parts = urlsplit(url)
     if parts.scheme in ("http", "https") and parts.path in ("", "/") and not parts.query:
-        query = urlencode([("topic", topic) for topic in topics or ("*",)])
+        query = urlencode([*(("topic", topic) for topic in topics or ("*",)), ("cursor", "1")])
         return parts._replace(path=MERCURE, query=query).geturl()
     if topics:
         raise LocalError(f"--topic goes with the address of a node, as http://host:8402; not {url}")

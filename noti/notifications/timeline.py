@@ -17,6 +17,9 @@ class Audience(Protocol):
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show what has just become visible; never waits."""
 
+    def trim(self, oldest_seq: int) -> None:
+        """Let nobody resume from before this number: there history begins, on every node."""
+
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Start anew with this history; numbers may have jumped."""
 
@@ -34,6 +37,7 @@ class Timeline:
         visible = self._store.apply(command)
         if visible:
             self._audience.publish(visible)
+        self._audience.trim(self._store.first_seq)
 
     def snapshot(self) -> bytes:
         """Return the store's whole state."""

@@ -16,9 +16,11 @@ from urllib.parse import parse_qsl
 from noti.households import household
 from noti.notifications.topics import CONTROL, EVERYTHING
 from noti.web import sse
+from noti.web.clients import Reader
 from noti.web.config import WebConfig
 from noti.web.feed import Audience, View
 from noti.web.hub import Hub
+from noti.web.retained import EDGE
 
 CATEGORY = "/category"
 MERCURE = "/.well-known/mercure"
@@ -62,10 +64,7 @@ class Opening:
     headers: Headers
     first: bytes
     """The first bytes of the body."""
-    audience: Audience
-    after_seq: int
-    address: str
-    """By which the client is counted."""
+    reader: Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class Admission:
         from a node that was further, so that its cursor will be known here in a moment. After
         waiting, call again with `caught_up`.
         """
-        topics, asked_in_query = _read_query(request.query)
+        topics, asked_in_query, wants_cursors = _read_query(request.query)
         audience = self._audience(request.path, topics)
         if isinstance(audience, str):
             return Answer(400, [("Content-Type", PLAIN)], f"{audience}\n".encode())
@@ -111,32 +110,35 @@ class Admission:
             return Answer(429, headers, f"Come back later: {full.value}.\n".encode())
         if full is not None or not self._hub.running:
             return self.turn_away()
-        return self._open(audience, requested, position, address)
+        return self._open(audience, requested, position, address, wants_cursors)
 
     def turn_away(self) -> Answer:
         """Return the answer after which an `EventSource` comes back in a moment."""
         return Answer(200, STREAM_HEADERS, GREETING + self._hub.farewell())
 
     def _open(
-        self, audience: Audience, requested: str, position: int | None, address: str
+        self,
+        audience: Audience,
+        requested: str,
+        position: int | None,
+        address: str,
+        wants_cursors: bool,
     ) -> Opening:
         feed = self._hub.feed
         headers = list(STREAM_HEADERS)
         first = GREETING + self._hub.farewell()
-        if not requested:
-            # The cursor makes sure that a client whose connection breaks before its first event
-            # misses nothing.
-            after_seq = feed.newest_seq
-            first += sse.cursor(feed.newest_id)
-        elif position is not None:
-            after_seq = position
-            headers.append(("Last-Event-ID", requested))
-            first += sse.cursor(requested)
-        else:
-            after_seq = feed.oldest_seq - 1
+        if requested and position is None:
             headers.append(("Last-Event-ID", sse.EARLIEST))
             first += sse.gap_frame(requested)
-        return Opening(headers, first, audience, after_seq, address)
+            return Opening(headers, first, Reader(audience, EDGE, address, wants_cursors))
+        if requested:
+            headers.append(("Last-Event-ID", requested))
+        after_seq = feed.newest_seq if position is None else position
+        if wants_cursors:
+            # It makes sure that a client whose connection breaks before its first event misses
+            # nothing.
+            first += sse.cursor(requested or feed.retained.newest_cursor)
+        return Opening(headers, first, Reader(audience, after_seq, address, wants_cursors))
 
     def _audience(self, path: str, topics: Sequence[str]) -> Audience | str:
         """Return who the client belongs to, or what is wrong with the request."""
@@ -159,16 +161,28 @@ class Admission:
         return Audience(View.MERCURE, frozenset(topics))
 
 
+CURSOR_PARAMETERS = (
+    "lastEventId",  # the polyfills of Yaffle and others
+    "evs_last_event_id",  # amvtek's
+    "lastEventID",  # Mercure 0.x
+    "last_event_id",  # Mercure 1.0
+    "Last-Event-ID",  # Mercure before 0.14, and what Symfony still sends beside the other one
+)
+"""Names under which clients that cannot send a header send their cursor. Polyfills come first:
+they add theirs when they come back, to an address that names where the page began."""
+
+
 @lru_cache(maxsize=1024)
-def _read_query(query: str) -> tuple[tuple[str, ...], str]:
-    """Return the topics and the last event id (empty: none) that a query names.
+def _read_query(query: str) -> tuple[tuple[str, ...], str, bool]:
+    """Return the topics, the last event id (empty: none) and whether cursors are wanted.
 
     Most clients of one application ask with the same query; it is read once.
     """
     fields = parse_qsl(query, keep_blank_values=True)
     topics = tuple(value for name, value in fields if name == "topic")
     first = dict(reversed(fields))  # of several, the first
-    return topics, first.get("lastEventID") or first.get("last_event_id") or ""
+    asked = next(filter(None, map(first.get, CURSOR_PARAMETERS)), "")
+    return topics, asked, first.get("cursor") == "1"
 
 
 def common_headers(origin: str, config: WebConfig) -> Headers:

@@ -150,10 +150,7 @@ class StreamBody(ResponseBody):
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
         if self._connection is None:
-            opening = self._opening
-            self._subscription = Subscription(
-                self._hub, opening.audience, opening.after_seq, opening.address
-            )
+            self._subscription = Subscription(self._hub, self._opening.reader)
             self._subscription.__enter__()
         return self
 

@@ -29,7 +29,11 @@ class Reason(Enum):
     GONE = "gone"
     """The client hung up, or its connection broke."""
     BEHIND = "behind"
-    """History moved past the client's cursor."""
+    """The client took what it was sent too slowly, and its share of the backlog is used up; or its
+    place is not in a snapshot that this node got.
+    """
+    OVERRUN = "overrun"
+    """This node could not send in time, though the client took all that it was sent."""
     STALLED = "stalled"
     """The client did not take what it was sent."""
     AGED = "aged"
@@ -44,6 +48,18 @@ CLOSED_FOR = {reason: CLOSED.labels(reason.value) for reason in Reason}
 """Looked up once; every reason is shown from the start."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who is to read, and from where on."""
+
+    audience: Audience
+    after_seq: int
+    address: str
+    """By which it is counted."""
+    wants_cursors: bool = False
+    """Whether it is told where it is (`?cursor=1`), by blocks without an event."""
+
+
 @dataclass(slots=True, eq=False)
 class Stay:
     """One open stream, whatever carries it."""
@@ -53,8 +69,18 @@ class Stay:
     """By which it is counted."""
     ends_at: float
     """When it is ended, in Trio's time."""
+    cursor: int
+    """Last notification in what was handed over; meaningful while the client is not in step."""
+    wants_cursors: bool
+    """Whether it is told where it is, by blocks without an event."""
     why: Reason = Reason.AGED
     """What is then said to be the reason."""
+    blocked: bool = False
+    """The kernel takes no more; for a subscription: its last bytes are still being sent."""
+    blocked_at: float = 0.0
+    """Since when."""
+    slow: bool = False
+    """It was blocked since it was last in step."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -63,14 +89,10 @@ class Client(Stay):
 
     sock: socket.socket
     fd: int
-    cursor: int
-    """Last notification in what was handed over; meaningful while the client is not in step."""
     unsent: memoryview = NOTHING
     """The rest of a chunk that the kernel has not taken."""
-    blocked: bool = False
-    """The kernel takes no more until epoll says so."""
-    stalled_at: float = 0.0
-    """When the unsent chunk was begun."""
+    waited_s: float = 0.0
+    """How long the unsent chunk has waited for the kernel, as far as was seen."""
     quiet: bool = False
     """Nothing was sent since heartbeats were last considered."""
     ending: bool = False

@@ -13,15 +13,17 @@ from noti.config import IpNetwork
 class HubConfig:
     """How events are sent to clients."""
 
-    history_size: int = 1000
-    """Notifications that a client can resume from; the same number as the store keeps."""
+    backlog_bytes: int = 64 * 1024 * 1024
+    """Memory for what is not history any more, and clients still need: a minute of a thousand
+    events a second of 500 bytes of data. One client may use all of it, as it is kept once for all.
+    """
     heartbeat_s: float = 15.0
     """A silent stream gets a comment at the latest after this; proxies cut at 30 to 100 s (HAProxy
     30, nginx 60).
     """
     stall_timeout_s: float = 10.0
-    """A client that has not taken what it was sent after so long is disconnected, also when it
-    takes a byte now and then.
+    """A client whose socket was full for so long before a chunk was through is disconnected, also
+    when it takes a byte now and then.
     """
     chunk_bytes_max: int = 64 * 1024
     """About the most that one client holds unsent in our memory; one larger event still passes."""
@@ -55,7 +57,7 @@ class HubConfig:
     """Streams from one IPv4 address or IPv6 /64; 0 for any number: many browsers may share one."""
 
     def __post_init__(self) -> None:
-        assert self.history_size > 0
+        assert self.backlog_bytes > 0
         assert self.heartbeat_s > 0
         assert self.stall_timeout_s > 0
         assert 0 < self.retry_ms_min <= self.retry_ms_max

@@ -180,7 +180,7 @@ class Connection:
         # Closes this descriptor only, and wakes the task that reads from it; the connection lives
         # on in `taken`.
         self._stream.socket.close()
-        hub.adopt(taken, opening.audience, opening.after_seq, opening.address)
+        hub.adopt(taken, opening.reader)
 
     async def send_all(self, data: bytes) -> None:
         """Send, within a time limit (Hypercorn shields its sends); to nobody when the socket was

@@ -4,6 +4,9 @@ Enters: notifications in order, and (audience, cursor) pairs. Leaves: joined eve
 Never: I/O, clocks, knowledge of clients; a reader is a number, the `seq` of the last notification
 it has.
 
+What is held, and for whom, is said in `retained.py`: a reader anywhere in it is served, but only
+history can be resumed from.
+
 What is shared: a notification's frame is built once per view; it is matched once, and only with the
 audiences that name one of its topics or want more than single topics; everyone of one audience at
 one cursor gets the same bytes object.
@@ -18,9 +21,13 @@ from functools import cached_property
 from noti.notifications.notification import Notification
 from noti.notifications.topics import is_exact, matches
 from noti.web import sse
+from noti.web.retained import EDGE, Retained
 
-JOINED_MAX = 256
-"""Joined byte strings kept for sharing; with reads of 64 KiB at most 16 MiB."""
+JOINED_BYTES_MAX = 16 * 1024 * 1024
+"""Joined byte strings kept for sharing: reads of 64 KiB at 128 places, as each is kept as a chunk
+too."""
+LANES_LAG_MAX = 1000
+"""Notifications that are gone and may still stand in lists of what audiences see."""
 
 
 class View(Enum):
@@ -66,86 +73,86 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class FellBehind:
-    """The cursor points outside of history: something between it and `oldest_seq` is gone."""
+    """The cursor points outside of what is held: something between it and `oldest_seq`, where
+    history begins, is gone.
+    """
 
     oldest_seq: int
 
 
 class Feed:
-    """The last `size` notifications, readable from any cursor."""
+    """History and backlog, readable from any cursor."""
 
-    def __init__(self, size: int) -> None:
-        assert size > 0, "a feed without history cannot serve anybody"
-        self._size = size
-        self._notifications: dict[int, Notification] = {}
+    def __init__(self) -> None:
+        self.retained = Retained()
         self._frames: dict[View, dict[int, bytes | None]] = {view: {} for view in View}
-        self._positions: dict[str, int] = {}
-        """Where an id stands first."""
-        self._repeats: dict[str, list[int]] = {}
-        """Where it stands again, in order."""
-        self._by_topic: dict[str, list[int]] = {}
-        """Where a topic stands, in order."""
         self._lanes: dict[Audience, list[int]] = {}
-        """What each watched audience sees: retained notifications, and some that are gone, until
-        half of them are.
-        """
+        """What each watched audience sees: retained notifications, and some that are gone."""
         self._naming: dict[str, dict[Audience, None]] = {}
         """Watched audiences by the topics that they name, if they want single topics only."""
         self._others: dict[Audience, None] = {}
         """Watched audiences that have to be tried with every notification."""
         self._stirred: dict[Audience, None] = {}
         self._matched_through = 0
+        self._swept_through = 0
+        """Up to here, nothing that is gone stands in lanes."""
         self._joined: dict[tuple[Audience, int, int, int], Batch] = {}
-        self._newest_seq = 0
+        self._joined_bytes = 0
 
     @property
     def newest_seq(self) -> int:
         """The last notification's number; 0 before the first one."""
-        return self._newest_seq
+        return self.retained.newest_seq
 
     @property
     def oldest_seq(self) -> int:
-        """The first retained notification's number; `newest_seq + 1` when none is retained."""
-        return self._newest_seq - len(self._notifications) + 1
-
-    @property
-    def newest_id(self) -> str:
-        """The id from which a reader who has everything resumes; `beginning` without history."""
-        last = self._notifications.get(self._newest_seq)
-        return sse.BEGINNING if last is None else last.id
+        """History's first number; `newest_seq + 1` when there is no history."""
+        return self.retained.oldest_seq
 
     def extend(self, notifications: Iterable[Notification]) -> None:
-        """Add notifications that follow the newest one; the oldest ones give way."""
+        """Add notifications that follow the newest one."""
+        naming, others = self._naming, len(self._others)
         for notification in notifications:
-            expected = self._newest_seq + 1
-            assert not self._notifications or notification.seq == expected, "a hole in the feed"
-            self._append(notification)
-        self._evict(len(self._notifications) - self._size)
-        self._joined.clear()
+            audiences = others
+            for topic in notification.topics:
+                if topic in naming:
+                    audiences += len(naming[topic])
+            self.retained.append(notification, audiences)
+        self._forget_joined()
+
+    def trim(self, oldest_seq: int) -> None:
+        """Let history begin at `oldest_seq`; what was before is kept until `release`."""
+        self.retained.trim(oldest_seq)
+
+    def release(self, through_seq: int) -> None:
+        """Free what is not history any more: all readers are at `through_seq` or further."""
+        gone = self.retained.evict(through_seq)
+        for frames in self._frames.values():
+            if frames:
+                for seq in gone:
+                    frames.pop(seq, None)
+        first_seq = self.retained.first_seq
+        if first_seq - self._swept_through > LANES_LAG_MAX:
+            self._swept_through = first_seq
+            for lane in self._lanes.values():
+                del lane[: bisect_right(lane, first_seq - 1)]
 
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Forget everything and take `notifications` for the whole history (after a snapshot)."""
-        self._notifications.clear()
-        self._positions.clear()
-        self._repeats.clear()
-        self._by_topic.clear()
+        self.retained.clear()
         for lane in self._lanes.values():
             lane.clear()
         for frames in self._frames.values():
             frames.clear()
-        self._newest_seq = self._matched_through = 0
+        self._matched_through = self._swept_through = 0
         self.extend(notifications)
 
     def position_of(self, event_id: str) -> int | None:
-        """Return where `event_id` stands, in constant time; on duplicates the earliest place.
+        """Return where `event_id` stands in history; None when it does not.
 
-        `earliest` stands before everything. None when history does not hold the id.
+        `earliest` is `EDGE`: wherever history begins when it is first read from there.
         """
-        if event_id == sse.EARLIEST:
-            return self.oldest_seq - 1
-        if event_id == sse.BEGINNING and self.oldest_seq == 1:
-            return 0
-        return self._positions.get(event_id)
+        return self.retained.position_of(event_id)
 
     def read(
         self, audience: Audience, after_seq: int, bytes_max: int, *, through_seq: int | None = None
@@ -155,18 +162,25 @@ class Feed:
         Stops early rather than pass `bytes_max`, but always returns at least one frame if there is
         one, so that reading on from `Batch.seq` comes to the end.
         """
-        last_seq = self._newest_seq
+        last_seq = self.newest_seq
         if through_seq is not None:
             last_seq = min(last_seq, through_seq)
-        if not self.oldest_seq - 1 <= after_seq <= self._newest_seq:
+        if after_seq == EDGE:
+            after_seq = self.oldest_seq - 1
+        if not self.holds(after_seq):
             return FellBehind(self.oldest_seq)
         key = (audience, after_seq, last_seq, bytes_max)
         batch = self._joined.get(key)
         if batch is None:
-            if len(self._joined) >= JOINED_MAX:
-                self._joined.clear()
+            if self._joined_bytes >= JOINED_BYTES_MAX:
+                self._forget_joined()
             batch = self._joined[key] = self._join(audience, after_seq, last_seq, bytes_max)
+            self._joined_bytes += 2 * len(batch.data) + JOINED_BYTES_MAX // 4096
         return batch
+
+    def holds(self, after_seq: int) -> bool:
+        """Whether everything after this place is here."""
+        return self.retained.first_seq - 1 <= after_seq <= self.newest_seq
 
     def watch(self, audience: Audience) -> None:
         """Match what comes with an audience, until `forget`. Reading does so too."""
@@ -177,11 +191,10 @@ class Feed:
         if exact:
             for selector in audience.selectors:
                 self._naming.setdefault(selector, {})[audience] = None
-            places = (self._by_topic.get(selector, ()) for selector in audience.selectors)
-            seqs: Iterable[int] = sorted(set().union(*places))
+            seqs: Iterable[int] = self.retained.on_topics(audience.selectors)
         else:
             self._others[audience] = None
-            seqs = self._notifications
+            seqs = range(self.retained.first_seq, self.newest_seq + 1)
         self._lanes[audience] = [seq for seq in seqs if self._sees(audience, seq)]
 
     def forget(self, audience: Audience) -> None:
@@ -204,61 +217,30 @@ class Feed:
         self._stirred.clear()
         return stirred
 
-    def _append(self, notification: Notification) -> None:
-        seq, event_id, topics = notification[:3]
-        self._newest_seq = seq
-        self._notifications[seq] = notification
-        first = self._positions.setdefault(event_id, seq)
-        if first != seq:
-            self._repeats.setdefault(event_id, []).append(seq)
-        for topic in topics if len(topics) == 1 else set(topics):
-            places = self._by_topic.get(topic)
-            if places is None:
-                self._by_topic[topic] = [seq]
-            else:
-                places.append(seq)
-
-    def _evict(self, count: int) -> None:
-        oldest_seq = self.oldest_seq
-        for seq in range(oldest_seq, oldest_seq + count):
-            _, event_id, topics, _, _ = self._notifications.pop(seq)
-            for frames in self._frames.values():
-                if frames:
-                    frames.pop(seq, None)
-            del self._positions[event_id]
-            if self._repeats and (repeats := self._repeats.get(event_id)):
-                self._positions[event_id] = repeats.pop(0)
-                if not repeats:
-                    del self._repeats[event_id]
-            for topic in topics if len(topics) == 1 else set(topics):
-                places = self._by_topic[topic]
-                del places[0]
-                if not places:
-                    del self._by_topic[topic]
+    def _forget_joined(self) -> None:
+        self._joined.clear()
+        self._joined_bytes = 0
 
     def _match_new(self) -> None:
         """Match what came since the last call, each notification once."""
-        oldest_seq = self.oldest_seq
-        first_seq = max(self._matched_through + 1, oldest_seq)
-        for seq in range(first_seq, self._newest_seq + 1) if self._lanes else ():
-            topics = self._notifications[seq].topics
+        first_seq = max(self._matched_through + 1, self.retained.first_seq)
+        for seq in range(first_seq, self.newest_seq + 1) if self._lanes else ():
+            topics = self.retained[seq].topics
             interested = dict(self._others)
             for topic in topics:
                 interested.update(self._naming.get(topic, {}))
             for audience in interested:
                 if self._sees(audience, seq):
-                    lane = self._lanes[audience]
-                    lane.append(seq)
+                    self._lanes[audience].append(seq)
                     self._stirred[audience] = None
-                    stale = bisect_right(lane, oldest_seq - 1)
-                    if stale > len(lane) // 2:
-                        del lane[:stale]
-        self._matched_through = self._newest_seq
+        self._matched_through = self.newest_seq
 
     def _sees(self, audience: Audience, seq: int) -> bool:
-        topics = self._notifications[seq].topics
+        topics = self.retained[seq].topics
         wanted = any(matches(selector, topics) for selector in audience.selectors)
-        return wanted and self._frame(audience.view, seq) is not None
+        return wanted and (
+            audience.view is View.MERCURE or self._frame(audience.view, seq) is not None
+        )
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
         self.watch(audience)
@@ -280,7 +262,7 @@ class Feed:
     def _frame(self, view: View, seq: int) -> bytes | None:
         frames = self._frames[view]
         if seq not in frames:
-            notification = self._notifications[seq]
+            notification = self.retained[seq]
             text = (
                 notification.data if view is View.MERCURE else sse.category_text(notification.data)
             )

@@ -11,6 +11,11 @@ An adopted socket is in exactly one place. It is *in step* with its audience's g
 cursor for all. Or it is *behind*, with its own cursor: just arrived, or replaying. Or it is
 *blocked*: behind, and the kernel takes no more bytes until epoll says so. Only whole chunks are
 begun, and a begun chunk is finished before the next, so a stream can end at any await.
+
+A client is closed for being slow in two cases only, both of its own making (`backlog.py`): its
+socket was full for `stall_timeout_s` before a chunk was through, or it used up its share of the
+backlog. How long a socket is full is looked at several times, after asking epoll what has changed:
+a hub that is late, or a process that was stopped, does not blame its clients.
 """
 
 import math
@@ -24,25 +29,29 @@ import trio
 
 from noti.notifications.notification import Notification
 from noti.web import sse
+from noti.web.backlog import Apart, Backlog
 from noti.web.census import Census
-from noti.web.clients import DELIVERIES, NOTHING, SENT, Client, Group, Reason, Stay
+from noti.web.clients import DELIVERIES, NOTHING, SENT, Client, Group, Reader, Reason, Stay
 from noti.web.config import HubConfig
-from noti.web.feed import Audience, Batch, Feed, FellBehind
+from noti.web.feed import Batch, Feed, FellBehind
+from noti.web.groups import Groups
+from noti.web.measures import Measures
 from noti.web.pace import Pace
+from noti.web.retained import NOWHERE
+from noti.web.timetable import Timetable
 from noti.web.wakeups import Wakeups
 
 log = structlog.get_logger("noti.web")
 
 DEAD_PEER_MS = 30_000
 """Two heartbeats: a peer that acknowledges nothing for so long is gone (RFC 5482)."""
-LIFETIME_SPREAD = 0.1
-"""Streams that began together do not end together."""
-ENDING_EVERY_S = 0.05
-"""How often streams are ended while many are: enough to spread them, few enough to cost nothing."""
 BREATHS = 2
 """Sends between two looks at the clock: one takes 10 to 30 us."""
 LOOKS = 256
 """Clients that a sweep looks at between two looks at the clock, as long as it sends nothing."""
+STOCK_EVERY_S = 0.02
+"""How often the hub looks where all clients stand while one pass goes on."""
+HEARTBEAT = sse.comment()
 
 
 class Hub:
@@ -50,23 +59,23 @@ class Hub:
 
     def __init__(self, config: HubConfig, rng: random.Random) -> None:
         self.config = config
-        self.feed = Feed(config.history_size)
+        self.feed = Feed()
         self.census = Census(config.clients_max, config.clients_per_address_max)
         self._rng = rng
-        self._groups: dict[Audience, Group] = {}
-        self._lagging: dict[Audience, Group] = {}
-        """Groups that have not been sent everything up to `_passed_seq`."""
-        self._passed_seq = 0
-        """Up to here, all groups that had something to get were told to the sending task."""
+        self._groups = Groups(self.feed)
         self._clients: dict[int, Client] = {}
         self._behind: dict[int, Client] = {}
+        self._blocked: dict[int, Client] = {}
         self._subscriptions: set[Stay] = set()
+        apart = Apart(self._behind, self._blocked, self._subscriptions)
+        self._backlog = Backlog(self.feed, self._groups, apart, config.backlog_bytes)
         self._news = trio.lowlevel.ParkingLot()
         self._pace = Pace(config.slice_s)
         self._wakeups = Wakeups()
-        self._heartbeat_at = 0.0
-        self._sweep_at = 0.0
-        self._hurry_until = 0.0
+        self._took_stock = True
+        """Since the last pass: nothing has changed."""
+        self._times = Timetable(config, rng)
+        self._measures = Measures(config, self.feed.retained, lambda: self.pressure)
         self._drained_at = math.inf
 
     @property
@@ -77,7 +86,7 @@ class Hub:
     @property
     def pressure(self) -> float:
         """How full the backlog of clients that read is: 0.0 empty, 1.0 (or more) at its bound."""
-        return 0.0
+        return self._backlog.pressure
 
     @property
     def sending(self) -> bool:
@@ -92,14 +101,19 @@ class Hub:
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show notifications that follow the newest one. Returns at once, whatever clients do."""
         self.feed.extend(notifications)
-        if self._clients:
+        if self.clients:
             self._wakeups.ring()
         self._news.unpark_all()
 
+    def trim(self, oldest_seq: int) -> None:
+        """Let history begin at `oldest_seq`; clients that were open before get what they need."""
+        self.feed.trim(oldest_seq)
+        if not self.clients:
+            self._backlog.free_all()
+
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Replace the whole history, after a snapshot; a client whose place is gone must resume."""
-        for group in self._groups.values():
-            self._lag(group)
+        self._groups.lag_all()
         self.feed.reset(notifications)
         self._ring()
 
@@ -107,9 +121,13 @@ class Hub:
         """Return the last words of a stream: when to come back, different for each client."""
         return sse.retry(self._rng.randint(self.config.retry_ms_min, self.config.retry_ms_max))
 
-    def heartbeat(self) -> bytes:
-        """Return what a silent, caught-up stream gets: a comment, and a fresh cursor."""
-        return sse.comment() + sse.cursor(self.feed.newest_id)
+    def heartbeat(self, stay: Stay) -> bytes:
+        """Return what a silent stream gets: a comment, and a fresh cursor if it wants one and has
+        all that is here.
+        """
+        if stay.wants_cursors and stay.cursor == self.feed.newest_seq:
+            return HEARTBEAT + sse.cursor(self.feed.retained.newest_cursor)
+        return HEARTBEAT
 
     def prepare(self, listener: socket.socket) -> None:
         """Set what adopted sockets need; they inherit it from their listener (Linux)."""
@@ -118,15 +136,12 @@ class Hub:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
 
-    def adopt(self, sock: socket.socket, audience: Audience, after_seq: int, address: str) -> None:
+    def adopt(self, sock: socket.socket, reader: Reader) -> None:
         """Take over a non-blocking socket on which a chunked response has begun, and close it in
         the end. Its listener was prepared.
         """
         assert self.sending, "a hub adopts only while it runs"
-        group = self._enter(audience, address)
-        client = Client(
-            group, address, self._ends_at(), sock=sock, fd=sock.fileno(), cursor=after_seq
-        )
+        client = Client(*self._enter(reader), sock=sock, fd=sock.fileno())
         self._clients[client.fd] = client
         self._behind[client.fd] = client
         self._wakeups.watch(client.fd)
@@ -138,6 +153,7 @@ class Hub:
         Resource handling: closes all adopted sockets. Cancellation: streams are ended in order,
         within `drain_timeout_s`.
         """
+        self._measures.show()
         with self._opened():
             task_status.started()
             try:
@@ -145,12 +161,13 @@ class Hub:
                     if self._behind:
                         await trio.lowlevel.checkpoint()
                     else:
-                        await self._wakeups.sleep_until(min(self._sweep_at, self._drained_at))
+                        await self._wakeups.sleep_until(self._wakes_at())
                     self._pace.begin()
                     self._notice()
                     await self._advance_groups()
                     await self._advance_behind()
-                    if trio.current_time() >= self._sweep_at:
+                    await self._free()
+                    if trio.current_time() >= self._times.sweep_at:
                         await self._sweep()
             finally:
                 with trio.move_on_after(self.config.drain_timeout_s, shield=True):
@@ -169,8 +186,7 @@ class Hub:
         for stay in (*self._clients.values(), *self._subscriptions):
             stay.ends_at = min(stay.ends_at, now + self._rng.uniform(0, window_s))
             stay.why = why
-        self._hurry_until = max(self._hurry_until, now + window_s)
-        self._sweep_at = now
+        self._times.hurry(now, now + window_s)
         self._ring()
 
     # Waking up
@@ -187,8 +203,7 @@ class Hub:
     @contextmanager
     def _opened(self) -> Iterator[None]:
         self._drained_at = math.inf
-        self._heartbeat_at = trio.current_time() + self.config.heartbeat_s / 2
-        self._plan_sweep()
+        self._times.begin(trio.current_time())
         try:
             with self._wakeups.opened():
                 try:
@@ -214,27 +229,30 @@ class Hub:
                 self._close(client, Reason.GONE)
             elif client.blocked:
                 client.blocked = False
-                self._behind[fd] = client
+                self._behind[fd] = self._blocked.pop(fd)
 
     # Sending
 
     async def _advance_groups(self) -> None:
         """Bring every group, with its members in step, to the newest notification."""
-        for audience in self.feed.stirred():
-            if (group := self._groups.get(audience)) is not None:
-                self._lag(group)
-        self._passed_seq = self.feed.newest_seq
-        for group in list(self._lagging.values()):
+        first_seq = self._groups.passed_seq + 1
+        created_ms = self.feed.retained.created_ms(first_seq)
+        delivered = False
+        for group in self._groups.pass_on():
             await self._pace.breathe()
-            await self._advance(group)
+            delivered |= await self._advance(group)
+        if delivered and created_ms is not None:
+            self._measures.delivered(created_ms)
 
-    async def _advance(self, group: Group) -> None:
-        while group.clients:
+    async def _advance(self, group: Group) -> bool:
+        """Return whether anything was sent."""
+        delivered = False
+        while group.in_step:
             batch = self.feed.read(
                 group.audience,
                 group.cursor,
                 self.config.chunk_bytes_max,
-                through_seq=self._passed_seq,
+                through_seq=self._groups.passed_seq,
             )
             if isinstance(batch, FellBehind):
                 for client in list(group.in_step.values()):
@@ -243,21 +261,12 @@ class Hub:
             group.cursor = batch.seq
             if batch.events:
                 await self._send_to_members(group, batch)
-            if group.cursor >= self._passed_seq:
+                delivered = True
+            if group.cursor >= self._groups.passed_seq:
                 break
-        group.lagging = False
-        self._lagging.pop(group.audience, None)
-
-    def _lag(self, group: Group) -> None:
-        """Note that something is on its way to a group."""
-        if not group.lagging:
-            group.cursor = self._passed_seq
-            group.lagging = True
-        self._lagging[group.audience] = group
-
-    def _place(self, group: Group) -> int:
-        """Return where a group's members in step are."""
-        return group.cursor if group.lagging else self._passed_seq
+            self._take_stock_in_passing()
+        self._groups.settle(group)
+        return delivered
 
     async def _send_to_members(self, group: Group, batch: Batch) -> None:
         """Hand one batch to all members in step: the innermost loop of this server."""
@@ -283,16 +292,19 @@ class Hub:
     async def _advance_behind(self) -> None:
         """Bring clients with their own cursor on: each by one chunk, so that none waits long."""
         for client in list(self._behind.values()):
+            if self._behind.get(client.fd) is not client:
+                continue  # it was closed meanwhile
             if client.unsent:
                 self._flush(client)
-            elif client.fd in self._behind:
+            else:
                 self._catch_up(client)
+            self._take_stock_in_passing()
             await self._pace.breathe()
 
     def _catch_up(self, client: Client) -> None:
         """Send one chunk to a client that is behind its group, or let it fall into step."""
-        place = self._place(client.group)
-        if client.cursor < place or not self._holds(client.cursor):
+        place = self._groups.place(client.group)
+        if client.cursor < place or not self.feed.holds(client.cursor):
             batch = self.feed.read(
                 client.group.audience,
                 client.cursor,
@@ -308,10 +320,8 @@ class Hub:
                 self._push(client, batch.chunk)
         if client.cursor == place and not client.unsent and client.fd in self._behind:
             del self._behind[client.fd]
+            client.slow = False
             client.group.in_step[client.fd] = client
-
-    def _holds(self, cursor: int) -> bool:
-        return self.feed.oldest_seq - 1 <= cursor <= self.feed.newest_seq
 
     def _push(self, client: Client, data: bytes) -> None:
         """Begin a chunk; what the kernel does not take now follows later."""
@@ -331,9 +341,9 @@ class Hub:
     def _keep(self, client: Client, unsent: memoryview) -> None:
         """Remember what the kernel did not take of a chunk; the client is not in step any more."""
         client.unsent = unsent
-        client.stalled_at = trio.current_time()
+        client.waited_s = 0.0
         if client.group.in_step.pop(client.fd, None) is not None:
-            client.cursor = self._place(client.group)
+            client.cursor = self._groups.place(client.group)
         self._behind[client.fd] = client
 
     def _flush(self, client: Client) -> None:
@@ -342,8 +352,9 @@ class Hub:
             while client.unsent:
                 client.unsent = client.unsent[client.sock.send(client.unsent) :]
         except BlockingIOError:
-            client.blocked = True
-            del self._behind[client.fd]
+            client.blocked = client.slow = True
+            client.blocked_at = trio.current_time()
+            self._blocked[client.fd] = self._behind.pop(client.fd)
         except OSError:
             self._close(client, Reason.GONE)
         else:
@@ -359,50 +370,72 @@ class Hub:
         Heartbeats are considered twice per heartbeat time, so that no stream is silent for longer
         than that.
         """
+        self._notice()
         now = trio.current_time()
+        beats, since_last_s = self._times.sweep(now)
         pace = Pace(self.config.work_slice_s)
         pace.begin()
-        beats = now >= self._heartbeat_at
-        if beats:
-            self._heartbeat_at = now + self.config.heartbeat_s / 2
-        newest_seq, heartbeat = self.feed.newest_seq, sse.chunk(self.heartbeat())
         for number, client in enumerate(list(self._clients.values())):
             if number % LOOKS == 0:
                 await pace.breathe()
             if client.ends_at <= now:
                 self._end(client)
                 await pace.breathe()
-            if client.unsent:
-                if now - client.stalled_at >= self.config.stall_timeout_s:
+            if client.blocked:
+                client.waited_s += min(since_last_s, now - client.blocked_at)
+                if client.waited_s >= self.config.stall_timeout_s:
                     self._close(client, Reason.STALLED)
-            elif beats and client.fd in client.group.in_step:
+            elif beats and client.group.in_step.get(client.fd) is client:
                 if not client.quiet:
                     client.quiet = True
-                elif self._place(client.group) == newest_seq:
-                    # To others, the heartbeat's cursor would skip what they have not been sent.
-                    self._push(client, heartbeat)
+                else:
+                    client.cursor = self._groups.place(client.group)
+                    self._push(client, sse.chunk(self.heartbeat(client)))
                     await pace.breathe()
-        self._plan_sweep()
+        self._times.plan(trio.current_time())
 
-    def _plan_sweep(self) -> None:
-        now = trio.current_time()
-        every_s = self.config.stall_timeout_s / 4
-        if now < self._hurry_until:
-            every_s = min(every_s, ENDING_EVERY_S)
-        self._sweep_at = min(now + every_s, self._heartbeat_at)
+    # What is kept
 
-    def _ends_at(self) -> float:
-        """Return when a stream that begins now is to end."""
-        if not self.config.lifetime_s:
-            return math.inf
-        spread = self._rng.uniform(1 - LIFETIME_SPREAD, 1 + LIFETIME_SPREAD)
-        return trio.current_time() + self.config.lifetime_s * spread
+    def _wakes_at(self) -> float:
+        stock_at = math.inf if self._took_stock else self._backlog.due_at()
+        return min(self._times.sweep_at, self._drained_at, stock_at)
+
+    async def _free(self) -> None:
+        """Free what nobody needs any more."""
+        self._took_stock = trio.current_time() >= self._backlog.due_at()
+        if self._took_stock:
+            self._take_stock()
+        while self._backlog.free():
+            await self._pace.breathe()
+
+    def _take_stock_in_passing(self) -> None:
+        """Do so in the middle of a pass too: it may be a long one."""
+        if trio.current_time() >= self._backlog.due_at() + STOCK_EVERY_S:
+            self._notice()
+            self._take_stock()
+            self._backlog.free()
+
+    def _take_stock(self) -> None:
+        """Look where everybody stands, and let go who has used up its share."""
+        began = trio.current_time()
+        self._backlog.take_stock(self.clients, began - self.config.stall_timeout_s / 4)
+        if gone := self._backlog.overdrawn():
+            for stay in gone:
+                why = Reason.BEHIND if stay.slow else Reason.OVERRUN
+                if isinstance(stay, Client):
+                    self._close(stay, why)
+                else:
+                    stay.cursor, stay.why = NOWHERE, why
+            self._news.unpark_all()
+            self._measures.let_go(len(gone), began)
+            self._backlog.take_stock(self.clients, began - self.config.stall_timeout_s / 4)
+        self._backlog.took_stock(began, trio.current_time())
 
     # Coming and going
 
-    def join(self, audience: Audience, address: str) -> Stay:
-        """Count a subscription, which reads for itself, until `leave`."""
-        stay = Stay(self._enter(audience, address), address, self._ends_at())
+    def join(self, reader: Reader) -> Stay:
+        """Count a subscription, which reads for itself and moves its cursor, until `leave`."""
+        stay = Stay(*self._enter(reader))
         self._subscriptions.add(stay)
         return stay
 
@@ -411,24 +444,16 @@ class Hub:
         self._subscriptions.remove(stay)
         self._exit(stay, reason)
 
-    def _enter(self, audience: Audience, address: str) -> Group:
-        """Count one more stream of `audience`."""
-        group = self._groups.get(audience)
-        if group is None:
-            group = self._groups[audience] = Group(audience, self._passed_seq)
-            self.feed.watch(audience)
-            self._lagging[audience] = group
-        group.clients += 1
-        self.census.enter(address)
-        return group
+    def _enter(self, reader: Reader) -> tuple[Group, str, float, int, bool]:
+        """Count one more stream; return what a `Stay` begins with."""
+        self.census.enter(reader.address)
+        self._backlog.enter(reader.after_seq)
+        group = self._groups.enter(reader.audience)
+        ends_at = self._times.end_of_stream(trio.current_time())
+        return group, reader.address, ends_at, reader.after_seq, reader.wants_cursors
 
     def _exit(self, stay: Stay, reason: Reason) -> None:
-        group = stay.group
-        group.clients -= 1
-        if group.clients == 0:
-            del self._groups[group.audience]
-            self._lagging.pop(group.audience, None)
-            self.feed.forget(group.audience)
+        self._groups.leave(stay.group)
         self.census.leave(stay.address, reason)
 
     def _end(self, client: Client) -> None:
@@ -446,9 +471,11 @@ class Hub:
 
     def _close(self, client: Client, reason: Reason) -> None:
         """Forget a client and close its socket."""
-        if self._clients.pop(client.fd, None) is None:
-            return
+        if self._clients.get(client.fd) is not client:
+            return  # It is closed already, and the number may be another's.
+        del self._clients[client.fd]
         self._behind.pop(client.fd, None)
+        self._blocked.pop(client.fd, None)
         client.group.in_step.pop(client.fd, None)
         self._exit(client, reason)
         self._wakeups.forget(client.fd)

@@ -291,7 +291,7 @@ class Lobby:
         headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
         if self._send(guest, self._head(guest, 200, headers) + sse.chunk(opening.first)):
             requests.count("GET", guest.head.path, 200)
-            self._hub.adopt(guest.sock, opening.audience, opening.after_seq, opening.address)
+            self._hub.adopt(guest.sock, opening.reader)
         else:
             guest.sock.close()
 

@@ -39,18 +39,25 @@ def event_frame(event_id: str, data: str, event: str | None = None) -> bytes:
 
 
 def comment(text: str = "") -> bytes:
-    """Return a comment: it keeps proxies awake and is invisible to the page."""
-    return "".join(f": {line}\n" for line in lines_of(text)).encode("utf-8", "replace")
+    """Return a comment: it keeps proxies awake and is invisible to the page.
+
+    No blank line ends it. That would end an event, and some clients (fetch-event-source, httpx-sse)
+    then show one that is empty.
+    """
+    lines = (f": {line}\n" if line else ":\n" for line in lines_of(text))
+    return "".join(lines).encode("utf-8", "replace")
 
 
 def retry(delay_ms: int) -> bytes:
-    """Return the order to wait `delay_ms` before connecting again."""
-    return b"retry: %d\n\n" % delay_ms
+    """Return the order to wait `delay_ms` before connecting again; it counts as soon as its line
+    is there (WHATWG HTML 9.2.6), without a blank line.
+    """
+    return b"retry: %d\n" % delay_ms
 
 
 def cursor(event_id: str) -> bytes:
     """Return a block that moves the reader's last event id and shows it no event (WHATWG HTML
-    9.2.6).
+    9.2.6); only for a reader who asked for such blocks, as not all clients know them.
     """
     return f"id: {_field(event_id)}\n\n".encode("ascii")
 

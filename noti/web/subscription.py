@@ -6,24 +6,23 @@ Never: sending; the response that asked for the bytes does that.
 
 import trio
 
-from noti.web.clients import DELIVERIES, SENT, Reason, Stay
-from noti.web.feed import Audience, FellBehind
+from noti.web.clients import DELIVERIES, SENT, Reader, Reason, Stay
+from noti.web.feed import FellBehind
 from noti.web.hub import Hub
+from noti.web.retained import NOWHERE
 
 
 class Subscription:
     """A reader, counted by the hub for exactly as long as it is used as a context manager."""
 
-    def __init__(self, hub: Hub, audience: Audience, after_seq: int, address: str) -> None:
+    def __init__(self, hub: Hub, reader: Reader) -> None:
         self._hub = hub
-        self._audience = audience
-        self._cursor = after_seq
-        self._address = address
+        self._reader = reader
         self._reason = Reason.GONE
         self._stay: Stay | None = None
 
     def __enter__(self) -> "Subscription":
-        self._stay = self._hub.join(self._audience, self._address)
+        self._stay = self._hub.join(self._reader)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -38,14 +37,19 @@ class Subscription:
         """
         hub, stay = self._hub, self._stay
         assert stay is not None, "a subscription is read while it is entered"
+        stay.blocked = False
         with trio.move_on_after(hub.config.heartbeat_s) as silence:
             while hub.sending:
-                batch = hub.feed.read(self._audience, self._cursor, hub.config.chunk_bytes_max)
+                batch = hub.feed.read(
+                    self._reader.audience, stay.cursor, hub.config.chunk_bytes_max
+                )
                 if isinstance(batch, FellBehind):
-                    self._reason = Reason.BEHIND
+                    self._reason = stay.why if stay.cursor == NOWHERE else Reason.BEHIND
                     return None
-                self._cursor = batch.seq
+                stay.cursor = batch.seq
+                stay.slow = stay.blocked = bool(batch.events)
                 if batch.events:
+                    stay.blocked_at = trio.current_time()
                     DELIVERIES.inc(batch.events)
                     SENT.inc(len(batch.data))
                     return batch.data
@@ -55,6 +59,6 @@ class Subscription:
                 with trio.move_on_at(stay.ends_at):
                     await hub.wait_for_news()
         if silence.cancelled_caught:
-            return hub.heartbeat()
+            return hub.heartbeat(stay)
         self._reason = Reason.DRAINED
         return None

@@ -26,6 +26,7 @@ from prometheus_client import REGISTRY
 
 from noti.notifications.notification import Notification
 from noti.raft.disk import FileDisk, open_disk
+from noti.web.clients import Reader
 from noti.web.config import HubConfig
 from noti.web.feed import Audience, View
 from noti.web.hub import Hub
@@ -160,7 +161,8 @@ async def _fan_out(directory: Path, clients: int) -> AsyncIterator[None]:
                 # The hub owns the descriptor from here on.
                 plain = socket.socket(fileno=connection.detach())
                 plain.setblocking(False)
-                hub.adopt(plain, Audience(View.MERCURE, frozenset({"*"})), 0, HOST)
+                everything = Audience(View.MERCURE, frozenset({"*"}))
+                hub.adopt(plain, Reader(everything, 0, HOST))
             nursery.start_soon(_publish, hub)
             before, started = _deliveries(), time.perf_counter()
             yield

@@ -88,9 +88,9 @@ async def test_a_signal_is_a_clean_end() -> None:
 
 
 def test_the_address_of_a_node_is_completed() -> None:
-    assert stream_url("http://h:1", ()) == "http://h:1/.well-known/mercure?topic=%2A"
+    assert stream_url("http://h:1", ()) == "http://h:1/.well-known/mercure?topic=%2A&cursor=1"
     assert stream_url("http://h:1/", ("a b", "c")) == (
-        "http://h:1/.well-known/mercure?topic=a+b&topic=c"
+        "http://h:1/.well-known/mercure?topic=a+b&topic=c&cursor=1"
     )
     assert stream_url("https://h/any?x=1", ()) == "https://h/any?x=1"
     with pytest.raises(LocalError, match="--topic goes with the address of a node"):

@@ -21,7 +21,7 @@ from noti.rpc.generated.category.v1 import CategoryMessage
 
 INTERVAL_S = 1 / 50
 SUBJECT = "jobs.noti.number"
-CATEGORY, MERCURE = "/category", "/.well-known/mercure?topic=*"
+CATEGORY, MERCURE = "/category?cursor=1", "/.well-known/mercure?topic=*&cursor=1"
 
 CONNECT_S_MAX = 1.0
 HEAD_S_MAX = 4.0

@@ -18,10 +18,14 @@ class Audience:
         self.shown: list[int] = []
         self.resets: list[list[int]] = []
         self.calls = 0
+        self.oldest: int | None = None
 
     def publish(self, notifications: Sequence[Notification]) -> None:
         self.calls += 1
         self.shown += [notification.seq for notification in notifications]
+
+    def trim(self, oldest_seq: int) -> None:
+        self.oldest = oldest_seq
 
     def reset(self, notifications: Sequence[Notification]) -> None:
         self.resets.append([notification.seq for notification in notifications])
@@ -51,6 +55,17 @@ def test_repeated_batch_and_a_change_of_limits_show_nothing() -> None:
     timeline.apply(encode(SetLimits(7)))
     assert audience.calls == 1
     assert store.history_size == 7
+
+
+def test_audience_is_told_where_history_begins_also_when_only_the_limit_changes() -> None:
+    timeline, _, audience = made()
+    timeline.apply(batch(1, 2, 3, 4, 5))
+    assert audience.oldest == 1
+    timeline.apply(encode(SetLimits(2)))
+    assert audience.oldest == 4
+    timeline.apply(encode(SetLimits(1000)))
+    timeline.apply(batch(6))
+    assert audience.oldest == 4, "what is forgotten does not come back"
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 - one cluster, however its founding went;
 - the same notifications under the same numbers on every node, each published event once;
 - a snapshot says everything about a store;
+- what browsers can resume from is what the replicated limits say, on every node;
 - equal stores where equally much is applied;
 - nothing is acknowledged to the source before it is shown;
 - each browser sees the next notification, or is told of a gap;
@@ -120,6 +121,14 @@ class Checks:
         """A store, and what a snapshot of it restores."""
         self._demand(
             vars(store) == vars(restored), f"{name} forgets something in a snapshot of its store"
+        )
+
+    def history_is(self, name: str, oldest_seq: int, store: Store) -> None:
+        """Browsers of a node can resume from so far back."""
+        self._demand(
+            oldest_seq == store.first_seq,
+            f"{name} serves history from {oldest_seq} on, and the cluster's begins with "
+            f"{store.first_seq}",
         )
 
     def browser_saw(self, browser: str, after: int | None, event_id: str, *, gap: bool) -> int:

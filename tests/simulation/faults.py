@@ -190,6 +190,12 @@ class CoreSwarm:
         )
 
 
+def draw_history_sizes(rng: random.Random) -> tuple[int, ...]:
+    """Return one size for all machines, or as many as there are at most."""
+    sizes = [5, 30, 200, 2000, 2000]
+    return tuple(rng.choice(sizes) for _ in range(rng.choice([1, 1, 5])))
+
+
 @dataclass(frozen=True)
 class NodeSwarm:
     """One seed's parameters for the node layer."""
@@ -199,7 +205,8 @@ class NodeSwarm:
     """Faults while the machines start for the first time; 0: they start in peace."""
     steps: int
     weights: dict[str, float]
-    history_size: int
+    history_sizes: tuple[int, ...]
+    """Of the machines in turn."""
     snapshot_every_entries: int
     keep_entries: int
     segment_bytes: int
@@ -225,7 +232,7 @@ class NodeSwarm:
             founding_steps=rng.choice([0, 0, 0, 4, 12]),
             steps=rng.randint(5, 25),
             weights=draw_weights(rng, NODE_FAULTS),
-            history_size=rng.choice([5, 30, 200, 2000, 2000]),
+            history_sizes=draw_history_sizes(rng),
             snapshot_every_entries=rng.choice([5, 20, 10_000]),
             keep_entries=rng.choice([0, 5, 10_000]),
             segment_bytes=rng.choice([600, 4096, 65_536]),

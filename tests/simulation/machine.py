@@ -67,6 +67,8 @@ class SimulatedNode:
         rng = random.Random(f"{cluster.seed}:{self.name}:machine")
         spread = cluster.settings.clock_spread
         self.clock = MachineClock(draw_rate(rng, spread), offset_s=rng.uniform(0, 100_000 * spread))
+        sizes = cluster.settings.history_sizes
+        self._history_size = sizes[number % len(sizes)]
         self.disk = self._new_disk()
         self.clients = self._new_clients()
         self.source = MemorySource(cluster.stream, self.clock)
@@ -94,7 +96,6 @@ class SimulatedNode:
     def _new_clients(self) -> MemoryClients:
         return MemoryClients(
             (self.host, HTTP_PORT),
-            self.cluster.settings.history_size,
             showed=partial(self.cluster.checks.node_showed, self.name),
             clock=self.clock,
         )
@@ -160,7 +161,7 @@ class SimulatedNode:
             join=tuple(other.gossip for other in self.cluster.nodes if other is not self),
             bootstrap_expect=self.cluster.founders,
             gossip_profile="local",
-            history_size=self.cluster.settings.history_size,
+            history_size=self._history_size,
         )
 
     @asynccontextmanager

@@ -12,12 +12,15 @@ import trio
 from noti.notifications.notification import Notification
 from noti.ports import Address
 from noti.web.feed import Audience, Feed, FellBehind, View
+from noti.web.retained import EDGE
 from noti.web.sse import EARLIEST
 from noti.web.view import NodeView
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
 
 EVERYTHING = Audience(View.MERCURE, frozenset({"*"}))
+BACKLOG_BYTES = 20_000
+"""Some twenty events: slow browsers use that up now and then."""
 
 
 class MemoryClients:
@@ -26,13 +29,12 @@ class MemoryClients:
     def __init__(
         self,
         address: Address,
-        history_size: int = 1000,
         *,
         showed: Callable[[Sequence[Notification]], None] = lambda notifications: None,
         clock: MachineClock | None = None,
     ) -> None:
         """`showed` hears all that this node shows; a frozen `clock` stops all streams."""
-        self.feed = Feed(history_size)
+        self.feed = Feed()
         self.history: list[Notification] = []
         self.serving = False
         self._address = address
@@ -42,6 +44,10 @@ class MemoryClients:
         self.abandoned = False
         self.lingers_s = 0.0
         """How long it takes to end; a real hub takes the longer the more browsers it has."""
+        self._places: dict[Browser, int] = {}
+        """How far the readers of open streams are."""
+        self._evicted: set[Browser] = set()
+        """Those that were let go."""
         self.pressure = 0.0
         """What this node's hub says of itself; scenarios set it."""
         self._news = trio.Event()
@@ -56,9 +62,19 @@ class MemoryClients:
         self.feed.extend(notifications)
         self._ring()
 
+    def trim(self, oldest_seq: int) -> None:
+        self.feed.trim(oldest_seq)
+        for browser, place in list(self._places.items()):
+            if self.feed.retained.beyond(place) > BACKLOG_BYTES:
+                del self._places[browser]
+                self._evicted.add(browser)
+        places = (place for place in self._places.values() if place != EDGE)
+        self.feed.release(min(places, default=self.feed.newest_seq))
+
     def reset(self, notifications: Sequence[Notification]) -> None:
         self._showed(notifications)
         self.feed.reset(notifications)
+        self._evicted.update(self._places)
         self._ring()
 
     def _ring(self) -> None:
@@ -106,22 +122,27 @@ class MemoryClients:
         after = self.feed.newest_seq
         if browser.last_id is None:
             # As on a real stream: the first words tell from where to resume.
-            browser.last_id = self.feed.newest_id
+            browser.last_id = self.feed.retained.newest_cursor
             browser.begin(after)
         else:
             position = self.feed.position_of(browser.last_id)
             if position is None:
                 browser.tell_gap()
-                after = self.feed.oldest_seq - 1
+                after = EDGE
             else:
                 after = position
         self._count += 1
+        self._places[browser] = after
         try:
             while self.serving:
                 batch = self.feed.read(EVERYTHING, after, 1 << 20)
                 if isinstance(batch, FellBehind):
+                    # Whoever reads is not left behind by a burst, however short history is.
+                    assert browser in self._evicted, f"{browser.name} lost its place"
                     browser.happened("a slow browser fell behind")
                     return
+                if browser in self._places:
+                    self._places[browser] = batch.seq
                 if batch.data:
                     browser.take(batch.data)
                     await browser.digest()
@@ -131,6 +152,8 @@ class MemoryClients:
                     await self._news.wait()
         finally:
             self._count -= 1
+            self._places.pop(browser, None)
+            self._evicted.discard(browser)
 
 
 class Browser:

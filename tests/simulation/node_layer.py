@@ -95,7 +95,7 @@ def _who_lags(cluster: SimulatedCluster) -> list[str]:
 def settings_of(swarm: NodeSwarm) -> Settings:
     """Return what the swarm means for the world."""
     return Settings(
-        history_size=swarm.history_size,
+        history_sizes=swarm.history_sizes,
         browsers=swarm.browsers,
         vanish=swarm.vanish,
         away_max_s=swarm.away_max_s,

@@ -74,7 +74,7 @@ class Storm:
 
     def _publish_somewhere(self) -> None:
         """To a node, instead of the source. Repeating is safe while history holds the id."""
-        attempts = 3 if self._swarm.history_size >= LONG_HISTORY else 1
+        attempts = 3 if min(self._swarm.history_sizes) >= LONG_HISTORY else 1
         for _ in range(self._rng.randrange(3)):
             machine = self._rng.choice(self._cluster.nodes)
             self._cluster.nursery.start_soon(self._cluster.publish_to, machine, attempts)
@@ -88,6 +88,9 @@ class Storm:
         """Compare what can be compared at any time."""
         cluster = self._cluster
         leaders = [machine for machine in cluster.nodes if machine.leads()]
+        sizes = {machine.config().history_size for machine in cluster.nodes if machine.up}
+        if len(sizes) > 1:
+            cluster.timeline.reach("nodes had different settings")
         if len(leaders) > 1:
             cluster.timeline.reach("two nodes believed to lead")
         if leaders and any(m.clock.frozen for m in leaders) and len(leaders) > 1:
@@ -103,6 +106,7 @@ def compare_stores(cluster: SimulatedCluster) -> None:
             cluster.checks.store_is(
                 machine.name, store.last_seq, store.history_size, store.digest()
             )
+            cluster.checks.history_is(machine.name, machine.clients.feed.oldest_seq, store)
             restored = Store()
             restored.restore(store.snapshot())
             cluster.checks.snapshot_is_whole(machine.name, store, restored)

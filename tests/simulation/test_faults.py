@@ -75,6 +75,7 @@ FAULTS = {
         "failing library, closing": "the source's library failed in close",
         "lead lost while the source opens": "a session was cancelled while it opened",
         "restart of the source": "the source was restarted",
+        "different settings": "nodes had different settings",
         "slow browser": "a slow browser fell behind",
         "vanishing browser": "a browser vanished",
     },

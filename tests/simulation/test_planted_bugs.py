@@ -33,6 +33,7 @@ from noti.roster import Founding
 from noti.web.feed import Feed
 from tests.simulation.core_world import Machine
 from tests.simulation.faults import CoreSwarm, NodeSwarm
+from tests.simulation.memory_clients import MemoryClients
 from tests.simulation.memory_disk import MemoryDisk
 from tests.simulation.sim import LAYERS
 
@@ -241,6 +242,28 @@ def hides_gaps(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Feed, "position_of", evasive)
 
 
+def serves_the_history_of_its_own_setting(patch: pytest.MonkeyPatch) -> None:
+    """A node keeps for its browsers what its own --history-size says."""
+    right = MemoryClients.trim
+
+    def own(self: MemoryClients, oldest_seq: int) -> None:
+        size = 5 if self._address[0].endswith("1") else 2000
+        right(self, max(oldest_seq, self.feed.newest_seq - size + 1))
+
+    patch.setattr(MemoryClients, "trim", own)
+
+
+def throws_readers_off_with_history(patch: pytest.MonkeyPatch) -> None:
+    """What is no history any more is gone, also for streams that are open."""
+    right = Feed.trim
+
+    def hasty(self: Feed, oldest_seq: int) -> None:
+        right(self, oldest_seq)
+        self.release(self.newest_seq)
+
+    patch.setattr(Feed, "trim", hasty)
+
+
 def reads_what_is_at_hand(patch: pytest.MonkeyPatch) -> None:
     """A read does not ask the leader."""
 
@@ -321,6 +344,8 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", lets_errors_of_the_source_through, range(10)),
     ("nodes", takes_an_error_with_a_cancellation_for_one, range(10)),
     ("nodes", hides_gaps, range(10)),
+    ("nodes", serves_the_history_of_its_own_setting, range(5)),
+    ("nodes", throws_readers_off_with_history, range(20)),
     ("nodes", reads_what_is_at_hand, range(5)),
     ("nodes", lies_about_the_sync, range(20)),
     ("nodes", answers_reads_of_whoever_replaced_it_unawares, range(10)),

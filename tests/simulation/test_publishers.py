@@ -36,7 +36,7 @@ async def publish_all(cluster: SimulatedCluster, publisher: int, rng: random.Ran
 
 def shown_ids(simulated: SimulatedNode) -> list[str]:
     feed = simulated.clients.feed
-    return [feed._notifications[seq].id for seq in range(feed.oldest_seq, feed.newest_seq + 1)]
+    return [feed.retained[seq].id for seq in range(feed.oldest_seq, feed.newest_seq + 1)]
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -34,9 +34,10 @@ PUBLISHER_WAIT_S = 12.0
 
 @dataclass(frozen=True)
 class Settings:
-    """What is the same for all machines of one run."""
+    """What is drawn for the machines of one run."""
 
-    history_size: int = 500
+    history_sizes: tuple[int, ...] = (500,)
+    """Of the machines in turn: what the leader has counts."""
     browsers: int = 4
     vanish: float = 0.0
     away_max_s: float = 2.0

@@ -74,6 +74,12 @@ def hub(**settings: object) -> Hub:
     return Hub(HubConfig(**settings), random.Random(1))  # type: ignore[arg-type]
 
 
+def show(there: Hub, first: int, last: int, history_size: int) -> None:
+    """Publish, and keep a history of so many, as the state machine does."""
+    there.publish(notifications(first, last))
+    there.trim(max(1, last - history_size + 1))
+
+
 @asynccontextmanager
 async def running(there: Hub) -> AsyncIterator[Hub]:
     async with trio.open_nursery() as nursery:

@@ -1,13 +1,33 @@
 """Promises of the HTTP side, over real loopback sockets."""
 
 import json
+import re
+import time
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 
 import pytest
+import trio
+import trio.testing
+from prometheus_client import REGISTRY
 
+from noti.web.admission import CATEGORY, Admission, Opening, StreamRequest
 from noti.web.config import WebConfig
-from tests.web.stage import Node, client, events, hub, ids, notifications, serving, until
+from noti.web.feed import Batch
+from noti.web.server import Frontend
+from tests.web.stage import (
+    LIMIT_S,
+    Node,
+    client,
+    events,
+    hub,
+    ids,
+    notifications,
+    running,
+    serving,
+    show,
+    until,
+)
 
 
 async def test_a_stream_sends_its_first_bytes_at_once_with_the_headers_that_proxies_need() -> None:
@@ -33,15 +53,58 @@ async def test_a_new_client_sees_only_what_comes_after_it() -> None:
     assert ids(text) == ["id-4", "id-5", "id-6"]
 
 
-async def test_a_client_that_saw_no_event_yet_still_has_a_cursor_to_resume_from() -> None:
+async def test_a_client_that_asks_for_cursors_can_resume_before_it_saw_an_event() -> None:
+    there = hub()
+    there.publish(notifications(1, 3, topic="secret"))
+    async with serving(there) as address, client(address) as one, client(address) as two:
+        await one.request("/.well-known/mercure?topic=a&cursor=1")
+        text = await one.read_until("\n\n")
+        cursor = text.partition("id: ")[2].strip()
+        assert "id-3" not in text, "an id of an event that this client may not see"
+        there.publish(notifications(4, 5, topic="a"))
+        await two.request("/.well-known/mercure?topic=a", [("Last-Event-ID", cursor)])
+        assert ids(await two.read_until("id-5")) == ["id-4", "id-5"]
+    async with serving(hub()) as address, client(address) as one:
+        await one.request("/.well-known/mercure?topic=*&cursor=1")
+        assert "id: beginning\n\n" in await one.read_until("id: ")
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("cursor", ["", "id-1"])
+async def test_nothing_but_events_with_data_has_a_blank_line(
+    version: str, cursor: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Some clients take each blank line for an event, and an empty one for broken JSON."""
     there = hub()
     there.publish(notifications(1, 3))
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(Frontend(("127.0.0.1", 0), there, Node(), WebConfig()).run)
+        async with await trio.open_tcp_stream(*address) as stream:
+            head = f"GET /category HTTP/{version}\r\nHost: x\r\nLast-Event-ID: {cursor}\r\n\r\n"
+            await stream.send_all(head.encode())
+            received = await stream.receive_some()
+            await trio.sleep(20)
+            there.publish(notifications(4, 4))
+            await trio.sleep(40)
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                received += b"".join([part async for part in stream])
+    body = received.partition(b"\r\n\r\n")[2].decode()
+    if version == "1.1":
+        body = "".join(re.sub(r"[0-9a-f]+\r\n(.*?)\r\n", r"\1", body, flags=re.DOTALL))
+    assert body.count(":\n") >= 2, "it was silent long enough for heartbeats"
+    *blocks, rest = body.split("\n\n")
+    assert all("\ndata: " in block for block in blocks)
+    assert "retry: " in rest
+    assert "id: " not in rest
+
+
+async def test_what_a_polyfill_adds_when_it_comes_back_wins_over_the_pages_own_name() -> None:
+    there = hub()
+    there.publish(notifications(1, 5))
     async with serving(there) as address, client(address) as one:
-        await one.request("/.well-known/mercure?topic=*")
-        assert "id: id-3\n\n" in await one.read_until("id: ")
-    async with serving(hub()) as address, client(address) as one:
-        await one.request("/.well-known/mercure?topic=*")
-        assert "id: beginning\n\n" in await one.read_until("id: ")
+        await one.request("/.well-known/mercure?topic=*&lastEventID=id-1&lastEventId=id-4")
+        assert ids(await one.read_until("id-5")) == ["id-5"]
 
 
 async def test_the_category_stream_shows_the_promised_line() -> None:
@@ -65,7 +128,10 @@ async def test_topics_select_and_may_be_repeated() -> None:
     assert ids(text) == ["id-1", "id-3", "id-5"]
 
 
-@pytest.mark.parametrize("place", ["header", "lastEventID", "last_event_id"])
+@pytest.mark.parametrize(
+    "place",
+    ["header", "lastEventID", "last_event_id", "lastEventId", "evs_last_event_id", "Last-Event-ID"],
+)
 async def test_resuming_has_no_gap_and_no_duplicate_at_the_seam(place: str) -> None:
     there = hub()
     there.publish(notifications(1, 50))
@@ -93,9 +159,27 @@ async def test_earliest_replays_all_history_without_talk_of_a_gap() -> None:
     assert ids(text) == [f"id-{seq}" for seq in range(1, 6)]
 
 
+async def test_who_asks_for_the_edge_of_history_begins_where_it_is_at_the_first_read() -> None:
+    """Events go out of history between the decision and the first read."""
+    there = hub()
+    show(there, 1, 5, history_size=3)
+    admission = Admission(there, lambda: True, WebConfig())
+    async with running(there):
+        for asked in ["earliest", "id-1"]:
+            request = StreamRequest(CATEGORY, f"lastEventID={asked}", lambda _: "", "127.0.0.1")
+            opening = admission.decide(request, caught_up=True)
+            assert isinstance(opening, Opening)
+            newest_seq = there.feed.newest_seq
+            show(there, newest_seq + 1, newest_seq + 4, history_size=3)
+            reader = opening.reader
+            batch = there.feed.read(reader.audience, reader.after_seq, 1 << 20)
+            assert isinstance(batch, Batch)
+            assert batch.events == 3
+
+
 async def test_an_unknown_cursor_gets_all_history_and_is_told_of_the_gap() -> None:
-    there = hub(history_size=3)
-    there.publish(notifications(1, 5))
+    there = hub()
+    show(there, 1, 5, history_size=3)
     async with serving(there) as address, client(address) as one:
         response = await one.request("/category", [("Last-Event-ID", "id-1")])
         text = await one.read_until("id-5")
@@ -304,4 +388,29 @@ async def test_metrics_count_clients() -> None:
         await one.request("/category")
         await until(lambda: there.clients == 1)
         await two.request("/metrics")
-        assert "noti_web_clients 1.0" in await two.read_all()
+        text = await two.read_all()
+    assert "noti_web_clients 1.0" in text
+    assert "noti_web_clients_max 50000.0" in text
+    assert "noti_web_backlog_bytes 0.0" in text
+    assert "noti_web_backlog_bytes_max 6.7108864e+07" in text
+    assert "noti_web_pressure 0.0" in text
+    assert 'noti_web_clients_closed_total{reason="overrun"}' in text
+
+
+async def test_metrics_tell_how_old_events_are_when_they_are_sent_once_for_each_pass() -> None:
+    def observed(name: str) -> float:
+        return REGISTRY.get_sample_value(f"noti_web_event_age_seconds_{name}") or 0.0
+
+    there = hub()
+    before = observed("count"), observed("sum")
+    async with serving(there) as address, client(address) as one, client(address) as two:
+        for reader in (one, two):
+            await reader.request("/category")
+        await until(lambda: there.clients == 2)
+        await until(lambda: not there._behind)
+        ago_ms = int((time.time() - 2) * 1000)
+        there.publish([one._replace(created_ms=ago_ms) for one in notifications(1, 3)])
+        for reader in (one, two):
+            await reader.read_until("id-3")
+        await until(lambda: observed("count") == before[0] + 1)
+    assert 2.0 <= observed("sum") - before[1] < 2.0 + LIMIT_S

@@ -11,10 +11,11 @@ import trio
 import trio.testing
 from prometheus_client import REGISTRY
 
+from noti.web import clients
 from noti.web.clients import Reason
-from noti.web.feed import Audience, View
+from noti.web.feed import LANES_LAG_MAX, Audience, View
 from noti.web.hub import Hub
-from tests.web.stage import LIMIT_S, hub, ids, notification, notifications, running, until
+from tests.web.stage import LIMIT_S, hub, ids, notification, notifications, running, show, until
 
 ALL = Audience(View.MERCURE, frozenset({"*"}))
 
@@ -37,7 +38,14 @@ class Reader:
 
     opened: ClassVar[list[socket.socket]] = []
 
-    def __init__(self, there: Hub, audience: Audience = ALL, after_seq: int | None = None) -> None:
+    def __init__(
+        self,
+        there: Hub,
+        audience: Audience = ALL,
+        after_seq: int | None = None,
+        *,
+        wants_cursors: bool = False,
+    ) -> None:
         with socket.socket() as listener:
             there.prepare(listener)
             listener.bind(("127.0.0.1", 0))
@@ -59,7 +67,13 @@ class Reader:
         self.ended = False
         self.broken = False
         there.adopt(
-            far, audience, there.feed.newest_seq if after_seq is None else after_seq, "127.0.0.1"
+            far,
+            clients.Reader(
+                audience,
+                there.feed.newest_seq if after_seq is None else after_seq,
+                "127.0.0.1",
+                wants_cursors=wants_cursors,
+            ),
         )
 
     async def read_some(self) -> None:
@@ -162,16 +176,81 @@ async def test_a_reader_that_stops_for_a_while_gets_every_byte_it_missed() -> No
         ]
 
 
-async def test_a_reader_that_history_leaves_behind_is_disconnected() -> None:
-    behind = closed("behind")
-    async with running(hub(history_size=5)) as there:
+async def test_a_burst_longer_than_history_disconnects_nobody() -> None:
+    """What open streams need is kept beyond history, and freed when they have it."""
+    async with running(hub()) as there:
+        readers = [Reader(there) for _ in range(3)]
+        show(there, 1, 500, history_size=5)
+        assert there.feed.oldest_seq == 496
+        for reader in readers:
+            assert ids(await reader.read_until("id-500")) == [f"id-{n}" for n in range(1, 501)]
+        await until(lambda: there.feed.retained.first_seq == 496)
+        assert there.pressure == 0.0
+        assert there.clients == 3
+
+
+async def test_memory_of_a_burst_is_free_again_when_everybody_has_it() -> None:
+    async with running(hub()) as there:
+        reader, category = Reader(there), Reader(there, Audience(View.CATEGORY, frozenset("*")))
+        show(there, 1, 5000, history_size=10)
+        for one in (reader, category):
+            await one.read_until("id-5000")
+        await until(lambda: there.feed.retained.backlog_bytes == 0)
+        assert {len(frames) for frames in there.feed._frames.values()} == {10}
+        assert len(there.feed.retained) == 10
+        assert max(map(len, there.feed._lanes.values())) <= 10 + LANES_LAG_MAX
+
+
+async def test_without_clients_nothing_is_kept_beyond_history() -> None:
+    there = hub()
+    for first in range(1, 100, 10):
+        show(there, first, first + 9, history_size=5)
+        assert len(there.feed.retained) == 5
+    async with running(there):
+        Reader(there).sock.close()
+        await until(lambda: there.clients == 0)
+        show(there, 101, 200, history_size=5)
+        assert len(there.feed.retained) == 5
+
+
+async def test_a_reader_that_uses_up_its_share_of_the_backlog_goes_and_the_others_stay() -> None:
+    """It takes too little, and never tells anybody to slow down."""
+    behind, overrun = closed("behind"), closed("overrun")
+    settings = {"send_buffer_bytes": 8192, "chunk_bytes_max": 8192, "backlog_bytes": 500_000}
+    data = "x" * 5000
+    async with running(hub(**settings)) as there:
+        slow, quick = Reader(there), Reader(there)
+        seq = 0
+        while there.clients == 2:
+            seq += 1
+            there.publish([notification(seq, data=data)])
+            there.trim(max(1, seq - 4))
+            await quick.read_until(f"id: id-{seq}\ndata: {data}")
+            quick.text = ""
+            assert there.feed.retained.backlog_bytes < 600_000
+            assert there.pressure < 0.3  # it may be a few events late
+            assert seq < 1000
+        assert seq * 10_000 > 500_000
+        await slow.read_all()
+        assert slow.broken
+    assert (closed("behind"), closed("overrun")) == (behind + 1, overrun)
+
+
+async def test_a_client_that_reads_when_the_hub_gets_to_it_is_never_stalled(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The process was stopped for longer than a client may stall, with a chunk half sent."""
+    settings = {"send_buffer_bytes": 8192, "chunk_bytes_max": 8192, "stall_timeout_s": 10.0}
+    async with running(hub(**settings)) as there:
         reader = Reader(there)
-        there.publish(notifications(1, 3))
-        await reader.read_until("id-3")
-        there.publish(notifications(4, 20))
-        await reader.read_all()
-        assert closed("behind") == behind + 1
-        assert there.clients == 0
+        there.publish([notification(n, data="z" * 5_000) for n in range(1, 60)])
+        await until(lambda: any(client.blocked for client in there._clients.values()))
+        for _ in range(5):
+            autojump_clock.jump(30.0)
+            await reader.read_some()
+            await trio.sleep(0.1)
+            assert there.clients == 1
+        await reader.read_until("id: id-59\n")
 
 
 async def test_a_snapshot_disconnects_only_those_whose_place_is_gone() -> None:
@@ -197,12 +276,14 @@ async def test_a_hang_up_is_noticed_at_once() -> None:
     assert closed("gone") == gone + 2
 
 
-async def test_a_silent_stream_gets_heartbeats_that_keep_its_cursor_fresh() -> None:
+async def test_a_silent_stream_that_asked_for_cursors_gets_fresh_ones_with_its_heartbeats() -> None:
     other = Audience(View.MERCURE, frozenset({"other"}))
     async with running(hub(heartbeat_s=0.05)) as there:
-        reader = Reader(there, other)
+        reader, plain = Reader(there, other, wants_cursors=True), Reader(there, other)
         there.publish(notifications(1, 3))
-        assert ": \nid: id-3\n\n" in await reader.read_until("id: id-3")
+        await reader.read_until(f":\nid: {there.feed.retained.newest_cursor}\n\n")
+        await plain.read_until(":\n:\n:\n")
+        assert "id" not in plain.text
         assert ids(reader.text) == []
 
 
@@ -216,8 +297,8 @@ async def test_heartbeats_come_as_often_as_promised_and_only_in_silence(
             there.publish([notification(seq)])
             await trio.sleep(3)
         silent, _, busy = (await reader.read_until("id-30")).partition("id: id-1\n")
-        assert silent.count(": \n") == 10
-        assert busy.count(": \n") == 0
+        assert silent.count(":\n") == 10
+        assert busy.count(":\n") == 0
 
 
 async def test_cancellation_ends_every_stream_with_a_time_to_come_back() -> None:
@@ -260,7 +341,7 @@ async def test_publishing_works_before_the_hub_runs_and_between_runs() -> None:
 async def test_any_mix_of_readers_gets_exactly_what_each_cursor_promises(seed: int) -> None:
     rng = random.Random(seed)
     topics = ["a", "b"]
-    there = hub(history_size=400, send_buffer_bytes=8192, chunk_bytes_max=4096, slice_s=0.0)
+    there = hub(send_buffer_bytes=8192, chunk_bytes_max=4096, slice_s=0.0)
     readers: list[tuple[Reader, frozenset[str], int]] = []
     published: list[tuple[str, str]] = []
     async with running(there):
@@ -390,11 +471,12 @@ async def test_a_leader_can_send_its_clients_away_gently(
 
 async def test_readers_of_a_quiet_topic_are_not_left_behind_by_a_busy_one() -> None:
     quiet = Audience(View.MERCURE, frozenset({"quiet"}))
-    async with running(hub(history_size=5)) as there:
+    async with running(hub()) as there:
         reader, busy = Reader(there, quiet), Reader(there)
         for first in range(1, 50, 5):
-            there.publish(notifications(first, first + 4))
+            show(there, first, first + 4, history_size=5)
             await busy.read_until(f"id-{first + 4}")
+        assert len(there.feed.retained) < 15
         there.publish([notification(51, "quiet")])
         assert ids(await reader.read_until("id-51")) == ["id-51"]
         assert there.clients == 2

@@ -3,9 +3,11 @@
 import trio
 import trio.testing
 
+from noti.web import sse
+from noti.web.clients import Reader
 from noti.web.feed import Audience, View
 from noti.web.subscription import Subscription
-from tests.web.stage import hub, ids, notifications, running
+from tests.web.stage import hub, ids, notifications, running, until
 
 ALL = Audience(View.MERCURE, frozenset({"*"}))
 
@@ -13,16 +15,33 @@ ALL = Audience(View.MERCURE, frozenset({"*"}))
 async def test_a_subscription_reads_the_same_and_ends_with_the_hub(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    there = hub(history_size=5)
+    there = hub()
     async with running(there):
-        with Subscription(there, ALL, 0, "127.0.0.1") as subscription:
+        with Subscription(there, Reader(ALL, 0, "127.0.0.1", wants_cursors=True)) as subscription:
             assert there.clients == 1
             there.publish(notifications(1, 2))
             assert ids((await subscription.next() or b"").decode()) == ["id-1", "id-2"]
-            assert await subscription.next() == b": \nid: id-2\n\n"
+            assert await subscription.next() == b":\n" + sse.cursor(
+                there.feed.retained.newest_cursor
+            )
             there.publish(notifications(3, 20))
-            assert await subscription.next() is None
+            there.trim(16)
+            assert ids((await subscription.next() or b"").decode())[0] == "id-3"
         assert there.clients == 0
-        with Subscription(there, ALL, 20, "127.0.0.1") as subscription:
+        with Subscription(there, Reader(ALL, 20, "127.0.0.1")) as subscription:
+            assert await subscription.next() == b":\n"
             there.drain()
             assert await subscription.next() is None
+
+
+async def test_a_subscription_whose_place_is_gone_ends() -> None:
+    there = hub(backlog_bytes=20_000)
+    async with running(there):
+        with Subscription(there, Reader(ALL, 0, "127.0.0.1")) as subscription:
+            there.publish(notifications(1, 2))
+            assert await subscription.next() is not None
+            there.publish(notifications(3, 100))
+            there.trim(96)
+            await until(lambda: there.feed.retained.backlog_bytes == 0)
+            assert await subscription.next() is None
+    assert there.clients == 0

@@ -35,7 +35,7 @@ let noticeTimer = 0;
 function connect() {
   clearTimeout(stream.timer);
   stream.source?.close();
-  const query = new URLSearchParams({ topic: "*" });
+  const query = new URLSearchParams({ topic: "*", cursor: "1" });
   // A new EventSource forgets the cursor of the old one.
   if (stream.lastId) query.set("lastEventID", stream.lastId);
   const source = new EventSource(`/.well-known/mercure?${query}`);
