@@ -33,6 +33,8 @@ SLOW_CLIENTS_MIN = 10
 """Fewer full sockets say nothing about the machine."""
 STOCK_SHARE = 20
 """Looking where all clients stand takes a 20th of the time at most."""
+STOCK_EVERY_S = 0.2
+"""But is done so often: a busy machine may have made it take long."""
 FREED_AT_ONCE = 500
 """Events, 1 us each."""
 
@@ -108,7 +110,7 @@ class Backlog:
 
     def took_stock(self, began: float, now: float) -> None:
         """Note how long that took, so that it is not done too often."""
-        self._due_at = now + STOCK_SHARE * (now - began)
+        self._due_at = now + min(STOCK_SHARE * (now - began), STOCK_EVERY_S)
 
     def overdrawn(self) -> list[Stay]:
         """Return the clients whose share is used up."""

@@ -147,7 +147,9 @@ def test_what_nobody_needs_is_freed_in_slices() -> None:
 
 def test_stock_is_taken_only_when_there_is_a_backlog_and_rarely_when_it_takes_long() -> None:
     stage = Stage(20, 11)
-    stage.backlog.took_stock(1.0, 1.1)
-    assert stage.backlog.due_at() == pytest.approx(3.1)
+    stage.backlog.took_stock(1.0, 1.001)
+    assert stage.backlog.due_at() == pytest.approx(1.021)
+    stage.backlog.took_stock(1.0, 3.0)
+    assert stage.backlog.due_at() == pytest.approx(3.2)
     stage.backlog.free_all()
     assert stage.backlog.due_at() == float("inf")
