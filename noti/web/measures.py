@@ -20,7 +20,6 @@ AGE = Histogram(
     "Time from the publisher to the end of the pass that sent an event, for the oldest of each.",
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300),
 )
-CLIENTS_MAX = Gauge("noti_web_clients_max", "Streams that may be open.")
 HISTORY_BYTES = Gauge("noti_web_history_bytes", "Memory of what can be resumed from.")
 BACKLOG_BYTES = Gauge("noti_web_backlog_bytes", "Memory of older events that streams still need.")
 BACKLOG_BYTES_MAX = Gauge("noti_web_backlog_bytes_max", "Bound of that, for each stream.")
@@ -46,7 +45,6 @@ class Measures:
     def show(self) -> None:
         """Let the gauges of this process be those of this hub."""
         retained = self._retained
-        CLIENTS_MAX.set(self._config.clients_max)
         BACKLOG_BYTES_MAX.set(self._config.backlog_bytes)
         HISTORY_BYTES.set_function(lambda: retained.history_bytes)
         BACKLOG_BYTES.set_function(lambda: retained.backlog_bytes)
