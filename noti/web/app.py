@@ -123,6 +123,7 @@ def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_
             case Opening() as opening if request.method == "HEAD":
                 return Response(b"", headers=Headers(opening.headers))
             case Opening() as opening:
+                hub.hold(opening.reader)
                 connection = cast("Adoptable | None", request.scope["extensions"].get(CONNECTION))
                 body = StreamBody(opening, connection, hub)
                 return Response(body, headers=Headers(opening.headers))

@@ -64,6 +64,8 @@ class Backlog:
         self._needed_after = 0
         """Everybody has everything up to here."""
         self._reading_at = 0
+        self._held: list[tuple[float, int]] = []
+        """Places of those who are about to come, and until when they are kept for them."""
         self._due_at = 0.0
 
     @property
@@ -82,7 +84,13 @@ class Backlog:
         if cursor >= 0:
             self._needed_after = min(self._needed_after, cursor)
 
-    def take_stock(self, clients: int, since: float) -> None:
+    def hold(self, cursor: int, until: float) -> None:
+        """Keep what a client at this place will need when it comes, if it comes by then."""
+        if cursor >= 0:
+            self._held.append((until, cursor))
+            self.enter(cursor)
+
+    def take_stock(self, clients: int, since: float, now: float) -> None:
         """Look where everybody stands: `clients` in all. Who was blocked before `since` and still
         is does not read.
         """
@@ -106,7 +114,7 @@ class Backlog:
         if len(slow) >= SLOW_CLIENTS_MIN and len(slow) > readers // 2:
             slow.sort()
             reading = min(reading, slow[readers // 2])
-        self._needed_after, self._reading_at = needed, reading
+        self._needed_after, self._reading_at = self._first_held(needed, now), reading
 
     def took_stock(self, began: float, now: float) -> None:
         """Note how long that took, so that it is not done too often."""
@@ -129,10 +137,20 @@ class Backlog:
         self._feed.release(min(last_seq, first_seq + FREED_AT_ONCE - 1))
         return first_seq + FREED_AT_ONCE <= last_seq
 
-    def free_all(self) -> None:
-        """Free all that is not history: there are no clients."""
-        self._needed_after = self._reading_at = self._retained.newest_seq
+    def free_all(self, now: float) -> None:
+        """Free all that is not history: there are no clients, but perhaps some about to come."""
+        self._reading_at = self._retained.newest_seq
+        self._needed_after = self._first_held(self._reading_at, now)
         self._feed.release(self._needed_after)
+
+    def _first_held(self, needed: int, now: float) -> int:
+        """Return the first of these places; forget those that are too old, or cost too much."""
+        self._held = [
+            (until, cursor)
+            for until, cursor in self._held
+            if until > now and not self._is_overdrawn(cursor)
+        ]
+        return min([needed, *(cursor for _, cursor in self._held)])
 
     def _is_overdrawn(self, cursor: int) -> bool:
         return self._retained.beyond(cursor) > self._bytes_max

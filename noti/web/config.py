@@ -21,6 +21,10 @@ class HubConfig:
     """A silent stream gets a comment at the latest after this; proxies cut at 30 to 100 s (HAProxy
     30, nginx 60).
     """
+    held_s: float = 2.0
+    """How long that is kept for a stream from the decision to begin it, if its head takes a while:
+    milliseconds, as a rule.
+    """
     stall_timeout_s: float = 10.0
     """A client whose socket was full for so long before a chunk was through is disconnected, also
     when it takes a byte now and then.

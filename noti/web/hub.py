@@ -51,7 +51,6 @@ LOOKS = 256
 """Clients that a sweep looks at between two looks at the clock, as long as it sends nothing."""
 STOCK_EVERY_S = 0.02
 """How often the hub looks where all clients stand while one pass goes on."""
-HEARTBEAT = sse.comment()
 
 
 class Hub:
@@ -109,7 +108,7 @@ class Hub:
         """Let history begin at `oldest_seq`; clients that were open before get what they need."""
         self.feed.trim(oldest_seq)
         if not self.clients:
-            self._backlog.free_all()
+            self._backlog.free_all(trio.current_time())
 
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Replace the whole history, after a snapshot; a client whose place is gone must resume."""
@@ -126,8 +125,8 @@ class Hub:
         all that is here.
         """
         if stay.wants_cursors and stay.cursor == self.feed.newest_seq:
-            return HEARTBEAT + sse.cursor(self.feed.retained.newest_cursor)
-        return HEARTBEAT
+            return sse.HEARTBEAT + sse.cursor(self.feed.retained.newest_cursor)
+        return sse.HEARTBEAT
 
     def prepare(self, listener: socket.socket) -> None:
         """Set what adopted sockets need; they inherit it from their listener (Linux)."""
@@ -135,6 +134,10 @@ class Hub:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size_bytes)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
+
+    def hold(self, reader: Reader) -> None:
+        """Keep the place of a reader that is about to be adopted, or to join."""
+        self._backlog.hold(reader.after_seq, trio.current_time() + self.config.held_s)
 
     def adopt(self, sock: socket.socket, reader: Reader) -> None:
         """Take over a non-blocking socket on which a chunked response has begun, and close it in
@@ -418,7 +421,8 @@ class Hub:
     def _take_stock(self) -> None:
         """Look where everybody stands, and let go who has used up its share."""
         began = trio.current_time()
-        self._backlog.take_stock(self.clients, began - self.config.stall_timeout_s / 4)
+        reads_since = began - self.config.stall_timeout_s / 4
+        self._backlog.take_stock(self.clients, reads_since, began)
         if gone := self._backlog.overdrawn():
             for stay in gone:
                 why = Reason.BEHIND if stay.slow else Reason.OVERRUN
@@ -428,7 +432,7 @@ class Hub:
                     stay.cursor, stay.why = NOWHERE, why
             self._news.unpark_all()
             self._measures.let_go(len(gone), began)
-            self._backlog.take_stock(self.clients, began - self.config.stall_timeout_s / 4)
+            self._backlog.take_stock(self.clients, reads_since, began)
         self._backlog.took_stock(began, trio.current_time())
 
     # Coming and going

@@ -48,6 +48,10 @@ def comment(text: str = "") -> bytes:
     return "".join(lines).encode("utf-8", "replace")
 
 
+HEARTBEAT = comment()
+"""What a silent stream gets."""
+
+
 def retry(delay_ms: int) -> bytes:
     """Return the order to wait `delay_ms` before connecting again; it counts as soon as its line
     is there (WHATWG HTML 9.2.6), without a blank line.

@@ -50,7 +50,7 @@ class Stage:
         self.clients += count
 
     def pressure(self) -> float:
-        self.backlog.take_stock(self.clients, SINCE)
+        self.backlog.take_stock(self.clients, SINCE, NOW)
         return self.backlog.pressure
 
     def share(self, cursor: int) -> float:
@@ -134,6 +134,25 @@ def test_what_a_newcomer_needs_is_kept_before_anybody_looks_again() -> None:
     assert stage.feed.retained.first_seq == 96
 
 
+def test_a_place_is_held_for_who_is_about_to_come_and_not_for_ever() -> None:
+    stage = Stage(100, 91)
+    stage.backlog.hold(50, NOW + 1)
+    stage.backlog.hold(95, NOW + 2)
+    stage.backlog.hold(-1, NOW + 2)
+    stage.feed.extend(notifications(101, 200))
+    stage.feed.trim(191)
+    for now, first_seq in [(NOW, 51), (NOW + 1, 96), (NOW + 2, 191)]:
+        stage.backlog.free_all(now)
+        assert stage.feed.retained.first_seq == first_seq
+
+
+def test_no_place_is_held_beyond_the_bound() -> None:
+    stage = Stage(100, 91, bytes_max=50_000)
+    stage.backlog.hold(1, NOW + 1)
+    stage.backlog.free_all(NOW)
+    assert stage.feed.retained.first_seq == 91
+
+
 def test_what_nobody_needs_is_freed_in_slices() -> None:
     stage = Stage(3 * FREED_AT_ONCE, 3 * FREED_AT_ONCE)
     stage.client(2 * FREED_AT_ONCE, slow=True, blocked_at=NOW)
@@ -151,5 +170,5 @@ def test_stock_is_taken_only_when_there_is_a_backlog_and_rarely_when_it_takes_lo
     assert stage.backlog.due_at() == pytest.approx(1.021)
     stage.backlog.took_stock(1.0, 3.0)
     assert stage.backlog.due_at() == pytest.approx(3.2)
-    stage.backlog.free_all()
+    stage.backlog.free_all(NOW)
     assert stage.backlog.due_at() == float("inf")

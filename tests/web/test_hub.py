@@ -170,7 +170,8 @@ async def test_a_slow_reader_is_disconnected_and_harms_nobody() -> None:
 @pytest.mark.slow
 async def test_a_reader_that_stops_for_a_while_gets_every_byte_it_missed() -> None:
     data = "y" * 5000
-    async with running(hub(send_buffer_bytes=8192, chunk_bytes_max=8192)) as there:
+    settings = {"send_buffer_bytes": 8192, "chunk_bytes_max": 8192, "stall_timeout_s": 300.0}
+    async with running(hub(**settings)) as there:
         pausing, quick = Reader(there), Reader(there)
         for seq in range(1, 301):
             there.publish([notification(seq, data=data)])
