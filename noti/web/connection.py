@@ -4,6 +4,7 @@ Enters: a stream, requests that Hypercorn parsed. Leaves: answers, or the socket
 Never: a byte of Hypercorn's on a socket that was given away.
 """
 
+import re
 import socket
 from typing import cast
 
@@ -28,6 +29,11 @@ from noti.web.heads import Flaw
 from noti.web.hub import Hub
 
 REFUSED = Counter("noti_web_requests_refused_total", "Requests that are not HTTP.")
+
+HYPERCORNS_REFUSAL = re.compile(
+    rb"HTTP/1\.1 (4\d\d|501) \r\ncontent-length: 0\r\nconnection: close\r\n"
+)
+"""What Hypercorn says to what is not HTTP; our application's answers have bodies."""
 
 
 class Connection:
@@ -189,9 +195,9 @@ class Connection:
         if self._given_away:
             await trio.lowlevel.checkpoint()
             return
-        if not self._answering and data.startswith((b"HTTP/1.1 4", b"HTTP/1.1 501")):
+        if (refused := HYPERCORNS_REFUSAL.match(data)) is not None:
             REFUSED.inc()
-            data = self._with_explanation(data)
+            data = self._with_explanation(data, int(refused[1]))
         with trio.move_on_after(self._config.send_timeout_s) as limit:
             await self._send(data)
         if limit.cancelled_caught:
@@ -234,10 +240,10 @@ class Connection:
         """Say this and close, without waiting; nobody has begun to serve the connection."""
         refuse(socket.socket(fileno=self._stream.socket.detach()), refusal)
 
-    def _with_explanation(self, head: bytes) -> bytes:
+    def _with_explanation(self, head: bytes, status: int) -> bytes:
         """Give the bodyless answer that Hypercorn has for what is not HTTP a body for people."""
-        too_long = head.startswith(b"HTTP/1.1 431")
-        flaw = heads.too_long(self._config.head_bytes_max) if too_long else heads.BAD_REQUEST
-        requests.count_unread(int(head[9:12]))
+        too_long = heads.too_long(self._config.head_bytes_max)
+        flaw = too_long if status == too_long.status else heads.BAD_REQUEST
+        requests.count_unread(status)
         body = f"{flaw.text}\n".encode()
         return head.replace(b"content-length: 0", b"content-length: %d" % len(body)) + body

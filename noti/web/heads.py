@@ -150,7 +150,9 @@ class RequestHead:
         return self._headers.get(name.encode(), b"").decode("latin-1")
 
     def excess(self, bytes_max: int) -> Flaw | None:
-        """Return that the head is too long, as soon as it is."""
+        """Return that the head is too long, as soon as it is; others judge what is foreign."""
+        if self.reading is Reading.FOREIGN:
+            return None
         if self.fields > FIELDS_MAX:
             return TOO_MANY_FIELDS
         if len(self._bytes) <= bytes_max:
