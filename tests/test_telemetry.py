@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from noti import __version__, telemetry
 
@@ -88,3 +89,16 @@ def test_what_is_no_secret_stays() -> None:
 
 def test_the_build_names_the_version() -> None:
     assert telemetry.build().startswith(f"{__version__} (")
+
+
+def test_metrics_have_no_series_that_only_say_when_they_were_made(output: io.StringIO) -> None:
+    telemetry.set_up(stream=output)
+    registry = CollectorRegistry()
+    Counter("things", "Things.", registry=registry).inc()
+    assert b"_created" not in generate_latest(registry)
+
+
+def test_metrics_say_which_build_runs() -> None:
+    telemetry.show_build()
+    shown = generate_latest().decode()
+    assert f'noti_build_info{{build="{telemetry.build()}",version="{__version__}"}} 1.0' in shown

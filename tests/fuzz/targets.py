@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import h11
 import msgpack
 import trio
 
@@ -79,6 +80,8 @@ from noti.swim.messages import (
     User,
 )
 from noti.swim.serf import Serf
+from noti.web.heads import Reading, RequestHead
+from noti.web.hypercorn_protocols import StrictConnection
 from tests.simulation.memory_disk import MemoryDisk
 
 CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2", "n3"), (), ("n4",)))
@@ -348,7 +351,36 @@ CHANGES = [
 ]
 STATUS = b'{"kind": "Status", "code": 410, "message": "too old"}'
 
+HEADS = [
+    b"GET /.well-known/mercure?topic=a HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
+    b"GET /category HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nA: b\r\n c\r\n\r\n",
+]
+
+
+def read_head(data: bytes) -> None:
+    """Have both readers of heads read it: they read the same, or one of them refuses."""
+    head = RequestHead()
+    for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
+        if piece and head.reading is Reading.MORE:
+            head.feed(piece)
+    judge = StrictConnection(h11.SERVER)
+    judge.receive_data(data)
+    try:
+        request = judge.next_event()
+    except h11.RemoteProtocolError:
+        return
+    if head.reading is not Reading.COMPLETE or not isinstance(request, h11.Request):
+        return
+    assert head.method.encode() == request.method
+    assert f"{head.path}?{head.query}".strip("?").encode("latin-1") == request.target.strip(b"?")
+    assert head.hosts == sum(name == b"host" for name, _ in request.headers)
+    for name, value in request.headers:
+        assert value.strip() in head.header(name.decode("latin-1")).encode("latin-1")
+
+
 TARGETS = [
+    Target("request head", HEADS, read_head),
     Target("records", [encode_entries(ENTRIES), *LOG_RECORDS], scan),
     Target("record with a right checksum", RECORD_BODIES, sealed_record),
     Target("entries", [encode_entries(ENTRIES)], decode_entries),
