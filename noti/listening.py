@@ -68,11 +68,13 @@ async def serve(
     listening.setblocking(False)
     with Acceptor(listener, refusal) as acceptor:
         while True:
-            await make_room()
-            with trio.move_on_at(acceptor.episode.ends_at):
+            with trio.move_on_at(acceptor.episode.ends_at) as episode:
                 await trio.lowlevel.wait_readable(listening)
+            acceptor.episode.settle(trio.current_time())
+            if episode.cancelled_caught:
+                continue
+            await make_room()
             now = trio.current_time()
-            acceptor.episode.settle(now)
             try:
                 accepted = acceptor.accept(listening, now)
             except BlockingIOError:

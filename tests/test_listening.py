@@ -11,8 +11,7 @@ from structlog.testing import capture_logs
 
 from noti import listening
 from noti.ports import Address
-
-LIMIT_S = 30.0
+from tests.web.stage import LIMIT_S, until
 
 
 class Handler:
@@ -62,12 +61,22 @@ async def test_the_oldest_makes_room_for_the_newest() -> None:
     handler = Handler()
     async with serving(handler, 3) as address:
         streams = [await greeted(address) for _ in range(5)]
-        assert handler.open == 3
+        await until(lambda: handler.open == 3)
         with trio.fail_after(LIMIT_S):
             for stream in streams[:2]:
                 assert await stream.receive_some() == b""
         for stream in streams:
             await stream.aclose()
+
+
+async def test_nobody_makes_room_before_somebody_comes() -> None:
+    async with serving(Handler(), 1) as address:
+        only = await greeted(address)
+        await trio.sleep(2 * listening.YOUNG_S)
+        with trio.move_on_after(0):
+            assert await only.receive_some(), "it was closed"
+        await (await greeted(address)).aclose()
+        await only.aclose()
 
 
 async def test_who_goes_by_himself_makes_room_without_anybody_being_closed() -> None:
