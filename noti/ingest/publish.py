@@ -63,7 +63,8 @@ class PublishLimits:
     """Commands of this node that are not committed yet. With one, an event waits for the last
     command and then for its own; more make each smaller (4 cost a quarter more CPU an event)."""
     leader_wait_s: float = 5.0
-    """How long to wait for a leader: an election with the default timeouts takes 0.1 to 2 s."""
+    """How long to wait for a leader: an election with the default timeouts takes 0.1 to 2 s. And
+    for its turn, when events are committed more slowly than they come: then they are refused."""
     commit_within_s: float = 10.0
     """After this nobody believes in an answer: a leader without a majority has resigned long ago,
     and a dead one was noticed."""
@@ -191,8 +192,11 @@ class Publisher:
             self._work = trio.Event()
             self._give_up_overdue()
             self._send_commands()
+            self._refuse_late()
             look_at = self._clock.now() + self._limits.commit_within_s
             look_at = min([look_at, *(one.overdue_at for one in self._under_way)])
+            if self._waiting:
+                look_at = min(look_at, self._waiting[0].at + self._limits.leader_wait_s)
             with self._clock.scope_until(look_at):
                 await self._work.wait()
 
@@ -284,7 +288,7 @@ class Publisher:
                 await self._leader.wait_news()
             if self._begin(command):
                 return
-        self._end(command, Unavailable("the cluster has no leader; retry later"))
+        self._end(command, _leaderless())
 
     def _give_up_overdue(self) -> None:
         for command in [one for one in self._under_way if one.overdue_at <= self._clock.now()]:
@@ -292,6 +296,14 @@ class Publisher:
                 command,
                 ProposalUncertain("no answer; the events may or may not be committed"),
             )
+
+    def _refuse_late(self) -> None:
+        """Refuse what has waited for its turn too long: nothing was done."""
+        before = self._clock.now() - self._limits.leader_wait_s
+        while self._waiting and self._waiting[0].at <= before:
+            leaderless = any(one.overdue_at == math.inf for one in self._under_way)
+            late = ProposalRefused("events are taken more slowly now; retry later, or more slowly")
+            self._finish([self._waiting.popleft()], _leaderless() if leaderless else late)
 
     def _end(self, command: _Command, failure: NotiError | None) -> None:
         """Tell everybody, and let the next ones go, here and now."""
@@ -310,6 +322,10 @@ class Publisher:
             else:
                 REFUSED.labels(type(failure).__name__).inc()
                 submission.done(failure)
+
+
+def _leaderless() -> Unavailable:
+    return Unavailable("the cluster has no leader; retry later")
 
 
 def _stopping() -> Unavailable:

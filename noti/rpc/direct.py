@@ -17,6 +17,9 @@ from noti.errors import MessageInvalid, PeerUnavailable
 
 PREFIX: Final = struct.Struct(">?I")
 """Whether the frame is compressed, and its length."""
+FRAMES_AT_ONCE: Final = 256
+"""Frames passed on before their taker is asked whether it takes more: a window of 4 MiB that filled
+while it took none may hold 100,000."""
 
 
 def prefixed(frames: Sequence[bytes]) -> bytes:
@@ -114,8 +117,8 @@ class Inbox:
         self._fail(PeerUnavailable(reason))
 
     async def hear(self, take: Callable[[Sequence[bytes]], bool]) -> bool:
-        """Pass frames to `take`, those that came together in one call, in the moment that they are
-        there; as long as it returns True.
+        """Pass frames to `take`, those that came together in one call (or few), in the moment that
+        they are there; as long as it returns True.
 
         Returns whether the peer may send more: False at the end. What is not taken is not
         acknowledged. Raises `PeerUnavailable` when the stream broke or was closed, `MessageInvalid`
@@ -144,23 +147,28 @@ class Inbox:
         """Never raises: it is not the taker's turn, and grpclib would close the connection."""
         if self._take is None or self._failure is not None:
             return
-        frames: list[bytes] = []
-        flaw = self._cut(frames)
-        self._acknowledge()
-        try:
-            if frames and not self._take(frames):
-                self._take = None
-                self._news.set()
-        except Exception as error:  # noqa: BLE001 - `hear` raises it
-            self._fail(error)
-        if flaw is not None:
-            self._fail(flaw)
+        while self._take is not None and self._failure is None:
+            frames: list[bytes] = []
+            flaw = self._cut(frames)
+            if len(frames) < FRAMES_AT_ONCE:
+                # Not before all is taken: otherwise each turn would let another window full come.
+                self._acknowledge()
+            try:
+                if frames and not self._take(frames):
+                    self._take = None
+                    self._news.set()
+            except Exception as error:  # noqa: BLE001 - `hear` raises it
+                self._fail(error)
+            if flaw is not None:
+                self._fail(flaw)
+            if len(frames) < FRAMES_AT_ONCE:
+                return
 
     def _cut(self, frames: list[bytes]) -> MessageInvalid | None:
         """Move whole frames out of the data; return what is wrong with the next one."""
         data, start = self._data, 0
         flaw = None
-        while len(data) - start >= PREFIX.size:
+        while len(data) - start >= PREFIX.size and len(frames) < FRAMES_AT_ONCE:
             compressed, length = PREFIX.unpack_from(data, start)
             if compressed:
                 flaw = MessageInvalid("a compressed frame, which was not negotiated")

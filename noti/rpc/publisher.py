@@ -37,8 +37,12 @@ REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 """Longest request: gRPC's customary limit, room for four of the longest events."""
 
 STREAM_REQUESTS_MAX: Final = 1024
-"""Requests of one stream that are not answered; with so many and those that came in the same read,
-its publisher's window fills, and it waits."""
+STREAM_EVENTS_MAX: Final = 4096
+STREAM_BYTES_MAX: Final = 4 * 1024 * 1024
+"""What one stream may have unanswered. With any of them (and what came with it: 255 requests, or a
+window of 4 MiB) it is not read, its window fills, and its publisher waits. Twice what two commands
+take, which is all that is under way at once, and far less than a node takes (`PublishLimits`): so a
+publisher alone that is never told to wait is slowed down, and not refused."""
 
 # By hand, as both are hot: see `scan`.
 _REQUEST_FIELDS: Final = Fields({1: LENGTH})
@@ -103,9 +107,10 @@ class PublisherService:
 
         def take(requests: Sequence[bytes]) -> bool:
             for number, request in enumerate(requests, start=1):
-                question = answers.expect()
+                question = answers.expect(len(request))
                 try:
                     drafts = decode_drafts(request)
+                    answers.counts(question, len(drafts))
                 except MessageInvalid as error:
                     self._complaints.tell(frames.transport, "request", str(error))
                     question.answer(error)
@@ -130,8 +135,10 @@ class PublisherService:
 class _Question:
     """A request of a stream, and its place in the order of answers."""
 
-    def __init__(self, answers: "_Answers") -> None:
+    def __init__(self, answers: "_Answers", size_bytes: int) -> None:
         self._answers = answers
+        self.size_bytes = size_bytes
+        self.events = 0
         self.outcome: Outcome | None = None
 
     def answer(self, outcome: Outcome) -> None:
@@ -145,20 +152,32 @@ class _Answers:
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
         self._questions: deque[_Question] = deque()
+        self._events = 0
+        self._bytes = 0
         self._unwritten: list[bytes] = []
         self._ended = False
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
-    def expect(self) -> _Question:
+    def expect(self, size_bytes: int) -> _Question:
         """Note one more question."""
-        question = _Question(self)
+        question = _Question(self, size_bytes)
         self._questions.append(question)
+        self._bytes += size_bytes
         return question
+
+    def counts(self, question: _Question, events: int) -> None:
+        """Note how many events are in it."""
+        question.events = events
+        self._events += events
 
     def have_room(self) -> bool:
         """Tell whether there may be more questions."""
-        return len(self._questions) < STREAM_REQUESTS_MAX
+        return (
+            len(self._questions) < STREAM_REQUESTS_MAX
+            and self._events < STREAM_EVENTS_MAX
+            and self._bytes < STREAM_BYTES_MAX
+        )
 
     async def wait_for_room(self) -> None:
         """Return when there may be more questions."""
@@ -202,7 +221,9 @@ class _Answers:
         """Return the answers that are next, encoded."""
         answers = []
         while self._questions and (outcome := self._questions[0].outcome) is not None:
-            self._questions.popleft()
+            question = self._questions.popleft()
+            self._events -= question.events
+            self._bytes -= question.size_bytes
             answers.append(encode_outcome(outcome))
         if answers:
             self._room.set()

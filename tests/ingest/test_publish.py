@@ -113,6 +113,25 @@ async def test_submission_that_comes_alone_leaves_in_the_very_call(
         assert [result.ids for result in leader.begun] == [["a"], ["b", "c"]]
 
 
+async def test_what_waits_too_long_for_its_turn_is_refused_and_never_sent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """So that no publisher gives up in doubt about what nobody has."""
+    async with running(PublishLimits(commands_under_way_max=1)) as (leader, publisher):
+        outcomes: list[Outcome] = []
+        publisher.submit([draft("a")], lambda _: None)
+        await trio.sleep(1)
+        publisher.submit([draft("b")], outcomes.append)
+        await trio.sleep(4.9)
+        publisher.submit([draft("c")], outcomes.append)
+        assert outcomes == []
+        await trio.sleep(0.2)
+        assert [type(outcome) for outcome in outcomes] == [ProposalRefused]
+        leader.begun[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun] == [["a"], ["c"]]
+
+
 async def test_next_command_leaves_in_the_turn_in_which_the_last_one_ends(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -21,9 +21,12 @@ from noti.errors import (
     Unavailable,
 )
 from noti.ports import Draft, Outcome
+from noti.rpc.direct import FRAMES_AT_ONCE
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.publisher import (
     REQUEST_BYTES_MAX,
+    STREAM_BYTES_MAX,
+    STREAM_EVENTS_MAX,
     STREAM_REQUESTS_MAX,
     decode_drafts,
     encode_outcome,
@@ -163,23 +166,36 @@ async def test_publisher_that_goes_away_harms_nobody() -> None:
             publishing.waiting[1][1](("id",))
 
 
-async def test_stream_with_too_much_unanswered_is_not_read() -> None:
+@pytest.mark.parametrize(
+    ("one", "first"),
+    [
+        (request("x"), STREAM_REQUESTS_MAX),
+        (request(*"x" * 64), STREAM_EVENTS_MAX // 64),
+        (request("x" * 100_000), STREAM_BYTES_MAX // 100_000),
+    ],
+    ids=["requests", "events", "bytes"],
+)
+async def test_stream_with_too_much_unanswered_is_not_read(
+    one: wire.PublishRequest, first: int
+) -> None:
+    """Nor is all at once what fills the window meanwhile."""
     publishing = Held()
-    count = 3 * STREAM_REQUESTS_MAX
+    count = 5000 if first == STREAM_REQUESTS_MAX else 4 * first + 1000
     async with (
         serving(Handler(), publishing) as (island, _, address),
         trio.open_nursery() as nursery,
     ):
-        messages = [framed(bytes(request("x" * 1000)))] * count
+        messages = [framed(bytes(one))] * count
         nursery.start_soon(ask, island, address, raw_stream(*messages))
-        await publishing.wait_for(STREAM_REQUESTS_MAX)
-        with trio.move_on_after(0.1):
-            await publishing.wait_for(2 * STREAM_REQUESTS_MAX)
-        # What came in the same read was taken, too.
-        assert STREAM_REQUESTS_MAX <= len(publishing.waiting) < 2 * STREAM_REQUESTS_MAX
-        for number in range(count):
-            await publishing.wait_for(number + 1)
-            publishing.waiting[number][1](("id",))
+        for answered in range(count):
+            await publishing.wait_for(answered + 1)
+            if answered % 500 == 0:
+                await publishing.wait_for(min(count, answered + first))
+                with trio.move_on_after(0.05):
+                    await publishing.wait_for(count + 1)
+            # What came in the same turn was taken, too.
+            assert len(publishing.waiting) - answered < first + FRAMES_AT_ONCE
+            publishing.waiting[answered][1](("id",))
 
 
 texts = st.text(max_size=200)
