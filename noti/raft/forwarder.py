@@ -33,6 +33,8 @@ FORWARDED_MAX = 4096
 BATCH_PROPOSALS_MAX = 512
 BATCH_BYTES_MAX = 1024 * 1024
 """In one message: a heartbeat may have to wait behind it."""
+LAST_WORDS_S = 0.1
+"""A leader that is one no more says what became of what it was asked, in a round trip."""
 RETRY_S = 0.05
 """After an answer found too much waiting for its peer; a peer that reads takes that in less."""
 
@@ -77,6 +79,7 @@ class Forwarder:
         self._replica = replica
         self._intake = intake
         self._messenger: Messenger | None = None
+        self._nursery: trio.Nursery | None = None
         self._number = 0
         self._asked: dict[int, _Asked] = {}
         self._unsent: deque[int] = deque()
@@ -201,14 +204,28 @@ class Forwarder:
         self._replica.peer_lost(node_id)
 
     def _leader_changed(self, leader: NodeId | None) -> None:
-        """Whoever led before may be gone for long before its stream breaks: nobody waits for it."""
+        """Whoever led before may be gone for long before its stream breaks: nobody waits for it,
+        but one that only hands over says at once what it did, and that it did not do the rest.
+        """
+        self._give_up(lambda asked: asked != leader, if_harmless=True)
+        if self._nursery is not None and any(one.leader != leader for one in self._asked.values()):
+            self._nursery.start_soon(self._give_up_soon)
+
+    async def _give_up_soon(self) -> None:
+        await trio.sleep(LAST_WORDS_S)
+        leader = self._replica.status().leader
         self._give_up(lambda asked: asked != leader)
 
-    def _give_up(self, lost: Callable[[NodeId], bool]) -> None:
+    def _give_up(self, lost: Callable[[NodeId], bool], *, if_harmless: bool = False) -> None:
+        """Wait no longer for lost leaders; with `if_harmless` only where nothing can be in doubt:
+        what they were not told, and reads.
+        """
         unsent = frozenset(self._unsent)
-        for number in [n for n, asked in self._asked.items() if lost(asked.leader)]:
-            untold = number in unsent
-            self._resolve(number, ForwardOutcome.NOT_LEADER if untold else ForwardOutcome.UNCERTAIN)
+        for number, asked in [one for one in self._asked.items() if lost(one[1].leader)]:
+            if number in unsent or asked.command is None:
+                self._resolve(number, ForwardOutcome.NOT_LEADER)
+            elif not if_harmless:
+                self._resolve(number, ForwardOutcome.UNCERTAIN)
 
     def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
         """Take in another node's requests, or its answers to ours; never waits."""
@@ -235,6 +252,7 @@ class Forwarder:
         self._messenger = messenger
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 task_status.started()
                 while True:
                     with trio.move_on_after(RETRY_S if self._answers else math.inf):
@@ -245,7 +263,7 @@ class Forwarder:
                     self._send_answers(messenger)
                     messenger.flush()
         finally:
-            self._messenger = None
+            self._messenger = self._nursery = None
             for number in list(self._asked):
                 self._resolve(number, ForwardOutcome.UNCERTAIN)
 

@@ -13,7 +13,7 @@ from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.notifications.commands import PublishBatch, encode
 from noti.notifications.notification import Event
 from noti.raft.events import Status
-from noti.raft.forwarder import Forwarder
+from noti.raft.forwarder import LAST_WORDS_S, Forwarder
 from noti.raft.intake import Intake
 from noti.raft.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
 from noti.raft.pacing import Pacing
@@ -338,11 +338,29 @@ async def test_request_ends_when_its_leader_is_lost_though_the_stream_lives_on(
         forwarder.begin(b"still here", unsent.append)
         replica.leader_changed("peer")
         assert sent + unsent == [], "it leads on"
+        replica.leader = successor
         replica.leader_changed(successor)
-        assert [type(failure) for failure in sent] == [ProposalUncertain]
         assert [type(failure) for failure in unsent] == [NotLeader]
+        assert sent == [], "it may only hand over, and will say what it did"
+        await trio.sleep(LAST_WORDS_S * 1.1)
+        assert [type(failure) for failure in sent] == [ProposalUncertain]
         forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 5),)))
         assert len(sent) == 1, "the late answer finds nobody"
+
+
+async def test_request_is_answered_by_a_leader_that_only_handed_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """What it had not begun goes to its successor, and is nobody's doubt."""
+    async with forwarding(leader="peer") as (forwarder, replica, _):
+        outcomes: list[NotiError | None] = []
+        forwarder.begin(b"held there", outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        replica.leader = "other"
+        replica.leader_changed("other")
+        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.NOT_LEADER, 0),)))
+        await trio.sleep(LAST_WORDS_S * 1.1)
+        assert [type(failure) for failure in outcomes] == [NotLeader]
 
 
 async def test_read_whose_leader_is_replaced_asks_the_new_one(

@@ -8,6 +8,7 @@ never does: a thousand snapshots without a crash, or nothing but crashes (swarm 
 others 2012).
 """
 
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -115,6 +116,9 @@ SELDOM_POSSIBLE = {
     "promote": 2.0,
 }
 """More weight for what needs a whole cluster, or to meet something else by chance."""
+
+LOADS = ("overload_all", "overload_one", "lie")
+"""Functions of load.py."""
 
 ALWAYS = {"restart": 2.0, "mend": 1.5, "thaw": 1.0}
 """Repairs are never drawn as zero: a cluster that stays broken reaches nothing rare."""
@@ -224,6 +228,11 @@ class NodeSwarm:
     away_max_s: float
     slow_s: float
     """How long a browser takes for each piece of news, at most."""
+    hub_sends_bytes_per_s: float
+    """What waits for clients that read, beyond that, is what hubs tell the leader of."""
+    pacing_s: float
+    load: str | None
+    """One of `load.LOADS`, for the cluster that was repaired."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> "NodeSwarm":
@@ -246,4 +255,7 @@ class NodeSwarm:
             vanish=rng.choice([0.0, 0.02, 0.2]),
             away_max_s=rng.choice([1.0, 5.0, 30.0]),
             slow_s=rng.choice([0.0, 0.0, 0.5, 5.0]),
+            hub_sends_bytes_per_s=rng.choice([math.inf, math.inf, 100.0, 5_000.0]),
+            pacing_s=rng.choice([1.0, 3.0]),
+            load=rng.choice([None, None, None, *LOADS]),
         )

@@ -27,12 +27,14 @@ from tests.simulation.memory_clients import MemoryClients
 from tests.simulation.memory_disk import MemoryDisk
 from tests.simulation.memory_rpc import MemoryRpcNetwork
 from tests.simulation.memory_source import MemorySource
+from tests.simulation.sending import Sending
 from tests.simulation.timeline import MACHINE
 
 if TYPE_CHECKING:
     from tests.simulation.world import SimulatedCluster
 
 RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
+HUB_BOUND_BYTES = 512 * 1024
 
 
 class MemoryControl:
@@ -98,6 +100,7 @@ class SimulatedNode:
             (self.host, HTTP_PORT),
             showed=partial(self.cluster.checks.node_showed, self.name),
             clock=self.clock,
+            sending=Sending(self.cluster.settings.hub_sends_bytes_per_s, HUB_BOUND_BYTES),
         )
 
     @property
@@ -162,6 +165,8 @@ class SimulatedNode:
             bootstrap_expect=self.cluster.founders,
             gossip_profile="local",
             history_size=self._history_size,
+            voters_max=self.cluster.settings.voters_max,
+            pacing_s=self.cluster.settings.pacing_s,
         )
 
     @asynccontextmanager

@@ -17,6 +17,7 @@ from noti.web.sse import EARLIEST
 from noti.web.view import NodeView
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
+from tests.simulation.sending import Sending
 
 EVERYTHING = Audience(View.MERCURE, frozenset({"*"}))
 BACKLOG_BYTES = 20_000
@@ -32,8 +33,10 @@ class MemoryClients:
         *,
         showed: Callable[[Sequence[Notification]], None] = lambda notifications: None,
         clock: MachineClock | None = None,
+        sending: Sending | None = None,
     ) -> None:
-        """`showed` hears all that this node shows; a frozen `clock` stops all streams."""
+        """`showed` hears all that this node shows; a frozen `clock` stops all streams. `sending` is
+        how fast the hub is, as far as it says so."""
         self.feed = Feed()
         self.history: list[Notification] = []
         self.serving = False
@@ -48,16 +51,20 @@ class MemoryClients:
         """How far the readers of open streams are."""
         self._evicted: set[Browser] = set()
         """Those that were let go."""
-        self.pressure = 0.0
-        """What this node's hub says of itself; scenarios set it."""
+        self.sending = sending or Sending()
         self._news = trio.Event()
         self._closed = trio.Event()
 
     @property
     def count(self) -> int:
-        return self._count
+        return self._count + self.sending.readers
+
+    @property
+    def pressure(self) -> float:
+        return self.sending.pressure
 
     def publish(self, notifications: Sequence[Notification]) -> None:
+        self.sending.published(sum(len(notification.data) for notification in notifications))
         self._showed(notifications)
         self.feed.extend(notifications)
         self._ring()

@@ -12,6 +12,7 @@ from functools import partial
 import trio
 
 from noti.node import LogLimits
+from tests.simulation import load
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.faults import NodeSwarm
 from tests.simulation.node_storm import Storm, compare_stores
@@ -63,12 +64,17 @@ async def recover(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
     with in_time(cluster.timeline, LEADER_WITHIN_S, "no leader"):
         await cluster.wait_for(cluster.leader, LEADER_WITHIN_S)
     cluster.publish(3)
+    await come_to_rest(cluster)
+    if any(browser.gaps for browser in cluster.browsers):
+        cluster.timeline.reach("a browser was told of a gap")
+
+
+async def come_to_rest(cluster: SimulatedCluster) -> None:
+    """Return when everybody has everything."""
     with in_time(cluster.timeline, HEALED_WITHIN_S, "no agreement", partial(_who_lags, cluster)):
         await cluster.wait_for(lambda: not _who_lags(cluster), HEALED_WITHIN_S)
     compare_stores(cluster)
     cluster.check_nothing_is_missing()
-    if any(browser.gaps for browser in cluster.browsers):
-        cluster.timeline.reach("a browser was told of a gap")
 
 
 def _who_lags(cluster: SimulatedCluster) -> list[str]:
@@ -104,6 +110,8 @@ def settings_of(swarm: NodeSwarm) -> Settings:
         rpc_latency_s=swarm.rpc_latency_s,
         packet_loss=swarm.packet_loss,
         clock_spread=swarm.clock_spread,
+        hub_sends_bytes_per_s=swarm.hub_sends_bytes_per_s,
+        pacing_s=swarm.pacing_s,
         log_limits=LogLimits(
             snapshot_every_entries=swarm.snapshot_every_entries,
             keep_entries=swarm.keep_entries,
@@ -139,6 +147,9 @@ def run_nodes(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
                     await cluster.wait_for(cluster.leader, LEADER_WITHIN_S)
             await storm.blow()
             await recover(cluster, swarm)
+            if swarm.load is not None:
+                await load.bear(cluster, swarm.load, rng)
+                await come_to_rest(cluster)
             hashes.append(cluster.trace_hash())
             nursery.cancel_scope.cancel()
 

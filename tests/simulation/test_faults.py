@@ -78,6 +78,9 @@ FAULTS = {
         "different settings": "nodes had different settings",
         "slow browser": "a slow browser fell behind",
         "vanishing browser": "a browser vanished",
+        "hubs that are all too slow": "all hubs were overloaded together",
+        "a hub slower than the others": "one hub was overloaded",
+        "a hub that lies": "one hub lied",
     },
 }
 """Name, and the state in which a run that has seen it was."""

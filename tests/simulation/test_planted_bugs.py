@@ -27,6 +27,7 @@ from noti.raft.leadership import Leadership
 from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration
 from noti.raft.messages import AppendResponse, Message, NodeId
+from noti.raft.pacing import Pacing
 from noti.raft.quorum import reached_by_quorum
 from noti.raft.segments import Tail
 from noti.roster import Founding
@@ -330,6 +331,28 @@ def lies_about_the_sync(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MemoryDisk, "crash", lose_the_cache)
 
 
+def bear_only(patch: pytest.MonkeyPatch, load: str) -> None:
+    """Draw this load in the nodes layer, after hardly a storm."""
+    draw = NodeSwarm.draw
+
+    def narrow(rng: random.Random) -> NodeSwarm:
+        return replace(draw(rng), size=3, founding_steps=0, steps=1, load=load)
+
+    patch.setattr(NodeSwarm, "draw", narrow)
+
+
+def takes_events_in_whoever_cannot_follow(patch: pytest.MonkeyPatch) -> None:
+    """The leader does not listen to how full the others are, or it is itself."""
+    patch.setattr(Pacing, "heard", lambda *_: None)
+    bear_only(patch, "overload_all")
+
+
+def waits_for_a_liar_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """One node that always says that it is full holds everybody back."""
+    patch.setattr(Pacing, "_charge", lambda *_: False)
+    bear_only(patch, "lie")
+
+
 PLANTED: list[tuple[str, Plant, range]] = [
     ("core", changes_two_voters_in_one_step, range(20)),
     ("core", changes_members_before_its_own_term_committed, range(20)),
@@ -352,6 +375,8 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", takes_all_damage_for_a_torn_tail, range(10)),
     ("nodes", orders_by_the_wall_clock, range(10)),
     ("nodes", founds_with_whoever_is_there, range(40)),
+    ("nodes", takes_events_in_whoever_cannot_follow, range(3)),
+    ("nodes", waits_for_a_liar_for_ever, range(3)),
 ]
 
 

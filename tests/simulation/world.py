@@ -5,6 +5,7 @@ Never: threads, asyncio, sockets, files, real time.
 """
 
 import hashlib
+import math
 import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -46,6 +47,9 @@ class Settings:
     rpc_latency_s: tuple[float, float] = (0.0002, 0.002)
     packet_loss: float = 0.0
     clock_spread: float = 0.0
+    hub_sends_bytes_per_s: float = math.inf
+    pacing_s: float = 10.0
+    voters_max: int = 5
     log_limits: node.LogLimits = field(default_factory=lambda: node.LogLimits(segment_bytes=65_536))
 
 
@@ -178,11 +182,11 @@ class SimulatedCluster:
             message = CategoryMessage(user_id=self.published, category_from="a", category_to="b")
             self.stream.publish("jobs.noti.b", bytes(message))
 
-    async def publish_to(self, machine: SimulatedNode, attempts: int) -> None:
+    async def publish_to(self, machine: SimulatedNode, attempts: int, size_bytes: int = 0) -> None:
         """Be a publisher who gives an event to one node, and to others while he is in doubt."""
         self.published += 1
         number = self.published
-        data = f'{{"user_id":{number},"category_from":"a","category_to":"b"}}'
+        data = f'{{"user_id":{number},"category_from":"a","category_to":"b"}}'.ljust(size_bytes)
         draft = Draft(("jobs.noti.b",), data, id=f"publisher-{number}")
         for attempt in range(attempts):
             outcome: Outcome | None = None
