@@ -380,15 +380,13 @@ class Raft:
             self._become_follower(self._term, None, now)
 
     def _refuse(self, leader: NodeId, rejected: int, hint: int, hint_term: int) -> None:
-        fields = (False, 0, rejected, hint, hint_term, self._following.round)
-        self._send(leader, AppendResponse(self._id, self._term, *fields))
+        refusal = self._following.refusal(self._id, self._term, rejected, hint, hint_term)
+        self._send(leader, refusal)
 
     def _confirm(self, leader: NodeId, through: int = 0) -> None:
         """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
-        following = self._following
-        following.matched = max(following.matched, through)
-        match, round_ = following.confirm(self._durable)
-        self._send(leader, AppendResponse(self._id, self._term, True, match, 0, 0, 0, round_))
+        self._following.matched = max(self._following.matched, through)
+        self._send(leader, self._following.confirmation(self._id, self._term, self._durable))
 
     def _on_append_request(self, request: AppendRequest) -> None:
         if self._installing is not None:
@@ -414,9 +412,13 @@ class Raft:
             self._confirm(request.sender)
 
     def _on_forgotten(self, request: AppendRequest) -> None:
-        """Our disk is older than what we said: tell the leader; the driver ends this node."""
-        self._refuse(request.sender, request.acknowledged, self._durable, self._log.last_term)
-        self._effects.append(DiskOutdated(request.acknowledged, self._durable))
+        """Our disk is older than what we said: the driver ends this node, and the leader hears why.
+
+        At once, as nothing will be written any more; a refusal promises nothing.
+        """
+        held = (request.acknowledged, self._durable)
+        refusal = self._following.refusal(self._id, self._term, *held, self._log.last_term)
+        self._effects += [DiskOutdated(*held), SendMessage(request.sender, refusal)]
 
     def _take_entries(self, entries: tuple[Entry, ...]) -> None:
         news = self._log.news_in(entries)

@@ -1,13 +1,14 @@
 """What a follower and its leader know about each other, within one term.
 
 Enters: what the leader says, how far our log is known to equal its log, how far it is on our disk.
-Leaves: what may be confirmed to it. Never: entries, messages, a term's end; the core makes a new
-one of these with each term and leader.
+Leaves: the answers to it. Never: entries, sending, a term's end; the core makes a new one of these
+with each term and leader.
 
 Sources: Raft 5.3 (match index), 6.4 (rounds by which a leader finds out that it still leads).
 """
 
 from noti.raft.log import RaftLog
+from noti.raft.messages import AppendResponse, NodeId
 
 
 class Following:
@@ -45,10 +46,16 @@ class Following:
         at, commit = self.announced
         return at if commit <= applied and log.term_at(commit) == term else None
 
-    def confirm(self, durable: int) -> tuple[int, int]:
-        """Return the index up to which the leader may count on us, and its round; it is told."""
-        self._confirmed = (min(self.matched, durable), self.round)
-        return self._confirmed
+    def confirmation(self, own_id: NodeId, term: int, durable: int) -> AppendResponse:
+        """Return the answer that tells the leader up to where it may count on us; it is told."""
+        match, round_ = self._confirmed = (min(self.matched, durable), self.round)
+        return AppendResponse(own_id, term, True, match, 0, 0, 0, round_)
+
+    def refusal(
+        self, own_id: NodeId, term: int, rejected: int, hint: int, hint_term: int
+    ) -> AppendResponse:
+        """Return the answer that our log does not agree at `rejected`, and may at the hint."""
+        return AppendResponse(own_id, term, False, 0, rejected, hint, hint_term, self.round)
 
     def has_news(self, durable: int) -> bool:
         """Whether the leader was told something else, or may not have heard it."""

@@ -9,6 +9,7 @@ from noti.raft.events import (
     Apply,
     Bootstrapped,
     DeadlineReached,
+    DiskOutdated,
     MessageReceived,
     PeerConnected,
     Persist,
@@ -486,3 +487,21 @@ def test_learner_that_hears_no_leader_for_long_knows_none() -> None:
     assert core.deadline() is None
     core.handle(MessageReceived(AppendRequest("n2", 1, 1, 1, 1, ())), 9.0)
     assert core.status().leader == "n2"
+
+
+def test_node_that_forgot_says_so_at_once_though_its_disk_knows_nothing_of_the_term() -> None:
+    """It ends before anything is written. Found by: just sim seed=1125 layer=core"""
+    log = [
+        Entry(
+            1,
+            1,
+            EntryKind.CONFIGURATION,
+            encode_configuration(Configuration("test", ("n1", "n2", "n3"))),
+        )
+    ]
+    core = Raft(RaftConfig("n1"), HardState(1), None, log, random.Random(1), 0.0)
+    request = AppendRequest("n2", 7, 5, 7, 5, (), round=9, acknowledged=5)
+    effects = core.handle(MessageReceived(request), 1.0)
+    told, answer = effects[:2]
+    assert told == DiskOutdated(acknowledged=5, holds=1)
+    assert answer == SendMessage("n2", AppendResponse("n1", 7, False, 0, 5, 1, 1, 9))

@@ -25,7 +25,7 @@ def recover(cluster: StormyCluster) -> None:
     cluster.stragglers = cluster.duplicates = 0.0
     cluster.disk_delay_s, cluster.delay_s = (0.0005, 0.002), (0.001, 0.005)
     for machine in cluster.nodes.values():
-        machine.disk_delay_s = None
+        machine.heal_disk()
         if machine.frozen:
             machine.thaw()
         if machine.core is None and machine.name not in cluster.gone:

@@ -1,27 +1,21 @@
 """The faults of the core layer, carried out one after the other.
 
 Enters: a cluster, and what its swarm draws. Leaves: a cluster in trouble.
-Never: a fault that no majority survives: disks are lost one at a time, and only while everybody
-else holds everything.
+Never: a fault that no majority survives; touches a disk (`core_disk_storm.py`).
 """
 
-import random
 from collections.abc import Callable
 
 from noti.raft.changes import Change
 from noti.raft.events import PeerConnected, PeerLost, ProposalAccepted, Role
 from noti.raft.membership import Configuration
-from tests.simulation.core_world import Machine, StormyCluster
+from tests.simulation.core_disk_storm import DiskStorm
+from tests.simulation.core_world import Machine
 from tests.simulation.faults import choose
 
 
-class Storm:
+class Storm(DiskStorm):
     """Carries out what the swarm draws."""
-
-    def __init__(self, cluster: StormyCluster, rng: random.Random) -> None:
-        self._cluster = cluster
-        self._rng = rng
-        self._number = 0
 
     def blow(self) -> None:
         """Do all steps."""
@@ -60,25 +54,14 @@ class Storm:
         if self._rng.random() < read:
             self._cluster.read(leader)
         else:
-            self._number += 1
-            self._cluster.propose(leader, b"%d" % self._number)
+            self._cluster.propose(leader, self._next())
 
     # --- parts ------------------------------------------------------------------------------------
-
-    def _any(self) -> Machine:
-        present = [n for n in self._cluster.names if n not in self._cluster.gone]
-        return self._cluster.nodes[self._rng.choice(present)]
 
     def _pair(self) -> tuple[str, str]:
         names = self._cluster.names
         one = self._rng.choice(names)
         return one, self._rng.choice([name for name in names if name != one] or names)
-
-    def _leader(self) -> Machine | None:
-        leader = self._cluster.leader()
-        if leader is None or self._cluster.machine_of(leader).frozen:
-            return None
-        return self._cluster.machine_of(leader)
 
     def _survivable(self, configuration: Configuration, change: Change) -> bool:
         """Whether those who still exist are a majority afterwards."""
@@ -198,11 +181,6 @@ class Storm:
             machine.thaw()
         return ",".join(machine.name for machine in frozen) or None
 
-    def slow_disk(self) -> str:
-        machine = self._any()
-        machine.disk_delay_s = self._rng.choice([None, (0.0, 0.5), (0.2, 2.0)])
-        return f"{machine.name} {machine.disk_delay_s or 'as usual'}"
-
     def roll(self) -> str:
         for name in list(self._cluster.names):
             machine = self._cluster.nodes[name]
@@ -252,25 +230,3 @@ class Storm:
         if removed == leader.name:
             self._cluster.timeline.reach("a leader was asked to remove itself")
         return self._change(Change(promote=frozenset(living[:1]), remove=frozenset({removed})))
-
-    def wipe(self) -> str | None:
-        """Lose a disk for ever, while everybody else has everything: one seat at a time."""
-        cluster, leader = self._cluster, self._leader()
-        if leader is None or cluster.blocked:
-            return None
-        status = leader.running.status()
-        configuration = status.configuration
-        members = [cluster.nodes[name] for name in configuration.members]
-        healthy = all(
-            member.idle() and member.applied_index == status.last_index for member in members
-        )
-        if not healthy or configuration.outgoing or len(configuration.voters) < 3:
-            return None
-        if cluster.gone.intersection(configuration.voters):
-            return None
-        wiped = cluster.nodes[self._rng.choice(configuration.voters)]
-        wiped.crash()
-        cluster.gone.add(wiped.name)
-        wiped.disk = type(wiped.disk)()
-        cluster.timeline.reach("a voter lost its disk")
-        return wiped.name

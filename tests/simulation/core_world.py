@@ -5,10 +5,12 @@ Never: Trio, real time; chooses what goes wrong (`core_storm.py` does).
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from noti.raft.events import (
+    DiskOutdated,
     Effect,
     Event,
     Persist,
@@ -22,9 +24,11 @@ from noti.raft.events import (
     Role,
     RoleChanged,
     SendMessage,
+    VoterForgot,
 )
 from noti.raft.messages import AppendRequest, AppendResponse, Message, SnapshotChunk, TimeoutNow
 from tests.raft.cluster import Cluster, Node
+from tests.raft.disk_image import DiskImage
 from tests.simulation.faults import CoreSwarm, draw_rate
 from tests.simulation.timeline import Timeline
 
@@ -44,6 +48,15 @@ class Machine(Node):
         self._pending: list[Persist | PersistSnapshot] = []
         self._writing = 0
         """How many of the pending orders the disk has begun with."""
+        self._hung_until = 0.0
+        self.copied_disk: DiskImage | None = None
+        """What somebody copied from its disk while it ran."""
+        self.forgets = False
+        """Its disk is an old copy."""
+        self.outdated = False
+        """It said so itself."""
+        self.forgetful: set[str] = set()
+        """Of whom it said so, as their leader."""
 
     def now(self) -> float:
         return self.cluster.now * self.rate
@@ -56,7 +69,23 @@ class Machine(Node):
         """Whether it runs and its disk has nothing to do."""
         return self.core is not None and not self.frozen and not self._pending
 
+    def matches(self) -> dict[str, int]:
+        """As a leader: up to where others have the log on disk, as far as it knows."""
+        return dict(self.running.status().followers)
+
+    def hang_disk(self, seconds: float) -> None:
+        """Let the disk say nothing for so long; then it does all that it was asked for."""
+        self._hung_until = self.cluster.now + seconds
+
+    def hangs(self) -> bool:
+        return self.cluster.now < self._hung_until
+
+    def heal_disk(self) -> None:
+        self._hung_until, self.disk_delay_s = 0.0, None
+
     def step(self, event: Event) -> None:
+        if self.outdated:
+            return  # the driver has ended it
         if not self.frozen:
             super().step(event)
         elif self.core is not None:
@@ -91,7 +120,22 @@ class Machine(Node):
         self._writing = 0
         self._held.clear()
         self.frozen = False
+        self._hung_until = 0.0
         super().crash()
+
+    def start(self) -> None:
+        self.outdated = False
+        super().start()
+
+    def forgetting(self, noticed: DiskOutdated | VoterForgot) -> None:
+        if isinstance(noticed, DiskOutdated):
+            assert self.forgets, f"{self.name} believes to have forgotten something: {noticed}"
+            self.outdated = True
+        elif self.cluster.machine_of(self.cluster.nodes[noticed.voter]).forgets:
+            self.forgetful.add(noticed.voter)
+        else:
+            # What it said before a crash may come after what it said since, and say otherwise.
+            assert self.cluster.stragglers, f"{self.name} believes {noticed}"
 
     def order_disk(self, order: Persist | PersistSnapshot) -> None:
         self._pending.append(order)
@@ -109,6 +153,10 @@ class Machine(Node):
 
     def _end_write(self, incarnation: int) -> None:
         if incarnation != self.incarnation:
+            return
+        if self.hangs():
+            wait_s = min(0.5, self._hung_until - self.cluster.now)
+            self.cluster.later(wait_s, self._end_write, incarnation)
             return
         written, self._pending = self._pending[: self._writing], self._pending[self._writing :]
         self._writing = 0
@@ -211,6 +259,10 @@ class StormyCluster(Cluster):
             self.later(self.rng.uniform(0.0, self.swarm.late_s), straggler)
             self.timeline.reach("a message was sent out of order")
 
+    def check_speech(self, node: Node, to: str, message: Message) -> None:
+        if not self.machine_of(node).outdated:  # its last word promises nothing
+            super().check_speech(node, to, message)
+
     def loses(self) -> bool:
         lost = super().loses()
         if lost:
@@ -267,6 +319,15 @@ class StormyCluster(Cluster):
             if index <= machine.applied_index and data.isdigit()
         ]
         assert machine.applied == commands, f"{machine.name} has another state than its log says"
+
+    @contextmanager
+    def calm(self) -> Iterator[None]:
+        """Let network and disks be as usual for a while: what must follow at once can be seen."""
+        before = self.delay_s, self.disk_delay_s, self.loss, self.stragglers, self.duplicates
+        self.delay_s, self.disk_delay_s = (0.001, 0.005), (0.0005, 0.002)
+        self.loss = self.stragglers = self.duplicates = 0.0
+        yield
+        self.delay_s, self.disk_delay_s, self.loss, self.stragglers, self.duplicates = before
 
     def machine_of(self, node: Node) -> Machine:
         assert isinstance(node, Machine)

@@ -23,6 +23,8 @@ FAULTS = {
         "un-synced data lost": "a write was lost in a crash",
         "torn write": "a write was torn in a crash",
         "slow disk": "slow_disk",
+        "hung disk": "a leader's disk hung, and another one led in time",
+        "old data directory": "an old data directory was recognised",
         "lost disk": "a voter lost its disk",
         "zombie leader": "a frozen leader was replaced",
         "clock rates": "clocks ran at different rates",

@@ -28,7 +28,9 @@ from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration
 from noti.raft.messages import AppendResponse, Message, NodeId
 from noti.raft.pacing import Pacing
+from noti.raft.progress import Progress
 from noti.raft.quorum import reached_by_quorum
+from noti.raft.replication import Replication
 from noti.raft.segments import Tail
 from noti.roster import Founding
 from noti.web.feed import Feed
@@ -147,6 +149,46 @@ def reports_writes_as_durable_at_once(patch: pytest.MonkeyPatch) -> None:
         self.cluster.later(0.0, self.step, Persisted(written.batch))
 
     patch.setattr(Machine, "_begin_write", hasty)
+
+
+def blow_disks_only(patch: pytest.MonkeyPatch, **weights: float) -> None:
+    """Draw these faults alone in the core layer."""
+    draw = CoreSwarm.draw
+
+    def narrow(rng: random.Random) -> CoreSwarm:
+        return replace(draw(rng), size=3, weights=weights)
+
+    patch.setattr(CoreSwarm, "draw", narrow)
+
+
+def leads_on_with_a_hung_disk(patch: pytest.MonkeyPatch) -> None:
+    """Its heartbeats keep the others quiet, and nobody gets an answer."""
+
+    def proud(_self: Leadership, _disk_hung: bool, _durable: int, _now: float) -> bool:
+        return False
+
+    patch.setattr(Leadership, "gives_way", proud)
+    blow_disks_only(patch, hang_disk=1.0)
+
+
+def counts_a_voter_that_forgot(patch: pytest.MonkeyPatch) -> None:
+    """It is given again what it had on disk, votes on, and nobody hears of it."""
+
+    def obliging(_self: Replication, progress: Progress, response: AppendResponse) -> bool:
+        if not response.success and progress.has_forgotten(response.rejected_index, response.round):
+            progress.forget()
+        return False
+
+    patch.setattr(Raft, "_on_forgotten", Raft._on_append_request)
+    patch.setattr(Replication, "_is_forgetful", obliging)
+    blow_disks_only(patch, restore_old_disk=1.0)
+
+
+def leaves_a_voter_that_forgot_stuck(patch: pytest.MonkeyPatch) -> None:
+    """What it is known to have never goes back, and so it gets nothing more, in silence."""
+    patch.setattr(Raft, "_on_forgotten", Raft._on_append_request)
+    patch.setattr(Replication, "_is_forgetful", lambda *_: False)
+    blow_disks_only(patch, restore_old_disk=1.0)
 
 
 def blow_only(patch: pytest.MonkeyPatch, size: int = 3, **weights: float) -> None:
@@ -361,6 +403,9 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("core", answers_reads_without_asking, range(20)),
     ("core", counts_answers_to_an_older_leadership, range(60)),
     ("core", reports_writes_as_durable_at_once, range(1)),
+    ("core", leads_on_with_a_hung_disk, range(3)),
+    ("core", counts_a_voter_that_forgot, range(5)),
+    ("core", leaves_a_voter_that_forgot_stuck, range(5)),
     ("nodes", shows_redelivered_events_again, range(20)),
     ("nodes", forgets_the_floors_in_snapshots, range(5)),
     ("nodes", acknowledges_before_the_commit, range(1)),
