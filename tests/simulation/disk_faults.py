@@ -18,6 +18,13 @@ LED_AGAIN_WITHIN_S = 20.0
 """One of the others may have to be elected, over slow and lossy cables."""
 
 
+REPLACED_WITHIN_S = 3.0
+"""Two election timeouts until it is clear that the disk hangs; clocks may run slow."""
+PUBLISHED_WITHIN_S = 3.0
+REFUSED_WITHIN_S = 5.0
+"""The leader dials it, or is dialed, and speaks to it."""
+
+
 class DiskFaults(Faults):
     """See `Faults`."""
 
@@ -132,6 +139,73 @@ class DiskFaults(Faults):
         self._scene.lost.add(node_id)
         machine.wipe()
         self._cluster.timeline.reach("a node came back with an empty disk")
+
+    async def hang_disk(self) -> str | None:
+        """A cloud volume says nothing for 10 to 60 s; if the leader's does, another one leads."""
+        cluster, seconds = self._cluster, self._rng.uniform(10.0, 60.0)
+        whole = await self._scene.may_soon_lose_a_disk()
+        leader = cluster.leader() if whole and self._rng.random() < 0.8 else None
+        machine = leader or self._scene.running()
+        if machine is None or machine.disk.hangs:
+            return None
+        leads = machine is leader
+        disk = machine.disk
+        disk.hang()
+        cluster.nursery.start_soon(self._answer_later, disk, seconds)
+        if leads:
+            others = [other for other in cluster.nodes if other is not machine]
+            cluster.nursery.start_soon(cluster.publish_to, machine, 1)
+            complaint = "a leader's disk hangs, and nobody else leads"
+            with in_time(cluster.timeline, REPLACED_WITHIN_S, complaint):
+                await cluster.wait_for(lambda: any(o.leads() for o in others), REPLACED_WITHIN_S)
+            shown = len(cluster.checks.shown)
+            cluster.nursery.start_soon(cluster.publish_to, self._rng.choice(others), 1)
+            with in_time(cluster.timeline, PUBLISHED_WITHIN_S, "it leads, and commits nothing"):
+                await cluster.wait_for(
+                    lambda: len(cluster.checks.shown) > shown, PUBLISHED_WITHIN_S
+                )
+            cluster.timeline.reach("a leader's disk hung, and another one led in time")
+        return f"{machine.name} for {seconds:.0f} s"
+
+    async def _answer_later(self, disk: MemoryDisk, seconds: float) -> None:
+        await trio.sleep(seconds)
+        disk.answer()
+
+    async def restore_old_disk(self) -> str | None:
+        """A voter comes back with the files of earlier; it ends, and comes back as a new node."""
+        cluster = self._cluster
+        if not await self._scene.may_soon_lose_a_disk():
+            return None
+        machine = self._rng.choice([node for node in cluster.nodes if not node.leads()])
+        last_index, node_id = machine.consensus().last_index, machine.node_id()
+        files = machine.disk.copy()
+        cluster.nursery.start_soon(cluster.publish_to, machine, 1)
+        with suppress(trio.TooSlowError):
+            await cluster.wait_for(
+                lambda: machine.up and machine.consensus().last_index > last_index, REST_WITHIN_S
+            )
+        leader = cluster.leader()
+        whole = await self._scene.may_soon_lose_a_disk()
+        if not whole or leader is None or leader is not cluster.leader() or machine.leads():
+            return None
+        if machine.consensus().last_index == last_index or machine.node_id() != node_id:
+            return None
+        await machine.crash()
+        machine.restore(files)
+        term = leader.consensus().term
+        await machine.start()
+        with suppress(trio.TooSlowError):
+            await cluster.wait_for(lambda: machine.down or leader.down, REFUSED_WITHIN_S)
+        if machine.down:
+            assert "join again as a new one" in machine.complaint, machine.complaint
+            cluster.timeline.reach("an old data directory was refused")
+        else:
+            same = leader.leads() and leader.consensus().term == term
+            assert not same, f"{machine.name} forgot what it had, and goes on"
+            await machine.crash()
+        self._replace_disk(machine, node_id)
+        await start_again(machine)
+        return machine.name
 
     async def fail_disk(self) -> str:
         machine = self._scene.any()

@@ -24,7 +24,7 @@ from noti.world import World
 from tests.simulation.clocks import MachineClock
 from tests.simulation.faults import draw_rate
 from tests.simulation.memory_clients import MemoryClients
-from tests.simulation.memory_disk import MemoryDisk
+from tests.simulation.memory_disk import Files, MemoryDisk
 from tests.simulation.memory_rpc import MemoryRpcNetwork
 from tests.simulation.memory_source import MemorySource
 from tests.simulation.sending import Sending
@@ -236,6 +236,13 @@ class SimulatedNode:
         self.disk = self._new_disk()
         self.stranger = True
         self.damaged = False
+
+    def restore(self, files: Files) -> None:
+        """Give a stopped machine the files that somebody copied from its disk earlier."""
+        self.cluster.note(f"restore {self.name}")
+        self.disk = self._new_disk()
+        self.disk.files = files
+        self.damaged = True
 
     def move(self) -> None:
         """Give a stopped machine another address."""

@@ -78,6 +78,7 @@ class MemoryDisk:
         """Hears of each fault when it takes effect."""
         self._rng = rng or random.Random(0)
         self._sleep = sleep
+        self._hung: trio.Event | None = None
         self._in_flight: list[_Operation] = []
         self._failure: str | None = None
         self._fail_at: int | None = None
@@ -86,6 +87,26 @@ class MemoryDisk:
         """Let the next change fail, or the one `after` so many more; it may still be found on disk
         after a crash. None: no change fails any more."""
         self._fail_at = None if after is None else self.operations + after
+
+    def hang(self) -> None:
+        """Say nothing from now on, neither that anything is done nor that it failed."""
+        if self._hung is None:
+            self._hung = trio.Event()
+
+    def answer(self) -> None:
+        """Do all that waits, and go on."""
+        if self._hung is not None:
+            self._hung.set()
+            self._hung = None
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it says nothing."""
+        return self._hung is not None
+
+    def copy(self) -> Files:
+        """Return all files as they are now."""
+        return {name: bytearray(data) for name, data in self.files.items()}
 
     @property
     def failed(self) -> bool:
@@ -97,7 +118,7 @@ class MemoryDisk:
         """Whether nothing is under way, and no fault waits for the next operation."""
         waits = self._fail_at is not None and self._fail_at >= self.operations
         lies = self.strays or self.fail_reads
-        return not (self._in_flight or self.failed or self.full or lies or waits)
+        return not (self._in_flight or self.hangs or self.failed or self.full or lies or waits)
 
     def finish(self) -> None:
         """Do all that was asked for, as a writer does that outlives an orderly stop."""
@@ -109,7 +130,8 @@ class MemoryDisk:
         """Cut the power: return what the disk holds afterwards; this object refuses everything from
         now on."""
         self._failure = "the power was cut"
-        files = {name: bytearray(data) for name, data in self.files.items()}
+        self.answer()
+        files = self.copy()
         completed = self._rng.randint(0, len(self._in_flight))
         for operation in self._in_flight[:completed]:
             _apply(files, operation)
@@ -178,6 +200,8 @@ class MemoryDisk:
             await trio.lowlevel.checkpoint()
         else:
             await self._sleep(self._rng.uniform(*self.latency_s))
+        while self._hung is not None:
+            await self._hung.wait()
         self._check_usable()
         if number == self._fail_at:
             self.happened("a change of the disk failed")

@@ -40,6 +40,7 @@ def repair(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
     for machine in cluster.nodes:
         machine.thaw()
         machine.spare()
+        machine.disk.answer()
         machine.disk.full = machine.disk.fail_reads = False
         machine.disk.fail_next(None)
         machine.disk.latency_s = (0.0002, 0.002)

@@ -55,6 +55,8 @@ FAULTS = {
         "misdirected write": "a write went elsewhere though reported as done",
         "disk full": "the disk was full",
         "slow disk": "slow_disk",
+        "hung disk": "a leader's disk hung, and another one led in time",
+        "old data directory": "an old data directory was refused",
         "lost disk": "a node lost its disk",
         "paused node": "freeze",
         "zombie leader asked to read": ("a leader that was replaced unawares was asked for a read"),

@@ -15,7 +15,7 @@ from tests.simulation.sim import LAYERS
         (
             "core",
             1125,
-        ),  # the last word of a voter that forgot waited for a disk that writes no more
+        ),  # the last word of a voter that forgot waited for its disk
         ("core", 1356),  # the simulator's own: a repaired network went on doubling messages
         ("core", 1417),  # the simulator's own: a stopped process may win an old election
         ("core", 3049),  # a learner without a log was promoted, and had no vote to give
