@@ -84,6 +84,10 @@ class Course:
             publisher, lambda: self._publish_ahead(publisher, window, batch, seconds)
         )
 
+    def unpaced(self, publisher: Publisher, seconds: float) -> Stretch:
+        """Publish as fast as the server takes it, whether or not clients follow."""
+        return self._measured(publisher, lambda: self._publish_unpaced(publisher, seconds))
+
     def storm(
         self, publisher: Publisher, away_s: float, in_flight: int = CONNECTING_MAX
     ) -> Reached:
@@ -154,6 +158,11 @@ class Course:
                 raise Unavailable(f"nothing arrives any more, {moved} deliveries so far")
             else:
                 time.sleep(LOOK_S)
+
+    def _publish_unpaced(self, publisher: Publisher, seconds: float) -> None:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            self._publish(publisher, BURST_MAX)
 
     def _publish(self, publisher: Publisher, count: int) -> None:
         first = self.last_seq + 1

@@ -7,6 +7,8 @@ gets every event once; what is lost or repeated is told.
 - fan-out: published as fast as it is accepted, `window` events ahead of the clients at most; one
   by one over gRPC and, the same for nchan, by pipelined HTTP POST; and for noti in batches through
   JetStream. Also per CPU second of the server, which other work of the machine distorts less.
+- unpaced: one publisher that is never told to wait, 64 requests under way on one gRPC stream,
+  for 10 s: nobody may be closed, nothing may be lost, and deliveries may not collapse.
 - delay: from publication to the client's read, at a steady rate.
 - memory: of the server's process, before and after the clients came; the kernel's is not in it.
 - storm: all clients drop, miss 100 events, and come back at once, each from its last id.
@@ -34,10 +36,11 @@ from tests.bench.report import Arguments, Report, quantile, tell
 SERVER_CPU, LOAD_CPU = 0, 1
 PACED_CLIENTS, PACED_RATE = 1000, 100
 COMMIT_CLIENTS = 5000
+UNPACED_S = 10.0
 AWAY_S = 1.0
 """Until a server has noticed that its clients are gone, so that only their return is measured."""
 
-PARTS = ("fanout", "delay", "idle", "storm", "commit")
+PARTS = ("fanout", "unpaced", "delay", "idle", "storm", "commit")
 
 StartServer = Callable[[Processes, Path], Server]
 
@@ -52,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if "fanout" in wanted:
         for clients in map(int, options.clients.split(",")):
             bench.fan_out(clients)
+    if "unpaced" in wanted:
+        bench.unpaced()
     if "delay" in wanted:
         bench.delay()
     if "idle" in wanted or "storm" in wanted:
@@ -127,6 +132,22 @@ class Bench:
         stretch = site.course.flood(publisher, options.window, batch, options.seconds)
         self._tell(stretch)
         return stretch
+
+    def unpaced(self) -> None:
+        """A publisher flat out: what it gets through, and whether clients lose by it."""
+        if "noti" not in self._starts:
+            return
+        with (
+            self._site("noti", PACED_CLIENTS) as site,
+            closing(site.server.publisher()) as publisher,
+        ):
+            stretch = site.course.unpaced(publisher, UNPACED_S)
+            self._tell(stretch)
+        name = f"{PACED_CLIENTS} clients, publisher flat out, unpaced, {UNPACED_S:g} s"
+        self._report.add(name, stretch.deliveries_per_s, "deliveries/s")
+        self._report.add(f"{name}, published", stretch.published / UNPACED_S, "events/s")
+        self._report.add(f"{name}, lost", stretch.tally.lost, "events")
+        self._report.add(f"{name}, clients closed", stretch.tally.ended, "")
 
     def delay(self) -> None:
         """Delay from publication to the client at a steady rate."""
