@@ -93,6 +93,8 @@ class Client(Stay):
     """The rest of a chunk that the kernel has not taken."""
     waited_s: float = 0.0
     """How long the unsent chunk has waited for the kernel, as far as was seen."""
+    live: bool = False
+    """It was in step: what it gets is new, not what it asked to be repeated."""
     quiet: bool = False
     """Nothing was sent since heartbeats were last considered."""
     ending: bool = False

@@ -64,6 +64,8 @@ class Batch:
     """The reader's cursor once it has `data`."""
     events: int
     """How many frames `data` holds."""
+    created_ms: int
+    """When the first of them was made, wall time; 0 without any."""
 
     @cached_property
     def chunk(self) -> bytes:
@@ -247,17 +249,20 @@ class Feed:
         self._match_new()
         seqs = self._lanes[audience]
         pieces: list[bytes] = []
+        created_ms = 0
         size_bytes = 0
         cursor = after_seq
         for position in range(bisect_right(seqs, after_seq), bisect_right(seqs, last_seq)):
             frame = self._frame(audience.view, seqs[position])
             assert frame is not None, "lanes hold only what can be shown"
-            if pieces and size_bytes + len(frame) > bytes_max:
-                return Batch(b"".join(pieces), cursor, len(pieces))
+            if not pieces:
+                created_ms = self.retained[seqs[position]].created_ms
+            elif size_bytes + len(frame) > bytes_max:
+                return Batch(b"".join(pieces), cursor, len(pieces), created_ms)
             pieces.append(frame)
             size_bytes += len(frame)
             cursor = seqs[position]
-        return Batch(b"".join(pieces), max(last_seq, after_seq), len(pieces))
+        return Batch(b"".join(pieces), max(last_seq, after_seq), len(pieces), created_ms)
 
     def _frame(self, view: View, seq: int) -> bytes | None:
         frames = self._frames[view]

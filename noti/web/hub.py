@@ -169,6 +169,7 @@ class Hub:
                     self._notice()
                     await self._advance_groups()
                     await self._advance_behind()
+                    self._measures.passed()
                     await self._free()
                     if trio.current_time() >= self._times.sweep_at:
                         await self._sweep()
@@ -238,18 +239,11 @@ class Hub:
 
     async def _advance_groups(self) -> None:
         """Bring every group, with its members in step, to the newest notification."""
-        first_seq = self._groups.passed_seq + 1
-        created_ms = self.feed.retained.created_ms(first_seq)
-        delivered = False
         for group in self._groups.pass_on():
             await self._pace.breathe()
-            delivered |= await self._advance(group)
-        if delivered and created_ms is not None:
-            self._measures.delivered(created_ms)
+            await self._advance(group)
 
-    async def _advance(self, group: Group) -> bool:
-        """Return whether anything was sent."""
-        delivered = False
+    async def _advance(self, group: Group) -> None:
         while group.in_step:
             batch = self.feed.read(
                 group.audience,
@@ -263,13 +257,12 @@ class Hub:
                 break
             group.cursor = batch.seq
             if batch.events:
+                self._measures.sends(batch.created_ms)
                 await self._send_to_members(group, batch)
-                delivered = True
             if group.cursor >= self._groups.passed_seq:
                 break
             self._take_stock_in_passing()
         self._groups.settle(group)
-        return delivered
 
     async def _send_to_members(self, group: Group, batch: Batch) -> None:
         """Hand one batch to all members in step: the innermost loop of this server."""
@@ -319,11 +312,13 @@ class Hub:
                 return
             client.cursor = batch.seq
             if batch.events:
+                if client.live:
+                    self._measures.sends(batch.created_ms)
                 DELIVERIES.inc(batch.events)
                 self._push(client, batch.chunk)
         if client.cursor == place and not client.unsent and client.fd in self._behind:
             del self._behind[client.fd]
-            client.slow = False
+            client.slow, client.live = False, True
             client.group.in_step[client.fd] = client
 
     def _push(self, client: Client, data: bytes) -> None:

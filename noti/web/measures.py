@@ -39,6 +39,7 @@ class Measures:
         self._config = config
         self._retained = retained
         self._pressure = pressure
+        self._oldest_ms = math.inf
         self._tell_at = -math.inf
         self._untold = 0
 
@@ -50,9 +51,15 @@ class Measures:
         BACKLOG_BYTES.set_function(lambda: retained.backlog_bytes)
         PRESSURE.set_function(self._pressure)
 
-    def delivered(self, created_ms: int) -> None:
-        """Note that an event that was made then has been sent."""
-        AGE.observe(max(0.0, time.time() - created_ms / 1000))
+    def sends(self, created_ms: int) -> None:
+        """Note that events are sent, the first of which was made then."""
+        self._oldest_ms = min(self._oldest_ms, created_ms)
+
+    def passed(self) -> None:
+        """Note that everybody has had a turn: the oldest of what was sent stands for all of it."""
+        if self._oldest_ms < math.inf:
+            AGE.observe(max(0.0, time.time() - self._oldest_ms / 1000))
+            self._oldest_ms = math.inf
 
     def let_go(self, streams: int, now: float) -> None:
         """Say that streams had to go, in one line for many; `now` is in seconds."""

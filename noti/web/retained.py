@@ -91,11 +91,6 @@ class Retained:
             return 0
         return self._through(self.oldest_seq - 1) - self._through(after_seq)
 
-    def created_ms(self, seq: int) -> int | None:
-        """Return when a notification was made, wall time; None when it is not held."""
-        notification = self._notifications.get(seq)
-        return None if notification is None else notification.created_ms
-
     def on_topics(self, topics: Iterable[str]) -> list[int]:
         """Return the numbers of what has one of these topics, in order."""
         return sorted(set().union(*(self._by_topic.get(topic, ()) for topic in topics)))

@@ -397,20 +397,21 @@ async def test_metrics_count_clients() -> None:
     assert 'noti_web_clients_closed_total{reason="overrun"}' in text
 
 
-async def test_metrics_tell_how_old_events_are_when_they_are_sent_once_for_each_pass() -> None:
+async def test_metrics_tell_how_old_events_are_once_for_each_pass_and_not_for_repeats() -> None:
     def observed(name: str) -> float:
         return REGISTRY.get_sample_value(f"noti_web_event_age_seconds_{name}") or 0.0
 
     there = hub()
     before = observed("count"), observed("sum")
+    there.publish(notifications(1, 3))
     async with serving(there) as address, client(address) as one, client(address) as two:
-        for reader in (one, two):
-            await reader.request("/category")
-        await until(lambda: there.clients == 2)
-        await until(lambda: not there._behind)
+        await one.request("/category")
+        await two.request("/category?lastEventID=earliest")
+        await two.read_until("id-3")
+        await until(lambda: there.clients == 2 and not there._behind)
         ago_ms = int((time.time() - 2) * 1000)
-        there.publish([one._replace(created_ms=ago_ms) for one in notifications(1, 3)])
+        there.publish([one._replace(created_ms=ago_ms) for one in notifications(4, 6)])
         for reader in (one, two):
-            await reader.read_until("id-3")
+            await reader.read_until("id-6")
         await until(lambda: observed("count") == before[0] + 1)
     assert 2.0 <= observed("sum") - before[1] < 2.0 + LIMIT_S
