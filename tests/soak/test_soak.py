@@ -1,5 +1,6 @@
 """The soak itself, for as long as it takes to begin: `just soak minutes=2` is the whole of it."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -26,9 +27,17 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
         pytest.param(signal.SIGINT, 1, marks=[pytest.mark.namespaces, pytest.mark.iproute2]),
     ],
 )
-def test_soak_that_is_ended_leaves_no_process(number: signal.Signals, namespaces: int) -> None:
+def test_soak_that_is_ended_leaves_no_process(
+    number: signal.Signals, namespaces: int, tmp_path: Path
+) -> None:
     command = [*COMMAND, f"namespaces={namespaces}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,  # its files go below the current directory
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
         assert process.stdout is not None
         assert "3 nodes, 6 browsers that read" in process.stdout.readline()
         started = descendants_of(process.pid)
