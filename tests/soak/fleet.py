@@ -149,6 +149,7 @@ class Fleet:
 
     def _report(self) -> dict[str, Any]:
         ledger, reading = self._ledger, [one for one in self._browsers if not one.idle]
+        placed = [one for one in reading if not one.after_gap] or reading
         ends, self._ends = self._ends, Counter()
         silences, self._silences = self._silences, []
         return {
@@ -159,8 +160,8 @@ class Fleet:
             "disorder": ledger.disorder,
             "gaps": self._gaps,
             "examples": ledger.examples,
-            "slowest": min(browser.place for browser in reading),
-            "behind": sum(len(ledger.order) - max(0, browser.place) for browser in reading),
+            "slowest": min(browser.place for browser in placed),
+            "behind": sum(len(ledger.order) - max(0, browser.place) for browser in placed),
             "open": sum(browser.body is not None for browser in reading),
             "opened": self._opened,
             "idle_opened": self._idle_opened,
@@ -241,9 +242,7 @@ class Fleet:
             self._gaps += gaps
             self._deliveries += len(keys)
             browser.after_gap = browser.after_gap or (gaps > 0 and self._gaps_allowed)
-            if browser.after_gap and keys:
-                browser.place = self._ledger.after_gap(browser.place, keys[0])
-                browser.after_gap = False
+            keys = self._behind_the_gap(browser, keys) if browser.after_gap else keys
             browser.place = self._ledger.see(str(browser), browser.place, keys)
             if browser.first_place is None and keys:
                 browser.first_place = browser.place - len(keys)
@@ -256,6 +255,15 @@ class Fleet:
             if self._newest_at and now - self._newest_at > SILENCE_S_MIN:
                 self._silences.append((self._newest_at, now))
             self._newest_at = now
+
+    def _behind_the_gap(self, browser: Browser, keys: list[int]) -> list[int]:
+        """Return what a browser sees from the first event on whose place is known; put it there."""
+        for number, key in enumerate(keys):
+            place = self._ledger.after_gap(browser.place, key)
+            if place is not None:
+                browser.place, browser.after_gap = place, False
+                return keys[number:]
+        return []
 
     def _give_up_on_the_silent(self, now: float) -> None:
         for browser in self._by_fd.copy().values():

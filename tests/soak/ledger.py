@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 EXAMPLES_MAX = 20
+SKIPPED_MAX = 100_000
+"""With so many events lost it does not matter any more whether some came late."""
 NEWCOMER = -1
 """The place of a browser that asked for all that there is and has seen nothing yet."""
 
@@ -48,9 +50,13 @@ class Ledger:
             place = self._see(who, place, key)
         return place
 
-    def after_gap(self, place: int, key: int) -> int:
-        """Return where a browser stands that was told of a gap and then got `key`."""
-        return max(place, self._places.get(key, len(self.order)))
+    def after_gap(self, place: int, key: int) -> int | None:
+        """Return where a browser stands that was told of a gap and then gets `key`.
+
+        None when nobody knows that event yet, so that nobody knows how much lies between.
+        """
+        there = self._places.get(key)
+        return None if there is None else max(place, there)
 
     def _see(self, who: str, place: int, key: int) -> int:
         there = self._places.get(key)
@@ -79,7 +85,8 @@ class Ledger:
 
     def _skip(self, who: str, place: int, there: int, key: int) -> None:
         self.lost += there - place
-        self._skipped |= {(who, skipped) for skipped in range(place, there)}
+        if len(self._skipped) < SKIPPED_MAX:
+            self._skipped |= {(who, skipped) for skipped in range(place, there)}
         missing = told(self.order[place])
         self._note(f"{who} got {told(key)} without the {there - place} before it, from {missing}")
 

@@ -96,8 +96,11 @@ def test_what_a_told_gap_skips_is_not_lost_and_what_comes_again_after_it_is_seen
     ledger: Ledger,
 ) -> None:
     place = ledger.see("b", 0, EVENTS[:10])
-    place = ledger.after_gap(place, EVENTS[60])
-    place = ledger.see("b", place, EVENTS[60:70])
+    assert ledger.after_gap(place, key_of(RPC, 999)) is None
+    after = ledger.after_gap(place, EVENTS[60])
+    assert after is not None
+    place = ledger.see("b", after, EVENTS[60:70])
     assert counts(ledger) == (0, 0, 0)
-    ledger.see("b", ledger.after_gap(place, EVENTS[65]), EVENTS[65:70])
+    assert ledger.after_gap(place, EVENTS[65]) == place
+    ledger.see("b", place, EVENTS[65:70])
     assert counts(ledger) == (0, 5, 0)
