@@ -22,6 +22,8 @@ How to read the table, line by line:
   the few browsers that never read.
 - *streams ended without trouble*: at nodes that nothing was done to then, or right before.
 - *longest time without an event*: at all browsers together, whatever went wrong meanwhile.
+- *longest turn of the browsers*: how long their one process looked at no socket. When it is long,
+  the machine is too slow for so many browsers, and the line above says little.
 - *events in all histories*: where the history of each node begins, asked for at the end. One node
   has another `--history-size`; what is shown must not depend on it.
 - *memory* and *open files*: medians of the first and the last quarter. The sum of all nodes is

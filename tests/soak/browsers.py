@@ -25,6 +25,8 @@ class Browsers:
         """When how many streams ended at which node."""
         self.silences: list[tuple[float, float]] = []
         """When no browser got anything new."""
+        self.busy_s = 0.0
+        """The longest time for which their process looked at no socket."""
         self._process: trio.Process | None = None
         self._answers: list[dict[str, Any]] = []
 
@@ -89,5 +91,6 @@ class Browsers:
             self._answers.append(said)
             return
         self.report = said
+        self.busy_s = max(self.busy_s, said["busy_s"])
         self.ends += [(at, node, count) for at, node, count in said["ends"]]
         self.silences += [(begin, end) for begin, end in said["silences"]]

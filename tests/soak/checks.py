@@ -52,6 +52,8 @@ class Observed:
     """Streams of browsers that never read; each may be closed once."""
     exits: Sequence[Exit] = ()
     silences: Sequence[tuple[float, float]] = ()
+    busy_s: float = 0.0
+    """The longest time for which nobody looked at what browsers got."""
     samples: Sequence[Sample] = ()
     histories: Sequence[int | None] = ()
     """Where each node's history begins."""
@@ -95,6 +97,7 @@ def checks(seen: Observed) -> list[Check]:
             f"< {COMMIT_S_MAX:g} s",
             silence_s >= COMMIT_S_MAX,
         ),
+        Check("longest turn of the browsers", f"{seen.busy_s:.1f} s"),
         Check(
             "events in all histories",
             " ".join("?" if place is None else f"from {place}" for place in seen.histories),

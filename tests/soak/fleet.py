@@ -99,16 +99,19 @@ class Fleet:
         self._deliveries = self._gaps = self._idle_opened = self._opened = 0
         self._ends: Counter[tuple[float, int]] = Counter()
         self._silences: list[tuple[float, float]] = []
-        self._newest_at = 0.0
+        self._newest_at = self._busy_s = 0.0
         self._rng = random.Random(told["seed"])
 
     def run(self) -> None:
         """Serve until stdin ends."""
         os.set_blocking(0, False)
         self._epoll.register(0, select.EPOLLIN)
-        report_at = 0.0
+        report_at, turned_at = 0.0, time.monotonic()
         while True:
-            for fd, events in self._epoll.poll(0.1, 1024):
+            ready = self._epoll.poll(0.1, 1024)
+            self._busy_s = max(self._busy_s, time.monotonic() - turned_at)
+            turned_at = time.monotonic()
+            for fd, events in ready:
                 if fd == 0:
                     if not self._take_orders():
                         return
@@ -168,6 +171,7 @@ class Fleet:
             "ends": [[at, node, count] for (at, node), count in ends.items()],
             "silences": silences,
             "newest_at": self._newest_at,
+            "busy_s": self._busy_s,
             "first_places": [one.first_place for one in reading if one.newcomer],
         }
 

@@ -71,6 +71,7 @@ class Soak:
         self._run = f"{plan.seed & 0xFFFFFFFF:08x}"
         self._browsers = Browsers()
         self._watch = Watch()
+        self._made = time.monotonic()
         self._begun = 0.0
         self._nodes: list[SoakNode] = []
 
@@ -171,7 +172,8 @@ class Soak:
         if missing:
             self._say(f"never shown: {', '.join(map(ledger.told, some))}")
         for begin, end in self._browsers.silences:
-            self._say(f"no event for {end - begin:.1f} s, {time.monotonic() - end:.0f} s ago")
+            first, last = begin - self._made, end - self._made
+            self._say(f"no event for {end - begin:.1f} s, from {first:.1f} to {last:.1f} s")
         report = self._browsers.report
         for example in report["examples"]:
             self._say(f"SEEN: {example}")
@@ -191,6 +193,7 @@ class Soak:
             idle_opened=report["idle_opened"],
             exits=[one for node in self._nodes for one in node.exits],
             silences=self._browsers.silences,
+            busy_s=self._browsers.busy_s,
             samples=self._watch.samples,
             histories=report["first_places"],
         )
