@@ -1,14 +1,15 @@
 """Keeps an optional part of a process going, whatever it raises.
 
-Enters: a part: a coroutine function that runs until it is cancelled. Leaves: its failures, told and
-counted; the part again, after a pause. Never: the end of the process for the part's sake; a
-swallowed cancellation.
+Enters: a part: a coroutine function that runs until it is cancelled, or a body that is one of many.
+Leaves: its failures, told and counted; the part again, after a pause. Never: the end of the process
+for the part's sake; a swallowed cancellation.
 
 Optional is what a node can do without for a while, as what it promised stays true: the source of
 events, the operator. Not the log, and not consensus: what failed there must not go on.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Final, NoReturn
 
@@ -25,6 +26,20 @@ log = structlog.get_logger("noti.node")
 FAILURES: Final = Counter(
     "noti_part_failures", "Failures of optional parts, which a process survives.", ["part"]
 )
+
+
+@contextmanager
+def contained(part: str) -> Iterator[None]:
+    """Let no error of the body out, which is one of many (a connection, say): count it and log it.
+
+    A cancellation passes, also beside an error.
+    """
+    try:
+        yield
+    except* Exception as group:
+        FAILURES.labels(part).inc()
+        log.warning(f"{part} failed", error="; ".join(map(repr, leaves_of(group))), exc_info=group)
+
 
 PAUSE_FIRST_S: Final = 0.1
 PAUSE_MAX_S: Final = 5.0

@@ -11,6 +11,7 @@ import logging
 import re
 import subprocess
 import sys
+import traceback
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any, Literal, TextIO
@@ -19,11 +20,15 @@ import structlog
 from prometheus_client import Gauge, disable_created_metrics
 
 from noti import __version__
+from noti.errors import leaves_of
 
 BUILD_INFO = Gauge("noti_build_info", "Always 1; says which build this is.", ["version", "build"])
 
 _LIBRARIES_AT_WARNING = ("asyncio", "grpclib", "hpack", "httpcore2", "httpx2", "hypercorn.access")
 """They tell about every frame or request at lower levels."""
+
+ERRORS_TOLD_MAX = 10
+"""Of one group; when more fail together, they fail for the same reason."""
 
 _SECRET_KEYS = frozenset({"authorization", "cookie", "password", "secret", "token"})
 _SECRET_TEXT = (
@@ -52,7 +57,7 @@ def set_up(
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        structlog.processors.format_exc_info,
+        tell_innermost,
         redact,
     ]
     renderer: structlog.typing.Processor
@@ -90,6 +95,50 @@ def set_up(
 def show_build() -> None:
     """Let metrics say which build this is."""
     BUILD_INFO.labels(__version__, build()).set(1)
+
+
+def tell_innermost(
+    logger: object, method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    """Put the traceback of a log event's error into it; of a group, those of the errors in it."""
+    given = event.pop("exc_info", None)
+    match given:
+        case BaseException():
+            error: BaseException | None = given
+        case (_, error, _):
+            pass
+        case _:
+            error = sys.exc_info()[1] if given else None
+    if error is not None:
+        event["exception"] = innermost_tracebacks(error)
+    return event
+
+
+def innermost_tracebacks(error: BaseException) -> str:
+    """Return the tracebacks of an error, or of all errors in a group, each by itself.
+
+    A group holds the frames of everybody who waited; its errors hold those that matter.
+    """
+    leaves = leaves_of(error)
+    told = [_traceback(leaf) for leaf in leaves[:ERRORS_TOLD_MAX]]
+    if len(leaves) > ERRORS_TOLD_MAX:
+        told.append(f"and {len(leaves) - ERRORS_TOLD_MAX} more")
+    return "\n\n".join(told)
+
+
+def _traceback(error: BaseException) -> str:
+    """Return one error's own traceback, and those before it that are no groups."""
+    told = traceback.TracebackException.from_exception(error)
+    text = "".join(told.format(chain=False)).rstrip()
+    before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if before is None or isinstance(before, BaseExceptionGroup) or _is_cancellation(before):
+        return text
+    return f"{_traceback(before)}\n\nwhich led to\n\n{text}"
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    """Whether it is Trio's, or asyncio's; neither is loaded for each command that logs."""
+    return type(error).__name__ in ("Cancelled", "CancelledError")
 
 
 def redact(

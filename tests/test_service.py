@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from noti.service import farewell, running
+from noti.service import Tree, farewell, running
 
 
 class Diary:
@@ -161,3 +161,67 @@ async def test_failure_of_the_body_is_raised_after_the_goodbye() -> None:
         async with farewell("it", goodbye, within_s=3):
             raise ValueError("body")
     assert said == ["goodbye"]
+
+
+class Part:
+    """A service that notes when it is cancelled, and takes a while to end."""
+
+    def __init__(self, name: str, diary: list[str], ends_in_s: float = 0.0) -> None:
+        self._name, self._diary, self._ends_in_s = name, diary, ends_in_s
+        self.breaks = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        try:
+            await self.breaks.wait()
+            raise OSError(f"{self._name} broke")
+        except trio.Cancelled:
+            self._diary.append(f"{self._name} cancelled at {trio.current_time():g}")
+            with trio.CancelScope(shield=True):
+                await trio.sleep(self._ends_in_s)
+            raise
+
+
+async def test_tree_stops_in_order_and_says_goodbye(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    diary: list[str] = []
+
+    async def goodbye() -> None:
+        diary.append("goodbye")
+        await trio.sleep(1)
+
+    with trio.move_on_after(1):
+        async with Tree() as tree:
+            await tree.start("outer", Part("outer", diary).run)
+            await tree.start("inner", Part("inner", diary, ends_in_s=3).run)
+            await tree.part_with("it", goodbye, within_s=3)
+            await trio.sleep_forever()
+    assert diary == ["goodbye", "inner cancelled at 2", "outer cancelled at 5"]
+
+
+@pytest.mark.parametrize("broken", ["outer", "middle", "inner", "body"])
+async def test_tree_of_which_a_part_fails_falls_at_once_without_a_goodbye(
+    broken: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    diary: list[str] = []
+    parts = {name: Part(name, diary, ends_in_s=3) for name in ("outer", "middle", "inner")}
+
+    async def goodbye() -> None:
+        diary.append("goodbye")
+
+    with pytest.RaisesGroup(OSError, flatten_subgroups=True, allow_unwrapped=True):
+        async with Tree() as tree:
+            tree.at_fall(lambda: diary.append("falls"))
+            for name, part in parts.items():
+                await tree.start(name, part.run)
+                await tree.part_with(name, goodbye, within_s=3)
+            await trio.sleep(1)
+            if broken == "body":
+                raise OSError("the body broke")
+            parts[broken].breaks.set()
+            await trio.sleep_forever()
+    assert diary[0] == "falls"
+    cancelled = {f"{name} cancelled at 1" for name in parts if name != broken}
+    assert set(diary[1:]) == cancelled
+    assert trio.current_time() == pytest.approx(4)

@@ -1,5 +1,6 @@
 """Log lines: their forms, and that no secret gets into them."""
 
+import asyncio
 import io
 import json
 import logging
@@ -102,3 +103,68 @@ def test_metrics_say_which_build_runs() -> None:
     telemetry.show_build()
     shown = generate_latest().decode()
     assert f'noti_build_info{{build="{telemetry.build()}",version="{__version__}"}} 1.0' in shown
+
+
+def nested() -> ExceptionGroup[Exception]:
+    """What nurseries make of two tasks that fail: twelve groups around them."""
+
+    def innermost_frame() -> None:
+        raise KeyError("the cause")
+
+    errors: list[Exception] = []
+    for text in ("one", "two"):
+        try:
+            try:
+                innermost_frame()
+            except KeyError as error:
+                raise ValueError(text) from error
+        except ValueError as error:
+            errors.append(error)
+    group: ExceptionGroup[Exception] = ExceptionGroup("innermost", errors)
+    for _ in range(12):
+        group = ExceptionGroup("Exceptions from Trio nursery", [group])
+    return group
+
+
+@pytest.mark.parametrize("how", ["the error", "a tuple", "where it is handled"])
+def test_of_nested_groups_the_innermost_errors_are_told_each_with_its_own_frames(
+    how: str, output: io.StringIO
+) -> None:
+    telemetry.set_up(form="json", stream=output)
+    try:
+        raise nested()
+    except ExceptionGroup as group:
+        told = {
+            "the error": group,
+            "a tuple": (type(group), group, group.__traceback__),
+            "where it is handled": True,
+        }
+        structlog.get_logger("noti.room").error("internal error", exc_info=told[how])
+    text = json.loads(output.getvalue())["exception"]
+    assert text.count("ValueError: one") == text.count("ValueError: two") == 1
+    assert text.count("KeyError: 'the cause'") == text.count("in innermost_frame") == 2
+    for word in ("Group", "+-", "max_group_depth", "nursery"):
+        assert word not in text
+    assert len(text) < 3000
+
+
+def test_groups_and_cancellations_in_which_an_error_came_about_are_left_out(
+    output: io.StringIO,
+) -> None:
+    telemetry.set_up(form="human", stream=output)
+    try:
+        try:
+            raise asyncio.CancelledError
+        finally:
+            raise AssertionError("must be connected first")
+    except AssertionError as error:
+        structlog.get_logger("noti.room").error("internal error", exc_info=error)
+    assert "must be connected first" in output.getvalue()
+    assert "CancelledError" not in output.getvalue()
+
+
+def test_of_very_many_errors_some_are_told() -> None:
+    group = ExceptionGroup("", [ValueError(number) for number in range(300)])
+    text = telemetry.innermost_tracebacks(group)
+    assert "ValueError: 9\n" in text
+    assert text.endswith("and 290 more")

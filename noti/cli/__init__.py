@@ -7,14 +7,14 @@ Exit status: 0 done, 1 failed, 2 wrong flag or setting, 130 interrupted.
 """
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 
 import click
 import structlog
 
 from noti import __version__, telemetry
-from noti.errors import ConfigInvalid, NotiError
+from noti.errors import ConfigInvalid, NotiError, leaves_of
 
 log = structlog.get_logger("noti.cli")
 
@@ -88,21 +88,13 @@ def exit_status(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: Exception) -> int:
-    leaves = list(_leaves(error))
+    leaves = leaves_of(error)
     ours = [leaf for leaf in leaves if isinstance(leaf, NotiError)]
     if len(ours) == len(leaves):
         return _fail(str(ours[0]), 2 if isinstance(ours[0], ConfigInvalid) else 1)
     foreign = next(leaf for leaf in leaves if not isinstance(leaf, NotiError))
     log.error("internal error", exc_info=error)
     return _fail(f"internal error, please report it: {type(foreign).__name__}: {foreign}", 1)
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 def _fail(problem: str, exit_status: int) -> int:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx2
+import structlog
 from lightkube.config.client_adapter import AsyncClient, ConnectionParams
 from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig
 from lightkube.core.exceptions import ConfigError
@@ -31,6 +32,8 @@ from noti.kubernetes.decoding import (
     failure,
 )
 from noti.kubernetes.objects import Object
+
+log = structlog.get_logger("noti.kubernetes")
 
 REQUEST_S_MAX: Final = 5.0
 """For each of connecting, sending, and waiting for bytes; less than the time in which the holder of
@@ -85,7 +88,8 @@ class KubernetesClient:
                 yield changes
         finally:
             try:
-                await response.aclose()
+                with _our_errors(f"watch {path}"):
+                    await response.aclose()
             finally:
                 # Generators within httpx2 end by an error now; otherwise they would be left to the
                 # garbage collector, and to a task outside of our tree.
@@ -187,10 +191,13 @@ def _parameters(selection: Selection) -> dict[str, str]:
 def _our_errors(what: str) -> Iterator[None]:
     try:
         yield
-    except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
-        raise KubernetesFailed(f"{what}: {_why(error)}") from error
     except ConfigError as error:  # The token's file is gone.
         raise KubernetesForbidden(f"{what}: {error}") from error
+    except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
+        raise KubernetesFailed(f"{what}: {_why(error)}") from error
+    except Exception as error:
+        log.exception("the Kubernetes client failed", request=what)
+        raise KubernetesFailed(f"{what}: {_why(error)}") from error
 
 
 def _why(error: BaseException) -> str:

@@ -14,6 +14,7 @@ from typing import Final
 
 import structlog
 import trio
+from structlog.contextvars import bound_contextvars
 
 from noti.backoff import Backoff
 from noti.errors import KubernetesFailed, ObjectAbsent
@@ -23,6 +24,7 @@ from noti.kubernetes.election import Election, LeaseTimes
 from noti.kubernetes.following import Copy, follow
 from noti.kubernetes.objects import Object
 from noti.kubernetes.reconciling import Reconciler, Surroundings
+from noti.optional import contained
 
 log = structlog.get_logger("noti.kubernetes")
 
@@ -211,10 +213,9 @@ class Operator:
         backoff = Backoff(self._around.rng, first_s=1.0, most_s=60.0)
         with scope:
             while True:
-                try:
+                name = reconciler.checker["metadata"]["name"]
+                with bound_contextvars(checker=name), contained("checker"):
                     await reconciler.run()
-                except Exception:  # one checker's trouble is nobody else's
-                    log.exception("checker failed", checker=reconciler.checker["metadata"]["name"])
                 await trio.sleep(backoff.failed())
 
     async def _count(self) -> None:

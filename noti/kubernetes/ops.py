@@ -7,16 +7,21 @@ liveness that depends on anything but this process.
 import json
 import socket
 from collections.abc import Callable
+from typing import Any, cast
 
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+from hypercorn.utils import wrap_app
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from quart import Response
 from quart_trio import QuartTrio
 
 from noti.errors import AddressInUse
+from noti.optional import contained
 from noti.ports import Address
 from noti.web.hypercorn_log import HypercornLog
 
@@ -55,16 +60,19 @@ async def serve_ops(
     config = Config()
     config.logger_class = HypercornLog
     config.include_server_header = False
-    config.bind = [f"fd://{listener.detach()}"]
-    config.graceful_timeout = 1.0
+    context = WorkerContext(None)
+    wrapped = wrap_app(app, config.wsgi_max_body_size, None)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        with contained("connection"):
+            state = ConnectionState(LifespanState({}))
+            await TCPServer(wrapped, config, context, state, cast("Any", stream))
+
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_serve, app, config)
+        accepting = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
+        nursery.start_soon(trio.serve_listeners, serve, [accepting])
         log.info("listening for probes", host=bind[0], port=bind[1])
         task_status.started(bind)
-
-
-async def _serve(app: QuartTrio, config: Config) -> None:
-    await serve(app, config, shutdown_trigger=trio.sleep_forever)
 
 
 def _listen(bind: Address) -> socket.socket:

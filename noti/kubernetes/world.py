@@ -15,10 +15,12 @@ from pathlib import Path
 
 from noti.certificates import uses
 from noti.certificates.renewal import keep_renewed
+from noti.clock import TrioClock
 from noti.kubernetes.client import open_client
 from noti.kubernetes.operator import Operator, OperatorConfig
 from noti.kubernetes.ops import serve_ops
 from noti.kubernetes.reconciling import Surroundings
+from noti.optional import keep_going
 from noti.ports import Address
 from noti.rpc.aio import Island
 from noti.rpc.roles import Roles
@@ -45,6 +47,6 @@ async def run(
         serve = partial(serve_ops, ops_addr, lambda: operator.works, operator.in_touch)
         try:
             async with running("probes", serve):
-                await operator.run()
+                await keep_going("operator", operator.run, TrioClock(), rng)
         finally:
             roles.close()

@@ -29,6 +29,7 @@ from noti.errors import (
     MessageInvalid,
     PeerUnavailable,
 )
+from noti.optional import contained
 from noti.ports import Address, Hello, MessageStream, Publishing, RpcHandler
 from noti.raft.messages import PeerMessage
 from noti.rpc.accepting import RAFT_METHOD, Door, Limits, Server
@@ -40,7 +41,7 @@ from noti.rpc.codec import (
     encode_messages,
 )
 from noti.rpc.complaints import Complaints
-from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, SERVER_CONFIG, describe, refusal_in
+from noti.rpc.dialing import CONFIG, SERVER_CONFIG, describe, refusal_in
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.guard import Guard
@@ -152,9 +153,7 @@ class GrpcNetwork:
             if error.status in (Status.FAILED_PRECONDITION, Status.PERMISSION_DENIED):
                 raise ClusterMismatch(error.message or "the peer refused the stream") from error
             raise PeerUnavailable(describe(to, error)) from error
-        except MessageInvalid as error:
-            raise PeerUnavailable(describe(to, error)) from error
-        except FOREIGN_ERRORS as error:
+        except Exception as error:
             raise PeerUnavailable(describe(to, error)) from error
 
 
@@ -214,7 +213,8 @@ class GrpcMessageStream:
         """Close; the other side's `receive` raises `PeerUnavailable`. Never fails."""
         self._closed = True
         self._inbox.close("the stream is closed")
-        self._close()
+        with contained("rpc stream"):
+            self._close()
         await trio.lowlevel.checkpoint()
 
     def _send_at_once(self, *frames: bytes) -> bool:
@@ -222,16 +222,20 @@ class GrpcMessageStream:
             raise PeerUnavailable("the stream is closed")
         try:
             return self._frames.write_at_once(*frames)
-        except FOREIGN_ERRORS as error:
-            raise PeerUnavailable(f"lost {self._peer.name}: {error}") from error
+        except Exception as error:
+            raise self._lost(error) from error
 
     async def _call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
         if self._closed:
             raise PeerUnavailable("the stream is closed")
         try:
             return await self._island.call(function, *args)
-        except FOREIGN_ERRORS as error:
-            raise PeerUnavailable(f"lost {self._peer.name}: {error}") from error
+        except Exception as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> PeerUnavailable:
+        """Return what to raise for whatever grpclib or h2 raised."""
+        return PeerUnavailable(f"lost {self._peer.name}: {str(error) or type(error).__name__}")
 
 
 class _RaftService:
@@ -303,11 +307,12 @@ class _RaftService:
         return True
 
     async def _use_raft_stream(self, stream: GrpcMessageStream) -> None:
-        """Hand the stream to the node; Trio."""
-        try:
-            await self._handler.raft_stream(stream)
-        finally:
-            await stream.aclose()
+        """Hand the stream to the node; Trio. Its trouble is no other stream's."""
+        with contained("rpc stream"):
+            try:
+                await self._handler.raft_stream(stream)
+            finally:
+                await stream.aclose()
 
 
 async def _stop_server(server: Server) -> None:
@@ -325,7 +330,7 @@ async def _dial(
         resources.callback(channel.close)
         try:
             frames, peer = await _exchange_hellos(channel, hello)
-        except FOREIGN_ERRORS as error:
+        except Exception as error:
             refusal = refusal_in(channel, error)
             if refusal is None:
                 raise

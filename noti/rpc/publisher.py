@@ -13,14 +13,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
+import structlog
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
-from h2.exceptions import H2Error
 
 from noti.errors import (
     MessageInvalid,
     NotiError,
-    PeerUnavailable,
     ProposalRefused,
     ProposalUncertain,
     Unavailable,
@@ -32,6 +31,8 @@ from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.protobuf import LENGTH, Fields, length_field, scan
 from noti.rpc.services import Call
 from noti.rpc.unary import UnaryAnswers
+
+log = structlog.get_logger("noti.rpc")
 
 REQUEST_BYTES_MAX: Final = 4 * 1024 * 1024
 """Longest request: gRPC's customary limit, room for four of the longest events."""
@@ -202,7 +203,8 @@ class _Answers:
         try:
             if not answers or self._frames.write_at_once(*answers):
                 return True
-        except (PeerUnavailable, H2Error):
+        except Exception as error:  # noqa: BLE001 - the caller is the log, and has no part in this
+            log.debug("an answer was not sent", error=repr(error))
             return True  # nobody is there to be answered
         self._unwritten += answers
         return False

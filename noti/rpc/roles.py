@@ -20,7 +20,7 @@ from noti.certificates.refusal_log import RefusalLog
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.ports import Address, NodeRole, RoleName
 from noti.rpc.aio import Island
-from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, describe, refusal_in
+from noti.rpc.dialing import CONFIG, describe, refusal_in
 from noti.rpc.frames import Frames
 from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.noti import v1 as wire
@@ -67,7 +67,7 @@ class Roles:
         except BaseException as error:
             if channel is not None:
                 channel.close()
-            if isinstance(error, (MessageInvalid, *FOREIGN_ERRORS)):
+            if isinstance(error, Exception):
                 raise self._told(to, channel, error) from error
             raise
         if answer.name not in ("", name):

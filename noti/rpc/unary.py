@@ -12,9 +12,12 @@ import asyncio
 from typing import Any, Final
 
 import grpclib.protocol
-from h2.exceptions import H2Error
+import structlog
 
+from noti.optional import contained
 from noti.rpc.direct import has_room, prefixed, put
+
+log = structlog.get_logger("noti.rpc")
 
 _HEADERS: Final = ((":status", "200"), ("content-type", "application/grpc+proto"))
 _TRAILERS: Final = (("grpc-status", "0"),)
@@ -42,7 +45,8 @@ class UnaryAnswers:
             h2_connection.send_headers(stream.id, _HEADERS)
             put(stream, data)
             h2_connection.send_headers(stream.id, _TRAILERS, end_stream=True)
-        except H2Error:
+        except Exception as error:  # noqa: BLE001 - the caller is the log, and has no part in this
+            log.debug("an answer was not sent", error=repr(error))
             return True  # it ended meanwhile
         if not self._unsent:
             loop.call_soon(self._send)
@@ -53,5 +57,6 @@ class UnaryAnswers:
         unsent, self._unsent = self._unsent, {}
         for connection in unsent:
             if not connection.is_closing():
-                connection.flush()
-                connection.data_send_process()
+                with contained("rpc stream"):
+                    connection.flush()
+                    connection.data_send_process()

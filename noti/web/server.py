@@ -10,6 +10,7 @@ return.
 
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from noti import listening
 from noti.certificates.refusal_log import RefusalLog
 from noti.descriptors import OPS_CONNECTIONS_MAX
 from noti.errors import AddressInUse
+from noti.optional import contained
 from noti.ports import Address
 from noti.web import hypercorn_protocols
 from noti.web.admission import Admission
@@ -232,15 +234,14 @@ class Frontend:
         stream: trio.SocketStream,
         connections: trio.Nursery,
     ) -> None:
+        encrypted = None
         try:
-            encrypted = await secured(stream, tls, self._refusals)
-        except (OSError, trio.BrokenResourceError):
-            encrypted = None
-        except trio.Cancelled:
-            stream.socket.close()
-            raise
+            with contained("connection"), suppress(OSError, trio.BrokenResourceError):
+                encrypted = await secured(stream, tls, self._refusals)
+        finally:
+            if encrypted is None:
+                stream.socket.close()
         if encrypted is None:
-            stream.socket.close()
             return
         connection = SecuredConnection(encrypted, self._app, self._config)
         if self._door.seat(connection, _peer_of(stream)):
@@ -250,12 +251,11 @@ class Frontend:
     async def _serve(self, context: WorkerContext, connection: Connection) -> None:
         self._connections.add(connection)
         try:
-            state = ConnectionState(LifespanState({}))
-            await TCPServer(
-                connection.application, self._hypercorn, context, state, cast("Any", connection)
-            )
-        except Exception as error:  # noqa: BLE001 - one connection's trouble is nobody else's
-            log.warning("connection failed", error=repr(error))
+            with contained("connection"):
+                state = ConnectionState(LifespanState({}))
+                await TCPServer(
+                    connection.application, self._hypercorn, context, state, cast("Any", connection)
+                )
         finally:
             connection.close()
             self._connections.discard(connection)

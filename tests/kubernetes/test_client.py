@@ -133,3 +133,25 @@ def test_a_line_that_tells_of_a_failure_is_raised_as_what_it_is() -> None:
         decode_change(
             b'{"type": "ERROR", "object": {"code": 410, "message": "too old"}}', "watch pods"
         )
+
+
+@pytest.mark.parametrize("error", [AssertionError("no"), KeyError("x"), RuntimeError("closed")])
+async def test_whatever_the_library_raises_is_a_failure_of_the_api(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise error
+
+    with trio.fail_after(10):
+        async with serving(ApiServer(), tmp_path) as http:
+            monkeypatch.setenv("KUBECONFIG", str(http.kubeconfig))
+            async with open_client() as api:
+                with monkeypatch.context() as broken:
+                    broken.setattr("httpx2.AsyncClient.request", fail)
+                    broken.setattr("httpx2.AsyncClient.send", fail)
+                    with pytest.raises(KubernetesFailed, match=type(error).__name__):
+                        await api.list(Selection(PODS, "shop"))
+                    with pytest.raises(KubernetesFailed, match=type(error).__name__):
+                        async with api.watch(Selection(PODS, "shop"), "1"):
+                            pass
+                await api.list(Selection(PODS, "shop"))

@@ -1,5 +1,6 @@
 """What only the real RPC network promises: peers that die, hostile bytes, operator services."""
 
+import asyncio
 import socket
 import struct
 import subprocess
@@ -17,11 +18,12 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from noti.errors import MessageInvalid, PeerUnavailable
-from noti.ports import Address, MessageStream
+from noti.ports import Address, Hello, MessageStream
 from noti.rpc import tls
 from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.aio import Island
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
+from noti.rpc.frames import Frames
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import GrpcMessageStream, GrpcNetwork
@@ -332,3 +334,52 @@ async def test_root_cancellation_closes_everything_in_any_nesting() -> None:
     # Nothing listens there any more.
     with pytest.raises(OSError, match="failed"):
         await trio.open_tcp_stream(*address)
+
+
+FOREIGN_ERRORS = [
+    AssertionError("a stream that is none"),
+    AttributeError("'NoneType' object has no attribute 'write'"),
+    KeyError(7),
+    asyncio.InvalidStateError("invalid state"),
+]
+
+
+@pytest.mark.parametrize("error", FOREIGN_ERRORS, ids=lambda error: type(error).__name__)
+async def test_whatever_the_library_raises_is_an_unavailable_peer(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise error
+
+    def fail_at_once(*_: object) -> None:
+        raise error
+
+    async with serving(Handler()) as (_, network, address):
+        stream = await network.open_raft_stream(address, CLIENT)
+        with monkeypatch.context() as broken:
+            broken.setattr(Frames, "write_at_once", fail_at_once)
+            with pytest.raises(PeerUnavailable):
+                stream.send_at_once(EVERY_MESSAGE[:1])
+            broken.setattr(Frames, "write_at_once", lambda *_: False)
+            broken.setattr(Frames, "write_guarded", fail)
+            with pytest.raises(PeerUnavailable):
+                await stream.send(EVERY_MESSAGE[:1])
+            with pytest.raises(PeerUnavailable):
+                await network.open_raft_stream(address, CLIENT)
+        await stream.aclose()
+        await (await network.open_raft_stream(address, CLIENT)).aclose()
+
+
+async def test_error_in_the_use_of_one_stream_ends_that_stream_and_no_more() -> None:
+    async def fail(stream: MessageStream) -> None:
+        if stream.peer.name == "clumsy":
+            raise AssertionError("planted")
+        await receive(stream)
+
+    async with serving(Handler(after_stream=fail)) as (_, network, address):
+        clumsy = Hello("cluster", "id-clumsy", "clumsy")
+        stream = await network.open_raft_stream(address, clumsy)
+        with pytest.raises(PeerUnavailable):
+            await receive(stream)
+        await stream.aclose()
+        await (await network.open_raft_stream(address, CLIENT)).aclose()

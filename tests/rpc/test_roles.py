@@ -146,3 +146,19 @@ async def test_a_silent_node_can_be_given_up(nursery: trio.Nursery) -> None:
         assert patience.cancelled_caught
         roles.close()
     nursery.cancel_scope.cancel()
+
+
+async def test_whatever_the_library_raises_is_an_unavailable_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'write'")
+
+    async with running_island() as island, node(island, "n1") as address:
+        roles = Roles(island)
+        with monkeypatch.context() as broken:
+            broken.setattr("noti.rpc.roles.PeerChannel.request", fail)
+            with pytest.raises(PeerUnavailable):
+                await roles.ask(address, "n1")
+        assert (await roles.ask(address, "n1")).name == "n1"
+        roles.close()

@@ -6,6 +6,7 @@ from contextlib import closing
 import h2.connection
 import h2.events
 import h2.settings
+import pytest
 import trio
 
 from noti.ports import Address
@@ -115,3 +116,27 @@ async def test_call_that_was_reset_is_not_answered_and_others_are() -> None:
                 done((f"id-{number}",))
             messages, _, _ = await client.read_answers(2)
     assert messages == [answer("id-1"), answer("id-2")]
+
+
+async def test_call_that_cannot_be_answered_harms_neither_the_log_nor_other_calls(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Answers are written in the turn of the log that committed them."""
+
+    def fail(*_: object) -> None:
+        raise AttributeError("'NoneType' object has no attribute 'streams'")
+
+    held = Held()
+    async with serving(Handler(), held) as (_, _, address):
+        with closing(Client(address)) as one:
+            one.ask(1)
+            await held.wait_for(1)
+            with monkeypatch.context() as broken:
+                broken.setattr("noti.rpc.unary.put", fail)
+                held.waiting[0][1](("id",))
+        with closing(Client(address)) as other:
+            other.ask(1)
+            await held.wait_for(2)
+            held.waiting[1][1](("id",))
+            messages, _, _ = await other.read_answers(1)
+            assert messages

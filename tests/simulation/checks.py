@@ -3,6 +3,7 @@
 Enters: what nodes say, show and acknowledge, what browsers see. Leaves: an `AssertionError`.
 Never: looks away: each check sits where the fact passes by, not in a poll.
 
+- a node of which a part failed never leads again, however long its end takes;
 - one leader per term, and one vote per node and term, over restarts;
 - one cluster, however its founding went;
 - the same notifications under the same numbers on every node, each published event once;
@@ -41,6 +42,8 @@ class Checks:
         self.seqs: dict[str, int] = {}
         """The number under which an event id was shown."""
         self.leaders: dict[int, NodeId] = {}
+        self.fallen: dict[NodeId, int] = {}
+        """Nodes that are about to end because a part failed, and their terms then."""
         self.cluster_id = ""
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
         self._digests: dict[tuple[int, int], str] = {}
@@ -95,6 +98,8 @@ class Checks:
                     AppendRequest(sender=sender, term=term)
                     | SnapshotChunk(sender=sender, term=term)
                 ):
+                    fell_in = self.fallen.get(sender, term)
+                    self._demand(term <= fell_in, f"{sender} was elected while it fell")
                     known = self.leaders.setdefault(term, sender)
                     self._demand(
                         known == sender, f"two leaders in term {term}: {known} and {sender}"

@@ -64,6 +64,7 @@ NODE_FAULTS = (
     "step_wall_clock",
     "roll",
     "stop",
+    "break_a_part",
     "move",
     "wipe",
     "flip_bit",

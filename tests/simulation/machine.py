@@ -37,10 +37,16 @@ RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
 HUB_BOUND_BYTES = 512 * 1024
 
 
+class Broken(Exception):
+    """A part of a node failed, for no reason that a node knows."""
+
+
 class MemoryControl:
     """The operator's hand on one machine."""
 
     def __init__(self) -> None:
+        self.breaks = trio.Event()
+        """Once it is set, this part of the node fails."""
         self.leave: Callable[[float], Awaitable[None]] | None = None
         """Asks the process that runs."""
 
@@ -54,7 +60,8 @@ class MemoryControl:
         self.leave = leave
         task_status.started()
         try:
-            await trio.sleep_forever()
+            await self.breaks.wait()
+            raise Broken("planted")
         finally:
             self.leave = None
 
@@ -84,6 +91,7 @@ class SimulatedNode:
         """Its files were changed: it may refuse to start."""
         self.complaint = ""
         """Why it could not start, or go on, the last time."""
+        self._fell_as = ""
         self._moves = 0
         self._doom: _CrashAtStep | None = None
         self.stopped = trio.Event()
@@ -204,6 +212,8 @@ class SimulatedNode:
                     self.report = await nursery.start(run)
                     started = True
                     task_status.started()
+        except* Broken:
+            self.cluster.timeline.reach("a node fell")
         except* StorageError as errors:
             # What a dead process meets on its way out concerns nobody.
             if not (self.crashed or self.disk.failed or self.damaged):
@@ -227,8 +237,18 @@ class SimulatedNode:
         self.clients.cut()
         self.clients = self._new_clients()
         self.source = MemorySource(self.cluster.stream, self.clock)
+        self.control = MemoryControl()
+        self.cluster.checks.fallen.pop(self._fell_as, None)
         self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
         self.stopped.set()
+
+    def fall(self, lingers_s: float) -> None:
+        """Let a part of the running node fail; the end of its browsers' streams takes so long."""
+        self.cluster.note(f"break a part of {self.name}")
+        self._fell_as = self.node_id()
+        self.cluster.checks.fallen[self._fell_as] = self.consensus().term
+        self.clients.lingers_s = lingers_s
+        self.control.breaks.set()
 
     def wipe(self) -> None:
         """Lose the disk of a stopped machine: it comes back as a new node under its old name."""

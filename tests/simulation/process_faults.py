@@ -89,6 +89,14 @@ class ProcessFaults(Faults):
         await machine.stop()
         return machine.name
 
+    async def break_a_part(self) -> str | None:
+        """An error that a node cannot survive; it may have many browsers to part with."""
+        machine = self._scene.running()
+        if machine is None:
+            return None
+        machine.fall(self._rng.choice([0.0, 1.0, 10.0]))
+        return machine.name
+
     async def freeze(self) -> str | None:
         machine = self._scene.running()
         if machine is None:

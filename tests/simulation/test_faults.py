@@ -66,6 +66,7 @@ FAULTS = {
         "rolling restart": "roll",
         "membership change under fault": "the membership changed under faults",
         "transfer under fault": "leadership was handed over under faults",
+        "a part of a node fails": "a node fell",
         "founding under fault": "a fault before there was a cluster",
         "full outage": "crash_everybody",
         "full outage, all addresses changed": "all came back under other addresses",

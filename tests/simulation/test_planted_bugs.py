@@ -33,6 +33,7 @@ from noti.raft.quorum import reached_by_quorum
 from noti.raft.replication import Replication
 from noti.raft.segments import Tail
 from noti.roster import Founding
+from noti.service import Tree
 from noti.web.feed import Feed
 from tests.simulation.core_world import Machine
 from tests.simulation.faults import CoreSwarm, NodeSwarm
@@ -274,6 +275,12 @@ def takes_an_error_with_a_cancellation_for_one(patch: pytest.MonkeyPatch) -> Non
     blow_only(patch, size=1, break_library=1.0, roll=1.0)
 
 
+def stops_in_order_though_a_part_failed(patch: pytest.MonkeyPatch) -> None:
+    """It can be elected meanwhile, and does nothing of what a leader should."""
+    patch.setattr(Tree, "_fall", lambda _self, _name: None)
+    blow_only(patch, break_a_part=1.0, restart=1.0, flap_while_the_source_opens=1.0)
+
+
 def hides_gaps(patch: pytest.MonkeyPatch) -> None:
     """An unknown cursor is taken for the oldest one."""
     right = Feed.position_of
@@ -411,6 +418,7 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", acknowledges_before_the_commit, range(1)),
     ("nodes", lets_errors_of_the_source_through, range(10)),
     ("nodes", takes_an_error_with_a_cancellation_for_one, range(10)),
+    ("nodes", stops_in_order_though_a_part_failed, range(20)),
     ("nodes", hides_gaps, range(10)),
     ("nodes", serves_the_history_of_its_own_setting, range(5)),
     ("nodes", throws_readers_off_with_history, range(20)),

@@ -219,3 +219,20 @@ async def test_by_default_operators_are_served_where_browsers_are() -> None:
                 assert (await operator.request(path)).status_code == 200
                 if path == "/status":
                     assert json.loads(await operator.read_all())["role"] == "leader"
+
+
+async def test_error_in_a_handshake_ends_one_connection_and_no_more(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise AttributeError("'NoneType' object has no attribute 'write'")
+
+    async with serving(hub(), site) as address:
+        with monkeypatch.context() as broken:
+            broken.setattr("noti.web.server.secured", fail)
+            stream = await trio.open_tcp_stream(*address)
+            with trio.fail_after(LIMIT_S):
+                assert await stream.receive_some() == b""
+            await stream.aclose()
+        await (await opened(address, site.trusting("http/1.1"))).aclose()

@@ -1,6 +1,7 @@
 """Promises of the listener: what happens to connections, over real loopback sockets."""
 
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import h2.connection
@@ -11,6 +12,7 @@ import trio
 import trio.testing
 
 from noti.errors import AddressInUse
+from noti.web import server
 from noti.web.config import WebConfig
 from noti.web.server import LOOK_EVERY_S, Frontend
 from tests.web.stage import (
@@ -253,3 +255,69 @@ async def test_a_node_sheds_its_clients_only_at_the_moment_when_it_becomes_leade
                 await trio.sleep(5 * LOOK_EVERY_S)
                 assert (there.clients == 1) == stay, (leads, stay)
             await until(lambda: there.clients == 0)
+
+
+async def fails() -> None:
+    await trio.lowlevel.checkpoint()
+    raise AttributeError("'NoneType' object has no attribute 'write'")
+
+
+async def fails_in_a_group() -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fails)
+        await trio.sleep_forever()
+
+
+async def fails_when_cancelled() -> None:
+    """As do two tasks of one connection: one error, and one cancellation."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(clumsy)
+        await trio.sleep_forever()
+
+
+async def clumsy() -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        raise AssertionError("must be connected first")
+
+
+PROBE = b"GET /liveness HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize("failing", [fails, fails_in_a_group])
+async def test_error_of_the_library_ends_one_connection_and_no_more(
+    failing: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving(hub()) as address:
+        with monkeypatch.context() as broken:
+            broken.setattr(server, "TCPServer", lambda *_: failing())
+            assert await exchange(address, PROBE) == b""
+        assert b"HTTP/1.1 200" in await exchange(address, PROBE)
+
+
+async def test_error_of_the_library_at_the_stop_does_not_end_the_node_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "TCPServer", lambda *_: fails_when_cancelled())
+    with trio.fail_after(LIMIT_S):
+        async with serving(hub(), config=WebConfig(grace_s=0.01)) as address:
+            stream = await trio.open_tcp_stream(*address)
+            await stream.send_all(PROBE)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+        await stream.aclose()
+
+
+async def test_streams_of_a_node_that_falls_are_reset_and_not_drained() -> None:
+    there, falls = hub(drain_window_s=10 * LIMIT_S), trio.Event()
+    frontend = Frontend(("127.0.0.1", 0), there, Node(), WebConfig(), falls=falls)
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            address = await nursery.start(frontend.run)
+            stream = await trio.open_tcp_stream(*address)
+            await stream.send_all(b"GET /category HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert await stream.receive_some()
+            await until(lambda: there.clients == 1)
+            falls.set()
+            nursery.cancel_scope.cancel()
+        await stream.aclose()
