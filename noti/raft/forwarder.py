@@ -41,6 +41,7 @@ RETRY_S = 0.05
 _forwarded = prometheus_client.Counter(
     "noti_raft_forwarded_total", "Requests forwarded to the leader", ["outcome"]
 )
+_BY_OUTCOME = {outcome: _forwarded.labels(outcome.name.lower()) for outcome in ForwardOutcome}
 
 
 class Messenger(Protocol):
@@ -169,7 +170,7 @@ class Forwarder:
 
     def _resolve(self, number: int, outcome: ForwardOutcome, index: int = 0) -> None:
         over = self._asked.pop(number).over
-        _forwarded.labels(outcome.name.lower()).inc()
+        _BY_OUTCOME[outcome].inc()
         match outcome:
             case ForwardOutcome.DONE:
                 self._replica.when_applied(index, partial(over, None))

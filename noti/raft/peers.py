@@ -45,6 +45,10 @@ IMPOSTORS_MAX = 1000
 
 _dropped = Counter("noti_raft_messages_dropped_total", "Messages not sent to a peer", ["reason"])
 _refused = Counter("noti_raft_messages_refused_total", "Messages from peers refused", ["reason"])
+for _reason in ("outbox full", "no stream"):
+    _dropped.labels(_reason)
+for _reason in ("false name", "garbage", "false sender"):
+    _refused.labels(_reason)
 
 
 class PeerListener(Protocol):

@@ -98,6 +98,26 @@ async def test_publisher_at_any_other_node_gets_an_answer_soon_after_the_disk_of
         await until_well(leader)
 
 
+async def test_what_was_forwarded_to_a_leader_that_stopped_ends_when_that_is_replaced(
+    tmp_path: Path,
+) -> None:
+    """Its stream lives on for many seconds: nobody has closed it."""
+    async with three_nodes(tmp_path) as (leader, followers):
+        stopped_at = leader.signal(signal.SIGSTOP)
+        try:
+            assert await publish(followers[0], 1, 100) == 0, "nobody knows what became of it"
+            answered_s = time.monotonic() - stopped_at
+            print(f"the publisher knew {answered_s:.2f} s after the leader stopped")
+            assert answered_s < RECOVERY_S_MAX
+            number = 1
+            while await publish(followers[0], 1, 100, first=number) == 0:
+                number += 1
+            assert time.monotonic() - stopped_at < 2 * RECOVERY_S_MAX
+        finally:
+            leader.signal(signal.SIGCONT)
+        await until_well(leader)
+
+
 async def test_follower_whose_disk_hangs_says_so_and_changes_nothing(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()

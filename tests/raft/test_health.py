@@ -6,6 +6,7 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
+from noti.raft import forwarder, peers  # noqa: F401 - with their metrics
 from noti.raft.events import (
     CommitStalled,
     DiskOutdated,
@@ -162,3 +163,19 @@ def test_gauges_tell_the_last_contact_and_what_each_peer_has() -> None:
     assert (match("b"), match("d")) == (9, 4)
     patient.look(14.0, replace(leads, role=Role.FOLLOWER, followers=()))
     assert match("b") is None, "a follower knows nothing of others"
+
+
+@pytest.mark.parametrize(
+    ("metric", "label", "values"),
+    [
+        ("noti_raft_elections_total", "outcome", ["started", "won"]),
+        ("noti_raft_forwarded_total", "outcome", ["done", "not_leader", "refused", "uncertain"]),
+        ("noti_raft_messages_dropped_total", "reason", ["outbox full", "no stream"]),
+        ("noti_raft_messages_refused_total", "reason", ["false name", "garbage", "false sender"]),
+        ("noti_trouble_since_seconds", "trouble", ["quorum", "disk", "behind"]),
+    ],
+)
+def test_metrics_exist_before_anything_happened(metric: str, label: str, values: list[str]) -> None:
+    """An alert on a rate misses the first event of a series that comes with it."""
+    for value in values:
+        assert REGISTRY.get_sample_value(metric, {label: value}) is not None

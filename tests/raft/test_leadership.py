@@ -183,3 +183,22 @@ def test_leader_whose_disk_hangs_leads_on_when_nobody_is_known_to_do_better() ->
     core.hear(confirmed("n2", 2, 6))
     core.now += 0.1
     assert [m for m in core.step(DeadlineReached()) if isinstance(m, TimeoutNow)]
+
+
+def test_node_whose_disk_answers_again_gives_the_leader_time_to_speak() -> None:
+    core = a_ready_leader()
+    for follower in ("n2", "n3"):
+        core.hear(confirmed(follower, 2, 5))
+    core.hear(append("n2", 3, (5, 2), entry(6, 3)))
+    core.now += 1.01
+    core.step(DeadlineReached())
+    assert core.raft.status().disk_hung_since is not None
+    core.now += 10
+    assert not core.step(DeadlineReached()), "it does not campaign"
+    core.write()
+    assert core.raft.status().disk_hung_since is None
+    assert not core.step(DeadlineReached())
+    assert core.raft.status().role is Role.FOLLOWER, "nor at once when it can"
+    core.now += 1.01
+    core.step(DeadlineReached())
+    assert core.raft.status().role is Role.PRE_CANDIDATE
