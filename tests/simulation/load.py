@@ -15,13 +15,13 @@ import trio
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster
 
-EVENT_BYTES: Final = 20_000
+EVENT_BYTES: Final = 40_000
 EVENTS_PER_S: Final = 25
-"""500 kB/s."""
-SLOW_BYTES_PER_S: Final = 100_000.0
+"""1 MB/s."""
+SLOW_BYTES_PER_S: Final = 200_000.0
 READERS: Final = 100
 OVERLOADED_S: Final = 5.0
-"""Unpaced, four times the bound."""
+"""Unpaced, twice the bound."""
 MEASURED_S: Final = 3.0
 SETTLED_S: Final = 2.0
 """After a node is disregarded: what was held passes."""

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import SimulatedCluster
 
 RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
-HUB_BOUND_BYTES = 512 * 1024
+HUB_BOUND_BYTES = 2 * 1024 * 1024
+"""Twice what a command may hold."""
 
 
 class Broken(Exception):

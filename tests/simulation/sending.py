@@ -12,7 +12,7 @@ import trio
 class Sending:
     """A backlog that grows by what is published and shrinks by what is sent."""
 
-    def __init__(self, bytes_per_s: float = math.inf, bound_bytes: int = 512 * 1024) -> None:
+    def __init__(self, bytes_per_s: float = math.inf, bound_bytes: int = 2 * 1024 * 1024) -> None:
         self.bytes_per_s = bytes_per_s
         self.bound_bytes = bound_bytes
         self.readers = 0
