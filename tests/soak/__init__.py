@@ -18,8 +18,8 @@ How to read the table, line by line:
   All browsers must see one sequence, whichever node they read.
 - *unexpected exits*: nodes that ended although nobody killed them. One whose disk is full may end.
 - *gaps told*: no browser was away for longer than history lasts, unless `history=` made it short.
-- *closed as slow*: streams that nodes closed as `behind` or `stalled`, less one for each stream of
-  the few browsers that never read.
+- *closed as slow*: streams that nodes closed as `behind`, `stalled` or the like, less one for each
+  stream of the few browsers that never read.
 - *streams ended without trouble*: at nodes that nothing was done to then, or right before.
 - *longest time without an event*: at all browsers together, whatever went wrong meanwhile.
 - *longest turn of the browsers*: how long their one process looked at no socket. When it is long,

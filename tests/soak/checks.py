@@ -11,7 +11,7 @@ from statistics import median
 from rich.table import Table
 
 from tests.soak.cluster import Exit
-from tests.soak.watch import SLOW, Sample
+from tests.soak.watch import NOT_SLOW, Sample
 
 COMMIT_S_MAX = 10.0
 """Elections and publishers that go to the next node take two or three seconds; this is for busy
@@ -111,7 +111,7 @@ def checks(seen: Observed) -> list[Check]:
 
 def closed_healthy(seen: Observed) -> int:
     """Return how many streams were closed as slow beyond those of browsers that never read."""
-    slow = sum(seen.closed.get(reason, 0) for reason in SLOW)
+    slow = sum(count for reason, count in seen.closed.items() if reason not in NOT_SLOW)
     return max(0, slow - seen.idle_opened)
 
 

@@ -1,5 +1,5 @@
 from noti.web.clients import Reason
-from tests.soak.watch import SLOW, parsed
+from tests.soak.watch import NOT_SLOW, parsed
 
 
 def test_counters_are_read_by_reason() -> None:
@@ -12,5 +12,5 @@ def test_counters_are_read_by_reason() -> None:
     assert parsed(metrics) == {"behind": 3, "gone": 1200}
 
 
-def test_reasons_of_slowness_are_those_that_a_node_tells() -> None:
-    assert set(SLOW) < {reason.value for reason in Reason}
+def test_reasons_are_those_that_a_node_tells() -> None:
+    assert {reason.value for reason in Reason} > NOT_SLOW
