@@ -3,6 +3,11 @@
 Enters: the command line. Leaves: the process. Never: anything else.
 """
 
-from noti.cli import main
+import signal
+
+# Ctrl-C while modules are loaded ends the process without a word; `main` has it raise again.
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+from noti.cli import main  # noqa: E402
 
 main()

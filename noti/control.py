@@ -11,6 +11,7 @@ the node.
 import json
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -143,7 +144,7 @@ def ask_to_leave(directory: Path, within_s: float) -> None:
             with _short_path(directory) as path:
                 connection.connect(path)
             connection.sendall(json.dumps({"leave_within_s": float(within_s)}).encode() + b"\n")
-            answer = _received(connection)
+            answer = _received(connection, time.monotonic() + within_s + ANSWER_GRACE_S)
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise LocalError(
                 f"no node runs with the data directory {directory}; see --data-dir"
@@ -153,8 +154,12 @@ def ask_to_leave(directory: Path, within_s: float) -> None:
                 f"the node in {directory} belongs to another user; run this as that user"
             ) from None
         except OSError as error:
-            reason = "no answer in time" if isinstance(error, TimeoutError) else str(error)
+            reason = str(error)
+            if isinstance(error, TimeoutError):
+                reason = f"no answer within {within_s + ANSWER_GRACE_S:g} s; try again, or longer"
             raise Unavailable(f"the node in {directory} says nothing: {reason}") from None
+        except ValueError:
+            raise Unavailable(f"what answers in {directory} is no node of this version") from None
     match answer:
         case {"error": str(reason)}:
             raise LeaveImpossible(reason)
@@ -164,10 +169,15 @@ def ask_to_leave(directory: Path, within_s: float) -> None:
             pass
 
 
-def _received(connection: socket.socket) -> Any:
-    """Return the answer, or None when the other side ended without one."""
+def _received(connection: socket.socket, until: float) -> Any:
+    """Return the answer, or None when the other side ended without one; raises `TimeoutError`
+    and `ValueError`.
+    """
     data = b""
     while not data.endswith(b"\n") and len(data) <= LINE_BYTES_MAX:
+        if (left_s := until - time.monotonic()) <= 0:
+            raise TimeoutError
+        connection.settimeout(left_s)
         received = connection.recv(LINE_BYTES_MAX)
         if not received:
             return None

@@ -9,12 +9,12 @@ translate them at the edge.
     │   └── AddressInUse      a port that we should listen on is taken
     ├── RemoteError           a peer, client or publisher sent nonsense
     │   ├── MessageInvalid    bytes that do not decode
-    │   ├── CommandUnknown    a command of a newer version was committed: the node must halt, not
-    skip it │   └── ClusterMismatch   a peer of another cluster, or another node under this id
+    │   ├── CommandUnknown    a newer version's command was committed: the node must halt
+    │   └── ClusterMismatch   a peer of another cluster, or another node under this id
     ├── Unavailable           retry later; nothing is known to be wrong with the request
     │   ├── NotLeader         only the leader can do this; carries who that might be
-    │   ├── ProposalUncertain leadership was lost while waiting: it may or may not have been
-    committed │   ├── ProposalRefused   the backlog of uncommitted entries is full
+    │   ├── ProposalUncertain leadership was lost meanwhile: it may or may not be committed
+    │   ├── ProposalRefused   the backlog of uncommitted entries is full
     │   ├── ChangeImpossible  a change of membership cannot be done now
     │   ├── LeaveImpossible   this node cannot give up its seat, or not in time; the text says why
     │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke

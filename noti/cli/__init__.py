@@ -6,6 +6,7 @@ stderr. Never: a traceback for the user, work of its own; each command has a mod
 Exit status: 0 done, 1 failed, 2 wrong flag or setting, 130 interrupted.
 """
 
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -18,6 +19,8 @@ from noti.errors import ConfigInvalid, NotiError, leaves_of
 
 log = structlog.get_logger("noti.cli")
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 _MODULES = {
     "run": "run",
@@ -62,8 +65,14 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     telemetry.set_up(level="warning", form="human")  # `run` sets it up again as it is told to
-    sys.exit(exit_status(sys.argv[1:]))
+    try:
+        status = exit_status(sys.argv[1:])
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
+    sys.exit(status)
 
 
 def exit_status(arguments: Sequence[str]) -> int:
@@ -81,7 +90,7 @@ def exit_status(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)
     except click.Abort:
-        return 130
+        return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the outermost boundary: a person gets one line
         return _explain(error)
     return returned if isinstance(returned, int) else 0

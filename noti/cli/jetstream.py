@@ -7,6 +7,7 @@ These commands are NATS clients and nothing else, so they run on asyncio directl
 """
 
 import asyncio
+import math
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -20,16 +21,31 @@ from nats.js.errors import NotFoundError
 
 from noti.certificates.refusals import handshake_refusal
 from noti.certificates.uses import for_nats
+from noti.cli.asyncio_commands import within
+from noti.cli.deadline import no_answer
 from noti.config import Config
 from noti.ingest.client import NatsClient
 from noti.ingest.login import NatsLogin
 from noti.rpc.generated.category.v1 import CategoryMessage
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
-CONNECT_TIMEOUT_S = 2
 CLOSE_TIMEOUT_S = 1
 
-FOREIGN_ERRORS: Final = (OSError, TimeoutError, nats.errors.Error)
+FOREIGN_ERRORS: Final = (
+    OSError,
+    TimeoutError,
+    nats.errors.Error,
+    # What nats-py raises by mistake, when it meets nonsense or is closed in the middle.
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    asyncio.InvalidStateError,
+    asyncio.LimitOverrunError,
+)
 """What `problem` puts into words."""
 
 STREAM_SETTINGS: Final = (
@@ -54,8 +70,9 @@ STREAM_SETTINGS: Final = (
 
 
 @asynccontextmanager
-async def open_jetstream(config: Config) -> AsyncIterator[JetStreamContext]:
-    """Connect once, without silent retries, and make the stream when it is missing.
+async def open_jetstream(config: Config, timeout_s: float) -> AsyncIterator[JetStreamContext]:
+    """Connect once, without silent retries, and make the stream when it is missing, both within
+    `timeout_s` seconds.
 
     Raises `FOREIGN_ERRORS`, and `ConfigInvalid` for a bad file.
     """
@@ -67,13 +84,15 @@ async def open_jetstream(config: Config) -> AsyncIterator[JetStreamContext]:
 
     proofs = _proofs(config)
     client = NatsClient()
-    try:
+    servers = (config.nats_url or DEFAULT_NATS_URL).split(",")
+
+    async def connect() -> JetStreamContext:
         try:
             await client.connect(
-                (config.nats_url or DEFAULT_NATS_URL).split(","),
+                servers,
                 name="noti publisher",
                 error_cb=note,
-                connect_timeout=CONNECT_TIMEOUT_S,
+                connect_timeout=max(1, math.ceil(timeout_s)),
                 allow_reconnect=False,
                 max_reconnect_attempts=1,  # even now it would try a server 60 times, 2 s apart
                 reconnect_time_wait=0,
@@ -81,7 +100,10 @@ async def open_jetstream(config: Config) -> AsyncIterator[JetStreamContext]:
             )
         except nats.errors.NoServersError:
             raise ConnectionError(reasons[-1] if reasons else "no answer") from None
-        yield await _ensure_stream(client, config)
+        return await _ensure_stream(client, config, timeout_s)
+
+    try:
+        yield await within(timeout_s, connect())
     finally:
         await _close(client)
 
@@ -107,9 +129,13 @@ def shown_url(config: Config) -> object:
     return config.masked()["nats_url"] or DEFAULT_NATS_URL
 
 
-def problem(config: Config, error: Exception) -> str:
+def problem(config: Config, error: Exception, timeout_s: float) -> str:
     """Return why NATS cannot be used, in one line."""
+    if isinstance(error, TimeoutError | nats.errors.TimeoutError):
+        return no_answer(f"NATS at {shown_url(config)}", timeout_s)
     reason = " ".join(str(error).split()) or type(error).__name__
+    if not isinstance(error, OSError | nats.errors.Error):
+        reason = f"what answers there is no NATS server ({type(error).__name__}: {reason})"
     if isinstance(error, ssl.SSLError):
         reason = f"it {handshake_refusal(error)}"
     return f"NATS at {shown_url(config)} cannot be used: {reason}"
@@ -118,12 +144,12 @@ def problem(config: Config, error: Exception) -> str:
 async def _close(client: NatsClient) -> None:
     """Close what there is to close; after a failed handshake nats-py would wait for ever."""
     with suppress(TimeoutError, OSError):
-        await asyncio.wait_for(client.close(), CLOSE_TIMEOUT_S)
+        await within(CLOSE_TIMEOUT_S, client.close())
 
 
-async def _ensure_stream(client: NatsClient, config: Config) -> JetStreamContext:
+async def _ensure_stream(client: NatsClient, config: Config, timeout_s: float) -> JetStreamContext:
     """Return JetStream with the stream in it."""
-    jetstream = client.jetstream(timeout=CONNECT_TIMEOUT_S)
+    jetstream = client.jetstream(timeout=timeout_s)
     try:
         await jetstream.stream_info(config.nats_stream)
     except NotFoundError:

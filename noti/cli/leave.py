@@ -28,6 +28,7 @@ API_WITHIN_S = 5.0
 @settings_options("data_dir")
 @click.option(
     "--within",
+    "--timeout",
     "within_s",
     type=click.FloatRange(0.1, WITHIN_S_MAX),
     default=WITHIN_S,

@@ -16,9 +16,9 @@ from nats.js import JetStreamContext
 from rich.console import Console
 from rich.status import Status
 
-from noti.cli.asyncio_commands import run_until_signalled
+from noti.cli.asyncio_commands import run_until_signalled, within
+from noti.cli.deadline import timeout_option
 from noti.cli.jetstream import (
-    CONNECT_TIMEOUT_S,
     FOREIGN_ERRORS,
     STREAM_SETTINGS,
     category_message,
@@ -43,16 +43,23 @@ CATEGORIES = ("books", "films", "games", "music", "news", "sport", "travel")
 @click.option("--rate", type=click.FloatRange(0.01, 10_000), default=2.0, help="Events a second.")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many. [default: never]")
 @click.option("--start", type=click.IntRange(1, 2**32 - 1), default=1, help="The first user_id.")
+@timeout_option
 def mock_publisher(
-    config_file: Path | None, rate: float, count: int | None, start: int, **options: Any
+    config_file: Path | None,
+    rate: float,
+    count: int | None,
+    start: int,
+    timeout_s: float,
+    **options: Any,
 ) -> None:
     """Publish numbered events to NATS, one after the other, until Ctrl-C.
 
-    The user_id of an event is its number, so a gap or a duplicate is easy to see. Waits for NATS.
+    The user_id of an event is its number, so a gap or a duplicate is easy to see. Waits for NATS,
+    and says when it does not answer in time.
     """
     config = load_given(config_file, options)
     numbers = iter(range(start, start + count)) if count else itertools.count(start)
-    run_until_signalled(_publish_numbers(config, numbers, rate, _Report(config)))
+    run_until_signalled(_publish_numbers(config, numbers, rate, timeout_s, _Report(config)))
 
 
 class _Report:
@@ -94,7 +101,7 @@ class _Report:
 
 
 async def _publish_numbers(
-    config: Config, numbers: Iterator[int], rate: float, report: _Report
+    config: Config, numbers: Iterator[int], rate: float, timeout_s: float, report: _Report
 ) -> None:
     """Publish every number once, in order, whatever happens to NATS meanwhile."""
     run_id = uuid.uuid4().hex[:12]
@@ -103,30 +110,31 @@ async def _publish_numbers(
     with report:
         while pending is not None:
             try:
-                async with open_jetstream(config) as jetstream:
+                async with open_jetstream(config, timeout_s) as jetstream:
                     due = asyncio.get_running_loop().time()
                     while pending is not None:
-                        await _publish_number(jetstream, config, run_id, pending)
+                        await _publish_number(jetstream, config, run_id, pending, timeout_s)
                         report.progress(pending)
                         failures, pending = 0, next(numbers, None)
                         due = max(due + 1 / rate, asyncio.get_running_loop().time() - 1)
                         await asyncio.sleep(due - asyncio.get_running_loop().time())
             except FOREIGN_ERRORS as error:
-                report.waiting(problem(config, error))
+                report.waiting(problem(config, error, timeout_s))
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
                 failures += 1
 
 
 async def _publish_number(
-    jetstream: JetStreamContext, config: Config, run_id: str, number: int
+    jetstream: JetStreamContext, config: Config, run_id: str, number: int, timeout_s: float
 ) -> None:
     category_from = CATEGORIES[number % len(CATEGORIES)]
     category_to = CATEGORIES[number * 3 % len(CATEGORIES)]
-    await jetstream.publish(
+    publishing = jetstream.publish(
         subject_of(config, category_from),
         bytes(category_message(number, category_from, category_to)),
         stream=config.nats_stream,
-        timeout=CONNECT_TIMEOUT_S,
+        timeout=timeout_s,
         # When an ack was lost we publish again; JetStream drops the second by this id.
         headers={"Nats-Msg-Id": f"{run_id}-{number}"},
     )
+    await within(timeout_s, publishing)

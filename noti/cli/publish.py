@@ -13,6 +13,8 @@ import ssl
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,9 +22,9 @@ import click
 
 from noti.certificates.context import mutual_client_context
 from noti.certificates.credentials import Role, load_credentials
-from noti.cli.asyncio_commands import read_lines, run_until_signalled
+from noti.cli.asyncio_commands import read_lines, run_until_signalled, within
+from noti.cli.deadline import timeout_option
 from noti.cli.jetstream import (
-    CONNECT_TIMEOUT_S,
     FOREIGN_ERRORS,
     STREAM_SETTINGS,
     category_message,
@@ -34,7 +36,7 @@ from noti.cli.settings import as_address, load_given, settings_options
 from noti.config import Config
 from noti.errors import NotiError, SourceUnavailable
 from noti.ingest.category import decode_category
-from noti.ingest.events import EVENT_BYTES_MAX
+from noti.ingest.events import EVENT_BYTES_MAX, check_data, check_topics
 from noti.ports import Address, Draft, SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.publishing import PublishStream, open_publish_stream
@@ -51,6 +53,7 @@ REQUEST_EVENTS_MAX: Final = 1000
 @click.option("--topic", "topics", multiple=True, help="With --rpc: any event; repeat for several.")
 @click.option("--data", help="With --topic: the event. [default: each line of standard input]")
 @click.option("--id", "event_id", help="With --data: its id, which is not shown twice.")
+@timeout_option
 @settings_options(*STREAM_SETTINGS, "tls_cert", "tls_key", "tls_ca")
 def publish(
     config_file: Path | None,
@@ -61,6 +64,7 @@ def publish(
     topics: tuple[str, ...],
     data: str | None,
     event_id: str | None,
+    timeout_s: float,
     **options: Any,
 ) -> None:
     """Publish events, and wait until JetStream has them, or with --rpc the cluster.
@@ -71,8 +75,10 @@ def publish(
     noti publish --rpc 127.0.0.1:8400 --topic news --data hello
     tail -f app.log | noti publish --rpc 127.0.0.1:8400 --topic log
 
-    Nodes with TLS take events from holders of a node certificate only.
+    Nodes with TLS take events from holders of a node certificate only. With lines, the time for an
+    answer begins anew with each request; a failure says which lines it is about.
     """
+    _check_texts((category_from, category_to), topics, data)
     category = None
     if user_id is not None and category_from is not None and category_to is not None:
         category = category_message(user_id, category_from, category_to)
@@ -81,17 +87,17 @@ def publish(
     config = load_given(config_file, options)
     if rpc is None:
         assert category is not None
-        run_until_signalled(_to_jetstream(config, category))
+        run_until_signalled(_to_jetstream(config, category, timeout_s))
         return
-    context = _tls(config)
+    node = _Node(rpc, _tls(config), timeout_s)
     if category is not None:
-        run_until_signalled(_one_to_node(rpc, context, _as_bridge(config, category)))
+        run_until_signalled(_one_to_node(node, _as_bridge(config, category)))
     elif data is not None:
-        run_until_signalled(_one_to_node(rpc, context, Draft(topics, data, event_id)))
+        run_until_signalled(_one_to_node(node, Draft(topics, data, event_id)))
     elif sys.stdin is None:
         raise click.UsageError("give --data: standard input is closed")
     else:
-        run_until_signalled(_lines_to_node(rpc, context, topics))
+        run_until_signalled(_lines_to_node(node, topics))
 
 
 def _check_options(
@@ -116,15 +122,23 @@ def _check_options(
         raise click.UsageError("--id goes with --data")
 
 
-async def _to_jetstream(config: Config, category: CategoryMessage) -> None:
+def _check_texts(categories: Sequence[str | None], topics: Sequence[str], data: str | None) -> None:
+    """Raise `MessageInvalid` for what no node would take, before anybody is asked."""
+    check_topics(topics)
+    for text in (*categories, data):
+        check_data(text or "")
+
+
+async def _to_jetstream(config: Config, category: CategoryMessage, timeout_s: float) -> None:
     subject = subject_of(config, category.category_from)
     try:
-        async with open_jetstream(config) as jetstream:
-            ack = await jetstream.publish(
-                subject, bytes(category), stream=config.nats_stream, timeout=CONNECT_TIMEOUT_S
+        async with open_jetstream(config, timeout_s) as jetstream:
+            publishing = jetstream.publish(
+                subject, bytes(category), stream=config.nats_stream, timeout=timeout_s
             )
+            ack = await within(timeout_s, publishing)
     except FOREIGN_ERRORS as error:
-        raise SourceUnavailable(problem(config, error)) from None
+        raise SourceUnavailable(problem(config, error, timeout_s)) from None
     click.echo(f"published to {subject}: {ack.stream} has it as number {ack.seq}")
 
 
@@ -136,26 +150,39 @@ def _as_bridge(config: Config, category: CategoryMessage) -> Draft:
     return Draft(event.topics, event.data)
 
 
-async def _one_to_node(rpc: Address, context: ssl.SSLContext | None, draft: Draft) -> None:
-    async with open_publish_stream(rpc, context) as stream:
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """Whom to ask, and how."""
+
+    address: Address
+    tls: ssl.SSLContext | None
+    timeout_s: float
+
+    def open(self) -> AbstractAsyncContextManager[PublishStream]:
+        return open_publish_stream(self.address, self.tls, within_s=self.timeout_s)
+
+
+async def _one_to_node(node: _Node, draft: Draft) -> None:
+    async with node.open() as stream:
         [event_id] = await stream.publish([draft])
     click.echo(f"published to {draft.topics[0]}: committed as {event_id}")
 
 
-async def _lines_to_node(
-    rpc: Address, context: ssl.SSLContext | None, topics: tuple[str, ...]
-) -> None:
+async def _lines_to_node(node: _Node, topics: tuple[str, ...]) -> None:
     """Publish what comes until it ends; a failure ends it, and says from which line on."""
     number = published = 0
+    complete = False
     try:
-        async with open_publish_stream(rpc, context) as stream:
+        async with node.open() as stream:
             async for lines in read_lines(sys.stdin.fileno(), EVENT_BYTES_MAX):
                 for start in range(0, len(lines), REQUEST_EVENTS_MAX):
                     some = lines[start : start + REQUEST_EVENTS_MAX]
                     published += await _publish_lines(stream, topics, some, number)
                     number += len(some)
+        complete = True
     finally:
-        click.echo(f"published {published} events")
+        so_far = "" if complete else f", all of the first {number} lines"
+        click.echo(f"published {published} events{so_far}")
 
 
 async def _publish_lines(

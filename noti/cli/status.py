@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from noti.certificates.describing import printable
+from noti.cli.deadline import timeout_option
 from noti.cli.http import get_json, tls_ca_option
 from noti.errors import MessageInvalid
 
@@ -39,13 +41,18 @@ node_url = click.option(
 @click.command()
 @node_url
 @tls_ca_option
-def status(url: str, tls_ca: Path | None) -> None:
+@timeout_option
+def status(url: str, tls_ca: Path | None, timeout_s: float) -> None:
     """Show what a node knows: its role, its log, its source, its clients."""
-    report = _report(url, tls_ca)
+    report = _report(url, tls_ca, timeout_s)
     console = _console()
     facts = Table.grid(padding=(0, 3))
-    for name, value in _flat(report):
-        facts.add_row(f"[dim]{escape(name)}[/dim]", _cell(value))
+    try:
+        plain = _flat(report)
+    except RecursionError:
+        raise MessageInvalid(f"{url}/status is nested without end; is this a noti node?") from None
+    for name, value in plain:
+        facts.add_row(f"[dim]{_text(name)}[/dim]", _cell(value))
     console.print(facts)
     for name, value in report.items():
         if _is_rows(value):
@@ -56,16 +63,17 @@ def status(url: str, tls_ca: Path | None) -> None:
 @click.command()
 @node_url
 @tls_ca_option
-def members(url: str, tls_ca: Path | None) -> None:
+@timeout_option
+def members(url: str, tls_ca: Path | None, timeout_s: float) -> None:
     """Show the members of the cluster as a node sees them."""
-    rows = _report(url, tls_ca).get("members")
+    rows = _report(url, tls_ca, timeout_s).get("members")
     if not _is_rows(rows):
         raise MessageInvalid(f"{url} reports no members; is it a node of another version?")
     _console().print(_rows("members", rows))
 
 
-def _report(url: str, tls_ca: Path | None) -> dict[str, Any]:
-    report = get_json(url, "/status", tls_ca=tls_ca)
+def _report(url: str, tls_ca: Path | None, timeout_s: float) -> dict[str, Any]:
+    report = get_json(url, "/status", timeout_s, tls_ca=tls_ca)
     if not isinstance(report, dict):
         raise MessageInvalid(f"{url}/status is not a report; is this a noti node?")
     return report
@@ -99,9 +107,9 @@ def _is_rows(value: object) -> TypeGuard[list[dict[str, Any]]]:
 
 def _rows(title: str, rows: Sequence[Mapping[str, Any]]) -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = Table(title=escape(title), title_justify="left", box=None, padding=(0, 3, 0, 0))
+    table = Table(title=_text(title), title_justify="left", box=None, padding=(0, 3, 0, 0))
     for column in columns:
-        table.add_column(escape(column.replace("_", " ")))
+        table.add_column(_text(column.replace("_", " ")))
     for row in rows:
         table.add_row(*(_cell(row.get(column)) for column in columns))
     return table
@@ -117,10 +125,14 @@ def _cell(value: object) -> str:
         case False:
             return "no"
         case list():
-            return escape(", ".join(str(item) for item in value)) or "[dim]-[/dim]"
+            return _text(", ".join(str(item) for item in value)) or "[dim]-[/dim]"
         case dict():
-            return escape(", ".join(f"{key}={item}" for key, item in value.items()))
+            return _text(", ".join(f"{key}={item}" for key, item in value.items()))
         case str() if value in STYLES:
             return f"[{STYLES[value]}]{value}[/]"
         case _:
-            return escape(str(value))
+            return _text(str(value))
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))

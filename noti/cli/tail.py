@@ -5,9 +5,11 @@ Never: an event's control characters in a terminal, an event that was shown befo
 """
 
 import json
+import math
 import os
 import random
 import sys
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,12 +20,13 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
+from noti.cli.deadline import no_answer, timeout_option
 from noti.cli.http import tls_ca_option, tls_context
 from noti.cli.run import until_signalled
 from noti.client.eventstream import StreamEvent
 from noti.client.follower import ComeBack, Follower
 from noti.client.following import SILENCE_S_MAX, follow
-from noti.errors import LocalError
+from noti.errors import LocalError, Unavailable
 
 MERCURE = "/.well-known/mercure"
 STOP_DEADLINE_S = 3.0
@@ -62,6 +65,7 @@ _VISIBLE.pop(ord("\t"))
     metavar="SECONDS",
     help="Reconnect after so long without a byte.",
 )
+@timeout_option
 @tls_ca_option
 def tail(
     url: str,
@@ -71,24 +75,40 @@ def tail(
     count: int | None,
     headers: tuple[str, ...],
     silence_s: float,
+    timeout_s: float,
     tls_ca: Path | None,
 ) -> None:
     """Follow the event stream at URL, any server's, and resume it when it breaks.
+
+    It must begin within the --timeout; after that, it is tried again for ever.
 
     The address of a node is enough: noti tail http://127.0.0.1:8402 --topic jobs.noti.books
     """
     if not last_event_id.isprintable() or not last_event_id.isascii():
         raise LocalError("--from is an id: printable ASCII, or earliest")
     follower = Follower(stream_url(url, topics), random.Random(), last_event_id.strip())
-    show = partial(
+    screen = Screen(as_json, count)
+    following = partial(
         follow,
         follower,
-        Screen(as_json, count),
+        screen,
         tls=tls_context(tls_ca),
         headers=[_header(header) for header in headers],
         silence_s_max=silence_s,
     )
+    show = partial(_begin_within, timeout_s, follower.url, screen, following)
     trio.run(partial(until_signalled, show, STOP_DEADLINE_S))
+
+
+async def _begin_within(
+    timeout_s: float, url: str, screen: "Screen", following: Callable[[], Awaitable[None]]
+) -> None:
+    """Follow; raises `Unavailable` when the stream has not begun in time."""
+    with trio.move_on_after(timeout_s) as screen.beginning:
+        await following()
+    if screen.beginning.cancelled_caught:
+        why = f" ({screen.problem})" if screen.problem else ""
+        raise Unavailable(f"{no_answer(url, timeout_s)}{why}")
 
 
 def stream_url(url: str, topics: tuple[str, ...]) -> str:
@@ -115,16 +135,22 @@ class Screen:
     def __init__(self, as_json: bool, count: int | None) -> None:
         self._as_json = as_json
         self._left = count
+        self.beginning = trio.CancelScope()
+        """Ends the command, as long as no stream has begun."""
+        self.problem = ""
+        """Why there is none, the last time."""
         self._out = Console(highlight=False, soft_wrap=True)
         self._news = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def opened(self, url: str, resumed_from: str | None) -> None:
         """Say that the stream is there."""
+        self.beginning.deadline = math.inf
         resumed = f", resumed from {_visible(resumed_from)}" if resumed_from else ""
         self._news.print(Text(f"connected to {url}{resumed}", style="green"))
 
     def waiting(self, pause: ComeBack) -> None:
         """Say that it is not."""
+        self.problem = _visible(pause.why)
         line = f"{_visible(pause.why)}; again in {pause.after_s:.1f} s"
         self._news.print(Text(line, style="yellow"))
 

@@ -82,7 +82,7 @@ async def _one_connection(
     silence_s_max: float,
 ) -> Verdict | None:
     """Read one connection to its end; None when the watcher has enough."""
-    stream = await _connect(follower.url, tls)
+    stream = await connect(follower.url, tls)
     async with stream:
         http = h11.Connection(h11.CLIENT)
         with trio.fail_after(HEAD_S_MAX):
@@ -114,13 +114,11 @@ async def _one_connection(
 
 
 def _request(http: h11.Connection, follower: Follower, headers: Sequence[tuple[str, str]]) -> bytes:
-    parts = urlsplit(follower.url)
-    target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-    host = parts.netloc.rpartition("@")[2]
+    host, target = target_of(follower.url)
     try:
         request = h11.Request(
             method="GET",
-            target=target if target.startswith("/") else f"/{target}",
+            target=target,
             headers=[("Host", host), *follower.request_headers(), *headers],
         )
     except (h11.LocalProtocolError, UnicodeEncodeError) as error:
@@ -128,13 +126,26 @@ def _request(http: h11.Connection, follower: Follower, headers: Sequence[tuple[s
     return (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
 
 
-async def _connect(url: str, tls: ssl.SSLContext) -> trio.abc.Stream:
+def target_of(url: str) -> tuple[str, str]:
+    """Return a URL's host, with its port, and the target of a request for it."""
     parts = urlsplit(url)
+    target = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
+    host = parts.netloc.rpartition("@")[2]
+    return host, target if target.startswith("/") else f"/{target}"
+
+
+async def connect(url: str, tls: ssl.SSLContext) -> trio.abc.Stream:
+    """Connect to the server of a URL.
+
+    Raises `LocalError` for a URL without one, `trio.TooSlowError`, `OSError`, and
+    `trio.BrokenResourceError` from an `ssl.SSLError`.
+    """
     try:
+        parts = urlsplit(url)
         port = parts.port
     except ValueError:
-        port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        raise LocalError(f"{url!r} cannot be followed; write http://HOST:PORT/PATH") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise LocalError(f"{url!r} cannot be followed; write http://HOST:PORT/PATH")
     secure = parts.scheme == "https"
     with trio.fail_after(CONNECT_S_MAX):

@@ -29,10 +29,9 @@ from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.protobuf import parse
 from noti.rpc.tls import PeerChannel, certificate_of
 
-CONNECT_S_MAX: Final = 5.0
-"""With the handshake, which takes two round trips."""
-ANSWER_S_MAX: Final = 20.0
-"""A node that lives answers within 15 s: 5 of waiting for a leader, 10 for a commit."""
+WITHIN_S: Final = 10.0
+"""How long a connection, and each answer, may take, if nothing else is said. A node that lives says
+within 5 s that it found no leader, and within 10 more that nothing was committed."""
 ANSWER_BYTES_MAX: Final = 1024 * 1024
 """A thousand ids of 128 characters."""
 
@@ -48,9 +47,10 @@ _ERRORS: Final[dict[int, type[NotiError]]] = {
 class PublishStream:
     """One stream of requests to one node, one at a time; made by `open_publish_stream`."""
 
-    def __init__(self, to: Address, frames: Frames) -> None:
+    def __init__(self, to: Address, frames: Frames, within_s: float) -> None:
         self._to = to
         self._frames = frames
+        self._within_s = within_s
 
     async def publish(self, drafts: Sequence[Draft]) -> list[str]:
         """Return the events' ids when all are committed.
@@ -62,13 +62,13 @@ class PublishStream:
         events = [wire.Event(list(one.topics), one.data, one.id or "") for one in drafts]
         where = f"{self._to[0]}:{self._to[1]}"
         try:
-            async with asyncio.timeout(ANSWER_S_MAX):
+            async with asyncio.timeout(self._within_s):
                 await self._frames.write_guarded(bytes(wire.PublishRequest(events)))
                 frame = await self._frames.read_guarded()
             answer = parse(wire.PublishStreamResponse, frame or b"")
         except TimeoutError:
             raise ProposalUncertain(
-                f"no answer from {where} within {ANSWER_S_MAX:g} s; {_UNKNOWN}"
+                f"no answer from {where} within {self._within_s:g} s; {_UNKNOWN}"
             ) from None
         except (MessageInvalid, *FOREIGN_ERRORS) as error:
             raise ProposalUncertain(f"{describe(self._to, error)}; {_UNKNOWN}") from error
@@ -82,9 +82,11 @@ class PublishStream:
 
 @asynccontextmanager
 async def open_publish_stream(
-    to: Address, context: ssl.SSLContext | None
+    to: Address, context: ssl.SSLContext | None, *, within_s: float = WITHIN_S
 ) -> AsyncIterator[PublishStream]:
     """Connect, and hang up at the end. `context` is None to speak plain text.
+
+    Connecting may take `within_s` seconds, and so may each answer.
 
     Raises `PeerUnavailable`, also when who answers is no node, or does not let us publish.
     """
@@ -94,7 +96,7 @@ async def open_publish_stream(
     )
     try:
         try:
-            async with asyncio.timeout(CONNECT_S_MAX):
+            async with asyncio.timeout(within_s):
                 await call.__aenter__()
                 await call.send_request()
                 frames = Frames(call._stream, ANSWER_BYTES_MAX)
@@ -102,7 +104,8 @@ async def open_publish_stream(
                 await call.recv_initial_metadata()
         except TimeoutError:
             raise PeerUnavailable(
-                f"cannot reach {to[0]}:{to[1]}: no answer within {CONNECT_S_MAX:g} s"
+                f"cannot reach {to[0]}:{to[1]}: no answer within {within_s:g} s; "
+                "is it the RPC port of a node that runs?"
             ) from None
         except (MessageInvalid, *FOREIGN_ERRORS) as error:
             refusal = refusal_in(channel, error)
@@ -110,7 +113,7 @@ async def open_publish_stream(
             if isinstance(error, GRPCError) and error.status is Status.UNIMPLEMENTED:
                 told += "; is it the RPC port of a node?"
             raise PeerUnavailable(told) from error
-        yield PublishStream(to, frames)
+        yield PublishStream(to, frames, within_s)
     finally:
         channel.close()
 
