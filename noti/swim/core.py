@@ -68,6 +68,9 @@ _LEAVE_STEP_SHARE = 0.4
 _LEAVE_GOSSIP_S = 0.05
 """While leaving, gossip goes out this often, so that the announcements are through in time."""
 
+_COUNT_AGAIN_S = 0.1
+"""The size of the cluster decides how often broadcasts are sent, and not to the moment."""
+
 _PUSH_PULL_BASE_MEMBERS = 32
 """Above this size, full exchanges become rarer (memberlist)."""
 
@@ -129,6 +132,7 @@ class Swim:
             config=config,
             incarnations=Incarnations(incarnation, now),
         )
+        self._counted_at = -math.inf
         self._gossip_at = now
         self._push_pull_at = now + rng.uniform(0, config.push_pull_interval_s)
         self._leaving = False
@@ -139,7 +143,9 @@ class Swim:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event and return what is to be done about it, in order."""
-        self._outbox.members = self._members.count(now)
+        if not 0 <= now - self._counted_at < _COUNT_AGAIN_S:
+            self._outbox.members = self._members.count(now)
+            self._counted_at = now
         match event:
             case PacketReceived(messages, source):
                 self._on_packet(messages, source, now)
@@ -180,7 +186,9 @@ class Swim:
 
     def state(self, *, join: bool) -> PushPull:
         """Return our full state, for an exchange."""
-        nodes = tuple(record.remote_node() for record in self._members)
+        unheard = self._members.unheard  # is hearsay, and not to be spread
+        known = [record for record in self._members if record.name not in unheard]
+        nodes = tuple(record.remote_node() for record in known)
         return PushPull(join, nodes, self._serf.state())
 
     # What peers say

@@ -56,13 +56,15 @@ class Judge:
         self._serf = serf
         self._config = config
         self._incarnations = incarnations
+        self._doubted: dict[str, None] = {}
+        """Names of those in doubt, and of some who no longer are."""
         self._no_room_at = -math.inf
         """When there was none: a state with thousands of inventions is refused at once."""
 
     def deadline(self) -> float:
         """Return when `advance` is due; infinite when nobody is in doubt."""
         moments = [math.inf]
-        for record in self._members:
+        for record in self._in_doubt():
             if record.suspicion is not None:
                 moments += [record.suspicion.deadline(), record.suspicion.ask_at]
             if record.rumour is not None:
@@ -71,7 +73,7 @@ class Judge:
 
     def advance(self, now: float) -> None:
         """Ask those in doubt again, and decide about those whose time is over."""
-        for record in self._members:
+        for record in self._in_doubt():
             suspicion, rumour = record.suspicion, record.rumour
             if suspicion is not None and suspicion.deadline() <= now:
                 self._decide(record, suspicion, now)
@@ -82,6 +84,14 @@ class Judge:
             elif rumour is not None and rumour.ask_again_at <= now:
                 rumour.ask_again_at = math.inf
                 self._prober.ask(record, rumour.claim)
+
+    def _in_doubt(self) -> list[Record]:
+        """Return who is suspected, or the subject of a rumour."""
+        doubted = [self._members.get(name) for name in self._doubted]
+        found = [one for one in doubted if one is not None and (one.suspicion or one.rumour)]
+        if len(found) < len(self._doubted):
+            self._doubted = {record.name: None for record in found}
+        return found
 
     # Claims
 
@@ -165,6 +175,7 @@ class Judge:
 
     def _suspect(self, record: Record, incarnation: int, accuser: str, now: float) -> None:
         record.incarnation = incarnation
+        self._doubted[record.name] = None
         record.suspicion = Suspicion.begin(accuser, self._members.count(now), self._config, now)
         self.become(record, MemberState.SUSPECT, now)
 
@@ -187,6 +198,7 @@ class Judge:
     def _hear(self, record: Record, claim: Alive | Dead, given_up_at: float, now: float) -> None:
         """Ask a member about a rumour, twice: one packet may be lost."""
         until_s = self._config.probe_timeout_s
+        self._doubted[record.name] = None
         record.rumour = Rumour(claim, now, now + until_s / 2, now + until_s, given_up_at)
         self._prober.ask(record, claim)
 
@@ -231,21 +243,31 @@ class Judge:
         self._members.add(record)
         self._prober.add(record.name)
         self._serf.on_joined(record.name)
-        self._outbox.tell_alive(record)
         self._outbox.order(MemberChanged(record.member(), None))
-        self._prober.ask(record, None)
+        self._prober.ask(record, None)  # others are told of it when it answers
 
     def _make_room(self, now: float) -> bool:
-        """Whether there is room for a newcomer, if need be after forgetting somebody older."""
-        if len(self._members) < self._config.members_max:
+        """Whether there is room for a newcomer, if need be after forgetting somebody."""
+        unheard = self._members.unheard
+        full = len(self._members) >= self._config.members_max
+        if not full and len(unheard) < self._config.unheard_max:
             return True
-        if self._no_room_at < now:
-            least_needed = self._members.least_needed()
-            if least_needed is not None and least_needed.changed_at < now:
-                self.forget(least_needed)
+        oldest, since = next(iter(unheard.items()), ("", now))
+        if now - since > self._config.probe_timeout_s:  # or it may be about to answer
+            self._forget_named(oldest)
+            return True
+        if full and self._no_room_at < now:
+            longest_gone = self._members.longest_gone()
+            if longest_gone is not None:
+                self.forget(longest_gone)
                 return True
             self._no_room_at = now
         return False
+
+    def _forget_named(self, name: str) -> None:
+        record = self._members.get(name)
+        assert record is not None
+        self.forget(record)
 
     def _revive(self, record: Record, alive: Alive, tags: dict[str, str], now: float) -> None:
         before = (record.address, record.tags)
@@ -274,8 +296,8 @@ class Judge:
     def forget_those_long_gone(self, now: float) -> None:
         """Drop whoever is gone for so long that it will not return, rumours soon."""
         for record in self._members:
-            rumour = record.heard_at == -math.inf
-            kept_s = self._config.gossip_to_dead_s if rumour else self._config.forget_after_s
+            unheard = record.name in self._members.unheard
+            kept_s = self._config.gossip_to_dead_s if unheard else self._config.forget_after_s
             if not record.present and now - record.changed_at > kept_s:
                 self.forget(record)
 

@@ -8,7 +8,7 @@ Iteration is by name, so that a trace depends on nothing but its inputs.
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from noti.errors import MessageInvalid
@@ -73,6 +73,8 @@ class Members:
         self._gossip_to_dead_s = gossip_to_dead_s
         self._records: dict[str, Record] = {}
         self._sorted = True
+        self._unheard: dict[str, float] = {}
+        """Who never answered us, with the time at which we heard of it, oldest first."""
 
     def __iter__(self) -> Iterator[Record]:
         """All records, by name, as they are now."""
@@ -96,16 +98,30 @@ class Members:
         assert record.name not in self._records
         self._records[record.name] = record
         self._sorted = False
+        if record.heard_at == -math.inf:
+            self._unheard[record.name] = record.changed_at
 
     def forget(self, name: str) -> None:
         """Drop a member."""
         del self._records[name]
+        self._unheard.pop(name, None)
 
-    def least_needed(self) -> Record | None:
-        """Return whom to forget when there is no room: the longest gone, else a mere rumour."""
-        gone = [record for record in self if not record.present]
-        rumours = [record for record in self if record.heard_at == -math.inf]
-        return min(gone or rumours, key=lambda record: record.changed_at, default=None)
+    def note_answer(self, name: str, now: float) -> None:
+        """Note that a member, if it is one, answered a ping of ours."""
+        record = self._records.get(name)
+        if record is not None:
+            record.heard_at = now
+            self._unheard.pop(name, None)
+
+    @property
+    def unheard(self) -> Mapping[str, float]:
+        """Whom we know from hearsay alone, and since when, the oldest first."""
+        return self._unheard
+
+    def longest_gone(self) -> Record | None:
+        """Return who can best be forgotten, if anybody is gone."""
+        gone = (record for record in self if not record.present)
+        return min(gone, key=lambda record: record.changed_at, default=None)
 
     def at(self, address: Address) -> Record | None:
         """Return a present member with this address."""

@@ -137,12 +137,17 @@ class Prober:
         if self._probe is not None and self._probe.sequence == sequence:
             name = self._probe.name
             self._probe = None
-        record = self._members.get(name) if name is not None else None
-        if record is not None:
-            record.heard_at = now
+        if name is not None:
+            self._note_answer(name, now)
         relay = self._relays.pop(sequence, None)
         if relay is not None:
             self._outbox.send(relay.requester, Ack(relay.sequence, None))
+
+    def _note_answer(self, name: str, now: float) -> None:
+        record = self._members.get(name)
+        if record is not None and name in self._members.unheard and record.present:
+            self._outbox.tell_alive(record)  # now that it is no rumour
+        self._members.note_answer(name, now)
 
     def on_stream_ack(self, sequence: int) -> None:
         """Note an answer over TCP; it counts when nothing better arrives in time."""
@@ -176,6 +181,7 @@ class Prober:
             return None
         self._probe = None
         if probe.answered_by_stream:
+            self._note_answer(probe.name, now)
             self._outbox.order(ReachedByStreamOnly(probe.name, probe.address))
             return None
         return probe.name

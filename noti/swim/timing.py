@@ -42,6 +42,9 @@ class SwimConfig:
     """A member dead or gone for so long is forgotten (Serf's ReconnectTimeout)."""
     members_max: int = 1024
     """Members remembered, those that are gone included; anybody could invent more."""
+    unheard_max: int = 128
+    """Of these, members that have not answered us yet: newcomers do so within a round trip, and
+    inventions never; larger clusters take some exchanges to know each other."""
     packet_bytes_max: int = 1400
     """Packets are filled up to this: below the usual MTU less the IP and UDP headers."""
     leave_s: float = 1.0
