@@ -60,17 +60,21 @@ Noticed: TypeAlias = DiskHung | DiskOutdated | CommitStalled | VoterForgot | Mes
 class Kind(Enum):
     """What can ail a node that runs."""
 
+    CLUSTER = "cluster"
     QUORUM = "quorum"
     DISK = "disk"
     BEHIND = "behind"
 
 
 _TEXT = {
-    Kind.QUORUM: "no leader is heard: fewer than a majority of the voters can reach each other",
+    Kind.CLUSTER: "this node belongs to no cluster yet: it waits for the others of "
+    "--bootstrap-expect, or for a leader that takes it in",
+    Kind.QUORUM: "no leader is heard: this node is cut off, or no majority of the voters is there",
     Kind.DISK: "the disk does not answer; this node neither leads nor votes until it does",
     Kind.BEHIND: "this node has not applied yet what the cluster has committed",
 }
 _OVER = {
+    Kind.CLUSTER: "this node belongs to a cluster",
     Kind.QUORUM: "a leader is heard again",
     Kind.DISK: "the disk answers again",
     Kind.BEHIND: "this node has caught up",
@@ -98,12 +102,12 @@ class Health:
     """One node's troubles."""
 
     def __init__(self, clock: Clock) -> None:
-        """Begin without a leader, and not caught up."""
+        """Begin without a cluster, and not caught up."""
         self.outdated: StorageOutdated | None = None
         """What this node must end with."""
         now = clock.now()
         self._clock = clock
-        self._began: dict[Kind, float] = {Kind.QUORUM: now}
+        self._began: dict[Kind, float] = {Kind.CLUSTER: now}
         """When each trouble began that there is now."""
         self._told: set[Kind] = set()
         self._fresh_at = -math.inf
@@ -153,9 +157,11 @@ class Health:
         fresh_at = now if status.leads_ready else status.fresh_at
         if fresh_at is not None:
             self._fresh_at = fresh_at
-        self._set(Kind.QUORUM, now if status.leader is None else None)
+        belongs, led = bool(status.configuration.voters), status.leader is not None
+        self._set(Kind.CLUSTER, None if belongs else now)
+        self._set(Kind.QUORUM, now if belongs and not led else None)
         self._set(Kind.DISK, status.disk_hung_since)
-        late = status.leader is not None and not self.in_touch()
+        late = led and not self.in_touch()
         self._set(Kind.BEHIND, max(self._fresh_at, self._started_at) if late else None)
         self._tell(now)
         if now - self._gauged_at >= GAUGE_EVERY_S:

@@ -9,7 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,8 @@ import pytest
 import trio
 
 from tests.interop.cluster import running_cluster
-from tests.interop.processes import NodeProcess, children_of, get_json
-from tests.interop.test_cluster import RECOVERY_S_MAX
+from tests.interop.processes import NodeProcess, children_of, get_json, running_node
+from tests.interop.test_cluster import RECOVERY_S_MAX, STOP_S_MAX
 from tests.interop.test_consistent import three_nodes
 from tests.interop.test_disk import publish
 
@@ -37,7 +37,8 @@ def hung_disk(node: NodeProcess) -> Iterator[None]:
     try:
         yield
     finally:
-        os.kill(writer, signal.SIGCONT)
+        with suppress(ProcessLookupError):  # it ended with its node
+            os.kill(writer, signal.SIGCONT)
 
 
 async def until_it_says(node: NodeProcess, trouble: str) -> dict[str, Any]:
@@ -133,6 +134,17 @@ async def test_follower_whose_disk_hangs_says_so_and_changes_nothing(tmp_path: P
         assert (await leader.until_up())["term"] == term, "it did not campaign"
         await cluster.until_caught_up(follower)
         await cluster.finish()
+
+
+async def test_node_whose_disk_hangs_stops_in_time(tmp_path: Path) -> None:
+    async with running_node(tmp_path) as node, trio.open_nursery() as nursery:
+        with hung_disk(node):
+            nursery.start_soon(publish, node, 1, 100)
+            await until_it_says(node, "disk")
+            node.signal(signal.SIGTERM)
+            with trio.fail_after(STOP_S_MAX):
+                assert await node.wait() == 0
+            assert "internal error" not in node.log_text()
 
 
 async def test_node_with_the_data_directory_of_yesterday_ends_and_says_what_to_do(

@@ -80,6 +80,17 @@ def test_lost_quorum_is_told_once_when_it_lasts_and_once_when_it_is_over() -> No
     assert (over["event"], over["after_s"]) == ("a leader is heard again", 5.0)
 
 
+def test_stranger_says_that_it_waits_for_a_cluster_and_not_for_a_leader() -> None:
+    patient = Patient()
+    stranger = replace(LED, leader=None, fresh_at=None, configuration=Configuration())
+    with structlog.testing.capture_logs() as logs:
+        assert patient.look(1.0, stranger) == (Kind.CLUSTER,)
+        patient.look(TELL_AFTER_S, stranger)
+        assert patient.look(9.0, replace(LED, fresh_at=9.0)) == ()
+    assert [line["log_level"] for line in logs] == ["warning", "info"]
+    assert logs[0]["event"].startswith("this node belongs to no cluster yet")
+
+
 def test_mere_election_is_no_line() -> None:
     patient = Patient()
     patient.look(10.0, replace(LED, fresh_at=10.0))
@@ -172,7 +183,7 @@ def test_gauges_tell_the_last_contact_and_what_each_peer_has() -> None:
         ("noti_raft_forwarded_total", "outcome", ["done", "not_leader", "refused", "uncertain"]),
         ("noti_raft_messages_dropped_total", "reason", ["outbox full", "no stream"]),
         ("noti_raft_messages_refused_total", "reason", ["false name", "garbage", "false sender"]),
-        ("noti_trouble_since_seconds", "trouble", ["quorum", "disk", "behind"]),
+        ("noti_trouble_since_seconds", "trouble", ["cluster", "quorum", "disk", "behind"]),
     ],
 )
 def test_metrics_exist_before_anything_happened(metric: str, label: str, values: list[str]) -> None:

@@ -202,3 +202,11 @@ def test_node_whose_disk_answers_again_gives_the_leader_time_to_speak() -> None:
     core.now += 1.01
     core.step(DeadlineReached())
     assert core.raft.status().role is Role.PRE_CANDIDATE
+
+
+def test_elected_leader_that_nobody_answers_says_so_and_steps_down() -> None:
+    core = a_leader()
+    core.now += 0.51
+    core.step(DeadlineReached())
+    assert stalls(core) == ["no majority answers; nothing is heard of n2, n3, n4"]
+    assert core.raft.status().role is Role.FOLLOWER
