@@ -171,9 +171,7 @@ class Episode:
 class Acceptor:
     """Takes connections from listening sockets, and survives that no descriptor is left."""
 
-    def __init__(self, listener: str, refusal: bytes = b"") -> None:
-        """`refusal` is what those hear who cannot be taken."""
-        self._refusal = refusal
+    def __init__(self, listener: str) -> None:
         self._spare: int | None = None
         self.episode = Episode(
             listener, "descriptors", "no file descriptor is left, raise `ulimit -Hn`"
@@ -226,7 +224,7 @@ class Acceptor:
         except OSError:
             self.stuck = True
         else:
-            refuse(taken, self._refusal)
+            taken.close()  # Without a word: any status would end an `EventSource` for ever.
         finally:
             self._open_spare()
 
@@ -235,9 +233,8 @@ def refuse(taken: socket.socket, refusal: bytes) -> None:
     """Say why and close, without waiting; what the socket does not take at once is lost."""
     with suppress(OSError):
         taken.setblocking(False)
-        if refusal:
-            with suppress(BlockingIOError):
-                taken.recv(GREETING_BYTES_MAX)
-            taken.send(refusal)
-            taken.shutdown(socket.SHUT_WR)
+        with suppress(BlockingIOError):
+            taken.recv(GREETING_BYTES_MAX)
+        taken.send(refusal)
+        taken.shutdown(socket.SHUT_WR)
     taken.close()

@@ -29,14 +29,13 @@ async def serve(
     *,
     listener: str,
     connections_max: int | None = None,
-    refusal: bytes = b"",
 ) -> None:
     """Accept until cancelled, and run `handler` for each connection in `handlers`; it owns the
     stream.
 
     When `connections_max` are being handled, the one that came first is cancelled, unless it is
-    young: honest ones are done in a moment. None means that somebody else counts them. `refusal` is
-    said to those for whom no descriptor is left. *Resource handling*: does not close `listening`.
+    young: honest ones are done in a moment. None means that somebody else counts them.
+    *Resource handling*: does not close `listening`.
     """
     made_room = MADE_ROOM.labels(listener)
     scopes: dict[trio.CancelScope, float] = {}
@@ -66,7 +65,7 @@ async def serve(
                 await left.park()
 
     listening.setblocking(False)
-    with Acceptor(listener, refusal) as acceptor:
+    with Acceptor(listener) as acceptor:
         while True:
             with trio.move_on_at(acceptor.episode.ends_at) as episode:
                 await trio.lowlevel.wait_readable(listening)

@@ -145,7 +145,7 @@ class Connection:
         flaw = heads.flaw_in_head(
             scope["http_version"], line_bytes, list(scope["headers"]), self._config.head_bytes_max
         )
-        if flaw is None and place.full and scope["path"] not in requests.PROBES:
+        if flaw is None and place.full and scope["path"] not in requests.ALWAYS:
             return heads.BUSY if place.full is Full.NODE else heads.BUSY_FOR_YOU
         return flaw
 

@@ -1,7 +1,7 @@
 """Gives connections that are no streams their places, and turns away those for whom there is none.
 
 Enters: connections, and what is known of their first request. Leaves: places; refusals, answered,
-counted, and told once an episode. Never: a probe that finds no place.
+counted, and told once an episode. Never: a probe or a stream that finds no place.
 """
 
 import trio
@@ -41,24 +41,24 @@ class Doorkeeper:
         peer: str,
         *,
         forwarded_for: str = "",
-        is_probe: bool | None = None,
+        always: bool | None = None,
     ) -> bool:
         """Give a connection a place, or answer and close it; return whether it has one.
 
-        `is_probe` says what its first request is, and None that nobody knows yet: then it may wait
-        at a place for probes, and is refused when it turns out to be none.
+        `always` says whether its first request is one that is always answered, and None that nobody
+        knows yet: then it gets a place for probes, and is refused when it turns out to be none.
         """
         address = ""
         if self._places.counts_addresses:
             address = connection_household(peer, forwarded_for, self._trusted)
         place = self._places.take(address, connection.close)
         if isinstance(place, Full):
-            if is_probe is False:
+            if always is False:
                 self._turn_away(connection, place)
                 return False
             full = place
             place = self._places.take_for_probe(full, connection.close)
-            if is_probe is None:
+            if always is None:
                 self._episodes[full].refuse(trio.current_time())
         connection.sit(place)
         return True

@@ -37,7 +37,7 @@ from noti.web.admission import (
     common_headers,
 )
 from noti.web.config import WebConfig
-from noti.web.heads import BUSY, RETRY_AFTER, Flaw, Reading, RequestHead, refusal, response_head
+from noti.web.heads import Flaw, Reading, RequestHead, refusal, response_head
 from noti.web.hub import Hub
 from noti.web.pace import Pace
 
@@ -119,7 +119,7 @@ class Lobby:
         """
         with ExitStack() as resources:
             epoll = resources.enter_context(select.epoll())
-            acceptor = resources.enter_context(Acceptor("http", refusal(BUSY, RETRY_AFTER)))
+            acceptor = resources.enter_context(Acceptor("http"))
             resources.callback(self._close_all)
             by_fd = {listener.fileno(): listener for listener in listeners}
             for listener in listeners:
@@ -367,10 +367,11 @@ class Lobby:
     def _make_room(self, guest: _Guest, epoll: select.epoll) -> None:
         """Let a guest go; it is served if its request has come meanwhile."""
         fd = guest.sock.fileno()
-        if self._has_read(guest):
-            self._forget(guest, fd, epoll)
-        else:
-            self._send_away(guest, epoll)
+        left = self._has_read(guest)
+        self._forget(guest, fd, epoll)
+        if not left:
+            TIMED_OUT.inc()
+            guest.sock.close()  # Without a word: any status would end an `EventSource` for ever.
 
     def _send_away(self, guest: _Guest, epoll: select.epoll) -> None:
         TIMED_OUT.inc()

@@ -18,6 +18,10 @@ REQUESTS: Final = Counter(
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
 STREAMS: Final = ("/category", "/.well-known/mercure")
 PROBES: Final = ("/liveness", "/readiness", "/metrics")
+ALWAYS: Final = frozenset({*PROBES, *STREAMS})
+"""Answered also when all connections are busy: a node that is used to the full must not look dead
+to who would restart it, and a stream is counted with the streams as soon as it begins; any status
+but 200 would end an `EventSource` for ever."""
 PAGE: Final = ("/", "/page.css", "/page.js")
 OTHER: Final = "other"
 PATHS: Final = {

@@ -34,18 +34,16 @@ from noti.web.clients import CLIENTS_MAX, Reason
 from noti.web.config import WebConfig
 from noti.web.connection import Connection
 from noti.web.doorkeeper import Doorkeeper
-from noti.web.heads import BUSY, RETRY_AFTER, Reading, RequestHead, refusal
+from noti.web.heads import Reading, RequestHead
 from noti.web.hub import Hub
 from noti.web.hypercorn_log import HypercornLog
 from noti.web.lobby import HandOver, Lobby
-from noti.web.requests import PROBES
+from noti.web.requests import ALWAYS
 from noti.web.secured import SecuredConnection, Tls, secured
 from noti.web.view import NodeView
 
 log = structlog.get_logger("noti.web")
 
-
-TRY_AGAIN = refusal(BUSY, RETRY_AFTER)
 
 LOOK_EVERY_S = 0.5
 """How often the node is asked whether it leads; sending browsers away takes longer anyway."""
@@ -143,7 +141,7 @@ class Frontend:
                                 )
                         operate = partial(self._serve_operators, context)
                         for listener in ops_listeners:
-                            accept = partial(listening.serve, listener="ops", refusal=TRY_AGAIN)
+                            accept = partial(listening.serve, listener="ops")
                             accepting.start_soon(accept, listener, operate, connections)
                         accepting.start_soon(self._door.tell)
                         accepting.start_soon(self._ops_door.tell)
@@ -200,8 +198,8 @@ class Frontend:
         """Let Hypercorn serve a connection whose first request is no stream's, if there is room."""
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         connection = Connection(stream, self._app, self._config, head.received)
-        forwarded_for, is_probe = head.header("x-forwarded-for"), head.path in PROBES
-        if self._door.seat(connection, peer, forwarded_for=forwarded_for, is_probe=is_probe):
+        forwarded_for, always = head.header("x-forwarded-for"), head.path in ALWAYS
+        if self._door.seat(connection, peer, forwarded_for=forwarded_for, always=always):
             if head.reading is not Reading.COMPLETE:
                 connection.idle()
             connections.start_soon(self._serve, context, connection)

@@ -139,6 +139,20 @@ async def test_streams_of_the_ordinary_way_take_no_place() -> None:
                         received += await stream.receive_some()
 
 
+async def test_a_stream_of_the_ordinary_way_is_never_refused_for_want_of_a_place() -> None:
+    """Any status but 200 would end an `EventSource` for ever."""
+    there, node = hub(), behind_no_majority()
+    async with serving(there, node, places(1)) as address, busy(address, 1):
+        node.is_ready = True
+        stream = await trio.open_tcp_stream(*address)
+        async with stream:
+            await stream.send_all(b"GET /category HTTP/1.0\r\n\r\n")
+            with trio.fail_after(LIMIT_S):
+                assert b" 200 " in await stream.receive_some()
+            await until(lambda: there.clients == 1)
+            assert taken("http") == 1, "the stream takes none"
+
+
 async def test_streams_of_the_short_way_take_no_place() -> None:
     there = hub()
     node = behind_no_majority()
