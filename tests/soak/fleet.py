@@ -38,6 +38,8 @@ SILENCE_S_MIN = 0.5
 IDLE_RECEIVE_BYTES = 4096
 """What the kernel keeps for a browser that never reads."""
 IDLE_BACK_S = 5.0
+STAY_S = 20.0, 60.0
+"""After so long a browser goes on at any node, so that no node has all of them after a while."""
 GAP_KEY = 0
 """Stands for the news of a gap; the keys of events begin at 2."""
 
@@ -73,6 +75,7 @@ class Browser:
     newcomer: bool = False
     first_place: int | None = None
     connected: bool = False
+    leaves_at: float = 0.0
     after_gap: bool = False
     """It was told of a gap, and nothing since."""
 
@@ -123,6 +126,7 @@ class Fleet:
             if now >= report_at:
                 report_at = now + REPORT_S
                 self._give_up_on_the_silent(now)
+                self._move_on(now)
                 _say(self._report())
 
     # --- orders -----------------------------------------------------------------------------------
@@ -233,6 +237,7 @@ class Fleet:
             data, readings = b"", []
         if body.status and not was_open:
             self._opened += 1
+            browser.leaves_at = time.monotonic() + self._rng.uniform(*STAY_S)
         for reading in readings:
             self._take(browser, reading)
         if not data or body.ended or body.status not in (0, 200):
@@ -274,6 +279,15 @@ class Fleet:
             opened = browser.body is not None and browser.body.status
             patient = browser.idle and browser.connected
             if not (opened or patient) and now - browser.began > HEAD_S_MAX:
+                self._lost(browser)
+
+    def _move_on(self, now: float) -> None:
+        """Let those who were at their node for long go on at any."""
+        for browser in self._by_fd.copy().values():
+            opened = browser.body is not None and browser.body.status
+            if opened and now > browser.leaves_at and not browser.newcomer:
+                browser.body = None  # the stream does not end, it is left
+                browser.node = self._rng.randrange(len(self._nodes)) - 1
                 self._lost(browser)
 
     def _lost(self, browser: Browser) -> None:
