@@ -108,8 +108,8 @@ class Report:
         return self._consensus.is_healthy()
 
     def troubles(self) -> list[dict[str, object]]:
-        """What ails this node, since when."""
-        return [
+        """What ails this node, since when: consensus, and the reader of events."""
+        troubles: list[dict[str, object]] = [
             {
                 "trouble": trouble.kind.value,
                 "since": _time(trouble.since_ms),
@@ -118,6 +118,12 @@ class Report:
             }
             for trouble in self._consensus.troubles()
         ]
+        source = self._source()
+        if source.get("error") is not None:
+            text = f"events are not read: {source['error']}"
+            shown = {key: source.get(key) for key in ("since", "for_s")}
+            troubles.append({"trouble": "source", **shown, "text": text})
+        return troubles
 
     async def barrier(self) -> None:
         """Return when everything committed before this call is applied; a majority confirms it."""

@@ -33,6 +33,7 @@ class Parts:
         self.asked = 0
         self.seen: list[Member] = []
         self.streams: list[object] = []
+        self.source: dict[str, object] = {"state": "reading", "error": None}
 
     def status(self) -> Status:
         return self.now
@@ -61,7 +62,7 @@ class Parts:
             build="b1",
             members=lambda: tuple(self.seen),
             clients=lambda: 3,
-            source=lambda: {"state": "reading"},
+            source=lambda: self.source,
             intake=Door(),
         )
 
@@ -128,7 +129,7 @@ def test_status_tells_everything_and_is_ready_for_json() -> None:
     wanted = {"ready": True, "role": "leader", "term": 4, "leader": "a", "commit": 9, "applied": 8}
     assert wanted.items() <= status.items()
     assert status["clients"] == 3
-    assert status["source"] == {"state": "reading"}
+    assert status["source"] == parts.source
     assert [m["name"] for m in status["members"]] == ["a", "b", "z"]
     assert [m["role"] for m in status["members"]] == ["leader", "follower", "none"]
     assert status["members"][1]["rpc"] == "b:8400"
@@ -166,6 +167,20 @@ def test_status_tells_troubles_with_the_time_at_which_they_began() -> None:
         "for_s": 12.3,
         "text": "the disk does not answer; this node neither leads nor votes until it does",
     }
+
+
+def test_source_that_cannot_be_read_is_a_trouble() -> None:
+    parts = Parts()
+    since = "2023-11-14T22:13:20.000+00:00"
+    parts.source = {"state": "waiting", "error": "NATS: no", "since": since, "for_s": 2.0}
+    assert parts.report().troubles() == [
+        {
+            "trouble": "source",
+            "since": since,
+            "for_s": 2.0,
+            "text": "events are not read: NATS: no",
+        }
+    ]
 
 
 @pytest.mark.parametrize("touch", [True, False])

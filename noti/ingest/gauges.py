@@ -44,12 +44,12 @@ class Gauges:
         self._state: State = "standby"
         self.error: str | None = None
         """Why it does not read, if it should."""
-        self._since_ms = clock.wall_ms()
+        self._since, self._since_ms = clock.now(), clock.wall_ms()
 
     def enter(self, state: State, error: str | None) -> None:
         """Note a state."""
         if state != self._state and not (state in _TROUBLE and self._state in _TROUBLE):
-            self._since_ms = self._clock.wall_ms()
+            self._since, self._since_ms = self._clock.now(), self._clock.wall_ms()
         self._state, self.error = state, error
         for one in get_args(State):
             STATE.labels(one).set(one == state)
@@ -71,13 +71,12 @@ class Gauges:
         """Return what `/status` shows of it; `since` is RFC 3339: since when it reads, stands by,
         or fails to do either.
         """
-        lag = self._lag()
+        lag, since = self._lag(), datetime.fromtimestamp(self._since_ms / 1000, UTC)
         return {
             "state": self._state,
             "error": self.error,
-            "since": datetime.fromtimestamp(self._since_ms // 1000, UTC).strftime(
-                "%Y-%m-%dT%H:%M:%SZ"
-            ),
+            "since": since.isoformat(timespec="milliseconds"),
+            "for_s": round(self._clock.now() - self._since, 1),
             "pending": lag.pending,
             "unacknowledged": lag.unacknowledged,
             "oldest_unacknowledged_s": self._oldest_s(),

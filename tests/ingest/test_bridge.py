@@ -90,6 +90,7 @@ async def test_events_are_shown_and_then_acknowledged(autojump_clock: MockClock)
         assert stage.numbers == list(range(1, 9))
         status = stage.bridge.status()
         assert status.pop("since")
+        assert isinstance(status.pop("for_s"), float)
         assert status == {
             "state": "reading",
             "error": None,
