@@ -8,6 +8,7 @@ Optional is what a node can do without for a while, as what it promised stays tr
 events, the operator. Not the log, and not consensus: what failed there must not go on.
 """
 
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from random import Random
@@ -28,9 +29,14 @@ FAILURES: Final = Counter(
 )
 
 
+_told: defaultdict[str, str] = defaultdict(str)
+"""The last error of each part whose traceback was logged."""
+
+
 @contextmanager
 def contained(part: str) -> Iterator[None]:
-    """Let no error of the body out, which is one of many (a connection, say): count it and log it.
+    """Let no error of the body out, which is one of many (a connection, say): count it and log it,
+    with its traceback unless it is the last one again.
 
     A cancellation passes, also beside an error.
     """
@@ -38,7 +44,9 @@ def contained(part: str) -> Iterator[None]:
         yield
     except* Exception as group:
         FAILURES.labels(part).inc()
-        log.warning(f"{part} failed", error="; ".join(map(repr, leaves_of(group))), exc_info=group)
+        told = "; ".join(map(repr, leaves_of(group)))
+        log.warning(f"{part} failed", error=told, exc_info=None if told == _told[part] else group)
+        _told[part] = told
 
 
 PAUSE_FIRST_S: Final = 0.1

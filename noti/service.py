@@ -151,7 +151,7 @@ class Tree:
         if self._falls:
             return
         self._falls = True
-        log.error("a part failed: all end at once", part=name)
+        log.info("a part failed: all end at once", part=name)
         for call in self._at_fall:
             call()
         for scope in self._scopes:

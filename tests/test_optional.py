@@ -10,7 +10,7 @@ import trio
 from trio.testing import MockClock
 
 from noti.clock import TrioClock
-from noti.optional import FAILURES, PAUSE_FIRST_S, PAUSE_MAX_S, keep_going
+from noti.optional import FAILURES, PAUSE_FIRST_S, PAUSE_MAX_S, contained, keep_going
 
 
 class Part:
@@ -106,3 +106,29 @@ async def test_error_beside_a_cancellation_neither_hides_it_nor_goes_on(
 async def test_what_is_no_exception_passes(autojump_clock: MockClock) -> None:
     with pytest.RaisesGroup(KeyboardInterrupt, allow_unwrapped=True):
         await keep(Part(KeyboardInterrupt()).run, [])()
+
+
+def test_error_of_one_of_many_is_contained_counted_and_its_traceback_told_once() -> None:
+    before = counted()
+    with structlog.testing.capture_logs() as logs:
+        for error in (KeyError(1), KeyError(1), ExceptionGroup("", [ValueError("x")])):
+            with contained("it"):
+                raise error
+    assert counted() - before == 3
+    assert [bool(line["exc_info"]) for line in logs] == [True, False, True]
+
+
+async def test_cancellation_beside_a_contained_error_passes(autojump_clock: MockClock) -> None:
+    async def clumsy() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise AssertionError("must be connected first")
+
+    with trio.move_on_after(1) as scope:
+        with contained("it"):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(clumsy)
+                await trio.sleep_forever()
+        pytest.fail("the cancellation was swallowed")
+    assert scope.cancelled_caught
