@@ -216,3 +216,26 @@ def test_lamport_time_that_nobody_counted_up_to_is_refused(kind: int, time: int)
     wire.give("n2", LeaveRequested())
     wire.run(1)
     assert wire.view("n1")["n2"] == "left", "its own intent still counts"
+
+
+def test_member_that_never_answered_is_told_to_nobody_else() -> None:
+    wire = cluster(3)
+    wire.tell("n1", alive("x1", 1, ELSEWHERE))
+    assert "x1" in wire.view("n1")
+    assert "x1" not in {node.name for node in wire.cores["n1"].state(join=False).nodes}
+    wire.run(2 * wire.config.probe_interval_s)
+    assert "x1" not in wire.view("n2")
+    assert "x1" not in wire.view("n3")
+
+
+def test_inventions_wait_for_those_before_them_and_leave_room_for_a_real_one() -> None:
+    config = replace(SwimConfig.local(), unheard_max=5)
+    wire = cluster(2, config)
+    for number in range(20):
+        wire.tell("n1", alive(f"x{number}", 1, ELSEWHERE))
+    assert wire.view("n1").keys() == {"n1", "n2", "x0", "x1", "x2", "x3", "x4"}
+    wire.run(config.probe_timeout_s + 0.01)
+    wire.add("n9", seeds=["n1"], incarnation=NOW_S)
+    wire.run(5)
+    assert wire.view("n1")["n9"] == "alive"
+    assert wire.view("n2")["n9"] == "alive"
