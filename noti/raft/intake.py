@@ -13,7 +13,7 @@ more passes it all on to the core, which answers that somebody else leads: nobod
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
@@ -317,7 +317,18 @@ class Telling:
     def send(self, to: NodeId, message: PeerMessage) -> bool:
         """Queue a message, or drop it; never waits."""
         if type(message) is AppendResponse and (report := self._report()):
-            message = replace(message, backlog=report)
+            # Not by `replace`, which takes four times as long, for each answer.
+            message = AppendResponse(
+                message.sender,
+                message.term,
+                message.success,
+                message.match_index,
+                message.rejected_index,
+                message.hint_index,
+                message.hint_term,
+                message.round,
+                report,
+            )
         return self._messenger.send(to, message)
 
     def flush(self) -> None:

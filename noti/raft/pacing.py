@@ -49,7 +49,8 @@ BURST_S: Final = 0.02
 SPARED: Final = 0.25
 """The part of the rate before that passes while a minority presses."""
 REMEMBERED_S: Final = 5.0
-"""Over what time the rate before is taken."""
+REMEMBERED_EVERY_S: Final = 0.1
+"""Over what time the rate before is taken, and how often it is reckoned."""
 DISREGARDED_S: Final = 60.0
 DISREGARDED_S_MAX: Final = 600.0
 """For how long a node has no say, the first time and at most: with 10 s each time that it has, it
@@ -61,9 +62,11 @@ def report_of(pressure: float, clients: int) -> int:
 
     0: it has no clients; 1: nothing waits for them; `BACKLOG_MAX`: the bound is reached.
     """
-    if not clients or math.isnan(pressure):
+    if not clients:
         return 0
-    return 1 + min(BACKLOG_MAX - 1, max(0, math.floor(pressure * (BACKLOG_MAX - 1))))
+    if pressure >= 1.0:
+        return BACKLOG_MAX
+    return 1 + int(pressure * (BACKLOG_MAX - 1)) if pressure > 0.0 else 1
 
 
 def pressure_of(report: int) -> float:
@@ -104,6 +107,7 @@ class Pacing:
         self._credited_at = -math.inf
         self._looked_at = -math.inf
         self._passed_bytes_per_s = 0.0
+        self._passed_bytes = 0
         self._passed_at = -math.inf
 
     @property
@@ -134,9 +138,12 @@ class Pacing:
         if self._pressing:
             self._credit_bytes -= size_bytes
             return
-        fades = math.exp(-max(0.0, now - self._passed_at) / REMEMBERED_S)
-        self._passed_bytes_per_s = self._passed_bytes_per_s * fades + size_bytes / REMEMBERED_S
-        self._passed_at = now
+        self._passed_bytes += size_bytes
+        if now - self._passed_at >= REMEMBERED_EVERY_S:
+            fades = math.exp(-max(0.0, now - self._passed_at) / REMEMBERED_S)
+            newer = self._passed_bytes / REMEMBERED_S
+            self._passed_bytes_per_s = self._passed_bytes_per_s * fades + newer
+            self._passed_bytes, self._passed_at = 0, now
 
     # --- what goes out ----------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import pytest
@@ -13,7 +13,7 @@ from noti.clock import TrioClock
 from noti.errors import LocalError, NotiError, NotLeader, ProposalRefused
 from noti.raft.events import Role, Status
 from noti.raft.intake import HELD_BYTES_MAX, HELD_S_MAX, Intake, Telling
-from noti.raft.messages import BACKLOG_MAX, AppendResponse, NodeId, PeerMessage
+from noti.raft.messages import BACKLOG_MAX, AppendResponse, NodeId, PeerMessage, VoteResponse
 from noti.raft.pacing import Pacing
 from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Pending
@@ -287,8 +287,10 @@ class Wire:
 def test_append_answers_say_how_full_this_node_is_and_nothing_else_does() -> None:
     wire, report = Wire(), 0
     telling = Telling(wire, lambda: report)
-    answer = AppendResponse("own", 1, True, 7, 0, 0, 0, 3)
+    answer = AppendResponse("own", 1, False, 2, 3, 4, 5, 6)
+    vote = VoteResponse("own", 1, granted=True, pre=False)
     telling.send("leader", answer)
     report = 9
     telling.send("leader", answer)
-    assert wire.sent == [answer, AppendResponse("own", 1, True, 7, 0, 0, 0, 3, 9)]
+    telling.send("leader", vote)
+    assert wire.sent == [answer, replace(answer, backlog=9), vote]

@@ -252,7 +252,7 @@ def test_new_leadership_knows_nothing() -> None:
 
 def test_report_says_that_there_are_clients_and_how_full_it_is() -> None:
     assert report_of(0.7, clients=0) == 0
-    assert report_of(math.nan, clients=1) == 0
+    assert report_of(math.nan, clients=1) == 1
     assert report_of(0.0, clients=1) == 1 <= EASY
     assert report_of(1 / 64, clients=1) > EASY
     assert report_of(1 / 16, clients=1) >= FULL - 1
