@@ -11,15 +11,16 @@ from far more than a disk takes, with hardly anything in the backlog, to the flo
 of the bound, by the same factor for each step: hubs differ by a thousand, from 3,000 clients with
 small events to a few. Holding everything at some mark, and letting it go at another, made
 publishers wait for seconds and then come all at once. The marks are low because what a backlog
-holds is the time by which browsers are late: at a quarter of 64 MiB that was half a minute for
-1,000 clients, and publishers got no more through.
+holds is the time by which browsers are late: at a quarter of 64 MiB that would be half a minute for
+1,000 clients, and publishers would get no more through.
 
 A node may hold the others back only for so long:
 
 - While fewer than half of the nodes that have readers can follow, the intake is theirs: it levels
   off at what the median can serve, for as long as it takes. A node alone (or any half) that is
   slower than the others has `pacing_s` of it; those without readers have no say.
-- A node at the floor whose backlog does not even shrink cannot be helped, or lies: `pacing_s`, too.
+- One at the floor whose backlog does not even shrink, while at least half of all nodes are at ease,
+  with or without readers, cannot be helped, or lies: `pacing_s`, too.
 
 Then its reports are disregarded for a minute, twice as long each time that it comes back no better,
 and its own hub sheds whom it cannot serve. Meanwhile it still counts as one that cannot follow, so
@@ -35,7 +36,7 @@ from typing import Final
 from noti.raft.messages import BACKLOG_MAX, NodeId
 
 EASY: Final = 2
-"""Reports up to this slow nothing down: 256 KiB of 64 MiB, less than a pass of a busy hub sends."""
+"""Reports up to this slow nothing down: half a MiB of 64, as much as comes within a pass or two."""
 FULL: Final = 17
 """Reports from this on mean the floor: a sixteenth of the bound."""
 BYTES_PER_S_MAX: Final = 64 * 1024 * 1024
