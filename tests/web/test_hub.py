@@ -56,6 +56,7 @@ class Reader:
             far, _ = listener.accept()
         far.setblocking(False)
         near.setblocking(False)
+        self.number = len(self.opened)
         self.opened.append(near)
         self.sock = trio.socket.from_stdlib_socket(near)
         self.http = h11.Connection(h11.CLIENT)
@@ -75,6 +76,17 @@ class Reader:
                 wants_cursors=wants_cursors,
             ),
         )
+
+    def take(self, size: int) -> bytes:
+        """Take so much off the socket, if it is there, for `receive`."""
+        try:
+            return self.opened[self.number].recv(size)
+        except (BlockingIOError, ConnectionResetError):
+            return b""
+
+    def receive(self, data: bytes) -> None:
+        """Read what was taken off the socket before."""
+        self.http.receive_data(data)
 
     async def read_some(self) -> None:
         with trio.fail_after(LIMIT_S):
@@ -207,6 +219,43 @@ async def test_memory_of_a_burst_is_free_again_when_everybody_has_it() -> None:
         assert {len(frames) for frames in there.feed._frames.values()} == {10}
         assert len(there.feed.retained) == 10
         assert max(map(len, there.feed._lanes.values())) <= 10 + LANES_LAG_MAX
+
+
+@pytest.mark.parametrize("seed", range(2))
+async def test_bursts_part_those_who_read_from_those_who_do_not(
+    seed: int, mock_clock: trio.testing.MockClock
+) -> None:
+    """However slowly somebody reads and however much comes at once; a history of five events."""
+    rng = random.Random(seed)
+    stalled, others = closed("stalled"), closed("behind") + closed("overrun")
+    settings = {"send_buffer_bytes": 8192, "chunk_bytes_max": 8192, "stall_timeout_s": 10.0}
+    async with running(hub(**settings)) as there:
+        quick = [Reader(there) for _ in range(3)]
+        slow, drip, blocked = Reader(there), Reader(there), Reader(there)
+        slowly: list[bytes] = []
+        seq = 0
+        for _ in range(18):
+            new = [
+                notification(seq + n, data="d" * rng.choice([9, 3000]))
+                for n in range(1, rng.choice([2, 6, 80]))
+            ]
+            seq += len(new)
+            there.publish(new)
+            there.trim(max(1, seq - 4))
+            for reader in quick:
+                await reader.read_through(f"id-{seq}")
+            slowly += [slow.take(4000)]
+            drip.take(1)
+            mock_clock.jump(1.0)
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+        assert closed("stalled") == stalled + 2
+        assert closed("behind") + closed("overrun") == others
+        assert there.clients == 4
+        slow.receive(b"".join(slowly))
+        for reader in (*quick, slow):
+            assert await reader.read_through(f"id-{seq}") == [f"id-{n}" for n in range(1, seq + 1)]
+        del drip, blocked
 
 
 async def test_without_clients_nothing_is_kept_beyond_history() -> None:
