@@ -186,6 +186,9 @@ class Config(BaseSettings):
     election_timeout_ms: int = Field(default=500, ge=50, le=60_000)
     """Silence of the leader that starts an election, up to twice as long at random, ms."""
 
+    log_memory_bytes: int = Field(default=32 * 1024 * 1024, ge=0)
+    """Log kept in memory, bytes; older entries are read back from disk for a node that lags."""
+
     nats_url: Annotated[str, AfterValidator(_nats_locations)] | None = None
     """NATS servers to take events from, nats://127.0.0.1:4222,… [default: none, no bridge]."""
     nats_tls_ca: Path | None = None

@@ -44,12 +44,13 @@ from noti.optional import keep_going
 from noti.ports import Address
 from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
 from noti.raft.core import Raft
-from noti.raft.events import KEEP_ENTRIES, RaftConfig
+from noti.raft.events import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
 from noti.raft.forwarder import Forwarder
 from noti.raft.intake import Intake
 from noti.raft.messages import NodeId
 from noti.raft.pacing import Pacing, report_of
 from noti.raft.peers import Peers
+from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Replica
 from noti.raft.wal import SEGMENT_BYTES, Recovered, Wal
 from noti.registrar import Registrar
@@ -75,6 +76,7 @@ class LogLimits:
     snapshot_every_entries: int = SNAPSHOT_EVERY_ENTRIES
     snapshot_every_bytes: int = SNAPSHOT_EVERY_BYTES
     keep_entries: int = KEEP_ENTRIES
+    keep_bytes: int = LOG_KEEP_BYTES
     segment_bytes: int = SEGMENT_BYTES
 
 
@@ -177,7 +179,10 @@ async def _recover(
     """Read the data directory; an empty one gets a log, and only then an identity."""
     known = await load_identity(world.disk, config.name)
     wal, recovered = await Wal.open(
-        world.disk, segment_bytes=limits.segment_bytes, must_exist=known is not None
+        world.disk,
+        segment_bytes=limits.segment_bytes,
+        must_exist=known is not None,
+        memory_bytes=config.log_memory_bytes,
     )
     flaw = flaw_in_snapshot(recovered.snapshot.data) if recovered.snapshot else None
     if flaw is not None:
@@ -246,26 +251,6 @@ def _assemble(
     return _Parts(store, replica, intake, forwarder, peers, gossip, bridge, report)
 
 
-def _core(
-    config: Config, world: World, identity: Identity, recovered: Recovered, limits: LogLimits
-) -> Raft:
-    """Return consensus as it was when the node ended the last time."""
-    return Raft(
-        RaftConfig(
-            identity.node_id,
-            heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
-            election_timeout_s=config.election_timeout_ms / 1000,
-            keep_entries=limits.keep_entries,
-        ),
-        recovered.hard_state,
-        recovered.snapshot,
-        recovered.entries,
-        world.rng,
-        world.clock.now(),
-        flaw_in_snapshot,
-    )
-
-
 def _intake(
     config: Config,
     world: World,
@@ -281,6 +266,30 @@ def _intake(
         world.clock,
         lambda: report_of(world.clients.pressure, world.clients.count),
         name_of_node,
+    )
+
+
+def _core(
+    config: Config, world: World, identity: Identity, recovered: Recovered, limits: LogLimits
+) -> Raft:
+    """Make the part that decides; what is not on disk yet stays in memory, so it is bounded by what
+    memory may hold: by as much, or one command."""
+    return Raft(
+        RaftConfig(
+            identity.node_id,
+            heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
+            election_timeout_s=config.election_timeout_ms / 1000,
+            uncommitted_bytes_max=max(config.log_memory_bytes, ENTRY_DATA_BYTES_MAX),
+            keep_entries=limits.keep_entries,
+            keep_bytes=limits.keep_bytes,
+            log_memory_bytes=config.log_memory_bytes,
+        ),
+        recovered.hard_state,
+        recovered.snapshot,
+        recovered.tail,
+        world.rng,
+        world.clock.now(),
+        flaw_in_snapshot,
     )
 
 

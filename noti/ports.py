@@ -68,6 +68,11 @@ class Disk(Protocol):
     async def read(self, name: str) -> bytes:
         """Return the whole file; raises `FileNotFoundError` when there is none."""
 
+    async def read_part(self, name: str, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset` on, or as many as there are; raises `FileNotFoundError`
+        when there is no such file. For use while the node runs: it may take as long as a write.
+        """
+
     async def create(self, name: str, size: int) -> None:
         """Make a file of `size` zero bytes that are really allocated; it must not exist."""
 

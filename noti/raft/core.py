@@ -25,6 +25,7 @@ from noti.raft.events import (
     DiskHung,
     DiskOutdated,
     Effect,
+    EntriesRead,
     Event,
     MessageReceived,
     MessageRefused,
@@ -50,10 +51,9 @@ from noti.raft.events import (
 from noti.raft.following import Following
 from noti.raft.gate import Gate
 from noti.raft.leadership import Leadership
-from noti.raft.log import RaftLog
+from noti.raft.log import RaftLog, Tail
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
-    INDEX_MAX,
     AppendRequest,
     AppendResponse,
     Entry,
@@ -68,6 +68,7 @@ from noti.raft.messages import (
     VoteResponse,
 )
 from noti.raft.picture import picture
+from noti.raft.reading import Reading
 from noti.raft.snapshot import SnapshotAssembly
 from noti.raft.validity import objection
 
@@ -80,15 +81,16 @@ class Raft:
         config: RaftConfig,
         hard_state: HardState,
         snapshot: Snapshot | None,
-        entries: Sequence[Entry],
+        entries: Sequence[Entry] | Tail,
         rng: Rng,
         now: float,
         flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
     ) -> None:
         """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
-        self._config = config
-        self._id = config.node_id
-        self._log = RaftLog(snapshot, entries)
+        self._config, self._id = config, config.node_id
+        self._effects: list[Effect] = []
+        self._log = RaftLog(snapshot, entries, config.log_memory_bytes)
+        self._reading = Reading(self._log, config.append_bytes_max, self._effects.append)
         self._gate = Gate(hard_state)
         self._term = hard_state.term
         self._voted_for = hard_state.voted_for
@@ -103,7 +105,6 @@ class Raft:
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
         self._assembly = SnapshotAssembly(flaw_in_state)
         self._installing: tuple[int, Snapshot] | None = None  # a leader's, with its disk batch
-        self._effects: list[Effect] = []
 
     # --- doors ------------------------------------------------------------------------------------
 
@@ -134,17 +135,25 @@ class Raft:
                 self._on_bootstrapped(configuration, now)
             case SnapshotTaken(index, data):
                 self._on_snapshot_taken(index, data)
+            case EntriesRead(reader, entries):
+                read = self._reading.take(reader, entries)
+                if reader is None:
+                    self._apply_committed(read)
+                elif leading is not None:
+                    leading.replication.on_read(reader, read, self._commit, now)
             case _:
                 assert_never(event)
         self._effects.extend(self._gate.order(self._gate.hard_state(self._term, self._voted_for)))
         self._apply_committed()
+        self._log.let_go(self._durable)
         self._disk.saw(ordered=self._gate.ordered, done=self._gate.done, now=now)
         if self._disk.hung_since != disk_hung_since:
             self._effects.append(DiskHung(self._disk.hung_since))
         after = (self._role, self._term, self._leader)
         if after != before:
             self._effects.append(RoleChanged(*after))
-        effects, self._effects = self._effects, []
+        effects = self._effects.copy()
+        self._effects.clear()
         return effects
 
     def deadline(self) -> float | None:
@@ -265,29 +274,27 @@ class Raft:
 
     def _pre_campaign(self, now: float) -> None:
         """Ask whether an election could be won, without disturbing anybody (thesis 9.6)."""
-        self._role = Role.PRE_CANDIDATE
-        self._leader = None
-        self._ballot = Ballot()
-        self._timer.reset(now)
+        self._stand(Role.PRE_CANDIDATE, now)
         term = self._term + 1
         self._request_votes(term, pre=True, transfer=False)
         self._on_vote_response(VoteResponse(self._id, term, granted=True, pre=True), now)
 
     def _campaign(self, now: float, *, transfer: bool) -> None:
         assert self._role is not Role.LEADER
-        self._role = Role.CANDIDATE
+        self._stand(Role.CANDIDATE, now)
         self._term += 1
         self._voted_for = self._id
-        self._leader = None
-        self._ballot = Ballot()
-        self._timer.reset(now)
         # Our own vote counts like any other: when it is on disk.
         self._send(self._id, VoteResponse(self._id, self._term, granted=True, pre=False))
         self._request_votes(self._term, pre=False, transfer=transfer)
 
+    def _stand(self, role: Role, now: float) -> None:
+        self._role, self._leader, self._ballot = role, None, Ballot()
+        self._timer.reset(now)
+
     def _request_votes(self, term: int, *, pre: bool, transfer: bool) -> None:
-        last_index, last_term = self._log.last_index, self._log.last_term
-        request = VoteRequest(self._id, term, last_index, last_term, pre, transfer)
+        last = self._log.last_index, self._log.last_term
+        request = VoteRequest(self._id, term, *last, pre, transfer)
         for voter in self._log.configuration.members:
             if voter != self._id and self._log.configuration.is_voter(voter):
                 self._send(voter, request)
@@ -297,20 +304,17 @@ class Raft:
         if term > self._term:
             self._term = term
             self._voted_for = None
-        self._role = Role.FOLLOWER
-        self._leader = leader
+        self._role, self._leader = Role.FOLLOWER, leader
         self._following = Following(now)
-        self._leadership = None
-        self._ballot = Ballot()
+        self._leadership, self._ballot = None, Ballot()
         self._assembly.clear()
         self._timer.reset(now)
 
     def _become_leader(self, now: float) -> None:
         assert self._role is Role.CANDIDATE
-        self._role = Role.LEADER
-        self._leader = self._id
+        self._role, self._leader = Role.LEADER, self._id
         self._leadership = Leadership(
-            self._config, self._log, self._term, now, send=self._send, append=self._append_own
+            self._config, self._log, self._reading, self._term, now, self._send, self._append_own
         )
         self._leadership.replication.heartbeat(self._commit, now)
 
@@ -363,12 +367,11 @@ class Raft:
         self._gate.add_entries([entry])
 
     def _on_append_response(self, response: AppendResponse, now: float) -> None:
-        if self._leadership is None:
-            return
-        news, effects = self._leadership.on_response(response, self._commit, now)
-        self._effects.extend(effects)
-        if news:
-            self._advance_commit(now)
+        if self._leadership is not None:
+            news, effects = self._leadership.on_response(response, self._commit, now)
+            self._effects.extend(effects)
+            if news:
+                self._advance_commit(now)
 
     def _advance_commit(self, now: float) -> None:
         leading = self._leadership
@@ -478,20 +481,20 @@ class Raft:
             elif self._leader is not None:
                 self._confirm(self._leader)
 
-    def _apply_committed(self) -> None:
+    def _apply_committed(self, read: tuple[Entry, ...] | None = None) -> None:
         """Apply what is committed and on our own disk: no snapshot runs ahead of the log."""
         end = min(self._commit, self._durable)
         if end <= self._applied or self._installing is not None:
             return
-        entries = self._log.slice(self._applied + 1, end, bytes_max=INDEX_MAX)
-        self._applied = end
-        if self._leadership is not None:
-            self._leadership.applied(entries)
-        self._effects.append(Apply(entries))
+        entries = self._reading.due(self._applied + 1, end, read)
+        if entries:
+            self._applied = entries[-1].index
+            if self._leadership is not None:
+                self._leadership.applied(entries)
+            self._effects.append(Apply(entries))
 
     def _on_snapshot_taken(self, index: int, data: bytes) -> None:
-        if not (self._log.snapshot.index if self._log.snapshot else 0) < index <= self._applied:
-            return
-        snapshot = self._log.snapshot_of(index, data)
-        self._log.compact(snapshot, self._config.keep_entries)
-        self._effects.append(SaveSnapshot(snapshot, drop_through=self._log.first_index - 1))
+        if self._log.snapshot_index < index <= self._applied:
+            snapshot = self._log.snapshot_of(index, data)
+            self._log.compact(snapshot, self._config.keep_entries, self._config.keep_bytes)
+            self._effects.append(SaveSnapshot(snapshot, drop_through=self._log.first_index - 1))

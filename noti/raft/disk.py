@@ -58,8 +58,11 @@ _write_seconds = Histogram(
 class _Waiter:
     """Somebody waiting for the reply to one request."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, reads: bool) -> None:
         self.what = what
+        self.reads = reads
+        self.found: bytes | None = None
+        """What was read; None when there is no such file."""
         self.answered = False
         self.failure: str | None = None
 
@@ -111,6 +114,17 @@ class FileDisk:
         except OSError as error:
             raise self._fail(f"{self._directory / name}: {error.strerror}") from None
 
+    async def read_part(self, name: str, offset: int, size: int) -> bytes:
+        """See `Disk`. Read by the writer, in its turn: a disk that hangs must not hold up the event
+        loop.
+        """
+        size_field = disk_writer.READ_SIZE.pack(size)
+        waiter = self._begin(disk_writer.READ, "read", name, offset, size_field)
+        await self._finish(waiter)
+        if waiter.found is None:
+            raise FileNotFoundError(name)
+        return waiter.found
+
     async def create(self, name: str, size: int) -> None:
         """See `Disk`; a file that exists is an error and makes the disk unusable."""
         await self._request(disk_writer.CREATE, "create", name, size)
@@ -149,7 +163,9 @@ class FileDisk:
         self._check_usable()
         encoded = name.encode()
         header = REQUEST.pack(operation, len(encoded), number, len(data))
-        waiter = _Waiter(f"cannot {verb} {self._directory / name}")
+        waiter = _Waiter(
+            f"cannot {verb} {self._directory / name}", reads=operation == disk_writer.READ
+        )
         self._waiting.append(waiter)
         self._outbox.append(memoryview(b"".join((header, encoded, data))))
         self._send_what_fits()
@@ -224,12 +240,15 @@ class FileDisk:
 
     def _take_reply(self, reply: bytes) -> None:
         number, _ = REPLY.unpack_from(reply)
-        if number:
+        waiter = self._waiting[0]
+        if number and not (number == errno.ENOENT and waiter.reads):
             reason = reply[REPLY.size :].decode(errors="replace")
             code = errno.errorcode.get(number, str(number))
-            self._fail(f"{self._waiting[0].what}: {reason} ({code})")
+            self._fail(f"{waiter.what}: {reason} ({code})")
             return
-        self._waiting.popleft().answered = True
+        self._waiting.popleft()
+        waiter.found = None if number else reply[REPLY.size :]
+        waiter.answered = True
 
     def _fail(self, reason: str) -> StorageFailed:
         """Refuse everything from now on; the first reason is the one that is told."""

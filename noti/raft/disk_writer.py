@@ -15,20 +15,24 @@ as clean, so a retry that succeeds would prove nothing ("Can Applications Recove
 Failures?", ATC 2020).
 """
 
+import errno
 import os
 import signal
 import struct
 import sys
 
-WRITE, CREATE, REPLACE, REMOVE = range(1, 5)
+WRITE, CREATE, REPLACE, REMOVE, READ = range(1, 6)
 """Operations. Plain integers, because `enum` would be a good part of the start-up time."""
 
 REQUEST = struct.Struct("<BBQI")
-"""Operation, bytes of the name, offset (`WRITE`) or size (`CREATE`), bytes of data; then name and
-data."""
+"""Operation, bytes of the name, offset (`WRITE`, `READ`) or size (`CREATE`), bytes of data; then
+name and data. The data of `READ` says how much to read."""
+
+READ_SIZE = struct.Struct("<I")
 
 REPLY = struct.Struct("<iI")
-"""`errno`, or 0 for success; bytes of the text that follows and explains."""
+"""`errno`, or 0 for success; bytes of what follows: of what was read, or of a text that
+explains."""
 
 TEMPORARY_SUFFIX = ".tmp"
 """Added to a name while its replacement is being written; what a crash leaves under such a name is
@@ -52,8 +56,11 @@ class Writer:
         self._directory = directory
         self._open_files: dict[str, int] = {}
 
-    def perform(self, operation: int, name: str, number: int, data: bytes) -> None:
-        """Do one request; what it did is durable on return. Raises `OSError`."""
+    def perform(self, operation: int, name: str, number: int, data: bytes) -> bytes:
+        """Do one request; what it did is durable on return. Returns what was read. Raises
+        `OSError`."""
+        if operation == READ:
+            return self._read(name, number, *READ_SIZE.unpack(data))
         if operation == WRITE:
             self._write(name, number, data)
         elif operation == CREATE:
@@ -64,6 +71,17 @@ class Writer:
             self._remove(name)
         else:
             raise AssertionError(f"unknown operation {operation}")
+        return b""
+
+    def _read(self, name: str, offset: int, size: int) -> bytes:
+        descriptor = self._open_files.get(name)
+        if descriptor is not None:
+            return os.pread(descriptor, size, offset)
+        descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
+        try:
+            return os.pread(descriptor, size, offset)
+        finally:
+            os.close(descriptor)
 
     def _write(self, name: str, offset: int, data: bytes) -> None:
         descriptor = self._open_files.get(name)
@@ -126,13 +144,17 @@ def serve(writer: Writer) -> None:
         header = _read_exactly(REQUEST.size)
         operation, name_size, number, data_size = REQUEST.unpack(header)
         body = _read_exactly(name_size + data_size)
+        found = b""
         if not failure_number:
             try:
-                writer.perform(operation, body[:name_size].decode(), number, body[name_size:])
+                name = body[:name_size].decode()
+                found = writer.perform(operation, name, number, body[name_size:])
             except OSError as error:
                 failure_number = error.errno or -1
                 failure = (error.strerror or str(error)).encode()
-        _write_all(REPLY.pack(failure_number, len(failure)) + failure)
+        _write_all(REPLY.pack(failure_number, len(failure or found)) + (failure or found))
+        if operation == READ and failure_number == errno.ENOENT:
+            failure, failure_number = b"", 0  # that is an answer, and nothing was lost
 
 
 def _read_exactly(size: int) -> bytes:

@@ -20,6 +20,12 @@ class Rng(Protocol):
 
 
 KEEP_ENTRIES = 10_000
+LOG_KEEP_BYTES = 64 * 1024 * 1024
+"""Log kept on disk at a snapshot, for followers that were away for a while: reading that back is
+cheaper than a snapshot and all that comes after it."""
+LOG_MEMORY_BYTES = 32 * 1024 * 1024
+"""Entries kept in memory for followers: some seconds of full speed, so that nothing is read back
+for one that is merely slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,11 @@ class RaftConfig:
     snapshot_retry_s: float = 5.0
     """A snapshot that is not answered for so long is sent again."""
     keep_entries: int = KEEP_ENTRIES
-    """Entries kept below a snapshot for followers that lag a little."""
+    """Entries kept below a snapshot for followers that lag a little …"""
+    keep_bytes: int = LOG_KEEP_BYTES
+    """… as long as the whole log has no more data than this."""
+    log_memory_bytes: int = LOG_MEMORY_BYTES
+    """Above this, entries that are on disk leave memory, and are read back when they are needed."""
 
     def __post_init__(self) -> None:
         """Refuse timings that cannot elect a leader."""
@@ -156,6 +166,15 @@ class SnapshotTaken:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class EntriesRead:
+    """The answer to `ReadEntries`: from its first on, as many as there was room for; none when the
+    disk does not have them any more."""
+
+    reader: NodeId | None
+    entries: tuple[Entry, ...]
+
+
 Event: TypeAlias = (
     MessageReceived
     | Persisted
@@ -166,6 +185,7 @@ Event: TypeAlias = (
     | TransferRequested
     | Bootstrapped
     | SnapshotTaken
+    | EntriesRead
 )
 
 
@@ -209,6 +229,20 @@ class SaveSnapshot:
 
     snapshot: Snapshot
     drop_through: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEntries:
+    """Read entries back from disk, then report `EntriesRead`; there is one read at a time for each
+    reader."""
+
+    reader: NodeId | None
+    """The follower that needs them. None: this node applies them, so they may wait until it has
+    applied what came before."""
+    first: int
+    last: int
+    bytes_max: int
+    """Of data; one entry may have more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,6 +359,7 @@ Effect: TypeAlias = (
     | Persist
     | PersistSnapshot
     | SaveSnapshot
+    | ReadEntries
     | Apply
     | RestoreSnapshot
     | RoleChanged

@@ -30,6 +30,7 @@ from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import AppendResponse, Entry, EntryKind, Message, NodeId, TimeoutNow
 from noti.raft.obstacles import has_better, obstacle
+from noti.raft.reading import Reading
 from noti.raft.replication import Replication
 
 
@@ -40,9 +41,9 @@ class Leadership:
         self,
         config: RaftConfig,
         log: RaftLog,
+        reading: Reading,
         term: int,
         now: float,
-        *,
         send: Callable[[NodeId, Message], None],
         append: Callable[[EntryKind, bytes], None],
     ) -> None:
@@ -52,7 +53,7 @@ class Leadership:
         self._term = term
         self._send = send
         self._append = append
-        self.replication = Replication(config, log, term, now, send)
+        self.replication = Replication(config, log, reading, term, now, send)
         self.first_index = log.last_index + 1
         """Index of the term's own no-op: commit by counting starts here (Raft 5.4.2)."""
         self._uncommitted_bytes = 0

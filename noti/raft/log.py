@@ -1,32 +1,78 @@
-"""The log as the core sees it: in memory, from the last snapshot on.
+"""The log as the core sees it: the outline of all of it, and its newest entries.
 
 Enters: entries and snapshots. Leaves: terms, slices, conflicts. Never: disk, encoding, decisions
 about commit.
 
-Invariants: `entries[i].index == first_index + i`; terms never fall; nothing at or below the
-snapshot is ever changed. A few entries below the newest snapshot may be kept for followers that
-lag.
+Memory holds the entries that are not on disk yet, and of the others the newest, up to a bound in
+bytes; older ones are on disk, and whoever needs one has it read back (`reading.py`). Terms and
+configurations of all of them are here.
+
+Invariants: indexes have no gap; terms never fall; nothing at or below the snapshot is ever changed.
+Some entries below the newest snapshot are kept for followers that lag.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from noti.raft.events import LOG_KEEP_BYTES, LOG_MEMORY_BYTES
 from noti.raft.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.messages import Entry, EntryKind, NodeId, Snapshot
+from noti.raft.outline import Outline
+
+ENTRY_OVERHEAD_BYTES = 250
+"""What an entry takes beside its data (measured on CPython 3.11): without it, a million of empty
+ones would be taken for nothing."""
+
+
+def size_of(entry: Entry) -> int:
+    """Return what an entry takes in memory, bytes."""
+    return len(entry.data) + ENTRY_OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A log that is on disk, of which memory gets no more than the end."""
+
+    outline: Outline
+    """Of all of it. Its base is not above the snapshot, and its last index not below."""
+    configurations: tuple[Entry, ...]
+    """All of its entries that hold one."""
+    entries: tuple[Entry, ...]
+    """The last of its entries."""
 
 
 class RaftLog:
     """Entries after a base point, and the configurations found in them."""
 
-    def __init__(self, snapshot: Snapshot | None, entries: Sequence[Entry]) -> None:
-        """Rebuild from disk; entries that the snapshot covers are dropped."""
+    def __init__(
+        self,
+        snapshot: Snapshot | None,
+        entries: Sequence[Entry] | Tail,
+        memory_bytes: int = LOG_MEMORY_BYTES,
+    ) -> None:
+        """Rebuild from disk; entries that the snapshot covers are dropped, unless they come as the
+        `Tail` of all that are on disk.
+        """
+        self._memory_bytes = memory_bytes
+        self._outline = Outline()
         self._reset(snapshot)
-        self.append([entry for entry in entries if entry.index > self._base_index])
+        covered = self._outline.base_index
+        if isinstance(entries, Tail):
+            self._outline = entries.outline.copy()
+            self._held_from = self._outline.last_index + 1 - len(entries.entries)
+            for entry in entries.entries:
+                self._hold(entry)
+            self._note_configurations([e for e in entries.configurations if e.index > covered])
+        else:
+            self.append([entry for entry in entries if entry.index > covered])
 
     def _reset(self, snapshot: Snapshot | None) -> None:
         self.snapshot = snapshot
-        self._entries: list[Entry] = []
-        self._base_index = snapshot.index if snapshot else 0
-        self._base_term = snapshot.term if snapshot else 0
+        self._outline = Outline(snapshot.index, snapshot.term) if snapshot else Outline()
+        self._held: dict[int, Entry] = {}
+        """Entries by index, without a gap up to the last."""
+        self._held_from = self._outline.last_index + 1
+        self._held_bytes = 0
         self._base_configuration = (
             decode_configuration(snapshot.configuration) if snapshot else Configuration()
         )
@@ -34,18 +80,38 @@ class RaftLog:
 
     @property
     def first_index(self) -> int:
-        """Index of the first entry still held (one above the last when none is)."""
-        return self._base_index + 1
+        """Index of the first entry still here or on disk (one above the last when none is)."""
+        return self._outline.base_index + 1
+
+    @property
+    def snapshot_index(self) -> int:
+        """Index of the newest snapshot; 0 when there is none."""
+        return self.snapshot.index if self.snapshot else 0
+
+    @property
+    def held_from(self) -> int:
+        """Index of the first entry in memory (one above the last when none is)."""
+        return self._held_from
+
+    @property
+    def held_bytes(self) -> int:
+        """What the entries in memory take."""
+        return self._held_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Data of the entries here or on disk, about, and of some that are gone."""
+        return self._outline.size_bytes
 
     @property
     def last_index(self) -> int:
         """Index of the last entry, or of the snapshot."""
-        return self._base_index + len(self._entries)
+        return self._outline.last_index
 
     @property
     def last_term(self) -> int:
         """Term of the last entry, or of the snapshot."""
-        return self._entries[-1].term if self._entries else self._base_term
+        return self._outline.last_term
 
     @property
     def configuration(self) -> Configuration:
@@ -69,24 +135,35 @@ class RaftLog:
 
         None when it is compacted away or not there yet.
         """
-        if self._base_index < index <= self.last_index:
-            return self._entries[index - self._base_index - 1].term
-        return self._base_term if index == self._base_index else None
+        return self._outline.term_at(index)
 
     def slice(self, first: int, last: int, bytes_max: int) -> tuple[Entry, ...]:
-        """Return entries `first`..`last`, at least one if there is one, else up to `bytes_max` of
-        data.
+        """Return entries `first`..`last`, which memory holds, at least one if there is one, else up
+        to `bytes_max` of data.
         """
-        assert first > self._base_index
-        end = min(last, self.last_index)
+        assert first >= self._held_from, "what was let go must be read back"
         size = 0
         taken: list[Entry] = []
-        for entry in self._entries[first - self._base_index - 1 : end - self._base_index]:
+        for index in range(first, min(last, self.last_index) + 1):
+            entry = self._held[index]
             size += len(entry.data)
             if taken and size > bytes_max:
                 break
             taken.append(entry)
         return tuple(taken)
+
+    def let_go(self, durable: int) -> None:
+        """Forget the oldest entries that are on disk, as long as memory holds too much."""
+        while self._held_bytes > self._memory_bytes and self._held_from <= durable:
+            self._drop(self._held_from)
+            self._held_from += 1
+
+    def _hold(self, entry: Entry) -> None:
+        self._held[entry.index] = entry
+        self._held_bytes += size_of(entry)
+
+    def _drop(self, index: int) -> None:
+        self._held_bytes -= size_of(self._held.pop(index))
 
     def is_up_to_date(self, last_index: int, last_term: int) -> bool:
         """Whether a candidate with that last entry may get our vote (Raft 5.4.1).
@@ -122,14 +199,21 @@ class RaftLog:
         for entry in entries:
             assert entry.index == self.last_index + 1, "log entries must be contiguous"
             assert entry.term >= self.last_term, "terms never fall along the log"
-            self._entries.append(entry)
+            self._outline.append(entry)
+            self._hold(entry)
+        self._note_configurations(entries)
+
+    def _note_configurations(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
             if entry.kind is EntryKind.CONFIGURATION:
                 self._configurations.append((entry.index, decode_configuration(entry.data)))
 
     def truncate_from(self, index: int) -> None:
         """Forget the entry at `index` and all after it, and the configurations in them."""
-        assert index > self._base_index
-        del self._entries[index - self._base_index - 1 :]
+        for gone in range(max(index, self._held_from), self.last_index + 1):
+            self._drop(gone)
+        self._outline.truncate_from(index)
+        self._held_from = min(self._held_from, index)
         while self._configurations and self._configurations[-1][0] >= index:
             self._configurations.pop()
 
@@ -138,10 +222,7 @@ class RaftLog:
 
         Skips a whole wrong term in one round trip (etcd's hint; Raft 5.3, last paragraphs).
         """
-        index = min(index, self.last_index)
-        while index > self._base_index and (self.term_at(index) or 0) > term:
-            index -= 1
-        return index
+        return self._outline.last_index_with_term_at_most(index, term)
 
     def snapshot_of(self, index: int, data: bytes) -> Snapshot:
         """Return our own state at `index` with what the log says of it: term and configuration."""
@@ -149,15 +230,21 @@ class RaftLog:
         assert term is not None, "an applied entry is always in the log"
         return Snapshot(index, term, encode_configuration(self.configuration_at(index)), data)
 
-    def compact(self, snapshot: Snapshot, keep_entries: int) -> None:
-        """Take over a snapshot of our own state, keeping the last `keep_entries` below it."""
+    def compact(
+        self, snapshot: Snapshot, keep_entries: int, keep_bytes: int = LOG_KEEP_BYTES
+    ) -> None:
+        """Take over a snapshot of our own state, keeping the last `keep_entries` below it as long
+        as the whole log has no more than about `keep_bytes`.
+        """
         assert snapshot.index <= self.last_index
         assert self.snapshot is None or snapshot.index >= self.snapshot.index
-        new_base = max(self._base_index, snapshot.index - keep_entries)
-        new_base_term = self.term_at(new_base)
-        assert new_base_term is not None
-        del self._entries[: new_base - self._base_index]
-        self._base_index, self._base_term = new_base, new_base_term
+        outline = self._outline
+        wanted = max(snapshot.index - keep_entries, outline.base_of_last(keep_bytes))
+        new_base = max(outline.base_index, min(snapshot.index, wanted))
+        for gone in range(self._held_from, new_base + 1):
+            self._drop(gone)
+        self._held_from = max(self._held_from, new_base + 1)
+        outline.rebase(new_base)
         self._base_configuration = decode_configuration(snapshot.configuration)
         self._configurations = [
             (index, configuration)

@@ -3,7 +3,8 @@
 Enters: orders, at any time. Leaves: news of each batch that is durable, to whoever asked for it.
 Never: decides what is written, keeps an order back, writes two things at once.
 
-Whatever was ordered while a write was on its way is the next write.
+Whatever was ordered while a write was on its way is the next write, up to a bound in bytes: a write
+is copied on its way to the disk, and is read back whole.
 """
 
 from collections import deque
@@ -18,6 +19,9 @@ from noti.ports import Begun, Clock
 from noti.raft.events import Persist, Persisted, PersistSnapshot, SaveSnapshot
 from noti.raft.messages import Entry, HardState
 from noti.raft.wal import Wal
+
+WRITE_BYTES_MAX = 1024 * 1024
+"""Entry data in one write, or one entry. With this much, a sync is a small part of the cost."""
 
 Order: TypeAlias = Persist | PersistSnapshot | SaveSnapshot
 
@@ -81,7 +85,8 @@ class LogWriter:
         match order:
             case Persist():
                 batch, hard_state, entries = self._join(order)
-                return self._wal.append(entries, hard_state), Persisted(batch)
+                news = None if batch is None else Persisted(batch)
+                return self._wal.append(entries, hard_state), news
             case PersistSnapshot(batch, snapshot):
                 return Begun(lambda: self._wal.install_snapshot(snapshot)), Persisted(batch)
             case SaveSnapshot(snapshot, drop_through):
@@ -90,18 +95,28 @@ class LogWriter:
             case _:
                 assert_never(order)
 
-    def _join(self, order: Persist) -> tuple[int, HardState | None, list[Entry]]:
-        """Make one write of all that waits, as long as the entries follow each other."""
-        batch, hard_state, entries = order.batch, order.hard_state, list(order.entries)
-        while self._orders:
-            following = self._orders[0]
+    def _join(self, order: Persist) -> tuple[int | None, HardState | None, list[Entry]]:
+        """Make one write of all that waits, as long as the entries follow each other and are not
+        too much; without a batch number when the order is not finished by that."""
+        batch: int | None = None
+        hard_state: HardState | None = None
+        entries: list[Entry] = []
+        room = WRITE_BYTES_MAX
+        while True:
+            hard_state = order.hard_state or hard_state
+            for position, entry in enumerate(order.entries):
+                room -= len(entry.data)
+                if room < 0 and entries:
+                    rest = Persist(order.batch, None, order.entries[position:])
+                    self._orders.appendleft(rest)
+                    return batch, hard_state, entries
+                entries.append(entry)
+            batch = order.batch
+            following = self._orders[0] if self._orders else None
             if not isinstance(following, Persist):
-                break
+                return batch, hard_state, entries
             follows = following.entries[:1]
             if entries and follows and follows[0].index != entries[-1].index + 1:
-                break
+                return batch, hard_state, entries
             self._orders.popleft()
-            batch = following.batch
-            hard_state = following.hard_state or hard_state
-            entries.extend(following.entries)
-        return batch, hard_state, entries
+            order = following

@@ -1,20 +1,27 @@
 """Rebuilds what a node remembers from the files of its log.
 
-Enters: the snapshot file, then every segment file in order. Leaves: hard state, snapshot, entries,
-and what to repair. Never: I/O; a repair of anything that a crash cannot explain.
+Enters: the snapshot file, then every segment file in order. Leaves: hard state, snapshot, the
+log, and what to repair. Never: I/O; a repair of anything that a crash cannot explain; all entries
+in memory, as they may be more than it holds.
 
 Rules of replay: the last hard state counts; an entry replaces the entry with its index and all
 after it; a segment must begin where the one before it ended, unless it says that the log begins
 anew there.
 """
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from noti.errors import MessageInvalid, StorageCorrupt
-from noti.raft.messages import Entry, HardState, Snapshot
+from noti.raft.events import LOG_MEMORY_BYTES
+from noti.raft.extents import Extents
+from noti.raft.log import Tail, size_of
+from noti.raft.messages import Entry, EntryKind, HardState, Snapshot
+from noti.raft.outline import Outline
 from noti.raft.records import SegmentStart, decode_snapshot, scan_records
-from noti.raft.segments import Frame, Tail, read_segment
+from noti.raft.segments import FRAME_OVERHEAD_BYTES, Frame, read_segment
+from noti.raft.segments import Tail as End
 
 SNAPSHOT_NAME = "snapshot"
 
@@ -26,8 +33,16 @@ class Recovered:
     hard_state: HardState
     snapshot: Snapshot | None
     entries: tuple[Entry, ...]
-    """Consecutive; the first index is at most one above the snapshot's (at most 1 without a
-    snapshot)."""
+    """The last of the log, consecutive."""
+    outline: Outline = field(default_factory=Outline, compare=False)
+    """Of all of the log. Its base is at most the snapshot's index (0 without a snapshot)."""
+    configurations: tuple[Entry, ...] = field(default=(), compare=False)
+    """All entries of the log that hold one."""
+
+    @property
+    def tail(self) -> Tail:
+        """The log, as a core takes it."""
+        return Tail(self.outline, self.configurations, self.entries)
 
 
 @dataclass(slots=True)
@@ -72,9 +87,16 @@ class Replay:
     """Where the next frame goes in the last segment."""
     last_checksum: int = 0
     """Of the last frame; the next segment repeats it."""
-    _base: int = 0
-    """Index of the entry before the first of `_entries`."""
-    _entries: list[Entry] = field(default_factory=list)
+    memory_bytes: int = LOG_MEMORY_BYTES
+    """How much of the entries to keep."""
+    extents: Extents = field(default_factory=Extents)
+    """Where the entries are."""
+    _outline: Outline = field(default_factory=Outline)
+    """Of the log that is on disk; the term of its base may not be known."""
+    _held: deque[Entry] = field(default_factory=deque)
+    """The newest entries."""
+    _held_bytes: int = 0
+    _configurations: list[Entry] = field(default_factory=list)
 
     def feed_snapshot(self, content: bytes) -> None:
         """Take the snapshot file; raises `StorageCorrupt`."""
@@ -91,7 +113,7 @@ class Replay:
         if previous is not None and sequence != previous.sequence + 1:
             refuse(segment_name(previous.sequence + 1), 0, "the segment is missing")
         content = read_segment(sequence, data)
-        if content.tail is Tail.DAMAGED or (content.tail is Tail.TORN and not last):
+        if content.tail is End.DAMAGED or (content.tail is End.TORN and not last):
             refuse(name, content.end, "damaged bytes that no crash leaves behind")
         if not content.frames:
             may_be_unfinished = last and (previous or (sequence == 1 and not self.snapshot))
@@ -102,7 +124,7 @@ class Replay:
             self._take_frame(sequence, len(data), frame, first=position == 0)
             self.last_checksum = frame.checksum
         self.end = content.end
-        if content.tail is Tail.TORN:
+        if content.tail is End.TORN:
             return TornTail(name, content.end, content.written_end - content.end, unfinished=False)
         return None
 
@@ -112,27 +134,35 @@ class Replay:
         snapshot_index = self.snapshot.index if self.snapshot else 0
         if self.snapshot and not self.segments:
             refuse(segment_name(1), 0, "there is a snapshot, and all segments are missing")
-        if self._base > snapshot_index:
+        base = self._outline.base_index
+        if base > snapshot_index:
             refuse(
                 self.segments[0].name,
                 0,
-                f"entries {snapshot_index + 1} to {self._base} are in no older segment or snapshot",
+                f"entries {snapshot_index + 1} to {base} are in no older segment or snapshot",
             )
-        entries = () if self.log_is_stale() else tuple(self._entries)
-        return Recovered(self.hard_state, self.snapshot, entries)
+        if self.snapshot and self.log_is_stale():
+            outline = Outline(self.snapshot.index, self.snapshot.term)
+            return Recovered(self.hard_state, self.snapshot, (), outline)
+        outline = self._outline.copy()
+        if 0 < base < snapshot_index:
+            outline.rebase(base + 1)  # the first entry of which the term is known
+        changes = tuple(self._configurations)
+        return Recovered(self.hard_state, self.snapshot, tuple(self._held), outline, changes)
 
     def log_is_stale(self) -> bool:
         """Whether the log lacks the snapshot's last entry, so that all of it is superseded.
 
         That is how a crash leaves it between the two steps of installing a leader's snapshot.
         """
-        if self.snapshot is None or self.snapshot.index == self._base:
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.index == self._outline.base_index:
             return False
-        position = self.snapshot.index - self._base - 1
-        return position >= len(self._entries) or self._entries[position].term != self.snapshot.term
+        return self._outline.term_at(snapshot.index) != snapshot.term
 
     def _take_frame(self, sequence: int, size: int, frame: Frame, *, first: bool) -> None:
         name = segment_name(sequence)
+        first_entry: int | None = None
         try:
             for position, (_, record) in enumerate(scan_records(frame.records)):
                 if isinstance(record, SegmentStart) != (first and position == 0):
@@ -144,8 +174,13 @@ class Replay:
                         self.hard_state = record
                     case Entry():
                         self._take_entry(name, frame.offset, record)
+                        first_entry = min(first_entry or record.index, record.index)
         except MessageInvalid as error:
             refuse(name, frame.offset, str(error))
+        if first_entry is not None:
+            frame_bytes = len(frame.records) + FRAME_OVERHEAD_BYTES
+            place = (sequence, frame.offset, frame_bytes)
+            self.extents.add(first_entry, self._last_index, *place)
 
     def _take_start(self, start: SegmentStart, segment: Segment) -> None:
         if start.sequence != segment.sequence:
@@ -168,22 +203,40 @@ class Replay:
                 "writes at its end were lost, or it was replaced",
             )
         if not self.segments:
-            self._base = start.base_index
-            self._entries.clear()
+            self._begin(start.base_index)
         self.segments.append(segment)
 
     def _take_entry(self, name: str, offset: int, entry: Entry) -> None:
         if entry.index > self._last_index + 1:
             refuse(name, offset, f"entry {entry.index} follows entry {self._last_index}")
-        self._base = min(self._base, entry.index - 1)
-        del self._entries[entry.index - self._base - 1 :]
-        self._entries.append(entry)
+        if entry.index <= self._outline.base_index:
+            self._begin(entry.index - 1)
+        while self._held and self._held[-1].index >= entry.index:
+            self._held_bytes -= size_of(self._held.pop())
+        while self._configurations and self._configurations[-1].index >= entry.index:
+            self._configurations.pop()
+        self._outline.truncate_from(entry.index)
+        self._outline.append(entry)
+        self._held.append(entry)
+        self._held_bytes += size_of(entry)
+        while self._held_bytes > self.memory_bytes:
+            self._held_bytes -= size_of(self._held.popleft())
+        if entry.kind is EntryKind.CONFIGURATION:
+            self._configurations.append(entry)
         segment = self.segments[-1]
         segment.last_index = max(segment.last_index, entry.index)
 
+    def _begin(self, base_index: int) -> None:
+        """Begin the log anew; the term of its base is known only if it is the snapshot's."""
+        known = self.snapshot is not None and self.snapshot.index == base_index
+        self._outline = Outline(base_index, self.snapshot.term if known and self.snapshot else 0)
+        self._held.clear()
+        self._held_bytes = 0
+        self._configurations.clear()
+
     @property
     def _last_index(self) -> int:
-        return self._base + len(self._entries)
+        return self._outline.last_index
 
 
 def segment_name(sequence: int) -> str:

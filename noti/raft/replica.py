@@ -48,6 +48,7 @@ from noti.raft.events import (
     DiskHung,
     DiskOutdated,
     Effect,
+    EntriesRead,
     Event,
     MessageReceived,
     MessageRefused,
@@ -59,6 +60,7 @@ from noti.raft.events import (
     ProposalAccepted,
     ProposalRejected,
     Proposed,
+    ReadEntries,
     ReadReady,
     ReadRequested,
     RestoreSnapshot,
@@ -71,6 +73,7 @@ from noti.raft.events import (
     VoterForgot,
 )
 from noti.raft.health import Health, Trouble
+from noti.raft.log_reader import LogReader
 from noti.raft.log_writer import LogWriter
 from noti.raft.membership import Configuration
 from noti.raft.messages import Entry, Message, NodeId
@@ -151,6 +154,7 @@ class Replica:
         """
         self._core = core
         self._log_writer = LogWriter(wal, clock)
+        self._log_reader = LogReader(wal, clock)
         self._messenger: Messenger | None = None
         self._clock = clock
         self._applier = Applier(
@@ -322,7 +326,8 @@ class Replica:
         self._messenger = messenger
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._log_writer.run, self._persisted)
+                nursery.start_soon(self._log_writer.run, self._disk_said)
+                nursery.start_soon(self._log_reader.run, self._disk_said)
                 task_status.started()
                 await self._keep_going()
         finally:
@@ -396,6 +401,8 @@ class Replica:
                 raise self._health.outdated
             self._log_writer.flush()
             snapshot = self._applier.apply_some(self._applied)
+            if not self._applier.is_behind:
+                self._log_reader.all_is_applied()
             if snapshot is not None:
                 self._put(snapshot)
             if not (self._inbox or self._proposals or self._readers):
@@ -414,7 +421,7 @@ class Replica:
             self._readers.clear()
         return events
 
-    def _persisted(self, news: Persisted) -> None:
+    def _disk_said(self, news: Persisted | EntriesRead) -> None:
         self._inbox.append(news)
         self._step()
 
@@ -427,6 +434,8 @@ class Replica:
                 self._messenger.send(to, message)
             case Persist() | PersistSnapshot() | SaveSnapshot():
                 self._log_writer.put(effect)
+            case ReadEntries():
+                self._log_reader.put(effect)
             case Apply(entries):
                 self._applier.put(entries)
             case RestoreSnapshot(snapshot):

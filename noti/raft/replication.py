@@ -15,6 +15,7 @@ from noti.raft.log import RaftLog
 from noti.raft.messages import AppendRequest, AppendResponse, Entry, Message, NodeId
 from noti.raft.progress import Progress, ProgressState
 from noti.raft.quorum import has_quorum, reached_by_quorum
+from noti.raft.reading import Reading
 from noti.raft.snapshot import cut_snapshot
 
 
@@ -25,12 +26,14 @@ class Replication:
         self,
         config: RaftConfig,
         log: RaftLog,
+        reading: Reading,
         term: int,
         now: float,
         send: Callable[[NodeId, Message], None],
     ) -> None:
         """Start to lead: the first entry of the term will be the log's next one."""
         self._config = config
+        self._reading = reading
         self._log = log
         self._term = term
         self._send = send
@@ -105,18 +108,37 @@ class Replication:
             config.in_flight_messages_max, config.in_flight_bytes_max
         ):
             if self._log.term_at(progress.next_index - 1) is None:
-                if progress.state is ProgressState.PROBE and progress.match_index:
-                    # Whoever has forgotten that must hear it before it has it again.
-                    self._send_append(progress, commit, ())
-                self._send_snapshot(progress, now)
+                self._send_snapshot(progress, commit, now)
                 return True
+            if progress.next_index < self._log.held_from:
+                self._reading.want(progress.node_id, progress.next_index)
+                return sent
             entries = self._log.slice(
                 progress.next_index, self._log.last_index, config.append_bytes_max
             )
-            self._send_append(progress, commit, entries)
-            progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
+            self._send_these(progress, commit, entries)
             sent = True
         return sent
+
+    def _send_these(self, progress: Progress, commit: int, entries: tuple[Entry, ...]) -> None:
+        self._send_append(progress, commit, entries)
+        progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
+
+    def on_read(self, node_id: NodeId, entries: tuple[Entry, ...], commit: int, now: float) -> None:
+        """Send a follower what was read back for it, if that is still what it needs next."""
+        progress = self._progress.get(node_id)
+        if progress is None or not progress.may_send(
+            self._config.in_flight_messages_max, self._config.in_flight_bytes_max
+        ):
+            return
+        if not entries:  # the disk has dropped them; if not, the next heartbeat asks again
+            if self._log.snapshot_index >= progress.next_index:
+                self._send_snapshot(progress, commit, now)
+            return
+        if entries[0].index <= progress.next_index <= entries[-1].index:
+            needed = entries[progress.next_index - entries[0].index :]
+            self._send_these(progress, commit, needed)
+        self._send_entries(progress, commit, now)
 
     def _send_append(self, progress: Progress, commit: int, entries: tuple[Entry, ...]) -> None:
         previous = progress.next_index - 1
@@ -143,9 +165,12 @@ class Replication:
     def _votes(self, progress: Progress) -> bool:
         return self._log.configuration.is_voter(progress.node_id)
 
-    def _send_snapshot(self, progress: Progress, now: float) -> None:
+    def _send_snapshot(self, progress: Progress, commit: int, now: float) -> None:
         snapshot = self._log.snapshot
         assert snapshot is not None, "the log was compacted without a snapshot"
+        if progress.state is ProgressState.PROBE and progress.match_index:
+            # Whoever has forgotten that must hear it before it has it again.
+            self._send_append(progress, commit, ())
         progress.needs_snapshot(snapshot.index, now)
         for chunk in cut_snapshot(
             snapshot,

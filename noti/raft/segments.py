@@ -90,6 +90,20 @@ def read_segment(sequence: int, data: bytes) -> Content:
     return Content(tuple(frames), end, _judge(sequence, data, end, written_end), written_end)
 
 
+def read_frames(sequence: int, offset: int, data: bytes) -> tuple[Frame, ...] | None:
+    """Return the frames in `data`, a part of segment number `sequence` that begins at `offset`;
+    None unless it is nothing but whole and valid frames."""
+    frames: list[Frame] = []
+    at = 0
+    while at < len(data):
+        frame = _frame_at(sequence, data, at, offset)
+        if frame is None:
+            return None
+        frames.append(frame)
+        at += len(frame.records) + FRAME_OVERHEAD_BYTES
+    return tuple(frames)
+
+
 def _judge(sequence: int, data: bytes, end: int, written_end: int) -> Tail:
     if written_end == end:
         return Tail.CLEAN
@@ -121,7 +135,8 @@ def _has_zero_sector(data: bytes, start: int, end: int) -> bool:
     return False
 
 
-def _frame_at(sequence: int, data: bytes, offset: int) -> Frame | None:
+def _frame_at(sequence: int, data: bytes, offset: int, data_offset: int = 0) -> Frame | None:
+    """Return the frame at `offset` of `data`, which is at `data_offset` of its segment."""
     if offset + FRAME_OVERHEAD_BYTES > len(data):
         return None
     magic, length, crc = _HEADER.unpack_from(data, offset)
@@ -131,7 +146,8 @@ def _frame_at(sequence: int, data: bytes, offset: int) -> Frame | None:
     records = data[start : start + length]
     # The end mark is not compared: it helps to judge an invalid frame and proves nothing about a
     # valid one.
-    return Frame(offset, records, crc) if _checksum(sequence, offset, records) == crc else None
+    place = data_offset + offset
+    return Frame(place, records, crc) if _checksum(sequence, place, records) == crc else None
 
 
 def _checksum(sequence: int, offset: int, records: bytes) -> int:

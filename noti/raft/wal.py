@@ -21,15 +21,19 @@ from contextlib import contextmanager
 import structlog
 import trio
 
-from noti.errors import StorageFailed
+from noti.errors import MessageInvalid, StorageFailed
 from noti.ports import Begun, Disk
+from noti.raft.events import LOG_MEMORY_BYTES
+from noti.raft.extents import Extent, Extents
 from noti.raft.messages import Entry, HardState, Snapshot
+from noti.raft.outline import Outline
 from noti.raft.records import (
     SegmentStart,
     encode_entries,
     encode_hard_state,
     encode_segment_start,
     encode_snapshot,
+    scan_records,
 )
 from noti.raft.recovery import (
     SNAPSHOT_NAME,
@@ -41,7 +45,7 @@ from noti.raft.recovery import (
     segment_name,
     segment_sequence,
 )
-from noti.raft.segments import FRAME_OVERHEAD_BYTES, checksum_of, encode_frame
+from noti.raft.segments import FRAME_OVERHEAD_BYTES, checksum_of, encode_frame, read_frames
 
 __all__ = ["SEGMENT_BYTES", "Recovered", "Wal"]
 
@@ -70,16 +74,25 @@ class Wal:
         """Of the last frame."""
         self._hard_state = HardState()
         self._base_index = 0
-        """Index of the snapshot; the log in memory begins after it."""
-        self._terms: list[int] = [0]
-        """Term of the snapshot, then of each entry after it."""
+        """Index of the snapshot."""
+        self._outline = Outline()
+        """Of the entries that are durable."""
+        self._extents = Extents()
+        self._frame = (0, 0, 0)
+        """The last one that was written: number of its segment, offset, size."""
         self._in_doubt = False
 
     @classmethod
     async def open(
-        cls, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES, must_exist: bool = False
+        cls,
+        disk: Disk,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        must_exist: bool = False,
+        memory_bytes: int = LOG_MEMORY_BYTES,
     ) -> tuple["Wal", Recovered]:
-        """Read the log, repair what a crash left unfinished, and return it with what it says.
+        """Read the log, repair what a crash left unfinished, and return it with what it says: of
+        the entries the last ones, as many as `memory_bytes` take.
 
         With `must_exist` an empty disk is damage: the node would come back as the same one, having
         forgotten its votes. Raises `StorageCorrupt` on damage that a crash cannot explain,
@@ -87,7 +100,7 @@ class Wal:
         fails. Cancellation: open again; every repair can be repeated.
         """
         wal = cls(disk, segment_bytes)
-        replay = await wal._replay()
+        replay = await wal._replay(memory_bytes)
         if must_exist and not replay.segments and replay.snapshot is None:
             refuse(segment_name(1), 0, "the log of this node is missing")
         recovered = replay.recovered()
@@ -97,8 +110,8 @@ class Wal:
         wal._hard_state = recovered.hard_state
         if recovered.snapshot is not None:
             wal._base_index = recovered.snapshot.index
-            wal._terms = [recovered.snapshot.term]
-        wal._terms += [e.term for e in recovered.entries if e.index > wal._base_index]
+        wal._outline = recovered.outline.copy()
+        wal._extents = replay.extents
         await wal._remove(replay.obsolete)
         if not wal._segments or replay.log_is_stale():
             await wal._begin_anew()
@@ -107,7 +120,7 @@ class Wal:
     @property
     def last_index(self) -> int:
         """Index of the last durable entry, or of the snapshot when there is none after it."""
-        return self._base_index + len(self._terms) - 1
+        return self._outline.last_index
 
     def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> Begun:
         """Begin to make entries and hard state durable together; await what it returns to know that
@@ -131,8 +144,10 @@ class Wal:
             await written
             self._hard_state = hard_state or self._hard_state
             if entries:
-                del self._terms[entries[0].index - self._base_index :]
-                self._terms += [entry.term for entry in entries]
+                self._outline.truncate_from(entries[0].index)
+                for entry in entries:
+                    self._outline.append(entry)
+                self._extents.add(entries[0].index, entries[-1].index, *self._frame)
                 active = self._segments[-1]
                 active.last_index = max(active.last_index, entries[-1].index)
             self._in_doubt = False
@@ -151,8 +166,8 @@ class Wal:
         assert self._contains(snapshot), "a snapshot is taken of entries that are in the log"
         with self._changing():
             await self._disk.replace(SNAPSHOT_NAME, encode_snapshot(snapshot))
-            del self._terms[: snapshot.index - self._base_index]
             self._base_index = snapshot.index
+            self._outline.rebase(snapshot.index)
             await self._compact(min(keep_after, snapshot.index))
 
     async def install_snapshot(self, snapshot: Snapshot) -> None:
@@ -172,12 +187,49 @@ class Wal:
             # From here on a restart finds a log that lacks the snapshot's last entry, and does the
             # rest itself.
             self._base_index = snapshot.index
-            self._terms = [snapshot.term]
+            self._outline = Outline(snapshot.index, snapshot.term)
             await self._begin_anew()
 
+    async def read(self, first: int, last: int, bytes_max: int) -> tuple[Entry, ...]:
+        """Return durable entries from `first` on, at least one, up to `last` or `bytes_max` of
+        data; none if they were dropped. May be called while something is written.
+
+        What was truncated meanwhile may be among them. Raises `StorageCorrupt` when the disk does
+        not hold what was written, `StorageFailed`.
+        """
+        found: list[Entry] = []
+        size = 0
+        while (place := self._extents.find(first)) is not None:
+            extent, end = place
+            for entry in await self._read_extent(extent):
+                if entry.index != first or first > last or first >= end:
+                    continue
+                size += len(entry.data)
+                if found and size > bytes_max:
+                    return tuple(found)
+                found.append(entry)
+                first += 1
+            if first < end or first > last or size >= bytes_max:
+                break
+        return tuple(found)
+
+    async def _read_extent(self, extent: Extent) -> list[Entry]:
+        name = segment_name(extent.sequence)
+        try:
+            data = await self._disk.read_part(name, extent.offset, extent.size)
+        except FileNotFoundError:
+            return []  # a snapshot came first
+        frames = read_frames(extent.sequence, extent.offset, data)
+        if frames is None or len(data) != extent.size:
+            refuse(name, extent.offset, "what was written there is there no more")
+        try:
+            records = [record for frame in frames for _, record in scan_records(frame.records)]
+        except MessageInvalid as error:
+            refuse(name, extent.offset, str(error))
+        return [record for record in records if isinstance(record, Entry)]
+
     def _contains(self, snapshot: Snapshot) -> bool:
-        position = snapshot.index - self._base_index
-        return position < len(self._terms) and self._terms[position] == snapshot.term
+        return self._outline.term_at(snapshot.index) == snapshot.term
 
     def _check_sequence(self, entries: Sequence[Entry]) -> None:
         for position, entry in enumerate(entries):
@@ -206,6 +258,7 @@ class Wal:
             return Begun(lambda: self._start_segment(base_index, hard_state, batch, fresh=False))
         frame = encode_frame(active.sequence, self._end, records)
         begun = self._disk.write(active.name, self._end, frame)
+        self._frame = (active.sequence, self._end, len(frame))
         self._end += len(frame)
         self._last_checksum = checksum_of(frame)
         return begun
@@ -223,6 +276,7 @@ class Wal:
         await self._disk.create(segment_name(sequence), size)
         await self._disk.write(segment_name(sequence), 0, frame)
         self._segments.append(Segment(sequence, size, base_index))
+        self._frame = (sequence, 0, len(frame))
         self._end = len(frame)
         self._last_checksum = checksum_of(frame)
 
@@ -232,6 +286,7 @@ class Wal:
         await self._start_segment(self._base_index, self._hard_state, b"", fresh=True)
         await self._remove(older)
         self._segments = self._segments[-1:]
+        self._extents.drop_before(self._segments[0].sequence)
 
     async def _compact(self, keep_after: int) -> None:
         """Drop the oldest segments while they hold no entry above `keep_after`; never the one in
@@ -241,15 +296,16 @@ class Wal:
             count += 1
         await self._remove(self._segments[:count])
         del self._segments[:count]
+        self._extents.drop_before(self._segments[0].sequence)
 
     async def _remove(self, segments: Sequence[Segment]) -> None:
         for segment in segments:  # oldest first: whatever a crash leaves has no gap
             await self._disk.remove(segment.name)
 
-    async def _replay(self) -> Replay:
+    async def _replay(self, memory_bytes: int) -> Replay:
         names = await self._disk.names()
         sequences = sorted(s for name in names if (s := segment_sequence(name)) is not None)
-        replay = Replay()
+        replay = Replay(memory_bytes=memory_bytes)
         if SNAPSHOT_NAME in names:
             replay.feed_snapshot(await self._disk.read(SNAPSHOT_NAME))
         for sequence in sequences:

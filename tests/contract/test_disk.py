@@ -424,3 +424,30 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/cmdline").read_bytes() != b""
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+async def test_part_of_a_file_is_read_as_far_as_there_is_one(open_any: OpenDisk) -> None:
+    async with open_any() as disk:
+        await disk.create("log", 8)
+        await disk.write("log", 2, b"abc")
+        assert await disk.read_part("log", 1, 3) == b"\0ab"
+        assert await disk.read_part("log", 4, 100) == b"c\0\0\0"
+        assert await disk.read_part("log", 100, 100) == b""
+
+
+async def test_part_of_a_missing_file_says_so_and_harms_nothing(open_any: OpenDisk) -> None:
+    async with open_any() as disk:
+        with pytest.raises(FileNotFoundError):
+            await disk.read_part("nothing", 0, 10)
+        await disk.create("log", 8)
+        assert await disk.read_part("log", 0, 10) == bytes(8)
+
+
+async def test_large_part_passes_whole_while_others_write(open_any: OpenDisk) -> None:
+    data = bytes(range(256)) * 20_000
+    async with open_any() as disk:
+        await disk.replace("snapshot", data)
+        await disk.create("log", 8)
+        begun = disk.write("log", 0, b"x")
+        assert await disk.read_part("snapshot", 256, len(data)) == data[256:]
+        await begun

@@ -16,9 +16,11 @@ from pathlib import Path
 from noti.raft.changes import Change
 from noti.raft.core import Raft
 from noti.raft.events import (
+    LOG_MEMORY_BYTES,
     Bootstrapped,
     ChangeRequested,
     DeadlineReached,
+    EntriesRead,
     Event,
     MessageReceived,
     PeerConnected,
@@ -28,6 +30,7 @@ from noti.raft.events import (
     PersistSnapshot,
     Proposed,
     RaftConfig,
+    ReadEntries,
     ReadRequested,
     RestoreSnapshot,
     SaveSnapshot,
@@ -38,7 +41,14 @@ from noti.raft.events import (
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import Entry, EntryKind, HardState, Message
 from tests.raft.disk_image import DiskImage
-from tests.raft.scenario_words import describe_effect, describe_entry, describe_message, members
+from tests.raft.log_checks import entry_at
+from tests.raft.scenario_words import (
+    describe_effect,
+    describe_entries,
+    describe_entry,
+    describe_message,
+    members,
+)
 
 DIRECTORY = Path(__file__).parent / "scenarios"
 SEPARATOR = "----"
@@ -62,11 +72,14 @@ class Machine:
         self.config = config
         self.disk = DiskImage()
         self.orders: deque[Persist | PersistSnapshot] = deque()
+        self.reads: deque[EntriesRead] = deque()
+        """What was found on disk, and is not told yet."""
         self.now = 0.0
         self.core: Raft | None = None
 
     def start(self) -> None:
         self.orders.clear()
+        self.reads.clear()
         self.core = Raft(
             self.config,
             self.disk.hard_state,
@@ -129,6 +142,8 @@ class Scenario:
                     continue
                 case Persist() | PersistSnapshot():
                     machine.orders.append(effect)
+                case ReadEntries():
+                    machine.reads.append(machine.disk.read(effect))
                 case SaveSnapshot(snapshot, drop_through):
                     image = machine.disk
                     image.snapshot = snapshot
@@ -150,7 +165,7 @@ class Scenario:
     # --- commands: the cluster --------------------------------------------------------------------
 
     def do_cluster(self, size: str, *options: str) -> None:
-        """`cluster 3 [learners=4,5] [window=2] [keep=0] [piece=4]`"""
+        """`cluster 3 [learners=4,5] [window=2] [keep=0] [piece=4] [memory=0]`"""
         given = dict(option.split("=") for option in options)
         learners = given.pop("learners", "")
         self.options = {option: int(value) for option, value in given.items()}
@@ -173,6 +188,7 @@ class Scenario:
             in_flight_messages_max=self.options.get("window", 64),
             keep_entries=self.options.get("keep", 10_000),
             snapshot_chunk_bytes=self.options.get("piece", 512 * 1024),
+            log_memory_bytes=self.options.get("memory", LOG_MEMORY_BYTES),
         )
         self.machines[name] = Machine(name, config)
         self.machines[name].start()
@@ -294,6 +310,13 @@ class Scenario:
                 batch = orders[-1].batch
                 self.step(name, Persisted(batch), f"written #{batch}")
 
+    def do_fetch(self, *names: str) -> None:
+        """`fetch [1 2]`: what was read back from disk arrives"""
+        for name in self.names(names):
+            reads = self.machines[name].reads
+            for read in [reads.popleft() for _ in range(len(reads))]:
+                self.step(name, read, f"was read: {describe_entries(read.entries) or 'nothing'}")
+
     def chosen_wires(self, links: tuple[str, ...]) -> list[tuple[str, str]]:
         """`1>2`, `1>` (from 1), `>2` (to 2); none means all."""
         patterns = [link.split(">") for link in links] or [["", ""]]
@@ -359,6 +382,7 @@ class Scenario:
             before = len(self.lines)
             for name in sorted(chosen & set(self.names(()))):
                 self.do_persist(name)
+                self.do_fetch(name)
             links = tuple(f"{a}>{b}" for a, b in sorted(self.wires) if {a, b} <= chosen)
             if links:
                 self.do_deliver(*links)
@@ -386,7 +410,9 @@ class Scenario:
         for name in self.names(names):
             log = self.machines[name].running._log
             parts = [f"snapshot {log.snapshot.index}/{log.snapshot.term}"] if log.snapshot else []
-            entries = log.slice(log.first_index, log.last_index, 2**63)
+            held = (log, self.machines[name].disk)
+            indexes = range(log.first_index, log.last_index + 1)
+            entries = [entry_at(held, index) for index in indexes]
             self.say(f"{name}: {', '.join([*parts, *map(describe_entry, entries)]) or 'empty'}")
 
     def do_followers(self, name: str) -> None:

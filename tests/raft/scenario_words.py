@@ -18,6 +18,7 @@ from noti.raft.events import (
     PersistSnapshot,
     ProposalAccepted,
     ProposalRejected,
+    ReadEntries,
     ReadReady,
     RestoreSnapshot,
     RoleChanged,
@@ -120,6 +121,8 @@ def describe_effect(effect: Effect) -> str:
         case SaveSnapshot(snapshot, drop_through):
             at = f"{snapshot.index}/{snapshot.term}"
             return f"save snapshot {at}, drop the log through {drop_through}"
+        case ReadEntries(reader, first, last):
+            return f"read {first}..{last} to {f'send to {reader}' if reader else 'apply'}"
         case Apply(entries):
             return f"apply {describe_entries(entries)}"
         case RestoreSnapshot(snapshot):

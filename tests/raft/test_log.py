@@ -2,7 +2,7 @@
 
 import pytest
 
-from noti.raft.log import RaftLog
+from noti.raft.log import ENTRY_OVERHEAD_BYTES, RaftLog
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import Entry, EntryKind, Snapshot
 
@@ -159,3 +159,37 @@ def test_node_whose_removal_is_not_known_to_be_committed_may_campaign() -> None:
     assert log.may_campaign("n1", commit=2)
     assert not log.may_campaign("n1", commit=3)
     assert not log.may_campaign("n9", commit=2)
+
+
+def test_memory_lets_the_oldest_go_that_are_on_disk_beyond_its_bound() -> None:
+    size = ENTRY_OVERHEAD_BYTES + 100
+    entries = [entry(index, data=bytes(100)) for index in range(1, 11)]
+    log = RaftLog(None, entries, memory_bytes=4 * size)
+    log.let_go(durable=3)
+    assert (log.held_from, log.held_bytes) == (4, 7 * size)
+    log.let_go(durable=10)
+    assert (log.held_from, log.held_bytes) == (7, 4 * size)
+    assert (log.first_index, log.last_index, log.term_at(1)) == (1, 10, 1)
+    with pytest.raises(AssertionError):
+        log.slice(6, 10, 1000)
+    log.truncate_from(5)
+    assert (log.held_from, log.held_bytes, log.last_index) == (5, 0, 4)
+    log.append([entry(5, 2)])
+    assert log.slice(5, 9, 1000) == (entry(5, 2),)
+
+
+def test_compaction_keeps_no_more_than_a_bound_in_bytes() -> None:
+    log = RaftLog(None, [entry(index, data=bytes(100_000)) for index in range(1, 101)])
+    log.compact(snapshot(90), keep_entries=1000, keep_bytes=5_000_000)
+    assert 50 <= log.first_index - 1 <= 55
+    assert log.held_from == log.first_index
+    log.compact(snapshot(95), keep_entries=1000, keep_bytes=0)
+    assert log.first_index == 96
+
+
+def test_installed_snapshot_leaves_nothing_in_memory_that_it_covers() -> None:
+    log = log_of(1, 1, 1)
+    log.install(snapshot(2))
+    assert (log.held_from, log.held_bytes) == (3, ENTRY_OVERHEAD_BYTES)
+    log.install(snapshot(9, term=2))
+    assert (log.held_from, log.held_bytes) == (10, 0)

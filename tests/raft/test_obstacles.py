@@ -5,6 +5,7 @@ from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import AppendResponse, Entry, EntryKind
 from noti.raft.obstacles import has_better, obstacle
+from noti.raft.reading import Reading
 from noti.raft.replication import Replication
 
 THREE = Configuration("c", ("a", "b", "d"))
@@ -15,7 +16,9 @@ def replication(*answers: tuple[str, int, float]) -> Replication:
     """Of leader a, whose log ends at 3; each answer tells who has how much, and when he said so."""
     entries = [Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(THREE))]
     entries += [Entry(index, TERM, EntryKind.NOOP, b"") for index in (2, 3)]
-    found = Replication(RaftConfig("a"), RaftLog(None, entries), TERM, 0.0, lambda *_: None)
+    log = RaftLog(None, entries)
+    reading = Reading(log, 1, lambda _: None)
+    found = Replication(RaftConfig("a"), log, reading, TERM, 0.0, lambda *_: None)
     for node, match, now in answers:
         found.on_response(AppendResponse(node, TERM, True, match, 0, 0, 0), 1, now)
     return found

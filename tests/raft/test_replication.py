@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from noti.raft.events import RaftConfig, VoterForgot
+from noti.raft.events import RaftConfig, ReadEntries, VoterForgot
 from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import (
@@ -17,6 +17,7 @@ from noti.raft.messages import (
     Snapshot,
     SnapshotChunk,
 )
+from noti.raft.reading import Reading
 from noti.raft.replication import Replication
 
 THREE = encode_configuration(Configuration("c", ("n1", "n2", "n3")))
@@ -30,7 +31,9 @@ class Leader:
         self.sent: list[tuple[NodeId, Message]] = []
         self.append(last - 1)
         config = RaftConfig("n1", **limits)  # type: ignore[arg-type]
-        self.replication = Replication(config, self.log, 2, 0.0, self.send)
+        self.orders: list[ReadEntries] = []
+        self.reading = Reading(self.log, config.append_bytes_max, self.orders.append)
+        self.replication = Replication(config, self.log, self.reading, 2, 0.0, self.send)
 
     def send(self, to: NodeId, message: Message) -> None:
         self.sent.append((to, message))
@@ -233,6 +236,82 @@ def test_broken_stream_during_a_snapshot_starts_it_again() -> None:
     assert any(isinstance(m, SnapshotChunk) for m in leader.to("n2"))
 
 
+# --- reading back ---------------------------------------------------------------------------------
+
+
+def forgetful(last: int = 10, **limits: float) -> Leader:
+    """A leader whose memory holds none of its entries."""
+    leader = Leader(last=last, **limits)
+    leader.log._memory_bytes = 0
+    leader.log.let_go(last)
+    return leader
+
+
+def answer(leader: Leader, node: NodeId, entries: tuple[Entry, ...]) -> None:
+    """Let the disk answer the read for a node."""
+    found = leader.reading.take(node, entries)
+    leader.replication.on_read(node, found, 0, 0.0)
+
+
+def written(first: int, last: int) -> tuple[Entry, ...]:
+    """What the disk holds."""
+    return tuple(Entry(i, 1, EntryKind.COMMAND, b"12345") for i in range(first, last + 1))
+
+
+def test_follower_that_lags_gets_what_is_read_back_one_read_at_a_time() -> None:
+    leader = forgetful(append_bytes_max=10)
+    leader.yes("n2", 4)
+    leader.replication.send_new_entries(0, 0.0)
+    assert leader.orders == [ReadEntries("n2", 5, 10, 10)]
+    assert leader.ranges("n2") == []
+    answer(leader, "n2", written(5, 6))
+    assert leader.ranges("n2") == [(4, 2)]
+    assert leader.orders[1:] == [ReadEntries("n2", 7, 10, 10)]
+
+
+def test_heartbeats_go_on_while_entries_are_read_back() -> None:
+    leader = forgetful()
+    leader.yes("n2", 4)
+    leader.replication.heartbeat(0, 0.1)
+    assert leader.ranges("n2") == [(4, 0)]
+    assert len(leader.orders) == 1
+
+
+def test_full_window_lets_nothing_more_be_read() -> None:
+    leader = forgetful(append_bytes_max=5, in_flight_messages_max=1)
+    leader.yes("n2", 4)
+    answer(leader, "n2", written(5, 5))
+    assert leader.ranges("n2") == [(4, 1)]
+    assert len(leader.orders) == 1
+    leader.yes("n2", 5)
+    assert leader.orders[1:] == [ReadEntries("n2", 6, 10, 5)]
+
+
+def test_only_what_a_follower_still_lacks_is_sent_of_what_was_read() -> None:
+    leader = forgetful()
+    leader.yes("n2", 4)
+    leader.yes("n2", 6)
+    answer(leader, "n2", written(5, 10))
+    assert leader.ranges("n2") == [(6, 4)]
+
+
+def test_follower_whose_entries_are_gone_from_disk_gets_the_snapshot() -> None:
+    leader = forgetful()
+    leader.yes("n2", 4)
+    leader.log.compact(Snapshot(8, 1, THREE, b"state"), keep_entries=8)
+    answer(leader, "n2", ())
+    assert any(isinstance(message, SnapshotChunk) for message in leader.to("n2"))
+
+
+def test_read_that_yields_nothing_is_tried_again_with_the_next_heartbeat() -> None:
+    leader = forgetful()
+    leader.yes("n2", 4)
+    answer(leader, "n2", ())
+    assert len(leader.orders) == 1
+    leader.replication.heartbeat(0, 0.1)
+    assert len(leader.orders) == 2
+
+
 # --- handing over ---------------------------------------------------------------------------------
 
 
@@ -265,7 +344,9 @@ def test_follower_with_any_log_gets_the_leaders_within_few_probes(seed: int) -> 
     follower = RaftLog(
         None, [Entry(i, term, EntryKind.COMMAND, b"") for i, term in enumerate(terms, start=1)]
     )
-    leader.replication = Replication(RaftConfig("n1"), leader.log, 5, 0.0, leader.send)
+    leader.replication = Replication(
+        RaftConfig("n1"), leader.log, leader.reading, 5, 0.0, leader.send
+    )
     leader.replication.heartbeat(0, 0.0)
     for _ in range(7):
         (request,) = leader.to("n2")

@@ -12,12 +12,14 @@ from functools import partial
 from noti.raft.events import (
     DiskOutdated,
     Effect,
+    EntriesRead,
     Event,
     Persist,
     Persisted,
     PersistSnapshot,
     ProposalRejected,
     RaftConfig,
+    ReadEntries,
     ReadReady,
     ReadRequested,
     RestoreSnapshot,
@@ -137,6 +139,25 @@ class Machine(Node):
             # What it said before a crash may come after what it said since, and say otherwise.
             assert self.cluster.stragglers, f"{self.name} believes {noticed}"
 
+    def order_read(self, order: ReadEntries) -> None:
+        told, rng = self.cluster.timeline, self.cluster.rng
+        told.reach("entries were read back")
+        if order.reader is None:
+            told.reach("entries were read back to be applied")
+        stale = rng.random() < self.cluster.swarm.stale_reads
+        read = self.disk.read(order, stale=stale)
+        if stale and read != self.disk.read(order):
+            told.reach("entries were read back that others had replaced")
+        delay_s = rng.uniform(*(self.disk_delay_s or self.cluster.disk_delay_s))
+        self.cluster.later(delay_s, self.finish_read, self.incarnation, read)
+
+    def finish_read(self, incarnation: int, read: EntriesRead) -> None:
+        if incarnation == self.incarnation and any(
+            self.running._log.term_at(entry.index) != entry.term for entry in read.entries
+        ):
+            self.cluster.timeline.reach("what was read back was in the log no more")
+        super().finish_read(incarnation, read)
+
     def order_disk(self, order: Persist | PersistSnapshot) -> None:
         self._pending.append(order)
         if not self._writing:
@@ -225,6 +246,7 @@ class StormyCluster(Cluster):
         return RaftConfig(
             name,
             keep_entries=self.keep_entries,
+            log_memory_bytes=self.swarm.log_memory_bytes,
             snapshot_chunk_bytes=self.swarm.chunk_bytes,
             append_bytes_max=self.swarm.append_bytes_max,
             in_flight_messages_max=self.swarm.in_flight_max,

@@ -60,22 +60,24 @@ class DiskFaults(Faults):
         if not await self._scene.may_soon_lose_a_disk():
             return None
         machine = self._rng.choice(self._cluster.nodes)
-        machine.disk.strays = True
+        node_id = machine.node_id()
+        machine.disk.strays = machine.damaged = True
         await self._make_it_write(machine.disk)
-        strayed = not machine.disk.strays
+        machine.damaged = strayed = not machine.disk.strays
         machine.disk.strays = False
         await self._make_it_write(machine.disk)
         if not strayed:
             return None
-        if not await self._scene.may_soon_lose_a_disk():
+        may_go_on = await self._scene.may_soon_lose_a_disk()
+        if machine.down:  # it read back what it had written
+            self._cluster.timeline.reach("a stray write was noticed while the node ran")
+        if machine.down or not may_go_on:
             # Nobody could say what it must still know: let nobody ask.
-            node_id = machine.node_id()
             await machine.crash()
             self._replace_disk(machine, node_id)
             await start_again(machine)
             return f"{machine.name}, who is replaced"
-        before, node_id = machine.consensus(), machine.node_id()
-        machine.damaged = True
+        before = machine.consensus()
         await (machine.stop if self._rng.random() < 0.5 else machine.crash)()
         if not await self._start_with_damage(machine, node_id, before):
             self._cluster.timeline.reach("a stray write was refused")

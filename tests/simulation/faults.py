@@ -161,6 +161,9 @@ class CoreSwarm:
     weights: dict[str, float]
     snapshot_every: int
     keep_entries: int
+    log_memory_bytes: int
+    stale_reads: float
+    """How likely a read from disk yields the older of two entries that were written there."""
     chunk_bytes: int
     append_bytes_max: int
     in_flight_max: int
@@ -198,6 +201,8 @@ class CoreSwarm:
             clock_spread=rng.choice([0.0, 0.02, 0.1]),
             proposals_max=rng.choice([1, 3, 12]),
             pause_max_s=rng.choice([0.05, 0.4, 1.5]),
+            log_memory_bytes=rng.choice([0, 300, 1500, 32 * 1024 * 1024]),
+            stale_reads=rng.choice([0.0, 0.0, 0.1, 0.5]),
         )
 
 
@@ -220,6 +225,8 @@ class NodeSwarm:
     """Of the machines in turn."""
     snapshot_every_entries: int
     keep_entries: int
+    keep_bytes: int
+    log_memory_bytes: int
     segment_bytes: int
     disk_latency_s: tuple[float, float]
     rpc_latency_s: tuple[float, float]
@@ -265,4 +272,6 @@ class NodeSwarm:
             hub_sends_bytes_per_s=rng.choice([math.inf, math.inf, 100.0, 5_000.0]),
             pacing_s=rng.choice([1.0, 3.0]),
             load=rng.choice([None, None, None, *LOADS]),
+            keep_bytes=rng.choice([0, 2000, 64 * 1024 * 1024]),
+            log_memory_bytes=rng.choice([0, 0, 2000, 32 * 1024 * 1024]),
         )

@@ -176,6 +176,7 @@ class SimulatedNode:
             history_size=self._history_size,
             voters_max=self.cluster.settings.voters_max,
             pacing_s=self.cluster.settings.pacing_s,
+            log_memory_bytes=self.cluster.settings.log_memory_bytes,
         )
 
     @asynccontextmanager

@@ -163,6 +163,15 @@ class MemoryDisk:
             raise FileNotFoundError(name)
         return bytes(self.files[name])
 
+    async def read_part(self, name: str, offset: int, size: int) -> bytes:
+        """See `Disk`."""
+        self._check_usable()
+        if self._sleep is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._sleep(self._rng.uniform(*self.latency_s))
+        return (await self.read(name))[offset : offset + size]
+
     async def create(self, name: str, size: int) -> None:
         """See `Disk`."""
         await self._perform(_Create(name, size))

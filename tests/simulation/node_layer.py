@@ -103,6 +103,7 @@ def settings_of(swarm: NodeSwarm) -> Settings:
     """Return what the swarm means for the world."""
     return Settings(
         history_sizes=swarm.history_sizes,
+        log_memory_bytes=swarm.log_memory_bytes,
         browsers=swarm.browsers,
         vanish=swarm.vanish,
         away_max_s=swarm.away_max_s,
@@ -116,6 +117,7 @@ def settings_of(swarm: NodeSwarm) -> Settings:
         log_limits=LogLimits(
             snapshot_every_entries=swarm.snapshot_every_entries,
             keep_entries=swarm.keep_entries,
+            keep_bytes=swarm.keep_bytes,
             segment_bytes=swarm.segment_bytes,
         ),
     )

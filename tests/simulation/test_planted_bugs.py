@@ -26,10 +26,11 @@ from noti.raft.forwarder import Forwarder
 from noti.raft.leadership import Leadership
 from noti.raft.log import RaftLog
 from noti.raft.membership import Configuration
-from noti.raft.messages import AppendResponse, Message, NodeId
+from noti.raft.messages import AppendResponse, Entry, Message, NodeId
 from noti.raft.pacing import Pacing
 from noti.raft.progress import Progress
 from noti.raft.quorum import reached_by_quorum
+from noti.raft.reading import Reading
 from noti.raft.replication import Replication
 from noti.raft.segments import Tail
 from noti.roster import Founding
@@ -136,6 +137,33 @@ def counts_answers_to_an_older_leadership(patch: pytest.MonkeyPatch) -> None:
 
     patch.setattr(Raft, "_receive", credulous)
     patch.setattr(CoreSwarm, "draw", repeating)
+
+
+def believes_what_it_reads_back(patch: pytest.MonkeyPatch) -> None:
+    """A read that was under way while another leader's entries took the place of what it found. On
+    disks that often yield what was replaced, of leaders that come and go.
+    """
+    draw = CoreSwarm.draw
+
+    def credulous(
+        self: Reading, reader: NodeId | None, entries: Sequence[Entry]
+    ) -> tuple[Entry, ...]:
+        self._under_way.pop(reader)
+        return tuple(entries)
+
+    def forgetful(rng: random.Random) -> CoreSwarm:
+        weights = {"depose": 2.0, "mend": 2.0, "crash": 1.0, "restart": 2.0}
+        return replace(
+            draw(rng),
+            size=3,
+            log_memory_bytes=0,
+            stale_reads=0.5,
+            snapshot_every=0,
+            weights=weights,
+        )
+
+    patch.setattr(Reading, "take", credulous)
+    patch.setattr(CoreSwarm, "draw", forgetful)
 
 
 def reports_writes_as_durable_at_once(patch: pytest.MonkeyPatch) -> None:
@@ -409,6 +437,7 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("core", keeps_a_truncated_configuration, range(60)),
     ("core", answers_reads_without_asking, range(20)),
     ("core", counts_answers_to_an_older_leadership, range(60)),
+    ("core", believes_what_it_reads_back, range(10)),
     ("core", reports_writes_as_durable_at_once, range(1)),
     ("core", leads_on_with_a_hung_disk, range(3)),
     ("core", counts_a_voter_that_forgot, range(5)),

@@ -39,6 +39,7 @@ class Settings:
 
     history_sizes: tuple[int, ...] = (500,)
     """Of the machines in turn: what the leader has counts."""
+    log_memory_bytes: int = 32 * 1024 * 1024
     browsers: int = 4
     vanish: float = 0.0
     away_max_s: float = 2.0

@@ -32,6 +32,7 @@ SHELLS = {
         "forwarder",
         "health",
         "intake",
+        "log_reader",
         "log_writer",
         "peers",
         "replica",
