@@ -29,6 +29,7 @@ from functools import partial
 
 import structlog
 import trio
+from prometheus_client import Gauge
 
 from noti import telemetry
 from noti.config import Config
@@ -64,6 +65,10 @@ from noti.usher import HAND_OVER_WITHIN_S, Usher
 from noti.world import OpenWorld, World, real_world
 
 log = structlog.get_logger("noti.node")
+
+_log_memory_max = Gauge(
+    "noti_raft_log_memory_bytes_max", "Log entries in memory above which those on disk leave it"
+)
 
 LEAVE_WITHIN_S = 2.5
 """Gossip needs about one second to spread the word and to answer the last probes."""
@@ -274,6 +279,7 @@ def _core(
 ) -> Raft:
     """Make the part that decides; what is not on disk yet stays in memory, so it is bounded by what
     memory may hold: by as much, or one command."""
+    _log_memory_max.set(config.log_memory_bytes)
     return Raft(
         RaftConfig(
             identity.node_id,

@@ -401,6 +401,8 @@ class Status:
 
     Everything committed before it spoke is then applied. None while no such moment is known.
     """
+    log_memory_bytes: int = 0
+    """What the log's entries in memory take."""
     heard_at: float = 0.0
     """As a follower: when the leader last spoke, or when this node began to wait for one."""
     disk_hung_since: float | None = None

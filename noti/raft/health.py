@@ -46,6 +46,7 @@ _started, _won = _elections.labels("started"), _elections.labels("won")
 _contact_s = Gauge(
     "noti_raft_leader_contact_seconds", "Time since the leader last spoke; 0 on the leader"
 )
+_log_memory = Gauge("noti_raft_log_memory_bytes", "Log entries in memory")
 _match = Gauge(
     "noti_raft_match_index", "On the leader: up to where a peer has the log on disk", ["peer"]
 )
@@ -210,6 +211,7 @@ class Health:
 
     def _set_gauges(self, status: Status, now: float) -> None:
         leads = status.role is Role.LEADER
+        _log_memory.set(status.log_memory_bytes)
         _contact_s.set(0.0 if leads else now - status.heard_at)
         peers = frozenset(peer for peer, _ in status.followers)
         for gone in self._peers - peers:

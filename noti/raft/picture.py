@@ -34,5 +34,6 @@ def picture(
         leads_ready=leading is not None and applied >= leading.first_index,
         fresh_at=following.fresh_at(applied, log, term),
         disk_hung_since=disk.hung_since,
+        log_memory_bytes=log.held_bytes,
         heard_at=following.heard_at,
     )

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 
 import structlog
 import trio
+from prometheus_client import Gauge
 
 from noti.errors import MessageInvalid, StorageFailed
 from noti.ports import Begun, Disk
@@ -55,6 +56,9 @@ SEGMENT_BYTES = 8 * 1024 * 1024
 """Size of a segment. Filling one with zeroes holds up the commits behind it (tens of milliseconds
 on a slow disk), so it is far below the 64 MB usual elsewhere; and it is what a log keeps on disk at
 least."""
+
+
+_disk_bytes = Gauge("noti_raft_log_disk_bytes", "Size of the log's files")
 
 
 class Wal:
@@ -278,6 +282,7 @@ class Wal:
         self._segments.append(Segment(sequence, size, base_index))
         self._frame = (sequence, 0, len(frame))
         self._end = len(frame)
+        _disk_bytes.set(sum(segment.size for segment in self._segments))
         self._last_checksum = checksum_of(frame)
 
     async def _begin_anew(self) -> None:
@@ -296,6 +301,7 @@ class Wal:
             count += 1
         await self._remove(self._segments[:count])
         del self._segments[:count]
+        _disk_bytes.set(sum(segment.size for segment in self._segments))
         self._extents.drop_before(self._segments[0].sequence)
 
     async def _remove(self, segments: Sequence[Segment]) -> None:
