@@ -4,7 +4,7 @@ import trio
 import trio.testing
 
 from noti.web import sse
-from noti.web.clients import Reader
+from noti.web.clients import Reader, Reason
 from noti.web.feed import Audience, View
 from noti.web.subscription import Subscription
 from tests.web.stage import hub, ids, notifications, running, until
@@ -45,3 +45,14 @@ async def test_a_subscription_whose_place_is_gone_ends() -> None:
             await until(lambda: there.feed.retained.backlog_bytes == 0)
             assert await subscription.next() is None
     assert there.clients == 0
+
+
+async def test_no_heartbeat_moves_a_reader_past_what_it_was_not_sent() -> None:
+    there = hub()
+    async with running(there):
+        stay = there.join(Reader(ALL, 0, "127.0.0.1", wants_cursors=True))
+        there.publish(notifications(1, 2))
+        assert there.heartbeat(stay) == b":\n"
+        stay.cursor = 2
+        assert there.heartbeat(stay) == b":\n" + sse.cursor(there.feed.retained.newest_cursor)
+        there.leave(stay, Reason.GONE)
