@@ -110,6 +110,19 @@ async def test_who_is_idle_longest_makes_room() -> None:
                 await trio.to_thread.run_sync(read_to_end)
 
 
+async def test_who_was_answered_waits_again_and_makes_room() -> None:
+    async with serving(Limits(connections_max=1)) as (island, _, address):
+
+        async def both() -> None:
+            request = wire.PublishRequest(events=[wire.Event(topics=["a"], data="b")])
+            async with Channel(*address) as first:
+                await wire.PublisherStub(first).publish(request)
+                async with Channel(*address) as second:
+                    await wire.PublisherStub(second).publish(request)
+
+        await island.call(both)
+
+
 async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served() -> None:
     async with serving(Limits(connections_max=2)) as (island, network, address):
         with publishers(address, 2), capture_logs() as lines:
@@ -120,6 +133,8 @@ async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served
                     await publish(island, address)
                 assert refused.value.status is Status.UNAVAILABLE
             assert await is_healthy(island, address)
+            with publishers(address, 2 * PEERS_MAX):
+                await until_taken(2 + PEERS_MAX)
             await stream.send(EVERY_MESSAGE[:1])
             assert list(await receive(stream)) == EVERY_MESSAGE[:1], "it made room for nobody"
             await stream.aclose()

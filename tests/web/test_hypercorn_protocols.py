@@ -142,6 +142,18 @@ async def test_over_http_2_a_head_that_is_too_long_is_431_or_the_end(
     assert ended == (status is None)
 
 
+async def test_over_http_2_a_head_may_be_as_long_as_it_is_allowed_to_be() -> None:
+    http = h2.connection.H2Connection()
+    http.initiate_connection()
+    names = [(":method", "GET"), (":path", "/page.js"), (":scheme", "http"), (":authority", "x")]
+    async with serving(hub(), config=WebConfig(head_bytes_max=256 * 1024)) as address:
+        stream = await trio.open_tcp_stream(*address)
+        async with stream:
+            http.send_headers(1, [*names, ("a", "y" * 200_000)], end_stream=True)
+            with trio.fail_after(LIMIT_S):
+                assert await until_answered(stream, http) == (b"200", False)
+
+
 async def until_answered(
     stream: trio.SocketStream, http: h2.connection.H2Connection
 ) -> tuple[bytes | None, bool]:
