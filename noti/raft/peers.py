@@ -21,12 +21,23 @@ from prometheus_client import Counter
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.ports import Address, Clock, Hello, MessageStream, RpcNetwork
 from noti.raft.events import Rng
-from noti.raft.messages import Forward, ForwardAnswer, Message, NodeId, PeerMessage
+from noti.raft.messages import (
+    AppendRequest,
+    Forward,
+    ForwardAnswer,
+    Message,
+    NodeId,
+    PeerMessage,
+)
 
 log = structlog.get_logger("noti.raft")
 
 OUTBOX_MESSAGES_MAX = 1024
 """Messages waiting for one peer; the core's own window is far smaller, so this is a backstop."""
+OUTBOX_BYTES_MAX = 16 * 1024 * 1024
+"""… and so is this, for entries and commands, twice the core's window: a peer that takes nothing,
+and is probed with entries at every heartbeat, must not make a node hold its log a second time. A
+snapshot may be larger, and is useless without one of its pieces."""
 BATCH_MESSAGES_MAX = 64
 """Messages in one write, so that heartbeats do not wait behind a long frame."""
 REDIAL_FIRST_S = 0.05
@@ -74,13 +85,17 @@ class _Link:
         self._stream = stream
         self.scope = scope
         self.outbox: deque[PeerMessage] = deque()
+        self._outbox_bytes = 0
         self._wakeup = trio.Event()
 
     def put(self, message: PeerMessage) -> bool:
-        if len(self.outbox) >= OUTBOX_MESSAGES_MAX:
+        size = _size_of(message)
+        full = size > 0 and self._outbox_bytes + size > OUTBOX_BYTES_MAX
+        if full or len(self.outbox) >= OUTBOX_MESSAGES_MAX:
             _dropped.labels("outbox full").inc()
             return False
         self.outbox.append(message)
+        self._outbox_bytes += size
         return True
 
     def flush(self) -> None:
@@ -90,6 +105,7 @@ class _Link:
                 batch = self._take()
                 if not self._stream.send_at_once(batch):
                     self.outbox.extendleft(reversed(batch))
+                    self._outbox_bytes += sum(map(_size_of, batch))
                     self._wakeup.set()
                     return
         except PeerUnavailable:
@@ -108,7 +124,20 @@ class _Link:
 
     def _take(self) -> list[PeerMessage]:
         count = min(len(self.outbox), BATCH_MESSAGES_MAX)
-        return [self.outbox.popleft() for _ in range(count)]
+        taken = [self.outbox.popleft() for _ in range(count)]
+        self._outbox_bytes -= sum(map(_size_of, taken))
+        return taken
+
+
+def _size_of(message: PeerMessage) -> int:
+    """Return what a message carries for the log, bytes."""
+    match message:
+        case AppendRequest(entries=entries):
+            return sum(len(entry.data) for entry in entries)
+        case Forward(proposals=proposals):
+            return sum(len(command) for _, command in proposals)
+        case _:
+            return 0
 
 
 class Peers:

@@ -14,6 +14,9 @@ from noti.clock import TrioClock
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.ports import Address, Hello, MessageStream, NodeRole, Server
 from noti.raft.messages import (
+    AppendRequest,
+    Entry,
+    EntryKind,
     Forward,
     ForwardAnswer,
     Message,
@@ -21,7 +24,13 @@ from noti.raft.messages import (
     PeerMessage,
     TimeoutNow,
 )
-from noti.raft.peers import DIAL_WITHIN_S, OUTBOX_MESSAGES_MAX, REDIAL_MAX_S, Peers
+from noti.raft.peers import (
+    DIAL_WITHIN_S,
+    OUTBOX_BYTES_MAX,
+    OUTBOX_MESSAGES_MAX,
+    REDIAL_MAX_S,
+    Peers,
+)
 from tests.contract.test_rpc_network import Publications
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
@@ -175,6 +184,25 @@ async def test_message_without_a_stream_or_beyond_the_outbox_is_dropped(
         await trio.sleep(1)
     said = [m for what, m in b.diary if what == "said"]
     assert said == [word("a", term) for term in range(OUTBOX_MESSAGES_MAX)]
+
+
+async def test_entries_beyond_the_bytes_of_an_outbox_are_dropped_and_nothing_else(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    large = Entry(1, 1, EntryKind.COMMAND, bytes(OUTBOX_BYTES_MAX // 4))
+    async with running(a, b):
+        introduce(a, b)
+        await until(lambda: a.peers.connected() and b.peers.connected())
+        for lap in range(2):
+            taken = [a.peers.send("b", AppendRequest("a", 1, 0, 0, 0, (large,))) for _ in range(6)]
+            assert taken == [True] * 4 + [False] * 2
+            assert a.peers.send("b", word("a", lap))
+            a.peers.flush()
+            await trio.sleep(1)
+    said = [m for what, m in b.diary if what == "said"]
+    assert len(said) == 10
 
 
 async def test_broken_stream_is_told_and_dialed_again(
