@@ -154,6 +154,10 @@ class SimulatedNode:
     def leads(self) -> bool:
         return self.report is not None and self.report.is_leader()
 
+    def falls(self) -> bool:
+        """Whether it is about to end, because a part of it failed."""
+        return self._fell_as in self.cluster.checks.fallen
+
     def is_stranger(self) -> bool:
         """Whether it belongs to no cluster, as far as can be seen."""
         if self.report is not None and self.report.hello().cluster_id:

@@ -57,7 +57,10 @@ async def recover(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
     await trio.sleep(0.5)  # what was to die in a fault dies now
     with in_time(cluster.timeline, END_WITHIN_S, "a node outlived its disk"):
         await cluster.wait_for(
-            lambda: all(machine.down or not machine.disk.failed for machine in cluster.nodes),
+            lambda: all(
+                machine.down or not (machine.disk.failed or machine.falls())
+                for machine in cluster.nodes
+            ),
             END_WITHIN_S,
         )
     for machine in cluster.nodes:

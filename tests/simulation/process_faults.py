@@ -94,7 +94,7 @@ class ProcessFaults(Faults):
         machine = self._scene.running()
         if machine is None:
             return None
-        machine.fall(self._rng.choice([0.0, 1.0, 10.0]))
+        machine.fall(self._rng.choice([0.0, 1.0, 6.0]))
         return machine.name
 
     async def freeze(self) -> str | None:

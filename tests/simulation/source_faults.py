@@ -44,14 +44,16 @@ class SourceFaults(Faults):
     async def break_library(self) -> str:
         """At any await, on any way: the library raises whatever it likes."""
         machine, share = self._scene.any(), self._rng.choice([0.02, 0.2, 1.0])
+        place = self._rng.choice(["", "", "begin", "fetch", "ack", "terminate"])
 
         def stumble(at: str) -> None:
-            if self._rng.random() < share:
+            if place in ("", at) and self._rng.random() < share:
                 self._cluster.timeline.reach(f"the source's library failed in {at}")
                 raise self._rng.choice(FOREIGN_ERRORS)(f"planted in {at}")
 
         machine.source.stumbles = stumble
-        return f"{machine.name} {share:.0%}"
+        await self.publish_garbage()  # so that there is something to terminate
+        return f"{machine.name} {share:.0%} {place}"
 
     async def flap_while_the_source_opens(self) -> str:
         """Leadership goes as soon as the leader begins to open the source, some times in a row."""
