@@ -109,7 +109,9 @@ ALSO = {
 """What these faults lead to now and then, when they are strong enough."""
 
 AT_LEAST = {"core": 60, "nodes": 25}
-AT_MOST = {"core": 150, "nodes": 80}
+AT_MOST = {"core": 150, "nodes": 160}
+MANY_SEEDS_S_MAX = 800
+"""Less than a second for each, on a machine that does much else up to five."""
 
 
 @cache
@@ -117,12 +119,14 @@ def outcome(layer: str, seed: int) -> Outcome:
     return LAYERS[layer](seed)
 
 
+@pytest.mark.timeout(MANY_SEEDS_S_MAX)
 @pytest.mark.parametrize("layer", FAULTS)
 def test_fixed_seeds_keep_every_promise(layer: str) -> None:
     for seed in range(AT_LEAST[layer]):
         assert outcome(layer, seed).failure is None, outcome(layer, seed).report()
 
 
+@pytest.mark.timeout(MANY_SEEDS_S_MAX)
 @pytest.mark.parametrize("layer", FAULTS)
 def test_every_fault_happens_within_so_many_seeds(layer: str) -> None:
     missed = {*FAULTS[layer].values(), *ALSO[layer]}
