@@ -130,6 +130,7 @@ class Publisher:
         self._uncommitted_bytes = 0
         self._under_way: list[_Command] = []
         self._events_under_way = 0
+        self._waits_for_leader = False
         self._work = trio.Event()
         self._nursery: trio.Nursery | None = None
 
@@ -239,8 +240,7 @@ class Publisher:
             command = _Command(batch, encode(Publish(events)), len(events), leaderless_until)
             self._under_way.append(command)
             self._events_under_way += command.events
-            if not self._begin(command):
-                self._nursery.start_soon(self._begin_later, command)
+            self._begin_all()
 
     def _may_send(self) -> bool:
         waiting = self._uncommitted_events - self._events_under_way
@@ -260,6 +260,13 @@ class Publisher:
             batch.append(self._waiting.popleft())
         return batch
 
+    def _begin_all(self) -> None:
+        """Begin what has not begun, in the order of the calls; wait with the rest for a leader."""
+        for command in list(self._under_way):
+            if command.overdue_at == math.inf and not self._begin(command):
+                self._wait_for_leader()
+                return
+
     def _begin(self, command: _Command) -> bool:
         """Return whether there is a leader to begin with."""
         command.overdue_at = self._clock.now() + self._limits.commit_within_s
@@ -267,8 +274,7 @@ class Publisher:
             self._leader.begin(command.encoded, partial(self._over, command))
         except NotLeader:
             command.overdue_at = math.inf
-            return False
-        return True
+        return command.overdue_at < math.inf
 
     def _over(self, command: _Command, failure: NotiError | None) -> None:
         if command not in self._under_way:
@@ -278,17 +284,28 @@ class Publisher:
         elif self._nursery is None:
             self._end(command, _stopping())
         else:
-            command.overdue_at = math.inf
-            self._nursery.start_soon(self._begin_later, command)  # nothing was done
+            command.overdue_at = math.inf  # nothing was done
+            self._wait_for_leader()
 
-    async def _begin_later(self, command: _Command) -> None:
-        """Wait for a leader, and begin; for so long and no longer."""
-        while self._clock.now() < command.leaderless_until:
-            with self._clock.scope_until(command.leaderless_until):
+    def _wait_for_leader(self) -> None:
+        if not self._waits_for_leader and self._nursery is not None:
+            self._waits_for_leader = True
+            self._nursery.start_soon(self._begin_later)
+
+    async def _begin_later(self) -> None:
+        """Begin what could not begin when there is a leader; each command waits for so long and no
+        longer. One task for all of them: a command must not overtake another.
+        """
+        while waiting := [one for one in self._under_way if one.overdue_at == math.inf]:
+            until = min(command.leaderless_until for command in waiting)
+            with self._clock.scope_until(until):
                 await self._leader.wait_news()
-            if self._begin(command):
-                return
-        self._end(command, _leaderless())
+            self._begin_all()
+            for command in waiting:
+                late = command.leaderless_until <= self._clock.now()
+                if late and command.overdue_at == math.inf and command in self._under_way:
+                    self._end(command, _leaderless())
+        self._waits_for_leader = False
 
     def _give_up_overdue(self) -> None:
         for command in [one for one in self._under_way if one.overdue_at <= self._clock.now()]:

@@ -100,6 +100,49 @@ async def test_submissions_of_one_turn_share_a_command_in_order(
         assert outcomes == [("0",), ("1",), ("2",)]
 
 
+async def test_what_waited_for_a_leader_begins_in_the_order_in_which_it_came(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    for _ in range(10):  # the scheduler shuffles who is woken first
+        async with running() as (leader, publisher):
+            leader.known = False
+            publisher.submit([draft("a")], lambda _: None, at_once=True)
+            publisher.submit([draft("b"), draft("c")], lambda _: None)
+            await trio.testing.wait_all_tasks_blocked()
+            leader.elect()
+            await trio.testing.wait_all_tasks_blocked()
+            assert [result.ids for result in leader.begun] == [["a"], ["b", "c"]]
+
+
+async def test_nothing_overtakes_what_waits_for_a_leader_that_is_there_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (leader, publisher):
+        leader.known = False
+        publisher.submit([draft("a")], lambda _: None, at_once=True)
+        leader.known = True  # and nobody was told yet
+        publisher.submit([draft("b"), draft("c")], lambda _: None)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [result.ids for result in leader.begun] == [["a"], ["b", "c"]]
+
+
+async def test_refused_by_a_leader_that_is_none_it_is_begun_before_what_came_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    for _ in range(10):
+        async with running() as (leader, publisher):
+            publisher.submit([draft("a")], lambda _: None, at_once=True)
+            publisher.submit([draft("b"), draft("c")], lambda _: None)
+            await trio.testing.wait_all_tasks_blocked()
+            leader.known = False
+            for begun in list(leader.begun):
+                begun.end(NotLeader(None))
+            await trio.testing.wait_all_tasks_blocked()
+            leader.elect()
+            await trio.testing.wait_all_tasks_blocked()
+            assert [result.ids for result in leader.begun[2:]] == [["a"], ["b", "c"]]
+
+
 async def test_submission_that_comes_alone_leaves_in_the_very_call(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
