@@ -117,7 +117,7 @@ SELDOM_POSSIBLE = {
     "ask_a_zombie": 3.0,
     "cut_one_way": 4.0,
     "lose_acks": 4.0,
-    "break_library": 2.0,
+    "break_library": 4.0,
     "stop": 4.0,
     "replace": 2.0,
     "promote": 2.0,

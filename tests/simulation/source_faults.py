@@ -43,7 +43,9 @@ class SourceFaults(Faults):
 
     async def break_library(self) -> str:
         """At any await, on any way: the library raises whatever it likes."""
-        machine, share = self._scene.any(), self._rng.choice([0.02, 0.2, 1.0])
+        leader = self._cluster.leader()  # most often: only who leads uses its library
+        machine = self._scene.any() if leader is None or self._rng.random() < 0.2 else leader
+        share = self._rng.choice([0.02, 0.2, 1.0])
         place = self._rng.choice(["", "", "begin", "fetch", "ack", "terminate"])
 
         def stumble(at: str) -> None:
