@@ -5,7 +5,8 @@ are still those of the log. Never: a second read for somebody whose first is und
 follower costs no more memory than one message; trust in what was read.
 
 While a read is under way the log may be truncated, compacted, or replaced by a snapshot. Index and
-term name an entry of Raft, whoever leads: what still has the term that the log has there is it.
+term name an entry of Raft, whoever leads: what still has the term that the log has there is it. All
+but the base: the log knows its term and nothing of the entry before, which a message has to name.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,6 +39,8 @@ class Reading:
         """Return those of the entries that came which are still in the log, without a gap; none
         when the disk does not have them any more."""
         index = self._under_way.pop(reader)
+        if index < self._log.first_index:
+            return ()
         good = 0
         for entry in entries:
             if entry.index != index + good or self._log.term_at(entry.index) != entry.term:

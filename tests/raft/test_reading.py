@@ -2,7 +2,8 @@
 
 from noti.raft.events import ReadEntries
 from noti.raft.log import RaftLog
-from noti.raft.messages import Entry, EntryKind
+from noti.raft.membership import Configuration, encode_configuration
+from noti.raft.messages import Entry, EntryKind, Snapshot
 from noti.raft.reading import Reading
 
 
@@ -40,6 +41,17 @@ def test_what_another_leader_replaced_meanwhile_is_not_taken() -> None:
     reader.log.truncate_from(4)
     reader.log.append([entry(4, term=2)])
     assert reader.reading.take("n2", ENTRIES[1:]) == ENTRIES[1:3]
+
+
+def test_what_was_compacted_meanwhile_is_not_taken_not_even_the_base() -> None:
+    """Of the base the log knows the term, and of what comes before it nothing."""
+    reader = Reader()
+    reader.reading.want("n2", 2)
+    reader.reading.want("n3", 3)
+    configuration = encode_configuration(Configuration("c", ("n1", "n2", "n3")))
+    reader.log.compact(Snapshot(2, 1, configuration, b"state"), keep_entries=0)
+    assert reader.reading.take("n2", ENTRIES[1:]) == ()
+    assert reader.reading.take("n3", ENTRIES[2:]) == ENTRIES[2:]
 
 
 def test_what_does_not_begin_where_it_was_wanted_is_not_taken() -> None:

@@ -303,6 +303,18 @@ def test_follower_whose_entries_are_gone_from_disk_gets_the_snapshot() -> None:
     assert any(isinstance(message, SnapshotChunk) for message in leader.to("n2"))
 
 
+def test_follower_whose_entries_are_compacted_while_they_are_read_gets_the_snapshot() -> None:
+    """The first of them is the log's base now, and the message could name no entry before it.
+    Found by: just sim seed=629204819 layer=core"""
+    leader = forgetful()
+    leader.yes("n2", 4)
+    leader.log.compact(Snapshot(5, 1, THREE, b"state"), keep_entries=0)
+    answer(leader, "n2", written(5, 10))
+    sent = leader.to("n2")
+    assert any(isinstance(message, SnapshotChunk) for message in sent)
+    assert not any(isinstance(message, AppendRequest) and message.entries for message in sent)
+
+
 def test_read_that_yields_nothing_is_tried_again_with_the_next_heartbeat() -> None:
     leader = forgetful()
     leader.yes("n2", 4)
