@@ -138,6 +138,7 @@ class Bridge:
     async def _lead(self) -> None:
         """Open session after session until cancelled."""
         self._backoff.succeeded()
+        told = ""
         while True:
             started = self._clock.now()
             failure = await self._use_session()
@@ -147,7 +148,9 @@ class Bridge:
             pause_s = self._backoff.failed()
             failures = self._backoff.failures
             self._enter("waiting", str(failure))
-            log.warning("reading stopped", error=str(failure), failures=failures)
+            if failures == 1 or str(failure) != told:  # an outage may take days
+                log.warning("reading stopped", error=str(failure), failures=failures)
+            told = str(failure)
             if isinstance(failure, SourceUnavailable):
                 FAILURES.labels("source").inc()
             if isinstance(failure, ProposalUncertain) and failures == 1:
