@@ -282,6 +282,7 @@ class Cluster:
         self._commit_max = 0
         self._votes: dict[tuple[str, int], str] = {}
         self._encouraged: dict[tuple[str, int], set[str]] = {}
+        self._stood_in: dict[tuple[str, int], Configuration] = {}
         self.names = [f"n{number}" for number in range(1, size + 1)]
         self.nodes = {name: self.node_type(self, name) for name in self.names}
         configuration = Configuration("test", tuple(self.names))
@@ -405,6 +406,9 @@ class Cluster:
     # --- checks -----------------------------------------------------------------------------------
 
     def check_role(self, node: Node, role: Role, term: int) -> None:
+        if role is Role.CANDIDATE:
+            # What it says waits for its disk; the configuration may be another by then.
+            self._stood_in[node.name, term] = node.running._log.configuration
         if role is not Role.LEADER:
             return
         known = self._leaders.setdefault(term, node.name)
@@ -446,8 +450,9 @@ class Cluster:
                 self.check_vote(node, to, message.term)
             case VoteRequest(pre=False):
                 self.check_vote(node, node.name, message.term)
-                encouraged = self._encouraged.get((node.name, message.term), set())
-                configuration = node.running.status().configuration
+                stood = node.name, message.term
+                encouraged = self._encouraged.get(stood, set())
+                configuration = self._stood_in.get(stood, node.running._log.configuration)
                 if not message.transfer:
                     assert has_quorum(configuration, encouraged | {node.name}), "no pre-vote"
             case _:

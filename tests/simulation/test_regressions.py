@@ -20,6 +20,7 @@ from tests.simulation.sim import LAYERS
         ("core", 1417),  # the simulator's own: a stopped process may win an old election
         ("core", 3049),  # a learner without a log was promoted, and had no vote to give
         ("core", 629204819),  # a log was compacted while its first entry was read for a follower
+        ("core", 2119928958),  # the simulator's own: a candidate's disk hung, and a voter was added
         ("nodes", 0),  # a gap was hidden from a browser that came before the first event
         ("nodes", 25),  # commands that waited for a hand-over woke each other, for ever
         ("nodes", 1003),  # a read was answered in the middle of a replay
