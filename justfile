@@ -63,13 +63,29 @@ mock-publisher *args: venv
     @{{ report }}
 
 # All that CI runs: format, lint, layers, types, generated code, tests.
-check: venv
+check: venv && all-tests
     .venv/bin/ruff format --check .
     .venv/bin/ruff check .
     .venv/bin/lint-imports --no-logo
     .venv/bin/mypy
     .venv/bin/python proto/generate.py --check
-    .venv/bin/pytest
+
+# All tests, in two processes at once: those of whole programs mostly wait, the others compute. The first
+# are printed when they have ended. env: a shell's background commands ignore Ctrl-C, and so would tests.
+[private]
+all-tests: venv
+    #!/usr/bin/env bash
+    set -euo pipefail
+    programs=(tests/browser tests/cli tests/interop tests/k8s tests/kubernetes tests/rpc)
+    mkdir -p .data
+    output=.data/all-tests.$$
+    echo "pytest ${programs[*]}: at the same time, printed below" >&2
+    env --default-signal=INT .venv/bin/pytest -p no:cacheprovider "${programs[@]}" >"$output" 2>&1 &
+    trap 'kill $! 2>/dev/null || true; wait $! || true; cat "$output"; rm "$output"' EXIT
+    trap 'exit 143' TERM INT
+    .venv/bin/pytest "${programs[@]/#/--ignore=}" && others=0 || others=$?
+    wait $! && status=0 || status=$?
+    exit $((others > status ? others : status))
 
 # Put the code into its canonical form.
 fmt: venv

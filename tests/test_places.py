@@ -13,7 +13,7 @@ class Room:
     """Places, and the names of the connections that were closed to make room."""
 
     def __init__(self, places_max: int, per_address_max: int = 0, probes_max: int = 0) -> None:
-        self.places = Places("ops", places_max, per_address_max, probes_max)
+        self.places = Places("of this test", places_max, per_address_max, probes_max)
         self.closed: list[str] = []
 
     def take(self, name: str, address: str = "a") -> Place:
@@ -107,7 +107,7 @@ def test_a_stream_gives_its_place_back_and_may_return() -> None:
 def test_whatever_happens_places_are_neither_lost_nor_invented(
     steps: list[tuple[str, int]], places_max: int, per_address_max: int
 ) -> None:
-    places = Places("ops", places_max, per_address_max)
+    places = Places("of this test", places_max, per_address_max)
     taken: list[Place] = []
     for step, number in steps:
         if step == "take":
