@@ -4,7 +4,7 @@ Enters: orders, one JSON object a line on stdin; streams. Leaves: what the brows
 object a line on stdout, twice a second.
 Never: a browser that reads and is slower than its node because of another browser.
 
-A browser comes back with its last event id, at the next node; a few never read.
+A browser comes back with its last event id, at another node; a few never read.
 """
 
 import errno
@@ -291,7 +291,7 @@ class Fleet:
                 self._lost(browser)
 
     def _lost(self, browser: Browser) -> None:
-        """The stream ended or could not be opened: come back later, at the next node."""
+        """The stream ended or could not be opened: come back later, at any other node."""
         assert browser.sock is not None
         self._by_fd.pop(browser.sock.fileno(), None)
         browser.sock.close()
@@ -301,7 +301,9 @@ class Fleet:
         browser.sock = browser.body = None
         browser.connected = False
         if not browser.newcomer:
-            browser.node = (browser.node + 1) % len(self._nodes)
+            # Not at the next one: after a rolling restart all of them would be at the first.
+            others = range(1, max(2, len(self._nodes)))
+            browser.node = (browser.node + self._rng.choice(others)) % len(self._nodes)
         pause_s = IDLE_BACK_S if browser.idle else browser.retry_s
         back_at = now + pause_s * self._rng.uniform(0.5, 1)
         heapq.heappush(self._later, (back_at, browser.number, browser))

@@ -220,5 +220,6 @@ class Soak:
         for at, place, ended in self._browsers.ends:
             if not trouble.was_harmed(self._nodes[place].name, at):
                 count += ended
-                self._say(f"{ended} streams ended at {self._nodes[place].name} without trouble")
+                name, when = self._nodes[place].name, at - self._made
+                self._say(f"{ended} streams ended at {name} without trouble, at {when:.1f} s")
         return count
