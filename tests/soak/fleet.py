@@ -10,6 +10,7 @@ A browser comes back with its last event id, at another node; a few never read.
 import errno
 import heapq
 import json
+import math
 import os
 import random
 import resource
@@ -297,7 +298,8 @@ class Fleet:
         browser.sock.close()
         now = time.monotonic()
         if browser.body is not None and browser.body.status:
-            self._ends[round(now, 1), browser.node] += 1
+            # Rounded up: an end must not seem to be earlier than the trouble that made it.
+            self._ends[math.ceil(now * 10) / 10, browser.node] += 1
         browser.sock = browser.body = None
         browser.connected = False
         if not browser.newcomer:
