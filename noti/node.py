@@ -33,12 +33,30 @@ from prometheus_client import Gauge
 
 from noti import telemetry
 from noti.config import Config
-from noti.departure import Departure
 from noti.errors import StorageCorrupt
-from noti.identity import Identity, keep_promise, load_identity, load_promise, make_identity
 from noti.ingest.bridge import Bridge
 from noti.ingest.limits import Limits
 from noti.ingest.publish import Publisher
+from noti.membership.addresses import Registrar
+from noti.membership.controller import HAND_OVER_WITHIN_S, Usher
+from noti.membership.decommission import Departure
+from noti.membership.discovery import (
+    TAG_EXPECT,
+    TAG_HTTP,
+    TAG_NODE_ID,
+    TAG_RPC,
+    Founding,
+    name_of,
+    write_address,
+)
+from noti.membership.identity import (
+    Identity,
+    keep_promise,
+    load_identity,
+    load_promise,
+    make_identity,
+)
+from noti.membership.voters import SeatingConfig
 from noti.notifications.store import Store, flaw_in_snapshot
 from noti.notifications.timeline import Timeline
 from noti.optional import keep_going
@@ -54,14 +72,10 @@ from noti.raft.peers import Peers
 from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Replica
 from noti.raft.wal import SEGMENT_BYTES, Recovered, Wal
-from noti.registrar import Registrar
-from noti.report import Report
-from noti.roster import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, Founding, name_of, write_address
-from noti.seating import SeatingConfig
 from noti.service import Service, Tree
+from noti.status import Report
 from noti.swim.gossip import Gossip
 from noti.swim.timing import SwimConfig
-from noti.usher import HAND_OVER_WITHIN_S, Usher
 from noti.world import OpenWorld, World, real_world
 
 log = structlog.get_logger("noti.node")

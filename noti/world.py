@@ -20,10 +20,10 @@ from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
 from noti.clock import TrioClock
 from noti.config import Config
-from noti.control import ControlSocket
 from noti.descriptors import Shares
 from noti.ingest.login import NatsLogin
 from noti.ingest.nats import NatsSettings, NatsSource
+from noti.membership.control import ControlSocket
 from noti.notifications.notification import Notification
 from noti.ports import Address, Clock, Control, Disk, GossipNetwork, RpcNetwork, Source
 from noti.raft.disk import open_disk

@@ -13,8 +13,8 @@ import click
 import trio
 
 from noti.cli.settings import load_given, settings_options
-from noti.control import WITHIN_S_MAX, ask_to_leave
 from noti.errors import ConfigInvalid, NotiError
+from noti.membership.control import WITHIN_S_MAX, ask_to_leave
 
 WITHIN_S = 25.0
 """A cluster that can commit needs about a second. One that waits for a dead voter's seat to be

@@ -26,7 +26,7 @@ from noti.errors import (
     StorageFailed,
     StorageLocked,
 )
-from noti.identity import PROMISE_NAME
+from noti.membership.identity import PROMISE_NAME
 from noti.notifications import commands
 from noti.notifications.store import Store
 from noti.raft.disk import LOCK_NAME

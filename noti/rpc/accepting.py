@@ -30,11 +30,11 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
+from noti.address import household
 from noti.certificates.refusal_log import RefusalLog
 from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.connection_slots import Full, Place, Places
 from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
-from noti.households import household
-from noti.places import Full, Place, Places
 from noti.rpc.aio import Island
 from noti.rpc.complaints import Complaints
 from noti.rpc.connections import Protocol

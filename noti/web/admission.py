@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
-from noti.households import household
+from noti.address import household
 from noti.notifications.topics import CONTROL, EVERYTHING
 from noti.web import sse
 from noti.web.clients import Reader

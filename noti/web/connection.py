@@ -19,8 +19,8 @@ from hypercorn.typing import (
 )
 from prometheus_client import Counter
 
+from noti.connection_slots import Full, Place
 from noti.descriptors import refuse
-from noti.places import Full, Place
 from noti.web import heads, requests, sse
 from noti.web.admission import Opening
 from noti.web.app import CONNECTION, App

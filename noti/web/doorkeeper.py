@@ -6,9 +6,9 @@ counted, and told once an episode. Never: a probe or a stream that finds no plac
 
 import trio
 
+from noti.address import connection_household
+from noti.connection_slots import Full, Places
 from noti.descriptors import PROBES_MAX, QUIET_S, Episode
-from noti.households import connection_household
-from noti.places import Full, Places
 from noti.web import requests
 from noti.web.config import WebConfig
 from noti.web.connection import Connection

@@ -22,10 +22,10 @@ import structlog
 import trio
 from prometheus_client import Counter
 
+from noti.address import connection_household, household
+from noti.connection_slots import Place, Places
 from noti.descriptors import Acceptor, refuse
-from noti.households import connection_household, household
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
-from noti.places import Place, Places
 from noti.web import requests, sse
 from noti.web.admission import (
     PATHS,

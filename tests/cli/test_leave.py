@@ -10,8 +10,8 @@ import pytest
 
 from noti.cli import exit_status
 from noti.cli.leave import WITHIN_S
-from noti.control import ANSWER_GRACE_S
 from noti.errors import LeaveImpossible
+from noti.membership.control import ANSWER_GRACE_S
 from tests.cli.kubernetes_api import StatefulSetApi
 
 COMMAND = import_module("noti.cli.leave")

@@ -23,6 +23,7 @@ from noti.errors import (
 )
 from noti.ingest.category import decode_category
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
+from noti.membership.discovery import read_address
 from noti.notifications.commands import Publish, PublishBatch, SetLimits, decode, encode
 from noti.notifications.notification import Event
 from noti.notifications.store import Store, flaw_in_snapshot
@@ -59,7 +60,6 @@ from noti.raft.records import (
 from noti.raft.recovery import SNAPSHOT_NAME, Recovered, segment_name
 from noti.raft.segments import encode_frame, read_segment
 from noti.raft.wal import Wal
-from noti.roster import read_address
 from noti.rpc import codec, forwards
 from noti.rpc.frames import Frames
 from noti.rpc.generated.category.v1 import CategoryMessage

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from noti.usher import LOOK_EVERY_S
+from noti.membership.controller import LOOK_EVERY_S
 from tests.interop.cluster import SETTLE_S_MAX, running_cluster
 from tests.interop.processes import NodeProcess, run_to_end
 

@@ -19,7 +19,7 @@ from noti.errors import StorageError
 from noti.notifications.store import Store
 from noti.ports import Address
 from noti.raft.events import Status, TransferRequested
-from noti.report import Report
+from noti.status import Report
 from noti.world import World
 from tests.simulation.clocks import MachineClock
 from tests.simulation.faults import draw_rate

@@ -14,6 +14,7 @@ import trio
 
 from noti import node
 from noti.ingest.bridge import Bridge
+from noti.membership.discovery import Founding
 from noti.notifications.commands import PublishBatch
 from noti.notifications.notification import Notification
 from noti.notifications.store import Store
@@ -33,7 +34,6 @@ from noti.raft.quorum import reached_by_quorum
 from noti.raft.reading import Reading
 from noti.raft.replication import Replication
 from noti.raft.segments import Tail
-from noti.roster import Founding
 from noti.service import Tree
 from noti.web.feed import Feed
 from tests.simulation.core_world import Machine

@@ -7,10 +7,8 @@ import trio
 import trio.testing
 
 from noti.clock import TrioClock
-from noti.ports import Address
-from noti.raft.membership import Configuration
-from noti.registrar import Registrar
-from noti.roster import (
+from noti.membership.addresses import Registrar
+from noti.membership.discovery import (
     TAG_CLUSTER,
     TAG_EXPECT,
     TAG_NODE_ID,
@@ -19,6 +17,8 @@ from noti.roster import (
     TAG_WISH,
     Founding,
 )
+from noti.ports import Address
+from noti.raft.membership import Configuration
 from noti.swim.messages import Member, MemberState
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noti.places import Full, Place, Places
+from noti.connection_slots import Full, Place, Places
 
 
 class Room:

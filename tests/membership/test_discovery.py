@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
-from noti.raft.membership import Configuration
-from noti.roster import (
+from noti.membership.discovery import (
     SETTLE_S,
     TAG_CLUSTER,
     TAG_EXPECT,
@@ -24,6 +23,7 @@ from noti.roster import (
     read_address,
     write_address,
 )
+from noti.raft.membership import Configuration
 from noti.swim.messages import Member, MemberState
 
 

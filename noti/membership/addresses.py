@@ -1,7 +1,7 @@
 """Tells Raft what gossip sees, and gossip what Raft is.
 
 Enters: changes of the member list and of the replica. Leaves: peers' addresses, this node's tags,
-the founding of a new cluster. Never: decides (`roster.py` does).
+the founding of a new cluster. Never: decides (`discovery.py` does).
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,10 +10,17 @@ from typing import Protocol
 import structlog
 import trio
 
+from noti.membership.discovery import (
+    TAG_CLUSTER,
+    TAG_LEAVING,
+    TAG_PROMISE,
+    TAG_WISH,
+    Founding,
+    peer_addresses,
+)
 from noti.ports import Address, Clock
 from noti.raft.membership import Configuration
 from noti.raft.messages import NodeId
-from noti.roster import TAG_CLUSTER, TAG_LEAVING, TAG_PROMISE, TAG_WISH, Founding, peer_addresses
 from noti.swim.messages import Member
 
 log = structlog.get_logger("noti.node")

@@ -11,13 +11,13 @@ from typing import Protocol, assert_never
 
 from noti import __version__
 from noti.errors import ClusterMismatch
-from noti.identity import Identity
+from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
+from noti.membership.identity import Identity
 from noti.notifications.store import Store
 from noti.ports import Hello, MessageStream, NodeRole, RoleName, Server
 from noti.raft.events import Role, Status
 from noti.raft.health import Trouble
 from noti.raft.messages import NodeId
-from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.swim.messages import Member
 
 

@@ -6,7 +6,13 @@ import random
 import pytest
 
 from noti.errors import StorageCorrupt, StorageForeign
-from noti.identity import Identity, keep_promise, load_identity, load_promise, make_identity
+from noti.membership.identity import (
+    Identity,
+    keep_promise,
+    load_identity,
+    load_promise,
+    make_identity,
+)
 from noti.ports import Hello
 from tests.simulation.memory_disk import MemoryDisk
 

@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
+from noti.membership.discovery import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
+from noti.membership.voters import HandOver, Seating, SeatingConfig, Standing, standing
 from noti.raft.changes import Change
 from noti.raft.events import Role, Status
 from noti.raft.membership import Configuration
 from noti.raft.messages import NodeId
-from noti.roster import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
-from noti.seating import HandOver, Seating, SeatingConfig, Standing, standing
 from noti.swim.messages import Member, MemberState
 
 NOTHING = Change()

@@ -8,7 +8,8 @@ import pytest
 import trio
 
 from noti.errors import ClusterMismatch
-from noti.identity import Identity
+from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC
+from noti.membership.identity import Identity
 from noti.notifications.store import Store
 from noti.ports import Hello, MessageStream, NodeRole, Server
 from noti.raft.core import Raft
@@ -16,8 +17,7 @@ from noti.raft.events import RaftConfig, Role, Status
 from noti.raft.health import Kind, Trouble
 from noti.raft.membership import Configuration
 from noti.raft.messages import HardState, NodeId
-from noti.report import Report
-from noti.roster import TAG_HTTP, TAG_NODE_ID, TAG_RPC
+from noti.status import Report
 from noti.swim.messages import Member, MemberState
 
 NOBODY = Raft(RaftConfig("id-a"), HardState(), None, (), random.Random(1), 0.0).status()

@@ -1,4 +1,4 @@
-"""Shows nodes to their seats: carries out what `seating.py` advises, while this node leads.
+"""Shows nodes to their seats: carries out what `voters.py` advises, while this node leads.
 
 Enters: leadership, the member list, who wants to go, time. Leaves: changes of membership, one at
 a time, and the leadership, when it is the leader who wants to go.
@@ -12,11 +12,11 @@ import structlog
 import trio
 
 from noti.errors import Unavailable
+from noti.membership.voters import HandOver, Seating, SeatingConfig
 from noti.ports import Clock
 from noti.raft.changes import Change
 from noti.raft.events import Status
 from noti.raft.messages import NodeId
-from noti.seating import HandOver, Seating, SeatingConfig
 from noti.swim.messages import Member
 
 log = structlog.get_logger("noti.node")

@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from noti.households import connection_household, household
+from noti.address import connection_household, household
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 

@@ -2,7 +2,7 @@
 
 Enters: the wish of an operator, the node's own view of the cluster, time. Leaves: requests to the
 leader, the tag that says so, and an answer when the cluster has agreed.
-Never: decides (`seating.py` does), stops the node, changes the membership by itself.
+Never: decides (`voters.py` does), stops the node, changes the membership by itself.
 
 A node that has asked stays what it is until it stops: it follows the log as a learner, serves its
 browsers, and gets no seat. What it asked for is not kept on disk: after a restart it joins anew.
@@ -15,11 +15,11 @@ import structlog
 import trio
 
 from noti.errors import LeaveImpossible
+from noti.membership.discovery import TAG_NODE_ID, name_of
+from noti.membership.voters import Standing, standing
 from noti.ports import Clock
 from noti.raft.events import Status
 from noti.raft.messages import NodeId
-from noti.roster import TAG_NODE_ID, name_of
-from noti.seating import Standing, standing
 from noti.swim.messages import Member, MemberState
 
 log = structlog.get_logger("noti.node")

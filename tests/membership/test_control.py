@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from noti.control import SOCKET_NAME, ControlSocket, ask_to_leave
 from noti.errors import LeaveImpossible, LocalError, Unavailable
+from noti.membership.control import SOCKET_NAME, ControlSocket, ask_to_leave
 
 
 @asynccontextmanager
@@ -107,7 +107,7 @@ async def test_node_that_stops_meanwhile_leaves_nobody_waiting(tmp_path: Path) -
 async def test_node_that_says_nothing_is_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("noti.control.ANSWER_GRACE_S", 0.01)
+    monkeypatch.setattr("noti.membership.control.ANSWER_GRACE_S", 0.01)
 
     async def leave(_within_s: float) -> None:
         await trio.sleep_forever()

@@ -26,10 +26,10 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum
 
+from noti.membership.discovery import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
 from noti.raft.changes import Change
 from noti.raft.events import Status
 from noti.raft.messages import NodeId
-from noti.roster import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
 from noti.swim.messages import Member, MemberState
 
 CAUGHT_UP_ENTRIES = 100
