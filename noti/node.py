@@ -34,9 +34,8 @@ from prometheus_client import Gauge
 from noti import telemetry
 from noti.config import Config
 from noti.errors import StorageCorrupt
-from noti.ingest.bridge import Bridge
-from noti.ingest.limits import Limits
-from noti.ingest.publish import Publisher
+from noti.history.state_machine import HistoryStateMachine
+from noti.history.store import Store, flaw_in_snapshot
 from noti.membership.addresses import Registrar
 from noti.membership.controller import HAND_OVER_WITHIN_S, Usher
 from noti.membership.decommission import Departure
@@ -57,10 +56,11 @@ from noti.membership.identity import (
     make_identity,
 )
 from noti.membership.voters import SeatingConfig
-from noti.notifications.store import Store, flaw_in_snapshot
-from noti.notifications.timeline import Timeline
 from noti.optional import keep_going
 from noti.ports import Address
+from noti.publishing.limits import Limits
+from noti.publishing.nats.bridge import Bridge
+from noti.publishing.publisher import Publisher
 from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
 from noti.raft.core import Raft
 from noti.raft.events import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
@@ -220,14 +220,14 @@ def _assemble(
 ) -> _Parts:
     """Make all parts from what the disk holds."""
     store = Store()
-    timeline = Timeline(store, world.clients)
+    state_machine = HistoryStateMachine(store, world.clients)
     if recovered.snapshot is not None:
-        timeline.restore(recovered.snapshot.data)
+        state_machine.restore(recovered.snapshot.data)
     core = _core(config, world, identity, recovered, limits)
     replica = Replica(
         core,
         wal,
-        timeline,
+        state_machine,
         world.clock,
         snapshot_every_entries=limits.snapshot_every_entries,
         snapshot_every_bytes=limits.snapshot_every_bytes,

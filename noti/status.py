@@ -11,9 +11,9 @@ from typing import Protocol, assert_never
 
 from noti import __version__
 from noti.errors import ClusterMismatch
+from noti.history.store import Store
 from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.membership.identity import Identity
-from noti.notifications.store import Store
 from noti.ports import Hello, MessageStream, NodeRole, RoleName, Server
 from noti.raft.events import Role, Status
 from noti.raft.health import Trouble
@@ -59,7 +59,7 @@ class Intake(Protocol):
 
 
 class Report:
-    """Answers about one node; `noti.web.view.NodeView` and `noti.ports.RpcHandler`."""
+    """Answers about one node; `noti.http.node_view.NodeView` and `noti.ports.RpcHandler`."""
 
     def __init__(
         self,

@@ -21,21 +21,22 @@ from noti.certificates.renewal import Renewed, keep_renewed
 from noti.clock import TrioClock
 from noti.config import Config
 from noti.descriptors import Shares
-from noti.ingest.login import NatsLogin
-from noti.ingest.nats import NatsSettings, NatsSource
+from noti.history.notification import Notification
+from noti.http.config import HttpConfig
+from noti.http.node_view import NodeView
+from noti.http.server import Frontend
 from noti.membership.control import ControlSocket
-from noti.notifications.notification import Notification
 from noti.ports import Address, Clock, Control, Disk, GossipNetwork, RpcNetwork, Source
+from noti.publishing.nats.login import NatsLogin
+from noti.publishing.nats.source import NatsSettings, NatsSource
 from noti.raft.disk import open_disk
 from noti.rpc.accepting import Limits
 from noti.rpc.aio import Island
 from noti.rpc.grpc import GrpcNetwork
 from noti.service import running
+from noti.streams.config import HubConfig
+from noti.streams.hub import Hub
 from noti.swim.sockets import SocketNetwork
-from noti.web.config import HubConfig, WebConfig
-from noti.web.hub import Hub
-from noti.web.server import Frontend
-from noti.web.view import NodeView
 
 log = structlog.get_logger("noti.node")
 
@@ -163,7 +164,7 @@ class HttpClients:
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve HTTP until cancelled."""
-        web = WebConfig(
+        web = HttpConfig(
             cors_origins=self._config.cors_origins,
             trusted_proxies=self._config.trusted_proxies,
             leader_sheds=self._config.sse_leader_sheds,

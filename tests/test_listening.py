@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from noti import listening
 from noti.ports import Address
-from tests.web.stage import LIMIT_S, until
+from tests.http.stage import LIMIT_S, until
 
 
 class Handler:

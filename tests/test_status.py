@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from noti.errors import ClusterMismatch
+from noti.history.store import Store
 from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC
 from noti.membership.identity import Identity
-from noti.notifications.store import Store
 from noti.ports import Hello, MessageStream, NodeRole, Server
 from noti.raft.core import Raft
 from noti.raft.events import RaftConfig, Role, Status

@@ -1,5 +1,11 @@
 """Certificates: what they name, whether they can be used, and how they are made.
 
-Pure but for `files.py` (reads and writes files) and `context.py` (makes `ssl.SSLContext`s). The
-sockets that use them are in `rpc`, `web` and `ingest`; the commands in `cli/certs.py`.
+`credentials` checks what one side of a connection shows and trusts, before it is used; `context`
+makes `ssl.SSLContext`s of that, `renewal` makes them anew when the files change, and `issuing`
+makes the certificates of a cluster for `noti certs`. All but `files` and `context` is pure; the
+sockets are in `noti.rpc`, `noti.http` and `noti.publishing.nats`.
+
+Enters: PEM files, profiles, names to certify.
+Leaves: contexts for every listener and dialer, certificates, one line for everything unusable.
+Never: trusts a certificate it could not decode to the last field; shows a private key.
 """

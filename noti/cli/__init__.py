@@ -32,7 +32,6 @@ _MODULES = {
     "members": "status",
     "tail": "tail",
     "certs": "certs",
-    "bench": "bench",
     "wal": "wal",
     "operator": "operator",
 }
@@ -75,17 +74,19 @@ def main() -> None:
     sys.exit(status)
 
 
-def exit_status(arguments: Sequence[str]) -> int:
+def exit_status(
+    arguments: Sequence[str], command: click.Command = commands, name: str = "noti"
+) -> int:
     """Run one command and return its exit status; whatever went wrong is told in one line."""
     if sys.flags.optimize:
         return _fail("assertions guard the data and must stay on; run without -O", 2)
     try:
-        returned = commands.main(list(arguments), prog_name="noti", standalone_mode=False)
+        returned = command.main(list(arguments), prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "noti"
+        path = error.ctx.command_path if error.ctx else name
         return _fail(f"{error.format_message()} (see {path} --help)", error.exit_code)
     except click.ClickException as error:
         return _fail(error.format_message(), error.exit_code)

@@ -24,8 +24,8 @@ from noti.certificates.uses import for_nats
 from noti.cli.asyncio_commands import within
 from noti.cli.deadline import no_answer
 from noti.config import Config
-from noti.ingest.client import NatsClient
-from noti.ingest.login import NatsLogin
+from noti.publishing.nats.client import NatsClient
+from noti.publishing.nats.login import NatsLogin
 from noti.rpc.generated.category.v1 import CategoryMessage
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"

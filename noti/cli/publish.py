@@ -35,9 +35,9 @@ from noti.cli.jetstream import (
 from noti.cli.settings import as_address, load_given, settings_options
 from noti.config import Config
 from noti.errors import NotiError, SourceUnavailable
-from noti.ingest.category import decode_category
-from noti.ingest.events import EVENT_BYTES_MAX, check_data, check_topics
 from noti.ports import Address, Draft, SourceMessage
+from noti.publishing.events import EVENT_BYTES_MAX, check_data, check_topics
+from noti.publishing.nats.category import decode_category
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.publishing import PublishStream, open_publish_stream
 

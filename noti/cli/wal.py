@@ -26,7 +26,7 @@ from noti.cli.wal_files import (
     verify,
 )
 from noti.errors import CommandUnknown, MessageInvalid, StorageCorrupt
-from noti.notifications.notification import Event, Notification
+from noti.history.notification import Event, Notification
 from noti.raft.membership import Configuration
 from noti.raft.messages import Entry, HardState
 from noti.raft.records import Record, SegmentStart, decode_snapshot

@@ -26,9 +26,9 @@ from noti.errors import (
     StorageFailed,
     StorageLocked,
 )
+from noti.history import commands
+from noti.history.store import Store
 from noti.membership.identity import PROMISE_NAME
-from noti.notifications import commands
-from noti.notifications.store import Store
 from noti.raft.disk import LOCK_NAME
 from noti.raft.disk_writer import TEMPORARY_SUFFIX
 from noti.raft.membership import Configuration, decode_configuration

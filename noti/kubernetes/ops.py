@@ -21,9 +21,9 @@ from quart import Response
 from quart_trio import QuartTrio
 
 from noti.errors import AddressInUse
+from noti.http.hypercorn_log import HypercornLog
 from noti.optional import contained
 from noti.ports import Address
-from noti.web.hypercorn_log import HypercornLog
 
 log = structlog.get_logger("noti.kubernetes")
 

@@ -26,11 +26,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from noti.load.course import Course, Stretch, new_run
-from noti.load.fleets import Fleets
-from noti.load.publishers import Publisher
 from tests.bench.clusters import Processes
 from tests.bench.hub_servers import NCHAN_INSTALL, Nchan, Noti, Server, nchan_root
+from tests.bench.load.course import Course, Stretch, new_run
+from tests.bench.load.fleets import Fleets
+from tests.bench.load.publishers import Publisher
 from tests.bench.report import Arguments, Report, quantile, tell
 
 SERVER_CPU, LOAD_CPU = 0, 1

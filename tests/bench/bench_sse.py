@@ -1,4 +1,4 @@
-"""`noti bench sse`, with options written `name=value` as for every benchmark.
+"""Load for any server of event streams, with options written `name=value` as for every benchmark.
 
 `just bench sse url=http://127.0.0.1:8402/category clients=5000 publish=nats://…`
 """
@@ -6,6 +6,7 @@
 import sys
 
 from noti.cli import exit_status
+from tests.bench.load.command import sse
 
 
 def main() -> None:
@@ -18,7 +19,7 @@ def main() -> None:
             arguments.append(f"--{given}")
         else:
             arguments.append(given if given.startswith("-") else f"--{given}")
-    sys.exit(exit_status(["bench", "sse", *arguments]))
+    sys.exit(exit_status(arguments, sse, "just bench sse"))
 
 
 if __name__ == "__main__":

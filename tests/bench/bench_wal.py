@@ -24,12 +24,12 @@ from pathlib import Path
 import trio
 from prometheus_client import REGISTRY
 
-from noti.notifications.notification import Notification
+from noti.history.notification import Notification
 from noti.raft.disk import FileDisk, open_disk
-from noti.web.clients import Reader
-from noti.web.config import HubConfig
-from noti.web.feed import Audience, View
-from noti.web.hub import Hub
+from noti.streams.clients import Reader
+from noti.streams.config import HubConfig
+from noti.streams.feed import Audience, View
+from noti.streams.hub import Hub
 from tests.bench.clusters import HOST, Processes
 from tests.bench.report import Arguments, Report, quantile, tell
 

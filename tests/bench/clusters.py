@@ -20,8 +20,8 @@ from typing import Any, Self, TypeVar
 from noti.cli import tether
 from noti.cli.http import get_json
 from noti.errors import NotiError
-from tests.ingest.nats_server import SERVER
 from tests.interop.serf_agent import free_port
+from tests.publishing.nats.nats_server import SERVER
 
 T = TypeVar("T")
 

@@ -9,9 +9,9 @@ import random
 import sys
 import time
 
-from noti.load.mark import Mark
-from noti.load.publishers import GrpcPublisher
 from tests.bench.clusters import HOST
+from tests.bench.load.mark import Mark
+from tests.bench.load.publishers import GrpcPublisher
 
 RATE = 100
 TOPIC = "probe"

@@ -12,9 +12,9 @@ from typing import Protocol
 
 import nats
 
-from noti.load.processes import family
-from noti.load.publishers import GrpcPublisher, HttpPublisher, JetStreamPublisher, Publisher
 from tests.bench.clusters import HOST, NotiNode, Processes, listens, start_nats, until
+from tests.bench.load.processes import family
+from tests.bench.load.publishers import GrpcPublisher, HttpPublisher, JetStreamPublisher, Publisher
 from tests.interop.nginx import nginx_root
 from tests.interop.serf_agent import free_port
 

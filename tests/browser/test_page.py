@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import trio
 
-from noti.notifications.notification import Notification
-from noti.web.config import HubConfig
-from noti.web.hub import Hub
+from noti.history.notification import Notification
+from noti.streams.config import HubConfig
+from noti.streams.hub import Hub
 from tests.browser.chromium import chromium
-from tests.web.stage import Node, notifications, serving
+from tests.http.stage import Node, notifications, serving
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
 

@@ -14,8 +14,8 @@ import trio
 from noti.cli import exit_status
 from noti.cli.demo_tls import DemoTls
 from tests.cli.test_publish import free_port
+from tests.http.stage import client, events
 from tests.interop.processes import NodeProcess, written
-from tests.web.stage import client, events
 
 pytestmark = pytest.mark.interop
 

@@ -11,7 +11,7 @@ import trio
 from noti.cli import exit_status
 from noti.cli.tail import stream_url
 from noti.errors import LocalError
-from tests.web.stage import LIMIT_S, hub, notification, notifications, serving
+from tests.http.stage import LIMIT_S, hub, notification, notifications, serving
 
 pytestmark = pytest.mark.slow
 

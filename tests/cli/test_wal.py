@@ -11,9 +11,9 @@ import pytest
 import trio
 
 from noti.cli import exit_status
-from noti.notifications.commands import PublishBatch, SetLimits, encode
-from noti.notifications.notification import Event
-from noti.notifications.store import Store
+from noti.history.commands import PublishBatch, SetLimits, encode
+from noti.history.notification import Event
+from noti.history.store import Store
 from noti.raft.disk import LOCK_NAME, open_disk
 from noti.raft.membership import Configuration, encode_configuration
 from noti.raft.messages import Entry, EntryKind, HardState, Snapshot

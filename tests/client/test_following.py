@@ -16,7 +16,7 @@ from noti.client.following import follow
 from noti.errors import LocalError, Unavailable
 from tests.certificates.authority import Wanted, authority, issue
 from tests.certificates.bad import peer_context
-from tests.web.stage import LIMIT_S, hub, notifications, serving
+from tests.http.stage import LIMIT_S, hub, notifications, serving
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 AT_ONCE = b"retry: 1\n\n"

@@ -11,10 +11,10 @@ from nats.aio.client import Client
 
 from noti.clock import TrioClock
 from noti.errors import SourceUnavailable
-from noti.ingest.nats import NatsSettings, NatsSource
 from noti.ports import Source, SourceLag, SourceMessage, SourceSession
+from noti.publishing.nats.source import NatsSettings, NatsSource
 from noti.rpc.aio import Island
-from tests.ingest.nats_server import NatsServer, nats_server
+from tests.publishing.nats.nats_server import NatsServer, nats_server
 from tests.simulation.memory_source import MemorySource, MemoryStream
 
 T = TypeVar("T")

@@ -21,13 +21,15 @@ from noti.errors import (
     NotiError,
     StorageCorrupt,
 )
-from noti.ingest.category import decode_category
+from noti.history.commands import Publish, PublishBatch, SetLimits, decode, encode
+from noti.history.notification import Event
+from noti.history.store import Store, flaw_in_snapshot
+from noti.http.heads import Reading, RequestHead
+from noti.http.hypercorn_protocols import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.membership.discovery import read_address
-from noti.notifications.commands import Publish, PublishBatch, SetLimits, decode, encode
-from noti.notifications.notification import Event
-from noti.notifications.store import Store, flaw_in_snapshot
 from noti.ports import Hello, SourceMessage
+from noti.publishing.nats.category import decode_category
 from noti.raft.core import Raft
 from noti.raft.events import MessageReceived, MessageRefused, RaftConfig
 from noti.raft.membership import Configuration, decode_configuration, encode_configuration
@@ -80,8 +82,6 @@ from noti.swim.messages import (
     User,
 )
 from noti.swim.serf import Serf
-from noti.web.heads import Reading, RequestHead
-from noti.web.hypercorn_protocols import StrictConnection
 from tests.simulation.memory_disk import MemoryDisk
 
 CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2", "n3"), (), ("n4",)))

@@ -10,9 +10,9 @@ from typing import Any
 import trio
 
 from noti.rpc.aio import Island
-from tests.ingest.nats_server import NatsServer
 from tests.interop.processes import NodeProcess, stable_port, written
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher, Subscriber
+from tests.publishing.nats.nats_server import NatsServer
 
 SETTLE_S_MAX = 20.0
 """No condition takes longer than this, even on a busy machine; nothing is measured with it."""

@@ -19,7 +19,7 @@ import trio
 
 from noti.cli.children import Child
 from noti.ports import Address
-from tests.web.stage import client
+from tests.http.stage import client
 
 HOST = "127.0.0.1"
 LOG_LINES_SHOWN = 40

@@ -11,10 +11,10 @@ import pytest
 import trio
 
 from noti.ports import Address
+from tests.http.stage import client
 from tests.interop.processes import NodeProcess, written
 from tests.interop.test_disk import publish
 from tests.interop.test_publishing import leading
-from tests.web.stage import client
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -20,13 +20,13 @@ from noti.client.follower import ComeBack, Follower
 from noti.client.following import follow
 from noti.rpc.aio import Island
 from tests.browser.chromium import chromium
-from tests.ingest.nats_server import NatsServer
 from tests.interop.cluster import SETTLE_S_MAX
 from tests.interop.nginx import nginx
 from tests.interop.node_clients import follow_in_node
 from tests.interop.processes import NodeProcess, stable_port
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher
 from tests.interop.witness import Witness
+from tests.publishing.nats.nats_server import NatsServer
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -16,8 +16,8 @@ import pytest
 import trio
 
 from noti.ports import Address
+from tests.http.stage import LIMIT_S, Client, until
 from tests.interop.processes import HOST, NodeProcess, stable_port, written
-from tests.web.stage import LIMIT_S, Client, until
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -30,9 +30,9 @@ from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.grpc import GrpcMessageStream, GrpcNetwork
 from noti.rpc.protobuf import length_field, uint_field
 from noti.rpc.publisher import REQUEST_BYTES_MAX
+from tests.http.stage import client
 from tests.interop.processes import NodeProcess, running_node
 from tests.rpc.test_grpc import framed, raft_request
-from tests.web.stage import client
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

@@ -21,9 +21,9 @@ from noti.rpc.generated.noti.v1 import (
     PublishRequest,
     PublishStreamResponse,
 )
+from tests.http.stage import client, events
 from tests.interop.cluster import SETTLE_S_MAX, until
 from tests.interop.processes import NodeProcess, written
-from tests.web.stage import client, events
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

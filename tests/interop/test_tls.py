@@ -21,9 +21,9 @@ from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import decode_hello, encode_hello
 from tests.certificates.authority import Issued, authority, node
 from tests.certificates.bad import BAD_CALLERS, CLAIMED_NAME, BadPeer, good_context
+from tests.http.stage import client
 from tests.interop.cluster import Cluster, running_cluster, until
 from tests.interop.processes import NodeProcess, run_to_end, written
-from tests.web.stage import client
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

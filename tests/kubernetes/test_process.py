@@ -16,12 +16,12 @@ from noti.cli.children import Child
 from noti.kubernetes.api import LEASES, PODS
 from noti.ports import Address
 from tests.certificates.authority import client as client_certificate
+from tests.http.stage import client
 from tests.interop.processes import NodeProcess, get_json, run_to_end, stable_port, written
 from tests.interop.test_tls import Files
 from tests.kubernetes.http_api import HttpApi, serving
 from tests.kubernetes.memory_api import RIGHTS, ApiServer
 from tests.kubernetes.stage import NS, Cluster, Nodes
-from tests.web.stage import client
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 

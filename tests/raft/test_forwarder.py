@@ -10,8 +10,8 @@ import trio.testing
 
 from noti.clock import TrioClock
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
-from noti.notifications.commands import PublishBatch, encode
-from noti.notifications.notification import Event
+from noti.history.commands import PublishBatch, encode
+from noti.history.notification import Event
 from noti.raft.events import Status
 from noti.raft.forwarder import LAST_WORDS_S, Forwarder
 from noti.raft.intake import Intake

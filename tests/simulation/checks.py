@@ -17,8 +17,8 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 
 from collections.abc import Callable, Sequence
 
-from noti.notifications.notification import Notification
-from noti.notifications.store import Store
+from noti.history.notification import Notification
+from noti.history.store import Store
 from noti.raft.messages import AppendRequest, NodeId, PeerMessage, SnapshotChunk, VoteResponse
 
 

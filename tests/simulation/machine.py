@@ -16,7 +16,7 @@ import trio
 from noti import node
 from noti.config import Config
 from noti.errors import StorageError
-from noti.notifications.store import Store
+from noti.history.store import Store
 from noti.ports import Address
 from noti.raft.events import Status, TransferRequested
 from noti.status import Report

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 
 import trio
 
-from noti.notifications.notification import Notification
+from noti.history.notification import Notification
+from noti.http.node_view import NodeView
 from noti.ports import Address
-from noti.web.feed import Audience, Feed, FellBehind, View
-from noti.web.retained import EDGE
-from noti.web.sse import EARLIEST
-from noti.web.view import NodeView
+from noti.streams.feed import Audience, Feed, FellBehind, View
+from noti.streams.retained import EDGE
+from noti.streams.sse import EARLIEST
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
 from tests.simulation.sending import Sending

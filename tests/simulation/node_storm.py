@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from noti.notifications.store import Store
+from noti.history.store import Store
 from tests.simulation.disk_faults import DiskFaults
 from tests.simulation.faults import FOUNDING_FAULTS, NODE_FAULTS, choose
 from tests.simulation.network_faults import NetworkFaults

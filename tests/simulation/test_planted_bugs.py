@@ -13,12 +13,12 @@ import pytest
 import trio
 
 from noti import node
-from noti.ingest.bridge import Bridge
+from noti.history.commands import PublishBatch
+from noti.history.notification import Notification
+from noti.history.store import Store
 from noti.membership.discovery import Founding
-from noti.notifications.commands import PublishBatch
-from noti.notifications.notification import Notification
-from noti.notifications.store import Store
 from noti.ports import Clock, SourceMessage, SourceSession
+from noti.publishing.nats.bridge import Bridge
 from noti.raft import leadership, replication, segments
 from noti.raft.changes import Change, next_configuration
 from noti.raft.core import Raft
@@ -35,7 +35,7 @@ from noti.raft.reading import Reading
 from noti.raft.replication import Replication
 from noti.raft.segments import Tail
 from noti.service import Tree
-from noti.web.feed import Feed
+from noti.streams.feed import Feed
 from tests.simulation.core_world import Machine
 from tests.simulation.faults import CoreSwarm, NodeSwarm
 from tests.simulation.memory_clients import MemoryClients

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
-from noti.load.mark import EVENT_BYTES
-from tests.ingest.nats_server import NatsServer
+from tests.bench.load.mark import EVENT_BYTES
+from tests.publishing.nats.nats_server import NatsServer
 from tests.soak.cluster import SoakCluster, SoakNode
 from tests.soak.network import small_disk_full
 from tests.soak.publishers import JetStreamFeed, RpcFeed

@@ -24,8 +24,8 @@ from typing import Any
 
 from noti.client.eventstream import EventStreamParser
 from noti.errors import MessageInvalid
-from noti.load.mark import marks_of
-from noti.load.reading import Body, Reader, Reading
+from tests.bench.load.mark import marks_of
+from tests.bench.load.reading import Body, Reader, Reading
 from tests.soak.ledger import NEWCOMER, Ledger
 
 READ_BYTES = 256 * 1024

@@ -24,11 +24,11 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from noti.errors import Unavailable
-from noti.load.mark import EVENT_BYTES, Mark, event_text
 from noti.ports import Address
 from noti.rpc.aio import Island
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.generated.noti.v1 import Event, PublishRequest, PublishStreamResponse
+from tests.bench.load.mark import EVENT_BYTES, Mark, event_text
 from tests.soak import ledger
 
 SUBJECT = "jobs.noti.soak"

@@ -12,8 +12,8 @@ from pathlib import Path
 import trio
 
 from noti.rpc.aio import Island
-from tests.ingest.nats_server import NatsServer
 from tests.interop.processes import stable_port
+from tests.publishing.nats.nats_server import NatsServer
 from tests.soak import ledger
 from tests.soak.browsers import Browsers
 from tests.soak.checks import Observed

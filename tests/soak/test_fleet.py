@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from noti.load.mark import Mark
-from noti.web import sse
+from noti.streams import sse
+from tests.bench.load.mark import Mark
 from tests.soak.browsers import Browsers
 from tests.soak.ledger import RPC, key_of
 

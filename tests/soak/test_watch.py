@@ -1,4 +1,4 @@
-from noti.web.clients import Reason
+from noti.streams.clients import Reason
 from tests.soak.watch import NOT_SLOW, parsed
 
 

@@ -11,10 +11,10 @@ import h11
 import trio
 
 from noti.errors import LocalError
-from noti.load.processes import resident_bytes
 from noti.ports import Address
+from tests.bench.load.processes import resident_bytes
+from tests.http.stage import client
 from tests.soak.cluster import SoakNode
-from tests.web.stage import client
 
 EVERY_S = 1.0
 ANSWER_S_MAX = 2.0

@@ -12,7 +12,6 @@ from typing import Any
 import trio
 
 from noti.rpc.aio import Island
-from tests.ingest.nats_server import NatsServer
 from tests.interop.rehearsal import names
 from tests.interop.rehearsal.apiserver import ClusterApi
 from tests.interop.rehearsal.chart import render
@@ -20,6 +19,7 @@ from tests.interop.rehearsal.controllers import API_ADDRESS, Controllers
 from tests.interop.rehearsal.machines import GATEWAY, Network
 from tests.interop.rehearsal.proxy import Proxy
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher, Subscriber
+from tests.publishing.nats.nats_server import NatsServer
 
 BROWSERS = 50
 VALUES: dict[str, Any] = {

@@ -1,0 +1,49 @@
+"""The state machine that Raft drives: the store, and whoever shows what became visible.
+
+Enters: committed commands, snapshots. Leaves: notifications to the audience, in order.
+Never: waits for the audience, I/O.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from noti.history.notification import Notification
+from noti.history.store import Store
+
+
+class Audience(Protocol):
+    """Those who show notifications to browsers."""
+
+    def publish(self, notifications: Sequence[Notification]) -> None:
+        """Show what has just become visible; never waits."""
+
+    def trim(self, oldest_seq: int) -> None:
+        """Let nobody resume from before this number: there history begins, on every node."""
+
+    def reset(self, notifications: Sequence[Notification]) -> None:
+        """Start anew with this history; numbers may have jumped."""
+
+
+class HistoryStateMachine:
+    """A store with an audience."""
+
+    def __init__(self, store: Store, audience: Audience) -> None:
+        """Join the two; the audience starts empty."""
+        self._store = store
+        self._audience = audience
+
+    def apply(self, command: bytes) -> None:
+        """Carry out one committed command; raises `CommandUnknown` or `MessageInvalid`."""
+        visible = self._store.apply(command)
+        if visible:
+            self._audience.publish(visible)
+        self._audience.trim(self._store.first_seq)
+
+    def snapshot(self) -> bytes:
+        """Return the store's whole state."""
+        return self._store.snapshot()
+
+    def restore(self, data: bytes) -> None:
+        """Replace the store's state and tell the audience; raises `MessageInvalid`."""
+        self._store.restore(data)
+        self._audience.reset(self._store.history())

@@ -1,0 +1,220 @@
+"""Answers HTTP requests: routing, errors for people, the page, and streams the ordinary way.
+
+Enters: requests. Leaves: responses; a stream's connection goes to the hub as soon as its head is
+written, where the hub can take it.
+Never: sending events to many clients (that is the hub's), deciding what is committed, or how a
+request for a stream is answered (`subscribe.py`).
+"""
+
+from collections.abc import AsyncIterator
+from importlib import resources
+from types import TracebackType
+from typing import Protocol, cast
+
+import structlog
+import trio
+from quart import Response, request
+from quart.wrappers.response import ResponseBody
+from quart_trio import QuartTrio
+from werkzeug.datastructures import Headers
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
+
+from noti.http import ops
+from noti.http.config import HttpConfig
+from noti.http.node_view import NodeView
+from noti.http.subscribe import (
+    PATHS,
+    PLAIN,
+    Admission,
+    Answer,
+    Opening,
+    StreamRequest,
+    common_headers,
+)
+from noti.streams.hub import Hub
+from noti.streams.subscription import Subscription
+
+log = structlog.get_logger("noti.http")
+
+CONNECTION = "noti.connection"
+"""Where the server puts an `Adoptable` into the ASGI scope's extensions."""
+
+BODY_BYTES_MAX = 64 * 1024
+"""Nothing here takes a body; of one that is sent, no more than this is kept."""
+
+PAGE_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+}
+
+
+class Adoptable(Protocol):
+    """A connection whose socket can be taken away from the HTTP server."""
+
+    def give_to(self, hub: Hub, opening: Opening) -> None:
+        """Let `hub` go on with the stream; what the server still writes or reads is ignored from
+        now on.
+        """
+
+
+class App(QuartTrio):
+    """Quart, with its log lines in ours."""
+
+    def log_exception(
+        self,
+        exception_info: tuple[type, BaseException, TracebackType] | tuple[None, None, None],
+    ) -> None:
+        """Log what a handler did not expect; the client gets a plain 500."""
+        log.error("request failed", path=request.path, exc_info=exception_info)
+
+
+def create_app(
+    hub: Hub, node: NodeView, admission: Admission, config: HttpConfig, *, with_operations: bool
+) -> App:
+    """Return the application for browsers, and for operators if they have no other address.
+
+    It holds nothing open.
+    """
+    app = _empty_app()
+    _add_page(app)
+    _add_streams(app, hub, node, admission, config.catch_up_wait_s)
+    if with_operations:
+        ops.add_routes(app, hub, node)
+    _add_errors(app)
+    _add_headers(app, config)
+    return app
+
+
+def create_operations_app(hub: Hub, node: NodeView, config: HttpConfig) -> App:
+    """Return the application for operators alone."""
+    app = _empty_app()
+    ops.add_routes(app, hub, node)
+    _add_errors(app)
+    _add_headers(app, config)
+    return app
+
+
+def _empty_app() -> App:
+    app = App("noti", static_folder=None)
+    app.config["RESPONSE_TIMEOUT"] = None  # Streams have no end; the server bounds each write.
+    app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
+    return app
+
+
+def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_s: float) -> None:
+    async def stream() -> Response:
+        wanted = StreamRequest(
+            request.path,
+            request.query_string.decode("latin-1"),
+            lambda name: request.headers.get(name, ""),
+            request.remote_addr or "",
+        )
+        decision = admission.decide(wanted)
+        if decision is None:
+            with trio.move_on_after(wait_s) as patience:
+                await node.barrier()
+            decision = (
+                admission.turn_away()
+                if patience.cancelled_caught
+                else admission.decide(wanted, caught_up=True)
+            )
+        match decision:
+            case Opening() as opening if request.method == "HEAD":
+                return Response(b"", headers=Headers(opening.headers))
+            case Opening() as opening:
+                hub.hold(opening.reader)
+                connection = cast("Adoptable | None", request.scope["extensions"].get(CONNECTION))
+                body = StreamBody(opening, connection, hub)
+                return Response(body, headers=Headers(opening.headers))
+            case Answer(status, headers, body):
+                return Response(body, status=status, headers=Headers(headers))
+            case None:
+                raise AssertionError("whoever has caught up is decided")
+
+    for path in sorted(PATHS):
+        app.add_url_rule(path, endpoint=path, view_func=stream)
+
+
+class StreamBody(ResponseBody):
+    """A stream's body: first bytes, then either the hub takes the connection, or events follow one
+    by one.
+    """
+
+    def __init__(self, opening: Opening, connection: Adoptable | None, hub: Hub) -> None:
+        self._opening = opening
+        self._first = opening.first
+        self._connection = connection
+        self._hub = hub
+        self._subscription: Subscription | None = None
+        self._over = False
+
+    async def __aenter__(self) -> AsyncIterator[bytes]:
+        if self._connection is None:
+            self._subscription = Subscription(self._hub, self._opening.reader)
+            self._subscription.__enter__()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        if self._subscription is not None:
+            self._subscription.__exit__(*exc_info)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._first:
+            first, self._first = self._first, b""
+            return first
+        # Being asked again means that the server has written the response's head and the first
+        # bytes.
+        if self._over or self._subscription is None:
+            if self._connection is not None:
+                self._connection.give_to(self._hub, self._opening)
+            raise StopAsyncIteration
+        data = await self._subscription.next()
+        if data is None:
+            self._over = True
+            return self._hub.farewell()
+        return data
+
+
+def _add_page(app: App) -> None:
+    folder = resources.files("noti.http") / "static"
+    for path, (name, content_type) in PAGE_FILES.items():
+        response = (folder.joinpath(name).read_bytes(), content_type)
+
+        async def page(response: tuple[bytes, str] = response) -> Response:
+            body, content_type = response
+            return Response(body, content_type=content_type, headers={"Cache-Control": "no-cache"})
+
+        app.add_url_rule(path, endpoint=name, view_func=page)
+
+
+def _add_errors(app: App) -> None:
+    @app.errorhandler(HTTPException)
+    async def explain(error: HTTPException) -> Response:
+        match error:
+            case NotFound():
+                text = (
+                    f"Nothing is at {request.path}. Try / for the page, /category or"
+                    " /.well-known/mercure?topic=* for events, /status for this node (at"
+                    " --ops-addr, if there is one)."
+                )
+            case MethodNotAllowed():
+                allowed = ", ".join(sorted(error.valid_methods or ()))
+                text = f"{request.path} does not answer {request.method}; it answers {allowed}."
+            case _:
+                text = error.description or error.name
+        response = Response(f"{text}\n", status=error.code or 500, content_type=PLAIN)
+        if isinstance(error, MethodNotAllowed):
+            response.headers["Allow"] = ", ".join(sorted(error.valid_methods or ()))
+        return response
+
+
+def _add_headers(app: App, config: HttpConfig) -> None:
+    @app.after_request
+    async def finish(response: Response) -> Response:
+        for name, value in common_headers(request.headers.get("Origin", ""), config):
+            response.headers.add(name, value)
+        return response

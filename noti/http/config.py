@@ -1,0 +1,49 @@
+"""The settings of HTTP, each with its reason."""
+
+from dataclasses import dataclass
+
+from noti.config import IpNetwork
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpConfig:
+    """How HTTP is answered."""
+
+    cors_origins: tuple[str, ...] = ()
+    """Other origins (`https://example.org`) whose pages may read from this node; `*` for all."""
+    topics_max: int = 100
+    """Topics in one subscription; the reference hub has the same limit."""
+    topic_length_max: int = 1024
+    """Characters in one topic."""
+    catch_up_wait_s: float = 2.0
+    """How long a stream waits for this node to catch up with the others before it is told to come
+    back later; a follower that hears its leader needs a tenth of a second.
+    """
+    trusted_proxies: tuple[IpNetwork, ...] = ()
+    """Networks whose X-Forwarded-For is believed when clients are counted by address."""
+    leader_sheds: bool = False
+    """Whether browsers are sent away when this node becomes leader, over `shed_window_s`. Whoever
+    comes while it leads is served: there may be no other node.
+    """
+    shed_window_s: float = 10.0
+    """How long sending browsers away takes, so that the others are not overrun."""
+    head_timeout_s: float = 10.0
+    """A connection without a whole request is closed after this."""
+    head_bytes_max: int = 64 * 1024
+    """A longer request head is refused: 100 topics of some 600 characters fit."""
+    guests_max: int = 4096
+    """Connections without a whole request, or in a TLS handshake; the oldest makes room for the
+    next. A node that dies sends its neighbours some thousand at once.
+    """
+    connections_max: int = 4096
+    """Connections that are no streams; whoever is idle longest makes room for the next."""
+    connections_per_address_max: int = 0
+    """The same for one IPv4 address or IPv6 /64, and for those without a whole request; 0 for any
+    number: a proxy that is not named in `trusted_proxies` is one address.
+    """
+    idle_timeout_s: float = 20.0
+    """A connection without a request is closed after this; above the page's 1.5 s of polling."""
+    send_timeout_s: float = 10.0
+    """A client that does not take an ordinary answer for so long is disconnected."""
+    grace_s: float = 1.0
+    """How long answers in progress may take at shutdown."""

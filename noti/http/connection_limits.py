@@ -1,0 +1,77 @@
+"""Gives connections that are no streams their places, and turns away those for whom there is none.
+
+Enters: connections, and what is known of their first request. Leaves: places; refusals, answered,
+counted, and told once an episode. Never: a probe or a stream that finds no place.
+"""
+
+import trio
+
+from noti.address import connection_household
+from noti.connection_slots import Full, Places
+from noti.descriptors import PROBES_MAX, QUIET_S, Episode
+from noti.http import request_counts
+from noti.http.config import HttpConfig
+from noti.http.heads import BUSY, BUSY_FOR_YOU, RETRY_AFTER, refusal
+from noti.http.hypercorn_connection import Connection
+
+
+class Doorkeeper:
+    """At one listener."""
+
+    def __init__(
+        self, listener: str, places_max: int, config: HttpConfig, per_address_max: int = 0
+    ) -> None:
+        """`per_address_max` of 0 means any number of them from one address."""
+        self._trusted = config.trusted_proxies
+        self._places = Places(listener, places_max, per_address_max, PROBES_MAX)
+        self._episodes = {
+            Full.NODE: Episode(
+                listener, "node", "all are busy, raise --http-connections-max, or add nodes"
+            ),
+            Full.ADDRESS: Episode(
+                listener,
+                "address",
+                "one address has all that it may have (--http-connections-per-address-max)",
+            ),
+        }
+
+    def seat(
+        self,
+        connection: Connection,
+        peer: str,
+        *,
+        forwarded_for: str = "",
+        always: bool | None = None,
+    ) -> bool:
+        """Give a connection a place, or answer and close it; return whether it has one.
+
+        `always` says whether its first request is one that is always answered, and None that nobody
+        knows yet: then it gets a place for probes, and is refused when it turns out to be none.
+        """
+        address = ""
+        if self._places.counts_addresses:
+            address = connection_household(peer, forwarded_for, self._trusted)
+        place = self._places.take(address, connection.close)
+        if isinstance(place, Full):
+            if always is False:
+                self._turn_away(connection, place)
+                return False
+            full = place
+            place = self._places.take_for_probe(full, connection.close)
+            if always is None:
+                self._episodes[full].refuse(trio.current_time())
+        connection.sit(place)
+        return True
+
+    async def tell(self) -> None:
+        """Tell the ends of episodes; until cancelled."""
+        while True:
+            await trio.sleep(QUIET_S)
+            for episode in self._episodes.values():
+                episode.settle(trio.current_time())
+
+    def _turn_away(self, connection: Connection, full: Full) -> None:
+        self._episodes[full].refuse(trio.current_time())
+        flaw = BUSY if full is Full.NODE else BUSY_FOR_YOU
+        request_counts.count_unread(flaw.status)
+        connection.turn_away(refusal(flaw, RETRY_AFTER))

@@ -1,0 +1,250 @@
+"""One TCP connection as Hypercorn sees it, whose socket the hub can take away.
+
+Enters: a stream, requests that Hypercorn parsed. Leaves: answers, or the socket to the hub.
+Never: a byte of Hypercorn's on a socket that was given away.
+"""
+
+import re
+import socket
+from typing import cast
+
+import trio
+from hypercorn.typing import (
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPScope,
+    Scope,
+)
+from prometheus_client import Counter
+
+from noti.connection_slots import Full, Place
+from noti.descriptors import refuse
+from noti.http import heads, request_counts
+from noti.http.app import CONNECTION, App
+from noti.http.config import HttpConfig
+from noti.http.heads import Flaw
+from noti.http.subscribe import Opening
+from noti.streams import sse
+from noti.streams.hub import Hub
+
+REFUSED = Counter("noti_web_requests_refused_total", "Requests that are not HTTP.")
+
+HYPERCORNS_REFUSAL = re.compile(
+    rb"HTTP/1\.1 (4\d\d|501) \r\ncontent-length: 0\r\nconnection: close\r\n"
+)
+"""What Hypercorn says to what is not HTTP; our application's answers have bodies."""
+
+
+class Connection:
+    """One TCP connection as Hypercorn sees it: a stream that can be emptied of its socket."""
+
+    adoptable = True
+    """Whether the hub can take its socket."""
+
+    def __init__(
+        self, stream: trio.SocketStream, app: App, config: HttpConfig, early: bytes = b""
+    ) -> None:
+        """`early` is what was received already."""
+        self._stream = stream
+        self._early = early
+        self._app = app
+        self._config = config
+        self._place: Place | None = None
+        self._answering = 0
+        self._streaming = 0
+        self._given_away = False
+
+    def sit(self, place: Place) -> None:
+        """Take this place for as long as the connection is open and no stream."""
+        self._place = place
+
+    def idle(self) -> None:
+        """Say that it is the client's turn: nothing was asked yet."""
+        if self._place is not None:
+            self._place.wait()
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """For Hypercorn, which asks it for the two addresses."""
+        return self._stream.socket
+
+    async def application(
+        self,
+        scope: Scope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        sync_spawn: object,
+        call_soon: object,
+    ) -> None:
+        """Run the application for one request of this connection (an ASGI application, wrapped for
+        Hypercorn).
+        """
+        if self._given_away:
+            return  # A request that the client sent behind the one that became a stream.
+        assert self._place is not None, "every connection that is served has a place"
+        self._answering += 1
+        self._place.begin()
+        try:
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1000, "reason": None})
+            elif scope["type"] == "http":
+                await self._answer(scope, receive, send, self._place)
+        finally:
+            self._answering -= 1
+            if not self._answering:
+                self._place.wait()
+
+    async def _answer(
+        self,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+        send: ASGISendCallable,
+        place: Place,
+    ) -> None:
+        flaw = self._flaw(scope, place)
+        if flaw is not None:
+            await self._refuse(scope, send, flaw)
+            return
+        if self.adoptable and scope["http_version"] == "1.1" and scope["method"] == "GET":
+            cast("dict[str, object]", scope["extensions"])[CONNECTION] = self
+        complete, streams = False, False
+
+        async def send_noting(message: ASGISendEvent) -> None:
+            nonlocal complete, streams
+            if message["type"] == "http.response.start":
+                request_counts.count(scope["method"], scope["path"], message["status"])
+                streams = (b"content-type", sse.MEDIA_TYPE.encode()) in message["headers"]
+                if streams:
+                    self._begin_streaming(place)
+            elif message["type"] == "http.response.body":
+                complete = not message.get("more_body", False)
+            await send(message)
+
+        async def receive_until_complete() -> ASGIReceiveEvent:
+            message = await receive()
+            if complete and message["type"] == "http.disconnect":
+                # Hypercorn reports every complete response as a disconnect, upon which Quart
+                # cancels the task in which Hypercorn just makes the connection ready for the next
+                # request, or closes it. It would stay half ready for ever.
+                await trio.sleep_forever()
+            return message
+
+        try:
+            await self._app(scope, receive_until_complete, send_noting)
+        finally:
+            if streams:
+                self._end_streaming(place)
+
+    def _flaw(self, scope: HTTPScope, place: Place) -> Flaw | None:
+        """Return why the application is not asked."""
+        if not scope["path"].startswith(("/", "http://", "https://")):
+            return heads.BAD_REQUEST
+        target_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+        line_bytes = len(scope["method"]) + target_bytes + bool(scope["query_string"])
+        flaw = heads.flaw_in_head(
+            scope["http_version"], line_bytes, list(scope["headers"]), self._config.head_bytes_max
+        )
+        if flaw is None and place.full and scope["path"] not in request_counts.ALWAYS:
+            return heads.BUSY if place.full is Full.NODE else heads.BUSY_FOR_YOU
+        return flaw
+
+    async def _refuse(self, scope: HTTPScope, send: ASGISendCallable, flaw: Flaw) -> None:
+        """Answer, and close."""
+        request_counts.count(scope["method"], scope["path"], flaw.status)
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        if scope["http_version"] != "2":  # which has no such header, and other connections
+            headers.append((b"connection", b"close"))
+        if flaw in (heads.BUSY, heads.BUSY_FOR_YOU):
+            headers += [(name.lower().encode(), text.encode()) for name, text in heads.RETRY_AFTER]
+        body = f"{flaw.text}\n".encode()
+        await send({"type": "http.response.start", "status": flaw.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    def _begin_streaming(self, place: Place) -> None:
+        """Be counted with the streams."""
+        self._streaming += 1
+        place.leave()
+
+    def _end_streaming(self, place: Place) -> None:
+        self._streaming -= 1
+        if not self._streaming and not self._given_away:
+            place.come_back()
+
+    def give_to(self, hub: Hub, opening: Opening) -> None:
+        """Hand the socket to the hub and look closed to Hypercorn from now on."""
+        if self._given_away or not hub.running:
+            return
+        try:
+            taken = socket.fromfd(
+                self._stream.socket.fileno(), self._stream.socket.family, socket.SOCK_STREAM
+            )
+        except OSError:
+            return  # The client hung up and the descriptor is closed already.
+        taken.setblocking(False)
+        self._given_away = True
+        # Closes this descriptor only, and wakes the task that reads from it; the connection lives
+        # on in `taken`.
+        self._stream.socket.close()
+        hub.adopt(taken, opening.reader)
+
+    async def send_all(self, data: bytes) -> None:
+        """Send, within a time limit (Hypercorn shields its sends); to nobody when the socket was
+        given away.
+        """
+        if self._given_away:
+            await trio.lowlevel.checkpoint()
+            return
+        if (refused := HYPERCORNS_REFUSAL.match(data)) is not None:
+            REFUSED.inc()
+            data = self._with_explanation(data, int(refused[1]))
+        with trio.move_on_after(self._config.send_timeout_s) as limit:
+            await self._send(data)
+        if limit.cancelled_caught:
+            self.close()
+            raise trio.BrokenResourceError("the client does not take its answer")
+
+    async def _send(self, data: bytes) -> None:
+        await self._stream.send_all(data)
+
+    async def receive_some(self, bytes_max: int) -> bytes:
+        """Receive; raises `trio.ClosedResourceError` as soon as the socket is given away."""
+        if self._early:
+            await trio.lowlevel.checkpoint()
+            early, self._early = self._early[:bytes_max], self._early[bytes_max:]
+            return early
+        return await self._stream.receive_some(bytes_max)
+
+    async def send_eof(self) -> None:
+        """End our side of the connection, unless it goes on elsewhere: `shutdown` would end it for
+        the hub too.
+        """
+        if self._given_away:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close our descriptor."""
+        await self._stream.aclose()
+
+    def close(self) -> None:
+        """Close our descriptor at once, and give the place back; tasks that wait for it get
+        `trio.ClosedResourceError`.
+        """
+        self._stream.socket.close()
+        if self._place is not None:
+            self._place.leave()
+
+    def turn_away(self, refusal: bytes) -> None:
+        """Say this and close, without waiting; nobody has begun to serve the connection."""
+        refuse(socket.socket(fileno=self._stream.socket.detach()), refusal)
+
+    def _with_explanation(self, head: bytes, status: int) -> bytes:
+        """Give the bodyless answer that Hypercorn has for what is not HTTP a body for people."""
+        too_long = heads.too_long(self._config.head_bytes_max)
+        flaw = too_long if status == too_long.status else heads.BAD_REQUEST
+        request_counts.count_unread(status)
+        body = f"{flaw.text}\n".encode()
+        return head.replace(b"content-length: 0", b"content-length: %d" % len(body)) + body

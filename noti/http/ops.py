@@ -1,0 +1,71 @@
+"""Answers those who operate the node: probes, status, metrics.
+
+Enters: requests. Leaves: JSON, and Prometheus' text. Never: changes to anything.
+
+`/status?consistent=1` is linearizable: it shows at least everything that was committed anywhere
+before the request (Raft 6.4). Without it, the node says what it knows.
+
+`/liveness` depends on nothing but this process: a probe that asks for a quorum restarts healthy
+nodes in a storm.
+"""
+
+import json
+
+import trio
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from noti.http.node_view import NodeView
+from noti.streams.hub import Hub
+
+CONSISTENT_WAIT_S = 3.0
+"""An election fits in; without a majority there is no point in waiting longer."""
+JSON = "application/json"
+
+
+def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
+    """Add `/liveness`, `/readiness`, `/status` and `/metrics`."""
+
+    @app.get("/liveness")
+    async def liveness() -> Response:
+        return _json(
+            {
+                "hostname": node.hostname,
+                "build": node.build,
+                "status": "up",
+                "is_leader": node.is_leader(),
+            }
+        )
+
+    @app.get("/readiness")
+    async def readiness() -> Response:
+        servers = [
+            {"ServerID": server.id, "RPCAddress": server.rpc_addr, "IsLeader": server.is_leader}
+            for server in node.servers()
+        ]
+        if node.ready() and hub.running:
+            return _json(servers)
+        troubles = node.troubles()
+        if not hub.running:
+            troubles.append({"trouble": "stopping", "text": "this node sends its browsers away"})
+        return _json({"ready": False, "troubles": troubles, "servers": servers}, status=503)
+
+    @app.get("/status")
+    async def status() -> Response:
+        if request.args.get("consistent") in ("1", "true", "yes"):
+            with trio.move_on_after(CONSISTENT_WAIT_S) as patience:
+                await node.barrier()
+            if patience.cancelled_caught:
+                complaint = "no majority answered in time; without ?consistent=1 this node answers"
+                return _json({"error": complaint}, status=503)
+        return _json({"clients": hub.clients, **node.status()})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
+
+
+def _json(document: object, status: int = 200) -> Response:
+    headers = {"Cache-Control": "no-store"}
+    return Response(json.dumps(document), status=status, content_type=JSON, headers=headers)

@@ -1,0 +1,290 @@
+"""Serves HTTP until told to stop: the lobby takes connections in, Hypercorn serves those that
+want no stream, the hub runs with them.
+
+Enters: connections. Leaves: answers, through Quart on Hypercorn, or sockets to the hub.
+Never: a traceback to a client, an answer on a connection that was given away.
+
+Shutdown order: stop accepting; end streams and let answers in progress finish, bounded; then
+return.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from functools import partial
+from typing import Any, cast
+
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState, LifespanState
+
+from noti import listening
+from noti.certificates.refusal_log import RefusalLog
+from noti.descriptors import OPS_CONNECTIONS_MAX
+from noti.errors import AddressInUse
+from noti.http import hypercorn_protocols
+from noti.http.acceptor import HandOver, Lobby
+from noti.http.app import create_app, create_operations_app
+from noti.http.config import HttpConfig
+from noti.http.connection_limits import Doorkeeper
+from noti.http.heads import Reading, RequestHead
+from noti.http.hypercorn_connection import Connection
+from noti.http.hypercorn_log import HypercornLog
+from noti.http.node_view import NodeView
+from noti.http.request_counts import ALWAYS
+from noti.http.subscribe import Admission
+from noti.http.tls import SecuredConnection, Tls, secured
+from noti.optional import contained
+from noti.ports import Address
+from noti.streams.clients import CLIENTS_MAX, Reason
+from noti.streams.hub import Hub
+
+log = structlog.get_logger("noti.http")
+
+
+LOOK_EVERY_S = 0.5
+"""How often the node is asked whether it leads; sending browsers away takes longer anyway."""
+
+
+class Frontend:
+    """A node's HTTP address."""
+
+    def __init__(
+        self,
+        bind: Address,
+        hub: Hub,
+        node: NodeView,
+        config: HttpConfig,
+        *,
+        tls: Tls | None = None,
+        ops_bind: Address | None = None,
+        falls: trio.Event | None = None,
+    ) -> None:
+        """With `tls`, `bind` speaks HTTPS. With `ops_bind`, probes, status and metrics are there
+        and nowhere else, without TLS. `falls` is set when nothing is to be ended in order any more.
+        """
+        self._falls = trio.Event() if falls is None else falls
+        self._bind = bind
+        self._ops_bind = ops_bind
+        self._tls = tls
+        self._refusals = RefusalLog("http")
+        self._hub = hub
+        self._config = config
+        self._node = node
+        self._admission = Admission(hub, node.ready, config)
+        self._app = create_app(hub, node, self._admission, config, with_operations=ops_bind is None)
+        self._ops_app = create_operations_app(hub, node, config)
+        self._hypercorn = _hypercorn_config(config)
+        per_address_max = config.connections_per_address_max
+        self._door = Doorkeeper("http", config.connections_max, config, per_address_max)
+        self._ops_door = Doorkeeper("ops", OPS_CONNECTIONS_MAX, config)
+        self._connections: set[Connection] = set()
+        hypercorn_protocols.use()
+        CLIENTS_MAX.set(hub.config.clients_max)
+        self._closed = trio.lowlevel.ParkingLot()
+
+    async def run(
+        self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until cancelled, and run the hub meanwhile. Started with the address that it
+        listens on.
+
+        Raises `AddressInUse` before anything is started. Cancellation: browsers' streams end in
+        order; returns within the two grace times of the configuration.
+        """
+        listeners = await _listen(self._bind, "--http-addr")
+        ops_listeners = []
+        if self._ops_bind is not None:
+            ops_listeners = await _listen(self._ops_bind, "--ops-addr")
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._serve_until, stop, listeners, ops_listeners)
+            host, port = listeners[0].getsockname()[:2]
+            log.info("listening for http", host=host, port=port, tls=self._tls is not None)
+            if ops_listeners:
+                host_of_ops, port_of_ops = ops_listeners[0].getsockname()[:2]
+                log.info("listening for operators", host=host_of_ops, port=port_of_ops)
+            task_status.started((host, port))
+            try:
+                await trio.sleep_forever()
+            finally:
+                stop.set()
+
+    async def _serve_until(
+        self,
+        stop: trio.Event,
+        listeners: list[socket.socket],
+        ops_listeners: list[socket.socket],
+        *,
+        task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until `stop`. Shielded, because a cancellation from above becomes `stop`, and has a
+        deadline from then on.
+        """
+        context = WorkerContext(None)
+        with trio.CancelScope(shield=True) as service:
+            async with trio.open_nursery() as serving:
+                await serving.start(self._hub.run)
+                async with trio.open_nursery() as connections:
+                    async with trio.open_nursery() as accepting:
+                        if self._tls is None:
+                            take = partial(self._take, context, connections)
+                            accepting.start_soon(self._lobby(take).run, listeners)
+                        else:
+                            secure = partial(self._serve_secured, context, self._tls)
+                            for listener in listeners:
+                                accepting.start_soon(
+                                    self._accept_secured, secure, connections, listener
+                                )
+                        operate = partial(self._serve_operators, context)
+                        for listener in ops_listeners:
+                            accept = partial(listening.serve, listener="ops")
+                            accepting.start_soon(accept, listener, operate, connections)
+                        accepting.start_soon(self._door.tell)
+                        accepting.start_soon(self._ops_door.tell)
+                        if self._config.leader_sheds:
+                            accepting.start_soon(self._shed_when_leading)
+                        task_status.started()
+                        await stop.wait()
+                        accepting.cancel_scope.cancel()
+                    for listener in (*listeners, *ops_listeners):
+                        listener.close()
+                    if self._falls.is_set():
+                        service.cancel()
+                    hub = self._hub.config
+                    grace_s = hub.drain_window_s + self._config.grace_s
+                    service.deadline = trio.current_time() + grace_s + hub.drain_timeout_s
+                    self._hub.drain()
+                    await context.terminated.set()
+                    with trio.move_on_after(grace_s):
+                        await self._all_closed()
+                    for connection in self._connections:
+                        connection.close()  # Also ends the sends that Hypercorn shields.
+                    connections.cancel_scope.cancel()
+
+    async def _shed_when_leading(self) -> None:
+        led = False
+        while True:
+            leads = self._node.is_leader()
+            if leads and not led:
+                self._hub.end_within(self._config.shed_window_s, Reason.SHED)
+            led = leads
+            await trio.sleep(LOOK_EVERY_S)
+
+    async def _all_closed(self) -> None:
+        while self._connections:
+            await self._closed.park()
+
+    def _lobby(self, hand_over: HandOver) -> Lobby:
+        return Lobby(
+            self._admission,
+            self._hub,
+            self._config,
+            catch_up=self._node.barrier,
+            hand_over=hand_over,
+        )
+
+    def _take(
+        self,
+        context: WorkerContext,
+        connections: trio.Nursery,
+        sock: socket.socket,
+        head: RequestHead,
+        peer: str,
+    ) -> None:
+        """Let Hypercorn serve a connection whose first request is no stream's, if there is room."""
+        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        connection = Connection(stream, self._app, self._config, head.received)
+        forwarded_for, always = head.header("x-forwarded-for"), head.path in ALWAYS
+        if self._door.seat(connection, peer, forwarded_for=forwarded_for, always=always):
+            if head.reading is not Reading.COMPLETE:
+                connection.idle()
+            connections.start_soon(self._serve, context, connection)
+
+    async def _serve_operators(self, context: WorkerContext, stream: trio.SocketStream) -> None:
+        connection = Connection(stream, self._ops_app, self._config)
+        if self._ops_door.seat(connection, _peer_of(stream)):
+            connection.idle()
+            await self._serve(context, connection)
+
+    async def _accept_secured(
+        self,
+        secure: Callable[[trio.SocketStream, trio.Nursery], Awaitable[None]],
+        connections: trio.Nursery,
+        listener: socket.socket,
+    ) -> None:
+        """Accept until cancelled. Only the handshake is counted here."""
+        await listening.serve(
+            listener,
+            lambda stream: secure(stream, connections),
+            connections,
+            listener="http_arriving",
+            connections_max=self._config.guests_max,
+        )
+
+    async def _serve_secured(
+        self,
+        context: WorkerContext,
+        tls: Tls,
+        stream: trio.SocketStream,
+        connections: trio.Nursery,
+    ) -> None:
+        encrypted = None
+        try:
+            with contained("connection"), suppress(OSError, trio.BrokenResourceError):
+                encrypted = await secured(stream, tls, self._refusals)
+        finally:
+            if encrypted is None:
+                stream.socket.close()
+        if encrypted is None:
+            return
+        connection = SecuredConnection(encrypted, self._app, self._config)
+        if self._door.seat(connection, _peer_of(stream)):
+            connection.idle()
+            connections.start_soon(self._serve, context, connection)
+
+    async def _serve(self, context: WorkerContext, connection: Connection) -> None:
+        self._connections.add(connection)
+        try:
+            with contained("connection"):
+                state = ConnectionState(LifespanState({}))
+                await TCPServer(
+                    connection.application, self._hypercorn, context, state, cast("Any", connection)
+                )
+        finally:
+            connection.close()
+            self._connections.discard(connection)
+            self._closed.unpark_all()
+
+
+def _hypercorn_config(config: HttpConfig) -> Config:
+    hypercorn = Config()
+    hypercorn.logger_class = HypercornLog
+    hypercorn.include_server_header = False
+    hypercorn.keep_alive_timeout = config.idle_timeout_s
+    hypercorn.h11_max_incomplete_size = config.head_bytes_max
+    hypercorn.h2_max_header_list_size = config.head_bytes_max
+    return hypercorn
+
+
+async def _listen(bind: Address, flag: str) -> list[socket.socket]:
+    host, port = bind
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host or None)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise AddressInUse(
+            f"{flag} {host}:{port} cannot be used: {reason}; choose another address"
+        ) from error
+    return [socket.socket(fileno=one.socket.detach()) for one in listeners]
+
+
+def _peer_of(stream: trio.SocketStream) -> str:
+    """Return the address at the other end; empty when it is gone already."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return ""

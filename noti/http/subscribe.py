@@ -1,0 +1,211 @@
+"""Decides how a request for a stream is answered, whichever way it came in.
+
+Enters: the parts of a request that matter. Leaves: a stream to begin, or an answer to give.
+Never: I/O, waiting. Routing, limits, cursors and headers of streams are here and nowhere else.
+
+A stream is never refused for the node's sake with a status other than 200 to an `EventSource`: it
+would give up for ever. Whoever does not ask for an event stream by its type gets 429.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeAlias
+from urllib.parse import parse_qsl
+
+from noti.address import household
+from noti.history.topics import CONTROL, EVERYTHING
+from noti.http.config import HttpConfig
+from noti.streams import sse
+from noti.streams.clients import Reader
+from noti.streams.feed import Audience, View
+from noti.streams.hub import Hub
+from noti.streams.retained import EDGE
+
+CATEGORY = "/category"
+MERCURE = "/.well-known/mercure"
+PATHS = frozenset({CATEGORY, MERCURE})
+"""Where streams are."""
+
+Headers: TypeAlias = list[tuple[str, str]]
+
+STREAM_HEADERS: Headers = [
+    ("Content-Type", sse.MEDIA_TYPE),
+    (
+        "Cache-Control",
+        "private, no-cache, no-store, no-transform, must-revalidate, max-age=0",
+    ),
+    ("X-Accel-Buffering", "no"),
+]
+"""No charset (the format is always UTF-8), nothing cached or compressed, no buffering in nginx."""
+
+PLAIN = "text/plain; charset=utf-8"
+GREETING = sse.comment("ok")
+"""Sent at once, so that no proxy takes a quiet stream for a dead one."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """A GET or HEAD for one of `PATHS`."""
+
+    path: str
+    query: str
+    """As it stands in the target, still percent-encoded."""
+    header: Callable[[str], str]
+    """Returns a header's value by its lower-case name; empty when there is none."""
+    peer: str
+    """IP address at the other end of the connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A stream begins."""
+
+    headers: Headers
+    first: bytes
+    """The first bytes of the body."""
+    reader: Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A whole response; no stream."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+
+class Admission:
+    """The way in to the streams of one hub."""
+
+    def __init__(self, hub: Hub, ready: Callable[[], bool], config: HttpConfig) -> None:
+        """`ready` returns whether this node has caught up with its cluster."""
+        self._hub = hub
+        self._ready = ready
+        self._config = config
+
+    def decide(self, request: StreamRequest, *, caught_up: bool = False) -> Opening | Answer | None:
+        """Return what to do; None when this node must catch up with the others first.
+
+        A node that is still catching up would show old events as new ones. And the client may come
+        from a node that was further, so that its cursor will be known here in a moment. After
+        waiting, call again with `caught_up`.
+        """
+        topics, asked_in_query, wants_cursors = _read_query(request.query)
+        audience = self._audience(request.path, topics)
+        if isinstance(audience, str):
+            return Answer(400, [("Content-Type", PLAIN)], f"{audience}\n".encode())
+        requested = request.header("last-event-id") or asked_in_query
+        position = self._hub.feed.position_of(requested) if requested else None
+        if not caught_up and (not self._ready() or (requested and position is None)):
+            return None
+        address = request.peer
+        if self._hub.census.counts_addresses:
+            forwarded_for = request.header("x-forwarded-for")
+            address = household(address, forwarded_for, self._config.trusted_proxies)
+        full = self._hub.census.full(address)
+        if full is not None and sse.MEDIA_TYPE not in request.header("accept"):
+            headers = [("Content-Type", PLAIN), ("Retry-After", "2")]
+            return Answer(429, headers, f"Come back later: {full.value}.\n".encode())
+        if full is not None or not self._hub.running:
+            return self.turn_away()
+        return self._open(audience, requested, position, address, wants_cursors)
+
+    def turn_away(self) -> Answer:
+        """Return the answer after which an `EventSource` comes back in a moment."""
+        return Answer(200, STREAM_HEADERS, GREETING + self._hub.farewell())
+
+    def _open(
+        self,
+        audience: Audience,
+        requested: str,
+        position: int | None,
+        address: str,
+        wants_cursors: bool,
+    ) -> Opening:
+        feed = self._hub.feed
+        headers = list(STREAM_HEADERS)
+        first = GREETING + self._hub.farewell()
+        if requested and position is None:
+            headers.append(("Last-Event-ID", sse.EARLIEST))
+            first += sse.gap_frame(requested)
+            return Opening(headers, first, Reader(audience, EDGE, address, wants_cursors))
+        if requested:
+            headers.append(("Last-Event-ID", requested))
+        after_seq = feed.newest_seq if position is None else position
+        if wants_cursors:
+            # It makes sure that a client whose connection breaks before its first event misses
+            # nothing.
+            first += sse.cursor(requested or feed.retained.newest_cursor)
+        return Opening(headers, first, Reader(audience, after_seq, address, wants_cursors))
+
+    def _audience(self, path: str, topics: Sequence[str]) -> Audience | str:
+        """Return who the client belongs to, or what is wrong with the request."""
+        if path == CATEGORY:
+            return Audience(View.CATEGORY, frozenset({EVERYTHING}))
+        assert path == MERCURE, "the caller looked at `PATHS`"
+        if not topics:
+            return (
+                'Missing "topic" parameter: add ?topic=NAME, several times for several topics,'
+                " or ?topic=* for all."
+            )
+        if len(topics) > self._config.topics_max:
+            return f"Too many topics: at most {self._config.topics_max} in one subscription."
+        length_max = self._config.topic_length_max
+        for topic in topics:
+            if not topic or len(topic) > length_max or CONTROL.search(topic):
+                return (
+                    f"A topic has 1 to {length_max} characters, none of them a control character."
+                )
+        return Audience(View.MERCURE, frozenset(topics))
+
+
+CURSOR_PARAMETERS = (
+    "lastEventId",  # the polyfills of Yaffle and others
+    "evs_last_event_id",  # amvtek's
+    "lastEventID",  # Mercure 0.x
+    "last_event_id",  # Mercure 1.0
+    "Last-Event-ID",  # Mercure before 0.14, and what Symfony still sends beside the other one
+)
+"""Names under which clients that cannot send a header send their cursor. Polyfills come first:
+they add theirs when they come back, to an address that names where the page began."""
+
+
+@lru_cache(maxsize=1024)
+def _read_query(query: str) -> tuple[tuple[str, ...], str, bool]:
+    """Return the topics, the last event id (empty: none) and whether cursors are wanted.
+
+    Most clients of one application ask with the same query; it is read once.
+    """
+    fields = parse_qsl(query, keep_blank_values=True)
+    topics = tuple(value for name, value in fields if name == "topic")
+    first = dict(reversed(fields))  # of several, the first
+    asked = next(filter(None, map(first.get, CURSOR_PARAMETERS)), "")
+    return topics, asked, first.get("cursor") == "1"
+
+
+def common_headers(origin: str, config: HttpConfig) -> Headers:
+    """Return what every response carries: safety in browsers, and who may read it (CORS).
+
+    `origin` is the request's Origin header. A named origin may send cookies; `*` never allows that.
+    """
+    headers = [
+        ("X-Content-Type-Options", "nosniff"),
+        ("X-Frame-Options", "DENY"),
+        ("Content-Security-Policy", "default-src 'self'; img-src 'self' data:"),
+    ]
+    allowed = config.cors_origins
+    if not allowed:
+        return headers
+    headers.append(("Vary", "Origin"))
+    if origin in allowed:
+        headers.append(("Access-Control-Allow-Origin", origin))
+        headers.append(("Access-Control-Allow-Credentials", "true"))
+    elif "*" in allowed:
+        headers.append(("Access-Control-Allow-Origin", "*"))
+    else:
+        return headers
+    headers.append(("Access-Control-Allow-Headers", "Last-Event-ID, Cache-Control"))
+    headers.append(("Access-Control-Expose-Headers", "Last-Event-ID"))
+    return headers

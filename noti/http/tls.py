@@ -1,0 +1,116 @@
+"""HTTPS: the handshake, and a connection as Hypercorn sees it after that.
+
+Enters: accepted connections, the context for the next handshake. Leaves: connections that speak
+HTTP/2 or HTTP/1.1, as was agreed by ALPN; refusals. Never: a wait that keeps others from being
+accepted; a socket for the hub, which could not encrypt: streams take the ordinary way here.
+"""
+
+import socket
+import ssl
+from typing import Protocol
+
+import trio
+
+from noti.certificates.refusal_log import RefusalLog
+from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.http.app import App
+from noti.http.config import HttpConfig
+from noti.http.hypercorn_connection import Connection
+
+HANDSHAKE_S = 10.0
+"""Two round trips and some arithmetic, also on a bad mobile network."""
+
+TLS_RECORD = b"\x16"
+"""Begins a TLS handshake, and no request."""
+
+HTTPS_WANTED = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
+    b"Content-Length: 45\r\nConnection: close\r\n\r\n"
+    b"This address speaks HTTPS only: use https://\n"
+)
+
+
+class Tls(Protocol):
+    """What browsers are shown, as it is now: files may be renewed."""
+
+    @property
+    def current(self) -> ssl.SSLContext:
+        """For the next connection."""
+
+
+async def secured(
+    stream: trio.SocketStream, tls: Tls, refusals: RefusalLog
+) -> "trio.SSLStream[trio.SocketStream] | None":
+    """Shake hands; return None, with the connection closed, when that fails or takes too long."""
+    host, port = stream.socket.getpeername()[:2]
+    refusal = None
+    with trio.move_on_after(HANDSHAKE_S):
+        first = await stream.socket.recv(1, socket.MSG_PEEK)
+        if first == TLS_RECORD:
+            encrypted = trio.SSLStream(stream, tls.current, server_side=True, https_compatible=True)
+            try:
+                await encrypted.do_handshake()
+            except trio.BrokenResourceError as error:
+                if isinstance(error.__cause__, ssl.SSLError):
+                    refusal = _refusal(error.__cause__)
+                    # Trio closes without the alert that tells the client what is wrong.
+                    await stream.send_all(encrypted._outgoing.read())
+            else:
+                return encrypted
+        elif first:
+            refusal = Refusal("plain", "speaks plain HTTP, and this address takes HTTPS only")
+            await stream.send_all(HTTPS_WANTED)
+            await stream.send_eof()
+            await stream.receive_some()  # Bytes left unread would reset the connection.
+    if refusal is not None:
+        refusals.tell(host, port, refusal)
+    stream.socket.close()
+    return None
+
+
+def _refusal(error: ssl.SSLError) -> Refusal:
+    refusal = handshake_refusal(error)
+    if refusal.reason == "protocol":  # between nodes only TLS 1.3 will do, and the text says so
+        return Refusal("protocol", "speaks no TLS that is still safe: neither 1.2 nor 1.3")
+    return refusal
+
+
+class SecuredConnection(Connection):
+    """One TLS connection."""
+
+    adoptable = False
+
+    def __init__(
+        self, stream: "trio.SSLStream[trio.SocketStream]", app: App, config: HttpConfig
+    ) -> None:
+        super().__init__(stream.transport_stream, app, config)
+        self._encrypted = stream
+
+    @property
+    def transport_stream(self) -> trio.SocketStream:
+        """For Hypercorn, which asks it for the two addresses."""
+        return self._encrypted.transport_stream
+
+    async def do_handshake(self) -> None:
+        """Nothing: it is done."""
+        await trio.lowlevel.checkpoint()
+
+    def selected_alpn_protocol(self) -> str:
+        """Return what was agreed; who agreed to nothing gets HTTP/1.1."""
+        return self._encrypted.selected_alpn_protocol() or "http/1.1"
+
+    async def _send(self, data: bytes) -> None:
+        await self._encrypted.send_all(data)
+
+    async def receive_some(self, bytes_max: int) -> bytes:
+        """Receive; raises `trio.BrokenResourceError` when the client breaks TLS."""
+        return bytes(await self._encrypted.receive_some(bytes_max))
+
+    async def send_eof(self) -> None:
+        """Nothing: TLS has no half-closed connections here, `aclose` says goodbye."""
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        """Say goodbye and close, within the time limit for sends."""
+        with trio.move_on_after(self._config.send_timeout_s):
+            await self._encrypted.aclose()

@@ -1,1 +1,0 @@
-"""Where events come from: JetStream, read by the leader only."""

@@ -1,1 +1,0 @@
-"""What is replicated: the last notifications, numbered and deduplicated, the same on every node."""

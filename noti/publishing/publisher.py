@@ -1,0 +1,349 @@
+"""Takes events from publishers on any node, and has the leader commit them.
+
+Enters: drafts, from whatever way publishers have in (gRPC, HTTP). Leaves: commands; for each
+submission one outcome. Never: a second attempt at what may have been committed already; an
+unbounded queue; anything of the way in.
+
+Submissions of one turn of the scheduler travel in one command, and so does whatever came while the
+last commands were under way. A second command leaves beside the first once it is as large: so a
+lonely publisher waits for nobody, and many fall into two groups that share two entries of the log.
+"""
+
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import structlog
+import trio
+from prometheus_client import Counter
+
+from noti.errors import (
+    MessageInvalid,
+    NotiError,
+    NotLeader,
+    ProposalRefused,
+    ProposalUncertain,
+    Unavailable,
+)
+from noti.history.commands import Publish, encode
+from noti.history.lines import byte_length
+from noti.history.notification import Event
+from noti.ports import Clock, Draft, Outcome
+from noti.publishing.events import event_of
+
+log = structlog.get_logger("noti.publishing")
+
+EVENTS = Counter("noti_publish_events", "Events that publishers had committed")
+REFUSED = Counter("noti_publish_refused", "Submissions that failed", ["reason"])
+
+
+@dataclass(frozen=True)
+class PublishLimits:
+    """What one node takes from its publishers."""
+
+    submission_events_max: int = 1000
+    """Events in one submission: as many as history keeps, and less than a command of them takes."""
+    submission_bytes_max: int = 4 * 1024 * 1024
+    """All data and topics of one submission: gRPC's customary limit of a message, and half of what
+    an entry of the log may hold."""
+    waiting_bytes_max: int = 32 * 1024 * 1024
+    """Events that are not committed yet, all submissions together: half of the leader's own
+    backlog, so that one node's publishers cannot fill it alone."""
+    waiting_events_max: int = 65_536
+    """The same in events: small ones cost more than their bytes."""
+    command_events_max: int = 1000
+    command_bytes_max: int = 1024 * 1024
+    """A command is closed at either: a larger one would not make a commit cheaper, and followers
+    would get it later."""
+    commands_under_way_max: int = 2
+    """Commands of this node that are not committed yet. With one, an event waits for the last
+    command and then for its own; more make each smaller (4 cost a quarter more CPU an event)."""
+    leader_wait_s: float = 5.0
+    """How long to wait for a leader: an election with the default timeouts takes 0.1 to 2 s. And
+    for its turn, when events are committed more slowly than they come: then they are refused."""
+    commit_within_s: float = 10.0
+    """After this nobody believes in an answer: a leader without a majority has resigned long ago,
+    and a dead one was noticed."""
+
+
+EVENT_OVERHEAD_BYTES = 100
+"""What an event takes in memory and log beside its data and topics: id, time, framing."""
+
+
+class Leader(Protocol):
+    """The leader, wherever it is."""
+
+    def begin(self, command: bytes, over: Callable[[NotiError | None], None]) -> None:
+        """Have a command committed, in the order of the calls; raises `NotLeader`.
+
+        `over` is called once, perhaps in this very call: when it is committed, and applied on this
+        node, with None; with `NotLeader` or `ProposalRefused` when it was not appended; with
+        `ProposalUncertain` when it may or may not be committed.
+        """
+
+    async def wait_news(self) -> None:
+        """Return when there may be another leader."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Submission:
+    events: tuple[Event, ...]
+    size_bytes: int
+    at: float
+    done: Callable[[Outcome], None]
+
+
+@dataclass(slots=True, eq=False)
+class _Command:
+    """Submissions that travel together."""
+
+    batch: Sequence[_Submission]
+    encoded: bytes
+    events: int
+    leaderless_until: float
+    """No leader is waited for after this."""
+    overdue_at: float = math.inf
+    """When nobody believes in an answer any more."""
+
+
+class Publisher:
+    """The way in of one node; a `noti.ports.Publishing`."""
+
+    def __init__(
+        self,
+        leader: Leader,
+        clock: Clock,
+        rng: random.Random,
+        limits: PublishLimits = PublishLimits(),
+    ) -> None:
+        """Prepare; submissions are refused before `run` and after it."""
+        self._leader = leader
+        self._clock = clock
+        self._rng = rng
+        self._limits = limits
+        self._waiting: deque[_Submission] = deque()
+        self._uncommitted_events = 0
+        self._uncommitted_bytes = 0
+        self._under_way: list[_Command] = []
+        self._events_under_way = 0
+        self._waits_for_leader = False
+        self._work = trio.Event()
+        self._nursery: trio.Nursery | None = None
+
+    def submit(
+        self, drafts: Sequence[Draft], done: Callable[[Outcome], None], *, at_once: bool = False
+    ) -> None:
+        """Have events committed, in the order of the calls; never waits. See `Publishing`."""
+        try:
+            submission = self._take(drafts, done)
+        except NotiError as error:
+            REFUSED.labels(type(error).__name__).inc()
+            done(error)
+            return
+        self._uncommitted_events += len(submission.events)
+        self._uncommitted_bytes += submission.size_bytes
+        self._waiting.append(submission)
+        if at_once and not self._under_way:
+            self._send_commands()
+        else:
+            self._work.set()  # the others that come in this turn shall be in the same command
+
+    async def publish(self, drafts: Sequence[Draft]) -> tuple[str, ...]:
+        """Return the ids once all of the events are committed, and applied on this node.
+
+        Raises what `submit` passes to `done`. *Cancellation*: they may be committed all the same.
+        """
+        outcomes: list[Outcome] = []
+        finished = trio.Event()
+
+        def done(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            finished.set()
+
+        self.submit(drafts, done)
+        await finished.wait()
+        if isinstance(outcomes[0], NotiError):
+            raise outcomes[0]
+        return outcomes[0]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Pass events on until cancelled; who waits then is told so."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                try:
+                    await self._keep_going()
+                finally:
+                    self._nursery = None  # it takes no new task from here on
+        finally:
+            while self._under_way:
+                nobody_has_it = self._under_way[0].overdue_at == math.inf
+                uncertain = ProposalUncertain("this node stopped meanwhile")
+                self._end(self._under_way[0], _stopping() if nobody_has_it else uncertain)
+            while self._waiting:
+                self._finish([self._waiting.popleft()], _stopping())
+
+    async def _keep_going(self) -> None:
+        while True:
+            self._work = trio.Event()
+            self._give_up_overdue()
+            self._send_commands()
+            self._refuse_late()
+            look_at = self._clock.now() + self._limits.commit_within_s
+            look_at = min([look_at, *(one.overdue_at for one in self._under_way)])
+            if self._waiting:
+                look_at = min(look_at, self._waiting[0].at + self._limits.leader_wait_s)
+            with self._clock.scope_until(look_at):
+                await self._work.wait()
+
+    # --- in ---------------------------------------------------------------------------------------
+
+    def _take(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> _Submission:
+        limits = self._limits
+        if self._nursery is None:
+            raise Unavailable("this node does not take events now; ask another one")
+        if not 0 < len(drafts) <= limits.submission_events_max:
+            raise MessageInvalid(
+                f"a batch of {len(drafts)} events; 1 to {limits.submission_events_max} are allowed"
+            )
+        wall_ms = self._clock.wall_ms()
+        events = tuple([event_of(draft, wall_ms=wall_ms, rng=self._rng) for draft in drafts])
+        size_bytes = sum(
+            byte_length(event.data) + sum(map(len, event.topics)) + EVENT_OVERHEAD_BYTES
+            for event in events
+        )
+        if len(events) > 1 and size_bytes > limits.submission_bytes_max:
+            raise MessageInvalid(
+                f"a batch of {size_bytes} bytes; {limits.submission_bytes_max} are allowed"
+            )
+        if (
+            self._uncommitted_events + len(events) > limits.waiting_events_max
+            or self._uncommitted_bytes + size_bytes > limits.waiting_bytes_max
+        ):
+            raise ProposalRefused(
+                "too many events wait to be committed on this node; retry later, or more slowly"
+            )
+        return _Submission(events, size_bytes, self._clock.now(), done)
+
+    # --- on its way -------------------------------------------------------------------------------
+
+    def _send_commands(self) -> None:
+        while self._nursery is not None and self._waiting and self._may_send():
+            batch = self._next_batch()
+            events = tuple([event for one in batch for event in one.events])
+            leaderless_until = batch[0].at + self._limits.leader_wait_s
+            command = _Command(batch, encode(Publish(events)), len(events), leaderless_until)
+            self._under_way.append(command)
+            self._events_under_way += command.events
+            self._begin_all()
+
+    def _may_send(self) -> bool:
+        waiting = self._uncommitted_events - self._events_under_way
+        return len(self._under_way) < self._limits.commands_under_way_max and (
+            waiting >= self._events_under_way
+        )
+
+    def _next_batch(self) -> list[_Submission]:
+        batch = [self._waiting.popleft()]
+        events, size_bytes = len(batch[0].events), batch[0].size_bytes
+        while self._waiting:
+            events += len(self._waiting[0].events)
+            size_bytes += self._waiting[0].size_bytes
+            limits = self._limits
+            if events > limits.command_events_max or size_bytes > limits.command_bytes_max:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
+
+    def _begin_all(self) -> None:
+        """Begin what has not begun, in the order of the calls; wait with the rest for a leader."""
+        for command in list(self._under_way):
+            if command.overdue_at == math.inf and not self._begin(command):
+                self._wait_for_leader()
+                return
+
+    def _begin(self, command: _Command) -> bool:
+        """Return whether there is a leader to begin with."""
+        command.overdue_at = self._clock.now() + self._limits.commit_within_s
+        try:
+            self._leader.begin(command.encoded, partial(self._over, command))
+        except NotLeader:
+            command.overdue_at = math.inf
+        return command.overdue_at < math.inf
+
+    def _over(self, command: _Command, failure: NotiError | None) -> None:
+        if command not in self._under_way:
+            return  # everybody was told that it is uncertain
+        if not isinstance(failure, NotLeader):
+            self._end(command, failure)
+        elif self._nursery is None:
+            self._end(command, _stopping())
+        else:
+            command.overdue_at = math.inf  # nothing was done
+            self._wait_for_leader()
+
+    def _wait_for_leader(self) -> None:
+        if not self._waits_for_leader and self._nursery is not None:
+            self._waits_for_leader = True
+            self._nursery.start_soon(self._begin_later)
+
+    async def _begin_later(self) -> None:
+        """Begin what could not begin when there is a leader; each command waits for so long and no
+        longer. One task for all of them: a command must not overtake another.
+        """
+        while waiting := [one for one in self._under_way if one.overdue_at == math.inf]:
+            until = min(command.leaderless_until for command in waiting)
+            with self._clock.scope_until(until):
+                await self._leader.wait_news()
+            self._begin_all()
+            for command in waiting:
+                late = command.leaderless_until <= self._clock.now()
+                if late and command.overdue_at == math.inf and command in self._under_way:
+                    self._end(command, _leaderless())
+        self._waits_for_leader = False
+
+    def _give_up_overdue(self) -> None:
+        for command in [one for one in self._under_way if one.overdue_at <= self._clock.now()]:
+            self._end(
+                command,
+                ProposalUncertain("no answer; the events may or may not be committed"),
+            )
+
+    def _refuse_late(self) -> None:
+        """Refuse what has waited for its turn too long: nothing was done."""
+        before = self._clock.now() - self._limits.leader_wait_s
+        while self._waiting and self._waiting[0].at <= before:
+            leaderless = any(one.overdue_at == math.inf for one in self._under_way)
+            late = ProposalRefused("events are taken more slowly now; retry later, or more slowly")
+            self._finish([self._waiting.popleft()], _leaderless() if leaderless else late)
+
+    def _end(self, command: _Command, failure: NotiError | None) -> None:
+        """Tell everybody, and let the next ones go, here and now."""
+        self._under_way.remove(command)
+        self._events_under_way -= command.events
+        self._finish(command.batch, failure)
+        self._send_commands()
+
+    def _finish(self, batch: Sequence[_Submission], failure: NotiError | None) -> None:
+        for submission in batch:
+            self._uncommitted_events -= len(submission.events)
+            self._uncommitted_bytes -= submission.size_bytes
+            if failure is None:
+                EVENTS.inc(len(submission.events))
+                submission.done(tuple([event.id for event in submission.events]))
+            else:
+                REFUSED.labels(type(failure).__name__).inc()
+                submission.done(failure)
+
+
+def _leaderless() -> Unavailable:
+    return Unavailable("the cluster has no leader; retry later")
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("this node is stopping; ask another one")

@@ -1,0 +1,156 @@
+"""Decides how long events are kept for clients, and whose share of that is used up.
+
+Enters: where clients stand. Leaves: memory that is free again, who must go, and how hard pressed
+this node is, for whoever paces the intake.
+Never: I/O, clocks, closing anybody (the hub does that), a decision by the count of events.
+
+What is older than history is kept for the slowest client, bounded by bytes. It is kept once for
+all, so each client may use the whole bound, and only whoever holds more than that goes: a client
+that reads is not closed for being far behind in events, or for a long pass of the hub.
+
+Two kinds of clients are behind. A client that was never blocked since it was last in step took all
+that it was sent, so that the hub itself is late: the slowest of them tells the pressure. A client
+whose socket was full is slow itself, or its machine is. One of them, or some, may be as slow as
+they like: that is their affair, and they go when their share is used up. But when *most* clients
+that read have full sockets, it is the machine (a load generator on the same processors, a full
+link), and dropping them all would only make them come back. So the median of all that read counts.
+Those that have taken nothing for a while do not count at all, and fewer than ten slow ones say
+nothing about a machine: a few clients on an empty node must not slow a whole cluster.
+
+Clients that follow quiet topics count as readers that are in step. So a few who follow a busy topic
+too slowly, among many who do not, are not taken for a slow machine.
+"""
+
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from itertools import chain
+
+from noti.streams.clients import Client, Stay
+from noti.streams.feed import Feed
+from noti.streams.groups import Groups
+
+SLOW_CLIENTS_MIN = 10
+"""Fewer full sockets say nothing about the machine."""
+STOCK_SHARE = 20
+"""Looking where all clients stand takes a 20th of the time at most."""
+STOCK_EVERY_S = 0.2
+"""But is done so often: a busy machine may have made it take long."""
+FREED_AT_ONCE = 500
+"""Events, 1 us each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """The clients that have a place of their own; the hub's own collections."""
+
+    behind: Mapping[int, Client]
+    blocked: Mapping[int, Client]
+    subscriptions: Set[Stay]
+
+    def __iter__(self) -> Iterator[Stay]:
+        return chain(self.behind.values(), self.blocked.values(), self.subscriptions)
+
+
+class Backlog:
+    """What is kept beyond history, and for whom."""
+
+    def __init__(self, feed: Feed, groups: Groups, apart: Apart, bytes_max: int) -> None:
+        """`bytes_max` is what one client may keep from being freed."""
+        self._feed = feed
+        self._retained = feed.retained
+        self._groups = groups
+        self._apart = apart
+        self._bytes_max = bytes_max
+        self._needed_after = 0
+        """Everybody has everything up to here."""
+        self._reading_at = 0
+        self._held: list[tuple[float, int]] = []
+        """Places of those who are about to come, and until when they are kept for them."""
+        self._due_at = 0.0
+
+    @property
+    def pressure(self) -> float:
+        """How much of the bound is used for clients that read: 0.0 nothing, from 1.0 on they are
+        closed.
+        """
+        return self._retained.beyond(self._reading_at) / self._bytes_max
+
+    def due_at(self) -> float:
+        """When stock should be taken; never without a backlog."""
+        return self._due_at if self._retained.backlog_bytes else float("inf")
+
+    def enter(self, cursor: int) -> None:
+        """A client comes, at this place: what it needs is kept from now on."""
+        if cursor >= 0:
+            self._needed_after = min(self._needed_after, cursor)
+
+    def hold(self, cursor: int, until: float) -> None:
+        """Keep what a client at this place will need when it comes, if it comes by then."""
+        if cursor >= 0:
+            self._held.append((until, cursor))
+            self.enter(cursor)
+
+    def take_stock(self, clients: int, since: float, now: float) -> None:
+        """Look where everybody stands: `clients` in all. Who was blocked before `since` and still
+        is does not read.
+        """
+        needed = reading = self._groups.passed_seq
+        for group in self._groups.lagging.values():
+            if group.in_step:
+                needed = reading = min(needed, group.cursor)
+        slow: list[int] = []
+        readers = clients
+        for stay in self._apart:
+            cursor = stay.cursor
+            if cursor < 0:
+                continue
+            needed = min(needed, cursor)
+            if not stay.slow:
+                reading = min(reading, cursor)
+            elif stay.blocked and stay.blocked_at < since:
+                readers -= 1
+            else:
+                slow.append(cursor)
+        if len(slow) >= SLOW_CLIENTS_MIN and len(slow) > readers // 2:
+            slow.sort()
+            reading = min(reading, slow[readers // 2])
+        self._needed_after, self._reading_at = self._first_held(needed, now), reading
+
+    def took_stock(self, began: float, now: float) -> None:
+        """Note how long that took, so that it is not done too often."""
+        self._due_at = now + min(STOCK_SHARE * (now - began), STOCK_EVERY_S)
+
+    def overdrawn(self) -> list[Stay]:
+        """Return the clients whose share is used up."""
+        if not self._is_overdrawn(self._needed_after):
+            return []
+        gone = [stay for stay in self._apart if self._is_overdrawn(stay.cursor)]
+        for group in self._groups.lagging.values():
+            if self._is_overdrawn(group.cursor):
+                gone += group.in_step.values()
+        return gone
+
+    def free(self) -> bool:
+        """Free some of what nobody needs any more; return whether there is more of it."""
+        first_seq = self._retained.first_seq
+        last_seq = min(self._needed_after, self._retained.oldest_seq - 1)
+        self._feed.release(min(last_seq, first_seq + FREED_AT_ONCE - 1))
+        return first_seq + FREED_AT_ONCE <= last_seq
+
+    def free_all(self, now: float) -> None:
+        """Free all that is not history: there are no clients, but perhaps some about to come."""
+        self._reading_at = self._retained.newest_seq
+        self._needed_after = self._first_held(self._reading_at, now)
+        self._feed.release(self._needed_after)
+
+    def _first_held(self, needed: int, now: float) -> int:
+        """Return the first of these places; forget those that are too old, or cost too much."""
+        self._held = [
+            (until, cursor)
+            for until, cursor in self._held
+            if until > now and not self._is_overdrawn(cursor)
+        ]
+        return min([needed, *(cursor for _, cursor in self._held)])
+
+    def _is_overdrawn(self, cursor: int) -> bool:
+        return self._retained.beyond(cursor) > self._bytes_max

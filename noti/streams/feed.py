@@ -1,0 +1,275 @@
+"""Turns notifications into bytes for any reader at any place, each piece of work done once.
+
+Enters: notifications in order, and (audience, cursor) pairs. Leaves: joined event-stream bytes.
+Never: I/O, clocks, knowledge of clients; a reader is a number, the `seq` of the last notification
+it has.
+
+What is held, and for whom, is said in `retained.py`: a reader anywhere in it is served, but only
+history can be resumed from.
+
+What is shared: a notification's frame is built once per view; it is matched once, and only with the
+audiences that name one of its topics or want more than single topics; everyone of one audience at
+one cursor gets the same bytes object.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+from noti.history.notification import Notification
+from noti.history.topics import is_exact, matches
+from noti.streams import sse
+from noti.streams.retained import EDGE, Retained
+
+JOINED_BYTES_MAX = 16 * 1024 * 1024
+"""Joined byte strings kept for sharing: reads of 64 KiB at 128 places, as each is kept as a chunk
+too."""
+LANES_LAG_MAX = 1000
+"""Notifications that are gone and may still stand in lists of what audiences see."""
+
+
+class View(Enum):
+    """How a notification is shown."""
+
+    MERCURE = "mercure"
+    """Its data as it is."""
+    CATEGORY = "category"
+    """One line of text; notifications that are no category message are left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """Readers who see the same: equal view, equal selectors (a notification is seen if any selector
+    matches).
+    """
+
+    view: View
+    selectors: frozenset[str]
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether each selector covers one topic only."""
+        return all(map(is_exact, self.selectors))
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a reader gets next."""
+
+    data: bytes
+    """Whole frames, joined; empty when nothing between the cursors is for this audience."""
+    seq: int
+    """The reader's cursor once it has `data`."""
+    events: int
+    """How many frames `data` holds."""
+    created_ms: int
+    """When the first of them was made, wall time; 0 without any."""
+
+    @cached_property
+    def chunk(self) -> bytes:
+        """`data` as one HTTP/1.1 chunk, built once for all who share this batch."""
+        return sse.chunk(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class FellBehind:
+    """The cursor points outside of what is held: something between it and `oldest_seq`, where
+    history begins, is gone.
+    """
+
+    oldest_seq: int
+
+
+class Feed:
+    """History and backlog, readable from any cursor."""
+
+    def __init__(self) -> None:
+        self.retained = Retained()
+        self._frames: dict[View, dict[int, bytes | None]] = {view: {} for view in View}
+        self._lanes: dict[Audience, list[int]] = {}
+        """What each watched audience sees: retained notifications, and some that are gone."""
+        self._naming: dict[str, dict[Audience, None]] = {}
+        """Watched audiences by the topics that they name, if they want single topics only."""
+        self._others: dict[Audience, None] = {}
+        """Watched audiences that have to be tried with every notification."""
+        self._stirred: dict[Audience, None] = {}
+        self._matched_through = 0
+        self._swept_through = 0
+        """Up to here, nothing that is gone stands in lanes."""
+        self._joined: dict[tuple[Audience, int, int, int], Batch] = {}
+        self._joined_bytes = 0
+
+    @property
+    def newest_seq(self) -> int:
+        """The last notification's number; 0 before the first one."""
+        return self.retained.newest_seq
+
+    @property
+    def oldest_seq(self) -> int:
+        """History's first number; `newest_seq + 1` when there is no history."""
+        return self.retained.oldest_seq
+
+    def extend(self, notifications: Iterable[Notification]) -> None:
+        """Add notifications that follow the newest one."""
+        naming, others = self._naming, len(self._others)
+        for notification in notifications:
+            audiences = others
+            for topic in notification.topics:
+                if topic in naming:
+                    audiences += len(naming[topic])
+            self.retained.append(notification, audiences)
+        self._forget_joined()
+
+    def trim(self, oldest_seq: int) -> None:
+        """Let history begin at `oldest_seq`; what was before is kept until `release`."""
+        self.retained.trim(oldest_seq)
+
+    def release(self, through_seq: int) -> None:
+        """Free what is not history any more: all readers are at `through_seq` or further."""
+        gone = self.retained.evict(through_seq)
+        for frames in self._frames.values():
+            if frames:
+                for seq in gone:
+                    frames.pop(seq, None)
+        first_seq = self.retained.first_seq
+        if first_seq - self._swept_through > LANES_LAG_MAX:
+            self._swept_through = first_seq
+            for lane in self._lanes.values():
+                del lane[: bisect_right(lane, first_seq - 1)]
+
+    def reset(self, notifications: Sequence[Notification]) -> None:
+        """Forget everything and take `notifications` for the whole history (after a snapshot)."""
+        self.retained.clear()
+        for lane in self._lanes.values():
+            lane.clear()
+        for frames in self._frames.values():
+            frames.clear()
+        self._matched_through = self._swept_through = 0
+        self.extend(notifications)
+
+    def position_of(self, event_id: str) -> int | None:
+        """Return where `event_id` stands in history; None when it does not.
+
+        `earliest` is `EDGE`: wherever history begins when it is first read from there.
+        """
+        return self.retained.position_of(event_id)
+
+    def read(
+        self, audience: Audience, after_seq: int, bytes_max: int, *, through_seq: int | None = None
+    ) -> Batch | FellBehind:
+        """Return what `audience` sees after `after_seq`, up to `through_seq` (default: the newest).
+
+        Stops early rather than pass `bytes_max`, but always returns at least one frame if there is
+        one, so that reading on from `Batch.seq` comes to the end.
+        """
+        last_seq = self.newest_seq
+        if through_seq is not None:
+            last_seq = min(last_seq, through_seq)
+        if after_seq == EDGE:
+            after_seq = self.oldest_seq - 1
+        if not self.holds(after_seq):
+            return FellBehind(self.oldest_seq)
+        key = (audience, after_seq, last_seq, bytes_max)
+        batch = self._joined.get(key)
+        if batch is None:
+            if self._joined_bytes >= JOINED_BYTES_MAX:
+                self._forget_joined()
+            batch = self._joined[key] = self._join(audience, after_seq, last_seq, bytes_max)
+            self._joined_bytes += 2 * len(batch.data) + JOINED_BYTES_MAX // 4096
+        return batch
+
+    def holds(self, after_seq: int) -> bool:
+        """Whether everything after this place is here."""
+        return self.retained.first_seq - 1 <= after_seq <= self.newest_seq
+
+    def watch(self, audience: Audience) -> None:
+        """Match what comes with an audience, until `forget`. Reading does so too."""
+        if audience in self._lanes:
+            return
+        self._match_new()
+        exact = audience.is_exact
+        if exact:
+            for selector in audience.selectors:
+                self._naming.setdefault(selector, {})[audience] = None
+            seqs: Iterable[int] = self.retained.on_topics(audience.selectors)
+        else:
+            self._others[audience] = None
+            seqs = range(self.retained.first_seq, self.newest_seq + 1)
+        self._lanes[audience] = [seq for seq in seqs if self._sees(audience, seq)]
+
+    def forget(self, audience: Audience) -> None:
+        """Drop what is kept for an audience without readers; reading again brings it back."""
+        if self._lanes.pop(audience, None) is None:
+            return
+        self._stirred.pop(audience, None)
+        self._others.pop(audience, None)
+        if audience.is_exact:
+            for selector in audience.selectors:
+                naming = self._naming[selector]
+                del naming[audience]
+                if not naming:
+                    del self._naming[selector]
+
+    def stirred(self) -> list[Audience]:
+        """Return the watched audiences for whom something came since the last call."""
+        self._match_new()
+        stirred = list(self._stirred)
+        self._stirred.clear()
+        return stirred
+
+    def _forget_joined(self) -> None:
+        self._joined.clear()
+        self._joined_bytes = 0
+
+    def _match_new(self) -> None:
+        """Match what came since the last call, each notification once."""
+        first_seq = max(self._matched_through + 1, self.retained.first_seq)
+        for seq in range(first_seq, self.newest_seq + 1) if self._lanes else ():
+            topics = self.retained[seq].topics
+            interested = dict(self._others)
+            for topic in topics:
+                interested.update(self._naming.get(topic, {}))
+            for audience in interested:
+                if self._sees(audience, seq):
+                    self._lanes[audience].append(seq)
+                    self._stirred[audience] = None
+        self._matched_through = self.newest_seq
+
+    def _sees(self, audience: Audience, seq: int) -> bool:
+        topics = self.retained[seq].topics
+        wanted = any(matches(selector, topics) for selector in audience.selectors)
+        return wanted and (
+            audience.view is View.MERCURE or self._frame(audience.view, seq) is not None
+        )
+
+    def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
+        self.watch(audience)
+        self._match_new()
+        seqs = self._lanes[audience]
+        pieces: list[bytes] = []
+        created_ms = 0
+        size_bytes = 0
+        cursor = after_seq
+        for position in range(bisect_right(seqs, after_seq), bisect_right(seqs, last_seq)):
+            frame = self._frame(audience.view, seqs[position])
+            assert frame is not None, "lanes hold only what can be shown"
+            if not pieces:
+                created_ms = self.retained[seqs[position]].created_ms
+            elif size_bytes + len(frame) > bytes_max:
+                return Batch(b"".join(pieces), cursor, len(pieces), created_ms)
+            pieces.append(frame)
+            size_bytes += len(frame)
+            cursor = seqs[position]
+        return Batch(b"".join(pieces), max(last_seq, after_seq), len(pieces), created_ms)
+
+    def _frame(self, view: View, seq: int) -> bytes | None:
+        frames = self._frames[view]
+        if seq not in frames:
+            notification = self.retained[seq]
+            text = (
+                notification.data if view is View.MERCURE else sse.category_text(notification.data)
+            )
+            frames[seq] = None if text is None else sse.event_frame(notification.id, text)
+        return frames[seq]

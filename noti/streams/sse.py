@@ -1,0 +1,116 @@
+"""Writes Server-Sent Events and the HTTP/1.1 chunks that carry them.
+
+Enters: ids, texts, numbers. Leaves: bytes ready for the wire.
+Never: I/O, clocks, knowledge of who reads them.
+
+Sources: WHATWG HTML 9.2.5 (event stream syntax) and 9.2.6 (interpretation), RFC 9112 7.1 (chunked
+coding).
+"""
+
+import json
+
+from noti.errors import MessageInvalid
+from noti.history.lines import PREFIX, lines_of
+
+MEDIA_TYPE = "text/event-stream"
+
+EARLIEST = "earliest"
+"""The cursor that stands before everything in history (Mercure 0.x, "Reconciliation")."""
+
+BEGINNING = "beginning"
+"""The cursor of a reader who came when there was no history yet: it stands before the first
+notification ever. Unlike with `EARLIEST`, what history has lost meanwhile is a gap to be told."""
+
+LAST_CHUNK = b"0\r\n\r\n"
+"""Ends a chunked body without trailers."""
+
+
+def event_frame(event_id: str, data: str, event: str | None = None) -> bytes:
+    """Return one complete event.
+
+    Every line of `data` (ended by CR, LF or CRLF) becomes a `data:` line, so that no payload can
+    forge a field.
+    Raises `MessageInvalid` when `event_id` or `event` cannot be written: empty, not printable
+    ASCII.
+    """
+    head = f"event: {_field(event)}\n" if event is not None else ""
+    lines = "".join(f"{PREFIX}{line}\n" for line in lines_of(data))
+    return f"{head}id: {_field(event_id)}\n{lines}\n".encode("utf-8", "replace")
+
+
+def comment(text: str = "") -> bytes:
+    """Return a comment: it keeps proxies awake and is invisible to the page.
+
+    No blank line ends it. That would end an event, and some clients (fetch-event-source, httpx-sse)
+    then show one that is empty.
+    """
+    lines = (f": {line}\n" if line else ":\n" for line in lines_of(text))
+    return "".join(lines).encode("utf-8", "replace")
+
+
+HEARTBEAT = comment()
+"""What a silent stream gets."""
+
+
+def retry(delay_ms: int) -> bytes:
+    """Return the order to wait `delay_ms` before connecting again; it counts as soon as its line
+    is there (WHATWG HTML 9.2.6), without a blank line.
+    """
+    return b"retry: %d\n" % delay_ms
+
+
+def cursor(event_id: str) -> bytes:
+    """Return a block that moves the reader's last event id and shows it no event (WHATWG HTML
+    9.2.6); only for a reader who asked for such blocks, as not all clients know them.
+    """
+    return f"id: {_field(event_id)}\n\n".encode("ascii")
+
+
+def gap_frame(requested: str) -> bytes:
+    """Return the news that history does not hold `requested`, so that events may be missing.
+
+    A comment for people with `curl`, and a named event for programs. Its id makes sure that a
+    reader whose connection breaks right here is not told twice.
+    """
+    told = json.dumps({"requested": requested[:REQUESTED_LENGTH_MAX], "resumed": EARLIEST})
+    return comment("noti-gap") + event_frame(EARLIEST, told, event="noti-gap")
+
+
+REQUESTED_LENGTH_MAX = 256
+"""Characters of an unknown cursor that are repeated to its sender; ids of ours are far shorter."""
+
+
+def chunk(data: bytes) -> bytes:
+    """Return `data` as one chunk; `data` must not be empty, as an empty chunk ends the body."""
+    assert data, "an empty chunk would end the stream"
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def category_text(data: str) -> str | None:
+    """Return the line that `/category` shows for a notification's data, or None when it is no
+    category message.
+    """
+    try:
+        message = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    match message:
+        case {
+            "user_id": int(user_id),
+            "category_from": str(category_from),
+            "category_to": str(category_to),
+        } if not isinstance(user_id, bool):
+            return f"UserID: {user_id} Category: {category_from} MatchCategory: {category_to}"
+        case _:
+            return None
+
+
+def _field(value: str) -> str:
+    """Return `value` when it can stand on a field's line and come back unchanged in a request
+    header.
+    """
+    if not value or not value.isascii() or not value.isprintable() or value != value.strip():
+        raise MessageInvalid(
+            f"{value[:80]!r} cannot be an event's id or type: printable ASCII only"
+        )
+    return value

@@ -1,1 +1,0 @@
-"""What browsers see: streams of events, the operations endpoints and the page."""

@@ -1,0 +1,104 @@
+"""What is committed is shown, once and in order."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from noti.errors import CommandUnknown, MessageInvalid
+from noti.history.commands import PublishBatch, SetLimits, encode
+from noti.history.notification import Event, Notification
+from noti.history.state_machine import HistoryStateMachine
+from noti.history.store import Store
+
+
+class Audience:
+    """Remembers what it was shown, and when it had to start anew."""
+
+    def __init__(self) -> None:
+        self.shown: list[int] = []
+        self.resets: list[list[int]] = []
+        self.calls = 0
+        self.oldest: int | None = None
+
+    def publish(self, notifications: Sequence[Notification]) -> None:
+        self.calls += 1
+        self.shown += [notification.seq for notification in notifications]
+
+    def trim(self, oldest_seq: int) -> None:
+        self.oldest = oldest_seq
+
+    def reset(self, notifications: Sequence[Notification]) -> None:
+        self.resets.append([notification.seq for notification in notifications])
+
+
+def batch(*source_seqs: int) -> bytes:
+    events = tuple(Event(seq, f"id{seq}", ("t",), "data", 0) for seq in source_seqs)
+    return encode(PublishBatch("jobs", events))
+
+
+def made() -> tuple[HistoryStateMachine, Store, Audience]:
+    store, audience = Store(), Audience()
+    return HistoryStateMachine(store, audience), store, audience
+
+
+def test_committed_batch_is_shown_at_once_as_one() -> None:
+    state_machine, _, audience = made()
+    state_machine.apply(batch(1, 2, 3))
+    assert audience.shown == [1, 2, 3]
+    assert audience.calls == 1
+
+
+def test_repeated_batch_and_a_change_of_limits_show_nothing() -> None:
+    state_machine, store, audience = made()
+    state_machine.apply(batch(1, 2))
+    state_machine.apply(batch(1, 2))
+    state_machine.apply(encode(SetLimits(7)))
+    assert audience.calls == 1
+    assert store.history_size == 7
+
+
+def test_audience_is_told_where_history_begins_also_when_only_the_limit_changes() -> None:
+    state_machine, _, audience = made()
+    state_machine.apply(batch(1, 2, 3, 4, 5))
+    assert audience.oldest == 1
+    state_machine.apply(encode(SetLimits(2)))
+    assert audience.oldest == 4
+    state_machine.apply(encode(SetLimits(1000)))
+    state_machine.apply(batch(6))
+    assert audience.oldest == 4, "what is forgotten does not come back"
+
+
+@pytest.mark.parametrize(
+    ("command", "error"), [(b"\x91\x63", CommandUnknown), (b"\xc1", MessageInvalid)]
+)
+def test_command_that_cannot_be_understood_stops_before_anything_is_shown(
+    command: bytes, error: type[Exception]
+) -> None:
+    state_machine, store, audience = made()
+    before = store.digest()
+    with pytest.raises(error):
+        state_machine.apply(command)
+    assert store.digest() == before
+    assert audience.calls == 0
+
+
+def test_restored_node_equals_the_one_that_was_saved_and_its_audience_starts_anew() -> None:
+    original, store, _ = made()
+    original.apply(batch(1, 2, 3))
+    copy, copied_store, audience = made()
+    copy.apply(batch(9))
+    copy.restore(original.snapshot())
+    assert copied_store.digest() == store.digest()
+    assert audience.resets == [[1, 2, 3]]
+    copy.apply(batch(3, 4))
+    assert audience.shown == [1, 4], "what the snapshot held is not shown again"
+
+
+def test_snapshot_that_does_not_decode_leaves_the_audience_alone() -> None:
+    state_machine, store, audience = made()
+    state_machine.apply(batch(1))
+    before = store.digest()
+    with pytest.raises(MessageInvalid):
+        state_machine.restore(b"garbage")
+    assert store.digest() == before
+    assert audience.resets == []

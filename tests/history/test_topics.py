@@ -1,0 +1,59 @@
+"""Promises of the topic selectors."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noti.history.topics import CONTROL, RESERVED, matches, problem_of
+
+
+def test_the_star_covers_every_notification() -> None:
+    assert matches("*", ("jobs.noti.1",))
+
+
+def test_a_selector_covers_an_equal_topic_wherever_it_stands() -> None:
+    assert matches("b", ("a", "b"))
+
+
+def test_a_selector_covers_nothing_that_only_looks_alike() -> None:
+    assert not matches("jobs.noti", ("jobs.noti.1", "Jobs.noti", "xjobs.noti"))
+    assert not matches("jobs.*", ("jobs.noti",))
+
+
+topics = st.text(
+    st.one_of(st.sampled_from("*/.\x00\x1f\x7f\n\ud800é😀"), st.characters()), max_size=40
+)
+
+
+@given(st.one_of(topics, topics.map(lambda rest: f"{RESERVED}/{rest}"), st.just(RESERVED)))
+def test_whatever_is_a_topic_can_be_named_by_a_reader_and_the_rest_is_told_in_one_line(
+    topic: str,
+) -> None:
+    problem = problem_of(topic)
+    if problem is None:
+        assert topic.encode().decode() == topic
+        assert not CONTROL.search(topic)
+        assert matches(topic, (topic,))
+        assert not matches(topic, ("another topic",)) or topic == "another topic"
+        assert not topic.startswith(RESERVED + "/")
+    else:
+        assert problem.isprintable()
+
+
+@pytest.mark.parametrize(
+    "topic",
+    ["jobs.noti.*", "https://example.com/books/1", "/.well-known/mercurey", "ü" * 512, "a b", "**"],
+)
+def test_topic_that_only_looks_special_is_one(topic: str) -> None:
+    assert problem_of(topic) is None
+
+
+@pytest.mark.parametrize("character", ["\x00", "\n", "\r", "\t", "\x1f", "\x7f"])
+def test_control_character_anywhere_in_a_topic_is_refused(character: str) -> None:
+    for topic in (character, f"a{character}", f"{character}a"):
+        assert "control character" in (problem_of(topic) or "")
+
+
+@pytest.mark.parametrize("topic", [RESERVED, f"{RESERVED}/", f"{RESERVED}/subscriptions/a/b"])
+def test_topics_of_the_hub_itself_are_refused(topic: str) -> None:
+    assert "reserved" in (problem_of(topic) or "")

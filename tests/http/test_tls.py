@@ -1,0 +1,238 @@
+"""HTTPS and the operators' address, over real loopback sockets."""
+
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import h2.connection
+import h2.events
+import pytest
+import trio
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from noti.certificates.context import https_context
+from noti.certificates.credentials import Role, load_credentials
+from noti.http.config import HttpConfig
+from noti.http.server import Frontend
+from noti.ports import Address
+from noti.streams.hub import Hub
+from tests.certificates.authority import Issued, Wanted, authority, issue
+from tests.http.stage import LIMIT_S, Node, client, hub, ids, notifications, until
+
+OPERATIONS = ["/liveness", "/readiness", "/status", "/metrics"]
+
+
+@dataclass
+class Fixed:
+    current: ssl.SSLContext
+
+
+@dataclass
+class Site:
+    """A certificate for localhost, and what trusts it."""
+
+    ca: Issued
+    tls: Fixed
+
+    def trusting(self, *protocols: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.ca.pem.decode())
+        context.set_alpn_protocols(list(protocols))
+        return context
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    ca = authority()
+    paths = issue(Wanted(dns=("localhost",)), ca).write(tmp_path, "site")
+    return Site(ca, Fixed(https_context(load_credentials(*paths, role=Role.HTTPS))))
+
+
+@asynccontextmanager
+async def serving(
+    there: Hub, site: Site | None, config: HttpConfig | None = None, ops_port: int | None = None
+) -> AsyncIterator[Address]:
+    frontend = Frontend(
+        ("127.0.0.1", 0),
+        there,
+        Node(),
+        config or HttpConfig(),
+        tls=None if site is None else site.tls,
+        ops_bind=None if ops_port is None else ("127.0.0.1", ops_port),
+    )
+    async with trio.open_nursery() as nursery:
+        yield await nursery.start(frontend.run)
+        nursery.cancel_scope.cancel()
+
+
+async def opened(address: Address, context: ssl.SSLContext) -> trio.SSLStream[trio.SocketStream]:
+    stream = await trio.open_tcp_stream(*address)
+    secured = trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
+    try:
+        await secured.do_handshake()
+    except trio.BrokenResourceError:
+        await stream.aclose()
+        raise
+    return secured
+
+
+async def test_http_2_is_agreed_by_alpn_and_streams_every_event(site: Site) -> None:
+    there = hub()
+    there.publish(notifications(1, 3))
+    http = h2.connection.H2Connection()
+    http.initiate_connection()
+    path = "/category?last_event_id=id-1"
+    names = [(":method", "GET"), (":path", path), (":scheme", "https"), (":authority", "localhost")]
+    http.send_headers(1, names, end_stream=True)
+    async with serving(there, site) as address:
+        stream = await opened(address, site.trusting("h2", "http/1.1"))
+        assert stream.selected_alpn_protocol() == "h2"
+        received = b""
+        with trio.fail_after(LIMIT_S):
+            while b"id-5" not in received:
+                await stream.send_all(http.data_to_send())
+                for event in http.receive_data(bytes(await stream.receive_some())):
+                    if isinstance(event, h2.events.DataReceived):
+                        received += event.data
+                if b"id-3" in received and there.feed.newest_seq == 3:
+                    there.publish(notifications(4, 5))
+        await stream.aclose()
+        await until(lambda: there.clients == 0)
+    assert ids(received.decode() + "\n\n") == ["id-2", "id-3", "id-4", "id-5"]
+
+
+@pytest.mark.parametrize("protocols", [["http/1.1"], []], ids=["http/1.1", "no ALPN"])
+async def test_http_1_1_streams_every_event_and_drains(site: Site, protocols: list[str]) -> None:
+    there = hub()
+    there.publish(notifications(1, 3))
+    async with serving(there, site) as address:
+        stream = await opened(address, site.trusting(*protocols))
+        request = b"GET /category HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: id-1\r\n\r\n"
+        await stream.send_all(request)
+        received = b""
+        with trio.fail_after(LIMIT_S):
+            while b"id-3" not in received:
+                received += await stream.receive_some()
+            there.publish(notifications(4, 5))
+            while b"id-5" not in received:
+                received += await stream.receive_some()
+        assert there.clients == 1
+    with trio.fail_after(LIMIT_S):
+        while chunk := await stream.receive_some():
+            received += chunk
+    assert b"retry:" in received, "the end is told"
+    await stream.aclose()
+
+
+async def test_a_renewed_certificate_is_shown_and_older_connections_live_on(
+    site: Site, tmp_path: Path
+) -> None:
+    there = hub()
+    async with serving(there, site) as address:
+        older = await opened(address, site.trusting())
+        first = older.getpeercert(binary_form=True)
+        paths = issue(Wanted(dns=("localhost",)), site.ca).write(tmp_path, "new")
+        site.tls.current = https_context(load_credentials(*paths, role=Role.HTTPS))
+        newer = await opened(address, site.trusting())
+        assert newer.getpeercert(binary_form=True) != first
+        for stream in (older, newer):
+            await stream.send_all(b"GET /liveness HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200" in await stream.receive_some()
+            await stream.aclose()
+
+
+def plain_calls() -> float:
+    labels = {"at": "http", "reason": "plain"}
+    return REGISTRY.get_sample_value("noti_tls_refused_total", labels) or 0
+
+
+async def test_plain_http_gets_a_word_for_people_and_no_answer(site: Site) -> None:
+    before = plain_calls()
+    async with serving(hub(), site) as address:
+        stream = await trio.open_tcp_stream(*address)
+        await stream.send_all(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        with trio.fail_after(LIMIT_S):
+            answer = b"".join([part async for part in stream])
+        await stream.aclose()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"This address speaks HTTPS only: use https://\n")
+    assert plain_calls() == before + 1
+
+
+async def test_tls_1_1_is_refused_and_told(site: Site) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        context.minimum_version = ssl.TLSVersion.TLSv1
+    with pytest.warns(DeprecationWarning, match="TLSv1"):
+        context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    async with serving(hub(), site) as address:
+        with capture_logs() as logs:
+            with pytest.raises(trio.BrokenResourceError) as caught:
+                await opened(address, context)
+            assert "ALERT_PROTOCOL_VERSION" in str(caught.value.__cause__)
+            await until(lambda: any("neither 1.2 nor 1.3" in line["event"] for line in logs))
+
+
+async def test_silent_handshakes_end_and_keep_nobody_from_being_served(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noti.http.tls.HANDSHAKE_S", 0.2)
+    async with serving(hub(), site) as address:
+        silent = [await trio.open_tcp_stream(*address) for _ in range(20)]
+        await silent[0].send_all(b"\x16\x03\x01")
+        monkeypatch.setattr("noti.http.tls.HANDSHAKE_S", 10)
+        served = await opened(address, site.trusting())
+        await served.aclose()
+        for stream in silent:
+            with trio.fail_after(LIMIT_S):
+                assert await stream.receive_some() == b""
+            await stream.aclose()
+
+
+async def test_operators_with_an_address_of_their_own_are_served_there_and_nowhere_else(
+    site: Site,
+) -> None:
+    with trio.socket.socket() as probe:
+        await probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    async with serving(hub(), site, ops_port=port) as address:
+        for path in OPERATIONS:
+            async with client(("127.0.0.1", port)) as operator:
+                assert (await operator.request(path)).status_code == 200
+            stream = await opened(address, site.trusting())
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+            assert b" 404 " in await stream.receive_some()
+            await stream.aclose()
+        async with client(("127.0.0.1", port)) as operator:
+            assert (await operator.request("/category")).status_code == 404
+
+
+async def test_by_default_operators_are_served_where_browsers_are() -> None:
+    async with serving(hub(), None) as address:
+        for path in OPERATIONS:
+            async with client(address) as operator:
+                assert (await operator.request(path)).status_code == 200
+                if path == "/status":
+                    assert json.loads(await operator.read_all())["role"] == "leader"
+
+
+async def test_error_in_a_handshake_ends_one_connection_and_no_more(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise AttributeError("'NoneType' object has no attribute 'write'")
+
+    async with serving(hub(), site) as address:
+        with monkeypatch.context() as broken:
+            broken.setattr("noti.http.server.secured", fail)
+            stream = await trio.open_tcp_stream(*address)
+            with trio.fail_after(LIMIT_S):
+                assert await stream.receive_some() == b""
+            await stream.aclose()
+        await (await opened(address, site.trusting("http/1.1"))).aclose()

@@ -1,0 +1,89 @@
+"""A session with a real nats-server is cancelled at every step of its life, and ends quietly."""
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import structlog.testing
+import trio
+
+from noti.publishing.nats.source import NatsSettings, NatsSource
+from noti.rpc import aio
+from tests.publishing.nats.nats_server import nats_server
+from tests.publishing.nats.test_source import on_jetstream, publish, running_island
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow]
+
+STEPS_MAX = 5000
+"""A session takes some hundred."""
+
+
+class CancelAtStep(trio.abc.Instrument):
+    """Cancels a scope after so many steps of any task, the asyncio loop's among them."""
+
+    def __init__(self, scope: trio.CancelScope, steps: int) -> None:
+        self._scope = scope
+        self._steps = steps
+
+    def after_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._steps -= 1
+        if self._steps == 0:
+            self._scope.cancel()
+
+
+@contextmanager
+def cancelled_after(steps: int) -> Iterator[trio.CancelScope]:
+    with trio.CancelScope() as scope:
+        instrument = CancelAtStep(scope, steps)
+        trio.lowlevel.add_instrument(instrument)
+        try:
+            yield scope
+        finally:
+            trio.lowlevel.remove_instrument(instrument)
+
+
+async def tasks_of_the_loop() -> int:
+    """How many asyncio tasks there are besides the one that counts."""
+    await asyncio.sleep(0)
+    return len(asyncio.all_tasks()) - 1
+
+
+async def live(source: NatsSource) -> None:
+    """Use all that a session has."""
+    async with source.open() as session:
+        await session.begin(0)
+        first, second, *others = await session.fetch(10, 5.0)
+        await session.ack([second])
+        await session.terminate(first)
+        assert await session.fetch(10, 0.01) == []
+        # Nothing is lost for the next round: what is not acknowledged comes again.
+        assert others
+
+
+async def test_cancelled_at_any_step_a_session_ends_quietly_and_the_next_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(aio, "HANDLES_AT_ONCE", 1)  # each callback of asyncio is a step then
+    caplog.set_level(logging.WARNING)
+    async with running_island() as island, nats_server(tmp_path) as server:
+        source = NatsSource(island, NatsSettings(urls=(server.url,), retention="limits"))
+        async with source.open():
+            pass
+        await publish(island, server, 1, 4)
+        with structlog.testing.capture_logs() as logs:
+            for steps in range(1, STEPS_MAX):
+                with cancelled_after(steps) as scope:
+                    await live(source)
+                assert await island.call(tasks_of_the_loop) == 0, f"left behind at step {steps}"
+                if not scope.cancel_called:
+                    break
+            else:
+                pytest.fail("the session never came to its end")
+        assert steps > 100
+        told = [line for line in logs if line["log_level"] in ("warning", "error")]
+        assert (told, caplog.records) == ([], [])
+        infos = await on_jetstream(island, server, lambda js: js.consumers_info("jobs"))
+        assert [info.name for info in infos] == ["noti"]

@@ -1,0 +1,134 @@
+"""Publishers' payloads."""
+
+import json
+import random
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noti.errors import MessageInvalid
+from noti.history.notification import Event
+from noti.ports import SourceMessage
+from noti.publishing.events import EVENT_BYTES_MAX, make_id
+from noti.publishing.nats.category import decode_category
+from noti.rpc.generated.category.v1 import CategoryMessage
+
+WALL_MS = 1_700_000_000_123
+CREATED = datetime(2024, 5, 6, 7, 8, 9, 250_000, tzinfo=UTC)
+
+
+def decode(payload: bytes, message_id: str | None = "id-1", subject: str = "jobs.noti.x") -> Event:
+    message = SourceMessage(7, subject, payload, message_id, None)
+    return decode_category(message, wall_ms=WALL_MS, rng=random.Random(5))
+
+
+def payload(**fields: object) -> bytes:
+    return bytes(CategoryMessage(**fields))  # type: ignore[arg-type]
+
+
+def test_event_carries_the_message() -> None:
+    event = decode(payload(user_id=12, category_from="a\nb", category_to="ü", created_at=CREATED))
+    assert event == Event(
+        source_seq=7,
+        id="id-1",
+        topics=("jobs.noti.x",),
+        data='{"user_id":12,"category_from":"a\\nb","category_to":"ü",'
+        '"created_at":"2024-05-06T07:08:09.250Z"}',
+        created_ms=round(CREATED.timestamp() * 1000),
+    )
+
+
+def test_time_of_reading_stands_in_for_a_missing_one() -> None:
+    event = decode(payload(user_id=1))
+    assert event.created_ms == WALL_MS
+    assert json.loads(event.data)["created_at"] == "2023-11-14T22:13:20.123Z"
+
+
+@pytest.mark.parametrize(
+    "message_id", [None, "", "a b", "a\n", "é", "x" * 129, "earliest", "beginning"]
+)
+def test_unusable_id_is_replaced_by_a_uuid7(message_id: str | None) -> None:
+    event = decode(payload(user_id=1), message_id)
+    assert event.id == make_id(WALL_MS, random.Random(5))
+
+
+def test_made_id_is_a_uuid7_of_its_time() -> None:
+    made = make_id(WALL_MS, random.Random(1))
+    digits = made.removeprefix("urn:uuid:").replace("-", "")
+    assert int(digits[:12], 16) == WALL_MS
+    assert digits[12] == "7"
+    assert digits[16] in "89ab"
+    assert [len(part) for part in made.split(":")[2].split("-")] == [8, 4, 4, 4, 12]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\xff\xff",
+        b'{"user_id": 1}',
+        payload(category_from="abc")[:-1],  # cut off
+        b"\x0a\x01x",  # user_id as text
+        b"\x10\x05",  # category_from as a number
+        b"\x12\x02\xff\xfe",  # not UTF-8
+        b"\x78\x01",  # only a field that we do not know
+        b"\x22\x01\x08",  # a timestamp that is cut off
+        b"\x22\x0a\x08\xff\xff\xff\xff\xff\xff\xff\xff\x7f",  # a year beyond any calendar
+        payload(user_id=1, created_at=datetime(1969, 12, 31, tzinfo=UTC)),
+        payload(category_to="x" * EVENT_BYTES_MAX),
+    ],
+    ids=[
+        "empty",
+        "noise",
+        "json",
+        "cut",
+        "text-for-number",
+        "number-for-text",
+        "not-utf8",
+        "unknown-only",
+        "cut-timestamp",
+        "endless-time",
+        "before-1970",
+        "too-large",
+    ],
+)
+def test_payload_that_does_not_parse_is_invalid(data: bytes) -> None:
+    with pytest.raises(MessageInvalid):
+        decode(data)
+
+
+@pytest.mark.parametrize(
+    ("subject", "reason"),
+    [
+        ("*", "no topic"),
+        ("/.well-known/mercure/subscriptions", "reserved"),
+        ("jobs.noti.\x01", "control character"),
+        ("jobs.noti.\x7f", "control character"),
+        ("jobs.noti.\udc80", "no Unicode text"),
+    ],
+)
+def test_subject_that_no_reader_can_name_is_invalid(subject: str, reason: str) -> None:
+    with pytest.raises(MessageInvalid, match=reason):
+        decode(payload(user_id=1), subject=subject)
+
+
+def test_fields_of_newer_publishers_are_skipped() -> None:
+    assert decode(payload(user_id=3) + b"\x7a\x03new").data == decode(payload(user_id=3)).data
+
+
+@given(st.binary(max_size=60))
+def test_random_payload_gives_one_line_of_json_or_is_invalid(data: bytes) -> None:
+    try:
+        event = decode(data)
+    except MessageInvalid:
+        return
+    assert "\n" not in event.data
+    assert "\r" not in event.data
+    assert set(json.loads(event.data)) == {
+        "user_id",
+        "category_from",
+        "category_to",
+        "created_at",
+    }

@@ -1,0 +1,98 @@
+"""Promises of what is held: history is what can be resumed from, and memory is counted honestly."""
+
+import tracemalloc
+
+import pytest
+
+from noti.history.notification import Notification
+from noti.streams.feed import Audience, Feed, View
+from noti.streams.retained import EDGE, Retained
+from tests.http.stage import notification, notifications
+
+
+def holding(*some: Notification) -> Retained:
+    retained = Retained()
+    for one in some:
+        retained.append(one, 0)
+    return retained
+
+
+def test_the_earliest_of_duplicate_ids_is_where_a_reader_resumes() -> None:
+    retained = holding(*(Notification(seq, "same", ("t",), "", 0) for seq in (1, 2)))
+    assert retained.position_of("same") == 1
+    retained.trim(2)
+    assert retained.position_of("same") == 2
+    retained.trim(3)
+    assert retained.position_of("same") is None
+
+
+def test_reader_who_came_before_the_first_event_is_told_when_history_has_lost_some() -> None:
+    """Found by: just sim seed=0 layer=nodes"""
+    retained = Retained()
+    cursor = retained.newest_cursor
+    assert retained.position_of(cursor) == 0
+    for one in notifications(1, 2):
+        retained.append(one, 0)
+    assert retained.position_of(cursor) == 0
+    retained.trim(2)
+    assert retained.position_of(cursor) is None
+
+
+def test_cursor_of_ours_resumes_where_it_was_made_and_nowhere_else() -> None:
+    retained = holding(*notifications(1, 5))
+    cursor = retained.newest_cursor
+    retained.append(notification(6), 0)
+    assert retained.position_of(cursor) == 5
+    elsewhere = holding(*(one._replace(created_ms=0) for one in notifications(1, 6)))
+    assert elsewhere.position_of(cursor) is None, "another cluster's fifth event"
+    retained.trim(6)
+    assert retained.position_of(cursor) is None, "it stays held, but is no history"
+    assert holding(*notifications(1, 3)).position_of(cursor) is None, "not here yet"
+
+
+def test_earliest_is_the_edge_wherever_that_is() -> None:
+    assert Retained().position_of("earliest") == EDGE
+
+
+def test_history_that_begins_late_evicts_nothing_that_is_not_there() -> None:
+    retained = holding(*notifications(100, 105))
+    assert (retained.first_seq, retained.oldest_seq) == (100, 100)
+    assert list(retained.evict(105)) == []
+    retained.trim(103)
+    assert list(retained.evict(101)) == [100, 101]
+    assert retained.on_topics(["jobs.noti.1"]) == [102, 103, 104, 105]
+    assert retained.backlog_bytes == retained.beyond(101) > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "topics"),
+    [
+        ("x" * 20, ("t",)),
+        ("x" * 2000, ("t", "u", "v")),
+        ("ü€" * 500, ("t",)),
+        ("🎈" * 500, ("t",)),
+        ("\n" * 1000, ("t",)),
+        ('{"user_id":1,"category_from":"a","category_to":"b"}', ("t",)),
+    ],
+)
+def test_an_event_is_counted_for_about_the_memory_that_it_takes(
+    data: str, topics: tuple[str, ...]
+) -> None:
+    count = 4000
+    feed = Feed()
+    audiences = [Audience(view, frozenset({"t"})) for view in View]
+    tracemalloc.start()
+    try:
+        for seq in range(1, count + 1):
+            # Nothing is shared between events, as after decoding.
+            event_id = f"urn:uuid:00000000-0000-7000-0000-{seq:012}"
+            own = tuple("".join([topic, "-", str(seq % 7)])[:1] for topic in topics)
+            feed.extend([Notification(seq, event_id, own, "".join(list(data)), seq << 20)])
+            for audience in audiences:
+                feed.read(audience, seq - 1, 1)
+        feed._forget_joined()
+        taken = tracemalloc.get_traced_memory()[0] / count
+    finally:
+        tracemalloc.stop()
+    counted = feed.retained.history_bytes / count
+    assert 0.95 < counted / taken < 2.0, (counted, taken)

@@ -1,0 +1,58 @@
+"""Promises of the reader for ordinary responses."""
+
+import trio
+import trio.testing
+
+from noti.streams import sse
+from noti.streams.clients import Reader, Reason
+from noti.streams.feed import Audience, View
+from noti.streams.subscription import Subscription
+from tests.http.stage import hub, ids, notifications, running, until
+
+ALL = Audience(View.MERCURE, frozenset({"*"}))
+
+
+async def test_a_subscription_reads_the_same_and_ends_with_the_hub(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    there = hub()
+    async with running(there):
+        with Subscription(there, Reader(ALL, 0, "127.0.0.1", wants_cursors=True)) as subscription:
+            assert there.clients == 1
+            there.publish(notifications(1, 2))
+            assert ids((await subscription.next() or b"").decode()) == ["id-1", "id-2"]
+            assert await subscription.next() == b":\n" + sse.cursor(
+                there.feed.retained.newest_cursor
+            )
+            there.publish(notifications(3, 20))
+            there.trim(16)
+            assert ids((await subscription.next() or b"").decode())[0] == "id-3"
+        assert there.clients == 0
+        with Subscription(there, Reader(ALL, 20, "127.0.0.1")) as subscription:
+            assert await subscription.next() == b":\n"
+            there.drain()
+            assert await subscription.next() is None
+
+
+async def test_a_subscription_whose_place_is_gone_ends() -> None:
+    there = hub(backlog_bytes=20_000)
+    async with running(there):
+        with Subscription(there, Reader(ALL, 0, "127.0.0.1")) as subscription:
+            there.publish(notifications(1, 2))
+            assert await subscription.next() is not None
+            there.publish(notifications(3, 100))
+            there.trim(96)
+            await until(lambda: there.feed.retained.backlog_bytes == 0)
+            assert await subscription.next() is None
+    assert there.clients == 0
+
+
+async def test_no_heartbeat_moves_a_reader_past_what_it_was_not_sent() -> None:
+    there = hub()
+    async with running(there):
+        stay = there.join(Reader(ALL, 0, "127.0.0.1", wants_cursors=True))
+        there.publish(notifications(1, 2))
+        assert there.heartbeat(stay) == b":\n"
+        stay.cursor = 2
+        assert there.heartbeat(stay) == b":\n" + sse.cursor(there.feed.retained.newest_cursor)
+        there.leave(stay, Reason.GONE)
