@@ -145,7 +145,7 @@ soak *args: venv
 
 # Write the golden scenarios of the Raft core anew; then read the difference.
 scenarios-rewrite: venv
-    .venv/bin/python -m tests.raft.scenario
+    .venv/bin/python -m tests.raft.core.scenario
 
 # Remove what recipes made: the environment, data, caches.
 clean:

@@ -62,20 +62,20 @@ from noti.publishing.limits import Limits
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.publisher import Publisher
 from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
-from noti.raft.core import Raft
-from noti.raft.events import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
+from noti.raft.core.events import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
+from noti.raft.core.machine import Raft
+from noti.raft.core.messages import NodeId
+from noti.raft.core.pacing import Pacing, report_of
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.forwarder import Forwarder
 from noti.raft.intake import Intake
-from noti.raft.messages import NodeId
-from noti.raft.pacing import Pacing, report_of
 from noti.raft.peers import Peers
-from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Replica
-from noti.raft.wal import SEGMENT_BYTES, Recovered, Wal
+from noti.raft.storage.wal import SEGMENT_BYTES, Recovered, Wal
 from noti.service import Service, Tree
 from noti.status import Report
+from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
-from noti.swim.timing import SwimConfig
 from noti.world import OpenWorld, World, real_world
 
 log = structlog.get_logger("noti.node")

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeAlias
 import trio
 
 from noti.errors import NotiError
-from noti.raft.messages import NodeId, PeerMessage
+from noti.raft.core.messages import NodeId, PeerMessage
 
 Address: TypeAlias = tuple[str, int]
 """Host (name or IP) and port."""

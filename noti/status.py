@@ -15,10 +15,10 @@ from noti.history.store import Store
 from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.membership.identity import Identity
 from noti.ports import Hello, MessageStream, NodeRole, RoleName, Server
-from noti.raft.events import Role, Status
+from noti.raft.core.events import Role, Status
+from noti.raft.core.messages import NodeId
 from noti.raft.health import Trouble
-from noti.raft.messages import NodeId
-from noti.swim.messages import Member
+from noti.swim.core.messages import Member
 
 
 class Consensus(Protocol):

@@ -29,7 +29,7 @@ from noti.membership.control import ControlSocket
 from noti.ports import Address, Clock, Control, Disk, GossipNetwork, RpcNetwork, Source
 from noti.publishing.nats.login import NatsLogin
 from noti.publishing.nats.source import NatsSettings, NatsSource
-from noti.raft.disk import open_disk
+from noti.raft.storage.disk import open_disk
 from noti.rpc.accepting import Limits
 from noti.rpc.aio import Island
 from noti.rpc.grpc import GrpcNetwork

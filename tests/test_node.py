@@ -8,10 +8,10 @@ import trio
 
 from noti import node
 from noti.errors import StorageCorrupt, StorageFailed
-from noti.raft.membership import Configuration, encode_configuration
-from noti.raft.messages import Snapshot
-from noti.raft.records import encode_snapshot
-from noti.raft.recovery import SNAPSHOT_NAME, segment_sequence
+from noti.raft.core.membership import Configuration, encode_configuration
+from noti.raft.core.messages import Snapshot
+from noti.raft.core.records import encode_snapshot
+from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_sequence
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster

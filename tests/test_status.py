@@ -12,13 +12,13 @@ from noti.history.store import Store
 from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC
 from noti.membership.identity import Identity
 from noti.ports import Hello, MessageStream, NodeRole, Server
-from noti.raft.core import Raft
-from noti.raft.events import RaftConfig, Role, Status
+from noti.raft.core.events import RaftConfig, Role, Status
+from noti.raft.core.machine import Raft
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import HardState, NodeId
 from noti.raft.health import Kind, Trouble
-from noti.raft.membership import Configuration
-from noti.raft.messages import HardState, NodeId
 from noti.status import Report
-from noti.swim.messages import Member, MemberState
+from noti.swim.core.messages import Member, MemberState
 
 NOBODY = Raft(RaftConfig("id-a"), HardState(), None, (), random.Random(1), 0.0).status()
 THREE = replace(NOBODY, configuration=Configuration("c", ("id-a", "id-b", "id-c")), term=4)

@@ -27,11 +27,11 @@ from noti.cli.wal_files import (
 )
 from noti.errors import CommandUnknown, MessageInvalid, StorageCorrupt
 from noti.history.notification import Event, Notification
-from noti.raft.membership import Configuration
-from noti.raft.messages import Entry, HardState
-from noti.raft.records import Record, SegmentStart, decode_snapshot
-from noti.raft.recovery import SNAPSHOT_NAME, segment_name
-from noti.raft.segments import Tail, read_segment
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import Entry, HardState
+from noti.raft.core.records import Record, SegmentStart, decode_snapshot
+from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_name
+from noti.raft.storage.segments import Tail, read_segment
 
 COLORS = {"ok": "green", "torn": "yellow", "damaged": "red"}
 

@@ -3,8 +3,8 @@
 Enters: a directory. Leaves: the bytes of its files; a finding for each file.
 Never: a write, a repair, a lock that a node would have to wait for longer than the reading takes.
 
-The rules of judgement are those of a node's own start (`noti/raft/recovery.py`), and one more: what
-the entries and the snapshot mean must decode as well, because a node that cannot apply what is
+The rules of judgement are those of a node's own start (`noti.raft.storage.recovery`), and one more:
+what the entries and the snapshot mean must decode as well, because a node that cannot apply what is
 committed must stop.
 """
 
@@ -29,13 +29,19 @@ from noti.errors import (
 from noti.history import commands
 from noti.history.store import Store
 from noti.membership.identity import PROMISE_NAME
-from noti.raft.disk import LOCK_NAME
-from noti.raft.disk_writer import TEMPORARY_SUFFIX
-from noti.raft.membership import Configuration, decode_configuration
-from noti.raft.messages import Entry, EntryKind, Snapshot
-from noti.raft.records import Record, scan_records
-from noti.raft.recovery import SNAPSHOT_NAME, Replay, TornTail, segment_name, segment_sequence
-from noti.raft.segments import END_MARK, FRAME_OVERHEAD_BYTES, Content, read_segment
+from noti.raft.core.membership import Configuration, decode_configuration
+from noti.raft.core.messages import Entry, EntryKind, Snapshot
+from noti.raft.core.records import Record, scan_records
+from noti.raft.storage.disk import LOCK_NAME
+from noti.raft.storage.disk_writer import TEMPORARY_SUFFIX
+from noti.raft.storage.recovery import (
+    SNAPSHOT_NAME,
+    Replay,
+    TornTail,
+    segment_name,
+    segment_sequence,
+)
+from noti.raft.storage.segments import END_MARK, FRAME_OVERHEAD_BYTES, Content, read_segment
 
 IDENTITY_NAME = "identity"
 _NOT_OF_THE_LOG = {

@@ -19,9 +19,9 @@ from noti.membership.discovery import (
     peer_addresses,
 )
 from noti.ports import Address, Clock
-from noti.raft.membership import Configuration
-from noti.raft.messages import NodeId
-from noti.swim.messages import Member
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import NodeId
+from noti.swim.core.messages import Member
 
 log = structlog.get_logger("noti.node")
 

@@ -14,10 +14,10 @@ import trio
 from noti.errors import Unavailable
 from noti.membership.voters import HandOver, Seating, SeatingConfig
 from noti.ports import Clock
-from noti.raft.changes import Change
-from noti.raft.events import Status
-from noti.raft.messages import NodeId
-from noti.swim.messages import Member
+from noti.raft.core.changes import Change
+from noti.raft.core.events import Status
+from noti.raft.core.messages import NodeId
+from noti.swim.core.messages import Member
 
 log = structlog.get_logger("noti.node")
 

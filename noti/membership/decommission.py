@@ -18,9 +18,9 @@ from noti.errors import LeaveImpossible
 from noti.membership.discovery import TAG_NODE_ID, name_of
 from noti.membership.voters import Standing, standing
 from noti.ports import Clock
-from noti.raft.events import Status
-from noti.raft.messages import NodeId
-from noti.swim.messages import Member, MemberState
+from noti.raft.core.events import Status
+from noti.raft.core.messages import NodeId
+from noti.swim.core.messages import Member, MemberState
 
 log = structlog.get_logger("noti.node")
 

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 
 from noti.errors import MessageInvalid
 from noti.ports import Address
-from noti.raft.membership import Configuration
-from noti.raft.messages import NodeId
-from noti.swim.messages import Member, MemberState
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import NodeId
+from noti.swim.core.messages import Member, MemberState
 
 TAG_NODE_ID = "id"
 TAG_CLUSTER = "cluster"

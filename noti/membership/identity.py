@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from noti.errors import StorageCorrupt, StorageForeign
 from noti.ports import Disk, Hello
-from noti.raft.events import Rng
-from noti.raft.messages import NodeId
+from noti.raft.core.events import Rng
+from noti.raft.core.messages import NodeId
 
 _FILE = "identity"
 PROMISE_NAME = "promise"

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from noti.membership.discovery import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
-from noti.raft.changes import Change
-from noti.raft.events import Status
-from noti.raft.messages import NodeId
-from noti.swim.messages import Member, MemberState
+from noti.raft.core.changes import Change
+from noti.raft.core.events import Status
+from noti.raft.core.messages import NodeId
+from noti.swim.core.messages import Member, MemberState
 
 CAUGHT_UP_ENTRIES = 100
 """A learner that lacks fewer than these is promoted: a moment's work, whatever the load."""

@@ -14,8 +14,8 @@ from typing import Protocol, assert_never
 import structlog
 from prometheus_client import Gauge
 
-from noti.raft.events import SnapshotTaken
-from noti.raft.messages import Entry, EntryKind, Snapshot
+from noti.raft.core.events import SnapshotTaken
+from noti.raft.core.messages import Entry, EntryKind, Snapshot
 
 log = structlog.get_logger("noti.raft")
 

@@ -17,8 +17,7 @@ import prometheus_client
 import trio
 
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
-from noti.raft.intake import Intake
-from noti.raft.messages import (
+from noti.raft.core.messages import (
     Forward,
     ForwardAnswer,
     ForwardOutcome,
@@ -26,6 +25,7 @@ from noti.raft.messages import (
     NodeId,
     PeerMessage,
 )
+from noti.raft.intake import Intake
 from noti.raft.replica import Pending, Replica
 
 FORWARDED_MAX = 4096

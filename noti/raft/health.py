@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from noti.errors import StorageOutdated
 from noti.ports import Clock
-from noti.raft.events import (
+from noti.raft.core.events import (
     CommitStalled,
     DiskHung,
     DiskOutdated,
@@ -25,7 +25,7 @@ from noti.raft.events import (
     Status,
     VoterForgot,
 )
-from noti.raft.messages import NodeId
+from noti.raft.core.messages import NodeId
 
 log = structlog.get_logger("noti.raft")
 

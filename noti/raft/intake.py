@@ -22,10 +22,10 @@ from prometheus_client import Counter, Gauge
 
 from noti.errors import NotLeader, ProposalRefused
 from noti.ports import Clock
-from noti.raft.events import Role, Status
-from noti.raft.messages import AppendResponse, Message, NodeId, PeerMessage
-from noti.raft.pacing import EASY, Pacing
-from noti.raft.records import ENTRY_DATA_BYTES_MAX
+from noti.raft.core.events import Role, Status
+from noti.raft.core.messages import AppendResponse, Message, NodeId, PeerMessage
+from noti.raft.core.pacing import EASY, Pacing
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Pending
 
 log = structlog.get_logger("noti.raft")

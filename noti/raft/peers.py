@@ -20,8 +20,8 @@ from prometheus_client import Counter
 
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.ports import Address, Clock, Hello, MessageStream, RpcNetwork
-from noti.raft.events import Rng
-from noti.raft.messages import (
+from noti.raft.core.events import Rng
+from noti.raft.core.messages import (
     AppendRequest,
     Forward,
     ForwardAnswer,

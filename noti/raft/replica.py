@@ -36,9 +36,8 @@ from noti.raft.applier import (
     Applier,
     StateMachine,
 )
-from noti.raft.changes import Change
-from noti.raft.core import Raft
-from noti.raft.events import (
+from noti.raft.core.changes import Change
+from noti.raft.core.events import (
     Apply,
     Bootstrapped,
     ChangeRefused,
@@ -72,13 +71,14 @@ from noti.raft.events import (
     TransferRequested,
     VoterForgot,
 )
+from noti.raft.core.machine import Raft
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import Entry, Message, NodeId
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.health import Health, Trouble
-from noti.raft.log_reader import LogReader
-from noti.raft.log_writer import LogWriter
-from noti.raft.membership import Configuration
-from noti.raft.messages import Entry, Message, NodeId
-from noti.raft.records import ENTRY_DATA_BYTES_MAX
-from noti.raft.wal import Wal
+from noti.raft.storage.log_reader import LogReader
+from noti.raft.storage.log_writer import LogWriter
+from noti.raft.storage.wal import Wal
 
 log = structlog.get_logger("noti.raft")
 

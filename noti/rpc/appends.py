@@ -9,8 +9,8 @@ commit; this takes a tenth of that (measured on CPython 3.11).
 
 from typing import Any, Final
 
-from noti.raft.messages import BACKLOG_MAX, AppendRequest, AppendResponse
-from noti.raft.records import decode_entries, encode_entries
+from noti.raft.core.messages import BACKLOG_MAX, AppendRequest, AppendResponse
+from noti.raft.core.records import decode_entries, encode_entries
 from noti.rpc.protobuf import LENGTH, VARINT, Fields, length_field, scan, uint_field
 
 REQUEST, RESPONSE = 5, 6

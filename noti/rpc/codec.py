@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, assert_never
 
 from noti.errors import LocalError, MessageInvalid
 from noti.ports import Hello
-from noti.raft.messages import (
+from noti.raft.core.messages import (
     AppendRequest,
     AppendResponse,
     Forward,
@@ -20,8 +20,8 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.records import ENTRY_DATA_BYTES_MAX
-from noti.raft.validity import flaw
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
+from noti.raft.core.validate import flaw
 from noti.rpc import appends, forwards
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.protobuf import LENGTH, VARINT, Fields, length_field, parse, scan

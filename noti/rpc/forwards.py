@@ -9,7 +9,7 @@ from typing import Any
 import msgpack
 
 from noti.errors import MessageInvalid
-from noti.raft.messages import INDEX_MAX, ForwardOutcome
+from noti.raft.core.messages import INDEX_MAX, ForwardOutcome
 
 NUMBERS_MAX = 65_536
 """Requests in one message; senders stay far below."""

@@ -31,7 +31,7 @@ from noti.errors import (
 )
 from noti.optional import contained
 from noti.ports import Address, Hello, MessageStream, Publishing, RpcHandler
-from noti.raft.messages import PeerMessage
+from noti.raft.core.messages import PeerMessage
 from noti.rpc.accepting import RAFT_METHOD, Door, Limits, Server
 from noti.rpc.aio import Island
 from noti.rpc.codec import (

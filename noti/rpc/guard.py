@@ -16,7 +16,7 @@ from noti.certificates.names import Claims, claims, objection
 from noti.certificates.refusals import Refusal
 from noti.errors import MessageInvalid
 from noti.ports import Hello
-from noti.raft.messages import NodeId
+from noti.raft.core.messages import NodeId
 
 READING_METHODS: Final = frozenset(
     {

@@ -15,9 +15,7 @@ from prometheus_client import Counter
 
 from noti.errors import AddressInUse, ConfigInvalid, MessageInvalid, PeerUnavailable
 from noti.ports import Address, Clock, Datagrams, GossipNetwork
-from noti.swim.complaints import Complaints
-from noti.swim.core import Swim
-from noti.swim.events import (
+from noti.swim.core.events import (
     Accused,
     DeadlineReached,
     Effect,
@@ -39,7 +37,8 @@ from noti.swim.events import (
     StreamPingAnswered,
     TagsChanged,
 )
-from noti.swim.messages import (
+from noti.swim.core.machine import Swim
+from noti.swim.core.messages import (
     Ack,
     Failure,
     Member,
@@ -48,9 +47,10 @@ from noti.swim.messages import (
     StreamMessage,
     User,
 )
-from noti.swim.packets import decode_packet, encode_tags
-from noti.swim.streams import StreamDecoder, encode_stream
-from noti.swim.timing import SwimConfig
+from noti.swim.core.packets import decode_packet, encode_tags
+from noti.swim.core.streams import StreamDecoder, encode_stream
+from noti.swim.core.timing import SwimConfig
+from noti.swim.reporting import Complaints
 
 log = structlog.get_logger("noti.swim")
 

@@ -25,7 +25,7 @@ import trio
 from prometheus_client import REGISTRY
 
 from noti.history.notification import Notification
-from noti.raft.disk import FileDisk, open_disk
+from noti.raft.storage.disk import FileDisk, open_disk
 from noti.streams.clients import Reader
 from noti.streams.config import HubConfig
 from noti.streams.feed import Audience, View

@@ -14,12 +14,12 @@ from noti.cli import exit_status
 from noti.history.commands import PublishBatch, SetLimits, encode
 from noti.history.notification import Event
 from noti.history.store import Store
-from noti.raft.disk import LOCK_NAME, open_disk
-from noti.raft.membership import Configuration, encode_configuration
-from noti.raft.messages import Entry, EntryKind, HardState, Snapshot
-from noti.raft.recovery import SNAPSHOT_NAME, segment_name
-from noti.raft.segments import encode_frame, read_segment
-from noti.raft.wal import Wal
+from noti.raft.core.membership import Configuration, encode_configuration
+from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
+from noti.raft.storage.disk import LOCK_NAME, open_disk
+from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_name
+from noti.raft.storage.segments import encode_frame, read_segment
+from noti.raft.storage.wal import Wal
 
 FIRST, SECOND = segment_name(1), segment_name(2)
 SEGMENT_BYTES = 2048

@@ -15,7 +15,7 @@ import trio
 
 from noti.errors import StorageFailed, StorageLocked
 from noti.ports import Disk
-from noti.raft.disk import LOCK_NAME, FileDisk, open_disk
+from noti.raft.storage.disk import LOCK_NAME, FileDisk, open_disk
 from tests.simulation.memory_disk import MemoryDisk
 
 OpenDisk = Callable[[], AbstractAsyncContextManager[Disk]]
@@ -242,7 +242,7 @@ async def test_who_is_cancelled_can_write_until_it_has_ended(tmp_path: Path) -> 
 
 async def test_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
     program = (
-        "import sys, trio, pathlib; from noti.raft.disk import open_disk\n"
+        "import sys, trio, pathlib; from noti.raft.storage.disk import open_disk\n"
         "from noti.errors import StorageLocked\n"
         "async def main():\n"
         "    try:\n"
@@ -349,7 +349,7 @@ async def test_stop_signals_to_the_group_do_not_stop_the_writer(tmp_path: Path) 
 def node_process(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A process that holds `tmp_path` open, writes to it, and has printed its writer's pid."""
     program = (
-        "import sys, trio, pathlib; from noti.raft.disk import open_disk\n"
+        "import sys, trio, pathlib; from noti.raft.storage.disk import open_disk\n"
         "async def main():\n"
         "    async with open_disk(pathlib.Path(sys.argv[1])) as disk:\n"
         "        await disk.create('log', 8192)\n"

@@ -27,8 +27,8 @@ from noti.ports import (
     RpcNetwork,
     Server,
 )
-from noti.raft.membership import Configuration, encode_configuration
-from noti.raft.messages import (
+from noti.raft.core.membership import Configuration, encode_configuration
+from noti.raft.core.messages import (
     AppendRequest,
     AppendResponse,
     Entry,

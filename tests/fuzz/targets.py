@@ -30,10 +30,10 @@ from noti.kubernetes.decoding import decode_change, decode_listing, decode_objec
 from noti.membership.discovery import read_address
 from noti.ports import Hello, SourceMessage
 from noti.publishing.nats.category import decode_category
-from noti.raft.core import Raft
-from noti.raft.events import MessageReceived, MessageRefused, RaftConfig
-from noti.raft.membership import Configuration, decode_configuration, encode_configuration
-from noti.raft.messages import (
+from noti.raft.core.events import MessageReceived, MessageRefused, RaftConfig
+from noti.raft.core.machine import Raft
+from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
+from noti.raft.core.messages import (
     AppendRequest,
     AppendResponse,
     Entry,
@@ -49,7 +49,7 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.records import (
+from noti.raft.core.records import (
     SegmentStart,
     decode_entries,
     decode_snapshot,
@@ -59,15 +59,15 @@ from noti.raft.records import (
     encode_snapshot,
     scan_records,
 )
-from noti.raft.recovery import SNAPSHOT_NAME, Recovered, segment_name
-from noti.raft.segments import encode_frame, read_segment
-from noti.raft.wal import Wal
+from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, segment_name
+from noti.raft.storage.segments import encode_frame, read_segment
+from noti.raft.storage.wal import Wal
 from noti.rpc import codec, forwards
 from noti.rpc.frames import Frames
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.publisher import decode_drafts
-from noti.swim import packets, streams
-from noti.swim.messages import (
+from noti.swim.core import packets, streams
+from noti.swim.core.messages import (
     VERSIONS,
     Ack,
     Alive,
@@ -81,7 +81,7 @@ from noti.swim.messages import (
     Suspect,
     User,
 )
-from noti.swim.serf import Serf
+from noti.swim.core.serf import Serf
 from tests.simulation.memory_disk import MemoryDisk
 
 CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2", "n3"), (), ("n4",)))

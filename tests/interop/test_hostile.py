@@ -13,8 +13,8 @@ import trio
 
 from noti.errors import ClusterMismatch, PeerUnavailable
 from noti.ports import Address, Hello
-from noti.raft.membership import Configuration, encode_configuration
-from noti.raft.messages import (
+from noti.raft.core.membership import Configuration, encode_configuration
+from noti.raft.core.messages import (
     AppendRequest,
     Entry,
     EntryKind,
@@ -22,7 +22,7 @@ from noti.raft.messages import (
     SnapshotChunk,
     VoteRequest,
 )
-from noti.raft.records import RECORD_BYTES_MAX, encode_entries
+from noti.raft.core.records import RECORD_BYTES_MAX, encode_entries
 from noti.rpc import appends
 from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.aio import Island

@@ -8,9 +8,9 @@ import pytest
 import trio
 
 from noti.clock import TrioClock
+from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
 from noti.swim.sockets import SocketNetwork
-from noti.swim.timing import SwimConfig
 from tests.interop.serf_agent import SerfAgent, serf_agent
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.serf]

@@ -18,8 +18,8 @@ from noti.membership.discovery import (
     Founding,
 )
 from noti.ports import Address
-from noti.raft.membership import Configuration
-from noti.swim.messages import Member, MemberState
+from noti.raft.core.membership import Configuration
+from noti.swim.core.messages import Member, MemberState
 
 
 class Gossip:

@@ -23,8 +23,8 @@ from noti.membership.discovery import (
     read_address,
     write_address,
 )
-from noti.raft.membership import Configuration
-from noti.swim.messages import Member, MemberState
+from noti.raft.core.membership import Configuration
+from noti.swim.core.messages import Member, MemberState
 
 
 def member(

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from noti.membership.discovery import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
 from noti.membership.voters import HandOver, Seating, SeatingConfig, Standing, standing
-from noti.raft.changes import Change
-from noti.raft.events import Role, Status
-from noti.raft.membership import Configuration
-from noti.raft.messages import NodeId
-from noti.swim.messages import Member, MemberState
+from noti.raft.core.changes import Change
+from noti.raft.core.events import Role, Status
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import NodeId
+from noti.swim.core.messages import Member, MemberState
 
 NOTHING = Change()
 NOBODY = frozenset[NodeId]()

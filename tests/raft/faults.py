@@ -6,8 +6,8 @@ Enters: a seed, and the core to torment. Leaves: the cluster, healed and in agre
 
 import random
 
-from noti.raft.core import Raft
-from tests.raft.cluster import Cluster
+from noti.raft.core.machine import Raft
+from tests.raft.core.cluster import Cluster
 
 
 def misbehave(cluster: Cluster, rng: random.Random) -> None:

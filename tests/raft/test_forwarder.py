@@ -12,11 +12,11 @@ from noti.clock import TrioClock
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.history.commands import PublishBatch, encode
 from noti.history.notification import Event
-from noti.raft.events import Status
+from noti.raft.core.events import Status
+from noti.raft.core.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
+from noti.raft.core.pacing import Pacing
 from noti.raft.forwarder import LAST_WORDS_S, Forwarder
 from noti.raft.intake import Intake
-from noti.raft.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
-from noti.raft.pacing import Pacing
 from noti.raft.replica import Pending, Replica
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode

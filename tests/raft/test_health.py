@@ -7,7 +7,7 @@ import structlog
 from prometheus_client import REGISTRY
 
 from noti.raft import forwarder, peers  # noqa: F401 - with their metrics
-from noti.raft.events import (
+from noti.raft.core.events import (
     CommitStalled,
     DiskOutdated,
     MessageRefused,
@@ -15,8 +15,8 @@ from noti.raft.events import (
     Status,
     VoterForgot,
 )
+from noti.raft.core.membership import Configuration
 from noti.raft.health import LEADERLESS_GRACE_S, TELL_AFTER_S, Health, Kind
-from noti.raft.membership import Configuration
 from tests.simulation.clocks import MachineClock
 
 LED = Status(

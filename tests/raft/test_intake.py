@@ -11,11 +11,11 @@ import trio.testing
 
 from noti.clock import TrioClock
 from noti.errors import LocalError, NotiError, NotLeader, ProposalRefused
-from noti.raft.events import Role, Status
+from noti.raft.core.events import Role, Status
+from noti.raft.core.messages import BACKLOG_MAX, AppendResponse, NodeId, PeerMessage, VoteResponse
+from noti.raft.core.pacing import Pacing
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.intake import HELD_BYTES_MAX, HELD_S_MAX, Intake, Telling
-from noti.raft.messages import BACKLOG_MAX, AppendResponse, NodeId, PeerMessage, VoteResponse
-from noti.raft.pacing import Pacing
-from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Pending
 
 Over = Callable[[Pending], None]

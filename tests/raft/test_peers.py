@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from noti.clock import TrioClock
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.ports import Address, Hello, MessageStream, NodeRole, Server
-from noti.raft.messages import (
+from noti.raft.core.messages import (
     AppendRequest,
     Entry,
     EntryKind,

@@ -18,14 +18,14 @@ from noti.errors import (
     StorageFailed,
 )
 from noti.raft.applier import APPLY_SLICE
-from noti.raft.core import Raft
-from noti.raft.events import RaftConfig, Role
+from noti.raft.core.events import RaftConfig, Role
+from noti.raft.core.machine import Raft
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import AppendRequest, Message, NodeId
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.health import LEADERLESS_GRACE_S
-from noti.raft.membership import Configuration
-from noti.raft.messages import AppendRequest, Message, NodeId
-from noti.raft.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Replica
-from noti.raft.wal import Wal
+from noti.raft.storage.wal import Wal
 from tests.simulation.memory_disk import MemoryDisk
 
 

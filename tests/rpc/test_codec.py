@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from noti.errors import LocalError, MessageInvalid
 from noti.ports import Hello
-from noti.raft.membership import Configuration, encode_configuration
-from noti.raft.messages import (
+from noti.raft.core.membership import Configuration, encode_configuration
+from noti.raft.core.messages import (
     BACKLOG_MAX,
     INDEX_MAX,
     AppendRequest,
@@ -23,7 +23,7 @@ from noti.raft.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.records import ENTRY_DATA_BYTES_MAX, encode_entries
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, encode_entries
 from noti.rpc import forwards
 from noti.rpc.codec import (
     FRAME_BYTES_MAX,

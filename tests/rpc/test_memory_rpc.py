@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from noti.errors import PeerUnavailable
 from noti.ports import MessageStream
-from noti.raft.messages import Message, TimeoutNow
+from noti.raft.core.messages import Message, TimeoutNow
 from tests.contract.test_rpc_network import CLIENT, Handler, Publications, receive
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 

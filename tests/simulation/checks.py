@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 
 from noti.history.notification import Notification
 from noti.history.store import Store
-from noti.raft.messages import AppendRequest, NodeId, PeerMessage, SnapshotChunk, VoteResponse
+from noti.raft.core.messages import AppendRequest, NodeId, PeerMessage, SnapshotChunk, VoteResponse
 
 
 def number_of(notification: Notification) -> int:

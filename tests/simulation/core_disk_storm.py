@@ -9,7 +9,7 @@ holds everything.
 import copy
 import random
 
-from noti.raft.events import Role
+from noti.raft.core.events import Role
 from tests.simulation.core_world import Machine, StormyCluster
 
 LED_AGAIN_WITHIN_S = 3.0

@@ -1,6 +1,6 @@
 """The Raft core alone, in virtual time, under a storm of faults: the layer for volume.
 
-Enters: a seed. Leaves: an `Outcome`; the checks of `tests/raft/cluster.py` ran at every step.
+Enters: a seed. Leaves: an `Outcome`; the checks of `tests/raft/core/cluster.py` ran at every step.
 Never: Trio, real time.
 """
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from noti.raft.events import (
+from noti.raft.core.events import (
     DiskOutdated,
     Effect,
     EntriesRead,
@@ -28,9 +28,15 @@ from noti.raft.events import (
     SendMessage,
     VoterForgot,
 )
-from noti.raft.messages import AppendRequest, AppendResponse, Message, SnapshotChunk, TimeoutNow
-from tests.raft.cluster import Cluster, Node
-from tests.raft.disk_image import DiskImage
+from noti.raft.core.messages import (
+    AppendRequest,
+    AppendResponse,
+    Message,
+    SnapshotChunk,
+    TimeoutNow,
+)
+from tests.raft.core.cluster import Cluster, Node
+from tests.raft.storage.disk_image import DiskImage
 from tests.simulation.faults import CoreSwarm, draw_rate
 from tests.simulation.timeline import Timeline
 

@@ -11,7 +11,7 @@ import msgpack
 import trio
 
 from noti.errors import PeerUnavailable
-from noti.swim.messages import (
+from noti.swim.core.messages import (
     INCARNATION_MAX,
     VERSIONS,
     Address,
@@ -25,8 +25,8 @@ from noti.swim.messages import (
     Suspect,
     User,
 )
-from noti.swim.packets import encode, encode_packet, encode_tags
-from noti.swim.streams import encode_stream
+from noti.swim.core.packets import encode, encode_packet, encode_tags
+from noti.swim.core.streams import encode_stream
 from tests.simulation.gossip_cluster import PORT, GossipCluster
 
 STRANGER = "10.9.9.9"

@@ -11,8 +11,8 @@ from dataclasses import replace
 import trio
 
 from noti.ports import Address
+from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
-from noti.swim.timing import SwimConfig
 from tests.simulation.memory_gossip import MemoryNet, VirtualClock
 
 PORT = 7946

@@ -18,7 +18,7 @@ from noti.config import Config
 from noti.errors import StorageError
 from noti.history.store import Store
 from noti.ports import Address
-from noti.raft.events import Status, TransferRequested
+from noti.raft.core.events import Status, TransferRequested
 from noti.status import Report
 from noti.world import World
 from tests.simulation.clocks import MachineClock

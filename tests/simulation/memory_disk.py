@@ -18,7 +18,7 @@ import trio
 
 from noti.errors import StorageFailed
 from noti.ports import Begun
-from noti.raft.segments import SECTOR_BYTES
+from noti.raft.storage.segments import SECTOR_BYTES
 
 Files: TypeAlias = dict[str, bytearray]
 

@@ -25,7 +25,7 @@ import trio
 
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.ports import Address, Draft, Hello, MessageStream, Outcome, Publishing, RpcHandler
-from noti.raft.messages import PeerMessage
+from noti.raft.core.messages import PeerMessage
 from tests.simulation.timeline import MACHINE
 
 Fault: TypeAlias = Literal["stall", "drop"]

@@ -6,11 +6,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from noti.swim.credibility import Incarnations
-from noti.swim.judge import Judge
-from noti.swim.members import Record, tags_of
-from noti.swim.messages import Alive, Dead, MemberState
-from noti.swim.probing import Prober
+from noti.swim.core.member_states import Judge
+from noti.swim.core.members import Record, tags_of
+from noti.swim.core.messages import Alive, Dead, MemberState
+from noti.swim.core.probing import Prober
+from noti.swim.core.validate import Incarnations
 from tests.simulation.forger import Forger
 from tests.simulation.gossip_cluster import MEMBERS_MAX, PORT, GossipCluster, GossipNode
 

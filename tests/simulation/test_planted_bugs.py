@@ -1,6 +1,6 @@
 """The simulator can see: classic mistakes are planted, one at a time, and must be found in time.
 
-`tests/raft/test_checkers.py` does the same for mistakes that a subclass of the core can make.
+`tests/raft/core/test_checkers.py` does the same for mistakes that a subclass of the core can make.
 """
 
 import random
@@ -19,21 +19,22 @@ from noti.history.store import Store
 from noti.membership.discovery import Founding
 from noti.ports import Clock, SourceMessage, SourceSession
 from noti.publishing.nats.bridge import Bridge
-from noti.raft import leadership, replication, segments
-from noti.raft.changes import Change, next_configuration
-from noti.raft.core import Raft
-from noti.raft.events import Effect, ReadReady
+from noti.raft.core import leadership, replication
+from noti.raft.core.changes import Change, next_configuration
+from noti.raft.core.events import Effect, ReadReady
+from noti.raft.core.leadership import Leadership
+from noti.raft.core.log import RaftLog
+from noti.raft.core.machine import Raft
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import AppendResponse, Entry, Message, NodeId
+from noti.raft.core.pacing import Pacing
+from noti.raft.core.progress import Progress
+from noti.raft.core.quorum import reached_by_quorum
+from noti.raft.core.read_back import Reading
+from noti.raft.core.replication import Replication
 from noti.raft.forwarder import Forwarder
-from noti.raft.leadership import Leadership
-from noti.raft.log import RaftLog
-from noti.raft.membership import Configuration
-from noti.raft.messages import AppendResponse, Entry, Message, NodeId
-from noti.raft.pacing import Pacing
-from noti.raft.progress import Progress
-from noti.raft.quorum import reached_by_quorum
-from noti.raft.reading import Reading
-from noti.raft.replication import Replication
-from noti.raft.segments import Tail
+from noti.raft.storage import segments
+from noti.raft.storage.segments import Tail
 from noti.service import Tree
 from noti.streams.feed import Feed
 from tests.simulation.core_world import Machine
@@ -173,7 +174,7 @@ def reports_writes_as_durable_at_once(patch: pytest.MonkeyPatch) -> None:
     def hasty(self: Machine) -> None:
         written = self._pending[-1]
         right(self)
-        from noti.raft.events import Persisted
+        from noti.raft.core.events import Persisted
 
         self.cluster.later(0.0, self.step, Persisted(written.batch))
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from noti.raft.changes import Change
-from noti.raft.events import ChangeRefused
-from tests.raft.cluster import Cluster
+from noti.raft.core.changes import Change
+from noti.raft.core.events import ChangeRefused
+from tests.raft.core.cluster import Cluster
 from tests.simulation.sim import LAYERS
 
 

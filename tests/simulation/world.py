@@ -16,7 +16,7 @@ import trio
 from noti import node
 from noti.errors import PeerUnavailable, ProposalUncertain
 from noti.ports import Address, Draft, Hello, Outcome, SourceMessage
-from noti.raft.messages import PeerMessage, TimeoutNow
+from noti.raft.core.messages import PeerMessage, TimeoutNow
 from noti.rpc.generated.category.v1 import CategoryMessage
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock

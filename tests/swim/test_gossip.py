@@ -13,12 +13,12 @@ from noti.clock import TrioClock
 from noti.descriptors import GOSSIP_STREAMS_MAX
 from noti.errors import AddressInUse, ConfigInvalid
 from noti.ports import Address
+from noti.swim.core.messages import Ack, Ping, PushPull
+from noti.swim.core.packets import decode_packet, encode
+from noti.swim.core.streams import StreamDecoder, encode_stream
+from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
-from noti.swim.messages import Ack, Ping, PushPull
-from noti.swim.packets import decode_packet, encode
 from noti.swim.sockets import SocketNetwork
-from noti.swim.streams import StreamDecoder, encode_stream
-from noti.swim.timing import SwimConfig
 
 LOCALHOST = "127.0.0.1"
 

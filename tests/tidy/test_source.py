@@ -25,21 +25,10 @@ SHELLS = {
         "reconciling",
         "world",
     },
-    "noti.raft": {
-        "applier",
-        "disk",
-        "disk_writer",
-        "forwarder",
-        "health",
-        "intake",
-        "log_reader",
-        "log_writer",
-        "peers",
-        "replica",
-        "wal",
-    },
-    "noti.swim": {"complaints", "gossip", "sockets"},
     "noti.history": set[str](),
+    "noti.raft.core": set[str](),
+    "noti.raft.storage": {"disk", "disk_writer", "log_reader", "log_writer", "wal"},
+    "noti.swim.core": set[str](),
 }
 """Modules that touch the world, in rooms whose other modules must not."""
 

@@ -1,0 +1,86 @@
+"""When a node campaigns, and how votes add up.
+
+Enters: time, lost leaders, votes. Leaves: a deadline, outcomes. Never: terms, messages, roles.
+
+Sources: Raft 5.2 (randomised timeouts); thesis 9.6 (pre-vote).
+"""
+
+from enum import Enum
+
+from noti.raft.core.events import RaftConfig, Rng
+from noti.raft.core.membership import Configuration
+from noti.raft.core.messages import NodeId
+from noti.raft.core.quorum import has_quorum, vote_is_lost
+
+EARLY_ROUNDS = 3
+"""Early campaigns after a broken stream; if the others still hear the leader by then, so be it."""
+
+
+class ElectionTimer:
+    """The moment of the next campaign."""
+
+    def __init__(self, config: RaftConfig, rng: Rng, now: float) -> None:
+        """Start a full timeout."""
+        self._config = config
+        self._rng = rng
+        self._early_rounds = 0
+        self.deadline = now
+        self.reset(now)
+
+    def reset(self, now: float) -> None:
+        """Wait a full, random timeout again: 1x to 2x, so that ties are rare."""
+        timeout = self._config.election_timeout_s
+        self.deadline = now + self._rng.uniform(timeout, 2 * timeout)
+
+    def leader_spoke(self, now: float) -> None:
+        """Note that there is a leader: no early campaigns, and a full timeout."""
+        self._early_rounds = 0
+        self.reset(now)
+
+    def leader_lost(self, now: float, configuration: Configuration) -> None:
+        """Campaign early, in turn with the other voters.
+
+        All of them lose the stream in the same moment, and a tie would cost a whole timeout. Some
+        may notice a little later than we do, so it is worth more than one round.
+        """
+        self._early_rounds = EARLY_ROUNDS
+        self.round_lost(now, configuration)
+
+    def round_lost(self, now: float, configuration: Configuration) -> None:
+        """Try again early if rounds are left; otherwise leave the deadline as it is."""
+        if self._early_rounds == 0:
+            return
+        self._early_rounds -= 1
+        voters = configuration.voters
+        own = self._config.node_id
+        turn = voters.index(own) if own in voters else len(voters)
+        step_s = self._config.reset_step_s
+        soon = now + turn * step_s + self._rng.uniform(0.0, step_s / 4)
+        self.deadline = min(self.deadline, soon)
+
+    def yield_to_rival(self, now: float) -> None:
+        """Give somebody who is about to ask for our vote the time to do so."""
+        self.deadline = max(self.deadline, now + self._config.heartbeat_interval_s)
+
+
+class Outcome(Enum):
+    """What the votes so far mean."""
+
+    OPEN = "open"
+    WON = "won"
+    LOST = "lost"
+
+
+class Ballot:
+    """The votes of one round."""
+
+    def __init__(self) -> None:
+        """Start without votes."""
+        self._votes: dict[NodeId, bool] = {}
+
+    def count(self, voter: NodeId, granted: bool, configuration: Configuration) -> Outcome:
+        """Note a vote; return what all of them mean under `configuration`."""
+        self._votes[voter] = granted
+        if has_quorum(configuration, [node for node, yes in self._votes.items() if yes]):
+            return Outcome.WON
+        return Outcome.LOST if vote_is_lost(configuration, self._votes) else Outcome.OPEN

@@ -1,0 +1,263 @@
+"""The log as the core sees it: the outline of all of it, and its newest entries.
+
+Enters: entries and snapshots. Leaves: terms, slices, conflicts. Never: disk, encoding, decisions
+about commit.
+
+Memory holds the entries that are not on disk yet, and of the others the newest, up to a bound in
+bytes; older ones are on disk, and whoever needs one has it read back (`read_back.py`). Terms and
+configurations of all of them are here.
+
+Invariants: indexes have no gap; terms never fall; nothing at or below the snapshot is ever changed.
+Some entries below the newest snapshot are kept for followers that lag.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from noti.raft.core.events import LOG_KEEP_BYTES, LOG_MEMORY_BYTES
+from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
+from noti.raft.core.messages import Entry, EntryKind, NodeId, Snapshot
+from noti.raft.core.outline import Outline
+
+ENTRY_OVERHEAD_BYTES = 250
+"""What an entry takes beside its data (measured on CPython 3.11): without it, a million of empty
+ones would be taken for nothing."""
+
+
+def size_of(entry: Entry) -> int:
+    """Return what an entry takes in memory, bytes."""
+    return len(entry.data) + ENTRY_OVERHEAD_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """A log that is on disk, of which memory gets no more than the end."""
+
+    outline: Outline
+    """Of all of it. Its base is not above the snapshot, and its last index not below."""
+    configurations: tuple[Entry, ...]
+    """All of its entries that hold one."""
+    entries: tuple[Entry, ...]
+    """The last of its entries."""
+
+
+class RaftLog:
+    """Entries after a base point, and the configurations found in them."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot | None,
+        entries: Sequence[Entry] | Tail,
+        memory_bytes: int = LOG_MEMORY_BYTES,
+    ) -> None:
+        """Rebuild from disk; entries that the snapshot covers are dropped, unless they come as the
+        `Tail` of all that are on disk.
+        """
+        self._memory_bytes = memory_bytes
+        self._outline = Outline()
+        self._reset(snapshot)
+        covered = self._outline.base_index
+        if isinstance(entries, Tail):
+            self._outline = entries.outline.copy()
+            self._held_from = self._outline.last_index + 1 - len(entries.entries)
+            for entry in entries.entries:
+                self._hold(entry)
+            self._note_configurations([e for e in entries.configurations if e.index > covered])
+        else:
+            self.append([entry for entry in entries if entry.index > covered])
+
+    def _reset(self, snapshot: Snapshot | None) -> None:
+        self.snapshot = snapshot
+        self._outline = Outline(snapshot.index, snapshot.term) if snapshot else Outline()
+        self._held: dict[int, Entry] = {}
+        """Entries by index, without a gap up to the last."""
+        self._held_from = self._outline.last_index + 1
+        self._held_bytes = 0
+        self._base_configuration = (
+            decode_configuration(snapshot.configuration) if snapshot else Configuration()
+        )
+        self._configurations: list[tuple[int, Configuration]] = []
+
+    @property
+    def first_index(self) -> int:
+        """Index of the first entry still here or on disk (one above the last when none is)."""
+        return self._outline.base_index + 1
+
+    @property
+    def snapshot_index(self) -> int:
+        """Index of the newest snapshot; 0 when there is none."""
+        return self.snapshot.index if self.snapshot else 0
+
+    @property
+    def held_from(self) -> int:
+        """Index of the first entry in memory (one above the last when none is)."""
+        return self._held_from
+
+    @property
+    def held_bytes(self) -> int:
+        """What the entries in memory take."""
+        return self._held_bytes
+
+    @property
+    def size_bytes(self) -> int:
+        """Data of the entries here or on disk, about, and of some that are gone."""
+        return self._outline.size_bytes
+
+    @property
+    def last_index(self) -> int:
+        """Index of the last entry, or of the snapshot."""
+        return self._outline.last_index
+
+    @property
+    def last_term(self) -> int:
+        """Term of the last entry, or of the snapshot."""
+        return self._outline.last_term
+
+    @property
+    def configuration(self) -> Configuration:
+        """The newest configuration in the log, committed or not (thesis 4.1)."""
+        return self._configurations[-1][1] if self._configurations else self._base_configuration
+
+    @property
+    def configuration_index(self) -> int:
+        """Index of the newest configuration's entry; 0 when it came with a snapshot."""
+        return self._configurations[-1][0] if self._configurations else 0
+
+    def configuration_at(self, index: int) -> Configuration:
+        """Return the configuration in force at `index`."""
+        for position, configuration in reversed(self._configurations):
+            if position <= index:
+                return configuration
+        return self._base_configuration
+
+    def term_at(self, index: int) -> int | None:
+        """Return the term of the entry at `index`.
+
+        None when it is compacted away or not there yet.
+        """
+        return self._outline.term_at(index)
+
+    def slice(self, first: int, last: int, bytes_max: int) -> tuple[Entry, ...]:
+        """Return entries `first`..`last`, which memory holds, at least one if there is one, else up
+        to `bytes_max` of data.
+        """
+        assert first >= self._held_from, "what was let go must be read back"
+        size = 0
+        taken: list[Entry] = []
+        for index in range(first, min(last, self.last_index) + 1):
+            entry = self._held[index]
+            size += len(entry.data)
+            if taken and size > bytes_max:
+                break
+            taken.append(entry)
+        return tuple(taken)
+
+    def let_go(self, durable: int) -> None:
+        """Forget the oldest entries that are on disk, as long as memory holds too much."""
+        while self._held_bytes > self._memory_bytes and self._held_from <= durable:
+            self._drop(self._held_from)
+            self._held_from += 1
+
+    def _hold(self, entry: Entry) -> None:
+        self._held[entry.index] = entry
+        self._held_bytes += size_of(entry)
+
+    def _drop(self, index: int) -> None:
+        self._held_bytes -= size_of(self._held.pop(index))
+
+    def is_up_to_date(self, last_index: int, last_term: int) -> bool:
+        """Whether a candidate with that last entry may get our vote (Raft 5.4.1).
+
+        A node that knows no configuration has no vote to give: it might belong to another cluster.
+        """
+        return bool(self.configuration.voters) and (last_term, last_index) >= (
+            self.last_term,
+            self.last_index,
+        )
+
+    def may_campaign(self, node_id: NodeId, commit: int) -> bool:
+        """Whether a node votes, or did so before a change that is not known to be committed.
+
+        Without the second, a leader that crashes while it removes itself can leave a log that is
+        the longest, that nobody else can vote against, and that nobody may campaign with (thesis
+        4.2.2, figure 4.6).
+        """
+        if self.configuration.is_voter(node_id):
+            return True
+        before = self.configuration_at(self.configuration_index - 1)
+        return self.configuration_index > commit and before.is_voter(node_id)
+
+    def news_in(self, entries: tuple[Entry, ...]) -> tuple[Entry, ...]:
+        """Return a leader's entries from the first on that is not here, or is here otherwise."""
+        for position, entry in enumerate(entries):
+            if entry.index >= self.first_index and self.term_at(entry.index) != entry.term:
+                return entries[position:]
+        return ()
+
+    def append(self, entries: Sequence[Entry]) -> None:
+        """Add entries directly after the last one."""
+        for entry in entries:
+            assert entry.index == self.last_index + 1, "log entries must be contiguous"
+            assert entry.term >= self.last_term, "terms never fall along the log"
+            self._outline.append(entry)
+            self._hold(entry)
+        self._note_configurations(entries)
+
+    def _note_configurations(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            if entry.kind is EntryKind.CONFIGURATION:
+                self._configurations.append((entry.index, decode_configuration(entry.data)))
+
+    def truncate_from(self, index: int) -> None:
+        """Forget the entry at `index` and all after it, and the configurations in them."""
+        for gone in range(max(index, self._held_from), self.last_index + 1):
+            self._drop(gone)
+        self._outline.truncate_from(index)
+        self._held_from = min(self._held_from, index)
+        while self._configurations and self._configurations[-1][0] >= index:
+            self._configurations.pop()
+
+    def last_index_with_term_at_most(self, index: int, term: int) -> int:
+        """Return the highest index <= `index` whose term is <= `term`: where to probe next.
+
+        Skips a whole wrong term in one round trip (etcd's hint; Raft 5.3, last paragraphs).
+        """
+        return self._outline.last_index_with_term_at_most(index, term)
+
+    def snapshot_of(self, index: int, data: bytes) -> Snapshot:
+        """Return our own state at `index` with what the log says of it: term and configuration."""
+        term = self.term_at(index)
+        assert term is not None, "an applied entry is always in the log"
+        return Snapshot(index, term, encode_configuration(self.configuration_at(index)), data)
+
+    def compact(
+        self, snapshot: Snapshot, keep_entries: int, keep_bytes: int = LOG_KEEP_BYTES
+    ) -> None:
+        """Take over a snapshot of our own state, keeping the last `keep_entries` below it as long
+        as the whole log has no more than about `keep_bytes`.
+        """
+        assert snapshot.index <= self.last_index
+        assert self.snapshot is None or snapshot.index >= self.snapshot.index
+        outline = self._outline
+        wanted = max(snapshot.index - keep_entries, outline.base_of_last(keep_bytes))
+        new_base = max(outline.base_index, min(snapshot.index, wanted))
+        for gone in range(self._held_from, new_base + 1):
+            self._drop(gone)
+        self._held_from = max(self._held_from, new_base + 1)
+        outline.rebase(new_base)
+        self._base_configuration = decode_configuration(snapshot.configuration)
+        self._configurations = [
+            (index, configuration)
+            for index, configuration in self._configurations
+            if index > snapshot.index
+        ]
+        self.snapshot = snapshot
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Replace the log by a leader's snapshot, keeping the suffix if it continues the
+        snapshot.
+        """
+        if self.term_at(snapshot.index) == snapshot.term and snapshot.index <= self.last_index:
+            self.compact(snapshot, keep_entries=0)
+            return
+        self._reset(snapshot)

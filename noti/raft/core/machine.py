@@ -1,0 +1,500 @@
+"""Decides who leads and what is committed.
+
+Enters: messages, persisted marks, proposals, deadlines, each with the time. Leaves: effects.
+Never: I/O, clocks, global randomness, the meaning of commands, another core.
+
+The rules of this file:
+1. One door, `handle`: the term rules come first, then the dispatch by kind of event.
+2. Persist before answering: a message waits until its term and vote are on disk (`gate.py`), and an
+   append answer vouches only for entries that are. A leader too counts itself only then.
+3. Roles change only in `_become_*` and the two `_campaign` functions.
+
+Sources: Raft (Ongaro and Ousterhout 2014); thesis 9.6 (pre-vote), 4.2.3 (stickiness).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import assert_never
+
+from noti.raft.core.election import Ballot, ElectionTimer, Outcome
+from noti.raft.core.events import (
+    Apply,
+    Bootstrapped,
+    ChangeRequested,
+    DeadlineReached,
+    DiskHung,
+    DiskOutdated,
+    Effect,
+    EntriesRead,
+    Event,
+    MessageReceived,
+    MessageRefused,
+    PeerConnected,
+    PeerLost,
+    Persisted,
+    PersistSnapshot,
+    ProposalRejected,
+    Proposed,
+    RaftConfig,
+    ReadRequested,
+    Request,
+    RestoreSnapshot,
+    Rng,
+    Role,
+    RoleChanged,
+    SaveSnapshot,
+    SendMessage,
+    SnapshotTaken,
+    Status,
+    TransferRequested,
+)
+from noti.raft.core.follower_view import Following
+from noti.raft.core.gate import Gate
+from noti.raft.core.leadership import Leadership
+from noti.raft.core.log import RaftLog, Tail
+from noti.raft.core.membership import Configuration, encode_configuration
+from noti.raft.core.messages import (
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    EntryKind,
+    HardState,
+    Message,
+    NodeId,
+    Snapshot,
+    SnapshotChunk,
+    TimeoutNow,
+    VoteRequest,
+    VoteResponse,
+)
+from noti.raft.core.read_back import Reading
+from noti.raft.core.snapshot import SnapshotAssembly
+from noti.raft.core.status import picture
+from noti.raft.core.validate import objection
+from noti.raft.storage.disk_watch import DiskWatch
+
+
+class Raft:
+    """One node's consensus state."""
+
+    def __init__(
+        self,
+        config: RaftConfig,
+        hard_state: HardState,
+        snapshot: Snapshot | None,
+        entries: Sequence[Entry] | Tail,
+        rng: Rng,
+        now: float,
+        flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
+    ) -> None:
+        """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
+        self._config, self._id = config, config.node_id
+        self._effects: list[Effect] = []
+        self._log = RaftLog(snapshot, entries, config.log_memory_bytes)
+        self._reading = Reading(self._log, config.append_bytes_max, self._effects.append)
+        self._gate = Gate(hard_state)
+        self._term = hard_state.term
+        self._voted_for = hard_state.voted_for
+        self._role = Role.FOLLOWER
+        self._leader: NodeId | None = None
+        self._following = Following(now)
+        self._timer = ElectionTimer(config, rng, now)
+        self._ballot = Ballot()
+        self._commit = self._applied = snapshot.index if snapshot else 0
+        self._durable = self._log.last_index  # everything up to here is on our disk
+        self._disk = DiskWatch(config.election_timeout_s)
+        self._leadership: Leadership | None = None  # set while, and only while, this node leads
+        self._assembly = SnapshotAssembly(flaw_in_state)
+        self._installing: tuple[int, Snapshot] | None = None  # a leader's, with its disk batch
+
+    # --- doors ------------------------------------------------------------------------------------
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take in one fact at `now` (monotonic seconds); return what must be done, in order."""
+        before = (self._role, self._term, self._leader)
+        disk_hung_since = self._disk.hung_since
+        leading = self._leadership
+        match event:
+            case MessageReceived(message):
+                self._receive(message, now)
+            case Persisted(batch):
+                self._on_persisted(batch, now)
+            case Proposed() | ChangeRequested() | ReadRequested():
+                self._on_request(event, now)
+            case DeadlineReached():
+                self._on_deadline(now)
+            case PeerLost(node_id):
+                self._on_peer_lost(node_id, now)
+            case PeerConnected(node_id):
+                self._following.stream_is_new()
+                if leading is not None:
+                    leading.replication.on_connected(node_id, self._commit, now)
+            case TransferRequested():
+                if leading is not None:
+                    leading.hand_over(now)
+            case Bootstrapped(configuration):
+                self._on_bootstrapped(configuration, now)
+            case SnapshotTaken(index, data):
+                self._on_snapshot_taken(index, data)
+            case EntriesRead(reader, entries):
+                read = self._reading.take(reader, entries)
+                if reader is None:
+                    self._apply_committed(read)
+                elif leading is not None:
+                    leading.replication.on_read(reader, read, self._commit, now)
+            case _:
+                assert_never(event)
+        self._effects.extend(self._gate.order(self._gate.hard_state(self._term, self._voted_for)))
+        self._apply_committed()
+        self._log.let_go(self._durable)
+        self._disk.saw(ordered=self._gate.ordered, done=self._gate.done, now=now)
+        if self._disk.hung_since != disk_hung_since:
+            self._effects.append(DiskHung(self._disk.hung_since))
+        after = (self._role, self._term, self._leader)
+        if after != before:
+            self._effects.append(RoleChanged(*after))
+        effects = self._effects.copy()
+        self._effects.clear()
+        return effects
+
+    def deadline(self) -> float | None:
+        """When `DeadlineReached` is due next; None while there is nothing to wait for."""
+        due = [] if (disk := self._disk.deadline()) is None else [disk]
+        if self._leadership is not None:
+            due.append(self._leadership.deadline())
+        elif self._leader is not None or self._may_campaign():
+            due.append(self._timer.deadline)
+        return min(due, default=None)
+
+    def status(self) -> Status:
+        """Return a picture of this moment."""
+        position = (self._role, self._term, self._leader, self._commit, self._applied)
+        return picture(position, self._log, self._leadership, self._following, self._disk)
+
+    # --- messages: the term rules first -----------------------------------------------------------
+
+    def _receive(self, message: Message, now: float) -> None:
+        known = (self._id, self._term, self._leader, self._commit, self._log)
+        reason = objection(message, *known) or self._assembly.objection(message)
+        if reason is not None:
+            self._effects.append(MessageRefused(message.sender, reason))
+            return
+        if isinstance(message, VoteRequest):
+            self._on_vote_request(message, now)
+            return
+        if isinstance(message, VoteResponse) and message.pre and message.granted:
+            self._on_vote_response(message, now)
+            return
+        from_leader = isinstance(message, AppendRequest | SnapshotChunk)
+        if message.term < self._term:
+            if from_leader:
+                # Tell a deposed leader the newer term: otherwise a node with a higher term that
+                # cannot win an election would stay deaf for ever (pre-vote with check-quorum).
+                self._refuse(message.sender, 0, 0, 0)
+            return
+        if message.term > self._term:
+            self._become_follower(message.term, message.sender if from_leader else None, now)
+        match message:
+            case VoteResponse():
+                self._on_vote_response(message, now)
+            case AppendRequest():
+                self._hear_leader(message.sender, now)
+                self._following.requested(message.commit, message.round, now)
+                if message.acknowledged > self._durable:
+                    self._on_forgotten(message)
+                else:
+                    self._on_append_request(message)
+            case SnapshotChunk():
+                self._hear_leader(message.sender, now)
+                self._on_snapshot_chunk(message)
+            case AppendResponse():
+                self._on_append_response(message, now)
+            case TimeoutNow():
+                if self._role is Role.FOLLOWER and self._may_campaign():
+                    self._campaign(now, transfer=True)
+            case _:
+                assert_never(message)
+
+    def _hear_leader(self, leader: NodeId, now: float) -> None:
+        assert self._role is not Role.LEADER, "`objection` saw to it"
+        if self._role is not Role.FOLLOWER or self._leader != leader:
+            self._become_follower(self._term, leader, now)
+        self._following.heard_at = now
+        self._timer.leader_spoke(now)
+
+    # --- elections --------------------------------------------------------------------------------
+
+    def _may_campaign(self) -> bool:
+        if self._installing is not None or self._disk.hung_since is not None:
+            return False  # it could not write down for whom it votes
+        return self._log.may_campaign(self._id, self._commit)
+
+    def _hears_leader(self, now: float) -> bool:
+        """Leader stickiness: while a leader lives, nobody else gets a vote (thesis 4.2.3)."""
+        heard = self._following.heard_within(self._config.election_timeout_s, now)
+        return self._role is Role.LEADER or (self._leader is not None and heard)
+
+    def _on_vote_request(self, request: VoteRequest, now: float) -> None:
+        up_to_date = self._log.is_up_to_date(request.last_index, request.last_term)
+        disturbs = self._hears_leader(now) and not request.transfer
+        if request.pre:
+            works = self._disk.hung_since is None  # otherwise the vote itself would never come
+            granted = not disturbs and up_to_date and works and request.term > self._term
+            term = request.term if granted else self._term
+            if granted:
+                self._timer.yield_to_rival(now)
+            self._send(request.sender, VoteResponse(self._id, term, granted, pre=True))
+            return
+        if disturbs:
+            return
+        if request.term > self._term:
+            self._become_follower(request.term, None, now)
+        free = self._voted_for in (None, request.sender) and self._leader is None
+        granted = request.term == self._term and free and up_to_date
+        if granted:
+            self._voted_for = request.sender
+            self._timer.reset(now)
+        self._send(request.sender, VoteResponse(self._id, self._term, granted, pre=False))
+
+    def _on_vote_response(self, response: VoteResponse, now: float) -> None:
+        campaigning = Role.PRE_CANDIDATE if response.pre else Role.CANDIDATE
+        asked_term = self._term + 1 if response.pre else self._term
+        if self._role is not campaigning or (response.granted and response.term != asked_term):
+            return
+        configuration = self._log.configuration
+        match self._ballot.count(response.sender, response.granted, configuration):
+            case Outcome.WON if response.pre:
+                self._campaign(now, transfer=False)
+            case Outcome.WON:
+                self._become_leader(now)
+            case Outcome.LOST:
+                self._become_follower(self._term, None, now)
+                self._timer.round_lost(now, configuration)
+            case Outcome.OPEN:
+                pass
+
+    def _pre_campaign(self, now: float) -> None:
+        """Ask whether an election could be won, without disturbing anybody (thesis 9.6)."""
+        self._stand(Role.PRE_CANDIDATE, now)
+        term = self._term + 1
+        self._request_votes(term, pre=True, transfer=False)
+        self._on_vote_response(VoteResponse(self._id, term, granted=True, pre=True), now)
+
+    def _campaign(self, now: float, *, transfer: bool) -> None:
+        assert self._role is not Role.LEADER
+        self._stand(Role.CANDIDATE, now)
+        self._term += 1
+        self._voted_for = self._id
+        # Our own vote counts like any other: when it is on disk.
+        self._send(self._id, VoteResponse(self._id, self._term, granted=True, pre=False))
+        self._request_votes(self._term, pre=False, transfer=transfer)
+
+    def _stand(self, role: Role, now: float) -> None:
+        self._role, self._leader, self._ballot = role, None, Ballot()
+        self._timer.reset(now)
+
+    def _request_votes(self, term: int, *, pre: bool, transfer: bool) -> None:
+        last = self._log.last_index, self._log.last_term
+        request = VoteRequest(self._id, term, *last, pre, transfer)
+        for voter in self._log.configuration.members:
+            if voter != self._id and self._log.configuration.is_voter(voter):
+                self._send(voter, request)
+
+    def _become_follower(self, term: int, leader: NodeId | None, now: float) -> None:
+        assert term >= self._term
+        if term > self._term:
+            self._term = term
+            self._voted_for = None
+        self._role, self._leader = Role.FOLLOWER, leader
+        self._following = Following(now)
+        self._leadership, self._ballot = None, Ballot()
+        self._assembly.clear()
+        self._timer.reset(now)
+
+    def _become_leader(self, now: float) -> None:
+        assert self._role is Role.CANDIDATE
+        self._role, self._leader = Role.LEADER, self._id
+        self._leadership = Leadership(
+            self._config, self._log, self._reading, self._term, now, self._send, self._append_own
+        )
+        self._leadership.replication.heartbeat(self._commit, now)
+
+    # --- time -------------------------------------------------------------------------------------
+
+    def _on_deadline(self, now: float) -> None:
+        leading = self._leadership
+        self._disk.look(now)
+        if leading is None:
+            if now >= self._timer.deadline:
+                if self._may_campaign():
+                    self._pre_campaign(now)
+                else:
+                    self._leader = None  # whoever waits for it had better know
+            return
+        self._effects.extend(leading.stalls(self._applied, self._durable, now))
+        late = leading.gives_way(self._disk.hung_since is not None, self._durable, now)
+        if late or not leading.on_deadline(self._commit, now):
+            # Nobody hears us: whoever asks must not believe that we lead (thesis 6.2).
+            self._become_follower(self._term, None, now)
+
+    def _on_peer_lost(self, node_id: NodeId, now: float) -> None:
+        if self._leadership is not None:
+            self._leadership.replication.on_lost(node_id)
+        elif self._role is Role.FOLLOWER and node_id == self._leader:
+            # Safe at once: others agree to the pre-vote only if they lost the leader too.
+            self._leader = None
+            self._timer.leader_lost(now, self._log.configuration)
+
+    # --- replication ------------------------------------------------------------------------------
+
+    def _on_bootstrapped(self, configuration: Configuration, now: float) -> None:
+        if self._log.last_index > 0 or self._term > 0:
+            return
+        assert configuration.voters
+        self._term = 1
+        self._append_own(EntryKind.CONFIGURATION, encode_configuration(configuration))
+        self._timer.reset(now)
+
+    def _on_request(self, request: Request, now: float) -> None:
+        if self._leadership is None:
+            self._effects.extend(ProposalRejected(n, False, self._leader) for n in request.numbers)
+            return
+        self._effects.extend(self._leadership.on_request(request, self._commit, now))
+        self._advance_commit(now)
+
+    def _append_own(self, kind: EntryKind, data: bytes) -> None:
+        entry = Entry(self._log.last_index + 1, self._term, kind, data)
+        self._log.append([entry])
+        self._gate.add_entries([entry])
+
+    def _on_append_response(self, response: AppendResponse, now: float) -> None:
+        if self._leadership is not None:
+            news, effects = self._leadership.on_response(response, self._commit, now)
+            self._effects.extend(effects)
+            if news:
+                self._advance_commit(now)
+
+    def _advance_commit(self, now: float) -> None:
+        leading = self._leadership
+        if leading is None:
+            return
+        self._commit = leading.committed(self._durable, self._commit, now)
+        if leading.must_resign(self._commit):
+            leading.resign(now)
+            self._become_follower(self._term, None, now)
+
+    def _refuse(self, leader: NodeId, rejected: int, hint: int, hint_term: int) -> None:
+        refusal = self._following.refusal(self._id, self._term, rejected, hint, hint_term)
+        self._send(leader, refusal)
+
+    def _confirm(self, leader: NodeId, through: int = 0) -> None:
+        """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
+        self._following.matched = max(self._following.matched, through)
+        self._send(leader, self._following.confirmation(self._id, self._term, self._durable))
+
+    def _on_append_request(self, request: AppendRequest) -> None:
+        if self._installing is not None:
+            self._confirm(request.sender)  # to be counted as heard, however slow the disk is
+            return
+        previous = request.previous_index
+        known_term = self._log.term_at(previous)
+        if known_term is None and previous < self._commit:
+            # Compacted, hence committed, hence equal to the leader's: say how far that goes.
+            self._confirm(request.sender, through=self._commit)
+            return
+        if known_term != request.previous_term:
+            hint = self._log.last_index_with_term_at_most(previous, request.previous_term)
+            self._refuse(request.sender, previous, hint, self._log.term_at(hint) or 0)
+            return
+        self._take_entries(request.entries)
+        last_new = previous + len(request.entries)
+        self._following.matched = max(self._following.matched, last_new)
+        self._commit = max(self._commit, min(request.commit, last_new))
+        # Entries are confirmed when they are on disk; the mere news of a commit is not at all.
+        news = self._following.has_news(self._durable)
+        if self._durable >= last_new if request.entries else news:
+            self._confirm(request.sender)
+
+    def _on_forgotten(self, request: AppendRequest) -> None:
+        """Our disk is older than what we said: the driver ends this node, and the leader hears why.
+
+        At once, as nothing will be written any more; a refusal promises nothing.
+        """
+        held = (request.acknowledged, self._durable)
+        refusal = self._following.refusal(self._id, self._term, *held, self._log.last_term)
+        self._effects += [DiskOutdated(*held), SendMessage(request.sender, refusal)]
+
+    def _take_entries(self, entries: tuple[Entry, ...]) -> None:
+        news = self._log.news_in(entries)
+        if news and news[0].index <= self._log.last_index:
+            assert news[0].index > self._commit, "`objection` saw to it"
+            self._log.truncate_from(news[0].index)
+            self._gate.drop_entries_from(news[0].index)
+            self._durable = min(self._durable, news[0].index - 1)
+        self._log.append(news)
+        self._gate.add_entries(news)
+
+    def _on_snapshot_chunk(self, chunk: SnapshotChunk) -> None:
+        if self._installing is not None:
+            return
+        if chunk.index <= self._commit:
+            self._confirm(chunk.sender, through=self._commit)
+            return
+        snapshot = self._assembly.add(chunk)
+        if snapshot is not None:
+            self._effects.extend(self._gate.order(HardState(self._term, self._voted_for)))
+            self._installing = (self._gate.next_batch(), snapshot)
+            self._effects.append(PersistSnapshot(*self._installing))
+
+    def _finish_install(self, snapshot: Snapshot) -> None:
+        self._installing = None
+        self._log.install(snapshot)
+        self._durable = max(min(self._durable, self._log.last_index), snapshot.index)
+        self._applied, self._commit = snapshot.index, max(self._commit, snapshot.index)
+        self._effects.append(RestoreSnapshot(snapshot))
+        if self._role is Role.FOLLOWER and self._leader is not None:
+            self._confirm(self._leader, through=snapshot.index)
+
+    # --- disk and state machine -------------------------------------------------------------------
+
+    def _send(self, to: NodeId, message: Message) -> None:
+        """Send when the term and vote behind the message are on disk; that is often at once."""
+        hard_state = self._gate.hard_state(self._term, self._voted_for)
+        if self._gate.admit(to, message, hard_state, hold=to == self._id):
+            self._effects.append(SendMessage(to, message))
+
+    def _on_persisted(self, batch: int, now: float) -> None:
+        durable_before = self._durable
+        end, ready = self._gate.persisted(batch)
+        self._durable = max(self._durable, end)
+        if self._installing is not None and self._installing[0] <= batch:
+            self._finish_install(self._installing[1])
+        for to, message in ready:
+            if to != self._id:
+                self._effects.append(SendMessage(to, message))
+            elif isinstance(message, VoteResponse):
+                self._on_vote_response(message, now)
+        if self._disk.hung_since is not None:
+            self._timer.reset(now)  # it expired meanwhile, and the leader may be well
+        if self._durable > durable_before:
+            if self._leadership is not None:
+                self._advance_commit(now)
+            elif self._leader is not None:
+                self._confirm(self._leader)
+
+    def _apply_committed(self, read: tuple[Entry, ...] | None = None) -> None:
+        """Apply what is committed and on our own disk: no snapshot runs ahead of the log."""
+        end = min(self._commit, self._durable)
+        if end <= self._applied or self._installing is not None:
+            return
+        entries = self._reading.due(self._applied + 1, end, read)
+        if entries:
+            self._applied = entries[-1].index
+            if self._leadership is not None:
+                self._leadership.applied(entries)
+            self._effects.append(Apply(entries))
+
+    def _on_snapshot_taken(self, index: int, data: bytes) -> None:
+        if self._log.snapshot_index < index <= self._applied:
+            snapshot = self._log.snapshot_of(index, data)
+            self._log.compact(snapshot, self._config.keep_entries, self._config.keep_bytes)
+            self._effects.append(SaveSnapshot(snapshot, drop_through=self._log.first_index - 1))

@@ -1,0 +1,122 @@
+"""Carries out the core's orders to the log, one after the other.
+
+Enters: orders, at any time. Leaves: news of each batch that is durable, to whoever asked for it.
+Never: decides what is written, keeps an order back, writes two things at once.
+
+Whatever was ordered while a write was on its way is the next write, up to a bound in bytes: a write
+is copied on its way to the disk, and is read back whole.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, assert_never
+
+import trio
+from prometheus_client import Histogram
+
+from noti.ports import Begun, Clock
+from noti.raft.core.events import Persist, Persisted, PersistSnapshot, SaveSnapshot
+from noti.raft.core.messages import Entry, HardState
+from noti.raft.storage.wal import Wal
+
+WRITE_BYTES_MAX = 1024 * 1024
+"""Entry data in one write, or one entry. With this much, a sync is a small part of the cost."""
+
+Order: TypeAlias = Persist | PersistSnapshot | SaveSnapshot
+
+_write_s = Histogram(
+    "noti_raft_log_write_seconds",
+    "Time of one durable write to the log",
+    buckets=(0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1, 5),
+)
+
+
+class LogWriter:
+    """The only one who writes to the log while the node runs."""
+
+    def __init__(self, wal: Wal, clock: Clock) -> None:
+        """Prepare; orders wait until `run`."""
+        self._wal = wal
+        self._clock = clock
+        self._orders: deque[Order] = deque()
+        self._begun: tuple[Begun, Persisted | None] | None = None
+        self._started_at = 0.0
+        self._running = False
+        self._work = trio.Event()
+
+    def put(self, order: Order) -> None:
+        """Take an order; never waits."""
+        self._orders.append(order)
+
+    def flush(self) -> None:
+        """Begin with what was ordered, unless a write is on its way; never waits.
+
+        Here and not in the task, as it spares a turn of the scheduler. Raises `StorageFailed`.
+        """
+        if self._running and self._begun is None and self._orders:
+            self._started_at = self._clock.now()
+            self._begun = self._begin(self._orders.popleft())
+            self._work.set()
+
+    async def run(self, done: Callable[[Persisted], None]) -> None:
+        """Write until cancelled; `done` is called in the turn in which a batch became durable.
+
+        Raises `StorageFailed`. *Cancellation* forgets what was not written yet.
+        """
+        self._running = True
+        try:
+            while True:
+                self.flush()
+                if self._begun is None:
+                    self._work = trio.Event()
+                    await self._work.wait()
+                    continue
+                begun, news = self._begun
+                await begun
+                _write_s.observe(self._clock.now() - self._started_at)
+                self._begun = None
+                if news is not None:
+                    done(news)
+        finally:
+            self._running = False
+
+    def _begin(self, order: Order) -> tuple[Begun, Persisted | None]:
+        match order:
+            case Persist():
+                batch, hard_state, entries = self._join(order)
+                news = None if batch is None else Persisted(batch)
+                return self._wal.append(entries, hard_state), news
+            case PersistSnapshot(batch, snapshot):
+                return Begun(lambda: self._wal.install_snapshot(snapshot)), Persisted(batch)
+            case SaveSnapshot(snapshot, drop_through):
+                saved = partial(self._wal.save_snapshot, snapshot, keep_after=drop_through)
+                return Begun(saved), None
+            case _:
+                assert_never(order)
+
+    def _join(self, order: Persist) -> tuple[int | None, HardState | None, list[Entry]]:
+        """Make one write of all that waits, as long as the entries follow each other and are not
+        too much; without a batch number when the order is not finished by that."""
+        batch: int | None = None
+        hard_state: HardState | None = None
+        entries: list[Entry] = []
+        room = WRITE_BYTES_MAX
+        while True:
+            hard_state = order.hard_state or hard_state
+            for position, entry in enumerate(order.entries):
+                room -= len(entry.data)
+                if room < 0 and entries:
+                    rest = Persist(order.batch, None, order.entries[position:])
+                    self._orders.appendleft(rest)
+                    return batch, hard_state, entries
+                entries.append(entry)
+            batch = order.batch
+            following = self._orders[0] if self._orders else None
+            if not isinstance(following, Persist):
+                return batch, hard_state, entries
+            follows = following.entries[:1]
+            if entries and follows and follows[0].index != entries[-1].index + 1:
+                return batch, hard_state, entries
+            self._orders.popleft()
+            order = following

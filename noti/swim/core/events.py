@@ -1,0 +1,180 @@
+"""What happens to the gossip core, and what it orders.
+
+Enters: nothing. Leaves: frozen dataclasses; events are facts, effects are orders to the shell.
+Never: behaviour.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from noti.swim.core.messages import Address, Member, MemberState, Message, PushPull
+
+
+@dataclass(frozen=True, slots=True)
+class PacketReceived:
+    """A packet arrived and was decoded."""
+
+    messages: tuple[Message, ...]
+    source: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PacketUnsendable:
+    """The operating system refused to send a packet."""
+
+    to: Address
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPingAnswered:
+    """The TCP ping with this sequence was answered."""
+
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateReceived:
+    """A peer's full state arrived, as a question or as an answer."""
+
+    state: PushPull
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeEnded:
+    """An `ExchangeState` was carried out, or failed."""
+
+    to: Address
+    """As ordered."""
+    join: bool
+    """As ordered."""
+    reached: Address | None
+    """Who answered: our own address when a seed is ourselves; None: nobody did."""
+
+
+@dataclass(frozen=True, slots=True)
+class TagsChanged:
+    """The node has new tags for everyone to see."""
+
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveRequested:
+    """The node is about to stop, on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The time that `deadline()` named has come."""
+
+
+Event: TypeAlias = (
+    PacketReceived
+    | PacketUnsendable
+    | StreamPingAnswered
+    | StateReceived
+    | ExchangeEnded
+    | TagsChanged
+    | LeaveRequested
+    | DeadlineReached
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SendPacket:
+    """Send a UDP packet."""
+
+    payload: bytes
+    to: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PingByStream:
+    """Ping over TCP, in parallel with indirect pings; an answer becomes `StreamPingAnswered`."""
+
+    sequence: int
+    node: str
+    to: Address
+    timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeState:
+    """Exchange full state over TCP; always ends in `ExchangeEnded`."""
+
+    to: Address
+    """The host may be a name."""
+    join: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemberChanged:
+    """A member appeared, moved, changed its state or its tags, or left the list."""
+
+    member: Member
+    previous: MemberState | None
+    """Its state before; None when it is new."""
+    forgotten: bool = False
+    """It left the list."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameConflict:
+    """Two nodes use one name; the newcomer is ignored, also when it is the name of this node."""
+
+    name: str
+    known: Address
+    refused: Address
+
+
+@dataclass(frozen=True, slots=True)
+class OtherCluster:
+    """A member of another cluster gossips with us; it is ignored."""
+
+    name: str
+    address: Address
+    cluster: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Something that a peer said decoded, and was refused all the same."""
+
+    reason: str
+    kind: str
+    """What about it was wrong, in a word that counts: "incarnation", "versions", "members", …"""
+
+
+@dataclass(frozen=True, slots=True)
+class ReachedByStreamOnly:
+    """A member answers TCP but not UDP: something blocks UDP, or its address is wrong for UDP."""
+
+    name: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class Accused:
+    """Somebody thinks that this node is gone; it has objected."""
+
+    accuser: str
+
+
+@dataclass(frozen=True, slots=True)
+class LeaveFinished:
+    """Everyone has been told as well as can be; the sockets may close."""
+
+
+Effect: TypeAlias = (
+    SendPacket
+    | PingByStream
+    | ExchangeState
+    | MemberChanged
+    | NameConflict
+    | OtherCluster
+    | Refused
+    | ReachedByStreamOnly
+    | Accused
+    | LeaveFinished
+)

@@ -1,0 +1,166 @@
+"""Turns what a TCP connection carries into bytes and back, as far as it has arrived.
+
+Enters: messages, or bytes in pieces of any size. Leaves: bytes, or one complete message.
+Never: I/O; any exception but `MessageInvalid` for bytes from outside.
+
+A stream carries one message in each direction, without a length in front: the reader must parse to
+find the end, and neither side closes its half before it has the answer.
+"""
+
+from collections.abc import Generator
+from typing import assert_never
+
+import msgpack
+
+from noti.errors import MessageInvalid
+from noti.swim.core.messages import (
+    Ack,
+    Failure,
+    MemberState,
+    Ping,
+    PushPull,
+    RemoteNode,
+    StreamMessage,
+    User,
+)
+from noti.swim.core.packets import Fields, Kind, ack_of, encode, pack, pack_ip, ping_of
+
+NODES_MAX = 4096
+"""Nodes in a state: some times what a node remembers (`members_max`); memberlist takes 2**20."""
+
+STREAM_BYTES_MAX = 8 * 1024 * 1024
+"""The limit on a whole stream. So many nodes with all the metadata that they may have, and Serf's
+512 latest events, fit; memberlist takes 20 MiB of user state alone."""
+
+_CONTAINER_ITEMS_MAX = 1024
+"""See `packets.py`; the nodes of a state are maps one after the other, not an array."""
+
+
+def encode_stream(message: StreamMessage) -> bytes:
+    """Return the bytes of one stream message."""
+    match message:
+        case Ping() | Ack():
+            return encode(message)
+        case User(payload):
+            return pack(Kind.USER, {"UserMsgLen": len(payload)}) + payload
+        case Failure(reason):
+            return pack(Kind.ERR, {"Error": reason})
+        case PushPull(join, nodes, user_state):
+            header = {"Join": join, "Nodes": len(nodes), "UserStateLen": len(user_state)}
+            encoded = [pack(Kind.PUSH_PULL, header)]
+            encoded += [_encode_node(node) for node in nodes]
+            return b"".join([*encoded, user_state])
+    assert_never(message)
+
+
+class StreamDecoder:
+    """Parses one message out of the pieces of a stream."""
+
+    def __init__(self) -> None:
+        self._unpacker = msgpack.Unpacker(
+            raw=True,
+            strict_map_key=False,
+            max_buffer_size=STREAM_BYTES_MAX,
+            max_array_len=_CONTAINER_ITEMS_MAX,
+            max_map_len=_CONTAINER_ITEMS_MAX,
+        )
+        self._received_bytes = 0
+        self._parse = self._message()
+        next(self._parse)
+
+    def feed(self, data: bytes) -> StreamMessage | None:
+        """Take the next piece; return the message once it is complete. Raises `MessageInvalid`.
+
+        Not to be called again after it returned a message or raised.
+        """
+        self._received_bytes += len(data)
+        if self._received_bytes > STREAM_BYTES_MAX:
+            raise MessageInvalid(f"a stream of more than {STREAM_BYTES_MAX} bytes")
+        try:
+            self._unpacker.feed(data)
+            self._parse.send(None)
+        except StopIteration as complete:
+            message: StreamMessage = complete.value
+            return message
+        except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+            raise MessageInvalid("a stream that is not msgpack") from error
+        return None
+
+    def _message(self) -> Generator[None, None, StreamMessage]:
+        yield
+        kind = (yield from self._bytes(1))[0]
+        match kind:
+            case Kind.PING:
+                return ping_of((yield from self._fields()))
+            case Kind.ACK:
+                return ack_of((yield from self._fields()))
+            case Kind.USER:
+                header = yield from self._fields()
+                size_bytes = header.number("UserMsgLen", STREAM_BYTES_MAX)
+                return User((yield from self._bytes(size_bytes)))
+            case Kind.ERR:
+                reason = (yield from self._fields()).raw("Error") or b""
+                return Failure(reason[:200].decode(errors="replace"))
+            case Kind.PUSH_PULL:
+                return (yield from self._push_pull())
+            case Kind.COMPRESS:
+                raise MessageInvalid("compressed stream: start agents with -disable-compression")
+            case Kind.ENCRYPT:
+                raise MessageInvalid("encrypted stream: the other side has a gossip key, we do not")
+            case _:
+                raise MessageInvalid(f"stream of type {kind}, which we do not know")
+
+    def _push_pull(self) -> Generator[None, None, PushPull]:
+        header = yield from self._fields()
+        nodes: list[RemoteNode] = []
+        for _ in range(header.number("Nodes", NODES_MAX)):
+            nodes.append(_node_of((yield from self._fields())))  # noqa: PERF401 - it yields
+        user_state = yield from self._bytes(header.number("UserStateLen", STREAM_BYTES_MAX))
+        return PushPull(header.flag("Join"), tuple(nodes), user_state)
+
+    def _fields(self) -> Generator[None, None, Fields]:
+        while True:
+            try:
+                value = self._unpacker.unpack()
+            except msgpack.OutOfData:
+                yield
+                continue
+            if not isinstance(value, dict):
+                raise MessageInvalid("something other than a map in a stream")
+            return Fields(value)
+
+    def _bytes(self, count: int) -> Generator[None, None, bytes]:
+        data = bytearray()
+        while True:
+            data += self._unpacker.read_bytes(count - len(data))
+            if len(data) == count:
+                return bytes(data)
+            yield
+
+
+def _encode_node(node: RemoteNode) -> bytes:
+    host, port = node.address
+    body: bytes = msgpack.packb(
+        {
+            "Addr": pack_ip(host),
+            "Incarnation": node.incarnation,
+            "Meta": node.meta,
+            "Name": node.name,
+            "Port": port,
+            "State": int(node.state),
+            "Vsn": node.versions,
+        },
+        use_bin_type=False,
+    )
+    return body
+
+
+def _node_of(fields: Fields) -> RemoteNode:
+    return RemoteNode(
+        name=fields.name("Name"),
+        address=fields.address("Addr", "Port"),
+        meta=fields.meta(),
+        incarnation=fields.number("Incarnation"),
+        state=MemberState(fields.number("State", max(MemberState))),
+        versions=fields.versions(),
+    )

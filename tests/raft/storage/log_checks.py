@@ -1,0 +1,79 @@
+"""What must hold between the logs of all cores, and within each.
+
+Enters: logs. Leaves: an `AssertionError`. Never: changes anything.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from noti.raft.core.events import Role
+from noti.raft.core.log import RaftLog
+from noti.raft.core.machine import Raft
+from noti.raft.core.membership import decode_configuration
+from noti.raft.core.messages import Entry, EntryKind
+from tests.raft.storage.disk_image import DiskImage
+
+Held: TypeAlias = tuple[RaftLog, DiskImage]
+"""A log: the entries that memory let go are on disk."""
+
+
+def entry_at(held: Held, index: int) -> Entry:
+    """Return an entry of a log."""
+    log, disk = held
+    if index >= log.held_from:
+        return log.slice(index, index, 1)[0]
+    entry = disk.entry_at(index)
+    assert entry.term == log.term_at(index), "let go of an entry that is not on disk"
+    return entry
+
+
+def check_logs(logs: Sequence[Held]) -> None:
+    """Same index and term, same entries before; configurations are those of the entries."""
+    for held in logs:
+        check_configurations_of(held)
+    for (one, disk), (other, other_disk) in itertools.combinations(logs, 2):
+        last = min(one.last_index, other.last_index)
+        first = max(one.first_index, other.first_index)
+        same = False
+        for index in range(last, first - 1, -1):
+            if same or one.term_at(index) == other.term_at(index):
+                same = True
+                assert entry_at((one, disk), index) == entry_at((other, other_disk), index)
+
+
+def check_configurations_of(held: Held) -> None:
+    """The configurations in force are those of the entries that are there (thesis 4.1)."""
+    log, _ = held
+    entries = [entry_at(held, index) for index in range(log.first_index, log.last_index + 1)]
+    covered = log.snapshot_index
+    changes = [
+        (entry.index, decode_configuration(entry.data))
+        for entry in entries
+        if entry.kind is EntryKind.CONFIGURATION and entry.index > covered
+    ]
+    assert log._configurations == changes, "a configuration that is not in the log"
+
+
+def check_configuration(core: Raft) -> None:
+    """A leader takes one step at a time, and each so that no two majorities miss each other."""
+    log = core._log
+    configuration = log.configuration
+    if core._role is not Role.LEADER or log.configuration_index != log.last_index:
+        return
+    before = log.configuration_at(log.configuration_index - 1)
+    earlier = [index for index, _ in log._configurations[:-1]]
+    assert not earlier or earlier[-1] <= core._commit, (
+        "changed the membership before the last change was committed"
+    )
+    assert log.term_at(core._commit) == core._term, (
+        "changed the membership before anything of its term was committed"
+    )
+    if before.outgoing:
+        joined = configuration.voters == before.voters and not configuration.outgoing
+        assert joined, "left a joint configuration for another one than it led to"
+    elif configuration.outgoing:
+        assert configuration.outgoing == before.voters, "entered a joint configuration askew"
+    else:
+        changed = set(before.voters) ^ set(configuration.voters)
+        assert len(changed) <= 1, "changed several voters in one step"

@@ -1,0 +1,58 @@
+"""What becomes one write to the log."""
+
+import trio
+import trio.testing
+
+from noti.clock import TrioClock
+from noti.raft.core.events import Persist, Persisted
+from noti.raft.core.messages import Entry, EntryKind, HardState
+from noti.raft.storage.log_writer import WRITE_BYTES_MAX, LogWriter
+from noti.raft.storage.wal import Wal
+from tests.simulation.memory_disk import MemoryDisk
+
+
+def entries(first: int, last: int, size: int) -> tuple[Entry, ...]:
+    return tuple(Entry(i, 1, EntryKind.COMMAND, bytes(size)) for i in range(first, last + 1))
+
+
+async def written(*orders: Persist) -> tuple[int, list[Persisted], tuple[Entry, ...]]:
+    """Return how many changes of the disk the orders took, what was told, and what is on disk."""
+    disk = MemoryDisk()
+    wal, _ = await Wal.open(disk)
+    before = disk.operations
+    writer = LogWriter(wal, TrioClock())
+    told: list[Persisted] = []
+    for order in orders:
+        writer.put(order)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(writer.run, told.append)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    _, recovered = await Wal.open(disk)
+    assert recovered.hard_state == HardState(1, "a")
+    return disk.operations - before, told, recovered.entries
+
+
+async def test_all_that_waits_is_one_write() -> None:
+    first, second = entries(1, 3, 10), entries(4, 9, 10)
+    orders = Persist(1, HardState(1, "a"), first), Persist(2, None, second)
+    assert await written(*orders) == (1, [Persisted(2)], first + second)
+
+
+async def test_large_order_is_several_writes_and_durable_after_the_last() -> None:
+    many = entries(1, 5, WRITE_BYTES_MAX // 2)
+    assert await written(Persist(1, HardState(1, "a"), many)) == (3, [Persisted(1)], many)
+
+
+async def test_orders_that_are_durable_are_told_before_a_large_one_behind_them_is() -> None:
+    first, second = entries(1, 1, WRITE_BYTES_MAX // 2), entries(2, 3, WRITE_BYTES_MAX // 2)
+    changes, told, found = await written(
+        Persist(1, HardState(1, "a"), first), Persist(2, None, second)
+    )
+    assert (changes, told, found) == (2, [Persisted(1), Persisted(2)], first + second)
+
+
+async def test_entry_larger_than_a_write_is_written_alone() -> None:
+    one, two = entries(1, 1, WRITE_BYTES_MAX + 1), entries(2, 2, 1)
+    changes, told, found = await written(Persist(1, HardState(1, "a"), one), Persist(2, None, two))
+    assert (changes, told, found) == (2, [Persisted(1), Persisted(2)], one + two)

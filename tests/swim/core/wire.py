@@ -1,0 +1,151 @@
+"""Joins cores by a wire in virtual time, without Trio.
+
+Enters: cores. Leaves: all that they ordered, with its time.
+Never: real time; randomness of its own.
+"""
+
+import heapq
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+from noti.swim.core.events import (
+    DeadlineReached,
+    Effect,
+    Event,
+    ExchangeEnded,
+    ExchangeState,
+    PacketReceived,
+    PingByStream,
+    SendPacket,
+    StateReceived,
+    StreamPingAnswered,
+)
+from noti.swim.core.machine import Swim
+from noti.swim.core.messages import Address, Message
+from noti.swim.core.packets import decode_packet
+from noti.swim.core.timing import SwimConfig
+
+DELAY_S = 0.001
+
+
+def address(name: str) -> Address:
+    """Where a core called `n…` is."""
+    return f"10.0.0.{name[1:]}", 7946
+
+
+class Wire:
+    """Some cores, their clock, and what lies between them."""
+
+    def __init__(self, config: SwimConfig | None = None) -> None:
+        self.now = 1000.0
+        self.config = config or SwimConfig.local()
+        self.cores: dict[str, Swim] = {}
+        self.effects: list[tuple[float, str, Effect]] = []
+        self.sent: list[tuple[str, Address, Message]] = []
+        self.stopped: set[str] = set()
+        self.passes_udp: Callable[[str, str], bool] = lambda sender, receiver: True
+        self.passes_tcp: Callable[[str, str], bool] = lambda sender, receiver: True
+        self._under_way: list[tuple[float, int, str, Event]] = []
+        self._count = 0
+
+    def add(
+        self,
+        name: str,
+        *,
+        seeds: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        incarnation: int = 1,
+    ) -> Swim:
+        core = Swim(
+            name=name,
+            address=address(name),
+            tags=tags or {},
+            incarnation=incarnation,
+            seeds=[address(seed) for seed in seeds],
+            config=self.config,
+            rng=random.Random(name),
+            now=self.now,
+        )
+        self.cores[name] = core
+        return core
+
+    def give(self, name: str, event: Event) -> list[Effect]:
+        """Let a core handle an event now; carry out what it orders, and return that."""
+        effects = self.cores[name].handle(event, self.now)
+        for effect in effects:
+            self.effects.append((self.now, name, effect))
+            self._carry_out(name, effect)
+        return effects
+
+    def tell(
+        self, name: str, *messages: Message, source: Address = ("10.9.9.9", 1)
+    ) -> list[Effect]:
+        """Let a packet from nowhere arrive at a core."""
+        return self.give(name, PacketReceived(messages, source))
+
+    def run(self, duration_s: float) -> None:
+        """Let virtual time pass."""
+        end = self.now + duration_s
+        while True:
+            due = {name: core.deadline() for name, core in self.cores.items()}
+            awake = [name for name in sorted(due) if name not in self.stopped]
+            soonest = min(awake, key=lambda name: due[name], default=None)
+            next_deadline = due[soonest] if soonest is not None else end
+            if self._under_way and self._under_way[0][0] <= min(next_deadline, end):
+                self.now, _, name, event = heapq.heappop(self._under_way)
+                if name not in self.stopped:
+                    self.give(name, event)
+            elif soonest is not None and next_deadline <= end:
+                self.now = max(self.now, next_deadline)
+                self.give(soonest, DeadlineReached())
+            else:
+                self.now = end
+                return
+
+    def view(self, name: str) -> dict[str, str]:
+        """What a core thinks of everyone."""
+        return {each.name: each.state.name.lower() for each in self.cores[name].members()}
+
+    def messages(self, effects: Sequence[Effect]) -> list[tuple[Address, Message]]:
+        """All messages in the packets among some effects."""
+        return [
+            (effect.to, message)
+            for effect in effects
+            if isinstance(effect, SendPacket)
+            for message in decode_packet(effect.payload).messages
+        ]
+
+    def _carry_out(self, name: str, effect: Effect) -> None:
+        match effect:
+            case SendPacket(payload, to):
+                packet = decode_packet(payload)
+                assert packet.broken == 0
+                assert len(payload) <= self.config.packet_bytes_max
+                self.sent += [(name, to, message) for message in packet.messages]
+                receiver = self._at(to)
+                if receiver is not None and self.passes_udp(name, receiver):
+                    self._later(receiver, PacketReceived(packet.messages, address(name)))
+            case PingByStream(sequence, _, to):
+                receiver = self._at(to)
+                if receiver is not None and self.passes_tcp(name, receiver):
+                    self._later(name, StreamPingAnswered(sequence))
+            case ExchangeState(to, join):
+                receiver = self._at(to)
+                if receiver is None or not self.passes_tcp(name, receiver):
+                    self._later(name, ExchangeEnded(to, join, None))
+                    return
+                mine = self.cores[name].state(join=join)
+                theirs = self.cores[receiver].state(join=join)
+                self._later(receiver, StateReceived(mine))
+                self._later(name, StateReceived(theirs))
+                self._later(name, ExchangeEnded(to, join, to))
+            case _:
+                pass
+
+    def _at(self, to: Address) -> str | None:
+        running = [name for name in self.cores if name not in self.stopped]
+        return next((name for name in running if address(name) == to), None)
+
+    def _later(self, name: str, event: Event) -> None:
+        self._count += 1
+        heapq.heappush(self._under_way, (self.now + DELAY_S, self._count, name, event))
