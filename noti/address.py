@@ -1,51 +1,6 @@
-"""By which address a client is counted.
+"""Network addresses."""
 
-Enters: the address at the other end of a connection, what a proxy says, which proxies are believed.
-Leaves: an IPv4 address, or an IPv6 /64. Never: sockets.
-"""
+from typing import TypeAlias
 
-from collections.abc import Sequence
-from ipaddress import IPv6Address, IPv6Network, ip_address
-
-from noti.config import IpNetwork
-
-HOUSEHOLD_BITS = 64
-"""One IPv6 customer has at least a /64, so that single addresses say nothing (RFC 6177)."""
-
-
-def household(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:
-    """Return the address by which a client is counted: an IPv4 address, or an IPv6 /64.
-
-    `forwarded_for` is the X-Forwarded-For header. Its entries are believed from the right, as long
-    as the one who wrote them is `trusted`: everything further left may be invented.
-    """
-    address = peer
-    hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
-    while hops and _is_trusted(address, trusted):
-        address = hops.pop()
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
-        return peer
-    if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(IPv6Network((ip, HOUSEHOLD_BITS), strict=False))
-    return str(ip)
-
-
-def connection_household(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:
-    """Return by which address a connection is counted, whatever comes on it later; empty for a
-    trusted proxy that has not said yet for whom it comes: it is many.
-    """
-    if not forwarded_for and _is_trusted(peer, trusted):
-        return ""
-    return household(peer, forwarded_for, trusted)
-
-
-def _is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
-        return False
-    return any(ip in network for network in trusted)
+Address: TypeAlias = tuple[str, int]
+"""Host (name or IP) and port."""

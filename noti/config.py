@@ -29,8 +29,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from noti.address import Address
 from noti.errors import ConfigInvalid
-from noti.ports import Address
 
 VARIABLE_PREFIX = "NOTI_"
 FILE_VARIABLE = "NOTI_CONFIG"

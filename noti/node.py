@@ -32,6 +32,7 @@ import trio
 from prometheus_client import Gauge
 
 from noti import telemetry
+from noti.address import Address
 from noti.config import Config
 from noti.errors import StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
@@ -57,7 +58,6 @@ from noti.membership.identity import (
 )
 from noti.membership.voters import SeatingConfig
 from noti.optional import keep_going
-from noti.ports import Address
 from noti.publishing.limits import Limits
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.publisher import Publisher

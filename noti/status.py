@@ -14,10 +14,11 @@ from noti.errors import ClusterMismatch
 from noti.history.store import Store
 from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.membership.identity import Identity
-from noti.ports import Hello, MessageStream, NodeRole, RoleName, Server
 from noti.raft.core.events import Role, Status
 from noti.raft.core.messages import NodeId
 from noti.raft.health import Trouble
+from noti.raft.ports import Hello, MessageStream
+from noti.rpc.answers import NodeRole, RoleName, Server
 from noti.swim.core.messages import Member
 
 
@@ -59,7 +60,7 @@ class Intake(Protocol):
 
 
 class Report:
-    """Answers about one node; `noti.http.node_view.NodeView` and `noti.ports.RpcHandler`."""
+    """Answers about one node; `noti.http.node_view.NodeView` and `noti.rpc.ports.RpcHandler`."""
 
     def __init__(
         self,

@@ -15,10 +15,11 @@ import structlog
 import trio
 
 from noti import descriptors, loop_lag
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.certificates import uses
 from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
-from noti.clock import TrioClock
 from noti.config import Config
 from noti.descriptors import Shares
 from noti.history.notification import Notification
@@ -26,17 +27,22 @@ from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
 from noti.http.server import Frontend
 from noti.membership.control import ControlSocket
-from noti.ports import Address, Clock, Control, Disk, GossipNetwork, RpcNetwork, Source
+from noti.membership.ports import Control
+from noti.ports import Clock
 from noti.publishing.nats.login import NatsLogin
+from noti.publishing.nats.ports import Source
 from noti.publishing.nats.source import NatsSettings, NatsSource
 from noti.raft.storage.disk import open_disk
+from noti.raft.storage.ports import Disk
 from noti.rpc.accepting import Limits
-from noti.rpc.aio import Island
 from noti.rpc.grpc import GrpcNetwork
+from noti.rpc.ports import RpcNetwork
 from noti.service import running
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
+from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
+from noti.trio_clock import TrioClock
 
 log = structlog.get_logger("noti.node")
 

@@ -10,7 +10,7 @@ import trio
 from structlog.testing import capture_logs
 
 from noti import listening
-from noti.ports import Address
+from noti.address import Address
 from tests.http.stage import LIMIT_S, until
 
 

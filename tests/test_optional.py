@@ -9,8 +9,8 @@ import structlog.testing
 import trio
 from trio.testing import MockClock
 
-from noti.clock import TrioClock
 from noti.optional import FAILURES, PAUSE_FIRST_S, PAUSE_MAX_S, contained, keep_going
+from noti.trio_clock import TrioClock
 
 
 class Part:

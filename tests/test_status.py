@@ -11,12 +11,13 @@ from noti.errors import ClusterMismatch
 from noti.history.store import Store
 from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC
 from noti.membership.identity import Identity
-from noti.ports import Hello, MessageStream, NodeRole, Server
 from noti.raft.core.events import RaftConfig, Role, Status
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import HardState, NodeId
 from noti.raft.health import Kind, Trouble
+from noti.raft.ports import Hello, MessageStream
+from noti.rpc.answers import NodeRole, Server
 from noti.status import Report
 from noti.swim.core.messages import Member, MemberState
 

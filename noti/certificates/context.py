@@ -17,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from noti.certificates.credentials import Credentials, Role
-from noti.certificates.refusals import handshake_refusal
+from noti.certificates.rejections import handshake_refusal
 from noti.errors import ConfigInvalid
 
 

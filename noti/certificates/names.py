@@ -20,7 +20,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from noti.certificates.decoding import decode_certificate
-from noti.certificates.refusals import Refusal
+from noti.certificates.rejections import Refusal
 from noti.errors import MessageInvalid
 
 Profile: TypeAlias = Literal["node", "client"]

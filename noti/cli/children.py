@@ -3,7 +3,7 @@
 Enters: commands. Leaves: processes, and a word about each that dies. Never: a shell, an orphan.
 
 A child's own session keeps the terminal's Ctrl-C away from it, so that the supervisor decides the
-order in which things stop; the tether (`tether.py`) ends it even when the supervisor gets kill -9.
+order in which things stop; `die_with_parent` ends it even when the supervisor is killed.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from noti.cli import tether
+from noti.cli import die_with_parent
 from noti.errors import LocalError
 
 START_S_MIN = 3.0
@@ -44,7 +44,7 @@ class Child:
         }
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
-                [sys.executable, tether.__file__, str(os.getpid()), *self._command],
+                [sys.executable, die_with_parent.__file__, str(os.getpid()), *self._command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -14,9 +14,9 @@ import click
 import trio
 
 from noti.certificates.credentials import load_authorities
-from noti.certificates.refusals import handshake_refusal
+from noti.certificates.rejections import handshake_refusal
 from noti.cli.deadline import TIMEOUT_S, no_answer
-from noti.client.asking import Answer, ask
+from noti.client.http import Answer, ask
 from noti.errors import LocalError, MessageInvalid, Unavailable
 
 BODY_BYTES_MAX = 4 * 1024 * 1024

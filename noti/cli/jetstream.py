@@ -19,7 +19,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
-from noti.certificates.refusals import handshake_refusal
+from noti.certificates.rejections import handshake_refusal
 from noti.certificates.uses import for_nats
 from noti.cli.asyncio_commands import within
 from noti.cli.deadline import no_answer

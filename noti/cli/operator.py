@@ -14,9 +14,9 @@ import structlog
 import trio
 
 from noti import telemetry
+from noti.address import Address
 from noti.cli.run import until_signalled
 from noti.cli.settings import as_address
-from noti.ports import Address
 
 log = structlog.get_logger("noti.cli")
 

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import click
 
+from noti.address import Address
 from noti.certificates.context import mutual_client_context
 from noti.certificates.credentials import Role, load_credentials
 from noti.cli.asyncio_commands import read_lines, run_until_signalled, within
@@ -35,9 +36,10 @@ from noti.cli.jetstream import (
 from noti.cli.settings import as_address, load_given, settings_options
 from noti.config import Config
 from noti.errors import NotiError, SourceUnavailable
-from noti.ports import Address, Draft, SourceMessage
 from noti.publishing.events import EVENT_BYTES_MAX, check_data, check_topics
 from noti.publishing.nats.category import decode_category
+from noti.publishing.nats.ports import SourceMessage
+from noti.publishing.ports import Draft
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.publishing import PublishStream, open_publish_stream
 

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
+from noti.address import Address
 from noti.config import FILE_VARIABLE, Config, address_text, bind_address, flag_of, load
-from noti.ports import Address
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 

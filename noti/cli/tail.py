@@ -23,9 +23,9 @@ from rich.text import Text
 from noti.cli.deadline import no_answer, timeout_option
 from noti.cli.http import tls_ca_option, tls_context
 from noti.cli.run import until_signalled
-from noti.client.eventstream import StreamEvent
-from noti.client.follower import ComeBack, Follower
-from noti.client.following import SILENCE_S_MAX, follow
+from noti.client.event_source import SILENCE_S_MAX, follow
+from noti.client.event_stream import StreamEvent
+from noti.client.reconnection import ComeBack, Follower
 from noti.errors import LocalError, Unavailable
 
 MERCURE = "/.well-known/mercure"

@@ -22,7 +22,7 @@ import structlog
 import trio
 from prometheus_client import Counter
 
-from noti.address import connection_household, household
+from noti.client_key import client_key, connection_client_key
 from noti.connection_slots import Place, Places
 from noti.descriptors import Acceptor, refuse
 from noti.http import request_counts
@@ -199,7 +199,7 @@ class Lobby:
         """Let a guest wait here for the rest of its request."""
         address = ""
         if self._places.counts_addresses:
-            address = connection_household(guest.peer, "", self._config.trusted_proxies)
+            address = connection_client_key(guest.peer, "", self._config.trusted_proxies)
         # Honest clients send their request at once: who is here longest makes room.
         place = self._places.take(address, partial(self._make_room, guest, epoll))
         assert isinstance(place, Place), "all of them wait for their clients"
@@ -274,7 +274,7 @@ class Lobby:
             return False
         if hub.clients_per_address_max:
             forwarded_for = guest.head.header("x-forwarded-for")
-            guest.household = household(guest.peer, forwarded_for, self._config.trusted_proxies)
+            guest.household = client_key(guest.peer, forwarded_for, self._config.trusted_proxies)
             if self._deciding_of[guest.household] >= hub.clients_per_address_max:
                 return False
             self._deciding_of[guest.household] += 1

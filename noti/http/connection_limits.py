@@ -6,7 +6,7 @@ counted, and told once an episode. Never: a probe or a stream that finds no plac
 
 import trio
 
-from noti.address import connection_household
+from noti.client_key import connection_client_key
 from noti.connection_slots import Full, Places
 from noti.descriptors import PROBES_MAX, QUIET_S, Episode
 from noti.http import request_counts
@@ -50,7 +50,7 @@ class Doorkeeper:
         """
         address = ""
         if self._places.counts_addresses:
-            address = connection_household(peer, forwarded_for, self._trusted)
+            address = connection_client_key(peer, forwarded_for, self._trusted)
         place = self._places.take(address, connection.close)
         if isinstance(place, Full):
             if always is False:

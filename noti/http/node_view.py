@@ -5,7 +5,7 @@ Enters: nothing. Leaves: one protocol. Never: behaviour.
 
 from typing import Protocol
 
-from noti.ports import Server
+from noti.rpc.answers import Server
 
 
 class NodeView(Protocol):

@@ -22,7 +22,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from noti import listening
-from noti.certificates.refusal_log import RefusalLog
+from noti.address import Address
+from noti.certificates.rejection_log import RefusalLog
 from noti.descriptors import OPS_CONNECTIONS_MAX
 from noti.errors import AddressInUse
 from noti.http import hypercorn_protocols
@@ -38,7 +39,6 @@ from noti.http.request_counts import ALWAYS
 from noti.http.subscribe import Admission
 from noti.http.tls import SecuredConnection, Tls, secured
 from noti.optional import contained
-from noti.ports import Address
 from noti.streams.clients import CLIENTS_MAX, Reason
 from noti.streams.hub import Hub
 

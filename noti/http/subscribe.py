@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import TypeAlias
 from urllib.parse import parse_qsl
 
-from noti.address import household
+from noti.client_key import client_key
 from noti.history.topics import CONTROL, EVERYTHING
 from noti.http.config import HttpConfig
 from noti.streams import sse
@@ -103,7 +103,7 @@ class Admission:
         address = request.peer
         if self._hub.census.counts_addresses:
             forwarded_for = request.header("x-forwarded-for")
-            address = household(address, forwarded_for, self._config.trusted_proxies)
+            address = client_key(address, forwarded_for, self._config.trusted_proxies)
         full = self._hub.census.full(address)
         if full is not None and sse.MEDIA_TYPE not in request.header("accept"):
             headers = [("Content-Type", PLAIN), ("Retry-After", "2")]

@@ -11,8 +11,8 @@ from typing import Protocol
 
 import trio
 
-from noti.certificates.refusal_log import RefusalLog
-from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.certificates.rejection_log import RefusalLog
+from noti.certificates.rejections import Refusal, handshake_refusal
 from noti.http.app import App
 from noti.http.config import HttpConfig
 from noti.http.hypercorn_connection import Connection

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from noti.kubernetes.objects import Object, Pod
-from noti.ports import NodeRole
+from noti.rpc.answers import NodeRole
 
 DOMAIN: Final = "node-role.bb-noti.io"
 ROLE_LABELS: Final = ("node-role", f"{DOMAIN}/role")

@@ -21,7 +21,7 @@ from noti.errors import KubernetesFailed, ObjectAbsent
 from noti.kubernetes import metrics
 from noti.kubernetes.api import CHECKERS, LEASES, Selection
 from noti.kubernetes.election import Election, LeaseTimes
-from noti.kubernetes.following import Copy, follow
+from noti.kubernetes.informer import Copy, follow
 from noti.kubernetes.objects import Object
 from noti.kubernetes.reconciling import Reconciler, Surroundings
 from noti.optional import contained

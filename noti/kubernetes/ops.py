@@ -20,10 +20,10 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from quart import Response
 from quart_trio import QuartTrio
 
+from noti.address import Address
 from noti.errors import AddressInUse
 from noti.http.hypercorn_log import HypercornLog
 from noti.optional import contained
-from noti.ports import Address
 
 log = structlog.get_logger("noti.kubernetes")
 

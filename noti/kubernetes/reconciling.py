@@ -27,8 +27,7 @@ from noti.errors import (
 )
 from noti.kubernetes import labels, metrics, status
 from noti.kubernetes.api import CHECKERS, EVENTS, PODS, STATEFUL_SETS, KubernetesApi, Selection
-from noti.kubernetes.asking import Questions, RoleSource
-from noti.kubernetes.following import Copy, follow
+from noti.kubernetes.informer import Copy, follow
 from noti.kubernetes.objects import (
     Object,
     Pod,
@@ -39,6 +38,7 @@ from noti.kubernetes.objects import (
     read_spec,
     read_stateful_set,
 )
+from noti.kubernetes.role_queries import Questions, RoleSource
 from noti.kubernetes.status import Finding
 
 log = structlog.get_logger("noti.kubernetes")

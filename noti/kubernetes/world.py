@@ -13,18 +13,18 @@ import random
 from functools import partial
 from pathlib import Path
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.certificates import uses
 from noti.certificates.renewal import keep_renewed
-from noti.clock import TrioClock
 from noti.kubernetes.client import open_client
 from noti.kubernetes.operator import Operator, OperatorConfig
 from noti.kubernetes.ops import serve_ops
 from noti.kubernetes.reconciling import Surroundings
 from noti.optional import keep_going
-from noti.ports import Address
-from noti.rpc.aio import Island
 from noti.rpc.roles import Roles
 from noti.service import running
+from noti.trio_clock import TrioClock
 
 
 async def run(

@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 import trio
 
+from noti.address import Address
 from noti.membership.discovery import (
     TAG_CLUSTER,
     TAG_LEAVING,
@@ -18,7 +19,7 @@ from noti.membership.discovery import (
     Founding,
     peer_addresses,
 )
-from noti.ports import Address, Clock
+from noti.ports import Clock
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import Member

@@ -23,8 +23,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from noti.address import Address
 from noti.errors import MessageInvalid
-from noti.ports import Address
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import Member, MemberState

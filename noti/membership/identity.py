@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from noti.errors import StorageCorrupt, StorageForeign
-from noti.ports import Disk, Hello
 from noti.raft.core.events import Rng
 from noti.raft.core.messages import NodeId
+from noti.raft.ports import Hello
+from noti.raft.storage.ports import Disk
 
 _FILE = "identity"
 PROMISE_NAME = "promise"

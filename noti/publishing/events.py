@@ -14,7 +14,7 @@ from noti.errors import MessageInvalid
 from noti.history.lines import PREFIX, lines_of, sent_bytes
 from noti.history.notification import Event
 from noti.history.topics import problem_of
-from noti.ports import Draft
+from noti.publishing.ports import Draft
 
 EVENT_BYTES_MAX: Final = 1024 * 1024
 """Longest event data, as it is sent to readers: NATS' own default limit for a message. Every node

@@ -32,8 +32,9 @@ from noti.errors import (
 from noti.history.commands import Publish, encode
 from noti.history.lines import byte_length
 from noti.history.notification import Event
-from noti.ports import Clock, Draft, Outcome
+from noti.ports import Clock
 from noti.publishing.events import event_of
+from noti.publishing.ports import Draft, Outcome
 
 log = structlog.get_logger("noti.publishing")
 
@@ -111,7 +112,7 @@ class _Command:
 
 
 class Publisher:
-    """The way in of one node; a `noti.ports.Publishing`."""
+    """The way in of one node; a `noti.publishing.ports.Publishing`."""
 
     def __init__(
         self,

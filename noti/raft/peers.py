@@ -18,8 +18,9 @@ import structlog
 import trio
 from prometheus_client import Counter
 
+from noti.address import Address
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
-from noti.ports import Address, Clock, Hello, MessageStream, RpcNetwork
+from noti.ports import Clock
 from noti.raft.core.events import Rng
 from noti.raft.core.messages import (
     AppendRequest,
@@ -29,6 +30,7 @@ from noti.raft.core.messages import (
     NodeId,
     PeerMessage,
 )
+from noti.raft.ports import Hello, MessageStream, PeerNetwork
 
 log = structlog.get_logger("noti.raft")
 
@@ -145,7 +147,7 @@ class Peers:
 
     def __init__(
         self,
-        network: RpcNetwork,
+        network: PeerNetwork,
         hello: Callable[[], Hello],
         listener: PeerListener,
         clock: Clock,

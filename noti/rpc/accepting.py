@@ -30,15 +30,15 @@ from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
-from noti.address import household
-from noti.certificates.refusal_log import RefusalLog
-from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.asyncio_loop import Island
+from noti.certificates.rejection_log import RefusalLog
+from noti.certificates.rejections import Refusal, handshake_refusal
+from noti.client_key import client_key
 from noti.connection_slots import Full, Place, Places
 from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
-from noti.rpc.aio import Island
-from noti.rpc.complaints import Complaints
 from noti.rpc.connections import Protocol
-from noti.rpc.guard import Guard
+from noti.rpc.peer_certificates import Guard
+from noti.rpc.rejected_calls import Complaints
 from noti.rpc.tls import HANDSHAKE_S, accept, allow_large_frames, certificate_of
 
 log = structlog.get_logger("noti.rpc")
@@ -226,7 +226,7 @@ class Server(grpclib.server.Server):
         def close() -> None:
             protocol.processor.close("another connection needs the place of this idle one")
 
-        place = self._places.take(household(host, "", ()), close)
+        place = self._places.take(client_key(host, "", ()), close)
         if isinstance(place, Full):
             self._episodes[place].refuse(now)
             place = self._places.take_for_probe(place, close)

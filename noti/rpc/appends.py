@@ -9,9 +9,9 @@ commit; this takes a tenth of that (measured on CPython 3.11).
 
 from typing import Any, Final
 
+from noti.protobuf import LENGTH, VARINT, Fields, length_field, scan, uint_field
 from noti.raft.core.messages import BACKLOG_MAX, AppendRequest, AppendResponse
 from noti.raft.core.records import decode_entries, encode_entries
-from noti.rpc.protobuf import LENGTH, VARINT, Fields, length_field, scan, uint_field
 
 REQUEST, RESPONSE = 5, 6
 """Numbers of the contents of a `noti.v1.Message`."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final, TypeAlias, assert_never
 
 from noti.errors import LocalError, MessageInvalid
-from noti.ports import Hello
+from noti.protobuf import LENGTH, VARINT, Fields, length_field, parse, scan
 from noti.raft.core.messages import (
     AppendRequest,
     AppendResponse,
@@ -22,9 +22,9 @@ from noti.raft.core.messages import (
 )
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.core.validate import flaw
+from noti.raft.ports import Hello
 from noti.rpc import appends, forwards
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.protobuf import LENGTH, VARINT, Fields, length_field, parse, scan
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest frame sent or accepted. Four times gRPC's customary 4 MiB, so that one entry made of a

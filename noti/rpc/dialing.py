@@ -14,9 +14,9 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.exceptions import ProtocolError as GrpclibError
 from h2.exceptions import H2Error
 
-from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.address import Address
+from noti.certificates.rejections import Refusal, handshake_refusal
 from noti.errors import NotiError, Unavailable
-from noti.ports import Address
 from noti.rpc.tls import PeerChannel
 
 CONFIG: Final = Configuration(

@@ -20,9 +20,11 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
 from noti import listening
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.certificates.context import MutualContexts
-from noti.certificates.refusal_log import RefusalLog
-from noti.certificates.refusals import Refusal
+from noti.certificates.rejection_log import RefusalLog
+from noti.certificates.rejections import Refusal
 from noti.errors import (
     AddressInUse,
     ClusterMismatch,
@@ -30,22 +32,23 @@ from noti.errors import (
     PeerUnavailable,
 )
 from noti.optional import contained
-from noti.ports import Address, Hello, MessageStream, Publishing, RpcHandler
+from noti.publishing.ports import Publishing
 from noti.raft.core.messages import PeerMessage
+from noti.raft.ports import Hello, MessageStream
 from noti.rpc.accepting import RAFT_METHOD, Door, Limits, Server
-from noti.rpc.aio import Island
 from noti.rpc.codec import (
     decode_hello,
     decode_messages,
     encode_hello,
     encode_messages,
 )
-from noti.rpc.complaints import Complaints
 from noti.rpc.dialing import CONFIG, SERVER_CONFIG, describe, refusal_in
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.guard import Guard
+from noti.rpc.peer_certificates import Guard
+from noti.rpc.ports import RpcHandler
 from noti.rpc.publisher import PublisherService
+from noti.rpc.rejected_calls import Complaints
 from noti.rpc.services import Call, OperatorServices
 from noti.rpc.tls import PeerChannel, certificate_of
 

@@ -24,11 +24,11 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
-from noti.ports import Draft, Outcome, Publishing
-from noti.rpc.complaints import Complaints
+from noti.protobuf import LENGTH, Fields, length_field, scan
+from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.protobuf import LENGTH, Fields, length_field, scan
+from noti.rpc.rejected_calls import Complaints
 from noti.rpc.services import Call
 from noti.rpc.unary import UnaryAnswers
 

@@ -13,6 +13,7 @@ from typing import Final
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from noti.address import Address
 from noti.certificates.names import claims
 from noti.errors import (
     MessageInvalid,
@@ -22,11 +23,11 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
-from noti.ports import Address, Draft
+from noti.protobuf import parse
+from noti.publishing.ports import Draft
 from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, describe, refusal_in
 from noti.rpc.frames import Frames
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.protobuf import parse
 from noti.rpc.tls import PeerChannel, certificate_of
 
 WITHIN_S: Final = 10.0

@@ -15,17 +15,18 @@ import betterproto2
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.certificates.names import claims, objection
-from noti.certificates.refusal_log import RefusalLog
+from noti.certificates.rejection_log import RefusalLog
 from noti.errors import MessageInvalid, PeerUnavailable
-from noti.ports import Address, NodeRole, RoleName
-from noti.rpc.aio import Island
+from noti.protobuf import parse
+from noti.rpc.answers import NodeRole, RoleName
 from noti.rpc.dialing import CONFIG, describe, refusal_in
 from noti.rpc.frames import Frames
 from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.generated.notification import v1 as notification
-from noti.rpc.protobuf import parse
 from noti.rpc.services import ROLES
 from noti.rpc.tls import PeerChannel, certificate_of
 

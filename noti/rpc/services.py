@@ -14,13 +14,14 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
 from noti.errors import MessageInvalid
-from noti.ports import RoleName, RpcHandler
+from noti.protobuf import parse
+from noti.rpc.answers import RoleName
 from noti.rpc.frames import Frames
 from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.generated.notification import v1 as notification
-from noti.rpc.protobuf import parse
+from noti.rpc.ports import RpcHandler
 
 M = TypeVar("M", bound=betterproto2.Message)
 

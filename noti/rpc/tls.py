@@ -1,7 +1,7 @@
 """TLS on the asyncio island: grpclib's connections, with errors and alerts that reach people.
 
 Enters: sockets and addresses, contexts. Leaves: connections, and the certificate that the other
-side proved to hold. Never: a check of whose certificate it is (`guard.py`).
+side proved to hold. Never: a check of whose certificate it is (`peer_certificates`).
 
 asyncio has TLS built in, but the version of Python 3.11 closes the connection without the alert
 that would tell the other side what is wrong with it, and waits 30 s for a farewell.
@@ -22,7 +22,7 @@ from h2.errors import ErrorCodes
 from h2.events import ConnectionTerminated
 from h2.settings import SettingCodes
 
-from noti.ports import Address
+from noti.address import Address
 from noti.rpc.connections import Protocol
 
 HANDSHAKE_S: Final = 5

@@ -13,8 +13,9 @@ import structlog
 import trio
 from prometheus_client import Counter
 
+from noti.address import Address
 from noti.errors import AddressInUse, ConfigInvalid, MessageInvalid, PeerUnavailable
-from noti.ports import Address, Clock, Datagrams, GossipNetwork
+from noti.ports import Clock
 from noti.swim.core.events import (
     Accused,
     DeadlineReached,
@@ -50,6 +51,7 @@ from noti.swim.core.messages import (
 from noti.swim.core.packets import decode_packet, encode_tags
 from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.core.timing import SwimConfig
+from noti.swim.ports import Datagrams, GossipNetwork
 from noti.swim.reporting import Complaints
 
 log = structlog.get_logger("noti.swim")

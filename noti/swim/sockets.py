@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 import trio
 
 from noti import listening
+from noti.address import Address
 from noti.descriptors import GOSSIP_STREAMS_MAX
 from noti.errors import AddressInUse, PeerUnavailable
-from noti.ports import Address, StreamHandler
+from noti.swim.ports import StreamHandler
 
 _PACKET_BYTES_MAX = 65_536
 """No UDP packet is larger: receive whatever was sent."""
@@ -26,7 +27,7 @@ _RECEIVE_RETRY_S = 0.1
 
 
 class SocketDatagrams:
-    """A bound UDP socket; see `noti.ports.Datagrams`."""
+    """A bound UDP socket; see `noti.swim.ports.Datagrams`."""
 
     def __init__(self, socket: trio.socket.SocketType) -> None:
         self._socket = socket
@@ -57,7 +58,7 @@ class SocketDatagrams:
 
 
 class SocketNetwork:
-    """The operating system's network; see `noti.ports.GossipNetwork`."""
+    """The operating system's network; see `noti.swim.ports.GossipNetwork`."""
 
     @asynccontextmanager
     async def open_datagrams(self, bind: Address) -> AsyncIterator[SocketDatagrams]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from noti.cli import tether
+from noti.cli import die_with_parent
 from noti.cli.http import get_json
 from noti.errors import NotiError
 from tests.interop.serf_agent import free_port
@@ -39,7 +39,7 @@ class Processes:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._tether = [sys.executable, tether.__file__, str(os.getpid())]
+        self._tether = [sys.executable, die_with_parent.__file__, str(os.getpid())]
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(

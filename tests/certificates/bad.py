@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from noti.certificates.refusals import Reason
+from noti.certificates.rejections import Reason
 from tests.certificates.authority import CLIENT, DAY, SERVER, Issued, Wanted, authority, issue, node
 
 CLAIMED_NAME = "node3"

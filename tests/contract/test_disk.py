@@ -14,8 +14,8 @@ import pytest
 import trio
 
 from noti.errors import StorageFailed, StorageLocked
-from noti.ports import Disk
 from noti.raft.storage.disk import LOCK_NAME, FileDisk, open_disk
+from noti.raft.storage.ports import Disk
 from tests.simulation.memory_disk import MemoryDisk
 
 OpenDisk = Callable[[], AbstractAsyncContextManager[Disk]]

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from noti.errors import AddressInUse, PeerUnavailable
-from noti.ports import GossipNetwork
+from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
 from tests.interop.processes import stable_port
 from tests.simulation.memory_gossip import MemoryNet

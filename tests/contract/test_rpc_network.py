@@ -10,6 +10,8 @@ import trio
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.errors import (
     AddressInUse,
     ClusterMismatch,
@@ -17,16 +19,7 @@ from noti.errors import (
     PeerUnavailable,
     ProposalRefused,
 )
-from noti.ports import (
-    Address,
-    Draft,
-    Hello,
-    MessageStream,
-    NodeRole,
-    Outcome,
-    RpcNetwork,
-    Server,
-)
+from noti.publishing.ports import Draft, Outcome
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     AppendRequest,
@@ -39,9 +32,11 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.rpc.aio import Island
+from noti.raft.ports import Hello, MessageStream
+from noti.rpc.answers import NodeRole, Server
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
+from noti.rpc.ports import RpcNetwork
 from tests.rpc.tls_peers import node_tls
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 

@@ -9,11 +9,11 @@ import pytest
 import trio
 from nats.aio.client import Client
 
-from noti.clock import TrioClock
+from noti.asyncio_loop import Island
 from noti.errors import SourceUnavailable
-from noti.ports import Source, SourceLag, SourceMessage, SourceSession
+from noti.publishing.nats.ports import Source, SourceLag, SourceMessage, SourceSession
 from noti.publishing.nats.source import NatsSettings, NatsSource
-from noti.rpc.aio import Island
+from noti.trio_clock import TrioClock
 from tests.publishing.nats.nats_server import NatsServer, nats_server
 from tests.simulation.memory_source import MemorySource, MemoryStream
 

@@ -28,8 +28,8 @@ from noti.http.heads import Reading, RequestHead
 from noti.http.hypercorn_protocols import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.membership.discovery import read_address
-from noti.ports import Hello, SourceMessage
 from noti.publishing.nats.category import decode_category
+from noti.publishing.nats.ports import SourceMessage
 from noti.raft.core.events import MessageReceived, MessageRefused, RaftConfig
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
@@ -59,6 +59,7 @@ from noti.raft.core.records import (
     encode_snapshot,
     scan_records,
 )
+from noti.raft.ports import Hello
 from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, segment_name
 from noti.raft.storage.segments import encode_frame, read_segment
 from noti.raft.storage.wal import Wal

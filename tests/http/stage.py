@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import h11
 import trio
 
-from noti.client.eventstream import EventStreamParser
+from noti.address import Address
+from noti.client.event_stream import EventStreamParser
 from noti.history.notification import Notification
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
-from noti.ports import Address, Server
+from noti.rpc.answers import Server
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 

@@ -10,11 +10,11 @@ import trio
 import trio.testing
 from prometheus_client import REGISTRY
 
+from noti.address import Address
 from noti.http.acceptor import Lobby
 from noti.http.config import HttpConfig
 from noti.http.heads import RequestHead
 from noti.http.subscribe import Admission
-from noti.ports import Address
 from noti.streams.hub import Hub
 from tests.http.stage import LIMIT_S, Node, client, hub, ids, notifications, running, serving, until
 

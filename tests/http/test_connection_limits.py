@@ -11,10 +11,10 @@ import trio.testing
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.request_counts import PROBES
 from noti.http.server import Frontend
-from noti.ports import Address
 from tests.http.stage import LIMIT_S, Client, Node, client, hub, ids, notifications, serving, until
 from tests.http.test_tls import Site, opened, site
 from tests.http.test_tls import serving as serving_secured

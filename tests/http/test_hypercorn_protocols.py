@@ -15,10 +15,10 @@ import trio
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.heads import FIELDS_MAX, Reading, RequestHead, flaw_in_head
 from noti.http.hypercorn_protocols import StrictConnection
-from noti.ports import Address
 from tests.http.stage import LIMIT_S, client, hub, serving
 
 FIRST = b"GET /page.js HTTP/1.1\r\nHost: x\r\n\r\n"

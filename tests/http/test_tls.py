@@ -14,11 +14,11 @@ import trio
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from noti.address import Address
 from noti.certificates.context import https_context
 from noti.certificates.credentials import Role, load_credentials
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
-from noti.ports import Address
 from noti.streams.hub import Hub
 from tests.certificates.authority import Issued, Wanted, authority, issue
 from tests.http.stage import LIMIT_S, Node, client, hub, ids, notifications, until

@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from noti.rpc.aio import Island
+from noti.asyncio_loop import Island
 from tests.interop.processes import NodeProcess, stable_port, written
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher, Subscriber
 from tests.publishing.nats.nats_server import NatsServer

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 from tests.interop.processes import HOST, stable_port
 
 CACHE = Path(__file__).parents[2] / ".cache" / "nginx"

@@ -17,8 +17,8 @@ from typing import Any
 import h11
 import trio
 
+from noti.address import Address
 from noti.cli.children import Child
-from noti.ports import Address
 from tests.http.stage import client
 
 HOST = "127.0.0.1"

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 from tests.http.stage import client
 from tests.interop.processes import NodeProcess, written
 from tests.interop.test_disk import publish

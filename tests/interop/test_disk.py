@@ -10,8 +10,8 @@ import trio
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
+from noti.asyncio_loop import Island
 from noti.cli.children import Child
-from noti.rpc.aio import Island
 from noti.rpc.generated.noti.v1 import Event, PublisherStub, PublishRequest
 from tests.interop.processes import NodeProcess, children_of, running_node
 

@@ -15,10 +15,10 @@ from random import Random
 import pytest
 import trio
 
-from noti.client.eventstream import StreamEvent
-from noti.client.follower import ComeBack, Follower
-from noti.client.following import follow
-from noti.rpc.aio import Island
+from noti.asyncio_loop import Island
+from noti.client.event_source import follow
+from noti.client.event_stream import StreamEvent
+from noti.client.reconnection import ComeBack, Follower
 from tests.browser.chromium import chromium
 from tests.interop.cluster import SETTLE_S_MAX
 from tests.interop.nginx import nginx

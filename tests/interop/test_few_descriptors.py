@@ -15,7 +15,7 @@ import h11
 import pytest
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 from tests.http.stage import LIMIT_S, Client, until
 from tests.interop.processes import HOST, NodeProcess, stable_port, written
 

@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 import trio
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.errors import ClusterMismatch, PeerUnavailable
-from noti.ports import Address, Hello
+from noti.protobuf import length_field, uint_field
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     AppendRequest,
@@ -23,12 +25,11 @@ from noti.raft.core.messages import (
     VoteRequest,
 )
 from noti.raft.core.records import RECORD_BYTES_MAX, encode_entries
+from noti.raft.ports import Hello
 from noti.rpc import appends
 from noti.rpc.accepting import RAFT_METHOD
-from noti.rpc.aio import Island
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.grpc import GrpcMessageStream, GrpcNetwork
-from noti.rpc.protobuf import length_field, uint_field
 from noti.rpc.publisher import REQUEST_BYTES_MAX
 from tests.http.stage import client
 from tests.interop.processes import NodeProcess, running_node

@@ -14,8 +14,8 @@ import trio
 from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 
-from noti.ports import Address
-from noti.rpc.aio import Island
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.rpc.generated.noti.v1 import (
     Event,
     PublishRequest,

@@ -7,10 +7,10 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from noti.clock import TrioClock
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
 from noti.swim.sockets import SocketNetwork
+from noti.trio_clock import TrioClock
 from tests.interop.serf_agent import SerfAgent, serf_agent
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.serf]

@@ -16,7 +16,8 @@ import h2.events
 import pytest
 import trio
 
-from noti.ports import Address, Hello
+from noti.address import Address
+from noti.raft.ports import Hello
 from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import decode_hello, encode_hello
 from tests.certificates.authority import Issued, authority, node

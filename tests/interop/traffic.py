@@ -14,9 +14,9 @@ import nats.errors
 import trio
 from nats.aio.client import Client
 
-from noti.client.eventstream import EventStreamParser, StreamEvent
-from noti.ports import Address
-from noti.rpc.aio import Island
+from noti.address import Address
+from noti.asyncio_loop import Island
+from noti.client.event_stream import EventStreamParser, StreamEvent
 from noti.rpc.generated.category.v1 import CategoryMessage
 
 INTERVAL_S = 1 / 50

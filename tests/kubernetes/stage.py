@@ -8,13 +8,14 @@ from datetime import UTC, datetime, timedelta
 
 import trio
 
+from noti.address import Address
 from noti.errors import PeerUnavailable
 from noti.kubernetes.api import CHECKERS, EVENTS, LEASES, PODS, STATEFUL_SETS
 from noti.kubernetes.labels import ROLE_LABELS, SERVE_LABEL
 from noti.kubernetes.objects import Object
 from noti.kubernetes.operator import Operator, OperatorConfig
 from noti.kubernetes.reconciling import Surroundings
-from noti.ports import Address, NodeRole, RoleName
+from noti.rpc.answers import NodeRole, RoleName
 from tests.kubernetes.memory_api import RIGHTS, ApiServer, MemoryApi
 
 NS = "shop"
@@ -33,7 +34,7 @@ async def until(condition: Callable[[], bool], what: str = "it is so") -> None:
 
 @dataclass
 class Nodes:
-    """Nodes that say what they are told to say; `noti.kubernetes.asking.RoleSource`."""
+    """Nodes that say what they are told to say; `noti.kubernetes.role_queries.RoleSource`."""
 
     roles: dict[str, NodeRole] = field(default_factory=dict)
     dead: set[str] = field(default_factory=set)

@@ -14,7 +14,7 @@ from noti.kubernetes.labels import (
     plan,
 )
 from noti.kubernetes.objects import Pod
-from noti.ports import NodeRole, RoleName
+from noti.rpc.answers import NodeRole, RoleName
 
 NAMES = ("noti-0", "noti-1", "noti-2")
 

@@ -12,9 +12,9 @@ import pytest
 import trio
 import trio.lowlevel
 
+from noti.address import Address
 from noti.cli.children import Child
 from noti.kubernetes.api import LEASES, PODS
-from noti.ports import Address
 from tests.certificates.authority import client as client_certificate
 from tests.http.stage import client
 from tests.interop.processes import NodeProcess, get_json, run_to_end, stable_port, written

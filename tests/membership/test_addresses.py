@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
-from noti.clock import TrioClock
+from noti.address import Address
 from noti.membership.addresses import Registrar
 from noti.membership.discovery import (
     TAG_CLUSTER,
@@ -17,9 +17,9 @@ from noti.membership.discovery import (
     TAG_WISH,
     Founding,
 )
-from noti.ports import Address
 from noti.raft.core.membership import Configuration
 from noti.swim.core.messages import Member, MemberState
+from noti.trio_clock import TrioClock
 
 
 class Gossip:

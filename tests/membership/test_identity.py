@@ -13,7 +13,7 @@ from noti.membership.identity import (
     load_promise,
     make_identity,
 )
-from noti.ports import Hello
+from noti.raft.ports import Hello
 from tests.simulation.memory_disk import MemoryDisk
 
 

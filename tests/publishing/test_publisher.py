@@ -8,7 +8,6 @@ import pytest
 import trio
 import trio.testing
 
-from noti.clock import TrioClock
 from noti.errors import (
     MessageInvalid,
     NotiError,
@@ -19,9 +18,10 @@ from noti.errors import (
 )
 from noti.history.commands import Publish, decode
 from noti.history.topics import TOPIC_BYTES_MAX
-from noti.ports import Draft, Outcome
 from noti.publishing.events import EVENT_BYTES_MAX, ID_CHARACTERS_MAX, TOPICS_MAX
+from noti.publishing.ports import Draft, Outcome
 from noti.publishing.publisher import Publisher, PublishLimits
+from noti.trio_clock import TrioClock
 
 
 class Begun:

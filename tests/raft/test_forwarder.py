@@ -8,7 +8,6 @@ import pytest
 import trio
 import trio.testing
 
-from noti.clock import TrioClock
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.history.commands import PublishBatch, encode
 from noti.history.notification import Event
@@ -18,6 +17,7 @@ from noti.raft.core.pacing import Pacing
 from noti.raft.forwarder import LAST_WORDS_S, Forwarder
 from noti.raft.intake import Intake
 from noti.raft.replica import Pending, Replica
+from noti.trio_clock import TrioClock
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster

@@ -9,7 +9,6 @@ import pytest
 import trio
 import trio.testing
 
-from noti.clock import TrioClock
 from noti.errors import LocalError, NotiError, NotLeader, ProposalRefused
 from noti.raft.core.events import Role, Status
 from noti.raft.core.messages import BACKLOG_MAX, AppendResponse, NodeId, PeerMessage, VoteResponse
@@ -17,6 +16,7 @@ from noti.raft.core.pacing import Pacing
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.intake import HELD_BYTES_MAX, HELD_S_MAX, Intake, Telling
 from noti.raft.replica import Pending
+from noti.trio_clock import TrioClock
 
 Over = Callable[[Pending], None]
 

@@ -10,9 +10,8 @@ import trio
 import trio.testing
 from structlog.testing import capture_logs
 
-from noti.clock import TrioClock
+from noti.address import Address
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
-from noti.ports import Address, Hello, MessageStream, NodeRole, Server
 from noti.raft.core.messages import (
     AppendRequest,
     Entry,
@@ -31,6 +30,9 @@ from noti.raft.peers import (
     REDIAL_MAX_S,
     Peers,
 )
+from noti.raft.ports import Hello, MessageStream
+from noti.rpc.answers import NodeRole, Server
+from noti.trio_clock import TrioClock
 from tests.contract.test_rpc_network import Publications
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 

@@ -8,7 +8,6 @@ import pytest
 import trio
 import trio.testing
 
-from noti.clock import TrioClock
 from noti.errors import (
     LocalError,
     MessageInvalid,
@@ -26,6 +25,7 @@ from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.health import LEADERLESS_GRACE_S
 from noti.raft.replica import Replica
 from noti.raft.storage.wal import Wal
+from noti.trio_clock import TrioClock
 from tests.simulation.memory_disk import MemoryDisk
 
 

@@ -4,7 +4,7 @@ import sys
 
 import trio
 
-from noti.rpc.aio import Island
+from noti.asyncio_loop import Island
 from noti.rpc.grpc import GrpcNetwork
 from tests.contract.test_rpc_network import ANY_PORT, Handler, Publications
 

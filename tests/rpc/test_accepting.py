@@ -14,10 +14,10 @@ from grpclib.exceptions import GRPCError
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.descriptors import PEERS_MAX
-from noti.ports import Address
 from noti.rpc.accepting import Limits
-from noti.rpc.aio import Island
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import LocalError, MessageInvalid
-from noti.ports import Hello
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     BACKLOG_MAX,
@@ -24,6 +23,7 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, encode_entries
+from noti.raft.ports import Hello
 from noti.rpc import forwards
 from noti.rpc.codec import (
     FRAME_BYTES_MAX,

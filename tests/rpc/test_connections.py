@@ -7,8 +7,8 @@ import pytest
 import trio
 
 from noti.errors import PeerUnavailable
-from noti.ports import MessageStream
 from noti.raft.core.messages import AppendRequest, Entry, EntryKind
+from noti.raft.ports import MessageStream
 from noti.rpc.codec import encode_hello, encode_messages
 from noti.rpc.dialing import SERVER_CONFIG
 from noti.rpc.tls import FRAME_BYTES_MAX

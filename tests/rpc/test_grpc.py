@@ -17,11 +17,12 @@ from grpclib.client import Channel
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.errors import MessageInvalid, PeerUnavailable
-from noti.ports import Address, Hello, MessageStream
+from noti.raft.ports import Hello, MessageStream
 from noti.rpc import tls
 from noti.rpc.accepting import RAFT_METHOD
-from noti.rpc.aio import Island
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.frames import Frames
 from noti.rpc.generated.grpc.health import v1 as health

@@ -9,8 +9,8 @@ import trio
 from trio.testing import MockClock
 
 from noti.errors import PeerUnavailable
-from noti.ports import MessageStream
 from noti.raft.core.messages import Message, TimeoutNow
+from noti.raft.ports import MessageStream
 from tests.contract.test_rpc_network import CLIENT, Handler, Publications, receive
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 

@@ -20,7 +20,7 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
-from noti.ports import Draft, Outcome
+from noti.publishing.ports import Draft, Outcome
 from noti.rpc.direct import FRAMES_AT_ONCE
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.publisher import (

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.certificates.context import MutualContexts
 from noti.errors import (
     MessageInvalid,
@@ -15,8 +17,7 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
-from noti.ports import Address, Draft, Outcome
-from noti.rpc.aio import Island
+from noti.publishing.ports import Draft, Outcome
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.publishing import open_publish_stream
 from tests.certificates.authority import SERVER, Wanted, issue

@@ -11,12 +11,13 @@ import pytest
 import trio
 from grpclib.const import Handler as Route
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.certificates.context import mutual_client_context
 from noti.certificates.credentials import Role, load_credentials
 from noti.errors import PeerUnavailable
-from noti.ports import Address, NodeRole
 from noti.rpc import services
-from noti.rpc.aio import Island
+from noti.rpc.answers import NodeRole
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.roles import GET_ROLE, Roles

@@ -16,11 +16,12 @@ from grpclib.exceptions import GRPCError
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.certificates.context import MutualContexts
 from noti.errors import ClusterMismatch, PeerUnavailable
-from noti.ports import Address, Hello
+from noti.raft.ports import Hello
 from noti.rpc.accepting import Server
-from noti.rpc.aio import Island
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import GrpcNetwork

@@ -9,7 +9,7 @@ import h2.settings
 import pytest
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 from noti.rpc.generated.noti import v1 as wire
 from tests.contract.test_rpc_network import Handler
 from tests.rpc.test_grpc import framed, raft_request, serving

@@ -11,7 +11,7 @@ import math
 
 import trio
 
-from noti.clock import TrioClock
+from noti.trio_clock import TrioClock
 
 EPSILON_S = 1e-7
 """A timer is a little late, so that rounding cannot make it early, for ever."""

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
 from tests.simulation.memory_gossip import MemoryNet, VirtualClock

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from noti import node
+from noti.address import Address
 from noti.config import Config
 from noti.errors import StorageError
 from noti.history.store import Store
-from noti.ports import Address
 from noti.raft.core.events import Status, TransferRequested
 from noti.status import Report
 from noti.world import World
@@ -57,7 +57,7 @@ class MemoryControl:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """See `noti.ports.Control`."""
+        """See `noti.membership.ports.Control`."""
         self.leave = leave
         task_status.started()
         try:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from noti.address import Address
 from noti.history.notification import Notification
 from noti.http.node_view import NodeView
-from noti.ports import Address
 from noti.streams.feed import Audience, Feed, FellBehind, View
 from noti.streams.retained import EDGE
 from noti.streams.sse import EARLIEST

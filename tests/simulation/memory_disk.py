@@ -17,7 +17,7 @@ from typing import TypeAlias
 import trio
 
 from noti.errors import StorageFailed
-from noti.ports import Begun
+from noti.raft.storage.ports import Begun
 from noti.raft.storage.segments import SECTOR_BYTES
 
 Files: TypeAlias = dict[str, bytearray]

@@ -13,8 +13,9 @@ from typing import Generic, TypeVar
 
 import trio
 
+from noti.address import Address
 from noti.errors import AddressInUse, PeerUnavailable
-from noti.ports import Address, StreamHandler
+from noti.swim.ports import StreamHandler
 
 T = TypeVar("T")
 
@@ -156,7 +157,7 @@ class _Belt(Generic[T]):
 
 
 class MemoryDatagrams:
-    """See `noti.ports.Datagrams`."""
+    """See `noti.swim.ports.Datagrams`."""
 
     def __init__(self, net: MemoryNet, ip: str, address: Address) -> None:
         self._net = net
@@ -236,7 +237,7 @@ class MemoryStream(trio.abc.Stream):
 
 
 class MemoryNetwork:
-    """One host's network; see `noti.ports.GossipNetwork`."""
+    """One host's network; see `noti.swim.ports.GossipNetwork`."""
 
     def __init__(self, net: MemoryNet, ip: str) -> None:
         self._net = net

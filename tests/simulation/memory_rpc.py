@@ -23,9 +23,12 @@ from typing import Final, Literal, TypeAlias
 
 import trio
 
+from noti.address import Address
 from noti.errors import AddressInUse, PeerUnavailable
-from noti.ports import Address, Draft, Hello, MessageStream, Outcome, Publishing, RpcHandler
+from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.raft.core.messages import PeerMessage
+from noti.raft.ports import Hello, MessageStream
+from noti.rpc.ports import RpcHandler
 from tests.simulation.timeline import MACHINE
 
 Fault: TypeAlias = Literal["stall", "drop"]

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import trio
 
 from noti.errors import SourceUnavailable
-from noti.ports import Clock, SourceLag, SourceMessage
+from noti.ports import Clock
+from noti.publishing.nats.ports import SourceLag, SourceMessage
 from tests.simulation.clocks import MachineClock
 
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from noti.errors import ProposalUncertain
-from noti.ports import Draft, Outcome
+from noti.publishing.ports import Draft, Outcome
 from tests.simulation import load
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode

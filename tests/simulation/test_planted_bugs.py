@@ -17,8 +17,9 @@ from noti.history.commands import PublishBatch
 from noti.history.notification import Notification
 from noti.history.store import Store
 from noti.membership.discovery import Founding
-from noti.ports import Clock, SourceMessage, SourceSession
+from noti.ports import Clock
 from noti.publishing.nats.bridge import Bridge
+from noti.publishing.nats.ports import SourceMessage, SourceSession
 from noti.raft.core import leadership, replication
 from noti.raft.core.changes import Change, next_configuration
 from noti.raft.core.events import Effect, ReadReady

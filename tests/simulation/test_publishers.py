@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from noti.errors import NotiError, Unavailable
-from noti.ports import Draft
+from noti.publishing.ports import Draft
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.memory_rpc import MemoryRpcNetwork

@@ -14,9 +14,12 @@ from dataclasses import dataclass, field
 import trio
 
 from noti import node
+from noti.address import Address
 from noti.errors import PeerUnavailable, ProposalUncertain
-from noti.ports import Address, Draft, Hello, Outcome, SourceMessage
+from noti.publishing.nats.ports import SourceMessage
+from noti.publishing.ports import Draft, Outcome
 from noti.raft.core.messages import PeerMessage, TimeoutNow
+from noti.raft.ports import Hello
 from noti.rpc.generated.category.v1 import CategoryMessage
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 
 
 class Browsers:

@@ -14,8 +14,8 @@ from typing import Any
 
 import trio
 
+from noti.address import Address
 from noti.cli.children import Child, ending
-from noti.ports import Address
 from tests.interop.processes import children_of, get_json, stable_port, written
 from tests.soak.network import Machine
 

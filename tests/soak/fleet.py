@@ -22,7 +22,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from noti.client.eventstream import EventStreamParser
+from noti.client.event_stream import EventStreamParser
 from noti.errors import MessageInvalid
 from tests.bench.load.mark import marks_of
 from tests.bench.load.reading import Body, Reader, Reading

@@ -23,9 +23,9 @@ from grpclib.const import Cardinality
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from noti.address import Address
+from noti.asyncio_loop import Island
 from noti.errors import Unavailable
-from noti.ports import Address
-from noti.rpc.aio import Island
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.generated.noti.v1 import Event, PublishRequest, PublishStreamResponse
 from tests.bench.load.mark import EVENT_BYTES, Mark, event_text

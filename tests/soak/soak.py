@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from noti.rpc.aio import Island
+from noti.asyncio_loop import Island
 from tests.interop.processes import stable_port
 from tests.publishing.nats.nats_server import NatsServer
 from tests.soak import ledger

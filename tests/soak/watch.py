@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import h11
 import trio
 
+from noti.address import Address
 from noti.errors import LocalError
-from noti.ports import Address
 from tests.bench.load.processes import resident_bytes
 from tests.http.stage import client
 from tests.soak.cluster import SoakNode

@@ -18,10 +18,10 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noti.client.eventstream import EventStreamParser
+from noti.address import Address
+from noti.client.event_stream import EventStreamParser
 from noti.history.notification import Notification
 from noti.http.config import HttpConfig
-from noti.ports import Address
 from noti.streams.cursors import seq_in
 from noti.streams.hub import Hub
 from tests.http.stage import LIMIT_S, hub, notification, serving

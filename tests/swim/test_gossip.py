@@ -9,16 +9,16 @@ import trio
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from noti.clock import TrioClock
+from noti.address import Address
 from noti.descriptors import GOSSIP_STREAMS_MAX
 from noti.errors import AddressInUse, ConfigInvalid
-from noti.ports import Address
 from noti.swim.core.messages import Ack, Ping, PushPull
 from noti.swim.core.packets import decode_packet, encode
 from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
 from noti.swim.sockets import SocketNetwork
+from noti.trio_clock import TrioClock
 
 LOCALHOST = "127.0.0.1"
 

@@ -32,9 +32,10 @@ from noti.errors import (
 from noti.history.commands import PublishBatch, encode
 from noti.history.notification import Event
 from noti.optional import FAILURES
-from noti.ports import Clock, Source, SourceMessage, SourceSession
+from noti.ports import Clock
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.metrics import Gauges, State
+from noti.publishing.nats.ports import Source, SourceMessage, SourceSession
 
 log = structlog.get_logger("noti.publishing")
 

@@ -23,10 +23,10 @@ from typing import Final
 
 from noti.errors import MessageInvalid
 from noti.history.notification import Event
-from noti.ports import SourceMessage
+from noti.protobuf import parse
 from noti.publishing.events import check_data, check_topics, is_event_id, make_id
+from noti.publishing.nats.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
-from noti.rpc.protobuf import parse
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 

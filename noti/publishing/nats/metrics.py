@@ -11,7 +11,8 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from prometheus_client import Gauge
 
-from noti.ports import Clock, SourceLag, SourceSession
+from noti.ports import Clock
+from noti.publishing.nats.ports import SourceLag, SourceSession
 
 State: TypeAlias = Literal["standby", "connecting", "reading", "waiting", "failed"]
 """`standby`: another node reads. `waiting`: for the next attempt. `failed`: the same, after an

@@ -26,13 +26,13 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
-from noti.certificates.refusals import handshake_refusal
+from noti.asyncio_loop import Island
+from noti.certificates.rejections import handshake_refusal
 from noti.errors import ConfigInvalid, NotiError, SourceUnavailable
-from noti.ports import SourceLag, SourceMessage
 from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.login import NatsLogin
+from noti.publishing.nats.ports import SourceLag, SourceMessage
 from noti.publishing.nats.pull import Pull
-from noti.rpc.aio import Island
 
 log = structlog.get_logger("noti.publishing")
 

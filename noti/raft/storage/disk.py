@@ -24,9 +24,9 @@ import trio
 from prometheus_client import Histogram
 
 from noti.errors import StorageFailed, StorageLocked
-from noti.ports import Begun
 from noti.raft.storage import disk_writer
 from noti.raft.storage.disk_writer import REPLY, REQUEST, TEMPORARY_SUFFIX
+from noti.raft.storage.ports import Begun
 
 __all__ = ["LOCK_NAME", "FileDisk", "open_disk"]
 

@@ -15,9 +15,10 @@ from typing import TypeAlias, assert_never
 import trio
 from prometheus_client import Histogram
 
-from noti.ports import Begun, Clock
+from noti.ports import Clock
 from noti.raft.core.events import Persist, Persisted, PersistSnapshot, SaveSnapshot
 from noti.raft.core.messages import Entry, HardState
+from noti.raft.storage.ports import Begun
 from noti.raft.storage.wal import Wal
 
 WRITE_BYTES_MAX = 1024 * 1024

@@ -23,7 +23,6 @@ import trio
 from prometheus_client import Gauge
 
 from noti.errors import MessageInvalid, StorageFailed
-from noti.ports import Begun, Disk
 from noti.raft.core.events import LOG_MEMORY_BYTES
 from noti.raft.core.messages import Entry, HardState, Snapshot
 from noti.raft.core.outline import Outline
@@ -36,6 +35,7 @@ from noti.raft.core.records import (
     scan_records,
 )
 from noti.raft.storage.extents import Extent, Extents
+from noti.raft.storage.ports import Begun, Disk
 from noti.raft.storage.recovery import (
     SNAPSHOT_NAME,
     Recovered,

@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TypeAlias
 
 Address: TypeAlias = tuple[str, int]
-"""IP address as text, and port: `noti.ports.Address`, without importing Trio."""
+"""IP address as text, and port: `noti.address.Address`, without importing Trio."""
 
 INCARNATION_MAX = 2**32 - 1
 """Incarnations and sequence numbers are 32 bits on the wire."""

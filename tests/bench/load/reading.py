@@ -11,7 +11,7 @@ recognised from then on. What is cut inside an event is parsed for each client.
 from dataclasses import dataclass
 from typing import Final
 
-from noti.client.eventstream import EventStreamParser
+from noti.client.event_stream import EventStreamParser
 from noti.errors import MessageInvalid
 from tests.bench.load.mark import marks_of
 

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from noti.address import Address
 from noti.kubernetes.api import CHECKERS, PODS, STATEFUL_SETS
-from noti.ports import Address
 from tests.interop.rehearsal.chart import NAMESPACE, Manifest, Rendered
 from tests.kubernetes.http_api import HttpApi
 from tests.kubernetes.memory_api import ApiServer

@@ -6,7 +6,7 @@ from typing import Any
 
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 from tests.interop.processes import get_json
 from tests.interop.rehearsal.apiserver import ClusterApi
 from tests.interop.rehearsal.chart import NAMESPACE, Manifest, Rendered, selects

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 
 TYPE_A, CLASS_IN = 1, 1
 NO_ERROR, FORMAT_ERROR, NO_SUCH_NAME = 0, 1, 3

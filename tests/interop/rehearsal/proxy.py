@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from noti.ports import Address
+from noti.address import Address
 from tests.interop.rehearsal.chart import Manifest
 
 PREFIX = "nginx.ingress.kubernetes.io/"

@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from noti.rpc.aio import Island
+from noti.asyncio_loop import Island
 from tests.interop.rehearsal import names
 from tests.interop.rehearsal.apiserver import ClusterApi
 from tests.interop.rehearsal.chart import render

@@ -13,12 +13,12 @@ import trio
 from prometheus_client import REGISTRY
 from trio.testing import MockClock
 
-from noti.clock import TrioClock
 from noti.errors import SourceUnavailable
 from noti.optional import keep_going
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.nats.metrics import State
 from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.trio_clock import TrioClock
 from tests.publishing.replicated_log import ReplicatedLog
 from tests.simulation.clocks import MachineClock
 from tests.simulation.memory_source import MemorySource, MemoryStream

@@ -10,8 +10,8 @@ import pytest
 import structlog.testing
 import trio
 
+from noti import asyncio_loop
 from noti.publishing.nats.source import NatsSettings, NatsSource
-from noti.rpc import aio
 from tests.publishing.nats.nats_server import nats_server
 from tests.publishing.nats.test_source import on_jetstream, publish, running_island
 
@@ -66,7 +66,8 @@ async def live(source: NatsSource) -> None:
 async def test_cancelled_at_any_step_a_session_ends_quietly_and_the_next_one_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(aio, "HANDLES_AT_ONCE", 1)  # each callback of asyncio is a step then
+    # Each callback of asyncio is a step then.
+    monkeypatch.setattr(asyncio_loop, "HANDLES_AT_ONCE", 1)
     caplog.set_level(logging.WARNING)
     async with running_island() as island, nats_server(tmp_path) as server:
         source = NatsSource(island, NatsSettings(urls=(server.url,), retention="limits"))

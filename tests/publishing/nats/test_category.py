@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
 from noti.history.notification import Event
-from noti.ports import SourceMessage
 from noti.publishing.events import EVENT_BYTES_MAX, make_id
 from noti.publishing.nats.category import decode_category
+from noti.publishing.nats.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
 
 WALL_MS = 1_700_000_000_123

@@ -11,8 +11,8 @@ import pytest
 import trio
 from nats.aio.client import Srv
 
+from noti.asyncio_loop import Island
 from noti.publishing.nats.client import NatsClient
-from noti.rpc.aio import Island
 
 
 @asynccontextmanager

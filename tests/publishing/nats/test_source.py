@@ -15,14 +15,14 @@ import trio
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from noti.clock import TrioClock
+from noti.asyncio_loop import Island
 from noti.errors import SourceUnavailable
-from noti.ports import SourceSession
 from noti.publishing.nats.bridge import Bridge
+from noti.publishing.nats.ports import SourceSession
 from noti.publishing.nats.pull import PULL_LINGER_S, SILENCE_S
 from noti.publishing.nats.source import NatsSettings, NatsSource
-from noti.rpc.aio import Island
 from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.trio_clock import TrioClock
 from tests.publishing.nats.nats_server import NatsServer, free_port, nats_server
 from tests.publishing.replicated_log import ReplicatedLog
 

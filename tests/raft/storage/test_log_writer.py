@@ -3,11 +3,11 @@
 import trio
 import trio.testing
 
-from noti.clock import TrioClock
 from noti.raft.core.events import Persist, Persisted
 from noti.raft.core.messages import Entry, EntryKind, HardState
 from noti.raft.storage.log_writer import WRITE_BYTES_MAX, LogWriter
 from noti.raft.storage.wal import Wal
+from noti.trio_clock import TrioClock
 from tests.simulation.memory_disk import MemoryDisk
 
 

@@ -3,8 +3,8 @@
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from noti.certificates.refusal_log import QUIET_S, TOLD_MAX, RefusalLog
-from noti.certificates.refusals import Refusal
+from noti.certificates.rejection_log import QUIET_S, TOLD_MAX, RefusalLog
+from noti.certificates.rejections import Refusal
 
 EXPIRED = Refusal("expired", "shows a certificate that has expired")
 PLAIN = Refusal("plain", "speaks plain text")

@@ -13,10 +13,10 @@ their ids: so a name that was proven for an id is kept, and nobody else can come
 from typing import Final
 
 from noti.certificates.names import Claims, claims, objection
-from noti.certificates.refusals import Refusal
+from noti.certificates.rejections import Refusal
 from noti.errors import MessageInvalid
-from noti.ports import Hello
 from noti.raft.core.messages import NodeId
+from noti.raft.ports import Hello
 
 READING_METHODS: Final = frozenset(
     {

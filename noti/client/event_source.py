@@ -2,7 +2,7 @@
 
 Enters: a URL, a TLS context. Leaves: events and news about the connection, to whoever watches.
 Never: an event twice or a gap that the server did not tell of, as far as ids go; a decision of its
-own (`follower.py` has them).
+own (`reconnection` has them).
 """
 
 import ssl
@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
-from noti.certificates.refusals import handshake_refusal
-from noti.client.eventstream import StreamEvent
-from noti.client.follower import ComeBack, Follower, GiveUp, Move, Open, Stop, Verdict
+from noti.certificates.rejections import handshake_refusal
+from noti.client.event_stream import StreamEvent
+from noti.client.reconnection import ComeBack, Follower, GiveUp, Move, Open, Stop, Verdict
 from noti.errors import LocalError, MessageInvalid, Unavailable
 
 CONNECT_S_MAX: Final = 10.0

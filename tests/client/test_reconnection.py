@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from noti.client.follower import (
+from noti.client.reconnection import (
     REDIRECTS_MAX,
     ComeBack,
     Follower,

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import structlog
 from prometheus_client import Counter
 
-from noti.certificates.refusals import Refusal
+from noti.certificates.rejections import Refusal
 
 log = structlog.get_logger("noti.certificates")
 

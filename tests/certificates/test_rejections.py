@@ -8,7 +8,7 @@ import pytest
 from noti.certificates.context import mutual_client_context, mutual_server_context
 from noti.certificates.credentials import load_credentials
 from noti.certificates.names import claims, objection
-from noti.certificates.refusals import Refusal, handshake_refusal
+from noti.certificates.rejections import Refusal, handshake_refusal
 from tests.certificates.authority import authority, node
 from tests.certificates.bad import (
     BAD_CALLED,

@@ -5,8 +5,8 @@ import asyncio
 import pytest
 import trio
 
+from noti.asyncio_loop import Island
 from noti.errors import LocalError, Unavailable
-from noti.rpc.aio import Island
 
 
 async def test_call_returns_results_and_raises_errors(nursery: trio.Nursery) -> None:

@@ -10,9 +10,9 @@ from random import Random
 import pytest
 import trio
 
-from noti.client.eventstream import StreamEvent
-from noti.client.follower import ComeBack, Follower
-from noti.client.following import follow
+from noti.client.event_source import follow
+from noti.client.event_stream import StreamEvent
+from noti.client.reconnection import ComeBack, Follower
 from noti.errors import LocalError, Unavailable
 from tests.certificates.authority import Wanted, authority, issue
 from tests.certificates.bad import peer_context

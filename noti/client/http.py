@@ -10,7 +10,7 @@ from typing import NamedTuple
 import h11
 import trio
 
-from noti.client.following import RECEIVE_BYTES, connect, target_of
+from noti.client.event_source import RECEIVE_BYTES, connect, target_of
 from noti.errors import MessageInvalid
 
 

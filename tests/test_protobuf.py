@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
-from noti.rpc.protobuf import LENGTH, VARINT, Fields, _scan_one, length_field, scan, varint
+from noti.protobuf import LENGTH, VARINT, Fields, _scan_one, length_field, scan, varint
 
 FIELDS = Fields({1: LENGTH, 2: VARINT, 3: LENGTH, 16: LENGTH})
 

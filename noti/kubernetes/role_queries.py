@@ -11,10 +11,11 @@ from typing import Final, NoReturn, Protocol
 import structlog
 import trio
 
+from noti.address import Address
 from noti.errors import PeerUnavailable
 from noti.kubernetes import metrics
 from noti.kubernetes.objects import Pod
-from noti.ports import Address, NodeRole
+from noti.rpc.answers import NodeRole
 
 log = structlog.get_logger("noti.kubernetes")
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from noti.certificates.refusals import Refusal
-from noti.ports import Hello
-from noti.rpc.guard import PROVEN_MAX, READING_METHODS, Guard
+from noti.certificates.rejections import Refusal
+from noti.raft.ports import Hello
+from noti.rpc.peer_certificates import PROVEN_MAX, READING_METHODS, Guard
 from tests.certificates.authority import CLIENT, Issued, Wanted, client, issue, node
 from tests.rpc.tls_peers import cluster_authority
 

@@ -3,7 +3,7 @@
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from noti.rpc.complaints import QUIET_S, TOLD_MAX, Complaints
+from noti.rpc.rejected_calls import QUIET_S, TOLD_MAX, Complaints
 
 
 class Transport:

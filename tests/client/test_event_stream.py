@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noti.client.eventstream import EventStreamParser, StreamEvent
+from noti.client.event_stream import EventStreamParser, StreamEvent
 from noti.errors import MessageInvalid
 
 

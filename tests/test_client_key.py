@@ -4,7 +4,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from noti.address import connection_household, household
+from noti.client_key import client_key, connection_client_key
 
 PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
 
@@ -27,7 +27,7 @@ PROXIES = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
     ],
 )
 def test_address_by_which_a_client_is_counted(peer: str, forwarded_for: str, counted: str) -> None:
-    assert household(peer, forwarded_for, PROXIES) == counted
+    assert client_key(peer, forwarded_for, PROXIES) == counted
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_address_by_which_a_client_is_counted(peer: str, forwarded_for: str, cou
 def test_connection_of_a_trusted_proxy_is_its_clients_or_nobodys(
     peer: str, forwarded_for: str, counted: str
 ) -> None:
-    assert connection_household(peer, forwarded_for, PROXIES) == counted
+    assert connection_client_key(peer, forwarded_for, PROXIES) == counted

@@ -15,7 +15,7 @@ from random import Random
 from typing import Final, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
-from noti.client.eventstream import EventStreamParser, StreamEvent
+from noti.client.event_stream import EventStreamParser, StreamEvent
 
 RECONNECTION_S: Final = 1.0
 """Until the server orders another delay; browsers have 2 to 5 seconds."""

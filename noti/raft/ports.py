@@ -1,0 +1,52 @@
+"""The network, as consensus needs it: one stream of messages with each peer."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from noti.address import Address
+from noti.raft.core.messages import NodeId, PeerMessage
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """The first words on a Raft stream, from both sides."""
+
+    cluster_id: str
+    """Empty while the node belongs to no cluster yet."""
+    node_id: NodeId
+    name: str
+
+
+class MessageStream(Protocol):
+    """One bidirectional stream of Raft messages with one peer, in order in each direction."""
+
+    @property
+    def peer(self) -> Hello:
+        """Who is on the other side."""
+
+    async def send(self, messages: Sequence[PeerMessage]) -> None:
+        """Write messages as one batch; raises `PeerUnavailable` when the stream is broken."""
+
+    def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
+        """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
+
+    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+        """Pass each batch to `take` as it comes, and return when that returns False: enough.
+
+        Raises `PeerUnavailable` when the stream ended, `MessageInvalid` on garbage, and what `take`
+        raises. *Cancellation* loses nothing: the next call goes on where this one stopped.
+        """
+
+    async def aclose(self) -> None:
+        """Close; the other side's `hear` raises `PeerUnavailable`."""
+
+
+class PeerNetwork(Protocol):
+    """Streams to peers."""
+
+    async def open_raft_stream(self, to: Address, hello: Hello) -> MessageStream:
+        """Dial a peer and exchange hellos.
+
+        Raises `PeerUnavailable`, or `ClusterMismatch` when refused.
+        """

@@ -1,0 +1,29 @@
+"""What nodes say about themselves to whoever asks over gRPC."""
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A node as `GetServers` and `/readiness` show it."""
+
+    id: str
+    rpc_addr: str
+    is_leader: bool
+
+
+RoleName: TypeAlias = Literal["leader", "follower", "candidate", "learner"]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRole:
+    """What a node says that it is in its cluster."""
+
+    name: str
+    """Of the node; empty when it is too old to say so."""
+    role: RoleName
+    term: int
+    """Raft's term; 0 when it is too old to say so."""
+    leader: str
+    """Name of the leader of that term; empty when none is known."""

@@ -1,0 +1,52 @@
+"""What a node offers on its RPC address, and the network that carries it."""
+
+from typing import Protocol
+
+import trio
+
+from noti.address import Address
+from noti.publishing.ports import Publishing
+from noti.raft.ports import Hello, MessageStream, PeerNetwork
+from noti.rpc.answers import NodeRole, Server
+
+
+class RpcHandler(Protocol):
+    """What a node offers on its RPC address."""
+
+    def hello(self) -> Hello:
+        """Who this node is, now."""
+
+    def welcome(self, peer: Hello) -> None:
+        """Raise `ClusterMismatch` when a stream from `peer` must be refused."""
+
+    async def raft_stream(self, stream: MessageStream) -> None:
+        """Use an incoming stream until it ends.
+
+        Must not let `PeerUnavailable` or `MessageInvalid` escape.
+        """
+
+    def servers(self) -> list[Server]:
+        """The members of the cluster, sorted by id."""
+
+    def is_leader(self) -> bool:
+        """Whether this node leads."""
+
+    def role(self) -> NodeRole:
+        """What this node is in its cluster, and in which term."""
+
+    def serving(self) -> bool:
+        """Whether this node is ready to serve browsers (gRPC health)."""
+
+
+class RpcNetwork(PeerNetwork, Protocol):
+    """gRPC between nodes, and from publishers and operators."""
+
+    async def serve_rpc(
+        self,
+        bind: Address,
+        handler: RpcHandler,
+        publishing: Publishing,
+        *,
+        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve until cancelled; raises `AddressInUse`."""
