@@ -1,6 +1,31 @@
-"""Network addresses."""
+"""Network addresses, and how people write them."""
 
 from typing import TypeAlias
 
 Address: TypeAlias = tuple[str, int]
 """Host (name or IP) and port."""
+
+
+def format_address(address: Address) -> str:
+    """Return `host:port`, with brackets around an IPv6 host (RFC 3986, 3.2.2)."""
+    host, port = address
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_address(text: str) -> Address:
+    """Undo `format_address`. An empty host is for those who listen: all interfaces.
+
+    Raises `ValueError` that says what is wrong with the text, to be put after it.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isascii() or not port.isdigit():
+        raise ValueError("is not host:port; write for example 127.0.0.1:8402")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if bracketed != (":" in host):
+        wrong = "brackets around what is no IPv6 address" if bracketed else "no brackets"
+        raise ValueError(f"has {wrong}; write an IPv6 address for example as [::1]:8402")
+    if len(port) > len("65535") or int(port) > 65535:
+        raise ValueError("has a port above 65535")
+    return host, int(port)

@@ -29,7 +29,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from noti.address import Address
+from noti.address import Address, format_address, parse_address
 from noti.errors import ConfigInvalid
 
 VARIABLE_PREFIX = "NOTI_"
@@ -64,21 +64,7 @@ _NATS_FILES = (*_NATS_PROOFS, "nats_tls_ca", "nats_tls_cert")
 
 
 def _address(value: object) -> object:
-    """Turn `host:port` or `[v6]:port` into an address."""
-    if not isinstance(value, str):
-        return value
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit():
-        raise ValueError("is not host:port; write for example 127.0.0.1:8402")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("is an IPv6 address without brackets; write for example [::1]:8402")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
-def _port_in_range(address: Address) -> Address:
-    if not 0 <= address[1] <= 65535:
-        raise ValueError("has a port above 65535")
-    return address
+    return parse_address(value) if isinstance(value, str) else value
 
 
 def _reachable(address: Address) -> Address:
@@ -131,9 +117,7 @@ def _origin(value: str) -> str:
     return value
 
 
-BindAddress: TypeAlias = Annotated[
-    Address, NoDecode, BeforeValidator(_address), AfterValidator(_port_in_range)
-]
+BindAddress: TypeAlias = Annotated[Address, NoDecode, BeforeValidator(_address)]
 Seed: TypeAlias = Annotated[BindAddress, AfterValidator(_reachable)]
 
 
@@ -449,19 +433,6 @@ def _shown(setting: str, value: object) -> object:
         return str(value)
     if isinstance(value, tuple):
         if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
-            return address_text(value)
+            return format_address(value)
         return [_shown(setting, item) for item in value]
     return value
-
-
-def bind_address(text: str) -> Address:
-    """Return `host:port` as an address to listen on; raises `ValueError` saying what is wrong."""
-    address = _address(text)
-    assert isinstance(address, tuple)
-    return _port_in_range(address)
-
-
-def address_text(address: Address) -> str:
-    """Return `host:port`, with brackets around an IPv6 host."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

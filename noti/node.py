@@ -32,7 +32,7 @@ import trio
 from prometheus_client import Gauge
 
 from noti import telemetry
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.config import Config
 from noti.errors import StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
@@ -47,7 +47,6 @@ from noti.membership.discovery import (
     TAG_RPC,
     Founding,
     name_of,
-    write_address,
 )
 from noti.membership.identity import (
     Identity,
@@ -333,8 +332,8 @@ def _registrar(
     tags = {
         TAG_NODE_ID: identity.node_id,
         TAG_EXPECT: str(config.bootstrap_expect),
-        TAG_RPC: write_address(config.advertised(rpc_addr)),
-        TAG_HTTP: write_address(config.advertised(http_addr)),
+        TAG_RPC: format_address(config.advertised(rpc_addr)),
+        TAG_HTTP: format_address(config.advertised(http_addr)),
     }
     parts.gossip.set_tags(tags)
     return Registrar(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import structlog
 from prometheus_client import Counter
 
+from noti.address import format_address
 from noti.certificates.rejections import Refusal
 
 log = structlog.get_logger("noti.certificates")
@@ -42,5 +43,6 @@ class RefusalLog:
         if len(self._told) >= TOLD_MAX:
             self._told.clear()
         self._told[host, refusal.reason] = now
-        place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-        log.warning(f"refused: {place} {refusal}", at=self._at, reason=refusal.reason)
+        log.warning(
+            f"refused: {format_address((host, port))} {refusal}", at=self._at, reason=refusal.reason
+        )

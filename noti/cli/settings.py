@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from noti.address import Address
-from noti.config import FILE_VARIABLE, Config, address_text, bind_address, flag_of, load
+from noti.address import Address, format_address, parse_address
+from noti.config import FILE_VARIABLE, Config, flag_of, load
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -44,7 +44,7 @@ def as_address(
 ) -> Address | None:
     """Return host:port as an address; a callback of click options that are no settings."""
     try:
-        return None if value is None else bind_address(value)
+        return None if value is None else parse_address(value)
     except ValueError as error:
         raise click.BadParameter(f"{value!r} {error}", context, parameter) from None
 
@@ -54,7 +54,7 @@ def _option(name: str, field: FieldInfo) -> Decorator:
     default = field.default
     if "[default" not in description and default not in (None, ()):
         if isinstance(default, tuple):
-            default = address_text(default)
+            default = format_address(default)
         description += f"  [default: {default}]"
     multiple = field.default == ()
     return click.option(

@@ -22,7 +22,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from noti import listening
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.certificates.rejection_log import RefusalLog
 from noti.descriptors import OPS_CONNECTIONS_MAX
 from noti.errors import AddressInUse
@@ -277,7 +277,7 @@ async def _listen(bind: Address, flag: str) -> list[socket.socket]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise AddressInUse(
-            f"{flag} {host}:{port} cannot be used: {reason}; choose another address"
+            f"{flag} {format_address(bind)} cannot be used: {reason}; choose another address"
         ) from error
     return [socket.socket(fileno=one.socket.detach()) for one in listeners]
 

@@ -20,7 +20,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from quart import Response
 from quart_trio import QuartTrio
 
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.errors import AddressInUse
 from noti.http.hypercorn_log import HypercornLog
 from noti.optional import contained
@@ -81,7 +81,7 @@ def _listen(bind: Address) -> socket.socket:
         return socket.create_server(bind, family=family)
     except OSError as error:
         raise AddressInUse(
-            f"--ops-addr {bind[0]}:{bind[1]} cannot be used: {error.strerror}; choose another"
+            f"--ops-addr {format_address(bind)} cannot be used: {error.strerror}; choose another"
         ) from error
 
 

@@ -11,7 +11,7 @@ from typing import Final, NoReturn, Protocol
 import structlog
 import trio
 
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.errors import PeerUnavailable
 from noti.kubernetes import metrics
 from noti.kubernetes.objects import Pod
@@ -88,7 +88,7 @@ class Questions:
             await trio.sleep(pause_s * self._rng.uniform(0.9, 1.1))
 
     async def _ask(self, to: Address, name: str) -> tuple[NodeRole | None, str]:
-        problem = f"no answer from {to[0]}:{to[1]} within {ANSWER_S_MAX:g} s"
+        problem = f"no answer from {format_address(to)} within {ANSWER_S_MAX:g} s"
         answer = None
         with trio.move_on_after(ANSWER_S_MAX):
             try:

@@ -23,8 +23,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from noti.address import Address
-from noti.errors import MessageInvalid
+from noti.address import Address, parse_address
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import Member, MemberState
@@ -53,20 +52,6 @@ def cluster_of(founders: Iterable[NodeId]) -> str:
     return hashlib.sha256(" ".join(sorted(founders)).encode()).hexdigest()[:16]
 
 
-def write_address(address: Address) -> str:
-    """Return `host:port`, or `[v6]:port`."""
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def read_address(text: str) -> Address:
-    """Undo `write_address`; raises `MessageInvalid`."""
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
-        raise MessageInvalid(f"{text!r} is not host:port")
-    return host.removeprefix("[").removesuffix("]"), int(port)
-
-
 def peer_addresses(members: Iterable[Member], own_id: NodeId) -> dict[NodeId, Address]:
     """Return where the other nodes take RPCs, by node id; also of those gone, who may return.
 
@@ -76,11 +61,11 @@ def peer_addresses(members: Iterable[Member], own_id: NodeId) -> dict[NodeId, Ad
     for member in sorted(members, key=lambda member: member.state not in _HERE):
         node_id = member.tags.get(TAG_NODE_ID, "")
         try:
-            address = read_address(member.tags.get(TAG_RPC, ""))
-        except MessageInvalid:
+            address = parse_address(member.tags.get(TAG_RPC, ""))
+        except ValueError:
             continue
         taken = member.state not in _HERE and address in addresses.values()
-        if node_id and node_id not in addresses and not taken:
+        if node_id and address[0] and node_id not in addresses and not taken:
             addresses[node_id] = address
     addresses.pop(own_id, None)
     return addresses

@@ -14,7 +14,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.exceptions import ProtocolError as GrpclibError
 from h2.exceptions import H2Error
 
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.certificates.rejections import Refusal, handshake_refusal
 from noti.errors import NotiError, Unavailable
 from noti.rpc.tls import PeerChannel
@@ -58,14 +58,12 @@ def refusal_in(channel: PeerChannel, error: Exception) -> Refusal | None:
 
 def describe(to: Address, error: Exception) -> str:
     """Return what went wrong on the way to a node, as one line."""
-    host, port = to
+    where = format_address(to)
     if isinstance(error, GRPCError):
-        return f"{host}:{port} refused: {error.message or error.status.name}"
+        return f"{where} refused: {error.message or error.status.name}"
     if isinstance(error, OSError) and error.strerror:
         # asyncio has words of its own for errors of the system; names have numbers below 0.
         number = error.errno or 0
-        return (
-            f"cannot reach {host}:{port}: {os.strerror(number) if number > 0 else error.strerror}"
-        )
+        return f"cannot reach {where}: {os.strerror(number) if number > 0 else error.strerror}"
     reason = str(error) if isinstance(error, NotiError) else f"{type(error).__name__}: {error}"
-    return f"cannot reach {host}:{port}: {reason}"
+    return f"cannot reach {where}: {reason}"

@@ -20,7 +20,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
 from noti import listening
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.asyncio_loop import Island
 from noti.certificates.context import MutualContexts
 from noti.certificates.rejection_log import RefusalLog
@@ -151,7 +151,7 @@ class GrpcNetwork:
             return await self._island.call(_dial, self._island, to, hello, context, self._guard)
         except _Refused as refused:
             self._refusals.tell(*to, refused.refusal)
-            raise PeerUnavailable(f"{to[0]}:{to[1]} {refused.refusal}") from refused
+            raise PeerUnavailable(f"{format_address(to)} {refused.refusal}") from refused
         except GRPCError as error:
             if error.status in (Status.FAILED_PRECONDITION, Status.PERMISSION_DENIED):
                 raise ClusterMismatch(error.message or "the peer refused the stream") from error
@@ -364,12 +364,11 @@ async def _exchange_hellos(channel: PeerChannel, hello: Hello) -> tuple[Frames, 
 
 
 def _listen(bind: Address) -> socket.socket:
-    host, port = bind
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in bind[0] else socket.AF_INET
     try:
         return socket.create_server(bind, family=family, backlog=LISTEN_BACKLOG)
     except OSError as error:
         raise AddressInUse(
-            f"cannot listen on {host}:{port} for RPC ({error.strerror}): "
+            f"cannot listen on {format_address(bind)} for RPC ({error.strerror}): "
             "stop what uses it, or choose another --rpc-addr"
         ) from error

@@ -13,7 +13,7 @@ from typing import Final
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.certificates.names import claims
 from noti.errors import (
     MessageInvalid,
@@ -61,7 +61,7 @@ class PublishStream:
         can be used no more.
         """
         events = [wire.Event(list(one.topics), one.data, one.id or "") for one in drafts]
-        where = f"{self._to[0]}:{self._to[1]}"
+        where = format_address(self._to)
         try:
             async with asyncio.timeout(self._within_s):
                 await self._frames.write_guarded(bytes(wire.PublishRequest(events)))
@@ -105,12 +105,12 @@ async def open_publish_stream(
                 await call.recv_initial_metadata()
         except TimeoutError:
             raise PeerUnavailable(
-                f"cannot reach {to[0]}:{to[1]}: no answer within {within_s:g} s; "
+                f"cannot reach {format_address(to)}: no answer within {within_s:g} s; "
                 "is it the RPC port of a node that runs?"
             ) from None
         except (MessageInvalid, *FOREIGN_ERRORS) as error:
             refusal = refusal_in(channel, error)
-            told = describe(to, error) if refusal is None else f"{to[0]}:{to[1]} {refusal}"
+            told = describe(to, error) if refusal is None else f"{format_address(to)} {refusal}"
             if isinstance(error, GRPCError) and error.status is Status.UNIMPLEMENTED:
                 told += "; is it the RPC port of a node?"
             raise PeerUnavailable(told) from error

@@ -11,6 +11,8 @@ from typing import Any, Final, Literal, TypeAlias
 import structlog
 from prometheus_client import Counter
 
+from noti.address import format_address
+
 log = structlog.get_logger("noti.rpc")
 
 Kind: TypeAlias = Literal[
@@ -47,4 +49,9 @@ class Complaints:
         if len(self._told) >= TOLD_MAX:
             self._told.clear()
         self._told[host, kind] = now
-        log.warning("refused what a caller sent", peer=f"{host}:{port}", kind=kind, reason=reason)
+        log.warning(
+            "refused what a caller sent",
+            peer=format_address((host, port)),
+            kind=kind,
+            reason=reason,
+        )

@@ -15,7 +15,7 @@ import betterproto2
 from grpclib.const import Cardinality, Status
 from grpclib.exceptions import GRPCError
 
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.asyncio_loop import Island
 from noti.certificates.names import claims, objection
 from noti.certificates.rejection_log import RefusalLog
@@ -73,7 +73,7 @@ class Roles:
             raise
         if answer.name not in ("", name):
             channel.close()
-            raise PeerUnavailable(f"{to[0]}:{to[1]} is node {answer.name!r} and not {name!r}")
+            raise PeerUnavailable(f"{format_address(to)} is node {answer.name!r} and not {name!r}")
         self.forget(to, name)
         self._channels[key] = channel
         return answer
@@ -94,7 +94,7 @@ class Roles:
         if refusal is None:
             return PeerUnavailable(describe(to, error))
         self._refusals.tell(*to, refusal)
-        return PeerUnavailable(f"{to[0]}:{to[1]} {refusal}")
+        return PeerUnavailable(f"{format_address(to)} {refusal}")
 
 
 async def _open(to: Address, context: ssl.SSLContext | None) -> PeerChannel:

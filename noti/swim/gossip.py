@@ -13,7 +13,7 @@ import structlog
 import trio
 from prometheus_client import Counter
 
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.errors import AddressInUse, ConfigInvalid, MessageInvalid, PeerUnavailable
 from noti.ports import Clock
 from noti.swim.core.events import (
@@ -262,9 +262,8 @@ class Gossip:
             except (PeerUnavailable, MessageInvalid, trio.BrokenResourceError) as error:
                 reason = str(error) or "connection lost"
         if reached is None:
-            host, port = order.to
             self._complaints.complain(
-                "gossip peer does not answer", f"{host}:{port}", reason=reason
+                "gossip peer does not answer", format_address(order.to), reason=reason
             )
         self._handle(ExchangeEnded(order.to, order.join, reached))
 
@@ -357,15 +356,15 @@ class Gossip:
                 self._complaints.count_refused("name conflict")
                 self._complaints.complain(
                     "two nodes use one name: give one of them another",
-                    f"{refused[0]}:{refused[1]}",
+                    format_address(refused),
                     name=name,
-                    known=f"{known[0]}:{known[1]}",
+                    known=format_address(known),
                 )
             case OtherCluster(name, address, cluster):
                 self._complaints.count_refused("other cluster")
                 self._complaints.complain(
                     "a member of another cluster gossips with us and is ignored",
-                    f"{address[0]}:{address[1]}",
+                    format_address(address),
                     name=name,
                     cluster=cluster,
                 )
@@ -374,7 +373,7 @@ class Gossip:
             case ReachedByStreamOnly(name, address):
                 self._complaints.complain(
                     "member answers TCP but not UDP: is UDP blocked?",
-                    f"{address[0]}:{address[1]}",
+                    format_address(address),
                     name=name,
                 )
             case Accused(accuser):

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Gauge
 
+from noti.address import format_address
 from noti.ports import Clock
 from noti.swim.core.events import MemberChanged
 from noti.swim.core.messages import MemberState
@@ -103,7 +104,7 @@ class Complaints:
             if member.state is change.previous and not change.forgotten
             else f"member {state}",
             name=member.name,
-            address=f"{member.address[0]}:{member.address[1]}",
+            address=format_address(member.address),
             incarnation=member.incarnation,
         )
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import trio
 
 from noti import listening
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.descriptors import GOSSIP_STREAMS_MAX
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.swim.ports import StreamHandler
@@ -43,7 +43,9 @@ class SocketDatagrams:
         try:
             await self._socket.sendto(payload, to)
         except OSError as error:
-            raise PeerUnavailable(f"cannot send to {_text(to)}: {_reason(error)}") from error
+            raise PeerUnavailable(
+                f"cannot send to {format_address(to)}: {_reason(error)}"
+            ) from error
 
     async def receive(self) -> tuple[bytes, Address]:
         """Wait for one packet and its source."""
@@ -93,7 +95,9 @@ class SocketNetwork:
         try:
             return await trio.open_tcp_stream(host, port)
         except OSError as error:
-            raise PeerUnavailable(f"cannot connect to {_text(to)}: {_reason(error)}") from error
+            raise PeerUnavailable(
+                f"cannot connect to {format_address(to)}: {_reason(error)}"
+            ) from error
 
     async def resolve(self, address: Address) -> list[Address]:
         """Return the IP addresses of a host name, IPv4 first; raises `PeerUnavailable`."""
@@ -122,7 +126,7 @@ async def _bound(bind: Address, kind: constants.SocketKind) -> trio.socket.Socke
             raise
     except OSError as error:
         raise AddressInUse(
-            f"cannot listen for gossip on {_text(bind)}: {_reason(error)}; "
+            f"cannot listen for gossip on {format_address(bind)}: {_reason(error)}; "
             "choose another address with --gossip-addr"
         ) from error
     return socket
@@ -142,11 +146,6 @@ def _address_of(raw: tuple[object, ...]) -> Address:
     assert isinstance(host, str)
     assert isinstance(port, int)
     return host, port
-
-
-def _text(address: Address) -> str:
-    host, port = address
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _reason(error: OSError) -> str:

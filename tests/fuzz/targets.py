@@ -14,6 +14,7 @@ import h11
 import msgpack
 import trio
 
+from noti.address import parse_address
 from noti.errors import (
     CommandUnknown,
     KubernetesFailed,
@@ -27,7 +28,6 @@ from noti.history.store import Store, flaw_in_snapshot
 from noti.http.heads import Reading, RequestHead
 from noti.http.hypercorn_protocols import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
-from noti.membership.discovery import read_address
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.ports import SourceMessage
 from noti.raft.core.events import MessageReceived, MessageRefused, RaftConfig
@@ -103,7 +103,7 @@ class Target:
     examples: Sequence[bytes]
     decode: Callable[[bytes], object]
     """Raises nothing but `allowed`; checks by itself what else it promises."""
-    allowed: tuple[type[NotiError], ...] = (MessageInvalid,)
+    allowed: tuple[type[NotiError | ValueError], ...] = (MessageInvalid,)
 
     def try_bytes(self, data: bytes) -> None:
         """Feed it."""
@@ -409,7 +409,12 @@ TARGETS = [
     Target("gossip stream", STREAMS, feed_stream),
     Target("serf message", INTENTS, take_intent),
     Target("serf state", [SERF_STATE], merge_state),
-    Target("address", [b"10.0.0.1:8400", b"[::1]:1"], lambda d: read_address(d.decode("latin-1"))),
+    Target(
+        "address",
+        [b"10.0.0.1:8400", b"[::1]:1"],
+        lambda data: parse_address(data.decode("latin-1")),
+        (ValueError,),
+    ),
     Target(
         "command",
         [encode(PublishBatch("s", EVENTS)), encode(SetLimits(5)), encode(Publish(EVENTS))],

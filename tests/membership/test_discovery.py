@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noti.errors import MessageInvalid
 from noti.membership.discovery import (
     SETTLE_S,
     TAG_CLUSTER,
@@ -20,8 +19,6 @@ from noti.membership.discovery import (
     cluster_of,
     name_of,
     peer_addresses,
-    read_address,
-    write_address,
 )
 from noti.raft.core.membership import Configuration
 from noti.swim.core.messages import Member, MemberState
@@ -33,18 +30,7 @@ def member(
     return Member(name, ("10.0.0.1", 8401), tags or {}, state, 1)
 
 
-# --- addresses ------------------------------------------------------------------------------------
-
-
-@given(st.sampled_from(["10.0.0.1", "::1", "fe80::1", "node-1.noti"]), st.integers(0, 65_535))
-def test_address_survives_writing(host: str, port: int) -> None:
-    assert read_address(write_address((host, port))) == (host, port)
-
-
-@pytest.mark.parametrize("text", ["", ":", "host", "host:", ":80", "host:x", "host:65536", "h:²"])
-def test_anything_but_host_and_port_is_refused(text: str) -> None:
-    with pytest.raises(MessageInvalid):
-        read_address(text)
+# --- peers ----------------------------------------------------------------------------------------
 
 
 def peer(name: str, rpc: str, state: MemberState = MemberState.ALIVE) -> Member:
