@@ -13,7 +13,7 @@ Nesting is the order. Read downwards it is the start, read upwards the stop:
           rpc    gRPC: the others' streams, publishers, health, leader status
             browsers     HTTP; at the end their streams are ended in order
               gossip     finds the others; at the end says that this node leaves
-                registrar    tells Raft and gossip about each other; founds the cluster
+                discovery    finds peers in gossip, shows this node there; founds the cluster
                   departure, control         what the operator asks of this node
                   usher, limits, bridge      while this node leads: seats for newcomers,
                                              the history size, events from NATS
@@ -37,24 +37,18 @@ from noti.config import Config
 from noti.errors import StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, flaw_in_snapshot
-from noti.membership.addresses import Registrar
+from noti.membership.bootstrap import Bootstrap
 from noti.membership.controller import HAND_OVER_WITHIN_S, Usher
 from noti.membership.decommission import Departure
-from noti.membership.discovery import (
-    TAG_EXPECT,
-    TAG_HTTP,
-    TAG_NODE_ID,
-    TAG_RPC,
-    Founding,
-    name_of,
-)
+from noti.membership.discovery import Discovery
 from noti.membership.identity import (
     Identity,
-    keep_promise,
     load_identity,
     load_promise,
     make_identity,
+    save_promise,
 )
+from noti.membership.tags import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.membership.voters import SeatingConfig
 from noti.optional import keep_going
 from noti.publishing.limits import Limits
@@ -148,18 +142,18 @@ async def run(
         serve_browsers = partial(world.clients.serve, report)
         http_addr = await tree.start("browsers", serve_browsers)
 
-        founding = _founding(config, identity, promised)
-        registrar = _registrar(config, world, identity, parts, founding, rpc_addr, http_addr)
+        bootstrap = _bootstrap(config, identity, promised)
+        discovery = _discovery(config, world, identity, parts, bootstrap, rpc_addr, http_addr)
         await tree.start("gossip", parts.gossip.run)
         await tree.part_with("gossip", parts.gossip.leave, LEAVE_WITHIN_S)
-        await tree.start("registrar", registrar.run)
+        await tree.start("discovery", discovery.run)
 
         departure = Departure(
             identity.node_id,
             parts.gossip,
             replica,
             forwarder,
-            registrar.show_leaving,
+            discovery.show_leaving,
             world.clock,
         )
         await tree.start("departure", departure.run)
@@ -312,22 +306,24 @@ def _core(
     )
 
 
-def _founding(config: Config, identity: Identity, promised: tuple[NodeId, ...]) -> Founding | None:
+def _bootstrap(
+    config: Config, identity: Identity, promised: tuple[NodeId, ...]
+) -> Bootstrap | None:
     """Return this node's part in founding a cluster; None when it only joins one."""
     if config.bootstrap_expect == 1 and config.join:
         return None
-    return Founding(identity.name, identity.node_id, config.bootstrap_expect, promised)
+    return Bootstrap(identity.name, identity.node_id, config.bootstrap_expect, promised)
 
 
-def _registrar(
+def _discovery(
     config: Config,
     world: World,
     identity: Identity,
     parts: _Parts,
-    founding: Founding | None,
+    bootstrap: Bootstrap | None,
     rpc_addr: Address,
     http_addr: Address,
-) -> Registrar:
+) -> Discovery:
     """Join gossip and Raft; the tags carry the real ports, so they come when those are known."""
     tags = {
         TAG_NODE_ID: identity.node_id,
@@ -336,13 +332,13 @@ def _registrar(
         TAG_HTTP: format_address(config.advertised(http_addr)),
     }
     parts.gossip.set_tags(tags)
-    return Registrar(
+    return Discovery(
         parts.gossip,
         parts.replica,
         parts.peers.update,
         node_id=identity.node_id,
         tags=tags,
-        founding=founding,
-        keep_promise=partial(keep_promise, world.disk),
+        bootstrap=bootstrap,
+        save_promise=partial(save_promise, world.disk),
         clock=world.clock,
     )

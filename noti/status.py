@@ -12,8 +12,8 @@ from typing import Protocol, assert_never
 from noti import __version__
 from noti.errors import ClusterMismatch
 from noti.history.store import Store
-from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.membership.identity import Identity
+from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.raft.core.events import Role, Status
 from noti.raft.core.messages import NodeId
 from noti.raft.health import Trouble

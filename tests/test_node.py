@@ -25,7 +25,7 @@ START_ORDER = [
     "rpc",
     "browsers",
     "gossip",
-    "registrar",
+    "discovery",
     "departure",
     "control",
     "usher",

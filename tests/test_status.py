@@ -9,8 +9,8 @@ import trio
 
 from noti.errors import ClusterMismatch
 from noti.history.store import Store
-from noti.membership.discovery import TAG_HTTP, TAG_NODE_ID, TAG_RPC
 from noti.membership.identity import Identity
+from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC
 from noti.raft.core.events import RaftConfig, Role, Status
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from noti.errors import LeaveImpossible
-from noti.membership.discovery import TAG_NODE_ID, name_of
+from noti.membership.tags import TAG_NODE_ID, name_of
 from noti.membership.voters import Standing, standing
 from noti.ports import Clock
 from noti.raft.core.events import Status

@@ -1,8 +1,8 @@
-"""Who this node is: its name and the random id of its data directory, and whom it gave its word.
+"""Who this node is: its name and the random id of its data directory; and the founders of a cluster
+that it promised to found with.
 
-Enters: the data directory and the configured name. Leaves: an `Identity`, the same after restarts;
-the founders with whom it promised to found a cluster.
-Never: addresses (they may change), the cluster (the log holds it).
+Both are read at the start and stay the same after restarts. Addresses are no part of an identity,
+as they may change, nor is the cluster, which the log holds.
 """
 
 import json
@@ -34,7 +34,7 @@ class Identity:
 
 
 async def make_identity(disk: Disk, name: str, rng: Rng) -> Identity:
-    """Draw an identity and keep it in the data directory, which holds a log already.
+    """Draw an identity and save it in the data directory, which holds a log already.
 
     The log first: a directory with an identity and no log is then one whose log was lost.
     """
@@ -45,10 +45,10 @@ async def make_identity(disk: Disk, name: str, rng: Rng) -> Identity:
 
 
 async def load_identity(disk: Disk, name: str) -> Identity | None:
-    """Return the identity kept in the data directory; None at the first start.
+    """Return the identity saved in the data directory; None at the first start.
 
     Raises `StorageForeign` when the directory belongs to a node of another name, `StorageCorrupt`
-    when the file does not say whose it is.
+    when the file does not decode.
     """
     if _FILE not in await disk.names():
         return None
@@ -71,15 +71,15 @@ async def load_identity(disk: Disk, name: str) -> Identity | None:
     return Identity(owner, node_id)
 
 
-async def keep_promise(disk: Disk, founders: Sequence[NodeId]) -> None:
-    """Remember with whom this node will found a cluster; raises `StorageFailed`."""
+async def save_promise(disk: Disk, founders: Sequence[NodeId]) -> None:
+    """Save with whom this node will found a cluster; raises `StorageFailed`."""
     await disk.replace(PROMISE_NAME, (json.dumps(list(founders)) + "\n").encode())
 
 
 async def load_promise(disk: Disk) -> tuple[NodeId, ...]:
-    """Return with whom this node promised to found a cluster; nobody when it has not.
+    """Return with whom this node promised to found a cluster; empty when it has not.
 
-    Raises `StorageCorrupt` when the file does not say.
+    Raises `StorageCorrupt` when the file does not decode.
     """
     if PROMISE_NAME not in await disk.names():
         return ()

@@ -26,7 +26,7 @@ from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum
 
-from noti.membership.discovery import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
+from noti.membership.tags import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
 from noti.raft.core.changes import Change
 from noti.raft.core.events import Status
 from noti.raft.core.messages import NodeId

@@ -8,10 +8,10 @@ import pytest
 from noti.errors import StorageCorrupt, StorageForeign
 from noti.membership.identity import (
     Identity,
-    keep_promise,
     load_identity,
     load_promise,
     make_identity,
+    save_promise,
 )
 from noti.raft.ports import Hello
 from tests.simulation.memory_disk import MemoryDisk
@@ -70,8 +70,8 @@ def test_identity_introduces_itself_with_its_cluster() -> None:
 async def test_promise_outlives_the_process_and_the_last_one_counts() -> None:
     disk = MemoryDisk()
     assert await load_promise(disk) == ()
-    await keep_promise(disk, ("a", "b"))
-    await keep_promise(disk, ("a", "c"))
+    await save_promise(disk, ("a", "b"))
+    await save_promise(disk, ("a", "c"))
     assert await load_promise(disk.crash()) == ("a", "c")
 
 

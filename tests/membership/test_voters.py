@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from noti.membership.discovery import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
+from noti.membership.tags import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
 from noti.membership.voters import HandOver, Seating, SeatingConfig, Standing, standing
 from noti.raft.core.changes import Change
 from noti.raft.core.events import Role, Status

@@ -7,7 +7,7 @@ from tests.simulation.deterministic import run_deterministically
 from tests.simulation.world import SimulatedCluster
 
 FOUNDED_WITHIN_S = 20.0
-"""Virtual; gossip has to reach everybody, and then a wish has to settle."""
+"""Virtual; gossip has to reach everybody, and then a proposal has to settle."""
 
 
 @pytest.mark.parametrize("seed", range(8))

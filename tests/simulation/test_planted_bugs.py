@@ -16,7 +16,7 @@ from noti import node
 from noti.history.commands import PublishBatch
 from noti.history.notification import Notification
 from noti.history.store import Store
-from noti.membership.discovery import Founding
+from noti.membership.bootstrap import Bootstrap
 from noti.ports import Clock
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.nats.ports import SourceMessage, SourceSession
@@ -388,12 +388,12 @@ def founds_with_whoever_is_there(patch: pytest.MonkeyPatch) -> None:
     """A majority of the founders seems enough, and asking them first too much; and so another one
     is enough, too."""
 
-    def hasty(self: Founding, here: Mapping[NodeId, Mapping[str, str]]) -> tuple[NodeId, ...]:
+    def hasty(self: Bootstrap, here: Mapping[NodeId, Mapping[str, str]]) -> tuple[NodeId, ...]:
         enough = self._expect // 2 + 1
         return tuple(sorted(here)[:enough]) if len(here) >= enough else ()
 
-    patch.setattr(Founding, "_choose", hasty)
-    patch.setattr(Founding, "_agreed", lambda _self, wish, _here, _now: wish)
+    patch.setattr(Bootstrap, "_choose", hasty)
+    patch.setattr(Bootstrap, "_agree", lambda _self, proposal, _here, _now: proposal)
 
 
 def lies_about_the_sync(patch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """Steps from one membership configuration to another.
 
 Enters: a configuration and what should change. Leaves: the next configuration, or why not.
-Never: proposes, counts votes, looks at gossip (`noti.membership.discovery` does).
+Never: proposes, counts votes, looks at gossip (`noti.membership.voters` does).
 
 One voter more or less is one step, because any two majorities then overlap (thesis 4.1). Anything
 larger goes through a joint configuration (thesis 4.3) that the leader leaves as soon as it is

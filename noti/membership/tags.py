@@ -1,0 +1,52 @@
+"""What nodes show of themselves as tags in gossip, and how the others read it.
+
+Enters: the members that gossip sees. Leaves: names and addresses of nodes, by node id.
+Never: I/O; takes a tag for a proof (gossip may be forged).
+"""
+
+from collections.abc import Iterable
+
+from noti.address import Address, parse_address
+from noti.raft.core.messages import NodeId
+from noti.swim.core.messages import Member, MemberState
+
+TAG_NODE_ID = "id"
+TAG_CLUSTER = "cluster"
+TAG_PROPOSAL = "proposal"
+"""Id of the cluster that a node proposes to bootstrap; it may change its mind."""
+TAG_PROMISE = "promise"
+"""Id of the cluster that a node will bootstrap with those who promised the same."""
+TAG_EXPECT = "expect"
+TAG_RPC = "rpc"
+TAG_HTTP = "http"
+TAG_LEAVING = "leaving"
+"""Shown by a node that is being decommissioned: it must not become a voter. No more than that:
+gossip alone demotes nobody."""
+
+ALIVE_STATES = (MemberState.ALIVE, MemberState.SUSPECT)
+"""States of a member that counts as alive: a suspect mostly refutes that."""
+
+
+def peer_addresses(members: Iterable[Member], own_id: NodeId) -> dict[NodeId, Address]:
+    """Return where the other nodes take RPCs, by node id; also of dead ones, which may return.
+
+    Not of a dead one whose address another node has by now: dialing it would disturb that one.
+    """
+    addresses: dict[NodeId, Address] = {}
+    for member in sorted(members, key=lambda member: member.state not in ALIVE_STATES):
+        node_id = member.tags.get(TAG_NODE_ID, "")
+        try:
+            address = parse_address(member.tags.get(TAG_RPC, ""))
+        except ValueError:
+            continue
+        taken = member.state not in ALIVE_STATES and address in addresses.values()
+        if node_id and address[0] and node_id not in addresses and not taken:
+            addresses[node_id] = address
+    addresses.pop(own_id, None)
+    return addresses
+
+
+def name_of(members: Iterable[Member], node_id: NodeId) -> str | None:
+    """Return the name of the node that has an id; None when no member shows it, or several do."""
+    names = {member.name for member in members if member.tags.get(TAG_NODE_ID) == node_id}
+    return names.pop() if len(names) == 1 else None

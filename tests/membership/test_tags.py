@@ -1,0 +1,51 @@
+"""Names and addresses of nodes, as their tags in gossip show them."""
+
+import pytest
+
+from noti.membership.tags import (
+    TAG_NODE_ID,
+    TAG_RPC,
+    name_of,
+    peer_addresses,
+)
+from noti.swim.core.messages import Member, MemberState
+
+
+def member(
+    name: str, tags: dict[str, str] | None = None, state: MemberState = MemberState.ALIVE
+) -> Member:
+    return Member(name, ("10.0.0.1", 8401), tags or {}, state, 1)
+
+
+def peer(name: str, rpc: str, state: MemberState = MemberState.ALIVE) -> Member:
+    return member(name, {TAG_NODE_ID: f"id-{name}", TAG_RPC: rpc}, state)
+
+
+def test_peers_are_all_other_nodes_also_those_who_may_return() -> None:
+    members = [peer("a", "a:1"), peer("b", "b:1", MemberState.DEAD), peer("me", "me:1")]
+    assert peer_addresses(members, "id-me") == {"id-a": ("a", 1), "id-b": ("b", 1)}
+
+
+def test_member_without_a_proper_address_or_id_is_no_peer() -> None:
+    members = [
+        peer("a", "nonsense"),
+        member("b", {TAG_RPC: "b:1"}),
+        member("c", {TAG_NODE_ID: "", TAG_RPC: "c:1"}),
+        member("d", {TAG_NODE_ID: "id-d"}),
+    ]
+    assert peer_addresses(members, "id-me") == {}
+
+
+@pytest.mark.parametrize("own", ["id-me", "id-c"])
+def test_address_of_somebody_gone_that_somebody_else_has_now_is_not_dialed(own: str) -> None:
+    members = [peer("b", "x:1", MemberState.DEAD), peer("c", "x:1")]
+    addresses = peer_addresses(members, own)
+    assert "id-b" not in addresses
+    assert ("id-c" in addresses) == (own == "id-me")
+
+
+def test_an_id_has_a_name_unless_two_show_it() -> None:
+    one, other = member("one", {TAG_NODE_ID: "1"}), member("other", {TAG_NODE_ID: "2"})
+    assert name_of([one, other], "1") == "one"
+    assert name_of([one, other], "3") is None
+    assert name_of([one, member("impostor", {TAG_NODE_ID: "1"})], "1") is None
