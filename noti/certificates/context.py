@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from noti.certificates.credentials import Credentials, Role
+from noti.certificates.credentials import CertificateUse, Credentials
 from noti.certificates.rejections import handshake_refusal
 from noti.errors import ConfigInvalid
 
@@ -44,7 +44,7 @@ def mutual_server_context(credentials: Credentials) -> ssl.SSLContext:
     # A resumed session would not look at the certificate again, which may have expired meanwhile.
     context.num_tickets = 0
     _mutual(context, credentials)
-    if credentials.role is Role.NODE:
+    if credentials.use is CertificateUse.NODE:
         _rehearse(context, credentials)
     return context
 

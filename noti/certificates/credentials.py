@@ -27,7 +27,7 @@ from noti.certificates.names import Claims, claims_of
 from noti.errors import ConfigInvalid
 
 
-class Role(Enum):
+class CertificateUse(Enum):
     """What the files are for, which decides what must be right about them."""
 
     NODE = "node"
@@ -44,7 +44,7 @@ class Role(Enum):
 class Credentials:
     """A certificate with its chain and key, and the CAs that the other side must come from."""
 
-    role: Role
+    use: CertificateUse
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     """The certificates after the first in its file, each the issuer of the one before."""
@@ -76,7 +76,7 @@ def load_credentials(
     key: Path,
     ca: Path | None = None,
     *,
-    role: Role = Role.NODE,
+    use: CertificateUse = CertificateUse.NODE,
     now: datetime | None = None,
 ) -> Credentials:
     """Read and check the files; `now` is the clock's time unless given.
@@ -84,7 +84,7 @@ def load_credentials(
     Raises `ConfigInvalid`, whose line names the file, what is wrong with it, and what to do.
     """
     now = datetime.now(UTC) if now is None else now
-    held = check_certificate(certificate, ca, role=role, now=now)
+    held = check_certificate(certificate, ca, use=use, now=now)
     private, key_pem = pem.private_key(read_file(key), key)
     if not pem.is_pair(held[0], private):
         raise ConfigInvalid(
@@ -93,7 +93,7 @@ def load_credentials(
         )
     authorities = () if ca is None else load_authorities(ca, now=now)
     return Credentials(
-        role=role,
+        use=use,
         certificate=held[0],
         chain=tuple(held[1:]),
         authorities=authorities,
@@ -106,7 +106,7 @@ def load_credentials(
 
 
 def check_certificate(
-    certificate: Path, ca: Path | None, *, role: Role, now: datetime
+    certificate: Path, ca: Path | None, *, use: CertificateUse, now: datetime
 ) -> Sequence[x509.Certificate]:
     """Check a certificate as its peers will, without its key; return it with its chain.
 
@@ -114,10 +114,10 @@ def check_certificate(
     """
     held = _in_order(pem.certificates(read_file(certificate), certificate), certificate)
     _check_dates(held[0], str(certificate), now)
-    _check_use(held[0], role, certificate)
+    _check_use(held[0], use, certificate)
     for issuer in held[1:]:
         _check_dates(issuer, f"{certificate} holds a CA certificate ({_subject(issuer)}) that", now)
-    if ca is not None and role in (Role.NODE, Role.CLIENT):
+    if ca is not None and use in (CertificateUse.NODE, CertificateUse.CLIENT):
         _check_issued(held, load_authorities(ca, now=now), certificate, ca, now)
     return held
 
@@ -194,19 +194,19 @@ def _in_order(held: Sequence[x509.Certificate], path: Path) -> Sequence[x509.Cer
     return held
 
 
-def _check_use(leaf: x509.Certificate, role: Role, path: Path) -> None:
+def _check_use(leaf: x509.Certificate, use: CertificateUse, path: Path) -> None:
     """Raise unless names and usages fit the role."""
     named = claims_of(leaf)
     anything = not _has(leaf, x509.ExtendedKeyUsage)
-    match role:
-        case Role.NODE:
+    match use:
+        case CertificateUse.NODE:
             if not named.nodes:
                 raise ConfigInvalid(
                     f"{path} names no node (it is for {named}); issue one with"
                     " DNS:<node name>: noti certs issue NAME"
                 )
             wanted = [("serverAuth", named.may_serve), ("clientAuth", named.may_call)]
-        case Role.CLIENT:
+        case CertificateUse.CLIENT:
             if named.profile == "node":
                 raise ConfigInvalid(
                     f"{path} is the certificate of {named}, not of a client; issue one:"
@@ -218,12 +218,12 @@ def _check_use(leaf: x509.Certificate, role: Role, path: Path) -> None:
                     " noti certs issue --client NAME"
                 )
             wanted = [("clientAuth", named.may_call)]
-        case Role.HTTPS:
+        case CertificateUse.HTTPS:
             wanted = [("serverAuth", named.may_serve or anything)]
-        case Role.NATS:
+        case CertificateUse.NATS:
             wanted = [("clientAuth", named.may_call or anything)]
         case _:
-            assert_never(role)
+            assert_never(use)
     for usage, present in wanted:
         if not present:
             raise ConfigInvalid(

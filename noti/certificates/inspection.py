@@ -17,7 +17,7 @@ from typing import Literal, TypeAlias
 from noti.certificates import pem
 from noti.certificates.context import mutual_client_context, mutual_server_context
 from noti.certificates.credentials import (
-    Role,
+    CertificateUse,
     check_certificate,
     is_authority,
     load_authorities,
@@ -36,7 +36,7 @@ Verdict: TypeAlias = Literal["ok", "notice", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CertificateFinding:
     """What was found about one file."""
 
     file: str
@@ -45,7 +45,7 @@ class Finding:
     text: str
 
 
-def inspect(directory: Path, now: datetime) -> list[Finding]:
+def inspect(directory: Path, now: datetime) -> list[CertificateFinding]:
     """Judge every certificate and key in a directory; raises `ConfigInvalid` if it has none."""
     try:
         paths = sorted(directory.iterdir())
@@ -55,10 +55,10 @@ def inspect(directory: Path, now: datetime) -> list[Finding]:
     if not paths:
         raise ConfigInvalid(f"{directory} holds no certificates; make them: noti certs init")
     ca = next((path for path in paths if path.name in CA_NAMES), None)
-    findings: list[Finding] = []
+    findings: list[CertificateFinding] = []
     if ca is None:
         text = "missing: a node needs the certificate of its CA; copy it from where it was made"
-        findings.append(Finding(CA_NAMES[0], "refused", text))
+        findings.append(CertificateFinding(CA_NAMES[0], "refused", text))
     for path in paths:
         try:
             if path == ca:
@@ -68,56 +68,62 @@ def inspect(directory: Path, now: datetime) -> list[Finding]:
             else:
                 findings += _judge_certificate(path, ca, now)
         except ConfigInvalid as error:
-            findings.append(Finding(path.name, "refused", str(error)))
+            findings.append(CertificateFinding(path.name, "refused", str(error)))
     return findings
 
 
-def _judge_ca(ca: Path, now: datetime) -> Iterator[Finding]:
+def _judge_ca(ca: Path, now: datetime) -> Iterator[CertificateFinding]:
     held = load_authorities(ca, now=now)
     for certificate in held:
         name = certificate.subject.rfc4514_string()
         ends = certificate.not_valid_after_utc
         if notice := expiry_notice(ends, now):
-            yield Finding(ca.name, "notice", f"the CA {name!r} {notice}")
+            yield CertificateFinding(ca.name, "notice", f"the CA {name!r} {notice}")
         else:
-            yield Finding(ca.name, "ok", f"the CA {name!r}, until {moment(ends)}")
+            yield CertificateFinding(ca.name, "ok", f"the CA {name!r}, until {moment(ends)}")
 
 
-def _judge_key(key: Path, paths: list[Path]) -> Iterator[Finding]:
+def _judge_key(key: Path, paths: list[Path]) -> Iterator[CertificateFinding]:
     pem.private_key(read_file(key), key)
     if key.stem == "ca":
-        yield Finding(
+        yield CertificateFinding(
             key.name, "notice", "the key of the CA can make nodes; keep it away from the nodes"
         )
     elif not any(key.with_suffix(suffix) in paths for suffix in CERTIFICATE_SUFFIXES):
-        yield Finding(key.name, "notice", f"there is no certificate {key.stem}.pem beside it")
+        yield CertificateFinding(
+            key.name, "notice", f"there is no certificate {key.stem}.pem beside it"
+        )
     if not is_private(key):
-        yield Finding(key.name, "notice", f"others can read it: chmod 600 {key}")
+        yield CertificateFinding(key.name, "notice", f"others can read it: chmod 600 {key}")
 
 
-def _judge_certificate(path: Path, ca: Path | None, now: datetime) -> Iterator[Finding]:
+def _judge_certificate(path: Path, ca: Path | None, now: datetime) -> Iterator[CertificateFinding]:
     blocks = pem.blocks(read_file(path), path)
     if not any(block.is_certificate for block in blocks):
-        yield Finding(path.name, "notice", f"holds no certificate but: {blocks[0].label.lower()}")
+        yield CertificateFinding(
+            path.name, "notice", f"holds no certificate but: {blocks[0].label.lower()}"
+        )
         return
     held = pem.certificates(read_file(path), path)
     if all(map(is_authority, held)):
-        yield Finding(path.name, "notice", "a CA that nodes do not read: they read ca.pem")
+        yield CertificateFinding(
+            path.name, "notice", "a CA that nodes do not read: they read ca.pem"
+        )
         return
     leaf = held[0]
     named = claims_of(leaf)
-    role = Role.CLIENT if named.clients and not named.nodes else Role.NODE
+    use = CertificateUse.CLIENT if named.clients and not named.nodes else CertificateUse.NODE
     key = path.with_suffix(KEY_SUFFIX)
     if key.exists():
-        credentials = load_credentials(path, key, ca, role=role, now=now)
+        credentials = load_credentials(path, key, ca, use=use, now=now)
         if ca is not None:
-            make = mutual_server_context if role is Role.NODE else mutual_client_context
+            make = mutual_server_context if use is CertificateUse.NODE else mutual_client_context
             make(credentials)
         ends, remark = credentials.not_after, ""
     else:
-        check_certificate(path, ca, role=role, now=now)
+        check_certificate(path, ca, use=use, now=now)
         ends, remark = leaf.not_valid_after_utc, "; no key beside it, judged as a peer's"
     if notice := expiry_notice(ends, now):
-        yield Finding(path.name, "notice", f"{named} {notice}{remark}")
+        yield CertificateFinding(path.name, "notice", f"{named} {notice}{remark}")
     else:
-        yield Finding(path.name, "ok", f"{named}, until {moment(ends)}{remark}")
+        yield CertificateFinding(path.name, "ok", f"{named}, until {moment(ends)}{remark}")

@@ -15,7 +15,12 @@ from noti.certificates.context import (
     mutual_contexts,
     nats_context,
 )
-from noti.certificates.credentials import Credentials, Role, load_authorities, load_credentials
+from noti.certificates.credentials import (
+    CertificateUse,
+    Credentials,
+    load_authorities,
+    load_credentials,
+)
 from noti.certificates.names import objection
 from noti.certificates.renewal import Made, Renewed
 from noti.errors import ConfigInvalid
@@ -25,7 +30,7 @@ def for_nodes(certificate: Path, key: Path, ca: Path, name: str) -> Renewed[Mutu
     """Return both sides of mutual TLS for the node `name`; raises `ConfigInvalid`."""
 
     def make() -> Made[MutualContexts]:
-        credentials = load_credentials(certificate, key, ca, role=Role.NODE)
+        credentials = load_credentials(certificate, key, ca, use=CertificateUse.NODE)
         if objection(credentials.claims, name) is not None:
             raise ConfigInvalid(
                 f"{certificate} is for {credentials.claims}, but this node is named {name!r};"
@@ -43,7 +48,7 @@ def for_client(certificate: Path, key: Path, ca: Path) -> Renewed[ssl.SSLContext
     """Return the calling side of a client of the nodes; raises `ConfigInvalid`."""
 
     def make() -> Made[ssl.SSLContext]:
-        credentials = load_credentials(certificate, key, ca, role=Role.CLIENT)
+        credentials = load_credentials(certificate, key, ca, use=CertificateUse.CLIENT)
         return Made(
             mutual_client_context(credentials),
             {certificate: credentials.not_after, ca: _last_end(credentials)},
@@ -56,7 +61,7 @@ def for_browsers(certificate: Path, key: Path) -> Renewed[ssl.SSLContext]:
     """Return the side of a web server; raises `ConfigInvalid`."""
 
     def make() -> Made[ssl.SSLContext]:
-        credentials = load_credentials(certificate, key, role=Role.HTTPS)
+        credentials = load_credentials(certificate, key, use=CertificateUse.HTTPS)
         return Made(https_context(credentials), {certificate: credentials.not_after})
 
     return Renewed("http", (certificate, key), make)
@@ -77,7 +82,7 @@ def for_nats(
         if ca is not None:
             ends[ca] = max(authority.not_valid_after_utc for authority in authorities)
         if certificate is not None and key is not None:
-            credentials = load_credentials(certificate, key, role=Role.NATS)
+            credentials = load_credentials(certificate, key, use=CertificateUse.NATS)
             ends[certificate] = credentials.not_after
         return Made(nats_context(authorities, credentials), ends)
 

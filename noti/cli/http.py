@@ -16,7 +16,7 @@ import trio
 from noti.certificates.credentials import load_authorities
 from noti.certificates.rejections import handshake_refusal
 from noti.cli.deadline import TIMEOUT_S, no_answer
-from noti.client.http import Answer, ask
+from noti.client.http import HttpResponse, ask
 from noti.errors import LocalError, MessageInvalid, Unavailable
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -56,7 +56,7 @@ def get_json(
         raise MessageInvalid(f"{url} does not answer with JSON; is this a noti node?") from None
 
 
-def _ask(url: str, tls: ssl.SSLContext, timeout_s: float) -> Answer:
+def _ask(url: str, tls: ssl.SSLContext, timeout_s: float) -> HttpResponse:
     asking = partial(ask, url, tls, within_s=timeout_s, body_bytes_max=BODY_BYTES_MAX)
     try:
         return trio.run(asking)

@@ -98,5 +98,5 @@ def _goes_for_good(
         )
     from noti.cli import scale_down  # here, as nothing else of the command line needs the client
 
-    named = scale_down.Pod(pod, namespace, statefulset)
+    named = scale_down.PodName(pod, namespace, statefulset)
     return trio.run(scale_down.goes_for_good, named, within_s)

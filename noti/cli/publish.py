@@ -22,7 +22,7 @@ import click
 
 from noti.address import Address
 from noti.certificates.context import mutual_client_context
-from noti.certificates.credentials import Role, load_credentials
+from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.cli.asyncio_commands import read_lines, run_until_signalled, within
 from noti.cli.deadline import timeout_option
 from noti.cli.jetstream import (
@@ -91,7 +91,7 @@ def publish(
         assert category is not None
         run_until_signalled(_to_jetstream(config, category, timeout_s))
         return
-    node = _Node(rpc, _tls(config), timeout_s)
+    node = _PublishTarget(rpc, _tls(config), timeout_s)
     if category is not None:
         run_until_signalled(_one_to_node(node, _as_bridge(config, category)))
     elif data is not None:
@@ -153,7 +153,7 @@ def _as_bridge(config: Config, category: CategoryMessage) -> Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class _Node:
+class _PublishTarget:
     """Whom to ask, and how."""
 
     address: Address
@@ -164,13 +164,13 @@ class _Node:
         return open_publish_stream(self.address, self.tls, within_s=self.timeout_s)
 
 
-async def _one_to_node(node: _Node, draft: Draft) -> None:
+async def _one_to_node(node: _PublishTarget, draft: Draft) -> None:
     async with node.open() as stream:
         [event_id] = await stream.publish([draft])
     click.echo(f"published to {draft.topics[0]}: committed as {event_id}")
 
 
-async def _lines_to_node(node: _Node, topics: tuple[str, ...]) -> None:
+async def _lines_to_node(node: _PublishTarget, topics: tuple[str, ...]) -> None:
     """Publish what comes until it ends; a failure ends it, and says from which line on."""
     number = published = 0
     complete = False
@@ -208,5 +208,5 @@ def _tls(config: Config) -> ssl.SSLContext | None:
         return None
     assert config.tls_key is not None, "`Config` saw to it"
     return mutual_client_context(
-        load_credentials(config.tls_cert, config.tls_key, config.tls_ca, role=Role.NODE)
+        load_credentials(config.tls_cert, config.tls_key, config.tls_ca, use=CertificateUse.NODE)
     )

@@ -26,7 +26,7 @@ RETRY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
+class PodName:
     """One pod of a StatefulSet."""
 
     name: str
@@ -34,7 +34,7 @@ class Pod:
     statefulset: str
 
 
-def is_surplus(pod: Pod, spec: StatefulSetSpec) -> bool:
+def is_surplus(pod: PodName, spec: StatefulSetSpec) -> bool:
     """Whether a scale-down removes this pod; False also for one of another StatefulSet."""
     number = re.fullmatch(re.escape(pod.statefulset) + r"-(\d+)", pod.name)
     replicas = 1 if spec.replicas is None else spec.replicas
@@ -44,7 +44,7 @@ def is_surplus(pod: Pod, spec: StatefulSetSpec) -> bool:
     return not first <= int(number[1]) < first + replicas
 
 
-async def goes_for_good(pod: Pod, within_s: float) -> bool:
+async def goes_for_good(pod: PodName, within_s: float) -> bool:
     """Ask the API whether the pod is to go for good.
 
     Raises `Unavailable` with the reason when it refuses, or says nothing within `within_s` seconds.
@@ -73,7 +73,7 @@ async def goes_for_good(pod: Pod, within_s: float) -> bool:
     )
 
 
-async def _ask(pod: Pod, within_s: float) -> bool:
+async def _ask(pod: PodName, within_s: float) -> bool:
     client = AsyncClient(KubeConfig.from_env(), timeout=httpx2.Timeout(within_s), trust_env=False)
     try:
         found = await client.get(StatefulSet, pod.statefulset, namespace=pod.namespace)

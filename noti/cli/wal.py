@@ -16,8 +16,8 @@ import click
 from noti.cli.wal_files import (
     IDENTITY_NAME,
     Directory,
-    Finding,
     Meaning,
+    WalFinding,
     decode_identity,
     decode_meaning,
     decode_state,
@@ -218,7 +218,7 @@ def _mark_replaced(records: Sequence[dict[str, Any]]) -> None:
 # --- lines for a person ---------------------------------------------------------------------------
 
 
-def _finding_lines(findings: Sequence[Finding]) -> Iterator[str]:
+def _finding_lines(findings: Sequence[WalFinding]) -> Iterator[str]:
     name_width = max(len(finding.file) for finding in findings)
     for finding in findings:
         status = click.style(f"{finding.status:<11}", fg=COLORS.get(finding.status))

@@ -80,7 +80,7 @@ class Directory:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class WalFinding:
     """What is known of one file."""
 
     file: str
@@ -152,11 +152,11 @@ def scan_segment(content: Content) -> Iterator[tuple[int, Record]]:
             raise StorageCorrupt(f"at byte {frame.offset}: {error}") from None
 
 
-def verify(directory: Directory) -> list[Finding]:
+def verify(directory: Directory) -> list[WalFinding]:
     """Return a finding for every file, in the order of the names; files after the first damage are
     not checked, because what they should hold depends on it."""
-    found: dict[str, Finding] = {
-        name: Finding(name, "not checked", None, "comes after the damage")
+    found: dict[str, WalFinding] = {
+        name: WalFinding(name, "not checked", None, "comes after the damage")
         for name in directory.files
     }
     try:
@@ -169,11 +169,11 @@ def verify(directory: Directory) -> list[Finding]:
         text = "left by an interrupted write; removed at the next start"
         if not name.endswith(TEMPORARY_SUFFIX):
             text = _NOT_OF_THE_LOG.get(name, "unknown to this program")
-        found[name] = Finding(name, "not ours", None, text)
+        found[name] = WalFinding(name, "not ours", None, text)
     return [found[name] for name in sorted(found)]
 
 
-def _check(directory: Directory) -> Iterator[Finding]:
+def _check(directory: Directory) -> Iterator[WalFinding]:
     """Yield findings as a node would come to them; raises `StorageCorrupt` at the first damage."""
     yield _check_identity(directory.files.get(IDENTITY_NAME))
     replay = Replay()
@@ -187,30 +187,30 @@ def _check(directory: Directory) -> Iterator[Finding]:
         yield _check_segment(sequence, data, torn)
     replay.recovered()
     for segment in replay.obsolete:
-        yield Finding(segment.name, "ok", None, "superseded; removed at the next start")
+        yield WalFinding(segment.name, "ok", None, "superseded; removed at the next start")
 
 
-def _check_identity(content: bytes | None) -> Finding:
+def _check_identity(content: bytes | None) -> WalFinding:
     if content is None:
         _refuse(IDENTITY_NAME, 0, "the file is missing, and with it whose votes the log holds")
     try:
         name, node_id = decode_identity(content)
     except MessageInvalid as error:
         _refuse(IDENTITY_NAME, 0, str(error))
-    return Finding(IDENTITY_NAME, "ok", None, f"node {name}, id {node_id}")
+    return WalFinding(IDENTITY_NAME, "ok", None, f"node {name}, id {node_id}")
 
 
-def _check_snapshot(snapshot: Snapshot | None) -> Finding:
+def _check_snapshot(snapshot: Snapshot | None) -> WalFinding:
     assert snapshot is not None
     try:
         decode_state(snapshot)
     except MessageInvalid as error:
         _refuse(SNAPSHOT_NAME, 0, str(error))
     text = f"up to entry {snapshot.index} of term {snapshot.term}"
-    return Finding(SNAPSHOT_NAME, "ok", None, text)
+    return WalFinding(SNAPSHOT_NAME, "ok", None, text)
 
 
-def _check_segment(sequence: int, data: bytes, torn: TornTail | None) -> Finding:
+def _check_segment(sequence: int, data: bytes, torn: TornTail | None) -> WalFinding:
     name = segment_name(sequence)
     content = read_segment(sequence, data)
     entries: list[Entry] = []
@@ -227,19 +227,19 @@ def _check_segment(sequence: int, data: bytes, torn: TornTail | None) -> Finding
         text += f", {entries[0].index} to {entries[-1].index}"
     text += f", in {len(content.frames)} writes; {content.end:,} of {len(data):,} bytes used"
     if torn is None:
-        return Finding(name, "ok", None, text)
+        return WalFinding(name, "ok", None, text)
     what = f"a crash cut off the write at byte {torn.offset}; repaired at the next start"
-    return Finding(name, "torn", torn.offset, f"{text}; {what}")
+    return WalFinding(name, "torn", torn.offset, f"{text}; {what}")
 
 
 def _refuse(name: str, offset: int, reason: str) -> NoReturn:
     raise StorageCorrupt(f"{name} at byte {offset}: {reason}")
 
 
-def _damage(error: StorageCorrupt) -> Finding:
+def _damage(error: StorageCorrupt) -> WalFinding:
     place = _PLACE.fullmatch(str(error))
     assert place is not None, "damage is told with file and offset"
-    return Finding(place[1], "damaged", int(place[2]), place[3].partition("; restore")[0])
+    return WalFinding(place[1], "damaged", int(place[2]), place[3].partition("; restore")[0])
 
 
 def _is_ours(name: str) -> bool:

@@ -14,7 +14,7 @@ from noti.client.event_source import RECEIVE_BYTES, connect, target_of
 from noti.errors import MessageInvalid
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """What the server said."""
 
     status: int
@@ -22,7 +22,9 @@ class Answer(NamedTuple):
     body: bytes
 
 
-async def ask(url: str, tls: ssl.SSLContext, *, within_s: float, body_bytes_max: int) -> Answer:
+async def ask(
+    url: str, tls: ssl.SSLContext, *, within_s: float, body_bytes_max: int
+) -> HttpResponse:
     """Return what is at `url`.
 
     Raises `LocalError` for a URL that cannot be asked for, `trio.TooSlowError` after `within_s`
@@ -45,7 +47,7 @@ async def ask(url: str, tls: ssl.SSLContext, *, within_s: float, body_bytes_max:
                 raise MessageInvalid(f"that is no HTTP: {error}") from None
 
 
-async def _read(http: h11.Connection, stream: trio.abc.Stream, body_bytes_max: int) -> Answer:
+async def _read(http: h11.Connection, stream: trio.abc.Stream, body_bytes_max: int) -> HttpResponse:
     status, reason = 0, ""
     body = bytearray()
     while True:
@@ -59,7 +61,7 @@ async def _read(http: h11.Connection, stream: trio.abc.Stream, body_bytes_max: i
                 if len(body) > body_bytes_max:
                     raise MessageInvalid(f"an answer of more than {body_bytes_max} bytes")
             case h11.EndOfMessage() | h11.PAUSED:
-                return Answer(status, reason, bytes(body))
+                return HttpResponse(status, reason, bytes(body))
             case h11.ConnectionClosed():
                 raise MessageInvalid("it hangs up without an answer")
             case _:

@@ -16,7 +16,7 @@ from noti.kubernetes.objects import Object
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class Resource:
     """A kind of objects in namespaces."""
 
     group: str
@@ -31,11 +31,11 @@ class Kind:
         return "/" + "/".join(part for part in parts if part)
 
 
-PODS: Final = Kind("", "v1", "pods")
-EVENTS: Final = Kind("", "v1", "events")
-STATEFUL_SETS: Final = Kind("apps", "v1", "statefulsets")
-LEASES: Final = Kind("coordination.k8s.io", "v1", "leases")
-CHECKERS: Final = Kind("node-role.bb-noti.io", "v1", "leaderstatuscheckers")
+PODS: Final = Resource("", "v1", "pods")
+EVENTS: Final = Resource("", "v1", "events")
+STATEFUL_SETS: Final = Resource("apps", "v1", "statefulsets")
+LEASES: Final = Resource("coordination.k8s.io", "v1", "leases")
+CHECKERS: Final = Resource("node-role.bb-noti.io", "v1", "leaderstatuscheckers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class WatchEvent:
     """What a watch tells."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
@@ -66,7 +66,7 @@ class Change:
 class Selection:
     """Which objects of a kind."""
 
-    kind: Kind
+    resource: Resource
     namespace: str
     labels: str = ""
     """`key=value`, several with commas; empty for all."""
@@ -87,26 +87,28 @@ class KubernetesApi(Protocol):
 
     def watch(
         self, selection: Selection, version: str
-    ) -> AbstractAsyncContextManager[AsyncIterator[Change]]:
+    ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
         """Follow all changes after `version`, in order; ends when the server wants it to.
 
         Entering, or the iterator, raises `VersionGone` when the server does not remember so far.
         """
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """Return one object; raises `ObjectAbsent`."""
 
-    async def create(self, kind: Kind, namespace: str, wanted: Object) -> Object:
+    async def create(self, resource: Resource, namespace: str, wanted: Object) -> Object:
         """Make an object and return it as it is now; raises `ObjectConflict` if there is one."""
 
-    async def replace(self, kind: Kind, namespace: str, name: str, wanted: Object) -> Object:
+    async def replace(
+        self, resource: Resource, namespace: str, name: str, wanted: Object
+    ) -> Object:
         """Put an object in the place of the version that it was made from, and return it.
 
         Raises `ObjectConflict` when that version is not the last, `ObjectAbsent`.
         """
 
     async def merge_patch(
-        self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = ""
+        self, resource: Resource, namespace: str, name: str, patch: Object, *, subresource: str = ""
     ) -> Object:
         """Change what `patch` has (RFC 7386) and return the object.
 

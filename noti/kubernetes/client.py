@@ -23,7 +23,7 @@ from lightkube.core.exceptions import ConfigError
 from yaml import YAMLError
 
 from noti.errors import ConfigInvalid, KubernetesFailed, KubernetesForbidden
-from noti.kubernetes.api import Change, Kind, Listing, Selection
+from noti.kubernetes.api import Listing, Resource, Selection, WatchEvent
 from noti.kubernetes.decoding import (
     decode_change,
     decode_listing,
@@ -58,16 +58,16 @@ class KubernetesClient:
 
     async def list(self, selection: Selection) -> Listing:
         """Return all objects that are selected."""
-        path = selection.kind.path(selection.namespace)
+        path = selection.resource.path(selection.namespace)
         content = await self._ask("GET", path, params=_parameters(selection))
         return decode_listing(content, f"GET {path}")
 
     @asynccontextmanager
     async def watch(
         self, selection: Selection, version: str
-    ) -> AsyncIterator[AsyncIterator[Change]]:
+    ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
         """Follow all changes after `version`."""
-        path = selection.kind.path(selection.namespace)
+        path = selection.resource.path(selection.namespace)
         parameters = {
             **_parameters(selection),
             "watch": "true",
@@ -96,23 +96,25 @@ class KubernetesClient:
                 with suppress(httpx2.HTTPError, httpx2.StreamError):
                     await anext(chunks, None)
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """Return one object."""
-        return await self._object("GET", kind.path(namespace, name))
+        return await self._object("GET", resource.path(namespace, name))
 
-    async def create(self, kind: Kind, namespace: str, wanted: Object) -> Object:
+    async def create(self, resource: Resource, namespace: str, wanted: Object) -> Object:
         """Make an object."""
-        return await self._object("POST", kind.path(namespace), wanted)
+        return await self._object("POST", resource.path(namespace), wanted)
 
-    async def replace(self, kind: Kind, namespace: str, name: str, wanted: Object) -> Object:
+    async def replace(
+        self, resource: Resource, namespace: str, name: str, wanted: Object
+    ) -> Object:
         """Put an object in the place of the version that it was made from."""
-        return await self._object("PUT", kind.path(namespace, name), wanted)
+        return await self._object("PUT", resource.path(namespace, name), wanted)
 
     async def merge_patch(
-        self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = ""
+        self, resource: Resource, namespace: str, name: str, patch: Object, *, subresource: str = ""
     ) -> Object:
         """Change what `patch` has."""
-        path = kind.path(namespace, name, subresource)
+        path = resource.path(namespace, name, subresource)
         return await self._object("PATCH", path, patch, media="application/merge-patch+json")
 
     async def _object(
@@ -215,7 +217,7 @@ def _check(response: httpx2.Response, what: str) -> None:
         raise failure(response.status_code, problem, response.headers.get("Retry-After", ""))
 
 
-async def _changes(chunks: AsyncIterator[bytes], what: str) -> AsyncGenerator[Change, None]:
+async def _changes(chunks: AsyncIterator[bytes], what: str) -> AsyncGenerator[WatchEvent, None]:
     """Yield the changes of a watch: JSON, one a line."""
     waiting = bytearray()
     while True:

@@ -14,7 +14,7 @@ from noti.errors import (
     ObjectConflict,
     VersionGone,
 )
-from noti.kubernetes.api import Change, Listing
+from noti.kubernetes.api import Listing, WatchEvent
 from noti.kubernetes.objects import Object
 
 MESSAGE_MAX: Final = 500
@@ -39,30 +39,30 @@ def decode_listing(content: bytes, what: str) -> Listing:
     decoded = _json(content, what)
     items = decoded.get("items") or []
     if not isinstance(items, list):
-        raise _nonsense(what)
+        raise _not_an_object(what)
     version = _text(decoded.get("metadata"), "resourceVersion", what)
     return Listing(tuple(_identified(item, what) for item in items), version)
 
 
-def decode_change(line: bytes | bytearray, what: str) -> Change:
+def decode_change(line: bytes | bytearray, what: str) -> WatchEvent:
     """Return what one line of a watch tells; raises `KubernetesFailed`, also when it tells of one:
     `VersionGone` above all.
     """
     decoded = _json(line, what)
     changed = decoded.get("object")
     if not isinstance(changed, dict):
-        raise _nonsense(what)
+        raise _not_an_object(what)
     match decoded.get("type"):
         case "ADDED" | "MODIFIED" | "DELETED" as kind:
-            return Change(kind, _identified(changed, what))
+            return WatchEvent(kind, _identified(changed, what))
         case "BOOKMARK":
             _text(changed.get("metadata"), "resourceVersion", what)
-            return Change("BOOKMARK", changed)
+            return WatchEvent("BOOKMARK", changed)
         case "ERROR":
             code, message = changed.get("code"), str(changed.get("message"))[:MESSAGE_MAX]
             raise failure(code if isinstance(code, int) else 0, f"{what}: {code} {message}")
         case _:
-            raise _nonsense(what)
+            raise _not_an_object(what)
 
 
 def failure(code: int, problem: str, retry_after: str = "") -> KubernetesFailed:
@@ -74,10 +74,10 @@ def failure(code: int, problem: str, retry_after: str = "") -> KubernetesFailed:
 def explanation(content: bytes, otherwise: str) -> str:
     """Return what an answer that is an error says about it."""
     try:
-        told = json.loads(content)
+        decoded = json.loads(content)
     except (ValueError, RecursionError):
         return otherwise
-    message = told.get("message") if isinstance(told, dict) else None
+    message = decoded.get("message") if isinstance(decoded, dict) else None
     return str(message)[:MESSAGE_MAX] if message else otherwise
 
 
@@ -85,9 +85,9 @@ def _json(content: bytes | bytearray, what: str) -> Object:
     try:
         decoded = json.loads(content)
     except (ValueError, RecursionError):
-        raise _nonsense(what) from None
+        raise _not_an_object(what) from None
     if not isinstance(decoded, dict):
-        raise _nonsense(what)
+        raise _not_an_object(what)
     return decoded
 
 
@@ -102,9 +102,9 @@ def _identified(decoded: Any, what: str) -> Object:
 def _text(metadata: Any, key: str, what: str) -> str:
     text = metadata.get(key) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        raise _nonsense(what)
+        raise _not_an_object(what)
     return text
 
 
-def _nonsense(what: str) -> KubernetesFailed:
+def _not_an_object(what: str) -> KubernetesFailed:
     return KubernetesFailed(f"{what}: the answer is no object of Kubernetes")

@@ -17,7 +17,7 @@ import trio
 from noti.backoff import Backoff
 from noti.errors import KubernetesFailed, VersionGone
 from noti.kubernetes import metrics
-from noti.kubernetes.api import Change, KubernetesApi, Listing, Selection
+from noti.kubernetes.api import KubernetesApi, Listing, Selection, WatchEvent
 from noti.kubernetes.objects import Object
 
 log = structlog.get_logger("noti.kubernetes")
@@ -26,7 +26,7 @@ ENDED_EARLY_S: Final = 1.0
 """A watch that ends sooner, without a change, is taken for a failure: somebody ends all of them."""
 
 
-class Copy:
+class ObjectCache:
     """Objects of one selection, as they were when the API last told."""
 
     def __init__(self, selection: Selection) -> None:
@@ -51,7 +51,7 @@ class Copy:
         """Take a list for the truth."""
         self._objects = {one["metadata"]["name"]: one for one in listing.objects}
 
-    def apply(self, change: Change) -> None:
+    def apply(self, change: WatchEvent) -> None:
         """Take in one change."""
         assert self._objects is not None, "changes come after a list"
         if change.type == "BOOKMARK":
@@ -63,29 +63,29 @@ class Copy:
             self._objects[name] = change.object
 
 
-async def follow(
-    api: KubernetesApi, copy: Copy, rng: Random, changed: Callable[[], None]
+async def list_and_watch(
+    api: KubernetesApi, cache: ObjectCache, rng: Random, changed: Callable[[], None]
 ) -> NoReturn:
-    """Keep `copy` up to date until cancelled; call `changed` whenever something is different."""
+    """Keep `cache` up to date until cancelled; call `changed` whenever something is different."""
     backoff = Backoff(rng)
     version: str | None = None
     while True:
         began = trio.current_time()
         try:
             if version is None:
-                listing = await api.list(copy.selection)
+                listing = await api.list(cache.selection)
                 version = listing.version
-                copy.reset(listing)
-                _recovered(copy, changed)
-            async with api.watch(copy.selection, version) as changes:
-                if copy.failure is not None:
-                    _recovered(copy, changed)
+                cache.reset(listing)
+                _recovered(cache, changed)
+            async with api.watch(cache.selection, version) as changes:
+                if cache.failure is not None:
+                    _recovered(cache, changed)
                 async for change in changes:
                     version = change.version
                     backoff.succeeded()
-                    copy.apply(change)
+                    cache.apply(change)
                     if change.type != "BOOKMARK":
-                        _recovered(copy, changed)
+                        _recovered(cache, changed)
             if trio.current_time() - began < ENDED_EARLY_S:
                 await trio.sleep(backoff.failed())
             else:
@@ -95,18 +95,18 @@ async def follow(
             version = None
             await trio.sleep(backoff.failed())
         except KubernetesFailed as failure:
-            _failed(copy, failure, changed)
+            _failed(cache, failure, changed)
             await trio.sleep(backoff.failed(failure.retry_after_s))
 
 
-def _failed(copy: Copy, failure: KubernetesFailed, changed: Callable[[], None]) -> None:
-    told, copy.failure = copy.failure, failure
+def _failed(cache: ObjectCache, failure: KubernetesFailed, changed: Callable[[], None]) -> None:
+    told, cache.failure = cache.failure, failure
     if type(told) is not type(failure):
-        kind = copy.selection.kind.plural
-        log.warning("cannot follow objects, trying again", kind=kind, reason=str(failure))
+        resource = cache.selection.resource.plural
+        log.warning("cannot follow objects, trying again", resource=resource, reason=str(failure))
         changed()
 
 
-def _recovered(copy: Copy, changed: Callable[[], None]) -> None:
-    copy.failure = None
+def _recovered(cache: ObjectCache, changed: Callable[[], None]) -> None:
+    cache.failure = None
     changed()

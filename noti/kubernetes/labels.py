@@ -54,16 +54,16 @@ def plan(pods: Sequence[Pod], answers: Mapping[str, NodeRole | None], replicas: 
     """
     ready = [pod for pod in pods if pod.ready]
     asked = {pod.name: answers[pod.uid] for pod in ready if pod.uid in answers}
-    heard = {name: answer for name, answer in asked.items() if answer is not None}
-    leader, term = _leader(heard)
-    others = any(name != leader for name in heard) or len(asked) < len(ready)
-    complete = len(heard) == len(pods) >= replicas
+    answered = {name: answer for name, answer in asked.items() if answer is not None}
+    leader, term = _leader(answered)
+    others = any(name != leader for name in answered) or len(asked) < len(ready)
+    complete = len(answered) == len(pods) >= replicas
     patches = {}
     for pod in pods:
         if pod.ready and pod.name not in asked:
             continue
-        role, serves = None, pod.ready and not heard
-        if pod.name in heard:
+        role, serves = None, pod.ready and not answered
+        if pod.name in answered:
             if term < _term_of(pod) and not complete:
                 continue
             role = "leader" if pod.name == leader else "follower"
@@ -71,21 +71,21 @@ def plan(pods: Sequence[Pod], answers: Mapping[str, NodeRole | None], replicas: 
         patch = _patch(pod, role, serves, term)
         if patch is not None:
             patches[pod.name] = patch
-    return Plan(leader, term, len(heard), patches)
+    return Plan(leader, term, len(answered), patches)
 
 
-def _leader(heard: Mapping[str, NodeRole]) -> tuple[str, int]:
+def _leader(answered: Mapping[str, NodeRole]) -> tuple[str, int]:
     """Return who leads, and the term in which that is so."""
-    evidence = [(answer.term, name) for name, answer in heard.items() if answer.role == "leader"]
-    evidence += [(answer.term, answer.leader) for answer in heard.values() if answer.leader]
+    evidence = [(answer.term, name) for name, answer in answered.items() if answer.role == "leader"]
+    evidence += [(answer.term, answer.leader) for answer in answered.values() if answer.leader]
     if not evidence:
-        return "", max((answer.term for answer in heard.values()), default=0)
+        return "", max((answer.term for answer in answered.values()), default=0)
     term = max(term for term, _ in evidence)
     leaders = {name for at, name in evidence if at == term}
     if len(leaders) > 1:  # Raft has one a term: these are too old to tell their terms.
         return "", term
     [leader] = leaders
-    own = heard.get(leader)
+    own = answered.get(leader)
     if own is not None and own.role != "leader" and (own.term >= term or own.term == 0):
         return "", term  # It has been restarted or deposed since the others heard of it.
     return leader, term

@@ -21,7 +21,7 @@ from noti.errors import KubernetesFailed, ObjectAbsent
 from noti.kubernetes import metrics
 from noti.kubernetes.api import CHECKERS, LEASES, Selection
 from noti.kubernetes.election import Election, LeaseTimes
-from noti.kubernetes.informer import Copy, follow
+from noti.kubernetes.informer import ObjectCache, list_and_watch
 from noti.kubernetes.objects import Object
 from noti.kubernetes.reconciling import Reconciler, Surroundings
 from noti.optional import contained
@@ -58,12 +58,12 @@ class Operator:
         self._election = Election(
             config.identity, config.lease, config.namespace, config.lease_times
         )
-        self._heard_at = -IN_TOUCH_S
+        self._api_answered_at = -IN_TOUCH_S
         self._running: dict[str, tuple[object, Reconciler, trio.CancelScope]] = {}
 
     def in_touch(self) -> bool:
         """Whether the API has answered lately, whoever holds the Lease."""
-        return trio.current_time() < self._heard_at + IN_TOUCH_S
+        return trio.current_time() < self._api_answered_at + IN_TOUCH_S
 
     @property
     def works(self) -> bool:
@@ -138,8 +138,8 @@ class Operator:
             lease: Object | None = await api.get(LEASES, config.namespace, config.lease)
         except ObjectAbsent:
             lease = None
-        self._heard_at = trio.current_time()
-        wanted = self._election.looked(lease, self._heard_at, self._wall())
+        self._api_answered_at = trio.current_time()
+        wanted = self._election.looked(lease, self._api_answered_at, self._wall())
         if wanted is None:
             return False
         if lease is None:
@@ -172,17 +172,17 @@ class Operator:
 
     async def _work(self) -> None:
         """Reconcile all checkers of the namespace until cancelled."""
-        copy = Copy(Selection(CHECKERS, self._config.namespace))
+        cache = ObjectCache(Selection(CHECKERS, self._config.namespace))
         self._running.clear()
         try:
             async with trio.open_nursery() as nursery:
 
                 def changed() -> None:
-                    if copy.listed:
-                        self._take_in(list(copy.objects), nursery)
+                    if cache.listed:
+                        self._take_in(list(cache.objects), nursery)
 
                 nursery.start_soon(self._count)
-                await follow(self._around.api, copy, self._around.rng, changed)
+                await list_and_watch(self._around.api, cache, self._around.rng, changed)
         finally:
             self._running.clear()
             metrics.CHECKERS.clear()
@@ -202,7 +202,7 @@ class Operator:
             if uid in self._running:
                 began_with, reconciler, scope = self._running[uid]
                 if began_with == spec:
-                    reconciler.seen(checker)
+                    reconciler.update(checker)
                     continue
                 scope.cancel()
             reconciler, scope = Reconciler(checker, self._around), trio.CancelScope()
@@ -221,7 +221,7 @@ class Operator:
     async def _count(self) -> None:
         """Keep the metric of checkers up to date."""
         while True:
-            found = [reconciler.found for _, reconciler, _ in self._running.values()]
+            found = [reconciler.condition for _, reconciler, _ in self._running.values()]
             metrics.CHECKERS.clear()
             for reason, number in Counter(one.reason for one in found if one).items():
                 metrics.CHECKERS.labels(reason).set(number)

@@ -27,7 +27,7 @@ from noti.errors import (
 )
 from noti.kubernetes import labels, metrics, status
 from noti.kubernetes.api import CHECKERS, EVENTS, PODS, STATEFUL_SETS, KubernetesApi, Selection
-from noti.kubernetes.informer import Copy, follow
+from noti.kubernetes.informer import ObjectCache, list_and_watch
 from noti.kubernetes.objects import (
     Object,
     Pod,
@@ -39,7 +39,7 @@ from noti.kubernetes.objects import (
     read_stateful_set,
 )
 from noti.kubernetes.role_queries import Questions, RoleSource
-from noti.kubernetes.status import Finding
+from noti.kubernetes.status import Condition
 
 log = structlog.get_logger("noti.kubernetes")
 
@@ -62,59 +62,59 @@ class Reconciler:
     def __init__(self, checker: Object, around: Surroundings) -> None:
         """Do nothing yet."""
         self.checker = checker
-        self.found: Finding | None = None
+        self.condition: Condition | None = None
         """What was found last."""
         self._around = around
-        self._told = status.told_before(checker)
-        self._left: Object | None = None
+        self._reported = status.reported_before(checker)
+        self._written_status: Object | None = None
         """The status as the API had it after our last look: an older CRD knows fewer fields."""
         self._labelled = False
-        self._to_tell = trio.Event()
+        self._report_due = trio.Event()
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._tell_what_is_found)
+            nursery.start_soon(self._keep_reporting)
             try:
                 spec = read_spec(self.checker)
             except ConfigInvalid as error:
-                self.find(Finding("SpecInvalid", str(error)))
+                self.report(Condition("SpecInvalid", str(error)))
             else:
                 await _Cluster(self, spec, self._around, nursery).run()
 
-    def seen(self, checker: Object) -> None:
+    def update(self, checker: Object) -> None:
         """Take in the checker as it is now, with the spec that it had."""
         self.checker = checker
-        if self.found is not None and checker.get("status") != self._left:
-            self._to_tell.set()  # Somebody else has changed it.
+        if self.condition is not None and checker.get("status") != self._written_status:
+            self._report_due.set()  # Somebody else has changed it.
 
-    def find(self, found: Finding, *, labelled: bool = False) -> None:
+    def report(self, condition: Condition, *, labelled: bool = False) -> None:
         """Have something told; `labelled`: labels were changed."""
-        if found != self.found or labelled:
-            self.found = found
+        if condition != self.condition or labelled:
+            self.condition = condition
             self._labelled |= labelled
-            self._to_tell.set()
+            self._report_due.set()
 
-    async def _tell_what_is_found(self) -> None:
+    async def _keep_reporting(self) -> None:
         """Keep status and events up to date. What fails here delays no label."""
         backoff = Backoff(self._around.rng)
         while True:
-            await self._to_tell.wait()
-            self._to_tell = trio.Event()
-            assert self.found is not None
+            await self._report_due.wait()
+            self._report_due = trio.Event()
+            assert self.condition is not None
             try:
-                await self._tell(self.found)
+                await self._write_status(self.condition)
             except KubernetesFailed as failure:
                 _failed("cannot write the status", failure, backoff)
-                self._to_tell.set()
+                self._report_due.set()
                 await trio.sleep(backoff.failed(failure.retry_after_s))
             else:
                 backoff.succeeded()
 
-    async def _tell(self, found: Finding) -> None:
+    async def _write_status(self, condition: Condition) -> None:
         api, metadata = self._around.api, self.checker["metadata"]
         now = self._around.wall().strftime("%Y-%m-%dT%H:%M:%SZ")
-        patch = status.status_patch(self.checker, found, now, labelled=self._labelled)
+        patch = status.status_patch(self.checker, condition, now, labelled=self._labelled)
         if patch is not None:
             self._labelled = False
             try:
@@ -124,13 +124,15 @@ class Reconciler:
             except KubernetesFailed:
                 self._labelled = True
                 raise
-        self._left = self.checker.get("status")
-        if self._told != (found.reason, found.leader):
-            self._told = found.reason, found.leader
-            log.info("found", checker=metadata["name"], reason=found.reason, state=found.message)
+        self._written_status = self.checker.get("status")
+        if self._reported != (condition.reason, condition.leader):
+            self._reported = condition.reason, condition.leader
+            log.info(
+                "found", checker=metadata["name"], reason=condition.reason, state=condition.message
+            )
             name = f"{metadata['name']}.{self._around.rng.getrandbits(64):016x}"
             event = status.event(
-                self.checker, found, name=name, now=now, reporter=self._around.identity
+                self.checker, condition, name=name, now=now, reporter=self._around.identity
             )
             try:
                 await api.create(EVENTS, metadata["namespace"], event)
@@ -156,11 +158,11 @@ class _Cluster:
         self._around = around
         self._nursery = nursery
         self._questions = Questions(around.roles, nursery, around.rng, self._wake)
-        self._sets = Copy(
+        self._sets = ObjectCache(
             Selection(STATEFUL_SETS, spec.namespace, fields=f"metadata.name={spec.stateful_set}")
         )
-        self._pods: Copy | None = None
-        self._following_pods = trio.CancelScope()
+        self._pods: ObjectCache | None = None
+        self._pods_scope = trio.CancelScope()
         self._patched: dict[str, str] = {}
         """By uid: the version of a pod that was patched; the watch will tell its next one."""
         self._labelled = False
@@ -168,7 +170,7 @@ class _Cluster:
 
     async def run(self) -> None:
         """Work until cancelled."""
-        self._follow(self._sets, trio.CancelScope())
+        self._watch(self._sets, trio.CancelScope())
         backoff = Backoff(self._around.rng, most_s=5.0)
         while True:
             await self._news.wait()
@@ -185,10 +187,10 @@ class _Cluster:
     def _wake(self) -> None:
         self._news.set()
 
-    def _follow(self, copy: Copy, scope: trio.CancelScope) -> None:
+    def _watch(self, cache: ObjectCache, scope: trio.CancelScope) -> None:
         async def following() -> None:
             with scope:
-                await follow(self._around.api, copy, self._around.rng, self._wake)
+                await list_and_watch(self._around.api, cache, self._around.rng, self._wake)
 
         self._nursery.start_soon(following)
 
@@ -196,14 +198,14 @@ class _Cluster:
         """Compare what is with what should be, and change it; raises `KubernetesFailed`."""
         forbidden = self._forbidden()
         if forbidden is not None:
-            self._reconciler.find(forbidden)
+            self._reconciler.report(forbidden)
         if not self._sets.listed:
             return
         stateful_set = next(map(read_stateful_set, self._sets.objects), None)
         if stateful_set is None:
             self._questions.ask_these(())
             if forbidden is None:
-                self._reconciler.find(self._missing())
+                self._reconciler.report(self._missing())
             return
         pods = self._pods_of(stateful_set)
         if pods is None:
@@ -214,17 +216,17 @@ class _Cluster:
         plan = labels.plan(pods, answers, stateful_set.replicas)
         await self._apply(plan, pods)
         if forbidden is None and not plan.patches and all(pod.uid in answers for pod in ready):
-            found = status.finding(plan, len(pods), len(ready))
-            self._reconciler.find(found, labelled=self._labelled)
+            condition = status.condition_of(plan, len(pods), len(ready))
+            self._reconciler.report(condition, labelled=self._labelled)
             self._labelled = False
 
     def _pods_of(self, stateful_set: StatefulSet) -> list[Pod] | None:
         """Return the pods of the set, None while they are not known."""
         wanted = Selection(PODS, self._spec.namespace, labels=stateful_set.selector)
         if self._pods is None or self._pods.selection != wanted:
-            self._following_pods.cancel()
-            self._pods, self._following_pods = Copy(wanted), trio.CancelScope()
-            self._follow(self._pods, self._following_pods)
+            self._pods_scope.cancel()
+            self._pods, self._pods_scope = ObjectCache(wanted), trio.CancelScope()
+            self._watch(self._pods, self._pods_scope)
         if not self._pods.listed:
             return None
         owned = (pod for pod in self._pods.objects if is_owned_by(pod, stateful_set.uid))
@@ -244,7 +246,7 @@ class _Cluster:
             return
         failures.sort(key=lambda failure: (isinstance(failure, ObjectConflict), str(failure)))
         if isinstance(failures[0], KubernetesForbidden):
-            self._reconciler.find(Finding("Forbidden", str(failures[0])))
+            self._reconciler.report(Condition("Forbidden", str(failures[0])))
         raise failures[0]
 
     async def _patch(self, pod: Pod, patch: Object, failures: list[KubernetesFailed]) -> None:
@@ -260,14 +262,14 @@ class _Cluster:
         metrics.LABEL_PATCHES.inc()
         log.info("labelled", pod=pod.name, labels=patch["metadata"].get("labels", {}))
 
-    def _forbidden(self) -> Finding | None:
-        for copy in (self._sets, self._pods):
-            if copy is not None and isinstance(copy.failure, KubernetesForbidden):
-                return Finding("Forbidden", str(copy.failure))
+    def _forbidden(self) -> Condition | None:
+        for cache in (self._sets, self._pods):
+            if cache is not None and isinstance(cache.failure, KubernetesForbidden):
+                return Condition("Forbidden", str(cache.failure))
         return None
 
-    def _missing(self) -> Finding:
+    def _missing(self) -> Condition:
         name, namespace = self._spec.stateful_set, self._spec.namespace
-        return Finding(
+        return Condition(
             "StatefulSetMissing", f"there is no StatefulSet {name!r} in namespace {namespace!r}"
         )

@@ -25,7 +25,7 @@ COMPONENT: Final = "noti-operator"
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Condition:
     """What was found, in one word for machines and one line for people."""
 
     reason: Reason
@@ -44,23 +44,25 @@ class Finding:
         return self.reason == "LeaderKnown"
 
 
-def finding(plan: Plan, pods: int, ready: int) -> Finding:
+def condition_of(plan: Plan, pods: int, ready: int) -> Condition:
     """Return what a plan says about a cluster of so many pods, so many of them ready."""
     answering = f"{plan.answering} of {pods} pods answer"
     if not pods:
-        return Finding("NoPods", "the StatefulSet has no pods")
+        return Condition("NoPods", "the StatefulSet has no pods")
     if not ready:
-        return Finding("NoneReady", f"none of {pods} pods is ready")
+        return Condition("NoneReady", f"none of {pods} pods is ready")
     if not plan.answering:
         message = f"none of {ready} ready pods answers the operator; they keep their browsers"
-        return Finding("NoAnswer", message)
+        return Condition("NoAnswer", message)
     if not plan.leader:
-        return Finding("NoLeader", f"no leader is known; {answering}", term=plan.term)
+        return Condition("NoLeader", f"no leader is known; {answering}", term=plan.term)
     message = f"{plan.leader} leads in term {plan.term}; {answering}"
-    return Finding("LeaderKnown", message, plan.leader, plan.term)
+    return Condition("LeaderKnown", message, plan.leader, plan.term)
 
 
-def status_patch(checker: Object, found: Finding, now: str, *, labelled: bool) -> Object | None:
+def status_patch(
+    checker: Object, condition: Condition, now: str, *, labelled: bool
+) -> Object | None:
     """Return the merge patch that brings a status up to date, or None.
 
     `labelled`: labels were changed since the last time; `now` is RFC 3339.
@@ -68,10 +70,10 @@ def status_patch(checker: Object, found: Finding, now: str, *, labelled: bool) -
     status = checker.get("status") or {}
     generation = checker["metadata"].get("generation", 0)
     wanted: Object = {
-        "leaderNode": found.leader,
-        "term": found.term,
+        "leaderNode": condition.leader,
+        "term": condition.term,
         "observedGeneration": generation,
-        "conditions": _conditions(status.get("conditions") or [], found, generation, now),
+        "conditions": _conditions(status.get("conditions") or [], condition, generation, now),
     }
     changed = {key: value for key, value in wanted.items() if status.get(key) != value}
     if not changed and not labelled:
@@ -79,9 +81,11 @@ def status_patch(checker: Object, found: Finding, now: str, *, labelled: bool) -
     return {"status": {**changed, "lastUpdated": now}}
 
 
-def _conditions(current: list[Object], found: Finding, generation: int, now: str) -> list[Object]:
+def _conditions(
+    current: list[Object], condition: Condition, generation: int, now: str
+) -> list[Object]:
     """Return all conditions: a merge patch replaces the list, in which others may have theirs."""
-    mine = {"Accepted": found.accepted, "Ready": found.ready}
+    mine = {"Accepted": condition.accepted, "Ready": condition.ready}
     before = {one.get("type"): one for one in current}
     foreign = [one for one in current if one.get("type") not in mine]
     conditions = []
@@ -95,14 +99,14 @@ def _conditions(current: list[Object], found: Finding, generation: int, now: str
                 "status": status,
                 "observedGeneration": generation,
                 "lastTransitionTime": since,
-                "reason": "Accepted" if accepted else found.reason,
-                "message": "the spec can be worked with" if accepted else found.message,
+                "reason": "Accepted" if accepted else condition.reason,
+                "message": "the spec can be worked with" if accepted else condition.message,
             }
         )
     return [*foreign, *conditions]
 
 
-def told_before(checker: Object) -> tuple[str, str]:
+def reported_before(checker: Object) -> tuple[str, str]:
     """Return reason and leader of the status, as they were told by whoever wrote it."""
     status = checker.get("status") or {}
     for condition in status.get("conditions") or ():
@@ -111,7 +115,7 @@ def told_before(checker: Object) -> tuple[str, str]:
     return "", ""
 
 
-def event(checker: Object, found: Finding, *, name: str, now: str, reporter: str) -> Object:
+def event(checker: Object, condition: Condition, *, name: str, now: str, reporter: str) -> Object:
     """Return the event (core/v1) that tells people of a finding; `name` must be new."""
     metadata = checker["metadata"]
     return {
@@ -126,9 +130,9 @@ def event(checker: Object, found: Finding, *, name: str, now: str, reporter: str
             "uid": metadata["uid"],
             "resourceVersion": metadata["resourceVersion"],
         },
-        "type": _event_type(found.reason),
-        "reason": found.reason,
-        "message": found.message,
+        "type": _event_type(condition.reason),
+        "reason": condition.reason,
+        "message": condition.message,
         "firstTimestamp": now,
         "lastTimestamp": now,
         "count": 1,

@@ -18,7 +18,6 @@ from noti.errors import AddressInUse, ConfigInvalid, MessageInvalid, PeerUnavail
 from noti.ports import Clock
 from noti.swim.core.events import (
     Accused,
-    DeadlineReached,
     Effect,
     Event,
     ExchangeEnded,
@@ -37,6 +36,7 @@ from noti.swim.core.events import (
     StateReceived,
     StreamPingAnswered,
     TagsChanged,
+    TimerExpired,
 )
 from noti.swim.core.machine import Swim
 from noti.swim.core.messages import (
@@ -52,7 +52,7 @@ from noti.swim.core.packets import decode_packet, encode_tags
 from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.core.timing import SwimConfig
 from noti.swim.ports import Datagrams, GossipNetwork
-from noti.swim.reporting import Complaints
+from noti.swim.reporting import GossipReporter
 
 log = structlog.get_logger("noti.swim")
 
@@ -103,7 +103,7 @@ class Gossip:
         self._left = trio.Event()
         self._wait = trio.CancelScope()
         self._wait_until = 0.0
-        self._complaints = Complaints(clock)
+        self._complaints = GossipReporter(clock)
         self._packets_in, self._packets_out = trio.open_memory_channel[SendPacket](
             PACKETS_WAITING_MAX
         )
@@ -212,7 +212,7 @@ class Gossip:
             with trio.CancelScope() as self._wait:
                 await self._clock.sleep_until(self._wait_until)
             if self._clock.now() >= core.deadline():
-                self._handle(DeadlineReached())
+                self._handle(TimerExpired())
 
     async def _receive(self, datagrams: Datagrams) -> None:
         while True:

@@ -48,7 +48,7 @@ for _reason in REASONS:
 _members = Gauge("noti_swim_members", "Members that this node knows of, by state.", ["state"])
 
 
-class Complaints:
+class GossipReporter:
     """One node's voice about its gossip."""
 
     def __init__(self, clock: Clock) -> None:

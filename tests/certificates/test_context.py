@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from noti.certificates.context import https_context, mutual_client_context, mutual_server_context
-from noti.certificates.credentials import Credentials, Role, load_credentials
+from noti.certificates.credentials import CertificateUse, Credentials, load_credentials
 from noti.certificates.names import claims, objection
 from tests.certificates.authority import Issued, Wanted, authority, client, issue, node
 from tests.certificates.handshake import shake_hands
@@ -21,8 +21,8 @@ def ca(tmp_path: Path) -> Path:
     return path
 
 
-def credentials(issued: Issued, ca: Path, role: Role = Role.NODE) -> Credentials:
-    return load_credentials(*issued.write(ca.parent, "own"), ca, role=role)
+def credentials(issued: Issued, ca: Path, use: CertificateUse = CertificateUse.NODE) -> Credentials:
+    return load_credentials(*issued.write(ca.parent, "own"), ca, use=use)
 
 
 def test_two_nodes_verify_each_other_and_see_names(ca: Path) -> None:
@@ -40,7 +40,7 @@ def test_two_nodes_verify_each_other_and_see_names(ca: Path) -> None:
 
 def test_client_is_verified_too(ca: Path) -> None:
     server = mutual_server_context(credentials(node("node1", CA), ca))
-    calling = mutual_client_context(credentials(client("admin", CA), ca, Role.CLIENT))
+    calling = mutual_client_context(credentials(client("admin", CA), ca, CertificateUse.CLIENT))
     outcome = shake_hands(server, calling)
     assert outcome.succeeded
     der = outcome.server_object.getpeercert(binary_form=True)
@@ -67,7 +67,7 @@ def test_bundle_of_old_and_new_ca_accepts_both(ca: Path) -> None:
 
 def test_browser_is_offered_http2_and_tls_1_2(ca: Path) -> None:
     server = https_context(
-        credentials(issue(Wanted(dns=("localhost",)), CA), ca, Role.HTTPS),
+        credentials(issue(Wanted(dns=("localhost",)), CA), ca, CertificateUse.HTTPS),
     )
     browser = ssl.create_default_context(cadata=CA.pem.decode())
     browser.set_alpn_protocols(["h2", "http/1.1"])

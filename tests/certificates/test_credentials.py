@@ -12,7 +12,7 @@ import pytest
 import trustme
 
 from noti.certificates.context import mutual_server_context
-from noti.certificates.credentials import Role, load_authorities, load_credentials
+from noti.certificates.credentials import CertificateUse, load_authorities, load_credentials
 from noti.errors import ConfigInvalid
 from tests.certificates.authority import CLIENT, DAY, SERVER, Wanted, authority, client, issue, node
 
@@ -287,23 +287,23 @@ def test_unreadable_file_is_named(files: Files, monkeypatch: pytest.MonkeyPatch)
 
 def test_client_role_wants_a_client(files: Files, tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match=r"is the certificate of node node1, not of a client"):
-        load_credentials(files.certificate, files.key, files.ca, role=Role.CLIENT)
+        load_credentials(files.certificate, files.key, files.ca, use=CertificateUse.CLIENT)
     paths = client("admin", CA).write(tmp_path, "admin")
-    credentials = load_credentials(*paths, files.ca, role=Role.CLIENT)
+    credentials = load_credentials(*paths, files.ca, use=CertificateUse.CLIENT)
     assert credentials.claims.profile == "client"
 
 
 def test_https_wants_a_server_and_no_ca_of_ours(tmp_path: Path) -> None:
     public = issue(Wanted(dns=("app.example.com",), usages=(SERVER,)), authority("public CA"))
-    load_credentials(*public.write(tmp_path, "web"), role=Role.HTTPS)
+    load_credentials(*public.write(tmp_path, "web"), use=CertificateUse.HTTPS)
     calling = issue(Wanted(dns=("app.example.com",), usages=(CLIENT,)), CA)
     with pytest.raises(ConfigInvalid, match="lacks serverAuth"):
-        load_credentials(*calling.write(tmp_path, "web"), role=Role.HTTPS)
+        load_credentials(*calling.write(tmp_path, "web"), use=CertificateUse.HTTPS)
 
 
 def test_nats_client_may_have_another_ca_than_the_server(tmp_path: Path, files: Files) -> None:
     theirs = issue(Wanted(usages=(CLIENT,)), authority("NATS clients"))
-    load_credentials(*theirs.write(tmp_path, "nats"), files.ca, role=Role.NATS)
+    load_credentials(*theirs.write(tmp_path, "nats"), files.ca, use=CertificateUse.NATS)
 
 
 def test_expired_ca_may_stay_beside_its_successor(files: Files) -> None:

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import pytest
 
-from noti.certificates.credentials import Role, load_credentials
+from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.cli import exit_status
 from tests.certificates.authority import DAY, SERVER, Issued, Wanted, authority, client, issue, node
 
@@ -50,7 +50,7 @@ def test_files_are_ready_for_nodes_and_clients(made: Path) -> None:
     ca = made / "ca.pem"
     own = load_credentials(made / "node1.pem", made / "node1.key", ca)
     assert own.claims.node_names == {"node1"}
-    admin = load_credentials(made / "admin.pem", made / "admin.key", ca, role=Role.CLIENT)
+    admin = load_credentials(made / "admin.pem", made / "admin.key", ca, use=CertificateUse.CLIENT)
     assert admin.claims.client_names == {"admin"}
 
 

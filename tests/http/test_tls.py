@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from noti.address import Address
 from noti.certificates.context import https_context
-from noti.certificates.credentials import Role, load_credentials
+from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
 from noti.streams.hub import Hub
@@ -48,7 +48,7 @@ class Site:
 def site(tmp_path: Path) -> Site:
     ca = authority()
     paths = issue(Wanted(dns=("localhost",)), ca).write(tmp_path, "site")
-    return Site(ca, Fixed(https_context(load_credentials(*paths, role=Role.HTTPS))))
+    return Site(ca, Fixed(https_context(load_credentials(*paths, use=CertificateUse.HTTPS))))
 
 
 @asynccontextmanager
@@ -135,7 +135,7 @@ async def test_a_renewed_certificate_is_shown_and_older_connections_live_on(
         older = await opened(address, site.trusting())
         first = older.getpeercert(binary_form=True)
         paths = issue(Wanted(dns=("localhost",)), site.ca).write(tmp_path, "new")
-        site.tls.current = https_context(load_credentials(*paths, role=Role.HTTPS))
+        site.tls.current = https_context(load_credentials(*paths, use=CertificateUse.HTTPS))
         newer = await opened(address, site.trusting())
         assert newer.getpeercert(binary_form=True) != first
         for stream in (older, newer):

@@ -29,14 +29,14 @@ from noti.kubernetes.api import (
     LEASES,
     PODS,
     STATEFUL_SETS,
-    Change,
-    Kind,
     Listing,
+    Resource,
     Selection,
+    WatchEvent,
 )
 from noti.kubernetes.objects import Object
 
-KINDS = {kind.plural: kind for kind in (PODS, EVENTS, STATEFUL_SETS, LEASES, CHECKERS)}
+KINDS = {resource.plural: resource for resource in (PODS, EVENTS, STATEFUL_SETS, LEASES, CHECKERS)}
 KIND_NAMES = {
     "pods": ("v1", "Pod"),
     "events": ("v1", "Event"),
@@ -81,7 +81,7 @@ class Past:
     """One change, for watches."""
 
     version: int
-    kind: Kind
+    resource: Resource
     before: Object | None
     after: Object | None
 
@@ -106,7 +106,7 @@ class ApiServer:
     on_write: Callable[[str, str], None] = lambda _resource, _name: None
 
     def __post_init__(self) -> None:
-        self._objects: dict[tuple[Kind, str, str], Object] = {}
+        self._objects: dict[tuple[Resource, str, str], Object] = {}
         self._past: list[Past] = []
         self._version = 100
         self._oldest = 0
@@ -141,32 +141,32 @@ class ApiServer:
         self._past.clear()
         self._oldest = self._version
 
-    def put(self, kind: Kind, namespace: str, name: str, **parts: Any) -> Object:
+    def put(self, resource: Resource, namespace: str, name: str, **parts: Any) -> Object:
         """Make an object, or change parts of one, as somebody else does."""
-        key = kind, namespace, name
+        key = resource, namespace, name
         current = self._objects.get(key)
-        wanted = deepcopy(current) if current else self._new(kind, namespace, name)
+        wanted = deepcopy(current) if current else self._new(resource, namespace, name)
         metadata = parts.pop("metadata", {})
         wanted["metadata"].update(metadata)
         wanted.update(deepcopy(parts))
-        return self._store(kind, wanted)
+        return self._store(resource, wanted)
 
-    def delete(self, kind: Kind, namespace: str, name: str) -> None:
+    def delete(self, resource: Resource, namespace: str, name: str) -> None:
         """Delete an object."""
-        gone = self._objects.pop((kind, namespace, name))
+        gone = self._objects.pop((resource, namespace, name))
         self._version += 1
         gone = deepcopy(gone)
         gone["metadata"]["resourceVersion"] = str(self._version)
-        self._past.append(Past(self._version, kind, gone, None))
+        self._past.append(Past(self._version, resource, gone, None))
         self._wake()
 
-    def read(self, kind: Kind, namespace: str, name: str) -> Object:
+    def read(self, resource: Resource, namespace: str, name: str) -> Object:
         """Return an object as it is."""
-        return deepcopy(self._objects[kind, namespace, name])
+        return deepcopy(self._objects[resource, namespace, name])
 
-    def all(self, kind: Kind, namespace: str) -> list[Object]:
+    def all(self, resource: Resource, namespace: str) -> list[Object]:
         """Return all objects as they are."""
-        found = (obj for key, obj in self._objects.items() if key[:2] == (kind, namespace))
+        found = (obj for key, obj in self._objects.items() if key[:2] == (resource, namespace))
         return [deepcopy(obj) for obj in found]
 
     # --- requests -----------------------------------------------------------------------------
@@ -184,60 +184,60 @@ class ApiServer:
             raise KubernetesForbidden(f"403 {resource} is forbidden: cannot {verb}")
 
     def list(self, selection: Selection) -> Listing:
-        found = self.all(selection.kind, selection.namespace)
+        found = self.all(selection.resource, selection.namespace)
         chosen = sorted(
             (obj for obj in found if _matches(selection, obj)),
             key=lambda obj: str(obj["metadata"]["name"]),
         )
         return Listing(tuple(chosen), str(self._version))
 
-    def get(self, kind: Kind, namespace: str, name: str) -> Object:
-        if (kind, namespace, name) not in self._objects:
-            raise ObjectAbsent(f'404 {kind.plural} "{name}" not found')
-        return self.read(kind, namespace, name)
+    def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        if (resource, namespace, name) not in self._objects:
+            raise ObjectAbsent(f'404 {resource.plural} "{name}" not found')
+        return self.read(resource, namespace, name)
 
-    def create(self, kind: Kind, namespace: str, wanted: Object) -> Object:
+    def create(self, resource: Resource, namespace: str, wanted: Object) -> Object:
         name = wanted["metadata"]["name"]
-        if (kind, namespace, name) in self._objects:
-            raise ObjectConflict(f'409 {kind.plural} "{name}" already exists')
-        made = self._new(kind, namespace, name)
+        if (resource, namespace, name) in self._objects:
+            raise ObjectConflict(f'409 {resource.plural} "{name}" already exists')
+        made = self._new(resource, namespace, name)
         made["metadata"].update({**wanted["metadata"], **made["metadata"]})
         made.update({key: part for key, part in wanted.items() if key != "metadata"})
-        return self._store(kind, made)
+        return self._store(resource, made)
 
-    def replace(self, kind: Kind, namespace: str, name: str, wanted: Object) -> Object:
-        current = self.get(kind, namespace, name)
+    def replace(self, resource: Resource, namespace: str, name: str, wanted: Object) -> Object:
+        current = self.get(resource, namespace, name)
         _check_version(current, wanted)
-        return self._store(kind, deepcopy(wanted))
+        return self._store(resource, deepcopy(wanted))
 
     def patch(
-        self, kind: Kind, namespace: str, name: str, patch: Object, subresource: str
+        self, resource: Resource, namespace: str, name: str, patch: Object, subresource: str
     ) -> Object:
-        current = self.get(kind, namespace, name)
+        current = self.get(resource, namespace, name)
         _check_version(current, patch)
         merged = _merge(current, patch)
-        if kind is CHECKERS:  # It has a status subresource: each of the two changes its own.
+        if resource is CHECKERS:  # It has a status subresource: each of the two changes its own.
             kept, other = (merged, current) if subresource == "status" else (current, merged)
             merged = {**other, "status": kept.get("status")}
             if self.status_fields is not None and merged["status"]:
                 known = self.status_fields & merged["status"].keys()
                 merged["status"] = {key: merged["status"][key] for key in known}
         merged["metadata"]["resourceVersion"] = current["metadata"]["resourceVersion"]
-        resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
-        self.patches.append((resource, name, deepcopy(patch)))
+        path = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        self.patches.append((path, name, deepcopy(patch)))
         if merged == current:
             return current
-        stored = self._store(kind, merged)
-        self.on_write(resource, name)
+        stored = self._store(resource, merged)
+        self.on_write(path, name)
         return stored
 
-    def changes(self, selection: Selection, version: str) -> AsyncGenerator[Change, None]:
+    def changes(self, selection: Selection, version: str) -> AsyncGenerator[WatchEvent, None]:
         """Return what a watch that begins now tells, until `end_watches`."""
         return self._changes(selection, int(version), self._epoch, self._bookmarks)
 
     async def _changes(
         self, selection: Selection, seen: int, epoch: int, bookmarks: int
-    ) -> AsyncGenerator[Change, None]:
+    ) -> AsyncGenerator[WatchEvent, None]:
         if seen < self._oldest:
             raise VersionGone("410 too old resource version")
         while self._epoch == epoch:
@@ -248,26 +248,26 @@ class ApiServer:
                     yield change
             if self._bookmarks != bookmarks:
                 bookmarks, seen = self._bookmarks, self._version
-                yield Change("BOOKMARK", {"metadata": {"resourceVersion": str(seen)}})
+                yield WatchEvent("BOOKMARK", {"metadata": {"resourceVersion": str(seen)}})
             if not any(past.version > seen for past in self._past) and self._epoch == epoch:
                 await self._changed.wait()
 
     # --- inside -------------------------------------------------------------------------------
 
-    def _new(self, kind: Kind, namespace: str, name: str) -> Object:
+    def _new(self, resource: Resource, namespace: str, name: str) -> Object:
         self._uids += 1
-        api_version, kind_name = KIND_NAMES[kind.plural]
+        api_version, kind_name = KIND_NAMES[resource.plural]
         return {
             "apiVersion": api_version,
             "kind": kind_name,
             "metadata": {"name": name, "namespace": namespace, "uid": f"uid-{self._uids}"},
         }
 
-    def _store(self, kind: Kind, wanted: Object) -> Object:
-        if kind is CHECKERS and wanted.get("status"):
+    def _store(self, resource: Resource, wanted: Object) -> Object:
+        if resource is CHECKERS and wanted.get("status"):
             jsonschema.validate(wanted["status"], status_schema())
         metadata = wanted["metadata"]
-        key = kind, metadata["namespace"], metadata["name"]
+        key = resource, metadata["namespace"], metadata["name"]
         before = self._objects.get(key)
         generation = before["metadata"].get("generation", 1) if before else 1
         if before and before.get("spec") != wanted.get("spec"):
@@ -275,7 +275,7 @@ class ApiServer:
         self._version += 1
         metadata.update(generation=generation, resourceVersion=str(self._version))
         self._objects[key] = wanted
-        self._past.append(Past(self._version, kind, before, deepcopy(wanted)))
+        self._past.append(Past(self._version, resource, before, deepcopy(wanted)))
         self._wake()
         return deepcopy(wanted)
 
@@ -298,45 +298,49 @@ class MemoryApi:
         self.server.admit(resource, verb)
 
     async def list(self, selection: Selection) -> Listing:
-        await self._admit(selection.kind.plural, "list")
+        await self._admit(selection.resource.plural, "list")
         return self.server.list(selection)
 
     @asynccontextmanager
     async def watch(
         self, selection: Selection, version: str
-    ) -> AsyncIterator[AsyncIterator[Change]]:
-        await self._admit(selection.kind.plural, "watch")
+    ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
+        await self._admit(selection.resource.plural, "watch")
         async with (
             aclosing(self.server.changes(selection, version)) as changes,
             aclosing(self._through(changes)) as told,
         ):
             yield told
 
-    async def _through(self, changes: AsyncIterator[Change]) -> AsyncGenerator[Change, None]:
+    async def _through(
+        self, changes: AsyncIterator[WatchEvent]
+    ) -> AsyncGenerator[WatchEvent, None]:
         async for change in changes:
             await trio.sleep(self._latency_s + self.lag_s)
             yield change
         if self.server.down:
             raise KubernetesFailed("connection reset")
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> Object:
-        await self._admit(kind.plural, "get")
-        return self.server.get(kind, namespace, name)
+    async def get(self, resource: Resource, namespace: str, name: str) -> Object:
+        await self._admit(resource.plural, "get")
+        return self.server.get(resource, namespace, name)
 
-    async def create(self, kind: Kind, namespace: str, wanted: Object) -> Object:
-        await self._admit(kind.plural, "create")
-        return self.server.create(kind, namespace, wanted)
+    async def create(self, resource: Resource, namespace: str, wanted: Object) -> Object:
+        await self._admit(resource.plural, "create")
+        return self.server.create(resource, namespace, wanted)
 
-    async def replace(self, kind: Kind, namespace: str, name: str, wanted: Object) -> Object:
-        await self._admit(kind.plural, "update")
-        return self.server.replace(kind, namespace, name, wanted)
+    async def replace(
+        self, resource: Resource, namespace: str, name: str, wanted: Object
+    ) -> Object:
+        await self._admit(resource.plural, "update")
+        return self.server.replace(resource, namespace, name, wanted)
 
     async def merge_patch(
-        self, kind: Kind, namespace: str, name: str, patch: Object, *, subresource: str = ""
+        self, resource: Resource, namespace: str, name: str, patch: Object, *, subresource: str = ""
     ) -> Object:
-        resource = f"{kind.plural}/{subresource}" if subresource else kind.plural
-        await self._admit(resource, "patch")
-        return self.server.patch(kind, namespace, name, patch, subresource)
+        path = f"{resource.plural}/{subresource}" if subresource else resource.plural
+        await self._admit(path, "patch")
+        return self.server.patch(resource, namespace, name, patch, subresource)
 
 
 def _check_version(current: Object, wanted: Object) -> None:
@@ -374,14 +378,14 @@ def _matches(selection: Selection, obj: Object) -> bool:
     )
 
 
-def _as_seen(selection: Selection, past: Past) -> Change | None:
-    if past.kind is not selection.kind:
+def _as_seen(selection: Selection, past: Past) -> WatchEvent | None:
+    if past.resource is not selection.resource:
         return None
     was = past.before is not None and _matches(selection, past.before)
     match past.after:
         case None:
-            return Change("DELETED", deepcopy(past.before or {})) if was else None
+            return WatchEvent("DELETED", deepcopy(past.before or {})) if was else None
         case after if _matches(selection, after):
-            return Change("MODIFIED" if was else "ADDED", deepcopy(after))
+            return WatchEvent("MODIFIED" if was else "ADDED", deepcopy(after))
         case after:
-            return Change("DELETED", deepcopy(after)) if was else None
+            return WatchEvent("DELETED", deepcopy(after)) if was else None

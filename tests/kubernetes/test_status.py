@@ -8,11 +8,11 @@ from noti.errors import ConfigInvalid
 from noti.kubernetes import status
 from noti.kubernetes.labels import Plan
 from noti.kubernetes.objects import Object, Pod, Spec, read_pod, read_spec
-from noti.kubernetes.status import Finding
+from noti.kubernetes.status import Condition
 
 GOOD = {"statefulSetName": "noti", "namespace": "shop", "rpcPort": 8400, "localDev": False}
 NOW = "2026-01-01T00:00:00Z"
-LEADS = Finding("LeaderKnown", "noti-0 leads in term 5; 3 of 3 pods answer", "noti-0", 5)
+LEADS = Condition("LeaderKnown", "noti-0 leads in term 5; 3 of 3 pods answer", "noti-0", 5)
 
 
 def checker(**parts: Any) -> Object:
@@ -26,8 +26,8 @@ def checker(**parts: Any) -> Object:
     return {"metadata": metadata, "spec": GOOD, **parts}
 
 
-def patched(found: Finding, before: Object | None = None, now: str = NOW) -> Object:
-    patch = status.status_patch(checker(status=before), found, now, labelled=False)
+def patched(condition: Condition, before: Object | None = None, now: str = NOW) -> Object:
+    patch = status.status_patch(checker(status=before), condition, now, labelled=False)
     assert patch is not None
     done: Object = {**(before or {}), **patch["status"]}
     return done
@@ -58,7 +58,7 @@ def test_a_status_that_is_right_is_not_written_unless_labels_changed() -> None:
 def test_a_condition_keeps_the_time_of_its_last_change_and_those_of_others_stay() -> None:
     foreign = {"type": "Audited", "status": "True"}
     before = patched(LEADS, {"conditions": [foreign]})
-    after = patched(Finding("NoLeader", "no leader is known"), before, "later")
+    after = patched(Condition("NoLeader", "no leader is known"), before, "later")
     assert conditions(after)["Audited"] == foreign
     assert conditions(after)["Accepted"]["lastTransitionTime"] == NOW
     assert conditions(after)["Ready"]["lastTransitionTime"] == "later"
@@ -68,7 +68,7 @@ def test_a_condition_keeps_the_time_of_its_last_change_and_those_of_others_stay(
 
 @pytest.mark.parametrize("reason", ["SpecInvalid", "StatefulSetMissing", "Forbidden"])
 def test_what_cannot_be_worked_with_is_not_accepted(reason: Any) -> None:
-    done = conditions(patched(Finding(reason, "why")))
+    done = conditions(patched(Condition(reason, "why")))
     assert done["Accepted"]["status"] == done["Ready"]["status"] == "False"
     assert done["Accepted"]["reason"] == reason
     assert done["Accepted"]["message"] == "why"
@@ -85,7 +85,7 @@ def test_what_cannot_be_worked_with_is_not_accepted(reason: Any) -> None:
     ],
 )
 def test_a_plan_is_told_in_one_word(plan: Plan, pods: int, ready: int, reason: str) -> None:
-    assert status.finding(plan, pods, ready).reason == reason
+    assert status.condition_of(plan, pods, ready).reason == reason
 
 
 def test_an_event_points_at_the_checker() -> None:
@@ -94,14 +94,14 @@ def test_an_event_points_at_the_checker() -> None:
     assert event["involvedObject"]["uid"] == "u"
     assert (event["type"], event["reason"]) == ("Normal", "LeaderKnown")
     bad = status.event(
-        checker(), Finding("Forbidden", "x"), name="noti.2", now=NOW, reporter="operator-1"
+        checker(), Condition("Forbidden", "x"), name="noti.2", now=NOW, reporter="operator-1"
     )
     assert bad["type"] == "Warning"
 
 
 def test_what_was_told_before_is_read_off_the_status() -> None:
-    assert status.told_before(checker()) == ("", "")
-    assert status.told_before(checker(status=patched(LEADS))) == ("LeaderKnown", "noti-0")
+    assert status.reported_before(checker()) == ("", "")
+    assert status.reported_before(checker(status=patched(LEADS))) == ("LeaderKnown", "noti-0")
 
 
 def test_a_good_spec_is_read() -> None:

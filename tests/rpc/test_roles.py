@@ -14,7 +14,7 @@ from grpclib.const import Handler as Route
 from noti.address import Address
 from noti.asyncio_loop import Island
 from noti.certificates.context import mutual_client_context
-from noti.certificates.credentials import Role, load_credentials
+from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.errors import PeerUnavailable
 from noti.rpc import services
 from noti.rpc.answers import NodeRole
@@ -36,7 +36,7 @@ def operator_context() -> ssl.SSLContext:
         paths = client("operator", cluster_authority()).write(directory, "operator")
         ca = directory / "ca.pem"
         ca.write_bytes(cluster_authority().pem)
-        return mutual_client_context(load_credentials(*paths, ca, role=Role.CLIENT))
+        return mutual_client_context(load_credentials(*paths, ca, use=CertificateUse.CLIENT))
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from trio.testing import MockClock
 
 from noti.swim.core.events import MemberChanged
 from noti.swim.core.messages import Member, MemberState
-from noti.swim.reporting import CHANGES_LOGGED_MAX, COMPLAINT_INTERVAL_S, REASONS, Complaints
+from noti.swim.reporting import CHANGES_LOGGED_MAX, COMPLAINT_INTERVAL_S, REASONS, GossipReporter
 from tests.simulation.memory_gossip import VirtualClock
 
 
@@ -25,7 +25,7 @@ def by_state() -> dict[str, float | None]:
 
 
 async def test_members_are_counted_by_state(autojump_clock: MockClock) -> None:
-    complaints = Complaints(VirtualClock())
+    complaints = GossipReporter(VirtualClock())
     complaints.begin()
     for name in ("a", "b"):
         complaints.changed(MemberChanged(member(name, MemberState.ALIVE), None))
@@ -38,7 +38,7 @@ async def test_members_are_counted_by_state(autojump_clock: MockClock) -> None:
 
 
 async def test_flood_of_changes_is_counted_and_not_logged(autojump_clock: MockClock) -> None:
-    complaints = Complaints(VirtualClock())
+    complaints = GossipReporter(VirtualClock())
     complaints.begin()
     change = MemberChanged(member("a", MemberState.ALIVE), None)
     with capture_logs() as lines:
@@ -55,7 +55,7 @@ async def test_flood_of_changes_is_counted_and_not_logged(autojump_clock: MockCl
 async def test_the_same_complaint_is_logged_once_a_minute_and_counted_each_time(
     autojump_clock: MockClock,
 ) -> None:
-    complaints = Complaints(VirtualClock())
+    complaints = GossipReporter(VirtualClock())
     labels = {"reason": "incarnation"}
     before = REGISTRY.get_sample_value("noti_swim_packets_refused_total", labels) or 0.0
     with capture_logs() as lines:

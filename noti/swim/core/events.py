@@ -65,7 +65,7 @@ class LeaveRequested:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadlineReached:
+class TimerExpired:
     """The time that `deadline()` named has come."""
 
 
@@ -77,7 +77,7 @@ Event: TypeAlias = (
     | ExchangeEnded
     | TagsChanged
     | LeaveRequested
-    | DeadlineReached
+    | TimerExpired
 )
 
 

@@ -18,7 +18,6 @@ from typing import assert_never
 from noti.errors import MessageInvalid
 from noti.swim.core.events import (
     Accused,
-    DeadlineReached,
     Effect,
     Event,
     ExchangeEnded,
@@ -33,6 +32,7 @@ from noti.swim.core.events import (
     StateReceived,
     StreamPingAnswered,
     TagsChanged,
+    TimerExpired,
 )
 from noti.swim.core.member_states import ID_TAG, Judge
 from noti.swim.core.members import Members, Record, tags_of
@@ -164,14 +164,14 @@ class Swim:
                 self._on_tags(tags)
             case LeaveRequested():
                 self._on_leave(now)
-            case DeadlineReached():
+            case TimerExpired():
                 self._on_deadline(now)
             case _:
                 assert_never(event)
         return self._outbox.collect()
 
     def deadline(self) -> float:
-        """Return when `DeadlineReached` is due; it may move with every event."""
+        """Return when `TimerExpired` is due; it may move with every event."""
         moments = [self._prober.deadline(), self._rejoiner.deadline(), self._push_pull_at]
         moments.append(self._judge.deadline())
         if not self._outbox.idle:

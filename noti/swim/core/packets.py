@@ -52,7 +52,7 @@ _CONTAINER_ITEMS_MAX = 1024
 _TAGS_MAGIC = b"\xff"
 
 
-class Kind(IntEnum):
+class MessageType(IntEnum):
     """The first byte of every message."""
 
     PING = 0
@@ -85,26 +85,26 @@ def encode(message: Message) -> bytes:
     match message:
         case Ping(sequence, target, source, source_name):
             fields: dict[str, object] = {"Node": target, "SeqNo": sequence}
-            return pack(Kind.PING, fields | _source_fields(source, source_name))
+            return pack(MessageType.PING, fields | _source_fields(source, source_name))
         case IndirectPing(sequence, target, (host, port), wants_nack, source, source_name):
             fields = {"Nack": wants_nack, "Node": target, "Port": port, "SeqNo": sequence}
             fields |= _source_fields(source, source_name)
-            return pack(Kind.INDIRECT_PING, fields | {"Target": pack_ip(host)})
+            return pack(MessageType.INDIRECT_PING, fields | {"Target": pack_ip(host)})
         case Ack(sequence, payload):
-            return pack(Kind.ACK, {"Payload": payload, "SeqNo": sequence})
+            return pack(MessageType.ACK, {"Payload": payload, "SeqNo": sequence})
         case Nack(sequence):
-            return pack(Kind.NACK, {"SeqNo": sequence})
+            return pack(MessageType.NACK, {"SeqNo": sequence})
         case Alive(incarnation, node, (host, port), meta, versions):
             fields = {"Addr": pack_ip(host), "Incarnation": incarnation, "Meta": meta}
-            return pack(Kind.ALIVE, fields | {"Node": node, "Port": port, "Vsn": versions})
+            return pack(MessageType.ALIVE, fields | {"Node": node, "Port": port, "Vsn": versions})
         case Suspect(incarnation, node, accuser):
             fields = {"From": accuser, "Incarnation": incarnation, "Node": node}
-            return pack(Kind.SUSPECT, fields)
+            return pack(MessageType.SUSPECT, fields)
         case Dead(incarnation, node, accuser):
             fields = {"From": accuser, "Incarnation": incarnation, "Node": node}
-            return pack(Kind.DEAD, fields)
+            return pack(MessageType.DEAD, fields)
         case User(payload):
-            return bytes([Kind.USER]) + payload
+            return bytes([MessageType.USER]) + payload
     assert_never(message)
 
 
@@ -114,7 +114,7 @@ def encode_packet(parts: Sequence[bytes]) -> bytes:
     if len(parts) == 1:
         return parts[0]
     lengths = b"".join(len(part).to_bytes(2, "big") for part in parts)
-    return bytes([Kind.COMPOUND, len(parts)]) + lengths + b"".join(parts)
+    return bytes([MessageType.COMPOUND, len(parts)]) + lengths + b"".join(parts)
 
 
 def decode_packet(data: bytes) -> Packet:
@@ -122,7 +122,7 @@ def decode_packet(data: bytes) -> Packet:
 
     A compound whose parts are partly broken still yields the sound ones.
     """
-    if data[:1] == bytes([Kind.HAS_CRC]):
+    if data[:1] == bytes([MessageType.HAS_CRC]):
         if len(data) < 5 or zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
             raise MessageInvalid("packet with a wrong checksum")
         data = data[5:]
@@ -130,7 +130,7 @@ def decode_packet(data: bytes) -> Packet:
 
 
 def _decode_parts(data: bytes, nesting_left: int) -> Packet:
-    if data[:1] != bytes([Kind.COMPOUND]):
+    if data[:1] != bytes([MessageType.COMPOUND]):
         return Packet((_decode_message(data),), 0)
     if nesting_left == 0:
         raise MessageInvalid("compound packet nested too deep")
@@ -162,10 +162,10 @@ def _decode_message(data: bytes) -> Message:
         raise MessageInvalid("empty packet")
     body = data[1:]
     match data[0]:
-        case Kind.PING:
-            return ping_of(Fields(unpack(body)))
-        case Kind.INDIRECT_PING:
-            fields = Fields(unpack(body))
+        case MessageType.PING:
+            return ping_of(MessageFields(unpack(body)))
+        case MessageType.INDIRECT_PING:
+            fields = MessageFields(unpack(body))
             return IndirectPing(
                 sequence=fields.number("SeqNo"),
                 target=fields.name("Node"),
@@ -174,12 +174,12 @@ def _decode_message(data: bytes) -> Message:
                 source=fields.source(),
                 source_name=fields.text("SourceNode"),
             )
-        case Kind.ACK:
-            return ack_of(Fields(unpack(body)))
-        case Kind.NACK:
-            return Nack(Fields(unpack(body)).number("SeqNo"))
-        case Kind.ALIVE:
-            fields = Fields(unpack(body))
+        case MessageType.ACK:
+            return ack_of(MessageFields(unpack(body)))
+        case MessageType.NACK:
+            return Nack(MessageFields(unpack(body)).number("SeqNo"))
+        case MessageType.ALIVE:
+            fields = MessageFields(unpack(body))
             return Alive(
                 incarnation=fields.number("Incarnation"),
                 node=fields.name("Node"),
@@ -187,27 +187,27 @@ def _decode_message(data: bytes) -> Message:
                 meta=fields.meta(),
                 versions=fields.versions(),
             )
-        case Kind.SUSPECT:
-            fields = Fields(unpack(body))
+        case MessageType.SUSPECT:
+            fields = MessageFields(unpack(body))
             return Suspect(fields.number("Incarnation"), fields.name("Node"), fields.text("From"))
-        case Kind.DEAD:
-            fields = Fields(unpack(body))
+        case MessageType.DEAD:
+            fields = MessageFields(unpack(body))
             return Dead(fields.number("Incarnation"), fields.name("Node"), fields.text("From"))
-        case Kind.USER:
+        case MessageType.USER:
             return User(body)
-        case Kind.COMPRESS:
+        case MessageType.COMPRESS:
             raise MessageInvalid("compressed packet: start Serf agents with -disable-compression")
         case kind:
             raise MessageInvalid(f"packet of type {kind}, which we do not know or do not accept")
 
 
-def ping_of(fields: "Fields") -> Ping:
+def ping_of(fields: "MessageFields") -> Ping:
     """Return the ping in a decoded map."""
     sequence = fields.number("SeqNo")
     return Ping(sequence, fields.text("Node"), fields.source(), fields.text("SourceNode"))
 
 
-def ack_of(fields: "Fields") -> Ack:
+def ack_of(fields: "MessageFields") -> Ack:
     """Return the ack in a decoded map."""
     return Ack(fields.number("SeqNo"), fields.raw("Payload"))
 
@@ -231,7 +231,7 @@ def decode_tags(meta: bytes) -> dict[str, str]:
     return {_text(_bytes(key)): _text(_bytes(value)) for key, value in tags.items()}
 
 
-def pack(kind: Kind, fields: Mapping[str, object]) -> bytes:
+def pack(kind: MessageType, fields: Mapping[str, object]) -> bytes:
     """Return a message: its type and its map. Go sends keys in alphabetical order, so do we."""
     body: bytes = msgpack.packb(fields, use_bin_type=False)
     return bytes([kind]) + body
@@ -271,7 +271,7 @@ def unpack_ip(raw: bytes) -> str:
     return str(mapped or address)
 
 
-class Fields:
+class MessageFields:
     """A decoded map, read field by field; each reader raises `MessageInvalid` on a wrong type."""
 
     __slots__ = ("_fields",)

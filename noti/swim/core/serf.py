@@ -16,7 +16,7 @@ from enum import IntEnum
 import msgpack
 
 from noti.errors import MessageInvalid
-from noti.swim.core.packets import Fields, unpack
+from noti.swim.core.packets import MessageFields, unpack
 
 _TIME_MAX = 2**62
 """Lamport times are 64 bits; this leaves room above."""
@@ -101,7 +101,7 @@ class Serf:
             raise MessageInvalid(f"a Serf message of {len(payload)} bytes fits into no packet")
         match payload[0]:
             case _Kind.LEAVE | _Kind.JOIN as kind:
-                fields = Fields(unpack(payload[1:]))
+                fields = MessageFields(unpack(payload[1:]))
                 node, time = fields.name("Node"), self._time(fields, "LTime")
                 self._witness(time)
                 if not self._is_news(node, time):
@@ -113,7 +113,7 @@ class Serf:
             case _Kind.EVENT:
                 return self._pass_on(payload)
             case _Kind.QUERY:
-                flags = Fields(unpack(payload[1:])).number("Flags")
+                flags = MessageFields(unpack(payload[1:])).number("Flags")
                 return [] if flags & _QUERY_NO_BROADCAST else self._pass_on(payload)
             case _:
                 return []
@@ -125,7 +125,7 @@ class Serf:
         if state[0] != _Kind.PUSH_PULL:
             raise MessageInvalid("a Serf state that does not say so")
         fields = unpack(state[1:], _STATE_ITEMS_MAX)
-        self._witness(max(0, self._time(Fields(fields), "LTime") - 1))
+        self._witness(max(0, self._time(MessageFields(fields), "LTime") - 1))
         times = fields.get(b"StatusLTimes") or {}
         left = fields.get(b"LeftMembers") or []
         if not isinstance(times, dict) or not isinstance(left, list):
@@ -134,7 +134,7 @@ class Serf:
         effects: list[Broadcast | Leaving] = []
         for raw_name in sorted(name for name in times if isinstance(name, bytes)):
             node = _name_of(raw_name)
-            time = self._time(Fields(times), node)
+            time = self._time(MessageFields(times), node)
             kind = _Kind.LEAVE if raw_name in left_names else _Kind.JOIN
             time += kind is _Kind.LEAVE
             if not self._is_news(node, time):
@@ -208,7 +208,7 @@ class Serf:
         self._left.add(node)
         return [Leaving(node)]
 
-    def _time(self, fields: Fields, key: str) -> int:
+    def _time(self, fields: MessageFields, key: str) -> int:
         time = fields.number(key, _TIME_MAX)
         if time > self._clock + _AHEAD_MAX:
             raise MessageInvalid(
@@ -234,4 +234,4 @@ def _key(node: str) -> str:
 
 
 def _name_of(raw: bytes) -> str:
-    return Fields({b"Name": raw}).name("Name")
+    return MessageFields({b"Name": raw}).name("Name")

@@ -23,7 +23,15 @@ from noti.swim.core.messages import (
     StreamMessage,
     User,
 )
-from noti.swim.core.packets import Fields, Kind, ack_of, encode, pack, pack_ip, ping_of
+from noti.swim.core.packets import (
+    MessageFields,
+    MessageType,
+    ack_of,
+    encode,
+    pack,
+    pack_ip,
+    ping_of,
+)
 
 NODES_MAX = 4096
 """Nodes in a state: some times what a node remembers (`members_max`); memberlist takes 2**20."""
@@ -42,12 +50,12 @@ def encode_stream(message: StreamMessage) -> bytes:
         case Ping() | Ack():
             return encode(message)
         case User(payload):
-            return pack(Kind.USER, {"UserMsgLen": len(payload)}) + payload
+            return pack(MessageType.USER, {"UserMsgLen": len(payload)}) + payload
         case Failure(reason):
-            return pack(Kind.ERR, {"Error": reason})
+            return pack(MessageType.ERR, {"Error": reason})
         case PushPull(join, nodes, user_state):
             header = {"Join": join, "Nodes": len(nodes), "UserStateLen": len(user_state)}
-            encoded = [pack(Kind.PUSH_PULL, header)]
+            encoded = [pack(MessageType.PUSH_PULL, header)]
             encoded += [_encode_node(node) for node in nodes]
             return b"".join([*encoded, user_state])
     assert_never(message)
@@ -90,22 +98,22 @@ class StreamDecoder:
         yield
         kind = (yield from self._bytes(1))[0]
         match kind:
-            case Kind.PING:
+            case MessageType.PING:
                 return ping_of((yield from self._fields()))
-            case Kind.ACK:
+            case MessageType.ACK:
                 return ack_of((yield from self._fields()))
-            case Kind.USER:
+            case MessageType.USER:
                 header = yield from self._fields()
                 size_bytes = header.number("UserMsgLen", STREAM_BYTES_MAX)
                 return User((yield from self._bytes(size_bytes)))
-            case Kind.ERR:
+            case MessageType.ERR:
                 reason = (yield from self._fields()).raw("Error") or b""
                 return Failure(reason[:200].decode(errors="replace"))
-            case Kind.PUSH_PULL:
+            case MessageType.PUSH_PULL:
                 return (yield from self._push_pull())
-            case Kind.COMPRESS:
+            case MessageType.COMPRESS:
                 raise MessageInvalid("compressed stream: start agents with -disable-compression")
-            case Kind.ENCRYPT:
+            case MessageType.ENCRYPT:
                 raise MessageInvalid("encrypted stream: the other side has a gossip key, we do not")
             case _:
                 raise MessageInvalid(f"stream of type {kind}, which we do not know")
@@ -118,7 +126,7 @@ class StreamDecoder:
         user_state = yield from self._bytes(header.number("UserStateLen", STREAM_BYTES_MAX))
         return PushPull(header.flag("Join"), tuple(nodes), user_state)
 
-    def _fields(self) -> Generator[None, None, Fields]:
+    def _fields(self) -> Generator[None, None, MessageFields]:
         while True:
             try:
                 value = self._unpacker.unpack()
@@ -127,7 +135,7 @@ class StreamDecoder:
                 continue
             if not isinstance(value, dict):
                 raise MessageInvalid("something other than a map in a stream")
-            return Fields(value)
+            return MessageFields(value)
 
     def _bytes(self, count: int) -> Generator[None, None, bytes]:
         data = bytearray()
@@ -155,7 +163,7 @@ def _encode_node(node: RemoteNode) -> bytes:
     return body
 
 
-def _node_of(fields: Fields) -> RemoteNode:
+def _node_of(fields: MessageFields) -> RemoteNode:
     return RemoteNode(
         name=fields.name("Name"),
         address=fields.address("Addr", "Port"),

@@ -12,7 +12,7 @@ import trio
 from click.testing import CliRunner
 
 from noti.certificates.context import https_context
-from noti.certificates.credentials import Role, load_credentials
+from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.cli import commands
 from noti.errors import LocalError, Unavailable
 from noti.streams.hub import Hub
@@ -130,7 +130,7 @@ async def test_streams_over_tls_are_loaded_and_a_wrong_certificate_is_told(tmp_p
     ca = authority()
     names = Wanted(dns=("localhost",), ips=("127.0.0.1",))
     paths = issue(names, ca).write(tmp_path, "site")
-    tls = Fixed(https_context(load_credentials(*paths, role=Role.HTTPS)))
+    tls = Fixed(https_context(load_credentials(*paths, use=CertificateUse.HTTPS)))
     trusted, other = tmp_path / "ca.pem", tmp_path / "other.pem"
     trusted.write_bytes(ca.pem)
     other.write_bytes(authority("other").pem)

@@ -6,7 +6,6 @@ import pytest
 
 from noti.swim.core.events import (
     Accused,
-    DeadlineReached,
     Effect,
     ExchangeState,
     LeaveFinished,
@@ -20,6 +19,7 @@ from noti.swim.core.events import (
     Refused,
     StateReceived,
     TagsChanged,
+    TimerExpired,
 )
 from noti.swim.core.machine import push_pull_interval_s
 from noti.swim.core.messages import (
@@ -178,7 +178,7 @@ def test_target_that_does_not_speak_tcp_pings_gets_none() -> None:
 def test_ping_that_cannot_be_sent_makes_others_be_asked_at_once() -> None:
     wire = cluster(3)
     while True:
-        effects = wire.give("n1", DeadlineReached())
+        effects = wire.give("n1", TimerExpired())
         pings = [to for to, message in wire.messages(effects) if isinstance(message, Ping)]
         if pings:
             break
@@ -302,7 +302,7 @@ def test_confirmed_suspicion_is_shorter() -> None:
         began_at = wire.now
         while wire.view("n1")["n2"] != "dead":
             wire.now = wire.cores["n1"].deadline()
-            wire.cores["n1"].handle(DeadlineReached(), wire.now)
+            wire.cores["n1"].handle(TimerExpired(), wire.now)
         return wire.now - began_at
 
     # Without others, the only confirmation is our own failed probe.

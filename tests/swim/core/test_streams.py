@@ -19,7 +19,7 @@ from noti.swim.core.messages import (
     StreamMessage,
     User,
 )
-from noti.swim.core.packets import Kind, pack
+from noti.swim.core.packets import MessageType, pack
 from noti.swim.core.streams import STREAM_BYTES_MAX, StreamDecoder, encode_stream
 
 
@@ -95,17 +95,17 @@ def test_big_state_is_decoded_whole() -> None:
 )
 def test_state_beyond_the_limits_is_refused(header: dict[str, object]) -> None:
     with pytest.raises(MessageInvalid):
-        decode(pack(Kind.PUSH_PULL, header))
+        decode(pack(MessageType.PUSH_PULL, header))
 
 
 def test_user_message_beyond_the_limit_is_refused() -> None:
     with pytest.raises(MessageInvalid):
-        decode(pack(Kind.USER, {"UserMsgLen": STREAM_BYTES_MAX + 1}))
+        decode(pack(MessageType.USER, {"UserMsgLen": STREAM_BYTES_MAX + 1}))
 
 
 def test_endless_stream_is_refused() -> None:
     decoder = StreamDecoder()
-    decoder.feed(pack(Kind.PUSH_PULL, {"Nodes": 0, "UserStateLen": STREAM_BYTES_MAX}))
+    decoder.feed(pack(MessageType.PUSH_PULL, {"Nodes": 0, "UserStateLen": STREAM_BYTES_MAX}))
     for _ in range(STREAM_BYTES_MAX // 2**20 - 1):
         assert decoder.feed(bytes(2**20)) is None
     with pytest.raises(MessageInvalid, match="more than"):
@@ -120,8 +120,8 @@ def test_endless_stream_is_refused() -> None:
         b"\x0a\x00\x00",
         b"\x06\x93\x01\x02\x03",
         b"\x06\xc1",
-        pack(Kind.PUSH_PULL, {"Nodes": 1}) + msgpack.packb({"Name": "a", "State": 4}),
-        pack(Kind.PUSH_PULL, {"Nodes": 1}) + msgpack.packb([1]),
+        pack(MessageType.PUSH_PULL, {"Nodes": 1}) + msgpack.packb({"Name": "a", "State": 4}),
+        pack(MessageType.PUSH_PULL, {"Nodes": 1}) + msgpack.packb([1]),
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )

@@ -9,7 +9,6 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 
 from noti.swim.core.events import (
-    DeadlineReached,
     Effect,
     Event,
     ExchangeEnded,
@@ -19,6 +18,7 @@ from noti.swim.core.events import (
     SendPacket,
     StateReceived,
     StreamPingAnswered,
+    TimerExpired,
 )
 from noti.swim.core.machine import Swim
 from noti.swim.core.messages import Address, Message
@@ -97,7 +97,7 @@ class Wire:
                     self.give(name, event)
             elif soonest is not None and next_deadline <= end:
                 self.now = max(self.now, next_deadline)
-                self.give(soonest, DeadlineReached())
+                self.give(soonest, TimerExpired())
             else:
                 self.now = end
                 return
