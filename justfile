@@ -147,6 +147,10 @@ soak *args: venv
 scenarios-rewrite: venv
     .venv/bin/python -m tests.raft.core.scenario
 
+# Write the list of promises in tests/README.md anew, from the marks of the tests.
+promises: venv
+    .venv/bin/python -m tests.promises
+
 # Remove what recipes made: the environment, data, caches.
 clean:
     rm -rf .venv .data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -24,6 +24,7 @@ from noti.descriptors import (
     shares,
 )
 from noti.errors import LocalError
+from tests import promises
 
 WANTED = Shares(50_000, 4096, 4096, 1024)
 
@@ -88,6 +89,7 @@ def no_descriptor_left() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+@promises.CONNECTIONS_BOUNDED
 def test_without_a_descriptor_everybody_is_closed_at_once_and_it_is_logged_once() -> None:
     before = refused("http")
     with (

@@ -12,6 +12,7 @@ from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import Snapshot
 from noti.raft.core.records import encode_snapshot
 from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_sequence
+from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster
@@ -62,6 +63,7 @@ def cancel_after(seconds: float, seed: int = 1) -> list[structlog.typing.EventDi
     return records
 
 
+@promises.STOPS_IN_ORDER
 def test_parts_stop_in_the_opposite_order_of_their_start() -> None:
     records = cancel_after(5.0)
     assert parts(records, "started") == START_ORDER
@@ -81,6 +83,7 @@ def test_leadership_is_handed_over_before_gossip_is_told_and_streams_end() -> No
     assert firsts == sorted(firsts)
 
 
+@promises.STOPS_IN_ORDER
 @pytest.mark.parametrize("moment", range(120))
 def test_cancelling_the_root_at_any_moment_leaves_nothing_behind(moment: int) -> None:
     """Each start-up step, and life afterwards, in steps of 0.1 to 50 virtual milliseconds."""
@@ -126,6 +129,7 @@ def test_snapshot_on_disk_that_no_store_can_read_is_refused_with_the_directory()
     run_deterministically(1, main)
 
 
+@promises.ONE_VOTE_A_TERM
 def test_node_whose_log_was_deleted_does_not_come_back_as_the_same_node() -> None:
     """It would vote a second time in a term in which it has voted. With an empty directory it is
     another node."""

@@ -9,6 +9,7 @@ import trio
 from noti.history.notification import Notification
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
+from tests import promises
 from tests.browser.chromium import chromium
 from tests.http.stage import Node, notifications, serving
 
@@ -41,6 +42,7 @@ def hub(history: list[Notification]) -> Hub:
     return there
 
 
+@promises.RESUMED_WITHOUT_GAP
 async def test_the_page_shows_events_and_misses_none_when_its_node_restarts(tmp_path: Path) -> None:
     node = Node(extra=STATUS)
     async with chromium(tmp_path) as page:

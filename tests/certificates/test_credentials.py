@@ -14,6 +14,7 @@ import trustme
 from noti.certificates.context import mutual_server_context
 from noti.certificates.credentials import CertificateUse, load_authorities, load_credentials
 from noti.errors import ConfigInvalid
+from tests import promises
 from tests.certificates.authority import CLIENT, DAY, SERVER, Wanted, authority, client, issue, node
 
 CA = authority()
@@ -258,6 +259,7 @@ BAD: list[tuple[str, Callable[[Files], object], str]] = [
 ]
 
 
+@promises.BAD_CERTIFICATE_REJECTED
 @pytest.mark.openssl
 @pytest.mark.parametrize(("spoil", "line"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
 def test_bad_input_is_refused_in_one_line(

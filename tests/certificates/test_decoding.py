@@ -13,6 +13,7 @@ from noti.certificates.decoding import decode_certificate
 from noti.certificates.describing import describe
 from noti.certificates.names import claims
 from noti.errors import ConfigInvalid, MessageInvalid
+from tests import promises
 from tests.certificates.authority import Wanted, authority, issue
 
 CA = authority()
@@ -55,6 +56,7 @@ def test_oddities_that_the_library_reports_in_its_own_ways_are_refused(
         claims(NODE.der.replace(old, new))
 
 
+@promises.BAD_CERTIFICATE_REJECTED
 def test_no_damage_gets_past_the_checks(tmp_path: Path) -> None:
     rng = random.Random(1)
     ca, (certificate, key) = tmp_path / "ca.pem", NODE.write(tmp_path, "node1")

@@ -14,6 +14,7 @@ from noti.certificates.issuing import Authority, Issued, issue, make_authority
 from noti.certificates.names import claims_of
 from noti.certificates.profiles import load_profile
 from noti.errors import ConfigInvalid
+from tests import promises
 
 ROOT = Path(__file__).parents[2]
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -45,6 +46,7 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return Issued(certificate, CA.key).certificate_pem  # type: ignore[arg-type]
 
 
+@promises.OPENSSL_AGREES
 @pytest.mark.openssl
 @pytest.mark.parametrize("purpose", ["sslserver", "sslclient"])
 def test_openssl_takes_a_node_as_server_and_as_client(tmp_path: Path, purpose: str) -> None:
@@ -53,6 +55,7 @@ def test_openssl_takes_a_node_as_server_and_as_client(tmp_path: Path, purpose: s
     assert openssl("verify", *flags, "-CAfile", tmp_path / "ca.pem", path) == f"{path}: OK"
 
 
+@promises.OPENSSL_AGREES
 @pytest.mark.openssl
 def test_openssl_takes_a_client_as_client_only(tmp_path: Path) -> None:
     path = written(tmp_path, issue(CLIENT, "admin", CA, NOW))
@@ -61,6 +64,7 @@ def test_openssl_takes_a_client_as_client_only(tmp_path: Path) -> None:
     assert "unsuitable certificate purpose" in openssl(*verify, "sslserver", path)
 
 
+@promises.OPENSSL_AGREES
 @pytest.mark.openssl
 def test_openssl_reads_the_names_usages_and_dates_that_were_asked_for(tmp_path: Path) -> None:
     hosts = ["DNS:app.example.com", "IP:10.0.0.1", "IP:::1"]

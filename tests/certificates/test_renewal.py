@@ -14,6 +14,7 @@ from noti.certificates import uses
 from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import LOOK_INTERVAL_S, Made, Renewed, keep_renewed
 from noti.errors import ConfigInvalid
+from tests import promises
 from tests.certificates.authority import Issued, Wanted, authority, issue, node
 from tests.certificates.handshake import shake_hands
 
@@ -94,6 +95,7 @@ def test_files_behind_a_symlink_that_moves_are_found(tmp_path: Path) -> None:
     assert shown(renewed.current) != before
 
 
+@promises.CERTIFICATES_REPLACED_UNDER_LOAD
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [

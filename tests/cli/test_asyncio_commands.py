@@ -15,6 +15,7 @@ import pytest
 
 from noti.cli import asyncio_commands
 from noti.cli.asyncio_commands import run_until_signalled, within
+from tests import promises
 from tests.cli.strangers import free_port, listening, silent
 from tests.cli.test_publish import nats_server, wait_for
 
@@ -155,6 +156,7 @@ def test_silent_name_server_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> 
         answered.set()
 
 
+@promises.COMMANDS_END_IN_TIME
 @pytest.mark.interop
 def test_one_signal_at_any_moment_ends_every_command(tmp_path: Path) -> None:
     rng = random.Random(14)

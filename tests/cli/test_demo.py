@@ -17,6 +17,7 @@ from noti.cli.demo import HOST, NATS_PORT, Ports
 from noti.cli.demo_tls import DemoTls
 from noti.cli.http import get_json
 from noti.errors import Unavailable
+from tests import promises
 
 SHIFT = 21_000
 STOP_S_MAX = 10
@@ -57,6 +58,7 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
+@promises.DEMO_ENDS
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_killed_node_comes_back_and_a_signal_ends_everything(
     tmp_path: Path, number: signal.Signals

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from noti.cli import exit_status
+from tests import promises
 from tests.certificates.authority import authority, node
 from tests.cli import strangers
 from tests.cli.strangers import free_port, listening
@@ -84,6 +85,7 @@ def test_nobody_there(
     fails_in_one_line(asking(command, at, certificates if tls else None), at, capsys)
 
 
+@promises.COMMANDS_END_IN_TIME
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 @pytest.mark.parametrize("stranger", STRANGERS)

@@ -20,6 +20,7 @@ from noti.raft.storage.disk import LOCK_NAME, open_disk
 from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_name
 from noti.raft.storage.segments import encode_frame, read_segment
 from noti.raft.storage.wal import Wal
+from tests import promises
 
 FIRST, SECOND = segment_name(1), segment_name(2)
 SEGMENT_BYTES = 2048
@@ -110,6 +111,7 @@ async def test_verify_knows_a_founders_promise(
     assert "promised to found a cluster" in capsys.readouterr().out
 
 
+@promises.VERIFY_NAMES_DAMAGE
 async def test_nothing_is_ever_changed(directory: Path, noti: Noti) -> None:
     torn = read_segment(2, (directory / SECOND).read_bytes()).end
     corrupt(directory / SECOND, torn)
@@ -120,6 +122,7 @@ async def test_nothing_is_ever_changed(directory: Path, noti: Noti) -> None:
     assert state(directory) == before
 
 
+@promises.VERIFY_NAMES_DAMAGE
 async def test_verify_names_file_and_byte_of_the_first_damage(
     directory: Path, capsys: pytest.CaptureFixture[str], noti: Noti
 ) -> None:
@@ -134,6 +137,7 @@ async def test_verify_names_file_and_byte_of_the_first_damage(
     assert "not checked" in by_file[SECOND]
 
 
+@promises.VERIFY_NAMES_DAMAGE
 async def test_verify_takes_a_torn_tail_for_what_it_is(
     directory: Path, capsys: pytest.CaptureFixture[str], noti: Noti
 ) -> None:

@@ -16,6 +16,7 @@ import trio
 from noti.errors import StorageFailed, StorageLocked
 from noti.raft.storage.disk import LOCK_NAME, FileDisk, open_disk
 from noti.raft.storage.ports import Disk
+from tests import promises
 from tests.simulation.memory_disk import MemoryDisk
 
 OpenDisk = Callable[[], AbstractAsyncContextManager[Disk]]
@@ -240,6 +241,7 @@ async def test_who_is_cancelled_can_write_until_it_has_ended(tmp_path: Path) -> 
     assert (tmp_path / "vote").read_bytes() == b"last words"
 
 
+@promises.ONE_PROCESS_A_DIRECTORY
 async def test_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
     program = (
         "import sys, trio, pathlib; from noti.raft.storage.disk import open_disk\n"
@@ -380,6 +382,7 @@ async def test_killed_node_leaves_no_writer_and_no_lock(
             await trio.sleep(0.01)
 
 
+@promises.ONE_PROCESS_A_DIRECTORY
 async def test_directory_of_a_killed_node_stays_locked_while_its_writer_may_still_write(
     tmp_path: Path, node_process: subprocess.Popen[str]
 ) -> None:
@@ -409,6 +412,7 @@ async def test_directory_of_a_killed_node_stays_locked_while_its_writer_may_stil
     assert opened.is_set()
 
 
+@promises.ONE_WRITE_ONE_SYNC
 async def test_created_file_has_its_blocks_so_that_no_write_into_it_can_find_the_disk_full(
     tmp_path: Path,
 ) -> None:

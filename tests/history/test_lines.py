@@ -6,12 +6,14 @@ from hypothesis import strategies as st
 
 from noti.history.lines import PREFIX, lines_of, sent_bytes
 from noti.streams.sse import event_frame
+from tests import promises
 
 texts = st.text(
     st.one_of(st.sampled_from("\r\n\u2028\x0b\x00ü😀"), st.characters(codec="utf-8")), max_size=200
 )
 
 
+@promises.UNREADABLE_NOT_LET_IN
 @given(texts)
 def test_what_is_counted_is_what_is_sent(data: str) -> None:
     head_bytes = len(event_frame("id", ""))

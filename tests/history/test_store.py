@@ -14,6 +14,7 @@ from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import Publish, PublishBatch, SetLimits, encode
 from noti.history.notification import Event
 from noti.history.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store, flaw_in_snapshot
+from tests import promises
 
 
 def event(source_seq: int) -> Event:
@@ -60,6 +61,7 @@ def test_snapshot_then_replay_equals_replay(sequence: list[bytes], data: st.Data
     assert restored.history() == expected.history()
 
 
+@promises.NO_DUPLICATES
 @given(st.integers(1, 60), st.data())
 def test_redelivery_shows_every_event_once_and_in_order(count: int, data: st.DataObject) -> None:
     """A leader reads on in stream order, or a new one starts again at the floor or below."""
@@ -109,6 +111,7 @@ def test_new_limit_evicts_at_once_and_keeps_numbers() -> None:
     assert [n.seq for n in store.history()] == [6, 7]
 
 
+@promises.PUBLISHER_GETS_ONE_ANSWER
 def test_publishers_id_is_shown_once_while_history_holds_it() -> None:
     store = replay([encode(SetLimits(3))])
     assert [n.id for n in store.apply(published("a", "b", "a"))] == ["a", "b"]

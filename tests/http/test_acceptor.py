@@ -16,6 +16,7 @@ from noti.http.config import HttpConfig
 from noti.http.heads import RequestHead
 from noti.http.subscribe import Admission
 from noti.streams.hub import Hub
+from tests import promises
 from tests.http.stage import LIMIT_S, Node, client, hub, ids, notifications, running, serving, until
 
 STREAM = b"GET /category HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -112,6 +113,7 @@ async def test_a_head_may_come_byte_by_byte() -> None:
             await until(lambda: there.clients == 1)
 
 
+@promises.HOSTILE_CLIENT_HARMS_NOBODY
 @pytest.mark.slow
 async def test_a_head_that_never_ends_and_one_that_never_begins_are_closed() -> None:
     before = count("heads_timed_out")
@@ -125,6 +127,7 @@ async def test_a_head_that_never_ends_and_one_that_never_begins_are_closed() -> 
     assert count("heads_timed_out") == before + 2
 
 
+@promises.HOSTILE_CLIENT_HARMS_NOBODY
 async def test_too_many_silent_connections_make_room_for_an_honest_one() -> None:
     there = hub()
     async with lobby(there, Taker(), config=HttpConfig(guests_max=3)) as address:

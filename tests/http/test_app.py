@@ -15,6 +15,7 @@ from noti.http.config import HttpConfig
 from noti.http.server import Frontend
 from noti.http.subscribe import CATEGORY, Admission, Opening, StreamRequest
 from noti.streams.feed import Batch
+from tests import promises
 from tests.http.stage import (
     LIMIT_S,
     Node,
@@ -53,6 +54,7 @@ async def test_a_new_client_sees_only_what_comes_after_it() -> None:
     assert ids(text) == ["id-4", "id-5", "id-6"]
 
 
+@promises.NOTHING_OF_UNREADABLE_EVENTS
 async def test_a_client_that_asks_for_cursors_can_resume_before_it_saw_an_event() -> None:
     there = hub()
     there.publish(notifications(1, 3, topic="secret"))
@@ -128,6 +130,7 @@ async def test_topics_select_and_may_be_repeated() -> None:
     assert ids(text) == ["id-1", "id-3", "id-5"]
 
 
+@promises.RESUMED_WITHOUT_GAP
 @pytest.mark.parametrize(
     "place",
     ["header", "lastEventID", "last_event_id", "lastEventId", "evs_last_event_id", "Last-Event-ID"],
@@ -177,6 +180,7 @@ async def test_who_asks_for_the_edge_of_history_begins_where_it_is_at_the_first_
             assert batch.events == 3
 
 
+@promises.RESUMED_WITHOUT_GAP
 async def test_an_unknown_cursor_gets_all_history_and_is_told_of_the_gap() -> None:
     there = hub()
     show(there, 1, 5, history_size=3)

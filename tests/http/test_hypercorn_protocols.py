@@ -19,6 +19,7 @@ from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.heads import FIELDS_MAX, Reading, RequestHead, flaw_in_head
 from noti.http.hypercorn_protocols import StrictConnection
+from tests import promises
 from tests.http.stage import LIMIT_S, client, hub, serving
 
 FIRST = b"GET /page.js HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -78,6 +79,7 @@ async def whole_answer(stream: trio.SocketStream) -> bytes:
         received += more
 
 
+@promises.AMBIGUOUS_REQUEST_REJECTED
 @pytest.mark.parametrize("before", [(), (FIRST,)], ids=["first", "second"])
 @pytest.mark.parametrize("bad", BAD.values(), ids=BAD.keys())
 async def test_a_head_that_could_be_read_differently_is_400_and_the_end(
@@ -208,6 +210,7 @@ STARTS = st.sampled_from(
 )
 
 
+@promises.AMBIGUOUS_REQUEST_REJECTED
 @given(STARTS, st.lists(LINES, max_size=6), st.integers(1, 200))
 @example(b"GET /category HTTP/1.1\r\n", [b"Host: x\r\n", b"A: b\r\n", b" folded\r\n"], 7)
 def test_both_readers_read_the_same_or_one_refuses(

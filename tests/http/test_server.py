@@ -15,6 +15,7 @@ from noti.errors import AddressInUse
 from noti.http import server
 from noti.http.config import HttpConfig
 from noti.http.server import LOOK_EVERY_S, Frontend
+from tests import promises
 from tests.http.stage import (
     LIMIT_S,
     Node,
@@ -37,6 +38,7 @@ async def exchange(address: tuple[str, int], request: bytes) -> bytes:
             return b"".join([part async for part in stream])
 
 
+@promises.INVALID_BYTES_STOP_NO_NODE
 @pytest.mark.parametrize(
     "request_bytes",
     [
@@ -285,6 +287,7 @@ async def clumsy() -> None:
 PROBE = b"GET /liveness HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
+@promises.CONNECTION_FAILS_ALONE
 @pytest.mark.parametrize("failing", [fails, fails_in_a_group])
 async def test_error_of_the_library_ends_one_connection_and_no_more(
     failing: Callable[[], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
@@ -308,6 +311,7 @@ async def test_error_of_the_library_at_the_stop_does_not_end_the_node_with_it(
         await stream.aclose()
 
 
+@promises.BROKEN_NODE_ENDS
 async def test_streams_of_a_node_that_falls_are_reset_and_not_drained() -> None:
     there, falls = hub(drain_window_s=10 * LIMIT_S), trio.Event()
     frontend = Frontend(("127.0.0.1", 0), there, Node(), HttpConfig(), falls=falls)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests import promises
 from tests.interop.cluster import Cluster, running_cluster, until
 from tests.interop.processes import NodeProcess, children_of, is_running
 
@@ -36,6 +37,7 @@ async def recovered(cluster: Cluster, leader: NodeProcess, since: float) -> None
     assert recovery_s < RECOVERY_S_MAX
 
 
+@promises.HOLDS_FOR_PROCESSES
 async def test_nothing_is_lost_when_the_leader_is_killed_and_returns(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()
@@ -45,6 +47,7 @@ async def test_nothing_is_lost_when_the_leader_is_killed_and_returns(tmp_path: P
         await cluster.finish()
 
 
+@promises.HOLDS_FOR_PROCESSES
 async def test_nothing_is_lost_when_a_follower_is_killed_and_returns(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()
@@ -57,6 +60,7 @@ async def test_nothing_is_lost_when_a_follower_is_killed_and_returns(tmp_path: P
         await cluster.finish()
 
 
+@promises.HOLDS_FOR_PROCESSES
 async def test_nothing_is_lost_in_a_rolling_restart(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         for node in cluster.nodes:
@@ -76,6 +80,7 @@ async def test_nothing_is_lost_in_a_rolling_restart(tmp_path: Path) -> None:
         await cluster.finish()
 
 
+@promises.HOLDS_FOR_PROCESSES
 async def test_nothing_is_lost_when_the_leader_is_paused_and_goes_on(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()
@@ -89,6 +94,7 @@ async def test_nothing_is_lost_when_the_leader_is_paused_and_goes_on(tmp_path: P
         await cluster.finish()
 
 
+@promises.HOLDS_FOR_PROCESSES
 async def test_nothing_is_lost_when_nats_is_killed_and_returns(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()
@@ -100,6 +106,8 @@ async def test_nothing_is_lost_when_nats_is_killed_and_returns(tmp_path: Path) -
         await cluster.finish()
 
 
+@promises.FULL_OUTAGE_SURVIVED
+@promises.HOLDS_FOR_PROCESSES
 async def test_nothing_is_lost_when_all_nodes_are_killed_at_once_and_return(
     tmp_path: Path,
 ) -> None:
@@ -113,6 +121,8 @@ async def test_nothing_is_lost_when_all_nodes_are_killed_at_once_and_return(
         await cluster.finish()
 
 
+@promises.FULL_OUTAGE_SURVIVED
+@promises.HOLDS_FOR_PROCESSES
 async def test_nothing_is_lost_when_all_nodes_return_at_other_addresses(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         before = await cluster.reports()
@@ -134,6 +144,7 @@ async def test_nothing_is_lost_when_all_nodes_return_at_other_addresses(tmp_path
         await cluster.finish()
 
 
+@promises.ONE_VOTE_A_TERM
 async def test_wiped_node_returns_as_another_one_and_takes_its_old_selfs_seat(
     tmp_path: Path,
 ) -> None:
@@ -171,6 +182,7 @@ async def test_a_poison_message_blocks_nothing_and_is_counted_once(tmp_path: Pat
         await cluster.finish()
 
 
+@promises.STRANGER_REJECTED
 async def test_a_stranger_that_joins_is_refused_and_harms_nobody(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()

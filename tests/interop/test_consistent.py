@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from noti.address import Address
+from tests import promises
 from tests.http.stage import client
 from tests.interop.processes import NodeProcess, written
 from tests.interop.test_disk import publish
@@ -49,6 +50,7 @@ async def ask(address: Address, target: str = CONSISTENT) -> tuple[int, dict[str
             return answer.status_code, json.loads(await http.read_all())
 
 
+@promises.CONSISTENT_READ
 async def test_every_node_shows_what_was_acknowledged_before(tmp_path: Path) -> None:
     async with three_nodes(tmp_path) as (leader, followers):
         for number, node in enumerate([leader, *followers] * 5, start=1):
@@ -58,6 +60,7 @@ async def test_every_node_shows_what_was_acknowledged_before(tmp_path: Path) -> 
             assert status["store"]["last_seq"] >= number, node.name
 
 
+@promises.CONSISTENT_READ
 async def test_paused_leader_never_shows_less_than_its_successor_acknowledged(
     tmp_path: Path,
 ) -> None:
@@ -87,6 +90,7 @@ async def test_paused_leader_never_shows_less_than_its_successor_acknowledged(
         assert (code, status["store"]["last_seq"]) == (200, 5)
 
 
+@promises.CONSISTENT_READ
 async def test_without_a_majority_the_answer_is_that_there_is_none(tmp_path: Path) -> None:
     async with three_nodes(tmp_path) as (leader, followers):
         survivor = followers[0]

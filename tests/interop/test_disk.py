@@ -13,6 +13,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 from noti.asyncio_loop import Island
 from noti.cli.children import Child
 from noti.rpc.generated.noti.v1 import Event, PublisherStub, PublishRequest
+from tests import promises
 from tests.interop.processes import NodeProcess, children_of, running_node
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -74,6 +75,7 @@ def reason(node: NodeProcess) -> str:
     return line
 
 
+@promises.FULL_DISK_ENDS_NODE
 @pytest.mark.namespaces
 async def test_disk_that_fills_up_ends_the_node_with_one_line_and_a_log_that_is_sound(
     tmp_path: Path,
@@ -95,6 +97,7 @@ async def test_disk_that_fills_up_ends_the_node_with_one_line_and_a_log_that_is_
     assert node.log_text().splitlines()[-1] == "verified"
 
 
+@promises.FULL_DISK_ENDS_NODE
 async def test_write_that_the_system_refuses_ends_the_node_and_all_is_there_after_its_return(
     tmp_path: Path,
 ) -> None:

@@ -16,6 +16,7 @@ import pytest
 import trio
 
 from noti.address import Address
+from tests import promises
 from tests.http.stage import LIMIT_S, Client, until
 from tests.interop.processes import HOST, NodeProcess, stable_port, written
 
@@ -160,6 +161,7 @@ async def publish(node: NodeProcess) -> str:
     return done.stdout.decode()
 
 
+@promises.CONNECTIONS_BOUNDED
 @pytest.mark.parametrize("where", ["http", "ops"])
 async def test_probes_and_publishers_are_answered_however_many_browsers_come(
     tmp_path: Path, where: str

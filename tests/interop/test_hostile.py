@@ -31,6 +31,7 @@ from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.grpc import GrpcMessageStream, GrpcNetwork
 from noti.rpc.publisher import REQUEST_BYTES_MAX
+from tests import promises
 from tests.http.stage import client
 from tests.interop.processes import NodeProcess, running_node
 from tests.rpc.test_grpc import framed, raft_request
@@ -183,6 +184,7 @@ def say_in_a_call(address: Address, data: bytes, path: str) -> None:
         say(raw, connection.data_to_send())
 
 
+@promises.PEER_NONSENSE_SURVIVED
 async def test_bytes_that_are_no_rpc_are_refused_and_counted_and_change_nothing(
     tmp_path: Path,
 ) -> None:
@@ -214,6 +216,7 @@ async def test_bytes_that_are_no_rpc_are_refused_and_counted_and_change_nothing(
         assert [sum(f'"{kind}"' in line for line in told) for kind in kinds] == [1, 1, 1, 1]
 
 
+@promises.PEER_NONSENSE_SURVIVED
 async def test_messages_that_no_member_sends_are_refused_and_counted_and_change_nothing(
     tmp_path: Path,
 ) -> None:

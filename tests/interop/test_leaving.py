@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from noti.membership.controller import LOOK_EVERY_S
+from tests import promises
 from tests.interop.cluster import SETTLE_S_MAX, running_cluster
 from tests.interop.processes import NodeProcess, run_to_end
 
@@ -29,6 +30,7 @@ async def leave_and_stop(node: NodeProcess) -> None:
     assert await node.wait() == 0
 
 
+@promises.DECOMMISSION_KEEPS_QUORUM
 async def test_nothing_is_lost_when_three_become_one_and_three_again(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()
@@ -52,6 +54,7 @@ async def test_nothing_is_lost_when_three_become_one_and_three_again(tmp_path: P
         await cluster.finish()
 
 
+@promises.DRAINED_ONE_BY_ONE
 async def test_browsers_of_a_node_that_left_see_events_until_they_are_sent_away(
     tmp_path: Path,
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import promises
 from tests.interop.processes import children_of, is_running
 
 pytestmark = [
@@ -34,6 +35,7 @@ def descendants_of(pid: int) -> set[int]:
     return found
 
 
+@promises.ROLLING_UPDATE_LOSES_NOTHING
 def test_nothing_is_lost_when_all_pods_get_new_addresses_and_two_of_three_leave() -> None:
     """`just k8s-rehearsal`: install, rolling update, and scale-down, under load."""
     ended = subprocess.run(COMMAND, capture_output=True, text=True, timeout=RUN_S_MAX, check=False)

@@ -20,6 +20,7 @@ from noti.address import Address
 from noti.raft.ports import Hello
 from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import decode_hello, encode_hello
+from tests import promises
 from tests.certificates.authority import Issued, authority, node
 from tests.certificates.bad import BAD_CALLERS, CLAIMED_NAME, BadPeer, good_context
 from tests.http.stage import client
@@ -145,6 +146,7 @@ async def scene(started: Scene) -> Scene:
 SOURCES = itertools.count(2)
 
 
+@promises.ONLY_CERTIFIED_PEERS
 @pytest.mark.parametrize("peer", BAD_CALLERS, ids=str)
 async def test_a_bad_caller_is_refused_counted_and_told_in_one_line(
     scene: Scene, peer: BadPeer, tmp_path: Path
@@ -272,6 +274,7 @@ async def renewal(cluster: Cluster) -> AsyncIterator[None]:
         )
 
 
+@promises.CERTIFICATES_REPLACED_UNDER_LOAD
 async def test_nothing_is_lost_while_all_certificates_are_renewed_twice_and_the_ca_is_rotated(
     tmp_path: Path,
 ) -> None:
@@ -315,6 +318,7 @@ async def test_nothing_is_lost_while_all_certificates_are_renewed_twice_and_the_
         await cluster.finish()
 
 
+@promises.ONLY_CERTIFIED_PEERS
 async def test_a_node_without_tls_is_kept_out_and_both_sides_say_so(tmp_path: Path) -> None:
     files = Files(tmp_path, "node1", "node2", "node3")
     async with running_cluster(tmp_path, files.flags) as cluster:

@@ -15,6 +15,7 @@ from noti.kubernetes.labels import (
 )
 from noti.kubernetes.objects import Pod
 from noti.rpc.answers import NodeRole, RoleName
+from tests import promises
 
 NAMES = ("noti-0", "noti-1", "noti-2")
 
@@ -210,6 +211,7 @@ LABELS = st.dictionaries(
 )
 
 
+@promises.LABELS_FOLLOW_LEADER
 @given(
     st.lists(st.tuples(st.booleans(), LABELS, st.integers(0, 5)), min_size=1, max_size=3),
     st.lists(ANSWERS, min_size=3, max_size=3),

@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 
 from noti.kubernetes.api import CHECKERS, LEASES, PODS, STATEFUL_SETS
 from noti.kubernetes.labels import SERVE_LABEL, TERM_ANNOTATION
+from tests import promises
 from tests.kubernetes.stage import NS, Cluster, Stage, stage, until
 
 LABELLED_WITHIN_S = 2.0
@@ -54,6 +55,7 @@ async def test_nothing_is_written_while_nothing_changes(autojump_clock: object) 
         assert at.cluster.events == ["LeaderKnown"]
 
 
+@promises.LABELS_FOLLOW_LEADER
 @pytest.mark.parametrize("old", ["dead", "hanging", "deposed"])
 async def test_a_change_of_leader_changes_labels_within_two_seconds(
     autojump_clock: object, old: str
@@ -111,6 +113,7 @@ async def test_of_two_claims_the_higher_term_wins_whoever_was_labelled_before(
         await until(lambda: at.cluster.roles == "Lff")
 
 
+@promises.LABELS_FOLLOW_LEADER
 async def test_an_election_leaves_the_follower_service_full(autojump_clock: object) -> None:
     async with stage() as at:
         at.operate()

@@ -4,9 +4,11 @@ import pytest
 import trio
 
 from noti.kubernetes import ops
+from tests import promises
 from tests.interop.processes import get_json, stable_port
 
 
+@promises.CONNECTION_FAILS_ALONE
 async def test_error_of_the_library_ends_one_connection_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

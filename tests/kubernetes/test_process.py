@@ -15,6 +15,7 @@ import trio.lowlevel
 from noti.address import Address
 from noti.cli.children import Child
 from noti.kubernetes.api import LEASES, PODS
+from tests import promises
 from tests.certificates.authority import client as client_certificate
 from tests.http.stage import client
 from tests.interop.processes import NodeProcess, get_json, run_to_end, stable_port, written
@@ -272,6 +273,7 @@ async def real_nodes(at: Scene) -> AsyncIterator[RealNodes]:
                 await node.destroy()
 
 
+@promises.LABELS_FOLLOW_LEADER
 async def test_labels_follow_real_nodes_through_a_kill_and_a_change_of_operators(
     tmp_path: Path,
 ) -> None:

@@ -16,6 +16,7 @@ from noti.membership.tags import (
 )
 from noti.raft.core.membership import Configuration
 from noti.swim.core.messages import Member, MemberState
+from tests import promises
 
 
 def member(
@@ -150,6 +151,7 @@ def test_founder_that_has_founded_already_has_kept_its_promise() -> None:
     assert two.look([one.seen(), three.seen()]).configuration == one.written
 
 
+@promises.FOUNDER_KEEPS_PROMISE
 def test_founder_that_was_restarted_meanwhile_keeps_its_promise() -> None:
     """The one that had founded could never lead. Found by: just sim seed=1039 layer=nodes"""
     one, two, three = founders(3, expect=3)
@@ -170,6 +172,7 @@ def test_founder_that_misses_another_founds_with_those_it_had_promised() -> None
     assert two.look([three.seen(), one.seen(MemberState.DEAD)]).configuration == three.written
 
 
+@promises.FOUNDER_KEEPS_PROMISE
 def test_node_that_promised_itself_to_others_since_does_not_found() -> None:
     one, two, three = founders(3, expect=3)
     all_propose([one, two, three])

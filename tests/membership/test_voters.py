@@ -9,6 +9,7 @@ from noti.raft.core.events import Role, Status
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import Member, MemberState
+from tests import promises
 
 NOTHING = Change()
 NOBODY = frozenset[NodeId]()
@@ -65,6 +66,7 @@ def test_member_of_another_cluster_or_a_dead_stranger_gets_no_seat() -> None:
     assert Seating(SeatingConfig()).advise(status("abc"), members, NOBODY, NOBODY, 0.0) == NOTHING
 
 
+@promises.LEARNER_DOES_NOT_COUNT
 def test_learner_votes_only_when_it_has_caught_up() -> None:
     seating = Seating(SeatingConfig())
     members = list(map(member, "abcd"))
@@ -91,6 +93,7 @@ def test_there_are_never_more_voters_than_the_limit() -> None:
     )
 
 
+@promises.LOG_BEFORE_VOTE
 def test_dead_voter_keeps_its_seat_without_a_successor() -> None:
     seating = Seating(SeatingConfig())
     members = [member("a"), member("b"), member("c", MemberState.DEAD)]
@@ -190,6 +193,7 @@ def test_voter_that_asks_becomes_a_learner_whatever_the_number_of_voters() -> No
         assert advice == change(demote=voters[-1])
 
 
+@promises.DECOMMISSION_KEEPS_QUORUM
 def test_gossip_alone_takes_nobodys_seat() -> None:
     """A word in gossip, which is not authenticated, only keeps a node from getting a seat."""
     members = [member("a"), member("b"), leaving("c")]
@@ -248,6 +252,7 @@ def test_leaver_takes_no_dead_voters_seat() -> None:
     assert seating.advise(view, members, {"d"}, NOBODY, 15.0) == NOTHING
 
 
+@promises.DECOMMISSION_KEEPS_QUORUM
 def test_nobody_goes_while_those_who_would_stay_can_not_commit() -> None:
     """Taking b's seat would leave a and c, and c is away: nothing could be committed any more."""
     seating = Seating(SeatingConfig(hold_down_s=15.0))

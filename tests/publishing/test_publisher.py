@@ -22,6 +22,7 @@ from noti.publishing.events import EVENT_BYTES_MAX, ID_CHARACTERS_MAX, TOPICS_MA
 from noti.publishing.ports import Draft, Outcome
 from noti.publishing.publisher import Publisher, PublishLimits
 from noti.trio_clock import TrioClock
+from tests import promises
 
 
 class Begun:
@@ -252,6 +253,7 @@ async def test_event_without_an_id_gets_one(autojump_clock: trio.testing.MockClo
         assert all(one.startswith("urn:uuid:") for one in ids)
 
 
+@promises.UNREADABLE_NOT_LET_IN
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [

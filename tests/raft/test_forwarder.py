@@ -18,6 +18,7 @@ from noti.raft.forwarder import LAST_WORDS_S, Forwarder
 from noti.raft.intake import Intake
 from noti.raft.replica import Pending, Replica
 from noti.trio_clock import TrioClock
+from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster
@@ -69,6 +70,7 @@ def test_many_at_once_are_each_committed_exactly_once() -> None:
     run_deterministically(4, main)
 
 
+@promises.FORWARDED_ANSWERED_ONCE
 def test_command_whose_leader_dies_is_uncertain_and_never_repeated() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
@@ -246,6 +248,7 @@ def forwarder_of(replica: FakeReplica) -> Forwarder:
     return Forwarder("own", consensus, intake)
 
 
+@promises.PUBLISHER_GETS_ONE_ANSWER
 async def test_answer_never_reaches_the_next_life_of_its_asker(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -402,6 +405,7 @@ async def forwarding(
         nursery.cancel_scope.cancel()
 
 
+@promises.FORWARDED_ANSWERED_ONCE
 @pytest.mark.parametrize(("failure", "outcome"), FAILURES, ids=lambda value: str(value))
 async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
     failure: NotiError | None, outcome: ForwardOutcome, autojump_clock: trio.testing.MockClock
@@ -454,6 +458,7 @@ async def test_answer_of_anybody_but_the_leader_that_was_asked_is_not_believed(
         assert [type(one) for one in told] == [ProposalUncertain]
 
 
+@promises.FORWARDED_ANSWERED_ONCE
 async def test_what_an_ex_leader_did_not_take_goes_to_its_successor_once(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -26,6 +26,7 @@ from noti.raft.health import LEADERLESS_GRACE_S
 from noti.raft.replica import Replica
 from noti.raft.storage.wal import Wal
 from noti.trio_clock import TrioClock
+from tests import promises
 from tests.simulation.memory_disk import MemoryDisk
 
 
@@ -180,6 +181,7 @@ async def test_proposals_of_a_leader_that_is_cut_off_end_as_uncertain(
         assert all(machine.state.applied == [b"won"] for machine in wires.machines.values())
 
 
+@promises.BACKLOG_REJECTED
 async def test_proposal_beyond_the_backlog_is_refused_while_the_others_wait(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -198,6 +200,7 @@ async def test_proposal_beyond_the_backlog_is_refused_while_the_others_wait(
                 await leader.replica.propose(bytes(101))
 
 
+@promises.TOO_LARGE_NEVER_LOGGED
 async def test_command_too_large_for_the_log_never_reaches_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -264,6 +267,7 @@ async def test_restart_from_disk_knows_everything_that_was_acknowledged(
             nursery.cancel_scope.cancel()
 
 
+@promises.LOG_COMPACTED
 async def test_snapshot_is_taken_after_so_many_entries_and_a_restart_uses_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -282,6 +286,7 @@ async def test_snapshot_is_taken_after_so_many_entries_and_a_restart_uses_it(
         nursery.cancel_scope.cancel()
 
 
+@promises.LOG_COMPACTED
 async def test_snapshot_is_taken_after_so_many_bytes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -340,6 +345,7 @@ async def test_nothing_is_healthy_before_it_has_caught_up_and_after_losing_the_l
         nursery.cancel_scope.cancel()
 
 
+@promises.LEADERSHIP_HANDED_OVER
 async def test_leadership_is_handed_over_within_a_heartbeat(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

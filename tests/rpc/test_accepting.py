@@ -21,6 +21,7 @@ from noti.rpc.accepting import Limits
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
+from tests import promises
 from tests.contract.test_rpc_network import (
     ANY_PORT,
     CLIENT,
@@ -123,6 +124,7 @@ async def test_who_was_answered_waits_again_and_makes_room() -> None:
         await island.call(both)
 
 
+@promises.CONNECTIONS_BOUNDED
 async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served() -> None:
     async with serving(Limits(connections_max=2)) as (island, network, address):
         with publishers(address, 2), capture_logs() as lines:

@@ -28,6 +28,7 @@ from noti.rpc.frames import Frames
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import GrpcMessageStream, GrpcNetwork
+from tests import promises
 from tests.contract.test_rpc_network import (
     ANY_PORT,
     CLIENT,
@@ -207,6 +208,7 @@ async def test_bad_hello_is_refused_and_harms_nobody(data: bytes) -> None:
         assert [served.peer.name for served in handler.streams] == ["client"]
 
 
+@promises.INVALID_BYTES_STOP_NO_NODE
 @pytest.mark.parametrize(
     "data",
     [
@@ -371,6 +373,7 @@ async def test_whatever_the_library_raises_is_an_unavailable_peer(
         await (await network.open_raft_stream(address, CLIENT)).aclose()
 
 
+@promises.CONNECTION_FAILS_ALONE
 async def test_error_in_the_use_of_one_stream_ends_that_stream_and_no_more() -> None:
     async def fail(stream: MessageStream) -> None:
         if stream.peer.name == "clumsy":

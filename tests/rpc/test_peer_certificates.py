@@ -5,6 +5,7 @@ import pytest
 from noti.certificates.rejections import Refusal
 from noti.raft.ports import Hello
 from noti.rpc.peer_certificates import PROVEN_MAX, READING_METHODS, Guard
+from tests import promises
 from tests.certificates.authority import CLIENT, Issued, Wanted, client, issue, node
 from tests.rpc.tls_peers import cluster_authority
 
@@ -60,6 +61,7 @@ def test_a_peer_is_who_its_certificate_names(caller: Issued, expected: str | Non
     assert reason(Guard().objection_to_peer(caller.der, hello, "c")) == expected
 
 
+@promises.ONLY_CERTIFIED_PEERS
 def test_nobody_comes_with_the_node_id_of_somebody_else() -> None:
     guard = Guard()
     guard.remember(Hello("c", "3", "node3"))

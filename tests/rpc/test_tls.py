@@ -26,6 +26,7 @@ from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.tls import HANDSHAKE_S
+from tests import promises
 from tests.certificates.authority import client
 from tests.certificates.bad import BAD_CALLED, CLAIMED_NAME, BadPeer, peer_context
 from tests.contract.test_rpc_network import (
@@ -94,6 +95,7 @@ async def test_a_caller_under_another_name_is_refused_with_the_reason() -> None:
         await scene.still_serves()
 
 
+@promises.ONLY_CERTIFIED_PEERS
 @pytest.mark.parametrize("peer", BAD_CALLED, ids=str)
 async def test_a_bad_peer_that_is_called_is_refused_and_told_in_one_line(
     peer: BadPeer, tmp_path: Path

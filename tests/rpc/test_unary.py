@@ -11,6 +11,7 @@ import trio
 
 from noti.address import Address
 from noti.rpc.generated.noti import v1 as wire
+from tests import promises
 from tests.contract.test_rpc_network import Handler
 from tests.rpc.test_grpc import framed, raft_request, serving
 from tests.rpc.test_publisher import Held, request
@@ -118,6 +119,7 @@ async def test_call_that_was_reset_is_not_answered_and_others_are() -> None:
     assert messages == [answer("id-1"), answer("id-2")]
 
 
+@promises.CONNECTION_FAILS_ALONE
 async def test_call_that_cannot_be_answered_harms_neither_the_log_nor_other_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

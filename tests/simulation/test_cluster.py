@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.world import SimulatedCluster
 
@@ -152,6 +153,7 @@ SCENARIOS = [
 ]
 
 
+@promises.NO_DUPLICATES
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 @pytest.mark.parametrize("seed", range(3))
 def test_every_browser_sees_every_event_once_and_in_order(scenario: object, seed: int) -> None:

@@ -3,6 +3,7 @@
 import pytest
 import trio
 
+from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.world import SimulatedCluster
 
@@ -10,6 +11,7 @@ LINGERS_S = 20.0
 """A real hub parts with its browsers within so long."""
 
 
+@promises.BROKEN_NODE_ENDS
 @pytest.mark.parametrize("leads", [True, False])
 @pytest.mark.parametrize("seed", range(3))
 def test_node_of_which_a_part_fails_is_out_of_the_cluster_at_once(seed: int, leads: bool) -> None:

@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 
+from tests import promises
 from tests.simulation.outcome import Outcome
 from tests.simulation.sim import LAYERS
 
@@ -119,6 +120,7 @@ def outcome(layer: str, seed: int) -> Outcome:
     return LAYERS[layer](seed)
 
 
+@promises.ONE_HISTORY
 @pytest.mark.timeout(MANY_SEEDS_S_MAX)
 @pytest.mark.parametrize("layer", FAULTS)
 def test_fixed_seeds_keep_every_promise(layer: str) -> None:

@@ -11,6 +11,7 @@ from noti.swim.core.members import Record, tags_of
 from noti.swim.core.messages import Alive, Dead, MemberState
 from noti.swim.core.probing import Prober
 from noti.swim.core.validate import Incarnations
+from tests import promises
 from tests.simulation.forger import Forger
 from tests.simulation.gossip_cluster import MEMBERS_MAX, PORT, GossipCluster, GossipNode
 
@@ -90,6 +91,7 @@ def run(seed: int) -> str | None:
     return trio.run(storm, seed, clock=MockClock(autojump_threshold=0))
 
 
+@promises.FORGED_GOSSIP_HARMS_NOBODY
 @pytest.mark.parametrize("seed", range(4))
 def test_whatever_a_stranger_forges_no_node_is_seen_gone_or_elsewhere(seed: int) -> None:
     assert run(seed) is None
@@ -157,6 +159,7 @@ MISTAKES = (
 )
 
 
+@promises.CHECKS_FIND_MISTAKES
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
 def test_planted_mistake_is_found(
     mistake: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ import pytest
 import trio
 
 from noti.errors import LeaveImpossible
+from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster
@@ -87,6 +88,7 @@ async def shrink_and_grow(cluster: SimulatedCluster) -> None:
     await cluster.wait_for(lambda: len(cluster.voters()) == 5, PATIENCE_S)
 
 
+@promises.DECOMMISSION_KEEPS_QUORUM
 @pytest.mark.parametrize("seed", range(12))
 def test_nodes_leave_under_faults_and_come_back_as_voters(seed: int) -> None:
     async def main() -> None:

@@ -9,6 +9,7 @@ import trio
 
 from noti.errors import ProposalUncertain
 from noti.publishing.ports import Draft, Outcome
+from tests import promises
 from tests.simulation import load
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
@@ -37,6 +38,7 @@ def in_cluster(
     run_deterministically(seed, main)
 
 
+@promises.PUBLISHERS_SLOWED_FIRST
 @pytest.mark.parametrize("name", ["overload_all", "overload_one", "lie"])
 def test_load_is_borne(name: str) -> None:
     async def scenario(cluster: SimulatedCluster, leader: SimulatedNode) -> None:
@@ -56,6 +58,7 @@ def test_follower_that_cannot_follow_slows_the_leader_down() -> None:
     in_cluster(scenario, settings=Settings(browsers=0, pacing_s=2.0, history_sizes=(5,)))
 
 
+@promises.PUBLISHERS_SLOWED_FIRST
 def test_learner_that_cannot_follow_slows_the_leader_down() -> None:
     async def scenario(cluster: SimulatedCluster, leader: SimulatedNode) -> None:
         learner = await cluster.add_machine()

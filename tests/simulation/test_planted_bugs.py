@@ -38,6 +38,7 @@ from noti.raft.storage import segments
 from noti.raft.storage.segments import Tail
 from noti.service import Tree
 from noti.streams.feed import Feed
+from tests import promises
 from tests.simulation.core_world import Machine
 from tests.simulation.faults import CoreSwarm, NodeSwarm
 from tests.simulation.memory_clients import MemoryClients
@@ -469,6 +470,7 @@ def is_found_by_a_check(failure: str | None) -> bool:
     return failure is not None and "/tests/" in failure.rsplit("\n", 1)[-1]
 
 
+@promises.CHECKS_FIND_MISTAKES
 @pytest.mark.parametrize(
     ("layer", "plant", "seeds"),
     PLANTED,

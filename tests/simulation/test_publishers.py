@@ -7,6 +7,7 @@ import trio
 
 from noti.errors import NotiError, Unavailable
 from noti.publishing.ports import Draft
+from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.memory_rpc import MemoryRpcNetwork
@@ -39,6 +40,7 @@ def shown_ids(simulated: SimulatedNode) -> list[str]:
     return [feed.retained[seq].id for seq in range(feed.oldest_seq, feed.newest_seq + 1)]
 
 
+@promises.PUBLISHER_GETS_ONE_ANSWER
 @pytest.mark.parametrize("seed", range(3))
 def test_every_acknowledged_event_is_shown_once_whatever_leader_died(seed: int) -> None:
     async def main() -> None:

@@ -9,6 +9,7 @@ from noti.streams.backlog import FREED_AT_ONCE, SLOW_CLIENTS_MIN, Apart, Backlog
 from noti.streams.clients import Client, Stay
 from noti.streams.feed import Audience, Feed, View
 from noti.streams.groups import Groups
+from tests import promises
 from tests.http.stage import notifications
 
 ALL = Audience(View.MERCURE, frozenset({"*"}))
@@ -75,6 +76,7 @@ def test_a_group_that_the_hub_is_late_for_tells_it_too() -> None:
     assert stage.pressure() == stage.share(20)
 
 
+@promises.HOSTILE_CLIENT_HARMS_NOBODY
 @pytest.mark.parametrize("slow", [1, SLOW_CLIENTS_MIN, 40])
 def test_a_minority_of_slow_clients_never_slows_the_intake(slow: int) -> None:
     stage = Stage(200, 191)
@@ -110,6 +112,7 @@ def test_pressure_follows_what_is_published_before_anybody_looks_again() -> None
     assert stage.backlog.pressure == stage.share(100) > 0.0
 
 
+@promises.BURST_DISCONNECTS_NOBODY
 def test_only_whoever_holds_more_than_the_bound_must_go() -> None:
     stage = Stage(2000, 1991, bytes_max=500_000)
     far, near = stage.client(5, slow=True, blocked_at=NOW), stage.client(1900, slow=False)
@@ -122,6 +125,7 @@ def test_only_whoever_holds_more_than_the_bound_must_go() -> None:
     assert {near, edge} == stage.apart
 
 
+@promises.BURST_DISCONNECTS_NOBODY
 def test_what_a_newcomer_needs_is_kept_before_anybody_looks_again() -> None:
     stage = Stage(100, 91)
     stage.in_step(1)

@@ -15,6 +15,7 @@ from noti.streams import clients
 from noti.streams.clients import Reason
 from noti.streams.feed import LANES_LAG_MAX, Audience, View
 from noti.streams.hub import Hub
+from tests import promises
 from tests.http.stage import LIMIT_S, hub, ids, notification, notifications, running, show, until
 
 ALL = Audience(View.MERCURE, frozenset({"*"}))
@@ -154,6 +155,7 @@ async def test_a_long_history_arrives_in_several_chunks_of_bounded_size() -> Non
         assert len(ids(await reader.read_until("id-200"))) == 200
 
 
+@promises.HOSTILE_CLIENT_HARMS_NOBODY
 @pytest.mark.slow
 async def test_a_slow_reader_is_disconnected_and_harms_nobody() -> None:
     big = "x" * 20_000
@@ -196,6 +198,7 @@ async def test_a_reader_that_stops_for_a_while_gets_every_byte_it_missed() -> No
         ]
 
 
+@promises.BURST_DISCONNECTS_NOBODY
 async def test_a_burst_longer_than_history_disconnects_nobody() -> None:
     """What open streams need is kept beyond history, and freed when they have it."""
     async with running(hub()) as there:
@@ -306,6 +309,7 @@ async def test_a_reader_that_uses_up_its_share_of_the_backlog_goes_and_the_other
     assert (closed("behind"), closed("overrun")) == (behind + 1, overrun)
 
 
+@promises.BURST_DISCONNECTS_NOBODY
 async def test_a_client_that_reads_when_the_hub_gets_to_it_is_never_stalled(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -407,6 +411,7 @@ async def test_publishing_works_before_the_hub_runs_and_between_runs() -> None:
             assert len(ids(await reader.read_until(f"id-{last}"))) == last
 
 
+@promises.CURSOR_KEPT
 @pytest.mark.parametrize("seed", range(8))
 async def test_any_mix_of_readers_gets_exactly_what_each_cursor_promises(seed: int) -> None:
     rng = random.Random(seed)
@@ -463,6 +468,7 @@ async def test_a_cancelled_hub_leaves_whole_streams_wherever_the_cancellation_me
             assert seen == [f"id-{n}" for n in range(1, len(seen) + 1)]
 
 
+@promises.HOSTILE_CLIENT_HARMS_NOBODY
 async def test_a_client_that_takes_a_byte_now_and_then_is_disconnected_too(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -499,6 +505,7 @@ async def test_streams_end_at_their_age_and_not_all_at_once(
     assert closed("aged") == aged + 50
 
 
+@promises.DRAINED_ONE_BY_ONE
 async def test_draining_is_spread_and_events_go_on_until_the_end(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -24,6 +24,7 @@ from noti.history.notification import Notification
 from noti.http.config import HttpConfig
 from noti.streams.cursors import seq_in
 from noti.streams.hub import Hub
+from tests import promises
 from tests.http.stage import LIMIT_S, hub, notification, serving
 
 HISTORY = 12
@@ -325,6 +326,7 @@ async def finish(course: Course, browsers: Sequence[Browser]) -> None:
             browser.close()
 
 
+@promises.CURSOR_KEPT
 @pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(STEPS, max_size=40))

@@ -19,6 +19,7 @@ from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
 from noti.swim.sockets import SocketNetwork
 from noti.trio_clock import TrioClock
+from tests import promises
 
 LOCALHOST = "127.0.0.1"
 
@@ -59,6 +60,7 @@ async def exchange(address: Address, question: bytes) -> bytes:
         return answer
 
 
+@promises.INVALID_BYTES_STOP_NO_NODE
 async def test_garbage_packets_are_counted_and_logged_once_and_pings_still_answered() -> None:
     before = refused("undecodable")
     with capture_logs() as logs:

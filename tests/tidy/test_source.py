@@ -1,11 +1,12 @@
 """The rules of this code base that no linter knows."""
 
 import ast
-import re
 import tomllib
 from pathlib import Path
 
 import pytest
+
+from tests import promises
 
 ROOT = Path(__file__).parents[2]
 FUNCTION_LINES_MAX = 70
@@ -133,21 +134,9 @@ def test_every_room_has_tests() -> None:
             assert list((ROOT / "tests" / room.name).glob("test_*.py")), room
 
 
-def test_every_guarantee_in_the_readme_names_tests_that_exist() -> None:
-    readme = (ROOT / "README.md").read_text()
-    defined = {
-        node.name
-        for path in TESTS
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-    }
-    files = set(re.findall(r"`(tests/[\w/]+\.py)`", readme))
-    assert set(re.findall(r"`(test_\w+)`", readme)) - defined == set()
-    assert [name for name in files if not (ROOT / name).is_file()] == []
-    tables = re.findall(r"\| held by \|\n\|---\|---\|\n((?:\|.*\n)+)", readme)
-    assert len(tables) == readme.count("| held by |")
-    for row in "".join(tables).splitlines():
-        assert re.search(r"`(tests/[\w/]+\.py|test_\w+)`", row), f"held by nothing: {row}"
+def test_the_list_of_promises_is_that_of_the_tests() -> None:
+    readme = promises.README.read_text()
+    assert promises.with_list(readme) == readme, "promises have changed: run `just promises`"
 
 
 def test_no_test_is_skipped() -> None:

@@ -19,6 +19,7 @@ from noti.publishing.nats.bridge import Bridge
 from noti.publishing.nats.metrics import State
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.trio_clock import TrioClock
+from tests import promises
 from tests.publishing.replicated_log import ReplicatedLog
 from tests.simulation.clocks import MachineClock
 from tests.simulation.memory_source import MemorySource, MemoryStream
@@ -80,6 +81,7 @@ class Stage:
         await self.until(lambda: len(self.log.shown) >= count)
 
 
+@promises.ACKNOWLEDGED_AFTER_MAJORITY
 async def test_events_are_shown_and_then_acknowledged(autojump_clock: MockClock) -> None:
     stage = Stage()
     stage.publish(5)
@@ -114,6 +116,7 @@ async def test_follower_reads_nothing(autojump_clock: MockClock) -> None:
         await stage.until_shown(3)
 
 
+@promises.ACKNOWLEDGED_AFTER_MAJORITY
 async def test_uncommitted_is_not_acknowledged_when_leadership_is_lost(
     autojump_clock: MockClock,
 ) -> None:
@@ -170,6 +173,7 @@ async def test_refused_batch_is_never_overtaken(autojump_clock: MockClock) -> No
     assert stage.numbers == list(range(1, 61))
 
 
+@promises.BAD_PAYLOAD_BLOCKS_NOTHING
 async def test_bad_payload_is_terminated_counted_and_told_once(autojump_clock: MockClock) -> None:
     stage = Stage()
     stage.publish(2)
@@ -188,6 +192,7 @@ async def test_bad_payload_is_terminated_counted_and_told_once(autojump_clock: M
     assert [line["seq"] for line in told] == [3]
 
 
+@promises.UNREADABLE_NOT_LET_IN
 async def test_event_on_a_subject_that_no_reader_can_name_is_terminated_and_counted(
     autojump_clock: MockClock,
 ) -> None:
@@ -221,6 +226,7 @@ def source_failures() -> float:
     return value or 0.0
 
 
+@promises.NATS_MAY_BE_DOWN
 async def test_unreachable_source_is_retried_with_backoff_and_said(
     autojump_clock: MockClock,
 ) -> None:
@@ -243,6 +249,7 @@ async def test_unreachable_source_is_retried_with_backoff_and_said(
     assert told == ["the connection broke"]
 
 
+@promises.NATS_CLIENT_ENDS_NO_NODE
 @pytest.mark.parametrize("at", ["open", "begin", "fetch", "ack", "terminate", "close"])
 async def test_error_that_nobody_foresaw_is_said_and_survived_wherever_it_comes(
     at: str, autojump_clock: MockClock

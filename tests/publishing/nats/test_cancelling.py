@@ -12,6 +12,7 @@ import trio
 
 from noti import asyncio_loop
 from noti.publishing.nats.source import NatsSettings, NatsSource
+from tests import promises
 from tests.publishing.nats.nats_server import nats_server
 from tests.publishing.nats.test_source import on_jetstream, publish, running_island
 
@@ -63,6 +64,7 @@ async def live(source: NatsSource) -> None:
         assert others
 
 
+@promises.NATS_CLIENT_ENDS_NO_NODE
 async def test_cancelled_at_any_step_a_session_ends_quietly_and_the_next_one_works(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

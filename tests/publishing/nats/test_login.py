@@ -18,6 +18,7 @@ from noti.certificates import uses
 from noti.errors import ConfigInvalid, SourceUnavailable
 from noti.publishing.nats.login import NatsLogin
 from noti.publishing.nats.source import NatsSettings, NatsSource, Tls
+from tests import promises
 from tests.certificates.authority import CLIENT, Issued, Wanted, authority, issue
 from tests.publishing.nats.nats_server import nats_server
 from tests.publishing.nats.test_source import running_island
@@ -198,6 +199,7 @@ async def test_a_server_of_another_ca_or_name_is_refused(tmp_path: Path) -> None
     )
 
 
+@promises.ONLY_CERTIFIED_PEERS
 async def test_nothing_is_sent_to_a_server_that_offers_no_tls(tmp_path: Path) -> None:
     received = b""
 

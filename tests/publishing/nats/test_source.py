@@ -23,6 +23,7 @@ from noti.publishing.nats.pull import PULL_LINGER_S, SILENCE_S
 from noti.publishing.nats.source import NatsSettings, NatsSource
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.trio_clock import TrioClock
+from tests import promises
 from tests.publishing.nats.nats_server import NatsServer, free_port, nats_server
 from tests.publishing.replicated_log import ReplicatedLog
 
@@ -190,6 +191,7 @@ NATS_PY: list[tuple[type, str]] = [
 """All of nats-py that a session uses."""
 
 
+@promises.NATS_CLIENT_ENDS_NO_NODE
 @pytest.mark.parametrize(("owner", "method"), NATS_PY, ids=lambda value: str(value))
 async def test_whatever_the_library_raises_is_told_as_an_unavailable_source(
     owner: type, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -255,6 +257,7 @@ async def test_call_that_hangs_in_the_library_is_given_up(
                 await session.ack([])
 
 
+@promises.NATS_MAY_BE_DOWN
 @pytest.mark.slow
 async def test_crash_of_nats_costs_nothing(tmp_path: Path) -> None:
     """Killed while messages flow, and started on the same store: every number once, in order."""

@@ -16,6 +16,7 @@ from noti.raft.core.messages import (
     SnapshotChunk,
     VoteRequest,
 )
+from tests import promises
 from tests.raft.core import cluster as checks
 from tests.raft.faults import torment
 
@@ -98,6 +99,7 @@ class InstallsOlderSnapshots(Raft):
         self._commit = commit
 
 
+@promises.CHECKS_FIND_MISTAKES
 @pytest.mark.parametrize(
     ("mistake", "seeds_max"),
     [

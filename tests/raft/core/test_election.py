@@ -7,6 +7,7 @@ import pytest
 from noti.raft.core.election import EARLY_ROUNDS, Ballot, ElectionTimer, Outcome
 from noti.raft.core.events import RaftConfig
 from noti.raft.core.membership import Configuration
+from tests import promises
 
 THREE = Configuration("c", ("n1", "n2", "n3"))
 
@@ -26,6 +27,7 @@ def test_timeout_is_drawn_from_once_to_twice_the_configured_one() -> None:
     assert max(drawn) - min(drawn) > 0.4
 
 
+@promises.NEXT_LEADER_AT_ONCE
 def test_lost_leader_lets_voters_campaign_in_turn() -> None:
     deadlines = []
     for name in THREE.voters:
@@ -106,6 +108,7 @@ def test_stranger_and_learner_do_not_decide() -> None:
         assert ballot.count(node, True, configuration) is Outcome.OPEN
 
 
+@promises.ONE_CHANGE_AT_A_TIME
 def test_joint_configuration_needs_both_majorities() -> None:
     configuration = Configuration("c", ("n1", "n2", "n3"), outgoing=("n3", "n4", "n5"))
     ballot = Ballot()

@@ -3,6 +3,7 @@
 from noti.raft.core.events import Persist
 from noti.raft.core.gate import Gate
 from noti.raft.core.messages import Entry, EntryKind, HardState, VoteResponse
+from tests import promises
 
 NEW = HardState(2, "n2")
 
@@ -44,6 +45,7 @@ def test_message_waits_while_its_term_is_on_its_way() -> None:
     assert gate.admit("n2", vote(), NEW, hold=False)
 
 
+@promises.HEARTBEATS_WAIT_FOR_NO_DISK
 def test_later_entries_do_not_hold_a_message_back() -> None:
     """Heartbeats never wait for a disk: entries limit what is vouched for, not whether to speak."""
     gate = Gate(HardState(1))

@@ -19,6 +19,7 @@ from noti.raft.core.events import (
 )
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import AppendResponse, TimeoutNow
+from tests import promises
 from tests.raft.core.test_machine_pitfalls import OneCore, append, confirmed, entry
 
 E = TypeVar("E", bound=Effect)
@@ -56,6 +57,7 @@ def propose(core: OneCore) -> bool:
     return bool(found(core, ProposalAccepted))
 
 
+@promises.CONSISTENT_READ
 def test_readers_of_a_new_leader_wait_for_the_first_entry_of_its_term() -> None:
     """What its predecessor committed last may be more than it knows to be committed (Raft 6.4)."""
     core = a_leader()

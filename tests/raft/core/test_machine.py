@@ -35,6 +35,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from tests import promises
 from tests.raft.core.cluster import Cluster, Node
 from tests.raft.faults import torment
 
@@ -131,6 +132,7 @@ def test_isolated_leader_steps_down_and_its_entries_are_replaced() -> None:
     assert all(commands(node) == [b"won"] for node in cluster.nodes.values())
 
 
+@promises.LEADER_NOT_DISTURBED
 def test_follower_cut_off_for_long_does_not_disturb_the_term() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -176,6 +178,7 @@ def test_transfer_hands_leadership_to_a_caught_up_follower_without_losing_a_comm
     assert all(commands(node) == [b"before"] for node in cluster.nodes.values())
 
 
+@promises.LEADERSHIP_HANDED_OVER
 def test_transfer_to_a_vanished_follower_is_given_up_and_proposals_go_on() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -194,6 +197,7 @@ def test_transfer_to_a_vanished_follower_is_given_up_and_proposals_go_on() -> No
     assert all(commands(node) == [b"before", b"after"] for node in cluster.nodes.values())
 
 
+@promises.COMMITTED_SURVIVES
 def test_all_nodes_crash_and_come_back_with_everything() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -267,6 +271,7 @@ def heartbeat(term: int = 1, sender: str = "n3", commit: int = 0) -> MessageRece
     return MessageReceived(AppendRequest(sender, term, 1, 1, commit, ()))
 
 
+@promises.ONE_VOTE_A_TERM
 def test_vote_leaves_only_after_it_is_on_disk() -> None:
     core = follower()
     effects = core.handle(vote(), 5.0)
@@ -303,6 +308,7 @@ def test_vote_survives_a_restart() -> None:
     ]
 
 
+@promises.LEADER_NOT_DISTURBED
 def test_follower_refuses_vote_while_it_hears_its_leader() -> None:
     core = follower()
     core.handle(heartbeat(), 5.0)
@@ -338,6 +344,7 @@ def test_candidate_with_an_older_log_gets_no_vote() -> None:
     assert answers == [VoteResponse("n1", 2, granted=False, pre=False)]
 
 
+@promises.ACKNOWLEDGED_AFTER_MAJORITY
 def test_append_is_confirmed_only_after_it_is_on_disk() -> None:
     core = follower()
     entry = Entry(2, 1, EntryKind.COMMAND, b"x")
@@ -352,6 +359,7 @@ def test_append_is_confirmed_only_after_it_is_on_disk() -> None:
     assert next(effect for effect in effects if isinstance(effect, Apply)).entries[-1] == entry
 
 
+@promises.HEARTBEATS_WAIT_FOR_NO_DISK
 def test_heartbeat_is_answered_while_the_disk_is_slow() -> None:
     core = follower()
     core.handle(heartbeat(), 5.0)
@@ -429,6 +437,7 @@ def test_senseless_message_leaves_the_state_untouched(message: object) -> None:
     assert core.status() == before
 
 
+@promises.BACKLOG_REJECTED
 def test_proposals_beyond_the_backlog_are_refused_with_a_reason() -> None:
     config = RaftConfig("n1", uncommitted_bytes_max=10)
     core = Raft(config, HardState(), None, (), random.Random(1), 0.0)
@@ -453,6 +462,7 @@ def test_proposals_beyond_the_backlog_are_refused_with_a_reason() -> None:
 # --- volume ---------------------------------------------------------------------------------------
 
 
+@promises.COMMITTED_SURVIVES
 @pytest.mark.parametrize("seed", range(60))
 def test_random_faults_never_break_safety_and_the_cluster_recovers(seed: int) -> None:
     torment(seed)

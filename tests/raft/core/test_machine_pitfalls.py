@@ -40,6 +40,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from tests import promises
 from tests.raft.core.cluster import Cluster, Node
 
 THREE = Configuration("test", ("n1", "n2", "n3"))
@@ -120,6 +121,7 @@ def chunk(index: int, term: int = 1, sender: str = "n3", sender_term: int = 1) -
 # --- commit ---------------------------------------------------------------------------------------
 
 
+@promises.OWN_TERM_COMMITS
 def test_figure_8_entry_of_an_older_term_is_not_committed_by_counting() -> None:
     core = OneCore(term=3, entries=(entry(2, 2),))
     core.lead()
@@ -130,6 +132,7 @@ def test_figure_8_entry_of_an_older_term_is_not_committed_by_counting() -> None:
     assert core.raft.status().commit_index == 3, "an entry of the own term commits all before it"
 
 
+@promises.OWN_TERM_COMMITS
 def test_own_entry_counts_only_when_it_is_on_the_own_disk() -> None:
     core = OneCore()
     core.lead()
@@ -141,6 +144,7 @@ def test_own_entry_counts_only_when_it_is_on_the_own_disk() -> None:
     assert core.raft.status().commit_index == 3
 
 
+@promises.OWN_TERM_COMMITS
 def test_followers_commit_without_the_leaders_disk_but_nothing_is_applied_early() -> None:
     core = OneCore()
     core.lead()
@@ -224,6 +228,7 @@ def test_candidate_wins_only_with_its_own_vote_on_disk() -> None:
 # --- snapshots ------------------------------------------------------------------------------------
 
 
+@promises.LOG_COMPACTED
 def test_snapshot_older_than_the_commit_changes_nothing() -> None:
     core = OneCore(entries=tuple(entry(index, 1) for index in range(2, 7)))
     core.hear(append("n3", 1, (6, 1), commit=6))
@@ -256,6 +261,7 @@ def test_snapshot_is_confirmed_only_when_it_is_on_disk() -> None:
     assert any(isinstance(e, RestoreSnapshot) for e in core.effects)
 
 
+@promises.PEER_NONSENSE_SURVIVED
 def test_snapshot_that_does_not_decode_is_refused_and_the_log_stays() -> None:
     """Once it is on disk in place of the log, there is no way back."""
     core = OneCore(entries=(entry(2, 1),), flaw_in_state=lambda data: f"{data!r} is no state")
@@ -330,6 +336,7 @@ def test_restart_from_a_snapshot_knows_the_configuration_that_the_log_lost() -> 
 # --- elections ------------------------------------------------------------------------------------
 
 
+@promises.NEXT_LEADER_AT_ONCE
 def test_lost_stream_to_anybody_but_the_leader_starts_no_election() -> None:
     core = OneCore()
     core.hear(append("n3", 1, (1, 1)))
@@ -341,6 +348,7 @@ def test_lost_stream_to_anybody_but_the_leader_starts_no_election() -> None:
     assert core.raft.deadline() != due
 
 
+@promises.LEADER_WITHOUT_MAJORITY_STEPS_DOWN
 def test_leader_that_is_heard_but_hears_nobody_steps_down() -> None:
     """A one-way cable: its heartbeats keep everybody quiet, so only check-quorum can end it."""
     cluster = Cluster()
@@ -365,6 +373,7 @@ def test_node_that_one_peer_cannot_hear_does_not_disturb_the_leader() -> None:
     assert leader.running.status().term == term
 
 
+@promises.LEADER_NOT_DISTURBED
 def test_follower_that_cannot_reach_the_leader_does_not_depose_it() -> None:
     """Leader and one follower are cut from each other; the third, which hears both, decides."""
     cluster = Cluster()
@@ -405,6 +414,7 @@ def test_node_that_is_no_voter_in_its_own_log_still_votes() -> None:
     assert effect.message == VoteResponse("n4", 2, granted=True, pre=False)
 
 
+@promises.LEADER_NOT_DISTURBED
 def test_node_that_is_no_voter_never_campaigns() -> None:
     raft = Raft(RaftConfig("n4"), HardState(1), None, (), random.Random(1), 0.0)
     assert raft.deadline() is None
@@ -503,6 +513,7 @@ def test_refusal_that_comes_late_does_not_send_again_what_is_confirmed() -> None
     assert to_n2(core) == []
 
 
+@promises.PIPELINE_BOUNDED
 def test_full_window_opens_again_when_everything_in_it_was_lost() -> None:
     """The leader waits for answers that never come: a heartbeat must get it going."""
     core = leading_with(0, RaftConfig("n1", in_flight_messages_max=2))
@@ -558,6 +569,7 @@ def test_older_request_that_arrives_late_does_not_cut_the_log() -> None:
     assert core.raft.status().last_index == 3
 
 
+@promises.LOG_COMPACTED
 @pytest.mark.parametrize("snapshot_every", [1, 2, 3])
 def test_follower_behind_a_leader_that_keeps_compacting_is_not_lost(snapshot_every: int) -> None:
     cluster = Cluster(snapshot_every=snapshot_every, keep_entries=0)

@@ -6,6 +6,7 @@ import pytest
 
 from noti.raft.core.changes import Change
 from noti.raft.core.events import ChangeRefused, ProposalAccepted, ProposalRejected, ReadReady, Role
+from tests import promises
 from tests.raft.core.cluster import Cluster, Node
 
 
@@ -22,6 +23,7 @@ def voters(node: Node) -> tuple[str, ...]:
     return node.running.status().configuration.voters
 
 
+@promises.LEARNER_DOES_NOT_COUNT
 def test_learner_receives_everything_and_does_not_count() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -40,6 +42,7 @@ def test_learner_receives_everything_and_does_not_count() -> None:
     assert b"alone" not in leader.applied, "a learner is no majority"
 
 
+@promises.LEARNER_DOES_NOT_COUNT
 def test_promoted_learner_votes_and_can_lead() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -61,6 +64,7 @@ def test_promoted_learner_votes_and_can_lead() -> None:
     assert newcomer.applied == [b"x"]
 
 
+@promises.LOG_BEFORE_VOTE
 def test_wiped_node_is_replaced_by_its_new_self_in_one_joint_step() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -83,6 +87,7 @@ def test_wiped_node_is_replaced_by_its_new_self_in_one_joint_step() -> None:
     assert reborn.applied == [b"kept", b"with the new one"]
 
 
+@promises.ONE_CHANGE_AT_A_TIME
 def test_joint_configuration_needs_both_majorities() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -99,6 +104,7 @@ def test_joint_configuration_needs_both_majorities() -> None:
     assert status.commit_index < status.last_index
 
 
+@promises.ONE_CHANGE_AT_A_TIME
 def test_new_leader_finishes_a_joint_change_that_it_finds() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -114,6 +120,7 @@ def test_new_leader_finishes_a_joint_change_that_it_finds() -> None:
     assert not successor.running.status().configuration.outgoing
 
 
+@promises.ONE_CHANGE_AT_A_TIME
 def test_second_change_waits_for_the_first() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -127,6 +134,7 @@ def test_second_change_waits_for_the_first() -> None:
     assert isinstance(leader.outcomes[third], ProposalAccepted)
 
 
+@promises.ONE_CHANGE_AT_A_TIME
 def test_no_change_before_the_own_term_has_a_commit() -> None:
     """The single-server change bug (Ongaro 2015)."""
     cluster = Cluster()
@@ -162,6 +170,7 @@ def test_last_voter_cannot_be_removed_and_strangers_cannot_be_promoted() -> None
         assert isinstance(leader.outcomes[request], ChangeRefused)
 
 
+@promises.CONSISTENT_READ
 def test_read_is_confirmed_by_a_majority_and_covers_what_was_committed_before() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -175,6 +184,7 @@ def test_read_is_confirmed_by_a_majority_and_covers_what_was_committed_before() 
     assert ready.index >= leader.applied_index
 
 
+@promises.LEADER_WITHOUT_MAJORITY_STEPS_DOWN
 def test_paused_leader_confirms_no_read() -> None:
     cluster = Cluster()
     leader = cluster.elect()
@@ -198,6 +208,7 @@ def test_follower_does_not_answer_reads() -> None:
     assert isinstance(follower.outcomes[request], ProposalRejected)
 
 
+@promises.LOG_BEFORE_VOTE
 @pytest.mark.parametrize("seed", range(40))
 def test_random_changes_under_faults_keep_every_promise(seed: int) -> None:
     rng = random.Random(f"changes:{seed}")

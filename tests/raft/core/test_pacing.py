@@ -16,6 +16,7 @@ from noti.raft.core.pacing import (
     pressure_of,
     report_of,
 )
+from tests import promises
 
 MIB = 1024 * 1024
 STEP_S = 0.005
@@ -107,6 +108,7 @@ def test_nothing_is_slowed_down_while_all_can_follow() -> None:
     assert model.given_up == []
 
 
+@promises.PUBLISHERS_SLOWED_FIRST
 @pytest.mark.parametrize(
     ("sends", "bound"),
     [
@@ -154,6 +156,7 @@ def test_the_median_is_what_counts_in_the_long_run() -> None:
     assert model.hubs[1].peak < 0.1
 
 
+@promises.PUBLISHERS_SLOWED_FIRST
 @pytest.mark.parametrize("readers", [0, 20e6])
 def test_liar_costs_a_bounded_time_less_and_less_often(readers: float) -> None:
     model = Model([Hub(20e6, lies=True), Hub(readers), Hub(readers)], offered_bytes_per_s=1e6)

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.raft.core.progress import Progress, ProgressState
+from tests import promises
 
 PLENTY = 1 << 40
 
@@ -34,6 +35,7 @@ def test_first_match_opens_the_pipeline() -> None:
     assert (probing.match_index, probing.next_index) == (12, 13)
 
 
+@promises.PIPELINE_BOUNDED
 def test_pipeline_is_limited_by_messages() -> None:
     follower = replicating()
     follower.sent(6, 1)
@@ -44,6 +46,7 @@ def test_pipeline_is_limited_by_messages() -> None:
     assert follower.may_send(2, PLENTY)
 
 
+@promises.PIPELINE_BOUNDED
 def test_pipeline_is_limited_by_bytes_and_answers_give_them_back() -> None:
     follower = replicating()
     follower.sent(6, 60)

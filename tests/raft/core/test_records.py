@@ -22,6 +22,7 @@ from noti.raft.core.records import (
     encode_snapshot,
     scan_records,
 )
+from tests import promises
 
 numbers = st.integers(0, INDEX_MAX)
 hard_states = st.builds(HardState, numbers, st.none() | st.text(min_size=1, max_size=60))
@@ -149,6 +150,7 @@ def sealed(fields: bytes) -> bytes:
     return struct.pack("<II", len(fields), zlib.crc32(fields)) + fields
 
 
+@promises.VIOLATIONS_REJECTED
 def test_record_over_the_limit_is_refused_although_its_checksum_is_right() -> None:
     fields = struct.pack("<BQQB", records.RecordType.ENTRY, 1, 1, EntryKind.COMMAND)
     largest = fields + bytes(ENTRY_DATA_BYTES_MAX)
@@ -157,6 +159,7 @@ def test_record_over_the_limit_is_refused_although_its_checksum_is_right() -> No
         list(scan_records(sealed(largest + b"x")))
 
 
+@promises.VIOLATIONS_REJECTED
 @pytest.mark.parametrize("number", [INDEX_MAX + 1, 2**64 - 1])
 def test_numbers_beyond_any_log_are_refused_although_the_checksum_is_right(number: int) -> None:
     kind = records.RecordType

@@ -19,6 +19,7 @@ from noti.raft.core.messages import (
 )
 from noti.raft.core.read_back import Reading
 from noti.raft.core.replication import Replication
+from tests import promises
 
 THREE = encode_configuration(Configuration("c", ("n1", "n2", "n3")))
 
@@ -93,6 +94,7 @@ def test_new_entries_go_to_whoever_is_in_step_and_nobody_hears_nothing() -> None
     assert leader.to("n2") == []
 
 
+@promises.PIPELINE_BOUNDED
 def test_messages_are_cut_by_bytes_and_pipelined() -> None:
     leader = Leader(append_bytes_max=10)
     leader.yes("n2", 5)
@@ -345,6 +347,7 @@ def test_whoever_lacks_an_entry_does_not_have_everything() -> None:
     assert not leader.replication.has_everything("n9")
 
 
+@promises.PIPELINE_BOUNDED
 @pytest.mark.parametrize("seed", range(20))
 def test_follower_with_any_log_gets_the_leaders_within_few_probes(seed: int) -> None:
     """Figure 7 of the paper: a round trip skips a whole term, whatever the follower holds."""

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from noti.raft.core.messages import Snapshot, SnapshotChunk
 from noti.raft.core.snapshot import SNAPSHOT_BYTES_MAX, SnapshotAssembly, cut_snapshot
+from tests import promises
 
 SNAPSHOT = Snapshot(7, 3, b"configuration", b"0123456789")
 
@@ -51,6 +52,7 @@ def test_two_snapshots_in_a_row_are_two_snapshots() -> None:
     assert join([*pieces(), *pieces(newer)]) == [SNAPSHOT, newer]
 
 
+@promises.LOG_COMPACTED
 @pytest.mark.parametrize(
     "change", [{"sender": "n2"}, {"index": 8}, {"snapshot_term": 4}, {"total": 11}]
 )

@@ -17,6 +17,7 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 from noti.raft.core.validate import INDEX_JUMP_MAX, TERM_JUMP_MAX, objection
+from tests import promises
 
 TERM, COMMIT, LEADER = 5, 4, "n2"
 VOTERS = encode_configuration(Configuration("c", ("n1", "n2", "n3")))
@@ -48,6 +49,7 @@ def configuration(*voters: str, learners: tuple[str, ...] = ()) -> Entry:
     return Entry(7, 5, EntryKind.CONFIGURATION, data)
 
 
+@promises.VIOLATIONS_REJECTED
 @pytest.mark.parametrize(
     ("message", "reason"),
     [

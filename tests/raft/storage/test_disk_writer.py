@@ -16,6 +16,7 @@ import pytest
 
 from noti.raft.storage import disk_writer
 from noti.raft.storage.disk_writer import CREATE, REMOVE, REPLACE, REPLY, REQUEST, WRITE, Writer
+from tests import promises
 
 
 class Kernel:
@@ -85,6 +86,7 @@ def writer(tmp_path: Path) -> Writer:
     return Writer(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY))
 
 
+@promises.ONE_WRITE_ONE_SYNC
 def test_what_is_done_survives_a_power_cut_file_and_name(kernel: Kernel, writer: Writer) -> None:
     for request in (
         (CREATE, "log", 4096, b""),
@@ -99,6 +101,7 @@ def test_what_is_done_survives_a_power_cut_file_and_name(kernel: Kernel, writer:
         assert kernel.calls["sync"] > before
 
 
+@promises.ONE_WRITE_ONE_SYNC
 def test_one_write_is_one_sync(kernel: Kernel, writer: Writer) -> None:
     writer.perform(CREATE, "log", 4096, b"")
     before = kernel.calls["sync"]
@@ -106,6 +109,7 @@ def test_one_write_is_one_sync(kernel: Kernel, writer: Writer) -> None:
     assert kernel.calls["sync"] - before == 1
 
 
+@promises.FULL_DISK_ENDS_NODE
 @pytest.mark.parametrize("failing", ["sync", "write"])
 def test_after_a_failure_the_file_is_never_touched_again(
     kernel: Kernel, writer: Writer, monkeypatch: pytest.MonkeyPatch, failing: str

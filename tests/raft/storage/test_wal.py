@@ -20,6 +20,7 @@ from noti.raft.storage.disk import open_disk
 from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, segment_name
 from noti.raft.storage.segments import END_MARK, read_segment
 from noti.raft.storage.wal import Wal
+from tests import promises
 from tests.simulation.memory_disk import MemoryDisk
 
 SEGMENT_BYTES = 2048
@@ -72,6 +73,7 @@ async def test_empty_append_writes_nothing() -> None:
     assert disk.operations == before
 
 
+@promises.ONE_WRITE_ONE_SYNC
 async def test_one_append_is_one_write() -> None:
     disk, wal = await written([entry(1)])
     before = disk.operations
@@ -121,6 +123,7 @@ async def test_batch_larger_than_a_segment_gets_a_segment_of_its_size() -> None:
     assert recovered.entries == (entry(1), large, entry(3))
 
 
+@promises.TOO_LARGE_NEVER_LOGGED
 async def test_oversized_entry_is_refused_and_harms_nothing() -> None:
     disk, wal = await written([entry(1)])
     with pytest.raises(LocalError, match="entry 2 has"):
@@ -263,6 +266,7 @@ async def test_cancelled_append_makes_the_log_refuse_everything() -> None:
 # Torn tails and damage
 
 
+@promises.TORN_END_REPAIRED
 async def test_last_batch_torn_at_any_byte_is_repaired() -> None:
     disk, wal = await written([entry(1)], [entry(2)])
     before = bytes(disk.files[FIRST])
@@ -325,6 +329,7 @@ async def test_repair_that_is_cut_off_is_repaired_again() -> None:
         assert disk.files[FIRST] == before
 
 
+@promises.TORN_END_REPAIRED
 async def test_any_flipped_bit_is_refused_with_file_and_offset() -> None:
     disk, wal = await written([entry(1)], [entry(2)])
     offset = len(disk.files[FIRST].rstrip(b"\0"))
@@ -382,6 +387,7 @@ async def test_torn_tail_in_an_older_segment_is_damage() -> None:
         await reopen(disk)
 
 
+@promises.TORN_END_REPAIRED
 @pytest.mark.parametrize("lost_writes", [1, 2, 3])
 async def test_write_that_an_older_segment_lost_is_damage_although_no_entry_is_missing(
     lost_writes: int,
@@ -590,6 +596,7 @@ async def test_crash_after_crash_also_in_recovery_loses_and_invents_nothing(seed
     assert crashes > 20
 
 
+@promises.COMMITTED_SURVIVES
 @settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32), crash_at=st.integers(0, 80), luck=st.integers(0, 2**32))
 def test_crash_anywhere_in_any_workload_loses_and_invents_nothing(
@@ -608,6 +615,7 @@ def test_crash_anywhere_in_any_workload_loses_and_invents_nothing(
     trio.run(crash_and_go_on)
 
 
+@promises.SNAPSHOT_WHOLE
 async def test_install_snapshot_is_all_or_nothing_at_every_operation() -> None:
     batches = [[entry(i, size=100)] for i in range(1, 60)]
     old = Model(HardState(1, "a"), None, tuple(e for b in batches for e in b))

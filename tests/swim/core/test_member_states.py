@@ -28,6 +28,7 @@ from noti.swim.core.messages import (
 )
 from noti.swim.core.packets import encode_tags
 from noti.swim.core.timing import SwimConfig
+from tests import promises
 from tests.swim.core.wire import Wire, address
 
 NOW_S = 1_900_000_000
@@ -64,6 +65,7 @@ def refused(wire: Wire) -> set[str]:
     return {effect.kind for _, _, effect in wire.effects if isinstance(effect, Refused)}
 
 
+@promises.FORGED_GOSSIP_HARMS_NOBODY
 @pytest.mark.parametrize("claim", [Suspect, Dead])
 @pytest.mark.parametrize("incarnation", [INCARNATION_MAX, INCARNATION_MAX - 1, 3_000_000_000])
 def test_claim_that_nobody_could_object_to_is_refused_and_counted(
@@ -163,6 +165,7 @@ def test_tags_that_a_member_does_not_have_are_corrected_by_it() -> None:
     assert wire.cores["n1"].members()[1].tags == {"id": "id of n2"}
 
 
+@promises.FORGED_GOSSIP_HARMS_NOBODY
 def test_invented_members_are_bounded_and_displace_no_real_one() -> None:
     config = replace(SwimConfig.local(), members_max=20)
     wire = cluster(3, config)
