@@ -8,7 +8,7 @@ Optional is what a node can do without for a while, as what it promised stays tr
 events, the operator. Not the log, and not consensus: what failed there must not go on.
 """
 
-from collections import defaultdict
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from random import Random
@@ -21,6 +21,7 @@ from prometheus_client import Counter
 from noti.backoff import Backoff
 from noti.errors import leaves_of
 from noti.ports import Clock
+from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.node")
 
@@ -28,25 +29,22 @@ FAILURES: Final = Counter(
     "noti_part_failures", "Failures of optional parts, which a process survives.", ["part"]
 )
 
-
-_told: defaultdict[str, str] = defaultdict(str)
-"""The last error of each part whose traceback was logged."""
+_throttled: Final = ThrottledLog(time.monotonic)
 
 
 @contextmanager
 def contained(part: str) -> Iterator[None]:
-    """Let no error of the body out, which is one of many (a connection, say): count it and log it,
-    with its traceback unless it is the last one again.
+    """Let no error of the body out, which is one of many (a connection, say): count it and log it
+    with its traceback, throttled for each error of a part.
 
     A cancellation passes, also beside an error.
     """
     try:
         yield
-    except* Exception as group:
+    except* Exception as group:  # noqa: BLE001 - it is logged
         FAILURES.labels(part).inc()
         told = "; ".join(map(repr, leaves_of(group)))
-        log.warning(f"{part} failed", error=told, exc_info=None if told == _told[part] else group)
-        _told[part] = told
+        _throttled.log(log.warning, f"{part} failed", (part, told), error=told, exc_info=group)
 
 
 PAUSE_FIRST_S: Final = 0.1

@@ -26,6 +26,7 @@ from noti.raft.core.events import (
     VoterForgot,
 )
 from noti.raft.core.messages import NodeId
+from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.raft")
 
@@ -33,8 +34,6 @@ LEADERLESS_GRACE_S = 5.0
 """An election takes a fraction of this; without a leader for longer, browsers had better move."""
 TELL_AFTER_S = 2.0
 """A trouble that is over by then is an election, or a moment of load: no line for it."""
-WARN_EVERY_S = 10.0
-"""A peer that breaks the rules does so with every message; the counter has them all."""
 GAUGE_EVERY_S = 1.0
 """Prometheus looks far less often, and the core steps far more often."""
 
@@ -114,7 +113,8 @@ class Health:
         self._fresh_at = -math.inf
         self._started_at = now
         self._role = Role.FOLLOWER
-        self._warned_at = self._gauged_at = -math.inf
+        self._throttled = ThrottledLog(clock.now)
+        self._gauged_at = -math.inf
         self._peers: frozenset[NodeId] = frozenset()
 
     # --- what enters ------------------------------------------------------------------------------
@@ -138,9 +138,9 @@ class Health:
                 )
             case MessageRefused(sender, reason):
                 _impossible.inc()
-                if self._clock.now() - self._warned_at >= WARN_EVERY_S:
-                    self._warned_at = self._clock.now()
-                    log.warning("peer breaks the rules", peer=sender, reason=reason)
+                self._throttled.log(
+                    log.warning, "peer breaks the rules", sender, peer=sender, reason=reason
+                )
             case _:
                 assert_never(noticed)
 

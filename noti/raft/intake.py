@@ -27,6 +27,7 @@ from noti.raft.core.messages import AppendResponse, Message, NodeId, PeerMessage
 from noti.raft.core.pacing import EASY, Pacing
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Pending
+from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.raft")
 
@@ -40,8 +41,6 @@ LOOK_EVERY_S: Final = 0.05
 """While something waits: this node's own pressure changes without a message."""
 LOOK_WHEN_IDLE_S: Final = 1.0
 """So that what is shown of the nodes is of now."""
-TELL_EVERY_S: Final = 60.0
-"""A leader that slows publishers down says so; under a steady overload that is no news."""
 
 _pressure = Gauge(
     "noti_pacing_pressure",
@@ -119,7 +118,7 @@ class Intake:
         self._name_of = name_of
         self._queue: deque[_Held] = deque()
         self._queue_bytes = 0
-        self._told_at = -math.inf
+        self._throttled = ThrottledLog(clock.now)
         self._work = trio.Event()
 
     # --- commands ---------------------------------------------------------------------------------
@@ -285,12 +284,10 @@ class Intake:
         self._queue_bytes -= len(held.command)
 
     def _tell_held(self, now: float) -> None:
-        if now - self._told_at < TELL_EVERY_S:
-            return
-        self._told_at = now
         pressures = self._pacing.pressures(now)
         fullest = max(pressures, key=pressures.__getitem__, default=self._node_id)
-        log.info(
+        self._throttled.log(
+            log.info,
             "publishers are slowed down, as browsers cannot follow",
             slowest=self._name(fullest),
             pressure=round(pressures.get(fullest, 0.0), 3),

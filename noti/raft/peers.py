@@ -7,7 +7,6 @@ dropped, and Raft tolerates it.
 Of two nodes, the one with the lower node id dials, so that there is one stream for both directions.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from noti.raft.core.messages import (
     PeerMessage,
 )
 from noti.raft.ports import Hello, MessageStream, PeerNetwork
+from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.raft")
 
@@ -51,10 +51,6 @@ DIAL_WITHIN_S = 3.0
 wait for two minutes, and for ever if it went right after the handshake."""
 MISMATCH_REDIAL_S = 10.0
 """A stranger will still be a stranger in a second; the operator has to act."""
-TELL_EVERY_S = 10.0
-"""A broken peer sends garbage on every stream; the counter has all of it."""
-IMPOSTORS_MAX = 1000
-"""Of how many it is remembered that the operator was told."""
 
 _dropped = Counter("noti_raft_messages_dropped_total", "Messages not sent to a peer", ["reason"])
 _refused = Counter("noti_raft_messages_refused_total", "Messages from peers refused", ["reason"])
@@ -156,7 +152,6 @@ class Peers:
     ) -> None:
         """Prepare; nothing is dialed before `run`. `name_of` tells who has an id, if known."""
         self._name_of = name_of
-        self._impostors: set[tuple[NodeId, str]] = set()
         self._network = network
         self._hello = hello
         self._listener = listener
@@ -166,7 +161,7 @@ class Peers:
         self._dialers: dict[NodeId, tuple[Address, trio.CancelScope]] = {}
         self._links: dict[NodeId, _Link] = {}
         self._changed = trio.Event()
-        self._told_garbage_at = -math.inf
+        self._throttled = ThrottledLog(clock.now)
 
     def update(self, addresses: Mapping[NodeId, Address]) -> None:
         """Say who the other nodes are and where; addresses may change at any time."""
@@ -251,16 +246,14 @@ class Peers:
         if known is None or known == peer.name:
             return False
         _refused.labels("false name").inc()
-        if (peer.node_id, peer.name) not in self._impostors:
-            if len(self._impostors) >= IMPOSTORS_MAX:
-                self._impostors.clear()
-            self._impostors.add((peer.node_id, peer.name))
-            log.warning(
-                "refused a peer: gossip knows its node id under another name",
-                peer=peer.name,
-                node_id=peer.node_id,
-                known_as=known,
-            )
+        self._throttled.log(
+            log.warning,
+            "refused a peer: gossip knows its node id under another name",
+            (peer.node_id, peer.name),
+            peer=peer.name,
+            node_id=peer.node_id,
+            known_as=known,
+        )
         return True
 
     async def _use(self, stream: MessageStream) -> None:
@@ -295,11 +288,6 @@ class Peers:
                     del self._links[peer]
                     self._listener.peer_lost(peer)
 
-    def _tell_garbage(self, peer: Hello, reason: str) -> None:
-        if self._clock.now() - self._told_garbage_at >= TELL_EVERY_S:
-            self._told_garbage_at = self._clock.now()
-            log.warning("peer sent garbage", peer=peer.name, reason=reason)
-
     async def _read(self, stream: MessageStream) -> None:
         try:
             await stream.hear(partial(self._take_in, stream.peer.node_id))
@@ -307,7 +295,10 @@ class Peers:
             pass
         except MessageInvalid as error:
             _refused.labels("garbage").inc()
-            self._tell_garbage(stream.peer, str(error))
+            name = stream.peer.name
+            self._throttled.log(
+                log.warning, "peer sent garbage", name, peer=name, reason=str(error)
+            )
 
     def _take_in(self, peer: NodeId, messages: Sequence[PeerMessage]) -> bool:
         said: list[Message] = []

@@ -431,7 +431,7 @@ class Hub:
                 else:
                     stay.cursor, stay.why = NOWHERE, why
             self._news.unpark_all()
-            self._measures.let_go(len(gone), began)
+            self._measures.let_go(len(gone))
             self._backlog.take_stock(self.clients, reads_since, began)
         self._backlog.took_stock(began, trio.current_time())
 

@@ -8,10 +8,12 @@ import time
 from collections.abc import Callable
 
 import structlog
+import trio
 from prometheus_client import Gauge, Histogram
 
 from noti.streams.config import HubConfig
 from noti.streams.retained import Retained
+from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.streams")
 
@@ -25,9 +27,6 @@ BACKLOG_BYTES = Gauge("noti_web_backlog_bytes", "Memory of older events that str
 BACKLOG_BYTES_MAX = Gauge("noti_web_backlog_bytes_max", "Bound of that, for each stream.")
 PRESSURE = Gauge("noti_web_pressure", "Share of the backlog's bound that streams that read need.")
 
-TOLD_EVERY_S = 10.0
-"""Between two lines about streams that had to go: they may be thousands."""
-
 
 class Measures:
     """What is told of one hub."""
@@ -40,7 +39,7 @@ class Measures:
         self._retained = retained
         self._pressure = pressure
         self._oldest_ms = math.inf
-        self._tell_at = -math.inf
+        self._throttled = ThrottledLog(trio.current_time)
         self._untold = 0
 
     def show(self) -> None:
@@ -61,14 +60,13 @@ class Measures:
             AGE.observe(max(0.0, time.time() - self._oldest_ms / 1000))
             self._oldest_ms = math.inf
 
-    def let_go(self, streams: int, now: float) -> None:
-        """Say that streams had to go, in one line for many; `now` is in seconds."""
+    def let_go(self, streams: int) -> None:
+        """Say that streams had to go, in one line for many: they may be thousands."""
         self._untold += streams
-        if now >= self._tell_at:
-            self._tell_at = now + TOLD_EVERY_S
-            log.warning(
-                "streams needed older events than --sse-backlog-bytes can hold, and were ended",
-                streams=self._untold,
-                backlog_bytes=self._config.backlog_bytes,
-            )
+        if self._throttled.log(
+            log.warning,
+            "streams needed older events than --sse-backlog-bytes can hold, and were ended",
+            streams=self._untold,
+            backlog_bytes=self._config.backlog_bytes,
+        ):
             self._untold = 0

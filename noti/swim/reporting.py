@@ -13,17 +13,12 @@ from noti.address import format_address
 from noti.ports import Clock
 from noti.swim.core.events import MemberChanged
 from noti.swim.core.messages import MemberState
+from noti.throttled_log import INTERVAL_S, ThrottledLog
 
 log = structlog.get_logger("noti.swim")
 
-COMPLAINT_INTERVAL_S: Final = 60.0
-"""The same complaint about the same source is logged once in this time."""
-
-COMPLAINTS_MAX: Final = 1024
-"""Sources remembered for that; a flood from forged ones must not fill the memory or the log."""
-
 CHANGES_LOGGED_MAX: Final = 1000
-"""Changes of members logged within that time: a large cluster that starts, but no flood."""
+"""Changes of members logged within `INTERVAL_S`: a large cluster that starts, but no flood."""
 
 REASONS: Final = (
     "backlog",
@@ -53,9 +48,9 @@ class GossipReporter:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._complaints: dict[tuple[str, str], float] = {}
+        self._throttled = ThrottledLog(clock.now)
         self._by_state = dict.fromkeys(MemberState, 0)
-        self._changes_since = -COMPLAINT_INTERVAL_S
+        self._changes_since = -INTERVAL_S
         self._changes = 0
 
     def refuse(self, reason: str, source: str, text: str) -> None:
@@ -69,18 +64,8 @@ class GossipReporter:
         _refused.labels(reason).inc()
 
     def complain(self, event: str, source: str, **fields: str) -> None:
-        """Log a warning, unless the same was said about the same source lately."""
-        now = self._clock.now()
-        last = self._complaints.get((event, source))
-        if last is not None and now - last < COMPLAINT_INTERVAL_S:
-            return
-        if len(self._complaints) >= COMPLAINTS_MAX:
-            oldest = min(self._complaints, key=self._complaints.__getitem__)
-            if now - self._complaints[oldest] < COMPLAINT_INTERVAL_S:
-                return
-            del self._complaints[oldest]
-        self._complaints[event, source] = now
-        log.warning(event, source=source, **fields)
+        """Log a warning, throttled for each event and source."""
+        self._throttled.log(log.warning, event, (event, source), source=source, **fields)
 
     def begin(self) -> None:
         """Count this node itself, as the first member."""
@@ -114,7 +99,7 @@ class GossipReporter:
 
     def _is_flood(self) -> bool:
         now = self._clock.now()
-        if now - self._changes_since >= COMPLAINT_INTERVAL_S:
+        if now - self._changes_since >= INTERVAL_S:
             self._changes_since, self._changes = now, 0
         self._changes += 1
         if self._changes == CHANGES_LOGGED_MAX + 1:

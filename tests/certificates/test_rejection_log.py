@@ -3,8 +3,9 @@
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from noti.certificates.rejection_log import QUIET_S, TOLD_MAX, RefusalLog
+from noti.certificates.rejection_log import RefusalLog
 from noti.certificates.rejections import Refusal
+from noti.throttled_log import INTERVAL_S
 
 EXPIRED = Refusal("expired", "shows a certificate that has expired")
 PLAIN = Refusal("plain", "speaks plain text")
@@ -15,7 +16,7 @@ def count(reason: str) -> float:
     return REGISTRY.get_sample_value(name, {"at": "test", "reason": reason}) or 0
 
 
-def test_each_refusal_is_counted_and_each_reason_told_once_a_minute() -> None:
+def test_each_refusal_is_counted_and_each_host_and_reason_is_throttled() -> None:
     now = 0.0
     refusals = RefusalLog("test", lambda: now)
     expired, plain = count("expired"), count("plain")
@@ -30,14 +31,7 @@ def test_each_refusal_is_counted_and_each_reason_told_once_a_minute() -> None:
         "refused: [::1]:7 shows a certificate that has expired",
     ]
     assert (count("expired"), count("plain")) == (expired + 11, plain + 1)
-    now = QUIET_S
+    now = INTERVAL_S
     with capture_logs() as logs:
         refusals.tell("10.0.0.1", 5, EXPIRED)
     assert len(logs) == 1
-
-
-def test_memory_is_bounded_however_many_hosts_are_refused() -> None:
-    refusals = RefusalLog("test")
-    for number in range(2 * TOLD_MAX):
-        refusals.tell(f"host{number}", 1, PLAIN)
-    assert len(refusals._told) <= TOLD_MAX

@@ -3,7 +3,8 @@
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from noti.rpc.rejected_calls import QUIET_S, TOLD_MAX, Complaints
+from noti.rpc.rejected_calls import Complaints
+from noti.throttled_log import INTERVAL_S
 
 
 class Transport:
@@ -19,7 +20,7 @@ def counted() -> float:
     return REGISTRY.get_sample_value("noti_rpc_refused_total", {"kind": "hello"}) or 0.0
 
 
-def test_every_refusal_is_counted_and_one_a_minute_is_told_of_a_host_and_kind() -> None:
+def test_every_refusal_is_counted_and_each_host_and_kind_is_throttled() -> None:
     now, before = 100.0, counted()
     complaints = Complaints(lambda: now)
     with capture_logs() as records:
@@ -27,7 +28,7 @@ def test_every_refusal_is_counted_and_one_a_minute_is_told_of_a_host_and_kind() 
             complaints.tell(Transport("10.0.0.1"), "hello", "no hello")
         complaints.tell(Transport("10.0.0.2"), "hello", "no hello")
         complaints.tell(Transport("10.0.0.1"), "http2", "no frame")
-        now += QUIET_S
+        now += INTERVAL_S
         complaints.tell(Transport("10.0.0.1"), "hello", "still no hello")
     assert counted() == before + 5
     assert [(r["peer"], r["reason"]) for r in records] == [
@@ -42,11 +43,3 @@ def test_caller_that_is_gone_already_is_told_all_the_same() -> None:
     with capture_logs() as records:
         Complaints().tell(Transport(""), "hello", "no hello")
     assert [record["peer"] for record in records] == ["?:0"]
-
-
-def test_memory_is_bounded_however_many_hosts_complain() -> None:
-    complaints = Complaints(lambda: 0.0)
-    with capture_logs():
-        for number in range(2 * TOLD_MAX):
-            complaints.tell(Transport(f"10.0.{number // 256}.{number % 256}"), "hello", "none")
-    assert len(complaints._told) <= TOLD_MAX

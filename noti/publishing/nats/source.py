@@ -33,6 +33,7 @@ from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.login import NatsLogin
 from noti.publishing.nats.ports import SourceLag, SourceMessage
 from noti.publishing.nats.pull import Pull
+from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.publishing")
 
@@ -130,7 +131,7 @@ class _Edge:
 
     def __init__(self, island: Island) -> None:
         self._island = island
-        self._told = ""
+        self._throttled = ThrottledLog(trio.current_time)
 
     async def call(
         self,
@@ -142,7 +143,7 @@ class _Edge:
 
         Raises `SourceUnavailable`, and nothing else.
 
-        An error that nobody foresaw is logged with its traceback, unless it is the last one again.
+        An error that nobody foresaw is logged with its traceback, throttled.
         """
         try:
             with trio.move_on_after(wait_s + CALL_S):
@@ -153,9 +154,7 @@ class _Edge:
             raise SourceUnavailable(f"NATS: {str(error) or type(error).__name__}") from error
         except Exception as error:
             told = f"{type(error).__name__}: {error}"
-            if told != self._told:
-                log.exception("the NATS client failed")
-            self._told = told
+            self._throttled.log(log.exception, "the NATS client failed", told)
             raise SourceUnavailable(f"the NATS client failed: {told}") from error
         raise SourceUnavailable(f"NATS: no answer within {wait_s + CALL_S:g} s")
 

@@ -5,7 +5,6 @@ Never: a read to apply entries while older ones wait to be applied: the disk may
 state machine, and what it yields would pile up.
 """
 
-import math
 from collections import deque
 from collections.abc import Callable
 
@@ -18,11 +17,9 @@ from noti.ports import Clock
 from noti.raft.core.events import EntriesRead, ReadEntries
 from noti.raft.core.messages import Entry
 from noti.raft.storage.wal import Wal
+from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.raft")
-
-WARN_EVERY_S = 10.0
-"""Damage stays, and a follower that needs what is damaged asks with every heartbeat."""
 
 _entries_read = Counter("noti_raft_log_entries_read_total", "Log entries read back from disk")
 _bytes_read = Counter("noti_raft_log_read_bytes_total", "Data of log entries read back from disk")
@@ -34,11 +31,10 @@ class LogReader:
     def __init__(self, wal: Wal, clock: Clock) -> None:
         """Prepare; orders wait until `run`."""
         self._wal = wal
-        self._clock = clock
         self._orders: deque[ReadEntries] = deque()
         self._to_apply: ReadEntries | None = None
         self._work = trio.Event()
-        self._warned_at = -math.inf
+        self._throttled = ThrottledLog(clock.now)
 
     def put(self, order: ReadEntries) -> None:
         """Take an order; never waits."""
@@ -74,7 +70,6 @@ class LogReader:
         except StorageCorrupt as error:
             if order.reader is None:
                 raise
-            if self._clock.now() - self._warned_at >= WARN_EVERY_S:
-                self._warned_at = self._clock.now()
-                log.error("the log on disk is damaged", reason=str(error))
+            # Damage stays, and a follower that needs what is damaged asks with every heartbeat.
+            self._throttled.log(log.error, "the log on disk is damaged", reason=str(error))
             return ()
