@@ -47,7 +47,7 @@ class Consensus(Protocol):
 class Leader(Protocol):
     """The way to the leader."""
 
-    def give_up_seat(self) -> None:
+    def request_demotion(self) -> None:
         """Ask it for a membership without this node's vote."""
 
 
@@ -115,7 +115,7 @@ class Departure:
                 self._begun = trio.Event()
                 await self._begun.wait()
             if self._standing() is Standing.VOTES:
-                self._leader.give_up_seat()
+                self._leader.request_demotion()
             await self._clock.sleep_until(self._clock.now() + ASK_EVERY_S)
 
     def _standing(self) -> Standing:

@@ -18,9 +18,11 @@ import trio
 
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.raft.core.messages import (
+    DemotionRequest,
     Forward,
     ForwardAnswer,
     ForwardOutcome,
+    LeaderMessage,
     Message,
     NodeId,
     PeerMessage,
@@ -143,7 +145,7 @@ class Forwarder:
                 # Reading changes nothing, so asking again is always safe.
                 await self.wait_news()
 
-    def give_up_seat(self) -> None:
+    def request_demotion(self) -> None:
         """Ask the leader for a membership without this node's vote, if there is one; never waits.
 
         May get lost: to be repeated until it is so.
@@ -152,7 +154,7 @@ class Forwarder:
         if leader == self._node_id:
             self._leaving.add(self._node_id)
         elif leader is not None and self._messenger is not None:
-            self._messenger.send(leader, Forward(self._node_id, 0, (), (), gives_up_seat=True))
+            self._messenger.send(leader, DemotionRequest(self._node_id, 0))
 
     def leaving(self) -> frozenset[NodeId]:
         """Return who asked this node to take its vote away; only that node itself can."""
@@ -228,18 +230,21 @@ class Forwarder:
             elif not if_harmless:
                 self._resolve(number, ForwardOutcome.UNCERTAIN)
 
-    def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
+    def peer_forwarded(self, message: LeaderMessage) -> None:
         """Take in another node's requests, or its answers to ours; never waits."""
-        if isinstance(message, Forward):
-            if message.gives_up_seat:
-                self._leaving.add(message.sender)
-            self._given.append((message.sender, self._lives[message.sender], message))
-            self._work.set()
-            return
-        for number, outcome, index in message.outcomes:
-            asked = self._asked.get(number)
-            if asked is not None and asked.leader == message.sender:
-                self._resolve(number, outcome, index)
+        match message:
+            case DemotionRequest(sender):
+                self._leaving.add(sender)
+            case Forward(sender):
+                self._given.append((sender, self._lives[sender], message))
+                self._work.set()
+            case ForwardAnswer(sender, _, outcomes):
+                for number, outcome, index in outcomes:
+                    asked = self._asked.get(number)
+                    if asked is not None and asked.leader == sender:
+                        self._resolve(number, outcome, index)
+            case _:
+                assert_never(message)
 
     # --- the task ---------------------------------------------------------------------------------
 

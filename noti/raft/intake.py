@@ -23,7 +23,7 @@ from prometheus_client import Counter, Gauge
 from noti.errors import NotLeader, ProposalRefused
 from noti.ports import Clock
 from noti.raft.core.events import Role, Status
-from noti.raft.core.messages import AppendResponse, Message, NodeId, PeerMessage
+from noti.raft.core.messages import AppendAccepted, Message, NodeId, PeerMessage
 from noti.raft.core.pacing import EASY, Pacing
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Pending
@@ -193,7 +193,7 @@ class Intake:
     def peer_said(self, messages: Sequence[Message]) -> None:
         """Note how full followers are."""
         for message in messages:
-            if type(message) is AppendResponse:
+            if type(message) is AppendAccepted:
                 self._pacing.heard(message.sender, message.backlog, self._clock.now())
         if self._queue:
             self._work.set()
@@ -313,18 +313,10 @@ class Telling:
 
     def send(self, to: NodeId, message: PeerMessage) -> bool:
         """Queue a message, or drop it; never waits."""
-        if type(message) is AppendResponse and (report := self._report()):
+        if type(message) is AppendAccepted and (report := self._report()):
             # Not by `replace`, which takes four times as long, for each answer.
-            message = AppendResponse(
-                message.sender,
-                message.term,
-                message.success,
-                message.match_index,
-                message.rejected_index,
-                message.hint_index,
-                message.hint_term,
-                message.round,
-                report,
+            message = AppendAccepted(
+                message.sender, message.term, message.match_index, message.round, report
             )
         return self._messenger.send(to, message)
 

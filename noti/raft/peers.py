@@ -24,7 +24,7 @@ from noti.raft.core.events import Rng
 from noti.raft.core.messages import (
     AppendRequest,
     Forward,
-    ForwardAnswer,
+    LeaderMessage,
     Message,
     NodeId,
     PeerMessage,
@@ -66,7 +66,7 @@ class PeerListener(Protocol):
     def peer_said(self, messages: Sequence[Message]) -> None:
         """Take in messages that came together; never waits."""
 
-    def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
+    def peer_forwarded(self, message: LeaderMessage) -> None:
         """Take in what is not the core's; never waits."""
 
     def peer_connected(self, node_id: NodeId) -> None:
@@ -305,7 +305,7 @@ class Peers:
         for message in messages:
             if message.sender != peer:
                 _refused.labels("false sender").inc()
-            elif isinstance(message, Forward | ForwardAnswer):
+            elif isinstance(message, LeaderMessage):
                 self._listener.peer_forwarded(message)
             else:
                 said.append(message)

@@ -10,7 +10,13 @@ commit; this takes a tenth of that (measured on CPython 3.11).
 from typing import Any, Final
 
 from noti.protobuf import LENGTH, VARINT, Fields, length_field, scan, uint_field
-from noti.raft.core.messages import BACKLOG_MAX, AppendRequest, AppendResponse
+from noti.raft.core.messages import (
+    BACKLOG_MAX,
+    AppendAccepted,
+    AppendRejected,
+    AppendRequest,
+    AppendResponse,
+)
 from noti.raft.core.records import decode_entries, encode_entries
 
 REQUEST, RESPONSE = 5, 6
@@ -33,16 +39,21 @@ def write(message: AppendRequest | AppendResponse) -> bytes:
             + uint_field(5, message.round)
             + uint_field(6, message.acknowledged),
         )
+    elif isinstance(message, AppendAccepted):
+        number, content = (
+            RESPONSE,
+            uint_field(1, 1)
+            + uint_field(2, message.match_index)
+            + uint_field(6, message.round)
+            + uint_field(7, message.backlog),
+        )
     else:
         number, content = (
             RESPONSE,
-            uint_field(1, message.success)
-            + uint_field(2, message.match_index)
-            + uint_field(3, message.rejected_index)
+            uint_field(3, message.rejected_index)
             + uint_field(4, message.hint_index)
             + uint_field(5, message.hint_term)
-            + uint_field(6, message.round)
-            + uint_field(7, message.backlog),
+            + uint_field(6, message.round),
         )
     head = length_field(1, message.sender.encode()) + uint_field(2, message.term)
     return head + length_field(number, content)
@@ -60,6 +71,8 @@ def read_request(sender: str, term: int, content: bytes) -> AppendRequest:
 def read_response(sender: str, term: int, content: bytes) -> AppendResponse:
     """Return the response in a content; raises `MessageInvalid`."""
     fields: dict[int, int] = dict(scan(content, _RESPONSE_FIELDS))
-    numbers = [fields.get(number, 0) for number in range(2, 8)]
-    numbers[-1] = min(numbers[-1], BACKLOG_MAX)
-    return AppendResponse(sender, term, fields.get(1, 0) != 0, *numbers)
+    number = fields.get
+    if number(1, 0):
+        backlog = min(number(7, 0), BACKLOG_MAX)
+        return AppendAccepted(sender, term, number(2, 0), number(6, 0), backlog)
+    return AppendRejected(sender, term, number(3, 0), number(4, 0), number(5, 0), number(6, 0))

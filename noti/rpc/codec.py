@@ -10,8 +10,10 @@ from typing import Final, TypeAlias, assert_never
 from noti.errors import LocalError, MessageInvalid
 from noti.protobuf import LENGTH, VARINT, Fields, length_field, parse, scan
 from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
+    DemotionRequest,
     Forward,
     ForwardAnswer,
     PeerMessage,
@@ -42,7 +44,15 @@ _BATCH_FIELDS: Final = Fields({_MESSAGE: LENGTH})
 _MESSAGE_FIELDS: Final = Fields({1: LENGTH, 2: VARINT} | dict.fromkeys(range(3, 11), LENGTH))
 """Numbers and wire types of `Frame`, `Batch` and `Message` in raft.proto."""
 
-_Rare: TypeAlias = VoteRequest | VoteResponse | SnapshotChunk | TimeoutNow | Forward | ForwardAnswer
+_Rare: TypeAlias = (
+    VoteRequest
+    | VoteResponse
+    | SnapshotChunk
+    | TimeoutNow
+    | Forward
+    | ForwardAnswer
+    | DemotionRequest
+)
 """Messages that the generated classes read and write."""
 
 
@@ -101,7 +111,7 @@ def decode_messages(data: bytes) -> list[PeerMessage]:
 
 
 def _encode(message: PeerMessage) -> bytes:
-    if isinstance(message, AppendRequest | AppendResponse):
+    if isinstance(message, AppendRequest | AppendAccepted | AppendRejected):
         return appends.write(message)
     return bytes(_to_wire(message))
 
@@ -163,8 +173,9 @@ def _to_wire(message: _Rare) -> wire.Message:
             encoded.forward = wire.Forward(
                 proposals=forwards.pack(message.proposals),
                 reads=forwards.pack(message.reads),
-                gives_up_seat=message.gives_up_seat,
             )
+        case DemotionRequest():
+            encoded.forward = wire.Forward(gives_up_seat=True)
         case ForwardAnswer():
             encoded.forward_answer = wire.ForwardAnswer(outcomes=forwards.pack(message.outcomes))
         case _:
@@ -208,10 +219,12 @@ def _from_wire(message: wire.Message) -> _Rare:
             )
         case wire.TimeoutNow():
             return TimeoutNow(sender, term)
+        case wire.Forward(gives_up_seat=True):
+            return DemotionRequest(sender, term)
         case wire.Forward() as m:
             proposals = forwards.unpack_proposals(m.proposals)
             reads = forwards.unpack_reads(m.reads)
-            return Forward(sender, term, proposals, reads, m.gives_up_seat)
+            return Forward(sender, term, proposals, reads)
         case wire.ForwardAnswer() as m:
             return ForwardAnswer(sender, term, forwards.unpack_outcomes(m.outcomes))
         case other:
@@ -224,7 +237,7 @@ def _checked(message: PeerMessage) -> PeerMessage:
         case Forward(proposals=proposals):
             longest = max((len(command) for _, command in proposals), default=0)
             found = f"a command of {longest} bytes" if longest > ENTRY_DATA_BYTES_MAX else None
-        case ForwardAnswer():
+        case ForwardAnswer() | DemotionRequest():
             found = None
         case _:
             found = flaw(message)

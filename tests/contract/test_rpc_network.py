@@ -22,8 +22,9 @@ from noti.errors import (
 from noti.publishing.ports import Draft, Outcome
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
     Entry,
     EntryKind,
     PeerMessage,
@@ -60,8 +61,8 @@ EVERY_MESSAGE: list[PeerMessage] = [
         ),
     ),
     AppendRequest("n1", 3, 0, 0, 0, ()),
-    AppendResponse("n1", 3, True, 13, 0, 0, 0),
-    AppendResponse("n1", 3, False, 0, 10, 7, 2),
+    AppendAccepted("n1", 3, 13),
+    AppendRejected("n1", 3, 10, 7, 2),
     SnapshotChunk("n1", 3, 9, 2, CONFIGURATION, 100, b"data", 104),
     TimeoutNow("n1", 3),
 ]

@@ -34,14 +34,17 @@ from noti.raft.core.events import MessageReceived, MessageRefused, RaftConfig
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
+    DemotionRequest,
     Entry,
     EntryKind,
     Forward,
     ForwardAnswer,
     ForwardOutcome,
     HardState,
+    LeaderMessage,
     PeerMessage,
     Snapshot,
     SnapshotChunk,
@@ -187,13 +190,13 @@ MESSAGES: list[PeerMessage] = [
     VoteResponse("n2", 5, granted=True, pre=True),
     AppendRequest("n2", 5, 10, 2, 9, ENTRIES, 7),
     AppendRequest("n2", 5, 13, 4, 12, ()),
-    AppendResponse("n2", 5, True, 13, 0, 0, 0, 3),
-    AppendResponse("n2", 5, False, 0, 10, 7, 2),
+    AppendAccepted("n2", 5, 13, 3),
+    AppendRejected("n2", 5, 10, 7, 2),
     SnapshotChunk("n2", 5, 14, 4, CONFIGURATION, 0, STATE, len(STATE)),
     SnapshotChunk("n2", 5, 14, 4, CONFIGURATION, 0, b"data", 8),
     TimeoutNow("n2", 5),
     Forward("n2", 0, ((1, b"command"), (2, b"")), (3, 4)),
-    Forward("n2", 0, (), (), gives_up_seat=True),
+    DemotionRequest("n2", 0),
     ForwardAnswer("n2", 0, ((1, ForwardOutcome.DONE, 5), (2, ForwardOutcome.REFUSED, 0))),
 ]
 FRAMES = [
@@ -211,7 +214,7 @@ def tell_a_core(data: bytes) -> None:
     """Whatever decodes is told to a core: it is refused without a trace, or taken in."""
     core = a_core()
     for message in codec.decode_messages(data):
-        if isinstance(message, Forward | ForwardAnswer):
+        if isinstance(message, LeaderMessage):
             continue
         before = core.status()
         effects = core.handle(MessageReceived(message), 0.1)

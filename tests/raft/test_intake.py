@@ -11,7 +11,7 @@ import trio.testing
 
 from noti.errors import LocalError, NotiError, NotLeader, ProposalRefused
 from noti.raft.core.events import Role, Status
-from noti.raft.core.messages import BACKLOG_MAX, AppendResponse, NodeId, PeerMessage, VoteResponse
+from noti.raft.core.messages import BACKLOG_MAX, AppendAccepted, NodeId, PeerMessage, VoteResponse
 from noti.raft.core.pacing import Pacing
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.intake import HELD_BYTES_MAX, HELD_S_MAX, Intake, Telling
@@ -72,7 +72,7 @@ class Door:
         self.answers[command] = failure
 
     def says(self, node_id: NodeId, backlog: int) -> None:
-        self.intake.peer_said([AppendResponse(node_id, 1, True, 0, 0, 0, 0, 0, backlog)])
+        self.intake.peer_said([AppendAccepted(node_id, 1, 0, 0, backlog)])
 
     def close(self) -> None:
         """All are full, and something has just passed."""
@@ -287,7 +287,7 @@ class Wire:
 def test_append_answers_say_how_full_this_node_is_and_nothing_else_does() -> None:
     wire, report = Wire(), 0
     telling = Telling(wire, lambda: report)
-    answer = AppendResponse("own", 1, False, 2, 3, 4, 5, 6)
+    answer = AppendAccepted("own", 1, 2, 6)
     vote = VoteResponse("own", 1, granted=True, pre=False)
     telling.send("leader", answer)
     report = 9

@@ -16,8 +16,7 @@ from noti.raft.core.messages import (
     AppendRequest,
     Entry,
     EntryKind,
-    Forward,
-    ForwardAnswer,
+    LeaderMessage,
     Message,
     NodeId,
     PeerMessage,
@@ -79,7 +78,7 @@ class Machine:
     def peer_said(self, messages: Sequence[Message]) -> None:
         self.diary += [("said", message) for message in messages]
 
-    def peer_forwarded(self, message: Forward | ForwardAnswer) -> None:
+    def peer_forwarded(self, message: LeaderMessage) -> None:
         self.diary.append(("forwarded", message))
 
     def peer_connected(self, node_id: NodeId) -> None:

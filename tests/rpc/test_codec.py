@@ -11,8 +11,9 @@ from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     BACKLOG_MAX,
     INDEX_MAX,
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
     Entry,
     EntryKind,
     Message,
@@ -68,18 +69,8 @@ messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(VoteRequest, node_ids, numbers, numbers, numbers, st.booleans(), st.booleans()),
     st.builds(VoteResponse, node_ids, numbers, st.booleans(), st.booleans()),
     append_requests(),
-    st.builds(
-        AppendResponse,
-        node_ids,
-        numbers,
-        st.booleans(),
-        numbers,
-        numbers,
-        numbers,
-        numbers,
-        numbers,
-        st.integers(0, BACKLOG_MAX),
-    ),
+    st.builds(AppendAccepted, node_ids, numbers, numbers, numbers, st.integers(0, BACKLOG_MAX)),
+    st.builds(AppendRejected, node_ids, numbers, numbers, numbers, numbers, numbers),
     snapshot_chunks(),
     st.builds(TimeoutNow, node_ids, st.integers(1, INDEX_MAX)),
 )
@@ -93,9 +84,9 @@ def test_answer_of_an_older_node_says_nothing_of_its_backlog_and_one_too_large_i
         return decode_messages(bytes(wire.Frame(batch=wire.Batch(messages=[message]))))[0]
 
     old = wire.AppendResponse(success=True, match_index=7, round=2)
-    assert read(old) == AppendResponse("n", 3, True, 7, 0, 0, 0, 2)
+    assert read(old) == AppendAccepted("n", 3, 7, 2)
     wild = wire.AppendResponse(success=True, match_index=7, round=2, backlog=2**32 - 1)
-    assert read(wild) == AppendResponse("n", 3, True, 7, 0, 0, 0, 2, BACKLOG_MAX)
+    assert read(wild) == AppendAccepted("n", 3, 7, 2, BACKLOG_MAX)
 
 
 @given(st.lists(messages, max_size=8))

@@ -29,8 +29,9 @@ from noti.raft.core.events import (
     VoterForgot,
 )
 from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
     Message,
     SnapshotChunk,
     TimeoutNow,
@@ -299,11 +300,11 @@ class StormyCluster(Cluster):
 
     def _tell(self, sender: str, to: str, message: Message) -> None:
         match message:
-            case AppendRequest(entries=()) | AppendResponse(success=True):
+            case AppendRequest(entries=()) | AppendAccepted():
                 return
             case AppendRequest(entries=(first, *_)):
                 what = f"entries {first.index}..{message.entries[-1].index}"
-            case AppendResponse():
+            case AppendRejected():
                 what = f"refusal at {message.rejected_index}, hint {message.hint_index}"
             case TimeoutNow():
                 what = "TimeoutNow"

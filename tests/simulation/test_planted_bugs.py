@@ -27,7 +27,7 @@ from noti.raft.core.leadership import Leadership
 from noti.raft.core.log import RaftLog
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
-from noti.raft.core.messages import AppendResponse, Entry, Message, NodeId
+from noti.raft.core.messages import AppendRejected, AppendResponse, Entry, Message, NodeId
 from noti.raft.core.pacing import Pacing
 from noti.raft.core.progress import Progress
 from noti.raft.core.quorum import reached_by_quorum
@@ -207,7 +207,9 @@ def counts_a_voter_that_forgot(patch: pytest.MonkeyPatch) -> None:
     """It is given again what it had on disk, votes on, and nobody hears of it."""
 
     def obliging(_self: Replication, progress: Progress, response: AppendResponse) -> bool:
-        if not response.success and progress.has_forgotten(response.rejected_index, response.round):
+        if isinstance(response, AppendRejected) and progress.has_forgotten(
+            response.rejected_index, response.round
+        ):
             progress.forget()
         return False
 

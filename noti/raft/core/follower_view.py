@@ -8,7 +8,7 @@ Sources: Raft 5.3 (match index), 6.4 (rounds by which a leader finds out that it
 """
 
 from noti.raft.core.log import RaftLog
-from noti.raft.core.messages import AppendResponse, NodeId
+from noti.raft.core.messages import AppendAccepted, AppendRejected, NodeId
 
 
 class Following:
@@ -46,16 +46,16 @@ class Following:
         at, commit = self.announced
         return at if commit <= applied and log.term_at(commit) == term else None
 
-    def confirmation(self, own_id: NodeId, term: int, durable: int) -> AppendResponse:
+    def confirmation(self, own_id: NodeId, term: int, durable: int) -> AppendAccepted:
         """Return the answer that tells the leader up to where it may count on us; it is told."""
         match, round_ = self._confirmed = (min(self.matched, durable), self.round)
-        return AppendResponse(own_id, term, True, match, 0, 0, 0, round_)
+        return AppendAccepted(own_id, term, match, round_)
 
-    def refusal(
+    def rejection(
         self, own_id: NodeId, term: int, rejected: int, hint: int, hint_term: int
-    ) -> AppendResponse:
+    ) -> AppendRejected:
         """Return the answer that our log does not agree at `rejected`, and may at the hint."""
-        return AppendResponse(own_id, term, False, 0, rejected, hint, hint_term, self.round)
+        return AppendRejected(own_id, term, rejected, hint, hint_term, self.round)
 
     def has_news(self, durable: int) -> bool:
         """Whether the leader was told something else, or may not have heard it."""

@@ -53,6 +53,8 @@ from noti.raft.core.leadership import Leadership
 from noti.raft.core.log import RaftLog, Tail
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
     AppendResponse,
     Entry,
@@ -189,7 +191,7 @@ class Raft:
             if from_leader:
                 # Tell a deposed leader the newer term: otherwise a node with a higher term that
                 # cannot win an election would stay deaf for ever (pre-vote with check-quorum).
-                self._refuse(message.sender, 0, 0, 0)
+                self._reject(message.sender, 0, 0, 0)
             return
         if message.term > self._term:
             self._become_follower(message.term, message.sender if from_leader else None, now)
@@ -206,7 +208,7 @@ class Raft:
             case SnapshotChunk():
                 self._hear_leader(message.sender, now)
                 self._on_snapshot_chunk(message)
-            case AppendResponse():
+            case AppendAccepted() | AppendRejected():
                 self._on_append_response(message, now)
             case TimeoutNow():
                 if self._role is Role.FOLLOWER and self._may_campaign():
@@ -382,9 +384,9 @@ class Raft:
             leading.resign(now)
             self._become_follower(self._term, None, now)
 
-    def _refuse(self, leader: NodeId, rejected: int, hint: int, hint_term: int) -> None:
-        refusal = self._following.refusal(self._id, self._term, rejected, hint, hint_term)
-        self._send(leader, refusal)
+    def _reject(self, leader: NodeId, rejected: int, hint: int, hint_term: int) -> None:
+        answer = self._following.rejection(self._id, self._term, rejected, hint, hint_term)
+        self._send(leader, answer)
 
     def _confirm(self, leader: NodeId, through: int = 0) -> None:
         """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
@@ -403,7 +405,7 @@ class Raft:
             return
         if known_term != request.previous_term:
             hint = self._log.last_index_with_term_at_most(previous, request.previous_term)
-            self._refuse(request.sender, previous, hint, self._log.term_at(hint) or 0)
+            self._reject(request.sender, previous, hint, self._log.term_at(hint) or 0)
             return
         self._take_entries(request.entries)
         last_new = previous + len(request.entries)
@@ -417,11 +419,11 @@ class Raft:
     def _on_forgotten(self, request: AppendRequest) -> None:
         """Our disk is older than what we said: the driver ends this node, and the leader hears why.
 
-        At once, as nothing will be written any more; a refusal promises nothing.
+        At once, as nothing will be written any more; a rejection promises nothing.
         """
         held = (request.acknowledged, self._durable)
-        refusal = self._following.refusal(self._id, self._term, *held, self._log.last_term)
-        self._effects += [DiskOutdated(*held), SendMessage(request.sender, refusal)]
+        answer = self._following.rejection(self._id, self._term, *held, self._log.last_term)
+        self._effects += [DiskOutdated(*held), SendMessage(request.sender, answer)]
 
     def _take_entries(self, entries: tuple[Entry, ...]) -> None:
         news = self._log.news_in(entries)

@@ -104,20 +104,31 @@ class AppendRequest:
 
 
 @dataclass(frozen=True, slots=True)
-class AppendResponse:
-    """The answer to an append request or to a complete snapshot."""
+class AppendAccepted:
+    """A follower agrees with an append request, or has a complete snapshot."""
 
     sender: NodeId
     term: int
-    success: bool
     match_index: int
-    """On success: everything up to here is on the sender's disk and equal to the leader's log."""
+    """Everything up to here is on the sender's disk and equal to the leader's log."""
+    round: int = 0
+    """The newest round heard from this term's leader."""
+    backlog: int = 0
+    """How full the sender's backlog of clients is, see `pacing.py`: advice, not consensus."""
+
+
+@dataclass(frozen=True, slots=True)
+class AppendRejected:
+    """The log does not agree with an append request, or the request is of an older term."""
+
+    sender: NodeId
+    term: int
     rejected_index: int
-    """On refusal: the `previous_index` that was refused; 0 on success."""
+    """The `previous_index` that was rejected."""
     hint_index: int
-    """On refusal: no agreement is possible above this index."""
+    """No agreement is possible above this index."""
     hint_term: int
-    """On refusal: the refuser's term at `hint_index`."""
+    """The sender's term at `hint_index`."""
     round: int = 0
     """The newest round heard from this term's leader."""
     backlog: int = 0
@@ -171,8 +182,14 @@ class Forward:
     """(the sender's number, command)."""
     reads: tuple[int, ...]
     """The sender's numbers."""
-    gives_up_seat: bool = False
-    """The sender wants to vote no more, from now on until it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class DemotionRequest:
+    """A node asks its leader to make it a learner, from now on until it ends."""
+
+    sender: NodeId
+    term: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +202,15 @@ class ForwardAnswer:
     """(the asker's number, outcome, index that the asker must have applied to see the effect)."""
 
 
+AppendResponse: TypeAlias = AppendAccepted | AppendRejected
+
 Message: TypeAlias = (
     VoteRequest | VoteResponse | AppendRequest | AppendResponse | SnapshotChunk | TimeoutNow
 )
 """What cores say to each other."""
 
-PeerMessage: TypeAlias = Message | Forward | ForwardAnswer
+LeaderMessage: TypeAlias = Forward | ForwardAnswer | DemotionRequest
+"""What a node and its leader say to each other beside consensus."""
+
+PeerMessage: TypeAlias = Message | LeaderMessage
 """What travels on the stream between two nodes."""

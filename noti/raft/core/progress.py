@@ -71,9 +71,9 @@ class Progress:
         self.in_flight.append((last_index, size_bytes))
         self.in_flight_bytes += size_bytes
 
-    def has_forgotten(self, refused_index: int, round_: int) -> bool:
-        """Whether a refusal contradicts what the follower said in an earlier round."""
-        return 0 < refused_index <= self.match_index and round_ > self.matched_in
+    def has_forgotten(self, rejected_index: int, round_: int) -> bool:
+        """Whether a rejection contradicts what the follower said in an earlier round."""
+        return 0 < rejected_index <= self.match_index and round_ > self.matched_in
 
     def forget(self) -> None:
         """Begin anew with a follower that does not vote, so that it may have forgotten."""
@@ -94,17 +94,14 @@ class Progress:
             self._become(ProgressState.REPLICATE)
         return news
 
-    def refused(self, refused_index: int, next_index: int) -> bool:
-        """Note a refusal; return False when it is an old one that says nothing new."""
-        if self.state is ProgressState.SNAPSHOT:
-            return False
-        if refused_index <= self.match_index:
-            return False
-        if self.state is ProgressState.PROBE and refused_index != self.next_index - 1:
-            return False
+    def rejected(self, rejected_index: int, next_index: int) -> None:
+        """Note a rejection, unless it is an old one that says nothing new."""
+        if self.state is ProgressState.SNAPSHOT or rejected_index <= self.match_index:
+            return
+        if self.state is ProgressState.PROBE and rejected_index != self.next_index - 1:
+            return
         self._become(ProgressState.PROBE)
-        self.next_index = max(self.match_index + 1, min(next_index, refused_index))
-        return True
+        self.next_index = max(self.match_index + 1, min(next_index, rejected_index))
 
     def lost(self) -> None:
         """Forget what was in flight: the stream to the follower broke."""

@@ -12,7 +12,15 @@ from collections.abc import Callable
 
 from noti.raft.core.events import RaftConfig, VoterForgot
 from noti.raft.core.log import RaftLog
-from noti.raft.core.messages import AppendRequest, AppendResponse, Entry, Message, NodeId
+from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
+    AppendRequest,
+    AppendResponse,
+    Entry,
+    Message,
+    NodeId,
+)
 from noti.raft.core.progress import Progress, ProgressState
 from noti.raft.core.quorum import has_quorum, reached_by_quorum
 from noti.raft.core.read_back import Reading
@@ -192,11 +200,11 @@ class Replication:
         news = False
         # While a follower is probed, it cannot be told of commits beyond the probe.
         untold = progress.state is ProgressState.PROBE and commit >= progress.next_index
-        if not response.success:
+        if isinstance(response, AppendRejected):
             next_index = 1 + self._log.last_index_with_term_at_most(
                 response.hint_index, response.hint_term
             )
-            progress.refused(response.rejected_index, next_index)
+            progress.rejected(response.rejected_index, next_index)
         elif response.match_index <= self._log.last_index:
             news = progress.matched(response.match_index)
             progress.matched_in = response.round if news else progress.matched_in
@@ -209,7 +217,7 @@ class Replication:
 
         If it votes: until it has that again. If not, it only has to get it once more.
         """
-        if response.success:
+        if isinstance(response, AppendAccepted):
             progress.forgot = progress.forgot and response.match_index < progress.match_index
         elif progress.has_forgotten(response.rejected_index, response.round):
             if not self._votes(progress):

@@ -16,8 +16,9 @@ from noti.raft.core.log import RaftLog
 from noti.raft.core.membership import decode_configuration
 from noti.raft.core.messages import (
     INDEX_MAX,
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
     EntryKind,
     Message,
     NodeId,
@@ -49,7 +50,7 @@ def flaw(message: Message) -> str | None:
             return _flaw_in_configuration(message.configuration)
         case TimeoutNow():
             return "a leader of term 0" if message.term == 0 else None
-        case VoteRequest() | VoteResponse() | AppendResponse():
+        case VoteRequest() | VoteResponse() | AppendAccepted() | AppendRejected():
             return None
         case _:
             assert_never(message)
@@ -85,9 +86,11 @@ def _numbers(message: Message) -> int:
             previous = message.previous_index | message.previous_term
             counters = message.commit | message.round | message.acknowledged
             return message.term | previous | counters
-        case AppendResponse():
+        case AppendAccepted():
+            return message.term | message.match_index | message.round
+        case AppendRejected():
             hint = message.rejected_index | message.hint_index | message.hint_term
-            return message.term | message.match_index | hint | message.round
+            return message.term | hint | message.round
         case VoteRequest():
             return message.term | message.last_index | message.last_term
         case SnapshotChunk():

@@ -54,8 +54,8 @@ from noti.raft.core.events import (
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import (
+    AppendAccepted,
     AppendRequest,
-    AppendResponse,
     Entry,
     EntryKind,
     HardState,
@@ -434,7 +434,7 @@ class Cluster:
         match message:
             case AppendRequest() if message.term <= node.disk.hard_state.term:
                 return
-            case AppendResponse(success=True, match_index=match_index):
+            case AppendAccepted(match_index=match_index):
                 assert match_index <= node.disk.last_index(), "vouched for what is not on disk"
                 on_disk = node.disk.term_at(match_index)
                 in_log = node.running._log.term_at(match_index)

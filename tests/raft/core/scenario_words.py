@@ -28,8 +28,9 @@ from noti.raft.core.events import (
 )
 from noti.raft.core.membership import Configuration, decode_configuration
 from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
     Entry,
     EntryKind,
     Message,
@@ -87,9 +88,9 @@ def describe_message(message: Message) -> str:
             end = f"commit {message.commit} round {message.round}"
             end += f" you have {message.acknowledged}" if message.acknowledged else ""
             return f"{kind} t{message.term} after {after}{entries} {end}"
-        case AppendResponse(success=True):
+        case AppendAccepted():
             return f"have t{message.term} through {message.match_index} round {message.round}"
-        case AppendResponse():
+        case AppendRejected():
             hint = f"{message.hint_index}/{message.hint_term}"
             end = f"at {message.rejected_index}, try {hint} round {message.round}"
             return f"mismatch t{message.term} {end}"

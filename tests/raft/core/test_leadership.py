@@ -18,7 +18,7 @@ from noti.raft.core.events import (
     TransferRequested,
 )
 from noti.raft.core.membership import Configuration
-from noti.raft.core.messages import AppendResponse, TimeoutNow
+from noti.raft.core.messages import AppendAccepted, TimeoutNow
 from tests import promises
 from tests.raft.core.test_machine_pitfalls import OneCore, append, confirmed, entry
 
@@ -63,7 +63,7 @@ def test_readers_of_a_new_leader_wait_for_the_first_entry_of_its_term() -> None:
     core = a_leader()
     assert core.raft.status().commit_index < 4, "it does not know that 4 is committed"
     core.step(ReadRequested((7,)))
-    core.hear(AppendResponse("n2", 2, True, 0, 0, 0, 0, round=2))
+    core.hear(AppendAccepted("n2", 2, 0, round=2))
     assert found(core, ReadReady) == [ReadReady(7, 5)]
 
 

@@ -25,8 +25,9 @@ from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     INDEX_MAX,
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
     Entry,
     EntryKind,
     HardState,
@@ -355,7 +356,7 @@ def test_append_is_confirmed_only_after_it_is_on_disk() -> None:
     ]
     (order,) = [effect for effect in effects if isinstance(effect, Persist)]
     effects = core.handle(Persisted(order.batch), 5.0)
-    assert sent(effects) == [AppendResponse("n1", 1, True, 2, 0, 0, 0)]
+    assert sent(effects) == [AppendAccepted("n1", 1, 2)]
     assert next(effect for effect in effects if isinstance(effect, Apply)).entries[-1] == entry
 
 
@@ -366,13 +367,13 @@ def test_heartbeat_is_answered_while_the_disk_is_slow() -> None:
     entry = Entry(2, 1, EntryKind.COMMAND, b"x")
     core.handle(MessageReceived(AppendRequest("n3", 1, 1, 1, 1, (entry,))), 5.0)
     beat = MessageReceived(AppendRequest("n3", 1, 2, 1, 1, (), round=7))
-    assert sent(core.handle(beat, 5.1)) == [AppendResponse("n1", 1, True, 1, 0, 0, 0, round=7)]
+    assert sent(core.handle(beat, 5.1)) == [AppendAccepted("n1", 1, 1, round=7)]
 
 
 def test_news_of_a_commit_is_answered_only_when_there_is_something_to_say() -> None:
     """Every commit is announced to every follower; half of all messages were answers to that."""
     core = follower()
-    answer = AppendResponse("n1", 1, True, 1, 0, 0, 0, round=7)
+    answer = AppendAccepted("n1", 1, 1, round=7)
     beat = MessageReceived(AppendRequest("n3", 1, 1, 1, 0, (), round=7))
     assert sent(core.handle(beat, 5.0)) == [answer]
     news = MessageReceived(AppendRequest("n3", 1, 1, 1, 1, (), round=7))
@@ -392,9 +393,7 @@ def test_completion_of_an_overwritten_entry_does_not_count_as_durable() -> None:
     (first_order,) = [effect for effect in first if isinstance(effect, Persist)]
     (second_order,) = [effect for effect in second if isinstance(effect, Persist)]
     assert sent(core.handle(Persisted(first_order.batch), 5.2)) == []
-    assert sent(core.handle(Persisted(second_order.batch), 5.3)) == [
-        AppendResponse("n1", 2, True, 2, 0, 0, 0)
-    ]
+    assert sent(core.handle(Persisted(second_order.batch), 5.3)) == [AppendAccepted("n1", 2, 2)]
 
 
 def test_deposed_leader_is_told_the_newer_term() -> None:
@@ -402,8 +401,8 @@ def test_deposed_leader_is_told_the_newer_term() -> None:
     core.handle(heartbeat(term=5, sender="n2"), 5.0)
     core.handle(Persisted(2), 5.0)
     (answer,) = sent(core.handle(heartbeat(term=3, sender="n3"), 5.1))
-    assert isinstance(answer, AppendResponse)
-    assert (answer.term, answer.success) == (5, False)
+    assert isinstance(answer, AppendRejected)
+    assert answer.term == 5
 
 
 def test_refusal_hint_skips_a_whole_wrong_term() -> None:
@@ -414,7 +413,7 @@ def test_refusal_hint_skips_a_whole_wrong_term() -> None:
     probe = AppendRequest("n3", 3, previous_index=40, previous_term=1, commit=0, entries=())
     effects = core.handle(MessageReceived(probe), 6.0)
     (answer,) = sent(effects) + sent(core.handle(Persisted(3), 6.0))
-    assert isinstance(answer, AppendResponse)
+    assert isinstance(answer, AppendRejected)
     assert (answer.rejected_index, answer.hint_index, answer.hint_term) == (40, 1, 1)
 
 
@@ -427,7 +426,7 @@ def test_refusal_hint_skips_a_whole_wrong_term() -> None:
         TimeoutNow("n2", 0),
         SnapshotChunk("n2", 0, 9, 9, b"", 0, b"", 0),
         VoteResponse("n9", 1, granted=True, pre=False),
-        AppendResponse("n9", 1, True, 99, 0, 0, 0),
+        AppendAccepted("n9", 1, 99),
     ],
 )
 def test_senseless_message_leaves_the_state_untouched(message: object) -> None:
@@ -514,4 +513,4 @@ def test_node_that_forgot_says_so_at_once_though_its_disk_knows_nothing_of_the_t
     effects = core.handle(MessageReceived(request), 1.0)
     told, answer = effects[:2]
     assert told == DiskOutdated(acknowledged=5, holds=1)
-    assert answer == SendMessage("n2", AppendResponse("n1", 7, False, 0, 5, 1, 1, 9))
+    assert answer == SendMessage("n2", AppendRejected("n1", 7, 5, 1, 1, 9))

@@ -28,8 +28,9 @@ from noti.raft.core.events import (
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
     Entry,
     EntryKind,
     HardState,
@@ -102,16 +103,16 @@ def append(
     return AppendRequest(leader, term, *previous, commit, entries)
 
 
-def confirmed(sender: str, term: int, match: int) -> AppendResponse:
-    return AppendResponse(sender, term, True, match, 0, 0, 0)
+def confirmed(sender: str, term: int, match: int) -> AppendAccepted:
+    return AppendAccepted(sender, term, match)
 
 
-def refused(sender: str, term: int, rejected: int, hint: int, hint_term: int) -> AppendResponse:
-    return AppendResponse(sender, term, False, 0, rejected, hint, hint_term)
+def rejected(sender: str, term: int, rejected: int, hint: int, hint_term: int) -> AppendRejected:
+    return AppendRejected(sender, term, rejected, hint, hint_term)
 
 
 def matches(messages: list[Message]) -> list[int]:
-    return [m.match_index for m in messages if isinstance(m, AppendResponse) and m.success]
+    return [m.match_index for m in messages if isinstance(m, AppendAccepted)]
 
 
 def chunk(index: int, term: int = 1, sender: str = "n3", sender_term: int = 1) -> SnapshotChunk:
@@ -509,7 +510,7 @@ def to_n2(core: OneCore) -> list[AppendRequest]:
 def test_refusal_that_comes_late_does_not_send_again_what_is_confirmed() -> None:
     core = leading_with(3)
     core.hear(confirmed("n2", 2, 5))
-    core.hear(refused("n2", 2, rejected=4, hint=1, hint_term=1))
+    core.hear(rejected("n2", 2, rejected=4, hint=1, hint_term=1))
     assert to_n2(core) == []
 
 
@@ -523,7 +524,7 @@ def test_full_window_opens_again_when_everything_in_it_was_lost() -> None:
     core.now += 0.1
     core.step(DeadlineReached())
     (beat,) = to_n2(core)
-    core.hear(refused("n2", 2, rejected=beat.previous_index, hint=2, hint_term=2))
+    core.hear(rejected("n2", 2, rejected=beat.previous_index, hint=2, hint_term=2))
     (again,) = to_n2(core)
     assert [e.index for e in again.entries] == [3, 4, 5, 6]
     core.hear(confirmed("n2", 2, 6))

@@ -3,7 +3,7 @@
 from noti.raft.core.events import RaftConfig
 from noti.raft.core.log import RaftLog
 from noti.raft.core.membership import Configuration, encode_configuration
-from noti.raft.core.messages import AppendResponse, Entry, EntryKind
+from noti.raft.core.messages import AppendAccepted, Entry, EntryKind
 from noti.raft.core.obstacles import has_better, obstacle
 from noti.raft.core.read_back import Reading
 from noti.raft.core.replication import Replication
@@ -20,7 +20,7 @@ def replication(*answers: tuple[str, int, float]) -> Replication:
     reading = Reading(log, 1, lambda _: None)
     found = Replication(RaftConfig("a"), log, reading, TERM, 0.0, lambda *_: None)
     for node, match, now in answers:
-        found.on_response(AppendResponse(node, TERM, True, match, 0, 0, 0), 1, now)
+        found.on_response(AppendAccepted(node, TERM, match), 1, now)
     return found
 
 

@@ -64,43 +64,44 @@ def test_answer_that_is_older_than_the_match_says_nothing_new() -> None:
     assert (follower.match_index, follower.next_index) == (5, 10)
 
 
-def test_refusal_moves_the_probe_to_the_hint() -> None:
+def test_rejection_moves_the_probe_to_the_hint() -> None:
     probing = progress(following=10)
     probing.sent(12, 1)
-    assert probing.refused(9, 4)
+    probing.rejected(9, 4)
     assert probing.next_index == 4
     assert probing.may_send(64, PLENTY), "the next probe leaves at once"
 
 
-def test_refusal_never_moves_next_to_or_below_the_match() -> None:
+def test_rejection_never_moves_next_to_or_below_the_match() -> None:
     follower = replicating(5)
     follower.sent(9, 1)
-    assert follower.refused(8, 1)
+    follower.rejected(8, 1)
+    assert follower.state is ProgressState.PROBE
     assert (follower.match_index, follower.next_index) == (5, 6)
 
 
-def test_refusal_with_a_hint_beyond_what_was_refused_still_moves_back() -> None:
+def test_rejection_with_a_hint_beyond_what_was_refused_still_moves_back() -> None:
     """Otherwise a confused follower would make the leader probe the same place for ever."""
     probing = progress(following=10)
-    assert probing.refused(9, 50)
+    probing.rejected(9, 50)
     assert probing.next_index == 9
 
 
-def test_refusal_of_what_is_already_matched_is_an_old_one() -> None:
+def test_rejection_of_what_is_already_matched_is_an_old_one() -> None:
     follower = replicating(5)
-    assert not follower.refused(5, 2)
+    follower.rejected(5, 2)
     assert follower.state is ProgressState.REPLICATE
 
 
-def test_refusals_of_a_whole_pipeline_count_once() -> None:
+def test_rejections_of_a_whole_pipeline_count_once() -> None:
     """All in flight are refused one after the other; only the first says something new."""
     follower = replicating(5)
     for last in (6, 7, 8):
         follower.sent(last, 1)
-    assert follower.refused(6, 6)
+    follower.rejected(6, 6)
     probe = follower.next_index
-    assert not follower.refused(7, 6)
-    assert not follower.refused(8, 6)
+    follower.rejected(7, 6)
+    follower.rejected(8, 6)
     assert follower.next_index == probe
 
 
@@ -120,7 +121,7 @@ def test_nothing_but_the_snapshot_is_sent_until_it_is_there() -> None:
     follower.needs_snapshot(20, now=1.0)
     assert not follower.may_send(64, PLENTY)
     follower.matched(7)
-    assert not follower.refused(30, 1)
+    follower.rejected(30, 1)
     assert not follower.may_send(64, PLENTY)
     follower.matched(20)
     assert follower.state is ProgressState.REPLICATE
@@ -132,7 +133,7 @@ def test_nothing_but_the_snapshot_is_sent_until_it_is_there() -> None:
         st.one_of(
             st.tuples(st.just("sent"), st.integers(1, 5), st.integers(0, 50)),
             st.tuples(st.just("matched"), st.integers(0, 60), st.just(0)),
-            st.tuples(st.just("refused"), st.integers(0, 60), st.integers(0, 60)),
+            st.tuples(st.just("rejected"), st.integers(0, 60), st.integers(0, 60)),
             st.tuples(st.just("lost"), st.just(0), st.just(0)),
             st.tuples(st.just("snapshot"), st.integers(1, 60), st.just(0)),
         )
@@ -147,8 +148,8 @@ def test_next_stays_above_match_and_match_never_falls(steps: list[tuple[str, int
                 follower.sent(follower.next_index + one - 1, two)
             case "matched":
                 follower.matched(one)
-            case "refused":
-                follower.refused(one, two)
+            case "rejected":
+                follower.rejected(one, two)
             case "lost":
                 follower.lost()
             case "snapshot":

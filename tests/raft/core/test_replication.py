@@ -8,8 +8,9 @@ from noti.raft.core.events import RaftConfig, ReadEntries, VoterForgot
 from noti.raft.core.log import RaftLog
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRejected,
     AppendRequest,
-    AppendResponse,
     Entry,
     EntryKind,
     Message,
@@ -59,11 +60,11 @@ class Leader:
         ]
 
     def yes(self, node: NodeId, match: int, now: float = 0.0, number: int = 0) -> bool:
-        answer = AppendResponse(node, 2, True, match, 0, 0, 0, number)
+        answer = AppendAccepted(node, 2, match, number)
         return self.replication.on_response(answer, 0, now)
 
     def no(self, node: NodeId, rejected: int, hint: int, hint_term: int = 1) -> bool:
-        answer = AppendResponse(node, 2, False, 0, rejected, hint, hint_term)
+        answer = AppendRejected(node, 2, rejected, hint, hint_term)
         return self.replication.on_response(answer, 0, 0.0)
 
 
@@ -376,7 +377,7 @@ def test_follower_with_any_log_gets_the_leaders_within_few_probes(seed: int) -> 
 
 
 def refuse(leader: Leader, node: NodeId, rejected: int, hint: int, number: int) -> None:
-    answer = AppendResponse(node, 2, False, 0, rejected, hint, 1, number)
+    answer = AppendRejected(node, 2, rejected, hint, 1, number)
     leader.replication.on_response(answer, 0, 0.0)
 
 
