@@ -241,9 +241,9 @@ class Raft:
         if request.pre:
             works = self._disk.hung_since is None  # otherwise the vote itself would never come
             granted = not disturbs and up_to_date and works and request.term > self._term
-            term = request.term if granted else self._term
             if granted:
                 self._timer.yield_to_rival(now)
+            term = request.term if granted else self._term
             self._send(request.sender, VoteResponse(self._id, term, granted, pre=True))
             return
         if disturbs:
@@ -262,24 +262,22 @@ class Raft:
         asked_term = self._term + 1 if response.pre else self._term
         if self._role is not campaigning or (response.granted and response.term != asked_term):
             return
-        configuration = self._log.configuration
-        match self._ballot.count(response.sender, response.granted, configuration):
+        match self._ballot.count(response.sender, response.granted, self._log.configuration):
             case Outcome.WON if response.pre:
                 self._campaign(now, transfer=False)
             case Outcome.WON:
                 self._become_leader(now)
             case Outcome.LOST:
                 self._become_follower(self._term, None, now)
-                self._timer.round_lost(now, configuration)
+                self._timer.round_lost(now, self._log.configuration)
             case Outcome.OPEN:
                 pass
 
     def _pre_campaign(self, now: float) -> None:
         """Ask whether an election could be won, without disturbing anybody (thesis 9.6)."""
         self._stand(Role.PRE_CANDIDATE, now)
-        term = self._term + 1
-        self._request_votes(term, pre=True, transfer=False)
-        self._on_vote_response(VoteResponse(self._id, term, granted=True, pre=True), now)
+        self._request_votes(self._term + 1, pre=True, transfer=False)
+        self._on_vote_response(VoteResponse(self._id, self._term + 1, granted=True, pre=True), now)
 
     def _campaign(self, now: float, *, transfer: bool) -> None:
         assert self._role is not Role.LEADER
