@@ -380,7 +380,9 @@ def read_head(data: bytes) -> None:
     assert f"{head.path}?{head.query}".strip("?").encode("latin-1") == request.target.strip(b"?")
     assert head.hosts == sum(name == b"host" for name, _ in request.headers)
     for name, value in request.headers:
-        assert value.strip() in head.header(name.decode("latin-1")).encode("latin-1")
+        # h11 returns codings of Transfer-Encoding, which ignore case, in lower case.
+        ours = head.header(name.decode("latin-1")).encode("latin-1")
+        assert value.strip().lower() in ours.lower()
 
 
 TARGETS = [
