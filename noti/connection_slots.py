@@ -15,7 +15,7 @@ from enum import Enum
 from noti.descriptors import MADE_ROOM, OPEN, OPEN_MAX
 
 
-class Full(Enum):
+class SlotsFull(Enum):
     """Why there is no place."""
 
     NODE = "node"
@@ -33,7 +33,7 @@ class Place:
         """By which the connection is counted; empty when it is not."""
         self.close = close
         """Ends the connection at once."""
-        self.full: Full | None = None
+        self.full: SlotsFull | None = None
         """Why it is a place for a probe alone; None for any other."""
 
     def begin(self) -> None:
@@ -93,19 +93,19 @@ class Places:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def take(self, address: str, close: Callable[[], None]) -> Place | Full:
+    def take(self, address: str, close: Callable[[], None]) -> Place | SlotsFull:
         """Return a place, or what there is too little of; closes who waits longest, if need be."""
         place = Place(self, address if self.counts_addresses else "", close)
         if place.address and (household := self._households.get(place.address)) is not None:
             full = household.taken >= self._per_address_max
             if full and not self._make_room(household.waiting):
-                return Full.ADDRESS
+                return SlotsFull.ADDRESS
         if len(self._taken) >= self._max and not self._make_room(self._waiting):
-            return Full.NODE
+            return SlotsFull.NODE
         self._enter(place)
         return place
 
-    def take_for_probe(self, full: Full, close: Callable[[], None]) -> Place:
+    def take_for_probe(self, full: SlotsFull, close: Callable[[], None]) -> Place:
         """Return one of the places for probes, after `take` said that the others are `full`; who
         has one for longest makes room.
         """

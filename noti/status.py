@@ -18,7 +18,7 @@ from noti.raft.core.events import Role, Status
 from noti.raft.core.messages import NodeId
 from noti.raft.health import Trouble
 from noti.raft.ports import Hello, MessageStream
-from noti.rpc.answers import NodeRole, RoleName, Server
+from noti.rpc.answers import NodeRole, RoleName, ServerInfo
 from noti.swim.core.messages import Member
 
 
@@ -49,7 +49,7 @@ class Streams(Protocol):
         """Use a stream until it breaks."""
 
 
-class Intake(Protocol):
+class IntakeReport(Protocol):
     """The part of the leader's door that is reported."""
 
     def status(self) -> dict[str, object]:
@@ -74,7 +74,7 @@ class Report:
         members: Callable[[], tuple[Member, ...]],
         clients: Callable[[], int],
         source: Callable[[], dict[str, object]],
-        intake: Intake,
+        intake: IntakeReport,
     ) -> None:
         """Read from these parts; all of them answer at any time."""
         self._identity = identity
@@ -134,7 +134,7 @@ class Report:
         """Tell gRPC health what readiness tells HTTP."""
         return self.ready()
 
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[ServerInfo]:
         """The members of the Raft configuration, sorted by name."""
         status = self._consensus.status()
         seen = self._seen()
@@ -143,7 +143,7 @@ class Report:
             member = seen.get(node_id)
             name = member.name if member else node_id
             address = member.tags.get(TAG_RPC, "") if member else ""
-            servers.append(Server(name, address, is_leader=node_id == status.leader))
+            servers.append(ServerInfo(name, address, is_leader=node_id == status.leader))
         return sorted(servers, key=lambda server: server.id)
 
     def role(self) -> NodeRole:

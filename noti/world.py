@@ -34,7 +34,7 @@ from noti.publishing.nats.ports import Source
 from noti.publishing.nats.source import NatsSettings, NatsSource
 from noti.raft.storage.disk import open_disk
 from noti.raft.storage.ports import Disk
-from noti.rpc.accepting import Limits
+from noti.rpc.accepting import RpcLimits
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.ports import RpcNetwork
 from noti.service import running
@@ -220,7 +220,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             rpc=GrpcNetwork(
                 island,
                 between_nodes,
-                Limits(shares.rpc, config.rpc_connections_per_address_max),
+                RpcLimits(shares.rpc, config.rpc_connections_per_address_max),
             ),
             clients=HttpClients(config, rng, shares, for_browsers),
             source=source,

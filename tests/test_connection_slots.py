@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noti.connection_slots import Full, Place, Places
+from noti.connection_slots import Place, Places, SlotsFull
 
 
 class Room:
@@ -21,9 +21,9 @@ class Room:
         assert isinstance(place, Place), place
         return place
 
-    def refusal(self, address: str = "a") -> Full:
+    def refusal(self, address: str = "a") -> SlotsFull:
         full = self.places.take(address, lambda: None)
-        assert isinstance(full, Full)
+        assert isinstance(full, SlotsFull)
         return full
 
 
@@ -45,7 +45,7 @@ def test_busy_ones_are_left_alone() -> None:
     room = Room(2)
     first = room.take("first")
     room.take("second")
-    assert room.refusal() is Full.NODE
+    assert room.refusal() is SlotsFull.NODE
     first.wait()
     room.take("third")
     assert room.closed == ["first"]
@@ -55,7 +55,7 @@ def test_an_address_makes_room_among_its_own() -> None:
     room = Room(10, per_address_max=2)
     room.take("other", "b").wait()
     mine = [room.take("first"), room.take("second")]
-    assert room.refusal() is Full.ADDRESS
+    assert room.refusal() is SlotsFull.ADDRESS
     mine[1].wait()
     room.take("third")
     assert room.closed == ["second"]
@@ -68,12 +68,13 @@ def test_a_probe_finds_a_place_when_all_are_busy() -> None:
     room.take("busy")
     names = ("one", "two", "three")
     probes = [
-        room.places.take_for_probe(Full.NODE, partial(room.closed.append, name)) for name in names
+        room.places.take_for_probe(SlotsFull.NODE, partial(room.closed.append, name))
+        for name in names
     ]
     assert room.closed == ["one"]
-    assert all(probe.full is Full.NODE for probe in probes)
+    assert all(probe.full is SlotsFull.NODE for probe in probes)
     probes[2].leave()
-    room.places.take_for_probe(Full.NODE, lambda: None)
+    room.places.take_for_probe(SlotsFull.NODE, lambda: None)
     assert room.closed == ["one"]
 
 

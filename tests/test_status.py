@@ -17,7 +17,7 @@ from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import HardState, NodeId
 from noti.raft.health import Kind, Trouble
 from noti.raft.ports import Hello, MessageStream
-from noti.rpc.answers import NodeRole, Server
+from noti.rpc.answers import NodeRole, ServerInfo
 from noti.status import Report
 from noti.swim.core.messages import Member, MemberState
 
@@ -91,16 +91,16 @@ def test_servers_are_the_members_of_the_cluster_by_name_and_one_leads() -> None:
     parts = Parts(replace(THREE, leader="id-b"))
     parts.seen = [node("c"), node("b"), node("a"), node("stranger")]
     assert parts.report().servers() == [
-        Server("a", "a:8400", is_leader=False),
-        Server("b", "b:8400", is_leader=True),
-        Server("c", "c:8400", is_leader=False),
+        ServerInfo("a", "a:8400", is_leader=False),
+        ServerInfo("b", "b:8400", is_leader=True),
+        ServerInfo("c", "c:8400", is_leader=False),
     ]
 
 
 def test_member_that_gossip_does_not_know_is_listed_by_its_id() -> None:
     parts = Parts()
     parts.seen = [node("a"), node("b")]
-    assert Server("id-c", "", is_leader=False) in parts.report().servers()
+    assert ServerInfo("id-c", "", is_leader=False) in parts.report().servers()
 
 
 def test_nobody_is_called_leader_while_there_is_none() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import structlog
 import trio
@@ -25,6 +25,7 @@ from noti.errors import ConfigInvalid
 log = structlog.get_logger("noti.certificates")
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 LOOK_INTERVAL_S = 2.0
 """A change is used at the second look that finds it the same: within 4 s, and never half written
@@ -38,6 +39,14 @@ _EXPIRY = Gauge(
     "Unix time at which the certificate in use expires; of a file of CAs, the last of them.",
     ["use", "file"],
 )
+
+
+class Current(Protocol[T_co]):
+    """Something made of files that may be renewed while it is in use."""
+
+    @property
+    def current(self) -> T_co:
+        """What the next connection uses."""
 
 
 @dataclass(frozen=True)

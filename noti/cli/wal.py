@@ -31,7 +31,7 @@ from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import Entry, HardState
 from noti.raft.core.records import Record, SegmentStart, decode_snapshot
 from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_name
-from noti.raft.storage.segments import Tail, read_segment
+from noti.raft.storage.segments import TailState, read_segment
 
 COLORS = {"ok": "green", "torn": "yellow", "damaged": "red"}
 
@@ -143,7 +143,7 @@ def _describe_segment(sequence: int, data: bytes) -> dict[str, Any]:
         records += [_describe_record(offset, record) for offset, record in scan_segment(content)]
     except StorageCorrupt as error:
         problem = str(error)
-    if content.tail is Tail.DAMAGED:
+    if content.tail is TailState.DAMAGED:
         problem = f"damaged at byte {content.end}"
     return {
         "file": segment_name(sequence),

@@ -11,7 +11,7 @@ from noti.history.notification import Notification
 from noti.history.store import Store
 
 
-class Audience(Protocol):
+class HistoryObserver(Protocol):
     """Those who show notifications to browsers."""
 
     def publish(self, notifications: Sequence[Notification]) -> None:
@@ -27,7 +27,7 @@ class Audience(Protocol):
 class HistoryStateMachine:
     """A store with an audience."""
 
-    def __init__(self, store: Store, audience: Audience) -> None:
+    def __init__(self, store: Store, audience: HistoryObserver) -> None:
         """Join the two; the audience starts empty."""
         self._store = store
         self._audience = audience

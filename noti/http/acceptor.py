@@ -27,7 +27,7 @@ from noti.connection_slots import Place, Places
 from noti.descriptors import Acceptor, refuse
 from noti.http import request_counts
 from noti.http.config import HttpConfig
-from noti.http.heads import Flaw, Reading, RequestHead, refusal, response_head
+from noti.http.heads import Flaw, HeadState, RequestHead, refusal, response_head
 from noti.http.subscribe import (
     PATHS,
     Admission,
@@ -223,11 +223,11 @@ class Lobby:
         reading = head.feed(data)
         if (flaw := head.excess(self._config.head_bytes_max)) is not None:
             self._refuse(guest, flaw)
-        elif reading is Reading.MORE:
+        elif reading is HeadState.MORE:
             guest.counted_bytes += len(data)
             self._guests_bytes += len(data)
             return False
-        elif reading is Reading.COMPLETE and self._wants_stream(head):
+        elif reading is HeadState.COMPLETE and self._wants_stream(head):
             self._decide(guest)
         else:
             self._hand_over(guest.sock, head, guest.peer)

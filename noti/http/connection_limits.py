@@ -7,7 +7,7 @@ counted, and told once an episode. Never: a probe or a stream that finds no plac
 import trio
 
 from noti.client_key import connection_client_key
-from noti.connection_slots import Full, Places
+from noti.connection_slots import Places, SlotsFull
 from noti.descriptors import PROBES_MAX, QUIET_S, Episode
 from noti.http import request_counts
 from noti.http.config import HttpConfig
@@ -25,10 +25,10 @@ class Doorkeeper:
         self._trusted = config.trusted_proxies
         self._places = Places(listener, places_max, per_address_max, PROBES_MAX)
         self._episodes = {
-            Full.NODE: Episode(
+            SlotsFull.NODE: Episode(
                 listener, "node", "all are busy, raise --http-connections-max, or add nodes"
             ),
-            Full.ADDRESS: Episode(
+            SlotsFull.ADDRESS: Episode(
                 listener,
                 "address",
                 "one address has all that it may have (--http-connections-per-address-max)",
@@ -52,7 +52,7 @@ class Doorkeeper:
         if self._places.counts_addresses:
             address = connection_client_key(peer, forwarded_for, self._trusted)
         place = self._places.take(address, connection.close)
-        if isinstance(place, Full):
+        if isinstance(place, SlotsFull):
             if always is False:
                 self._turn_away(connection, place)
                 return False
@@ -70,8 +70,8 @@ class Doorkeeper:
             for episode in self._episodes.values():
                 episode.settle(trio.current_time())
 
-    def _turn_away(self, connection: Connection, full: Full) -> None:
+    def _turn_away(self, connection: Connection, full: SlotsFull) -> None:
         self._episodes[full].refuse(trio.current_time())
-        flaw = BUSY if full is Full.NODE else BUSY_FOR_YOU
+        flaw = BUSY if full is SlotsFull.NODE else BUSY_FOR_YOU
         request_counts.count_unread(flaw.status)
         connection.turn_away(refusal(flaw, RETRY_AFTER))

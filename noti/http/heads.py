@@ -16,7 +16,7 @@ from typing import Final
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 
-class Reading(Enum):
+class HeadState(Enum):
     """What came of the bytes so far."""
 
     MORE = "more"
@@ -109,7 +109,7 @@ class RequestHead:
         """How many of them are Host."""
         self.method = ""
         self.version = ""
-        self.reading = Reading.MORE
+        self.reading = HeadState.MORE
 
     def __len__(self) -> int:
         """Return how many bytes came."""
@@ -120,17 +120,17 @@ class RequestHead:
         """All that came, also what came behind the head."""
         return bytes(self._bytes)
 
-    def feed(self, data: bytes) -> Reading:
+    def feed(self, data: bytes) -> HeadState:
         """Take more bytes in; only to be called while the answer is `MORE`."""
         self._bytes += data
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade:
-            self.reading = Reading.COMPLETE
+            self.reading = HeadState.COMPLETE
         except HttpParserError:
             # What follows the first request is not ours to judge.
-            if self.reading is Reading.MORE:
-                self.reading = Reading.FOREIGN
+            if self.reading is HeadState.MORE:
+                self.reading = HeadState.FOREIGN
         return self.reading
 
     @property
@@ -151,13 +151,15 @@ class RequestHead:
 
     def excess(self, bytes_max: int) -> Flaw | None:
         """Return that the head is too long, as soon as it is; others judge what is foreign."""
-        if self.reading is Reading.FOREIGN:
+        if self.reading is HeadState.FOREIGN:
             return None
         if self.fields > FIELDS_MAX:
             return TOO_MANY_FIELDS
         if len(self._bytes) <= bytes_max:
             return None
-        if self.reading is Reading.COMPLETE and 0 <= self._bytes.find(END) <= bytes_max - len(END):
+        if self.reading is HeadState.COMPLETE and 0 <= self._bytes.find(END) <= bytes_max - len(
+            END
+        ):
             return None
         return too_long(bytes_max)
 
@@ -165,12 +167,12 @@ class RequestHead:
 
     def on_url(self, data: bytes) -> None:
         """Take a piece of the target."""
-        if self.reading is Reading.MORE:
+        if self.reading is HeadState.MORE:
             self._target += data
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header."""
-        if self.reading is not Reading.MORE:
+        if self.reading is not HeadState.MORE:
             return
         self.fields += 1
         if self.fields > FIELDS_MAX:
@@ -183,10 +185,10 @@ class RequestHead:
 
     def on_headers_complete(self) -> None:
         """Note the end of the head."""
-        if self.reading is Reading.MORE:
+        if self.reading is HeadState.MORE:
             self.method = self._parser.get_method().decode("latin-1")
             self.version = self._parser.get_http_version()
-            self.reading = Reading.COMPLETE
+            self.reading = HeadState.COMPLETE
 
 
 @lru_cache(maxsize=64)

@@ -19,7 +19,7 @@ from hypercorn.typing import (
 )
 from prometheus_client import Counter
 
-from noti.connection_slots import Full, Place
+from noti.connection_slots import Place, SlotsFull
 from noti.descriptors import refuse
 from noti.http import heads, request_counts
 from noti.http.app import CONNECTION, App
@@ -147,7 +147,7 @@ class Connection:
             scope["http_version"], line_bytes, list(scope["headers"]), self._config.head_bytes_max
         )
         if flaw is None and place.full and scope["path"] not in request_counts.ALWAYS:
-            return heads.BUSY if place.full is Full.NODE else heads.BUSY_FOR_YOU
+            return heads.BUSY if place.full is SlotsFull.NODE else heads.BUSY_FOR_YOU
         return flaw
 
     async def _refuse(self, scope: HTTPScope, send: ASGISendCallable, flaw: Flaw) -> None:

@@ -5,7 +5,7 @@ Enters: nothing. Leaves: one protocol. Never: behaviour.
 
 from typing import Protocol
 
-from noti.rpc.answers import Server
+from noti.rpc.answers import ServerInfo
 
 
 class NodeView(Protocol):
@@ -39,7 +39,7 @@ class NodeView(Protocol):
         Waits as long as there is no leader; the caller sets the deadline.
         """
 
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[ServerInfo]:
         """The members of the cluster, sorted by id."""
 
     def status(self) -> dict[str, object]:

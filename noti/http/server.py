@@ -9,6 +9,7 @@ return.
 """
 
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,7 @@ from hypercorn.typing import ConnectionState, LifespanState
 from noti import listening
 from noti.address import Address, format_address
 from noti.certificates.rejection_log import RefusalLog
+from noti.certificates.renewal import Current
 from noti.descriptors import OPS_CONNECTIONS_MAX
 from noti.errors import AddressInUse
 from noti.http import hypercorn_protocols
@@ -31,13 +33,13 @@ from noti.http.acceptor import HandOver, Lobby
 from noti.http.app import create_app, create_operations_app
 from noti.http.config import HttpConfig
 from noti.http.connection_limits import Doorkeeper
-from noti.http.heads import Reading, RequestHead
+from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_connection import Connection
 from noti.http.hypercorn_log import HypercornLog
 from noti.http.node_view import NodeView
 from noti.http.request_counts import ALWAYS
 from noti.http.subscribe import Admission
-from noti.http.tls import SecuredConnection, Tls, secured
+from noti.http.tls import SecuredConnection, secured
 from noti.optional import contained
 from noti.streams.clients import CLIENTS_MAX, Reason
 from noti.streams.hub import Hub
@@ -59,7 +61,7 @@ class Frontend:
         node: NodeView,
         config: HttpConfig,
         *,
-        tls: Tls | None = None,
+        tls: Current[ssl.SSLContext] | None = None,
         ops_bind: Address | None = None,
         falls: trio.Event | None = None,
     ) -> None:
@@ -200,7 +202,7 @@ class Frontend:
         connection = Connection(stream, self._app, self._config, head.received)
         forwarded_for, always = head.header("x-forwarded-for"), head.path in ALWAYS
         if self._door.seat(connection, peer, forwarded_for=forwarded_for, always=always):
-            if head.reading is not Reading.COMPLETE:
+            if head.reading is not HeadState.COMPLETE:
                 connection.idle()
             connections.start_soon(self._serve, context, connection)
 
@@ -228,7 +230,7 @@ class Frontend:
     async def _serve_secured(
         self,
         context: WorkerContext,
-        tls: Tls,
+        tls: Current[ssl.SSLContext],
         stream: trio.SocketStream,
         connections: trio.Nursery,
     ) -> None:

@@ -7,12 +7,12 @@ accepted; a socket for the hub, which could not encrypt: streams take the ordina
 
 import socket
 import ssl
-from typing import Protocol
 
 import trio
 
 from noti.certificates.rejection_log import RefusalLog
 from noti.certificates.rejections import Refusal, handshake_refusal
+from noti.certificates.renewal import Current
 from noti.http.app import App
 from noti.http.config import HttpConfig
 from noti.http.hypercorn_connection import Connection
@@ -30,16 +30,8 @@ HTTPS_WANTED = (
 )
 
 
-class Tls(Protocol):
-    """What browsers are shown, as it is now: files may be renewed."""
-
-    @property
-    def current(self) -> ssl.SSLContext:
-        """For the next connection."""
-
-
 async def secured(
-    stream: trio.SocketStream, tls: Tls, refusals: RefusalLog
+    stream: trio.SocketStream, tls: Current[ssl.SSLContext], refusals: RefusalLog
 ) -> "trio.SSLStream[trio.SocketStream] | None":
     """Shake hands; return None, with the connection closed, when that fails or takes too long."""
     host, port = stream.socket.getpeername()[:2]

@@ -75,7 +75,7 @@ EVENT_OVERHEAD_BYTES = 100
 """What an event takes in memory and log beside its data and topics: id, time, framing."""
 
 
-class Leader(Protocol):
+class CommandForwarder(Protocol):
     """The leader, wherever it is."""
 
     def begin(self, command: bytes, over: Callable[[NotiError | None], None]) -> None:
@@ -116,7 +116,7 @@ class Publisher:
 
     def __init__(
         self,
-        leader: Leader,
+        leader: CommandForwarder,
         clock: Clock,
         rng: random.Random,
         limits: PublishLimits = PublishLimits(),

@@ -34,9 +34,9 @@ from noti.asyncio_loop import Island
 from noti.certificates.rejection_log import RefusalLog
 from noti.certificates.rejections import Refusal, handshake_refusal
 from noti.client_key import client_key
-from noti.connection_slots import Full, Place, Places
+from noti.connection_slots import Place, Places, SlotsFull
 from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
-from noti.rpc.connections import Protocol
+from noti.rpc.connections import Http2Protocol
 from noti.rpc.peer_certificates import Guard
 from noti.rpc.rejected_calls import Complaints
 from noti.rpc.tls import HANDSHAKE_S, accept, allow_large_frames, certificate_of
@@ -80,7 +80,7 @@ NO_TLS_HERE: Final = b"\x15\x03\x03\x00\x02\x02\x46"
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class RpcLimits:
     """How many connections there may be at the RPC port."""
 
     connections_max: int = 1024
@@ -94,7 +94,7 @@ class Limits:
         return rpc_unready_max(self.connections_max)
 
 
-class _Protocol(Protocol):
+class _ServerProtocol(Http2Protocol):
     """The server's end of a connection, which waits for its client while no call is open."""
 
     def __init__(self, like: grpclib.protocol.H2Protocol, complaints: Complaints) -> None:
@@ -149,9 +149,9 @@ class _Peers:
     """Connections of other nodes that came when clients had taken all that they may have."""
 
     def __init__(self) -> None:
-        self._taken: WeakSet[_Protocol] = WeakSet()
+        self._taken: WeakSet[_ServerProtocol] = WeakSet()
 
-    def take(self, protocol: _Protocol) -> bool:
+    def take(self, protocol: _ServerProtocol) -> bool:
         """Count a connection; return whether there is room for it."""
         closed = [one for one in self._taken if one.connection.is_closing()]
         self._taken.difference_update(closed)
@@ -170,17 +170,17 @@ class Server(grpclib.server.Server):
         guard: Guard,
         refusals: RefusalLog,
         complaints: Complaints,
-        limits: Limits,
+        limits: RpcLimits,
     ) -> None:
         super().__init__(services, config=config)
         self._places = Places("rpc", limits.connections_max, limits.per_address_max, PEERS_MAX)
         self._peers = _Peers()
-        self._by_transport: WeakKeyDictionary[asyncio.BaseTransport, _Protocol] = (
+        self._by_transport: WeakKeyDictionary[asyncio.BaseTransport, _ServerProtocol] = (
             WeakKeyDictionary()
         )
         self._episodes = {
-            Full.NODE: Episode("rpc", "node", "all are busy, raise --rpc-connections-max"),
-            Full.ADDRESS: Episode(
+            SlotsFull.NODE: Episode("rpc", "node", "all are busy, raise --rpc-connections-max"),
+            SlotsFull.ADDRESS: Episode(
                 "rpc",
                 "address",
                 "one address has all that it may have (--rpc-connections-per-address-max)",
@@ -213,7 +213,7 @@ class Server(grpclib.server.Server):
         self._protocols.add(protocol)
         self._seat(protocol, host)
 
-    def _seat(self, protocol: _Protocol, host: str) -> None:
+    def _seat(self, protocol: _ServerProtocol, host: str) -> None:
         """Give a connection a place. When all are busy, it gets one for other nodes and health."""
         connection = protocol.connection
         if connection.is_closing():
@@ -227,13 +227,13 @@ class Server(grpclib.server.Server):
             protocol.processor.close("another connection needs the place of this idle one")
 
         place = self._places.take(client_key(host, "", ()), close)
-        if isinstance(place, Full):
+        if isinstance(place, SlotsFull):
             self._episodes[place].refuse(now)
             place = self._places.take_for_probe(place, close)
         protocol.sit(place)
 
-    def _protocol_factory(self) -> _Protocol:
-        return _Protocol(super()._protocol_factory(), self._complaints)
+    def _protocol_factory(self) -> _ServerProtocol:
+        return _ServerProtocol(super()._protocol_factory(), self._complaints)
 
     async def _check_caller(self, event: RecvRequest) -> None:
         transport = event.peer._transport

@@ -5,7 +5,7 @@ from typing import Literal, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerInfo:
     """A node as `GetServers` and `/readiness` show it."""
 
     id: str

@@ -22,7 +22,7 @@ from hyperframe.frame import Frame
 Frame.__repr__ = object.__repr__  # type: ignore[method-assign]
 
 
-class Protocol(H2Protocol):
+class Http2Protocol(H2Protocol):
     """One connection, on either side; asyncio."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

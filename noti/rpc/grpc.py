@@ -12,7 +12,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, ExitStack
-from typing import Final, Protocol, TypeVar, TypeVarTuple
+from typing import Final, TypeVar, TypeVarTuple
 
 import trio
 from grpclib._typing import IServable
@@ -25,6 +25,7 @@ from noti.asyncio_loop import Island
 from noti.certificates.context import MutualContexts
 from noti.certificates.rejection_log import RefusalLog
 from noti.certificates.rejections import Refusal
+from noti.certificates.renewal import Current
 from noti.errors import (
     AddressInUse,
     ClusterMismatch,
@@ -35,7 +36,7 @@ from noti.optional import contained
 from noti.publishing.ports import Publishing
 from noti.raft.core.messages import PeerMessage
 from noti.raft.ports import Hello, MessageStream
-from noti.rpc.accepting import RAFT_METHOD, Door, Limits, Server
+from noti.rpc.accepting import RAFT_METHOD, Door, RpcLimits, Server
 from noti.rpc.codec import (
     decode_hello,
     decode_messages,
@@ -66,21 +67,18 @@ LISTEN_BACKLOG: Final = 128
 """Connections waiting to be accepted; peers are few, the rest are probes."""
 
 
-class Tls(Protocol):
-    """What a node shows and trusts, as it is now: files may be renewed."""
-
-    @property
-    def current(self) -> MutualContexts:
-        """For the next connection."""
-
-
-_LIMITS: Final = Limits()
+_LIMITS: Final = RpcLimits()
 
 
 class GrpcNetwork:
     """Serves and dials on one asyncio island, which must outlive both."""
 
-    def __init__(self, island: Island, tls: Tls | None = None, limits: Limits = _LIMITS) -> None:
+    def __init__(
+        self,
+        island: Island,
+        tls: Current[MutualContexts] | None = None,
+        limits: RpcLimits = _LIMITS,
+    ) -> None:
         """With `tls`, every connection is mutual TLS and every peer is held to its certificate."""
         self._island = island
         self._limits = limits

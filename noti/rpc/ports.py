@@ -7,7 +7,7 @@ import trio
 from noti.address import Address
 from noti.publishing.ports import Publishing
 from noti.raft.ports import Hello, MessageStream, PeerNetwork
-from noti.rpc.answers import NodeRole, Server
+from noti.rpc.answers import NodeRole, ServerInfo
 
 
 class RpcHandler(Protocol):
@@ -25,7 +25,7 @@ class RpcHandler(Protocol):
         Must not let `PeerUnavailable` or `MessageInvalid` escape.
         """
 
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[ServerInfo]:
         """The members of the cluster, sorted by id."""
 
     def is_leader(self) -> bool:

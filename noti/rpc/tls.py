@@ -23,7 +23,7 @@ from h2.events import ConnectionTerminated
 from h2.settings import SettingCodes
 
 from noti.address import Address
-from noti.rpc.connections import Protocol
+from noti.rpc.connections import Http2Protocol
 
 HANDSHAKE_S: Final = 5
 """A handshake takes two round trips; who is silent for longer holds a connection for nothing."""
@@ -86,7 +86,7 @@ class TlsProtocol(asyncio.sslproto.SSLProtocol):
         self._on_shutdown_complete(None)
 
 
-class _Protocol(Protocol):
+class _ClientProtocol(Http2Protocol):
     """The client's end of a connection, which remembers why the server ended it."""
 
     goaway: int | None = None
@@ -112,7 +112,7 @@ class PeerChannel(Channel):
             self._scheme = "https"
         self._context = context
         self._secured: TlsProtocol | None = None
-        self._dialed: _Protocol | None = None
+        self._dialed: _ClientProtocol | None = None
 
     @property
     def failure(self) -> BaseException | None:
@@ -132,7 +132,7 @@ class PeerChannel(Channel):
         return protocol
 
     async def _create_connection(self) -> H2Protocol:
-        self._dialed = dialed = _Protocol(Handler(), self._config, self._h2_config)
+        self._dialed = dialed = _ClientProtocol(Handler(), self._config, self._h2_config)
         context, to = self._context, (self._host, self._port)
         if context is None:
             await self._loop.create_connection(lambda: dialed, *to)

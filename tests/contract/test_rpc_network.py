@@ -34,7 +34,7 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 from noti.raft.ports import Hello, MessageStream
-from noti.rpc.answers import NodeRole, Server
+from noti.rpc.answers import NodeRole, ServerInfo
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.ports import RpcNetwork
@@ -97,8 +97,8 @@ class Handler:
         finally:
             self.ended.set()
 
-    def servers(self) -> list[Server]:
-        return [Server("id-server", "127.0.0.1:8400", True)]
+    def servers(self) -> list[ServerInfo]:
+        return [ServerInfo("id-server", "127.0.0.1:8400", True)]
 
     def is_leader(self) -> bool:
         return True

@@ -25,7 +25,7 @@ from noti.errors import (
 from noti.history.commands import Publish, PublishBatch, SetLimits, decode, encode
 from noti.history.notification import Event
 from noti.history.store import Store, flaw_in_snapshot
-from noti.http.heads import Reading, RequestHead
+from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_protocols import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.publishing.nats.category import decode_category
@@ -366,7 +366,7 @@ def read_head(data: bytes) -> None:
     """Have both readers of heads read it: they read the same, or one of them refuses."""
     head = RequestHead()
     for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
-        if piece and head.reading is Reading.MORE:
+        if piece and head.reading is HeadState.MORE:
             head.feed(piece)
     judge = StrictConnection(h11.SERVER)
     judge.receive_data(data)
@@ -374,7 +374,7 @@ def read_head(data: bytes) -> None:
         request = judge.next_event()
     except h11.RemoteProtocolError:
         return
-    if head.reading is not Reading.COMPLETE or not isinstance(request, h11.Request):
+    if head.reading is not HeadState.COMPLETE or not isinstance(request, h11.Request):
         return
     assert head.method.encode() == request.method
     assert f"{head.path}?{head.query}".strip("?").encode("latin-1") == request.target.strip(b"?")

@@ -12,7 +12,7 @@ from noti.history.store import Store
 from tests import promises
 
 
-class Audience:
+class HistoryObserver:
     """Remembers what it was shown, and when it had to start anew."""
 
     def __init__(self) -> None:
@@ -37,8 +37,8 @@ def batch(*source_seqs: int) -> bytes:
     return encode(PublishBatch("jobs", events))
 
 
-def made() -> tuple[HistoryStateMachine, Store, Audience]:
-    store, audience = Store(), Audience()
+def made() -> tuple[HistoryStateMachine, Store, HistoryObserver]:
+    store, audience = Store(), HistoryObserver()
     return HistoryStateMachine(store, audience), store, audience
 
 

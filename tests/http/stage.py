@@ -13,7 +13,7 @@ from noti.client.event_stream import EventStreamParser
 from noti.history.notification import Notification
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
-from noti.rpc.answers import Server
+from noti.rpc.answers import ServerInfo
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 
@@ -65,8 +65,8 @@ class Node:
             await trio.sleep_forever()
         self.on_barrier()
 
-    def servers(self) -> list[Server]:
-        return [Server("n1", "127.0.0.1:8400", True), Server("n2", "127.0.0.1:8500", False)]
+    def servers(self) -> list[ServerInfo]:
+        return [ServerInfo("n1", "127.0.0.1:8400", True), ServerInfo("n2", "127.0.0.1:8500", False)]
 
     def status(self) -> dict[str, object]:
         return {"role": "leader", **self.extra}

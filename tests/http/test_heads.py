@@ -7,7 +7,7 @@ from noti.http.heads import (
     FIELDS_MAX,
     RETRY_AFTER,
     TOO_MANY_FIELDS,
-    Reading,
+    HeadState,
     RequestHead,
     flaw_in_head,
     refusal,
@@ -25,8 +25,8 @@ def test_head_is_the_same_however_it_is_cut(size: int) -> None:
     head = RequestHead()
     pieces = [HEAD[n : n + size] for n in range(0, len(HEAD), size)]
     for piece in pieces[:-1]:
-        assert head.feed(piece) is Reading.MORE
-    assert head.feed(pieces[-1]) is Reading.COMPLETE
+        assert head.feed(piece) is HeadState.MORE
+    assert head.feed(pieces[-1]) is HeadState.COMPLETE
     assert (head.method, head.version) == ("GET", "1.1")
     assert (head.path, head.query) == ("/.well-known/mercure", "topic=a%20b&topic=c")
     assert (head.header("last-event-id"), head.header("x"), head.header("y")) == ("7", "1, 2", "")
@@ -36,7 +36,7 @@ def test_head_is_the_same_however_it_is_cut(size: int) -> None:
 @pytest.mark.parametrize("behind", [HEAD, b"\x00garbage\r\n\r\n", b"POST / HTTP/1.1\r\n\r\n"])
 def test_what_comes_behind_the_head_does_not_change_it(behind: bytes) -> None:
     head = RequestHead()
-    assert head.feed(HEAD + behind) is Reading.COMPLETE
+    assert head.feed(HEAD + behind) is HeadState.COMPLETE
     assert head.path == "/.well-known/mercure"
     assert head.header("x") == "1, 2"
     assert head.received == HEAD + behind
@@ -46,7 +46,7 @@ def test_what_comes_behind_the_head_does_not_change_it(behind: bytes) -> None:
     "data", [b"\x16\x03\x01\x02\x00", b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n"]
 )
 def test_what_is_no_http_is_told_at_once(data: bytes) -> None:
-    assert RequestHead().feed(data) is Reading.FOREIGN
+    assert RequestHead().feed(data) is HeadState.FOREIGN
 
 
 def test_a_head_is_too_long_as_soon_as_it_is_and_not_for_what_comes_behind_it() -> None:

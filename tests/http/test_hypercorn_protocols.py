@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from noti.address import Address
 from noti.http.config import HttpConfig
-from noti.http.heads import FIELDS_MAX, Reading, RequestHead, flaw_in_head
+from noti.http.heads import FIELDS_MAX, HeadState, RequestHead, flaw_in_head
 from noti.http.hypercorn_protocols import StrictConnection
 from tests import promises
 from tests.http.stage import LIMIT_S, client, hub, serving
@@ -221,7 +221,7 @@ def test_both_readers_read_the_same_or_one_refuses(
     data = start + b"".join(lines) + b"\r\n"
     head = RequestHead()
     for piece in (data[:cut], data[cut:]):
-        if piece and head.reading is Reading.MORE:
+        if piece and head.reading is HeadState.MORE:
             head.feed(piece)
     judge = StrictConnection(h11.SERVER)
     judge.receive_data(data)
@@ -232,7 +232,7 @@ def test_both_readers_read_the_same_or_one_refuses(
     folded = any(line[:1] in (b" ", b"\t") for line in lines)
     if isinstance(request, h11.Request):
         assert not folded
-    if head.reading is Reading.COMPLETE:
+    if head.reading is HeadState.COMPLETE:
         assert not folded
         assert not (head.header("content-length") and head.header("transfer-encoding"))
         if isinstance(request, h11.Request):

@@ -30,7 +30,7 @@ from noti.raft.peers import (
     Peers,
 )
 from noti.raft.ports import Hello, MessageStream
-from noti.rpc.answers import NodeRole, Server
+from noti.rpc.answers import NodeRole, ServerInfo
 from noti.throttled_log import INTERVAL_S
 from noti.trio_clock import TrioClock
 from tests.contract.test_rpc_network import Publications
@@ -63,7 +63,7 @@ class Machine:
     async def raft_stream(self, stream: MessageStream) -> None:
         await self.peers.serve(stream)
 
-    def servers(self) -> list[Server]:
+    def servers(self) -> list[ServerInfo]:
         return []
 
     def is_leader(self) -> bool:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from noti.address import Address
 from noti.asyncio_loop import Island
 from noti.descriptors import PEERS_MAX
-from noti.rpc.accepting import Limits
+from noti.rpc.accepting import RpcLimits
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
@@ -37,7 +37,7 @@ PUBLISH = "/noti.v1.Publisher/PublishStream"
 
 
 @asynccontextmanager
-async def serving(limits: Limits) -> AsyncIterator[tuple[Island, GrpcNetwork, Address]]:
+async def serving(limits: RpcLimits) -> AsyncIterator[tuple[Island, GrpcNetwork, Address]]:
     island = Island()
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
@@ -96,7 +96,7 @@ async def publish(island: Island, address: Address) -> object:
 
 
 async def test_who_is_idle_longest_makes_room() -> None:
-    async with serving(Limits(connections_max=2)) as (island, _, address):
+    async with serving(RpcLimits(connections_max=2)) as (island, _, address):
         with idle(address) as old:
             await until_taken(1)
             with idle(address):
@@ -112,7 +112,7 @@ async def test_who_is_idle_longest_makes_room() -> None:
 
 
 async def test_who_was_answered_waits_again_and_makes_room() -> None:
-    async with serving(Limits(connections_max=1)) as (island, _, address):
+    async with serving(RpcLimits(connections_max=1)) as (island, _, address):
 
         async def both() -> None:
             request = wire.PublishRequest(events=[wire.Event(topics=["a"], data="b")])
@@ -126,7 +126,7 @@ async def test_who_was_answered_waits_again_and_makes_room() -> None:
 
 @promises.CONNECTIONS_BOUNDED
 async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served() -> None:
-    async with serving(Limits(connections_max=2)) as (island, network, address):
+    async with serving(RpcLimits(connections_max=2)) as (island, network, address):
         with publishers(address, 2), capture_logs() as lines:
             await until_taken(2)
             stream = await network.open_raft_stream(address, CLIENT)
@@ -147,7 +147,7 @@ async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served
 
 
 async def test_one_address_has_only_its_share() -> None:
-    async with serving(Limits(per_address_max=2)) as (island, _, address):
+    async with serving(RpcLimits(per_address_max=2)) as (island, _, address):
         with publishers(address, 2):
             await until_taken(2)
             with pytest.raises(GRPCError, match="--rpc-connections-per-address-max"):
@@ -155,7 +155,7 @@ async def test_one_address_has_only_its_share() -> None:
 
 
 async def test_silent_connections_make_room_for_one_that_speaks() -> None:
-    limits = Limits(connections_max=8)
+    limits = RpcLimits(connections_max=8)
     async with serving(limits) as (island, _, address):
         silent = [socket.create_connection(address) for _ in range(3 * limits.unready_max)]
         assert await publish(island, address)

@@ -35,7 +35,7 @@ from noti.raft.core.read_back import Reading
 from noti.raft.core.replication import Replication
 from noti.raft.forwarder import Forwarder
 from noti.raft.storage import segments
-from noti.raft.storage.segments import Tail
+from noti.raft.storage.segments import TailState
 from noti.service import Tree
 from noti.streams.feed import Feed
 from tests import promises
@@ -366,9 +366,9 @@ def takes_all_damage_for_a_torn_tail(patch: pytest.MonkeyPatch) -> None:
     """A write that a disk lost, or put elsewhere, takes all later ones with it."""
     right = segments._judge
 
-    def lenient(sequence: int, data: bytes, end: int, written_end: int) -> Tail:
+    def lenient(sequence: int, data: bytes, end: int, written_end: int) -> TailState:
         tail = right(sequence, data, end, written_end)
-        return Tail.TORN if tail is Tail.DAMAGED else tail
+        return TailState.TORN if tail is TailState.DAMAGED else tail
 
     patch.setattr(segments, "_judge", lenient)
     blow_only(patch, stray_write=1.0, restart=0.5)

@@ -15,7 +15,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, Protocol, TypeVar, TypeVarTuple
+from typing import Any, Final, Literal, TypeVar, TypeVarTuple
 from urllib.parse import urlsplit
 
 import nats.errors
@@ -28,6 +28,7 @@ from nats.js import JetStreamContext, api
 
 from noti.asyncio_loop import Island
 from noti.certificates.rejections import handshake_refusal
+from noti.certificates.renewal import Current
 from noti.errors import ConfigInvalid, NotiError, SourceUnavailable
 from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.login import NatsLogin
@@ -85,16 +86,8 @@ class NatsSettings:
     max_ack_pending: int = 4096
     """Messages the server hands out before the first is acknowledged; at least two fetches."""
     login: NatsLogin = field(default_factory=NatsLogin)
-    tls: "Tls | None" = None
+    tls: Current[ssl.SSLContext] | None = None
     """Makes TLS a must; without, it is one for `tls://` URLs, with the system's CAs."""
-
-
-class Tls(Protocol):
-    """What this node shows and trusts, as it is now: files may be renewed."""
-
-    @property
-    def current(self) -> ssl.SSLContext:
-        """For the next connection."""
 
 
 class NatsSource:

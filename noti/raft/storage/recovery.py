@@ -20,8 +20,7 @@ from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
 from noti.raft.core.outline import Outline
 from noti.raft.core.records import SegmentStart, decode_snapshot, scan_records
 from noti.raft.storage.extents import Extents
-from noti.raft.storage.segments import FRAME_OVERHEAD_BYTES, Frame, read_segment
-from noti.raft.storage.segments import Tail as End
+from noti.raft.storage.segments import FRAME_OVERHEAD_BYTES, Frame, TailState, read_segment
 
 SNAPSHOT_NAME = "snapshot"
 
@@ -113,7 +112,7 @@ class Replay:
         if previous is not None and sequence != previous.sequence + 1:
             refuse(segment_name(previous.sequence + 1), 0, "the segment is missing")
         content = read_segment(sequence, data)
-        if content.tail is End.DAMAGED or (content.tail is End.TORN and not last):
+        if content.tail is TailState.DAMAGED or (content.tail is TailState.TORN and not last):
             refuse(name, content.end, "damaged bytes that no crash leaves behind")
         if not content.frames:
             may_be_unfinished = last and (previous or (sequence == 1 and not self.snapshot))
@@ -124,7 +123,7 @@ class Replay:
             self._take_frame(sequence, len(data), frame, first=position == 0)
             self.last_checksum = frame.checksum
         self.end = content.end
-        if content.tail is End.TORN:
+        if content.tail is TailState.TORN:
             return TornTail(name, content.end, content.written_end - content.end, unfinished=False)
         return None
 

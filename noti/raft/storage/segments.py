@@ -36,7 +36,7 @@ _PLACE = struct.Struct("<QQI")
 FRAME_OVERHEAD_BYTES = _HEADER.size + len(END_MARK)
 
 
-class Tail(Enum):
+class TailState(Enum):
     """What follows the last valid frame of a segment."""
 
     CLEAN = auto()
@@ -62,7 +62,7 @@ class Content:
     frames: tuple[Frame, ...]
     end: int
     """Offset after the last valid frame: where the next one goes."""
-    tail: Tail
+    tail: TailState
     written_end: int
     """Offset after the last byte that is not zero; `end` when the tail is clean."""
 
@@ -104,15 +104,15 @@ def read_frames(sequence: int, offset: int, data: bytes) -> tuple[Frame, ...] | 
     return tuple(frames)
 
 
-def _judge(sequence: int, data: bytes, end: int, written_end: int) -> Tail:
+def _judge(sequence: int, data: bytes, end: int, written_end: int) -> TailState:
     if written_end == end:
-        return Tail.CLEAN
+        return TailState.CLEAN
     if _valid_frame_follows(sequence, data, end + 1):
-        return Tail.DAMAGED
+        return TailState.DAMAGED
     whole = data.endswith(END_MARK, end, written_end)
     if whole and not _has_zero_sector(data, end, written_end):
-        return Tail.DAMAGED
-    return Tail.TORN
+        return TailState.DAMAGED
+    return TailState.TORN
 
 
 def _valid_frame_follows(sequence: int, data: bytes, start: int) -> bool:

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import pytest
 import trio
 
 from noti.certificates import uses
+from noti.certificates.renewal import Current
 from noti.errors import ConfigInvalid, SourceUnavailable
 from noti.publishing.nats.login import NatsLogin
-from noti.publishing.nats.source import NatsSettings, NatsSource, Tls
+from noti.publishing.nats.source import NatsSettings, NatsSource
 from tests import promises
 from tests.certificates.authority import CLIENT, Issued, Wanted, authority, issue
 from tests.publishing.nats.nats_server import nats_server
@@ -110,7 +112,9 @@ def with_creds(directory: Path) -> Scene:
     )
 
 
-async def complaint(scene: Scene, tls: Tls | None = None, login: NatsLogin | None = None) -> str:
+async def complaint(
+    scene: Scene, tls: Current[ssl.SSLContext] | None = None, login: NatsLogin | None = None
+) -> str:
     """Open a session and use it; return what the source complains of, or nothing."""
     configuration = file(scene.directory, "nats.conf", scene.configuration)
     async with (

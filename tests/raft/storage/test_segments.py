@@ -11,7 +11,7 @@ from noti.raft.core.records import (
     encode_segment_start,
 )
 from noti.raft.storage.recovery import Replay
-from noti.raft.storage.segments import Tail, checksum_of, encode_frame, read_segment
+from noti.raft.storage.segments import TailState, checksum_of, encode_frame, read_segment
 
 
 def entry(index: int) -> Entry:
@@ -36,14 +36,14 @@ def test_frame_of_another_segment_is_not_taken_although_its_place_in_the_file_is
     ours = segment(1)
     theirs = encode_frame(2, len(ours), encode_entries([entry(1)]))
     content = read_segment(1, ours + theirs + bytes(100))
-    assert (len(content.frames), content.tail) == (1, Tail.DAMAGED)
+    assert (len(content.frames), content.tail) == (1, TailState.DAMAGED)
 
 
 def test_frame_elsewhere_in_its_segment_is_not_taken() -> None:
     ours = segment(1)
     elsewhere = encode_frame(1, len(ours) + 8, encode_entries([entry(1)]))
     content = read_segment(1, ours + elsewhere + bytes(100))
-    assert (len(content.frames), content.tail) == (1, Tail.DAMAGED)
+    assert (len(content.frames), content.tail) == (1, TailState.DAMAGED)
 
 
 def test_checksum_of_a_frame_is_the_one_that_is_read_back() -> None:
