@@ -156,13 +156,13 @@ class Config(BaseSettings):
     """Host by which others reach this node; needed when an address is a wildcard, 0.0.0.0."""
 
     join: Annotated[tuple[Seed, ...], NoDecode, BeforeValidator(_commas)] = ()
-    """Gossip address of a node to join, host:port; repeat for several; retried for ever."""
+    """Gossip address of a node to join, host:port; repeat for several; retried without end."""
     bootstrap_expect: int = Field(default=1, ge=1, le=5)
     """How many new nodes form a cluster once they see each other; 3 for a cluster of three."""
     voters_max: int = Field(default=5, ge=1, le=9)
     """How many nodes vote at most; further ones receive everything and serve browsers."""
-    seat_hold_down_s: float = Field(default=15, ge=1, le=3600)
-    """Absence after which a voter's seat goes to another node, if one has the log, seconds."""
+    voter_hold_down_s: float = Field(default=15, ge=1, le=3600)
+    """Absence after which a voter is replaced by another node, if one has the log, seconds."""
     gossip_profile: Literal["local", "lan"] = "lan"
     """Timing of failure detection: `local` for nodes on one machine, `lan` for a data centre."""
     heartbeat_interval_ms: int = Field(default=100, ge=10, le=10_000)

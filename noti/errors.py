@@ -16,7 +16,7 @@ translate them at the edge.
     │   ├── ProposalUncertain leadership was lost meanwhile: it may or may not be committed
     │   ├── ProposalRefused   the backlog of uncommitted entries is full
     │   ├── ChangeImpossible  a change of membership cannot be done now
-    │   ├── LeaveImpossible   this node cannot give up its seat, or not in time; the text says why
+    │   ├── LeaveImpossible   this node cannot be decommissioned, or not in time; says why
     │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke
     │   ├── SourceUnavailable the event source (NATS) cannot be reached or lost its place
     │   └── KubernetesFailed  the Kubernetes API does not answer, or will not do it now
@@ -99,7 +99,7 @@ class ChangeImpossible(Unavailable):
 
 
 class LeaveImpossible(Unavailable):
-    """This node cannot give up its seat, or could not in time; the text says why."""
+    """This node cannot be decommissioned, or could not in time; the text says why."""
 
 
 class PeerUnavailable(Unavailable):

@@ -14,8 +14,8 @@ Nesting is the order. Read downwards it is the start, read upwards the stop:
             browsers     HTTP; at the end their streams are ended in order
               gossip     finds the others; at the end says that this node leaves
                 discovery    finds peers in gossip, shows this node there; founds the cluster
-                  departure, control         what the operator asks of this node
-                  usher, limits, bridge      while this node leads: seats for newcomers,
+                  decommission, control      what the operator asks of this node
+                  controller, limits, bridge   while this node leads: who votes,
                                              the history size, events from NATS
                     leadership       handed over as soon as the node is to stop
 
@@ -38,8 +38,8 @@ from noti.errors import StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, flaw_in_snapshot
 from noti.membership.bootstrap import Bootstrap
-from noti.membership.controller import HAND_OVER_WITHIN_S, Usher
-from noti.membership.decommission import Departure
+from noti.membership.controller import HAND_OVER_WITHIN_S, MembershipController
+from noti.membership.decommission import Decommission
 from noti.membership.discovery import Discovery
 from noti.membership.identity import (
     Identity,
@@ -49,7 +49,7 @@ from noti.membership.identity import (
     save_promise,
 )
 from noti.membership.tags import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
-from noti.membership.voters import SeatingConfig
+from noti.membership.voters import VoterLimits
 from noti.optional import keep_going
 from noti.publishing.limits import Limits
 from noti.publishing.nats.bridge import Bridge
@@ -148,7 +148,7 @@ async def run(
         await tree.part_with("gossip", parts.gossip.leave, LEAVE_WITHIN_S)
         await tree.start("discovery", discovery.run)
 
-        departure = Departure(
+        decommission = Decommission(
             identity.node_id,
             parts.gossip,
             replica,
@@ -156,20 +156,20 @@ async def run(
             discovery.show_leaving,
             world.clock,
         )
-        await tree.start("departure", departure.run)
-        serve_control = partial(world.control.serve, departure.leave)
+        await tree.start("decommission", decommission.run)
+        serve_control = partial(world.control.serve, decommission.leave)
         await tree.start("control", serve_control)
 
-        seats = SeatingConfig(config.voters_max, hold_down_s=config.seat_hold_down_s)
-        usher = Usher(
+        voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
+        controller = MembershipController(
             parts.gossip,
             replica,
             forwarder.leaving,
             parts.peers.connected,
             world.clock,
-            seats,
+            voters,
         )
-        await tree.start("usher", usher.run)
+        await tree.start("controller", controller.run)
         limits = Limits(replica, lambda: parts.store.history_size, config.history_size)
         await tree.start("limits", limits.run)
         if parts.bridge is not None:

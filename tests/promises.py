@@ -44,8 +44,8 @@ HOLDS_FOR_PROCESSES = promise(
 )
 DECOMMISSION_KEEPS_QUORUM = promise(
     _EVENTS,
-    "A node that leaves for good takes no vote with it, also when the leader goes, or several"
-    " at once, or others die meanwhile; the last voter stays.",
+    "A decommissioned node takes no vote with it, also when the leader goes, or several "
+    "at once, or others die meanwhile; the last voter stays.",
 )
 CHECKS_FIND_MISTAKES = promise(_EVENTS, "The checks can see: every planted mistake is found.")
 BURST_DISCONNECTS_NOBODY = promise(

@@ -27,9 +27,9 @@ START_ORDER = [
     "browsers",
     "gossip",
     "discovery",
-    "departure",
+    "decommission",
     "control",
-    "usher",
+    "controller",
     "limits",
     "bridge",
 ]

@@ -1,4 +1,4 @@
-"""`noti leave`: takes a running node of this machine out of the voters for good.
+"""`noti leave`: decommissions a running node of this machine.
 
 Enters: the node's data directory, a time; in a pod, its names. Leaves: an exit status when the
 cluster has agreed, or one line why not. Never: stops the node; in a pod, delays its stop for longer
@@ -17,8 +17,8 @@ from noti.errors import ConfigInvalid, NotiError
 from noti.membership.control import WITHIN_S_MAX, ask_to_leave
 
 WITHIN_S = 25.0
-"""A cluster that can commit needs about a second. One that waits for a dead voter's seat to be
-given up too needs the time that gossip takes to miss that one, and 15 s."""
+"""A cluster that can commit needs about a second. One that has to remove
+a dead voter too needs the time that gossip takes to miss that one, and 15 s."""
 
 API_WITHIN_S = 5.0
 """An API server that does not answer for so long will not soon; the rest is for the cluster."""
@@ -62,7 +62,7 @@ def leave(
     statefulset: str | None,
     **options: Any,
 ) -> None:
-    """Take the node that runs with --data-dir out of the voters, for good.
+    """Decommission the node that runs with --data-dir: it stops voting, permanently.
 
     For a node that will not come back: the others then decide without it. It hands over what it
     leads, and gives up its vote; this command returns when a majority of those who stay agreed.
@@ -74,7 +74,7 @@ def leave(
         return
     until = time.monotonic() + within_s
     try:
-        if _goes_for_good(pod, namespace, statefulset, min(within_s, API_WITHIN_S)):
+        if _is_removed_permanently(pod, namespace, statefulset, min(within_s, API_WITHIN_S)):
             _leave(config_file, options, max(0.1, until - time.monotonic()))
         else:
             click.echo("the pod is to come back, so its node keeps its vote")
@@ -85,10 +85,10 @@ def leave(
 
 def _leave(config_file: Path | None, options: dict[str, Any], within_s: float) -> None:
     ask_to_leave(load_given(config_file, options).data_dir, within_s)
-    click.echo("the node votes no more; it may be stopped for good")
+    click.echo("the node does not vote any more; it may be stopped permanently")
 
 
-def _goes_for_good(
+def _is_removed_permanently(
     pod: str | None, namespace: str | None, statefulset: str | None, within_s: float
 ) -> bool:
     if not pod or not namespace or not statefulset:
@@ -99,4 +99,4 @@ def _goes_for_good(
     from noti.cli import scale_down  # here, as nothing else of the command line needs the client
 
     named = scale_down.PodName(pod, namespace, statefulset)
-    return trio.run(scale_down.goes_for_good, named, within_s)
+    return trio.run(scale_down.is_removed_permanently, named, within_s)

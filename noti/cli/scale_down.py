@@ -1,12 +1,12 @@
 """Whether a pod that stops is to come back: what its StatefulSet says.
 
 Enters: the names of the pod and of its StatefulSet, and the Kubernetes API. Leaves: whether the pod
-goes for good. Never: a write to the API, a wait longer than it is given.
+is removed permanently. Never: a write to the API, a wait longer than it is given.
 
-A StatefulSet numbers its pods; those whose number is not wanted any more are removed, for good. All
-others come back, after an upgrade or a move to another machine. Two cases are no scale-down: a
-StatefulSet that is deleted, and one that is scaled to 0. Then all voters go, and keep their seats,
-because the cluster can only come back with those who have its log.
+A StatefulSet numbers its pods; those whose number is not wanted any more are removed permanently.
+All others come back, after an upgrade or a move to another machine. Two cases are no scale-down: a
+StatefulSet that is deleted, and one that is scaled to 0. Then all voters stop and stay voters,
+because the cluster can only come back with those that have its log.
 """
 
 import re
@@ -44,8 +44,8 @@ def is_surplus(pod: PodName, spec: StatefulSetSpec) -> bool:
     return not first <= int(number[1]) < first + replicas
 
 
-async def goes_for_good(pod: PodName, within_s: float) -> bool:
-    """Ask the API whether the pod is to go for good.
+async def is_removed_permanently(pod: PodName, within_s: float) -> bool:
+    """Ask the API whether the pod is removed permanently.
 
     Raises `Unavailable` with the reason when it refuses, or says nothing within `within_s` seconds.
     """

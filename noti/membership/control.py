@@ -133,7 +133,7 @@ def _parse(line: bytes) -> float:
 
 
 def ask_to_leave(directory: Path, within_s: float) -> None:
-    """Have the node that runs in `directory` give up its seat. Blocks.
+    """Have the node that runs in `directory` decommissioned. Blocks.
 
     Raises `LocalError` when no node runs there, `LeaveImpossible` with the node's reason, and
     `Unavailable` when it says nothing.

@@ -1,8 +1,7 @@
-"""Shows nodes to their seats: carries out what `voters.py` advises, while this node leads.
+"""The membership controller: carries out what `voters.py` advises, while this node leads.
 
-Enters: leadership, the member list, who wants to go, time. Leaves: changes of membership, one at
-a time, and the leadership, when it is the leader who wants to go.
-Never: decides.
+One change at a time, and none that the advice does not name. A change that cannot be made now is
+not an error: it is advised again at the next look, if it is still right.
 """
 
 from collections.abc import Callable, Set
@@ -12,7 +11,7 @@ import structlog
 import trio
 
 from noti.errors import Unavailable
-from noti.membership.voters import HandOver, Seating, SeatingConfig
+from noti.membership.voters import LeadershipTransfer, VoterLimits, VoterPolicy
 from noti.ports import Clock
 from noti.raft.core.changes import Change
 from noti.raft.core.events import Status
@@ -22,7 +21,7 @@ from noti.swim.core.messages import Member
 log = structlog.get_logger("noti.node")
 
 LOOK_EVERY_S = 0.5
-"""A new node gets its seat within about a second; each look costs microseconds."""
+"""A new node becomes a voter within about a second; each look costs microseconds."""
 
 HAND_OVER_WITHIN_S = 1.5
 """Three election timeouts: a transfer that takes longer will not happen."""
@@ -51,49 +50,48 @@ class Consensus(Protocol):
         """Return when the leadership has changed."""
 
 
-class Usher:
-    """The leader's duty towards newcomers and the gone."""
+class MembershipController:
+    """Keeps the configuration in step with the nodes that there are; works on the leader only."""
 
     def __init__(
         self,
         membership: Membership,
         consensus: Consensus,
-        leaving: Callable[[], Set[NodeId]],
+        asked: Callable[[], Set[NodeId]],
         connected: Callable[[], Set[NodeId]],
         clock: Clock,
-        config: SeatingConfig,
+        limits: VoterLimits,
     ) -> None:
-        """Watch on behalf of one node.
+        """Prepare for one node.
 
-        `leaving` tells who asked it to take their seat, `connected` to whom it has a stream.
+        `asked` returns the nodes that asked it to be demoted, `connected` those to which it has a
+        stream.
         """
         self._membership = membership
         self._consensus = consensus
-        self._leaving = leaving
+        self._asked = asked
         self._connected = connected
         self._clock = clock
-        self._config = config
+        self._limits = limits
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look after the seats until cancelled."""
+        """Look twice a second while this node leads, until cancelled."""
         task_status.started()
         while True:
             while not self._consensus.status().leads_ready:
                 await self._consensus.wait_leadership_changed()
-            seating = Seating(self._config)
+            policy = VoterPolicy(self._limits)
             while self._consensus.status().leads_ready:
-                await self._look(seating)
+                await self._look(policy)
                 with self._clock.scope_until(self._clock.now() + LOOK_EVERY_S):
                     await self._consensus.wait_leadership_changed()
 
-    async def _look(self, seating: Seating) -> None:
+    async def _look(self, policy: VoterPolicy) -> None:
         status, members = self._consensus.status(), self._membership.members()
-        advice = seating.advise(
-            status, members, self._leaving(), self._connected(), self._clock.now()
-        )
+        advice = policy.advise(status, members, self._asked(), self._connected(), self._clock.now())
         match advice:
-            case HandOver():
-                log.info("handing over the leadership to leave")
+            case LeadershipTransfer():
+                log.info("handing over the leadership: this node is being decommissioned")
                 with self._clock.scope_until(self._clock.now() + HAND_OVER_WITHIN_S):
                     await self._consensus.hand_over()
             case Change():

@@ -1,11 +1,9 @@
-"""Takes this node out of the voters for good, when its operator asks for that.
+"""Decommissions this node when its operator asks for that: it stops voting, permanently.
 
-Enters: the wish of an operator, the node's own view of the cluster, time. Leaves: requests to the
-leader, the tag that says so, and an answer when the cluster has agreed.
-Never: decides (`voters.py` does), stops the node, changes the membership by itself.
-
-A node that has asked stays what it is until it stops: it follows the log as a learner, serves its
-browsers, and gets no seat. What it asked for is not kept on disk: after a restart it joins anew.
+The node asks the leader to be demoted and shows that in gossip, until the cluster has agreed or the
+node stops; whether and when it is demoted, `voters.py` decides on the leader. It stays what it is
+until it stops: a learner that follows the log, serves its browsers and is not promoted. The request
+is not kept on disk: after a restart the node joins anew.
 """
 
 from collections.abc import Callable
@@ -16,7 +14,7 @@ import trio
 
 from noti.errors import LeaveImpossible
 from noti.membership.tags import TAG_NODE_ID, name_of
-from noti.membership.voters import Standing, standing
+from noti.membership.voters import VoterState, voter_state
 from noti.ports import Clock
 from noti.raft.core.events import Status
 from noti.raft.core.messages import NodeId
@@ -25,9 +23,9 @@ from noti.swim.core.messages import Member, MemberState
 log = structlog.get_logger("noti.node")
 
 ASK_EVERY_S = 0.2
-"""A request may be lost, and its leader too; a cluster that can commit agrees within a second."""
+"""A request may be lost, and the leader too; a cluster that can commit agrees within a second."""
 LOOK_EVERY_S = 0.05
-"""Nobody announces a committed configuration."""
+"""A committed configuration is not reported, so it is looked for."""
 
 
 class Membership(Protocol):
@@ -48,11 +46,11 @@ class Leader(Protocol):
     """The way to the leader."""
 
     def request_demotion(self) -> None:
-        """Ask it for a membership without this node's vote."""
+        """Ask it to make this node a learner."""
 
 
-class Departure:
-    """One node's way out."""
+class Decommission:
+    """Takes one node out of the voters."""
 
     def __init__(
         self,
@@ -63,7 +61,7 @@ class Departure:
         show_leaving: Callable[[bool], None],
         clock: Clock,
     ) -> None:
-        """Prepare; nothing is asked for before `leave`. `show_leaving` tells gossip."""
+        """Prepare; nothing is asked for before `leave`. `show_leaving` shows it in gossip."""
         self._node_id = node_id
         self._membership = membership
         self._consensus = consensus
@@ -71,10 +69,10 @@ class Departure:
         self._show_leaving = show_leaving
         self._clock = clock
         self._leaving = False
-        self._begun = trio.Event()
+        self._requested = trio.Event()
 
     async def leave(self, within_s: float) -> None:
-        """Return when this node votes no more, and a majority of those who do has that on disk.
+        """Return when this node does not vote, and a majority of the voters has that on disk.
 
         Raises `LeaveImpossible` with the reason when it is the last voter or belongs to no cluster,
         and after `within_s` seconds; then the node goes on trying until it stops. So it does when
@@ -82,21 +80,19 @@ class Departure:
         """
         deadline = self._clock.now() + within_s
         while True:
-            match self._standing():
-                case Standing.FREE:
-                    self._set_leaving(True)  # from here on it must not get a seat
+            match self._state():
+                case VoterState.NO_VOTER:
+                    self._set_leaving(True)  # from here on it must not be promoted
                     return
-                case Standing.STRANGER:
-                    raise LeaveImpossible(
-                        "this node belongs to no cluster yet, so it has no seat to give up"
-                    )
-                case Standing.LAST:
+                case VoterState.NO_CLUSTER:
+                    raise LeaveImpossible("this node belongs to no cluster yet, so it is no voter")
+                case VoterState.LAST_VOTER:
                     self._set_leaving(False)
                     raise LeaveImpossible(
                         "this node is the last voter of its cluster, and a cluster without a voter "
                         "would be none: stop it without leaving, or add a node first"
                     )
-                case Standing.VOTES:
+                case VoterState.VOTER:
                     self._set_leaving(True)
             if self._clock.now() >= deadline:
                 obstacle = self._obstacle()
@@ -108,39 +104,39 @@ class Departure:
             await self._clock.sleep_until(min(deadline, self._clock.now() + LOOK_EVERY_S))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Ask whoever leads, as long as it is wished and not done, until cancelled."""
+        """Ask the leader, as long as that is requested and not done, until cancelled."""
         task_status.started()
         while True:
             if not self._leaving:
-                self._begun = trio.Event()
-                await self._begun.wait()
-            if self._standing() is Standing.VOTES:
+                self._requested = trio.Event()
+                await self._requested.wait()
+            if self._state() is VoterState.VOTER:
                 self._leader.request_demotion()
             await self._clock.sleep_until(self._clock.now() + ASK_EVERY_S)
 
-    def _standing(self) -> Standing:
-        return standing(self._consensus.status(), self._membership.members(), self._node_id)
+    def _state(self) -> VoterState:
+        return voter_state(self._consensus.status(), self._membership.members(), self._node_id)
 
     def _set_leaving(self, leaving: bool) -> None:
         if leaving is not self._leaving:
-            log.info("leaving the voters" if leaving else "staying a voter")
+            log.info("decommissioning this node" if leaving else "this node stays a voter")
             self._leaving = leaving
             self._show_leaving(leaving)
         if leaving:
-            self._begun.set()
+            self._requested.set()
 
     def _obstacle(self) -> str:
-        """Say what keeps the cluster from agreeing, as far as this node can tell."""
+        """Return what keeps the cluster from agreeing, as far as this node knows."""
         status, members = self._consensus.status(), self._membership.members()
         if status.leader is None:
             return "the cluster has no leader"
         voters = set(status.configuration.voters) - {self._node_id}
-        away = sorted(
+        unreachable = sorted(
             member.name
             for member in members
             if member.state > MemberState.SUSPECT and member.tags.get(TAG_NODE_ID) in voters
         )
-        if away:
-            return f"{', '.join(away)} of the voters that would stay cannot be reached"
+        if unreachable:
+            return f"{', '.join(unreachable)} of the voters that would stay cannot be reached"
         leader = name_of(members, status.leader) or status.leader
         return f"the leader, {leader}, did not get it committed"

@@ -17,5 +17,5 @@ class Control(Protocol):
     ) -> None:
         """Take requests until cancelled.
 
-        `leave(seconds)` gives up the node's seat, or raises a `NotiError` that is the answer.
+        `leave(seconds)` decommissions the node, or raises a `NotiError` that is the answer.
         """

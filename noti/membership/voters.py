@@ -1,32 +1,33 @@
-"""Who should have which seat in the cluster: from gossip's view to one membership change at a time.
+"""Which nodes should vote: from gossip's view to one membership change at a time.
 
-Enters: the configuration, who is alive, who asked to go, how far followers are, the time.
-Leaves: a change, or none; or that somebody else has to lead first.
-Never: I/O; takes the seat of a voter away who did not ask for that, without giving it to somebody
-who holds the whole log.
+Enters: the configuration, which nodes are alive, which ones asked to be decommissioned, how far
+learners are, the time.
+Leaves: a change, or none; or that another node has to lead first.
+Never: I/O; removes a voter that did not ask for that without promoting a learner that holds the
+whole log in its place.
 
-- Whoever is alive and belongs to no cluster becomes a learner: it receives the log and serves
+- A node that is alive and belongs to no cluster becomes a learner: it receives the log and serves
   browsers at once.
-- A learner that has caught up gets the seat of a voter that is gone: crashed for `hold_down_s`, or
+- A learner that has caught up replaces a voter that is absent: crashed for `hold_down_s`, or
   replaced by a new self after its disk was lost. Both happen in one joint change.
-- While nobody is gone, it gets a seat of its own if there are fewer than `voters_max`.
-- A dead voter without such a successor keeps its seat: gossip alone may not shrink the voter set,
+- While no voter is absent, it becomes a further voter if there are fewer than `voters_max`.
+- A dead voter without such a successor stays a voter: gossip alone may not shrink the voter set,
   because that can take the majority away from those who hold the log.
 - So does a voter that left on purpose: most come back in a minute, after an upgrade. Only when it
-  stays away, all others are here, and more than `voters_min` remain, its seat is taken down.
-- A voter that asks to go for good becomes a learner, which still serves its browsers, and gets no
-  seat again until it was restarted; whatever the number of voters, so long as those who stay can
-  commit without it. If they can not, because too many of them have been away for `hold_down_s`,
-  these lose their seats in the same joint change: nobody of those who stay alone holds a majority.
-  It has to ask on the authenticated stream between nodes, and to show it in gossip, where whoever
-  leads next will see that it must not get a seat.
+  stays away, all others are alive, and more than `voters_min` remain, it is removed.
+- A voter that is being decommissioned becomes a learner, which still serves its browsers, and is
+  not promoted again until it was restarted; whatever the number of voters, so long as those that
+  stay can commit without it. If they cannot, because too many of them have been absent for
+  `hold_down_s`, these are removed in the same joint change: none of those that stay alone holds a
+  majority. It has to ask on the authenticated stream between nodes, and to show it in gossip, where
+  the next leader will see that it must not be promoted.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import Enum
 
-from noti.membership.tags import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
+from noti.membership.tags import ALIVE_STATES, TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
 from noti.raft.core.changes import Change
 from noti.raft.core.events import Status
 from noti.raft.core.messages import NodeId
@@ -37,49 +38,49 @@ CAUGHT_UP_ENTRIES = 100
 
 
 @dataclass(frozen=True, slots=True)
-class SeatingConfig:
-    """How seats are given."""
+class VoterLimits:
+    """How many nodes vote, and how long they may be absent."""
 
     voters_max: int = 5
     """More voters make every commit slower and tolerate no likelier failure."""
     voters_min: int = 3
-    """Seats are never taken down below this: three is the least that survives a loss."""
+    """No voter is removed below this: three is the least that survives a loss."""
     hold_down_s: float = 15.0
-    """A restart is over by then, so who is still away gives its seat to a successor."""
+    """A restart is over by then: a voter that is still absent is replaced by a successor."""
     forget_s: float = 60.0
-    """A learner that is away, or a voter that left, is dropped after this: it was not a restart."""
+    """An absent learner, or a voter that left, is removed after this: it was not a restart."""
 
 
 @dataclass(frozen=True, slots=True)
-class HandOver:
-    """Somebody else has to lead, who then takes this node's seat away."""
+class LeadershipTransfer:
+    """Another node has to lead, which then demotes this one."""
 
 
-class Standing(Enum):
-    """How far a node is that wants to give up its seat."""
+class VoterState(Enum):
+    """How far a node is that is to be decommissioned."""
 
-    VOTES = "votes"
-    """It has a seat."""
-    FREE = "free"
-    """It has none, and a majority of those who have one agreed."""
-    LAST = "last"
-    """Nobody but it could vote."""
-    STRANGER = "stranger"
+    VOTER = "voter"
+    """It votes, or a majority has not agreed yet that it does not."""
+    NO_VOTER = "no voter"
+    """It does not vote, and a majority of the voters agreed."""
+    LAST_VOTER = "last voter"
+    """No other node could vote."""
+    NO_CLUSTER = "no cluster"
     """It belongs to no cluster yet."""
 
 
-def standing(status: Status, members: Iterable[Member], own_id: NodeId) -> Standing:
+def voter_state(status: Status, members: Iterable[Member], own_id: NodeId) -> VoterState:
     """Return how far the node `own_id` is, as it sees the cluster itself."""
     configuration = status.configuration
     if not configuration.cluster_id:
-        return Standing.STRANGER
+        return VoterState.NO_CLUSTER
     if not configuration.is_voter(own_id):
         committed = status.configuration_index <= status.commit_index
-        return Standing.FREE if committed else Standing.VOTES
+        return VoterState.NO_VOTER if committed else VoterState.VOTER
     seen = _members_of(configuration.cluster_id, members)
-    heirs = set(configuration.learners) & (_here(seen) - _leaving(seen))
+    successors = set(configuration.learners) & (_alive(seen) - _leaving(seen))
     others = set(configuration.voters) - {own_id}
-    return Standing.VOTES if others or heirs else Standing.LAST
+    return VoterState.VOTER if others or successors else VoterState.LAST_VOTER
 
 
 def _members_of(cluster_id: str, members: Iterable[Member]) -> dict[NodeId, Member]:
@@ -90,21 +91,21 @@ def _members_of(cluster_id: str, members: Iterable[Member]) -> dict[NodeId, Memb
     }
 
 
-def _here(seen: Mapping[NodeId, Member]) -> set[NodeId]:
-    return {n for n, member in seen.items() if member.state <= MemberState.SUSPECT}
+def _alive(seen: Mapping[NodeId, Member]) -> set[NodeId]:
+    return {n for n, member in seen.items() if member.state in ALIVE_STATES}
 
 
 def _leaving(seen: Mapping[NodeId, Member]) -> set[NodeId]:
     return {n for n, member in seen.items() if TAG_LEAVING in member.tags}
 
 
-class Seating:
-    """One leader's judgement; made anew with each leadership, as absence is timed from there."""
+class VoterPolicy:
+    """One leader's view; made anew with each leadership, as absence is timed from there."""
 
-    def __init__(self, config: SeatingConfig) -> None:
-        """Start without having missed anybody."""
-        self._config = config
-        self._missed_since: dict[NodeId, float] = {}
+    def __init__(self, limits: VoterLimits) -> None:
+        """Start with no node absent."""
+        self._limits = limits
+        self._absent_since: dict[NodeId, float] = {}
 
     def advise(
         self,
@@ -113,88 +114,90 @@ class Seating:
         asked: Set[NodeId],
         connected: Set[NodeId],
         now: float,
-    ) -> Change | HandOver:
+    ) -> Change | LeadershipTransfer:
         """Return what should happen next; an empty change for nothing.
 
-        `asked` are those who asked this leader to take their seat, `connected` those to whom it has
-        a stream: who has left, and still has one, is sending its browsers away, and they shall see
-        what happens meanwhile.
+        `asked` are the nodes that asked this leader to be demoted, `connected` those to which it
+        has a stream: one that has left, and still has a stream, is sending its browsers away, and
+        they shall see what happens meanwhile.
         """
         configuration = status.configuration
         seen = _members_of(configuration.cluster_id, members)
-        here, leaving = _here(seen), _leaving(seen)
-        self._note_absence([n for n in configuration.members if n not in here], now)
+        alive, leaving = _alive(seen), _leaving(seen)
+        self._note_absence([n for n in configuration.members if n not in alive], now)
 
-        relief = self._relieve(status, here, leaving & asked, now)
-        if relief:
-            return relief
-        strangers = here - set(configuration.members)
-        if strangers:
-            return Change(add=frozenset(strangers))
-        forgotten = self._away(configuration.learners, self._config.forget_s, now)
+        demotion = self._demote(status, alive, leaving & asked, now)
+        if demotion:
+            return demotion
+        newcomers = alive - set(configuration.members)
+        if newcomers:
+            return Change(add=frozenset(newcomers))
+        forgotten = self._absent_for(configuration.learners, self._limits.forget_s, now)
         left = {n for n, member in seen.items() if member.state is MemberState.LEFT}
         left_learners = left & set(configuration.learners)
         absent_learners = {*forgotten, *left_learners} - connected
         if absent_learners:
             return Change(remove=frozenset(absent_learners))
-        filled = self._fill_seats(status, here - leaving, now)
-        return filled or self._take_down_seat(status, left, now)
+        promotion = self._promote(status, alive - leaving, now)
+        return promotion or self._remove_absent(status, left, now)
 
-    def _relieve(
-        self, status: Status, here: set[NodeId], leaving: set[NodeId], now: float
-    ) -> Change | HandOver | None:
-        """Take the seat of one who asked for that; the leader's only when no other is to go."""
+    def _demote(
+        self, status: Status, alive: set[NodeId], leaving: set[NodeId], now: float
+    ) -> Change | LeadershipTransfer | None:
+        """Demote a voter that asked for it; the leader only after all others that did."""
         voters = set(status.configuration.voters)
         for node in sorted(leaving & voters, key=lambda n: (n == status.leader, n)):
             staying = voters - {node}
-            gone: list[NodeId] = []
-            if not _is_majority(staying & here, staying):
-                gone = self._away(sorted(staying), self._config.hold_down_s, now)
-                staying -= set(gone)
-            if not _is_majority(staying & here, staying):
+            absent: list[NodeId] = []
+            if not _is_majority(staying & alive, staying):
+                absent = self._absent_for(sorted(staying), self._limits.hold_down_s, now)
+                staying -= set(absent)
+            if not _is_majority(staying & alive, staying):
                 continue
             if node == status.leader:
-                return HandOver()
-            return Change(demote=frozenset({node}), remove=frozenset(gone))
+                return LeadershipTransfer()
+            return Change(demote=frozenset({node}), remove=frozenset(absent))
         return None
 
-    def _fill_seats(self, status: Status, here: set[NodeId], now: float) -> Change:
+    def _promote(self, status: Status, alive: set[NodeId], now: float) -> Change:
+        """Promote a learner that has caught up, in place of an absent voter if there is one."""
         configuration = status.configuration
         matches: Mapping[NodeId, int] = dict(status.followers)
-        ready = [
+        caught_up = [
             learner
             for learner in configuration.learners
-            if learner in here
+            if learner in alive
             and matches.get(learner, 0) + CAUGHT_UP_ENTRIES > status.last_index
             and matches.get(learner, 0) >= min(status.commit_index, status.first_index)
         ]
-        if not ready:
+        if not caught_up:
             return Change()
-        successor = frozenset(ready[:1])
-        absent = [voter for voter in configuration.voters if voter in self._missed_since]
-        gone = self._away(absent, self._config.hold_down_s, now)
-        if gone:
-            return Change(promote=successor, remove=frozenset(gone[:1]))
-        if not absent and len(configuration.voters) < self._config.voters_max:
+        successor = frozenset(caught_up[:1])
+        absent = [voter for voter in configuration.voters if voter in self._absent_since]
+        replaced = self._absent_for(absent, self._limits.hold_down_s, now)
+        if replaced:
+            return Change(promote=successor, remove=frozenset(replaced[:1]))
+        if not absent and len(configuration.voters) < self._limits.voters_max:
             return Change(promote=successor)
         return Change()
 
-    def _take_down_seat(self, status: Status, left: set[NodeId], now: float) -> Change:
+    def _remove_absent(self, status: Status, left: set[NodeId], now: float) -> Change:
+        """Remove a voter that left on purpose and stays away, while all others are alive."""
         voters = status.configuration.voters
-        absent = [voter for voter in voters if voter in self._missed_since]
-        gone = self._away(sorted(left & set(absent)), self._config.forget_s, now)
-        if len(absent) == 1 and gone and len(voters) > self._config.voters_min:
-            return Change(remove=frozenset(gone))
+        absent = [voter for voter in voters if voter in self._absent_since]
+        removed = self._absent_for(sorted(left & set(absent)), self._limits.forget_s, now)
+        if len(absent) == 1 and removed and len(voters) > self._limits.voters_min:
+            return Change(remove=frozenset(removed))
         return Change()
 
     def _note_absence(self, absent: Iterable[NodeId], now: float) -> None:
-        self._missed_since = {n: self._missed_since.get(n, now) for n in absent}
+        self._absent_since = {n: self._absent_since.get(n, now) for n in absent}
 
-    def _away(self, nodes: Iterable[NodeId], longer_than_s: float, now: float) -> list[NodeId]:
+    def _absent_for(self, nodes: Iterable[NodeId], at_least_s: float, now: float) -> list[NodeId]:
         return [
             n
             for n in nodes
-            if n in self._missed_since and now - self._missed_since[n] >= longer_than_s
+            if n in self._absent_since and now - self._absent_since[n] >= at_least_s
         ]
 
 

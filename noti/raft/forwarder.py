@@ -146,7 +146,7 @@ class Forwarder:
                 await self.wait_news()
 
     def request_demotion(self) -> None:
-        """Ask the leader for a membership without this node's vote, if there is one; never waits.
+        """Ask the leader, if there is one, to make this node a learner; never waits.
 
         May get lost: to be repeated until it is so.
         """

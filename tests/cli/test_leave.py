@@ -19,7 +19,7 @@ COMMAND = import_module("noti.cli.leave")
 POD = {"POD_NAMESPACE": "default", "STATEFULSET_NAME": "noti", "NOTI_DATA_DIR": "/data/of/the/node"}
 CHART_VALUES = Path(__file__).parents[2] / "k8s" / "chart" / "values.yaml"
 KEEPS = "the pod is to come back, so its node keeps its vote\n"
-LEAVES = "the node votes no more; it may be stopped for good\n"
+LEAVES = "the node does not vote any more; it may be stopped permanently\n"
 
 
 @pytest.fixture

@@ -145,10 +145,10 @@ async def test_nothing_is_lost_when_all_nodes_return_at_other_addresses(tmp_path
 
 
 @promises.ONE_VOTE_A_TERM
-async def test_wiped_node_returns_as_another_one_and_takes_its_old_selfs_seat(
+async def test_wiped_node_returns_as_another_one_and_replaces_its_old_self(
     tmp_path: Path,
 ) -> None:
-    async with running_cluster(tmp_path, lambda _: ["--seat-hold-down-s", "1"]) as cluster:
+    async with running_cluster(tmp_path, lambda _: ["--voter-hold-down-s", "1"]) as cluster:
         wiped, other = cluster.others(await cluster.leader())
         before = (await wiped.until_up())["node"]
         await wiped.kill()

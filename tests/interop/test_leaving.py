@@ -25,7 +25,10 @@ async def leave(node: NodeProcess) -> tuple[int, str]:
 
 
 async def leave_and_stop(node: NodeProcess) -> None:
-    assert await leave(node) == (0, "the node votes no more; it may be stopped for good")
+    assert await leave(node) == (
+        0,
+        "the node does not vote any more; it may be stopped permanently",
+    )
     node.signal(signal.SIGTERM)
     assert await node.wait() == 0
 

@@ -57,7 +57,7 @@ class DiskStorm:
         )
 
     def _lose(self, machine: Machine) -> None:
-        """Lose a disk for ever: nobody with that id returns."""
+        """Lose a disk permanently: nobody with that id returns."""
         if machine.core is not None:
             machine.crash()
         self._cluster.gone.add(machine.name)
@@ -71,7 +71,7 @@ class DiskStorm:
         return f"{machine.name} {machine.disk_delay_s or 'as usual'}"
 
     def wipe(self) -> str | None:
-        """Lose a disk for ever, while everybody else has everything: one seat at a time."""
+        """Lose a disk permanently, while everybody else has everything: one voter at a time."""
         cluster, leader = self._cluster, self._leader()
         if leader is None or not self._is_whole(leader):
             return None

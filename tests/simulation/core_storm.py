@@ -217,7 +217,7 @@ class Storm(DiskStorm):
         return self._change(Change(remove=frozenset({self._rng.choice(members)})))
 
     def replace(self) -> str | None:
-        """A learner takes a voter's seat in one joint change; it may be the leader's."""
+        """A learner replaces a voter in one joint change; it may be the leader."""
         leader = self._leader()
         if leader is None:
             return None

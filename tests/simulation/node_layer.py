@@ -24,7 +24,7 @@ from tests.simulation.world import Settings, SimulatedCluster
 LEADER_WITHIN_S = 20.0
 """After the repair: gossip finds everybody again, streams are dialed, some elections."""
 HEALED_WITHIN_S = 90.0
-"""After the repair: a lost voter's seat is given away after 15 s, browsers come back from 30 s."""
+"""After the repair: a lost voter is replaced after 15 s, browsers come back from 30 s."""
 END_WITHIN_S = 9.0
 """After its disk failed: as after a signal to stop."""
 
@@ -92,7 +92,7 @@ def _who_lags(cluster: SimulatedCluster) -> list[str]:
     if configuration.outgoing:
         complaints.append("a joint configuration")
     ids = {machine.node_id() for machine in cluster.nodes if machine.up}
-    complaints += [f"seat of {gone}" for gone in configuration.voters if gone not in ids]
+    complaints += [f"lost voter {gone}" for gone in configuration.voters if gone not in ids]
     for machine in cluster.nodes:
         if not machine.up or machine.store().last_seq < newest:
             complaints.append(machine.name)

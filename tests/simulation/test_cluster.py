@@ -109,7 +109,7 @@ async def read_on_every_node(cluster: SimulatedCluster) -> None:
 
 
 async def replace_a_wiped_node(cluster: SimulatedCluster) -> None:
-    """Its new self gets the old one's seat, and then the cluster survives another loss."""
+    """Its new self replaces the old one as a voter, and then the cluster survives another loss."""
     cluster.publish(20)
     leader = await cluster.wait_leader()
     wiped = next(simulated for simulated in cluster.nodes if simulated is not leader)

@@ -1,4 +1,4 @@
-"""Nodes that leave for good, alone and together, while everything else goes wrong."""
+"""Nodes that are decommissioned, alone and together, while everything else goes wrong."""
 
 import pytest
 import trio
