@@ -113,10 +113,10 @@ class SourceUnavailable(Unavailable):
 class KubernetesFailed(Unavailable):
     """The Kubernetes API does not answer, or will not do what it was asked now."""
 
-    def __init__(self, problem: str, retry_after_s: float | None = None) -> None:
+    def __init__(self, problem: str, retry_after_s: float = 0.0) -> None:
         super().__init__(problem)
         self.retry_after_s = retry_after_s
-        """How long it wants to be left alone, if it said so."""
+        """How long it wants to be left alone at least."""
 
 
 class KubernetesForbidden(KubernetesFailed):

@@ -9,6 +9,7 @@ import itertools
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import click
@@ -16,6 +17,7 @@ from nats.js import JetStreamContext
 from rich.console import Console
 from rich.status import Status
 
+from noti.backoff import Backoff
 from noti.cli.asyncio_commands import run_until_signalled, within
 from noti.cli.deadline import timeout_option
 from noti.cli.jetstream import (
@@ -30,8 +32,8 @@ from noti.cli.jetstream import (
 from noti.cli.settings import load_given, settings_options
 from noti.config import Config
 
-RETRY_S = (0.25, 0.5, 1, 2, 5)
-"""Waits between attempts to reach NATS; the last one repeats."""
+RETRY_S_MAX = 5.0
+"""Between two attempts to reach NATS."""
 REPORT_INTERVAL_S = 10
 """How often progress is told where there is no terminal to draw on."""
 
@@ -105,7 +107,7 @@ async def _publish_numbers(
 ) -> None:
     """Publish every number once, in order, whatever happens to NATS meanwhile."""
     run_id = uuid.uuid4().hex[:12]
-    failures = 0
+    backoff = Backoff(Random(), most_s=RETRY_S_MAX)
     pending = next(numbers, None)
     with report:
         while pending is not None:
@@ -115,13 +117,13 @@ async def _publish_numbers(
                     while pending is not None:
                         await _publish_number(jetstream, config, run_id, pending, timeout_s)
                         report.progress(pending)
-                        failures, pending = 0, next(numbers, None)
+                        backoff.succeeded()
+                        pending = next(numbers, None)
                         due = max(due + 1 / rate, asyncio.get_running_loop().time() - 1)
                         await asyncio.sleep(due - asyncio.get_running_loop().time())
             except FOREIGN_ERRORS as error:
                 report.waiting(problem(config, error, timeout_s))
-                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
-                failures += 1
+                await asyncio.sleep(backoff.failed())
 
 
 async def _publish_number(

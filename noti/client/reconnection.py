@@ -15,15 +15,13 @@ from random import Random
 from typing import Final, TypeAlias
 from urllib.parse import urljoin, urlsplit
 
+from noti.backoff import Backoff
 from noti.client.event_stream import EventStreamParser, StreamEvent
 
 RECONNECTION_S: Final = 1.0
 """Until the server orders another delay; browsers have 2 to 5 seconds."""
 RECONNECTION_S_MAX: Final = 30.0
 """Doubling ends here; a longer delay that the server orders is kept."""
-JITTER: Final = 0.5
-"""Share of the delay by which it is made longer at random, so that a crowd does not come back in
-one moment. Never shorter: `retry:` is the least that the server wants."""
 REDIRECTS_MAX: Final = 20
 """In a row, as browsers have it (Fetch, 4.4)."""
 
@@ -76,11 +74,10 @@ class Follower:
         self.url = url
         self._asked_url = url
         self._origin = _origin(url)
-        self._rng = rng
         self._last_event_id = last_event_id
         self._parser = EventStreamParser(last_event_id)
         self._reconnection_s = RECONNECTION_S
-        self._failures = 0
+        self._backoff = Backoff(rng, first_s=RECONNECTION_S / 2, most_s=RECONNECTION_S_MAX)
         self._redirects = 0
 
     @property
@@ -126,7 +123,8 @@ class Follower:
         events = self._parser.feed(data)
         if self._parser.retry_ms is not None:
             self._reconnection_s = self._parser.retry_ms / 1000
-        self._failures = 0
+            self._backoff.first_s = self._reconnection_s / 2
+        self._backoff.succeeded()
         return events
 
     def ended(self, why: str) -> ComeBack:
@@ -136,10 +134,7 @@ class Follower:
     def _come_back(self, why: str, least_s: float) -> ComeBack:
         self.url = self._asked_url
         self._redirects = 0
-        backoff_s = min(self._reconnection_s * 2**self._failures, RECONNECTION_S_MAX)
-        self._failures = min(self._failures + 1, 16)
-        delay_s = max(backoff_s, self._reconnection_s, least_s)
-        return ComeBack(delay_s * (1 + self._rng.uniform(0, JITTER)), why)
+        return ComeBack(self._backoff.failed(max(self._reconnection_s, least_s)), why)
 
     def _moved(self, status: int, location: str) -> Verdict:
         self._redirects += 1

@@ -20,6 +20,9 @@ from noti.kubernetes.objects import Object
 MESSAGE_MAX: Final = 500
 """Characters of an answer's explanation that are told on."""
 
+RETRY_AFTER_S_MAX: Final = 60.0
+"""Longest wait that is granted to a server that asks for more."""
+
 _KINDS: Final[dict[int, type[KubernetesFailed]]] = {
     401: KubernetesForbidden,
     403: KubernetesForbidden,
@@ -68,7 +71,8 @@ def decode_change(line: bytes | bytearray, what: str) -> WatchEvent:
 def failure(code: int, problem: str, retry_after: str = "") -> KubernetesFailed:
     """Return the exception for a status code; `retry_after` is the header of that name."""
     plain = retry_after.isascii() and retry_after.isdigit()
-    return _KINDS.get(code, KubernetesFailed)(problem, float(retry_after) if plain else None)
+    wait_s = min(float(retry_after), RETRY_AFTER_S_MAX) if plain else 0.0
+    return _KINDS.get(code, KubernetesFailed)(problem, wait_s)
 
 
 def explanation(content: bytes, otherwise: str) -> str:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from random import Random
 from typing import Protocol
 
 import structlog
@@ -18,9 +19,9 @@ import trio
 from prometheus_client import Counter
 
 from noti.address import Address
+from noti.backoff import Backoff
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.ports import Clock
-from noti.raft.core.events import Rng
 from noti.raft.core.messages import (
     AppendRequest,
     Forward,
@@ -49,7 +50,7 @@ REDIAL_MAX_S = 1.0
 DIAL_WITHIN_S = 3.0
 """Nobody answers at the address of a machine that is gone, not even with a refusal: TCP alone would
 wait for two minutes, and for ever if it went right after the handshake."""
-MISMATCH_REDIAL_S = 10.0
+MISMATCH_REDIAL_S = 5.0
 """A stranger will still be a stranger in a second; the operator has to act."""
 
 _dropped = Counter("noti_raft_messages_dropped_total", "Messages not sent to a peer", ["reason"])
@@ -147,7 +148,7 @@ class Peers:
         hello: Callable[[], Hello],
         listener: PeerListener,
         clock: Clock,
-        rng: Rng,
+        rng: Random,
         name_of: Callable[[NodeId], str | None] = lambda _: None,
     ) -> None:
         """Prepare; nothing is dialed before `run`. `name_of` tells who has an id, if known."""
@@ -211,29 +212,28 @@ class Peers:
         await self._use(stream)
 
     async def _keep_dialed(self, peer: NodeId, address: Address, dialing: trio.CancelScope) -> None:
-        wait_s = REDIAL_FIRST_S
+        backoff = Backoff(self._rng, first_s=REDIAL_FIRST_S, most_s=REDIAL_MAX_S)
         with dialing:
             while True:
+                least_s = 0.0
                 try:
                     stream = await self._dial(address)
                 except PeerUnavailable as error:
                     log.debug("peer cannot be reached", peer=peer, reason=str(error))
                 except ClusterMismatch as error:
                     log.warning("peer refuses this node", peer=peer, reason=str(error))
-                    wait_s = MISMATCH_REDIAL_S
+                    least_s = MISMATCH_REDIAL_S
                 else:
                     if stream.peer.node_id == peer:
                         used_from = self._clock.now()
                         await self._use(stream)
                         if self._clock.now() - used_from >= REDIAL_MAX_S:
-                            wait_s = REDIAL_FIRST_S
+                            backoff.succeeded()
                     else:
                         # Gossip has not learned yet who lives at this address now. Whoever it is
                         # takes our dialing for a new stream from us, so back off.
                         await stream.aclose()
-                pause_s = wait_s * self._rng.uniform(0.5, 1.0)
-                await self._clock.sleep_until(self._clock.now() + pause_s)
-                wait_s = min(wait_s * 2, REDIAL_MAX_S)
+                await self._clock.sleep_until(self._clock.now() + backoff.failed(least_s))
 
     async def _dial(self, address: Address) -> MessageStream:
         with self._clock.scope_until(self._clock.now() + DIAL_WITHIN_S):

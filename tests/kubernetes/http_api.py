@@ -114,7 +114,7 @@ class HttpApi:
         try:
             code, answer = self._do(request.method.decode(), parts.path, query, headers, body)
         except KubernetesFailed as failure:
-            code = CODES.get(type(failure), 429 if failure.retry_after_s is not None else 503)
+            code = CODES.get(type(failure), 429 if failure.retry_after_s else 503)
             await send(code, _status(code, str(failure)), failure.retry_after_s)
             return
         if isinstance(answer, Selection):
@@ -203,11 +203,11 @@ async def _send(
     stream: trio.SSLStream[Any],
     code: int,
     answer: Any,
-    retry_after_s: float | None = None,
+    retry_after_s: float = 0.0,
 ) -> None:
     content = json.dumps(answer).encode()
     headers = [("Content-Type", "application/json"), ("Content-Length", str(len(content)))]
-    if retry_after_s is not None:
+    if retry_after_s:
         headers.append(("Retry-After", f"{retry_after_s:.0f}"))
     response = h11.Response(status_code=code, headers=headers)
     for event in (response, h11.Data(content), h11.EndOfMessage()):

@@ -1,11 +1,9 @@
 """Who holds the Lease: never two, never nobody for long."""
 
-import random
 from copy import deepcopy
 
 import pytest
 
-from noti.backoff import WAIT_S_MAX, Backoff
 from noti.kubernetes.election import Election, LeaseTimes
 from noti.kubernetes.objects import Object
 
@@ -116,21 +114,3 @@ def test_a_lease_with_nonsense_in_it_is_taken(spec: object) -> None:
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == "a"
     assert lease["spec"]["leaseTransitions"] == 1
-
-
-def test_waits_grow_to_a_limit_and_are_never_the_same_for_all() -> None:
-    waits = [
-        [backoff.failed() for _ in range(30)]
-        for backoff in (Backoff(random.Random(seed), first_s=0.1, most_s=10) for seed in range(9))
-    ]
-    assert all(0.05 <= one[0] <= 0.1 for one in waits)
-    assert all(5 <= one[-1] <= 10 for one in waits)
-    assert len({one[0] for one in waits}) == 9
-
-
-def test_a_wait_is_as_long_as_asked_for_but_not_for_ever_and_short_after_success() -> None:
-    backoff = Backoff(random.Random(1), first_s=0.1, most_s=10)
-    assert backoff.failed(7) > 7
-    assert backoff.failed(1e9) < WAIT_S_MAX + 1
-    backoff.succeeded()
-    assert backoff.failed() <= 0.1

@@ -11,6 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from noti.backoff import Backoff
 from noti.swim.core.events import ExchangeState
 from noti.swim.core.members import Members
 from noti.swim.core.messages import Address, MemberState
@@ -22,7 +23,7 @@ class _Seed:
     address: Address
     """As configured; the host may be a name, which is resolved at each dial."""
     due_at: float
-    pause_s: float
+    backoff: Backoff
     reached: Address | None = None
     """Which address answered last."""
     dialling: bool = False
@@ -43,7 +44,10 @@ class Rejoiner:
         self._members = members
         self._config = config
         self._rng = rng
-        self._seeds = [_Seed(address, now, config.seed_retry_min_s) for address in seeds]
+        first_s, most_s = config.seed_retry_min_s, config.reconnect_interval_s
+        self._seeds = [
+            _Seed(address, now, Backoff(rng, first_s=first_s, most_s=most_s)) for address in seeds
+        ]
         self._lost_due_at = now + config.reconnect_interval_s
 
     def deadline(self) -> float:
@@ -58,12 +62,12 @@ class Rejoiner:
             if seed.dialling or seed.due_at > now:
                 continue
             if seed.reached is not None and self._members.at(seed.reached) is not None:
-                seed.due_at = now + self._jittered(self._config.reconnect_interval_s)
+                seed.due_at = now + self._interval_s()
             else:
                 seed.dialling = True
                 dials.append(ExchangeState(seed.address, join=True))
         if self._lost_due_at <= now:
-            self._lost_due_at = now + self._jittered(self._config.reconnect_interval_s)
+            self._lost_due_at = now + self._interval_s()
             lost = [record for record in self._members if record.state is MemberState.DEAD]
             chosen = self._members.pick(1, without=(), among=lost)
             dials += [ExchangeState(record.address, join=True) for record in chosen]
@@ -77,11 +81,10 @@ class Rejoiner:
             seed.dialling = False
             seed.reached = reached
             if reached is None:
-                seed.due_at = now + self._jittered(seed.pause_s)
-                seed.pause_s = min(2 * seed.pause_s, self._config.reconnect_interval_s)
+                seed.due_at = now + seed.backoff.failed()
             else:
-                seed.due_at = now + self._jittered(self._config.reconnect_interval_s)
-                seed.pause_s = self._config.seed_retry_min_s
+                seed.due_at = now + self._interval_s()
+                seed.backoff.succeeded()
 
-    def _jittered(self, pause_s: float) -> float:
-        return pause_s * self._rng.uniform(0.5, 1.0)
+    def _interval_s(self) -> float:
+        return self._config.reconnect_interval_s * self._rng.uniform(0.5, 1.0)
