@@ -16,7 +16,7 @@ report := 'status=$(cat .data/status.$PPID); rm .data/status.$PPID; exit $status
 
 # NATS, three nodes and a publisher, until Ctrl-C; all encrypted: just demo tls=on
 [no-exit-message]
-demo *args: venv
+demo *args: demo-venv
     -@{{ attend }} .venv/bin/noti demo "${@/#tls=/--tls=}"
     @{{ report }}
 
@@ -27,7 +27,7 @@ test *args: venv
 
 # One node of three in the foreground: just run node=2
 [no-exit-message]
-run node="1" *args: venv
+run node="1" *args: demo-venv
     @[[ "${1#node=}" == [123] ]] || { echo "just run: which node? say 1, 2 or 3: just run node=2" >&2; exit 2; }
     -@number="${1#node=}"; base=$((8300 + 100 * number)); {{ attend }} .venv/bin/noti run \
         --name "node$number" --data-dir ".data/node$number" \
@@ -41,13 +41,13 @@ run node="1" *args: venv
 
 # The NATS server of the nodes that `just run` starts.
 [no-exit-message]
-nats: venv
+nats: demo-venv
     -@{{ attend }} .venv/bin/nats-server -js -a 127.0.0.1 -p 4222 -sd .data/nats
     @{{ report }}
 
 # Certificates for the three local nodes and a client, in .data/certs; again, to renew them.
 [no-exit-message]
-certs: venv
+certs: demo-venv
     #!/usr/bin/env bash
     set -euo pipefail
     noti() { .venv/bin/noti certs "$1" --dir .data/certs "${@:2}"; }
@@ -58,15 +58,17 @@ certs: venv
 
 # Numbered events for NATS: just mock-publisher --rate 50
 [no-exit-message]
-mock-publisher *args: venv
+mock-publisher *args: demo-venv
     -@{{ attend }} .venv/bin/noti mock-publisher "$@"
     @{{ report }}
 
-# All that CI runs: format, lint, layers, types, generated code, tests.
+# All that CI runs: format, lint, layers, dependencies, types, generated code, tests.
 check: venv && all-tests
     .venv/bin/ruff format --check .
     .venv/bin/ruff check .
     .venv/bin/lint-imports --no-logo
+    .venv/bin/deptry noti
+    .venv/bin/deptry --optional-dependencies-dev-groups demo noti tests proto
     .venv/bin/mypy
     .venv/bin/python proto/generate.py --check
 
@@ -156,15 +158,26 @@ clean:
     rm -rf .venv .data build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
     find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The environment is made again whenever pyproject.toml or PYTHON, the interpreter to take (default:
-# python3), is not what it was made from. A machine without ensurepip (Debian without python3-venv)
-# lends its own pip.
+# Everything: noti with the tools of developers.
 [private]
-venv:
+venv: (environment "dev")
+
+# What runs nodes and NATS, a quarter of that; enough when nothing else was asked for before.
+[private]
+demo-venv: (environment "demo")
+
+# .venv is made again whenever pyproject.toml or PYTHON, the interpreter to take (default: python3), is
+# not what it was made from. A machine without ensurepip (Debian without python3-venv) lends its own pip.
+[private]
+environment extra:
     #!/usr/bin/env bash
     set -euo pipefail
+    extra=$1
     python=$(command -v "${PYTHON:-python3}") || { echo "there is no ${PYTHON:-python3}; noti needs Python 3.11 or later" >&2; exit 1; }
-    up_to_date() { cmp -s pyproject.toml .venv/made-from.toml && { [ -z "${PYTHON:-}" ] || grep -qxF "$python" .venv/made-by; }; }
+    up_to_date() {
+        cmp -s pyproject.toml .venv/made-from.toml && grep -qsE "^(dev|$extra)$" .venv/made-for &&
+            { [ -z "${PYTHON:-}" ] || grep -qxF "$python" .venv/made-by; }
+    }
     up_to_date && exit
     mkdir -p .data
     exec 9>.data/venv.lock
@@ -174,15 +187,30 @@ venv:
         echo "noti needs Python 3.11 or later as $python; this is $("$python" --version 2>&1)" >&2
         exit 1
     fi
-    echo "preparing .venv (once, about a minute)" >&2
+    if grep -qs dev .venv/made-for; then extra=dev; fi
+    say() {
+        if [ -t 2 ]; then printf '\r\033[K%s' "$1" >&2; elif [ -n "${2:-}" ]; then echo "$1" >&2; fi
+    }
+    say "preparing .venv, once" last
     if [ ! -x .venv/bin/python ] || { [ -n "${PYTHON:-}" ] && ! grep -qsxF "$python" .venv/made-by; }; then
         "$python" -m venv --clear .venv >/dev/null 2>&1 || "$python" -m venv --without-pip --clear .venv
     fi
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     if .venv/bin/python -m pip --version >/dev/null 2>&1; then
-        .venv/bin/python -m pip install --quiet --editable '.[dev]'
+        pip=(.venv/bin/python -m pip)
     else
-        python3 -m pip --python .venv/bin/python install --quiet --editable '.[dev]'
+        pip=(python3 -m pip --python .venv/bin/python)
     fi
+    "${pip[@]}" install --progress-bar off --editable ".[$extra]" | {
+        packages=0
+        while read -r verb package rest; do
+            case $verb in
+                Collecting) say "preparing .venv, once: package $((++packages)), $package" ;;
+                Installing) [ "$package" = build ] || say "preparing .venv, once: installing" last ;;
+            esac
+        done
+        if [ -t 2 ]; then echo >&2; fi
+    }
     echo "$python" >.venv/made-by
+    echo "$extra" >.venv/made-for
     cp pyproject.toml .venv/made-from.toml
