@@ -161,13 +161,14 @@ def _describe_record(offset: int, record: Record) -> dict[str, Any]:
             return {"byte": offset, "record": "segment start"} | _plain(record)
         case HardState():
             return {"byte": offset, "record": "hard state"} | _plain(record)
-        case Entry(index, term, kind, data):
+        case Entry(index, term, kind):
             entry = {"index": index, "term": term, "kind": kind.name.lower()}
-            described = {"byte": offset, "record": "entry", **entry, "size_bytes": len(data)}
+            size_bytes = record.size_bytes
+            described = {"byte": offset, "record": "entry", **entry, "size_bytes": size_bytes}
             try:
                 return described | _describe_meaning(decode_meaning(record))
             except (MessageInvalid, CommandUnknown) as error:
-                return described | {"problem": str(error), "data_hex": data.hex()}
+                return described | {"problem": str(error), "data_hex": record.data.hex()}
         case _:
             assert_never(record)
 

@@ -91,7 +91,7 @@ class Applier:
                         self._state.apply(entry.data)
                     self.index = entry.index
                     self._entries += 1
-                    self._bytes += len(entry.data)
+                    self._bytes += entry.size_bytes
                     applied(entry)
                 case Snapshot(index=index, data=data):
                     self._state.restore(data)

@@ -132,7 +132,7 @@ def _size_of(message: PeerMessage) -> int:
     """Return what a message carries for the log, bytes."""
     match message:
         case AppendRequest(entries=entries):
-            return sum(len(entry.data) for entry in entries)
+            return sum(entry.size_bytes for entry in entries)
         case Forward(proposals=proposals):
             return sum(len(command) for _, command in proposals)
         case _:

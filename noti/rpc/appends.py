@@ -9,6 +9,7 @@ commit; this takes a tenth of that (measured on CPython 3.11).
 
 from typing import Any, Final
 
+from noti.errors import MessageInvalid
 from noti.protobuf import LENGTH, VARINT, Fields, length_field, scan, uint_field
 from noti.raft.core.messages import (
     BACKLOG_MAX,
@@ -16,8 +17,9 @@ from noti.raft.core.messages import (
     AppendRejected,
     AppendRequest,
     AppendResponse,
+    Entry,
 )
-from noti.raft.core.records import decode_entries, encode_entries
+from noti.raft.core.records import scan_records
 
 REQUEST, RESPONSE = 5, 6
 """Numbers of the contents of a `noti.v1.Message`."""
@@ -29,7 +31,7 @@ _RESPONSE_FIELDS: Final = Fields(dict.fromkeys(range(1, 8), VARINT))
 def write(message: AppendRequest | AppendResponse) -> bytes:
     """Return a `noti.v1.Message`."""
     if isinstance(message, AppendRequest):
-        entries = encode_entries(message.entries)
+        entries = b"".join([entry.record for entry in message.entries])
         number, content = (
             REQUEST,
             uint_field(1, message.previous_index)
@@ -63,9 +65,13 @@ def read_request(sender: str, term: int, content: bytes) -> AppendRequest:
     """Return the request in a content; raises `MessageInvalid`."""
     fields: dict[int, Any] = dict(scan(content, _REQUEST_FIELDS))
     previous = fields.get(1, 0), fields.get(2, 0)
-    entries = decode_entries(fields.get(4, b""))
+    entries: list[Entry] = []
+    for _, record in scan_records(fields.get(4, b"")):
+        if not isinstance(record, Entry):
+            raise MessageInvalid("a record that is not an entry")
+        entries.append(record)
     numbers = fields.get(5, 0), fields.get(6, 0)
-    return AppendRequest(sender, term, *previous, fields.get(3, 0), entries, *numbers)
+    return AppendRequest(sender, term, *previous, fields.get(3, 0), tuple(entries), *numbers)
 
 
 def read_response(sender: str, term: int, content: bytes) -> AppendResponse:

@@ -16,6 +16,7 @@ from noti.history.notification import Event
 from noti.history.store import Store
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
+from noti.raft.core.records import new_entry
 from noti.raft.storage.disk import LOCK_NAME, open_disk
 from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_name
 from noti.raft.storage.segments import encode_frame, read_segment
@@ -36,13 +37,13 @@ def event(number: int, data: str = '{"user_id":7}') -> Event:
 def command(index: int, term: int = 1, data: bytes | None = None) -> Entry:
     if data is None:
         data = encode(PublishBatch("jobs/1", (event(index),)))
-    return Entry(index, term, EntryKind.COMMAND, data)
+    return new_entry(index, term, EntryKind.COMMAND, data)
 
 
 FOUNDING = [
-    Entry(1, 1, EntryKind.CONFIGURATION, CONFIGURATION),
-    Entry(2, 1, EntryKind.NOOP, b""),
-    Entry(3, 1, EntryKind.COMMAND, encode(SetLimits(500))),
+    new_entry(1, 1, EntryKind.CONFIGURATION, CONFIGURATION),
+    new_entry(2, 1, EntryKind.NOOP, b""),
+    new_entry(3, 1, EntryKind.COMMAND, encode(SetLimits(500))),
 ]
 
 

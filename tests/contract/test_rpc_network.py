@@ -25,7 +25,6 @@ from noti.raft.core.messages import (
     AppendAccepted,
     AppendRejected,
     AppendRequest,
-    Entry,
     EntryKind,
     PeerMessage,
     SnapshotChunk,
@@ -33,6 +32,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from noti.raft.core.records import new_entry
 from noti.raft.ports import Hello, MessageStream
 from noti.rpc.answers import NodeRole, ServerInfo
 from noti.rpc.generated.noti import v1 as wire
@@ -55,9 +55,9 @@ EVERY_MESSAGE: list[PeerMessage] = [
         2,
         9,
         (
-            Entry(11, 3, EntryKind.NOOP, b""),
-            Entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
-            Entry(13, 3, EntryKind.CONFIGURATION, CONFIGURATION),
+            new_entry(11, 3, EntryKind.NOOP, b""),
+            new_entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
+            new_entry(13, 3, EntryKind.CONFIGURATION, CONFIGURATION),
         ),
     ),
     AppendRequest("n1", 3, 0, 0, 0, ()),

@@ -38,7 +38,6 @@ from noti.raft.core.messages import (
     AppendRejected,
     AppendRequest,
     DemotionRequest,
-    Entry,
     EntryKind,
     Forward,
     ForwardAnswer,
@@ -54,12 +53,12 @@ from noti.raft.core.messages import (
 )
 from noti.raft.core.records import (
     SegmentStart,
-    decode_entries,
+    decode_entry,
     decode_snapshot,
-    encode_entries,
     encode_hard_state,
     encode_segment_start,
     encode_snapshot,
+    new_entry,
     scan_records,
 )
 from noti.raft.ports import Hello
@@ -90,9 +89,9 @@ from tests.simulation.memory_disk import MemoryDisk
 
 CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2", "n3"), (), ("n4",)))
 ENTRIES = (
-    Entry(11, 3, EntryKind.NOOP, b""),
-    Entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
-    Entry(13, 4, EntryKind.CONFIGURATION, CONFIGURATION),
+    new_entry(11, 3, EntryKind.NOOP, b""),
+    new_entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
+    new_entry(13, 4, EntryKind.CONFIGURATION, CONFIGURATION),
 )
 SNAPSHOT = Snapshot(10, 2, CONFIGURATION, b"state")
 EVENTS = (Event(7, "id-7", ("a", "b"), '{"user_id":1}', 5), Event(8, "id-8", ("c",), "ö", 6))
@@ -140,8 +139,9 @@ def sealed_record(body: bytes) -> None:
 
 START = encode_segment_start(SegmentStart(1, 10, True))
 HARD_STATE = encode_hard_state(HardState(3, "n1"))
-LOG_RECORDS = [START + HARD_STATE, encode_entries(ENTRIES), encode_hard_state(HardState(5, None))]
-RECORD_BODIES = [record[8:] for record in (START, HARD_STATE, encode_entries(ENTRIES[:1]))]
+RECORDS = b"".join(entry.record for entry in ENTRIES)
+LOG_RECORDS = [START + HARD_STATE, RECORDS, encode_hard_state(HardState(5, None))]
+RECORD_BODIES = [record[8:] for record in (START, HARD_STATE, ENTRIES[1].record)]
 
 
 def log_of(frames: Sequence[bytes]) -> bytes:
@@ -387,9 +387,9 @@ def read_head(data: bytes) -> None:
 
 TARGETS = [
     Target("request head", HEADS, read_head),
-    Target("records", [encode_entries(ENTRIES), *LOG_RECORDS], scan),
+    Target("records", [RECORDS, *LOG_RECORDS], scan),
     Target("record with a right checksum", RECORD_BODIES, sealed_record),
-    Target("entries", [encode_entries(ENTRIES)], decode_entries),
+    Target("entry", [entry.record for entry in ENTRIES], decode_entry),
     Target("snapshot", [encode_snapshot(SNAPSHOT)], decode_and_encode_snapshot),
     Target("snapshot with a right checksum", [encode_snapshot(SNAPSHOT)], sealed_snapshot),
     Target("segment", [log_of(LOG_RECORDS)], lambda data: read_segment(1, data)),

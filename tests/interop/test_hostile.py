@@ -24,7 +24,7 @@ from noti.raft.core.messages import (
     SnapshotChunk,
     VoteRequest,
 )
-from noti.raft.core.records import RECORD_BYTES_MAX, encode_entries
+from noti.raft.core.records import RECORD_BYTES_MAX, new_entry
 from noti.raft.ports import Hello
 from noti.rpc import appends
 from noti.rpc.accepting import RAFT_METHOD
@@ -94,8 +94,8 @@ def request_with(entries: bytes) -> bytes:
 
 def on_a_stream(term: int, commit: int) -> dict[str, tuple[bytes, str]]:
     """Return what a member could say to a leader of this term, which knows what is committed."""
-    entry = Entry(commit + 1, term, EntryKind.COMMAND, b"command")
-    wrong_crc = bytearray(encode_entries([entry]))
+    entry = new_entry(commit + 1, term, EntryKind.COMMAND, b"command")
+    wrong_crc = bytearray(entry.record)
     wrong_crc[-1] ^= 1
     too_large = struct.pack("<II", RECORD_BYTES_MAX, 0) + bytes(RECORD_BYTES_MAX)
     members = encode_configuration(Configuration("c", ("z",)))

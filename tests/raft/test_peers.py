@@ -14,7 +14,6 @@ from noti.address import Address
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.raft.core.messages import (
     AppendRequest,
-    Entry,
     EntryKind,
     LeaderMessage,
     Message,
@@ -22,6 +21,7 @@ from noti.raft.core.messages import (
     PeerMessage,
     TimeoutNow,
 )
+from noti.raft.core.records import new_entry
 from noti.raft.peers import (
     DIAL_WITHIN_S,
     OUTBOX_BYTES_MAX,
@@ -193,7 +193,7 @@ async def test_entries_beyond_the_bytes_of_an_outbox_are_dropped_and_nothing_els
 ) -> None:
     hub = the_hub()
     a, b = Machine(hub, "a"), Machine(hub, "b")
-    large = Entry(1, 1, EntryKind.COMMAND, bytes(OUTBOX_BYTES_MAX // 4))
+    large = new_entry(1, 1, EntryKind.COMMAND, bytes(OUTBOX_BYTES_MAX // 4))
     async with running(a, b):
         introduce(a, b)
         await until(lambda: a.peers.connected() and b.peers.connected())

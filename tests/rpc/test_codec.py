@@ -14,7 +14,6 @@ from noti.raft.core.messages import (
     AppendAccepted,
     AppendRejected,
     AppendRequest,
-    Entry,
     EntryKind,
     Message,
     PeerMessage,
@@ -23,7 +22,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, encode_entries
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, new_entry
 from noti.raft.ports import Hello
 from noti.rpc import forwards
 from noti.rpc.codec import (
@@ -35,6 +34,7 @@ from noti.rpc.codec import (
 )
 from noti.rpc.generated.noti import v1 as wire
 
+CHANGE = EntryKind.CONFIGURATION
 CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2")))
 
 node_ids = st.text(min_size=1, max_size=40)
@@ -48,9 +48,11 @@ def append_requests(draw: st.DrawFn) -> AppendRequest:
     terms = sorted(draw(st.lists(st.integers(1, term), min_size=1, max_size=5)))
     kinds = st.sampled_from(EntryKind)
     entries = tuple(
-        Entry(index, entry_term, kind, CONFIGURATION if kind is EntryKind.CONFIGURATION else data)
+        new_entry(
+            index, entry_term, kind, CONFIGURATION if kind is EntryKind.CONFIGURATION else command
+        )
         for index, entry_term in enumerate(terms[1:], previous + 1)
-        for kind, data in [(draw(kinds), draw(st.binary(max_size=50)))]
+        for kind, command in [(draw(kinds), draw(st.binary(max_size=50)))]
     )
     return AppendRequest(draw(node_ids), term, previous, terms[0], draw(numbers), entries)
 
@@ -128,7 +130,7 @@ def frame_of(term: int = 5, **content: object) -> bytes:
 
 
 def configuration_entry(data: bytes) -> bytes:
-    entries = encode_entries([Entry(1, 1, EntryKind.CONFIGURATION, data)])
+    entries = new_entry(1, 1, EntryKind.CONFIGURATION, data).record
     return frame_of(append_request=wire.AppendRequest(entries=entries))
 
 
@@ -151,19 +153,16 @@ def test_sound_frame_is_valid() -> None:
         frame_of(append_request=wire.AppendRequest(entries=b"no records")),
         frame_of(
             append_request=wire.AppendRequest(
-                previous_index=7, entries=encode_entries([Entry(9, 1, EntryKind.NOOP, b"")])
+                previous_index=7, entries=new_entry(9, 1, EntryKind.NOOP, b"").record
             )
         ),
         frame_of(
-            append_request=wire.AppendRequest(
-                entries=encode_entries([Entry(1, 6, EntryKind.NOOP, b"")])
-            )
+            append_request=wire.AppendRequest(entries=new_entry(1, 6, EntryKind.NOOP, b"").record)
         ),
         frame_of(
             append_request=wire.AppendRequest(
-                entries=encode_entries(
-                    [Entry(1, 3, EntryKind.NOOP, b""), Entry(2, 2, EntryKind.NOOP, b"")]
-                )
+                entries=new_entry(1, 3, EntryKind.NOOP, b"").record
+                + new_entry(2, 2, EntryKind.NOOP, b"").record
             )
         ),
         configuration_entry(b"garbage"),

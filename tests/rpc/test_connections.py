@@ -7,7 +7,8 @@ import pytest
 import trio
 
 from noti.errors import PeerUnavailable
-from noti.raft.core.messages import AppendRequest, Entry, EntryKind
+from noti.raft.core.messages import AppendRequest, EntryKind
+from noti.raft.core.records import new_entry
 from noti.raft.ports import MessageStream
 from noti.rpc.codec import encode_hello, encode_messages
 from noti.rpc.dialing import SERVER_CONFIG
@@ -64,7 +65,7 @@ async def test_first_long_frame_may_come_together_with_the_answer_to_our_setting
             raw.setblocking(False)
             while connection.max_outbound_frame_size < FRAME_BYTES_MAX:
                 connection.receive_data(await received(raw))
-            entries = (Entry(1, 1, EntryKind.COMMAND, bytes(40_000)),)
+            entries = (new_entry(1, 1, EntryKind.COMMAND, bytes(40_000)),)
             request = AppendRequest(CLIENT.node_id, 1, 0, 0, 0, entries)
             long = framed(next(iter(encode_messages([request]))))
             connection.send_data(1, HELLO + long)

@@ -74,6 +74,8 @@ class RpcHub:
         """Hears what is sent: from which address, to whom."""
         self.happened: Callable[[str], None] = lambda fault: None
         """Hears of each fault when it takes effect."""
+        self.wire: Callable[[Sequence[PeerMessage]], Sequence[PeerMessage]] = tuple
+        """What arrives of the messages that are sent together."""
 
     def partition(
         self, a: Address, b: Address, fault: Fault = "stall", *, one_way: bool = False
@@ -293,7 +295,7 @@ class _Pipe:
         self._check()
         # In order within a stream, whatever the generator says.
         self._last_arrival = max(self._last_arrival, self._hub.arrival())
-        self._under_way.append((self._last_arrival, tuple(messages)))
+        self._under_way.append((self._last_arrival, self._hub.wire(messages)))
         self.wake_receiver()
 
     async def receive(self) -> Sequence[PeerMessage]:

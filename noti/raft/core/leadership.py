@@ -218,7 +218,7 @@ class Leadership:
     def applied(self, entries: Sequence[Entry]) -> None:
         """Give back the backlog's room that these entries took."""
         self._uncommitted_bytes -= sum(
-            len(entry.data)
+            entry.size_bytes
             for entry in entries
             if entry.index > self.first_index and entry.kind is EntryKind.COMMAND
         )

@@ -18,6 +18,7 @@ from noti.raft.core.events import LOG_KEEP_BYTES, LOG_MEMORY_BYTES
 from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.core.messages import Entry, EntryKind, NodeId, Snapshot
 from noti.raft.core.outline import Outline
+from noti.raft.core.records import new_entry
 
 ENTRY_OVERHEAD_BYTES = 250
 """What an entry takes beside its data (measured on CPython 3.11): without it, a million of empty
@@ -26,7 +27,7 @@ ones would be taken for nothing."""
 
 def size_of(entry: Entry) -> int:
     """Return what an entry takes in memory, bytes."""
-    return len(entry.data) + ENTRY_OVERHEAD_BYTES
+    return entry.size_bytes + ENTRY_OVERHEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class RaftLog:
         taken: list[Entry] = []
         for index in range(first, min(last, self.last_index) + 1):
             entry = self._held[index]
-            size += len(entry.data)
+            size += entry.size_bytes
             if taken and size > bytes_max:
                 break
             taken.append(entry)
@@ -193,6 +194,12 @@ class RaftLog:
             if entry.index >= self.first_index and self.term_at(entry.index) != entry.term:
                 return entries[position:]
         return ()
+
+    def append_new(self, term: int, kind: EntryKind, data: bytes) -> Entry:
+        """Make an entry and add it after the last one."""
+        entry = new_entry(self.last_index + 1, term, kind, data)
+        self.append([entry])
+        return entry
 
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries directly after the last one."""

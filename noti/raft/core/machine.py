@@ -362,9 +362,7 @@ class Raft:
         self._advance_commit(now)
 
     def _append_own(self, kind: EntryKind, data: bytes) -> None:
-        entry = Entry(self._log.last_index + 1, self._term, kind, data)
-        self._log.append([entry])
-        self._gate.add_entries([entry])
+        self._gate.add_entries([self._log.append_new(self._term, kind, data)])
 
     def _on_append_response(self, response: AppendResponse, now: float) -> None:
         if self._leadership is not None:

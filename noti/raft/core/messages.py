@@ -31,14 +31,29 @@ class EntryKind(IntEnum):
     """A membership configuration, see `membership.py`."""
 
 
+ENTRY_HEAD_BYTES = 26
+"""Bytes before the data in an entry's record, see `records.py`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the replicated log."""
+    """One entry of the replicated log; made by `records.new_entry` and `records.decode_entry`."""
 
     index: int
     term: int
     kind: EntryKind
-    data: bytes
+    record: bytes
+    """The entry as its leader encoded it, once: every log and the wire hold these bytes."""
+
+    @property
+    def data(self) -> bytes:
+        """What the entry carries; a copy."""
+        return self.record[ENTRY_HEAD_BYTES:]
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the data."""
+        return len(self.record) - ENTRY_HEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

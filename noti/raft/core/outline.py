@@ -57,7 +57,7 @@ class Outline:
     def append(self, entry: Entry) -> None:
         """Note the next entry."""
         self.last_index = entry.index
-        self.size_bytes += len(entry.data)
+        self.size_bytes += entry.size_bytes
         if entry.term != self._terms[-1]:
             self._starts.append(entry.index)
             self._terms.append(entry.term)

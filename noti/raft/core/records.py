@@ -11,37 +11,40 @@ wire and every follower's log hold the same ones.
 
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import TypeAlias
 
 from noti.errors import LocalError, MessageInvalid
-from noti.raft.core.messages import INDEX_MAX, Entry, EntryKind, HardState, Snapshot
+from noti.raft.core.messages import (
+    ENTRY_HEAD_BYTES,
+    INDEX_MAX,
+    Entry,
+    EntryKind,
+    HardState,
+    Snapshot,
+)
 
 FORMAT_VERSION = 2
-"""Version of the log's layout. A reader takes older ones too, and refuses newer ones."""
+"""Version of the log's layout, in the first record of each segment; a reader takes no other."""
 
 SNAPSHOT_VERSION = 1
-"""Version of a snapshot file's layout; a reader refuses any other."""
+"""Version of a snapshot file's layout; a reader takes no other."""
 
 RECORD_BYTES_MAX = 8 * 1024 * 1024
 """Largest record, header included. A command is a batch of small notifications, far below this; a
 reader that sees more has read garbage, and this bounds what it will allocate for it."""
 
-ENTRIES_BYTES_MAX = 64 * 1024 * 1024
-"""Largest run of entries accepted from a peer: several of the largest records, and still no danger
-to memory."""
-
 NODE_ID_BYTES_MAX = 255
 """Node ids are short random text; a length that fits one byte cannot be inflated by damage."""
 
 _HEADER = struct.Struct("<II")
-_ENTRY = struct.Struct("<BQQB")
+_ENTRY = struct.Struct("<IIBQQB")
+"""All that comes before the data, header and fields."""
+_ENTRY_FIELDS = struct.Struct("<BQQB")
 _HARD_STATE = struct.Struct("<BQB")
 _SEGMENT_START = struct.Struct("<BHQQ?I")
-_SEGMENT_START_1 = struct.Struct("<BHQQ?")
-"""Before segments were chained."""
 _SNAPSHOT = struct.Struct("<4sIHQQIQ")
 _SNAPSHOT_MAGIC = b"nSNP"
 _SNAPSHOT_CHECKED_FROM = 8
@@ -56,8 +59,11 @@ class RecordType(IntEnum):
     SEGMENT_START = 3
 
 
-ENTRY_DATA_BYTES_MAX = RECORD_BYTES_MAX - _HEADER.size - _ENTRY.size
+assert _ENTRY.size == ENTRY_HEAD_BYTES
+ENTRY_DATA_BYTES_MAX = RECORD_BYTES_MAX - ENTRY_HEAD_BYTES
 """Largest `Entry.data` that fits a record."""
+
+_KINDS = {kind.value: kind for kind in EntryKind}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,29 +76,27 @@ class SegmentStart:
     """Index of the last entry of the log before this segment."""
     fresh: bool
     """The log begins anew after `base_index`, with a snapshot: older segments no longer count."""
-    previous_checksum: int | None = 0
+    previous_checksum: int = 0
     """Checksum of the last frame of the segment before; 0 when there is none, or it no longer
-    counts. None in segments of version 1, which do not tell."""
+    counts."""
 
 
 Record: TypeAlias = Entry | HardState | SegmentStart
 
 
-def encode_entry(entry: Entry) -> bytes:
-    """Return the record of one entry; raises `LocalError` when its data does not fit a record."""
-    if len(entry.data) > ENTRY_DATA_BYTES_MAX:
+def new_entry(index: int, term: int, kind: EntryKind, data: bytes) -> Entry:
+    """Return an entry with its record: the only place where one is encoded.
+
+    Raises `LocalError` when the data does not fit a record.
+    """
+    if len(data) > ENTRY_DATA_BYTES_MAX:
         raise LocalError(
-            f"entry {entry.index} has {len(entry.data)} bytes of data, "
+            f"entry {index} has {len(data)} bytes of data, "
             f"more than the {ENTRY_DATA_BYTES_MAX} that fit a log record"
         )
-    fields = _ENTRY.pack(RecordType.ENTRY, entry.index, entry.term, entry.kind)
-    header = _HEADER.pack(len(fields) + len(entry.data), zlib.crc32(entry.data, zlib.crc32(fields)))
-    return b"".join((header, fields, entry.data))
-
-
-def encode_entries(entries: Sequence[Entry]) -> bytes:
-    """Return the records of entries, one after the other; raises as `encode_entry`."""
-    return b"".join(map(encode_entry, entries))
+    fields = _ENTRY_FIELDS.pack(RecordType.ENTRY, index, term, kind)
+    header = _HEADER.pack(len(fields) + len(data), zlib.crc32(data, zlib.crc32(fields)))
+    return Entry(index, term, kind, b"".join((header, fields, data)))
 
 
 def encode_hard_state(hard_state: HardState) -> bytes:
@@ -106,25 +110,25 @@ def encode_hard_state(hard_state: HardState) -> bytes:
 
 def encode_segment_start(start: SegmentStart) -> bytes:
     """Return the record that opens a segment file."""
-    fields = start.sequence, start.base_index, start.fresh, start.previous_checksum or 0
+    fields = start.sequence, start.base_index, start.fresh, start.previous_checksum
     return _encode_record(_SEGMENT_START.pack(RecordType.SEGMENT_START, FORMAT_VERSION, *fields))
 
 
-def decode_entries(data: bytes) -> tuple[Entry, ...]:
-    """Return the entries in `data`, as `encode_entries` made them, with consecutive indexes.
-
-    Raises `MessageInvalid` when they are not exactly that, or more than `ENTRIES_BYTES_MAX`.
-    """
-    if len(data) > ENTRIES_BYTES_MAX:
-        raise MessageInvalid(f"{len(data)} bytes of entries, at most {ENTRIES_BYTES_MAX} allowed")
-    entries: list[Entry] = []
-    for offset, record in scan_records(data):
-        if not isinstance(record, Entry):
-            raise MessageInvalid(f"the record at byte {offset} is not an entry")
-        if entries and record.index != entries[-1].index + 1:
-            raise MessageInvalid(f"entry {record.index} follows entry {entries[-1].index}")
-        entries.append(record)
-    return tuple(entries)
+def decode_entry(record: bytes) -> Entry:
+    """Return the entry with this record; raises `MessageInvalid` when anything about it is
+    wrong."""
+    if not ENTRY_HEAD_BYTES <= len(record) <= RECORD_BYTES_MAX:
+        raise MessageInvalid(f"the record of an entry has {len(record)} bytes")
+    length, crc, record_type, index, term, kind = _ENTRY.unpack_from(record)
+    if length != len(record) - _HEADER.size:
+        raise MessageInvalid("the record does not have the length that it states")
+    if zlib.crc32(memoryview(record)[_HEADER.size :]) != crc:
+        raise MessageInvalid("the record fails its checksum")
+    if record_type != RecordType.ENTRY or kind not in _KINDS:
+        raise MessageInvalid(f"a record of type {record_type}, kind {kind}, is no entry")
+    if index == 0:
+        raise MessageInvalid("an entry has index 0")
+    return Entry(_bounded(index, "index"), _bounded(term, "term"), _KINDS[kind], record)
 
 
 def scan_records(data: bytes) -> Iterator[tuple[int, Record]]:
@@ -134,14 +138,15 @@ def scan_records(data: bytes) -> Iterator[tuple[int, Record]]:
     while offset < len(data):
         if offset + _HEADER.size > len(data):
             raise MessageInvalid(f"a record header at byte {offset} is cut off")
-        length, crc = _HEADER.unpack_from(data, offset)
-        start = offset + _HEADER.size
-        end = start + length
+        length, _ = _HEADER.unpack_from(data, offset)
+        end = offset + _HEADER.size + length
         if not 0 < length <= RECORD_BYTES_MAX - _HEADER.size or end > len(data):
-            raise MessageInvalid(f"the record at byte {offset} has an impossible length {length}")
-        if zlib.crc32(memoryview(data)[start:end]) != crc:
-            raise MessageInvalid(f"the record at byte {offset} fails its checksum")
-        yield offset, _decode_record(data, start, end)
+            raise MessageInvalid(f"the record at byte {offset} has an invalid length {length}")
+        try:
+            record = _decode_record(data[offset:end])
+        except (struct.error, UnicodeDecodeError, MessageInvalid) as error:
+            raise MessageInvalid(f"the record at byte {offset}: {error}") from None
+        yield offset, record
         offset = end
 
 
@@ -188,57 +193,38 @@ def _encode_record(body: bytes) -> bytes:
     return _HEADER.pack(len(body), zlib.crc32(body)) + body
 
 
-def _decode_record(data: bytes, start: int, end: int) -> Record:
-    """Decode the body of a record whose checksum was right."""
-    try:
-        match data[start]:
-            case RecordType.ENTRY:
-                return _decode_entry(data, start, end)
-            case RecordType.HARD_STATE:
-                return _decode_hard_state(data, start, end)
-            case RecordType.SEGMENT_START:
-                return _decode_segment_start(data[start:end])
-            case unknown:
-                raise MessageInvalid(f"unknown record type {unknown}")
-    except (struct.error, ValueError) as error:
-        raise MessageInvalid(f"the record at byte {start} does not decode: {error}") from None
+def _decode_record(record: bytes) -> Record:
+    """Decode a record that has the length that it states."""
+    if record[_HEADER.size] == RecordType.ENTRY:
+        return decode_entry(record)
+    _, crc = _HEADER.unpack_from(record)
+    body = record[_HEADER.size :]
+    if zlib.crc32(body) != crc:
+        raise MessageInvalid("it fails its checksum")
+    match body[0]:
+        case RecordType.HARD_STATE:
+            return _decode_hard_state(body)
+        case RecordType.SEGMENT_START:
+            return _decode_segment_start(body)
+        case unknown:
+            raise MessageInvalid(f"unknown record type {unknown}")
 
 
-def _decode_entry(data: bytes, start: int, end: int) -> Entry:
-    if end - start < _ENTRY.size:
-        raise MessageInvalid("an entry is cut off")
-    _, index, term, kind = _ENTRY.unpack_from(data, start)
-    if index == 0:
-        raise MessageInvalid("an entry has index 0")
-    return Entry(
-        index=_bounded(index, "index"),
-        term=_bounded(term, "term"),
-        kind=EntryKind(kind),
-        data=bytes(data[start + _ENTRY.size : end]),
-    )
-
-
-def _decode_hard_state(data: bytes, start: int, end: int) -> HardState:
-    if end - start < _HARD_STATE.size:
-        raise MessageInvalid("a hard state is cut off")
-    _, term, size = _HARD_STATE.unpack_from(data, start)
-    voted_for = data[start + _HARD_STATE.size : end]
+def _decode_hard_state(body: bytes) -> HardState:
+    _, term, size = _HARD_STATE.unpack_from(body)
+    voted_for = body[_HARD_STATE.size :]
     if len(voted_for) != size:
-        raise MessageInvalid("a node id does not have the size that it says")
+        raise MessageInvalid("a node id does not have the size that it states")
     return HardState(_bounded(term, "term"), voted_for.decode() or None)
 
 
-def _decode_segment_start(fields: bytes) -> SegmentStart:
-    previous: int | None = None
-    version = int.from_bytes(fields[1:3], "little")
-    if version == 1:
-        _, _, sequence, base_index, fresh = _SEGMENT_START_1.unpack(fields)
-    elif version == FORMAT_VERSION:
-        _, _, sequence, base_index, fresh, previous = _SEGMENT_START.unpack(fields)
-    else:
-        raise MessageInvalid(f"log format {version}; this program reads 1 to {FORMAT_VERSION}")
+def _decode_segment_start(body: bytes) -> SegmentStart:
+    version = int.from_bytes(body[1:3], "little")
+    if version != FORMAT_VERSION:
+        raise MessageInvalid(f"log format {version}; this program reads {FORMAT_VERSION}")
+    _, _, sequence, base_index, fresh, previous = _SEGMENT_START.unpack(body)
     return SegmentStart(
-        _bounded(sequence, "sequence"), _bounded(base_index, "base index"), bool(fresh), previous
+        _bounded(sequence, "sequence"), _bounded(base_index, "base index"), fresh, previous
     )
 
 

@@ -130,7 +130,7 @@ class Replication:
 
     def _send_these(self, progress: Progress, commit: int, entries: tuple[Entry, ...]) -> None:
         self._send_append(progress, commit, entries)
-        progress.sent(entries[-1].index, sum(len(entry.data) for entry in entries))
+        progress.sent(entries[-1].index, sum(entry.size_bytes for entry in entries))
 
     def on_read(self, node_id: NodeId, entries: tuple[Entry, ...], commit: int, now: float) -> None:
         """Send a follower what was read back for it, if that is still what it needs next."""

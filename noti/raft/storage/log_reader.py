@@ -60,7 +60,7 @@ class LogReader:
                 order = self._orders.popleft()
                 entries = await self._read(order)
                 _entries_read.inc(len(entries))
-                _bytes_read.inc(sum(len(entry.data) for entry in entries))
+                _bytes_read.inc(sum(entry.size_bytes for entry in entries))
                 done(EntriesRead(order.reader, entries))
             self._work = trio.Event()
 

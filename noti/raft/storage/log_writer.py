@@ -106,7 +106,7 @@ class LogWriter:
         while True:
             hard_state = order.hard_state or hard_state
             for position, entry in enumerate(order.entries):
-                room -= len(entry.data)
+                room -= entry.size_bytes
                 if room < 0 and entries:
                     rest = Persist(order.batch, None, order.entries[position:])
                     self._orders.appendleft(rest)

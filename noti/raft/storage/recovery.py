@@ -194,7 +194,7 @@ class Replay:
                 f"the segment continues after entry {start.base_index}, "
                 f"but the log before it ends at {self._last_index}",
             )
-        elif self.segments and start.previous_checksum not in (None, self.last_checksum):
+        elif self.segments and start.previous_checksum != self.last_checksum:
             refuse(
                 segment.name,
                 0,

@@ -28,7 +28,6 @@ from noti.raft.core.messages import Entry, HardState, Snapshot
 from noti.raft.core.outline import Outline
 from noti.raft.core.records import (
     SegmentStart,
-    encode_entries,
     encode_hard_state,
     encode_segment_start,
     encode_snapshot,
@@ -131,12 +130,11 @@ class Wal:
         they are.
 
         Entries are consecutive. They may begin below the end of the log: what was there from that
-        index on is gone. Raises `StorageFailed` when the disk fails, `LocalError` when an entry is
-        too large (then nothing happened).
+        index on is gone. Raises `StorageFailed` when the disk fails.
         """
         if not entries and hard_state is None:
             return Begun(trio.lowlevel.checkpoint)
-        batch = encode_entries(entries)
+        batch = b"".join([entry.record for entry in entries])
         hard_state_record = b"" if hard_state is None else encode_hard_state(hard_state)
         self._check_sequence(entries)
         self._begin_change()
@@ -208,7 +206,7 @@ class Wal:
             for entry in await self._read_extent(extent):
                 if entry.index != first or first > last or first >= end:
                     continue
-                size += len(entry.data)
+                size += entry.size_bytes
                 if found and size > bytes_max:
                     return tuple(found)
                 found.append(entry)

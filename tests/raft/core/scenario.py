@@ -39,7 +39,8 @@ from noti.raft.core.events import (
 )
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration, encode_configuration
-from noti.raft.core.messages import Entry, EntryKind, HardState, Message
+from noti.raft.core.messages import EntryKind, HardState, Message
+from noti.raft.core.records import new_entry
 from tests.raft.core.scenario_words import (
     describe_effect,
     describe_entries,
@@ -201,9 +202,9 @@ class Scenario:
         machine.disk.hard_state = HardState(int(given["term"]), given.get("vote"))
         configuration = encode_configuration(machine.running.status().configuration)
         machine.disk.entries = [
-            Entry(1, 1, EntryKind.CONFIGURATION, configuration),
+            new_entry(1, 1, EntryKind.CONFIGURATION, configuration),
             *(
-                Entry(index, int(term), EntryKind.COMMAND, f"{index}.{term}".encode())
+                new_entry(index, int(term), EntryKind.COMMAND, f"{index}.{term}".encode())
                 for index, term in enumerate(given["terms"].split(",")[1:], 2)
             ),
         ]

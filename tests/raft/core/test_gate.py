@@ -3,6 +3,7 @@
 from noti.raft.core.events import Persist
 from noti.raft.core.gate import Gate
 from noti.raft.core.messages import Entry, EntryKind, HardState, VoteResponse
+from noti.raft.core.records import new_entry
 from tests import promises
 
 NEW = HardState(2, "n2")
@@ -13,7 +14,7 @@ def vote(term: int = 2) -> VoteResponse:
 
 
 def entries(first: int, last: int, term: int = 1) -> list[Entry]:
-    return [Entry(index, term, EntryKind.COMMAND, b"") for index in range(first, last + 1)]
+    return [new_entry(index, term, EntryKind.COMMAND, b"") for index in range(first, last + 1)]
 
 
 def test_nothing_new_needs_no_write() -> None:

@@ -5,17 +5,18 @@ import pytest
 from noti.raft.core.log import ENTRY_OVERHEAD_BYTES, RaftLog
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import Entry, EntryKind, Snapshot
+from noti.raft.core.records import new_entry
 
 ONE = Configuration("c", ("n1",))
 THREE = Configuration("c", ("n1", "n2", "n3"))
 
 
 def entry(index: int, term: int = 1, data: bytes = b"") -> Entry:
-    return Entry(index, term, EntryKind.COMMAND, data)
+    return new_entry(index, term, EntryKind.COMMAND, data)
 
 
 def configuration_entry(index: int, configuration: Configuration, term: int = 1) -> Entry:
-    return Entry(index, term, EntryKind.CONFIGURATION, encode_configuration(configuration))
+    return new_entry(index, term, EntryKind.CONFIGURATION, encode_configuration(configuration))
 
 
 def snapshot(index: int, term: int = 1, configuration: Configuration = ONE) -> Snapshot:
@@ -60,7 +61,7 @@ def test_entry_that_leaves_a_gap_or_lowers_the_term_stops_the_node(bad: Entry) -
 def test_candidate_is_up_to_date_by_term_first_and_length_second(
     last_index: int, last_term: int, expected: bool
 ) -> None:
-    configuration = Entry(
+    configuration = new_entry(
         1, 1, EntryKind.CONFIGURATION, encode_configuration(Configuration("c", ("n1",)))
     )
     log = RaftLog(None, [configuration, entry(2, 2), entry(3, 2)])

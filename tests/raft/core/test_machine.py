@@ -36,6 +36,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from noti.raft.core.records import new_entry
 from tests import promises
 from tests.raft.core.cluster import Cluster, Node
 from tests.raft.faults import torment
@@ -348,7 +349,7 @@ def test_candidate_with_an_older_log_gets_no_vote() -> None:
 @promises.ACKNOWLEDGED_AFTER_MAJORITY
 def test_append_is_confirmed_only_after_it_is_on_disk() -> None:
     core = follower()
-    entry = Entry(2, 1, EntryKind.COMMAND, b"x")
+    entry = new_entry(2, 1, EntryKind.COMMAND, b"x")
     effects = core.handle(MessageReceived(AppendRequest("n3", 1, 1, 1, 2, (entry,))), 5.0)
     assert sent(effects) == []
     assert [e.index for effect in effects if isinstance(effect, Apply) for e in effect.entries] == [
@@ -364,7 +365,7 @@ def test_append_is_confirmed_only_after_it_is_on_disk() -> None:
 def test_heartbeat_is_answered_while_the_disk_is_slow() -> None:
     core = follower()
     core.handle(heartbeat(), 5.0)
-    entry = Entry(2, 1, EntryKind.COMMAND, b"x")
+    entry = new_entry(2, 1, EntryKind.COMMAND, b"x")
     core.handle(MessageReceived(AppendRequest("n3", 1, 1, 1, 1, (entry,))), 5.0)
     beat = MessageReceived(AppendRequest("n3", 1, 2, 1, 1, (), round=7))
     assert sent(core.handle(beat, 5.1)) == [AppendAccepted("n1", 1, 1, round=7)]
@@ -386,8 +387,8 @@ def test_news_of_a_commit_is_answered_only_when_there_is_something_to_say() -> N
 def test_completion_of_an_overwritten_entry_does_not_count_as_durable() -> None:
     """The ABA race of asynchronous writes: same index, other term."""
     core = follower()
-    old = Entry(2, 1, EntryKind.COMMAND, b"old")
-    new = Entry(2, 2, EntryKind.COMMAND, b"new")
+    old = new_entry(2, 1, EntryKind.COMMAND, b"old")
+    new = new_entry(2, 2, EntryKind.COMMAND, b"new")
     first = core.handle(MessageReceived(AppendRequest("n3", 1, 1, 1, 1, (old,))), 5.0)
     second = core.handle(MessageReceived(AppendRequest("n2", 2, 1, 1, 1, (new,))), 5.1)
     (first_order,) = [effect for effect in first if isinstance(effect, Persist)]
@@ -407,7 +408,7 @@ def test_deposed_leader_is_told_the_newer_term() -> None:
 
 def test_refusal_hint_skips_a_whole_wrong_term() -> None:
     core = follower()
-    wrong = tuple(Entry(index, 2, EntryKind.COMMAND, b"") for index in range(2, 50))
+    wrong = tuple(new_entry(index, 2, EntryKind.COMMAND, b"") for index in range(2, 50))
     core.handle(MessageReceived(AppendRequest("n2", 2, 1, 1, 0, wrong)), 5.0)
     core.handle(Persisted(2), 5.0)
     probe = AppendRequest("n3", 3, previous_index=40, previous_term=1, commit=0, entries=())
@@ -485,7 +486,7 @@ def test_same_seed_gives_the_same_trace() -> None:
 def test_learner_that_hears_no_leader_for_long_knows_none() -> None:
     """It never campaigns; but who waits for the leader through it must hear of that."""
     learner = Configuration("test", ("n2", "n3"), learners=("n1",))
-    log = [Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(learner))]
+    log = [new_entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(learner))]
     core = Raft(RaftConfig("n1"), HardState(1), None, log, random.Random(1), 0.0)
     core.handle(MessageReceived(AppendRequest("n2", 1, 1, 1, 1, ())), 1.0)
     deadline = core.deadline()
@@ -501,7 +502,7 @@ def test_learner_that_hears_no_leader_for_long_knows_none() -> None:
 def test_node_that_forgot_says_so_at_once_though_its_disk_knows_nothing_of_the_term() -> None:
     """It ends before anything is written. Found by: just sim seed=1125 layer=core"""
     log = [
-        Entry(
+        new_entry(
             1,
             1,
             EntryKind.CONFIGURATION,

@@ -41,6 +41,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from noti.raft.core.records import new_entry
 from tests import promises
 from tests.raft.core.cluster import Cluster, Node
 
@@ -57,7 +58,7 @@ class OneCore:
         flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
         configuration: Configuration = THREE,
     ) -> None:
-        first = Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(configuration))
+        first = new_entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(configuration))
         self.now = 5.0
         log = (first, *entries)
         self.raft = Raft(
@@ -94,7 +95,7 @@ class OneCore:
 
 
 def entry(index: int, term: int) -> Entry:
-    return Entry(index, term, EntryKind.COMMAND, b"")
+    return new_entry(index, term, EntryKind.COMMAND, b"")
 
 
 def append(
@@ -278,9 +279,9 @@ def test_own_snapshot_holds_the_configuration_at_its_index_and_no_later_one() ->
     """A later one may never be committed, and then nothing would take it back."""
     later = Configuration("test", ("n1", "n2", "n3"), learners=("n4",))
     core = OneCore(entries=(entry(2, 1), entry(3, 1)))
-    core.hear(append("n3", 1, (3, 1), Entry(4, 1, EntryKind.CONFIGURATION, b""), commit=3))
+    core.hear(append("n3", 1, (3, 1), new_entry(4, 1, EntryKind.CONFIGURATION, b""), commit=3))
     assert isinstance(core.effects[0], MessageRefused), "bytes that are no configuration"
-    change = Entry(4, 1, EntryKind.CONFIGURATION, encode_configuration(later))
+    change = new_entry(4, 1, EntryKind.CONFIGURATION, encode_configuration(later))
     core.hear(append("n3", 1, (3, 1), change, commit=3))
     core.write()
     assert core.raft.status().configuration == later
@@ -408,7 +409,7 @@ def test_zombie_leader_commits_nothing_after_its_long_sleep() -> None:
 def test_node_that_is_no_voter_in_its_own_log_still_votes() -> None:
     """It may be one in the candidate's: the entry that says so has not arrived yet."""
     others = encode_configuration(Configuration("c", ("n1", "n2", "n3")))
-    log = (Entry(1, 1, EntryKind.CONFIGURATION, others),)
+    log = (new_entry(1, 1, EntryKind.CONFIGURATION, others),)
     raft = Raft(RaftConfig("n4"), HardState(1), None, log, random.Random(1), 0.0)
     raft.handle(MessageReceived(VoteRequest("n2", 2, 5, 1, pre=False, transfer=False)), 5.0)
     (effect,) = [e for e in raft.handle(Persisted(1), 5.0) if isinstance(e, SendMessage)]

@@ -3,9 +3,10 @@
 from noti.raft.core.events import RaftConfig
 from noti.raft.core.log import RaftLog
 from noti.raft.core.membership import Configuration, encode_configuration
-from noti.raft.core.messages import AppendAccepted, Entry, EntryKind
+from noti.raft.core.messages import AppendAccepted, EntryKind
 from noti.raft.core.obstacles import has_better, obstacle
 from noti.raft.core.read_back import Reading
+from noti.raft.core.records import new_entry
 from noti.raft.core.replication import Replication
 
 THREE = Configuration("c", ("a", "b", "d"))
@@ -14,8 +15,8 @@ TERM = 2
 
 def replication(*answers: tuple[str, int, float]) -> Replication:
     """Of leader a, whose log ends at 3; each answer tells who has how much, and when he said so."""
-    entries = [Entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(THREE))]
-    entries += [Entry(index, TERM, EntryKind.NOOP, b"") for index in (2, 3)]
+    entries = [new_entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(THREE))]
+    entries += [new_entry(index, TERM, EntryKind.NOOP, b"") for index in (2, 3)]
     log = RaftLog(None, entries)
     reading = Reading(log, 1, lambda _: None)
     found = Replication(RaftConfig("a"), log, reading, TERM, 0.0, lambda *_: None)

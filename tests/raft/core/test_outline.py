@@ -6,10 +6,11 @@ import pytest
 
 from noti.raft.core.messages import Entry, EntryKind
 from noti.raft.core.outline import MARK_BYTES, Outline
+from noti.raft.core.records import new_entry
 
 
 def entry(index: int, term: int = 1, size: int = 0) -> Entry:
-    return Entry(index, term, EntryKind.COMMAND, bytes(size))
+    return new_entry(index, term, EntryKind.COMMAND, bytes(size))
 
 
 def outline_of(*terms: int) -> Outline:

@@ -5,10 +5,11 @@ from noti.raft.core.log import RaftLog
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import Entry, EntryKind, Snapshot
 from noti.raft.core.read_back import Reading
+from noti.raft.core.records import new_entry
 
 
 def entry(index: int, term: int = 1) -> Entry:
-    return Entry(index, term, EntryKind.COMMAND, b"12345")
+    return new_entry(index, term, EntryKind.COMMAND, b"12345")
 
 
 ENTRIES = tuple(entry(index) for index in range(1, 7))

@@ -19,6 +19,7 @@ from noti.raft.core.messages import (
     SnapshotChunk,
 )
 from noti.raft.core.read_back import Reading
+from noti.raft.core.records import new_entry
 from noti.raft.core.replication import Replication
 from tests import promises
 
@@ -29,7 +30,7 @@ class Leader:
     """Replication of n1 in term 2 over a log of `last` entries, and what it sent."""
 
     def __init__(self, last: int = 5, **limits: float) -> None:
-        self.log = RaftLog(None, [Entry(1, 1, EntryKind.CONFIGURATION, THREE)])
+        self.log = RaftLog(None, [new_entry(1, 1, EntryKind.CONFIGURATION, THREE)])
         self.sent: list[tuple[NodeId, Message]] = []
         self.append(last - 1)
         config = RaftConfig("n1", **limits)  # type: ignore[arg-type]
@@ -43,7 +44,7 @@ class Leader:
     def append(self, count: int, term: int = 1) -> None:
         for _ in range(count):
             index = self.log.last_index + 1
-            self.log.append([Entry(index, term, EntryKind.COMMAND, b"12345")])
+            self.log.append([new_entry(index, term, EntryKind.COMMAND, b"12345")])
 
     def to(self, node: NodeId) -> list[Message]:
         """Return what was sent to a node since the last look."""
@@ -258,7 +259,7 @@ def answer(leader: Leader, node: NodeId, entries: tuple[Entry, ...]) -> None:
 
 def written(first: int, last: int) -> tuple[Entry, ...]:
     """What the disk holds."""
-    return tuple(Entry(i, 1, EntryKind.COMMAND, b"12345") for i in range(first, last + 1))
+    return tuple(new_entry(i, 1, EntryKind.COMMAND, b"12345") for i in range(first, last + 1))
 
 
 def test_follower_that_lags_gets_what_is_read_back_one_read_at_a_time() -> None:
@@ -358,7 +359,7 @@ def test_follower_with_any_log_gets_the_leaders_within_few_probes(seed: int) -> 
         leader.append(1, term)
     terms = [1, *sorted(rng.choices(range(1, 6), k=rng.randrange(40)))]
     follower = RaftLog(
-        None, [Entry(i, term, EntryKind.COMMAND, b"") for i, term in enumerate(terms, start=1)]
+        None, [new_entry(i, term, EntryKind.COMMAND, b"") for i, term in enumerate(terms, start=1)]
     )
     leader.replication = Replication(
         RaftConfig("n1"), leader.log, leader.reading, 5, 0.0, leader.send
@@ -410,7 +411,7 @@ def test_refusal_of_the_round_of_the_acknowledgement_may_be_older() -> None:
 def test_learner_that_forgot_gets_it_all_again() -> None:
     leader = Leader()
     learning = Configuration("c", ("n1", "n3"), learners=("n2",))
-    leader.log.append([Entry(6, 2, EntryKind.CONFIGURATION, encode_configuration(learning))])
+    leader.log.append([new_entry(6, 2, EntryKind.CONFIGURATION, encode_configuration(learning))])
     leader.replication.heartbeat(0, 0.0)
     leader.yes("n2", 6, number=0)
     leader.replication.heartbeat(0, 0.1)

@@ -16,6 +16,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from noti.raft.core.records import new_entry
 from noti.raft.core.validate import INDEX_JUMP_MAX, TERM_JUMP_MAX, objection
 from tests import promises
 
@@ -24,10 +25,10 @@ VOTERS = encode_configuration(Configuration("c", ("n1", "n2", "n3")))
 
 
 def entry(index: int, term: int) -> Entry:
-    return Entry(index, term, EntryKind.COMMAND, b"")
+    return new_entry(index, term, EntryKind.COMMAND, b"")
 
 
-FIRST = Entry(1, 1, EntryKind.CONFIGURATION, VOTERS)
+FIRST = new_entry(1, 1, EntryKind.CONFIGURATION, VOTERS)
 LOG = RaftLog(None, [FIRST, entry(2, 1), entry(3, 3), entry(4, 3), entry(5, 4), entry(6, 4)])
 """Those up to 4 are committed."""
 
@@ -46,7 +47,7 @@ def chunk(term: int, index: int, snapshot_term: int, configuration: bytes = VOTE
 
 def configuration(*voters: str, learners: tuple[str, ...] = ()) -> Entry:
     data = encode_configuration(Configuration("c", voters, learners=learners))
-    return Entry(7, 5, EntryKind.CONFIGURATION, data)
+    return new_entry(7, 5, EntryKind.CONFIGURATION, data)
 
 
 @promises.VIOLATIONS_REJECTED
@@ -70,7 +71,7 @@ def configuration(*voters: str, learners: tuple[str, ...] = ()) -> Entry:
         (append(5, (6, 4), configuration()), "without voters"),
         (append(5, (6, 4), configuration("n2", "n1")), "in disorder"),
         (append(5, (6, 4), configuration("n1", learners=("n2", "n2"))), "names a node twice"),
-        (append(5, (6, 4), Entry(7, 5, EntryKind.CONFIGURATION, b"x")), "does not"),
+        (append(5, (6, 4), new_entry(7, 5, EntryKind.CONFIGURATION, b"x")), "does not"),
         (append(5, (6, 4), sender="n3"), "a second leader in term 5, beside n2"),
         (append(6, (3, 3), entry(4, 4)), "entry 4 of term 4 in place of a committed one"),
         (append(5, (1, 1), entry(2, 3)), "entry 2 of term 3 in place of a committed one"),

@@ -50,7 +50,7 @@ class DiskImage:
         for entry in self.entries:
             if not order.first <= entry.index <= order.last:
                 continue
-            size += len(entry.data)
+            size += entry.size_bytes
             if found and size > order.bytes_max:
                 break
             found.append(self.replaced.get(entry.index, entry) if stale else entry)

@@ -6,14 +6,15 @@ import trio.testing
 
 from noti.errors import StorageCorrupt
 from noti.raft.core.events import EntriesRead, ReadEntries
-from noti.raft.core.messages import Entry, EntryKind
+from noti.raft.core.messages import EntryKind
+from noti.raft.core.records import new_entry
 from noti.raft.storage.log_reader import LogReader
 from noti.raft.storage.recovery import segment_name
 from noti.raft.storage.wal import Wal
 from noti.trio_clock import TrioClock
 from tests.simulation.memory_disk import MemoryDisk
 
-ENTRIES = tuple(Entry(index, 1, EntryKind.COMMAND, b"x" * 100) for index in range(1, 9))
+ENTRIES = tuple(new_entry(index, 1, EntryKind.COMMAND, b"x" * 100) for index in range(1, 9))
 
 
 async def opened() -> tuple[MemoryDisk, LogReader]:

@@ -5,6 +5,7 @@ import trio.testing
 
 from noti.raft.core.events import Persist, Persisted
 from noti.raft.core.messages import Entry, EntryKind, HardState
+from noti.raft.core.records import new_entry
 from noti.raft.storage.log_writer import WRITE_BYTES_MAX, LogWriter
 from noti.raft.storage.wal import Wal
 from noti.trio_clock import TrioClock
@@ -12,7 +13,7 @@ from tests.simulation.memory_disk import MemoryDisk
 
 
 def entries(first: int, last: int, size: int) -> tuple[Entry, ...]:
-    return tuple(Entry(i, 1, EntryKind.COMMAND, bytes(size)) for i in range(first, last + 1))
+    return tuple(new_entry(i, 1, EntryKind.COMMAND, bytes(size)) for i in range(first, last + 1))
 
 
 async def written(*orders: Persist) -> tuple[int, list[Persisted], tuple[Entry, ...]]:

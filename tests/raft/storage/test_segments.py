@@ -6,19 +6,19 @@ from noti.errors import StorageCorrupt
 from noti.raft.core.messages import Entry, EntryKind, HardState
 from noti.raft.core.records import (
     SegmentStart,
-    encode_entries,
     encode_hard_state,
     encode_segment_start,
+    new_entry,
 )
 from noti.raft.storage.recovery import Replay
 from noti.raft.storage.segments import TailState, checksum_of, encode_frame, read_segment
 
 
 def entry(index: int) -> Entry:
-    return Entry(index, 1, EntryKind.COMMAND, b"command")
+    return new_entry(index, 1, EntryKind.COMMAND, b"command")
 
 
-def segment(sequence: int, *batches: bytes, base: int = 0, previous: int | None = 0) -> bytes:
+def segment(sequence: int, *batches: bytes, base: int = 0, previous: int = 0) -> bytes:
     """Return a segment file with a frame for its start, and one for each batch of records."""
     start = encode_segment_start(SegmentStart(sequence, base, False, previous))
     data = encode_frame(sequence, 0, start + encode_hard_state(HardState(1)))
@@ -34,33 +34,33 @@ def last_checksum(data: bytes, sequence: int) -> int:
 def test_frame_of_another_segment_is_not_taken_although_its_place_in_the_file_is_right() -> None:
     """A disk that wrote it to the wrong file."""
     ours = segment(1)
-    theirs = encode_frame(2, len(ours), encode_entries([entry(1)]))
+    theirs = encode_frame(2, len(ours), entry(1).record)
     content = read_segment(1, ours + theirs + bytes(100))
     assert (len(content.frames), content.tail) == (1, TailState.DAMAGED)
 
 
 def test_frame_elsewhere_in_its_segment_is_not_taken() -> None:
     ours = segment(1)
-    elsewhere = encode_frame(1, len(ours) + 8, encode_entries([entry(1)]))
+    elsewhere = encode_frame(1, len(ours) + 8, entry(1).record)
     content = read_segment(1, ours + elsewhere + bytes(100))
     assert (len(content.frames), content.tail) == (1, TailState.DAMAGED)
 
 
 def test_checksum_of_a_frame_is_the_one_that_is_read_back() -> None:
-    frame = encode_frame(1, 0, encode_entries([entry(1)]))
+    frame = encode_frame(1, 0, entry(1).record)
     assert read_segment(1, frame).frames[0].checksum == checksum_of(frame)
 
 
 def test_entries_with_a_gap_are_damage_although_all_checksums_are_right() -> None:
     replay = Replay()
-    gap = segment(1, encode_entries([entry(1)]), encode_entries([entry(3)]))
+    gap = segment(1, entry(1).record, entry(3).record)
     with pytest.raises(StorageCorrupt, match="entry 3 follows entry 1"):
         replay.feed_segment(1, gap, last=True)
 
 
 def test_segment_that_begins_after_a_gap_is_damage() -> None:
     replay = Replay()
-    first = segment(1, encode_entries([entry(1)]))
+    first = segment(1, entry(1).record)
     replay.feed_segment(1, first, last=False)
     previous = last_checksum(first, 1)
     with pytest.raises(StorageCorrupt, match="after entry 2, but the log before it ends at 1"):
@@ -70,14 +70,14 @@ def test_segment_that_begins_after_a_gap_is_damage() -> None:
 @pytest.mark.parametrize("wrong", [0, 7])
 def test_segment_that_follows_another_end_is_damage(wrong: int) -> None:
     replay = Replay()
-    replay.feed_segment(1, segment(1, encode_entries([entry(1)])), last=False)
+    replay.feed_segment(1, segment(1, entry(1).record), last=False)
     with pytest.raises(StorageCorrupt, match="continues another end of log-0"):
         replay.feed_segment(2, segment(2, base=1, previous=wrong), last=True)
 
 
 def test_chain_goes_on_from_a_segment_whose_torn_tail_was_repaired() -> None:
-    first = segment(1, encode_entries([entry(1)]))
-    torn = first + encode_frame(1, len(first), encode_entries([entry(2)]))[:30] + bytes(600)
+    first = segment(1, entry(1).record)
+    torn = first + encode_frame(1, len(first), entry(2).record)[:30] + bytes(600)
     replay = Replay()
     assert replay.feed_segment(1, torn, last=True) is not None
     assert replay.last_checksum == last_checksum(first, 1)

@@ -13,9 +13,9 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from noti.errors import LocalError, StorageCorrupt, StorageFailed
+from noti.errors import StorageCorrupt, StorageFailed
 from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
-from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
+from noti.raft.core.records import new_entry
 from noti.raft.storage.disk import open_disk
 from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, segment_name
 from noti.raft.storage.segments import END_MARK, read_segment
@@ -30,7 +30,7 @@ FIRST = segment_name(1)
 
 
 def entry(index: int, term: int = 1, size: int = 20) -> Entry:
-    return Entry(index, term, EntryKind.COMMAND, bytes([index % 250 + 1]) * size)
+    return new_entry(index, term, EntryKind.COMMAND, bytes([index % 250 + 1]) * size)
 
 
 def snapshot(index: int, term: int = 1) -> Snapshot:
@@ -123,16 +123,6 @@ async def test_batch_larger_than_a_segment_gets_a_segment_of_its_size() -> None:
     assert recovered.entries == (entry(1), large, entry(3))
 
 
-@promises.TOO_LARGE_NEVER_LOGGED
-async def test_oversized_entry_is_refused_and_harms_nothing() -> None:
-    disk, wal = await written([entry(1)])
-    with pytest.raises(LocalError, match="entry 2 has"):
-        await wal.append([entry(2, size=ENTRY_DATA_BYTES_MAX + 1)], None)
-    await wal.append([entry(2)], None)
-    _, recovered = await reopen(disk)
-    assert recovered.entries == (entry(1), entry(2))
-
-
 async def test_compaction_keeps_what_it_was_told_to_keep() -> None:
     disk, wal = await written(*[[entry(i, size=100)] for i in range(1, 60)])
     await wal.save_snapshot(snapshot(50), keep_after=30)
@@ -210,13 +200,14 @@ def test_killed_process_left_all_that_it_acknowledged(tmp_path: Path) -> None:
     program = (
         "import sys, trio, pathlib; from noti.raft.storage.disk import open_disk\n"
         "from noti.raft.storage.wal import Wal\n"
-        "from noti.raft.core.messages import Entry, EntryKind\n"
+        "from noti.raft.core.messages import EntryKind\n"
+        "from noti.raft.core.records import new_entry\n"
         "async def main():\n"
         "    async with open_disk(pathlib.Path(sys.argv[1])) as disk:\n"
         "        wal, _ = await Wal.open(disk, segment_bytes=2048)\n"
         "        while True:\n"
         "            index = wal.last_index + 1\n"
-        "            await wal.append([Entry(index, 1, EntryKind.COMMAND, b'x' * 100)], None)\n"
+        "            await wal.append([new_entry(index, 1, EntryKind.COMMAND, b'x' * 100)], None)\n"
         "            print(index, flush=True)\n"
         "trio.run(main)\n"
     )
