@@ -97,10 +97,6 @@ class Island:
         work = self._loop.create_task(_as_coroutine(function, *args))
         return await _outcome_of(work, self._loop)
 
-    def is_running(self) -> bool:
-        """Tell whether `call` works now."""
-        return self._loop is not None
-
 
 def _run_more_at_once(loop: trio_asyncio.BaseTrioEventLoop) -> None:
     """Spare turns of Trio's scheduler, which cost more than most of what asyncio does in one.

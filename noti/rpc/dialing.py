@@ -1,37 +1,24 @@
-"""What all who dial a node have in common: how long a silent connection lives, and what went wrong.
+"""What all who dial a node have in common: the connection, and what went wrong, as one line.
 
-Enters: what grpclib, h2 and the system raise. Leaves: one line for a person, a `Refusal`.
-Never: a connection; `tls.py` makes them.
+Exceptions of grpclib, h2 and the system end here.
 """
 
+import asyncio
 import os
 import ssl
-from dataclasses import replace
 from typing import Final
 
-from grpclib.config import Configuration
+from grpclib.client import Channel, Handler
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 from grpclib.exceptions import ProtocolError as GrpclibError
+from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
 
 from noti.address import Address, format_address
 from noti.certificates.rejections import Refusal, handshake_refusal
 from noti.errors import NotiError, Unavailable
-from noti.rpc.tls import PeerChannel
-
-CONFIG: Final = Configuration(
-    # HTTP/2 pings find a dead host, which sends no reset, within 10 s, also on a silent stream.
-    # (Raft's own timeouts elect without waiting for this; it frees the connection.)
-    _keepalive_time=5.0,
-    _keepalive_timeout=5.0,
-    _keepalive_permit_without_calls=True,
-    _http2_max_pings_without_data=0,
-    _http2_min_sent_ping_interval_without_data=4.0,
-)
-
-SERVER_CONFIG: Final = replace(CONFIG, _keepalive_timeout=20.0)
-"""Who is called has more patience: nobody waits for it to notice, and a publisher that is busy, or
-on a slow line, answers late (20 s is gRPC's default)."""
+from noti.rpc.connections import KeepAlive, PeerProtocol
+from noti.rpc.tls import TlsTransport
 
 FOREIGN_ERRORS: Final = (
     GRPCError,
@@ -41,6 +28,58 @@ FOREIGN_ERRORS: Final = (
     OSError,
     Unavailable,
 )
+
+
+class PeerChannel(Channel):
+    """A grpclib channel, with TLS or without, which knows what ended its connection.
+
+    Made inside the loop; connects when it is used, and again after the connection was lost. One
+    call at a time.
+    """
+
+    def __init__(self, to: Address, context: ssl.SSLContext | None) -> None:
+        """`context` is None to speak plain text."""
+        super().__init__(*to, ssl=context)
+        self._to = to
+        self._context = context
+        self._dialed: PeerProtocol | None = None
+        self._secured: TlsTransport | None = None
+
+    @property
+    def failure(self) -> Exception | None:
+        """What broke the connection, if something did."""
+        return None if self._secured is None else self._secured.failure
+
+    @property
+    def wants_tls(self) -> bool:
+        """Whether this end has no TLS, and the other one said that it takes nothing else."""
+        return self._dialed is not None and self._dialed.goaway == ErrorCodes.INADEQUATE_SECURITY
+
+    async def __connect__(self) -> PeerProtocol:
+        """Return the connection; see grpclib."""
+        if self._dialed is None or self._dialed.connection.is_closing():
+            self._dialed = await self._dial()
+        return self._dialed
+
+    async def _dial(self) -> PeerProtocol:
+        loop, context = asyncio.get_running_loop(), self._context
+        dialed = PeerProtocol(Handler(), client_side=True, keepalive=KeepAlive())
+        if context is None:
+            await loop.create_connection(lambda: dialed, *self._to)
+        else:
+            # Made when the connection is there: it would complain about one that never came to be.
+            _, self._secured = await loop.create_connection(
+                lambda: TlsTransport(dialed, context, server_side=False), *self._to
+            )
+            await self._secured.shake_hands()
+        if dialed.connection.is_closing():
+            raise ConnectionResetError("the peer closed the connection at once")
+        return dialed
+
+    def close(self) -> None:
+        """Close the connection; see grpclib."""
+        if self._dialed is not None:
+            self._dialed.processor.close()
 
 
 def refusal_in(channel: PeerChannel, error: Exception) -> Refusal | None:

@@ -26,7 +26,7 @@ from noti.errors import (
 )
 from noti.protobuf import LENGTH, Fields, length_field, scan
 from noti.publishing.ports import Draft, Outcome, Publishing
-from noti.rpc.frames import Frames
+from noti.rpc.connections import PeerStream, stream_of
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.rejected_calls import Complaints
 from noti.rpc.services import Call
@@ -63,7 +63,11 @@ class PublisherService:
         request, prefix = wire.PublishRequest, "/noti.v1.Publisher"
         return {
             f"{prefix}/Publish": Handler(
-                self._publish, Cardinality.UNARY_UNARY, request, wire.PublishResponse
+                # grpclib would miss an answer that was not written by itself.
+                self._publish,
+                Cardinality.UNARY_STREAM,
+                request,
+                wire.PublishResponse,
             ),
             f"{prefix}/PublishStream": Handler(
                 self._publish_stream,
@@ -74,11 +78,12 @@ class PublisherService:
         }
 
     async def _publish(self, call: Call) -> None:
+        stream = stream_of(call, REQUEST_BYTES_MAX)
         try:
-            frame = await Frames(call._stream, REQUEST_BYTES_MAX).read()
+            frame = await stream.inbox.read()
             drafts = decode_drafts(frame or b"")
         except MessageInvalid as error:
-            self._complaints.tell(call._stream._transport, "request", str(error))
+            self._complaints.tell(stream.connection.transport, "request", str(error))
             raise _refusal(error) from error
         loop = asyncio.get_running_loop()
         over: asyncio.Future[Outcome | None] = loop.create_future()
@@ -87,23 +92,21 @@ class PublisherService:
             if over.done():
                 return  # the caller has gone
             answered = not isinstance(outcome, NotiError) and self._answers.write(
-                call._stream, encode_ids(outcome), loop
+                stream, encode_ids(outcome), loop
             )
             over.set_result(None if answered else outcome)
 
         self._publishing.submit(drafts, done)
         outcome = await over
-        if outcome is None:
-            call._send_trailing_metadata_done = True
-        elif isinstance(outcome, NotiError):
+        if isinstance(outcome, NotiError):
             raise _refusal(outcome)
-        else:
+        if outcome is not None:
             await call.send_message(wire.PublishResponse(ids=list(outcome)))
 
     async def _publish_stream(self, call: Call) -> None:
         await call.send_initial_metadata()
-        frames = Frames(call._stream, REQUEST_BYTES_MAX)
-        answers = _Answers(frames)
+        stream = stream_of(call, REQUEST_BYTES_MAX)
+        answers = _Answers(stream)
         writing = asyncio.create_task(answers.write())
 
         def take(requests: Sequence[bytes]) -> bool:
@@ -113,7 +116,7 @@ class PublisherService:
                     drafts = decode_drafts(request)
                     answers.counts(question, len(drafts))
                 except MessageInvalid as error:
-                    self._complaints.tell(frames.transport, "request", str(error))
+                    self._complaints.tell(stream.connection.transport, "request", str(error))
                     question.answer(error)
                 else:
                     last = number == len(requests)
@@ -121,13 +124,12 @@ class PublisherService:
             return answers.have_room()
 
         try:
-            inbox = frames.inbox(asyncio.Event)
-            while await inbox.hear(take):
+            while await stream.inbox.receive(take, asyncio.Event):
                 await answers.wait_for_room()
             answers.end()
             await writing
         except MessageInvalid as error:
-            self._complaints.tell(frames.transport, "request", str(error))
+            self._complaints.tell(stream.connection.transport, "request", str(error))
             raise _refusal(error) from error
         finally:
             writing.cancel()
@@ -150,8 +152,8 @@ class _Question:
 class _Answers:
     """The answers of one stream, written in the order of the questions."""
 
-    def __init__(self, frames: Frames) -> None:
-        self._frames = frames
+    def __init__(self, stream: PeerStream) -> None:
+        self._stream = stream
         self._questions: deque[_Question] = deque()
         self._events = 0
         self._bytes = 0
@@ -201,7 +203,7 @@ class _Answers:
     def _write_at_once(self) -> bool:
         answers = self._take()
         try:
-            if not answers or self._frames.write_at_once(*answers):
+            if not answers or self._stream.write_at_once(*answers):
                 return True
         except Exception as error:  # noqa: BLE001 - the caller is the log, and has no part in this
             log.debug("an answer was not sent", error=repr(error))
@@ -215,7 +217,7 @@ class _Answers:
             await self._news.wait()
             answers, self._unwritten = self._unwritten + self._take(), []
             if answers:
-                await self._frames.write_guarded(*answers)
+                await self._stream.write(*answers)
             if not self._questions or self._questions[0].outcome is None:
                 self._news.clear()
 

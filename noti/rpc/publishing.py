@@ -25,10 +25,10 @@ from noti.errors import (
 )
 from noti.protobuf import parse
 from noti.publishing.ports import Draft
-from noti.rpc.dialing import CONFIG, FOREIGN_ERRORS, describe, refusal_in
-from noti.rpc.frames import Frames
+from noti.rpc.connections import PeerStream, stream_of
+from noti.rpc.dialing import FOREIGN_ERRORS, PeerChannel, describe, refusal_in
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.tls import PeerChannel, certificate_of
+from noti.rpc.tls import certificate_of
 
 WITHIN_S: Final = 10.0
 """How long a connection, and each answer, may take, if nothing else is said. A node that lives says
@@ -48,9 +48,9 @@ _ERRORS: Final[dict[int, type[NotiError]]] = {
 class PublishStream:
     """One stream of requests to one node, one at a time; made by `open_publish_stream`."""
 
-    def __init__(self, to: Address, frames: Frames, within_s: float) -> None:
+    def __init__(self, to: Address, stream: PeerStream, within_s: float) -> None:
         self._to = to
-        self._frames = frames
+        self._stream = stream
         self._within_s = within_s
 
     async def publish(self, drafts: Sequence[Draft]) -> list[str]:
@@ -64,8 +64,8 @@ class PublishStream:
         where = format_address(self._to)
         try:
             async with asyncio.timeout(self._within_s):
-                await self._frames.write_guarded(bytes(wire.PublishRequest(events)))
-                frame = await self._frames.read_guarded()
+                await self._stream.write(bytes(wire.PublishRequest(events)))
+                frame = await self._stream.inbox.read()
             answer = parse(wire.PublishStreamResponse, frame or b"")
         except TimeoutError:
             raise ProposalUncertain(
@@ -91,7 +91,7 @@ async def open_publish_stream(
 
     Raises `PeerUnavailable`, also when who answers is no node, or does not let us publish.
     """
-    channel = PeerChannel(to, CONFIG, context)
+    channel = PeerChannel(to, context)
     call = channel.request(
         _METHOD, Cardinality.STREAM_STREAM, wire.PublishRequest, wire.PublishStreamResponse
     )
@@ -100,8 +100,8 @@ async def open_publish_stream(
             async with asyncio.timeout(within_s):
                 await call.__aenter__()
                 await call.send_request()
-                frames = Frames(call._stream, ANSWER_BYTES_MAX)
-                _check_node(certificate_of(frames.transport))
+                stream = stream_of(call, ANSWER_BYTES_MAX)
+                _check_node(certificate_of(stream.connection.transport))
                 await call.recv_initial_metadata()
         except TimeoutError:
             raise PeerUnavailable(
@@ -114,7 +114,7 @@ async def open_publish_stream(
             if isinstance(error, GRPCError) and error.status is Status.UNIMPLEMENTED:
                 told += "; is it the RPC port of a node?"
             raise PeerUnavailable(told) from error
-        yield PublishStream(to, frames, within_s)
+        yield PublishStream(to, stream, within_s)
     finally:
         channel.close()
 

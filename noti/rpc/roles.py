@@ -22,13 +22,13 @@ from noti.certificates.rejection_log import RefusalLog
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.protobuf import parse
 from noti.rpc.answers import NodeRole, RoleName
-from noti.rpc.dialing import CONFIG, describe, refusal_in
-from noti.rpc.frames import Frames
+from noti.rpc.connections import stream_of
+from noti.rpc.dialing import PeerChannel, describe, refusal_in
 from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.services import ROLES
-from noti.rpc.tls import PeerChannel, certificate_of
+from noti.rpc.tls import certificate_of
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -99,7 +99,7 @@ class Roles:
 
 async def _open(to: Address, context: ssl.SSLContext | None) -> PeerChannel:
     """Return a channel, which connects when it is used; asyncio."""
-    return PeerChannel(to, CONFIG, context)
+    return PeerChannel(to, context)
 
 
 async def _ask(channel: PeerChannel, name: str) -> NodeRole:
@@ -130,15 +130,15 @@ async def _call(
 ) -> M:
     async with channel.request(method, Cardinality.UNARY_UNARY, type(request), answer) as call:
         await call.send_request()
-        frames = Frames(call._stream, ANSWER_BYTES_MAX)
-        certificate = certificate_of(frames.transport)
+        stream = stream_of(call, ANSWER_BYTES_MAX)
+        certificate = certificate_of(stream.connection.transport)
         if certificate is not None:
             refusal = objection(claims(certificate), name)
             if refusal is not None:
                 raise PeerUnavailable(f"the node there {refusal}")
         await call.send_message(request, end=True)
         await call.recv_initial_metadata()
-        frame = await frames.read_guarded()
+        frame = await stream.inbox.read()
         await call.recv_trailing_metadata()
     if frame is None:
         raise MessageInvalid("the answer has no message")

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from typing import Any, Final, Protocol, TypeVar
 
 import betterproto2
-import grpclib.protocol
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
 from noti.errors import MessageInvalid
 from noti.protobuf import parse
 from noti.rpc.answers import RoleName
-from noti.rpc.frames import Frames
+from noti.rpc.connections import stream_of
 from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.noti import v1 as wire
@@ -52,10 +51,6 @@ HEALTH_SERVICES: Final = frozenset(
 
 class Call(Protocol):
     """The part of `grpclib.server.Stream` that the services use."""
-
-    _stream: grpclib.protocol.Stream
-    _send_trailing_metadata_done: bool
-    """Whether there is nothing left to be answered."""
 
     async def send_initial_metadata(self) -> None:
         """Accept the call."""
@@ -140,7 +135,7 @@ class OperatorServices:
 async def request(call: Call, request_class: type[M]) -> M:
     """Return the request of a unary call."""
     try:
-        frame = await Frames(call._stream, REQUEST_BYTES_MAX).read()
+        frame = await stream_of(call, REQUEST_BYTES_MAX).inbox.read()
         if frame is None:
             raise MessageInvalid("the request has no message")
         return parse(request_class, frame)

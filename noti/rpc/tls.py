@@ -1,183 +1,171 @@
-"""TLS on the asyncio island: grpclib's connections, with errors and alerts that reach people.
-
-Enters: sockets and addresses, contexts. Leaves: connections, and the certificate that the other
-side proved to hold. Never: a check of whose certificate it is (`peer_certificates`).
+"""TLS under grpclib's connections, with errors and alerts that reach people; asyncio.
 
 asyncio has TLS built in, but the version of Python 3.11 closes the connection without the alert
-that would tell the other side what is wrong with it, and waits 30 s for a farewell.
+that would tell the other side what is wrong with it, and waits 30 s for a farewell. Whose
+certificate it is that the other side holds is checked elsewhere (`peer_certificates`).
 """
 
 import asyncio
-import asyncio.sslproto
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
 from typing import Any, Final
-
-from grpclib.client import Channel, Handler
-from grpclib.config import Configuration
-from grpclib.protocol import H2Protocol
-from h2.errors import ErrorCodes
-from h2.events import ConnectionTerminated
-from h2.settings import SettingCodes
-
-from noti.address import Address
-from noti.rpc.connections import Http2Protocol
 
 HANDSHAKE_S: Final = 5
 """A handshake takes two round trips; who is silent for longer holds a connection for nothing."""
 
-FRAME_BYTES_MAX: Final = 1024 * 1024
-"""Longest HTTP/2 frame that is taken. With HTTP/2's default of 16 KiB a batch of events came in
-several, and h2 takes its time for each (a sixth of the time of a commit of 256 events). What
-a sender can make us hold is bounded by the stream's window, which is larger, in any case."""
+READ_BYTES: Final = 256 * 1024
+"""More than a TLS record; a read returns one at most."""
 
 
-class TlsProtocol(asyncio.sslproto.SSLProtocol):
-    """Encrypts for one HTTP/2 connection."""
-
-    # Known to asyncio, and not to its stubs.
-    _sslobj: ssl.SSLObject
-    _process_outgoing: Callable[[], None]
-    _loop: asyncio.AbstractEventLoop
-    _transport: asyncio.Transport | None
-    _on_shutdown_complete: Callable[[BaseException | None], None]
+class TlsTransport(asyncio.Transport, asyncio.Protocol):
+    """Encrypts for one connection: a protocol to TCP's transport, and a transport to
+    `application`, which learns of the connection once the handshake is done.
+    """
 
     def __init__(
         self, application: asyncio.Protocol, context: ssl.SSLContext, *, server_side: bool
     ) -> None:
-        loop = asyncio.get_running_loop()
-        self.ready: asyncio.Future[None] = loop.create_future()
-        """Done after the handshake, or with the error that ended it."""
-        self.failure: BaseException | None = None
+        super().__init__()
+        self.failure: Exception | None = None
         """What broke the connection; with TLS 1.3 a client learns after its handshake that its
         certificate was refused."""
-        self._completing = False
-        super().__init__(
-            loop,
-            application,
-            context,
-            self.ready,
-            server_side=server_side,
-            ssl_handshake_timeout=HANDSHAKE_S,
-        )
+        self._application = application
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
+        self._tcp: asyncio.Transport | None = None
+        self._secured = False
+        self._handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def _on_handshake_complete(self, handshake_exc: BaseException | None) -> None:
-        if handshake_exc is not None:
-            self._process_outgoing()  # The alert for the other side.
-        if not self._completing:
-            # trio-asyncio calls back from outside of the loop, where grpclib would not find it.
-            self._completing = True
-            self._loop.call_soon(self._complete, handshake_exc)
+    async def shake_hands(self) -> None:
+        """Return when the handshake is done; otherwise the connection is closed.
 
-    def _complete(self, handshake_exc: BaseException | None) -> None:
-        if self._transport is not None:
-            super()._on_handshake_complete(handshake_exc)
+        Raises what `ssl` raises, or `ConnectionError`, also for a peer that was too slow.
+        """
+        try:
+            async with asyncio.timeout(HANDSHAKE_S):
+                await self._handshake
+        except ssl.SSLError:
+            raise  # It is being closed, and its alert must not be lost.
+        except TimeoutError:
+            self.abort()
+            raise ConnectionAbortedError("the TLS handshake took too long") from None
+        except BaseException:
+            self.abort()
+            raise
 
-    def _fatal_error(self, exc: BaseException, message: str = "") -> None:
-        self.failure = exc
-        super()._fatal_error(exc, message)
-
-    def _do_shutdown(self) -> None:
-        # Each side says goodbye, neither needs to wait for the other's (RFC 8446, 6.1).
-        with contextlib.suppress(ssl.SSLError):
-            self._sslobj.unwrap()
-        self._on_shutdown_complete(None)
-
-
-class _ClientProtocol(Http2Protocol):
-    """The client's end of a connection, which remembers why the server ended it."""
-
-    goaway: int | None = None
-    """The error code of the server's last word (RFC 9113, 7)."""
+    # --- what the transport of the TCP connection calls -------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        process = self.processor.process_connection_terminated
+        """See asyncio."""
+        assert isinstance(transport, asyncio.Transport)
+        self._tcp = transport
+        self._go_on()
 
-        def terminated(event: ConnectionTerminated) -> None:
-            self.goaway = event.error_code
-            process(event)
+    def data_received(self, data: bytes) -> None:
+        """See asyncio."""
+        self._incoming.write(data)
+        self._go_on()
 
-        self.processor.processors[ConnectionTerminated] = terminated
+    def connection_lost(self, exc: Exception | None) -> None:
+        """See asyncio."""
+        if self._secured:
+            self._application.connection_lost(exc or self.failure)
+        self._end_handshake(exc or ConnectionResetError("the connection was lost in the handshake"))
 
+    def pause_writing(self) -> None:
+        """See asyncio."""
+        if self._secured:
+            self._application.pause_writing()
 
-class PeerChannel(Channel):
-    """A grpclib channel, with TLS or without, which knows what ended its connection."""
+    def resume_writing(self) -> None:
+        """See asyncio."""
+        if self._secured:
+            self._application.resume_writing()
 
-    def __init__(self, to: Address, config: Configuration, context: ssl.SSLContext | None) -> None:
-        super().__init__(*to, config=config)
-        if context is not None:
-            self._scheme = "https"
-        self._context = context
-        self._secured: TlsProtocol | None = None
-        self._dialed: _ClientProtocol | None = None
+    def _go_on(self) -> None:
+        """Do what the bytes that are here allow, and send what TLS has to say."""
+        plain: list[bytes] = []
+        try:
+            if not self._secured:
+                self._tls.do_handshake()
+                self._secured = True
+                self._application.connection_made(self)
+                self._end_handshake(None)
+            while data := self._tls.read(READ_BYTES):
+                plain.append(data)
+            ended = True
+        except ssl.SSLWantReadError:
+            ended = False
+        except ssl.SSLError as error:
+            ended = True
+            if not isinstance(error, ssl.SSLZeroReturnError):
+                self.failure = error
+                self._end_handshake(error)
+        self._flush()
+        if plain and not self.is_closing():
+            self._application.data_received(b"".join(plain))
+        if ended:
+            self.close()
 
-    @property
-    def failure(self) -> BaseException | None:
-        """What broke the connection, if something did."""
-        return None if self._secured is None else self._secured.failure
+    def _flush(self) -> None:
+        if self._tcp is not None and (data := self._outgoing.read()):
+            self._tcp.write(data)
 
-    @property
-    def wants_tls(self) -> bool:
-        """Whether this end has no TLS, and the other one said that it takes nothing else."""
-        return self._dialed is not None and self._dialed.goaway == ErrorCodes.INADEQUATE_SECURITY
-
-    async def __connect__(self) -> H2Protocol:
-        protocol = await super().__connect__()
-        if not hasattr(protocol.processor.connection, "_transport"):
-            # grpclib would stumble over a connection that was closed before its first use.
-            raise ConnectionResetError("the peer closed the connection at once")
-        return protocol
-
-    async def _create_connection(self) -> H2Protocol:
-        self._dialed = dialed = _ClientProtocol(Handler(), self._config, self._h2_config)
-        context, to = self._context, (self._host, self._port)
-        if context is None:
-            await self._loop.create_connection(lambda: dialed, *to)
+    def _end_handshake(self, error: Exception | None) -> None:
+        if self._handshake.done():
+            return
+        if error is None:
+            self._handshake.set_result(None)
         else:
-            # Made when the connection is there: it would complain about one that never came to be.
-            transport, self._secured = await self._loop.create_connection(
-                lambda: TlsProtocol(dialed, context, server_side=False), *to
-            )
-            await _shaken(self._secured, transport)
-        allow_large_frames(dialed)
-        return dialed
+            self._handshake.set_exception(error)
+            self._handshake.exception()  # Nobody may be waiting any more.
+
+    # --- what the application calls ---------------------------------------------------------------
+
+    def write(self, data: Any) -> None:
+        """See asyncio."""
+        if data and not self.is_closing():
+            self._tls.write(data)
+            self._flush()
+
+    def is_closing(self) -> bool:
+        """See asyncio."""
+        return self._tcp is None or self._tcp.is_closing()
+
+    def close(self) -> None:
+        """See asyncio. Each side says goodbye, neither needs to wait for the other's (RFC 8446,
+        6.1).
+        """
+        if self._tcp is not None and not self._tcp.is_closing():
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            self._flush()
+            self._tcp.close()
+
+    def abort(self) -> None:
+        """See asyncio."""
+        if self._tcp is not None:
+            self._tcp.abort()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """See asyncio."""
+        if name == "ssl_object":
+            return self._tls
+        return default if self._tcp is None else self._tcp.get_extra_info(name, default)
 
 
-def allow_large_frames(protocol: H2Protocol) -> None:
-    """Let the other side of a connection that was just made send a message in one HTTP/2 frame."""
-    connection = protocol.connection
-    if not connection.is_closing():
-        sizes: dict[SettingCodes | int, int] = {SettingCodes.MAX_FRAME_SIZE: FRAME_BYTES_MAX}
-        connection._connection.update_settings(sizes)
-        # From now on, not from the answer on, as h2 has it: a long frame that comes in one piece
-        # with the answer is judged before it, and would end the connection.
-        connection._connection.max_inbound_frame_size = FRAME_BYTES_MAX
-        connection.flush()
-
-
-async def accept(accepted: socket.socket, application: H2Protocol, context: ssl.SSLContext) -> None:
-    """Shake hands on an accepted connection; raises what `ssl` raises, or `OSError`."""
-    loop = asyncio.get_running_loop()
-    transport, secured = await loop.connect_accepted_socket(
-        lambda: TlsProtocol(application, context, server_side=True), accepted
+async def accept(
+    accepted: socket.socket, application: asyncio.Protocol, context: ssl.SSLContext
+) -> None:
+    """Shake hands on an accepted connection; raises what `ssl` raises, or `ConnectionError`."""
+    _, secured = await asyncio.get_running_loop().connect_accepted_socket(
+        lambda: TlsTransport(application, context, server_side=True), accepted
     )
-    await _shaken(secured, transport)
+    await secured.shake_hands()
 
 
-async def _shaken(secured: TlsProtocol, transport: asyncio.Transport) -> None:
-    try:
-        await secured.ready
-        if transport.is_closing():
-            raise ConnectionResetError("the connection was lost in the handshake")
-    except BaseException:
-        transport.abort()
-        raise
-
-
-def certificate_of(transport: Any) -> bytes | None:
+def certificate_of(transport: asyncio.BaseTransport) -> bytes | None:
     """Return the other side's certificate, DER; None on a connection without TLS."""
     secured: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
     return None if secured is None else secured.getpeercert(binary_form=True)

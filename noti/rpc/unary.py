@@ -1,21 +1,18 @@
 """Answers unary calls in one piece, and all that end in one turn together.
 
-Enters: grpclib's streams, with what each is answered. Leaves: HTTP/2 frames: headers, message and
-status. Never: a failure, which grpclib answers; a wait: what cannot be written at once is left to
-grpclib, too.
-
 grpclib writes to the socket three times for each answer, from the call's own task. When a commit
-ends the calls of many publishers, that takes a third of a node's time.
+ends the calls of many publishers, that takes a third of a node's time. What cannot be written at
+once, and every failure, is left to grpclib.
 """
 
 import asyncio
-from typing import Any, Final
+from typing import Final
 
-import grpclib.protocol
 import structlog
 
 from noti.optional import contained
-from noti.rpc.direct import has_room, prefixed, put
+from noti.rpc.connections import PeerConnection, PeerStream
+from noti.rpc.inbox import prefixed
 
 log = structlog.get_logger("noti.rpc")
 
@@ -27,24 +24,27 @@ class UnaryAnswers:
     """All answers of one service."""
 
     def __init__(self) -> None:
-        self._unsent: dict[grpclib.protocol.Connection, None] = {}
+        self._unsent: dict[PeerConnection, None] = {}
 
-    def write(self, stream: Any, message: bytes, loop: asyncio.AbstractEventLoop) -> bool:
+    def write(self, stream: PeerStream, message: bytes, loop: asyncio.AbstractEventLoop) -> bool:
         """Answer the call of a stream and return True, unless that would have to wait.
 
         May be called from Trio; the bytes leave in the next turn of `loop`. A call that has ended
         already counts as answered: nobody is there.
         """
-        connection, h2_connection = stream.connection, stream._h2_connection
-        if connection.is_closing() or stream.id not in h2_connection.streams:
+        connection, number = stream.connection, stream.id
+        assert number is not None
+        if not stream.closable:
+            stream.answered = True
             return True
         data = prefixed([message])
-        if not has_room(stream, data):
+        if not stream.has_room(data):
             return False
+        stream.answered = True
         try:
-            h2_connection.send_headers(stream.id, _HEADERS)
-            put(stream, data)
-            h2_connection.send_headers(stream.id, _TRAILERS, end_stream=True)
+            connection.h2.send_headers(number, _HEADERS)
+            stream.put(data)
+            connection.h2.send_headers(number, _TRAILERS, end_stream=True)
         except Exception as error:  # noqa: BLE001 - the caller is the log, and has no part in this
             log.debug("an answer was not sent", error=repr(error))
             return True  # it ended meanwhile
@@ -59,4 +59,3 @@ class UnaryAnswers:
             if not connection.is_closing():
                 with contained("rpc stream"):
                     connection.flush()
-                    connection.data_send_process()

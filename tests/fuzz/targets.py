@@ -66,8 +66,8 @@ from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, segment_name
 from noti.raft.storage.segments import encode_frame, read_segment
 from noti.raft.storage.wal import Wal
 from noti.rpc import codec, forwards
-from noti.rpc.frames import Frames
 from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.rpc.inbox import Inbox
 from noti.rpc.publisher import decode_drafts
 from noti.swim.core import packets, streams
 from noti.swim.core.messages import (
@@ -222,23 +222,13 @@ def tell_a_core(data: bytes) -> None:
             assert core.status() == before, "refused, and changed something"
 
 
-class _Bytes:
-    """The part of grpclib's stream that `Frames` reads from."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-
-    async def recv_data(self, size: int) -> bytes:
-        piece, self._data = self._data[:size], self._data[size:]
-        if 0 < len(piece) < size:
-            raise AssertionError("EOF")  # what grpclib raises
-        return piece
-
-
 def read_frames(data: bytes) -> None:
     async def read() -> None:
-        frames = Frames(_Bytes(data))  # type: ignore[arg-type]
-        while await frames.read() is not None:
+        inbox = Inbox(lambda _: None)
+        inbox.bytes_max = codec.FRAME_BYTES_MAX
+        inbox.add(data, len(data))
+        inbox.eof()
+        while await inbox.read() is not None:
             pass
 
     coroutine = read()

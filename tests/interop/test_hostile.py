@@ -29,8 +29,9 @@ from noti.raft.ports import Hello
 from noti.rpc import appends
 from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
-from noti.rpc.grpc import GrpcMessageStream, GrpcNetwork
+from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.publisher import REQUEST_BYTES_MAX
+from noti.rpc.raft_streams import GrpcMessageStream
 from tests import promises
 from tests.http.stage import client
 from tests.interop.processes import NodeProcess, running_node
@@ -227,7 +228,7 @@ async def test_messages_that_no_member_sends_are_refused_and_counted_and_change_
             before = (await counts(node)).get(counter, 0.0)
             stream = await network.open_raft_stream(node.rpc, hello)
             assert isinstance(stream, GrpcMessageStream)
-            await stream._call(stream._frames.write_guarded, frame)
+            await stream._call(stream._stream.write, frame)
             await until_counted(node, counter, before)
             if counter == GARBAGE:
                 await until_closed(stream)

@@ -1,7 +1,6 @@
 """Connections that grpclib would close although nothing is wrong with them."""
 
 import socket
-from dataclasses import replace
 
 import pytest
 import trio
@@ -11,8 +10,7 @@ from noti.raft.core.messages import AppendRequest, EntryKind
 from noti.raft.core.records import new_entry
 from noti.raft.ports import MessageStream
 from noti.rpc.codec import encode_hello, encode_messages
-from noti.rpc.dialing import SERVER_CONFIG
-from noti.rpc.tls import FRAME_BYTES_MAX
+from noti.rpc.connections import FRAME_BYTES_MAX, KeepAlive
 from tests.contract.test_rpc_network import CLIENT, EVERY_MESSAGE, Handler, receive
 from tests.rpc.test_grpc import framed, raft_request, serving
 
@@ -81,13 +79,7 @@ async def received(raw: socket.socket) -> bytes:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = replace(
-        SERVER_CONFIG,
-        _keepalive_time=0.05,
-        _keepalive_timeout=0.1,
-        _http2_min_sent_ping_interval_without_data=0.04,
-    )
-    monkeypatch.setattr("noti.rpc.grpc.SERVER_CONFIG", config)
+    monkeypatch.setattr("noti.rpc.accepting.KEEPALIVE", KeepAlive(0.05, 0.1))
 
 
 @pytest.mark.usefixtures("impatient")

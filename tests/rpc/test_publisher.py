@@ -21,8 +21,8 @@ from noti.errors import (
     Unavailable,
 )
 from noti.publishing.ports import Draft, Outcome
-from noti.rpc.direct import FRAMES_AT_ONCE
 from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.inbox import FRAMES_AT_ONCE
 from noti.rpc.publisher import (
     REQUEST_BYTES_MAX,
     STREAM_BYTES_MAX,

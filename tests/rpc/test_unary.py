@@ -134,7 +134,7 @@ async def test_call_that_cannot_be_answered_harms_neither_the_log_nor_other_call
             one.ask(1)
             await held.wait_for(1)
             with monkeypatch.context() as broken:
-                broken.setattr("noti.rpc.unary.put", fail)
+                broken.setattr("noti.rpc.connections.PeerStream.put", fail)
                 held.waiting[0][1](("id",))
         with closing(Client(address)) as other:
             other.ask(1)

@@ -1,0 +1,214 @@
+"""The Raft stream between two nodes, from both sides.
+
+Two worlds meet here: `GrpcMessageStream` is Trio, `RaftService` and `exchange_hellos` are asyncio
+and run on the island.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from typing import Final, TypeVar, TypeVarTuple
+
+import trio
+from grpclib.const import Cardinality, Handler, Status
+from grpclib.exceptions import GRPCError, StreamTerminatedError
+
+from noti.asyncio_loop import Island
+from noti.certificates.rejection_log import RefusalLog
+from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
+from noti.optional import contained
+from noti.raft.core.messages import PeerMessage
+from noti.raft.ports import Hello
+from noti.rpc.accepting import RAFT_METHOD
+from noti.rpc.codec import (
+    FRAME_BYTES_MAX,
+    decode_hello,
+    decode_messages,
+    encode_hello,
+    encode_messages,
+)
+from noti.rpc.connections import PeerStream, stream_of
+from noti.rpc.dialing import PeerChannel
+from noti.rpc.generated.noti import v1 as wire
+from noti.rpc.peer_certificates import Guard
+from noti.rpc.ports import RpcHandler
+from noti.rpc.rejected_calls import Complaints
+from noti.rpc.services import Call
+from noti.rpc.tls import certificate_of
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+HELLO_WAIT_S: Final = 5.0
+"""A dialer that opened a stream and says nothing is dropped after this; a hello takes one
+packet."""
+
+
+class GrpcMessageStream:
+    """A Raft stream, on either side. One task may send while another hears."""
+
+    def __init__(
+        self, island: Island, stream: PeerStream, peer: Hello, close: Callable[[], None]
+    ) -> None:
+        self._island = island
+        self._stream = stream
+        self._peer = peer
+        self._close = close
+        self._closed = False
+        self._send_lock = trio.Lock()
+
+    @property
+    def peer(self) -> Hello:
+        """Who is on the other side."""
+        return self._peer
+
+    async def send(self, messages: Sequence[PeerMessage]) -> None:
+        """Write messages; returns when the transport took them (it pushes back when it is full).
+
+        Raises `PeerUnavailable`; `LocalError` for a message that fits no frame. *Cancellation*: a
+        frame may be half written; then the stream counts as broken.
+        """
+        for frame in encode_messages(messages):
+            if self._send_lock.locked() or not self._send_at_once(frame):
+                async with self._send_lock:
+                    await self._call(self._stream.write, frame)
+
+    def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
+        """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
+        return not self._send_lock.locked() and self._send_at_once(*encode_messages(messages))
+
+    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+        """See `MessageStream`. `take` is called in the turn that read the socket."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+        def take_frames(frames: Sequence[bytes]) -> bool:
+            return take([message for frame in frames for message in decode_messages(frame)])
+
+        try:
+            goes_on = await self._stream.inbox.receive(take_frames, trio.Event)
+        except StreamTerminatedError as error:
+            raise self._lost(error) from error
+        if not goes_on:
+            raise PeerUnavailable(f"{self._peer.name} closed the stream")
+
+    async def aclose(self) -> None:
+        """Close; the other side's `hear` raises `PeerUnavailable`. Never fails."""
+        self._closed = True
+        self._stream.inbox.fail(PeerUnavailable("the stream is closed"))
+        with contained("rpc stream"):
+            self._close()
+        await trio.lowlevel.checkpoint()
+
+    def _send_at_once(self, *frames: bytes) -> bool:
+        if self._closed:
+            raise PeerUnavailable("the stream is closed")
+        try:
+            return self._stream.write_at_once(*frames)
+        except Exception as error:
+            raise self._lost(error) from error
+
+    async def _call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+        if self._closed:
+            raise PeerUnavailable("the stream is closed")
+        try:
+            return await self._island.call(function, *args)
+        except Exception as error:
+            raise self._lost(error) from error
+
+    def _lost(self, error: Exception) -> PeerUnavailable:
+        """Return what to raise for whatever grpclib or h2 raised."""
+        return PeerUnavailable(f"lost {self._peer.name}: {str(error) or type(error).__name__}")
+
+
+class RaftService:
+    """The Raft stream, from the side that is dialed; asyncio, one task a stream."""
+
+    def __init__(
+        self,
+        handler: RpcHandler,
+        island: Island,
+        nursery: trio.Nursery,
+        guard: Guard,
+        refusals: RefusalLog,
+        complaints: Complaints,
+    ) -> None:
+        self._handler = handler
+        self._island = island
+        self._nursery = nursery
+        self._guard = guard
+        self._refusals = refusals
+        self._complaints = complaints
+
+    def __mapping__(self) -> dict[str, Handler]:
+        """Return grpclib's routing table."""
+        method = Handler(self._raft_stream, Cardinality.STREAM_STREAM, wire.Frame, wire.Frame)
+        return {RAFT_METHOD: method}
+
+    async def _raft_stream(self, call: Call) -> None:
+        stream = stream_of(call, FRAME_BYTES_MAX)
+        transport = stream.connection.transport
+        try:
+            async with asyncio.timeout(HELLO_WAIT_S):
+                frame = await stream.inbox.read()
+            peer = decode_hello(frame or b"")
+            proven = self._check_identity(transport, peer)
+            self._handler.welcome(peer)
+            if proven:
+                self._guard.remember(peer)
+        except TimeoutError:
+            raise GRPCError(Status.DEADLINE_EXCEEDED, "no hello came") from None
+        except MessageInvalid as error:
+            self._complaints.tell(transport, "hello", str(error))
+            raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
+        except ClusterMismatch as error:
+            self._complaints.tell(transport, "cluster", str(error))
+            raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from error
+        await call.send_initial_metadata()
+        await stream.write(encode_hello(self._handler.hello()))
+        finished = asyncio.Event()
+        messages = GrpcMessageStream(self._island, stream, peer, finished.set)
+        self._nursery.start_soon(self._use, messages)
+        # grpclib ends the stream when this returns, and cancels this when the peer is gone; the
+        # Trio task notices that by itself.
+        await finished.wait()
+
+    def _check_identity(self, transport: asyncio.Transport, peer: Hello) -> bool:
+        """Return whether a caller has proven who it is; without TLS nobody can.
+
+        Raises `ClusterMismatch` when it is somebody else.
+        """
+        certificate = certificate_of(transport)
+        if certificate is None:
+            return False
+        cluster = self._handler.hello().cluster_id
+        refusal = self._guard.objection_to_peer(certificate, peer, cluster)
+        if refusal is not None:
+            host, port = transport.get_extra_info("peername")[:2]
+            self._refusals.tell(host, port, refusal)
+            raise ClusterMismatch(f"this caller {refusal}")
+        return True
+
+    async def _use(self, stream: GrpcMessageStream) -> None:
+        """Hand the stream to the node; Trio. Its trouble is no other stream's."""
+        with contained("rpc stream"):
+            try:
+                await self._handler.raft_stream(stream)
+            finally:
+                await stream.aclose()
+
+
+async def exchange_hellos(channel: PeerChannel, hello: Hello) -> tuple[PeerStream, Hello]:
+    """Open a Raft stream on a channel of its own; return it, and who is on the other side."""
+    async with AsyncExitStack() as handshake:
+        # Its exit looks for the peer's reason when the stream is torn down under our feet.
+        call = await handshake.enter_async_context(
+            channel.request(RAFT_METHOD, Cardinality.STREAM_STREAM, wire.Frame, wire.Frame)
+        )
+        await call.send_request()
+        stream = stream_of(call, FRAME_BYTES_MAX)
+        await stream.write(encode_hello(hello))
+        await call.recv_initial_metadata()
+        frame = await stream.inbox.read()
+        peer = decode_hello(frame or b"")
+        handshake.pop_all()
+    return stream, peer
