@@ -38,15 +38,17 @@ from noti.http.subscribe import (
     common_headers,
 )
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
-from noti.streams import sse
+from noti.streams import sockets, sse
 from noti.streams.hub import Hub
-from noti.streams.time_slice import Pace
+from noti.streams.time_slice import TimeSlice
 
 log = structlog.get_logger("noti.http")
 
-ACCEPTED = Counter("noti_web_accepted_total", "Connections accepted.")
-ACCEPT_FAILED = Counter("noti_web_accept_failed_total", "Connections that could not be accepted.")
-TIMED_OUT = Counter("noti_web_heads_timed_out_total", "Connections closed without a whole request.")
+ACCEPTED = Counter("noti_http_accepted_total", "Connections accepted.")
+ACCEPT_FAILED = Counter("noti_http_accept_failed_total", "Connections that could not be accepted.")
+TIMED_OUT = Counter(
+    "noti_http_heads_timed_out_total", "Connections closed without a whole request."
+)
 
 ACCEPTS_A_TURN = 64
 """Then the heads of those who came before are read, so that no one's wait grows without limit."""
@@ -96,7 +98,7 @@ class Lobby:
         self._config = config
         self._catch_up = catch_up
         self._hand_over = hand_over
-        self._pace = Pace(hub.config.work_slice_s)
+        self._slice = TimeSlice(hub.config.work_slice_s)
         self._guests: dict[int, _Guest] = {}
         """Whose heads are not complete, in the order of arrival."""
         self._listens = True
@@ -124,7 +126,7 @@ class Lobby:
             resources.callback(self._close_all)
             by_fd = {listener.fileno(): listener for listener in listeners}
             for listener in listeners:
-                self._hub.prepare(listener)
+                sockets.prepare(listener, self._hub.config)
                 listener.setblocking(False)
                 epoll.register(listener, select.EPOLLIN)
             async with trio.open_nursery() as nursery:
@@ -132,13 +134,13 @@ class Lobby:
                 while True:
                     self._listen(epoll, by_fd)
                     await self._wait(epoll, acceptor)
-                    self._pace.begin()
+                    self._slice.begin()
                     for fd, _ in epoll.poll(0):
                         if fd in by_fd:
                             await self._accept(by_fd[fd], acceptor, epoll)
                         elif (guest := self._guests.get(fd)) and self._has_read(guest):
                             self._forget(guest, fd, epoll)
-                        await self._pace.breathe()
+                        await self._slice.checkpoint_if_over()
                     self._limit_heads(epoll)
                     self._send_away_idle(epoll)
 
@@ -184,7 +186,7 @@ class Lobby:
                 if acceptor.stuck:
                     await trio.sleep(STUCK_PAUSE_S)
                     return
-                await self._pace.breathe()
+                await self._slice.checkpoint_if_over()
                 continue
             ACCEPTED.inc()
             sock, address = accepted
@@ -193,7 +195,7 @@ class Lobby:
             # Most often the request is here already.
             if not self._has_read(guest):
                 self._seat(guest, epoll)
-            await self._pace.breathe()
+            await self._slice.checkpoint_if_over()
 
     def _seat(self, guest: _Guest, epoll: select.epoll) -> None:
         """Let a guest wait here for the rest of its request."""
@@ -338,7 +340,7 @@ class Lobby:
             try:
                 with trio.move_on_after(self._config.catch_up_wait_s) as patience:
                     await self._catch_up()
-                self._pace.begin()
+                self._slice.begin()
                 while guests:
                     guest = guests.pop()
                     self._no_longer_waits(guest)
@@ -346,7 +348,7 @@ class Lobby:
                         self._answer(guest, self._admission.turn_away())
                     else:
                         self._decide(guest, caught_up=True)
-                    await self._pace.breathe()
+                    await self._slice.checkpoint_if_over()
             finally:
                 for guest in guests:
                     self._no_longer_waits(guest)

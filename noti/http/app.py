@@ -175,7 +175,7 @@ class StreamBody(ResponseBody):
         data = await self._subscription.next()
         if data is None:
             self._over = True
-            return self._hub.farewell()
+            return self._hub.retry_hint()
         return data
 
 

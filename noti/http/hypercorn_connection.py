@@ -29,7 +29,7 @@ from noti.http.subscribe import Opening
 from noti.streams import sse
 from noti.streams.hub import Hub
 
-REFUSED = Counter("noti_web_requests_refused_total", "Requests that are not HTTP.")
+REFUSED = Counter("noti_http_requests_refused_total", "Requests that are not HTTP.")
 
 HYPERCORNS_REFUSAL = re.compile(
     rb"HTTP/1\.1 (4\d\d|501) \r\ncontent-length: 0\r\nconnection: close\r\n"

@@ -10,7 +10,7 @@ from typing import Final
 from prometheus_client import Counter
 
 REQUESTS: Final = Counter(
-    "noti_web_requests_total",
+    "noti_http_requests_total",
     "Requests answered, by method, path and status; others than known ones are `other`.",
     ["method", "path", "code"],
 )

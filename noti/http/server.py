@@ -41,8 +41,8 @@ from noti.http.request_counts import ALWAYS
 from noti.http.subscribe import Admission
 from noti.http.tls import SecuredConnection, secured
 from noti.optional import contained
-from noti.streams.clients import CLIENTS_MAX, Reason
 from noti.streams.hub import Hub
+from noti.streams.open_streams import EndReason
 
 log = structlog.get_logger("noti.http")
 
@@ -85,7 +85,6 @@ class Frontend:
         self._ops_door = Doorkeeper("ops", OPS_CONNECTIONS_MAX, config)
         self._connections: set[Connection] = set()
         hypercorn_protocols.use()
-        CLIENTS_MAX.set(hub.config.clients_max)
         self._closed = trio.lowlevel.ParkingLot()
 
     async def run(
@@ -172,7 +171,7 @@ class Frontend:
         while True:
             leads = self._node.is_leader()
             if leads and not led:
-                self._hub.end_within(self._config.shed_window_s, Reason.SHED)
+                self._hub.end_within(self._config.shed_window_s, EndReason.SHED)
             led = leads
             await trio.sleep(LOOK_EVERY_S)
 

@@ -17,9 +17,9 @@ from noti.client_key import client_key
 from noti.history.topics import CONTROL, EVERYTHING
 from noti.http.config import HttpConfig
 from noti.streams import sse
-from noti.streams.clients import Reader
 from noti.streams.feed import Audience, View
 from noti.streams.hub import Hub
+from noti.streams.open_streams import Reader
 from noti.streams.retained import EDGE
 
 CATEGORY = "/category"
@@ -100,37 +100,37 @@ class Admission:
         position = self._hub.feed.position_of(requested) if requested else None
         if not caught_up and (not self._ready() or (requested and position is None)):
             return None
-        address = request.peer
-        if self._hub.census.counts_addresses:
+        key = request.peer
+        if self._hub.limits.counts_clients:
             forwarded_for = request.header("x-forwarded-for")
-            address = client_key(address, forwarded_for, self._config.trusted_proxies)
-        full = self._hub.census.full(address)
-        if full is not None and sse.MEDIA_TYPE not in request.header("accept"):
+            key = client_key(key, forwarded_for, self._config.trusted_proxies)
+        reached = self._hub.limits.reached(key)
+        if reached is not None and sse.MEDIA_TYPE not in request.header("accept"):
             headers = [("Content-Type", PLAIN), ("Retry-After", "2")]
-            return Answer(429, headers, f"Come back later: {full.value}.\n".encode())
-        if full is not None or not self._hub.running:
+            return Answer(429, headers, f"Come back later: {reached.value}.\n".encode())
+        if reached is not None or not self._hub.running:
             return self.turn_away()
-        return self._open(audience, requested, position, address, wants_cursors)
+        return self._open(audience, requested, position, key, wants_cursors)
 
     def turn_away(self) -> Answer:
         """Return the answer after which an `EventSource` comes back in a moment."""
-        return Answer(200, STREAM_HEADERS, GREETING + self._hub.farewell())
+        return Answer(200, STREAM_HEADERS, GREETING + self._hub.retry_hint())
 
     def _open(
         self,
         audience: Audience,
         requested: str,
         position: int | None,
-        address: str,
+        key: str,
         wants_cursors: bool,
     ) -> Opening:
         feed = self._hub.feed
         headers = list(STREAM_HEADERS)
-        first = GREETING + self._hub.farewell()
+        first = GREETING + self._hub.retry_hint()
         if requested and position is None:
             headers.append(("Last-Event-ID", sse.EARLIEST))
             first += sse.gap_frame(requested)
-            return Opening(headers, first, Reader(audience, EDGE, address, wants_cursors))
+            return Opening(headers, first, Reader(audience, EDGE, key, wants_cursors))
         if requested:
             headers.append(("Last-Event-ID", requested))
         after_seq = feed.newest_seq if position is None else position
@@ -138,7 +138,7 @@ class Admission:
             # It makes sure that a client whose connection breaks before its first event misses
             # nothing.
             first += sse.cursor(requested or feed.retained.newest_cursor)
-        return Opening(headers, first, Reader(audience, after_seq, address, wants_cursors))
+        return Opening(headers, first, Reader(audience, after_seq, key, wants_cursors))
 
     def _audience(self, path: str, topics: Sequence[str]) -> Audience | str:
         """Return who the client belongs to, or what is wrong with the request."""

@@ -21,13 +21,9 @@ Clients that follow quiet topics count as readers that are in step. So a few who
 too slowly, among many who do not, are not taken for a slow machine.
 """
 
-from collections.abc import Iterator, Mapping, Set
-from dataclasses import dataclass
-from itertools import chain
-
-from noti.streams.clients import Client, Stay
 from noti.streams.feed import Feed
-from noti.streams.groups import Groups
+from noti.streams.open_streams import EndReason, OpenStream
+from noti.streams.sending import Sending
 
 SLOW_CLIENTS_MIN = 10
 """Fewer full sockets say nothing about the machine."""
@@ -39,28 +35,18 @@ FREED_AT_ONCE = 500
 """Events, 1 us each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Apart:
-    """The clients that have a place of their own; the hub's own collections."""
-
-    behind: Mapping[int, Client]
-    blocked: Mapping[int, Client]
-    subscriptions: Set[Stay]
-
-    def __iter__(self) -> Iterator[Stay]:
-        return chain(self.behind.values(), self.blocked.values(), self.subscriptions)
-
-
 class Backlog:
     """What is kept beyond history, and for whom."""
 
-    def __init__(self, feed: Feed, groups: Groups, apart: Apart, bytes_max: int) -> None:
-        """`bytes_max` is what one client may keep from being freed."""
+    def __init__(self, feed: Feed, sending: Sending, bytes_max: int, reads_within_s: float) -> None:
+        """`bytes_max` is what one client may keep from being freed; a client that has been blocked
+        for `reads_within_s` is taken for one that does not read.
+        """
         self._feed = feed
         self._retained = feed.retained
-        self._groups = groups
-        self._apart = apart
+        self._sending = sending
         self._bytes_max = bytes_max
+        self._reads_within_s = reads_within_s
         self._needed_after = 0
         """Everybody has everything up to here."""
         self._reading_at = 0
@@ -90,24 +76,22 @@ class Backlog:
             self._held.append((until, cursor))
             self.enter(cursor)
 
-    def take_stock(self, clients: int, since: float, now: float) -> None:
-        """Look where everybody stands: `clients` in all. Who was blocked before `since` and still
-        is does not read.
-        """
-        needed = reading = self._groups.passed_seq
-        for group in self._groups.lagging.values():
+    def take_stock(self, now: float) -> list[tuple[OpenStream, EndReason]]:
+        """Look where everybody stands; return the streams whose share is used up, to be ended."""
+        needed = reading = self._sending.groups.passed_seq
+        for group in self._sending.groups.lagging.values():
             if group.in_step:
                 needed = reading = min(needed, group.cursor)
         slow: list[int] = []
-        readers = clients
-        for stay in self._apart:
-            cursor = stay.cursor
+        readers = self._sending.count
+        for stream in self._sending.not_in_step():
+            cursor = stream.cursor
             if cursor < 0:
                 continue
             needed = min(needed, cursor)
-            if not stay.slow:
+            if not stream.slow:
                 reading = min(reading, cursor)
-            elif stay.blocked and stay.blocked_at < since:
+            elif stream.is_blocked and stream.blocked_at < now - self._reads_within_s:
                 readers -= 1
             else:
                 slow.append(cursor)
@@ -115,20 +99,14 @@ class Backlog:
             slow.sort()
             reading = min(reading, slow[readers // 2])
         self._needed_after, self._reading_at = self._first_held(needed, now), reading
+        return [
+            (stream, EndReason.BEHIND if stream.slow else EndReason.OVERRUN)
+            for stream in self._overdrawn()
+        ]
 
     def took_stock(self, began: float, now: float) -> None:
         """Note how long that took, so that it is not done too often."""
         self._due_at = now + min(STOCK_SHARE * (now - began), STOCK_EVERY_S)
-
-    def overdrawn(self) -> list[Stay]:
-        """Return the clients whose share is used up."""
-        if not self._is_overdrawn(self._needed_after):
-            return []
-        gone = [stay for stay in self._apart if self._is_overdrawn(stay.cursor)]
-        for group in self._groups.lagging.values():
-            if self._is_overdrawn(group.cursor):
-                gone += group.in_step.values()
-        return gone
 
     def free(self) -> bool:
         """Free some of what nobody needs any more; return whether there is more of it."""
@@ -142,6 +120,16 @@ class Backlog:
         self._reading_at = self._retained.newest_seq
         self._needed_after = self._first_held(self._reading_at, now)
         self._feed.release(self._needed_after)
+
+    def _overdrawn(self) -> list[OpenStream]:
+        if not self._is_overdrawn(self._needed_after):
+            return []
+        alone = self._sending.not_in_step()
+        overdrawn = [stream for stream in alone if self._is_overdrawn(stream.cursor)]
+        for group in self._sending.groups.lagging.values():
+            if self._is_overdrawn(group.cursor):
+                overdrawn += group.in_step.values()
+        return overdrawn
 
     def _first_held(self, needed: int, now: float) -> int:
         """Return the first of these places; forget those that are too old, or cost too much."""

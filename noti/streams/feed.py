@@ -26,7 +26,7 @@ from noti.streams.retained import EDGE, Retained
 JOINED_BYTES_MAX = 16 * 1024 * 1024
 """Joined byte strings kept for sharing: reads of 64 KiB at 128 places, as each is kept as a chunk
 too."""
-LANES_LAG_MAX = 1000
+GONE_MAX = 1000
 """Notifications that are gone and may still stand in lists of what audiences see."""
 
 
@@ -88,16 +88,16 @@ class Feed:
     def __init__(self) -> None:
         self.retained = Retained()
         self._frames: dict[View, dict[int, bytes | None]] = {view: {} for view in View}
-        self._lanes: dict[Audience, list[int]] = {}
+        self._by_audience: dict[Audience, list[int]] = {}
         """What each watched audience sees: retained notifications, and some that are gone."""
-        self._naming: dict[str, dict[Audience, None]] = {}
+        self._by_topic: dict[str, dict[Audience, None]] = {}
         """Watched audiences by the topics that they name, if they want single topics only."""
         self._others: dict[Audience, None] = {}
         """Watched audiences that have to be tried with every notification."""
-        self._stirred: dict[Audience, None] = {}
+        self._with_news: dict[Audience, None] = {}
         self._matched_through = 0
         self._swept_through = 0
-        """Up to here, nothing that is gone stands in lanes."""
+        """Up to here, nothing that is gone stands in `_by_audience`."""
         self._joined: dict[tuple[Audience, int, int, int], Batch] = {}
         self._joined_bytes = 0
 
@@ -113,12 +113,12 @@ class Feed:
 
     def extend(self, notifications: Iterable[Notification]) -> None:
         """Add notifications that follow the newest one."""
-        naming, others = self._naming, len(self._others)
+        by_topic, others = self._by_topic, len(self._others)
         for notification in notifications:
             audiences = others
             for topic in notification.topics:
-                if topic in naming:
-                    audiences += len(naming[topic])
+                if topic in by_topic:
+                    audiences += len(by_topic[topic])
             self.retained.append(notification, audiences)
         self._forget_joined()
 
@@ -134,16 +134,16 @@ class Feed:
                 for seq in gone:
                     frames.pop(seq, None)
         first_seq = self.retained.first_seq
-        if first_seq - self._swept_through > LANES_LAG_MAX:
+        if first_seq - self._swept_through > GONE_MAX:
             self._swept_through = first_seq
-            for lane in self._lanes.values():
-                del lane[: bisect_right(lane, first_seq - 1)]
+            for seqs in self._by_audience.values():
+                del seqs[: bisect_right(seqs, first_seq - 1)]
 
     def reset(self, notifications: Sequence[Notification]) -> None:
         """Forget everything and take `notifications` for the whole history (after a snapshot)."""
         self.retained.clear()
-        for lane in self._lanes.values():
-            lane.clear()
+        for seqs in self._by_audience.values():
+            seqs.clear()
         for frames in self._frames.values():
             frames.clear()
         self._matched_through = self._swept_through = 0
@@ -186,38 +186,38 @@ class Feed:
 
     def watch(self, audience: Audience) -> None:
         """Match what comes with an audience, until `forget`. Reading does so too."""
-        if audience in self._lanes:
+        if audience in self._by_audience:
             return
         self._match_new()
         exact = audience.is_exact
         if exact:
             for selector in audience.selectors:
-                self._naming.setdefault(selector, {})[audience] = None
+                self._by_topic.setdefault(selector, {})[audience] = None
             seqs: Iterable[int] = self.retained.on_topics(audience.selectors)
         else:
             self._others[audience] = None
             seqs = range(self.retained.first_seq, self.newest_seq + 1)
-        self._lanes[audience] = [seq for seq in seqs if self._sees(audience, seq)]
+        self._by_audience[audience] = [seq for seq in seqs if self._sees(audience, seq)]
 
     def forget(self, audience: Audience) -> None:
         """Drop what is kept for an audience without readers; reading again brings it back."""
-        if self._lanes.pop(audience, None) is None:
+        if self._by_audience.pop(audience, None) is None:
             return
-        self._stirred.pop(audience, None)
+        self._with_news.pop(audience, None)
         self._others.pop(audience, None)
         if audience.is_exact:
             for selector in audience.selectors:
-                naming = self._naming[selector]
-                del naming[audience]
-                if not naming:
-                    del self._naming[selector]
+                named = self._by_topic[selector]
+                del named[audience]
+                if not named:
+                    del self._by_topic[selector]
 
-    def stirred(self) -> list[Audience]:
+    def with_news(self) -> list[Audience]:
         """Return the watched audiences for whom something came since the last call."""
         self._match_new()
-        stirred = list(self._stirred)
-        self._stirred.clear()
-        return stirred
+        found = list(self._with_news)
+        self._with_news.clear()
+        return found
 
     def _forget_joined(self) -> None:
         self._joined.clear()
@@ -226,15 +226,15 @@ class Feed:
     def _match_new(self) -> None:
         """Match what came since the last call, each notification once."""
         first_seq = max(self._matched_through + 1, self.retained.first_seq)
-        for seq in range(first_seq, self.newest_seq + 1) if self._lanes else ():
+        for seq in range(first_seq, self.newest_seq + 1) if self._by_audience else ():
             topics = self.retained[seq].topics
             interested = dict(self._others)
             for topic in topics:
-                interested.update(self._naming.get(topic, {}))
+                interested.update(self._by_topic.get(topic, {}))
             for audience in interested:
                 if self._sees(audience, seq):
-                    self._lanes[audience].append(seq)
-                    self._stirred[audience] = None
+                    self._by_audience[audience].append(seq)
+                    self._with_news[audience] = None
         self._matched_through = self.newest_seq
 
     def _sees(self, audience: Audience, seq: int) -> bool:
@@ -247,14 +247,14 @@ class Feed:
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
         self.watch(audience)
         self._match_new()
-        seqs = self._lanes[audience]
+        seqs = self._by_audience[audience]
         pieces: list[bytes] = []
         created_ms = 0
         size_bytes = 0
         cursor = after_seq
         for position in range(bisect_right(seqs, after_seq), bisect_right(seqs, last_seq)):
             frame = self._frame(audience.view, seqs[position])
-            assert frame is not None, "lanes hold only what can be shown"
+            assert frame is not None, "only what can be shown is listed"
             if not pieces:
                 created_ms = self.retained[seqs[position]].created_ms
             elif size_bytes + len(frame) > bytes_max:

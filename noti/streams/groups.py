@@ -1,12 +1,11 @@
 """Keeps streams of one audience together, and knows which groups have something to get.
 
-Enters: streams that come and go, what stirs in the feed. Leaves: groups, and where their members
-in step are.
-Never: I/O, sending.
+Enters: streams that come and go, audiences with news. Leaves: groups, and where their members in
+step are. Never: I/O, sending.
 """
 
-from noti.streams.clients import Group
 from noti.streams.feed import Audience, Feed
+from noti.streams.open_streams import Group
 
 
 class Groups:
@@ -27,20 +26,20 @@ class Groups:
             group = self._by_audience[audience] = Group(audience, self.passed_seq)
             self._feed.watch(audience)
             self.lagging[audience] = group
-        group.clients += 1
+        group.streams += 1
         return group
 
     def leave(self, group: Group) -> None:
         """Count one stream less."""
-        group.clients -= 1
-        if group.clients == 0:
+        group.streams -= 1
+        if group.streams == 0:
             del self._by_audience[group.audience]
             self.lagging.pop(group.audience, None)
             self._feed.forget(group.audience)
 
     def pass_on(self) -> list[Group]:
         """Let all that the feed has be sent; return the groups that lag now."""
-        for audience in self._feed.stirred():
+        for audience in self._feed.with_news():
             if (group := self._by_audience.get(audience)) is not None:
                 self._lag(group)
         self.passed_seq = self._feed.newest_seq
@@ -60,8 +59,9 @@ class Groups:
     def settle(self, group: Group) -> None:
         """Note that a group has been sent everything up to `passed_seq`."""
         group.lagging = False
-        self.lagging.pop(group.audience, None)
+        if self.lagging.get(group.audience) is group:  # and not a new one of the same audience
+            del self.lagging[group.audience]
 
-    def place(self, group: Group) -> int:
+    def cursor_of(self, group: Group) -> int:
         """Return where a group's members in step are."""
         return group.cursor if group.lagging else self.passed_seq

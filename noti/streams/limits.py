@@ -1,60 +1,54 @@
 """Counts the streams that are open, and says whether there is room for another one.
 
-Enters: clients that come and go, with the address that each came from. Leaves: counts, yes or no.
-Never: sockets, I/O, an address in a metric.
+Enters: streams that begin and end, with the key of the client that each belongs to. Leaves: counts,
+yes or no. Never: I/O.
 """
 
 from collections import Counter
 from enum import Enum
 
-from noti.streams.clients import CLIENTS, CLOSED_FOR, OPENED, Reason
 
-
-class Full(Enum):
-    """Why there is no room."""
+class StreamLimit(Enum):
+    """Which limit is reached."""
 
     NODE = "this node has as many streams as it may have"
-    ADDRESS = "your address has as many streams as one may have"
+    CLIENT = "your address has as many streams as one may have"
 
 
-class Census:
+class StreamLimits:
     """The streams of one node."""
 
-    def __init__(self, clients_max: int, clients_per_address_max: int) -> None:
-        """`clients_per_address_max` of 0 means that addresses are not counted."""
-        self._clients_max = clients_max
-        self._per_address_max = clients_per_address_max
-        self._addresses: Counter[str] = Counter()
+    def __init__(self, streams_max: int, streams_per_client_max: int) -> None:
+        """`streams_per_client_max` of 0 means that clients are not told apart."""
+        self._streams_max = streams_max
+        self._per_client_max = streams_per_client_max
+        self._by_client: Counter[str] = Counter()
         self.count = 0
         """Streams open now."""
 
     @property
-    def counts_addresses(self) -> bool:
+    def counts_clients(self) -> bool:
         """Whether it matters from where a client comes."""
-        return self._per_address_max > 0
+        return self._per_client_max > 0
 
-    def full(self, address: str) -> Full | None:
-        """Return why a client from `address` finds no room; None when it does."""
-        if self.count >= self._clients_max:
-            return Full.NODE
-        if self._per_address_max and self._addresses[address] >= self._per_address_max:
-            return Full.ADDRESS
+    def reached(self, client_key: str) -> StreamLimit | None:
+        """Return the limit for which this client gets no stream; None when it does."""
+        if self.count >= self._streams_max:
+            return StreamLimit.NODE
+        if self._per_client_max and self._by_client[client_key] >= self._per_client_max:
+            return StreamLimit.CLIENT
         return None
 
-    def enter(self, address: str) -> None:
+    def begin(self, client_key: str) -> None:
         """Count a stream."""
         self.count += 1
-        if self._per_address_max:
-            self._addresses[address] += 1
-        CLIENTS.inc()
-        OPENED.inc()
+        if self._per_client_max:
+            self._by_client[client_key] += 1
 
-    def leave(self, address: str, reason: Reason) -> None:
+    def end(self, client_key: str) -> None:
         """Count a stream that ended."""
         self.count -= 1
-        if self._per_address_max:
-            self._addresses[address] -= 1
-            if not self._addresses[address]:
-                del self._addresses[address]
-        CLIENTS.dec()
-        CLOSED_FOR[reason].inc()
+        if self._per_client_max:
+            self._by_client[client_key] -= 1
+            if not self._by_client[client_key]:
+                del self._by_client[client_key]

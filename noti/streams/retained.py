@@ -21,7 +21,7 @@ EVENT_BYTES = 900
 """What an event takes beside its texts: tuples, numbers, entries of dictionaries, the heads of two
 frames. Measured with tracemalloc (test_retained.py holds it to that): 840 bytes an event of one
 topic with both views in use, CPython 3.11."""
-LANE_BYTES = 8
+LIST_ENTRY_BYTES = 8
 """An entry in the list of what one audience sees."""
 LINE_BYTES = 6
 """What each further line of data adds to a frame: `data: `."""
@@ -40,7 +40,7 @@ def footprint(notification: Notification, audiences: int) -> int:
     if "\n" in data or "\r" in data:
         frame += LINE_BYTES * (data.count("\n") + data.count("\r"))
     names = 3 * len(event_id) + sum(map(len, topics))
-    return EVENT_BYTES + text + frame + names + LANE_BYTES * audiences
+    return EVENT_BYTES + text + frame + names + LIST_ENTRY_BYTES * audiences
 
 
 class Retained:

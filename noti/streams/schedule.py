@@ -15,7 +15,7 @@ ENDING_EVERY_S = 0.05
 """How often streams are ended while many are: enough to spread them, few enough to cost nothing."""
 
 
-class Timetable:
+class Schedule:
     """One hub's times."""
 
     def __init__(self, config: HubConfig, rng: random.Random) -> None:

@@ -1,14 +1,13 @@
-"""Reads the feed for one connection that only its own task can write to (HTTP/1.0, HTTP/2, TLS).
-
-Enters: an audience and a cursor. Leaves: bytes, one read at a time.
-Never: sending; the response that asked for the bytes does that.
+"""Reads the feed for one connection that only its own task can write to (HTTP/1.0, HTTP/2, TLS):
+the response that asks for the bytes sends them.
 """
 
 import trio
 
-from noti.streams.clients import DELIVERIES, SENT, Reader, Reason, Stay
 from noti.streams.feed import FellBehind
 from noti.streams.hub import Hub
+from noti.streams.metrics import DELIVERIES, SENT
+from noti.streams.open_streams import EndReason, OpenStream, Reader, State
 from noti.streams.retained import NOWHERE
 
 
@@ -18,47 +17,47 @@ class Subscription:
     def __init__(self, hub: Hub, reader: Reader) -> None:
         self._hub = hub
         self._reader = reader
-        self._reason = Reason.GONE
-        self._stay: Stay | None = None
+        self._reason = EndReason.GONE
+        self._stream: OpenStream | None = None
 
     def __enter__(self) -> "Subscription":
-        self._stay = self._hub.join(self._reader)
+        self._stream = self._hub.join(self._reader)
         return self
 
     def __exit__(self, *_: object) -> None:
-        assert self._stay is not None, "a subscription is left once"
-        self._hub.leave(self._stay, self._reason)
-        self._stay = None
+        assert self._stream is not None, "a subscription is left once"
+        self._hub.leave(self._stream, self._reason)
+        self._stream = None
 
     async def next(self) -> bytes | None:
         """Wait for the next bytes: events, or a heartbeat. None when the stream is over.
 
         Cancellation: nothing is lost, the next call returns it.
         """
-        hub, stay = self._hub, self._stay
-        assert stay is not None, "a subscription is read while it is entered"
-        stay.blocked = False
+        hub, stream = self._hub, self._stream
+        assert stream is not None, "a subscription is read while it is entered"
+        stream.state, stream.slow = State.BEHIND, False
         with trio.move_on_after(hub.config.heartbeat_s) as silence:
             while hub.sending:
                 batch = hub.feed.read(
-                    self._reader.audience, stay.cursor, hub.config.chunk_bytes_max
+                    self._reader.audience, stream.cursor, hub.config.chunk_bytes_max
                 )
                 if isinstance(batch, FellBehind):
-                    self._reason = stay.why if stay.cursor == NOWHERE else Reason.BEHIND
+                    self._reason = stream.ends_for if stream.cursor == NOWHERE else EndReason.BEHIND
                     return None
-                stay.cursor = batch.seq
-                stay.slow = stay.blocked = bool(batch.events)
+                stream.cursor = batch.seq
                 if batch.events:
-                    stay.blocked_at = trio.current_time()
+                    stream.state, stream.slow = State.BLOCKED, True
+                    stream.blocked_at = trio.current_time()
                     DELIVERIES.inc(batch.events)
                     SENT.inc(len(batch.data))
                     return batch.data
-                if trio.current_time() >= stay.ends_at:
-                    self._reason = stay.why
+                if trio.current_time() >= stream.ends_at:
+                    self._reason = stream.ends_for
                     return None
-                with trio.move_on_at(stay.ends_at):
+                with trio.move_on_at(stream.ends_at):
                     await hub.wait_for_news()
         if silence.cancelled_caught:
-            return hub.heartbeat(stay)
-        self._reason = Reason.DRAINED
+            return hub.heartbeat(stream)
+        self._reason = EndReason.DRAINED
         return None

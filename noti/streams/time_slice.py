@@ -1,13 +1,11 @@
-"""Lets a busy task hold the loop for a slice at a time.
-
-Enters: pieces of work done. Leaves: checkpoints, when the slice is over.
-Never: sleeping. Whatever else the node does, consensus above all, runs between two slices.
+"""Lets a busy task hold the loop for a slice of time, and then lets the rest of the node run:
+consensus above all. It never sleeps.
 """
 
 import trio
 
 
-class Pace:
+class TimeSlice:
     """One task's slices."""
 
     def __init__(self, slice_s: float) -> None:
@@ -19,7 +17,7 @@ class Pace:
         """Begin a slice: the caller has just been at a checkpoint."""
         self._ends = trio.current_time() + self._slice_s
 
-    async def breathe(self) -> None:
+    async def checkpoint_if_over(self) -> None:
         """Let the rest of the node run when the slice is over. A checkpoint only then."""
         if trio.current_time() >= self._ends:
             await trio.lowlevel.checkpoint()

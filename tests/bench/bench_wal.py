@@ -26,10 +26,11 @@ from prometheus_client import REGISTRY
 
 from noti.history.notification import Notification
 from noti.raft.storage.disk import FileDisk, open_disk
-from noti.streams.clients import Reader
+from noti.streams import sockets
 from noti.streams.config import HubConfig
 from noti.streams.feed import Audience, View
 from noti.streams.hub import Hub
+from noti.streams.open_streams import Reader
 from tests.bench.clusters import HOST, Processes
 from tests.bench.report import Arguments, Report, quantile, tell
 
@@ -148,7 +149,7 @@ async def _fan_out(directory: Path, clients: int) -> AsyncIterator[None]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     hub = Hub(HubConfig(), random.Random(1))
     with Processes(directory) as processes, socket.create_server((HOST, 0)) as listener:
-        hub.prepare(listener)
+        sockets.prepare(listener, hub.config)
         listening = trio.socket.from_stdlib_socket(listener)
         port = listener.getsockname()[1]
         readers = [sys.executable, "-m", "tests.bench.readers", HOST, str(port), str(clients)]
@@ -181,7 +182,7 @@ async def _publish(hub: Hub) -> None:
 
 
 def _deliveries() -> float:
-    return REGISTRY.get_sample_value("noti_web_deliveries_total") or 0.0
+    return REGISTRY.get_sample_value("noti_streams_deliveries_total") or 0.0
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import pytest
 import trio
@@ -58,7 +59,7 @@ async def read_to_end(stream: trio.SocketStream) -> bytes:
 
 
 def count(name: str) -> float:
-    return REGISTRY.get_sample_value(f"noti_web_{name}_total") or 0.0
+    return REGISTRY.get_sample_value(f"noti_http_{name}_total") or 0.0
 
 
 async def test_a_stream_goes_to_the_hub_without_the_ordinary_way() -> None:
@@ -68,9 +69,10 @@ async def test_a_stream_goes_to_the_hub_without_the_ordinary_way() -> None:
         assert dict(response.headers)[b"content-type"] == b"text/event-stream"
         assert b"date" in dict(response.headers)
         await until(lambda: there.clients == 1)
-        [adopted] = there._clients.values()
+        [adopted] = there._sending.adopted.values()
         for option in (socket.TCP_NODELAY, socket.TCP_USER_TIMEOUT):
-            assert adopted.sock.getsockopt(socket.IPPROTO_TCP, option), "inherited by listeners"
+            sock = cast("socket.socket", adopted.connection)
+            assert sock.getsockopt(socket.IPPROTO_TCP, option), "inherited by listeners"
         there.publish(notifications(1, 3))
         assert ids(await one.read_until("id-3")) == ["id-1", "id-2", "id-3"]
     assert taker.got == []

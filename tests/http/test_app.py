@@ -393,17 +393,17 @@ async def test_metrics_count_clients() -> None:
         await until(lambda: there.clients == 1)
         await two.request("/metrics")
         text = await two.read_all()
-    assert "noti_web_clients 1.0" in text
-    assert "noti_web_clients_max 50000.0" in text
-    assert "noti_web_backlog_bytes 0.0" in text
-    assert "noti_web_backlog_bytes_max 6.7108864e+07" in text
-    assert "noti_web_pressure 0.0" in text
-    assert 'noti_web_clients_closed_total{reason="overrun"}' in text
+    assert "noti_streams_clients 1.0" in text
+    assert "noti_streams_clients_max 50000.0" in text
+    assert "noti_streams_backlog_bytes 0.0" in text
+    assert "noti_streams_backlog_bytes_max 6.7108864e+07" in text
+    assert "noti_streams_pressure 0.0" in text
+    assert 'noti_streams_clients_closed_total{reason="overrun"}' in text
 
 
 async def test_metrics_tell_how_old_events_are_once_for_each_pass_and_not_for_repeats() -> None:
     def observed(name: str) -> float:
-        return REGISTRY.get_sample_value(f"noti_web_event_age_seconds_{name}") or 0.0
+        return REGISTRY.get_sample_value(f"noti_streams_event_age_seconds_{name}") or 0.0
 
     there = hub()
     before = observed("count"), observed("sum")
@@ -412,7 +412,7 @@ async def test_metrics_tell_how_old_events_are_once_for_each_pass_and_not_for_re
         await one.request("/category")
         await two.request("/category?lastEventID=earliest")
         await two.read_until("id-3")
-        await until(lambda: there.clients == 2 and not there._behind)
+        await until(lambda: there.clients == 2 and not there._sending.sendable)
         ago_ms = int((time.time() - 2) * 1000)
         there.publish([one._replace(created_ms=ago_ms) for one in notifications(4, 6)])
         for reader in (one, two):

@@ -257,12 +257,12 @@ async def test_those_who_wait_for_the_node_to_catch_up_are_no_more_than_streams_
 
 async def test_every_answer_is_counted_by_path_and_status_whoever_gave_it() -> None:
     with (
-        adds(1, "web_requests", method="GET", path="/category", code="200"),
-        adds(1, "web_requests", method="GET", path="/.well-known/mercure", code="400"),
-        adds(1, "web_requests", method="GET", path="page", code="200"),
-        adds(1, "web_requests", method="other", path="page", code="405"),
-        adds(1, "web_requests", method="GET", path="other", code="404"),
-        adds(1, "web_requests", method="other", path="other", code="400"),
+        adds(1, "http_requests", method="GET", path="/category", code="200"),
+        adds(1, "http_requests", method="GET", path="/.well-known/mercure", code="400"),
+        adds(1, "http_requests", method="GET", path="page", code="200"),
+        adds(1, "http_requests", method="other", path="page", code="405"),
+        adds(1, "http_requests", method="GET", path="other", code="404"),
+        adds(1, "http_requests", method="other", path="other", code="400"),
     ):
         async with serving(hub()) as address:
             for method, path in (

@@ -1,57 +1,48 @@
 """Promises of the backlog: who holds memory, who must go, and whose lateness slows the intake."""
 
-from dataclasses import dataclass, field
-from unittest.mock import sentinel
-
 import pytest
 
-from noti.streams.backlog import FREED_AT_ONCE, SLOW_CLIENTS_MIN, Apart, Backlog
-from noti.streams.clients import Client, Stay
+from noti.streams.backlog import FREED_AT_ONCE, SLOW_CLIENTS_MIN, Backlog
 from noti.streams.feed import Audience, Feed, View
-from noti.streams.groups import Groups
+from noti.streams.limits import StreamLimits
+from noti.streams.open_streams import EndReason, OpenStream, Reader, State
+from noti.streams.sending import Sending
 from tests import promises
 from tests.http.stage import notifications
+from tests.streams.takers import Taker
 
 ALL = Audience(View.MERCURE, frozenset({"*"}))
 NOW = 100.0
-SINCE = NOW - 2.5
+READS_WITHIN_S = 2.5
 
 
-@dataclass
 class Stage:
-    """A hub's records of its clients, without a hub."""
+    """A hub's records of its streams, without a hub."""
 
-    newest: int
-    oldest: int
-    bytes_max: int = 1_000_000
-    behind: dict[int, Client] = field(default_factory=dict)
-    apart: set[Stay] = field(default_factory=set)
-    clients: int = 0
-
-    def __post_init__(self) -> None:
+    def __init__(self, newest: int, oldest: int, bytes_max: int = 1_000_000) -> None:
+        self.bytes_max = bytes_max
         self.feed = Feed()
-        self.groups = Groups(self.feed)
-        self.group = self.groups.enter(ALL)
-        self.feed.extend(notifications(1, self.newest))
-        self.feed.trim(self.oldest)
-        self.backlog = Backlog(
-            self.feed, self.groups, Apart(self.behind, {}, self.apart), self.bytes_max
-        )
-        self.groups.pass_on()
-        self.groups.settle(self.group)
+        self.sending = Sending(self.feed, StreamLimits(10_000, 0), 65536)
+        self.sending.subscribe(Reader(ALL, -1, ""), 0.0)  # so that there is a group
+        self.feed.extend(notifications(1, newest))
+        self.feed.trim(oldest)
+        self.backlog = Backlog(self.feed, self.sending, bytes_max, READS_WITHIN_S)
+        [self.group] = self.sending.groups.pass_on()
+        self.sending.groups.settle(self.group)
 
-    def client(self, cursor: int, *, slow: bool, blocked_at: float | None = None) -> Stay:
-        stay = Stay(self.group, "", 0.0, cursor, False, slow=slow)
-        stay.blocked, stay.blocked_at = blocked_at is not None, blocked_at or 0.0
-        self.apart.add(stay)
-        self.clients += 1
-        return stay
+    def client(self, cursor: int, *, slow: bool, blocked_at: float | None = None) -> OpenStream:
+        stream = self.sending.subscribe(Reader(ALL, cursor, ""), 0.0)
+        stream.slow = slow
+        if blocked_at is not None:
+            stream.state, stream.blocked_at = State.BLOCKED, blocked_at
+        return stream
 
     def in_step(self, count: int) -> None:
-        self.clients += count
+        for _ in range(count):
+            self.client(self.feed.newest_seq, slow=False)
 
     def pressure(self) -> float:
-        self.backlog.take_stock(self.clients, SINCE, NOW)
+        self.backlog.take_stock(NOW)
         return self.backlog.pressure
 
     def share(self, cursor: int) -> float:
@@ -68,11 +59,11 @@ def test_a_client_that_the_hub_is_late_for_tells_the_pressure_alone() -> None:
 
 def test_a_group_that_the_hub_is_late_for_tells_it_too() -> None:
     stage = Stage(200, 191)
-    client = Client(stage.group, "", 0.0, 0, False, sock=sentinel.sock, fd=7)
-    stage.group.in_step[7] = client
+    stage.client(200, slow=False)
+    stage.sending.adopt(Reader(ALL, 200, ""), 0.0, Taker(7))
+    assert stage.sending.next_for(stage.sending.adopted[7]) is None
     stage.group.cursor, stage.group.lagging = 20, True
-    stage.groups.lagging[ALL] = stage.group
-    stage.clients = 1
+    stage.sending.groups.lagging[ALL] = stage.group
     assert stage.pressure() == stage.share(20)
 
 
@@ -99,7 +90,7 @@ def test_when_most_that_read_are_slow_the_median_counts() -> None:
     for cursor in range(10, 40):
         stage.client(cursor, slow=True, blocked_at=NOW if cursor % 2 else None)
     for _ in range(500):
-        stage.client(1, slow=True, blocked_at=SINCE - 1)  # these do not read
+        stage.client(1, slow=True, blocked_at=NOW - READS_WITHIN_S - 1)  # these do not read
     assert stage.pressure() == stage.share(30)
 
 
@@ -117,12 +108,12 @@ def test_only_whoever_holds_more_than_the_bound_must_go() -> None:
     stage = Stage(2000, 1991, bytes_max=500_000)
     far, near = stage.client(5, slow=True, blocked_at=NOW), stage.client(1900, slow=False)
     edge = stage.client(-1, slow=False)
-    stage.pressure()
-    assert stage.backlog.overdrawn() == [far]
-    stage.apart.remove(far)
-    stage.pressure()
-    assert stage.backlog.overdrawn() == []
-    assert {near, edge} == stage.apart
+    assert stage.backlog.take_stock(NOW) == [(far, EndReason.BEHIND)]
+    far.slow = False
+    assert stage.backlog.take_stock(NOW) == [(far, EndReason.OVERRUN)]
+    stage.sending.close(far)
+    assert stage.backlog.take_stock(NOW) == []
+    assert {near, edge} < stage.sending.subscriptions
 
 
 @promises.BURST_DISCONNECTS_NOBODY

@@ -53,7 +53,7 @@ def test_releasing_frees_frames_and_lists_with_the_events() -> None:
     feed.trim(2991)
     feed.release(3000)
     assert {len(frames) for frames in feed._frames.values()} == {10}
-    assert {len(lane) for lane in feed._lanes.values()} == {10}
+    assert {len(lane) for lane in feed._by_audience.values()} == {10}
 
 
 def test_whoever_begins_at_the_edge_begins_where_it_is_when_it_is_read() -> None:

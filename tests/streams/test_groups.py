@@ -17,9 +17,9 @@ def test_only_groups_with_news_lag_and_until_it_is_sent() -> None:
         groups.settle(group)
     feed.extend([notification(1, "a"), notification(2, "a")])
     assert groups.pass_on() == [one]
-    assert (groups.place(one), groups.place(other)) == (0, 2)
+    assert (groups.cursor_of(one), groups.cursor_of(other)) == (0, 2)
     groups.settle(one)
-    assert (groups.place(one), groups.pass_on()) == (2, [])
+    assert (groups.cursor_of(one), groups.pass_on()) == (2, [])
 
 
 def test_group_lives_as_long_as_it_has_streams() -> None:

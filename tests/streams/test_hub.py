@@ -11,10 +11,10 @@ import trio
 import trio.testing
 from prometheus_client import REGISTRY
 
-from noti.streams import clients
-from noti.streams.clients import Reason
-from noti.streams.feed import LANES_LAG_MAX, Audience, View
+from noti.streams import open_streams, sockets
+from noti.streams.feed import GONE_MAX, Audience, View
 from noti.streams.hub import Hub
+from noti.streams.open_streams import EndReason
 from tests import promises
 from tests.http.stage import LIMIT_S, hub, ids, notification, notifications, running, show, until
 
@@ -23,7 +23,7 @@ ALL = Audience(View.MERCURE, frozenset({"*"}))
 
 def closed(reason: str) -> float:
     """How many streams ended for this reason, in this process."""
-    value = REGISTRY.get_sample_value("noti_web_clients_closed_total", {"reason": reason})
+    value = REGISTRY.get_sample_value("noti_streams_clients_closed_total", {"reason": reason})
     return value or 0.0
 
 
@@ -48,7 +48,7 @@ class Reader:
         wants_cursors: bool = False,
     ) -> None:
         with socket.socket() as listener:
-            there.prepare(listener)
+            sockets.prepare(listener, there.config)
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             near = socket.socket()
@@ -70,7 +70,7 @@ class Reader:
         self.broken = False
         there.adopt(
             far,
-            clients.Reader(
+            open_streams.Reader(
                 audience,
                 there.feed.newest_seq if after_seq is None else after_seq,
                 "127.0.0.1",
@@ -221,7 +221,7 @@ async def test_a_reader_that_was_behind_once_catches_up_while_the_burst_goes_on(
             there.publish(notifications(first, first + 19))
             await trio.lowlevel.checkpoint()
             taken.append(reader.take(100_000))
-        assert not there._behind
+        assert not there._sending.sendable
         reader.receive(b"".join(taken))
         assert await reader.read_through("id-1010") == [f"id-{n}" for n in range(1, 1011)]
 
@@ -235,7 +235,7 @@ async def test_memory_of_a_burst_is_free_again_when_everybody_has_it() -> None:
         await until(lambda: there.feed.retained.backlog_bytes == 0)
         assert {len(frames) for frames in there.feed._frames.values()} == {10}
         assert len(there.feed.retained) == 10
-        assert max(map(len, there.feed._lanes.values())) <= 10 + LANES_LAG_MAX
+        assert max(map(len, there.feed._by_audience.values())) <= 10 + GONE_MAX
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -318,7 +318,7 @@ async def test_a_client_that_reads_when_the_hub_gets_to_it_is_never_stalled(
     async with running(hub(**settings)) as there:
         reader = Reader(there)
         there.publish([notification(n, data="z" * 5_000) for n in range(1, 60)])
-        await until(lambda: any(client.blocked for client in there._clients.values()))
+        await until(lambda: any(one.is_blocked for one in there._sending.adopted.values()))
         for _ in range(5):
             autojump_clock.jump(30.0)
             await reader.read_some()
@@ -397,7 +397,9 @@ async def test_a_reader_that_takes_nothing_does_not_hold_up_the_end() -> None:
         async with running(there):
             reader = Reader(there)
             there.publish([notification(n, data="z" * 50_000) for n in range(1, 60)])
-            await until(lambda: any(client.blocked for client in there._clients.values()))
+            await until(
+                lambda: any(client.is_blocked for client in there._sending.adopted.values())
+            )
     assert there.clients == 0
     reader.sock.close()
 
@@ -533,7 +535,7 @@ async def test_a_leader_can_send_its_clients_away_gently(
     shed = closed("shed")
     async with running(hub()) as there:
         readers = [Reader(there) for _ in range(20)]
-        there.end_within(10.0, Reason.SHED)
+        there.end_within(10.0, EndReason.SHED)
         await trio.sleep(11)
         assert there.clients == 0
         late = Reader(there)
@@ -562,9 +564,9 @@ async def test_an_event_concerns_only_the_audiences_that_name_its_topic() -> Non
     async with running(hub()) as there:
         audiences = [Audience(View.MERCURE, frozenset({f"user/{n}", "all"})) for n in range(100)]
         readers = [Reader(there, audience) for audience in audiences]
-        await until(lambda: not there._behind)
+        await until(lambda: not there._sending.sendable)
         there.feed.extend([notification(1, "user/7")])
-        assert there.feed.stirred() == [audiences[7]]
+        assert there.feed.with_news() == [audiences[7]]
         there.feed.extend([notification(2, "all")])
-        assert there.feed.stirred() == audiences
+        assert there.feed.with_news() == audiences
         del readers

@@ -1,25 +1,24 @@
 """Promises of the counting: when there is no room."""
 
-from noti.streams.clients import Reason
-from noti.streams.limits import Census, Full
+from noti.streams.limits import StreamLimit, StreamLimits
 
 
 def test_room_is_given_back_when_a_stream_ends() -> None:
-    census = Census(3, 2)
-    census.enter("a")
-    census.enter("a")
-    assert census.full("a") is Full.ADDRESS
-    assert census.full("b") is None
-    census.enter("b")
-    assert census.full("c") is Full.NODE
-    census.leave("a", Reason.GONE)
-    assert census.full("a") is None
-    assert census.count == 2
+    limits = StreamLimits(3, 2)
+    limits.begin("a")
+    limits.begin("a")
+    assert limits.reached("a") is StreamLimit.CLIENT
+    assert limits.reached("b") is None
+    limits.begin("b")
+    assert limits.reached("c") is StreamLimit.NODE
+    limits.end("a")
+    assert limits.reached("a") is None
+    assert limits.count == 2
 
 
-def test_addresses_are_not_remembered_when_nobody_asks_or_nobody_is_left() -> None:
+def test_by_client_are_not_remembered_when_nobody_asks_or_nobody_is_left() -> None:
     for per_address in (0, 5):
-        census = Census(10, per_address)
-        census.enter("a")
-        census.leave("a", Reason.GONE)
-        assert not census._addresses
+        limits = StreamLimits(10, per_address)
+        limits.begin("a")
+        limits.end("a")
+        assert not limits._by_client

@@ -4,11 +4,11 @@ import math
 import random
 
 from noti.streams.config import HubConfig
-from noti.streams.schedule import Timetable
+from noti.streams.schedule import Schedule
 
 
-def timetable(**settings: float) -> Timetable:
-    times = Timetable(HubConfig(**settings), random.Random(1))  # type: ignore[arg-type]
+def timetable(**settings: float) -> Schedule:
+    times = Schedule(HubConfig(**settings), random.Random(1))  # type: ignore[arg-type]
     times.begin(100.0)
     return times
 

@@ -4,8 +4,8 @@ import trio
 import trio.testing
 
 from noti.streams import sse
-from noti.streams.clients import Reader, Reason
 from noti.streams.feed import Audience, View
+from noti.streams.open_streams import EndReason, Reader
 from noti.streams.subscription import Subscription
 from tests.http.stage import hub, ids, notifications, running, until
 
@@ -55,4 +55,4 @@ async def test_no_heartbeat_moves_a_reader_past_what_it_was_not_sent() -> None:
         assert there.heartbeat(stay) == b":\n"
         stay.cursor = 2
         assert there.heartbeat(stay) == b":\n" + sse.cursor(there.feed.retained.newest_cursor)
-        there.leave(stay, Reason.GONE)
+        there.leave(stay, EndReason.GONE)

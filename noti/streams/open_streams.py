@@ -1,0 +1,138 @@
+"""What is known of each open stream: who reads it, where it stands, what is unsent, why it ended.
+
+Enters: nothing. Leaves: plain records. Never: deciding (`sending.py` does), I/O.
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from noti.streams.feed import Audience
+
+NOTHING = memoryview(b"")
+"""Shared by all streams that have nothing unsent: a view of its own would cost 184 bytes."""
+
+
+class EndReason(Enum):
+    """Why a stream ended."""
+
+    GONE = "gone"
+    """The client hung up, or its connection broke."""
+    BEHIND = "behind"
+    """The client took what it was sent too slowly, and its share of the backlog is used up; or its
+    cursor is not in a snapshot that this node got.
+    """
+    OVERRUN = "overrun"
+    """This node could not send in time, though the client took all that it was sent."""
+    STALLED = "stalled"
+    """The client did not take what it was sent."""
+    AGED = "aged"
+    """It was open as long as a stream may be."""
+    SHED = "shed"
+    """This node leads, and leaves browsers to the others."""
+    DRAINED = "drained"
+    """This node shuts down."""
+
+
+class State(Enum):
+    """Where a stream stands; which one follows which: `sending.py`."""
+
+    BEHIND = "behind"
+    """It has a cursor of its own, and its socket takes bytes: just arrived, replaying, or with the
+    rest of a chunk to send.
+    """
+    IN_STEP = "in step"
+    """It has all that its group has, and shares the group's cursor."""
+    BLOCKED = "blocked"
+    """The rest of a chunk waits until the kernel takes more; for a subscription: until its response
+    asks for the next bytes.
+    """
+    ENDING = "ending"
+    """Only its last words, and the rest of a chunk before them, are still to be sent."""
+    ENDING_BLOCKED = "ending, blocked"
+    """The same, and the kernel takes no more."""
+    CLOSED = "closed"
+
+
+class Connection(Protocol):
+    """What carries a stream: a non-blocking socket. Only the hub calls it."""
+
+    def fileno(self) -> int:
+        """Return its descriptor."""
+
+    def send(self, data: bytes | memoryview, /) -> int:
+        """Return how many bytes the kernel took; raises `OSError`."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who is to read, and from where on."""
+
+    audience: Audience
+    after_seq: int
+    client_key: str
+    """By which the stream is counted."""
+    wants_cursors: bool = False
+    """Whether it is told where it is (`?cursor=1`), by blocks without an event."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class OpenStream:
+    """One open stream, whatever carries it."""
+
+    group: "Group"
+    client_key: str
+    """By which it is counted."""
+    ends_at: float
+    """When it is ended, in Trio's time."""
+    cursor: int
+    """Last notification in what was handed over; meaningful while the stream is not in step."""
+    wants_cursors: bool = False
+    """Whether it is told where it is, by blocks without an event."""
+    ends_for: EndReason = EndReason.AGED
+    """Why it is then ended."""
+    state: State = State.BEHIND
+    blocked_at: float = 0.0
+    """Since when it is blocked."""
+    slow: bool = False
+    """It was blocked since it was last in step."""
+
+    @property
+    def is_blocked(self) -> bool:
+        """Whether what was begun waits for the client."""
+        return self.state is State.BLOCKED or self.state is State.ENDING_BLOCKED
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class AdoptedStream(OpenStream):
+    """One stream on a socket of its own."""
+
+    connection: Connection
+    fd: int
+    unsent: memoryview = NOTHING
+    """The rest of a chunk that the kernel has not taken."""
+    waited_s: float = 0.0
+    """How long the unsent chunk has waited for the kernel, as far as was seen."""
+    live: bool = False
+    """It was in step: what it gets is new, not what it asked to be repeated."""
+    quiet: bool = False
+    """Nothing was sent since heartbeats were last considered."""
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """The streams of one audience."""
+
+    audience: Audience
+    cursor: int
+    """Where the members in step are, while something is on its way to them. A group that is not
+    lagging has all that the hub has passed on.
+    """
+    lagging: bool = True
+    in_step: dict[int, AdoptedStream] = field(default_factory=dict)
+    """By descriptor."""
+    streams: int = 0
+    """All of them, in step or not, and the subscriptions too."""

@@ -1,0 +1,253 @@
+"""Decides who is sent what next: to a whole group at once, or to one stream that is not in step.
+
+Enters: streams that come and go, what the kernel took of what was sent, sockets that have room
+again. Leaves: the next bytes of a group or of a stream, or why a stream must be closed.
+Never: sockets, waiting, clocks; a byte of a second chunk before the first one is through, so that
+a stream can be ended at any time.
+
+Every adopted stream is in one state:
+
+    from                    what happens                                       to
+    ---------------------   ------------------------------------------------   --------------
+    BEHIND                  it has all that its group has, nothing is unsent   IN_STEP
+    BEHIND                  the kernel takes nothing of the rest of a chunk    BLOCKED
+    IN_STEP                 the kernel takes only a part of a chunk            BEHIND
+    BLOCKED                 the kernel has room again                          BEHIND
+    BEHIND, IN_STEP         its time is over                                   ENDING
+    BLOCKED                 its time is over                                   ENDING_BLOCKED
+    ENDING                  the kernel takes nothing of the rest               ENDING_BLOCKED
+    ENDING_BLOCKED          the kernel has room again                          ENDING
+    any but CLOSED          see `EndReason`; or its last words are sent        CLOSED
+"""
+
+from collections.abc import Iterator
+from itertools import chain
+from typing import assert_never
+
+from noti.streams.feed import Batch, Feed, FellBehind
+from noti.streams.groups import Groups
+from noti.streams.limits import StreamLimits
+from noti.streams.open_streams import (
+    NOTHING,
+    AdoptedStream,
+    Connection,
+    Group,
+    OpenStream,
+    Reader,
+    State,
+)
+
+FOLLOWS: dict[State, frozenset[State]] = {
+    State.BEHIND: frozenset({State.IN_STEP, State.BLOCKED, State.ENDING, State.CLOSED}),
+    State.IN_STEP: frozenset({State.BEHIND, State.ENDING, State.CLOSED}),
+    State.BLOCKED: frozenset({State.BEHIND, State.ENDING_BLOCKED, State.CLOSED}),
+    State.ENDING: frozenset({State.ENDING_BLOCKED, State.CLOSED}),
+    State.ENDING_BLOCKED: frozenset({State.ENDING, State.CLOSED}),
+    State.CLOSED: frozenset(),
+}
+"""The table above."""
+
+
+class Sending:
+    """The streams of one hub."""
+
+    def __init__(self, feed: Feed, limits: StreamLimits, chunk_bytes_max: int) -> None:
+        """The streams are counted in `limits`."""
+        self._feed = feed
+        self._limits = limits
+        self._chunk_bytes_max = chunk_bytes_max
+        self.groups = Groups(feed)
+        self.adopted: dict[int, AdoptedStream] = {}
+        """By descriptor, as in the next two."""
+        self.sendable: dict[int, AdoptedStream] = {}
+        """Those that are `BEHIND` or `ENDING`: to be sent something of their own."""
+        self._blocked: dict[int, AdoptedStream] = {}
+        self.subscriptions: set[OpenStream] = set()
+        """Streams that read for themselves, and move their cursors."""
+
+    def adopt(self, reader: Reader, ends_at: float, connection: Connection) -> AdoptedStream:
+        """Begin a stream on a connection."""
+        stream = AdoptedStream(
+            group=self._enter(reader),
+            client_key=reader.client_key,
+            ends_at=ends_at,
+            cursor=reader.after_seq,
+            wants_cursors=reader.wants_cursors,
+            connection=connection,
+            fd=connection.fileno(),
+        )
+        self.adopted[stream.fd] = self.sendable[stream.fd] = stream
+        return stream
+
+    def subscribe(self, reader: Reader, ends_at: float) -> OpenStream:
+        """Begin a stream that reads for itself."""
+        stream = OpenStream(
+            group=self._enter(reader),
+            client_key=reader.client_key,
+            ends_at=ends_at,
+            cursor=reader.after_seq,
+            wants_cursors=reader.wants_cursors,
+        )
+        self.subscriptions.add(stream)
+        return stream
+
+    def close(self, stream: OpenStream) -> None:
+        """End a stream of either kind: nothing is sent on it any more."""
+        if isinstance(stream, AdoptedStream):
+            self._become(stream, State.CLOSED)
+            del self.adopted[stream.fd]
+        else:
+            self.subscriptions.remove(stream)
+        self.groups.leave(stream.group)
+        self._limits.end(stream.client_key)
+
+    @property
+    def count(self) -> int:
+        """Streams of both kinds."""
+        return self._limits.count
+
+    def all(self) -> Iterator[OpenStream]:
+        """Return the streams of both kinds."""
+        return chain(self.adopted.values(), self.subscriptions)
+
+    def not_in_step(self) -> Iterator[OpenStream]:
+        """Return the streams that have a cursor of their own."""
+        return chain(self.sendable.values(), self._blocked.values(), self.subscriptions)
+
+    def next_for_group(self, group: Group) -> Batch | FellBehind | None:
+        """Return what all members in step get next, and move their cursor behind it; None when
+        they have all that there is. What a member did not take is then told to `took`.
+        """
+        if not group.in_step or self._has_all(group.cursor, self.groups.passed_seq):
+            self.groups.settle(group)
+            return None
+        batch = self._read(group, group.cursor, self.groups.passed_seq)
+        if isinstance(batch, Batch):
+            group.cursor = batch.seq
+        return batch
+
+    def next_for(self, stream: AdoptedStream) -> Batch | memoryview | FellBehind | None:
+        """Return what a sendable stream gets next: the rest of a chunk, or a new batch; None when
+        it has all that its group has, and is in step from now on.
+        """
+        if stream.unsent:
+            return stream.unsent
+        shared = self.groups.cursor_of(stream.group)
+        if not self._has_all(stream.cursor, shared):
+            batch = self._read(stream.group, stream.cursor, shared)
+            if isinstance(batch, FellBehind):
+                return batch
+            stream.cursor = batch.seq
+            if batch.events:
+                return batch
+        self._fall_in(stream, shared)
+        return None
+
+    def took(
+        self, stream: AdoptedStream, data: bytes | memoryview, sent_bytes: int, now: float
+    ) -> None:
+        """Note how much of `data`, sent on an open stream, the kernel took. A stream that is
+        `ENDING` and has nothing unsent after that is to be closed.
+        """
+        rest_bytes = len(data) - sent_bytes
+        if stream.unsent:
+            stream.unsent = stream.unsent[sent_bytes:] if rest_bytes else NOTHING
+            if not sent_bytes:
+                stream.blocked_at, stream.slow = now, True
+                ending = stream.state is State.ENDING
+                self._become(stream, State.ENDING_BLOCKED if ending else State.BLOCKED)
+        elif rest_bytes:
+            stream.unsent = memoryview(data)[sent_bytes:]
+            stream.waited_s = 0.0
+            if stream.state is State.IN_STEP:
+                self._become(stream, State.BEHIND)
+        if stream.state is State.BEHIND and not stream.unsent:
+            self._fall_in(stream, self.groups.cursor_of(stream.group))
+
+    def room_again(self, stream: AdoptedStream) -> None:
+        """Note that the kernel takes more bytes of a stream."""
+        if stream.state is State.BLOCKED:
+            self._become(stream, State.BEHIND)
+        elif stream.state is State.ENDING_BLOCKED:
+            self._become(stream, State.ENDING)
+
+    def end(self, stream: AdoptedStream, last_words: bytes) -> None:
+        """Send only the rest of a chunk and then `last_words`, once."""
+        match stream.state:
+            case State.BEHIND | State.IN_STEP:
+                state = State.ENDING
+            case State.BLOCKED:
+                state = State.ENDING_BLOCKED
+            case State.ENDING | State.ENDING_BLOCKED | State.CLOSED:
+                return
+            case _:
+                assert_never(stream.state)
+        if not stream.unsent:
+            stream.waited_s = 0.0
+        stream.unsent = memoryview(bytes(stream.unsent) + last_words)
+        self._become(stream, state)
+
+    def has_stalled(
+        self, stream: AdoptedStream, since_last_s: float, now: float, timeout_s: float
+    ) -> bool:
+        """Return whether a stream was blocked for `timeout_s` before its chunk was through.
+        `since_last_s` is for how long it is blamed, if it was blocked since the last call.
+        """
+        if not stream.is_blocked:
+            return False
+        stream.waited_s += min(since_last_s, now - stream.blocked_at)
+        return stream.waited_s >= timeout_s
+
+    def needs_heartbeat(self, stream: AdoptedStream) -> bool:
+        """Return whether nothing was sent since the last call."""
+        if stream.state is not State.IN_STEP:
+            return False
+        if not stream.quiet:
+            stream.quiet = True
+            return False
+        stream.cursor = self.groups.cursor_of(stream.group)
+        return True
+
+    def _enter(self, reader: Reader) -> Group:
+        self._limits.begin(reader.client_key)
+        return self.groups.enter(reader.audience)
+
+    def _has_all(self, cursor: int, through_seq: int) -> bool:
+        return cursor >= through_seq and self._feed.holds(cursor)
+
+    def _read(self, group: Group, cursor: int, through_seq: int) -> Batch | FellBehind:
+        return self._feed.read(
+            group.audience, cursor, self._chunk_bytes_max, through_seq=through_seq
+        )
+
+    def _fall_in(self, stream: AdoptedStream, shared_cursor: int) -> None:
+        """Let a stream that has nothing unsent be in step, if it is where its group is."""
+        if stream.cursor == shared_cursor:
+            stream.slow, stream.live = False, True
+            self._become(stream, State.IN_STEP)
+
+    def _become(self, stream: AdoptedStream, state: State) -> None:
+        """Change a stream's state: the only place that does."""
+        assert state in FOLLOWS[stream.state], f"a stream that is {stream.state} becomes {state}"
+        if stream.state is State.IN_STEP:
+            stream.cursor = self.groups.cursor_of(stream.group)
+        before, after = self._streams_like(stream, stream.state), self._streams_like(stream, state)
+        stream.state = state
+        if before is not after:
+            if before is not None:
+                del before[stream.fd]
+            if after is not None:
+                after[stream.fd] = stream
+
+    def _streams_like(self, stream: AdoptedStream, state: State) -> dict[int, AdoptedStream] | None:
+        match state:
+            case State.BEHIND | State.ENDING:
+                return self.sendable
+            case State.IN_STEP:
+                return stream.group.in_step
+            case State.BLOCKED | State.ENDING_BLOCKED:
+                return self._blocked
+            case State.CLOSED:
+                return None
+            case _:
+                assert_never(state)
