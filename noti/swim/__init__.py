@@ -1,10 +1,10 @@
 """Gossip: SWIM in Serf's wire format, a pure core and the sockets that carry it.
 
-Every node learns of every other without asking anyone in particular: members probe each other,
-suspect who does not answer, and spread what they learn with the packets they send anyway. A node
-that speaks like this is a member among Serf agents.
+Every node learns of every other: members probe each other, suspect those that do not answer, and
+spread what they learn with the packets that they send anyway. Serf agents and nodes of noti can be
+members of one cluster.
 
 Enters: datagrams and streams from members, seeds to join.
-Leaves: who is a member, where, with which tags; who failed, who left.
-Never: decides who votes; believes a packet that is not valid from end to end.
+Leaves: the members, with addresses, tags and states: alive, suspect, dead, left.
+Never: decides who votes; accepts a message that is not valid from end to end.
 """

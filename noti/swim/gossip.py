@@ -1,23 +1,20 @@
 """Carries gossip: sockets and time for the core, members for the rest of the node.
 
-Enters: packets and streams from anywhere, tags from the node. Leaves: the list of members.
-Never: judging members (the core does); an exception because of what somebody sent.
+Whatever peers send, it raises nothing.
 """
 
 import random
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
-from typing import assert_never
 
 import structlog
 import trio
 from prometheus_client import Counter
 
-from noti.address import Address, format_address
+from noti.address import Address
 from noti.errors import AddressInUse, ConfigInvalid, MessageInvalid, PeerUnavailable
 from noti.ports import Clock
 from noti.swim.core.events import (
-    Accused,
     Effect,
     Event,
     ExchangeEnded,
@@ -25,34 +22,22 @@ from noti.swim.core.events import (
     LeaveFinished,
     LeaveRequested,
     MemberChanged,
-    NameConflict,
-    OtherCluster,
     PacketReceived,
     PacketUnsendable,
     PingByStream,
-    ReachedByStreamOnly,
-    Refused,
     SendPacket,
-    StateReceived,
-    StreamPingAnswered,
     TagsChanged,
     TimerExpired,
 )
 from noti.swim.core.machine import Swim
 from noti.swim.core.messages import (
-    Ack,
-    Failure,
     Member,
-    Ping,
-    PushPull,
-    StreamMessage,
-    User,
 )
 from noti.swim.core.packets import decode_packet, encode_tags
-from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.core.timing import SwimConfig
 from noti.swim.ports import Datagrams, GossipNetwork
 from noti.swim.reporting import GossipReporter
+from noti.swim.stream_exchanges import StreamExchanges
 
 log = structlog.get_logger("noti.swim")
 
@@ -98,12 +83,11 @@ class Gossip:
         self._rng = rng
         self._tags: Mapping[str, str] = {}
         self._core: Swim | None = None
-        self._address: Address = bind
         self._changed = trio.Event()
         self._left = trio.Event()
         self._wait = trio.CancelScope()
         self._wait_until = 0.0
-        self._complaints = GossipReporter(clock)
+        self._reporter = GossipReporter(clock)
         self._packets_in, self._packets_out = trio.open_memory_channel[SendPacket](
             PACKETS_WAITING_MAX
         )
@@ -116,25 +100,25 @@ class Gossip:
     ) -> None:
         """Gossip until cancelled; ready, with the bound address, when started.
 
-        Seeds are dialled in the background, for ever. Raises `AddressInUse`, and `ConfigInvalid`
+        Seeds are dialled in the background. Raises `AddressInUse`, and `ConfigInvalid`
         when the address for others is not one, or the tags do not fit. When it is cancelled
         without `leave`, others see this node fail.
         """
         for attempts_left in reversed(range(BIND_ATTEMPTS_MAX)):
             try:
                 async with self._network.open_datagrams(self._bind) as datagrams:
-                    await self._make_core(datagrams.address)
-                    await self._run_on(datagrams, task_status)
+                    streams = await self._make_core(datagrams.address)
+                    await self._run_on(datagrams, streams, task_status)
             except AddressInUse:
                 # Any port would do, but the one that UDP got is taken for TCP.
                 if self._bind[1] != 0 or not attempts_left:
                     raise
 
     async def leave(self) -> None:
-        """Tell everyone that this node leaves on purpose; `run` must still be running.
+        """Announce to all members that this node leaves; `run` must still be running.
 
-        Returns after about `SwimConfig.leave_s`, at once if nobody is there. Cancelled, it leaves
-        the announcement half spread.
+        Returns after about `SwimConfig.leave_s`, at once without other members. When it is
+        cancelled, only some members may have received the announcement.
         """
         if self._core is None:
             return
@@ -150,18 +134,18 @@ class Gossip:
             self._handle(TagsChanged(self._tags))
 
     def members(self) -> tuple[Member, ...]:
-        """Return everyone known, ourselves included, by name; nobody before `run` is ready."""
+        """Return all members, this node included, by name; none before `run` is ready."""
         return () if self._core is None else self._core.members()
 
     async def wait_changed(self) -> None:
         """Return at the next change of `members()`."""
         await self._changed.wait()
 
-    async def _make_core(self, bound: Address) -> None:
-        self._address = await self._address_for_others(bound)
+    async def _make_core(self, bound: Address) -> StreamExchanges:
+        address = await self._address_for_others(bound)
         self._core = Swim(
             name=self._name,
-            address=self._address,
+            address=address,
             tags=self._tags,
             incarnation=self._clock.wall_ms() // 1000,
             seeds=self._seeds,
@@ -169,7 +153,18 @@ class Gossip:
             rng=self._rng,
             now=self._clock.now(),
         )
-        self._complaints.begin()
+        self._reporter.begin()
+        log.info("gossip started", name=self._name, address=address)
+        return StreamExchanges(
+            self._name,
+            address,
+            state=self._core.state,
+            handle=self._handle,
+            network=self._network,
+            timeout_s=self._timing.stream_timeout_s,
+            reporter=self._reporter,
+            rng=self._rng,
+        )
 
     async def _address_for_others(self, bound: Address) -> Address:
         host, port = self._advertise or bound
@@ -184,24 +179,26 @@ class Gossip:
             )
         return resolved[0]
 
-    async def _run_on(self, datagrams: Datagrams, task_status: trio.TaskStatus[Address]) -> None:
-        refused: AddressInUse | None = None
+    async def _run_on(
+        self,
+        datagrams: Datagrams,
+        streams: StreamExchanges,
+        task_status: trio.TaskStatus[Address],
+    ) -> None:
+        in_use: AddressInUse | None = None
         async with trio.open_nursery() as nursery:
             try:
-                await nursery.start(
-                    self._network.serve_streams, datagrams.address, self._serve_stream
-                )
+                await nursery.start(self._network.serve_streams, datagrams.address, streams.serve)
             except AddressInUse as error:
-                refused = error  # raised outside, where it is not wrapped in a group
+                in_use = error  # raised outside, where it is not wrapped in a group
             else:
                 nursery.start_soon(self._receive, datagrams)
                 nursery.start_soon(self._send, datagrams)
-                nursery.start_soon(self._dial_all)
+                nursery.start_soon(self._dial_all, streams)
                 nursery.start_soon(self._keep_time)
-                log.info("gossip started", name=self._name, address=self._address)
                 task_status.started(datagrams.address)
-        if refused is not None:
-            raise refused
+        if in_use is not None:
+            raise in_use
 
     # The loops
 
@@ -221,10 +218,10 @@ class Gossip:
             try:
                 packet = decode_packet(payload)
             except MessageInvalid as error:
-                self._complaints.refuse("undecodable", source[0], str(error))
+                self._reporter.reject("undecodable", source[0], str(error))
                 continue
-            if packet.broken:
-                self._complaints.refuse("part", source[0], "a packet with broken parts")
+            if packet.invalid_parts:
+                self._reporter.reject("part", source[0], "a packet with invalid parts")
             self._handle(PacketReceived(packet.messages, source))
 
     async def _send(self, datagrams: Datagrams) -> None:
@@ -233,95 +230,15 @@ class Gossip:
                 await datagrams.send(order.payload, order.to)
                 _sent.inc()
             except PeerUnavailable as error:
-                self._complaints.complain(
+                self._reporter.warn(
                     "gossip packet cannot be sent", str(order.to), reason=str(error)
                 )
                 self._handle(PacketUnsendable(order.to))
 
-    async def _dial_all(self) -> None:
+    async def _dial_all(self, streams: StreamExchanges) -> None:
         async with trio.open_nursery() as nursery:
             async for order in self._dials_out:
-                match order:
-                    case ExchangeState():
-                        nursery.start_soon(self._exchange, order)
-                    case PingByStream():
-                        nursery.start_soon(self._ping_by_stream, order)
-                    case _:
-                        assert_never(order)
-
-    # Streams
-
-    async def _exchange(self, order: ExchangeState) -> None:
-        reached: Address | None = None
-        reason = "no answer in time"
-        with trio.move_on_after(self._timing.stream_timeout_s):
-            try:
-                reached = await self._exchange_with_one_of(
-                    await self._network.resolve(order.to), order
-                )
-            except (PeerUnavailable, MessageInvalid, trio.BrokenResourceError) as error:
-                reason = str(error) or "connection lost"
-        if reached is None:
-            self._complaints.complain(
-                "gossip peer does not answer", format_address(order.to), reason=reason
-            )
-        self._handle(ExchangeEnded(order.to, order.join, reached))
-
-    async def _exchange_with_one_of(
-        self, addresses: list[Address], order: ExchangeState
-    ) -> Address:
-        others = [address for address in addresses if address != self._address]
-        if not others:
-            return self._address
-        address = self._rng.choice(others)
-        async with await self._network.open_stream(address) as stream:
-            await stream.send_all(encode_stream(self._running_core().state(join=order.join)))
-            answer = await _read(stream)
-        match answer:
-            case PushPull():
-                self._handle(StateReceived(answer))
-            case Failure(reason):
-                raise PeerUnavailable(f"refused by the other side: {reason}")
-            case _:
-                raise MessageInvalid("an answer that is no state")
-        return address
-
-    async def _ping_by_stream(self, order: PingByStream) -> None:
-        ping = Ping(order.sequence, order.node, self._address, self._name)
-        with trio.move_on_after(order.timeout_s):
-            try:
-                async with await self._network.open_stream(order.to) as stream:
-                    await stream.send_all(encode_stream(ping))
-                    answer = await _read(stream)
-            except (PeerUnavailable, MessageInvalid, trio.BrokenResourceError):
-                return  # silence is the answer
-            if isinstance(answer, Ack) and answer.sequence == order.sequence:
-                self._handle(StreamPingAnswered(order.sequence))
-
-    async def _serve_stream(self, stream: trio.abc.Stream) -> None:
-        async with stream:
-            try:
-                with trio.move_on_after(self._timing.stream_timeout_s):
-                    await self._answer(stream, await _read(stream))
-            except MessageInvalid as error:
-                self._complaints.refuse("stream", "streams", str(error))
-            except trio.BrokenResourceError:
-                pass  # the other side went away, which is its business
-
-    async def _answer(self, stream: trio.abc.Stream, question: StreamMessage) -> None:
-        match question:
-            case Ping(sequence, target):
-                if target in ("", self._name):
-                    await stream.send_all(encode_stream(Ack(sequence, None)))
-            case PushPull(join):
-                await stream.send_all(encode_stream(self._running_core().state(join=join)))
-                self._handle(StateReceived(question))
-            case User():
-                self._handle(PacketReceived((question,), self._address))
-            case Ack() | Failure():
-                raise MessageInvalid("an answer where a question belongs")
-            case _:
-                assert_never(question)
+                nursery.start_soon(streams.carry_out, order)
 
     # The core
 
@@ -343,60 +260,22 @@ class Gossip:
                 try:
                     self._packets_in.send_nowait(effect)
                 except trio.WouldBlock:
-                    self._complaints.refuse(
-                        "backlog", "backlog", "packets are not sent fast enough"
-                    )
+                    self._reporter.reject("backlog", "backlog", "packets are not sent fast enough")
             case ExchangeState() | PingByStream():
                 self._dial(effect)
             case MemberChanged():
                 self._changed.set()
                 self._changed = trio.Event()
-                self._complaints.changed(effect)
-            case NameConflict(name, known, refused):
-                self._complaints.count_refused("name conflict")
-                self._complaints.complain(
-                    "two nodes use one name: give one of them another",
-                    format_address(refused),
-                    name=name,
-                    known=format_address(known),
-                )
-            case OtherCluster(name, address, cluster):
-                self._complaints.count_refused("other cluster")
-                self._complaints.complain(
-                    "a member of another cluster gossips with us and is ignored",
-                    format_address(address),
-                    name=name,
-                    cluster=cluster,
-                )
-            case Refused(reason, kind):
-                self._complaints.refuse(kind, kind, reason)
-            case ReachedByStreamOnly(name, address):
-                self._complaints.complain(
-                    "member answers TCP but not UDP: is UDP blocked?",
-                    format_address(address),
-                    name=name,
-                )
-            case Accused(accuser):
-                self._complaints.complain("suspected of being gone, and objected", accuser)
+                self._reporter.report_change(effect)
             case LeaveFinished():
                 self._left.set()
             case _:
-                assert_never(effect)
+                self._reporter.report(effect)
 
     def _dial(self, order: ExchangeState | PingByStream) -> None:
         try:
             self._dials_in.send_nowait(order)
         except trio.WouldBlock:
-            self._complaints.refuse("backlog", "backlog", "TCP exchanges are not begun fast enough")
+            self._reporter.reject("backlog", "backlog", "TCP exchanges are not begun fast enough")
             if isinstance(order, ExchangeState):
                 self._handle(ExchangeEnded(order.to, order.join, None))
-
-
-async def _read(stream: trio.abc.ReceiveStream) -> StreamMessage:
-    """Return the one message of a stream; raises `MessageInvalid` when it ends before."""
-    decoder = StreamDecoder()
-    async for data in stream:
-        message = decoder.feed(bytes(data))
-        if message is not None:
-            return message
-    raise MessageInvalid("a stream that ended before its message did")

@@ -1,17 +1,22 @@
-"""Logs and counts what happens to members and what is refused, and is no louder for a flood.
-
-Enters: refusals, complaints, changes of members. Leaves: log lines, metrics.
-Never: judging anything; more than some lines a minute, whatever is sent to us.
+"""Logs and counts changes of members and what is rejected, in some lines a minute at most, whatever
+is received.
 """
 
-from typing import Final
+from typing import Final, assert_never
 
 import structlog
 from prometheus_client import Counter, Gauge
 
 from noti.address import format_address
 from noti.ports import Clock
-from noti.swim.core.events import MemberChanged
+from noti.swim.core.events import (
+    GossipRejected,
+    MemberChanged,
+    NameConflict,
+    OtherCluster,
+    ReachedByStreamOnly,
+    Refuted,
+)
 from noti.swim.core.messages import MemberState
 from noti.throttled_log import INTERVAL_S, ThrottledLog
 
@@ -33,18 +38,18 @@ REASONS: Final = (
     "undecodable",
     "versions",
 )
-"""Why something was refused; each is counted from zero."""
+"""Why something was rejected; each is counted from zero."""
 
-_refused = Counter(
-    "noti_swim_packets_refused", "Gossip packets, or parts of them, refused.", ["reason"]
+_rejected = Counter(
+    "noti_swim_packets_rejected", "Gossip packets, or parts of them, rejected.", ["reason"]
 )
 for _reason in REASONS:
-    _refused.labels(_reason)
+    _rejected.labels(_reason)
 _members = Gauge("noti_swim_members", "Members that this node knows of, by state.", ["state"])
 
 
 class GossipReporter:
-    """One node's voice about its gossip."""
+    """Log lines and metrics about the gossip of one node."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -53,26 +58,56 @@ class GossipReporter:
         self._changes_since = -INTERVAL_S
         self._changes = 0
 
-    def refuse(self, reason: str, source: str, text: str) -> None:
-        """Count and tell that something was refused, for one of `REASONS`."""
-        self.count_refused(reason)
-        self.complain("gossip refused", source, reason=text)
+    def reject(self, reason: str, source: str, text: str) -> None:
+        """Count and log that something was rejected, for one of `REASONS`."""
+        self._count_rejected(reason)
+        self.warn("gossip rejected", source, reason=text)
 
-    def count_refused(self, reason: str) -> None:
-        """Count that something was refused, for one of `REASONS`."""
+    def _count_rejected(self, reason: str) -> None:
         assert reason in REASONS
-        _refused.labels(reason).inc()
+        _rejected.labels(reason).inc()
 
-    def complain(self, event: str, source: str, **fields: str) -> None:
+    def warn(self, event: str, source: str, **fields: str) -> None:
         """Log a warning, throttled for each event and source."""
         self._throttled.log(log.warning, event, (event, source), source=source, **fields)
+
+    def report(
+        self, effect: NameConflict | OtherCluster | GossipRejected | ReachedByStreamOnly | Refuted
+    ) -> None:
+        """Count and log what the core reports about peers."""
+        match effect:
+            case NameConflict(name, known, rejected):
+                self._count_rejected("name conflict")
+                self.warn(
+                    "two nodes use one name: give one of them another",
+                    format_address(rejected),
+                    name=name,
+                    known=format_address(known),
+                )
+            case OtherCluster(name, address, cluster):
+                self._count_rejected("other cluster")
+                self.warn(
+                    "a member of another cluster gossips with us and is ignored",
+                    format_address(address),
+                    name=name,
+                    cluster=cluster,
+                )
+            case GossipRejected(reason, text):
+                self.reject(reason, reason, text)
+            case ReachedByStreamOnly(name, address):
+                place = format_address(address)
+                self.warn("member answers TCP but not UDP: is UDP blocked?", place, name=name)
+            case Refuted(accuser):
+                self.warn("a member suspected this node, which refuted it", accuser)
+            case _:
+                assert_never(effect)
 
     def begin(self) -> None:
         """Count this node itself, as the first member."""
         self._by_state = dict.fromkeys(MemberState, 0) | {MemberState.ALIVE: 1}
         self._show()
 
-    def changed(self, change: MemberChanged) -> None:
+    def report_change(self, change: MemberChanged) -> None:
         """Count members by state, and log the change unless there are too many."""
         if change.previous is not None:
             self._by_state[change.previous] -= 1

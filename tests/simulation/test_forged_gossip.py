@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from noti.swim.core.member_states import Judge
+from noti.swim.core.member_states import MemberStates
 from noti.swim.core.members import Record, tags_of
 from noti.swim.core.messages import Alive, Dead, MemberState
 from noti.swim.core.probing import Prober
@@ -23,7 +23,7 @@ RECOVERY_S = 90.0
 """Some full exchanges, and the pauses in which gossip heals what is above somebody's clock."""
 
 
-def broken(cluster: GossipCluster) -> list[str]:
+def invalid_parts(cluster: GossipCluster) -> list[str]:
     """Return whatever a node believes of a real one that must not be believed."""
     found = []
     for node in cluster.nodes:
@@ -57,7 +57,7 @@ async def storm(seed: int) -> str | None:
 
         nursery.start_soon(forge)
         while found is None and not over.is_set():
-            found = next(iter(broken(cluster)), None)
+            found = next(iter(invalid_parts(cluster)), None)
             await trio.sleep(0.05)
         found = found or await recovered(cluster)
         nursery.cancel_scope.cancel()
@@ -83,7 +83,7 @@ async def recovered(cluster: GossipCluster) -> str | None:
     with trio.move_on_after(RECOVERY_S + MEMBERS_MAX):
         while not all(is_sound(node) for node in cluster.nodes):  # noqa: ASYNC110 - of many nodes
             await trio.sleep(1)
-        return "; ".join(broken(cluster)) or None
+        return "; ".join(invalid_parts(cluster)) or None
     return f"not sound again: {[node.view() for node in cluster.nodes]}"
 
 
@@ -102,18 +102,18 @@ def test_whatever_a_stranger_forges_no_node_is_seen_gone_or_elsewhere(seed: int)
 
 def believes_any_incarnation(patch: pytest.MonkeyPatch) -> None:
     """Nobody can object to the largest number."""
-    patch.setattr(Incarnations, "refused", lambda *_, **__: None)
+    patch.setattr(Incarnations, "why_invalid", lambda *_, **__: None)
 
 
 def buries_without_asking(patch: pytest.MonkeyPatch) -> None:
     """As memberlist does: who is said to be dead is dead."""
 
-    def on_dead(self: Judge, dead: Dead, now: float) -> None:
+    def on_dead(self: MemberStates, dead: Dead, now: float) -> None:
         record = self._members.get(dead.node)
         if record is not None and record.present and dead.incarnation >= record.incarnation:
-            self._take_away(record, on_purpose=dead.accuser == dead.node, now=now)
+            self._lose(record, on_purpose=dead.accuser == dead.node, now=now)
 
-    patch.setattr(Judge, "on_dead", on_dead)
+    patch.setattr(MemberStates, "on_dead", on_dead)
 
 
 def hears_no_answers(patch: pytest.MonkeyPatch) -> None:
@@ -124,29 +124,29 @@ def hears_no_answers(patch: pytest.MonkeyPatch) -> None:
 def moves_whoever_is_said_to_have_moved(patch: pytest.MonkeyPatch) -> None:
     """The identity in a member's tags is no secret."""
 
-    def hear(
-        self: Judge, record: Record, claim: Alive | Dead, given_up_at: float, now: float
+    def verify(
+        self: MemberStates, record: Record, claim: Alive | Dead, gives_up_at: float, now: float
     ) -> None:
         if isinstance(claim, Alive):
             self._revive(record, claim, tags_of(claim.meta), now)
 
-    patch.setattr(Judge, "_hear", hear)
+    patch.setattr(MemberStates, "_verify", verify)
 
 
 def remembers_whatever_is_invented(patch: pytest.MonkeyPatch) -> None:
     """Members are not bounded."""
-    patch.setattr(Judge, "_make_room", lambda *_: True)
+    patch.setattr(MemberStates, "_make_room", lambda *_: True)
 
 
 def forgets_real_members_for_invented_ones(patch: pytest.MonkeyPatch) -> None:
     """Whoever comes first by name is the first to go."""
 
-    def make_room(self: Judge, now: float) -> bool:
+    def make_room(self: MemberStates, now: float) -> bool:
         if len(self._members) >= MEMBERS_MAX:
             self.forget(next(record for record in self._members if record is not self._me))
         return True
 
-    patch.setattr(Judge, "_make_room", make_room)
+    patch.setattr(MemberStates, "_make_room", make_room)
 
 
 MISTAKES = (

@@ -67,7 +67,7 @@ async def test_killed_node_is_seen_dead_by_all_and_alive_again_after_its_restart
 
 
 async def test_node_that_leaves_is_left_and_not_dead(autojump_clock: MockClock) -> None:
-    cluster = GossipCluster(5, seed=5)
+    cluster = GossipCluster(5, seed=6)
     async with trio.open_nursery() as nursery:
         await cluster.start(nursery)
         await cluster.until_all_alive(within_s=JOIN_S)

@@ -47,8 +47,8 @@ async def running(gossip: Gossip) -> AsyncIterator[Address]:
         nursery.cancel_scope.cancel()
 
 
-def refused(reason: str) -> float:
-    return REGISTRY.get_sample_value("noti_swim_packets_refused_total", {"reason": reason}) or 0.0
+def rejected(reason: str) -> float:
+    return REGISTRY.get_sample_value("noti_swim_packets_rejected_total", {"reason": reason}) or 0.0
 
 
 async def exchange(address: Address, question: bytes) -> bytes:
@@ -61,8 +61,8 @@ async def exchange(address: Address, question: bytes) -> bytes:
 
 
 @promises.INVALID_BYTES_STOP_NO_NODE
-async def test_garbage_packets_are_counted_and_logged_once_and_pings_still_answered() -> None:
-    before = refused("undecodable")
+async def test_random_bytes_packets_are_counted_and_logged_once_and_pings_still_answered() -> None:
+    before = rejected("undecodable")
     with capture_logs() as logs:
         async with (
             running(make()) as address,
@@ -73,12 +73,12 @@ async def test_garbage_packets_are_counted_and_logged_once_and_pings_still_answe
             await client.send(encode(Ping(7, "n1", None, "")), address)
             payload, source = await client.receive()
     assert (decode_packet(payload).messages, source) == ((Ack(7, None),), address)
-    assert refused("undecodable") == before + 20
-    assert len([line for line in logs if line["event"] == "gossip refused"]) == 1
+    assert rejected("undecodable") == before + 20
+    assert len([line for line in logs if line["event"] == "gossip rejected"]) == 1
 
 
-async def test_garbage_stream_is_closed_and_state_still_served() -> None:
-    before = refused("stream")
+async def test_random_bytes_stream_is_closed_and_state_still_served() -> None:
+    before = rejected("stream")
     async with running(make()) as address:
         assert await exchange(address, b"GET / HTTP/1.1\r\n\r\n") == b""
         answer = await exchange(address, encode_stream(PushPull(True, (), b"")))
@@ -86,7 +86,7 @@ async def test_garbage_stream_is_closed_and_state_still_served() -> None:
     assert isinstance(state, PushPull)
     assert state.join
     assert [node.name for node in state.nodes] == ["n1"]
-    assert refused("stream") == before + 1
+    assert rejected("stream") == before + 1
 
 
 async def test_ping_over_tcp_is_answered_only_under_our_name() -> None:
@@ -112,7 +112,7 @@ async def test_taken_address_is_one_plain_error_that_names_it() -> None:
             await make("n2", bind=address).run()
 
 
-async def test_port_taken_for_tcp_only_is_refused_too() -> None:
+async def test_port_taken_for_tcp_only_is_rejected_too() -> None:
     network = SocketNetwork()
 
     async def nobody(stream: trio.abc.Stream) -> None:
@@ -133,7 +133,7 @@ async def test_listening_everywhere_needs_an_address_for_others() -> None:
         assert gossip.members()[0].address == (LOCALHOST, port)
 
 
-async def test_tags_too_long_for_gossip_are_refused_at_once() -> None:
+async def test_tags_too_long_for_gossip_are_rejected_at_once() -> None:
     with pytest.raises(ConfigInvalid, match="512"):
         make().set_tags({"rpc": "x" * 512})
 

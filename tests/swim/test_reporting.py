@@ -26,49 +26,49 @@ def by_state() -> dict[str, float | None]:
 
 
 async def test_members_are_counted_by_state(autojump_clock: MockClock) -> None:
-    complaints = GossipReporter(VirtualClock())
-    complaints.begin()
+    reporter = GossipReporter(VirtualClock())
+    reporter.begin()
     for name in ("a", "b"):
-        complaints.changed(MemberChanged(member(name, MemberState.ALIVE), None))
-    complaints.changed(MemberChanged(member("a", MemberState.SUSPECT), MemberState.ALIVE))
+        reporter.report_change(MemberChanged(member(name, MemberState.ALIVE), None))
+    reporter.report_change(MemberChanged(member("a", MemberState.SUSPECT), MemberState.ALIVE))
     assert by_state() == {"alive": 2, "suspect": 1, "dead": 0, "left": 0}
-    complaints.changed(MemberChanged(member("a", MemberState.DEAD), MemberState.SUSPECT))
+    reporter.report_change(MemberChanged(member("a", MemberState.DEAD), MemberState.SUSPECT))
     gone = MemberChanged(member("a", MemberState.DEAD), MemberState.DEAD, forgotten=True)
-    complaints.changed(gone)
+    reporter.report_change(gone)
     assert by_state() == {"alive": 2, "suspect": 0, "dead": 0, "left": 0}
 
 
 async def test_flood_of_changes_is_counted_and_not_logged(autojump_clock: MockClock) -> None:
-    complaints = GossipReporter(VirtualClock())
-    complaints.begin()
+    reporter = GossipReporter(VirtualClock())
+    reporter.begin()
     change = MemberChanged(member("a", MemberState.ALIVE), None)
     with capture_logs() as lines:
         for _ in range(CHANGES_LOGGED_MAX + 100):
-            complaints.changed(change)
+            reporter.report_change(change)
     assert len(lines) == CHANGES_LOGGED_MAX + 1
     assert by_state()["alive"] == CHANGES_LOGGED_MAX + 101
     await trio.sleep(INTERVAL_S)
     with capture_logs() as lines:
-        complaints.changed(change)
+        reporter.report_change(change)
     assert len(lines) == 1
 
 
 async def test_the_same_complaint_is_throttled_and_counted_each_time(
     autojump_clock: MockClock,
 ) -> None:
-    complaints = GossipReporter(VirtualClock())
+    reporter = GossipReporter(VirtualClock())
     labels = {"reason": "incarnation"}
-    before = REGISTRY.get_sample_value("noti_swim_packets_refused_total", labels) or 0.0
+    before = REGISTRY.get_sample_value("noti_swim_packets_rejected_total", labels) or 0.0
     with capture_logs() as lines:
         for _ in range(3):
-            complaints.refuse("incarnation", "incarnation", "too high")
+            reporter.reject("incarnation", "incarnation", "too high")
         await trio.sleep(INTERVAL_S)
-        complaints.refuse("incarnation", "incarnation", "too high")
+        reporter.reject("incarnation", "incarnation", "too high")
     assert len(lines) == 2
-    assert REGISTRY.get_sample_value("noti_swim_packets_refused_total", labels) == before + 4
+    assert REGISTRY.get_sample_value("noti_swim_packets_rejected_total", labels) == before + 4
 
 
 def test_every_reason_is_counted_from_zero() -> None:
     for reason in REASONS:
         labels = {"reason": reason}
-        assert REGISTRY.get_sample_value("noti_swim_packets_refused_total", labels) is not None
+        assert REGISTRY.get_sample_value("noti_swim_packets_rejected_total", labels) is not None

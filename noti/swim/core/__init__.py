@@ -1,10 +1,10 @@
-"""The pure core of gossip: `machine` decides what to tell whom.
+"""The pure core of gossip: `machine` takes events and returns effects.
 
-`member_states` judges the other members by what is said about them, `suspicion` how long a
-suspect may answer, `probing` who is probed next, `rejoining` when lost members are dialled again,
-`broadcasts` and `outbox` what travels with which packet. `packets`, `streams` and `serf` are the
-wire format.
+`member_states` decides the states of the other members, `own_state` speaks for this node,
+`suspicion` decides how long a suspect may answer, `probing` who is probed next, `exchanges` with
+whom full state is exchanged, `broadcasts` and `outbox` what travels with which packet. `encoding`,
+`packets`, `streams` and `serf` are the wire format.
 
 Enters: `events` (packets, streams, the time). Leaves: effects, in `events` too.
-Never: I/O, a clock, a task; a packet believed that is not valid from end to end.
+Never: I/O, a clock, a task; an invalid packet accepted in part, but the valid parts of a compound.
 """

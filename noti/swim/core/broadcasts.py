@@ -1,7 +1,7 @@
-"""Keeps what is to be told to everyone until it has been told often enough.
+"""Keeps broadcasts until each was sent often enough.
 
 Enters: encoded messages, room in packets. Leaves: messages to put into a packet.
-Never: choosing whom to tell; packet formats.
+Never: a choice of receivers; packet formats.
 """
 
 import math

@@ -49,12 +49,12 @@ class ExchangeEnded:
     join: bool
     """As ordered."""
     reached: Address | None
-    """Who answered: our own address when a seed is ourselves; None: nobody did."""
+    """The address that answered: our own when the seed is this node; None: none did."""
 
 
 @dataclass(frozen=True, slots=True)
 class TagsChanged:
-    """The node has new tags for everyone to see."""
+    """The node has new tags for all members."""
 
     tags: Mapping[str, str]
 
@@ -121,11 +121,11 @@ class MemberChanged:
 
 @dataclass(frozen=True, slots=True)
 class NameConflict:
-    """Two nodes use one name; the newcomer is ignored, also when it is the name of this node."""
+    """Two nodes use one name; the new one is ignored, also when it is the name of this node."""
 
     name: str
     known: Address
-    refused: Address
+    rejected: Address
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +138,12 @@ class OtherCluster:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
-    """Something that a peer said decoded, and was refused all the same."""
+class GossipRejected:
+    """Something that was received decoded, and was rejected all the same."""
 
     reason: str
-    kind: str
-    """What about it was wrong, in a word that counts: "incarnation", "versions", "members", …"""
+    """The label by which it is counted: "incarnation", "versions", "members", …"""
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,15 +155,15 @@ class ReachedByStreamOnly:
 
 
 @dataclass(frozen=True, slots=True)
-class Accused:
-    """Somebody thinks that this node is gone; it has objected."""
+class Refuted:
+    """Another member suspected this node, or declared it dead; this node has refuted that."""
 
     accuser: str
 
 
 @dataclass(frozen=True, slots=True)
 class LeaveFinished:
-    """Everyone has been told as well as can be; the sockets may close."""
+    """The announcements of leaving were sent; the sockets may close."""
 
 
 Effect: TypeAlias = (
@@ -173,8 +173,8 @@ Effect: TypeAlias = (
     | MemberChanged
     | NameConflict
     | OtherCluster
-    | Refused
+    | GossipRejected
     | ReachedByStreamOnly
-    | Accused
+    | Refuted
     | LeaveFinished
 )

@@ -1,7 +1,7 @@
-"""Remembers every member: where it is, how it is, since when.
+"""Remembers every member: its address, its state, since when.
 
 Enters: records made by the core. Leaves: answers about them, in the same order for the same input.
-Never: deciding about anybody's state.
+Never: a decision about a member's state.
 
 Iteration is by name, so that a trace depends on nothing but its inputs.
 """
@@ -18,16 +18,16 @@ from noti.swim.core.suspicion import Suspicion
 
 
 @dataclass(slots=True)
-class Rumour:
-    """A member is said to have moved, or to have left by itself, and is asked where it was."""
+class PendingClaim:
+    """A claim that a member moved or left, while it is pinged at the address where it was."""
 
     claim: Alive | Dead
-    asked_at: float
-    ask_again_at: float
+    verified_since: float
+    verify_again_at: float
     ends_at: float
-    """Then it is believed, if the member has not answered since it was asked."""
-    given_up_at: float
-    """Then a member that still answers has not left, whatever is said."""
+    """Then it is accepted, if the member has not answered since it was pinged."""
+    gives_up_at: float
+    """Then a member that still answers has not left, and the claim is dropped."""
 
 
 @dataclass(slots=True)
@@ -45,9 +45,15 @@ class Record:
     """When it came into this state."""
     suspicion: Suspicion | None = None
     """Runs while the state is suspect."""
-    rumour: Rumour | None = None
-    heard_at: float = -math.inf
+    pending_claim: PendingClaim | None = None
+    acked_at: float = -math.inf
     """When it last answered a ping of ours."""
+
+    @classmethod
+    def of(cls, alive: Alive, tags: dict[str, str], now: float) -> "Record":
+        """Return a new member as a claim describes it."""
+        place = (alive.node, alive.address, alive.meta, tags, alive.versions, alive.incarnation)
+        return cls(*place, MemberState.ALIVE, now)
 
     @property
     def present(self) -> bool:
@@ -59,7 +65,7 @@ class Record:
         return Member(self.name, self.address, dict(self.tags), self.state, self.incarnation)
 
     def remote_node(self) -> RemoteNode:
-        """Return what peers learn in an exchange of states."""
+        """Return what peers receive in an exchange of states."""
         return RemoteNode(
             self.name, self.address, self.meta, self.incarnation, self.state, self.versions
         )
@@ -73,8 +79,8 @@ class Members:
         self._gossip_to_dead_s = gossip_to_dead_s
         self._records: dict[str, Record] = {}
         self._sorted = True
-        self._unheard: dict[str, float] = {}
-        """Who never answered us, with the time at which we heard of it, oldest first."""
+        self._unacked: dict[str, float] = {}
+        """Names of members that never answered us, with when they were added, oldest first."""
 
     def __iter__(self) -> Iterator[Record]:
         """All records, by name, as they are now."""
@@ -89,6 +95,9 @@ class Members:
     def __contains__(self, name: str) -> bool:
         return name in self._records
 
+    def __getitem__(self, name: str) -> Record:
+        return self._records[name]
+
     def get(self, name: str) -> Record | None:
         """Return a member's record, if it is known."""
         return self._records.get(name)
@@ -98,30 +107,30 @@ class Members:
         assert record.name not in self._records
         self._records[record.name] = record
         self._sorted = False
-        if record.heard_at == -math.inf:
-            self._unheard[record.name] = record.changed_at
+        if record.acked_at == -math.inf:
+            self._unacked[record.name] = record.changed_at
 
     def forget(self, name: str) -> None:
-        """Drop a member."""
+        """Forget a member."""
         del self._records[name]
-        self._unheard.pop(name, None)
+        self._unacked.pop(name, None)
 
-    def note_answer(self, name: str, now: float) -> None:
+    def note_ack(self, name: str, now: float) -> None:
         """Note that a member, if it is one, answered a ping of ours."""
         record = self._records.get(name)
         if record is not None:
-            record.heard_at = now
-            self._unheard.pop(name, None)
+            record.acked_at = now
+            self._unacked.pop(name, None)
 
     @property
-    def unheard(self) -> Mapping[str, float]:
-        """Whom we know from hearsay alone, and since when, the oldest first."""
-        return self._unheard
+    def unacked(self) -> Mapping[str, float]:
+        """Members that never answered a ping of ours, and since when, the oldest first."""
+        return self._unacked
 
-    def longest_gone(self) -> Record | None:
-        """Return who can best be forgotten, if anybody is gone."""
-        gone = (record for record in self if not record.present)
-        return min(gone, key=lambda record: record.changed_at, default=None)
+    def longest_absent(self) -> Record | None:
+        """Return the member to be forgotten first, if one is dead or left."""
+        absent = (record for record in self if not record.present)
+        return min(absent, key=lambda record: record.changed_at, default=None)
 
     def at(self, address: Address) -> Record | None:
         """Return a present member with this address."""
@@ -133,7 +142,7 @@ class Members:
         return any(record.address == address for record in self._records.values())
 
     def count(self, now: float) -> int:
-        """Return the size of the cluster for the formulas: all but those long gone."""
+        """Return the size of the cluster for the formulas: all but those that are long absent."""
         return sum(record.present or self._recent(record, now) for record in self)
 
     def pick(
@@ -146,16 +155,16 @@ class Members:
         candidates = [record for record in among if record.name not in excluded]
         return self._rng.sample(candidates, min(count, len(candidates)))
 
-    def listeners(self, now: float) -> list[Record]:
-        """Return whom gossip goes to: all present, and those who died lately, who may object."""
+    def gossip_targets(self, now: float) -> list[Record]:
+        """Return those whom gossip goes to: all present, and the recently dead, who may refute."""
         return [
             record
             for record in self
             if record.present or (record.state is MemberState.DEAD and self._recent(record, now))
         ]
 
-    def versions_refused(self, remote: Iterable[RemoteNode]) -> str | None:
-        """Return why a remote state may not be merged, or None.
+    def versions_violation(self, remote: Iterable[RemoteNode]) -> str | None:
+        """Return in what a remote state violates the protocol, or None if it may be merged.
 
         Every node, dead ones included, must speak versions that every live node understands.
         """
@@ -180,7 +189,7 @@ class Members:
 
 
 def tags_of(meta: bytes) -> dict[str, str]:
-    """Return a member's tags; none when they do not decode, for the member itself is sound."""
+    """Return a member's tags; none when they do not decode, as the member itself is valid."""
     try:
         return decode_tags(meta)
     except MessageInvalid:

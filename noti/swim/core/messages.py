@@ -1,4 +1,4 @@
-"""The words of SWIM, as memberlist speaks them: what one node can tell another.
+"""The messages of SWIM, as memberlist has them.
 
 Enters: nothing. Leaves: frozen dataclasses used by the core and the codecs.
 Never: encoding, I/O, clocks.
@@ -18,10 +18,10 @@ INCARNATION_MAX = 2**32 - 1
 """Incarnations and sequence numbers are 32 bits on the wire."""
 
 VERSIONS = bytes([1, 5, 2, 2, 5, 5])
-"""What we say about ourselves: protocol min, max, current; delegate (Serf) min, max, current."""
+"""Our own: protocol min, max, current; delegate (Serf) min, max, current."""
 
 VERSIONS_UNKNOWN = bytes(6)
-"""A node that did not say its versions."""
+"""A node whose versions are unknown."""
 
 META_BYTES_MAX = 512
 """memberlist's limit on a node's metadata, here the encoded tags."""
@@ -49,33 +49,33 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Ping:
-    """Are you there? Answered by `Ack` with the same sequence."""
+    """A probe, answered by `Ack` with the same sequence."""
 
     sequence: int
     target: str
-    """Whom it is meant for: others do not answer. Empty: whoever is there."""
+    """Name of the node that is to answer; empty for any."""
     source: Address | None
-    """Where the sender wants the answer; None: where the packet came from."""
+    """Where the sender wants the answer; None: the source of the packet."""
     source_name: str
 
 
 @dataclass(frozen=True, slots=True)
 class IndirectPing:
-    """Please ping `target` for me, and pass its ack on to me under my sequence."""
+    """Asks another node to ping `target`, and to pass its ack on under this sequence."""
 
     sequence: int
     target: str
     address: Address
     """Where the target is."""
     wants_nack: bool
-    """Say `Nack` when the target stays silent, so that the sender knows that you are well."""
+    """Answer `Nack` when the target does not answer: then the helper itself is well."""
     source: Address | None
     source_name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """I am here, or (relayed) it is."""
+    """The answer to a ping, direct or relayed."""
 
     sequence: int
     payload: bytes | None
@@ -84,14 +84,14 @@ class Ack:
 
 @dataclass(frozen=True, slots=True)
 class Nack:
-    """I am here, but the node that you asked me to ping is silent."""
+    """The answer to an indirect ping whose target did not answer."""
 
     sequence: int
 
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """A node is there, under this address, with these tags."""
+    """A node is alive, at this address, with these tags."""
 
     incarnation: int
     node: str
@@ -111,7 +111,7 @@ class Suspect:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """A node is gone; on purpose when the accuser is the node itself."""
+    """A node is dead; it has left when the accuser is the node itself."""
 
     incarnation: int
     node: str
@@ -131,7 +131,7 @@ Message: TypeAlias = Ping | IndirectPing | Ack | Nack | Alive | Suspect | Dead |
 
 @dataclass(frozen=True, slots=True)
 class RemoteNode:
-    """One node in somebody's full state."""
+    """One node in a full state."""
 
     name: str
     address: Address
@@ -154,7 +154,7 @@ class PushPull:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The other side's reason to refuse what we sent on a stream."""
+    """The other side's reason to reject what we sent on a stream."""
 
     reason: str
 

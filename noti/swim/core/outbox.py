@@ -1,7 +1,7 @@
-"""Collects what the core orders, and fills packets with what is to be told to everyone.
+"""Collects effects, and fills packets with broadcasts.
 
 Enters: messages for one node, broadcasts for all. Leaves: effects, in order.
-Never: deciding what to say.
+Never: a decision what to send.
 """
 
 from noti.swim.core.broadcasts import BroadcastQueue, retransmit_limit
@@ -20,7 +20,7 @@ _PART_OVERHEAD_BYTES = 2
 """The length of a part in a compound packet."""
 
 
-FROM_ABOVE_MAX = 1024
+USER_MESSAGES_MAX = 1024
 """Messages of Serf's layer that wait; the agents send a few a minute, only a flood has more."""
 
 
@@ -30,17 +30,17 @@ class Outbox:
     def __init__(self, config: SwimConfig) -> None:
         self._config = config
         self._effects: list[Effect] = []
-        self._about_members = BroadcastQueue()
-        self._from_above = BroadcastQueue(FROM_ABOVE_MAX)
+        self._member_messages = BroadcastQueue()
+        self._user_messages = BroadcastQueue(USER_MESSAGES_MAX)
         self.members = 1
         """Size of the cluster, kept by the core; it decides how often a broadcast is sent."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits to be broadcast."""
-        return not self._about_members and not self._from_above
+        return not self._member_messages and not self._user_messages
 
-    def order(self, effect: Effect) -> None:
+    def emit(self, effect: Effect) -> None:
         """Add an effect."""
         self._effects.append(effect)
 
@@ -50,25 +50,21 @@ class Outbox:
         return effects
 
     def broadcast(self, node: str, message: Message) -> None:
-        """Tell everyone something about a member, instead of what was still to be told about it."""
-        self._about_members.put(node, encode(message))
+        """Queue a message about a member for all; it replaces an older one about it."""
+        self._member_messages.put(node, encode(message))
 
-    def tell_alive(self, record: Record) -> None:
-        """Tell everyone what is known about a member that is there."""
+    def broadcast_alive(self, record: Record) -> None:
+        """Queue the address and tags of a member that is alive for all."""
         alive = Alive(record.incarnation, record.name, record.address, record.meta, record.versions)
         self.broadcast(record.name, alive)
 
     def broadcast_user(self, key: str, payload: bytes) -> None:
-        """Tell everyone something of the layer above; it goes after news about members."""
-        self._from_above.put(key, encode(User(payload)))
-
-    def waiting(self, node: str) -> bool:
-        """Whether news about this member still wait to be sent."""
-        return node in self._about_members
+        """Queue a message of Serf's layer for all; those about members are sent first."""
+        self._user_messages.put(key, encode(User(payload)))
 
     def waiting_user(self, key: str) -> bool:
-        """Whether this broadcast of the layer above still waits to be sent."""
-        return key in self._from_above
+        """Whether this message of Serf's layer still waits to be sent."""
+        return key in self._user_messages
 
     def send(self, to: Address, *direct: Message, piggyback: bool = True) -> None:
         """Order a packet of `direct` and as many broadcasts as fit; none if it would be empty."""
@@ -76,7 +72,7 @@ class Outbox:
         room_bytes = self._config.packet_bytes_max - COMPOUND_OVERHEAD_BYTES
         room_bytes -= sum(len(part) + _PART_OVERHEAD_BYTES for part in parts)
         if piggyback:
-            for queue in (self._about_members, self._from_above):
+            for queue in (self._member_messages, self._user_messages):
                 taken = queue.take(
                     room_bytes,
                     _PART_OVERHEAD_BYTES,
@@ -86,4 +82,4 @@ class Outbox:
                 room_bytes -= sum(len(part) + _PART_OVERHEAD_BYTES for part in taken)
                 parts += taken
         if parts:
-            self.order(SendPacket(encode_packet(parts), to))
+            self.emit(SendPacket(encode_packet(parts), to))

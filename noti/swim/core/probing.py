@@ -1,7 +1,7 @@
-"""Probes members one after the other, helps others to probe, and asks those who are in doubt.
+"""Probes members one after the other, helps others to probe, and verifies claims.
 
 Enters: acks, nacks, requests, now. Leaves: pings through the outbox, and the name of who failed.
-Never: judging a member; the core suspects those who fail.
+Never: a change of a member's state; the core suspects those that fail.
 
 Sources: SWIM (Das, Gupta, Motivala 2002) 4.3 (round-robin); Lifeguard III-A (nack); memberlist
 (TCP ping).
@@ -29,11 +29,11 @@ from noti.swim.core.timing import SwimConfig
 _STREAM_PING_VERSION = 3
 """Protocol version from which a member answers pings over TCP."""
 
-_ASKED_MAX = 1024
+_VERIFYING_MAX = 1024
 """Pings outside the round whose answer counts; more at one time are a flood of inventions."""
 
 _RELAYS_MAX = 256
-"""Probes that we do for others at one time; refusing more only costs them a helper."""
+"""Probes that we do for others at one time; rejecting more only costs them a helper."""
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class _Probe:
     sequence: int
     name: str
     address: Address
-    ask_others_at: float | None
+    indirect_at: float | None
     """When to ask others; None once they were asked."""
     fails_at: float
     answered_by_stream: bool = False
@@ -51,7 +51,7 @@ class _Probe:
 
 @dataclass(frozen=True, slots=True)
 class _Relay:
-    """A probe that we do for somebody else."""
+    """A probe that we do for another member."""
 
     sequence: int
     """The requester's own."""
@@ -85,7 +85,7 @@ class Prober:
         self._probe: _Probe | None = None
         self._next_probe_at = now + rng.uniform(0, config.probe_interval_s)
         self._relays: dict[int, _Relay] = {}
-        self._asked: OrderedDict[int, str] = OrderedDict()
+        self._verifying: OrderedDict[int, str] = OrderedDict()
         """Whom the latest pings outside the round went to, by sequence."""
         # Acks are matched by sequence alone, so it should be hard to guess.
         self._sequence = rng.getrandbits(32)
@@ -94,8 +94,8 @@ class Prober:
         """Return when `advance` is due."""
         moments = [self._next_probe_at, *(relay.until for relay in self._relays.values())]
         if self._probe is not None:
-            ask_others_at = self._probe.ask_others_at
-            moments.append(self._probe.fails_at if ask_others_at is None else ask_others_at)
+            indirect_at = self._probe.indirect_at
+            moments.append(self._probe.fails_at if indirect_at is None else indirect_at)
         return min(moments)
 
     def add(self, name: str) -> None:
@@ -109,7 +109,7 @@ class Prober:
                 del self._relays[sequence]
                 if relay.wants_nack:
                     self._outbox.send(relay.requester, Nack(relay.sequence))
-        failed = self._judge(now)
+        failed = self._check_probe(now)
         if self._probe is None and self._next_probe_at <= now:
             self._next_probe_at = now + self._config.probe_interval_s
             target = self._next_target()
@@ -117,37 +117,37 @@ class Prober:
                 self._ping(target, now)
         return failed
 
-    def ask(self, record: Record, said_about_it: Message | None) -> None:
-        """Ping a member outside the round, and tell it first what is said about it.
+    def verify(self, record: Record, claim: Message | None) -> None:
+        """Ping a member outside the round, with a claim about it if there is one.
 
-        Its answer is noted in its record; if what is said is wrong, it objects as well.
+        Its answer is noted in its record; if the claim is wrong, it refutes that as well.
         """
         sequence = self._next_sequence()
-        self._asked[sequence] = record.name
-        if len(self._asked) > _ASKED_MAX:
-            self._asked.popitem(last=False)
+        self._verifying[sequence] = record.name
+        if len(self._verifying) > _VERIFYING_MAX:
+            self._verifying.popitem(last=False)
         ping = Ping(sequence, record.name, self._address, self._name)
-        said = () if said_about_it is None else (said_about_it,)
-        # No broadcasts: each goes out a few times only, and this member may well be gone.
-        self._outbox.send(record.address, *said, ping, piggyback=False)
+        claims = () if claim is None else (claim,)
+        # No broadcasts: each goes out a few times only, and this member may well be dead.
+        self._outbox.send(record.address, *claims, ping, piggyback=False)
 
     def on_ack(self, sequence: int, now: float) -> None:
-        """Note an answer: to a ping of ours, or to one that we sent for somebody else."""
-        name = self._asked.pop(sequence, None)
+        """Note an answer: to a ping of ours, or to one that we sent for another member."""
+        name = self._verifying.pop(sequence, None)
         if self._probe is not None and self._probe.sequence == sequence:
             name = self._probe.name
             self._probe = None
         if name is not None:
-            self._note_answer(name, now)
+            self._note_ack(name, now)
         relay = self._relays.pop(sequence, None)
         if relay is not None:
             self._outbox.send(relay.requester, Ack(relay.sequence, None))
 
-    def _note_answer(self, name: str, now: float) -> None:
+    def _note_ack(self, name: str, now: float) -> None:
         record = self._members.get(name)
-        if record is not None and name in self._members.unheard and record.present:
-            self._outbox.tell_alive(record)  # now that it is no rumour
-        self._members.note_answer(name, now)
+        if record is not None and name in self._members.unacked and record.present:
+            self._outbox.broadcast_alive(record)  # now that it has answered
+        self._members.note_ack(name, now)
 
     def on_stream_ack(self, sequence: int) -> None:
         """Note an answer over TCP; it counts when nothing better arrives in time."""
@@ -157,11 +157,11 @@ class Prober:
     def on_unsendable(self, to: Address, now: float) -> None:
         """Ask others at once when our own ping could not even be sent."""
         probe = self._probe
-        if probe is not None and probe.address == to and probe.ask_others_at is not None:
-            self._ask_others(probe, now)
+        if probe is not None and probe.address == to and probe.indirect_at is not None:
+            self._ping_indirectly(probe, now)
 
     def on_indirect_ping(self, request: IndirectPing, requester: Address, now: float) -> None:
-        """Probe a member for somebody else."""
+        """Probe a member for another one."""
         if len(self._relays) >= _RELAYS_MAX:
             return
         sequence = self._next_sequence()
@@ -171,18 +171,18 @@ class Prober:
             request.address, Ping(sequence, request.target, self._address, self._name)
         )
 
-    def _judge(self, now: float) -> str | None:
+    def _check_probe(self, now: float) -> str | None:
         probe = self._probe
         if probe is None:
             return None
-        if probe.ask_others_at is not None and probe.ask_others_at <= now:
-            self._ask_others(probe, now)
+        if probe.indirect_at is not None and probe.indirect_at <= now:
+            self._ping_indirectly(probe, now)
         if probe.fails_at > now:
             return None
         self._probe = None
         if probe.answered_by_stream:
-            self._note_answer(probe.name, now)
-            self._outbox.order(ReachedByStreamOnly(probe.name, probe.address))
+            self._note_ack(probe.name, now)
+            self._outbox.emit(ReachedByStreamOnly(probe.name, probe.address))
             return None
         return probe.name
 
@@ -192,19 +192,19 @@ class Prober:
             sequence,
             target.name,
             target.address,
-            ask_others_at=now + self._config.probe_timeout_s,
+            indirect_at=now + self._config.probe_timeout_s,
             fails_at=now + self._config.probe_interval_s,
         )
         ping = Ping(sequence, target.name, self._address, self._name)
         if target.state is MemberState.SUSPECT:
-            # Tell it in the same packet, so that it can object at once (Lifeguard III-C).
+            # In the same packet, so that it can refute at once (Lifeguard III-C).
             accusation = Suspect(target.incarnation, target.name, self._name)
             self._outbox.send(target.address, accusation, ping)
         else:
             self._outbox.send(target.address, ping)
 
-    def _ask_others(self, probe: _Probe, now: float) -> None:
-        probe.ask_others_at = None
+    def _ping_indirectly(self, probe: _Probe, now: float) -> None:
+        probe.indirect_at = None
         helpers = self._members.pick(self._config.indirect_checks, without=(self._name, probe.name))
         for helper in helpers:
             request = IndirectPing(
@@ -214,7 +214,7 @@ class Prober:
         target = self._members.get(probe.name)
         if target is not None and target.versions[1] >= _STREAM_PING_VERSION:
             timeout_s = max(0.0, probe.fails_at - now)
-            self._outbox.order(PingByStream(probe.sequence, probe.name, probe.address, timeout_s))
+            self._outbox.emit(PingByStream(probe.sequence, probe.name, probe.address, timeout_s))
 
     def _next_target(self) -> Record | None:
         """Return the next present member of the round; each is met once before any is met again."""

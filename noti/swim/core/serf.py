@@ -1,7 +1,7 @@
-"""Speaks the little of Serf's own layer that makes Serf agents show our nodes as they are.
+"""The part of Serf's own layer by which Serf agents show our nodes as they are.
 
 Enters: payloads of user messages and states, from anywhere. Leaves: broadcasts, and who left.
-Never: using Serf's events and queries; they are only passed on, so that agents behind us get them.
+Never: use of Serf's events and queries, which are only passed on to other agents.
 
 Serf tells "left" from "failed" by an intent, which goes out before the node's `Dead` message.
 Intents are ordered by a Lamport clock. Payloads are a type byte and a map, in the dialect of
@@ -16,21 +16,21 @@ from enum import IntEnum
 import msgpack
 
 from noti.errors import MessageInvalid
-from noti.swim.core.packets import MessageFields, unpack
+from noti.swim.core.encoding import MessageFields, unpack
 
 _TIME_MAX = 2**62
 """Lamport times are 64 bits; this leaves room above."""
 
 _AHEAD_MAX = 2**24
-"""A Lamport time so far above our clock is none that a cluster counted up to, as each intent adds
-one; believed, a few of them would exhaust the clock, and nobody could object any more."""
+"""A Lamport time so far above our clock is invalid: no cluster counts up to it, as each intent adds
+one; accepted, a few of them would exhaust the clock, and no node could refute any more."""
 
 _PAYLOAD_BYTES_MAX = 1300
-"""A longer message fits into no packet of ours, and would wait to be passed on for ever. Agents
+"""A longer message fits into no packet of ours, and would never be passed on. Agents
 send events up to 512 bytes and queries up to 1024."""
 
 _NAMES_MAX = 1024
-"""Intents remembered about nodes that are no members (yet); anybody could invent more."""
+"""Intents remembered about nodes that are no members (yet); attackers can invent more."""
 
 _SEEN_MAX = 2048
 """Events and queries remembered to pass each on once; Serf's own rings hold 512 each."""
@@ -52,15 +52,15 @@ class _Kind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Broadcast:
-    """Tell everyone; a later broadcast with the same key replaces this one."""
+    """A message for all members; a later broadcast with the same key replaces this one."""
 
     key: str
     payload: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """A member says, or an operator says about it, that it leaves on purpose."""
+class LeaveIntent:
+    """A member announced, or its operator did, that it leaves."""
 
     name: str
 
@@ -86,14 +86,14 @@ class Serf:
         return _key(self._name)
 
     def join_intent(self) -> Broadcast:
-        """Return our announcement after joining, or our objection to an intent in our name."""
+        """Return our announcement after joining, or the refutation of an intent in our name."""
         return self._own_intent(_Kind.JOIN)
 
     def leave_intent(self) -> Broadcast:
         """Return our announcement that we leave."""
         return self._own_intent(_Kind.LEAVE)
 
-    def receive(self, payload: bytes, *, leaving: bool) -> list[Broadcast | Leaving]:
+    def receive(self, payload: bytes, *, leaving: bool) -> list[Broadcast | LeaveIntent]:
         """Take a user message, `leaving` if we are; raises `MessageInvalid`."""
         if not payload:
             raise MessageInvalid("empty Serf message")
@@ -106,7 +106,7 @@ class Serf:
                 self._witness(time)
                 if not self._is_news(node, time):
                     return []
-                if self._objects(kind, node, leaving=leaving):
+                if self._refutes(kind, node, leaving=leaving):
                     return [self.join_intent()]
                 effect = self._note(kind, node, time)
                 return [Broadcast(_key(node), payload), *effect]
@@ -118,12 +118,12 @@ class Serf:
             case _:
                 return []
 
-    def merge(self, state: bytes, *, leaving: bool) -> list[Broadcast | Leaving]:
+    def merge(self, state: bytes, *, leaving: bool) -> list[Broadcast | LeaveIntent]:
         """Take the Serf part of a peer's state, which may be empty; raises `MessageInvalid`."""
         if not state:
             return []
         if state[0] != _Kind.PUSH_PULL:
-            raise MessageInvalid("a Serf state that does not say so")
+            raise MessageInvalid("a Serf state of another type")
         fields = unpack(state[1:], _STATE_ITEMS_MAX)
         self._witness(max(0, self._time(MessageFields(fields), "LTime") - 1))
         times = fields.get(b"StatusLTimes") or {}
@@ -131,7 +131,7 @@ class Serf:
         if not isinstance(times, dict) or not isinstance(left, list):
             raise MessageInvalid("a Serf state whose members are no map or list")
         left_names = {name for name in left if isinstance(name, bytes)}
-        effects: list[Broadcast | Leaving] = []
+        effects: list[Broadcast | LeaveIntent] = []
         for raw_name in sorted(name for name in times if isinstance(name, bytes)):
             node = _name_of(raw_name)
             time = self._time(MessageFields(times), node)
@@ -140,7 +140,7 @@ class Serf:
             if not self._is_news(node, time):
                 continue
             self._witness(time)
-            if self._objects(kind, node, leaving=leaving):
+            if self._refutes(kind, node, leaving=leaving):
                 effects.append(self.join_intent())
             else:
                 effects += self._note(kind, node, time)
@@ -188,13 +188,13 @@ class Serf:
     def _is_news(self, node: str, time: int) -> bool:
         return time > self._status_times.get(node, 0)
 
-    def _objects(self, kind: int, node: str, *, leaving: bool) -> bool:
-        """Whether somebody says that we leave, and we do not."""
+    def _refutes(self, kind: int, node: str, *, leaving: bool) -> bool:
+        """Whether it is an intent in our name to leave, and we do not."""
         return kind == _Kind.LEAVE and node == self._name and not leaving
 
-    def _note(self, kind: int, node: str, time: int) -> list[Leaving]:
+    def _note(self, kind: int, node: str, time: int) -> list[LeaveIntent]:
         # The time is kept whatever comes of the intent: otherwise two intents about one node
-        # are passed on for ever (hashicorp/serf PR 606).
+        # are passed on endlessly (hashicorp/serf PR 606).
         self._status_times[node] = time
         if node not in self._members:
             self._others[node] = None
@@ -206,7 +206,7 @@ class Serf:
             self._left.discard(node)
             return []
         self._left.add(node)
-        return [Leaving(node)]
+        return [LeaveIntent(node)]
 
     def _time(self, fields: MessageFields, key: str) -> int:
         time = fields.number(key, _TIME_MAX)
@@ -219,7 +219,7 @@ class Serf:
     def _witness(self, time: int) -> None:
         self._clock = max(self._clock, time + 1)
 
-    def _pass_on(self, payload: bytes) -> list[Broadcast | Leaving]:
+    def _pass_on(self, payload: bytes) -> list[Broadcast | LeaveIntent]:
         digest = hashlib.blake2b(payload, digest_size=16).digest()
         if digest in self._seen:
             return []

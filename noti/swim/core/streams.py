@@ -13,6 +13,7 @@ from typing import assert_never
 import msgpack
 
 from noti.errors import MessageInvalid
+from noti.swim.core.encoding import MessageFields, MessageType, pack, pack_ip
 from noti.swim.core.messages import (
     Ack,
     Failure,
@@ -23,15 +24,7 @@ from noti.swim.core.messages import (
     StreamMessage,
     User,
 )
-from noti.swim.core.packets import (
-    MessageFields,
-    MessageType,
-    ack_of,
-    encode,
-    pack,
-    pack_ip,
-    ping_of,
-)
+from noti.swim.core.packets import ack_of, encode, ping_of
 
 NODES_MAX = 4096
 """Nodes in a state: some times what a node remembers (`members_max`); memberlist takes 2**20."""

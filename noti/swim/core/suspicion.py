@@ -1,7 +1,7 @@
-"""Decides how long a suspected member has to object or to answer before it is declared dead.
+"""Decides how long a suspected member has to refute or to answer before it is declared dead.
 
 Enters: the cluster's size, accusers, now. Leaves: a deadline, closer with each confirmation.
-Never: timers, questions; the judge asks for the deadlines, and asks the member.
+Never: timers, pings; `member_states` asks for the deadlines, and pings the member.
 
 Source: Lifeguard (Dadgar, Phillips, Currey 2017), section III-B; memberlist's constants.
 """
@@ -38,14 +38,14 @@ class Suspicion:
     min_s: float
     max_s: float
     wanted: int
-    """Confirmations after which `min_s` applies; 0 when nobody else could confirm."""
-    ask_at: float
-    """When to ask the member (again) whether it is there; infinite once it has answered."""
-    ask_every_s: float
+    """Confirmations after which `min_s` applies; 0 when no other member could confirm."""
+    ping_at: float
+    """When to ping the member (again); infinite once it has answered."""
+    ping_every_s: float
     accusers: set[str] = field(default_factory=set)
-    """Who said so; the first one is the accuser, the others confirm."""
+    """The first one accused it, the others confirmed that."""
     ends_by: float = math.inf
-    """It ends at this time, whoever confirms it: somebody says that the member is gone."""
+    """It ends at this time at the latest: a member claims that this one is dead."""
 
     @classmethod
     def begin(cls, accuser: str, members: int, config: SwimConfig, now: float) -> "Suspicion":
@@ -57,12 +57,12 @@ class Suspicion:
         max_s = min_s * config.suspicion_max_multiplier
         return cls(now, min_s, max_s, wanted, now, config.probe_interval_s, {accuser})
 
-    def shorten(self, ends_by: float, ask_every_s: float) -> None:
+    def shorten(self, ends_by: float, ping_every_s: float) -> None:
         """End at `ends_by` at the latest, and ask more often until then; only the first time."""
         if math.isinf(self.ends_by):
             self.ends_by = ends_by
-            self.ask_every_s = ask_every_s
-            self.ask_at = min(self.ask_at, self.started_at + ask_every_s)
+            self.ping_every_s = ping_every_s
+            self.ping_at = min(self.ping_at, self.started_at + ping_every_s)
 
     def confirm(self, accuser: str) -> bool:
         """Count an independent accuser; return whether it was news worth passing on."""
@@ -72,7 +72,7 @@ class Suspicion:
         return True
 
     def deadline(self) -> float:
-        """Return when the member is to be declared dead, unless it objects."""
+        """Return when the member is to be declared dead, unless it refutes."""
         lasts_s = self.min_s
         if self.wanted > 0:
             confirmations = len(self.accusers) - 1

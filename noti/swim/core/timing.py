@@ -22,14 +22,14 @@ class SwimConfig:
     suspicion_multiplier: int = 4
     """Shortest suspicion, in probe intervals, for up to ten members."""
     suspicion_max_multiplier: int = 6
-    """Longest suspicion (nobody confirms it), in shortest ones."""
+    """Longest suspicion (without confirmations), in shortest ones."""
     retransmit_multiplier: int = 4
     """Sends of each broadcast, per decimal digit of the cluster's size."""
     gossip_interval_s: float = 0.2
     gossip_nodes: int = 3
     """Members to which queued broadcasts go in each interval."""
     gossip_to_dead_s: float = 30.0
-    """A member dead for less than this still gets gossip, so that it can object."""
+    """A member dead for less than this still gets gossip, so that it can refute."""
     push_pull_interval_s: float = 30.0
     """Full state is exchanged with one member per interval (longer above 32 members)."""
     stream_timeout_s: float = 10.0
@@ -39,12 +39,12 @@ class SwimConfig:
     seed_retry_min_s: float = 0.5
     """First pause after a seed did not answer; doubles up to the reconnect interval."""
     forget_after_s: float = 24 * 3600.0
-    """A member dead or gone for so long is forgotten (Serf's ReconnectTimeout)."""
+    """A member dead or left for so long is forgotten (Serf's ReconnectTimeout)."""
     members_max: int = 1024
-    """Members remembered, those that are gone included; anybody could invent more."""
-    unheard_max: int = 128
+    """Members remembered, those dead or left included; attackers can invent more."""
+    unacked_max: int = 128
     """Of these, members that have not answered us yet: newcomers do so within a round trip, and
-    inventions never; larger clusters take some exchanges to know each other."""
+    invented ones never; larger clusters take some exchanges to know each other."""
     packet_bytes_max: int = 1400
     """Packets are filled up to this: below the usual MTU less the IP and UDP headers."""
     leave_s: float = 1.0

@@ -5,9 +5,9 @@ from itertools import pairwise
 import pytest
 
 from noti.swim.core.events import (
-    Accused,
     Effect,
     ExchangeState,
+    GossipRejected,
     LeaveFinished,
     LeaveRequested,
     MemberChanged,
@@ -16,12 +16,12 @@ from noti.swim.core.events import (
     PacketUnsendable,
     PingByStream,
     ReachedByStreamOnly,
-    Refused,
+    Refuted,
     StateReceived,
     TagsChanged,
     TimerExpired,
 )
-from noti.swim.core.machine import push_pull_interval_s
+from noti.swim.core.exchanges import push_pull_interval_s
 from noti.swim.core.messages import (
     VERSIONS,
     VERSIONS_UNKNOWN,
@@ -66,13 +66,13 @@ def one() -> Wire:
     """One core, n1, which knows n2."""
     wire = Wire()
     wire.add("n1", incarnation=10)
-    wire.tell("n1", alive("n2", 5))
+    wire.deliver("n1", alive("n2", 5))
     return wire
 
 
 def gone(wire: Wire, claim: Dead) -> Wire:
     """Let `n2`, which answers nothing, be said to be gone, and wait until that is believed."""
-    wire.tell("n1", claim)
+    wire.deliver("n1", claim)
     wire.run(1.1)
     assert wire.view("n1")["n2"] == ("left" if claim.accuser == claim.node else "dead")
     return wire
@@ -88,28 +88,28 @@ def of_type(wire: Wire, kind: type[Effect]) -> list[Effect]:
 def test_ping_is_answered_and_ping_for_another_name_is_not() -> None:
     wire = one()
     source = address("n2")
-    answer = wire.messages(wire.tell("n1", Ping(7, "n1", None, ""), source=source))
+    answer = wire.messages(wire.deliver("n1", Ping(7, "n1", None, ""), source=source))
     assert (source, Ack(7, None)) in answer
     assert (source, Ack(8, None)) in wire.messages(
-        wire.tell("n1", Ping(8, "", None, ""), source=source)
+        wire.deliver("n1", Ping(8, "", None, ""), source=source)
     )
-    assert wire.tell("n1", Ping(9, "n3", None, ""), source=source) == []
+    assert wire.deliver("n1", Ping(9, "n3", None, ""), source=source) == []
 
 
 def test_ack_goes_where_a_member_asks_for_it_but_never_to_a_stranger() -> None:
     wire = one()
     behind_nat = ("192.0.2.1", 999)
-    to_member = wire.tell("n1", Ping(1, "n1", address("n2"), "n2"), source=behind_nat)
+    to_member = wire.deliver("n1", Ping(1, "n1", address("n2"), "n2"), source=behind_nat)
     assert (address("n2"), Ack(1, None)) in wire.messages(to_member)
     victim = ("203.0.113.9", 53)
-    forged = wire.tell("n1", Ping(2, "n1", victim, "x"), source=behind_nat)
+    forged = wire.deliver("n1", Ping(2, "n1", victim, "x"), source=behind_nat)
     assert wire.messages(forged) == [(behind_nat, Ack(2, None))]
 
 
 def test_indirect_ping_is_relayed_and_its_ack_returned_under_the_requesters_number() -> None:
     wire = cluster(3)
     request = IndirectPing(77, "n3", address("n3"), True, address("n1"), "n1")
-    wire.tell("n2", request, source=address("n1"))
+    wire.deliver("n2", request, source=address("n1"))
     wire.sent.clear()
     wire.run(0.1)
     assert ("n2", address("n1"), Ack(77, None)) in wire.sent
@@ -122,7 +122,7 @@ def test_nack_is_sent_for_a_silent_target_when_it_is_wanted(wanted: bool) -> Non
     wire = cluster(3)
     wire.stopped.add("n3")
     request = IndirectPing(77, "n3", address("n3"), wanted, address("n1"), "n1")
-    wire.tell("n2", request, source=address("n1"))
+    wire.deliver("n2", request, source=address("n1"))
     wire.run(wire.config.probe_timeout_s + 0.01)
     assert (("n2", address("n1"), Nack(77)) in wire.sent) is wanted
 
@@ -130,7 +130,7 @@ def test_nack_is_sent_for_a_silent_target_when_it_is_wanted(wanted: bool) -> Non
 def test_indirect_ping_of_a_stranger_is_ignored() -> None:
     wire = one()
     request = IndirectPing(77, "n2", address("n2"), True, None, "")
-    assert wire.tell("n1", request, source=("203.0.113.9", 53)) == []
+    assert wire.deliver("n1", request, source=("203.0.113.9", 53)) == []
 
 
 # Probing
@@ -169,7 +169,7 @@ def test_target_that_does_not_speak_tcp_pings_gets_none() -> None:
     wire = Wire()
     wire.add("n1")
     old = bytes([1, 2, 2, 2, 5, 5])
-    wire.tell("n1", Alive(1, "n2", address("n2"), b"", old))
+    wire.deliver("n1", Alive(1, "n2", address("n2"), b"", old))
     wire.run(3)
     assert wire.view("n1")["n2"] == "suspect"
     assert not of_type(wire, PingByStream)
@@ -196,7 +196,7 @@ def test_lone_core_probes_nobody() -> None:
 
 def test_probed_suspect_hears_the_accusation_with_the_ping() -> None:
     wire = one()
-    wire.tell("n1", Suspect(5, "n2", "n9"))
+    wire.deliver("n1", Suspect(5, "n2", "n9"))
     wire.run(1.1)
     to_suspect = [message for _, to, message in wire.sent if to == address("n2")]
     assert Suspect(5, "n2", "n1") in to_suspect
@@ -222,29 +222,29 @@ def test_every_member_is_probed_once_in_a_round() -> None:
 def test_new_member_is_announced_and_the_same_news_is_not() -> None:
     wire = one()
     assert wire.view("n1") == {"n1": "alive", "n2": "alive"}
-    assert not [e for e in wire.tell("n1", alive("n2", 5)) if isinstance(e, MemberChanged)]
+    assert not [e for e in wire.deliver("n1", alive("n2", 5)) if isinstance(e, MemberChanged)]
 
 
 def test_changed_tags_of_a_newer_incarnation_are_taken_and_older_ones_are_not() -> None:
     wire = one()
-    changed = wire.tell("n1", alive("n2", 6, role="db"))
+    changed = wire.deliver("n1", alive("n2", 6, role="db"))
     assert [e.member.tags for e in changed if isinstance(e, MemberChanged)] == [{"role": "db"}]
-    assert not wire.tell("n1", alive("n2", 6, role="web"))
+    assert not wire.deliver("n1", alive("n2", 6, role="web"))
 
 
 @pytest.mark.parametrize("versions", [VERSIONS_UNKNOWN, bytes([3, 2, 2, 2, 5, 5])])
 def test_alive_with_impossible_versions_is_ignored(versions: bytes) -> None:
     wire = one()
-    wire.tell("n1", Alive(1, "n3", address("n3"), b"", versions))
+    wire.deliver("n1", Alive(1, "n3", address("n3"), b"", versions))
     assert "n3" not in wire.view("n1")
 
 
 def test_suspect_is_cleared_by_its_next_incarnation_only() -> None:
     wire = one()
-    wire.tell("n1", Suspect(5, "n2", "n9"))
-    wire.tell("n1", alive("n2", 5))
+    wire.deliver("n1", Suspect(5, "n2", "n9"))
+    wire.deliver("n1", alive("n2", 5))
     assert wire.view("n1")["n2"] == "suspect"
-    wire.tell("n1", alive("n2", 6))
+    wire.deliver("n1", alive("n2", 6))
     assert wire.view("n1")["n2"] == "alive"
 
 
@@ -253,17 +253,17 @@ def test_claim_about_an_old_incarnation_or_a_stranger_is_ignored(
     claim: type[Suspect] | type[Dead],
 ) -> None:
     wire = one()
-    assert wire.tell("n1", claim(4, "n2", "n9")) == []
-    assert wire.tell("n1", claim(4, "n7", "n9")) == []
+    assert wire.deliver("n1", claim(4, "n2", "n9")) == []
+    assert wire.deliver("n1", claim(4, "n7", "n9")) == []
     assert wire.view("n1") == {"n1": "alive", "n2": "alive"}
 
 
 @pytest.mark.parametrize("claim", [Suspect, Dead])
-def test_claim_about_ourselves_is_objected_with_a_higher_incarnation(
+def test_claim_about_ourselves_is_refuted_with_a_higher_incarnation(
     claim: type[Suspect] | type[Dead],
 ) -> None:
     wire = one()
-    assert Accused("n9") in wire.tell("n1", claim(20, "n1", "n9"))
+    assert Refuted("n9") in wire.deliver("n1", claim(20, "n1", "n9"))
     assert wire.cores["n1"].members()[0].incarnation == 21
     wire.run(1)
     announced = [m.incarnation for _, _, m in wire.sent if isinstance(m, Alive) and m.node == "n1"]
@@ -272,21 +272,21 @@ def test_claim_about_ourselves_is_objected_with_a_higher_incarnation(
 
 def test_dead_member_stays_dead_when_its_old_news_is_replayed() -> None:
     wire = gone(one(), Dead(5, "n2", "n9"))
-    wire.tell("n1", alive("n2", 5))
+    wire.deliver("n1", alive("n2", 5))
     assert wire.view("n1")["n2"] == "dead"
-    wire.tell("n1", Suspect(5, "n2", "n9"), Dead(5, "n2", "n9"))
+    wire.deliver("n1", Suspect(5, "n2", "n9"), Dead(5, "n2", "n9"))
     assert wire.view("n1")["n2"] == "dead"
 
 
 def test_dead_member_that_is_back_with_old_news_is_told_what_is_said_about_it() -> None:
     wire = gone(one(), Dead(5, "n2", "n9"))
-    answer = wire.messages(wire.tell("n1", alive("n2", 1), source=address("n2")))
+    answer = wire.messages(wire.deliver("n1", alive("n2", 1), source=address("n2")))
     assert (address("n2"), Dead(5, "n2", "n1")) in answer
 
 
 def test_member_that_accuses_itself_has_left() -> None:
     wire = one()
-    wire.tell("n1", Dead(5, "n2", "n2"))
+    wire.deliver("n1", Dead(5, "n2", "n2"))
     assert wire.view("n1")["n2"] == "alive", "it may object"
     wire.run(wire.config.probe_timeout_s)
     assert wire.view("n1")["n2"] == "left"
@@ -296,9 +296,9 @@ def test_confirmed_suspicion_is_shorter() -> None:
     def death_s(confirmations: int) -> float:
         wire = Wire(SwimConfig())
         wire.add("n1")
-        wire.tell("n1", *(alive(f"n{number}") for number in range(2, 9)))
+        wire.deliver("n1", *(alive(f"n{number}") for number in range(2, 9)))
         accusers = [f"n{number}" for number in range(3, 4 + confirmations)]
-        wire.tell("n1", *(Suspect(1, "n2", accuser) for accuser in accusers))
+        wire.deliver("n1", *(Suspect(1, "n2", accuser) for accuser in accusers))
         began_at = wire.now
         while wire.view("n1")["n2"] != "dead":
             wire.now = wire.cores["n1"].deadline()
@@ -316,7 +316,7 @@ def test_confirmed_suspicion_is_shorter() -> None:
 
 def test_second_node_of_a_living_members_name_is_a_conflict() -> None:
     wire = one()
-    effects = wire.tell("n1", alive("n2", 9, ("10.0.0.99", 1), id="other"))
+    effects = wire.deliver("n1", alive("n2", 9, ("10.0.0.99", 1), id="other"))
     assert effects == [NameConflict("n2", address("n2"), ("10.0.0.99", 1))]
     assert wire.cores["n1"].members()[1].address == address("n2")
 
@@ -324,7 +324,7 @@ def test_second_node_of_a_living_members_name_is_a_conflict() -> None:
 @pytest.mark.parametrize("claim", [Dead(5, "n2", "n9"), Dead(5, "n2", "n2")])
 def test_name_of_a_dead_or_gone_member_is_free_for_another_address(claim: Dead) -> None:
     wire = gone(one(), claim)
-    wire.tell("n1", alive("n2", 1, ("10.0.0.99", 1)))
+    wire.deliver("n1", alive("n2", 1, ("10.0.0.99", 1)))
     assert wire.cores["n1"].members()[1].address == ("10.0.0.99", 1)
     assert wire.view("n1")["n2"] == "alive"
 
@@ -332,12 +332,12 @@ def test_name_of_a_dead_or_gone_member_is_free_for_another_address(claim: Dead) 
 def test_living_member_moves_when_it_has_the_same_id_and_is_newer() -> None:
     wire = Wire()
     wire.add("n1")
-    wire.tell("n1", alive("n2", 5, id="a"))
-    wire.tell("n1", alive("n2", 6, ("10.0.0.99", 1), id="a"))
+    wire.deliver("n1", alive("n2", 5, id="a"))
+    wire.deliver("n1", alive("n2", 6, ("10.0.0.99", 1), id="a"))
     assert wire.cores["n1"].members()[1].address == address("n2"), "it is asked first"
     wire.run(wire.config.probe_timeout_s)
     assert wire.cores["n1"].members()[1].address == ("10.0.0.99", 1)
-    assert wire.tell("n1", alive("n2", 5, id="a")) == []
+    assert wire.deliver("n1", alive("n2", 5, id="a")) == []
     assert wire.cores["n1"].members()[1].address == ("10.0.0.99", 1)
 
 
@@ -345,10 +345,10 @@ def test_other_node_with_our_name_is_a_conflict_and_our_own_past_is_not() -> Non
     wire = Wire()
     wire.add("n1", incarnation=10, tags={"id": "mine"})
     conflict = NameConflict("n1", address("n1"), ("10.0.0.99", 1))
-    assert wire.tell("n1", alive("n1", 50, ("10.0.0.99", 1), id="other")) == [conflict]
+    assert wire.deliver("n1", alive("n1", 50, ("10.0.0.99", 1), id="other")) == [conflict]
     assert wire.cores["n1"].members()[0].incarnation == 10
-    assert wire.tell("n1", alive("n1", 9, ("10.0.0.99", 1), id="mine")) == []
-    wire.tell("n1", alive("n1", 50, id="of the data directory before"))
+    assert wire.deliver("n1", alive("n1", 9, ("10.0.0.99", 1), id="mine")) == []
+    wire.deliver("n1", alive("n1", 50, id="of the data directory before"))
     assert wire.cores["n1"].members()[0].incarnation == 51
 
 
@@ -356,7 +356,7 @@ def test_member_of_another_cluster_is_ignored_and_reported() -> None:
     wire = Wire()
     wire.add("n1", tags={"cluster": "ours"})
     theirs = OtherCluster("n2", address("n2"), "theirs")
-    assert wire.tell("n1", alive("n2", cluster="theirs")) == [theirs]
+    assert wire.deliver("n1", alive("n2", cluster="theirs")) == [theirs]
     nodes = (
         remote("n1", MemberState.DEAD, cluster="theirs"),
         remote("n3", MemberState.ALIVE, cluster="ours"),
@@ -364,7 +364,7 @@ def test_member_of_another_cluster_is_ignored_and_reported() -> None:
     )
     effects = wire.give("n1", StateReceived(PushPull(True, nodes, b"")))
     assert OtherCluster("n1", address("n1"), "theirs") in effects
-    assert Accused("n1") not in effects
+    assert Refuted("n1") not in effects
     assert wire.view("n1") == {"n1": "alive", "n3": "alive", "n4": "alive"}
 
 
@@ -374,7 +374,7 @@ def test_member_of_another_cluster_is_ignored_and_reported() -> None:
 def test_merge_makes_the_dead_suspect_and_the_gone_left() -> None:
     wire = Wire()
     wire.add("n1")
-    wire.tell("n1", *(alive(name) for name in ("n2", "n3", "n4")))
+    wire.deliver("n1", *(alive(name) for name in ("n2", "n3", "n4")))
     nodes = (
         remote("n2", MemberState.DEAD),
         remote("n3", MemberState.LEFT),
@@ -402,14 +402,14 @@ def test_merge_makes_the_dead_suspect_and_the_gone_left() -> None:
     ],
 )
 @pytest.mark.parametrize("state", [MemberState.ALIVE])
-def test_state_with_versions_that_do_not_fit_is_refused_whole(
+def test_state_with_versions_that_do_not_fit_is_rejected_whole(
     versions: bytes, accepted: bool, state: MemberState
 ) -> None:
     wire = Wire()
     wire.add("n1")
     nodes = (remote("n2", state, versions), remote("n3", MemberState.ALIVE))
     effects = wire.give("n1", StateReceived(PushPull(True, nodes, b"")))
-    assert any(isinstance(effect, Refused) for effect in effects) is not accepted
+    assert any(isinstance(effect, GossipRejected) for effect in effects) is not accepted
     assert ("n3" in wire.view("n1")) is accepted
 
 
@@ -420,16 +420,18 @@ def test_dead_node_does_not_narrow_the_versions_but_must_speak_one() -> None:
     assert not wire.give("n1", StateReceived(PushPull(True, narrow, b"")))
     foreign = (remote("n2", MemberState.DEAD, bytes([1, 5, 9, 2, 5, 5])),)
     effects = wire.give("n1", StateReceived(PushPull(True, foreign, b"")))
-    assert isinstance(effects[0], Refused)
+    assert isinstance(effects[0], GossipRejected)
 
 
-def test_garbage_of_the_layer_above_is_refused_and_the_members_are_merged() -> None:
+def test_random_bytes_of_the_layer_above_is_rejected_and_the_members_are_merged() -> None:
     wire = Wire()
     wire.add("n1")
     state = PushPull(True, (remote("n2", MemberState.ALIVE),), b"\x02garbage")
-    assert any(isinstance(effect, Refused) for effect in wire.give("n1", StateReceived(state)))
+    assert any(
+        isinstance(effect, GossipRejected) for effect in wire.give("n1", StateReceived(state))
+    )
     assert "n2" in wire.view("n1")
-    assert isinstance(wire.tell("n1", User(b"\x00garbage"))[0], Refused)
+    assert isinstance(wire.deliver("n1", User(b"\x00garbage"))[0], GossipRejected)
 
 
 def test_restarted_node_learns_of_its_death_and_objects() -> None:
@@ -456,9 +458,9 @@ def test_full_exchanges_become_rarer_in_large_clusters(members: int, factor: int
 
 def test_gossip_reaches_the_recently_dead_not_the_long_dead_and_not_the_gone() -> None:
     wire = one()
-    wire.tell("n1", alive("n3"), Dead(5, "n2", "n9"))
-    wire.tell("n1", alive("n4"))
-    wire.tell("n1", Dead(1, "n4", "n4"))
+    wire.deliver("n1", alive("n3"), Dead(5, "n2", "n9"))
+    wire.deliver("n1", alive("n4"))
+    wire.deliver("n1", Dead(1, "n4", "n4"))
     wire.run(1)
     receivers = {to for _, to, _ in wire.sent}
     assert address("n2") in receivers
@@ -534,7 +536,7 @@ def test_leaving_says_so_twice_in_order_and_answers_pings_until_its_end() -> Non
     deaths = [n for n, each in enumerate(said) if each == Dead(1, "n1", "n1")]
     assert max(intents[:1]) < min(deaths)
     assert (address("n2"), Ack(5, None)) in wire.messages(
-        wire.tell("n1", Ping(5, "n1", None, ""), source=address("n2"))
+        wire.deliver("n1", Ping(5, "n1", None, ""), source=address("n2"))
     )
     assert not of_type(wire, LeaveFinished)
     wire.run(0.02)
@@ -547,7 +549,7 @@ def test_nobody_is_called_back_after_leaving() -> None:
     wire = cluster(2)
     wire.give("n1", LeaveRequested())
     wire.run(1)
-    wire.tell("n1", alive("n1", 99), Suspect(99, "n1", "n2"), Dead(99, "n1", "n2"))
+    wire.deliver("n1", alive("n1", 99), Suspect(99, "n1", "n2"), Dead(99, "n1", "n2"))
     wire.sent.clear()
     wire.run(1)
     assert wire.view("n1")["n1"] == "left"

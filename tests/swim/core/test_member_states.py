@@ -6,10 +6,10 @@ import msgpack
 import pytest
 
 from noti.swim.core.events import (
+    GossipRejected,
     LeaveRequested,
     MemberChanged,
     NameConflict,
-    Refused,
     StateReceived,
 )
 from noti.swim.core.messages import (
@@ -61,22 +61,22 @@ def seen(wire: Wire, name: str, of: str) -> set[str]:
     }
 
 
-def refused(wire: Wire) -> set[str]:
-    return {effect.kind for _, _, effect in wire.effects if isinstance(effect, Refused)}
+def rejected(wire: Wire) -> set[str]:
+    return {effect.reason for _, _, effect in wire.effects if isinstance(effect, GossipRejected)}
 
 
 @promises.FORGED_GOSSIP_HARMS_NOBODY
 @pytest.mark.parametrize("claim", [Suspect, Dead])
 @pytest.mark.parametrize("incarnation", [INCARNATION_MAX, INCARNATION_MAX - 1, 3_000_000_000])
-def test_claim_that_nobody_could_object_to_is_refused_and_counted(
+def test_claim_that_nobody_could_refute_is_rejected_and_counted(
     claim: type[Suspect] | type[Dead], incarnation: int
 ) -> None:
     wire = cluster(3)
     wire.effects.clear()
     for name in wire.cores:
-        wire.tell(name, claim(incarnation, "n2", "n1"))
+        wire.deliver(name, claim(incarnation, "n2", "n1"))
     wire.run(LONG_S)
-    assert refused(wire) == {"incarnation"}
+    assert rejected(wire) == {"incarnation"}
     assert not seen(wire, "n1", of="n2")
     assert wire.cores["n2"].members()[1].incarnation == NOW_S
 
@@ -88,7 +88,7 @@ def test_member_that_answers_objects_to_what_can_be_true(
 ) -> None:
     wire = cluster(3)
     wire.effects.clear()
-    wire.tell("n1", claim(NOW_S + ahead, "n2", "n3"))
+    wire.deliver("n1", claim(NOW_S + ahead, "n2", "n3"))
     wire.run(1)
     assert seen(wire, "n1", of="n2") <= {"suspect", "alive"}
     assert wire.view("n1")["n2"] == "alive"
@@ -98,10 +98,10 @@ def test_member_that_answers_objects_to_what_can_be_true(
 def test_member_that_answers_stays_although_its_objections_are_lost() -> None:
     wire = Wire()
     wire.add("n1")
-    wire.tell("n1", alive("n2", 5))
+    wire.deliver("n1", alive("n2", 5))
     wire.run(0.01)
     wire.effects.clear()
-    wire.tell("n1", Suspect(5, "n2", "n9"), Dead(5, "n2", "n9"))
+    wire.deliver("n1", Suspect(5, "n2", "n9"), Dead(5, "n2", "n9"))
     answer_pings(wire, LONG_S)
     assert seen(wire, "n1", of="n2") == {"suspect", "alive"}
 
@@ -114,17 +114,17 @@ def answer_pings(wire: Wire, duration_s: float) -> None:
         wire.sent.clear()
         for message in pings:
             if isinstance(message, Ping):
-                wire.tell("n1", Ack(message.sequence, None), source=address("n2"))
+                wire.deliver("n1", Ack(message.sequence, None), source=address("n2"))
         wire.run(0.05)
 
 
 def test_member_that_answers_has_not_left_whatever_is_said() -> None:
     wire = Wire()
     wire.add("n1")
-    wire.tell("n1", alive("n2", 5))
+    wire.deliver("n1", alive("n2", 5))
     wire.run(0.01)
     wire.effects.clear()
-    wire.tell("n1", Dead(5, "n2", "n2"))
+    wire.deliver("n1", Dead(5, "n2", "n2"))
     answer_pings(wire, LONG_S)
     assert not seen(wire, "n1", of="n2")
 
@@ -140,7 +140,7 @@ def test_member_that_leaves_is_left_at_once_although_it_still_answers_probes() -
 def test_silent_member_that_is_said_to_be_dead_is_dead_within_a_probe() -> None:
     wire = cluster(5)
     wire.stopped.add("n2")
-    wire.tell("n1", Dead(NOW_S, "n2", "n9"))
+    wire.deliver("n1", Dead(NOW_S, "n2", "n9"))
     wire.run(wire.config.probe_interval_s + 0.01)
     assert wire.view("n1")["n2"] == "dead"
 
@@ -148,10 +148,10 @@ def test_silent_member_that_is_said_to_be_dead_is_dead_within_a_probe() -> None:
 def test_living_member_is_not_moved_by_what_strangers_say() -> None:
     wire = Wire()
     wire.add("n1")
-    wire.tell("n1", alive("n2", 5, id="id of n2"))
+    wire.deliver("n1", alive("n2", 5, id="id of n2"))
     wire.run(0.01)
     wire.effects.clear()
-    wire.tell("n1", alive("n2", 6, ELSEWHERE, id="id of n2"))
+    wire.deliver("n1", alive("n2", 6, ELSEWHERE, id="id of n2"))
     answer_pings(wire, LONG_S)
     conflicts = [each for _, _, each in wire.effects if isinstance(each, NameConflict)]
     assert conflicts == [NameConflict("n2", address("n2"), ELSEWHERE)]
@@ -160,7 +160,7 @@ def test_living_member_is_not_moved_by_what_strangers_say() -> None:
 
 def test_tags_that_a_member_does_not_have_are_corrected_by_it() -> None:
     wire = cluster(3)
-    wire.tell("n1", alive("n2", NOW_S + 5, id="id of n2", rpc="203.0.113.9:1"))
+    wire.deliver("n1", alive("n2", NOW_S + 5, id="id of n2", rpc="203.0.113.9:1"))
     wire.run(0.01)
     assert wire.cores["n1"].members()[1].tags == {"id": "id of n2"}
 
@@ -170,7 +170,7 @@ def test_invented_members_are_bounded_and_displace_no_real_one() -> None:
     config = replace(SwimConfig.local(), members_max=20)
     wire = cluster(3, config)
     for number in range(50):
-        wire.tell("n1", alive(f"x{number}", 1, ELSEWHERE))
+        wire.deliver("n1", alive(f"x{number}", 1, ELSEWHERE))
         wire.run(0.001)
     assert len(wire.view("n1")) == 20
     assert {"n1", "n2", "n3"} < wire.view("n1").keys()
@@ -182,13 +182,13 @@ def test_invented_members_are_bounded_and_displace_no_real_one() -> None:
     wire.give("n1", StateReceived(PushPull(True, nodes, b"")))
     assert len(wire.view("n1")) == 20
     assert {"n1", "n2", "n3"} < wire.view("n1").keys()
-    assert refused(wire) == {"members"}
+    assert rejected(wire) == {"members"}
 
 
 def test_real_member_finds_room_among_invented_ones() -> None:
     wire = cluster(2, replace(SwimConfig.local(), members_max=10))
     for number in range(50):
-        wire.tell("n1", alive(f"x{number}", 1, ELSEWHERE))
+        wire.deliver("n1", alive(f"x{number}", 1, ELSEWHERE))
     wire.run(1)
     wire.add("n9", seeds=["n1"], incarnation=NOW_S)
     wire.run(5)
@@ -198,7 +198,7 @@ def test_real_member_finds_room_among_invented_ones() -> None:
 
 def test_invented_members_are_forgotten_soon_and_real_ones_are_kept() -> None:
     wire = cluster(3)
-    wire.tell("n1", alive("x1", 1, ELSEWHERE))
+    wire.deliver("n1", alive("x1", 1, ELSEWHERE))
     wire.stopped.add("n3")
     wire.run(2 * wire.config.push_pull_interval_s + wire.config.gossip_to_dead_s + 20)
     assert wire.view("n1") == {"n1": "alive", "n2": "alive", "n3": "dead"}
@@ -206,9 +206,9 @@ def test_invented_members_are_forgotten_soon_and_real_ones_are_kept() -> None:
 
 def test_member_that_speaks_no_version_of_ours_keeps_nobody_out() -> None:
     wire = cluster(2)
-    wire.tell("n1", Alive(1, "x1", ELSEWHERE, b"", bytes([9, 9, 9, 9, 9, 9])))
+    wire.deliver("n1", Alive(1, "x1", ELSEWHERE, b"", bytes([9, 9, 9, 9, 9, 9])))
     assert "x1" not in wire.view("n1")
-    assert refused(wire) == {"versions"}
+    assert rejected(wire) == {"versions"}
     wire.add("n3", seeds=["n1"], incarnation=NOW_S)
     wire.run(2)
     assert wire.view("n1")["n3"] == "alive"
@@ -216,12 +216,12 @@ def test_member_that_speaks_no_version_of_ours_keeps_nobody_out() -> None:
 
 @pytest.mark.parametrize("kind", [0, 1])
 @pytest.mark.parametrize("time", [2**25, 2**62, 2**62 + 1])
-def test_lamport_time_that_nobody_counted_up_to_is_refused(kind: int, time: int) -> None:
+def test_lamport_time_that_nobody_counted_up_to_is_rejected(kind: int, time: int) -> None:
     wire = cluster(3)
     body = msgpack.packb({"LTime": time, "Node": "n2"}, use_bin_type=False)
     wire.effects.clear()
-    wire.tell("n1", User(bytes([kind]) + body))
-    assert refused(wire) == {"Serf message"}
+    wire.deliver("n1", User(bytes([kind]) + body))
+    assert rejected(wire) == {"Serf message"}
     wire.give("n2", LeaveRequested())
     wire.run(1)
     assert wire.view("n1")["n2"] == "left", "its own intent still counts"
@@ -229,7 +229,7 @@ def test_lamport_time_that_nobody_counted_up_to_is_refused(kind: int, time: int)
 
 def test_member_that_never_answered_is_told_to_nobody_else() -> None:
     wire = cluster(3)
-    wire.tell("n1", alive("x1", 1, ELSEWHERE))
+    wire.deliver("n1", alive("x1", 1, ELSEWHERE))
     assert "x1" in wire.view("n1")
     assert "x1" not in {node.name for node in wire.cores["n1"].state(join=False).nodes}
     wire.run(2 * wire.config.probe_interval_s)
@@ -238,10 +238,10 @@ def test_member_that_never_answered_is_told_to_nobody_else() -> None:
 
 
 def test_inventions_wait_for_those_before_them_and_leave_room_for_a_real_one() -> None:
-    config = replace(SwimConfig.local(), unheard_max=5)
+    config = replace(SwimConfig.local(), unacked_max=5)
     wire = cluster(2, config)
     for number in range(20):
-        wire.tell("n1", alive(f"x{number}", 1, ELSEWHERE))
+        wire.deliver("n1", alive(f"x{number}", 1, ELSEWHERE))
     assert wire.view("n1").keys() == {"n1", "n2", "x0", "x1", "x2", "x3", "x4"}
     wire.run(config.probe_timeout_s + 0.01)
     wire.add("n9", seeds=["n1"], incarnation=NOW_S)

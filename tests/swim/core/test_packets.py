@@ -152,14 +152,14 @@ def test_encoder_never_uses_types_of_the_new_msgpack(message: Message) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_garbage_is_refused_and_nothing_else_escapes(data: bytes) -> None:
+def test_random_bytes_is_rejected_and_nothing_else_escapes(data: bytes) -> None:
     for packet in (data, b"\x07" + data, *(bytes([kind]) + data for kind in range(16))):
         with suppress(MessageInvalid):
             decode_packet(packet)
 
 
 @given(messages, st.data())
-def test_damaged_message_is_refused_and_nothing_else_escapes(
+def test_damaged_message_is_rejected_and_nothing_else_escapes(
     message: Message, data: st.DataObject
 ) -> None:
     packet = bytearray(encode(message))
@@ -169,12 +169,12 @@ def test_damaged_message_is_refused_and_nothing_else_escapes(
         decode_packet(bytes(packet[: data.draw(st.integers(0, len(packet)))]))
 
 
-def test_deeply_nested_arrays_are_refused_before_they_take_memory() -> None:
+def test_deeply_nested_arrays_are_rejected_before_they_take_memory() -> None:
     with pytest.raises(MessageInvalid):
         decode_packet(b"\x00\x81\xa1x" + b"\xdd\x00\x00\xff\xff" * 10_000)
 
 
-def test_deeply_nested_compound_is_refused() -> None:
+def test_deeply_nested_compound_is_rejected() -> None:
     packet = encode(Nack(1))
     for _ in range(20):
         packet = (
@@ -182,7 +182,7 @@ def test_deeply_nested_compound_is_refused() -> None:
             if len(packet) < 100
             else encode_packet([packet, encode(Nack(2))])
         )
-    assert decode_packet(packet).broken > 0
+    assert decode_packet(packet).invalid_parts > 0
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_deeply_nested_compound_is_refused() -> None:
         ),
     ],
 )
-def test_wrong_packet_is_refused(packet: bytes) -> None:
+def test_wrong_packet_is_rejected(packet: bytes) -> None:
     with pytest.raises(MessageInvalid):
         decode_packet(packet)
 
@@ -268,6 +268,6 @@ def test_tags_fill_metadata_to_its_last_byte_and_no_further() -> None:
 
 
 @pytest.mark.parametrize("meta", [b"\xff", b"\xff\x81\xa1k", b"\xff\x81\xa1k\x01", b"\xff\xa1k"])
-def test_broken_tags_are_refused(meta: bytes) -> None:
+def test_broken_tags_are_rejected(meta: bytes) -> None:
     with pytest.raises(MessageInvalid):
         decode_tags(meta)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
-from noti.swim.core.serf import Broadcast, Leaving, Serf
+from noti.swim.core.serf import Broadcast, LeaveIntent, Serf
 
 
 def leave(node: str, time: int) -> bytes:
@@ -43,7 +43,7 @@ def test_newer_intent_is_passed_on_once_and_an_older_one_never() -> None:
     serf = Serf("a")
     assert serf.receive(leave("b", 5), leaving=False) == [
         Broadcast("intent b", leave("b", 5)),
-        Leaving("b"),
+        LeaveIntent("b"),
     ]
     assert serf.receive(leave("b", 5), leaving=False) == []
     assert serf.receive(join("b", 4), leaving=False) == []
@@ -65,7 +65,7 @@ def test_two_intents_about_one_node_do_not_echo_for_ever() -> None:
     assert queue == []
 
 
-def test_leave_intent_in_our_name_is_objected_with_a_newer_join() -> None:
+def test_leave_intent_in_our_name_is_refuted_with_a_newer_join() -> None:
     serf = Serf("a")
     (objection,) = serf.receive(leave("a", 40), leaving=False)
     assert isinstance(objection, Broadcast)
@@ -78,12 +78,12 @@ def test_leave_intent_in_our_name_is_fine_while_we_leave() -> None:
     serf = Serf("a")
     serf.leave_intent()
     orders = serf.receive(leave("a", 40), leaving=True)
-    assert Leaving("a") in orders
+    assert LeaveIntent("a") in orders
 
 
 def test_state_brings_times_and_who_left() -> None:
     serf = Serf("a")
-    assert serf.merge(state({"b": 3, "c": 4}, ["c"], time=9), leaving=False) == [Leaving("c")]
+    assert serf.merge(state({"b": 3, "c": 4}, ["c"], time=9), leaving=False) == [LeaveIntent("c")]
     assert serf.merge(state({"b": 3, "c": 4}, ["c"], time=9), leaving=False) == []
     assert fields_of(serf.join_intent().payload)["LTime"] == 9
     mine = fields_of(serf.state())
@@ -91,7 +91,7 @@ def test_state_brings_times_and_who_left() -> None:
     assert mine["StatusLTimes"] == {"a": 9, "b": 3, "c": 5}
 
 
-def test_state_that_says_we_left_is_objected() -> None:
+def test_state_that_says_we_left_is_refuted() -> None:
     serf = Serf("a")
     (objection,) = serf.merge(state({"a": 7}, ["a"]), leaving=False)
     assert isinstance(objection, Broadcast)
@@ -115,7 +115,7 @@ def test_clock_cannot_be_exhausted_from_outside() -> None:
 
 
 @given(st.integers(0, 12), st.binary(max_size=200))
-def test_garbage_is_refused_and_nothing_else_escapes(kind: int, data: bytes) -> None:
+def test_random_bytes_is_rejected_and_nothing_else_escapes(kind: int, data: bytes) -> None:
     for take in (Serf("a").receive, Serf("a").merge):
         try:
             take(bytes([kind]) + data, leaving=False)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
+from noti.swim.core.encoding import MessageType, pack
 from noti.swim.core.messages import (
     VERSIONS,
     Ack,
@@ -19,7 +20,6 @@ from noti.swim.core.messages import (
     StreamMessage,
     User,
 )
-from noti.swim.core.packets import MessageType, pack
 from noti.swim.core.streams import STREAM_BYTES_MAX, StreamDecoder, encode_stream
 
 
@@ -93,17 +93,17 @@ def test_big_state_is_decoded_whole() -> None:
         {"Nodes": 0, "UserStateLen": 0, "Join": 1},
     ],
 )
-def test_state_beyond_the_limits_is_refused(header: dict[str, object]) -> None:
+def test_state_beyond_the_limits_is_rejected(header: dict[str, object]) -> None:
     with pytest.raises(MessageInvalid):
         decode(pack(MessageType.PUSH_PULL, header))
 
 
-def test_user_message_beyond_the_limit_is_refused() -> None:
+def test_user_message_beyond_the_limit_is_rejected() -> None:
     with pytest.raises(MessageInvalid):
         decode(pack(MessageType.USER, {"UserMsgLen": STREAM_BYTES_MAX + 1}))
 
 
-def test_endless_stream_is_refused() -> None:
+def test_endless_stream_is_rejected() -> None:
     decoder = StreamDecoder()
     decoder.feed(pack(MessageType.PUSH_PULL, {"Nodes": 0, "UserStateLen": STREAM_BYTES_MAX}))
     for _ in range(STREAM_BYTES_MAX // 2**20 - 1):
@@ -125,12 +125,14 @@ def test_endless_stream_is_refused() -> None:
         b"GET / HTTP/1.1\r\n\r\n",
     ],
 )
-def test_wrong_stream_is_refused(data: bytes) -> None:
+def test_wrong_stream_is_rejected(data: bytes) -> None:
     with pytest.raises(MessageInvalid):
         decode(data)
 
 
 @given(st.integers(0, 15), st.binary(max_size=300), st.integers(1, 50))
-def test_garbage_is_refused_and_nothing_else_escapes(kind: int, data: bytes, size: int) -> None:
+def test_random_bytes_is_rejected_and_nothing_else_escapes(
+    kind: int, data: bytes, size: int
+) -> None:
     with suppress(MessageInvalid):
         decode(bytes([kind]) + data, size)

@@ -6,16 +6,16 @@ from noti.swim.core.messages import INCARNATION_MAX, VERSIONS, VERSIONS_UNKNOWN
 from noti.swim.core.validate import (
     AHEAD_S_MAX,
     CLOCK_S_MIN,
-    OBJECTIONS,
+    REFUTATIONS_AHEAD_MAX,
     Incarnations,
-    versions_refused,
+    why_versions_invalid,
 )
 
 NOW_S = 1_900_000_000
 
 
 def accused(incarnation: int, started_with: int = NOW_S, now: float = 0.0) -> bool:
-    return Incarnations(started_with, 0.0).refused(incarnation, "n2", now, alive=False) is None
+    return Incarnations(started_with, 0.0).why_invalid(incarnation, "n2", now, alive=False) is None
 
 
 @pytest.mark.parametrize("incarnation", [0, 1, NOW_S, NOW_S + 1000, NOW_S + AHEAD_S_MAX])
@@ -26,16 +26,19 @@ def test_what_a_node_or_an_agent_can_have_is_believed(incarnation: int) -> None:
 @pytest.mark.parametrize(
     "incarnation", [NOW_S + AHEAD_S_MAX + 1, INCARNATION_MAX - 1, INCARNATION_MAX]
 )
-def test_what_is_years_ahead_is_refused_and_says_so(incarnation: int) -> None:
-    refused = Incarnations(NOW_S, 0.0).refused(incarnation, "n2", 0.0, alive=False)
-    assert refused == f"incarnation {incarnation} of n2 is more than 8 years ahead of our clock"
+def test_what_is_years_ahead_is_rejected_and_says_so(incarnation: int) -> None:
+    why = Incarnations(NOW_S, 0.0).why_invalid(incarnation, "n2", 0.0, alive=False)
+    assert why == f"incarnation {incarnation} of n2 is more than 8 years ahead of our clock"
 
 
 def test_objection_to_the_highest_accusation_is_believed() -> None:
     highest = NOW_S + AHEAD_S_MAX
     incarnations = Incarnations(NOW_S, 0.0)
-    assert incarnations.refused(highest + 1, "n2", 0.0, alive=True) is None
-    assert incarnations.refused(highest + OBJECTIONS + 1, "n2", 0.0, alive=True) is not None
+    assert incarnations.why_invalid(highest + 1, "n2", 0.0, alive=True) is None
+    assert (
+        incarnations.why_invalid(highest + REFUTATIONS_AHEAD_MAX + 1, "n2", 0.0, alive=True)
+        is not None
+    )
 
 
 def test_what_is_above_the_limit_is_below_it_a_second_later() -> None:
@@ -47,7 +50,7 @@ def test_node_whose_clock_began_at_zero_believes_the_others() -> None:
     assert accused(CLOCK_S_MIN + 5 * 365 * 86400, started_with=0)
 
 
-def test_the_largest_number_is_refused_whatever_our_clock_says() -> None:
+def test_the_largest_number_is_rejected_whatever_our_clock_says() -> None:
     assert not accused(INCARNATION_MAX, started_with=INCARNATION_MAX - 1000)
 
 
@@ -66,4 +69,4 @@ def test_the_largest_number_is_refused_whatever_our_clock_says() -> None:
     ],
 )
 def test_versions_must_be_understood_on_both_sides(versions: bytes, believed: bool) -> None:
-    assert (versions_refused(versions, "n2") is None) is believed
+    assert (why_versions_invalid(versions, "n2") is None) is believed

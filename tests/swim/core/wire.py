@@ -77,7 +77,7 @@ class Wire:
             self._carry_out(name, effect)
         return effects
 
-    def tell(
+    def deliver(
         self, name: str, *messages: Message, source: Address = ("10.9.9.9", 1)
     ) -> list[Effect]:
         """Let a packet from nowhere arrive at a core."""
@@ -119,7 +119,7 @@ class Wire:
         match effect:
             case SendPacket(payload, to):
                 packet = decode_packet(payload)
-                assert packet.broken == 0
+                assert packet.invalid_parts == 0
                 assert len(payload) <= self.config.packet_bytes_max
                 self.sent += [(name, to, message) for message in packet.messages]
                 receiver = self._at(to)
