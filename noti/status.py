@@ -13,6 +13,7 @@ from noti import __version__
 from noti.errors import ClusterMismatch
 from noti.history.store import Store
 from noti.membership.identity import Identity
+from noti.membership.ports import RaftStatus
 from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
 from noti.raft.core.events import Role, Status
 from noti.raft.core.messages import NodeId
@@ -22,11 +23,8 @@ from noti.rpc.answers import NodeRole, RoleName, ServerInfo
 from noti.swim.core.messages import Member
 
 
-class Consensus(Protocol):
-    """The part of the replica that is reported."""
-
-    def status(self) -> Status:
-        """Return the core's state."""
+class ReplicaHealth(RaftStatus, Protocol):
+    """The state of Raft on this node, and what ails it."""
 
     def is_healthy(self) -> bool:
         """Return whether the node has caught up, is in touch with a leader, and can write."""
@@ -65,7 +63,7 @@ class Report:
     def __init__(
         self,
         identity: Identity,
-        consensus: Consensus,
+        replica: ReplicaHealth,
         leader: Barrier,
         streams: Streams,
         store: Store,
@@ -78,7 +76,7 @@ class Report:
     ) -> None:
         """Read from these parts; all of them answer at any time."""
         self._identity = identity
-        self._consensus = consensus
+        self._replica = replica
         self._leader = leader
         self._streams = streams
         self._store = store
@@ -102,11 +100,11 @@ class Report:
 
     def is_leader(self) -> bool:
         """Whether this node leads and has caught up with its predecessors."""
-        return self._consensus.status().leads_ready
+        return self._replica.status().leads_ready
 
     def ready(self) -> bool:
         """Whether browsers may be sent here: caught up, in touch with a leader, able to write."""
-        return self._consensus.is_healthy()
+        return self._replica.is_healthy()
 
     def troubles(self) -> list[dict[str, object]]:
         """What ails this node, since when: consensus, and the reader of events."""
@@ -117,7 +115,7 @@ class Report:
                 "for_s": round(trouble.for_s, 1),
                 "text": trouble.text,
             }
-            for trouble in self._consensus.troubles()
+            for trouble in self._replica.troubles()
         ]
         source = self._source()
         if source.get("error") is not None:
@@ -136,7 +134,7 @@ class Report:
 
     def servers(self) -> list[ServerInfo]:
         """The members of the Raft configuration, sorted by name."""
-        status = self._consensus.status()
+        status = self._replica.status()
         seen = self._seen()
         servers = []
         for node_id in status.configuration.members:
@@ -148,7 +146,7 @@ class Report:
 
     def role(self) -> NodeRole:
         """What this node is, with the term that makes it comparable."""
-        status = self._consensus.status()
+        status = self._replica.status()
         leader = self._seen().get(status.leader or "")
         return NodeRole(self._identity.name, self._part(status), status.term, _name(leader))
 
@@ -168,7 +166,7 @@ class Report:
 
     def hello(self) -> Hello:
         """Say who this node is."""
-        return self._identity.hello(self._consensus.status().configuration.cluster_id)
+        return self._identity.hello(self._replica.status().configuration.cluster_id)
 
     def welcome(self, peer: Hello) -> None:
         """Raise `ClusterMismatch` for a stranger, or for somebody under our own name or id."""
@@ -197,7 +195,7 @@ class Report:
 
     def status(self) -> dict[str, object]:
         """Everything at once, ready for JSON."""
-        status = self._consensus.status()
+        status = self._replica.status()
         seen = self._seen()
         leader = seen.get(status.leader) if status.leader else None
         pressures = self._intake.pressures()

@@ -56,7 +56,7 @@ class Parts:
     def report(self) -> Report:
         return Report(
             identity=Identity("a", "id-a"),
-            consensus=self,
+            replica=self,
             leader=self,
             streams=self,
             store=Store(),

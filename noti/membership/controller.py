@@ -5,18 +5,17 @@ not an error: it is advised again at the next look, if it is still right.
 """
 
 from collections.abc import Callable, Set
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 import trio
 
 from noti.errors import Unavailable
+from noti.membership.ports import ConfigurationChanger, MemberList
 from noti.membership.voters import LeadershipTransfer, VoterLimits, VoterPolicy
 from noti.ports import Clock
 from noti.raft.core.changes import Change
-from noti.raft.core.events import Status
 from noti.raft.core.messages import NodeId
-from noti.swim.core.messages import Member
 
 log = structlog.get_logger("noti.node")
 
@@ -27,36 +26,13 @@ HAND_OVER_WITHIN_S = 1.5
 """Three election timeouts: a transfer that takes longer will not happen."""
 
 
-class Membership(Protocol):
-    """The part of gossip that this room needs."""
-
-    def members(self) -> tuple[Member, ...]:
-        """Return everybody known, this node included."""
-
-
-class Consensus(Protocol):
-    """The part of the replica that this room needs."""
-
-    def status(self) -> Status:
-        """Return the core's state."""
-
-    async def change(self, change: Change) -> None:
-        """Change the membership."""
-
-    async def hand_over(self) -> None:
-        """Have another voter lead."""
-
-    async def wait_leadership_changed(self) -> None:
-        """Return when the leadership has changed."""
-
-
 class MembershipController:
     """Keeps the configuration in step with the nodes that there are; works on the leader only."""
 
     def __init__(
         self,
-        membership: Membership,
-        consensus: Consensus,
+        gossip: MemberList,
+        changer: ConfigurationChanger,
         asked: Callable[[], Set[NodeId]],
         connected: Callable[[], Set[NodeId]],
         clock: Clock,
@@ -67,8 +43,8 @@ class MembershipController:
         `asked` returns the nodes that asked it to be demoted, `connected` those to which it has a
         stream.
         """
-        self._membership = membership
-        self._consensus = consensus
+        self._gossip = gossip
+        self._changer = changer
         self._asked = asked
         self._connected = connected
         self._clock = clock
@@ -78,22 +54,22 @@ class MembershipController:
         """Look twice a second while this node leads, until cancelled."""
         task_status.started()
         while True:
-            while not self._consensus.status().leads_ready:
-                await self._consensus.wait_leadership_changed()
+            while not self._changer.status().leads_ready:
+                await self._changer.wait_leadership_changed()
             policy = VoterPolicy(self._limits)
-            while self._consensus.status().leads_ready:
+            while self._changer.status().leads_ready:
                 await self._look(policy)
                 with self._clock.scope_until(self._clock.now() + LOOK_EVERY_S):
-                    await self._consensus.wait_leadership_changed()
+                    await self._changer.wait_leadership_changed()
 
     async def _look(self, policy: VoterPolicy) -> None:
-        status, members = self._consensus.status(), self._membership.members()
+        status, members = self._changer.status(), self._gossip.members()
         advice = policy.advise(status, members, self._asked(), self._connected(), self._clock.now())
         match advice:
             case LeadershipTransfer():
                 log.info("handing over the leadership: this node is being decommissioned")
                 with self._clock.scope_until(self._clock.now() + HAND_OVER_WITHIN_S):
-                    await self._consensus.hand_over()
+                    await self._changer.hand_over()
             case Change():
                 if advice:
                     await self._carry_out(advice)
@@ -108,7 +84,7 @@ class MembershipController:
             "demote": sorted(change.demote),
         }
         try:
-            await self._consensus.change(change)
+            await self._changer.change(change)
         except Unavailable as error:
             log.debug("membership not changed yet", reason=str(error), **shown)
         else:

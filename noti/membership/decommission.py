@@ -7,18 +7,17 @@ is not kept on disk: after a restart the node joins anew.
 """
 
 from collections.abc import Callable
-from typing import Protocol
 
 import structlog
 import trio
 
 from noti.errors import LeaveImpossible
+from noti.membership.ports import DemotionRequester, MemberList, RaftStatus
 from noti.membership.tags import TAG_NODE_ID, name_of
 from noti.membership.voters import VoterState, voter_state
 from noti.ports import Clock
-from noti.raft.core.events import Status
 from noti.raft.core.messages import NodeId
-from noti.swim.core.messages import Member, MemberState
+from noti.swim.core.messages import MemberState
 
 log = structlog.get_logger("noti.node")
 
@@ -28,43 +27,22 @@ LOOK_EVERY_S = 0.05
 """A committed configuration is not reported, so it is looked for."""
 
 
-class Membership(Protocol):
-    """The part of gossip that this room needs."""
-
-    def members(self) -> tuple[Member, ...]:
-        """Return everybody known, this node included."""
-
-
-class Consensus(Protocol):
-    """The part of the replica that this room needs."""
-
-    def status(self) -> Status:
-        """Return the core's state."""
-
-
-class Leader(Protocol):
-    """The way to the leader."""
-
-    def request_demotion(self) -> None:
-        """Ask it to make this node a learner."""
-
-
 class Decommission:
     """Takes one node out of the voters."""
 
     def __init__(
         self,
         node_id: NodeId,
-        membership: Membership,
-        consensus: Consensus,
-        leader: Leader,
+        gossip: MemberList,
+        raft: RaftStatus,
+        leader: DemotionRequester,
         show_leaving: Callable[[bool], None],
         clock: Clock,
     ) -> None:
         """Prepare; nothing is asked for before `leave`. `show_leaving` shows it in gossip."""
         self._node_id = node_id
-        self._membership = membership
-        self._consensus = consensus
+        self._gossip = gossip
+        self._raft = raft
         self._leader = leader
         self._show_leaving = show_leaving
         self._clock = clock
@@ -115,7 +93,7 @@ class Decommission:
             await self._clock.sleep_until(self._clock.now() + ASK_EVERY_S)
 
     def _state(self) -> VoterState:
-        return voter_state(self._consensus.status(), self._membership.members(), self._node_id)
+        return voter_state(self._raft.status(), self._gossip.members(), self._node_id)
 
     def _set_leaving(self, leaving: bool) -> None:
         if leaving is not self._leaving:
@@ -127,7 +105,7 @@ class Decommission:
 
     def _obstacle(self) -> str:
         """Return what keeps the cluster from agreeing, as far as this node knows."""
-        status, members = self._consensus.status(), self._membership.members()
+        status, members = self._raft.status(), self._gossip.members()
         if status.leader is None:
             return "the cluster has no leader"
         voters = set(status.configuration.voters) - {self._node_id}

@@ -6,13 +6,13 @@ to found one.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
 
 import structlog
 import trio
 
 from noti.address import Address
 from noti.membership.bootstrap import Bootstrap
+from noti.membership.ports import ClusterFounder, TaggedMemberList
 from noti.membership.tags import (
     TAG_CLUSTER,
     TAG_LEAVING,
@@ -21,9 +21,7 @@ from noti.membership.tags import (
     peer_addresses,
 )
 from noti.ports import Clock
-from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import NodeId
-from noti.swim.core.messages import Member
 
 log = structlog.get_logger("noti.node")
 
@@ -31,36 +29,13 @@ CHECK_EVERY_S = 1.0
 """The replica does not report that it has received its cluster id, so it is asked for it."""
 
 
-class Membership(Protocol):
-    """The part of gossip that this room needs."""
-
-    def members(self) -> tuple[Member, ...]:
-        """Return everybody known, this node included."""
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Show these tags to the others."""
-
-    async def wait_changed(self) -> None:
-        """Return at the next change of `members()`."""
-
-
-class Consensus(Protocol):
-    """The part of the replica that this room needs."""
-
-    def cluster_id(self) -> str:
-        """Return the cluster that this node belongs to; empty for none."""
-
-    def bootstrap(self, configuration: Configuration) -> None:
-        """Found a cluster."""
-
-
 class Discovery:
     """Keeps Raft and gossip of one node informed about each other."""
 
     def __init__(
         self,
-        membership: Membership,
-        consensus: Consensus,
+        gossip: TaggedMemberList,
+        founder: ClusterFounder,
         update_peers: Callable[[Mapping[NodeId, Address]], None],
         *,
         node_id: NodeId,
@@ -70,8 +45,8 @@ class Discovery:
         clock: Clock,
     ) -> None:
         """Prepare for a node that shows `tags`; `bootstrap` is None for one that only joins."""
-        self._membership = membership
-        self._consensus = consensus
+        self._gossip = gossip
+        self._founder = founder
         self._update_peers = update_peers
         self._node_id = node_id
         self._tags = dict(tags)
@@ -95,7 +70,7 @@ class Discovery:
                 self._update()
                 continue
             with self._clock.scope_until(self._clock.now() + CHECK_EVERY_S):
-                await self._membership.wait_changed()
+                await self._gossip.wait_changed()
             self._update()
 
     def show_leaving(self, leaving: bool) -> None:
@@ -104,12 +79,12 @@ class Discovery:
         self._update()
 
     def _update(self) -> None:
-        members = self._membership.members()
+        members = self._gossip.members()
         self._update_peers(peer_addresses(members, self._node_id))
         tags = dict(self._tags)
         if self._leaving:
             tags[TAG_LEAVING] = "1"
-        cluster_id = self._consensus.cluster_id()
+        cluster_id = self._founder.cluster_id()
         if cluster_id:
             tags[TAG_CLUSTER] = cluster_id
         elif self._bootstrap is not None:
@@ -122,7 +97,7 @@ class Discovery:
             if advice.configuration is not None and saved:
                 voters = list(advice.configuration.voters)
                 log.info("founding a cluster", cluster=advice.promise, voters=voters)
-                self._consensus.bootstrap(advice.configuration)
+                self._founder.bootstrap(advice.configuration)
         if tags != self._shown:
             self._shown = tags
-            self._membership.set_tags(tags)
+            self._gossip.set_tags(tags)

@@ -1,9 +1,68 @@
-"""How the operator of this machine reaches the node."""
+"""What membership asks of gossip, Raft and the machine; each part takes the least it needs."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import trio
+
+from noti.raft.core.changes import Change
+from noti.raft.core.events import Status
+from noti.raft.core.membership import Configuration
+from noti.swim.core.messages import Member
+
+
+class MemberList(Protocol):
+    """The members that gossip knows."""
+
+    def members(self) -> tuple[Member, ...]:
+        """Return all members, this node included."""
+
+
+class TaggedMemberList(MemberList, Protocol):
+    """The same, with the tags of this node and news of changes."""
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Show these tags to the others."""
+
+    async def wait_changed(self) -> None:
+        """Return at the next change of `members()`."""
+
+
+class ClusterFounder(Protocol):
+    """The replica of a node that may not belong to a cluster yet."""
+
+    def cluster_id(self) -> str:
+        """Return the cluster that this node belongs to; empty for none."""
+
+    def bootstrap(self, configuration: Configuration) -> None:
+        """Found a cluster; ignored when there is one."""
+
+
+class RaftStatus(Protocol):
+    """The state of Raft on this node."""
+
+    def status(self) -> Status:
+        """Return it, as it is now."""
+
+
+class ConfigurationChanger(RaftStatus, Protocol):
+    """The replica of a node that may lead."""
+
+    async def change(self, change: Change) -> None:
+        """Return when the change is committed; raises `Unavailable` when it cannot be made now."""
+
+    async def hand_over(self) -> None:
+        """Ask another voter to lead, and return when this node does not lead any more."""
+
+    async def wait_leadership_changed(self) -> None:
+        """Return when this node has begun or ceased to lead."""
+
+
+class DemotionRequester(Protocol):
+    """The way to the leader."""
+
+    def request_demotion(self) -> None:
+        """Ask it to make this node a learner; may get lost, so it is to be repeated."""
 
 
 class Control(Protocol):

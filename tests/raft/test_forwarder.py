@@ -110,7 +110,7 @@ def test_commands_that_wait_for_a_hand_over_do_not_wake_each_other() -> None:
             leader = await cluster.wait_leader()
             cluster.hub.latency_s = (0.2, 0.2)
             assert leader.report is not None
-            consensus = cast("Replica", leader.report._consensus)
+            consensus = cast("Replica", leader.report._replica)
             begun, begin = 0, consensus.begin
 
             def count(command: bytes, *rest: Any, **options: Any) -> Pending:

@@ -139,7 +139,7 @@ class SimulatedNode:
 
     def consensus(self) -> Status:
         assert self.report is not None
-        return self.report._consensus.status()
+        return self.report._replica.status()
 
     def store(self) -> Store:
         assert self.report is not None
@@ -148,7 +148,7 @@ class SimulatedNode:
     def hand_over(self) -> None:
         """Have it ask another one to lead."""
         assert self.report is not None
-        replica: Any = self.report._consensus
+        replica: Any = self.report._replica
         replica._put(TransferRequested())
 
     def leads(self) -> bool:
