@@ -1,8 +1,4 @@
-"""By which address a client is counted.
-
-Enters: the address at the other end of a connection, what a proxy says, which proxies are believed.
-Leaves: an IPv4 address, or an IPv6 /64. Never: sockets.
-"""
+"""The key by which a client is counted: its IPv4 address, or the /64 of its IPv6 address."""
 
 from collections.abc import Sequence
 from ipaddress import IPv6Address, IPv6Network, ip_address
@@ -35,7 +31,7 @@ def client_key(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> s
 
 
 def connection_client_key(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:
-    """Return by which address a connection is counted, whatever comes on it later; empty for a
+    """Return the key by which a connection is counted, whatever comes on it later; empty for a
     trusted proxy that has not said yet for whom it comes: it is many.
     """
     if not forwarded_for and _is_trusted(peer, trusted):

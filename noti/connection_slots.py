@@ -1,12 +1,12 @@
-"""Counts connections that are no streams, and says who makes room for whom.
+"""Counts connections that are no streams, and decides which idle one makes room for which new one.
 
-Enters: connections that come, get busy, wait again and go, with the address that each came from.
-Leaves: places, refusals, calls that close a connection. Never: sockets, I/O.
+Enters: connections that come, get busy, are idle again and end, with the key of the client that
+each belongs to. Leaves: slots, refusals, calls that close a connection. Never: sockets, I/O.
 
-A connection *waits* as long as it is its client's turn: it may be closed at any time (RFC 9112,
-9.5), so when all places are taken, who waits longest makes room. A *busy* one is left alone. When
-all are busy, a newcomer gets a place only to ask whether the node lives: a node that is used to the
-full must not look dead to who would restart it.
+A connection is *idle* as long as it is its client's turn: it may be closed at any time (RFC 9112,
+9.5), so when all slots are taken, the one that is idle longest makes room. A *busy* one is left
+alone. When all are busy, a new one gets a slot only to ask whether the node lives: a node that is
+used to the full must not look dead to whatever would restart it.
 """
 
 from collections.abc import Callable
@@ -16,151 +16,153 @@ from noti.descriptors import MADE_ROOM, OPEN, OPEN_MAX
 
 
 class SlotsFull(Enum):
-    """Why there is no place."""
+    """Why there is no slot."""
 
     NODE = "node"
     ADDRESS = "address"
 
 
-class Place:
-    """One connection's place; busy at first."""
+class Slot:
+    """One connection's slot; busy at first."""
 
-    __slots__ = ("_places", "address", "close", "full")
+    __slots__ = ("_slots", "client_key", "close", "full")
 
-    def __init__(self, places: "Places", address: str, close: Callable[[], None]) -> None:
-        self._places = places
-        self.address = address
+    def __init__(self, slots: "Slots", client_key: str, close: Callable[[], None]) -> None:
+        self._slots = slots
+        self.client_key = client_key
         """By which the connection is counted; empty when it is not."""
         self.close = close
         """Ends the connection at once."""
         self.full: SlotsFull | None = None
-        """Why it is a place for a probe alone; None for any other."""
+        """Why it is a slot for a probe alone; None for any other."""
 
-    def begin(self) -> None:
-        """Be busy from now on."""
-        self._places._begin(self)
+    def mark_busy(self) -> None:
+        """Note that the client waits for us."""
+        self._slots._mark_busy(self)
 
-    def wait(self) -> None:
-        """Wait for the client, as the one who has waited least."""
-        self._places._begin(self)
-        self._places._wait(self)
+    def mark_idle(self) -> None:
+        """Note that it is the client's turn, from now on."""
+        self._slots._mark_busy(self)
+        self._slots._mark_idle(self)
 
-    def leave(self) -> None:
-        """Give the place back, because the connection ended or became a stream."""
-        self._places._leave(self)
+    def release(self) -> None:
+        """Give the slot back, because the connection ended or became a stream."""
+        self._slots._release(self)
 
-    def come_back(self) -> None:
-        """Take the place again, busy, also when there is none: the connection is here already."""
-        self._places._enter(self)
+    def take_again(self) -> None:
+        """Take the slot again, busy, also when there is none: the connection is here already."""
+        self._slots._enter(self)
 
 
-class _Household:
-    """The places of one address."""
+class _ClientSlots:
+    """The slots of one client."""
 
-    __slots__ = ("taken", "waiting")
+    __slots__ = ("idle", "taken")
 
     def __init__(self) -> None:
         self.taken = 0
-        self.waiting: dict[Place, None] = {}
+        self.idle: dict[Slot, None] = {}
 
 
-class Places:
-    """The places of one listener."""
+class Slots:
+    """The slots of one listener."""
 
     def __init__(
-        self, listener: str, places_max: int, per_address_max: int = 0, probes_max: int = 0
+        self, listener: str, slots_max: int, per_client_max: int = 0, probes_max: int = 0
     ) -> None:
-        """`per_address_max` of 0 means that addresses are not counted. `probes_max` more places
-        are for probes when all others are busy.
+        """`per_client_max` of 0 means that clients are not told apart. `probes_max` more slots are
+        for probes when all others are busy.
         """
-        self._max = places_max
-        self._per_address_max = per_address_max
+        self._max = slots_max
+        self._per_client_max = per_client_max
         self._probes_max = probes_max
-        self._taken: set[Place] = set()
-        self._probes: dict[Place, None] = {}
-        self._waiting: dict[Place, None] = {}
-        """In the order in which their waiting began."""
-        self._households: dict[str, _Household] = {}
+        self._taken: set[Slot] = set()
+        self._probes: dict[Slot, None] = {}
+        self._idle: dict[Slot, None] = {}
+        """The one that is idle longest comes first."""
+        self._by_client: dict[str, _ClientSlots] = {}
         self._made_room = MADE_ROOM.labels(listener)
         self._open = OPEN.labels(listener)
-        OPEN_MAX.labels(listener).set(places_max)
+        OPEN_MAX.labels(listener).set(slots_max)
 
     @property
-    def counts_addresses(self) -> bool:
+    def counts_clients(self) -> bool:
         """Whether it matters from where a connection comes."""
-        return self._per_address_max > 0
+        return self._per_client_max > 0
 
     def __len__(self) -> int:
         return len(self._taken)
 
-    def take(self, address: str, close: Callable[[], None]) -> Place | SlotsFull:
-        """Return a place, or what there is too little of; closes who waits longest, if need be."""
-        place = Place(self, address if self.counts_addresses else "", close)
-        if place.address and (household := self._households.get(place.address)) is not None:
-            full = household.taken >= self._per_address_max
-            if full and not self._make_room(household.waiting):
-                return SlotsFull.ADDRESS
-        if len(self._taken) >= self._max and not self._make_room(self._waiting):
-            return SlotsFull.NODE
-        self._enter(place)
-        return place
-
-    def take_for_probe(self, full: SlotsFull, close: Callable[[], None]) -> Place:
-        """Return one of the places for probes, after `take` said that the others are `full`; who
-        has one for longest makes room.
+    def take(self, client_key: str, close: Callable[[], None]) -> Slot | SlotsFull:
+        """Return a slot, or why there is none; closes the connection that is idle longest, if need
+        be.
         """
-        assert self._probes_max, "this listener keeps places for probes"
+        slot = Slot(self, client_key if self.counts_clients else "", close)
+        if slot.client_key and (client := self._by_client.get(slot.client_key)) is not None:
+            full = client.taken >= self._per_client_max
+            if full and not self._make_room(client.idle):
+                return SlotsFull.ADDRESS
+        if len(self._taken) >= self._max and not self._make_room(self._idle):
+            return SlotsFull.NODE
+        self._enter(slot)
+        return slot
+
+    def take_for_probe(self, full: SlotsFull, close: Callable[[], None]) -> Slot:
+        """Return one of the slots for probes, after `take` said that the others are `full`; the
+        connection that has one for longest makes room.
+        """
+        assert self._probes_max, "this listener keeps slots for probes"
         if len(self._probes) >= self._probes_max:
             self._evict(next(iter(self._probes)))
-        place = Place(self, "", close)
-        place.full = full
-        self._enter(place)
-        return place
+        slot = Slot(self, "", close)
+        slot.full = full
+        self._enter(slot)
+        return slot
 
-    def _make_room(self, waiting: dict[Place, None]) -> bool:
-        if not waiting:
+    def _make_room(self, idle: dict[Slot, None]) -> bool:
+        if not idle:
             return False
-        self._evict(next(iter(waiting)))
+        self._evict(next(iter(idle)))
         return True
 
-    def _evict(self, place: Place) -> None:
+    def _evict(self, slot: Slot) -> None:
         self._made_room.inc()
-        self._leave(place)
-        place.close()
+        self._release(slot)
+        slot.close()
 
-    def _enter(self, place: Place) -> None:
-        if place in self._taken or place in self._probes:
+    def _enter(self, slot: Slot) -> None:
+        if slot in self._taken or slot in self._probes:
             return
         self._open.inc()
-        if place.full is not None:
-            self._probes[place] = None
+        if slot.full is not None:
+            self._probes[slot] = None
             return
-        self._taken.add(place)
-        if place.address:
-            self._households.setdefault(place.address, _Household()).taken += 1
+        self._taken.add(slot)
+        if slot.client_key:
+            self._by_client.setdefault(slot.client_key, _ClientSlots()).taken += 1
 
-    def _leave(self, place: Place) -> None:
-        if place in self._probes:
-            del self._probes[place]
-        elif place in self._taken:
-            self._begin(place)
-            self._taken.remove(place)
-            if place.address:
-                household = self._households[place.address]
-                household.taken -= 1
-                if not household.taken:
-                    del self._households[place.address]
+    def _release(self, slot: Slot) -> None:
+        if slot in self._probes:
+            del self._probes[slot]
+        elif slot in self._taken:
+            self._mark_busy(slot)
+            self._taken.remove(slot)
+            if slot.client_key:
+                client = self._by_client[slot.client_key]
+                client.taken -= 1
+                if not client.taken:
+                    del self._by_client[slot.client_key]
         else:
             return
         self._open.dec()
 
-    def _begin(self, place: Place) -> None:
-        self._waiting.pop(place, None)
-        if place.address and (household := self._households.get(place.address)) is not None:
-            household.waiting.pop(place, None)
+    def _mark_busy(self, slot: Slot) -> None:
+        self._idle.pop(slot, None)
+        if slot.client_key and (client := self._by_client.get(slot.client_key)) is not None:
+            client.idle.pop(slot, None)
 
-    def _wait(self, place: Place) -> None:
-        if place in self._taken:
-            self._waiting[place] = None
-            if place.address:
-                self._households[place.address].waiting[place] = None
+    def _mark_idle(self, slot: Slot) -> None:
+        if slot in self._taken:
+            self._idle[slot] = None
+            if slot.client_key:
+                self._by_client[slot.client_key].idle[slot] = None

@@ -23,7 +23,7 @@ import trio
 from prometheus_client import Counter
 
 from noti.client_key import client_key, connection_client_key
-from noti.connection_slots import Place, Places
+from noti.connection_slots import Slot, Slots
 from noti.descriptors import Acceptor, refuse
 from noti.http import request_counts
 from noti.http.config import HttpConfig
@@ -69,7 +69,7 @@ class _Guest:
     peer: str
     since: float
     head: RequestHead = field(default_factory=RequestHead)
-    place: Place | None = None
+    slot: Slot | None = None
     """While the head is not complete."""
     counted_bytes: int = 0
     """What its head takes of what all heads may take."""
@@ -106,7 +106,7 @@ class Lobby:
         self._guests_bytes = 0
         """Of their heads together."""
         per_address_max = config.connections_per_address_max
-        self._places = Places("http_arriving", config.guests_max, per_address_max)
+        self._slots = Slots("http_arriving", config.guests_max, per_address_max)
         self._undecided: list[_Guest] = []
         self._deciding = 0
         """How many wait for the node to catch up."""
@@ -200,13 +200,13 @@ class Lobby:
     def _seat(self, guest: _Guest, epoll: select.epoll) -> None:
         """Let a guest wait here for the rest of its request."""
         address = ""
-        if self._places.counts_addresses:
+        if self._slots.counts_clients:
             address = connection_client_key(guest.peer, "", self._config.trusted_proxies)
         # Honest clients send their request at once: who is here longest makes room.
-        place = self._places.take(address, partial(self._make_room, guest, epoll))
-        assert isinstance(place, Place), "all of them wait for their clients"
-        place.wait()
-        guest.place = place
+        slot = self._slots.take(address, partial(self._make_room, guest, epoll))
+        assert isinstance(slot, Slot), "all of them wait for their clients"
+        slot.mark_idle()
+        guest.slot = slot
         self._guests[guest.sock.fileno()] = guest
         epoll.register(guest.sock, select.EPOLLIN | select.EPOLLRDHUP)
 
@@ -387,16 +387,16 @@ class Lobby:
     def _forget(self, guest: _Guest, fd: int, epoll: select.epoll) -> None:
         del self._guests[fd]
         self._guests_bytes -= guest.counted_bytes
-        if guest.place is not None:
-            guest.place.leave()
+        if guest.slot is not None:
+            guest.slot.release()
         with suppress(OSError):  # The kernel has forgotten it if it is closed.
             epoll.unregister(fd)
 
     def _close_all(self) -> None:
         for guest in self._guests.values():
             guest.sock.close()
-            if guest.place is not None:
-                guest.place.leave()
+            if guest.slot is not None:
+                guest.slot.release()
         for guest in self._undecided:
             guest.sock.close()
         self._guests.clear()

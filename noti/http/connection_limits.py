@@ -1,13 +1,13 @@
-"""Gives connections that are no streams their places, and turns away those for whom there is none.
+"""Gives connections that are no streams their slots, and turns away those for whom there is none.
 
-Enters: connections, and what is known of their first request. Leaves: places; refusals, answered,
-counted, and told once an episode. Never: a probe or a stream that finds no place.
+Enters: connections, and what is known of their first request. Leaves: slots; refusals, answered,
+counted, and told once an episode. Never: a probe or a stream that finds no slot.
 """
 
 import trio
 
 from noti.client_key import connection_client_key
-from noti.connection_slots import Places, SlotsFull
+from noti.connection_slots import Slots, SlotsFull
 from noti.descriptors import PROBES_MAX, QUIET_S, Episode
 from noti.http import request_counts
 from noti.http.config import HttpConfig
@@ -19,11 +19,11 @@ class Doorkeeper:
     """At one listener."""
 
     def __init__(
-        self, listener: str, places_max: int, config: HttpConfig, per_address_max: int = 0
+        self, listener: str, slots_max: int, config: HttpConfig, per_address_max: int = 0
     ) -> None:
         """`per_address_max` of 0 means any number of them from one address."""
         self._trusted = config.trusted_proxies
-        self._places = Places(listener, places_max, per_address_max, PROBES_MAX)
+        self._slots = Slots(listener, slots_max, per_address_max, PROBES_MAX)
         self._episodes = {
             SlotsFull.NODE: Episode(
                 listener, "node", "all are busy, raise --http-connections-max, or add nodes"
@@ -43,24 +43,24 @@ class Doorkeeper:
         forwarded_for: str = "",
         always: bool | None = None,
     ) -> bool:
-        """Give a connection a place, or answer and close it; return whether it has one.
+        """Give a connection a slot, or answer and close it; return whether it has one.
 
         `always` says whether its first request is one that is always answered, and None that nobody
-        knows yet: then it gets a place for probes, and is refused when it turns out to be none.
+        knows yet: then it gets a slot for probes, and is refused when it turns out to be none.
         """
         address = ""
-        if self._places.counts_addresses:
+        if self._slots.counts_clients:
             address = connection_client_key(peer, forwarded_for, self._trusted)
-        place = self._places.take(address, connection.close)
-        if isinstance(place, SlotsFull):
+        slot = self._slots.take(address, connection.close)
+        if isinstance(slot, SlotsFull):
             if always is False:
-                self._turn_away(connection, place)
+                self._turn_away(connection, slot)
                 return False
-            full = place
-            place = self._places.take_for_probe(full, connection.close)
+            full = slot
+            slot = self._slots.take_for_probe(full, connection.close)
             if always is None:
                 self._episodes[full].refuse(trio.current_time())
-        connection.sit(place)
+        connection.sit(slot)
         return True
 
     async def tell(self) -> None:

@@ -19,7 +19,7 @@ from hypercorn.typing import (
 )
 from prometheus_client import Counter
 
-from noti.connection_slots import Place, SlotsFull
+from noti.connection_slots import Slot, SlotsFull
 from noti.descriptors import refuse
 from noti.http import heads, request_counts
 from noti.http.app import CONNECTION, App
@@ -51,19 +51,19 @@ class Connection:
         self._early = early
         self._app = app
         self._config = config
-        self._place: Place | None = None
+        self._slot: Slot | None = None
         self._answering = 0
         self._streaming = 0
         self._given_away = False
 
-    def sit(self, place: Place) -> None:
-        """Take this place for as long as the connection is open and no stream."""
-        self._place = place
+    def sit(self, slot: Slot) -> None:
+        """Take this slot for as long as the connection is open and no stream."""
+        self._slot = slot
 
     def idle(self) -> None:
         """Say that it is the client's turn: nothing was asked yet."""
-        if self._place is not None:
-            self._place.wait()
+        if self._slot is not None:
+            self._slot.mark_idle()
 
     @property
     def socket(self) -> trio.socket.SocketType:
@@ -83,27 +83,27 @@ class Connection:
         """
         if self._given_away:
             return  # A request that the client sent behind the one that became a stream.
-        assert self._place is not None, "every connection that is served has a place"
+        assert self._slot is not None, "every connection that is served has a slot"
         self._answering += 1
-        self._place.begin()
+        self._slot.mark_busy()
         try:
             if scope["type"] == "websocket":
                 await send({"type": "websocket.close", "code": 1000, "reason": None})
             elif scope["type"] == "http":
-                await self._answer(scope, receive, send, self._place)
+                await self._answer(scope, receive, send, self._slot)
         finally:
             self._answering -= 1
             if not self._answering:
-                self._place.wait()
+                self._slot.mark_idle()
 
     async def _answer(
         self,
         scope: HTTPScope,
         receive: ASGIReceiveCallable,
         send: ASGISendCallable,
-        place: Place,
+        slot: Slot,
     ) -> None:
-        flaw = self._flaw(scope, place)
+        flaw = self._flaw(scope, slot)
         if flaw is not None:
             await self._refuse(scope, send, flaw)
             return
@@ -117,7 +117,7 @@ class Connection:
                 request_counts.count(scope["method"], scope["path"], message["status"])
                 streams = (b"content-type", sse.MEDIA_TYPE.encode()) in message["headers"]
                 if streams:
-                    self._begin_streaming(place)
+                    self._begin_streaming(slot)
             elif message["type"] == "http.response.body":
                 complete = not message.get("more_body", False)
             await send(message)
@@ -135,9 +135,9 @@ class Connection:
             await self._app(scope, receive_until_complete, send_noting)
         finally:
             if streams:
-                self._end_streaming(place)
+                self._end_streaming(slot)
 
-    def _flaw(self, scope: HTTPScope, place: Place) -> Flaw | None:
+    def _flaw(self, scope: HTTPScope, slot: Slot) -> Flaw | None:
         """Return why the application is not asked."""
         if not scope["path"].startswith(("/", "http://", "https://")):
             return heads.BAD_REQUEST
@@ -146,8 +146,8 @@ class Connection:
         flaw = heads.flaw_in_head(
             scope["http_version"], line_bytes, list(scope["headers"]), self._config.head_bytes_max
         )
-        if flaw is None and place.full and scope["path"] not in request_counts.ALWAYS:
-            return heads.BUSY if place.full is SlotsFull.NODE else heads.BUSY_FOR_YOU
+        if flaw is None and slot.full and scope["path"] not in request_counts.ALWAYS:
+            return heads.BUSY if slot.full is SlotsFull.NODE else heads.BUSY_FOR_YOU
         return flaw
 
     async def _refuse(self, scope: HTTPScope, send: ASGISendCallable, flaw: Flaw) -> None:
@@ -162,15 +162,15 @@ class Connection:
         await send({"type": "http.response.start", "status": flaw.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def _begin_streaming(self, place: Place) -> None:
+    def _begin_streaming(self, slot: Slot) -> None:
         """Be counted with the streams."""
         self._streaming += 1
-        place.leave()
+        slot.release()
 
-    def _end_streaming(self, place: Place) -> None:
+    def _end_streaming(self, slot: Slot) -> None:
         self._streaming -= 1
         if not self._streaming and not self._given_away:
-            place.come_back()
+            slot.take_again()
 
     def give_to(self, hub: Hub, opening: Opening) -> None:
         """Hand the socket to the hub and look closed to Hypercorn from now on."""
@@ -230,12 +230,12 @@ class Connection:
         await self._stream.aclose()
 
     def close(self) -> None:
-        """Close our descriptor at once, and give the place back; tasks that wait for it get
+        """Close our descriptor at once, and give the slot back; tasks that wait for it get
         `trio.ClosedResourceError`.
         """
         self._stream.socket.close()
-        if self._place is not None:
-            self._place.leave()
+        if self._slot is not None:
+            self._slot.release()
 
     def turn_away(self, refusal: bytes) -> None:
         """Say this and close, without waiting; nobody has begun to serve the connection."""

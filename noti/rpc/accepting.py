@@ -24,7 +24,7 @@ from h2.exceptions import ProtocolError
 
 from noti.certificates.rejection_log import RefusalLog
 from noti.client_key import client_key
-from noti.connection_slots import Place, Places, SlotsFull
+from noti.connection_slots import Slot, Slots, SlotsFull
 from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
 from noti.rpc.connections import Caller, KeepAlive, PeerProtocol
 from noti.rpc.peer_certificates import Guard
@@ -100,41 +100,41 @@ class _ServerProtocol(PeerProtocol):
         super().__init__(handler, client_side=False, keepalive=KEEPALIVE)
         self._server = server
         self._calls = 0
-        self._place: Place | None = None
+        self._slot: Slot | None = None
         handler.on_begin, handler.on_end = self._begin_call, self._end_call
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._place = self._server.take_place(self)
-        self._place.wait()
+        self._slot = self._server.take_slot(self)
+        self._slot.mark_idle()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        if self._place is not None:
-            self._place.leave()
+        if self._slot is not None:
+            self._slot.release()
 
     def may_call(self, method: str, peers: "_PeerConnections") -> bool:
         """Whether this may be called here; all may, as long as there is room for all.
 
-        Another node's connection changes over from the places of clients to those of nodes, if need
+        Another node's connection changes over from the slots of clients to those of nodes, if need
         be: it must not make room for anybody.
         """
-        if self._place is None or self._place.full is None:
+        if self._slot is None or self._slot.full is None:
             return True
         if method == RAFT_METHOD and peers.take(self):
-            self._place.leave()
+            self._slot.release()
             return True
         return method in ALWAYS
 
     def _begin_call(self) -> None:
         self._calls += 1
-        if self._place is not None:
-            self._place.begin()
+        if self._slot is not None:
+            self._slot.mark_busy()
 
     def _end_call(self) -> None:
         self._calls -= 1
-        if not self._calls and self._place is not None:
-            self._place.wait()
+        if not self._calls and self._slot is not None:
+            self._slot.mark_idle()
 
     def on_violation(self, error: ProtocolError) -> None:
         self._server.complaints.tell(
@@ -174,7 +174,7 @@ class GrpcServer:
         }
         self._events = grpclib.server.Server(())  # for its events only: it never listens
         listen(self._events, RecvRequest, self._check_caller)
-        self._places = Places("rpc", limits.connections_max, limits.per_address_max, PEERS_MAX)
+        self._slots = Slots("rpc", limits.connections_max, limits.per_address_max, PEERS_MAX)
         self._peers = _PeerConnections()
         self._episodes = {
             SlotsFull.NODE: Episode("rpc", "node", "all are busy, raise --rpc-connections-max"),
@@ -202,8 +202,8 @@ class GrpcServer:
         else:
             await accept(accepted, protocol, context)
 
-    def take_place(self, protocol: _ServerProtocol) -> Place:
-        """Give a connection a place. When all are busy, it gets one for other nodes and health."""
+    def take_slot(self, protocol: _ServerProtocol) -> Slot:
+        """Give a connection a slot. When all are busy, it gets one for other nodes and health."""
         self._open = {
             one for one in self._open if not (one.handler.closing and one.handler.check_closed())
         }
@@ -213,14 +213,14 @@ class GrpcServer:
             episode.settle(now)
 
         def close() -> None:
-            protocol.processor.close("another connection needs the place of this idle one")
+            protocol.processor.close("another connection needs the slot of this idle one")
 
         host = protocol.connection.transport.get_extra_info("peername")[0]
-        place = self._places.take(client_key(host, "", ()), close)
-        if isinstance(place, SlotsFull):
-            self._episodes[place].refuse(now)
-            place = self._places.take_for_probe(place, close)
-        return place
+        slot = self._slots.take(client_key(host, "", ()), close)
+        if isinstance(slot, SlotsFull):
+            self._episodes[slot].refuse(now)
+            slot = self._slots.take_for_probe(slot, close)
+        return slot
 
     async def _check_caller(self, event: RecvRequest) -> None:
         assert isinstance(event.peer, Caller)

@@ -1,4 +1,4 @@
-"""Who is served when there are more connections than places, over real loopback sockets."""
+"""Who is served when there are more connections than slots, over real loopback sockets."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -26,7 +26,7 @@ SLOW = "/status?consistent=1"
 LOCAL = ip_network("127.0.0.0/8")
 
 
-def places(number: int, per_address: int = 0, **others: object) -> HttpConfig:
+def slots(number: int, per_address: int = 0, **others: object) -> HttpConfig:
     return HttpConfig(
         connections_max=number,
         connections_per_address_max=per_address,
@@ -83,7 +83,7 @@ def behind_no_majority() -> Node:
 
 
 async def test_who_is_idle_longest_makes_room() -> None:
-    async with serving(hub(), config=places(2)) as address, answered(address, 2) as (old, new):
+    async with serving(hub(), config=slots(2)) as address, answered(address, 2) as (old, new):
         with adds(1, "connections_made_room", listener="http"):
             await new.request("/page.js")
             await new.read_all()
@@ -98,7 +98,7 @@ async def test_who_is_idle_longest_makes_room() -> None:
 async def test_a_busy_one_stays_and_a_newcomer_is_told_to_come_back() -> None:
     node = behind_no_majority()
     with adds(3, "connections_refused", listener="http", reason="node"), capture_logs() as lines:
-        async with serving(hub(), node, places(2)) as address, busy(address, 2):
+        async with serving(hub(), node, slots(2)) as address, busy(address, 2):
             for _ in range(3):
                 async with client(address) as newcomer:
                     response = await newcomer.request("/page.js")
@@ -111,18 +111,18 @@ async def test_a_busy_one_stays_and_a_newcomer_is_told_to_come_back() -> None:
 @pytest.mark.parametrize("path", PROBES)
 async def test_probes_are_answered_when_all_are_busy(path: str) -> None:
     node = behind_no_majority()
-    async with serving(hub(), node, places(2)) as address, busy(address, 2):
+    async with serving(hub(), node, slots(2)) as address, busy(address, 2):
         for _ in range(30):
             async with client(address) as probe:
                 response = await probe.request(path)
                 assert response.status_code == (503 if path == "/readiness" else 200)
                 assert await probe.read_all()
-                assert (await probe.request("/page.js")).status_code == 503, "a probe's place"
+                assert (await probe.request("/page.js")).status_code == 503, "a probe's slot"
 
 
 async def test_streams_of_the_ordinary_way_take_no_place() -> None:
     there = hub()
-    async with serving(there, config=places(1)) as address, AsyncExitStack() as stack:
+    async with serving(there, config=slots(1)) as address, AsyncExitStack() as stack:
         streams = []
         for number in range(3):
             stream = await stack.enter_async_context(await trio.open_tcp_stream(*address))
@@ -142,7 +142,7 @@ async def test_streams_of_the_ordinary_way_take_no_place() -> None:
 async def test_a_stream_of_the_ordinary_way_is_never_refused_for_want_of_a_place() -> None:
     """Any status but 200 would end an `EventSource` for ever."""
     there, node = hub(), behind_no_majority()
-    async with serving(there, node, places(1)) as address, busy(address, 1):
+    async with serving(there, node, slots(1)) as address, busy(address, 1):
         node.is_ready = True
         stream = await trio.open_tcp_stream(*address)
         async with stream:
@@ -156,7 +156,7 @@ async def test_a_stream_of_the_ordinary_way_is_never_refused_for_want_of_a_place
 async def test_streams_of_the_short_way_take_no_place() -> None:
     there = hub()
     node = behind_no_majority()
-    async with serving(there, node, places(1)) as address, busy(address, 1):
+    async with serving(there, node, slots(1)) as address, busy(address, 1):
         node.is_ready = True
         async with client(address) as one:
             assert (await one.request("/category")).status_code == 200
@@ -168,7 +168,7 @@ async def test_one_address_has_only_its_share() -> None:
     node = behind_no_majority()
     with adds(1, "connections_refused", listener="http", reason="address"):
         async with (
-            serving(hub(), node, places(10, 2)) as address,
+            serving(hub(), node, slots(10, 2)) as address,
             busy(address, 2),
             client(address) as newcomer,
         ):
@@ -178,7 +178,7 @@ async def test_one_address_has_only_its_share() -> None:
 
 
 async def test_who_a_trusted_proxy_comes_for_is_what_counts() -> None:
-    config = places(10, 1, trusted_proxies=(LOCAL,))
+    config = slots(10, 1, trusted_proxies=(LOCAL,))
     async with serving(hub(), behind_no_majority(), config) as address, AsyncExitStack() as stack:
 
         async def ask(forwarded_for: str, path: str = SLOW) -> Client:
@@ -204,7 +204,7 @@ async def test_over_tls_probes_are_answered_and_others_told_to_come_back(site: S
     async def never(_: Node) -> None:
         await trio.sleep_forever()
 
-    async with serving_secured(there, site, places(1)) as address, AsyncExitStack() as stack:
+    async with serving_secured(there, site, slots(1)) as address, AsyncExitStack() as stack:
 
         async def ask(path: str) -> bytes:
             with trio.fail_after(LIMIT_S):
