@@ -174,3 +174,13 @@ def leaves_of(error: BaseException) -> list[BaseException]:
     if isinstance(error, BaseExceptionGroup):
         return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
     return [error]
+
+
+def reason_of(error: OSError) -> str:
+    """Return why a connection or a listener failed.
+
+    Trio says of several attempts that they failed, and why in the cause: the first one will do.
+    """
+    cause = error.__cause__
+    inner = error if cause is None else leaves_of(cause)[0]
+    return (inner.strerror if isinstance(inner, OSError) else None) or str(inner)

@@ -4,7 +4,7 @@ import inspect
 import re
 
 from noti import errors
-from noti.errors import NotiError
+from noti.errors import NotiError, leaves_of, reason_of
 
 BRANCH = re.compile(r"    ((?:│   |    )*)(?:├── |└── )(\w+)  *\S")
 
@@ -39,3 +39,19 @@ def test_drawn_tree_equals_the_classes() -> None:
 
 def test_every_error_says_what_it_is_for() -> None:
     assert all(getattr(errors, name).__doc__ for name in defined())
+
+
+def test_the_errors_of_a_group_are_found_at_any_depth() -> None:
+    first, second = ValueError("a"), KeyboardInterrupt()
+    group = BaseExceptionGroup("outer", [first, BaseExceptionGroup("inner", [second])])
+    assert leaves_of(group) == [first, second]
+    assert leaves_of(first) == [first]
+
+
+def test_a_failed_connection_has_the_words_of_its_first_attempt() -> None:
+    refused = ConnectionRefusedError(111, "Connection refused")
+    assert reason_of(refused) == "Connection refused"
+    several = OSError("all attempts to connect failed")
+    several.__cause__ = ExceptionGroup("", [refused, OSError("no words")])
+    assert reason_of(several) == "Connection refused"
+    assert reason_of(OSError("no words")) == "no words"

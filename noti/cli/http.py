@@ -3,10 +3,8 @@
 Enters: the URL of a node. Leaves: the JSON it answers. Never: waiting for long, unbounded bodies.
 """
 
-import http
 import json
 import ssl
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +12,9 @@ import click
 import trio
 
 from noti.certificates.credentials import load_authorities
-from noti.certificates.rejections import handshake_refusal
 from noti.cli.deadline import TIMEOUT_S, no_answer
-from noti.client.http import HttpResponse, ask
-from noti.errors import LocalError, MessageInvalid, Unavailable
+from noti.client.http import open_response
+from noti.errors import LocalError, MessageInvalid, PeerUnavailable, Unavailable
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
 
@@ -46,41 +43,37 @@ def get_json(
     if not node_url.startswith(("http://", "https://")) or not node_url.isprintable():
         raise LocalError(f"{node_url!r} is not the URL of a node; write http://127.0.0.1:8402")
     url = node_url.rstrip("/") + path
-    answer = _ask(url, tls_context(tls_ca), timeout_s)
-    if answer.status != http.HTTPStatus.OK:
-        said = f"{answer.status} {answer.reason}".strip()
-        raise Unavailable(f"{url} answers {said}; is this a noti node?")
+    status, body = _ask(url, tls_context(tls_ca), timeout_s)
+    if not status.startswith("200"):
+        raise Unavailable(f"{url} answers {status}; is this a noti node?")
     try:
-        return json.loads(answer.body)
+        return json.loads(body)
     except (ValueError, RecursionError):
         raise MessageInvalid(f"{url} does not answer with JSON; is this a noti node?") from None
 
 
-def _ask(url: str, tls: ssl.SSLContext, timeout_s: float) -> HttpResponse:
-    asking = partial(ask, url, tls, within_s=timeout_s, body_bytes_max=BODY_BYTES_MAX)
+def _ask(url: str, tls: ssl.SSLContext, timeout_s: float) -> tuple[str, bytes]:
     try:
-        return trio.run(asking)
+        return trio.run(_get, url, tls, timeout_s)
     except LocalError as error:
-        raise LocalError(f"{url!r} is not the URL of a node: {error}") from None
+        raise LocalError(f"that is not the URL of a node: {error}") from None
     except trio.TooSlowError:
         raise Unavailable(no_answer(url, timeout_s)) from None
     except MessageInvalid as error:
         raise MessageInvalid(f"{url} is not a noti node: {error}") from None
-    except (OSError, trio.BrokenResourceError) as error:
-        cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-        if isinstance(cause, ssl.SSLError):
-            raise Unavailable(f"{url} {handshake_refusal(cause)} (see --tls-ca)") from None
-        reason = _reason(cause) if isinstance(cause, OSError) else "the connection was lost"
-        raise Unavailable(f"no answer from {url}: {reason}; is the node running?") from None
+    except PeerUnavailable as error:
+        if isinstance(error.__cause__, ssl.SSLError):
+            raise Unavailable(f"{url} {error} (see --tls-ca)") from None
+        raise Unavailable(f"no answer from {url}: {error}; is the node running?") from None
 
 
-def _reason(error: OSError) -> str:
-    """Return why a connection failed; Trio tells that of each address in the cause."""
-    cause = error.__cause__
-    if isinstance(cause, BaseExceptionGroup):
-        cause = cause.exceptions[0]
-    inner = cause if isinstance(cause, OSError) else error
-    return inner.strerror or str(inner)
+async def _get(url: str, tls: ssl.SSLContext, timeout_s: float) -> tuple[str, bytes]:
+    """Return status and reason, and the body."""
+    headers = [("Accept", "application/json"), ("Connection", "close")]
+    with trio.fail_after(timeout_s):
+        async with open_response(url, tls, headers=headers) as response:
+            status = f"{response.status} {response.reason}".strip()
+            return status, await response.read(BODY_BYTES_MAX)
 
 
 def tls_context(tls_ca: Path | None) -> ssl.SSLContext:

@@ -1,68 +1,178 @@
-"""Asks an HTTP/1.1 server for one document, with or without TLS.
+"""Asks an HTTP/1.1 server, with or without TLS: one request, on a connection of its own.
 
-Enters: a URL, a TLS context, limits. Leaves: a status and a body. Never: a redirection, a proxy;
-more time or bytes than it was given, however slowly or endlessly the other side talks.
+Never a redirection, a proxy, or a decompression; and no more time or bytes than the caller grants,
+however slowly or endlessly the other side talks.
 """
 
+import math
 import ssl
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 import h11
 import trio
 
-from noti.client.event_source import RECEIVE_BYTES, connect, target_of
-from noti.errors import MessageInvalid
+from noti.certificates.rejections import handshake_refusal
+from noti.errors import LocalError, MessageInvalid, PeerUnavailable, reason_of
+
+CONNECT_S_MAX: Final = 10.0
+"""With the handshake of TLS."""
+RECEIVE_BYTES: Final = 64 * 1024
 
 
-class HttpResponse(NamedTuple):
-    """What the server said."""
+class HttpResponse:
+    """What the server answers: the head, and a body that is read piece by piece."""
 
-    status: int
-    reason: str
-    body: bytes
+    def __init__(self, head: h11.Response, connection: "_Connection", silence_s: float) -> None:
+        self.status = head.status_code
+        self.reason = bytes(head.reason).decode("latin-1")
+        self.headers: Mapping[str, str] = {
+            name.decode(): value.decode("latin-1") for name, value in head.headers
+        }
+        """By lower-case name."""
+        self._connection = connection
+        self._silence_s = silence_s
+
+    async def read_some(self) -> bytes:
+        """Return the next bytes of the body; none at its end.
+
+        Raises `trio.TooSlowError` after the silence that is granted, `PeerUnavailable` and
+        `MessageInvalid` when the body is cut short.
+        """
+        with trio.fail_after(self._silence_s):
+            event = await self._connection.receive()
+        return bytes(event.data) if isinstance(event, h11.Data) else b""
+
+    async def read(self, bytes_max: int) -> bytes:
+        """Return the whole body; raises `MessageInvalid` too when it is longer than `bytes_max`."""
+        body = bytearray()
+        while data := await self.read_some():
+            body += data
+            if len(body) > bytes_max:
+                raise MessageInvalid(f"an answer of more than {bytes_max} bytes")
+        return bytes(body)
 
 
-async def ask(
-    url: str, tls: ssl.SSLContext, *, within_s: float, body_bytes_max: int
-) -> HttpResponse:
-    """Return what is at `url`.
+@asynccontextmanager
+async def open_response(
+    url: str,
+    tls: ssl.SSLContext,
+    *,
+    method: str = "GET",
+    headers: Sequence[tuple[str, str]] = (),
+    content: bytes = b"",
+    head_s: float = math.inf,
+    silence_s: float = math.inf,
+) -> AsyncIterator[HttpResponse]:
+    """Send a request; hang up at the end.
 
-    Raises `LocalError` for a URL that cannot be asked for, `trio.TooSlowError` after `within_s`
-    seconds, `OSError` and `trio.BrokenResourceError` when there is no connection, and
-    `MessageInvalid` for what is no HTTP, or longer than `body_bytes_max`.
+    Connecting may take `CONNECT_S_MAX`, and neither that nor the head of the answer more than
+    `head_s` seconds; between two pieces of the body there may be `silence_s`.
+
+    Raises `LocalError` for a URL that cannot be asked for, `trio.TooSlowError`, `PeerUnavailable`
+    without a connection, from an `ssl.SSLError` if TLS is the reason (its text is one of
+    `handshake_refusal`, to be put after a name), and `MessageInvalid` for what is no HTTP.
+    *Cancellation* closes the connection.
     """
-    with trio.fail_after(within_s):
-        stream = await connect(url, tls)
-        async with stream:
-            http = h11.Connection(h11.CLIENT)
-            host, target = target_of(url)
-            headers = [("Host", host), ("Accept", "application/json"), ("Connection", "close")]
-            request = h11.Request(method="GET", target=target, headers=headers)
-            await stream.send_all(
-                (http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b"")
-            )
-            try:
-                return await _read(http, stream, body_bytes_max)
-            except h11.RemoteProtocolError as error:
-                raise MessageInvalid(f"that is no HTTP: {error}") from None
-
-
-async def _read(http: h11.Connection, stream: trio.abc.Stream, body_bytes_max: int) -> HttpResponse:
-    status, reason = 0, ""
-    body = bytearray()
-    while True:
-        match http.next_event():
-            case h11.NEED_DATA:
-                http.receive_data(bytes(await stream.receive_some(RECEIVE_BYTES)))
-            case h11.Response() as head:
-                status, reason = head.status_code, bytes(head.reason).decode("latin-1")
-            case h11.Data() as data:
-                body += data.data
-                if len(body) > body_bytes_max:
-                    raise MessageInvalid(f"an answer of more than {body_bytes_max} bytes")
-            case h11.EndOfMessage() | h11.PAUSED:
-                return HttpResponse(status, reason, bytes(body))
-            case h11.ConnectionClosed():
-                raise MessageInvalid("it hangs up without an answer")
-            case _:
+    target = _target(url)
+    http = h11.Connection(h11.CLIENT)
+    if content:
+        headers = [*headers, ("Content-Length", str(len(content)))]
+    try:
+        request = h11.Request(
+            method=method, target=target.path, headers=[("Host", target.netloc), *headers]
+        )
+        sent = http.send(request) or b""
+    except (h11.LocalProtocolError, UnicodeEncodeError) as error:
+        raise LocalError(f"{url!r} cannot be asked for: {error}") from None
+    if content:
+        sent += http.send(h11.Data(data=content)) or b""
+    sent += http.send(h11.EndOfMessage()) or b""
+    with trio.fail_after(min(head_s, CONNECT_S_MAX)), _our_errors():
+        stream = await _connect(target, tls)
+    async with stream:
+        connection = _Connection(http, stream)
+        with trio.fail_after(head_s):
+            await connection.send(sent)
+            while isinstance(head := await connection.receive(), h11.InformationalResponse):
                 pass
+        if not isinstance(head, h11.Response):
+            raise MessageInvalid("it hangs up without an answer")
+        yield HttpResponse(head, connection, silence_s)
+
+
+class _Connection(NamedTuple):
+    http: h11.Connection
+    stream: trio.abc.Stream
+
+    async def send(self, data: bytes) -> None:
+        with _our_errors():
+            await self.stream.send_all(data)
+
+    async def receive(self) -> object:
+        """Return the next event of h11."""
+        with _our_errors():
+            while (event := self.http.next_event()) is h11.NEED_DATA:
+                self.http.receive_data(bytes(await self.stream.receive_some(RECEIVE_BYTES)))
+        return event
+
+
+class _Target(NamedTuple):
+    host: str
+    port: int
+    secure: bool
+    netloc: str
+    path: str
+    """With the query."""
+
+
+def _target(url: str) -> _Target:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+        raise LocalError(f"{url!r} cannot be asked for; write http://HOST:PORT/PATH")
+    secure = parts.scheme == "https"
+    path = parts._replace(scheme="", netloc="", fragment="").geturl()
+    return _Target(
+        parts.hostname,
+        port or (443 if secure else 80),
+        secure,
+        parts.netloc.rpartition("@")[2],
+        path if path.startswith("/") else f"/{path}",
+    )
+
+
+async def _connect(target: _Target, tls: ssl.SSLContext) -> trio.abc.Stream:
+    stream = await trio.open_tcp_stream(target.host, target.port)
+    if not target.secure:
+        return stream
+    wrapped = trio.SSLStream(stream, tls, server_hostname=target.host, https_compatible=True)
+    try:
+        await wrapped.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(wrapped)
+        raise
+    return wrapped
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
+    try:
+        yield
+    except h11.RemoteProtocolError as error:
+        raise MessageInvalid(f"that is no HTTP: {error}") from None
+    except (OSError, trio.BrokenResourceError) as error:
+        cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
+        match cause:
+            case ssl.SSLError():
+                reason = str(handshake_refusal(cause))
+            case OSError():
+                reason = reason_of(cause)
+            case _:
+                reason = "the connection was lost"
+        raise PeerUnavailable(reason) from cause

@@ -27,7 +27,7 @@ from noti.address import Address, format_address
 from noti.certificates.rejection_log import RefusalLog
 from noti.certificates.renewal import Current
 from noti.descriptors import OPS_CONNECTIONS_MAX
-from noti.errors import AddressInUse
+from noti.errors import AddressInUse, reason_of
 from noti.http import hypercorn_protocols
 from noti.http.acceptor import HandOver, Lobby
 from noti.http.app import create_app, create_operations_app
@@ -276,10 +276,8 @@ async def _listen(bind: Address, flag: str) -> list[socket.socket]:
     try:
         listeners = await trio.open_tcp_listeners(port, host=host or None)
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise AddressInUse(
-            f"{flag} {format_address(bind)} cannot be used: {reason}; choose another address"
-        ) from error
+        problem = f"{flag} {format_address(bind)} cannot be used: {reason_of(error)}"
+        raise AddressInUse(f"{problem}; choose another address") from error
     return [socket.socket(fileno=one.socket.detach()) for one in listeners]
 
 

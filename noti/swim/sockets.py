@@ -13,7 +13,7 @@ import trio
 from noti import listening
 from noti.address import Address, format_address
 from noti.descriptors import GOSSIP_STREAMS_MAX
-from noti.errors import AddressInUse, PeerUnavailable
+from noti.errors import AddressInUse, PeerUnavailable, reason_of
 from noti.swim.ports import StreamHandler
 
 _PACKET_BYTES_MAX = 65_536
@@ -44,7 +44,7 @@ class SocketDatagrams:
             await self._socket.sendto(payload, to)
         except OSError as error:
             raise PeerUnavailable(
-                f"cannot send to {format_address(to)}: {_reason(error)}"
+                f"cannot send to {format_address(to)}: {reason_of(error)}"
             ) from error
 
     async def receive(self) -> tuple[bytes, Address]:
@@ -96,7 +96,7 @@ class SocketNetwork:
             return await trio.open_tcp_stream(host, port)
         except OSError as error:
             raise PeerUnavailable(
-                f"cannot connect to {format_address(to)}: {_reason(error)}"
+                f"cannot connect to {format_address(to)}: {reason_of(error)}"
             ) from error
 
     async def resolve(self, address: Address) -> list[Address]:
@@ -105,7 +105,7 @@ class SocketNetwork:
             found = await _lookup(address, constants.SOCK_STREAM)
         except OSError as error:
             host, _ = address
-            raise PeerUnavailable(f"cannot resolve {host}: {_reason(error)}") from error
+            raise PeerUnavailable(f"cannot resolve {host}: {reason_of(error)}") from error
         return [_address_of(each) for _, each in found]
 
 
@@ -126,7 +126,7 @@ async def _bound(bind: Address, kind: constants.SocketKind) -> trio.socket.Socke
             raise
     except OSError as error:
         raise AddressInUse(
-            f"cannot listen for gossip on {format_address(bind)}: {_reason(error)}; "
+            f"cannot listen for gossip on {format_address(bind)}: {reason_of(error)}; "
             "choose another address with --gossip-addr"
         ) from error
     return socket
@@ -146,9 +146,3 @@ def _address_of(raw: tuple[object, ...]) -> Address:
     assert isinstance(host, str)
     assert isinstance(port, int)
     return host, port
-
-
-def _reason(error: OSError) -> str:
-    cause = error.__cause__
-    inner = cause if isinstance(cause, OSError) else error
-    return inner.strerror or str(inner)

@@ -102,7 +102,7 @@ def test_the_address_of_a_node_is_completed() -> None:
     [
         (["--header", "secret"], "--header"),
         (["--from", "é"], "--from"),
-        (["nowhere"], "cannot be followed"),
+        (["nowhere"], "cannot be asked for"),
         (["--count", "0"], "--count"),
         (["--ca", "/nowhere"], "/nowhere"),
     ],

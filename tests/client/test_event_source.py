@@ -1,8 +1,7 @@
 """Following a stream over real sockets: resume, retry, the end, silence, TLS."""
 
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -16,6 +15,7 @@ from noti.client.reconnection import ComeBack, Follower
 from noti.errors import LocalError, Unavailable
 from tests.certificates.authority import Wanted, authority, issue
 from tests.certificates.bad import peer_context
+from tests.client.scripted import Script, over_tls, scripted
 from tests.http.stage import LIMIT_S, hub, notifications, serving
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
@@ -49,42 +49,6 @@ class Recorder:
     @property
     def data(self) -> list[str]:
         return [event.data for event in self.events]
-
-
-class Script:
-    """A server that answers one connection after the other as it is told, and notes requests."""
-
-    def __init__(self, answers: Sequence[bytes]) -> None:
-        self.requests: list[str] = []
-        self._answers = list(answers)
-
-    async def serve(self, connection: trio.abc.Stream) -> None:
-        async with connection:
-            request = b""
-            try:
-                while not request.endswith(b"\r\n\r\n"):
-                    received = await connection.receive_some()
-                    if not received:
-                        return
-                    request += received
-                self.requests.append(request.decode())
-                answer = self._answers.pop(0)
-                await connection.send_all(answer)
-                if b"chunked" in answer:  # such a one stays open
-                    await connection.receive_some()
-            except trio.BrokenResourceError:
-                return
-
-
-@asynccontextmanager
-async def scripted(*answers: bytes) -> AsyncIterator[tuple[Script, str]]:
-    script = Script(answers)
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, script.serve, 0, host="127.0.0.1"))
-        port = listeners[0].socket.getsockname()[1]
-        with trio.fail_after(LIMIT_S):
-            yield script, f"http://127.0.0.1:{port}/events"
-        nursery.cancel_scope.cancel()
 
 
 async def watch(
@@ -172,7 +136,7 @@ async def test_secrets_stay_at_home_when_the_server_redirects_elsewhere() -> Non
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1:8402", "http://", "http://x:y/"])
 async def test_a_url_that_cannot_be_followed_is_told(url: str) -> None:
-    with pytest.raises(LocalError, match="cannot be followed"):
+    with pytest.raises(LocalError, match="cannot be asked for"):
         await watch(url)
 
 
@@ -200,21 +164,6 @@ async def _until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(LIMIT_S):
         while not condition():  # noqa: ASYNC110
             await trio.sleep(0.005)
-
-
-@asynccontextmanager
-async def over_tls(script: Script, context: ssl.SSLContext) -> AsyncIterator[str]:
-    async def serve(connection: trio.SocketStream) -> None:
-        secure = trio.SSLStream(connection, context, server_side=True, https_compatible=True)
-        try:
-            await script.serve(secure)
-        except trio.BrokenResourceError:
-            return
-
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
-        yield f"https://127.0.0.1:{listeners[0].socket.getsockname()[1]}/"
-        nursery.cancel_scope.cancel()
 
 
 async def test_https_wants_a_certificate_that_is_right(tmp_path: Path) -> None:
