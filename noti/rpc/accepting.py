@@ -52,7 +52,7 @@ KEEPALIVE: Final = KeepAlive(patience_s=20.0)
 on a slow line, answers late (20 s is gRPC's default)."""
 
 
-class Service(Protocol):
+class Servable(Protocol):
     """Methods that can be called; see grpclib."""
 
     def __mapping__(self) -> Mapping[str, grpclib.const.Handler]:
@@ -162,7 +162,7 @@ class GrpcServer:
 
     def __init__(
         self,
-        services: Sequence[Service],
+        services: Sequence[Servable],
         guard: Guard,
         refusals: RefusalLog,
         complaints: Complaints,

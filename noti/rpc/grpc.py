@@ -22,7 +22,7 @@ from noti.certificates.renewal import Current
 from noti.errors import AddressInUse, ClusterMismatch, PeerUnavailable
 from noti.publishing.ports import Publishing
 from noti.raft.ports import Hello, MessageStream
-from noti.rpc.accepting import GrpcServer, RpcLimits, Service
+from noti.rpc.accepting import GrpcServer, RpcLimits, Servable
 from noti.rpc.dialing import PeerChannel, describe, refusal_in
 from noti.rpc.peer_certificates import Guard
 from noti.rpc.ports import RpcHandler
@@ -80,7 +80,7 @@ class GrpcNetwork:
                     handler, self._island, nursery, self._guard, self._refusals, self._complaints
                 )
                 publisher = PublisherService(publishing, self._complaints)
-                services: tuple[Service, ...] = (raft, OperatorServices(handler), publisher)
+                services: tuple[Servable, ...] = (raft, OperatorServices(handler), publisher)
                 server = await self._island.call(self._make_server, services)
                 try:
                     sniffer = ProtocolSniffer(
@@ -99,7 +99,7 @@ class GrpcNetwork:
                     with trio.move_on_after(CLEANUP_S, shield=True):
                         await self._island.call(server.aclose)
 
-    async def _make_server(self, services: tuple[Service, ...]) -> GrpcServer:
+    async def _make_server(self, services: tuple[Servable, ...]) -> GrpcServer:
         return GrpcServer(services, self._guard, self._refusals, self._complaints, self._limits)
 
     def _server_context(self) -> ssl.SSLContext | None:

@@ -54,7 +54,7 @@ class State(Enum):
     CLOSED = "closed"
 
 
-class Connection(Protocol):
+class StreamSocket(Protocol):
     """What carries a stream: a non-blocking socket. Only the hub calls it."""
 
     def fileno(self) -> int:
@@ -110,7 +110,7 @@ class OpenStream:
 class AdoptedStream(OpenStream):
     """One stream on a socket of its own."""
 
-    connection: Connection
+    connection: StreamSocket
     fd: int
     unsent: memoryview = NOTHING
     """The rest of a chunk that the kernel has not taken."""

@@ -30,11 +30,11 @@ from noti.streams.limits import StreamLimits
 from noti.streams.open_streams import (
     NOTHING,
     AdoptedStream,
-    Connection,
     Group,
     OpenStream,
     Reader,
     State,
+    StreamSocket,
 )
 
 FOLLOWS: dict[State, frozenset[State]] = {
@@ -65,7 +65,7 @@ class Sending:
         self.subscriptions: set[OpenStream] = set()
         """Streams that read for themselves, and move their cursors."""
 
-    def adopt(self, reader: Reader, ends_at: float, connection: Connection) -> AdoptedStream:
+    def adopt(self, reader: Reader, ends_at: float, connection: StreamSocket) -> AdoptedStream:
         """Begin a stream on a connection."""
         stream = AdoptedStream(
             group=self._enter(reader),
