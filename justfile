@@ -149,9 +149,9 @@ soak *args: venv
 scenarios-rewrite: venv
     .venv/bin/python -m tests.raft.core.scenario
 
-# Write the list of promises in tests/README.md anew, from the marks of the tests.
-promises: venv
-    .venv/bin/python -m tests.promises
+# Write the lists of promises, settings and metrics in README files anew, from the code.
+readmes: venv
+    .venv/bin/python -m tests.readmes
 
 # Remove what recipes made: the environment, data, caches.
 clean:

@@ -1,20 +1,10 @@
 """What noti promises, and the marks that tie each promise to the tests that hold it.
 
 `@promises.NO_DUPLICATES` on a test says that the test holds this promise. `tests/README.md` lists
-all promises with their tests; `just promises` writes that list anew, and a tidy test compares.
+all promises with their tests, see `tests/readmes.py`.
 """
 
-import ast
-import textwrap
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
-
 import pytest
-
-TESTS = Path(__file__).parent
-README = TESTS / "README.md"
-BEGIN, END = "<!-- promises: written by `just promises` -->", "<!-- promises end -->"
 
 
 def promise(heading: str, sentence: str) -> pytest.MarkDecorator:
@@ -277,55 +267,3 @@ TOO_LARGE_NEVER_LOGGED = promise(
 STRANGER_REJECTED = promise(
     _INPUT, "A node of another cluster is rejected by both sides, and goes on being what it was."
 )
-
-
-class Held(NamedTuple):
-    """A test that holds a promise, by the promise's name in this module."""
-
-    promise: str
-    file: str
-    test: str
-
-
-def held() -> Iterator[Held]:
-    """Yield the promises that tests are marked with, file by file."""
-    for path in sorted(TESTS.rglob("test_*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                for mark in map(ast.unparse, node.decorator_list):
-                    if mark.startswith("promises."):
-                        file = path.relative_to(TESTS).as_posix()
-                        yield Held(mark.removeprefix("promises."), file, node.name)
-
-
-def listed() -> str:
-    """Return the list for `README.md`; raises `AssertionError` for a promise without a test."""
-    marked = list(held())
-    lines, heading = [BEGIN], ""
-    marks = {
-        name: mark for name, mark in globals().items() if isinstance(mark, pytest.MarkDecorator)
-    }
-    for name, mark in marks.items():
-        of, sentence = mark.args
-        files: dict[str, list[str]] = {}
-        for one in marked:
-            if one.promise == name:
-                files.setdefault(one.file, []).append(one.test)
-        assert files, f"no test holds {name}"
-        if of != heading:
-            heading = of
-            lines += ["", f"### {heading}"]
-        lines += ["", *textwrap.wrap(f"**{sentence}** (`{name}`)", 100), ""]
-        for file, tests in files.items():
-            lines += [f"- [{file}]({file}):", *(f"  `{test}`" for test in tests)]
-    return "\n".join([*lines, "", END])
-
-
-def with_list(readme: str) -> str:
-    """Return the text of `README.md` with the list of today in it."""
-    before, rest = readme.split(BEGIN)
-    return before + listed() + rest.split(END)[1]
-
-
-if __name__ == "__main__":
-    README.write_text(with_list(README.read_text()))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import promises
+from tests import readmes
 
 ROOT = Path(__file__).parents[2]
 FUNCTION_LINES_MAX = 70
@@ -134,9 +134,11 @@ def test_every_room_has_tests() -> None:
             assert list((ROOT / "tests" / room.name).glob("test_*.py")), room
 
 
-def test_the_list_of_promises_is_that_of_the_tests() -> None:
-    readme = promises.README.read_text()
-    assert promises.with_list(readme) == readme, "promises have changed: run `just promises`"
+@pytest.mark.parametrize("name", readmes.LISTS)
+def test_lists_in_readmes_are_those_of_the_code(name: str) -> None:
+    file, lines = readmes.LISTS[name]
+    text = file.read_text()
+    assert readmes.with_list(text, name, lines()) == text, f"run `just readmes`: {file}"
 
 
 def test_no_test_is_skipped() -> None:
