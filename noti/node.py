@@ -23,7 +23,6 @@ A node of which a part fails falls instead: all parts end in the same moment, so
 elect it, or stay with it, while it goes down. The bridge is optional: its failure is survived.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -38,7 +37,7 @@ from noti.errors import StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, flaw_in_snapshot
 from noti.membership.bootstrap import Bootstrap
-from noti.membership.controller import HAND_OVER_WITHIN_S, MembershipController
+from noti.membership.controller import MembershipController
 from noti.membership.decommission import Decommission
 from noti.membership.discovery import Discovery
 from noti.membership.identity import (
@@ -130,8 +129,7 @@ async def run(
         parts = _assemble(config, world, identity, wal, recovered, log_limits)
         replica, forwarder, report = parts.replica, parts.forwarder, parts.report
 
-        messenger = parts.intake.telling(parts.peers)
-        await tree.start("replica", partial(replica.run, messenger))
+        await tree.start("replica", partial(replica.run, parts.peers))
         await tree.start("intake", parts.intake.run)
         await tree.start("peers", parts.peers.run)
         await tree.start("forwarder", partial(forwarder.run, parts.peers))
@@ -174,7 +172,7 @@ async def run(
         await tree.start("limits", limits.run)
         if parts.bridge is not None:
             await tree.start("bridge", _whatever_it_raises(parts.bridge, world))
-        await tree.part_with("leadership", replica.hand_over, HAND_OVER_WITHIN_S)
+        await tree.part_with("leadership", replica.hand_over, config.election_timeout_ms / 1000)
         log.info("node is up", name=identity.name, node_id=identity.node_id)
         task_status.started(report)
         await trio.sleep_forever()
@@ -217,15 +215,27 @@ def _assemble(
     if recovered.snapshot is not None:
         state_machine.restore(recovered.snapshot.data)
     core = _core(config, world, identity, recovered, limits)
+
+    def backlog() -> int:
+        return report_of(world.clients.pressure, world.clients.count)
+
     replica = Replica(
         core,
         wal,
         state_machine,
         world.clock,
+        backlog=backlog,
         snapshot_every_entries=limits.snapshot_every_entries,
         snapshot_every_bytes=limits.snapshot_every_bytes,
     )
-    intake = _intake(config, world, identity, replica, lambda n: name_of(gossip.members(), n))
+    intake = Intake(
+        identity.node_id,
+        replica,
+        Pacing(config.pacing_s, heard_within_s=config.election_timeout_ms / 1000),
+        world.clock,
+        backlog,
+        lambda node_id: name_of(gossip.members(), node_id),
+    )
     forwarder = Forwarder(identity.node_id, replica, intake)
     peers = Peers(
         world.rpc,
@@ -261,24 +271,6 @@ def _assemble(
         intake=intake,
     )
     return _Parts(store, replica, intake, forwarder, peers, gossip, bridge, report)
-
-
-def _intake(
-    config: Config,
-    world: World,
-    identity: Identity,
-    replica: Replica,
-    name_of_node: Callable[[NodeId], str | None],
-) -> Intake:
-    """Return the door that a leader opens as far as all hubs can follow."""
-    return Intake(
-        identity.node_id,
-        replica,
-        Pacing(config.pacing_s, heard_within_s=config.election_timeout_ms / 1000),
-        world.clock,
-        lambda: report_of(world.clients.pressure, world.clients.count),
-        name_of_node,
-    )
 
 
 def _core(

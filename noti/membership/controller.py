@@ -22,9 +22,6 @@ log = structlog.get_logger("noti.node")
 LOOK_EVERY_S = 0.5
 """A new node becomes a voter within about a second; each look costs microseconds."""
 
-HAND_OVER_WITHIN_S = 1.5
-"""Three election timeouts: a transfer that takes longer will not happen."""
-
 
 class MembershipController:
     """Keeps the configuration in step with the nodes that there are; works on the leader only."""
@@ -68,8 +65,7 @@ class MembershipController:
         match advice:
             case LeadershipTransfer():
                 log.info("handing over the leadership: this node is being decommissioned")
-                with self._clock.scope_until(self._clock.now() + HAND_OVER_WITHIN_S):
-                    await self._changer.hand_over()
+                await self._changer.hand_over()
             case Change():
                 if advice:
                     await self._carry_out(advice)

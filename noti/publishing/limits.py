@@ -11,7 +11,7 @@ import trio
 
 from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
 from noti.history.commands import SetLimits, encode
-from noti.publishing.nats.bridge import Proposer
+from noti.publishing.ports import Proposer
 
 log = structlog.get_logger("noti.publishing")
 

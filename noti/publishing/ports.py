@@ -1,8 +1,9 @@
-"""How events reach the log, as those who take them from publishers see it."""
+"""How events reach the log, as those who take them from publishers see it; and the log itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, TypeAlias
 
+from noti.completion import OnDone
 from noti.errors import NotiError
 
 
@@ -24,14 +25,46 @@ class Publishing(Protocol):
     """The way of events into the log."""
 
     def submit(
-        self, drafts: Sequence[Draft], done: Callable[[Outcome], None], *, at_once: bool = False
+        self, drafts: Sequence[Draft], on_done: OnDone[tuple[str, ...]], *, at_once: bool = False
     ) -> None:
         """Have events committed, in the order of the calls; never waits.
 
         With `at_once` it is not kept back for others that may come in this turn.
 
-        `done` is called once, maybe before this returns, with the ids or with: `MessageInvalid`
+        `on_done` gets the ids, or `MessageInvalid`
         for a draft that can never be an event, `ProposalRefused` when too much waits already,
         `ProposalUncertain` when some may or may not be committed, otherwise `Unavailable`. Only
         after `ProposalUncertain` may any of the drafts be committed.
+        """
+
+
+class CommandForwarder(Protocol):
+    """The replicated log, wherever its leader is."""
+
+    def submit(self, command: bytes, on_done: OnDone[int]) -> None:
+        """Have a command committed, in the order of the calls.
+
+        `on_done` gets its index once it is committed, and applied on this node; `NotLeader` or
+        `ProposalRefused` when it was not appended; `ProposalUncertain` when it may or may not be
+        committed.
+        """
+
+    async def wait_news(self) -> None:
+        """Return when there may be another leader."""
+
+
+class Proposer(Protocol):
+    """The replicated log, as its leader sees it."""
+
+    def is_ready_leader(self) -> bool:
+        """Whether this node leads and has applied everything of its predecessors."""
+
+    async def wait_leadership_changed(self) -> None:
+        """Return at the next change of `is_ready_leader()`."""
+
+    async def propose(self, command: bytes) -> None:
+        """Return once `command` is committed, and applied on this node.
+
+        Raises `NotLeader` and `ProposalRefused` when it was not appended, `ProposalUncertain` when
+        it may or may not be committed later.
         """

@@ -1,8 +1,7 @@
 """Takes events from publishers on any node, and has the leader commit them.
 
-Enters: drafts, from whatever way publishers have in (gRPC, HTTP). Leaves: commands; for each
-submission one outcome. Never: a second attempt at what may have been committed already; an
-unbounded queue; anything of the way in.
+Each submission is answered once, nothing is tried a second time that may have been committed
+already, and what waits is bounded.
 
 Submissions of one turn of the scheduler travel in one command, and so does whatever came while the
 last commands were under way. A second command leaves beside the first once it is as large: so a
@@ -12,15 +11,15 @@ lonely publisher waits for nobody, and many fall into two groups that share two 
 import math
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import structlog
 import trio
 from prometheus_client import Counter
 
+from noti.completion import Completion, OnDone
 from noti.errors import (
     MessageInvalid,
     NotiError,
@@ -34,7 +33,7 @@ from noti.history.lines import byte_length
 from noti.history.notification import Event
 from noti.ports import Clock
 from noti.publishing.events import event_of
-from noti.publishing.ports import Draft, Outcome
+from noti.publishing.ports import CommandForwarder, Draft
 
 log = structlog.get_logger("noti.publishing")
 
@@ -75,27 +74,12 @@ EVENT_OVERHEAD_BYTES = 100
 """What an event takes in memory and log beside its data and topics: id, time, framing."""
 
 
-class CommandForwarder(Protocol):
-    """The leader, wherever it is."""
-
-    def begin(self, command: bytes, over: Callable[[NotiError | None], None]) -> None:
-        """Have a command committed, in the order of the calls; raises `NotLeader`.
-
-        `over` is called once, perhaps in this very call: when it is committed, and applied on this
-        node, with None; with `NotLeader` or `ProposalRefused` when it was not appended; with
-        `ProposalUncertain` when it may or may not be committed.
-        """
-
-    async def wait_news(self) -> None:
-        """Return when there may be another leader."""
-
-
 @dataclass(frozen=True, slots=True)
 class _Submission:
     events: tuple[Event, ...]
     size_bytes: int
     at: float
-    done: Callable[[Outcome], None]
+    on_done: OnDone[tuple[str, ...]]
 
 
 @dataclass(slots=True, eq=False)
@@ -116,13 +100,13 @@ class Publisher:
 
     def __init__(
         self,
-        leader: CommandForwarder,
+        log: CommandForwarder,
         clock: Clock,
         rng: random.Random,
         limits: PublishLimits = PublishLimits(),
     ) -> None:
         """Prepare; submissions are refused before `run` and after it."""
-        self._leader = leader
+        self._log = log
         self._clock = clock
         self._rng = rng
         self._limits = limits
@@ -136,14 +120,14 @@ class Publisher:
         self._nursery: trio.Nursery | None = None
 
     def submit(
-        self, drafts: Sequence[Draft], done: Callable[[Outcome], None], *, at_once: bool = False
+        self, drafts: Sequence[Draft], on_done: OnDone[tuple[str, ...]], *, at_once: bool = False
     ) -> None:
         """Have events committed, in the order of the calls; never waits. See `Publishing`."""
         try:
-            submission = self._take(drafts, done)
+            submission = self._take(drafts, on_done)
         except NotiError as error:
             REFUSED.labels(type(error).__name__).inc()
-            done(error)
+            on_done(error)
             return
         self._uncommitted_events += len(submission.events)
         self._uncommitted_bytes += submission.size_bytes
@@ -156,20 +140,11 @@ class Publisher:
     async def publish(self, drafts: Sequence[Draft]) -> tuple[str, ...]:
         """Return the ids once all of the events are committed, and applied on this node.
 
-        Raises what `submit` passes to `done`. *Cancellation*: they may be committed all the same.
+        Raises what `submit` completes with. *Cancellation*: they may be committed all the same.
         """
-        outcomes: list[Outcome] = []
-        finished = trio.Event()
-
-        def done(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            finished.set()
-
-        self.submit(drafts, done)
-        await finished.wait()
-        if isinstance(outcomes[0], NotiError):
-            raise outcomes[0]
-        return outcomes[0]
+        completion: Completion[tuple[str, ...]] = Completion()
+        self.submit(drafts, completion)
+        return await completion.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Pass events on until cancelled; who waits then is told so."""
@@ -204,7 +179,7 @@ class Publisher:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    def _take(self, drafts: Sequence[Draft], done: Callable[[Outcome], None]) -> _Submission:
+    def _take(self, drafts: Sequence[Draft], on_done: OnDone[tuple[str, ...]]) -> _Submission:
         limits = self._limits
         if self._nursery is None:
             raise Unavailable("this node does not take events now; ask another one")
@@ -229,7 +204,7 @@ class Publisher:
             raise ProposalRefused(
                 "too many events wait to be committed on this node; retry later, or more slowly"
             )
-        return _Submission(events, size_bytes, self._clock.now(), done)
+        return _Submission(events, size_bytes, self._clock.now(), on_done)
 
     # --- on its way -------------------------------------------------------------------------------
 
@@ -241,7 +216,7 @@ class Publisher:
             command = _Command(batch, encode(Publish(events)), len(events), leaderless_until)
             self._under_way.append(command)
             self._events_under_way += command.events
-            self._begin_all()
+            self._submit_all()
 
     def _may_send(self) -> bool:
         waiting = self._uncommitted_events - self._events_under_way
@@ -261,27 +236,20 @@ class Publisher:
             batch.append(self._waiting.popleft())
         return batch
 
-    def _begin_all(self) -> None:
-        """Begin what has not begun, in the order of the calls; wait with the rest for a leader."""
+    def _submit_all(self) -> None:
+        """Submit what no leader has, in the order of the calls; wait with the rest for a leader."""
         for command in list(self._under_way):
-            if command.overdue_at == math.inf and not self._begin(command):
-                self._wait_for_leader()
-                return
+            if command.overdue_at == math.inf:
+                command.overdue_at = self._clock.now() + self._limits.commit_within_s
+                self._log.submit(command.encoded, partial(self._on_done, command))
+                if command.overdue_at == math.inf:
+                    return
 
-    def _begin(self, command: _Command) -> bool:
-        """Return whether there is a leader to begin with."""
-        command.overdue_at = self._clock.now() + self._limits.commit_within_s
-        try:
-            self._leader.begin(command.encoded, partial(self._over, command))
-        except NotLeader:
-            command.overdue_at = math.inf
-        return command.overdue_at < math.inf
-
-    def _over(self, command: _Command, failure: NotiError | None) -> None:
+    def _on_done(self, command: _Command, answer: int | NotiError) -> None:
         if command not in self._under_way:
-            return  # everybody was told that it is uncertain
-        if not isinstance(failure, NotLeader):
-            self._end(command, failure)
+            return  # everybody was answered that it is uncertain
+        if not isinstance(answer, NotLeader):
+            self._end(command, answer if isinstance(answer, NotiError) else None)
         elif self._nursery is None:
             self._end(command, _stopping())
         else:
@@ -291,17 +259,17 @@ class Publisher:
     def _wait_for_leader(self) -> None:
         if not self._waits_for_leader and self._nursery is not None:
             self._waits_for_leader = True
-            self._nursery.start_soon(self._begin_later)
+            self._nursery.start_soon(self._submit_later)
 
-    async def _begin_later(self) -> None:
-        """Begin what could not begin when there is a leader; each command waits for so long and no
+    async def _submit_later(self) -> None:
+        """Submit what found no leader when there is one; each command waits for so long and no
         longer. One task for all of them: a command must not overtake another.
         """
         while waiting := [one for one in self._under_way if one.overdue_at == math.inf]:
             until = min(command.leaderless_until for command in waiting)
             with self._clock.scope_until(until):
-                await self._leader.wait_news()
-            self._begin_all()
+                await self._log.wait_news()
+            self._submit_all()
             for command in waiting:
                 late = command.leaderless_until <= self._clock.now()
                 if late and command.overdue_at == math.inf and command in self._under_way:
@@ -336,10 +304,10 @@ class Publisher:
             self._uncommitted_bytes -= submission.size_bytes
             if failure is None:
                 EVENTS.inc(len(submission.events))
-                submission.done(tuple([event.id for event in submission.events]))
+                submission.on_done(tuple([event.id for event in submission.events]))
             else:
                 REFUSED.labels(type(failure).__name__).inc()
-                submission.done(failure)
+                submission.on_done(failure)
 
 
 def _leaderless() -> Unavailable:

@@ -1,8 +1,7 @@
 """Carries out what is committed, and knows how far that has come.
 
-Enters: committed entries, a leader's snapshots, in order. Leaves: changes of the state machine;
-a call to whoever waits for an index; snapshots, when it is time for one.
-Never: waits; more than a slice at once, as a long replay must not starve the rest of the node.
+It never carries out more than a slice at once, as a long replay must not starve the rest of the
+node. It also takes snapshots, when it is time for one.
 """
 
 import heapq
@@ -14,6 +13,7 @@ from typing import Protocol, assert_never
 import structlog
 from prometheus_client import Gauge
 
+from noti.completion import OnDone
 from noti.raft.core.events import SnapshotTaken
 from noti.raft.core.messages import Entry, EntryKind, Snapshot
 
@@ -58,34 +58,30 @@ class Applier:
         self._state = state
         self._snapshot_every_entries = snapshot_every_entries
         self._snapshot_every_bytes = snapshot_every_bytes
-        self._waiting: deque[Entry | Snapshot] = deque()
-        self._when_applied: list[tuple[int, int, Callable[[], None]]] = []
-        """A heap of (index, order of the calls, what to call)."""
+        self.waiting: deque[Entry | Snapshot] = deque()
+        """What is still to be carried out."""
+        self._when_applied: list[tuple[int, int, OnDone[int]]] = []
+        """A heap of (index, order of the calls, whom to tell)."""
         self._numbers = itertools.count()
         self._entries = 0
         self._bytes = 0
         """Carried out since the last snapshot."""
 
-    @property
-    def is_behind(self) -> bool:
-        """Whether something is still to be carried out."""
-        return bool(self._waiting)
-
     def put(self, committed: Iterable[Entry | Snapshot]) -> None:
         """Take what comes next."""
-        self._waiting.extend(committed)
+        self.waiting.extend(committed)
 
-    def when_applied(self, index: int, then: Callable[[], None]) -> None:
-        """Call `then` in the turn in which `index` is applied, or now if it is."""
+    def when_applied(self, index: int, on_done: OnDone[int]) -> None:
+        """Complete with `index` in the turn in which it is applied, or now if it is."""
         if self.index >= index:
-            then()
+            on_done(index)
         else:
-            heapq.heappush(self._when_applied, (index, next(self._numbers), then))
+            heapq.heappush(self._when_applied, (index, next(self._numbers), on_done))
 
     def apply_some(self, applied: Callable[[Entry], None]) -> SnapshotTaken | None:
         """Carry out a slice, with a call of `applied` after each entry; return a new snapshot."""
-        for _ in range(min(APPLY_SLICE, len(self._waiting))):
-            match self._waiting.popleft():
+        for _ in range(min(APPLY_SLICE, len(self.waiting))):
+            match self.waiting.popleft():
                 case Entry() as entry:
                     if entry.kind is EntryKind.COMMAND:
                         self._state.apply(entry.data)
@@ -101,7 +97,8 @@ class Applier:
                     assert_never(other)
         _commit_index.set(self.index)
         while self._when_applied and self._when_applied[0][0] <= self.index:
-            heapq.heappop(self._when_applied)[2]()
+            index, _, on_done = heapq.heappop(self._when_applied)
+            on_done(index)
         if (
             self._entries < self._snapshot_every_entries
             and self._bytes < self._snapshot_every_bytes

@@ -1,9 +1,8 @@
 """Lets every node do what only the leader can: commit a command, read what is committed now.
 
-Enters: commands and reads of this node; what other nodes forward to this one as their leader.
-Leaves: one answer for each. Never: repeats something that may have been done already.
-
-All that waits while a message is on its way to the leader goes with the next one.
+Each request, of this node or forwarded to it as the leader, is answered once; nothing is repeated
+that may have been done already. All that waits while a message is on its way to the leader goes
+with the next one.
 """
 
 import math
@@ -11,11 +10,12 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias, assert_never
+from typing import assert_never
 
 import prometheus_client
 import trio
 
+from noti.completion import Completion, OnDone
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.raft.core.messages import (
     DemotionRequest,
@@ -25,17 +25,17 @@ from noti.raft.core.messages import (
     LeaderMessage,
     Message,
     NodeId,
-    PeerMessage,
 )
 from noti.raft.intake import Intake
-from noti.raft.replica import Pending, Replica
+from noti.raft.ports import Messenger
+from noti.raft.replica import Replica
 
 FORWARDED_MAX = 4096
 """Requests of other nodes under way here; more are refused, and their publishers told to retry."""
 BATCH_PROPOSALS_MAX = 512
 BATCH_BYTES_MAX = 1024 * 1024
 """In one message: a heartbeat may have to wait behind it."""
-LAST_WORDS_S = 0.1
+LATE_ANSWER_S = 0.1
 """A leader that is one no more says what became of what it was asked, in a round trip."""
 RETRY_S = 0.05
 """After an answer found too much waiting for its peer; a peer that reads takes that in less."""
@@ -46,31 +46,14 @@ _forwarded = prometheus_client.Counter(
 _BY_OUTCOME = {outcome: _forwarded.labels(outcome.name.lower()) for outcome in ForwardOutcome}
 
 
-class Messenger(Protocol):
-    """The part of the peers that this room needs."""
-
-    def send(self, to: NodeId, message: PeerMessage) -> bool:
-        """Queue a message and return True, or drop it."""
-
-    def flush(self) -> None:
-        """Let what was queued leave."""
-
-    def connected(self) -> frozenset[NodeId]:
-        """Return the peers with a stream."""
-
-
-Over: TypeAlias = Callable[[NotiError | None], None]
-"""Called once, when a request is done or has failed; never waits."""
-
-
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Outstanding:
     """A request of this node that a leader has, or is about to get."""
 
     leader: NodeId
     command: bytes | None
     """None for a read."""
-    over: Over
+    on_done: OnDone[int]
 
 
 class Forwarder:
@@ -84,14 +67,14 @@ class Forwarder:
         self._messenger: Messenger | None = None
         self._nursery: trio.Nursery | None = None
         self._number = 0
-        self._asked: dict[int, _Asked] = {}
+        self._outstanding: dict[int, _Outstanding] = {}
         self._unsent: deque[int] = deque()
-        self._lives: Counter[NodeId] = Counter()
-        """Streams that there were with each peer: a peer counts its requests from 1 in each of its
-        lives, so an answer must not outlive the stream on which it was asked for."""
+        self._generations: Counter[NodeId] = Counter()
+        """How many streams began or ended with each peer. It counts its requests from 1 after every
+        start, so an answer must not outlive the stream on which it was asked for."""
         self._leaving: set[NodeId] = set()
-        """Who asked this node to take its vote away; its next life did not."""
-        self._given: deque[tuple[NodeId, int, Forward]] = deque()
+        """Who asked this node to take its vote away, since its stream began."""
+        self._received: deque[tuple[NodeId, int, Forward]] = deque()
         self._answers: dict[NodeId, list[tuple[int, ForwardOutcome, int]]] = {}
         self._under_way = 0
         self._work = trio.Event()
@@ -99,17 +82,16 @@ class Forwarder:
 
     # --- this node's requests ---------------------------------------------------------------------
 
-    def begin(self, command: bytes, over: Over) -> None:
+    def submit(self, command: bytes, on_done: OnDone[int]) -> None:
         """Have the leader commit a command, in the order of the calls.
 
-        `over` is called when it is committed and applied on this node, or with what `propose`
-        raises, or with `NotLeader` when nothing was done; perhaps before this returns. Raises
-        `NotLeader` when this node knows of none, `LocalError` when the command is too large.
+        `on_done` gets its index when it is committed and applied on this node; what `propose`
+        raises; or `NotLeader` when nothing was done, or no leader is known.
         """
         if self._replica.is_ready_leader():
-            self._intake.begin(command, lambda pending: over(pending.failure), at_once=True)
+            self._intake.submit(command, on_done, at_once=True)
         else:
-            self._ask(command, over)
+            self._ask(command, on_done)
 
     async def propose(self, command: bytes) -> None:
         """Return once the command is committed, and applied on this node.
@@ -118,10 +100,11 @@ class Forwarder:
         `ProposalRefused` or, when it may or may not have been committed, `ProposalUncertain`.
         """
         while True:
+            completion: Completion[int] = Completion()
+            self.submit(command, completion)
             try:
-                asked = Pending()
-                self.begin(command, asked.answer)
-                return await asked.wait()
+                await completion.wait()
+                return
             except NotLeader:
                 await self.wait_news()
 
@@ -137,10 +120,12 @@ class Forwarder:
         while True:
             try:
                 if self._replica.is_ready_leader():
-                    return await self._replica.wait_applied(await self._replica.read_index())
-                asked = Pending()
-                self._ask(None, asked.answer)
-                return await asked.wait()
+                    await self._replica.wait_applied(await self._replica.read_index())
+                    return
+                completion: Completion[int] = Completion()
+                self._ask(None, completion)
+                await completion.wait()
+                return
             except (NotLeader, ProposalRefused, ProposalUncertain):
                 # Reading changes nothing, so asking again is always safe.
                 await self.wait_news()
@@ -160,28 +145,31 @@ class Forwarder:
         """Return who asked this node to take its vote away; only that node itself can."""
         return frozenset(self._leaving)
 
-    def _ask(self, command: bytes | None, over: Over) -> None:
+    def _ask(self, command: bytes | None, on_done: OnDone[int]) -> None:
         leader = self._replica.status().leader
         messenger = self._messenger
         if leader is None or messenger is None or leader not in messenger.connected():
-            raise NotLeader(leader)
+            on_done(NotLeader(leader))
+            return
         self._number += 1
-        self._asked[self._number] = _Asked(leader, command, over)
+        self._outstanding[self._number] = _Outstanding(leader, command, on_done)
         self._unsent.append(self._number)
         self._work.set()
 
     def _resolve(self, number: int, outcome: ForwardOutcome, index: int = 0) -> None:
-        over = self._asked.pop(number).over
+        on_done = self._outstanding.pop(number).on_done
         _BY_OUTCOME[outcome].inc()
         match outcome:
             case ForwardOutcome.DONE:
-                self._replica.when_applied(index, partial(over, None))
+                self._replica.when_applied(index, on_done)
             case ForwardOutcome.NOT_LEADER:
-                over(NotLeader(None))
+                on_done(NotLeader(None))
             case ForwardOutcome.REFUSED:
-                over(ProposalRefused("the leader takes no more now; retry later, or more slowly"))
+                on_done(
+                    ProposalRefused("the leader takes no more now; retry later, or more slowly")
+                )
             case ForwardOutcome.UNCERTAIN:
-                over(ProposalUncertain("the leader was lost while it had the command"))
+                on_done(ProposalUncertain("the leader was lost while it had the command"))
             case _:
                 assert_never(outcome)
 
@@ -194,14 +182,14 @@ class Forwarder:
 
     def peer_connected(self, node_id: NodeId) -> None:
         """Note that the peer's requests count from here on; pass on."""
-        self._lives[node_id] += 1
+        self._generations[node_id] += 1
         self._leaving.discard(node_id)
         self._replica.peer_connected(node_id)
 
     def peer_lost(self, node_id: NodeId) -> None:
         """Nobody will answer what that peer was asked, nor hear our answers; pass on."""
         self._give_up(lambda leader: leader == node_id)
-        self._lives[node_id] += 1
+        self._generations[node_id] += 1
         self._answers.pop(node_id, None)
         self._intake.peer_lost(node_id)
         self._replica.peer_lost(node_id)
@@ -211,11 +199,13 @@ class Forwarder:
         but one that only hands over says at once what it did, and that it did not do the rest.
         """
         self._give_up(lambda asked: asked != leader, if_harmless=True)
-        if self._nursery is not None and any(one.leader != leader for one in self._asked.values()):
+        if self._nursery is not None and any(
+            one.leader != leader for one in self._outstanding.values()
+        ):
             self._nursery.start_soon(self._give_up_soon)
 
     async def _give_up_soon(self) -> None:
-        await trio.sleep(LAST_WORDS_S)
+        await trio.sleep(LATE_ANSWER_S)
         leader = self._replica.status().leader
         self._give_up(lambda asked: asked != leader)
 
@@ -224,7 +214,7 @@ class Forwarder:
         what they were not told, and reads.
         """
         unsent = frozenset(self._unsent)
-        for number, asked in [one for one in self._asked.items() if lost(one[1].leader)]:
+        for number, asked in [one for one in self._outstanding.items() if lost(one[1].leader)]:
             if number in unsent or asked.command is None:
                 self._resolve(number, ForwardOutcome.NOT_LEADER)
             elif not if_harmless:
@@ -236,11 +226,11 @@ class Forwarder:
             case DemotionRequest(sender):
                 self._leaving.add(sender)
             case Forward(sender):
-                self._given.append((sender, self._lives[sender], message))
+                self._received.append((sender, self._generations[sender], message))
                 self._work.set()
             case ForwardAnswer(sender, _, outcomes):
                 for number, outcome, index in outcomes:
-                    asked = self._asked.get(number)
+                    asked = self._outstanding.get(number)
                     if asked is not None and asked.leader == sender:
                         self._resolve(number, outcome, index)
             case _:
@@ -264,35 +254,38 @@ class Forwarder:
                     with trio.move_on_after(RETRY_S if self._answers else math.inf):
                         await self._work.wait()
                     self._work = trio.Event()
-                    self._begin_given(nursery)
+                    self._submit_received(nursery)
                     self._send_unsent(messenger)
                     self._send_answers(messenger)
                     messenger.flush()
         finally:
             self._messenger = self._nursery = None
-            for number in list(self._asked):
+            for number in list(self._outstanding):
                 self._resolve(number, ForwardOutcome.UNCERTAIN)
 
-    def _begin_given(self, nursery: trio.Nursery) -> None:
-        while self._given:
-            sender, life, message = self._given.popleft()
+    def _submit_received(self, nursery: trio.Nursery) -> None:
+        while self._received:
+            sender, generation, message = self._received.popleft()
             room = max(0, FORWARDED_MAX - self._under_way)
             for number, command in message.proposals[:room]:
                 self._under_way += 1
-                self._intake.begin(command, partial(self._carried_out, sender, life, number))
+                self._intake.submit(command, partial(self._on_done, sender, generation, number))
             for number, _ in message.proposals[room:]:
-                self._answer(sender, life, number, ForwardOutcome.REFUSED, 0)
+                self._answer(sender, generation, number, ForwardOutcome.REFUSED, 0)
             for number in message.reads:
                 if self._under_way >= FORWARDED_MAX:
-                    self._answer(sender, life, number, ForwardOutcome.REFUSED, 0)
+                    self._answer(sender, generation, number, ForwardOutcome.REFUSED, 0)
                     continue
                 self._under_way += 1
-                nursery.start_soon(self._read_for, sender, life, number)
+                nursery.start_soon(self._read_for, sender, generation, number)
 
-    def _carried_out(self, sender: NodeId, life: int, number: int, pending: Pending) -> None:
-        match pending.failure:
-            case None:
-                outcome = ForwardOutcome.DONE
+    def _on_done(
+        self, sender: NodeId, generation: int, number: int, answer: int | NotiError
+    ) -> None:
+        index = 0
+        match answer:
+            case int():
+                outcome, index = ForwardOutcome.DONE, answer
             case NotLeader():
                 outcome = ForwardOutcome.NOT_LEADER
             case ProposalRefused():
@@ -300,10 +293,9 @@ class Forwarder:
             case _:
                 outcome = ForwardOutcome.UNCERTAIN
         self._under_way -= 1
-        index = pending.place[0] if pending.place is not None else 0
-        self._answer(sender, life, number, outcome, index)
+        self._answer(sender, generation, number, outcome, index)
 
-    async def _read_for(self, sender: NodeId, life: int, number: int) -> None:
+    async def _read_for(self, sender: NodeId, generation: int, number: int) -> None:
         outcome, index = ForwardOutcome.DONE, 0
         try:
             index = await self._replica.read_index()
@@ -313,12 +305,12 @@ class Forwarder:
             outcome = ForwardOutcome.UNCERTAIN
         finally:
             self._under_way -= 1
-        self._answer(sender, life, number, outcome, index)
+        self._answer(sender, generation, number, outcome, index)
 
     def _answer(
-        self, to: NodeId, life: int, number: int, outcome: ForwardOutcome, index: int
+        self, to: NodeId, generation: int, number: int, outcome: ForwardOutcome, index: int
     ) -> None:
-        if life == self._lives[to]:
+        if generation == self._generations[to]:
             self._answers.setdefault(to, []).append((number, outcome, index))
             self._work.set()
 
@@ -334,7 +326,7 @@ class Forwarder:
             proposals: list[tuple[int, bytes]] = []
             reads: list[int] = []
             while self._unsent and len(proposals) < BATCH_PROPOSALS_MAX:
-                asked = self._asked.get(self._unsent[0])
+                asked = self._outstanding.get(self._unsent[0])
                 if asked is not None and leader not in (None, asked.leader):
                     break
                 number = self._unsent.popleft()

@@ -1,9 +1,5 @@
-"""Says what ails this node's consensus: once in the log when it begins and once when it ends, to
+"""Reports what ails this node's consensus: once in the log when it begins and once when it ends, to
 probes for as long as it lasts, and in metrics.
-
-Enters: what the core noticed, its status, time. Leaves: log lines, metrics, a list of troubles, and
-the error that a node must end with that has forgotten what it acknowledged.
-Never: changes anything.
 """
 
 import math
@@ -20,7 +16,7 @@ from noti.raft.core.events import (
     CommitStalled,
     DiskHung,
     DiskOutdated,
-    MessageRefused,
+    MessageRejected,
     Role,
     Status,
     VoterForgot,
@@ -32,9 +28,9 @@ log = structlog.get_logger("noti.raft")
 
 LEADERLESS_GRACE_S = 5.0
 """An election takes a fraction of this; without a leader for longer, browsers had better move."""
-TELL_AFTER_S = 2.0
+REPORT_AFTER_S = 2.0
 """A trouble that is over by then is an election, or a moment of load: no line for it."""
-GAUGE_EVERY_S = 1.0
+LOOK_EVERY_S = 0.5
 """Prometheus looks far less often, and the core steps far more often."""
 
 _impossible = Counter(
@@ -42,6 +38,8 @@ _impossible = Counter(
 )
 _elections = Counter("noti_raft_elections_total", "Elections of this node", ["outcome"])
 _started, _won = _elections.labels("started"), _elections.labels("won")
+_term = Gauge("noti_raft_term", "Current term")
+_is_leader = Gauge("noti_raft_is_leader", "1 while this node leads")
 _contact_s = Gauge(
     "noti_raft_leader_contact_seconds", "Time since the leader last spoke; 0 on the leader"
 )
@@ -53,8 +51,8 @@ _since = Gauge(
     "noti_trouble_since_seconds", "Unix time at which a trouble began; 0 without it", ["trouble"]
 )
 
-Noticed: TypeAlias = DiskHung | DiskOutdated | CommitStalled | VoterForgot | MessageRefused
-"""What the core wants to be told."""
+Noticed: TypeAlias = DiskHung | DiskOutdated | CommitStalled | VoterForgot | MessageRejected
+"""What the core reports."""
 
 
 class Kind(Enum):
@@ -109,12 +107,12 @@ class Health:
         self._clock = clock
         self._began: dict[Kind, float] = {Kind.CLUSTER: now}
         """When each trouble began that there is now."""
-        self._told: set[Kind] = set()
+        self._reported: set[Kind] = set()
         self._fresh_at = -math.inf
         self._started_at = now
-        self._role = Role.FOLLOWER
+        self.look_at = -math.inf
+        """When to look again."""
         self._throttled = ThrottledLog(clock.now)
-        self._gauged_at = -math.inf
         self._peers: frozenset[NodeId] = frozenset()
 
     # --- what enters ------------------------------------------------------------------------------
@@ -123,7 +121,7 @@ class Health:
         """Take in what the core noticed."""
         match noticed:
             case DiskHung():
-                pass  # the status says so, too
+                self.look_at = -math.inf  # the status says so, too
             case CommitStalled(reason):
                 log.warning("elected, and nothing is committed yet", reason=reason)
             case DiskOutdated(acknowledged, holds):
@@ -136,7 +134,7 @@ class Health:
                     acknowledged=acknowledged,
                     holds=holds,
                 )
-            case MessageRefused(sender, reason):
+            case MessageRejected(sender, reason):
                 _impossible.inc()
                 self._throttled.log(
                     log.warning, "peer breaks the rules", sender, peer=sender, reason=reason
@@ -144,16 +142,18 @@ class Health:
             case _:
                 assert_never(noticed)
 
-    def role_changed(self, role: Role) -> None:
+    def role_changed(self, role: Role, term: int) -> None:
         """Count elections."""
+        self.look_at = -math.inf
+        _term.set(term)
+        _is_leader.set(role is Role.LEADER)
         if role is Role.CANDIDATE:
             _started.inc()
         elif role is Role.LEADER:
             _won.inc()
-        self._role = role
 
     def look(self, status: Status) -> None:
-        """Take in a status; called at every step of the core."""
+        """Take in a status; to be called at `look_at`, and may be at any time."""
         now = self._clock.now()
         fresh_at = now if status.leads_ready else status.fresh_at
         if fresh_at is not None:
@@ -164,10 +164,8 @@ class Health:
         self._set(Kind.DISK, status.disk_hung_since)
         late = led and not self.in_touch()
         self._set(Kind.BEHIND, max(self._fresh_at, self._started_at) if late else None)
-        self._tell(now)
-        if now - self._gauged_at >= GAUGE_EVERY_S:
-            self._gauged_at = now
-            self._set_gauges(status, now)
+        self._report(now)
+        self._set_gauges(status, now)
 
     # --- what leaves ------------------------------------------------------------------------------
 
@@ -183,11 +181,6 @@ class Health:
             for kind, began in sorted(self._began.items(), key=lambda item: item[1])
         )
 
-    def deadline(self) -> float | None:
-        """When `look` has something to tell, if nothing happens until then."""
-        untold = [began + _patience_s(kind) for kind, began in self._began.items()]
-        return min((due for due in untold if due > self._clock.now()), default=None)
-
     # --- parts ------------------------------------------------------------------------------------
 
     def _set(self, kind: Kind, began: float | None) -> None:
@@ -199,15 +192,21 @@ class Health:
         elif kind in self._began:
             lasted_s = self._clock.now() - self._began.pop(kind)
             _since.labels(kind.value).set(0)
-            if kind in self._told:
-                self._told.discard(kind)
+            if kind in self._reported:
+                self._reported.discard(kind)
                 log.info(_OVER[kind], after_s=round(lasted_s, 1))
 
-    def _tell(self, now: float) -> None:
+    def _report(self, now: float) -> None:
+        self.look_at = now + LOOK_EVERY_S
         for kind, began in self._began.items():
-            if kind not in self._told and now - began >= _patience_s(kind):
-                self._told.add(kind)
+            if kind in self._reported:
+                continue
+            report_at = began + _patience_s(kind)
+            if now >= report_at:
+                self._reported.add(kind)
                 log.warning(_TEXT[kind], for_s=round(now - began, 1))
+            else:
+                self.look_at = min(self.look_at, report_at)
 
     def _set_gauges(self, status: Status, now: float) -> None:
         leads = status.role is Role.LEADER
@@ -222,4 +221,4 @@ class Health:
 
 
 def _patience_s(kind: Kind) -> float:
-    return 0.0 if kind is Kind.DISK else TELL_AFTER_S
+    return 0.0 if kind is Kind.DISK else REPORT_AFTER_S

@@ -1,12 +1,10 @@
 """Holds events back while browsers cannot follow: the door to the leader's log for whoever
-publishes, local or forwarded. Besides, tells the leader how full this node's own backlog is.
+publishes, local or forwarded.
 
-Enters: commands; append answers, which say how full the others are; this node's own pressure.
-Leaves: commands to the replica, as fast as `pacing.py` says, in the order in which they came;
-answers for those that waited in vain. Never: a say in consensus; holds what the node itself
-proposes (limits, members), which goes to the replica directly.
+Commands reach the replica as fast as `pacing.py` says, in the order in which they came. What the
+node itself proposes (limits, members) is never held: it goes to the replica directly.
 
-What is held was not appended. So it is refused when its time is over, and a leader that is one no
+What is held was not appended. So it is rejected when its time is over, and a leader that is one no
 more passes it all on to the core, which answers that somebody else leads: nobody is left in doubt.
 """
 
@@ -14,19 +12,19 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 import trio
 from prometheus_client import Counter, Gauge
 
+from noti.completion import Completion, OnDone
 from noti.errors import NotLeader, ProposalRefused
 from noti.ports import Clock
-from noti.raft.core.events import Role, Status
-from noti.raft.core.messages import AppendAccepted, Message, NodeId, PeerMessage
+from noti.raft.core.messages import AppendAccepted, Message, NodeId
 from noti.raft.core.pacing import EASY, Pacing
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
-from noti.raft.replica import Pending
+from noti.raft.replica import Replica
 from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.raft")
@@ -55,44 +53,12 @@ _disregarded = Counter(
 )
 
 
-class Log(Protocol):
-    """The part of the replica that this room needs."""
-
-    def begin(
-        self,
-        command: bytes,
-        over: Callable[[Pending], None] | None = None,
-        *,
-        at_once: bool = False,
-    ) -> Pending:
-        """Propose."""
-
-    def status(self) -> Status:
-        """Return the core's picture of this moment."""
-
-    def is_ready_leader(self) -> bool:
-        """Whether this node leads and has applied everything of its predecessors."""
-
-    async def wait_leadership_changed(self) -> None:
-        """Return at the next change of `is_ready_leader()`."""
-
-
-class Messenger(Protocol):
-    """How messages leave."""
-
-    def send(self, to: NodeId, message: PeerMessage) -> bool:
-        """Queue a message and return True, or drop it."""
-
-    def flush(self) -> None:
-        """Let what was queued leave."""
-
-
 @dataclass(slots=True, eq=False)
 class _Held:
     """A command that waits."""
 
     command: bytes
-    over: Callable[[Pending], None]
+    on_done: OnDone[int]
     since: float
     until: float
 
@@ -103,7 +69,7 @@ class Intake:
     def __init__(
         self,
         node_id: NodeId,
-        replica: Log,
+        replica: Replica,
         pacing: Pacing,
         clock: Clock,
         report: Callable[[], int] = lambda: 0,
@@ -131,28 +97,28 @@ class Intake:
         """Return at the next change of `is_ready_leader()`."""
         await self._replica.wait_leadership_changed()
 
-    def begin(
+    def submit(
         self,
         command: bytes,
-        over: Callable[[Pending], None],
+        on_done: OnDone[int],
         *,
         at_once: bool = False,
         within_s: float = HELD_S_MAX,
     ) -> None:
-        """Propose, in the order of the calls, as soon as browsers can follow; see `Replica.begin`.
+        """Propose, in the order of the calls, as soon as browsers can follow; see `Replica.submit`.
 
-        `over` gets `ProposalRefused` for what could not go within `within_s`, or had no room.
+        `on_done` gets `ProposalRefused` for what could not go within `within_s`, or had no room.
         """
         now = self._clock.now()
         if not self._queue and self._may_pass(now):
             self._pacing.passed(len(command), now)
-            self._replica.begin(command, over, at_once=at_once)
+            self._replica.submit(command, on_done, at_once=at_once)
         elif len(command) > ENTRY_DATA_BYTES_MAX:
-            self._replica.begin(command, over)  # it raises, and only here somebody expects that
+            self._replica.submit(command, on_done)  # it answers so, and at once
         elif self._queue_bytes + len(command) > HELD_BYTES_MAX:
-            self._refuse(over)
+            self._reject(on_done)
         else:
-            self._queue.append(_Held(command, over, now, now + within_s))
+            self._queue.append(_Held(command, on_done, now, now + within_s))
             self._queue_bytes += len(command)
             _held.set(len(self._queue))
             self._work.set()
@@ -164,11 +130,11 @@ class Intake:
         Waits until browsers can follow, for as long as that takes. Cancelled while it is held here,
         it was not proposed; afterwards it may still be committed.
         """
-        answered = Pending()
-        self.begin(command, lambda pending: answered.answer(pending.failure), within_s=math.inf)
+        completion: Completion[int] = Completion()
+        self.submit(command, completion, within_s=math.inf)
         held = self._queue[-1] if self._queue and self._queue[-1].command is command else None
         try:
-            await answered.wait()
+            await completion.wait()
         finally:
             if held is not None and held in self._queue:
                 self._remove(held)
@@ -177,16 +143,14 @@ class Intake:
         """Whether a command may go now, as far as is known; cheap while nobody is pressed."""
         own = self._report()
         if own > EASY or not self._pacing.at_ease:
-            if self._replica.status().role is not Role.LEADER:
+            if not self._replica.is_leader():
                 return True  # the core says so, to whoever asks
             self._pacing.heard(self._node_id, own, now)
         return self._pacing.at_ease or self._pacing.may_pass(now)
 
-    def _refuse(self, over: Callable[[Pending], None]) -> None:
+    def _reject(self, on_done: OnDone[int]) -> None:
         _refused.inc()
-        Pending(over).answer(
-            ProposalRefused("browsers cannot follow; retry later, or publish more slowly")
-        )
+        on_done(ProposalRefused("browsers cannot follow; retry later, or publish more slowly"))
 
     # --- reports ----------------------------------------------------------------------------------
 
@@ -203,10 +167,6 @@ class Intake:
         self._pacing.lost(node_id, self._clock.now())
         self._work.set()
 
-    def telling(self, messenger: Messenger) -> "Telling":
-        """Return the messenger by which this node tells its leader how full it is."""
-        return Telling(messenger, self._report)
-
     def status(self) -> dict[str, object]:
         """Return what `/status` shows of the intake."""
         now = self._clock.now()
@@ -218,7 +178,7 @@ class Intake:
     def pressures(self) -> Mapping[NodeId, float]:
         """Return how full each node is; empty on a node that does not lead."""
         now = self._clock.now()
-        if self._replica.status().role is not Role.LEADER:
+        if not self._replica.is_leader():
             return {}
         self._pacing.heard(self._node_id, self._report(), now)
         return self._pacing.pressures(now)
@@ -243,7 +203,7 @@ class Intake:
             while self._queue:
                 held = self._queue[0]
                 self._remove(held)
-                Pending(held.over).answer(NotLeader(None))
+                held.on_done(NotLeader(None))
 
     async def _follow_leadership(self) -> None:
         while True:
@@ -253,7 +213,7 @@ class Intake:
     def _look(self) -> float:
         """Let go what may go, and return when to look again."""
         now = self._clock.now()
-        if self._replica.status().role is Role.LEADER:
+        if self._replica.is_leader():
             self._pacing.heard(self._node_id, self._report(), now)
             for node_id in self._pacing.look(now, holding=bool(self._queue)):
                 self._tell_disregarded(node_id, now)
@@ -267,11 +227,11 @@ class Intake:
             self._remove(held)
             _held_s.inc(now - held.since)
             self._pacing.passed(len(held.command), now)
-            self._replica.begin(held.command, held.over)
+            self._replica.submit(held.command, held.on_done)
         for held in [held for held in self._queue if held.until <= now]:
             self._remove(held)
             _held_s.inc(now - held.since)
-            self._refuse(held.over)
+            self._reject(held.on_done)
         _held.set(len(self._queue))
         if not self._queue:
             return now + LOOK_WHEN_IDLE_S
@@ -301,25 +261,3 @@ class Intake:
             node=self._name(node_id),
             seconds=round(self._pacing.penalty_s(node_id, now)),
         )
-
-
-class Telling:
-    """A messenger that says with each append answer how full this node is."""
-
-    def __init__(self, messenger: Messenger, report: Callable[[], int]) -> None:
-        """See `Intake.telling`."""
-        self._messenger = messenger
-        self._report = report
-
-    def send(self, to: NodeId, message: PeerMessage) -> bool:
-        """Queue a message, or drop it; never waits."""
-        if type(message) is AppendAccepted and (report := self._report()):
-            # Not by `replace`, which takes four times as long, for each answer.
-            message = AppendAccepted(
-                message.sender, message.term, message.match_index, message.round, report
-            )
-        return self._messenger.send(to, message)
-
-    def flush(self) -> None:
-        """Let what was queued leave; never waits."""
-        self._messenger.flush()

@@ -42,6 +42,19 @@ class MessageStream(Protocol):
         """Close; the other side's `hear` raises `PeerUnavailable`."""
 
 
+class Messenger(Protocol):
+    """How messages leave."""
+
+    def send(self, to: NodeId, message: PeerMessage) -> bool:
+        """Queue a message and return True, or drop it; never waits."""
+
+    def flush(self) -> None:
+        """Let what was queued leave; never waits."""
+
+    def connected(self) -> frozenset[NodeId]:
+        """Return the peers with a stream."""
+
+
 class PeerNetwork(Protocol):
     """Streams to peers."""
 

@@ -30,7 +30,7 @@ from noti.http.hypercorn_protocols import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.ports import SourceMessage
-from noti.raft.core.events import MessageReceived, MessageRefused, RaftConfig
+from noti.raft.core.events import MessageReceived, MessageRejected, RaftConfig
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.core.messages import (
@@ -218,7 +218,7 @@ def tell_a_core(data: bytes) -> None:
             continue
         before = core.status()
         effects = core.handle(MessageReceived(message), 0.1)
-        if any(isinstance(effect, MessageRefused) for effect in effects):
+        if any(isinstance(effect, MessageRejected) for effect in effects):
             assert core.status() == before, "refused, and changed something"
 
 

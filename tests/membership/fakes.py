@@ -10,6 +10,9 @@ from noti.raft.core.events import Role, Status
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import Member
 
+ELECTION_TIMEOUT_S = 0.5
+"""After which a hand-over that nobody takes is given up."""
+
 
 class FakeGossip:
     """A member list that a test writes; a `MemberList`."""
@@ -67,7 +70,8 @@ class FakeRaft:
     async def hand_over(self) -> None:
         self.hand_overs.append(trio.current_time())
         if self.successor is None:
-            await trio.sleep_forever()
+            await trio.sleep(ELECTION_TIMEOUT_S)
+            return
         self.lead(self.successor, ready=False)
 
     async def wait_leadership_changed(self) -> None:

@@ -9,14 +9,14 @@ import trio
 from trio.testing import MockClock
 
 from noti.errors import StorageFailed
-from noti.membership.controller import HAND_OVER_WITHIN_S, LOOK_EVERY_S, MembershipController
+from noti.membership.controller import LOOK_EVERY_S, MembershipController
 from noti.membership.voters import VoterLimits
 from noti.raft.core.changes import Change
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import MemberState
 from noti.trio_clock import TrioClock
 from tests import promises
-from tests.membership.fakes import FakeGossip, FakeRaft
+from tests.membership.fakes import ELECTION_TIMEOUT_S, FakeGossip, FakeRaft
 from tests.membership.nodes import change, leaving, member, status
 
 HOLD_DOWN_S = 15.0
@@ -189,8 +189,8 @@ async def test_hand_over_that_does_not_succeed_in_time_is_tried_again(
     scene = Scene(FakeGossip(leaving("a"), member("b"), member("c")), FakeRaft(status("abc")))
     scene.asked = {"a"}
     async with scene.running():
-        await trio.sleep(2 * (HAND_OVER_WITHIN_S + LOOK_EVERY_S) - 0.1)
-    assert scene.raft.hand_overs == [0.0, HAND_OVER_WITHIN_S + LOOK_EVERY_S]
+        await trio.sleep(2 * (ELECTION_TIMEOUT_S + LOOK_EVERY_S) - 0.1)
+    assert scene.raft.hand_overs == [0.0, ELECTION_TIMEOUT_S + LOOK_EVERY_S]
 
 
 async def test_learner_that_left_is_kept_while_it_has_a_stream(autojump_clock: MockClock) -> None:

@@ -1,13 +1,14 @@
 """Events of publishers, from any way in to the leader."""
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 import trio
 import trio.testing
 
+from noti.completion import OnDone
 from noti.errors import (
     MessageInvalid,
     NotiError,
@@ -25,13 +26,13 @@ from noti.trio_clock import TrioClock
 from tests import promises
 
 
-class Begun:
-    def __init__(self, ids: list[str], over: Callable[[NotiError | None], None]) -> None:
+class Submitted:
+    def __init__(self, ids: list[str], on_done: OnDone[int]) -> None:
         self.ids = ids
-        self._over = over
+        self._on_done = on_done
 
     def end(self, failure: NotiError | None = None) -> None:
-        self._over(failure)
+        self._on_done(7 if failure is None else failure)
 
 
 class FakeLeader:
@@ -39,15 +40,16 @@ class FakeLeader:
 
     def __init__(self) -> None:
         self.known = True
-        self.begun: list[Begun] = []
+        self.submitted: list[Submitted] = []
         self._news = trio.Event()
 
-    def begin(self, command: bytes, over: Callable[[NotiError | None], None]) -> None:
+    def submit(self, command: bytes, on_done: OnDone[int]) -> None:
         if not self.known:
-            raise NotLeader(None)
+            on_done(NotLeader(None))
+            return
         publish = decode(command)
         assert isinstance(publish, Publish)
-        self.begun.append(Begun([event.id for event in publish.events], over))
+        self.submitted.append(Submitted([event.id for event in publish.events], on_done))
 
     async def wait_news(self) -> None:
         await self._news.wait()
@@ -80,9 +82,9 @@ async def test_lonely_submission_leaves_at_once(autojump_clock: trio.testing.Moc
         outcomes: list[Outcome] = []
         publisher.submit([draft("a"), draft("b")], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
-        assert leader.begun[0].ids == ["a", "b"]
+        assert leader.submitted[0].ids == ["a", "b"]
         assert outcomes == []
-        leader.begun[0].end()
+        leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
         assert outcomes == [("a", "b")]
 
@@ -95,8 +97,8 @@ async def test_submissions_of_one_turn_share_a_command_in_order(
         for number in range(3):
             publisher.submit([draft(str(number))], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun] == [["0", "1", "2"]]
-        leader.begun[0].end()
+        assert [result.ids for result in leader.submitted] == [["0", "1", "2"]]
+        leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
         assert outcomes == [("0",), ("1",), ("2",)]
 
@@ -112,7 +114,7 @@ async def test_what_waited_for_a_leader_begins_in_the_order_in_which_it_came(
             await trio.testing.wait_all_tasks_blocked()
             leader.elect()
             await trio.testing.wait_all_tasks_blocked()
-            assert [result.ids for result in leader.begun] == [["a"], ["b", "c"]]
+            assert [result.ids for result in leader.submitted] == [["a"], ["b", "c"]]
 
 
 async def test_nothing_overtakes_what_waits_for_a_leader_that_is_there_again(
@@ -124,7 +126,7 @@ async def test_nothing_overtakes_what_waits_for_a_leader_that_is_there_again(
         leader.known = True  # and nobody was told yet
         publisher.submit([draft("b"), draft("c")], lambda _: None)
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun] == [["a"], ["b", "c"]]
+        assert [result.ids for result in leader.submitted] == [["a"], ["b", "c"]]
 
 
 async def test_refused_by_a_leader_that_is_none_it_is_begun_before_what_came_later(
@@ -136,12 +138,12 @@ async def test_refused_by_a_leader_that_is_none_it_is_begun_before_what_came_lat
             publisher.submit([draft("b"), draft("c")], lambda _: None)
             await trio.testing.wait_all_tasks_blocked()
             leader.known = False
-            for begun in list(leader.begun):
+            for begun in list(leader.submitted):
                 begun.end(NotLeader(None))
             await trio.testing.wait_all_tasks_blocked()
             leader.elect()
             await trio.testing.wait_all_tasks_blocked()
-            assert [result.ids for result in leader.begun[2:]] == [["a"], ["b", "c"]]
+            assert [result.ids for result in leader.submitted[2:]] == [["a"], ["b", "c"]]
 
 
 async def test_submission_that_comes_alone_leaves_in_the_very_call(
@@ -149,12 +151,12 @@ async def test_submission_that_comes_alone_leaves_in_the_very_call(
 ) -> None:
     async with running() as (leader, publisher):
         publisher.submit([draft("a")], lambda _: None, at_once=True)
-        assert [result.ids for result in leader.begun] == [["a"]]
+        assert [result.ids for result in leader.submitted] == [["a"]]
         publisher.submit([draft("b")], lambda _: None, at_once=True)
         publisher.submit([draft("c")], lambda _: None, at_once=True)
         await trio.testing.wait_all_tasks_blocked()
         # While a command is under way, who comes in one turn shares the next.
-        assert [result.ids for result in leader.begun] == [["a"], ["b", "c"]]
+        assert [result.ids for result in leader.submitted] == [["a"], ["b", "c"]]
 
 
 async def test_what_waits_too_long_for_its_turn_is_refused_and_never_sent(
@@ -171,9 +173,9 @@ async def test_what_waits_too_long_for_its_turn_is_refused_and_never_sent(
         assert outcomes == []
         await trio.sleep(0.2)
         assert [type(outcome) for outcome in outcomes] == [ProposalRefused]
-        leader.begun[0].end()
+        leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun] == [["a"], ["c"]]
+        assert [result.ids for result in leader.submitted] == [["a"], ["c"]]
 
 
 async def test_next_command_leaves_in_the_turn_in_which_the_last_one_ends(
@@ -183,8 +185,8 @@ async def test_next_command_leaves_in_the_turn_in_which_the_last_one_ends(
         publisher.submit([draft("a")], lambda _: None, at_once=True)
         publisher.submit([draft("b")], lambda _: None)
         await trio.testing.wait_all_tasks_blocked()
-        leader.begun[0].end()
-        assert [result.ids for result in leader.begun] == [["a"], ["b"]]
+        leader.submitted[0].end()
+        assert [result.ids for result in leader.submitted] == [["a"], ["b"]]
 
 
 async def test_second_command_leaves_once_it_is_as_large_as_the_first(
@@ -199,15 +201,15 @@ async def test_second_command_leaves_once_it_is_as_large_as_the_first(
 
         await submit("a", "b")
         await submit("c")
-        assert [result.ids for result in leader.begun] == [["a", "b"]]
+        assert [result.ids for result in leader.submitted] == [["a", "b"]]
         await submit("d")
-        assert [result.ids for result in leader.begun] == [["a", "b"], ["c", "d"]]
+        assert [result.ids for result in leader.submitted] == [["a", "b"], ["c", "d"]]
         for one in ("e", "f", "g", "h"):
             await submit(one)
-        assert len(leader.begun) == 2, "no more than the limit"
-        leader.begun[0].end()
+        assert len(leader.submitted) == 2, "no more than the limit"
+        leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
-        assert leader.begun[2].ids == ["e", "f", "g", "h"]
+        assert leader.submitted[2].ids == ["e", "f", "g", "h"]
         assert outcomes == [("a", "b")]
 
 
@@ -219,9 +221,9 @@ async def test_what_is_smaller_than_the_first_command_waits_for_its_end(
         await trio.testing.wait_all_tasks_blocked()
         publisher.submit([draft("c")], lambda _: None)
         await trio.testing.wait_all_tasks_blocked()
-        leader.begun[0].end()
+        leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun] == [["a", "b"], ["c"]]
+        assert [result.ids for result in leader.submitted] == [["a", "b"], ["c"]]
 
 
 async def test_command_is_closed_when_it_is_large(autojump_clock: trio.testing.MockClock) -> None:
@@ -232,15 +234,15 @@ async def test_command_is_closed_when_it_is_large(autojump_clock: trio.testing.M
             data = "x" * 800 if number >= 6 else "data"
             publisher.submit([draft(str(number), data)], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun] == [["0", "1", "2"], ["3", "4", "5"]]
-        leader.begun[0].end()
+        assert [result.ids for result in leader.submitted] == [["0", "1", "2"], ["3", "4", "5"]]
+        leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun[2:]] == [["6", "7"]]
-        leader.begun[1].end()
+        assert [result.ids for result in leader.submitted[2:]] == [["6", "7"]]
+        leader.submitted[1].end()
         await trio.testing.wait_all_tasks_blocked()
-        leader.begun[2].end()
+        leader.submitted[2].end()
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun[3:]] == [["8"]]
+        assert [result.ids for result in leader.submitted[3:]] == [["8"]]
 
 
 async def test_event_without_an_id_gets_one(autojump_clock: trio.testing.MockClock) -> None:
@@ -248,7 +250,7 @@ async def test_event_without_an_id_gets_one(autojump_clock: trio.testing.MockClo
         outcomes: list[Outcome] = []
         publisher.submit([draft(), draft()], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
-        ids = leader.begun[0].ids
+        ids = leader.submitted[0].ids
         assert len(set(ids)) == 2
         assert all(one.startswith("urn:uuid:") for one in ids)
 
@@ -282,7 +284,7 @@ async def test_draft_that_cannot_be_an_event_is_refused_whole_and_said(
         with pytest.raises(MessageInvalid, match=reason) as caught:
             await publisher.publish([draft("good"), bad])
         assert "\n" not in str(caught.value)
-        assert leader.begun == []
+        assert leader.submitted == []
 
 
 async def test_batch_without_events_or_with_too_many_is_refused() -> None:
@@ -291,7 +293,7 @@ async def test_batch_without_events_or_with_too_many_is_refused() -> None:
         for drafts in ([], [draft()] * 3, [draft(data="x" * 500)] * 2):
             with pytest.raises(MessageInvalid, match="a batch of"):
                 await publisher.publish(drafts)
-        assert leader.begun == []
+        assert leader.submitted == []
 
 
 async def test_full_backlog_is_refused_until_something_is_committed(
@@ -304,11 +306,11 @@ async def test_full_backlog_is_refused_until_something_is_committed(
         publisher.submit([draft("b")], outcomes.append)
         with pytest.raises(ProposalRefused, match="retry later"):
             await publisher.publish([draft("c")])
-        leader.begun[0].end()
+        leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
         publisher.submit([draft("d")], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
-        assert [result.ids for result in leader.begun] == [["a"], ["b"], ["d"]]
+        assert [result.ids for result in leader.submitted] == [["a"], ["b"], ["d"]]
 
 
 async def test_backlog_is_counted_in_bytes_too() -> None:
@@ -326,7 +328,7 @@ async def test_election_is_waited_for(autojump_clock: trio.testing.MockClock) ->
         assert outcomes == []
         leader.elect()
         await trio.testing.wait_all_tasks_blocked()
-        leader.begun[0].end()
+        leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
         assert outcomes == [("a",)]
 
@@ -348,11 +350,11 @@ async def test_what_the_old_leader_did_not_take_is_given_to_the_new_one(
         outcomes: list[Outcome] = []
         publisher.submit([draft("a")], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
-        leader.begun[0].end(NotLeader(None))
+        leader.submitted[0].end(NotLeader(None))
         await trio.testing.wait_all_tasks_blocked()
         leader.elect()
         await trio.testing.wait_all_tasks_blocked()
-        leader.begun[1].end()
+        leader.submitted[1].end()
         await trio.testing.wait_all_tasks_blocked()
         assert outcomes == [("a",)]
 
@@ -365,10 +367,10 @@ async def test_failure_is_told_and_never_repeated(
         outcomes: list[Outcome] = []
         publisher.submit([draft("a")], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
-        leader.begun[0].end(failure)
+        leader.submitted[0].end(failure)
         await trio.sleep(60)
         assert outcomes == [failure]
-        assert len(leader.begun) == 1
+        assert len(leader.submitted) == 1
 
 
 async def test_command_that_is_never_answered_is_uncertain(
@@ -390,7 +392,7 @@ async def test_command_that_followed_another_and_is_never_answered_is_uncertain(
         await trio.testing.wait_all_tasks_blocked()
         await trio.sleep(3)
         publisher.submit([draft("c")], outcomes.append)
-        leader.begun[0].end()
+        leader.submitted[0].end()
         assert [type(outcome) for outcome in outcomes] == [tuple, tuple]
         await trio.sleep(9.9)
         assert len(outcomes) == 2

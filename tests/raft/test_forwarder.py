@@ -2,21 +2,22 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import trio
 import trio.testing
 
+from noti.completion import Completion, OnDone
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.history.commands import PublishBatch, encode
 from noti.history.notification import Event
 from noti.raft.core.events import Status
 from noti.raft.core.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
 from noti.raft.core.pacing import Pacing
-from noti.raft.forwarder import LAST_WORDS_S, Forwarder
+from noti.raft.forwarder import LATE_ANSWER_S, Forwarder
 from noti.raft.intake import Intake
-from noti.raft.replica import Pending, Replica
+from noti.raft.replica import Replica
 from noti.trio_clock import TrioClock
 from tests import promises
 from tests.simulation.deterministic import run_deterministically
@@ -111,15 +112,15 @@ def test_commands_that_wait_for_a_hand_over_do_not_wake_each_other() -> None:
             cluster.hub.latency_s = (0.2, 0.2)
             assert leader.report is not None
             consensus = cast("Replica", leader.report._replica)
-            begun, begin = 0, consensus.begin
+            submitted, submit = 0, consensus.submit
 
-            def count(command: bytes, *rest: Any, **options: Any) -> Pending:
-                nonlocal begun
-                begun += 1
-                assert begun < 100, "the same commands again and again, in no time"
-                return begin(command, *rest, **options)
+            def count(command: bytes, on_done: OnDone[int], *, at_once: bool = False) -> None:
+                nonlocal submitted
+                submitted += 1
+                assert submitted < 100, "the same commands again and again, in no time"
+                submit(command, on_done, at_once=at_once)
 
-            consensus.begin = count  # type: ignore[method-assign]
+            consensus.submit = count  # type: ignore[method-assign]
             async with trio.open_nursery() as publishers:
                 publishers.start_soon(consensus.hand_over)
                 await trio.sleep(0.01)
@@ -165,11 +166,11 @@ class FakeReplica:
 
     def __init__(self, leader: NodeId | None = None) -> None:
         self.leader = leader
-        self.begun: list[Pending] = []
-        self.reads: list[Pending] = []
+        self.submitted: list[OnDone[int]] = []
+        self.reads: list[Completion[int]] = []
         self.applied = 0
         self._news = trio.lowlevel.ParkingLot()
-        self._when_applied: list[tuple[int, Callable[[], None]]] = []
+        self._when_applied: list[tuple[int, OnDone[int]]] = []
         self.leader_changed: Callable[[NodeId | None], None] = lambda _: None
 
     def is_ready_leader(self) -> bool:
@@ -178,36 +179,34 @@ class FakeReplica:
     def status(self) -> Status:
         return cast("Status", self)
 
-    def begin(
-        self, command: bytes, over: Callable[[Pending], None], *, at_once: bool = False
-    ) -> Pending:
-        self.begun.append(Pending(over))
-        return self.begun[-1]
+    def is_leader(self) -> bool:
+        return False
+
+    def submit(self, command: bytes, on_done: OnDone[int], *, at_once: bool = False) -> None:
+        self.submitted.append(on_done)
 
     async def read_index(self) -> int:
-        self.reads.append(Pending(place=(7, 1)))
-        await self.reads[-1].wait()
-        return 7
+        self.reads.append(Completion())
+        return await self.reads[-1].wait()
 
     async def wait_advanced(self) -> None:
         await self._news.park()
 
-    def when_applied(self, index: int, then: Callable[[], None]) -> None:
-        self._when_applied.append((index, then))
+    def when_applied(self, index: int, on_done: OnDone[int]) -> None:
+        self._when_applied.append((index, on_done))
         self.advance()
 
     def advance(self, applied: int = 0, leader: NodeId | None = None) -> None:
         self.applied = max(self.applied, applied)
         self.leader = leader or self.leader
-        for index, then in self._when_applied.copy():
+        for index, on_done in self._when_applied.copy():
             if index <= self.applied:
-                self._when_applied.remove((index, then))
-                then()
+                self._when_applied.remove((index, on_done))
+                on_done(index)
         self._news.unpark_all()
 
     def commit(self, position: int, index: int) -> None:
-        self.begun[position].place = (index, 1)
-        self.begun[position].answer(None)
+        self.submitted[position](index)
 
     def peer_connected(self, node_id: NodeId) -> None:
         pass
@@ -313,11 +312,11 @@ async def test_only_what_the_lost_leader_may_have_is_uncertain(
     forwarder = forwarder_of(FakeReplica(leader="peer"))
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
-        sent: list[NotiError | None] = []
-        unsent: list[NotiError | None] = []
-        forwarder.begin(b"sent", sent.append)
+        sent: list[int | NotiError] = []
+        unsent: list[int | NotiError] = []
+        forwarder.submit(b"sent", sent.append)
         await trio.testing.wait_all_tasks_blocked()
-        forwarder.begin(b"still here", unsent.append)
+        forwarder.submit(b"still here", unsent.append)
         forwarder.peer_lost("peer")
         assert [type(failure) for failure in sent] == [ProposalUncertain]
         assert [type(failure) for failure in unsent] == [NotLeader]
@@ -334,18 +333,18 @@ async def test_request_ends_when_its_leader_is_lost_though_the_stream_lives_on(
 ) -> None:
     """A leader that hangs, or was replaced: its stream may break many seconds later."""
     async with forwarding(leader="peer") as (forwarder, replica, _):
-        sent: list[NotiError | None] = []
-        unsent: list[NotiError | None] = []
-        forwarder.begin(b"sent", sent.append)
+        sent: list[int | NotiError] = []
+        unsent: list[int | NotiError] = []
+        forwarder.submit(b"sent", sent.append)
         await trio.testing.wait_all_tasks_blocked()
-        forwarder.begin(b"still here", unsent.append)
+        forwarder.submit(b"still here", unsent.append)
         replica.leader_changed("peer")
         assert sent + unsent == [], "it leads on"
         replica.leader = successor
         replica.leader_changed(successor)
         assert [type(failure) for failure in unsent] == [NotLeader]
         assert sent == [], "it may only hand over, and will say what it did"
-        await trio.sleep(LAST_WORDS_S * 1.1)
+        await trio.sleep(LATE_ANSWER_S * 1.1)
         assert [type(failure) for failure in sent] == [ProposalUncertain]
         forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 5),)))
         assert len(sent) == 1, "the late answer finds nobody"
@@ -356,13 +355,13 @@ async def test_request_is_answered_by_a_leader_that_only_handed_over(
 ) -> None:
     """What it had not begun goes to its successor, and is nobody's doubt."""
     async with forwarding(leader="peer") as (forwarder, replica, _):
-        outcomes: list[NotiError | None] = []
-        forwarder.begin(b"held there", outcomes.append)
+        outcomes: list[int | NotiError] = []
+        forwarder.submit(b"held there", outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
         replica.leader = "other"
         replica.leader_changed("other")
         forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.NOT_LEADER, 0),)))
-        await trio.sleep(LAST_WORDS_S * 1.1)
+        await trio.sleep(LATE_ANSWER_S * 1.1)
         assert [type(failure) for failure in outcomes] == [NotLeader]
 
 
@@ -417,11 +416,11 @@ async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
         reads = () if isinstance(failure, ProposalRefused) else (2,)
         forwarder.peer_forwarded(Forward("peer", 0, ((1, b"x"),), reads))
         await trio.testing.wait_all_tasks_blocked()
-        for pending in (*replica.begun, *replica.reads):
-            pending.place = (7, 1)
-            pending.answer(failure)
+        waiting: list[OnDone[int]] = [*replica.submitted, *replica.reads]
+        for on_done in waiting:
+            on_done(7 if failure is None else failure)
         await trio.sleep(1)
-        expected = [(1, outcome, 7), *((n, outcome, 7 if failure is None else 0) for n in reads)]
+        expected = [(n, outcome, 7 if failure is None else 0) for n in (1, *reads)]
         assert sorted(messenger.outcomes()) == expected
 
 
@@ -437,8 +436,8 @@ async def test_asker_is_told_once_what_the_leader_answered_first(
     outcome: ForwardOutcome, failure: type[Exception], autojump_clock: trio.testing.MockClock
 ) -> None:
     async with forwarding(leader="peer") as (forwarder, _, _):
-        told: list[NotiError | None] = []
-        forwarder.begin(b"x", told.append)
+        told: list[int | NotiError] = []
+        forwarder.submit(b"x", told.append)
         await trio.testing.wait_all_tasks_blocked()
         forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, outcome, 0), (9, outcome, 0))))
         forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 0),)))
@@ -449,8 +448,8 @@ async def test_answer_of_anybody_but_the_leader_that_was_asked_is_not_believed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with forwarding(leader="peer") as (forwarder, replica, _):
-        told: list[NotiError | None] = []
-        forwarder.begin(b"x", told.append)
+        told: list[int | NotiError] = []
+        forwarder.submit(b"x", told.append)
         replica.advance(leader="other")
         await trio.testing.wait_all_tasks_blocked()
         forwarder.peer_forwarded(ForwardAnswer("other", 0, ((1, ForwardOutcome.DONE, 0),)))
@@ -526,13 +525,13 @@ async def test_no_more_than_so_many_requests_of_others_are_under_way_and_room_co
             refused = [n for n, outcome, _ in messenger.outcomes()]
             assert sorted(refused) == sorted([first + 2, 5])
             messenger.sent.clear()
-            for pending in replica.begun[-2:]:
-                pending.answer(None)
+            for on_done in replica.submitted[-2:]:
+                on_done(7)
             await trio.sleep(1)
             done = [(n, outcome) for n, outcome, _ in messenger.outcomes()]
             assert done == [(first, ForwardOutcome.DONE), (first + 1, ForwardOutcome.DONE)]
             messenger.sent.clear()
-        assert len(replica.begun) == 6
+        assert len(replica.submitted) == 6
 
 
 async def test_room_that_reads_of_others_took_comes_back(
@@ -545,8 +544,8 @@ async def test_room_that_reads_of_others_took_comes_back(
             await trio.testing.wait_all_tasks_blocked()
             assert messenger.outcomes() == [(3, ForwardOutcome.REFUSED, 0)]
             messenger.sent.clear()
-            for pending in replica.reads:
-                pending.answer(None)
+            for completion in replica.reads:
+                completion(7)
             await trio.sleep(1)
             done = sorted(messenger.outcomes())
             assert done == [(1, ForwardOutcome.DONE, 7), (2, ForwardOutcome.DONE, 7)]

@@ -10,13 +10,13 @@ from noti.raft import forwarder, peers  # noqa: F401 - with their metrics
 from noti.raft.core.events import (
     CommitStalled,
     DiskOutdated,
-    MessageRefused,
+    MessageRejected,
     Role,
     Status,
     VoterForgot,
 )
 from noti.raft.core.membership import Configuration
-from noti.raft.health import LEADERLESS_GRACE_S, TELL_AFTER_S, Health, Kind
+from noti.raft.health import LEADERLESS_GRACE_S, LOOK_EVERY_S, REPORT_AFTER_S, Health, Kind
 from tests.simulation.clocks import MachineClock
 
 LED = Status(
@@ -69,8 +69,8 @@ def test_lost_quorum_is_told_once_when_it_lasts_and_once_when_it_is_over() -> No
     patient.look(10.0, replace(LED, fresh_at=10.0))
     with structlog.testing.capture_logs() as logs:
         assert patient.look(11.0, lost) == (Kind.QUORUM,)
-        assert patient.health.deadline() == 11.0 + TELL_AFTER_S
-        for seconds in (1.0, TELL_AFTER_S, 3.0, 4.0):
+        assert patient.health.look_at == 11.0 + LOOK_EVERY_S
+        for seconds in (1.0, REPORT_AFTER_S, 3.0, 4.0):
             patient.look(11.0 + seconds, lost)
         [trouble] = patient.health.troubles()
         assert (trouble.for_s, trouble.since_ms) == (4.0, 11_000)
@@ -85,7 +85,7 @@ def test_stranger_says_that_it_waits_for_a_cluster_and_not_for_a_leader() -> Non
     stranger = replace(LED, leader=None, fresh_at=None, configuration=Configuration())
     with structlog.testing.capture_logs() as logs:
         assert patient.look(1.0, stranger) == (Kind.CLUSTER,)
-        patient.look(TELL_AFTER_S, stranger)
+        patient.look(REPORT_AFTER_S, stranger)
         assert patient.look(9.0, replace(LED, fresh_at=9.0)) == ()
     assert [line["log_level"] for line in logs] == ["warning", "info"]
     assert logs[0]["event"].startswith("this node belongs to no cluster yet")
@@ -143,7 +143,7 @@ def test_what_the_core_notices_of_others_is_one_line_each() -> None:
         patient.health.note(CommitStalled("no majority answers"))
         for second in range(5):
             patient.clock.time = float(second)
-            patient.health.note(MessageRefused("d", "nonsense"))
+            patient.health.note(MessageRejected("d", "nonsense"))
     assert [line["log_level"] for line in logs] == ["error", "warning", "warning"]
     assert (logs[0]["peer"], logs[0]["acknowledged"], logs[0]["holds"]) == ("d", 90, 40)
     assert logs[1]["reason"] == "no majority answers"
@@ -157,7 +157,7 @@ def test_elections_are_counted_from_zero(role: Role, outcome: str) -> None:
         return value
 
     before = count()
-    Patient().health.role_changed(role)
+    Patient().health.role_changed(role, 1)
     assert count() == before + 1
 
 

@@ -1,24 +1,22 @@
 """What waits at the leader's door, for how long, and how it is answered."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import cast
 
-import pytest
 import trio
 import trio.testing
 
+from noti.completion import OnDone
 from noti.errors import LocalError, NotiError, NotLeader, ProposalRefused
-from noti.raft.core.events import Role, Status
-from noti.raft.core.messages import BACKLOG_MAX, AppendAccepted, NodeId, PeerMessage, VoteResponse
+from noti.raft.core.events import Role
+from noti.raft.core.messages import BACKLOG_MAX, AppendAccepted, NodeId
 from noti.raft.core.pacing import Pacing
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
-from noti.raft.intake import HELD_BYTES_MAX, HELD_S_MAX, Intake, Telling
-from noti.raft.replica import Pending
+from noti.raft.intake import HELD_BYTES_MAX, HELD_S_MAX, Intake
+from noti.raft.replica import Replica
 from noti.trio_clock import TrioClock
-
-Over = Callable[[Pending], None]
 
 
 class Log:
@@ -26,20 +24,19 @@ class Log:
 
     def __init__(self) -> None:
         self.role = Role.LEADER
-        self.begun: list[bytes] = []
+        self.submitted: list[bytes] = []
         self._changed = trio.lowlevel.ParkingLot()
 
-    def begin(self, command: bytes, over: Over | None = None, *, at_once: bool = False) -> Pending:
+    def submit(self, command: bytes, on_done: OnDone[int], *, at_once: bool = False) -> None:
         if len(command) > ENTRY_DATA_BYTES_MAX:
-            raise LocalError("too large")
-        pending = Pending(over)
+            on_done(LocalError("too large"))
+            return
         if self.role is Role.LEADER:
-            self.begun.append(command)
-        pending.answer(None if self.role is Role.LEADER else NotLeader("b"))
-        return pending
+            self.submitted.append(command)
+        on_done(1 if self.role is Role.LEADER else NotLeader("b"))
 
-    def status(self) -> Status:
-        return cast("Status", self)
+    def is_leader(self) -> bool:
+        return self.role is Role.LEADER
 
     def is_ready_leader(self) -> bool:
         return self.role is Role.LEADER
@@ -62,14 +59,15 @@ class Door:
 
     def __post_init__(self) -> None:
         pacing = Pacing(10.0, heard_within_s=1e9)
-        self.intake = Intake("own", self.log, pacing, TrioClock(), lambda: self.own)
+        replica = cast("Replica", self.log)
+        self.intake = Intake("own", replica, pacing, TrioClock(), lambda: self.own)
 
-    def begin(self, command: bytes) -> None:
-        self.intake.begin(command, lambda pending: self.note(command, pending.failure))
+    def submit(self, command: bytes) -> None:
+        self.intake.submit(command, lambda outcome: self.note(command, outcome))
 
-    def note(self, command: bytes, failure: NotiError | None) -> None:
+    def note(self, command: bytes, outcome: int | NotiError) -> None:
         assert command not in self.answers, "answered twice"
-        self.answers[command] = failure
+        self.answers[command] = outcome if isinstance(outcome, NotiError) else None
 
     def says(self, node_id: NodeId, backlog: int) -> None:
         self.intake.peer_said([AppendAccepted(node_id, 1, 0, 0, backlog)])
@@ -79,7 +77,7 @@ class Door:
         for node_id in ("b", "c"):
             self.says(node_id, BACKLOG_MAX)
         self.own = BACKLOG_MAX
-        self.begin(bytes(1024 * 1024))
+        self.submit(bytes(1024 * 1024))
 
     def open(self) -> None:
         self.own = 0
@@ -101,8 +99,8 @@ async def test_nothing_waits_while_browsers_follow(autojump_clock: trio.testing.
     async with door() as there:
         there.open()
         for number in range(100):
-            there.begin(b"%d" % number)
-        assert len(there.log.begun) == 100
+            there.submit(b"%d" % number)
+        assert len(there.log.submitted) == 100
 
 
 async def test_what_waits_passes_in_order_when_browsers_have_caught_up(
@@ -111,13 +109,13 @@ async def test_what_waits_passes_in_order_when_browsers_have_caught_up(
     async with door() as there:
         there.close()
         for command in (b"1", b"2", b"3"):
-            there.begin(command)
+            there.submit(command)
         await trio.sleep(0.5)
-        assert len(there.log.begun) == 1
+        assert len(there.log.submitted) == 1
         assert there.intake.status()["held"] == 3
         there.open()
         await trio.testing.wait_all_tasks_blocked()
-        assert there.log.begun[1:] == [b"1", b"2", b"3"]
+        assert there.log.submitted[1:] == [b"1", b"2", b"3"]
         assert there.answers[b"3"] is None
         assert there.intake.status()["held"] == 0
 
@@ -127,13 +125,13 @@ async def test_own_hub_slows_its_leader_down_without_a_message(
 ) -> None:
     async with door() as there:
         there.own = BACKLOG_MAX
-        there.begin(bytes(1024 * 1024))
-        there.begin(b"1")
+        there.submit(bytes(1024 * 1024))
+        there.submit(b"1")
         await trio.sleep(1)
-        assert len(there.log.begun) == 1
+        assert len(there.log.submitted) == 1
         there.own = 1
         await trio.sleep(0.1)
-        assert there.log.begun[1:] == [b"1"]
+        assert there.log.submitted[1:] == [b"1"]
 
 
 async def test_what_waits_too_long_is_refused_and_never_proposed(
@@ -141,28 +139,28 @@ async def test_what_waits_too_long_is_refused_and_never_proposed(
 ) -> None:
     async with door() as there:
         there.close()
-        there.begin(bytes(ENTRY_DATA_BYTES_MAX))
+        there.submit(bytes(ENTRY_DATA_BYTES_MAX))
         for number in range(100):
-            there.begin(b"%d" % number)
+            there.submit(b"%d" % number)
         await trio.sleep(HELD_S_MAX + 0.1)
         refused = {c for c, failure in there.answers.items() if failure is not None}
         assert all(isinstance(there.answers[command], ProposalRefused) for command in refused)
         assert {b"%d" % number for number in range(100)} <= refused
         await trio.sleep(60)
-        assert not refused.intersection(there.log.begun)
+        assert not refused.intersection(there.log.submitted)
 
 
 async def test_what_waits_has_a_bounded_size(autojump_clock: trio.testing.MockClock) -> None:
     async with door() as there:
         there.close()
         for number in range(1, 33):
-            there.begin(bytes([number]) * (HELD_BYTES_MAX // 32))
+            there.submit(bytes([number]) * (HELD_BYTES_MAX // 32))
         assert len(there.answers) == 1
-        there.begin(b"one more")
+        there.submit(b"one more")
         assert isinstance(there.answers[b"one more"], ProposalRefused)
         there.open()
         await trio.testing.wait_all_tasks_blocked()
-        there.begin(b"later")
+        there.submit(b"later")
         assert there.answers[b"later"] is None
 
 
@@ -171,8 +169,9 @@ async def test_command_that_is_too_large_is_its_callers_error_at_any_time(
 ) -> None:
     async with door() as there:
         there.close()
-        with pytest.raises(LocalError):
-            there.begin(bytes(ENTRY_DATA_BYTES_MAX + 1))
+        too_large = bytes(ENTRY_DATA_BYTES_MAX + 1)
+        there.submit(too_large)
+        assert isinstance(there.answers[too_large], LocalError)
 
 
 async def test_what_waits_is_told_that_somebody_else_leads_as_soon_as_that_is_so(
@@ -182,12 +181,12 @@ async def test_what_waits_is_told_that_somebody_else_leads_as_soon_as_that_is_so
     async with door() as there:
         there.close()
         for command in (b"1", b"2"):
-            there.begin(command)
+            there.submit(command)
         there.log.becomes(Role.FOLLOWER)
         await trio.testing.wait_all_tasks_blocked()
         assert isinstance(there.answers[b"1"], NotLeader)
         assert isinstance(there.answers[b"2"], NotLeader)
-        there.begin(b"3")
+        there.submit(b"3")
         assert isinstance(there.answers[b"3"], NotLeader)
         assert there.intake.pressures() == {}
 
@@ -201,7 +200,7 @@ async def test_new_leadership_waits_for_nobody_who_was_full_in_the_last(
         for role in (Role.FOLLOWER, Role.LEADER):
             there.log.becomes(role)
             await trio.testing.wait_all_tasks_blocked()
-        there.begin(b"1")
+        there.submit(b"1")
         assert there.answers[b"1"] is None
 
 
@@ -209,7 +208,7 @@ async def test_node_that_is_lost_holds_nothing_back(autojump_clock: trio.testing
     async with door() as there:
         there.close()
         there.own = 0
-        there.begin(b"1")
+        there.submit(b"1")
         for node_id in ("b", "c"):
             there.intake.peer_lost(node_id)
         await trio.testing.wait_all_tasks_blocked()
@@ -221,13 +220,13 @@ async def test_bridge_waits_as_long_as_it_takes(autojump_clock: trio.testing.Moc
     async with door() as there:
         there.close()
         for number in range(1, 8):
-            there.begin(bytes([number]) * 1024 * 1024)
+            there.submit(bytes([number]) * 1024 * 1024)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(there.intake.propose, b"1")
             await trio.sleep(HELD_S_MAX + 1)
-            assert b"1" not in there.log.begun
+            assert b"1" not in there.log.submitted
             there.open()
-        assert there.log.begun[-1] == b"1"
+        assert there.log.submitted[-1] == b"1"
 
 
 async def test_bridge_that_gives_up_leaves_nothing_that_is_proposed_later(
@@ -241,7 +240,7 @@ async def test_bridge_that_gives_up_leaves_nothing_that_is_proposed_later(
         assert there.intake.status()["held"] == 0
         there.open()
         await trio.sleep(1)
-        assert b"1" not in there.log.begun
+        assert b"1" not in there.log.submitted
 
 
 async def test_what_waits_when_the_node_stops_is_nobodys(
@@ -249,7 +248,7 @@ async def test_what_waits_when_the_node_stops_is_nobodys(
 ) -> None:
     async with door() as there:
         there.close()
-        there.begin(b"1")
+        there.submit(b"1")
     assert isinstance(there.answers[b"1"], NotLeader)
 
 
@@ -261,36 +260,12 @@ async def test_node_that_is_full_for_ever_is_named_and_waited_for_no_longer(
         there.own = 1
         for number in range(150):
             there.says("b", BACKLOG_MAX)
-            there.begin(b"%d" % number + bytes(100_000))
+            there.submit(b"%d" % number + bytes(100_000))
             await trio.sleep(0.1)
         assert there.intake.status()["disregarded"] == ["b"]
         assert there.intake.pressures()["b"] == 1.0
-        before = len(there.log.begun)
+        before = len(there.log.submitted)
         for number in range(50):
-            there.begin(b"after %d" % number)
+            there.submit(b"after %d" % number)
         await trio.testing.wait_all_tasks_blocked()
-        assert len(there.log.begun) >= before + 50
-
-
-class Wire:
-    def __init__(self) -> None:
-        self.sent: list[PeerMessage] = []
-
-    def send(self, to: NodeId, message: PeerMessage) -> bool:
-        self.sent.append(message)
-        return True
-
-    def flush(self) -> None:
-        pass
-
-
-def test_append_answers_say_how_full_this_node_is_and_nothing_else_does() -> None:
-    wire, report = Wire(), 0
-    telling = Telling(wire, lambda: report)
-    answer = AppendAccepted("own", 1, 2, 6)
-    vote = VoteResponse("own", 1, granted=True, pre=False)
-    telling.send("leader", answer)
-    report = 9
-    telling.send("leader", answer)
-    telling.send("leader", vote)
-    assert wire.sent == [answer, replace(answer, backlog=9), vote]
+        assert len(there.log.submitted) >= before + 50

@@ -20,7 +20,14 @@ from noti.raft.applier import APPLY_SLICE
 from noti.raft.core.events import RaftConfig, Role
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
-from noti.raft.core.messages import AppendRequest, Message, NodeId
+from noti.raft.core.messages import (
+    AppendAccepted,
+    AppendRequest,
+    LeaderMessage,
+    Message,
+    NodeId,
+    PeerMessage,
+)
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.health import LEADERLESS_GRACE_S
 from noti.raft.replica import Replica
@@ -55,6 +62,7 @@ class Machine:
         self.disk = MemoryDisk(sleep=trio.sleep, latency_s=(disk_s, disk_s))
         self.state = Commands()
         self.starts = 0
+        self.full = 0
         self.scope = trio.CancelScope()
         self.running: Replica | None = None
 
@@ -63,11 +71,16 @@ class Machine:
         assert self.running is not None
         return self.running
 
-    def send(self, to: NodeId, message: Message) -> None:
+    def send(self, to: NodeId, message: PeerMessage) -> bool:
+        assert not isinstance(message, LeaderMessage)
         self.world.send(self.name, to, message)
+        return True
 
     def flush(self) -> None:
         pass
+
+    def connected(self) -> frozenset[NodeId]:
+        return frozenset(self.world.machines) - {self.name}
 
     async def run(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED, **options: int
@@ -85,7 +98,8 @@ class Machine:
             random.Random(f"{self.name}:{self.starts}"),
             trio.current_time(),
         )
-        self.running = Replica(core, wal, self.state, TrioClock(), **options)
+        clock = TrioClock()
+        self.running = Replica(core, wal, self.state, clock, backlog=lambda: self.full, **options)
         self.running.bootstrap(Configuration("c", tuple(self.world.machines)))
         with trio.CancelScope() as self.scope:
             await self.running.run(self, task_status=task_status)
@@ -217,8 +231,7 @@ async def test_proposer_that_gives_up_harms_nobody(autojump_clock: trio.testing.
             await machine.replica.propose(b"impatient")
         await machine.replica.propose(b"patient")
         assert machine.state.applied == [b"impatient", b"patient"]
-        assert machine.replica._pending == {}
-        assert machine.replica._by_index == {}
+        assert machine.replica._requests.outstanding == 0
 
 
 async def test_whatever_comes_while_the_disk_writes_is_the_next_write(
@@ -440,3 +453,32 @@ async def test_what_fails_in_a_peers_turn_ends_the_replica_and_not_the_peer(
         with pytest.raises(ProposalUncertain):
             await leader.replica.propose(b"x")
     assert sorted(ended) == sorted(wires.machines)
+
+
+async def test_append_answers_say_how_full_this_node_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with three() as wires:
+        leader = await wires.wait_leader()
+        follower = next(m for m in wires.machines.values() if m is not leader)
+        follower.full = 9
+        wires.sent.clear()
+        await leader.replica.propose(b"x")
+        await trio.sleep(0.5)
+        answers = [m for m in wires.sent if isinstance(m, AppendAccepted)]
+        assert {m.backlog for m in answers if m.sender == follower.name} == {9}
+        assert {m.backlog for m in answers if m.sender != follower.name} == {0}
+
+
+async def test_hand_over_that_nobody_takes_ends_when_the_core_gives_it_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with three() as wires:
+        leader = await wires.wait_leader()
+        await trio.sleep(0.5)
+        for name in wires.machines:
+            if name != leader.name:
+                wires.machines[name].scope.cancel()
+        started = trio.current_time()
+        await leader.replica.hand_over()
+        assert trio.current_time() - started <= RaftConfig("n1").election_timeout_s

@@ -3,7 +3,7 @@
 import pytest
 
 from noti.raft.core.changes import Change
-from noti.raft.core.events import ChangeRefused
+from noti.raft.core.events import ChangeRejected
 from tests.raft.core.cluster import Cluster
 from tests.simulation.sim import LAYERS
 
@@ -60,7 +60,7 @@ def test_learner_that_has_nothing_yet_is_not_promoted() -> None:
     cluster.run(0.5)
     promotion = Change(promote=frozenset({newcomer.name}))
     refused = leader.outcomes[cluster.change(leader, promotion)]
-    assert isinstance(refused, ChangeRefused)
+    assert isinstance(refused, ChangeRejected)
     leader.crash()
     leader.start()
     cluster.elect()

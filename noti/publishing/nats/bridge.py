@@ -13,7 +13,7 @@ without an ack comes again and is dropped by the store.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 import trio
@@ -36,6 +36,7 @@ from noti.ports import Clock
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.metrics import Gauges, State
 from noti.publishing.nats.ports import Source, SourceMessage, SourceSession
+from noti.publishing.ports import Proposer
 
 log = structlog.get_logger("noti.publishing")
 
@@ -55,23 +56,6 @@ FETCH_WAIT_S: Final = 1.0
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 """Waits between attempts double from the first to the last, each drawn from its upper half."""
-
-
-class Proposer(Protocol):
-    """The replicated log, as the bridge sees it."""
-
-    def is_ready_leader(self) -> bool:
-        """Whether this node leads and has applied its own term's no-op."""
-
-    async def wait_leadership_changed(self) -> None:
-        """Return at the next change of `is_ready_leader()`."""
-
-    async def propose(self, command: bytes) -> None:
-        """Return once `command` is committed, and applied on this node.
-
-        Raises `NotLeader` and `ProposalRefused` when it was not appended, `ProposalUncertain` when
-        it may or may not be committed later.
-        """
 
 
 class Bridge:

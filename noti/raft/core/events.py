@@ -105,7 +105,7 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRequested:
-    """The membership should change; answered like a proposal, or with `ChangeRefused`."""
+    """The membership should change; answered like a proposal, or with `ChangeRejected`."""
 
     request: int
     change: Change
@@ -290,7 +290,7 @@ class ProposalRejected:
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeRefused:
+class ChangeRejected:
     """A change of membership was not appended, for this reason."""
 
     request: int
@@ -309,7 +309,7 @@ class ReadReady:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageRefused:
+class MessageRejected:
     """A peer sent what no honest peer sends; nothing was changed. To be counted and logged."""
 
     sender: NodeId
@@ -365,9 +365,9 @@ Effect: TypeAlias = (
     | RoleChanged
     | ProposalAccepted
     | ProposalRejected
-    | ChangeRefused
+    | ChangeRejected
     | ReadReady
-    | MessageRefused
+    | MessageRejected
     | DiskHung
     | DiskOutdated
     | CommitStalled

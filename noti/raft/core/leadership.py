@@ -14,7 +14,7 @@ from typing import assert_never
 
 from noti.raft.core.changes import Change, leave_joint, next_configuration
 from noti.raft.core.events import (
-    ChangeRefused,
+    ChangeRejected,
     ChangeRequested,
     CommitStalled,
     Effect,
@@ -104,20 +104,20 @@ class Leadership:
         uncommitted configurations whose majorities do not overlap (Ongaro 2015).
         """
         if commit < max(self.first_index, self._log.configuration_index):
-            return ChangeRefused(request, "the last change, or the election, is not committed yet")
+            return ChangeRejected(request, "the last change, or the election, is not committed yet")
         if self._successor is not None:
-            return ChangeRefused(request, "leadership is being handed over")
+            return ChangeRejected(request, "leadership is being handed over")
         try:
             following = next_configuration(self._log.configuration, change)
         except ValueError as error:
-            return ChangeRefused(request, str(error))
+            return ChangeRejected(request, str(error))
         if following is None:
-            return ChangeRefused(request, "it is so already")
+            return ChangeRejected(request, "it is so already")
         matches = dict(self.replication.matches())
         newcomers = [n for n in change.promote if n in self._log.configuration.learners]
         if not all(matches.get(n) for n in newcomers):
             # It knows of no cluster and would refuse its vote, perhaps the one that is needed.
-            return ChangeRefused(request, "a learner to promote has nothing of the log yet")
+            return ChangeRejected(request, "a learner to promote has nothing of the log yet")
         self._append_configuration(following, commit, now)
         return ProposalAccepted(request, self._log.last_index, self._term)
 

@@ -27,7 +27,7 @@ from noti.raft.core.events import (
     EntriesRead,
     Event,
     MessageReceived,
-    MessageRefused,
+    MessageRejected,
     PeerConnected,
     PeerLost,
     Persisted,
@@ -89,14 +89,14 @@ class Raft:
         flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
     ) -> None:
         """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
-        self._config, self._id = config, config.node_id
+        self.config, self._id = config, config.node_id
         self._effects: list[Effect] = []
         self._log = RaftLog(snapshot, entries, config.log_memory_bytes)
         self._reading = Reading(self._log, config.append_bytes_max, self._effects.append)
         self._gate = Gate(hard_state)
         self._term = hard_state.term
         self._voted_for = hard_state.voted_for
-        self._role = Role.FOLLOWER
+        self.role = Role.FOLLOWER
         self._leader: NodeId | None = None
         self._following = Following(now)
         self._timer = ElectionTimer(config, rng, now)
@@ -105,6 +105,8 @@ class Raft:
         self._durable = self._log.last_index  # everything up to here is on our disk
         self._disk = DiskWatch(config.election_timeout_s)
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
+        self.leads_from: int | None = None
+        """While this node leads: once this index is applied, so is all of its predecessors."""
         self._assembly = SnapshotAssembly(flaw_in_state)
         self._installing: tuple[int, Snapshot] | None = None  # a leader's, with its disk batch
 
@@ -112,7 +114,7 @@ class Raft:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one fact at `now` (monotonic seconds); return what must be done, in order."""
-        before = (self._role, self._term, self._leader)
+        before = (self.role, self._term, self._leader)
         disk_hung_since = self._disk.hung_since
         leading = self._leadership
         match event:
@@ -151,7 +153,7 @@ class Raft:
         self._disk.saw(ordered=self._gate.ordered, done=self._gate.done, now=now)
         if self._disk.hung_since != disk_hung_since:
             self._effects.append(DiskHung(self._disk.hung_since))
-        after = (self._role, self._term, self._leader)
+        after = (self.role, self._term, self._leader)
         if after != before:
             self._effects.append(RoleChanged(*after))
         effects = self._effects.copy()
@@ -169,8 +171,8 @@ class Raft:
 
     def status(self) -> Status:
         """Return a picture of this moment."""
-        position = (self._role, self._term, self._leader, self._commit, self._applied)
-        return picture(position, self._log, self._leadership, self._following, self._disk)
+        place = (self.role, self._term, self._leader, self._commit, self._applied)
+        return picture(place, self._log, self._leadership, self._following, self._disk)
 
     # --- messages: the term rules first -----------------------------------------------------------
 
@@ -178,7 +180,7 @@ class Raft:
         known = (self._id, self._term, self._leader, self._commit, self._log)
         reason = objection(message, *known) or self._assembly.objection(message)
         if reason is not None:
-            self._effects.append(MessageRefused(message.sender, reason))
+            self._effects.append(MessageRejected(message.sender, reason))
             return
         if isinstance(message, VoteRequest):
             self._on_vote_request(message, now)
@@ -211,14 +213,14 @@ class Raft:
             case AppendAccepted() | AppendRejected():
                 self._on_append_response(message, now)
             case TimeoutNow():
-                if self._role is Role.FOLLOWER and self._may_campaign():
+                if self.role is Role.FOLLOWER and self._may_campaign():
                     self._campaign(now, transfer=True)
             case _:
                 assert_never(message)
 
     def _hear_leader(self, leader: NodeId, now: float) -> None:
-        assert self._role is not Role.LEADER, "`objection` saw to it"
-        if self._role is not Role.FOLLOWER or self._leader != leader:
+        assert self.role is not Role.LEADER, "`objection` saw to it"
+        if self.role is not Role.FOLLOWER or self._leader != leader:
             self._become_follower(self._term, leader, now)
         self._following.heard_at = now
         self._timer.leader_spoke(now)
@@ -232,8 +234,8 @@ class Raft:
 
     def _hears_leader(self, now: float) -> bool:
         """Leader stickiness: while a leader lives, nobody else gets a vote (thesis 4.2.3)."""
-        heard = self._following.heard_within(self._config.election_timeout_s, now)
-        return self._role is Role.LEADER or (self._leader is not None and heard)
+        heard = self._following.heard_within(self.config.election_timeout_s, now)
+        return self.role is Role.LEADER or (self._leader is not None and heard)
 
     def _on_vote_request(self, request: VoteRequest, now: float) -> None:
         up_to_date = self._log.is_up_to_date(request.last_index, request.last_term)
@@ -251,8 +253,7 @@ class Raft:
         if request.term > self._term:
             self._become_follower(request.term, None, now)
         free = self._voted_for in (None, request.sender) and self._leader is None
-        granted = request.term == self._term and free and up_to_date
-        if granted:
+        if granted := request.term == self._term and free and up_to_date:
             self._voted_for = request.sender
             self._timer.reset(now)
         self._send(request.sender, VoteResponse(self._id, self._term, granted, pre=False))
@@ -260,7 +261,7 @@ class Raft:
     def _on_vote_response(self, response: VoteResponse, now: float) -> None:
         campaigning = Role.PRE_CANDIDATE if response.pre else Role.CANDIDATE
         asked_term = self._term + 1 if response.pre else self._term
-        if self._role is not campaigning or (response.granted and response.term != asked_term):
+        if self.role is not campaigning or (response.granted and response.term != asked_term):
             return
         match self._ballot.count(response.sender, response.granted, self._log.configuration):
             case Outcome.WON if response.pre:
@@ -280,7 +281,7 @@ class Raft:
         self._on_vote_response(VoteResponse(self._id, self._term + 1, granted=True, pre=True), now)
 
     def _campaign(self, now: float, *, transfer: bool) -> None:
-        assert self._role is not Role.LEADER
+        assert self.role is not Role.LEADER
         self._stand(Role.CANDIDATE, now)
         self._term += 1
         self._voted_for = self._id
@@ -289,7 +290,7 @@ class Raft:
         self._request_votes(self._term, pre=False, transfer=transfer)
 
     def _stand(self, role: Role, now: float) -> None:
-        self._role, self._leader, self._ballot = role, None, Ballot()
+        self.role, self._leader, self._ballot = role, None, Ballot()
         self._timer.reset(now)
 
     def _request_votes(self, term: int, *, pre: bool, transfer: bool) -> None:
@@ -304,18 +305,19 @@ class Raft:
         if term > self._term:
             self._term = term
             self._voted_for = None
-        self._role, self._leader = Role.FOLLOWER, leader
+        self.role, self._leader = Role.FOLLOWER, leader
         self._following = Following(now)
-        self._leadership, self._ballot = None, Ballot()
+        self._leadership, self.leads_from, self._ballot = None, None, Ballot()
         self._assembly.clear()
         self._timer.reset(now)
 
     def _become_leader(self, now: float) -> None:
-        assert self._role is Role.CANDIDATE
-        self._role, self._leader = Role.LEADER, self._id
+        assert self.role is Role.CANDIDATE
+        self.role, self._leader = Role.LEADER, self._id
         self._leadership = Leadership(
-            self._config, self._log, self._reading, self._term, now, self._send, self._append_own
+            self.config, self._log, self._reading, self._term, now, self._send, self._append_own
         )
+        self.leads_from = self._leadership.first_index
         self._leadership.replication.heartbeat(self._commit, now)
 
     # --- time -------------------------------------------------------------------------------------
@@ -339,7 +341,7 @@ class Raft:
     def _on_peer_lost(self, node_id: NodeId, now: float) -> None:
         if self._leadership is not None:
             self._leadership.replication.on_lost(node_id)
-        elif self._role is Role.FOLLOWER and node_id == self._leader:
+        elif self.role is Role.FOLLOWER and node_id == self._leader:
             # Safe at once: others agree to the pre-vote only if they lost the leader too.
             self._leader = None
             self._timer.leader_lost(now, self._log.configuration)
@@ -449,7 +451,7 @@ class Raft:
         self._durable = max(min(self._durable, self._log.last_index), snapshot.index)
         self._applied, self._commit = snapshot.index, max(self._commit, snapshot.index)
         self._effects.append(RestoreSnapshot(snapshot))
-        if self._role is Role.FOLLOWER and self._leader is not None:
+        if self.role is Role.FOLLOWER and self._leader is not None:
             self._confirm(self._leader, through=snapshot.index)
 
     # --- disk and state machine -------------------------------------------------------------------
@@ -494,5 +496,5 @@ class Raft:
     def _on_snapshot_taken(self, index: int, data: bytes) -> None:
         if self._log.snapshot_index < index <= self._applied:
             snapshot = self._log.snapshot_of(index, data)
-            self._log.compact(snapshot, self._config.keep_entries, self._config.keep_bytes)
+            self._log.compact(snapshot, self.config.keep_entries, self.config.keep_bytes)
             self._effects.append(SaveSnapshot(snapshot, drop_through=self._log.first_index - 1))

@@ -50,13 +50,13 @@ class LogWriter:
         """Take an order; never waits."""
         self._orders.append(order)
 
-    def flush(self) -> None:
+    def flush(self, now: float) -> None:
         """Begin with what was ordered, unless a write is on its way; never waits.
 
         Here and not in the task, as it spares a turn of the scheduler. Raises `StorageFailed`.
         """
         if self._running and self._begun is None and self._orders:
-            self._started_at = self._clock.now()
+            self._started_at = now
             self._begun = self._begin(self._orders.popleft())
             self._work.set()
 
@@ -68,7 +68,7 @@ class LogWriter:
         self._running = True
         try:
             while True:
-                self.flush()
+                self.flush(self._clock.now())
                 if self._begun is None:
                     self._work = trio.Event()
                     await self._work.wait()

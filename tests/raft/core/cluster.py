@@ -19,7 +19,7 @@ from noti.raft.core.changes import Change
 from noti.raft.core.events import (
     Apply,
     Bootstrapped,
-    ChangeRefused,
+    ChangeRejected,
     ChangeRequested,
     CommitStalled,
     DeadlineReached,
@@ -29,7 +29,7 @@ from noti.raft.core.events import (
     EntriesRead,
     Event,
     MessageReceived,
-    MessageRefused,
+    MessageRejected,
     PeerConnected,
     PeerLost,
     Persist,
@@ -82,7 +82,7 @@ class Node:
         self.applied: list[bytes] = []
         self.applied_index = 0
         self.outcomes: dict[
-            int, ProposalAccepted | ProposalRejected | ChangeRefused | ReadReady
+            int, ProposalAccepted | ProposalRejected | ChangeRejected | ReadReady
         ] = {}
         self.disk_busy_until = 0.0
         self.commit_seen = self.applied_seen = 0
@@ -202,7 +202,7 @@ class Node:
             case (
                 ProposalAccepted(request)
                 | ProposalRejected(request)
-                | ChangeRefused(request)
+                | ChangeRejected(request)
                 | ReadReady(request)
             ):
                 self.outcomes[request] = effect
@@ -212,7 +212,7 @@ class Node:
                 self.forgetting(effect)
             case DiskHung() | CommitStalled():
                 pass
-            case MessageRefused(sender, reason):
+            case MessageRejected(sender, reason):
                 raise AssertionError(f"{self.name} refused a message of {sender}: {reason}")
 
     def forgetting(self, noticed: DiskOutdated | VoterForgot) -> None:
@@ -472,7 +472,7 @@ class Cluster:
         assert core._applied <= commit <= log.last_index
         if commit > seen:
             node.commit_seen = commit
-            if core._role is Role.LEADER:
+            if core.role is Role.LEADER:
                 term = log.term_at(commit)
                 assert term == core._term, "committed an entry of an older term by counting"
         if commit > self._commit_max:

@@ -8,12 +8,12 @@ from typing import assert_never
 
 from noti.raft.core.events import (
     Apply,
-    ChangeRefused,
+    ChangeRejected,
     CommitStalled,
     DiskHung,
     DiskOutdated,
     Effect,
-    MessageRefused,
+    MessageRejected,
     Persist,
     PersistSnapshot,
     ProposalAccepted,
@@ -135,11 +135,11 @@ def describe_effect(effect: Effect) -> str:
         case ProposalRejected(request, backlog_full, leader):
             reason = "the backlog is full" if backlog_full else f"leader {leader or '-'}"
             return f"request {request}: rejected, {reason}"
-        case ChangeRefused(request, reason):
+        case ChangeRejected(request, reason):
             return f"request {request}: refused, {reason}"
         case ReadReady(request, index):
             return f"request {request}: readable once {index} is applied"
-        case MessageRefused(sender, reason):
+        case MessageRejected(sender, reason):
             return f"refuse what {sender} said: {reason}"
         case DiskHung(since):
             return "the disk works" if since is None else f"the disk hangs since {since:g}"

@@ -4,7 +4,7 @@ from typing import TypeVar
 
 from noti.raft.core.changes import Change
 from noti.raft.core.events import (
-    ChangeRefused,
+    ChangeRejected,
     ChangeRequested,
     CommitStalled,
     DeadlineReached,
@@ -73,10 +73,10 @@ def test_no_change_before_the_first_entry_of_the_own_term_is_committed() -> None
     core = a_leader(known_commit=3)
     assert core.raft.status().commit_index > core.raft.status().configuration_index
     core.step(ChangeRequested(1, ADD))
-    assert len(found(core, ChangeRefused)) == 1
+    assert len(found(core, ChangeRejected)) == 1
     core.hear(confirmed("n2", 2, 4))
     core.step(ChangeRequested(2, ADD))
-    assert len(found(core, ChangeRefused)) == 1, "entries of older terms prove nothing"
+    assert len(found(core, ChangeRejected)) == 1, "entries of older terms prove nothing"
     core.hear(confirmed("n2", 2, 5))
     core.step(ChangeRequested(3, ADD))
     assert len(found(core, ProposalAccepted)) == 1
@@ -86,14 +86,14 @@ def test_no_change_while_leadership_is_handed_over() -> None:
     core = a_ready_leader()
     core.step(TransferRequested())
     core.step(ChangeRequested(1, ADD))
-    assert found(core, ChangeRefused) == [ChangeRefused(1, "leadership is being handed over")]
+    assert found(core, ChangeRejected) == [ChangeRejected(1, "leadership is being handed over")]
 
 
 def test_learner_that_holds_nothing_of_the_log_is_not_promoted() -> None:
     """It knows of no cluster, so it would refuse the vote that is needed next."""
     core = a_ready_leader()
     core.step(ChangeRequested(1, Change(promote=frozenset({"n4"}))))
-    assert "has nothing of the log" in found(core, ChangeRefused)[0].reason
+    assert "has nothing of the log" in found(core, ChangeRejected)[0].reason
     core.hear(confirmed("n4", 2, 1))
     core.step(ChangeRequested(2, Change(promote=frozenset({"n4"}))))
     assert len(found(core, ProposalAccepted)) == 1

@@ -11,7 +11,7 @@ from noti.raft.core.events import (
     Effect,
     Event,
     MessageReceived,
-    MessageRefused,
+    MessageRejected,
     PeerLost,
     Persist,
     Persisted,
@@ -270,7 +270,7 @@ def test_snapshot_that_does_not_decode_is_refused_and_the_log_stays() -> None:
     before = core.raft.status()
     assert core.hear(chunk(9)) == []
     assert core.effects == [
-        MessageRefused("n3", "a snapshot at 9 that does not decode: b's' is no state")
+        MessageRejected("n3", "a snapshot at 9 that does not decode: b's' is no state")
     ]
     assert core.raft.status() == before
 
@@ -280,7 +280,7 @@ def test_own_snapshot_holds_the_configuration_at_its_index_and_no_later_one() ->
     later = Configuration("test", ("n1", "n2", "n3"), learners=("n4",))
     core = OneCore(entries=(entry(2, 1), entry(3, 1)))
     core.hear(append("n3", 1, (3, 1), new_entry(4, 1, EntryKind.CONFIGURATION, b""), commit=3))
-    assert isinstance(core.effects[0], MessageRefused), "bytes that are no configuration"
+    assert isinstance(core.effects[0], MessageRejected), "bytes that are no configuration"
     change = new_entry(4, 1, EntryKind.CONFIGURATION, encode_configuration(later))
     core.hear(append("n3", 1, (3, 1), change, commit=3))
     core.write()
@@ -495,7 +495,7 @@ def leading_with(count: int, config: RaftConfig | None = None) -> OneCore:
     """A leader whose follower n2 has everything, and which then gets `count` commands."""
     core = OneCore()
     if config is not None:
-        core.raft._config = config
+        core.raft.config = config
     core.lead()
     core.write()
     core.hear(confirmed("n2", 2, 2))

@@ -5,7 +5,13 @@ import random
 import pytest
 
 from noti.raft.core.changes import Change
-from noti.raft.core.events import ChangeRefused, ProposalAccepted, ProposalRejected, ReadReady, Role
+from noti.raft.core.events import (
+    ChangeRejected,
+    ProposalAccepted,
+    ProposalRejected,
+    ReadReady,
+    Role,
+)
 from tests import promises
 from tests.raft.core.cluster import Cluster, Node
 
@@ -128,7 +134,7 @@ def test_second_change_waits_for_the_first() -> None:
     first = cluster.change(leader, change(add=[one]))
     second = cluster.change(leader, change(add=[two]))
     assert isinstance(leader.outcomes[first], ProposalAccepted)
-    assert isinstance(leader.outcomes[second], ChangeRefused)
+    assert isinstance(leader.outcomes[second], ChangeRejected)
     cluster.run(0.5)
     third = cluster.change(leader, change(add=[two]))
     assert isinstance(leader.outcomes[third], ProposalAccepted)
@@ -144,7 +150,7 @@ def test_no_change_before_the_own_term_has_a_commit() -> None:
     )
     leader = next(n for n in cluster.nodes.values() if n.running.status().role is Role.LEADER)
     request = cluster.change(leader, Change(add=frozenset({"n9"})))
-    assert isinstance(leader.outcomes[request], ChangeRefused)
+    assert isinstance(leader.outcomes[request], ChangeRejected)
 
 
 def test_leader_that_removes_itself_hands_over_and_is_not_missed() -> None:
@@ -167,7 +173,7 @@ def test_last_voter_cannot_be_removed_and_strangers_cannot_be_promoted() -> None
     cluster.run(0.5)
     for impossible in (change(remove=[leader]), Change(promote=frozenset({"n9"})), Change()):
         request = cluster.change(leader, impossible)
-        assert isinstance(leader.outcomes[request], ChangeRefused)
+        assert isinstance(leader.outcomes[request], ChangeRejected)
 
 
 @promises.CONSISTENT_READ

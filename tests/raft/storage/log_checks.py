@@ -70,7 +70,7 @@ def check_configuration(core: Raft) -> None:
     """A leader takes one step at a time, and each so that no two majorities miss each other."""
     log = core._log
     configuration = log.configuration
-    if core._role is not Role.LEADER or log.configuration_index != log.last_index:
+    if core.role is not Role.LEADER or log.configuration_index != log.last_index:
         return
     before = log.configuration_at(log.configuration_index - 1)
     earlier = [index for index, _ in log._configurations[:-1]]
