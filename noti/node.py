@@ -36,6 +36,7 @@ from noti.config import Config
 from noti.errors import StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, flaw_in_snapshot
+from noti.membership.admission import PeerAdmission
 from noti.membership.bootstrap import Bootstrap
 from noti.membership.controller import MembershipController
 from noti.membership.decommission import Decommission
@@ -105,6 +106,7 @@ class _Parts:
     peers: Peers
     gossip: Gossip
     bridge: Bridge | None
+    admission: PeerAdmission
     report: Report
 
 
@@ -135,7 +137,8 @@ async def run(
         await tree.start("forwarder", partial(forwarder.run, parts.peers))
         publisher = Publisher(forwarder, world.clock, world.rng)
         await tree.start("publisher", publisher.run)
-        serve_rpc = partial(world.rpc.serve_rpc, config.rpc_addr, report, publisher)
+        rpc, admission = world.rpc, parts.admission
+        serve_rpc = partial(rpc.serve_rpc, config.rpc_addr, admission, report, publisher)
         rpc_addr = await tree.start("rpc", serve_rpc)
         serve_browsers = partial(world.clients.serve, report)
         http_addr = await tree.start("browsers", serve_browsers)
@@ -158,14 +161,13 @@ async def run(
         serve_control = partial(world.control.serve, decommission.leave)
         await tree.start("control", serve_control)
 
-        voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
         controller = MembershipController(
             parts.gossip,
             replica,
             forwarder.leaving,
             parts.peers.connected,
             world.clock,
-            voters,
+            VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s),
         )
         await tree.start("controller", controller.run)
         limits = Limits(replica, lambda: parts.store.history_size, config.history_size)
@@ -258,11 +260,11 @@ def _assemble(
     bridge = None
     if world.source is not None:
         bridge = Bridge(world.source, intake, store.floor, world.clock, world.rng)
+    admission = PeerAdmission(identity, replica, gossip, peers.serve)
     report = Report(
         identity,
         replica,
         forwarder,
-        peers,
         store,
         telemetry.build(),
         members=gossip.members,
@@ -270,7 +272,7 @@ def _assemble(
         source=bridge.status if bridge is not None else lambda: {"state": "none"},
         intake=intake,
     )
-    return _Parts(store, replica, intake, forwarder, peers, gossip, bridge, report)
+    return _Parts(store, replica, intake, forwarder, peers, gossip, bridge, admission, report)
 
 
 def _core(

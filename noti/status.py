@@ -1,7 +1,6 @@
-"""What a node tells about itself: to browsers' operators, to other nodes, to gRPC clients.
+"""What a node reports about itself, over HTTP and gRPC.
 
-Enters: the node's parts, read when somebody asks. Leaves: answers, all immediate.
-Never: changes anything, keeps a copy of anything.
+All answers are read from the node's parts when they are asked for; nothing is kept or changed.
 """
 
 import socket
@@ -10,15 +9,13 @@ from datetime import UTC, datetime
 from typing import Protocol, assert_never
 
 from noti import __version__
-from noti.errors import ClusterMismatch
 from noti.history.store import Store
 from noti.membership.identity import Identity
 from noti.membership.ports import RaftStatus
-from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
+from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC
 from noti.raft.core.events import Role, Status
 from noti.raft.core.messages import NodeId
 from noti.raft.health import Trouble
-from noti.raft.ports import Hello, MessageStream
 from noti.rpc.answers import NodeRole, RoleName, ServerInfo
 from noti.swim.core.messages import Member
 
@@ -40,13 +37,6 @@ class Barrier(Protocol):
         """Return when everything committed before this call is applied."""
 
 
-class Streams(Protocol):
-    """The part of the peers that takes incoming streams."""
-
-    async def serve(self, stream: MessageStream) -> None:
-        """Use a stream until it breaks."""
-
-
 class IntakeReport(Protocol):
     """The part of the leader's door that is reported."""
 
@@ -58,14 +48,13 @@ class IntakeReport(Protocol):
 
 
 class Report:
-    """Answers about one node; `noti.http.node_view.NodeView` and `noti.rpc.ports.RpcHandler`."""
+    """Answers about one node; `noti.http.node_view.NodeView` and `noti.rpc.ports.NodeReport`."""
 
     def __init__(
         self,
         identity: Identity,
         replica: ReplicaHealth,
         leader: Barrier,
-        streams: Streams,
         store: Store,
         build: str,
         *,
@@ -78,7 +67,6 @@ class Report:
         self._identity = identity
         self._replica = replica
         self._leader = leader
-        self._streams = streams
         self._store = store
         self._build = build
         self._members = members
@@ -161,35 +149,6 @@ class Report:
                 return "follower" if voter else "learner"
             case _:
                 assert_never(status.role)
-
-    # --- peers ------------------------------------------------------------------------------------
-
-    def hello(self) -> Hello:
-        """Say who this node is."""
-        return self._identity.hello(self._replica.status().configuration.cluster_id)
-
-    def welcome(self, peer: Hello) -> None:
-        """Raise `ClusterMismatch` for a stranger, or for somebody under our own name or id."""
-        own = self.hello()
-        if own.cluster_id and peer.cluster_id and own.cluster_id != peer.cluster_id:
-            raise ClusterMismatch(
-                f"node {peer.name!r} belongs to cluster {peer.cluster_id}, this node "
-                f"{own.name!r} to {own.cluster_id}; check --join, or use an empty --data-dir"
-            )
-        if peer.node_id == own.node_id:
-            raise ClusterMismatch(
-                f"node {peer.name!r} has this node's id; a data directory was copied: "
-                "start one of the two with an empty --data-dir"
-            )
-        if peer.name == own.name:
-            raise ClusterMismatch(f"another node is named {own.name!r} too; give it another --name")
-        known = name_of(self._members(), peer.node_id)
-        if known not in (None, peer.name):
-            raise ClusterMismatch(f"node {peer.name!r} comes with the node id of node {known!r}")
-
-    async def raft_stream(self, stream: MessageStream) -> None:
-        """Use a stream that a peer dialed."""
-        await self._streams.serve(stream)
 
     # --- status -----------------------------------------------------------------------------------
 

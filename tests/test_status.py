@@ -1,4 +1,4 @@
-"""What a node says about itself, and whom it lets in."""
+"""What a node reports about itself."""
 
 import json
 import random
@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import trio
 
-from noti.errors import ClusterMismatch
 from noti.history.store import Store
 from noti.membership.identity import Identity
 from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC
@@ -16,7 +15,6 @@ from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import HardState, NodeId
 from noti.raft.health import Kind, Trouble
-from noti.raft.ports import Hello, MessageStream
 from noti.rpc.answers import NodeRole, ServerInfo
 from noti.status import Report
 from noti.swim.core.messages import Member, MemberState
@@ -33,7 +31,6 @@ class Parts:
         self.touch = True
         self.asked = 0
         self.seen: list[Member] = []
-        self.streams: list[object] = []
         self.source: dict[str, object] = {"state": "reading", "error": None}
 
     def status(self) -> Status:
@@ -49,16 +46,11 @@ class Parts:
         self.asked += 1
         await trio.lowlevel.checkpoint()
 
-    async def serve(self, stream: MessageStream) -> None:
-        self.streams.append(stream)
-        await trio.lowlevel.checkpoint()
-
     def report(self) -> Report:
         return Report(
             identity=Identity("a", "id-a"),
             replica=self,
             leader=self,
-            streams=self,
             store=Store(),
             build="b1",
             members=lambda: tuple(self.seen),
@@ -143,7 +135,6 @@ def test_status_tells_everything_and_is_ready_for_json() -> None:
 
 def test_node_without_a_cluster_says_so() -> None:
     report = Parts(NOBODY).report()
-    assert report.hello() == Hello("", "id-a", "a")
     node_status = report.status()["node"]
     assert isinstance(node_status, dict)
     assert node_status["cluster_id"] is None
@@ -192,48 +183,10 @@ def test_readiness_is_the_same_for_http_and_grpc(touch: bool) -> None:
     assert parts.report().serving() is touch
 
 
-async def test_barriers_and_incoming_streams_are_left_to_their_parts() -> None:
+async def test_barrier_is_left_to_the_way_to_the_leader() -> None:
     parts = Parts()
-    stream: MessageStream = object()  # type: ignore[assignment]
     await parts.report().barrier()
-    await parts.report().raft_stream(stream)
     assert parts.asked == 1
-    assert parts.streams == [stream]
-
-
-@pytest.mark.parametrize(
-    ("peer", "remedy"),
-    [
-        (Hello("other", "id-b", "b"), "--join"),
-        (Hello("c", "id-a", "b"), "copied"),
-        (Hello("c", "id-b", "a"), "--name"),
-        (Hello("", "id-a", "b"), "copied"),
-    ],
-)
-def test_stranger_or_double_is_refused_with_a_remedy(peer: Hello, remedy: str) -> None:
-    with pytest.raises(ClusterMismatch, match=remedy):
-        Parts().report().welcome(peer)
-
-
-@pytest.mark.parametrize(
-    ("status", "peer"),
-    [
-        (THREE, Hello("c", "id-b", "b")),
-        (THREE, Hello("", "id-b", "b")),
-        (NOBODY, Hello("c", "id-b", "b")),
-        (NOBODY, Hello("", "id-b", "b")),
-    ],
-)
-def test_node_of_the_cluster_or_of_none_yet_is_welcome(status: Status, peer: Hello) -> None:
-    Parts(status).report().welcome(peer)
-
-
-def test_who_comes_with_the_node_id_of_somebody_else_is_not_welcome() -> None:
-    parts = Parts()
-    parts.seen = [node("b")]
-    parts.report().welcome(Hello("", "id-b", "b"))
-    with pytest.raises(ClusterMismatch, match="'c' comes with the node id of node 'b'"):
-        parts.report().welcome(Hello("", "id-b", "c"))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from noti.raft.ports import Hello, MessageStream
 from noti.rpc.accepting import GrpcServer, RpcLimits, Servable
 from noti.rpc.dialing import PeerChannel, describe, refusal_in
 from noti.rpc.peer_certificates import Guard
-from noti.rpc.ports import RpcHandler
+from noti.rpc.ports import NodeReport, PeerHandler
 from noti.rpc.publisher import PublisherService
 from noti.rpc.raft_streams import GrpcMessageStream, RaftService, exchange_hellos
 from noti.rpc.rejected_calls import Complaints
@@ -63,7 +63,8 @@ class GrpcNetwork:
     async def serve_rpc(
         self,
         bind: Address,
-        handler: RpcHandler,
+        peers: PeerHandler,
+        node: NodeReport,
         publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
@@ -77,10 +78,10 @@ class GrpcNetwork:
             address: Address = listener.getsockname()[:2]
             async with trio.open_nursery() as nursery:
                 raft = RaftService(
-                    handler, self._island, nursery, self._guard, self._refusals, self._complaints
+                    peers, self._island, nursery, self._guard, self._refusals, self._complaints
                 )
                 publisher = PublisherService(publishing, self._complaints)
-                services: tuple[Servable, ...] = (raft, OperatorServices(handler), publisher)
+                services: tuple[Servable, ...] = (raft, OperatorServices(node), publisher)
                 server = await self._island.call(self._make_server, services)
                 try:
                     sniffer = ProtocolSniffer(

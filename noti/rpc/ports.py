@@ -10,13 +10,13 @@ from noti.raft.ports import Hello, MessageStream, PeerNetwork
 from noti.rpc.answers import NodeRole, ServerInfo
 
 
-class RpcHandler(Protocol):
-    """What a node offers on its RPC address."""
+class PeerHandler(Protocol):
+    """What a node offers to its peers."""
 
     def hello(self) -> Hello:
         """Who this node is, now."""
 
-    def welcome(self, peer: Hello) -> None:
+    def admit(self, peer: Hello) -> None:
         """Raise `ClusterMismatch` when a stream from `peer` must be refused."""
 
     async def raft_stream(self, stream: MessageStream) -> None:
@@ -24,6 +24,10 @@ class RpcHandler(Protocol):
 
         Must not let `PeerUnavailable` or `MessageInvalid` escape.
         """
+
+
+class NodeReport(Protocol):
+    """What a node reports to gRPC clients."""
 
     def servers(self) -> list[ServerInfo]:
         """The members of the cluster, sorted by id."""
@@ -44,7 +48,8 @@ class RpcNetwork(PeerNetwork, Protocol):
     async def serve_rpc(
         self,
         bind: Address,
-        handler: RpcHandler,
+        peers: PeerHandler,
+        node: NodeReport,
         publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,

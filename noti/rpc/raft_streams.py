@@ -31,7 +31,7 @@ from noti.rpc.connections import PeerStream, stream_of
 from noti.rpc.dialing import PeerChannel
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.peer_certificates import Guard
-from noti.rpc.ports import RpcHandler
+from noti.rpc.ports import PeerHandler
 from noti.rpc.rejected_calls import Complaints
 from noti.rpc.services import Call
 from noti.rpc.tls import certificate_of
@@ -125,7 +125,7 @@ class RaftService:
 
     def __init__(
         self,
-        handler: RpcHandler,
+        handler: PeerHandler,
         island: Island,
         nursery: trio.Nursery,
         guard: Guard,
@@ -152,7 +152,7 @@ class RaftService:
                 frame = await stream.inbox.read()
             peer = decode_hello(frame or b"")
             proven = self._check_identity(transport, peer)
-            self._handler.welcome(peer)
+            self._handler.admit(peer)
             if proven:
                 self._guard.remember(peer)
         except TimeoutError:

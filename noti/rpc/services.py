@@ -20,7 +20,7 @@ from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.generated.notification import v1 as notification
-from noti.rpc.ports import RpcHandler
+from noti.rpc.ports import NodeReport
 
 M = TypeVar("M", bound=betterproto2.Message)
 
@@ -64,8 +64,8 @@ class OperatorServices:
     call.
     """
 
-    def __init__(self, handler: RpcHandler) -> None:
-        self._handler = handler
+    def __init__(self, node: NodeReport) -> None:
+        self._node = node
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return grpclib's routing table."""
@@ -91,18 +91,18 @@ class OperatorServices:
         await request(call, notification.GetServersRequest)
         servers = [
             notification.Server(id=server.id, rpc_addr=server.rpc_addr, is_leader=server.is_leader)
-            for server in self._handler.servers()
+            for server in self._node.servers()
         ]
         await call.send_message(notification.GetServersResponse(servers=servers))
 
     async def _get_leader_status(self, call: Call) -> None:
         await request(call, Empty)
-        is_leader = self._handler.is_leader()
+        is_leader = self._node.is_leader()
         await call.send_message(notification.LeaderStatusResponse(is_leader=is_leader))
 
     async def _get_role(self, call: Call) -> None:
         await request(call, wire.GetRoleRequest)
-        own = self._handler.role()
+        own = self._node.role()
         await call.send_message(
             wire.GetRoleResponse(
                 name=own.name, role=ROLES[own.role], term=own.term, leader=own.leader
@@ -129,7 +129,7 @@ class OperatorServices:
         status = health.HealthCheckResponseServingStatus
         if service not in HEALTH_SERVICES:
             return status.SERVICE_UNKNOWN
-        return status.SERVING if self._handler.serving() else status.NOT_SERVING
+        return status.SERVING if self._node.serving() else status.NOT_SERVING
 
 
 async def request(call: Call, request_class: type[M]) -> M:

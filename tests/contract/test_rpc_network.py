@@ -80,7 +80,7 @@ class Handler:
     def hello(self) -> Hello:
         return Hello("cluster", f"id-{self.name}", self.name)
 
-    def welcome(self, peer: Hello) -> None:
+    def admit(self, peer: Hello) -> None:
         if peer.cluster_id != "cluster":
             raise ClusterMismatch(f"{peer.name} belongs to another cluster: {peer.cluster_id}")
 
@@ -171,7 +171,7 @@ async def served(
     publishing = publishing or Publications()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            address = await nursery.start(network.serve_rpc, ANY_PORT, handler, publishing)
+            address = await nursery.start(network.serve_rpc, ANY_PORT, handler, handler, publishing)
             yield address, nursery.cancel_scope
             nursery.cancel_scope.cancel()
 
@@ -302,7 +302,7 @@ async def test_nobody_listening_is_unavailable(open_network: NetworkFactory) -> 
 async def test_taken_address_is_one_clear_line(open_network: NetworkFactory) -> None:
     async with open_network() as network, served(network, Handler()) as (address, _):
         with pytest.raises(AddressInUse, match="--rpc-addr") as caught:
-            await network.serve_rpc(address, Handler(), Publications())
+            await network.serve_rpc(address, Handler(), Handler(), Publications())
         assert "\n" not in str(caught.value)
 
 

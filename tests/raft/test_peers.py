@@ -55,7 +55,7 @@ class Machine:
     def hello(self) -> Hello:
         return Hello("c", self.name, self.name)
 
-    def welcome(self, peer: Hello) -> None:
+    def admit(self, peer: Hello) -> None:
         self.welcomed.append(trio.current_time())
         if self.refusal is not None:
             raise self.refusal
@@ -89,7 +89,7 @@ class Machine:
 
     async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as nursery:
-            await nursery.start(self.network.serve_rpc, self.address, self, Publications())
+            await nursery.start(self.network.serve_rpc, self.address, self, self, Publications())
             await nursery.start(self.peers.run)
             task_status.started()
 

@@ -14,7 +14,7 @@ async def main() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(island.run)
         host, port = await nursery.start(
-            GrpcNetwork(island).serve_rpc, ANY_PORT, Handler(), Publications()
+            GrpcNetwork(island).serve_rpc, ANY_PORT, Handler(), Handler(), Publications()
         )
         sys.stdout.write(f"{host} {port}\n")
         sys.stdout.flush()

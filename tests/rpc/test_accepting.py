@@ -44,7 +44,9 @@ async def serving(limits: RpcLimits) -> AsyncIterator[tuple[Island, GrpcNetwork,
             await nursery.start(island.run)
             network = GrpcNetwork(island, limits=limits)
             async with trio.open_nursery() as inner:
-                address = await inner.start(network.serve_rpc, ANY_PORT, Handler(), Publications())
+                address = await inner.start(
+                    network.serve_rpc, ANY_PORT, Handler(), Handler(), Publications()
+                )
                 yield island, network, address
                 inner.cancel_scope.cancel()
             nursery.cancel_scope.cancel()

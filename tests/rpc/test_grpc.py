@@ -52,7 +52,9 @@ async def serving(
             await nursery.start(island.run)
             network = GrpcNetwork(island)
             async with trio.open_nursery() as inner:
-                address = await inner.start(network.serve_rpc, ANY_PORT, handler, publishing)
+                address = await inner.start(
+                    network.serve_rpc, ANY_PORT, handler, handler, publishing
+                )
                 yield island, network, address
                 inner.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
@@ -331,7 +333,9 @@ async def test_root_cancellation_closes_everything_in_any_nesting() -> None:
         async with trio.open_nursery() as outer:
             await outer.start(island.run)
             async with trio.open_nursery() as inner:
-                address = await inner.start(network.serve_rpc, ANY_PORT, handler, Publications())
+                address = await inner.start(
+                    network.serve_rpc, ANY_PORT, handler, handler, Publications()
+                )
                 await inner.start(dialer, address)
                 root.cancel()
     assert handler.ended.is_set()

@@ -25,7 +25,7 @@ def message(term: int) -> Message:
 async def connected(handler: Handler, seed: int = 1) -> AsyncIterator[tuple[RpcHub, MessageStream]]:
     hub = RpcHub(random.Random(seed))
     async with trio.open_nursery() as nursery:
-        await nursery.start(MemoryRpcNetwork(hub, B).serve_rpc, B, handler, Publications())
+        await nursery.start(MemoryRpcNetwork(hub, B).serve_rpc, B, handler, handler, Publications())
         yield hub, await MemoryRpcNetwork(hub, A).open_raft_stream(B, CLIENT)
         nursery.cancel_scope.cancel()
 

@@ -118,7 +118,9 @@ async def test_nobody_knows_when_the_node_goes_before_its_answer() -> None:
 
             async def serve(*, task_status: trio.TaskStatus[Address]) -> None:
                 with node:
-                    await network.serve_rpc(ANY_PORT, Handler(), silent, task_status=task_status)
+                    await network.serve_rpc(
+                        ANY_PORT, Handler(), Handler(), silent, task_status=task_status
+                    )
 
             address = await nursery.start(serve)
 

@@ -55,7 +55,9 @@ async def node(
 ) -> AsyncIterator[Address]:
     network = GrpcNetwork(island, node_tls(name) if tls else None)
     async with trio.open_nursery() as nursery:
-        yield await nursery.start(network.serve_rpc, bind, Handler(name), Publications())
+        yield await nursery.start(
+            network.serve_rpc, bind, Handler(name), Handler(name), Publications()
+        )
         nursery.cancel_scope.cancel()
 
 

@@ -73,7 +73,9 @@ async def serving(tls: Fixed | None, name: str = "server") -> AsyncIterator[Scen
                 network = GrpcNetwork(island, tls)
                 yield Scene(
                     island,
-                    await inner.start(network.serve_rpc, ANY_PORT, Handler(name), Publications()),
+                    await inner.start(
+                        network.serve_rpc, ANY_PORT, Handler(name), Handler(name), Publications()
+                    ),
                 )
                 inner.cancel_scope.cancel()
             nursery.cancel_scope.cancel()

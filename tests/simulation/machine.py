@@ -135,7 +135,7 @@ class SimulatedNode:
 
     def node_id(self) -> str:
         assert self.report is not None
-        return self.report.hello().node_id
+        return self.report._identity.node_id
 
     def consensus(self) -> Status:
         assert self.report is not None
@@ -160,7 +160,7 @@ class SimulatedNode:
 
     def is_stranger(self) -> bool:
         """Whether it belongs to no cluster, as far as can be seen."""
-        if self.report is not None and self.report.hello().cluster_id:
+        if self.report is not None and self.consensus().configuration.cluster_id:
             self.stranger = False
         return self.stranger
 

@@ -28,7 +28,7 @@ from noti.errors import AddressInUse, PeerUnavailable
 from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.raft.core.messages import PeerMessage
 from noti.raft.ports import Hello, MessageStream
-from noti.rpc.ports import RpcHandler
+from noti.rpc.ports import NodeReport, PeerHandler
 from tests.simulation.timeline import MACHINE
 
 Fault: TypeAlias = Literal["stall", "drop"]
@@ -43,7 +43,7 @@ IN_FLIGHT_MAX: Final = 1024
 
 @dataclass(frozen=True, slots=True)
 class _Listener:
-    handler: RpcHandler
+    peers: PeerHandler
     publishing: Publishing
     nursery: trio.Nursery
     machine: str
@@ -359,14 +359,15 @@ class MemoryRpcNetwork:
     async def serve_rpc(
         self,
         bind: Address,
-        handler: RpcHandler,
+        peers: PeerHandler,
+        node: NodeReport,
         publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         address = self._hub.free_address(bind)
         async with trio.open_nursery() as nursery:
-            listener = _Listener(handler, publishing, nursery, MACHINE.get())
+            listener = _Listener(peers, publishing, nursery, MACHINE.get())
             self._hub.bind(address, listener)
             try:
                 task_status.started(address)
@@ -406,9 +407,9 @@ class MemoryRpcNetwork:
             listener = self._hub.listener(to)
         if listener is None:
             raise PeerUnavailable(f"cannot reach {to[0]}:{to[1]}: Connection refused")
-        listener.handler.welcome(hello)
+        listener.peers.admit(hello)
         there, back = self._hub.pipe(self._address, to), self._hub.pipe(to, self._address)
-        peer = listener.handler.hello()
+        peer = listener.peers.hello()
         listener.nursery.start_soon(
             _use, listener, MemoryMessageStream(hello, outgoing=back, incoming=there)
         )
@@ -426,6 +427,6 @@ async def _use(listener: _Listener, stream: MemoryMessageStream) -> None:
     # The task was started by the dialer, and has its context.
     MACHINE.set(listener.machine)
     try:
-        await listener.handler.raft_stream(stream)
+        await listener.peers.raft_stream(stream)
     finally:
         await stream.aclose()

@@ -1,0 +1,71 @@
+"""Peers of this cluster, or of none yet, are admitted; all others are told why not."""
+
+from dataclasses import replace
+
+import pytest
+import trio
+
+from noti.errors import ClusterMismatch
+from noti.membership.admission import PeerAdmission
+from noti.membership.identity import Identity
+from noti.raft.core.events import Status
+from noti.raft.core.membership import Configuration
+from noti.raft.ports import Hello, MessageStream
+from noti.swim.core.messages import Member
+from tests.membership.fakes import FakeGossip, FakeRaft
+from tests.membership.nodes import member, status
+
+MEMBER = status("abc")
+NEW = replace(MEMBER, configuration=Configuration())
+
+
+def admission(
+    view: Status, *members: Member, streams: list[MessageStream] | None = None
+) -> PeerAdmission:
+    async def use(stream: MessageStream) -> None:
+        await trio.lowlevel.checkpoint()
+        assert streams is not None
+        streams.append(stream)
+
+    return PeerAdmission(Identity("name-a", "a"), FakeRaft(view), FakeGossip(*members), use)
+
+
+@pytest.mark.parametrize(("view", "cluster"), [(MEMBER, "c1"), (NEW, "")])
+def test_node_introduces_itself_with_the_cluster_that_it_belongs_to(
+    view: Status, cluster: str
+) -> None:
+    assert admission(view).hello() == Hello(cluster, "a", "name-a")
+
+
+@pytest.mark.parametrize("view", [MEMBER, NEW])
+@pytest.mark.parametrize("cluster", ["c1", ""])
+def test_node_of_the_cluster_or_of_none_yet_is_admitted(view: Status, cluster: str) -> None:
+    admission(view, member("b")).admit(Hello(cluster, "b", "name-b"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "remedy"),
+    [
+        (Hello("other", "b", "name-b"), "--join"),
+        (Hello("c1", "a", "name-b"), "copied"),
+        (Hello("", "a", "name-b"), "copied"),
+        (Hello("c1", "b", "name-a"), "--name"),
+    ],
+)
+def test_node_of_another_cluster_or_under_our_own_name_or_id_is_rejected_with_a_remedy(
+    peer: Hello, remedy: str
+) -> None:
+    with pytest.raises(ClusterMismatch, match=remedy):
+        admission(MEMBER, member("b")).admit(peer)
+
+
+def test_node_under_the_id_of_another_one_is_rejected() -> None:
+    with pytest.raises(ClusterMismatch, match="'c' comes with the node id of node 'name-b'"):
+        admission(MEMBER, member("b")).admit(Hello("", "b", "c"))
+
+
+async def test_stream_of_an_admitted_peer_is_used() -> None:
+    streams: list[MessageStream] = []
+    stream: MessageStream = object()  # type: ignore[assignment]
+    await admission(MEMBER, streams=streams).raft_stream(stream)
+    assert streams == [stream]
