@@ -10,7 +10,7 @@ translate them at the edge.
     ├── RemoteError           a peer, client or publisher sent nonsense
     │   ├── MessageInvalid    bytes that do not decode
     │   ├── CommandUnknown    a newer version's command was committed: the node must halt
-    │   └── ClusterMismatch   a peer of another cluster, or another node under this id
+    │   └── ClusterMismatch   a peer of another cluster or version, or another node under this id
     ├── Unavailable           retry later; nothing is known to be wrong with the request
     │   ├── NotLeader         only the leader can do this; carries who that might be
     │   ├── ProposalUncertain leadership was lost meanwhile: it may or may not be committed
@@ -71,7 +71,8 @@ class CommandUnknown(RemoteError):
 
 
 class ClusterMismatch(RemoteError):
-    """The other side belongs to another cluster or claims an identity that it does not have."""
+    """The other side is of another cluster or version, or claims an identity that it does not
+    have."""
 
 
 class Unavailable(NotiError):

@@ -1,7 +1,4 @@
-"""Parses protobuf bytes from outside, strictly.
-
-Enters: bytes and a generated message class. Leaves: a message of that class.
-Never: a foreign exception, or a message made of half a payload.
+"""Parses protobuf bytes from outside, strictly: never a foreign exception, or half a payload.
 
 betterproto2's own parser accepts a payload that was cut in the middle of a field, and puts a value
 of the wrong wire type into a field as it is. Here, the wire format is checked first. Fields that a
@@ -10,7 +7,7 @@ newer version may have added are skipped, as protobuf demands.
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 import betterproto2
 
@@ -18,11 +15,10 @@ from noti.errors import MessageInvalid
 
 M = TypeVar("M", bound=betterproto2.Message)
 
-VARINT, _FIXED_64, LENGTH, _FIXED_32 = 0, 1, 2, 5
-_FIXED_BYTES: Final = {_FIXED_64: 8, _FIXED_32: 4}
+_VARINT, _FIXED_64, LENGTH, _FIXED_32 = 0, 1, 2, 5
 
 _WIRE_TYPES: Final = {
-    **dict.fromkeys(betterproto2.WIRE_VARINT_TYPES, VARINT),
+    **dict.fromkeys(betterproto2.WIRE_VARINT_TYPES, _VARINT),
     **dict.fromkeys(betterproto2.WIRE_FIXED_32_TYPES, _FIXED_32),
     **dict.fromkeys(betterproto2.WIRE_FIXED_64_TYPES, _FIXED_64),
     **dict.fromkeys(betterproto2.WIRE_LEN_DELIM_TYPES, LENGTH),
@@ -46,32 +42,23 @@ def parse(message_class: type[M], data: bytes) -> M:
         raise MessageInvalid(f"{message_class.__name__}: {error}") from error
 
 
-class Fields:
-    """The fields of a message that `scan` returns; others are skipped."""
-
-    def __init__(self, wire_types: Mapping[int, int]) -> None:
-        """`wire_types` has `VARINT` or `LENGTH` for each number."""
-        self.wire_types = wire_types
-        self.short_keys = {
-            number << 3 | LENGTH: number
-            for number, wire_type in wire_types.items()
-            if wire_type == LENGTH and number < 1 << 4
-        }
-        """Keys of one byte -> number, of what has a length."""
+def length_keys(*numbers: int) -> Mapping[int, int]:
+    """Return what `scan` looks for: fields with a length, of numbers below 16."""
+    return {number << 3 | LENGTH: number for number in numbers}
 
 
-def scan(data: bytes, fields: Fields) -> list[tuple[int, Any]]:
-    """Return number and value (`int`, or `bytes` for text, bytes and messages) of each known field.
+def scan(data: bytes, keys: Mapping[int, int]) -> list[tuple[int, bytes]]:
+    """Return number and value of each field of `keys`, which hold text, bytes or messages.
 
     For hot paths: a generated class takes 20 times as long. Other fields, which a newer version may
     have added, are skipped. Raises `MessageInvalid` as `parse` does, except for text.
     """
-    found: list[tuple[int, Any]] = []
-    position, end, short_keys = 0, len(data), fields.short_keys
+    found: list[tuple[int, bytes]] = []
+    position, end = 0, len(data)
     while position < end:
-        number = short_keys.get(data[position], 0)
+        number = keys.get(data[position], 0)
         start = position + 2
-        if number and start < end:  # nearly all there is; `_scan_one` would take twice as long
+        if number and start < end:  # nearly all there is; what follows would take twice as long
             size = data[start - 1]
             if size >= 0x80:
                 size += (data[start] - 1) << 7  # a number of three bytes becomes too large here
@@ -80,41 +67,15 @@ def scan(data: bytes, fields: Fields) -> list[tuple[int, Any]]:
                 position = start + size
                 found.append((number, data[start:position]))
                 continue
-        position = _scan_one(data, position, fields.wire_types, found)
+        key, position = _varint(data, position)
+        start, position = _value(data, key & 7, position)
+        if position > end or key >> 3 == 0:
+            raise MessageInvalid("protobuf: cut off, or not protobuf")
+        if key in keys:
+            found.append((keys[key], data[start:position]))
+        elif key >> 3 in keys.values():
+            raise MessageInvalid(f"protobuf: field {key >> 3} has wire type {key & 7}")
     return found
-
-
-def _scan_one(
-    data: bytes, position: int, wire_types: Mapping[int, int], found: list[tuple[int, Any]]
-) -> int:
-    """Note the field at `position`, if it is known, and return where the next one begins."""
-    end = len(data)
-    key, position = _varint(data, position)
-    number, wire_type = key >> 3, key & 7
-    value: Any = None
-    match wire_type:
-        case 0:
-            value, position = _varint(data, position)
-        case 2:
-            size, start = _varint(data, position)
-            position = start + size
-            value = data[start:position]
-        case 1 | 5:
-            position += _FIXED_BYTES[wire_type]
-        case _:
-            raise MessageInvalid(f"protobuf: wire type {wire_type}")
-    if position > end or number == 0:
-        raise MessageInvalid("protobuf: cut off, or not protobuf")
-    if number in wire_types:
-        if wire_types[number] != wire_type:
-            raise MessageInvalid(f"protobuf: field {number} has wire type {wire_type}")
-        found.append((number, value))
-    return position
-
-
-def uint_field(number: int, value: int) -> bytes:
-    """Return a number's field; the default, 0, is not written."""
-    return bytes((number << 3,)) + varint(value) if value else b""
 
 
 def length_field(number: int, value: bytes) -> bytes:
@@ -122,19 +83,12 @@ def length_field(number: int, value: bytes) -> bytes:
     size = len(value)
     if size < 0x80:
         return bytes((number << 3 | LENGTH, size)) + value
-    return bytes((number << 3 | LENGTH,)) + varint(size) + value
-
-
-def varint(number: int) -> bytes:
-    """Return a number of up to 64 bits as protobuf writes it."""
-    if number < 0x80:
-        return bytes((number,))
-    digits = bytearray()
-    while number >= 0x80:
-        digits.append(number & 0x7F | 0x80)
-        number >>= 7
-    digits.append(number)
-    return bytes(digits)
+    digits = bytearray((number << 3 | LENGTH,))
+    while size >= 0x80:
+        digits.append(size & 0x7F | 0x80)
+        size >>= 7
+    digits.append(size)
+    return bytes(digits) + value
 
 
 def _check(message_class: type[betterproto2.Message], data: memoryview) -> None:
@@ -143,19 +97,7 @@ def _check(message_class: type[betterproto2.Message], data: memoryview) -> None:
     while position < len(data):
         key, position = _varint(data, position)
         number, wire_type = key >> 3, key & 7
-        start = position
-        match wire_type:
-            case 0:
-                _, position = _varint(data, position)
-            case 1:
-                position += 8
-            case 2:
-                length, start = _varint(data, position)
-                position = start + length
-            case 5:
-                position += 4
-            case _:
-                raise MessageInvalid(f"{message_class.__name__}: wire type {wire_type}")
+        start, position = _value(data, wire_type, position)
         if position > len(data) or number == 0:
             raise MessageInvalid(f"{message_class.__name__}: cut off, or not protobuf")
         if number in schema:
@@ -166,6 +108,22 @@ def _check(message_class: type[betterproto2.Message], data: memoryview) -> None:
                 )
             if inner is not None:
                 _check(inner, data[start:position])
+
+
+def _value(data: memoryview | bytes, wire_type: int, position: int) -> tuple[int, int]:
+    """Return where the value of a field begins and ends, maybe beyond the end of the data."""
+    match wire_type:
+        case 0:
+            return position, _varint(data, position)[1]
+        case 1:
+            return position, position + 8
+        case 2:
+            size, start = _varint(data, position)
+            return start, start + size
+        case 5:
+            return position, position + 4
+        case _:
+            raise MessageInvalid(f"protobuf: wire type {wire_type}")
 
 
 def _varint(data: memoryview | bytes, position: int) -> tuple[int, int]:

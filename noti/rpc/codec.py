@@ -1,81 +1,109 @@
-"""Turns what nodes say to each other into protobuf frames, and back.
+"""Turns what nodes send each other into frames, and back.
 
-Enters: hellos, Raft messages; bytes. Leaves: bytes; hellos, Raft messages, fully checked.
-Never: I/O; trust. Bytes come from the network: whatever is wrong with them is `MessageInvalid`.
+A frame is a protobuf message with one field of bytes (`noti.v1.Frame`), and in it is msgpack, which
+is read and written in C: of the first frame of each side
+`[FORMAT_VERSION, cluster id, node id, name]`, of every other one a list of messages. A message is
+`[kind, sender, term, …]`, with the fields of its class in their order. An entry is its record: the
+bytes that the leader made once. Bytes come from the network: whatever is wrong with them is
+`MessageInvalid`.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Final, TypeAlias, assert_never
+from operator import attrgetter
+from typing import Any, Final
 
-from noti.errors import LocalError, MessageInvalid
-from noti.protobuf import LENGTH, VARINT, Fields, length_field, parse, scan
+import msgpack
+
+from noti.errors import ClusterMismatch, LocalError, MessageInvalid
+from noti.protobuf import length_field, length_keys, scan
 from noti.raft.core.messages import (
+    BACKLOG_MAX,
+    ENTRY_HEAD_BYTES,
+    INDEX_MAX,
     AppendAccepted,
     AppendRejected,
     AppendRequest,
     DemotionRequest,
+    Entry,
     Forward,
     ForwardAnswer,
+    ForwardOutcome,
     PeerMessage,
     SnapshotChunk,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, decode_entry
 from noti.raft.core.validate import flaw
 from noti.raft.ports import Hello
-from noti.rpc import appends, forwards
-from noti.rpc.generated.noti import v1 as wire
+
+FORMAT_VERSION: Final = 1
+"""Of all that is in a frame. Nodes of another version are rejected at their first frame."""
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest frame sent or accepted. Four times gRPC's customary 4 MiB, so that one entry made of a
 whole batch of large events fits; small enough that a stranger cannot make a node hold much."""
 
-_OVERHEAD_BYTES: Final = 1024
-"""More than a message's fields take beside its payload."""
-
 NAME_CHARACTERS_MAX: Final = 256
 """Longest cluster id, node id or name accepted; real ones have at most 63 (a DNS label)."""
 
-_BATCH, _MESSAGE = 2, 1
-_FRAME_FIELDS: Final = Fields({1: LENGTH, _BATCH: LENGTH})
-_BATCH_FIELDS: Final = Fields({_MESSAGE: LENGTH})
-_MESSAGE_FIELDS: Final = Fields({1: LENGTH, 2: VARINT} | dict.fromkeys(range(3, 11), LENGTH))
-"""Numbers and wire types of `Frame`, `Batch` and `Message` in raft.proto."""
+_OVERHEAD_BYTES: Final = 16
+"""More than a frame takes beside its messages."""
 
-_Rare: TypeAlias = (
-    VoteRequest
-    | VoteResponse
-    | SnapshotChunk
-    | TimeoutNow
-    | Forward
-    | ForwardAnswer
-    | DemotionRequest
-)
-"""Messages that the generated classes read and write."""
+_ITEMS_MAX: Final = FRAME_BYTES_MAX // ENTRY_HEAD_BYTES
+"""Longest list: of the smallest entries that fit a frame."""
+
+_DATA: Final = 1
+_FRAME_KEYS: Final = length_keys(_DATA)
+"""The one field of `noti.v1.Frame`."""
+
+_KINDS: Final[dict[int, tuple[type[PeerMessage], tuple[type, ...]]]] = {
+    1: (VoteRequest, (str, int, int, int, bool, bool)),
+    2: (VoteResponse, (str, int, bool, bool)),
+    3: (AppendRequest, (str, int, int, int, int, list, int, int)),
+    4: (AppendAccepted, (str, int, int, int, int)),
+    5: (AppendRejected, (str, int, int, int, int, int, int)),
+    6: (SnapshotChunk, (str, int, int, int, bytes, int, bytes, int)),
+    7: (TimeoutNow, (str, int)),
+    8: (Forward, (str, int, list, list)),
+    9: (ForwardAnswer, (str, int, list)),
+    10: (DemotionRequest, (str, int)),
+}
+"""Kind -> class, and the types of its fields on the wire."""
+
+_WRITERS: Final = {
+    message_class: (kind, attrgetter(*message_class.__match_args__))
+    for kind, (message_class, _) in _KINDS.items()
+}
+"""Class -> kind, and what takes its fields."""
 
 
 def encode_hello(hello: Hello) -> bytes:
     """Return the first frame of a stream."""
-    return bytes(
-        wire.Frame(
-            hello=wire.Hello(cluster_id=hello.cluster_id, node_id=hello.node_id, name=hello.name)
-        )
-    )
+    return length_field(_DATA, _pack((FORMAT_VERSION, hello.cluster_id, hello.node_id, hello.name)))
 
 
 def decode_hello(data: bytes) -> Hello:
-    """Return the hello in a stream's first frame; raises `MessageInvalid`."""
-    hello = parse(wire.Frame, data).hello
-    if hello is None:
-        raise MessageInvalid("the stream does not begin with a hello")
-    if not hello.node_id:
-        raise MessageInvalid("the hello has no node id")
-    for text in (hello.cluster_id, hello.node_id, hello.name):
-        if len(text) > NAME_CHARACTERS_MAX:
-            raise MessageInvalid(f"the hello has a name of {len(text)} characters")
-    return Hello(hello.cluster_id, hello.node_id, hello.name)
+    """Return the hello in a stream's first frame.
+
+    Raises `ClusterMismatch` for a node that speaks another version, else `MessageInvalid`.
+    """
+    match _unpack(data):
+        case [int(version), *_] if version != FORMAT_VERSION:
+            raise ClusterMismatch(
+                f"a node that speaks version {version} of noti's frames met one that speaks "
+                f"version {FORMAT_VERSION}: run the same release on all nodes of the cluster"
+            )
+        case [_, str(cluster_id), str(node_id), str(name)]:
+            if not node_id:
+                raise MessageInvalid("the hello has no node id")
+            longest = max(len(cluster_id), len(node_id), len(name))
+            if longest > NAME_CHARACTERS_MAX:
+                raise MessageInvalid(f"the hello has a name of {longest} characters")
+            return Hello(cluster_id, node_id, name)
+        case _:
+            raise MessageInvalid("the stream does not begin with a hello")
 
 
 def encode_messages(messages: Sequence[PeerMessage]) -> Iterator[bytes]:
@@ -85,162 +113,118 @@ def encode_messages(messages: Sequence[PeerMessage]) -> Iterator[bytes]:
     into messages has to respect the limit.
     """
     group: list[bytes] = []
-    group_bytes = 0
+    group_bytes = _OVERHEAD_BYTES
     for message in messages:
-        encoded = _encode(message)
-        size_bytes = len(encoded) + _OVERHEAD_BYTES
-        if size_bytes > FRAME_BYTES_MAX:
+        kind, fields_of = _WRITERS[type(message)]
+        encoded = _pack((kind, *fields_of(message)))
+        if len(encoded) + _OVERHEAD_BYTES > FRAME_BYTES_MAX:
             raise LocalError(
-                f"a {type(message).__name__} of {size_bytes} bytes exceeds {FRAME_BYTES_MAX}"
+                f"a {type(message).__name__} of {len(encoded)} bytes exceeds {FRAME_BYTES_MAX}"
             )
-        if group and group_bytes + size_bytes > FRAME_BYTES_MAX:
-            yield length_field(_BATCH, b"".join(group))
-            group, group_bytes = [], 0
-        group.append(length_field(_MESSAGE, encoded))
-        group_bytes += size_bytes
+        if group_bytes + len(encoded) > FRAME_BYTES_MAX:
+            yield _list_frame(group)
+            group, group_bytes = [], _OVERHEAD_BYTES
+        group.append(encoded)
+        group_bytes += len(encoded)
     if group:
-        yield length_field(_BATCH, b"".join(group))
+        yield _list_frame(group)
 
 
 def decode_messages(data: bytes) -> list[PeerMessage]:
     """Return the messages of one frame; raises `MessageInvalid`."""
-    contents = scan(data, _FRAME_FIELDS)
-    if [number for number, _ in contents] != [_BATCH]:
-        raise MessageInvalid("a frame after the hello is not a batch")
-    return [_checked(_decode(message)) for _, message in scan(contents[0][1], _BATCH_FIELDS)]
+    messages = _unpack(data)
+    if type(messages) is not list:
+        raise MessageInvalid("a frame after the hello is not a list of messages")
+    return [_decode(fields) for fields in messages]
 
 
-def _encode(message: PeerMessage) -> bytes:
-    if isinstance(message, AppendRequest | AppendAccepted | AppendRejected):
-        return appends.write(message)
-    return bytes(_to_wire(message))
-
-
-def _decode(data: bytes) -> PeerMessage:
-    sender, term, number, content = "", 0, 0, b""
-    for field, value in scan(data, _MESSAGE_FIELDS):
-        if field == 1:
-            sender = _sender(value)
-        elif field == 2:
-            term = value
-        elif number:
-            raise MessageInvalid("a message with more than one content")
-        else:
-            number, content = field, value
-    if not sender:
+def _decode(message: object) -> PeerMessage:
+    if type(message) is not list or not message or type(message[0]) is not int:
+        raise MessageInvalid("a message that does not begin with its kind")
+    kind, *fields = message
+    if kind not in _KINDS:
+        raise MessageInvalid(f"a message of kind {kind}, which this version does not know")
+    message_class, types = _KINDS[kind]
+    if tuple(map(type, fields)) != types:
+        raise MessageInvalid(f"a {message_class.__name__} with wrong fields")
+    if not 0 < len(fields[0]) <= NAME_CHARACTERS_MAX:
         raise MessageInvalid("a message without a proper sender")
-    if number == appends.REQUEST:
-        return appends.read_request(sender, term, content)
-    if number == appends.RESPONSE:
-        return appends.read_response(sender, term, content)
-    return _from_wire(parse(wire.Message, data))
+    if message_class is AppendRequest:
+        fields[5] = _entries(fields[5])
+    elif message_class is Forward:
+        fields[2] = tuple([_row(pair, (int, bytes)) for pair in fields[2]])
+        fields[3] = _row(fields[3], (int,) * len(fields[3]))
+    elif message_class is ForwardAnswer:
+        fields[2] = tuple([_outcome(triple) for triple in fields[2]])
+    found = message_class(*fields)
+    reason = _invalid(found)
+    if reason is not None:
+        raise MessageInvalid(reason)
+    return found
 
 
-def _sender(value: bytes) -> str:
+def _entries(records: list[Any]) -> tuple[Entry, ...]:
+    if not {*map(type, records)} <= {bytes}:
+        raise MessageInvalid("an entry that is not bytes")
+    return tuple([decode_entry(record) for record in records])
+
+
+def _row(values: Any, types: tuple[type, ...]) -> tuple[Any, ...]:
+    """Return one element of a list in a message."""
+    if type(values) is not list or tuple(map(type, values)) != types:
+        raise MessageInvalid("a list in a message with wrong fields")
+    if not all(0 <= value <= INDEX_MAX for value in values if type(value) is int):
+        raise MessageInvalid("a number in a message out of bounds")
+    return tuple(values)
+
+
+def _outcome(triple: Any) -> tuple[int, ForwardOutcome, int]:
+    number, outcome, index = _row(triple, (int, int, int))
     try:
-        sender = value.decode()
-    except UnicodeDecodeError as error:
-        raise MessageInvalid(f"a sender that is not UTF-8: {error.reason}") from None
-    if len(sender) > NAME_CHARACTERS_MAX:
-        raise MessageInvalid("a message without a proper sender")
-    return sender
+        return number, ForwardOutcome(outcome), index
+    except ValueError:
+        raise MessageInvalid(f"an outcome {outcome}, which this version does not know") from None
 
 
-def _to_wire(message: _Rare) -> wire.Message:
-    encoded = wire.Message(sender=message.sender, term=message.term)
+def _invalid(message: PeerMessage) -> str | None:
+    """Return why no honest peer sends this message; None when one may."""
     match message:
-        case VoteRequest():
-            encoded.vote_request = wire.VoteRequest(
-                last_index=message.last_index,
-                last_term=message.last_term,
-                pre=message.pre,
-                transfer=message.transfer,
-            )
-        case VoteResponse():
-            encoded.vote_response = wire.VoteResponse(granted=message.granted, pre=message.pre)
-        case SnapshotChunk():
-            encoded.snapshot_chunk = wire.SnapshotChunk(
-                index=message.index,
-                snapshot_term=message.snapshot_term,
-                configuration=message.configuration,
-                offset=message.offset,
-                data=message.data,
-                total=message.total,
-            )
-        case TimeoutNow():
-            encoded.timeout_now = wire.TimeoutNow()
-        case Forward():
-            encoded.forward = wire.Forward(
-                proposals=forwards.pack(message.proposals),
-                reads=forwards.pack(message.reads),
-            )
-        case DemotionRequest():
-            encoded.forward = wire.Forward(gives_up_seat=True)
-        case ForwardAnswer():
-            encoded.forward_answer = wire.ForwardAnswer(outcomes=forwards.pack(message.outcomes))
-        case _:
-            assert_never(message)
-    return encoded
-
-
-def _from_wire(message: wire.Message) -> _Rare:
-    contents = [
-        content
-        for content in (
-            message.vote_request,
-            message.vote_response,
-            message.snapshot_chunk,
-            message.timeout_now,
-            message.forward,
-            message.forward_answer,
-        )
-        if content is not None
-    ]
-    if len(contents) != 1:
-        # None of them: a kind that only a newer version knows. Dropping it would be worse than
-        # dropping the stream, which the other side sees.
-        raise MessageInvalid(f"a message with {len(contents)} contents that this version knows")
-    sender, term = message.sender, message.term
-    match contents[0]:
-        case wire.VoteRequest() as m:
-            return VoteRequest(sender, term, m.last_index, m.last_term, m.pre, m.transfer)
-        case wire.VoteResponse() as m:
-            return VoteResponse(sender, term, m.granted, m.pre)
-        case wire.SnapshotChunk() as m:
-            return SnapshotChunk(
-                sender=sender,
-                term=term,
-                index=m.index,
-                snapshot_term=m.snapshot_term,
-                configuration=m.configuration,
-                offset=m.offset,
-                data=m.data,
-                total=m.total,
-            )
-        case wire.TimeoutNow():
-            return TimeoutNow(sender, term)
-        case wire.Forward(gives_up_seat=True):
-            return DemotionRequest(sender, term)
-        case wire.Forward() as m:
-            proposals = forwards.unpack_proposals(m.proposals)
-            reads = forwards.unpack_reads(m.reads)
-            return Forward(sender, term, proposals, reads)
-        case wire.ForwardAnswer() as m:
-            return ForwardAnswer(sender, term, forwards.unpack_outcomes(m.outcomes))
-        case other:
-            assert_never(other)
-
-
-def _checked(message: PeerMessage) -> PeerMessage:
-    """Return the message; raises `MessageInvalid` for one that no honest peer sends."""
-    match message:
-        case Forward(proposals=proposals):
+        case Forward() | ForwardAnswer() | DemotionRequest():
+            if not 0 <= message.term <= INDEX_MAX:
+                return "a number that is no term"
+            proposals = message.proposals if isinstance(message, Forward) else ()
             longest = max((len(command) for _, command in proposals), default=0)
-            found = f"a command of {longest} bytes" if longest > ENTRY_DATA_BYTES_MAX else None
-        case ForwardAnswer() | DemotionRequest():
-            found = None
+            return f"a command of {longest} bytes" if longest > ENTRY_DATA_BYTES_MAX else None
+        case AppendAccepted() | AppendRejected() if not 0 <= message.backlog <= BACKLOG_MAX:
+            return f"a backlog of {message.backlog}"
         case _:
-            found = flaw(message)
-    if found is not None:
-        raise MessageInvalid(found)
-    return message
+            return flaw(message)
+
+
+def _pack(value: object) -> bytes:
+    packed: bytes = msgpack.packb(value, default=_record_of)
+    return packed
+
+
+def _record_of(entry: Entry) -> bytes:
+    return entry.record
+
+
+def _list_frame(messages: Sequence[bytes]) -> bytes:
+    head: bytes = msgpack.Packer().pack_array_header(len(messages))
+    return length_field(_DATA, head + b"".join(messages))
+
+
+def _unpack(frame: bytes) -> object:
+    """Return what a frame holds; raises `MessageInvalid` unless it is exactly one value."""
+    fields = scan(frame, _FRAME_KEYS)
+    if len(fields) != 1:
+        raise MessageInvalid("a frame without its one field")
+    try:
+        value: object = msgpack.unpackb(
+            fields[0][1], max_array_len=_ITEMS_MAX, max_map_len=0, max_ext_len=0
+        )
+    except (ValueError, RecursionError) as error:
+        # Every complaint of msgpack about its input is a ValueError (also UnicodeDecodeError).
+        raise MessageInvalid(f"a frame that is not msgpack: {error}") from None
+    return value

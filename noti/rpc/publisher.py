@@ -24,7 +24,7 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
-from noti.protobuf import LENGTH, Fields, length_field, scan
+from noti.protobuf import length_field, length_keys, scan
 from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.rpc.connections import PeerStream, stream_of
 from noti.rpc.generated.noti import v1 as wire
@@ -46,8 +46,8 @@ take, which is all that is under way at once, and far less than a node takes (`P
 publisher alone that is never told to wait is slowed down, and not refused."""
 
 # By hand, as both are hot: see `scan`.
-_REQUEST_FIELDS: Final = Fields({1: LENGTH})
-_EVENT_FIELDS: Final = Fields({1: LENGTH, 2: LENGTH, 3: LENGTH})
+_REQUEST_KEYS: Final = length_keys(1)
+_EVENT_KEYS: Final = length_keys(1, 2, 3)
 
 
 class PublisherService:
@@ -239,7 +239,7 @@ class _Answers:
 def decode_drafts(data: bytes) -> list[Draft]:
     """Return the events of a `PublishRequest`; raises `MessageInvalid`."""
     try:
-        return [_draft(event) for _, event in scan(data, _REQUEST_FIELDS)]
+        return [_draft(event) for _, event in scan(data, _REQUEST_KEYS)]
     except UnicodeDecodeError as error:
         raise MessageInvalid(f"an event with text that is not UTF-8: {error.reason}") from None
 
@@ -247,7 +247,7 @@ def decode_drafts(data: bytes) -> list[Draft]:
 def _draft(event: bytes) -> Draft:
     topics: tuple[str, ...] = ()
     data = event_id = ""
-    for number, value in scan(event, _EVENT_FIELDS):
+    for number, value in scan(event, _EVENT_KEYS):
         text = value.decode()
         if number == 1:
             topics += (text,)

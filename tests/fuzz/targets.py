@@ -65,7 +65,7 @@ from noti.raft.ports import Hello
 from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, segment_name
 from noti.raft.storage.segments import encode_frame, read_segment
 from noti.raft.storage.wal import Wal
-from noti.rpc import codec, forwards
+from noti.rpc import codec
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.inbox import Inbox
 from noti.rpc.publisher import decode_drafts
@@ -396,9 +396,6 @@ TARGETS = [
     Target("messages", FRAMES, codec.decode_messages),
     Target("messages told to a core", FRAMES, tell_a_core),
     Target("frames", [b"\0\0\0\0\x05hello" * 2], read_frames),
-    Target("forwarded proposals", [forwards.pack([[1, b"x"]])], forwards.unpack_proposals),
-    Target("forwarded reads", [forwards.pack([1, 2])], forwards.unpack_reads),
-    Target("forwarded outcomes", [forwards.pack([[1, 0, 5]])], forwards.unpack_outcomes),
     Target("gossip packet", [*PACKETS, packets.encode_packet(PACKETS)], packets.decode_packet),
     Target("gossip tags", [packets.encode_tags({"a": "b", "c": "d"})], packets.decode_tags),
     Target("gossip stream", STREAMS, feed_stream),

@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 import trio
 
 from noti.address import Address
 from noti.asyncio_loop import Island
 from noti.errors import ClusterMismatch, PeerUnavailable
-from noti.protobuf import length_field, uint_field
+from noti.protobuf import length_field
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     AppendRequest,
@@ -26,7 +27,6 @@ from noti.raft.core.messages import (
 )
 from noti.raft.core.records import RECORD_BYTES_MAX, new_entry
 from noti.raft.ports import Hello
-from noti.rpc import appends
 from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.grpc import GrpcNetwork
@@ -86,11 +86,9 @@ def frame_of(*messages: PeerMessage) -> bytes:
     return frame
 
 
-def request_with(entries: bytes) -> bytes:
-    """Return a frame with an append request whose entries are these bytes."""
-    content = uint_field(1, 1) + uint_field(2, 1) + length_field(4, entries)
-    message = length_field(1, b"z") + uint_field(2, 9) + length_field(appends.REQUEST, content)
-    return length_field(2, length_field(1, message))
+def request_with(entry: bytes) -> bytes:
+    """Return a frame with an append request whose one entry is these bytes."""
+    return length_field(1, msgpack.packb([[3, "z", 9, 1, 1, 0, [entry], 0, 0]]))
 
 
 def on_a_stream(term: int, commit: int) -> dict[str, tuple[bytes, str]]:

@@ -1,12 +1,13 @@
-"""Raft messages as protobuf frames."""
+"""Raft messages in frames, and what no peer sends."""
 
 import contextlib
 
+import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noti.errors import LocalError, MessageInvalid
+from noti.errors import ClusterMismatch, LocalError, MessageInvalid
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     BACKLOG_MAX,
@@ -15,17 +16,17 @@ from noti.raft.core.messages import (
     AppendRejected,
     AppendRequest,
     EntryKind,
+    HardState,
     Message,
-    PeerMessage,
     SnapshotChunk,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, new_entry
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, encode_hard_state, new_entry
 from noti.raft.ports import Hello
-from noti.rpc import forwards
 from noti.rpc.codec import (
+    FORMAT_VERSION,
     FRAME_BYTES_MAX,
     decode_hello,
     decode_messages,
@@ -34,8 +35,12 @@ from noti.rpc.codec import (
 )
 from noti.rpc.generated.noti import v1 as wire
 
-CHANGE = EntryKind.CONFIGURATION
-CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2")))
+
+def members_of(*voters: str) -> bytes:
+    return encode_configuration(Configuration("c", voters))
+
+
+CONFIGURATION = members_of("n1", "n2")
 
 node_ids = st.text(min_size=1, max_size=40)
 numbers = st.integers(0, INDEX_MAX)
@@ -78,30 +83,26 @@ messages: st.SearchStrategy[Message] = st.one_of(
 )
 
 
-def test_answer_of_an_older_node_says_nothing_of_its_backlog_and_one_too_large_is_full() -> None:
-    """It is advice: whatever is in that field, the answer counts."""
-
-    def read(response: wire.AppendResponse) -> PeerMessage:
-        message = wire.Message(sender="n", term=3, append_response=response)
-        return decode_messages(bytes(wire.Frame(batch=wire.Batch(messages=[message]))))[0]
-
-    old = wire.AppendResponse(success=True, match_index=7, round=2)
-    assert read(old) == AppendAccepted("n", 3, 7, 2)
-    wild = wire.AppendResponse(success=True, match_index=7, round=2, backlog=2**32 - 1)
-    assert read(wild) == AppendAccepted("n", 3, 7, 2, BACKLOG_MAX)
-
-
 @given(st.lists(messages, max_size=8))
 def test_messages_survive_the_wire(sent: list[Message]) -> None:
     received = [m for frame in encode_messages(sent) for m in decode_messages(frame)]
     assert received == sent
 
 
-@given(messages)
-def test_messages_are_written_and_read_as_the_generated_classes_do(message: Message) -> None:
-    [frame] = encode_messages([message])
-    assert bytes(wire.Frame.parse(frame)) == frame
-    assert decode_messages(bytes(wire.Frame.parse(frame))) == [message]
+@given(st.lists(messages, max_size=3))
+def test_frame_is_the_message_of_the_generated_class(sent: list[Message]) -> None:
+    for frame in encode_messages(sent):
+        assert bytes(wire.Frame.parse(frame)) == frame
+        assert decode_messages(bytes(wire.Frame(wire.Frame.parse(frame).data))) == sent
+
+
+def test_entries_travel_as_the_bytes_that_their_leader_made() -> None:
+    entries = tuple(new_entry(index, 2, EntryKind.COMMAND, b"c" * index) for index in (6, 7))
+    [frame] = encode_messages([AppendRequest("n", 2, 5, 2, 5, entries)])
+    assert all(entry.record in frame for entry in entries)
+    [request] = decode_messages(frame)
+    assert isinstance(request, AppendRequest)
+    assert [entry.record for entry in request.entries] == [entry.record for entry in entries]
 
 
 @given(st.builds(Hello, st.text(max_size=40), node_ids, st.text(max_size=40)))
@@ -124,88 +125,129 @@ def test_cut_frame_never_raises_anything_else(message: Message, data: st.DataObj
         assert decode_messages(cut) == []
 
 
-def frame_of(term: int = 5, **content: object) -> bytes:
-    message = wire.Message(sender="n", term=term, **content)  # type: ignore[arg-type]
-    return bytes(wire.Frame(batch=wire.Batch(messages=[message])))
+def frame_of(value: object) -> bytes:
+    return bytes(wire.Frame(msgpack.packb(value)))
 
 
-def configuration_entry(data: bytes) -> bytes:
-    entries = new_entry(1, 1, EntryKind.CONFIGURATION, data).record
-    return frame_of(append_request=wire.AppendRequest(entries=entries))
+def append_of(*records: object, term: int = 5, previous: int = 0) -> list[object]:
+    return [3, "n", term, previous, min(previous, 1), 0, list(records), 0, 0]
 
 
-def snapshot_chunk(**fields: object) -> wire.SnapshotChunk:
-    sound = {"index": 3, "snapshot_term": 2, "configuration": CONFIGURATION, "total": 9}
-    return wire.SnapshotChunk(**{**sound, **fields})  # type: ignore[arg-type]
+def record(index: int, term: int, kind: EntryKind = EntryKind.NOOP, data: bytes = b"") -> bytes:
+    return new_entry(index, term, kind, data).record
 
 
-def test_sound_frame_is_valid() -> None:
-    """What the illegal frames below are made from would be accepted."""
-    assert decode_messages(frame_of(snapshot_chunk=snapshot_chunk()))
-    assert decode_messages(configuration_entry(CONFIGURATION))
+def configuration_entry(data: bytes) -> list[object]:
+    return append_of(record(1, 1, EntryKind.CONFIGURATION, data))
+
+
+def chunk(
+    index: int = 3, term: int = 2, members: bytes = CONFIGURATION, offset: int = 0, total: int = 9
+) -> list[object]:
+    return [6, "n", 5, index, term, members, offset, b"abc", total]
 
 
 @pytest.mark.parametrize(
-    "frame",
+    "message",
     [
-        frame_of(vote_request=wire.VoteRequest(last_index=INDEX_MAX + 1)),
-        frame_of(append_response=wire.AppendResponse(hint_term=2**64 - 1)),
-        frame_of(append_request=wire.AppendRequest(entries=b"no records")),
-        frame_of(
-            append_request=wire.AppendRequest(
-                previous_index=7, entries=new_entry(9, 1, EntryKind.NOOP, b"").record
-            )
-        ),
-        frame_of(
-            append_request=wire.AppendRequest(entries=new_entry(1, 6, EntryKind.NOOP, b"").record)
-        ),
-        frame_of(
-            append_request=wire.AppendRequest(
-                entries=new_entry(1, 3, EntryKind.NOOP, b"").record
-                + new_entry(2, 2, EntryKind.NOOP, b"").record
-            )
-        ),
-        configuration_entry(b"garbage"),
-        configuration_entry(encode_configuration(Configuration("c"))),
-        configuration_entry(encode_configuration(Configuration("c", ("n1", "n1")))),
-        frame_of(snapshot_chunk=snapshot_chunk(offset=5, data=b"abc", total=7)),
-        frame_of(snapshot_chunk=snapshot_chunk(configuration=b"garbage")),
-        frame_of(snapshot_chunk=snapshot_chunk(snapshot_term=6)),
-        frame_of(snapshot_chunk=snapshot_chunk(index=0)),
-        frame_of(timeout_now=wire.TimeoutNow(), term=2**64 - 1),
-        frame_of(
-            forward=wire.Forward(proposals=forwards.pack([(1, bytes(ENTRY_DATA_BYTES_MAX + 1))]))
-        ),
-        frame_of(vote_request=wire.VoteRequest(), timeout_now=wire.TimeoutNow()),
-        frame_of(),
-        bytes(wire.Frame(hello=wire.Hello(node_id="n"))),
-        bytes(wire.Frame(batch=wire.Batch(messages=[wire.Message(timeout_now=wire.TimeoutNow())]))),
-    ],
-    ids=[
-        "index-too-large",
-        "term-too-large",
-        "entries-garbage",
-        "entries-elsewhere",
-        "entry-of-a-later-term",
-        "entries-of-falling-terms",
-        "configuration-garbage",
-        "configuration-without-voters",
-        "configuration-with-a-double-vote",
-        "snapshot-beyond-its-end",
-        "snapshot-with-a-configuration-that-is-garbage",
-        "snapshot-of-a-later-term",
-        "snapshot-of-nothing",
-        "message-term-too-large",
-        "forwarded-command-too-large-for-the-log",
-        "two-contents",
-        "no-content",
-        "hello-instead-of-batch",
-        "no-sender",
+        [1, "n", 5, 0, 0, True, False],
+        append_of(record(1, 1), record(2, 3)),
+        configuration_entry(CONFIGURATION),
+        [4, "n", 5, 1, 0, BACKLOG_MAX],
+        chunk(),
+        [8, "n", 0, [[1, b"command"]], [2, 3]],
+        [9, "n", 0, [[1, 0, 7]]],
+        [10, "n", 0],
     ],
 )
-def test_illegal_frame_is_invalid(frame: bytes) -> None:
+def test_sound_message_is_valid(message: list[object]) -> None:
+    """What the invalid ones below are made from would be accepted."""
+    assert len(decode_messages(frame_of([message]))) == 1
+
+
+INVALID: dict[str, object] = {
+    "no list": {},
+    "a number": 5,
+    "a message that is none": [5],
+    "an empty message": [[]],
+    "a kind that is a list": [[[], "n", 5]],
+    "a kind that is true": [[True, "n", 5, 0, 0, True, False]],
+    "an unknown kind": [[99, "n", 5]],
+    "too few fields": [[7, "n"]],
+    "too many fields": [[7, "n", 5, 0]],
+    "a number where a name belongs": [[7, 1, 5]],
+    "true where a number belongs": [[7, "n", True]],
+    "a number where true belongs": [[2, "n", 5, 1, False]],
+    "text where bytes belong": [[6, "n", 5, 3, 2, "text", 0, b"abc", 9]],
+    "no sender": [[7, "", 5]],
+    "an endless sender": [[7, "n" * 300, 5]],
+    "an index too large": [[1, "n", 5, INDEX_MAX + 1, 0, True, False]],
+    "a negative index": [[1, "n", 5, -1, 0, True, False]],
+    "a term too large": [[5, "n", 5, 0, 0, 2**64 - 1, 0]],
+    "a message's term too large": [[7, "n", 2**64 - 1]],
+    "a forward's term too large": [[8, "n", 2**64 - 1, [], []]],
+    "a demotion's term too large": [[10, "n", 2**64 - 1]],
+    "a backlog beyond its bound": [[4, "n", 5, 1, 0, BACKLOG_MAX + 1]],
+    "an entry that is no bytes": [append_of("record")],
+    "an entry that is no record": [append_of(b"no record, of a length that may be one")],
+    "another record": [append_of(encode_hard_state(HardState(3, "somebody with a long name")))],
+    "two records in one": [append_of(record(1, 1) + record(2, 1))],
+    "entries elsewhere": [append_of(record(9, 1), previous=7)],
+    "an entry of a later term": [append_of(record(1, 6))],
+    "entries of falling terms": [append_of(record(1, 3), record(2, 2))],
+    "a configuration that does not decode": [configuration_entry(b"garbage")],
+    "a configuration without voters": [configuration_entry(members_of())],
+    "a configuration with a double vote": [configuration_entry(members_of("n1", "n1"))],
+    "a snapshot beyond its end": [chunk(offset=5, total=7)],
+    "a snapshot whose configuration does not decode": [chunk(members=b"garbage")],
+    "a snapshot of a later term": [chunk(term=6)],
+    "a snapshot of nothing": [chunk(index=0)],
+    "a forwarded command without its number": [[8, "n", 0, [[b"command"]], []]],
+    "a forwarded command that is text": [[8, "n", 0, [[1, "command"]], []]],
+    "a forwarded command that is no pair": [[8, "n", 0, [7], []]],
+    "a forwarded command too large for the log": [
+        [8, "n", 0, [[1, bytes(ENTRY_DATA_BYTES_MAX + 1)]], []]
+    ],
+    "a forwarded number too large": [[8, "n", 0, [[2**64 - 1, b""]], []]],
+    "a forwarded number below zero": [[8, "n", 0, [], [-1]]],
+    "a forwarded read that is no number": [[8, "n", 0, [], [True]]],
+    "an outcome that is no triple": [[9, "n", 0, [[1, 0]]]],
+    "an unknown outcome": [[9, "n", 0, [[1, 99, 7]]]],
+    "an extension": [[7, "n", msgpack.ExtType(1, b"x")]],
+    "a time": [[7, "n", msgpack.Timestamp(2**33)]],
+}
+
+
+@pytest.mark.parametrize("value", INVALID.values(), ids=INVALID)
+def test_frame_that_no_peer_sends_is_invalid(value: object) -> None:
     with pytest.raises(MessageInvalid):
-        decode_messages(frame)
+        decode_messages(frame_of(value))
+
+
+def test_hello_is_not_a_batch_and_a_batch_is_not_a_hello() -> None:
+    with pytest.raises(MessageInvalid):
+        decode_messages(encode_hello(Hello("c", "n", "x")))
+    with pytest.raises(MessageInvalid):
+        decode_hello(next(encode_messages([TimeoutNow("n", 5)])))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\x0a\x00",
+        bytes(wire.Frame(b"\x90")) * 2,
+        bytes(wire.Frame(b"\x90\x90")),
+        bytes(wire.Frame(b"\x91" * 100_000)),
+        bytes(wire.Frame(b"\xdd\xff\xff\xff\xff")),
+        bytes(wire.Frame(b"\x91\x93\x07\xa1\xff\x05")),
+    ],
+    ids=["nothing", "empty", "two", "more", "deep", "endless", "no UTF-8"],
+)
+def test_bytes_that_are_not_one_value_are_invalid(data: bytes) -> None:
+    for decode in (decode_hello, decode_messages):
+        with pytest.raises(MessageInvalid):
+            decode(data)
 
 
 def test_large_batch_is_cut_into_frames_within_the_limit() -> None:
@@ -230,3 +272,9 @@ def test_hello_with_an_endless_name_is_invalid() -> None:
 def test_hello_without_node_id_is_invalid() -> None:
     with pytest.raises(MessageInvalid):
         decode_hello(encode_hello(Hello("c", "", "x")))
+
+
+def test_node_of_another_version_is_rejected_with_what_to_do() -> None:
+    newer = frame_of([FORMAT_VERSION + 1, "cluster", "id", "node", "more"])
+    with pytest.raises(ClusterMismatch, match=r"version 2 .* run the same release on all nodes"):
+        decode_hello(newer)

@@ -63,7 +63,8 @@ assert _ENTRY.size == ENTRY_HEAD_BYTES
 ENTRY_DATA_BYTES_MAX = RECORD_BYTES_MAX - ENTRY_HEAD_BYTES
 """Largest `Entry.data` that fits a record."""
 
-_KINDS = {kind.value: kind for kind in EntryKind}
+_ENTRY_KINDS = {(RecordType.ENTRY.value, kind.value): kind for kind in EntryKind}
+"""What an entry's record begins with -> its kind."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +125,12 @@ def decode_entry(record: bytes) -> Entry:
         raise MessageInvalid("the record does not have the length that it states")
     if zlib.crc32(memoryview(record)[_HEADER.size :]) != crc:
         raise MessageInvalid("the record fails its checksum")
-    if record_type != RecordType.ENTRY or kind not in _KINDS:
+    known = _ENTRY_KINDS.get((record_type, kind))
+    if known is None:
         raise MessageInvalid(f"a record of type {record_type}, kind {kind}, is no entry")
-    if index == 0:
-        raise MessageInvalid("an entry has index 0")
-    return Entry(_bounded(index, "index"), _bounded(term, "term"), _KINDS[kind], record)
+    if not 0 < index <= INDEX_MAX or term > INDEX_MAX:
+        raise MessageInvalid(f"index {index}, term {term} is beyond anything a log reaches")
+    return Entry(index, term, known, record)
 
 
 def scan_records(data: bytes) -> Iterator[tuple[int, Record]]:

@@ -4,29 +4,18 @@
 # This file has been @generated
 
 __all__ = (
-    "AppendRequest",
-    "AppendResponse",
-    "Batch",
     "Event",
     "Failure",
-    "Forward",
-    "ForwardAnswer",
     "Frame",
     "GetRoleRequest",
     "GetRoleResponse",
-    "Hello",
-    "Message",
     "PublishRequest",
     "PublishResponse",
     "PublishStreamResponse",
     "PublisherStub",
     "RaftStub",
     "Role",
-    "SnapshotChunk",
     "StatusStub",
-    "TimeoutNow",
-    "VoteRequest",
-    "VoteResponse",
 )
 
 from collections.abc import AsyncIterable, AsyncIterator, Iterable
@@ -82,68 +71,6 @@ class Role(betterproto2.Enum):
 
 
 @dataclass(eq=False, repr=False)
-class AppendRequest(betterproto2.Message):
-    previous_index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
-
-    previous_term: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
-
-    commit: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
-
-    entries: "bytes" = betterproto2.field(4, betterproto2.TYPE_BYTES)
-    """
-    log records, one after the other
-    """
-
-    round: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
-    """
-    counts the leader's heartbeats in its term
-    """
-
-    acknowledged: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
-    """
-    while probing: what this voter said it has on disk
-    """
-
-
-default_message_pool.register_message("noti.v1", "AppendRequest", AppendRequest)
-
-
-@dataclass(eq=False, repr=False)
-class AppendResponse(betterproto2.Message):
-    success: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
-
-    match_index: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
-
-    rejected_index: "int" = betterproto2.field(3, betterproto2.TYPE_UINT64)
-
-    hint_index: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
-
-    hint_term: "int" = betterproto2.field(5, betterproto2.TYPE_UINT64)
-
-    round: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
-    """
-    the newest one heard
-    """
-
-    backlog: "int" = betterproto2.field(7, betterproto2.TYPE_UINT32)
-    """
-    How full the sender's backlog of clients is: 255 at its bound (or above), 1 when nothing waits;
-    absent for a node without clients.
-    """
-
-
-default_message_pool.register_message("noti.v1", "AppendResponse", AppendResponse)
-
-
-@dataclass(eq=False, repr=False)
-class Batch(betterproto2.Message):
-    messages: "list[Message]" = betterproto2.field(1, betterproto2.TYPE_MESSAGE, repeated=True)
-
-
-default_message_pool.register_message("noti.v1", "Batch", Batch)
-
-
-@dataclass(eq=False, repr=False)
 class Event(betterproto2.Message):
     topics: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
@@ -175,57 +102,11 @@ default_message_pool.register_message("noti.v1", "Failure", Failure)
 
 
 @dataclass(eq=False, repr=False)
-class Forward(betterproto2.Message):
-    """
-    A node asks its leader. Both fields are msgpack: one field for a whole batch, as for log entries.
-    """
-
-    proposals: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
-    """
-    [[number, command], ...]
-    """
-
-    reads: "bytes" = betterproto2.field(2, betterproto2.TYPE_BYTES)
-    """
-    [number, ...]
-    """
-
-    gives_up_seat: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
-    """
-    the sender wants to vote no more, until it ends
-    """
-
-
-default_message_pool.register_message("noti.v1", "Forward", Forward)
-
-
-@dataclass(eq=False, repr=False)
-class ForwardAnswer(betterproto2.Message):
-    outcomes: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
-    """
-    [[number, outcome, index], ...]
-    """
-
-
-default_message_pool.register_message("noti.v1", "ForwardAnswer", ForwardAnswer)
-
-
-@dataclass(eq=False, repr=False)
 class Frame(betterproto2.Message):
+    data: "bytes" = betterproto2.field(1, betterproto2.TYPE_BYTES)
     """
-
-
-    Oneofs:
-        - content:
+    at most 16 MiB
     """
-
-    hello: "Hello | None" = betterproto2.field(
-        1, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-    batch: "Batch | None" = betterproto2.field(
-        2, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
 
 
 default_message_pool.register_message("noti.v1", "Frame", Frame)
@@ -260,73 +141,6 @@ class GetRoleResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("noti.v1", "GetRoleResponse", GetRoleResponse)
-
-
-@dataclass(eq=False, repr=False)
-class Hello(betterproto2.Message):
-    cluster_id: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    empty while the node belongs to no cluster yet
-    """
-
-    node_id: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
-
-    name: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
-
-
-default_message_pool.register_message("noti.v1", "Hello", Hello)
-
-
-@dataclass(eq=False, repr=False)
-class Message(betterproto2.Message):
-    """
-
-
-    Oneofs:
-        - content:
-    """
-
-    sender: "str" = betterproto2.field(1, betterproto2.TYPE_STRING)
-    """
-    node id
-    """
-
-    term: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
-
-    vote_request: "VoteRequest | None" = betterproto2.field(
-        3, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-    vote_response: "VoteResponse | None" = betterproto2.field(
-        4, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-    append_request: "AppendRequest | None" = betterproto2.field(
-        5, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-    append_response: "AppendResponse | None" = betterproto2.field(
-        6, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-    snapshot_chunk: "SnapshotChunk | None" = betterproto2.field(
-        7, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-    timeout_now: "TimeoutNow | None" = betterproto2.field(
-        8, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-    forward: "Forward | None" = betterproto2.field(
-        9, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-    forward_answer: "ForwardAnswer | None" = betterproto2.field(
-        10, betterproto2.TYPE_MESSAGE, optional=True, group="content"
-    )
-
-
-default_message_pool.register_message("noti.v1", "Message", Message)
 
 
 @dataclass(eq=False, repr=False)
@@ -370,56 +184,6 @@ class PublishStreamResponse(betterproto2.Message):
 
 
 default_message_pool.register_message("noti.v1", "PublishStreamResponse", PublishStreamResponse)
-
-
-@dataclass(eq=False, repr=False)
-class SnapshotChunk(betterproto2.Message):
-    index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
-
-    snapshot_term: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
-
-    configuration: "bytes" = betterproto2.field(3, betterproto2.TYPE_BYTES)
-
-    offset: "int" = betterproto2.field(4, betterproto2.TYPE_UINT64)
-
-    data: "bytes" = betterproto2.field(5, betterproto2.TYPE_BYTES)
-
-    total: "int" = betterproto2.field(6, betterproto2.TYPE_UINT64)
-
-
-default_message_pool.register_message("noti.v1", "SnapshotChunk", SnapshotChunk)
-
-
-@dataclass(eq=False, repr=False)
-class TimeoutNow(betterproto2.Message):
-    pass
-
-
-default_message_pool.register_message("noti.v1", "TimeoutNow", TimeoutNow)
-
-
-@dataclass(eq=False, repr=False)
-class VoteRequest(betterproto2.Message):
-    last_index: "int" = betterproto2.field(1, betterproto2.TYPE_UINT64)
-
-    last_term: "int" = betterproto2.field(2, betterproto2.TYPE_UINT64)
-
-    pre: "bool" = betterproto2.field(3, betterproto2.TYPE_BOOL)
-
-    transfer: "bool" = betterproto2.field(4, betterproto2.TYPE_BOOL)
-
-
-default_message_pool.register_message("noti.v1", "VoteRequest", VoteRequest)
-
-
-@dataclass(eq=False, repr=False)
-class VoteResponse(betterproto2.Message):
-    granted: "bool" = betterproto2.field(1, betterproto2.TYPE_BOOL)
-
-    pre: "bool" = betterproto2.field(2, betterproto2.TYPE_BOOL)
-
-
-default_message_pool.register_message("noti.v1", "VoteResponse", VoteResponse)
 
 
 class PublisherStub(betterproto2_grpclib.ServiceStub):
@@ -480,7 +244,7 @@ class RaftStub(betterproto2_grpclib.ServiceStub):
         metadata: "MetadataLike | None" = None,
     ) -> "AsyncIterator[Frame]":
         """
-        Refused with FAILED_PRECONDITION when the dialer's Hello names another cluster.
+        Rejected with FAILED_PRECONDITION when the dialer's first frame names another cluster or format.
         """
 
         async for response in self._stream_stream(
