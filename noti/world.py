@@ -175,7 +175,7 @@ class HttpClients:
             trusted_proxies=self._config.trusted_proxies,
             leader_sheds=self._config.sse_leader_sheds,
             head_bytes_max=self._config.head_bytes_max,
-            guests_max=self._shares.arriving,
+            pending_connections_max=self._shares.arriving,
             connections_max=self._shares.http,
             connections_per_address_max=self._config.http_connections_per_address_max,
         )

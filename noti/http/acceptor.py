@@ -1,17 +1,14 @@
-"""Takes connections in, and begins streams at once: the short way from the port to the hub.
-
-Enters: connections, the heads of their first requests. Leaves: sockets to the hub for streams;
-everything else, with what was read of it, to the ordinary way (Quart on Hypercorn).
-Never: a task per connection, a body, TLS, a decision about a request (`subscribe.py`).
+"""Accepts connections, and begins streams at once: the short way from the port to the hub.
 
 After a node's death its clients come back within seconds, all of them. So accepting, reading heads
-and answering streams is one task with one epoll descriptor, in slices; the kernel's queue holds
-those for whom there is no room yet.
+and answering streams is one task with one epoll descriptor, in slices of time; the kernel's queue
+holds those for whom there is no room yet. What is no stream goes the ordinary way (Quart on
+Hypercorn), with what was read of it. Nothing here reads a body, knows TLS, or decides how a request
+for a stream is answered (`subscribe.py` does).
 """
 
 import select
 import socket
-from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
@@ -27,7 +24,7 @@ from noti.connection_slots import Slot, Slots
 from noti.descriptors import Acceptor, refuse
 from noti.http import request_counts
 from noti.http.config import HttpConfig
-from noti.http.heads import Flaw, HeadState, RequestHead, refusal, response_head
+from noti.http.heads import HeadState, RequestHead, refusal, response_head
 from noti.http.subscribe import (
     PATHS,
     Admission,
@@ -40,6 +37,7 @@ from noti.http.subscribe import (
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.streams import sockets, sse
 from noti.streams.hub import Hub
+from noti.streams.limits import StreamLimits
 from noti.streams.time_slice import TimeSlice
 
 log = structlog.get_logger("noti.http")
@@ -62,7 +60,7 @@ HandOver = Callable[[socket.socket, RequestHead, str], None]
 
 
 @dataclass(slots=True, eq=False)
-class _Guest:
+class _PendingConnection:
     """A connection whose first request is not complete, or not decided."""
 
     sock: socket.socket
@@ -73,12 +71,12 @@ class _Guest:
     """While the head is not complete."""
     counted_bytes: int = 0
     """What its head takes of what all heads may take."""
-    household: str = ""
+    client_key: str = ""
     """By which it is counted while it waits for the node to catch up."""
 
 
-class Lobby:
-    """The connections of one listener that nobody has taken yet."""
+class HttpAcceptor:
+    """The pending connections of one listener."""
 
     def __init__(
         self,
@@ -98,21 +96,23 @@ class Lobby:
         self._config = config
         self._catch_up = catch_up
         self._hand_over = hand_over
+        self._epoll: select.epoll
         self._slice = TimeSlice(hub.config.work_slice_s)
-        self._guests: dict[int, _Guest] = {}
-        """Whose heads are not complete, in the order of arrival."""
+        self._pending: dict[int, _PendingConnection] = {}
+        """Whose heads are not complete, by descriptor, in the order of arrival."""
+        self._pending_bytes = 0
+        """Of their heads together."""
+        self._slots = Slots(
+            "http_arriving",
+            config.pending_connections_max,
+            config.connections_per_address_max,
+        )
         self._listens = True
         """Whether new connections are taken; otherwise they wait in the kernel's queue."""
-        self._guests_bytes = 0
-        """Of their heads together."""
-        per_address_max = config.connections_per_address_max
-        self._slots = Slots("http_arriving", config.guests_max, per_address_max)
-        self._undecided: list[_Guest] = []
-        self._deciding = 0
-        """How many wait for the node to catch up."""
-        self._deciding_of: Tally[str] = Tally()
-        """The same by address, if addresses are counted."""
+        self._undecided: list[_PendingConnection] = []
         self._any_undecided = trio.Event()
+        self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
+        """Those who wait for the node to catch up, undecided or about to be decided."""
         self._date = (0, "")
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
@@ -121,58 +121,57 @@ class Lobby:
         Resource handling: closes the connections that nobody has taken, not the listeners.
         """
         with ExitStack() as resources:
-            epoll = resources.enter_context(select.epoll())
+            self._epoll = resources.enter_context(select.epoll())
             acceptor = resources.enter_context(Acceptor("http"))
             resources.callback(self._close_all)
             by_fd = {listener.fileno(): listener for listener in listeners}
             for listener in listeners:
                 sockets.prepare(listener, self._hub.config)
                 listener.setblocking(False)
-                epoll.register(listener, select.EPOLLIN)
+                self._epoll.register(listener, select.EPOLLIN)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._decide_undecided)
                 while True:
-                    self._listen(epoll, by_fd)
-                    await self._wait(epoll, acceptor)
+                    self._listen(by_fd)
+                    await self._wait(acceptor)
                     self._slice.begin()
-                    for fd, _ in epoll.poll(0):
+                    for fd, _ in self._epoll.poll(0):
                         if fd in by_fd:
-                            await self._accept(by_fd[fd], acceptor, epoll)
-                        elif (guest := self._guests.get(fd)) and self._has_read(guest):
-                            self._forget(guest, fd, epoll)
+                            await self._accept(by_fd[fd], acceptor)
+                        elif (pending := self._pending.get(fd)) and self._has_read(pending):
+                            self._forget(pending, fd)
                         await self._slice.checkpoint_if_over()
-                    self._limit_heads(epoll)
-                    self._send_away_idle(epoll)
+                    self._close_overdue()
 
-    def _listen(self, epoll: select.epoll, listeners: Iterable[int]) -> None:
-        """Listen to those who come as long as there is room, or somebody who can make room."""
+    # Connections that come
+
+    def _listen(self, listeners: Iterable[int]) -> None:
+        """Listen as long as there is room, or a connection that can make room."""
         if self._listens != self._has_room(trio.current_time()):
             self._listens = not self._listens
             for fd in listeners:
-                epoll.modify(fd, select.EPOLLIN if self._listens else 0)
+                self._epoll.modify(fd, select.EPOLLIN if self._listens else 0)
 
     def _has_room(self, now: float) -> bool:
-        if len(self._guests) < self._config.guests_max:
+        if len(self._pending) < self._config.pending_connections_max:
             return True
         oldest = self._oldest()
         return oldest is not None and now - oldest.since >= YOUNG_S
 
-    def _oldest(self) -> _Guest | None:
-        return next(iter(self._guests.values()), None)
+    def _oldest(self) -> _PendingConnection | None:
+        return next(iter(self._pending.values()), None)
 
-    async def _wait(self, epoll: select.epoll, acceptor: Acceptor) -> None:
-        """Return when something happens, or the oldest guest has been here too long."""
+    async def _wait(self, acceptor: Acceptor) -> None:
+        """Return when something happens, or the oldest connection has been pending too long."""
         deadline = acceptor.episode.ends_at
         if (oldest := self._oldest()) is not None:
             patience_s = self._config.head_timeout_s if self._listens else YOUNG_S
             deadline = min(deadline, oldest.since + patience_s)
         with trio.move_on_at(deadline):
-            await trio.lowlevel.wait_readable(epoll.fileno())
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
         acceptor.episode.settle(trio.current_time())
 
-    async def _accept(
-        self, listener: socket.socket, acceptor: Acceptor, epoll: select.epoll
-    ) -> None:
+    async def _accept(self, listener: socket.socket, acceptor: Acceptor) -> None:
         for _ in range(ACCEPTS_A_TURN):
             now = trio.current_time()
             if not self._has_room(now):
@@ -191,66 +190,57 @@ class Lobby:
             ACCEPTED.inc()
             sock, address = accepted
             sock.setblocking(False)
-            guest = _Guest(sock, str(address[0]), now)
+            pending = _PendingConnection(sock, str(address[0]), now)
             # Most often the request is here already.
-            if not self._has_read(guest):
-                self._seat(guest, epoll)
+            if not self._has_read(pending):
+                self._await_rest(pending)
             await self._slice.checkpoint_if_over()
 
-    def _seat(self, guest: _Guest, epoll: select.epoll) -> None:
-        """Let a guest wait here for the rest of its request."""
-        address = ""
+    def _await_rest(self, pending: _PendingConnection) -> None:
+        """Let a connection wait here for the rest of its request."""
+        key = ""
         if self._slots.counts_clients:
-            address = connection_client_key(guest.peer, "", self._config.trusted_proxies)
-        # Honest clients send their request at once: who is here longest makes room.
-        slot = self._slots.take(address, partial(self._make_room, guest, epoll))
-        assert isinstance(slot, Slot), "all of them wait for their clients"
+            key = connection_client_key(pending.peer, "", self._config.trusted_proxies)
+        # Honest clients send their request at once: the oldest connection makes room.
+        slot = self._slots.take(key, partial(self._make_room, pending))
+        assert isinstance(slot, Slot), "all of them are idle"
         slot.mark_idle()
-        guest.slot = slot
-        self._guests[guest.sock.fileno()] = guest
-        epoll.register(guest.sock, select.EPOLLIN | select.EPOLLRDHUP)
+        pending.slot = slot
+        self._pending[pending.sock.fileno()] = pending
+        self._epoll.register(pending.sock, select.EPOLLIN | select.EPOLLRDHUP)
 
-    def _has_read(self, guest: _Guest) -> bool:
-        """Read what is there; return whether the guest has left, one way or another."""
+    # Requests
+
+    def _has_read(self, pending: _PendingConnection) -> bool:
+        """Read what is there; return whether the connection is pending no longer."""
         try:
-            data = guest.sock.recv(RECEIVE_BYTES)
+            data = pending.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return False
         except OSError:
             data = b""
         if not data:
-            guest.sock.close()
+            pending.sock.close()
             return True
-        head = guest.head
-        reading = head.feed(data)
+        head = pending.head
+        state = head.feed(data)
         if (flaw := head.excess(self._config.head_bytes_max)) is not None:
-            self._refuse(guest, flaw)
-        elif reading is HeadState.MORE:
-            guest.counted_bytes += len(data)
-            self._guests_bytes += len(data)
+            # Bytes left unread would reset the connection before the answer.
+            request_counts.count_unread(flaw.status)
+            refuse(pending.sock, refusal(flaw))
+        elif state is HeadState.MORE:
+            pending.counted_bytes += len(data)
+            self._pending_bytes += len(data)
             return False
-        elif reading is HeadState.COMPLETE and self._wants_stream(head):
-            self._decide(guest)
+        elif state is HeadState.COMPLETE and _wants_stream(head):
+            self._decide(pending)
         else:
-            self._hand_over(guest.sock, head, guest.peer)
+            self._hand_over(pending.sock, head, pending.peer)
         return True
 
-    def _wants_stream(self, head: RequestHead) -> bool:
-        """Whether this request can go the short way; what is unusual about it goes the other."""
-        return (
-            head.method == "GET"
-            and head.version == "1.1"
-            and head.path in PATHS
-            and head.hosts == 1
-            and bool(head.header("host"))
-            and not head.header("upgrade")
-            and not head.header("content-length")
-            and not head.header("transfer-encoding")
-        )
-
-    def _decide(self, guest: _Guest, *, caught_up: bool = False) -> None:
-        head = guest.head
-        request = StreamRequest(head.path, head.query, head.header, guest.peer)
+    def _decide(self, pending: _PendingConnection, *, caught_up: bool = False) -> None:
+        head = pending.head
+        request = StreamRequest(head.path, head.query, head.header, pending.peer)
         try:
             decision = self._admission.decide(request, caught_up=caught_up)
         except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's
@@ -258,146 +248,140 @@ class Lobby:
             decision = Answer(500, [], b"")
         match decision:
             case Opening() as opening:
-                self._begin(guest, opening)
+                self._begin(pending, opening)
             case Answer() as answer:
-                self._answer(guest, answer)
-            case None if self._may_wait(guest):
-                self._undecided.append(guest)
+                self._answer(pending, answer)
+            case None if self._may_wait(pending):
+                self._undecided.append(pending)
                 self._any_undecided.set()
             case None:
-                self._answer(guest, self._admission.turn_away())
+                self._answer(pending, self._admission.turn_away())
 
-    def _may_wait(self, guest: _Guest) -> bool:
-        """Whether there will be room for this stream once the node has caught up; note that it
-        waits.
-        """
-        hub = self._hub.config
-        if self._hub.clients + self._deciding >= hub.clients_max:
-            return False
-        if hub.clients_per_address_max:
-            forwarded_for = guest.head.header("x-forwarded-for")
-            guest.household = client_key(guest.peer, forwarded_for, self._config.trusted_proxies)
-            if self._deciding_of[guest.household] >= hub.clients_per_address_max:
-                return False
-            self._deciding_of[guest.household] += 1
-        self._deciding += 1
-        return True
-
-    def _no_longer_waits(self, guest: _Guest) -> None:
-        self._deciding -= 1
-        if guest.household:
-            self._deciding_of[guest.household] -= 1
-            if not self._deciding_of[guest.household]:
-                del self._deciding_of[guest.household]
-
-    def _begin(self, guest: _Guest, opening: Opening) -> None:
+    def _begin(self, pending: _PendingConnection, opening: Opening) -> None:
         headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
-        if self._send(guest, self._head(guest, 200, headers) + sse.chunk(opening.first)):
-            request_counts.count("GET", guest.head.path, 200)
-            self._hub.adopt(guest.sock, opening.reader)
+        if self._send(pending, self._head(pending, 200, headers) + sse.chunk(opening.first)):
+            request_counts.count("GET", pending.head.path, 200)
+            self._hub.adopt(pending.sock, opening.reader)
         else:
-            guest.sock.close()
+            pending.sock.close()
 
-    def _answer(self, guest: _Guest, answer: Answer) -> None:
+    def _answer(self, pending: _PendingConnection, answer: Answer) -> None:
         length = ("Content-Length", str(len(answer.body)))
         headers = [*answer.headers, length, ("Connection", "close")]
-        request_counts.count("GET", guest.head.path, answer.status)
-        self._send(guest, self._head(guest, answer.status, headers) + answer.body)
-        guest.sock.close()
+        request_counts.count("GET", pending.head.path, answer.status)
+        self._send(pending, self._head(pending, answer.status, headers) + answer.body)
+        pending.sock.close()
 
-    def _refuse(self, guest: _Guest, flaw: Flaw) -> None:
-        """Answer what is no request; bytes left unread would reset the connection before that."""
-        request_counts.count_unread(flaw.status)
-        refuse(guest.sock, refusal(flaw))
-
-    def _send(self, guest: _Guest, data: bytes) -> bool:
+    def _send(self, pending: _PendingConnection, data: bytes) -> bool:
         """Send the first bytes on a connection; its buffer is empty and takes them, or it is
         broken.
         """
         try:
-            return guest.sock.send(data) == len(data)
+            return pending.sock.send(data) == len(data)
         except OSError:
             return False
 
-    def _head(self, guest: _Guest, status: int, headers: Headers) -> bytes:
-        origin = guest.head.header("origin")
-        common = common_headers(origin, self._config)
-        return response_head(status, (*headers, *common, ("Date", self._now())))
-
-    def _now(self) -> str:
-        """Return the date for a head, made once a second (RFC 9110 6.6.1)."""
+    def _head(self, pending: _PendingConnection, status: int, headers: Headers) -> bytes:
         second = int(trio.current_time())
-        if self._date[0] != second:
+        if self._date[0] != second:  # made once a second (RFC 9110, 6.6.1)
             self._date = (second, formatdate(usegmt=True))
-        return self._date[1]
+        common = common_headers(pending.head.header("origin"), self._config)
+        return response_head(status, (*headers, *common, ("Date", self._date[1])))
+
+    # Requests that wait until the node has caught up
+
+    def _may_wait(self, pending: _PendingConnection) -> bool:
+        """Whether there will be room for this stream once the node has caught up; note that it
+        waits.
+        """
+        if self._hub.clients + self._waiting.count >= self._hub.config.clients_max:
+            return False
+        if self._waiting.counts_clients:
+            forwarded_for = pending.head.header("x-forwarded-for")
+            proxies = self._config.trusted_proxies
+            pending.client_key = client_key(pending.peer, forwarded_for, proxies)
+            if self._waiting.reached(pending.client_key):
+                return False
+        self._waiting.begin(pending.client_key)
+        return True
 
     async def _decide_undecided(self) -> None:
         """Wait once for all who wait: whoever comes meanwhile is in the next batch."""
         while True:
             await self._any_undecided.wait()
             self._any_undecided = trio.Event()
-            guests, self._undecided = self._undecided, []
+            batch, self._undecided = self._undecided, []
             try:
                 with trio.move_on_after(self._config.catch_up_wait_s) as patience:
                     await self._catch_up()
                 self._slice.begin()
-                while guests:
-                    guest = guests.pop()
-                    self._no_longer_waits(guest)
+                while batch:
+                    pending = batch.pop()
+                    self._waiting.end(pending.client_key)
                     if patience.cancelled_caught:
-                        self._answer(guest, self._admission.turn_away())
+                        self._answer(pending, self._admission.turn_away())
                     else:
-                        self._decide(guest, caught_up=True)
+                        self._decide(pending, caught_up=True)
                     await self._slice.checkpoint_if_over()
             finally:
-                for guest in guests:
-                    self._no_longer_waits(guest)
-                    guest.sock.close()
+                for pending in batch:
+                    self._waiting.end(pending.client_key)
+                    pending.sock.close()
 
-    def _send_away_idle(self, epoll: select.epoll) -> None:
-        """Close connections whose head does not come; they stand in the order of arrival."""
-        now = trio.current_time()
-        for guest in list(self._guests.values()):
-            if now - guest.since < self._config.head_timeout_s:
-                break
-            self._send_away(guest, epoll)
+    # Connections whose request does not come
 
-    def _limit_heads(self, epoll: select.epoll) -> None:
-        """Bound the memory that unfinished heads take; who is here longest makes room."""
-        while self._guests_bytes > HEADS_BYTES_MAX:
-            self._send_away(next(iter(self._guests.values())), epoll)
-
-    def _make_room(self, guest: _Guest, epoll: select.epoll) -> None:
-        """Let a guest go; it is served if its request has come meanwhile."""
-        fd = guest.sock.fileno()
-        left = self._has_read(guest)
-        self._forget(guest, fd, epoll)
-        if not left:
+    def _close_overdue(self) -> None:
+        """Close the oldest connections, as long as they have been pending too long or all heads
+        together take too much memory.
+        """
+        now, timeout_s = trio.current_time(), self._config.head_timeout_s
+        while (oldest := self._oldest()) is not None and (
+            oldest.since + timeout_s <= now or self._pending_bytes > HEADS_BYTES_MAX
+        ):
             TIMED_OUT.inc()
-            guest.sock.close()  # Without a word: any status would end an `EventSource` for ever.
+            self._forget(oldest, oldest.sock.fileno())
+            if len(oldest.head):
+                request_counts.count_unread(408)
+                self._send(oldest, REQUEST_TIMEOUT)
+            oldest.sock.close()
 
-    def _send_away(self, guest: _Guest, epoll: select.epoll) -> None:
-        TIMED_OUT.inc()
-        self._forget(guest, guest.sock.fileno(), epoll)
-        if len(guest.head):
-            request_counts.count_unread(408)
-            self._send(guest, REQUEST_TIMEOUT)
-        guest.sock.close()
+    def _make_room(self, pending: _PendingConnection) -> None:
+        """Close a connection; it is served if its request has come meanwhile."""
+        fd = pending.sock.fileno()
+        served = self._has_read(pending)
+        self._forget(pending, fd)
+        if not served:
+            TIMED_OUT.inc()
+            pending.sock.close()  # Without a word: any status would end an `EventSource` for ever.
 
-    def _forget(self, guest: _Guest, fd: int, epoll: select.epoll) -> None:
-        del self._guests[fd]
-        self._guests_bytes -= guest.counted_bytes
-        if guest.slot is not None:
-            guest.slot.release()
+    def _forget(self, pending: _PendingConnection, fd: int) -> None:
+        del self._pending[fd]
+        self._pending_bytes -= pending.counted_bytes
+        if pending.slot is not None:
+            pending.slot.release()
         with suppress(OSError):  # The kernel has forgotten it if it is closed.
-            epoll.unregister(fd)
+            self._epoll.unregister(fd)
 
     def _close_all(self) -> None:
-        for guest in self._guests.values():
-            guest.sock.close()
-            if guest.slot is not None:
-                guest.slot.release()
-        for guest in self._undecided:
-            guest.sock.close()
-        self._guests.clear()
+        for pending in self._pending.values():
+            pending.sock.close()
+            if pending.slot is not None:
+                pending.slot.release()
+        for pending in self._undecided:
+            pending.sock.close()
+        self._pending.clear()
         self._undecided.clear()
+
+
+def _wants_stream(head: RequestHead) -> bool:
+    """Whether this request can go the short way; what is unusual about it goes the other."""
+    return (
+        head.method == "GET"
+        and head.version == "1.1"
+        and head.path in PATHS
+        and head.hosts == 1
+        and bool(head.header("host"))
+        and not head.header("upgrade")
+        and not head.header("content-length")
+        and not head.header("transfer-encoding")
+    )

@@ -31,7 +31,7 @@ class HttpConfig:
     """A connection without a whole request is closed after this."""
     head_bytes_max: int = 64 * 1024
     """A longer request head is refused: 100 topics of some 600 characters fit."""
-    guests_max: int = 4096
+    pending_connections_max: int = 4096
     """Connections without a whole request, or in a TLS handshake; the oldest makes room for the
     next. A node that dies sends its neighbours some thousand at once.
     """

@@ -1,7 +1,7 @@
-"""Gives connections that are no streams their slots, and turns away those for whom there is none.
+"""Limits the connections that are no streams: gives each a slot, and rejects it when there is none.
 
-Enters: connections, and what is known of their first request. Leaves: slots; refusals, answered,
-counted, and told once an episode. Never: a probe or a stream that finds no slot.
+Probes and requests for streams always find a slot. Rejected connections are answered, counted, and
+logged once an episode.
 """
 
 import trio
@@ -12,11 +12,11 @@ from noti.descriptors import PROBES_MAX, QUIET_S, Episode
 from noti.http import request_counts
 from noti.http.config import HttpConfig
 from noti.http.heads import BUSY, BUSY_FOR_YOU, RETRY_AFTER, refusal
-from noti.http.hypercorn_connection import Connection
+from noti.http.hypercorn_glue import Connection
 
 
-class Doorkeeper:
-    """At one listener."""
+class ConnectionLimits:
+    """The limits of one listener."""
 
     def __init__(
         self, listener: str, slots_max: int, config: HttpConfig, per_address_max: int = 0
@@ -35,7 +35,7 @@ class Doorkeeper:
             ),
         }
 
-    def seat(
+    def admit(
         self,
         connection: Connection,
         peer: str,
@@ -48,30 +48,30 @@ class Doorkeeper:
         `always` says whether its first request is one that is always answered, and None that nobody
         knows yet: then it gets a slot for probes, and is refused when it turns out to be none.
         """
-        address = ""
+        key = ""
         if self._slots.counts_clients:
-            address = connection_client_key(peer, forwarded_for, self._trusted)
-        slot = self._slots.take(address, connection.close)
+            key = connection_client_key(peer, forwarded_for, self._trusted)
+        slot = self._slots.take(key, connection.close)
         if isinstance(slot, SlotsFull):
             if always is False:
-                self._turn_away(connection, slot)
+                self._reject(connection, slot)
                 return False
             full = slot
             slot = self._slots.take_for_probe(full, connection.close)
             if always is None:
                 self._episodes[full].refuse(trio.current_time())
-        connection.sit(slot)
+        connection.take_slot(slot)
         return True
 
-    async def tell(self) -> None:
-        """Tell the ends of episodes; until cancelled."""
+    async def log_episodes(self) -> None:
+        """Log the ends of episodes; until cancelled."""
         while True:
             await trio.sleep(QUIET_S)
             for episode in self._episodes.values():
                 episode.settle(trio.current_time())
 
-    def _turn_away(self, connection: Connection, full: SlotsFull) -> None:
+    def _reject(self, connection: Connection, full: SlotsFull) -> None:
         self._episodes[full].refuse(trio.current_time())
         flaw = BUSY if full is SlotsFull.NODE else BUSY_FOR_YOU
         request_counts.count_unread(flaw.status)
-        connection.turn_away(refusal(flaw, RETRY_AFTER))
+        connection.reject(refusal(flaw, RETRY_AFTER))

@@ -1,26 +1,17 @@
-"""Serves HTTP until told to stop: the lobby takes connections in, Hypercorn serves those that
-want no stream, the hub runs with them.
-
-Enters: connections. Leaves: answers, through Quart on Hypercorn, or sockets to the hub.
-Never: a traceback to a client, an answer on a connection that was given away.
+"""Serves HTTP until it is stopped: the acceptor takes connections, Hypercorn serves those that want
+no stream, the hub runs with them.
 
 Shutdown order: stop accepting; end streams and let answers in progress finish, bounded; then
-return.
+return. No client is shown a traceback.
 """
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, cast
 
 import structlog
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState, LifespanState
 
 from noti import listening
 from noti.address import Address, format_address
@@ -28,14 +19,12 @@ from noti.certificates.rejection_log import RefusalLog
 from noti.certificates.renewal import Current
 from noti.descriptors import OPS_CONNECTIONS_MAX
 from noti.errors import AddressInUse, reason_of
-from noti.http import hypercorn_protocols
-from noti.http.acceptor import HandOver, Lobby
+from noti.http.acceptor import HttpAcceptor
 from noti.http.app import create_app, create_operations_app
 from noti.http.config import HttpConfig
-from noti.http.connection_limits import Doorkeeper
+from noti.http.connection_limits import ConnectionLimits
 from noti.http.heads import HeadState, RequestHead
-from noti.http.hypercorn_connection import Connection
-from noti.http.hypercorn_log import HypercornLog
+from noti.http.hypercorn_glue import Connection, Hypercorn
 from noti.http.node_view import NodeView
 from noti.http.request_counts import ALWAYS
 from noti.http.subscribe import Admission
@@ -79,12 +68,11 @@ class Frontend:
         self._admission = Admission(hub, node.ready, config)
         self._app = create_app(hub, node, self._admission, config, with_operations=ops_bind is None)
         self._ops_app = create_operations_app(hub, node, config)
-        self._hypercorn = _hypercorn_config(config)
+        self._hypercorn = Hypercorn(config)
         per_address_max = config.connections_per_address_max
-        self._door = Doorkeeper("http", config.connections_max, config, per_address_max)
-        self._ops_door = Doorkeeper("ops", OPS_CONNECTIONS_MAX, config)
+        self._limits = ConnectionLimits("http", config.connections_max, config, per_address_max)
+        self._ops_limits = ConnectionLimits("ops", OPS_CONNECTIONS_MAX, config)
         self._connections: set[Connection] = set()
-        hypercorn_protocols.use()
         self._closed = trio.lowlevel.ParkingLot()
 
     async def run(
@@ -125,27 +113,36 @@ class Frontend:
         """Serve until `stop`. Shielded, because a cancellation from above becomes `stop`, and has a
         deadline from then on.
         """
-        context = WorkerContext(None)
         with trio.CancelScope(shield=True) as service:
             async with trio.open_nursery() as serving:
                 await serving.start(self._hub.run)
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:
                         if self._tls is None:
-                            take = partial(self._take, context, connections)
-                            accepting.start_soon(self._lobby(take).run, listeners)
+                            acceptor = HttpAcceptor(
+                                self._admission,
+                                self._hub,
+                                self._config,
+                                catch_up=self._node.barrier,
+                                hand_over=partial(self._take, connections),
+                            )
+                            accepting.start_soon(acceptor.run, listeners)
                         else:
-                            secure = partial(self._serve_secured, context, self._tls)
+                            secure = partial(self._serve_secured, self._tls, connections)
+                            accept = partial(
+                                listening.serve,
+                                listener="http_arriving",
+                                connections_max=self._config.pending_connections_max,
+                            )
                             for listener in listeners:
-                                accepting.start_soon(
-                                    self._accept_secured, secure, connections, listener
-                                )
-                        operate = partial(self._serve_operators, context)
+                                accepting.start_soon(accept, listener, secure, connections)
                         for listener in ops_listeners:
                             accept = partial(listening.serve, listener="ops")
-                            accepting.start_soon(accept, listener, operate, connections)
-                        accepting.start_soon(self._door.tell)
-                        accepting.start_soon(self._ops_door.tell)
+                            accepting.start_soon(
+                                accept, listener, self._serve_operators, connections
+                            )
+                        accepting.start_soon(self._limits.log_episodes)
+                        accepting.start_soon(self._ops_limits.log_episodes)
                         if self._config.leader_sheds:
                             accepting.start_soon(self._shed_when_leading)
                         task_status.started()
@@ -159,7 +156,7 @@ class Frontend:
                     grace_s = hub.drain_window_s + self._config.grace_s
                     service.deadline = trio.current_time() + grace_s + hub.drain_timeout_s
                     self._hub.drain()
-                    await context.terminated.set()
+                    await self._hypercorn.end_idle()
                     with trio.move_on_after(grace_s):
                         await self._all_closed()
                     for connection in self._connections:
@@ -179,18 +176,8 @@ class Frontend:
         while self._connections:
             await self._closed.park()
 
-    def _lobby(self, hand_over: HandOver) -> Lobby:
-        return Lobby(
-            self._admission,
-            self._hub,
-            self._config,
-            catch_up=self._node.barrier,
-            hand_over=hand_over,
-        )
-
     def _take(
         self,
-        context: WorkerContext,
         connections: trio.Nursery,
         sock: socket.socket,
         head: RequestHead,
@@ -200,39 +187,24 @@ class Frontend:
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         connection = Connection(stream, self._app, self._config, head.received)
         forwarded_for, always = head.header("x-forwarded-for"), head.path in ALWAYS
-        if self._door.seat(connection, peer, forwarded_for=forwarded_for, always=always):
+        if self._limits.admit(connection, peer, forwarded_for=forwarded_for, always=always):
             if head.reading is not HeadState.COMPLETE:
-                connection.idle()
-            connections.start_soon(self._serve, context, connection)
+                connection.mark_idle()
+            connections.start_soon(self._serve, connection)
 
-    async def _serve_operators(self, context: WorkerContext, stream: trio.SocketStream) -> None:
+    async def _serve_operators(self, stream: trio.SocketStream) -> None:
         connection = Connection(stream, self._ops_app, self._config)
-        if self._ops_door.seat(connection, _peer_of(stream)):
-            connection.idle()
-            await self._serve(context, connection)
-
-    async def _accept_secured(
-        self,
-        secure: Callable[[trio.SocketStream, trio.Nursery], Awaitable[None]],
-        connections: trio.Nursery,
-        listener: socket.socket,
-    ) -> None:
-        """Accept until cancelled. Only the handshake is counted here."""
-        await listening.serve(
-            listener,
-            lambda stream: secure(stream, connections),
-            connections,
-            listener="http_arriving",
-            connections_max=self._config.guests_max,
-        )
+        if self._ops_limits.admit(connection, _peer_of(stream)):
+            connection.mark_idle()
+            await self._serve(connection)
 
     async def _serve_secured(
         self,
-        context: WorkerContext,
         tls: Current[ssl.SSLContext],
-        stream: trio.SocketStream,
         connections: trio.Nursery,
+        stream: trio.SocketStream,
     ) -> None:
+        """Shake hands; only that is counted by the listener."""
         encrypted = None
         try:
             with contained("connection"), suppress(OSError, trio.BrokenResourceError):
@@ -243,32 +215,19 @@ class Frontend:
         if encrypted is None:
             return
         connection = SecuredConnection(encrypted, self._app, self._config)
-        if self._door.seat(connection, _peer_of(stream)):
-            connection.idle()
-            connections.start_soon(self._serve, context, connection)
+        if self._limits.admit(connection, _peer_of(stream)):
+            connection.mark_idle()
+            connections.start_soon(self._serve, connection)
 
-    async def _serve(self, context: WorkerContext, connection: Connection) -> None:
+    async def _serve(self, connection: Connection) -> None:
         self._connections.add(connection)
         try:
             with contained("connection"):
-                state = ConnectionState(LifespanState({}))
-                await TCPServer(
-                    connection.application, self._hypercorn, context, state, cast("Any", connection)
-                )
+                await self._hypercorn.serve(connection)
         finally:
             connection.close()
             self._connections.discard(connection)
             self._closed.unpark_all()
-
-
-def _hypercorn_config(config: HttpConfig) -> Config:
-    hypercorn = Config()
-    hypercorn.logger_class = HypercornLog
-    hypercorn.include_server_header = False
-    hypercorn.keep_alive_timeout = config.idle_timeout_s
-    hypercorn.h11_max_incomplete_size = config.head_bytes_max
-    hypercorn.h2_max_header_list_size = config.head_bytes_max
-    return hypercorn
 
 
 async def _listen(bind: Address, flag: str) -> list[socket.socket]:

@@ -15,7 +15,7 @@ from noti.certificates.rejections import Refusal, handshake_refusal
 from noti.certificates.renewal import Current
 from noti.http.app import App
 from noti.http.config import HttpConfig
-from noti.http.hypercorn_connection import Connection
+from noti.http.hypercorn_glue import Connection
 
 HANDSHAKE_S = 10.0
 """Two round trips and some arithmetic, also on a bad mobile network."""

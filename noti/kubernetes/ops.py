@@ -22,7 +22,7 @@ from quart_trio import QuartTrio
 
 from noti.address import Address, format_address
 from noti.errors import AddressInUse
-from noti.http.hypercorn_log import HypercornLog
+from noti.http.hypercorn_glue import HypercornLog
 from noti.optional import contained
 
 log = structlog.get_logger("noti.kubernetes")

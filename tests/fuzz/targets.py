@@ -26,7 +26,7 @@ from noti.history.commands import Publish, PublishBatch, SetLimits, decode, enco
 from noti.history.notification import Event
 from noti.history.store import Store, flaw_in_snapshot
 from noti.http.heads import HeadState, RequestHead
-from noti.http.hypercorn_protocols import StrictConnection
+from noti.http.hypercorn_glue import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.ports import SourceMessage
@@ -358,7 +358,7 @@ def read_head(data: bytes) -> None:
     for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
         if piece and head.reading is HeadState.MORE:
             head.feed(piece)
-    judge = StrictConnection(h11.SERVER)
+    judge = StrictConnection(65_536)
     judge.receive_data(data)
     try:
         request = judge.next_event()

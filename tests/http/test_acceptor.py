@@ -12,7 +12,7 @@ import trio.testing
 from prometheus_client import REGISTRY
 
 from noti.address import Address
-from noti.http.acceptor import Lobby
+from noti.http.acceptor import HttpAcceptor
 from noti.http.config import HttpConfig
 from noti.http.heads import RequestHead
 from noti.http.subscribe import Admission
@@ -35,11 +35,11 @@ class Taker:
 
 
 @asynccontextmanager
-async def lobby(
+async def accepting(
     there: Hub, taker: Taker, node: Node | None = None, config: HttpConfig | None = None
 ) -> AsyncIterator[Address]:
     node, config = node or Node(), config or HttpConfig()
-    entrance = Lobby(
+    acceptor = HttpAcceptor(
         Admission(there, node.ready, config),
         there,
         config,
@@ -48,7 +48,7 @@ async def lobby(
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with running(there), trio.open_nursery() as nursery:
-            nursery.start_soon(entrance.run, [listener])
+            nursery.start_soon(acceptor.run, [listener])
             yield listener.getsockname()
             nursery.cancel_scope.cancel()
 
@@ -64,7 +64,7 @@ def count(name: str) -> float:
 
 async def test_a_stream_goes_to_the_hub_without_the_ordinary_way() -> None:
     there, taker = hub(), Taker()
-    async with lobby(there, taker) as address, client(address) as one:
+    async with accepting(there, taker) as address, client(address) as one:
         response = await one.request("/category")
         assert dict(response.headers)[b"content-type"] == b"text/event-stream"
         assert b"date" in dict(response.headers)
@@ -95,7 +95,7 @@ async def test_a_stream_goes_to_the_hub_without_the_ordinary_way() -> None:
 )
 async def test_everything_else_goes_the_ordinary_way_with_every_byte(request_bytes: bytes) -> None:
     taker = Taker()
-    async with lobby(hub(), taker) as address:
+    async with accepting(hub(), taker) as address:
         stream = await trio.open_tcp_stream(*address)
         async with stream:
             await stream.send_all(request_bytes)
@@ -106,7 +106,7 @@ async def test_everything_else_goes_the_ordinary_way_with_every_byte(request_byt
 
 async def test_a_head_may_come_byte_by_byte() -> None:
     there = hub()
-    async with lobby(there, Taker()) as address:
+    async with accepting(there, Taker()) as address:
         stream = await trio.open_tcp_stream(*address)
         async with stream:
             for n in range(len(STREAM)):
@@ -120,7 +120,7 @@ async def test_a_head_may_come_byte_by_byte() -> None:
 async def test_a_head_that_never_ends_and_one_that_never_begins_are_closed() -> None:
     before = count("heads_timed_out")
     config = HttpConfig(head_timeout_s=0.1)
-    async with lobby(hub(), Taker(), config=config) as address:
+    async with accepting(hub(), Taker(), config=config) as address:
         silent, endless = await trio.open_tcp_stream(*address), await trio.open_tcp_stream(*address)
         async with silent, endless:
             await endless.send_all(STREAM[:-2])
@@ -132,7 +132,7 @@ async def test_a_head_that_never_ends_and_one_that_never_begins_are_closed() -> 
 @promises.HOSTILE_CLIENT_HARMS_NOBODY
 async def test_too_many_silent_connections_make_room_for_an_honest_one() -> None:
     there = hub()
-    async with lobby(there, Taker(), config=HttpConfig(guests_max=3)) as address:
+    async with accepting(there, Taker(), config=HttpConfig(pending_connections_max=3)) as address:
         silent = [await trio.open_tcp_stream(*address) for _ in range(6)]
         async with client(address) as honest:
             await honest.request("/category")
@@ -162,7 +162,7 @@ async def test_those_whose_cursor_is_unknown_wait_for_one_catch_up_together() ->
         return True
 
     node.barrier, node.ready = wait_for_all, ready  # type: ignore[method-assign]
-    async with lobby(there, Taker(), node) as address, trio.open_nursery() as nursery:
+    async with accepting(there, Taker(), node) as address, trio.open_nursery() as nursery:
 
         async def resume() -> None:
             async with client(address) as one:
@@ -187,7 +187,7 @@ async def test_no_descriptor_left_is_said_and_survived(
         return accept(self)
 
     monkeypatch.setattr(socket.socket, "accept", fail_first)
-    async with lobby(there, Taker()) as address, client(address) as one:
+    async with accepting(there, Taker()) as address, client(address) as one:
         await one.request("/category")
         await until(lambda: there.clients == 1)
     told = "".join(capfd.readouterr())
@@ -208,9 +208,9 @@ async def test_a_request_that_breaks_the_code_is_answered_and_hurts_nobody(
 
 
 @pytest.mark.parametrize("checkpoints", range(6))
-async def test_cancelled_lobby_closes_all_that_nobody_took(checkpoints: int) -> None:
+async def test_cancelled_acceptor_closes_all_that_nobody_took(checkpoints: int) -> None:
     streams = []
-    async with lobby(hub(), Taker(), Node(is_ready=False)) as address:
+    async with accepting(hub(), Taker(), Node(is_ready=False)) as address:
         for first in (b"", STREAM[:9], STREAM):
             stream = await trio.open_tcp_stream(*address)
             if first:

@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from noti.errors import AddressInUse
-from noti.http import server
+from noti.http import hypercorn_glue
 from noti.http.config import HttpConfig
 from noti.http.server import LOOK_EVERY_S, Frontend
 from tests import promises
@@ -294,7 +294,7 @@ async def test_error_of_the_library_ends_one_connection_and_no_more(
 ) -> None:
     async with serving(hub()) as address:
         with monkeypatch.context() as broken:
-            broken.setattr(server, "TCPServer", lambda *_: failing())
+            broken.setattr(hypercorn_glue, "TCPServer", lambda *_: failing())
             assert await exchange(address, PROBE) == b""
         assert b"HTTP/1.1 200" in await exchange(address, PROBE)
 
@@ -302,7 +302,7 @@ async def test_error_of_the_library_ends_one_connection_and_no_more(
 async def test_error_of_the_library_at_the_stop_does_not_end_the_node_with_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(server, "TCPServer", lambda *_: fails_when_cancelled())
+    monkeypatch.setattr(hypercorn_glue, "TCPServer", lambda *_: fails_when_cancelled())
     with trio.fail_after(LIMIT_S):
         async with serving(hub(), config=HttpConfig(grace_s=0.01)) as address:
             stream = await trio.open_tcp_stream(*address)

@@ -1,7 +1,7 @@
 """Heads that two servers could read differently: refused on every way in, and the connection ends.
 
-A bad head comes first on a connection (there the lobby reads it, and Hypercorn what the lobby does
-not take), or second (there only Hypercorn reads), or over HTTP/2.
+A bad head comes first on a connection (there the acceptor reads it, and Hypercorn what it does not
+take), or second (there only Hypercorn reads), or over HTTP/2.
 """
 
 import re
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.heads import FIELDS_MAX, HeadState, RequestHead, flaw_in_head
-from noti.http.hypercorn_protocols import StrictConnection
+from noti.http.hypercorn_glue import StrictConnection
 from tests import promises
 from tests.http.stage import LIMIT_S, client, hub, serving
 
@@ -216,14 +216,14 @@ STARTS = st.sampled_from(
 def test_both_readers_read_the_same_or_one_refuses(
     start: bytes, lines: list[bytes], cut: int
 ) -> None:
-    """What the lobby takes for a stream, Hypercorn takes too, with the same meaning; and neither
+    """What the acceptor takes for a stream, Hypercorn takes too, with the same meaning; and neither
     takes a head whose end others could see elsewhere."""
     data = start + b"".join(lines) + b"\r\n"
     head = RequestHead()
     for piece in (data[:cut], data[cut:]):
         if piece and head.reading is HeadState.MORE:
             head.feed(piece)
-    judge = StrictConnection(h11.SERVER)
+    judge = StrictConnection(65_536)
     judge.receive_data(data)
     try:
         request = judge.next_event()

@@ -1,21 +1,46 @@
-"""One TCP connection as Hypercorn sees it, whose socket the hub can take away.
+"""Everything that bends Hypercorn: its connections, its parsers, its log lines.
 
-Enters: a stream, requests that Hypercorn parsed. Leaves: answers, or the socket to the hub.
-Never: a byte of Hypercorn's on a socket that was given away.
+Hypercorn serves a process; here it serves one connection at a time, which the acceptor has taken,
+whose socket the hub may take away, and which has a slot. It has no settings for that. So this
+module, and no other of this room, uses what Hypercorn and its parsers do not promise to keep
+(`test_hypercorn_glue.py` names whichever is gone):
+
+- `TCPServer`, `WorkerContext`: serve one connection, without Hypercorn's own listening sockets.
+- a connection as `TCPServer` uses it: `Connection`, and `SecuredConnection` in `tls.py`.
+- `hypercorn.protocol`'s names for its two protocols, replaced by stricter ones, once for the
+  process: Hypercorn makes its parsers itself. Nothing else that uses h11 or h2 is changed.
+- h11's buffer, and the decoder of h2: where the parsers must be stricter.
+- `Logger`: what it is asked to log while it serves a connection.
+- how it answers what is not HTTP, and that it reports a complete response as a disconnect.
 """
 
 import re
 import socket
-from typing import cast
+import sys
+from typing import Any, cast
 
+import h11
+import hypercorn.protocol
+import structlog
 import trio
+from h11._receivebuffer import ReceiveBuffer
+from hypercorn.config import Config
+from hypercorn.logging import Logger
+from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import (
     ASGIReceiveCallable,
     ASGIReceiveEvent,
     ASGISendCallable,
     ASGISendEvent,
+    ConnectionState,
     HTTPScope,
+    LifespanState,
+    ResponseSummary,
     Scope,
+    WWWScope,
 )
 from prometheus_client import Counter
 
@@ -29,12 +54,42 @@ from noti.http.subscribe import Opening
 from noti.streams import sse
 from noti.streams.hub import Hub
 
+log = structlog.get_logger("noti.http")
+
 REFUSED = Counter("noti_http_requests_refused_total", "Requests that are not HTTP.")
 
 HYPERCORNS_REFUSAL = re.compile(
     rb"HTTP/1\.1 (4\d\d|501) \r\ncontent-length: 0\r\nconnection: close\r\n"
 )
 """What Hypercorn says to what is not HTTP; our application's answers have bodies."""
+
+FIELD_OVERHEAD_BYTES = 32
+"""HTTP/2 counts each header so much longer than it is (RFC 9113, 6.5.2)."""
+
+
+class Hypercorn:
+    """Serves the connections of one node."""
+
+    def __init__(self, config: HttpConfig) -> None:
+        names: Any = hypercorn.protocol
+        names.H11Protocol, names.H2Protocol = StrictH11, StrictH2
+        self._config = Config()
+        self._config.logger_class = HypercornLog
+        self._config.include_server_header = False
+        self._config.keep_alive_timeout = config.idle_timeout_s
+        self._config.h11_max_incomplete_size = config.head_bytes_max
+        self._config.h2_max_header_list_size = config.head_bytes_max
+        self._context = WorkerContext(None)
+
+    async def serve(self, connection: "Connection") -> None:
+        """Serve a connection until it ends. Cancellation: leaves the connection open."""
+        state = ConnectionState(LifespanState({}))
+        stream = cast("Any", connection)
+        await TCPServer(connection.application, self._config, self._context, state, stream)
+
+    async def end_idle(self) -> None:
+        """Close connections without a request, now and from now on."""
+        await self._context.terminated.set()
 
 
 class Connection:
@@ -56,12 +111,12 @@ class Connection:
         self._streaming = 0
         self._given_away = False
 
-    def sit(self, slot: Slot) -> None:
-        """Take this slot for as long as the connection is open and no stream."""
+    def take_slot(self, slot: Slot) -> None:
+        """Have this slot for as long as the connection is open and no stream."""
         self._slot = slot
 
-    def idle(self) -> None:
-        """Say that it is the client's turn: nothing was asked yet."""
+    def mark_idle(self) -> None:
+        """Note that it is the client's turn: nothing was asked yet."""
         if self._slot is not None:
             self._slot.mark_idle()
 
@@ -78,9 +133,7 @@ class Connection:
         sync_spawn: object,
         call_soon: object,
     ) -> None:
-        """Run the application for one request of this connection (an ASGI application, wrapped for
-        Hypercorn).
-        """
+        """Answer one request of this connection (an ASGI application, wrapped for Hypercorn)."""
         if self._given_away:
             return  # A request that the client sent behind the one that became a stream.
         assert self._slot is not None, "every connection that is served has a slot"
@@ -237,7 +290,7 @@ class Connection:
         if self._slot is not None:
             self._slot.release()
 
-    def turn_away(self, refusal: bytes) -> None:
+    def reject(self, refusal: bytes) -> None:
         """Say this and close, without waiting; nobody has begun to serve the connection."""
         refuse(socket.socket(fileno=self._stream.socket.detach()), refusal)
 
@@ -248,3 +301,62 @@ class Connection:
         request_counts.count_unread(status)
         body = f"{flaw.text}\n".encode()
         return head.replace(b"content-length: 0", b"content-length: %d" % len(body)) + body
+
+
+class _StrictBuffer(ReceiveBuffer):
+    def maybe_extract_lines(self) -> list[bytearray] | None:
+        """Return the lines of a head as h11 does; a header that goes on in the next line is an
+        error, as h11 would join what others cut (RFC 9112, 5.2).
+        """
+        lines = super().maybe_extract_lines()
+        if any(line.startswith((b" ", b"\t")) for line in lines or ()):
+            raise h11.LocalProtocolError("a header goes on in the next line")
+        return lines
+
+
+class StrictConnection(h11.Connection):
+    """h11, without its leniency: no request whose end two servers could see at different places."""
+
+    def __init__(self, head_bytes_max: int) -> None:
+        super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes_max)
+        self._receive_buffer = _StrictBuffer()
+
+
+class StrictH11(H11Protocol):
+    """HTTP/1."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.connection = StrictConnection(self.config.h11_max_incomplete_size)
+
+
+class StrictH2(H2Protocol):
+    """HTTP/2; a head a little too long is answered by our application, a longer one not read."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        overhead_bytes = heads.FIELDS_MAX * FIELD_OVERHEAD_BYTES
+        limit_bytes = 2 * self.config.h2_max_header_list_size + overhead_bytes
+        self.connection.decoder.max_header_list_size = limit_bytes
+
+
+class HypercornLog(Logger):
+    """Hypercorn's log lines in ours: no access log, no traceback for a request."""
+
+    def __init__(self, config: Config) -> None:
+        self.access_logger = self.error_logger = None  # so that its other methods log nothing
+
+    async def access(
+        self, request: WWWScope, response: ResponseSummary | None, request_time: float
+    ) -> None:
+        """Log a request, at debug level."""
+        log.debug(
+            "request",
+            path=request["path"],
+            status=None if response is None else response["status"],
+            took_ms=round(request_time * 1000, 1),
+        )
+
+    async def exception(self, message: str, *args: Any, **_: Any) -> None:
+        """Log what kind of exception a request raised."""
+        log.error("request failed", where=message, error=repr(sys.exc_info()[1]))
