@@ -1,9 +1,7 @@
 """The part of the Kubernetes API that the operator needs, as a port.
 
-Enters: nothing. Leaves: a protocol, and the values that cross it. Never: behaviour; a foreign
-exception: adapters raise `KubernetesFailed` and what is below it.
-
-The real adapter is `client.py`; tests have one in memory, and the same contract suite
+Adapters raise `KubernetesFailed` and what is below it, and no foreign exception. The real
+adapter is `client.py`; tests have one in memory, and the same contract suite
 (tests/kubernetes/test_api.py) runs against both.
 """
 
@@ -17,7 +15,7 @@ from noti.kubernetes.objects import Object
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A kind of objects in namespaces."""
+    """A type of objects in namespaces, as its group, version and plural name it in paths."""
 
     group: str
     """Empty for the core group."""
@@ -49,7 +47,7 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent:
-    """What a watch tells."""
+    """What a watch reports."""
 
     type: Literal["ADDED", "MODIFIED", "DELETED", "BOOKMARK"]
     object: Object
@@ -64,7 +62,7 @@ class WatchEvent:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which objects of a kind."""
+    """Which objects of a resource."""
 
     resource: Resource
     namespace: str
@@ -78,8 +76,8 @@ class KubernetesApi(Protocol):
     """Reads, watches and writes objects.
 
     Every method raises `KubernetesFailed` when the API does not answer, or asks for patience; of
-    its kinds `KubernetesForbidden` everywhere, the others where they are named. Each request has a
-    time limit of its own, but watches, which last.
+    its subclasses `KubernetesForbidden` everywhere, the others where they are named. Each request
+    has a time limit of its own, but watches, which last.
     """
 
     async def list(self, selection: Selection) -> Listing:
@@ -88,7 +86,7 @@ class KubernetesApi(Protocol):
     def watch(
         self, selection: Selection, version: str
     ) -> AbstractAsyncContextManager[AsyncIterator[WatchEvent]]:
-        """Follow all changes after `version`, in order; ends when the server wants it to.
+        """Watch all changes after `version`, in order; ends when the server wants it to.
 
         Entering, or the iterator, raises `VersionGone` when the server does not remember so far.
         """

@@ -1,7 +1,6 @@
 """The Kubernetes API over HTTPS: lightkube's configuration, TLS and tokens, on Trio.
 
-Enters: requests of the port. Leaves: objects as JSON, and our errors. Never: a retry; an exception
-of httpx2 or lightkube; a token in a message.
+It retries nothing, raises our errors only, and shows no token in a message.
 
 lightkube finds the service account or the kubeconfig, verifies the server, and reads a rotated
 token again. Its own client is not used for requests: it asks for no bookmarks, and hides the end of
@@ -40,7 +39,7 @@ REQUEST_S_MAX: Final = 5.0
 a lease must renew it."""
 
 WATCH_S: Final = 290
-"""After this the server ends a watch, so that none is dead for long without anybody's notice."""
+"""After this the server ends a watch, so that none is dead for long unnoticed."""
 
 WATCH_SILENCE_S_MAX: Final = WATCH_S + 10.0
 """A connection that is silent for longer is dead: the server would have ended the watch."""
@@ -66,7 +65,7 @@ class KubernetesClient:
     async def watch(
         self, selection: Selection, version: str
     ) -> AsyncIterator[AsyncIterator[WatchEvent]]:
-        """Follow all changes after `version`."""
+        """Watch all changes after `version`."""
         path = selection.resource.path(selection.namespace)
         parameters = {
             **_parameters(selection),

@@ -1,7 +1,6 @@
-"""Decodes what the Kubernetes API answers.
+"""Decodes answers of the Kubernetes API, and raises nothing but `KubernetesFailed`.
 
-Enters: bytes, status codes, headers. Leaves: objects, changes, and failures as our exceptions.
-Never: an exception that is not `KubernetesFailed`; an object without name, uid and version; I/O.
+Every object that leaves here has a name, a uid and a version.
 """
 
 import json
@@ -18,7 +17,7 @@ from noti.kubernetes.api import Listing, WatchEvent
 from noti.kubernetes.objects import Object
 
 MESSAGE_MAX: Final = 500
-"""Characters of an answer's explanation that are told on."""
+"""Characters of an answer's explanation that are passed on."""
 
 RETRY_AFTER_S_MAX: Final = 60.0
 """Longest wait that is granted to a server that asks for more."""

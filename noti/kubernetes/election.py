@@ -3,10 +3,11 @@
 Enters: the Lease as it was read, monotonic time, wall time as text. Leaves: the Lease to write, if
 it may be taken or must be renewed. Never: two holders, if clocks run at about one speed; I/O.
 
-As in client-go's leaderelection: the clocks of machines are not compared. Whoever does not hold the
-Lease measures with his own clock how long it has not changed, and takes it after the duration that
-stands in it. The holder stops earlier, when he has not renewed for `renew_within_s`. Writes carry
-the version that was read, so that one of two candidates gets a conflict.
+As in client-go's leaderelection: the clocks of machines are not compared. A candidate that does
+not hold the Lease measures with its own clock how long it has not changed, and takes it after the
+duration that stands in it. The holder stops earlier, when it has not renewed for
+`renew_within_s`. Writes carry the version that was read, so that one of two candidates gets a
+conflict.
 """
 
 from copy import deepcopy
@@ -21,7 +22,7 @@ class LeaseTimes:
 
     duration_s: int = 15
     renew_within_s: float = 10.0
-    """Less than the duration: who cannot renew stops before somebody else begins."""
+    """Less than the duration: who cannot renew stops before another one begins."""
     retry_s: float = 2.0
 
 
@@ -41,7 +42,7 @@ class Election:
 
     @property
     def holder(self) -> str:
-        """Who held the Lease when it was last looked at; empty when nobody did."""
+        """Who held the Lease when it was last looked at; empty for none."""
         return _holder(self._last_seen or {})
 
     @property

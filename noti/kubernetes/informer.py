@@ -1,9 +1,6 @@
-"""Keeps a copy of selected objects: lists them once, and watches from there on.
+"""Keeps a cache of selected objects: lists them once, and watches from there on.
 
-Enters: the API. Leaves: the objects as they are, a call whenever they change. Never: a list where a
-watch can go on; a request without a pause after one that failed.
-
-A watch that ends or breaks is resumed from the last version that it told, of a change or of a
+A watch that ends or breaks is resumed from the last version that it reported, of a change or of a
 bookmark. Only when the server does not remember so far (410) everything is listed anew.
 """
 
@@ -23,11 +20,11 @@ from noti.kubernetes.objects import Object
 log = structlog.get_logger("noti.kubernetes")
 
 ENDED_EARLY_S: Final = 1.0
-"""A watch that ends sooner, without a change, is taken for a failure: somebody ends all of them."""
+"""A watch that ends sooner, without a change, counts as a failure: something ends all of them."""
 
 
 class ObjectCache:
-    """Objects of one selection, as they were when the API last told."""
+    """Objects of one selection, as the API last reported them."""
 
     def __init__(self, selection: Selection) -> None:
         """Begin with nothing."""
@@ -48,7 +45,7 @@ class ObjectCache:
         return [known[name] for name in sorted(known)]
 
     def reset(self, listing: Listing) -> None:
-        """Take a list for the truth."""
+        """Replace all objects by those of a list."""
         self._objects = {one["metadata"]["name"]: one for one in listing.objects}
 
     def apply(self, change: WatchEvent) -> None:
@@ -100,10 +97,10 @@ async def list_and_watch(
 
 
 def _failed(cache: ObjectCache, failure: KubernetesFailed, changed: Callable[[], None]) -> None:
-    told, cache.failure = cache.failure, failure
-    if type(told) is not type(failure):
+    before, cache.failure = cache.failure, failure
+    if type(before) is not type(failure):
         resource = cache.selection.resource.plural
-        log.warning("cannot follow objects, trying again", resource=resource, reason=str(failure))
+        log.warning("cannot watch objects, trying again", resource=resource, reason=str(failure))
         changed()
 
 

@@ -1,14 +1,14 @@
-"""Decides what the labels of a cluster's pods should say, from what the pods say about themselves.
+"""Decides the labels of a cluster's pods, from the roles that the pods report.
 
 Enters: the pods as Kubernetes knows them, the answer of each. Leaves: one merge patch for each pod
-whose labels are wrong, and who leads. Never: a key of anybody else; I/O.
+whose labels are wrong, and who leads. Never: a key of another writer; I/O.
 
-- Of two who claim to lead, the one with the higher Raft term does; what the others say about their
-  leader counts as much as its own word.
+- Of two that claim to lead, the one with the higher Raft term does; what the others report about
+  their leader counts as much as its own answer.
 - A pod that is not ready, or does not answer, has no role and gets no browsers.
-- All that are ready and answer get browsers, but not the leader, unless it is the only one.
+- All pods that are ready and answer get browsers, but not the leader, unless it is the only one.
   So an election changes nothing for browsers.
-- When nobody answers, most likely this side is cut off: ready pods keep their browsers, without
+- When no pod answers, most likely this side is cut off: ready pods keep their browsers, without
   roles. Kubernetes itself looks at their health.
 - What was written in a higher term is not overwritten by what is known of a lower one, unless all
   pods of the cluster have answered: then it was founded anew, as terms never go back.
@@ -39,7 +39,7 @@ class Plan:
     leader: str
     """Name of the pod that leads; empty when none is known."""
     term: int
-    """Raft's term of all that is said here; 0 when nobody told one."""
+    """The Raft term of leader and roles; 0 when no pod reported one."""
     answering: int
     """Ready pods that have answered."""
     patches: Mapping[str, Object]
@@ -49,8 +49,8 @@ class Plan:
 def plan(pods: Sequence[Pod], answers: Mapping[str, NodeRole | None], replicas: int) -> Plan:
     """Return what to do.
 
-    `answers` has the last word of each pod that was asked, by its uid; None when it did not answer.
-    A ready pod that was not asked yet is left alone. `replicas` is how many pods there should be.
+    `answers` has the last answer of each pod that was asked, by its uid; None for no answer. A
+    ready pod that was not asked yet is left alone. `replicas` is how many pods there should be.
     """
     ready = [pod for pod in pods if pod.ready]
     asked = {pod.name: answers[pod.uid] for pod in ready if pod.uid in answers}
@@ -75,19 +75,19 @@ def plan(pods: Sequence[Pod], answers: Mapping[str, NodeRole | None], replicas: 
 
 
 def _leader(answered: Mapping[str, NodeRole]) -> tuple[str, int]:
-    """Return who leads, and the term in which that is so."""
+    """Return the name of the leader, and its term."""
     evidence = [(answer.term, name) for name, answer in answered.items() if answer.role == "leader"]
     evidence += [(answer.term, answer.leader) for answer in answered.values() if answer.leader]
     if not evidence:
         return "", max((answer.term for answer in answered.values()), default=0)
     term = max(term for term, _ in evidence)
     leaders = {name for at, name in evidence if at == term}
-    if len(leaders) > 1:  # Raft has one a term: these are too old to tell their terms.
+    if len(leaders) > 1:  # Raft has one a term: these are too old to report their terms.
         return "", term
     [leader] = leaders
     own = answered.get(leader)
     if own is not None and own.role != "leader" and (own.term >= term or own.term == 0):
-        return "", term  # It has been restarted or deposed since the others heard of it.
+        return "", term  # It has been restarted or deposed since it led the others.
     return leader, term
 
 

@@ -1,7 +1,4 @@
-"""What the operator counts, for Prometheus.
-
-Enters: counts. Leaves: metrics. Never: a label without a bound.
-"""
+"""What the operator counts, for Prometheus."""
 
 from typing import Final
 

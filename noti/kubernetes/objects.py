@@ -1,7 +1,5 @@
-"""Reads what the operator needs out of Kubernetes objects.
-
-Enters: objects as decoded JSON. Leaves: pods, stateful sets, the spec of a LeaderStatusChecker.
-Never: an exception other than `ConfigInvalid` for a spec that cannot be worked with; I/O.
+"""Reads what the operator needs out of Kubernetes objects: pods, stateful sets, and the spec of a
+LeaderStatusChecker.
 """
 
 import re

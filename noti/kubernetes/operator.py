@@ -1,7 +1,5 @@
-"""The nursery tree of the operator: one Lease, and while it is held, one task a checker.
-
-Enters: the Kubernetes API, nodes that can be asked. Leaves: labels, statuses, events. Never: work
-without the Lease; a checker that stops the others.
+"""The nursery tree of the operator: one Lease, and while it is held, one task a checker, none of
+which can stop the others.
 
     lease        taken, renewed, given back at the end
       checkers   LeaderStatusCheckers of the namespace, by a watch
@@ -32,7 +30,7 @@ RESIGN_S_MAX: Final = 2.0
 """For giving the Lease back; another operator would have it after 15 s anyway."""
 
 IN_TOUCH_S: Final = 30.0
-"""An operator that has not heard from the API for longer is not ready."""
+"""An operator without an answer of the API for longer is not ready."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,6 @@
-"""Answers probes and Prometheus about the operator.
+"""Answers probes and Prometheus about the operator, without TLS, as kubelet's probes have none.
 
-Enters: requests. Leaves: JSON, and Prometheus' text. Never: TLS, as kubelet's probes have none; a
-liveness that depends on anything but this process.
+Liveness depends on nothing but this process.
 """
 
 import json

@@ -1,12 +1,10 @@
-"""Keeps the pods of one cluster labelled, and the LeaderStatusChecker that asked for it informed.
+"""Keeps the pods of one cluster labelled, and the status of its LeaderStatusChecker up to date.
 
-Enters: the checker, pods and stateful sets from watches, roles from nodes. Leaves: merge patches
-of pods and of the checker's status, events. Never: the same patch twice for one version of a pod;
-a failure that reaches other clusters.
+    watch stateful set ─┐
+    watch pods ─────────┼─> plan (labels.py) ─> patch pods ─> status, event (status.py)
+    query nodes ────────┘
 
-    follow stateful set ─┐
-    follow pods ─────────┼─> plan (labels.py) ─> patch pods ─> status, event (status.py)
-    ask nodes ───────────┘
+A version of a pod gets the same patch once. A failure here does not reach other clusters.
 """
 
 from collections.abc import Callable
@@ -38,7 +36,7 @@ from noti.kubernetes.objects import (
     read_spec,
     read_stateful_set,
 )
-from noti.kubernetes.role_queries import Questions, RoleSource
+from noti.kubernetes.role_queries import RoleQueries, RoleSource
 from noti.kubernetes.status import Condition
 
 log = structlog.get_logger("noti.kubernetes")
@@ -63,7 +61,7 @@ class Reconciler:
         """Do nothing yet."""
         self.checker = checker
         self.condition: Condition | None = None
-        """What was found last."""
+        """The last one."""
         self._around = around
         self._reported = status.reported_before(checker)
         self._written_status: Object | None = None
@@ -80,16 +78,16 @@ class Reconciler:
             except ConfigInvalid as error:
                 self.report(Condition("SpecInvalid", str(error)))
             else:
-                await _Cluster(self, spec, self._around, nursery).run()
+                await _Cluster(self, spec, self._around).run()
 
     def update(self, checker: Object) -> None:
         """Take in the checker as it is now, with the spec that it had."""
         self.checker = checker
         if self.condition is not None and checker.get("status") != self._written_status:
-            self._report_due.set()  # Somebody else has changed it.
+            self._report_due.set()  # It was changed by another writer.
 
     def report(self, condition: Condition, *, labelled: bool = False) -> None:
-        """Have something told; `labelled`: labels were changed."""
+        """Set the condition to be reported; `labelled`: labels were changed."""
         if condition != self.condition or labelled:
             self.condition = condition
             self._labelled |= labelled
@@ -128,7 +126,10 @@ class Reconciler:
         if self._reported != (condition.reason, condition.leader):
             self._reported = condition.reason, condition.leader
             log.info(
-                "found", checker=metadata["name"], reason=condition.reason, state=condition.message
+                "condition changed",
+                checker=metadata["name"],
+                reason=condition.reason,
+                state=condition.message,
             )
             name = f"{metadata['name']}.{self._around.rng.getrandbits(64):016x}"
             event = status.event(
@@ -141,7 +142,7 @@ class Reconciler:
 
 
 def _failed(what: str, failure: KubernetesFailed, backoff: Backoff) -> None:
-    """Count a failure; the first in a row is told, unless it is a mere conflict."""
+    """Count a failure; the first in a row is logged, unless it is a mere conflict."""
     metrics.API_FAILURES.labels(type(failure).__name__).inc()
     if backoff.failures == 0 and not isinstance(failure, ObjectConflict):
         log.warning(f"{what}, trying again", reason=str(failure))
@@ -150,51 +151,46 @@ def _failed(what: str, failure: KubernetesFailed, backoff: Backoff) -> None:
 class _Cluster:
     """The pods of a spec that can be worked with."""
 
-    def __init__(
-        self, reconciler: Reconciler, spec: Spec, around: Surroundings, nursery: trio.Nursery
-    ) -> None:
+    def __init__(self, reconciler: Reconciler, spec: Spec, around: Surroundings) -> None:
         self._reconciler = reconciler
         self._spec = spec
         self._around = around
-        self._nursery = nursery
-        self._questions = Questions(around.roles, nursery, around.rng, self._wake)
+        self._queries = RoleQueries(around.roles, around.rng, self._wake)
         self._sets = ObjectCache(
             Selection(STATEFUL_SETS, spec.namespace, fields=f"metadata.name={spec.stateful_set}")
         )
         self._pods: ObjectCache | None = None
         self._pods_scope = trio.CancelScope()
         self._patched: dict[str, str] = {}
-        """By uid: the version of a pod that was patched; the watch will tell its next one."""
+        """By uid: the version of a pod that was patched; the watch will report its next one."""
         self._labelled = False
         self._news = trio.Event()
 
     async def run(self) -> None:
         """Work until cancelled."""
-        self._watch(self._sets, trio.CancelScope())
         backoff = Backoff(self._around.rng, most_s=5.0)
-        while True:
-            await self._news.wait()
-            self._news = trio.Event()
-            try:
-                await self._reconcile()
-            except KubernetesFailed as failure:
-                _failed("cannot label pods", failure, backoff)
-                self._news.set()
-                await trio.sleep(backoff.failed(failure.retry_after_s))
-            else:
-                backoff.succeeded()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, self._sets, trio.CancelScope())
+            while True:
+                await self._news.wait()
+                self._news = trio.Event()
+                try:
+                    await self._reconcile(nursery)
+                except KubernetesFailed as failure:
+                    _failed("cannot label pods", failure, backoff)
+                    self._news.set()
+                    await trio.sleep(backoff.failed(failure.retry_after_s))
+                else:
+                    backoff.succeeded()
 
     def _wake(self) -> None:
         self._news.set()
 
-    def _watch(self, cache: ObjectCache, scope: trio.CancelScope) -> None:
-        async def following() -> None:
-            with scope:
-                await list_and_watch(self._around.api, cache, self._around.rng, self._wake)
+    async def _watch(self, cache: ObjectCache, scope: trio.CancelScope) -> None:
+        with scope:
+            await list_and_watch(self._around.api, cache, self._around.rng, self._wake)
 
-        self._nursery.start_soon(following)
-
-    async def _reconcile(self) -> None:
+    async def _reconcile(self, nursery: trio.Nursery) -> None:
         """Compare what is with what should be, and change it; raises `KubernetesFailed`."""
         forbidden = self._forbidden()
         if forbidden is not None:
@@ -203,16 +199,16 @@ class _Cluster:
             return
         stateful_set = next(map(read_stateful_set, self._sets.objects), None)
         if stateful_set is None:
-            self._questions.ask_these(())
+            self._queries.query((), nursery)
             if forbidden is None:
                 self._reconciler.report(self._missing())
             return
-        pods = self._pods_of(stateful_set)
+        pods = self._pods_of(stateful_set, nursery)
         if pods is None:
             return
         ready = [pod for pod in pods if pod.ready]
-        self._questions.ask_these((self._spec.address(pod), pod) for pod in ready)
-        answers = self._questions.answers
+        self._queries.query(((self._spec.address(pod), pod) for pod in ready), nursery)
+        answers = self._queries.answers
         plan = labels.plan(pods, answers, stateful_set.replicas)
         await self._apply(plan, pods)
         if forbidden is None and not plan.patches and all(pod.uid in answers for pod in ready):
@@ -220,13 +216,13 @@ class _Cluster:
             self._reconciler.report(condition, labelled=self._labelled)
             self._labelled = False
 
-    def _pods_of(self, stateful_set: StatefulSet) -> list[Pod] | None:
+    def _pods_of(self, stateful_set: StatefulSet, nursery: trio.Nursery) -> list[Pod] | None:
         """Return the pods of the set, None while they are not known."""
         wanted = Selection(PODS, self._spec.namespace, labels=stateful_set.selector)
         if self._pods is None or self._pods.selection != wanted:
             self._pods_scope.cancel()
             self._pods, self._pods_scope = ObjectCache(wanted), trio.CancelScope()
-            self._watch(self._pods, self._pods_scope)
+            nursery.start_soon(self._watch, self._pods, self._pods_scope)
         if not self._pods.listed:
             return None
         owned = (pod for pod in self._pods.objects if is_owned_by(pod, stateful_set.uid))

@@ -1,8 +1,4 @@
-"""Asks the nodes of one cluster for their roles, each by a task of its own.
-
-Enters: pods that should be asked. Leaves: the last word of each, a call when it is another one.
-Never: one slow node that delays the others' answers.
-"""
+"""Asks the nodes of one cluster for their roles, each in a task of its own: none delays another."""
 
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
@@ -31,54 +27,49 @@ class RoleSource(Protocol):
     """Nodes that can be asked."""
 
     async def ask(self, to: Address, name: str) -> NodeRole:
-        """Return what the node `name` says that it is; raises `PeerUnavailable`."""
+        """Return the role that the node `name` reports; raises `PeerUnavailable`."""
 
     def forget(self, to: Address, name: str) -> None:
         """Close the connection to a node, if there is one."""
 
 
-class Questions:
+class RoleQueries:
     """The tasks that ask, and the answers."""
 
-    def __init__(
-        self, source: RoleSource, nursery: trio.Nursery, rng: Random, heard: Callable[[], None]
-    ) -> None:
-        """Tasks run in `nursery`; `heard` is called when a last word has changed."""
+    def __init__(self, source: RoleSource, rng: Random, changed: Callable[[], None]) -> None:
+        """`changed` is called when an answer differs from the one before."""
         self._source = source
-        self._nursery = nursery
         self._rng = rng
-        self._heard = heard
-        self._asking: dict[tuple[str, Address], trio.CancelScope] = {}
+        self._changed = changed
+        self._scopes: dict[tuple[str, Address], trio.CancelScope] = {}
         self._answers: dict[str, NodeRole | None] = {}
 
     @property
     def answers(self) -> Mapping[str, NodeRole | None]:
-        """The last word of each pod that was asked, by uid; None when it does not answer."""
+        """The last answer of each pod that was asked, by uid; None when it does not answer."""
         return self._answers
 
-    def ask_these(self, pods: Iterable[tuple[Address, Pod]]) -> None:
-        """From now on ask these and no others."""
+    def query(self, pods: Iterable[tuple[Address, Pod]], nursery: trio.Nursery) -> None:
+        """From now on ask these and no others, by tasks in `nursery`."""
         wanted = {(pod.uid, to): pod for to, pod in pods}
-        for key in self._asking.keys() - wanted.keys():
-            self._asking.pop(key).cancel()
+        for key in self._scopes.keys() - wanted.keys():
+            self._scopes.pop(key).cancel()
             self._answers.pop(key[0], None)
-        for key in wanted.keys() - self._asking.keys():
-            self._asking[key] = scope = trio.CancelScope()
-            self._nursery.start_soon(self._keep_asking, key[1], wanted[key], scope)
+        for key in wanted.keys() - self._scopes.keys():
+            self._scopes[key] = scope = trio.CancelScope()
+            nursery.start_soon(self._query_until_cancelled, key[1], wanted[key], scope)
 
-    async def _keep_asking(self, to: Address, pod: Pod, scope: trio.CancelScope) -> None:
+    async def _query_until_cancelled(self, to: Address, pod: Pod, scope: trio.CancelScope) -> None:
         with scope:
             try:
-                await self._ask_again_and_again(to, pod, scope)
+                await self._query_repeatedly(to, pod, scope)
             finally:
                 self._source.forget(to, pod.name)
 
-    async def _ask_again_and_again(
-        self, to: Address, pod: Pod, scope: trio.CancelScope
-    ) -> NoReturn:
+    async def _query_repeatedly(self, to: Address, pod: Pod, scope: trio.CancelScope) -> NoReturn:
         failures = 0
         while True:
-            answer, problem = await self._ask(to, pod.name)
+            answer, problem = await self._query_once(to, pod.name)
             failures = 0 if answer is not None else failures + 1
             if scope.cancel_called:
                 await trio.sleep_forever()
@@ -87,7 +78,7 @@ class Questions:
             pause_s = ASK_AGAIN_S if failures == 1 else ASK_EVERY_S
             await trio.sleep(pause_s * self._rng.uniform(0.9, 1.1))
 
-    async def _ask(self, to: Address, name: str) -> tuple[NodeRole | None, str]:
+    async def _query_once(self, to: Address, name: str) -> tuple[NodeRole | None, str]:
         problem = f"no answer from {format_address(to)} within {ANSWER_S_MAX:g} s"
         answer = None
         with trio.move_on_after(ANSWER_S_MAX):
@@ -108,4 +99,4 @@ class Questions:
             log.warning("pod does not answer", pod=pod.name, reason=problem)
         elif before is None and not new:
             log.info("pod answers again", pod=pod.name)
-        self._heard()
+        self._changed()

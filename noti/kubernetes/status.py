@@ -1,8 +1,4 @@
-"""Says what has become of a LeaderStatusChecker: its status, its conditions, events.
-
-Enters: what was found, the object as it is, the time as text. Leaves: a merge patch of the status
-if something is different, an event if it is worth one. Never: a condition of anybody else; I/O.
-"""
+"""The status, conditions and events of a LeaderStatusChecker; conditions of other writers stay."""
 
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, assert_never
@@ -26,7 +22,7 @@ COMPONENT: Final = "noti-operator"
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """What was found, in one word for machines and one line for people."""
+    """The state of a cluster, in one word for machines and one line for people."""
 
     reason: Reason
     message: str
@@ -45,7 +41,7 @@ class Condition:
 
 
 def condition_of(plan: Plan, pods: int, ready: int) -> Condition:
-    """Return what a plan says about a cluster of so many pods, so many of them ready."""
+    """Return the condition of a cluster of so many pods, so many of them ready."""
     answering = f"{plan.answering} of {pods} pods answer"
     if not pods:
         return Condition("NoPods", "the StatefulSet has no pods")
@@ -107,7 +103,7 @@ def _conditions(
 
 
 def reported_before(checker: Object) -> tuple[str, str]:
-    """Return reason and leader of the status, as they were told by whoever wrote it."""
+    """Return reason and leader of the status, as an operator last wrote them."""
     status = checker.get("status") or {}
     for condition in status.get("conditions") or ():
         if condition.get("type") == "Ready":
@@ -116,7 +112,7 @@ def reported_before(checker: Object) -> tuple[str, str]:
 
 
 def event(checker: Object, condition: Condition, *, name: str, now: str, reporter: str) -> Object:
-    """Return the event (core/v1) that tells people of a finding; `name` must be new."""
+    """Return the event (core/v1) that reports a condition to people; `name` must be new."""
     metadata = checker["metadata"]
     return {
         "apiVersion": "v1",

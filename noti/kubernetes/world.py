@@ -1,12 +1,9 @@
 """The operator in its real world: the cluster's API, gRPC to nodes, certificate files, probes.
 
-Enters: where to work, the paths of certificates. Leaves: a running operator, until cancelled.
-Never: a decision; this is the top of its tree.
-
-    asyncio loop, certificates     for gRPC
-      API client, roles            connections
-        probes
-          operator                 stops first, and gives the Lease back
+asyncio loop, certificates     for gRPC
+  API client, roles            connections
+    probes
+      operator                 stops first, and gives the Lease back
 """
 
 import random
