@@ -2,6 +2,8 @@
 
 import ast
 import tomllib
+import typing
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -118,6 +120,17 @@ def test_pure_modules_are_handed_their_randomness(path: Path) -> None:
             assert ast.unparse(node.func) not in ("random.Random", "Random")
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "random":
             assert node.attr == "Random"
+
+
+def test_no_two_classes_share_a_name_nor_does_one_shadow_typing() -> None:
+    """A name means one thing in all of noti, in a traceback as in a search."""
+    places = defaultdict(list)
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                places[node.name].append(f"{name_of(path)}:{node.lineno}")
+    assert [where for where in places.values() if len(where) > 1] == []
+    assert [name for name in places if hasattr(typing, name)] == []
 
 
 def test_tests_lie_where_their_room_lies() -> None:
