@@ -1,15 +1,13 @@
-"""Every error that noti raises on purpose.
+"""Every error that noti raises on purpose; adapters translate foreign ones into these.
 
-Enters: nothing. Leaves: the exception tree below. Never: foreign exception types; adapters
-translate them at the edge.
+A test compares this tree with the classes:
 
     NotiError
     ├── LocalError            our own caller did something that cannot work
     │   ├── ConfigInvalid     a setting is wrong; the message says which one and what to do
     │   └── AddressInUse      a port that we should listen on is taken
-    ├── RemoteError           a peer, client or publisher sent nonsense
+    ├── RemoteError           a peer, client or publisher sent something that is rejected
     │   ├── MessageInvalid    bytes that do not decode
-    │   ├── CommandUnknown    a newer version's command was committed: the node must halt
     │   └── ClusterMismatch   a peer of another cluster or version, or another node under this id
     ├── Unavailable           retry later; nothing is known to be wrong with the request
     │   ├── NotLeader         only the leader can do this; carries who that might be
@@ -24,12 +22,14 @@ translate them at the edge.
     │       ├── ObjectAbsent         there is no such object
     │       ├── ObjectConflict       somebody else changed the object meanwhile
     │       └── VersionGone          changes since that version are forgotten: list anew
-    └── StorageError          fatal: the node must stop
-        ├── StorageLocked     another process uses this data directory
-        ├── StorageForeign    the data directory belongs to another node or cluster
-        ├── StorageFailed     a write or sync failed; nothing written since may be relied on
-        ├── StorageOutdated   the data directory is older than what this node acknowledged
-        └── StorageCorrupt    damage that is not a torn tail; says file and offset
+    └── FatalError            the node must stop
+        ├── CommandUnknown    a newer version's command was committed
+        └── StorageError      the data directory cannot be used
+            ├── StorageLocked     another process uses it
+            ├── StorageForeign    it belongs to another node or cluster
+            ├── StorageFailed     a write or sync failed; nothing written since may be relied on
+            ├── StorageOutdated   it is older than what this node acknowledged
+            └── StorageCorrupt    damage that is not a torn tail; says file and offset
 """
 
 
@@ -50,24 +50,11 @@ class AddressInUse(LocalError):
 
 
 class RemoteError(NotiError):
-    """Another party sent something that we refuse."""
+    """Another party sent something that is rejected."""
 
 
 class MessageInvalid(RemoteError):
     """Bytes from outside do not decode, or decode to something illegal."""
-
-
-class CommandUnknown(RemoteError):
-    """The cluster committed a command that this version does not know.
-
-    Skipping it would make this node's state differ from the others', so the node must stop.
-    """
-
-    def __init__(self, kind: int) -> None:
-        super().__init__(
-            f"command kind {kind} is unknown: this node is older than the cluster: upgrade it"
-        )
-        self.kind = kind
 
 
 class ClusterMismatch(RemoteError):
@@ -136,8 +123,25 @@ class VersionGone(KubernetesFailed):
     """Changes since that version are not remembered: list anew."""
 
 
-class StorageError(NotiError):
-    """The data directory cannot be used; the node must stop."""
+class FatalError(NotiError):
+    """The node must stop: if it went on, it would not keep what it has promised."""
+
+
+class CommandUnknown(FatalError):
+    """The cluster committed a command that this version does not know.
+
+    Skipping it would make this node's state differ from the others', so the node must stop.
+    """
+
+    def __init__(self, kind: int) -> None:
+        super().__init__(
+            f"command kind {kind} is unknown: this node is older than the cluster: upgrade it"
+        )
+        self.kind = kind
+
+
+class StorageError(FatalError):
+    """The data directory cannot be used."""
 
 
 class StorageLocked(StorageError):
