@@ -199,7 +199,7 @@ async def _recover(
     flaw = flaw_in_snapshot(recovered.snapshot.data) if recovered.snapshot else None
     if flaw is not None:
         raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {flaw}")
-    identity = known or await make_identity(world.disk, config.name, world.rng)
+    identity = known or await make_identity(world.disk, config.name, world.make_id)
     return identity, wal, recovered
 
 

@@ -4,6 +4,7 @@ Enters: the configuration. Leaves: a `World`. Never: knows what the node does wi
 """
 
 import random
+import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -50,6 +51,9 @@ ARRIVING_MAX = 4096
 """HTTP connections without a whole request: a node that dies sends its neighbours some thousand at
 once. The oldest makes room."""
 
+
+NODE_ID_BYTES = 8
+"""64 random bits: two nodes of one cluster never get the same."""
 
 FILES_WANTED = 20_000
 """Room for the browsers that one node can serve, and for those that come when another one dies."""
@@ -99,6 +103,9 @@ class World:
 
     clock: Clock
     rng: random.Random
+    """For delays and choices; nothing that must be unique or secret."""
+    make_id: Callable[[], str]
+    """Returns a new random id for a node."""
     disk: Disk
     gossip: GossipNetwork
     rpc: RpcNetwork
@@ -215,6 +222,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
         yield World(
             clock=TrioClock(),
             rng=rng,
+            make_id=partial(secrets.token_hex, NODE_ID_BYTES),
             disk=disk,
             gossip=SocketNetwork(),
             rpc=GrpcNetwork(

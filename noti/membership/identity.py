@@ -6,19 +6,16 @@ as they may change, nor is the cluster, which the log holds.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from noti.errors import StorageCorrupt, StorageForeign
-from noti.raft.core.events import Rng
 from noti.raft.core.messages import NodeId
 from noti.raft.ports import Hello
 from noti.raft.storage.ports import Disk
 
 _FILE = "identity"
 PROMISE_NAME = "promise"
-_HEX_DIGITS = 16
-"""64 random bits: two nodes of one cluster never draw the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +30,12 @@ class Identity:
         return Hello(cluster_id, self.node_id, self.name)
 
 
-async def make_identity(disk: Disk, name: str, rng: Rng) -> Identity:
-    """Draw an identity and save it in the data directory, which holds a log already.
+async def make_identity(disk: Disk, name: str, make_id: Callable[[], str]) -> Identity:
+    """Make an identity and save it in the data directory, which holds a log already.
 
     The log first: a directory with an identity and no log is then one whose log was lost.
     """
-    node_id = "".join(f"{int(rng.uniform(0, 16)):x}" for _ in range(_HEX_DIGITS))
+    node_id = make_id()
     text = json.dumps({"name": name, "node_id": node_id}) + "\n"
     await disk.replace(_FILE, text.encode())
     return Identity(name, node_id)

@@ -185,9 +185,11 @@ class SimulatedNode:
 
     @asynccontextmanager
     async def open_world(self, config: Config) -> AsyncIterator[World]:
+        rng = random.Random(f"{self.cluster.seed}:{self.name}:{trio.current_time()}")
         yield World(
             clock=self.clock,
-            rng=random.Random(f"{self.cluster.seed}:{self.name}:{trio.current_time()}"),
+            rng=rng,
+            make_id=lambda: "".join(f"{int(rng.uniform(0, 16)):x}" for _ in range(16)),
             disk=self.disk,
             gossip=self.cluster.net.host(self.host),
             rpc=MemoryRpcNetwork(self.cluster.hub, self.rpc),
