@@ -24,7 +24,7 @@ from noti.errors import leaves_of
 
 BUILD_INFO = Gauge("noti_build_info", "Always 1; says which build this is.", ["version", "build"])
 
-_LIBRARIES_AT_WARNING = ("asyncio", "grpclib", "hpack", "httpcore2", "httpx2", "hypercorn.access")
+_LIBRARIES_AT_WARNING = ("asyncio", "grpclib", "hpack", "hypercorn.access")
 """They tell about every frame or request at lower levels."""
 
 ERRORS_TOLD_MAX = 10

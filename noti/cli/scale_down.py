@@ -12,14 +12,18 @@ because the cluster can only come back with those that have its log.
 import re
 from dataclasses import dataclass
 
-import httpx2
 import trio
-from lightkube import AsyncClient, KubeConfig
-from lightkube.core.exceptions import ConfigError
-from lightkube.models.apps_v1 import StatefulSetSpec
-from lightkube.resources.apps_v1 import StatefulSet
 
-from noti.errors import Unavailable
+from noti.errors import (
+    ConfigInvalid,
+    KubernetesFailed,
+    KubernetesForbidden,
+    ObjectAbsent,
+    Unavailable,
+)
+from noti.kubernetes.api import STATEFUL_SETS
+from noti.kubernetes.client import open_client
+from noti.kubernetes.objects import Object
 
 RETRY_S = 0.5
 """An API server that restarts is back in seconds."""
@@ -34,14 +38,15 @@ class PodName:
     statefulset: str
 
 
-def is_surplus(pod: PodName, spec: StatefulSetSpec) -> bool:
-    """Whether a scale-down removes this pod; False also for one of another StatefulSet."""
+def is_surplus(pod: PodName, statefulset: Object) -> bool:
+    """Whether a scale-down removes this pod, and not another StatefulSet or its end."""
     number = re.fullmatch(re.escape(pod.statefulset) + r"-(\d+)", pod.name)
-    replicas = 1 if spec.replicas is None else spec.replicas
-    if number is None or replicas == 0:
+    if number is None or statefulset["metadata"].get("deletionTimestamp"):
         return False
-    first = (spec.ordinals.start or 0) if spec.ordinals else 0
-    return not first <= int(number[1]) < first + replicas
+    spec = statefulset.get("spec") or {}
+    replicas = 1 if spec.get("replicas") is None else spec["replicas"]
+    first = (spec.get("ordinals") or {}).get("start") or 0
+    return replicas > 0 and not first <= int(number[1]) < first + replicas
 
 
 async def is_removed_permanently(pod: PodName, within_s: float) -> bool:
@@ -53,31 +58,18 @@ async def is_removed_permanently(pod: PodName, within_s: float) -> bool:
     with trio.move_on_after(within_s):
         while True:
             try:
-                return await _ask(pod, within_s)
-            except httpx2.HTTPStatusError as error:
-                status = error.response.status_code if error.response is not None else 0
-                if status == 404:
-                    return False  # deleted, and its pods with it
-                reason = f"it answers {status} {error}"
-                if 400 <= status < 500 and status != 429:
-                    break
-            except httpx2.HTTPError as error:
-                reason = str(error) or type(error).__name__
-            except (ConfigError, KeyError, OSError, ValueError) as error:
-                reason = f"no access to it is set up here ({type(error).__name__}: {error})"
+                api = open_client()
+                found = await api.get(STATEFUL_SETS, pod.namespace, pod.statefulset)
+                return is_surplus(pod, found)
+            except ObjectAbsent:
+                return False  # deleted, and its pods with it
+            except (KubernetesForbidden, ConfigInvalid) as error:
+                reason = str(error)
                 break
+            except KubernetesFailed as error:
+                reason = str(error)
             await trio.sleep(RETRY_S)
     raise Unavailable(
         f"the Kubernetes API does not say how many replicas {pod.namespace}/{pod.statefulset} "
         f"is to have: {reason}"
     )
-
-
-async def _ask(pod: PodName, within_s: float) -> bool:
-    client = AsyncClient(KubeConfig.from_env(), timeout=httpx2.Timeout(within_s), trust_env=False)
-    try:
-        found = await client.get(StatefulSet, pod.statefulset, namespace=pod.namespace)
-    finally:
-        await client.close()
-    deleted = found.metadata is not None and found.metadata.deletionTimestamp is not None
-    return not deleted and found.spec is not None and is_surplus(pod, found.spec)

@@ -85,8 +85,10 @@ async def open_response(
             method=method, target=target.path, headers=[("Host", target.netloc), *headers]
         )
         sent = http.send(request) or b""
-    except (h11.LocalProtocolError, UnicodeEncodeError) as error:
-        raise LocalError(f"{url!r} cannot be asked for: {error}") from None
+    except (h11.LocalProtocolError, UnicodeEncodeError):
+        # h11 would say which header, and with it a secret.
+        problem = "it, or a header, has characters that HTTP does not allow"
+        raise LocalError(f"{url!r} cannot be asked for: {problem}") from None
     if content:
         sent += http.send(h11.Data(data=content)) or b""
     sent += http.send(h11.EndOfMessage()) or b""
@@ -98,8 +100,7 @@ async def open_response(
             await connection.send(sent)
             while isinstance(head := await connection.receive(), h11.InformationalResponse):
                 pass
-        if not isinstance(head, h11.Response):
-            raise MessageInvalid("it hangs up without an answer")
+        assert isinstance(head, h11.Response), "h11 lets nothing else come first"
         yield HttpResponse(head, connection, silence_s)
 
 
@@ -114,8 +115,13 @@ class _Connection(NamedTuple):
     async def receive(self) -> object:
         """Return the next event of h11."""
         with _our_errors():
-            while (event := self.http.next_event()) is h11.NEED_DATA:
-                self.http.receive_data(bytes(await self.stream.receive_some(RECEIVE_BYTES)))
+            try:
+                while (event := self.http.next_event()) is h11.NEED_DATA:
+                    self.http.receive_data(bytes(await self.stream.receive_some(RECEIVE_BYTES)))
+            except h11.RemoteProtocolError as error:
+                if self.http.trailing_data[1]:
+                    raise PeerUnavailable("it hangs up before its answer is complete") from None
+                raise MessageInvalid(f"that is no HTTP: {error}") from None
         return event
 
 
@@ -164,8 +170,6 @@ async def _connect(target: _Target, tls: ssl.SSLContext) -> trio.abc.Stream:
 def _our_errors() -> Iterator[None]:
     try:
         yield
-    except h11.RemoteProtocolError as error:
-        raise MessageInvalid(f"that is no HTTP: {error}") from None
     except (OSError, trio.BrokenResourceError) as error:
         cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
         match cause:

@@ -1,27 +1,35 @@
-"""The Kubernetes API over HTTPS: lightkube's configuration, TLS and tokens, on Trio.
+"""The Kubernetes API over HTTP: lightkube finds the way to it, `noti.client.http` asks.
 
-It retries nothing, raises our errors only, and shows no token in a message.
-
-lightkube finds the service account or the kubeconfig, verifies the server, and reads a rotated
-token again. Its own client is not used for requests: it asks for no bookmarks, and hides the end of
-a watch behind an immediate new one. httpx2 opens 100 connections at most, and each checker has two
-watches: more than 45 checkers need several operators.
+It retries nothing, raises our errors only, and shows no token in a message. lightkube's own client
+is not used: it asks for no bookmarks, and hides the end of a watch behind an immediate new one.
 """
 
 import json
+import ssl
+from base64 import b64encode
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlencode
 
-import httpx2
-import structlog
-from lightkube.config.client_adapter import AsyncClient, ConnectionParams
+import trio
+from lightkube.config.client_adapter import verify_cluster
 from lightkube.config.kubeconfig import SERVICE_ACCOUNT, KubeConfig
+from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 from yaml import YAMLError
 
-from noti.errors import ConfigInvalid, KubernetesFailed, KubernetesForbidden
+from noti.client.http import HttpResponse, open_response
+from noti.errors import (
+    ConfigInvalid,
+    KubernetesFailed,
+    KubernetesForbidden,
+    LocalError,
+    MessageInvalid,
+    PeerUnavailable,
+)
 from noti.kubernetes.api import Listing, Resource, Selection, WatchEvent
 from noti.kubernetes.decoding import (
     decode_change,
@@ -32,11 +40,9 @@ from noti.kubernetes.decoding import (
 )
 from noti.kubernetes.objects import Object
 
-log = structlog.get_logger("noti.kubernetes")
-
 REQUEST_S_MAX: Final = 5.0
-"""For each of connecting, sending, and waiting for bytes; less than the time in which the holder of
-a lease must renew it."""
+"""For each of connecting, the head of the answer, and more of its body; less than the time in which
+the holder of a lease must renew it."""
 
 WATCH_S: Final = 290
 """After this the server ends a watch, so that none is dead for long unnoticed."""
@@ -47,18 +53,44 @@ WATCH_SILENCE_S_MAX: Final = WATCH_S + 10.0
 LINE_BYTES_MAX: Final = 4 << 20
 """Of one change; etcd takes objects of 1.5 MiB."""
 
+ANSWER_BYTES_MAX: Final = 64 << 20
+"""Of a list: ten thousand pods of 6 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    server: str
+    """Its URL, which may have a path."""
+    tls: ssl.SSLContext
+    user: User
+
+    def headers(self) -> list[tuple[str, str]]:
+        """Say who we are; raises `KubernetesForbidden` when the token's file cannot be read."""
+        user, proof = self.user, ""
+        if user.token_file is not None:
+            try:
+                # For each request: the kubelet puts a new one there before the old one expires.
+                proof = f"Bearer {Path(user.token_file).read_text().strip()}"
+            except (OSError, ValueError) as error:
+                raise KubernetesForbidden(f"no token ({error})") from error
+        elif user.token is not None:
+            proof = f"Bearer {user.token}"
+        elif user.username and user.password:
+            proof = f"Basic {b64encode(f'{user.username}:{user.password}'.encode()).decode()}"
+        return [("Authorization", proof)] if proof else []
+
 
 class KubernetesClient:
     """`noti.kubernetes.api.KubernetesApi` of a real cluster."""
 
-    def __init__(self, http: httpx2.AsyncClient) -> None:
-        """Speak through `http`, which knows server and credentials."""
-        self._http = http
+    def __init__(self, access: _Access) -> None:
+        """Made by `open_client`."""
+        self._access = access
 
     async def list(self, selection: Selection) -> Listing:
         """Return all objects that are selected."""
         path = selection.resource.path(selection.namespace)
-        content = await self._ask("GET", path, params=_parameters(selection))
+        content = await self._ask("GET", path, parameters=_parameters(selection))
         return decode_listing(content, f"GET {path}")
 
     @asynccontextmanager
@@ -74,26 +106,9 @@ class KubernetesClient:
             "resourceVersion": version,
             "timeoutSeconds": str(WATCH_S),
         }
-        timeout = httpx2.Timeout(REQUEST_S_MAX, read=WATCH_SILENCE_S_MAX)
-        request = self._http.build_request("GET", path, params=parameters, timeout=timeout)
-        with _our_errors(f"watch {path}"):
-            response = await self._http.send(request, stream=True)
-            if response.is_error:
-                await response.aread()
-        _check(response, f"watch {path}")
-        chunks = response.aiter_bytes()
-        try:
-            async with aclosing(_changes(chunks, f"watch {path}")) as changes:
-                yield changes
-        finally:
-            try:
-                with _our_errors(f"watch {path}"):
-                    await response.aclose()
-            finally:
-                # Generators within httpx2 end by an error now; otherwise they would be left to the
-                # garbage collector, and to a task outside of our tree.
-                with suppress(httpx2.HTTPError, httpx2.StreamError):
-                    await anext(chunks, None)
+        opened = self._opened("GET", path, parameters, silence_s=WATCH_SILENCE_S_MAX)
+        async with opened as response, aclosing(_changes(response, f"GET {path}")) as changes:
+            yield changes
 
     async def get(self, resource: Resource, namespace: str, name: str) -> Object:
         """Return one object."""
@@ -132,25 +147,53 @@ class KubernetesClient:
         path: str,
         body: Object | None = None,
         *,
-        params: dict[str, str] | None = None,
+        parameters: dict[str, str] | None = None,
         media: str = "application/json",
     ) -> bytes:
+        content = b"" if body is None else json.dumps(body).encode()
+        async with self._opened(method, path, parameters, content, media) as response:
+            with _our_errors(f"{method} {path}"):
+                return await response.read(ANSWER_BYTES_MAX)
+
+    @asynccontextmanager
+    async def _opened(
+        self,
+        method: str,
+        path: str,
+        parameters: dict[str, str] | None,
+        content: bytes = b"",
+        media: str = "application/json",
+        *,
+        silence_s: float = REQUEST_S_MAX,
+    ) -> AsyncIterator[HttpResponse]:
         what = f"{method} {path}"
-        headers = {} if body is None else {"Content-Type": media}
-        content = None if body is None else json.dumps(body).encode()
-        with _our_errors(what):
-            response = await self._http.request(
-                method, path, params=params, content=content, headers=headers
-            )
-        _check(response, what)
-        return response.content
+        query = f"?{urlencode(parameters)}" if parameters else ""
+        # The body of a `with` of ours has errors of its own: only the beginning is translated.
+        async with AsyncExitStack() as stack:
+            with _our_errors(what):
+                headers = self._access.headers()
+                if content:
+                    headers.append(("Content-Type", media))
+                opening = open_response(
+                    f"{self._access.server.rstrip('/')}{path}{query}",
+                    self._access.tls,
+                    method=method,
+                    headers=headers,
+                    content=content,
+                    head_s=REQUEST_S_MAX,
+                    silence_s=silence_s,
+                )
+                response = await stack.enter_async_context(opening)
+                if response.status >= 400:
+                    body = await response.read(ANSWER_BYTES_MAX)
+                    problem = f"{what}: {response.status} {explanation(body, response.reason)}"
+                    retry_after = response.headers.get("retry-after", "")
+                    raise failure(response.status, problem, retry_after)
+            yield response
 
 
-@asynccontextmanager
-async def open_client(
-    service_account: Path = Path(SERVICE_ACCOUNT),
-) -> AsyncIterator[KubernetesClient]:
-    """Connect as the service account of this pod, or as `KUBECONFIG` or ~/.kube/config say.
+def open_client(service_account: Path = Path(SERVICE_ACCOUNT)) -> KubernetesClient:
+    """Return a client as the service account of this pod, or as `KUBECONFIG` or ~/.kube/config say.
 
     Raises `ConfigInvalid` when there is neither, or it cannot be used.
     """
@@ -158,14 +201,15 @@ async def open_client(
         config = KubeConfig.from_env(str(service_account)).get()
         if config is None or config.user is None:
             raise ConfigInvalid("the kubeconfig's context names no user: add one with a token")
-        if config.user.exec is not None:
+        user = config.user
+        if user.exec is not None or user.auth_provider:
+            origin = "an auth-provider" if user.exec is None else "a command"
             raise ConfigInvalid(
-                "the kubeconfig's user gets its token from a command, which is not supported:"
+                f"the kubeconfig's user gets its token from {origin}, which is not supported:"
                 " make one with a token, for example by kubectl create token"
             )
-        # The proxy of the environment is for the internet, and not for the cluster's own API.
-        parameters = ConnectionParams(httpx2.Timeout(REQUEST_S_MAX), trust_env=False)
-        http = AsyncClient(config, parameters)
+        tls = verify_cluster(config.cluster, user, config.abs_file, trust_env=False)
+        return KubernetesClient(_Access(config.cluster.server, tls, user))
     except (
         ConfigError,
         YAMLError,
@@ -179,8 +223,6 @@ async def open_client(
             f"no way to the Kubernetes API ({type(error).__name__}: {error}): run in a pod with a"
             " service account, or set KUBECONFIG"
         ) from None
-    async with http:
-        yield KubernetesClient(http)
 
 
 def _parameters(selection: Selection) -> dict[str, str]:
@@ -192,37 +234,19 @@ def _parameters(selection: Selection) -> dict[str, str]:
 def _our_errors(what: str) -> Iterator[None]:
     try:
         yield
-    except ConfigError as error:  # The token's file is gone.
-        raise KubernetesForbidden(f"{what}: {error}") from error
-    except (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL, OSError) as error:
-        raise KubernetesFailed(f"{what}: {_why(error)}") from error
-    except Exception as error:
-        log.exception("the Kubernetes client failed", request=what)
-        raise KubernetesFailed(f"{what}: {_why(error)}") from error
+    except trio.TooSlowError:
+        raise KubernetesFailed(f"{what}: no answer in time") from None
+    except (PeerUnavailable, MessageInvalid, LocalError) as error:
+        raise KubernetesFailed(f"{what}: {error}") from error
 
 
-def _why(error: BaseException) -> str:
-    """Return the outermost words of an error: httpx2 wraps some in one that has none."""
-    inner: BaseException | None = error
-    while inner is not None and not str(inner):
-        inner = inner.__cause__ or inner.__context__
-    return type(error).__name__ if inner is None else f"{type(inner).__name__}: {inner}"
-
-
-def _check(response: httpx2.Response, what: str) -> None:
-    if response.is_error:
-        message = explanation(response.content, response.reason_phrase)
-        problem = f"{what}: {response.status_code} {message}"
-        raise failure(response.status_code, problem, response.headers.get("Retry-After", ""))
-
-
-async def _changes(chunks: AsyncIterator[bytes], what: str) -> AsyncGenerator[WatchEvent, None]:
+async def _changes(response: HttpResponse, what: str) -> AsyncGenerator[WatchEvent, None]:
     """Yield the changes of a watch: JSON, one a line."""
     waiting = bytearray()
     while True:
         with _our_errors(what):
-            chunk = await anext(chunks, None)
-        if chunk is None:
+            chunk = await response.read_some()
+        if not chunk:
             return
         waiting += chunk
         *lines, waiting = waiting.split(b"\n")

@@ -37,8 +37,8 @@ async def run(
     async with (
         running("asyncio loop", island.run),
         running("certificates", partial(keep_renewed, renewed)),
-        open_client() as api,
     ):
+        api = open_client()
         roles = Roles(island, lambda: None if files is None else files.current)
         operator = Operator(config, Surroundings(api, roles, rng, config.identity))
         serve = partial(serve_ops, ops_addr, lambda: operator.works, operator.in_touch)

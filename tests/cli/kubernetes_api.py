@@ -31,7 +31,8 @@ class StatefulSetApi:
             return 401, refusal(401)
         if path != f"/apis/apps/v1/namespaces/{self.namespace}/statefulsets/{self.name}":
             return 404, refusal(404)
-        metadata = {"name": self.name, "namespace": self.namespace}
+        metadata = {"name": self.name, "namespace": self.namespace, "uid": "u"}
+        metadata["resourceVersion"] = "1"
         if self.deleted:
             metadata["deletionTimestamp"] = "2026-01-01T00:00:00Z"
         spec = {"selector": {}, "serviceName": "noti-headless", "template": {}, **self.spec}

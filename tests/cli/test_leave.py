@@ -164,7 +164,7 @@ def test_pod_without_access_to_the_api_says_so(
         monkeypatch.setenv(name, value)
     assert leave_as(monkeypatch, "noti-2") == 0
     [line] = capsys.readouterr().err.splitlines()
-    assert "no access to it is set up here" in line
+    assert "no way to the Kubernetes API" in line
 
 
 def test_pod_without_its_names_says_which_are_missing(

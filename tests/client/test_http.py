@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from noti.client.http import open_response
-from noti.errors import LocalError, MessageInvalid, PeerUnavailable
+from noti.errors import LocalError, MessageInvalid, NotiError, PeerUnavailable
 from tests.certificates.authority import Wanted, authority, issue
 from tests.certificates.bad import peer_context
 from tests.client.scripted import Script, over_tls, scripted
@@ -43,10 +43,22 @@ async def test_a_longer_body_than_granted_is_refused() -> None:
             await response.read(4)
 
 
-@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", ANSWER[:-1]])
-async def test_what_is_no_whole_answer_is_refused(answer: bytes) -> None:
+@pytest.mark.parametrize(
+    ("answer", "error", "problem"),
+    [
+        (b"", PeerUnavailable, "it hangs up before"),
+        (ANSWER[:20], PeerUnavailable, "it hangs up before"),
+        (ANSWER[:-1], PeerUnavailable, "it hangs up before"),
+        (b"nonsense\r\n\r\n", MessageInvalid, "that is no HTTP"),
+        (b"HTTP/1.1 200 Fine\r\nX: " + b"x" * 200_000, MessageInvalid, "that is no HTTP"),
+    ],
+    ids=["nothing", "half a head", "half a body", "nonsense", "an endless head"],
+)
+async def test_what_is_no_whole_answer_is_refused(
+    answer: bytes, error: type[NotiError], problem: str
+) -> None:
     async with scripted(answer) as (_, url):
-        with pytest.raises(MessageInvalid):
+        with pytest.raises(error, match=problem):
             async with open_response(url, PLAIN) as response:
                 await response.read(100)
 

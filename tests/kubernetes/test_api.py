@@ -45,20 +45,14 @@ async def in_memory(_directory: Path) -> AsyncIterator[Stage]:
 async def over_https(directory: Path) -> AsyncIterator[Stage]:
     server = ApiServer()
     with trio.fail_after(20):
-        async with serving(server, directory) as http, connected(http) as api:
-            yield Stage(server, api)
+        async with serving(server, directory) as http:
+            yield Stage(server, client_of(http))
 
 
-@asynccontextmanager
-async def connected(http: HttpApi) -> AsyncIterator[KubernetesApi]:
+def client_of(http: HttpApi) -> KubernetesApi:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KUBECONFIG", str(http.kubeconfig))
-        client = open_client()
-        api = await client.__aenter__()
-    try:
-        yield api
-    finally:
-        await client.__aexit__(None, None, None)
+        return open_client()
 
 
 pytestmark = pytest.mark.parametrize(
