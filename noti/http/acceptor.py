@@ -24,7 +24,7 @@ from noti.connection_slots import Slot, Slots
 from noti.descriptors import Acceptor, refuse
 from noti.http import request_counts
 from noti.http.config import HttpConfig
-from noti.http.heads import HeadState, RequestHead, refusal, response_head
+from noti.http.heads import HeadState, RequestHead, rejection_response, response_head
 from noti.http.subscribe import (
     PATHS,
     Admission,
@@ -49,7 +49,7 @@ TIMED_OUT = Counter(
 )
 
 ACCEPTS_A_TURN = 64
-"""Then the heads of those who came before are read, so that no one's wait grows without limit."""
+"""Then the heads of those who came before are read, so that nobody waits without limit."""
 RECEIVE_BYTES = 16 * 1024
 HEADS_BYTES_MAX = 32 * 1024 * 1024
 """Of all heads that are not complete; honest ones take a hundredth, as they come in one piece."""
@@ -112,7 +112,7 @@ class HttpAcceptor:
         self._undecided: list[_PendingConnection] = []
         self._any_undecided = trio.Event()
         self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
-        """Those who wait for the node to catch up, undecided or about to be decided."""
+        """Streams that wait for the node to catch up."""
         self._date = (0, "")
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
@@ -224,10 +224,10 @@ class HttpAcceptor:
             return True
         head = pending.head
         state = head.feed(data)
-        if (flaw := head.excess(self._config.head_bytes_max)) is not None:
+        if (rejection := head.excess(self._config.head_bytes_max)) is not None:
             # Bytes left unread would reset the connection before the answer.
-            request_counts.count_unread(flaw.status)
-            refuse(pending.sock, refusal(flaw))
+            request_counts.count_unread(rejection.status)
+            refuse(pending.sock, rejection_response(rejection))
         elif state is HeadState.MORE:
             pending.counted_bytes += len(data)
             self._pending_bytes += len(data)
@@ -306,7 +306,7 @@ class HttpAcceptor:
         return True
 
     async def _decide_undecided(self) -> None:
-        """Wait once for all who wait: whoever comes meanwhile is in the next batch."""
+        """Catch up once for all that wait; those that come meanwhile are the next batch."""
         while True:
             await self._any_undecided.wait()
             self._any_undecided = trio.Event()
@@ -352,7 +352,8 @@ class HttpAcceptor:
         self._forget(pending, fd)
         if not served:
             TIMED_OUT.inc()
-            pending.sock.close()  # Without a word: any status would end an `EventSource` for ever.
+            # Without a word: any status would end an `EventSource` permanently.
+            pending.sock.close()
 
     def _forget(self, pending: _PendingConnection, fd: int) -> None:
         del self._pending[fd]

@@ -1,9 +1,7 @@
 """Answers HTTP requests: routing, errors for people, the page, and streams the ordinary way.
 
-Enters: requests. Leaves: responses; a stream's connection goes to the hub as soon as its head is
-written, where the hub can take it.
-Never: sending events to many clients (that is the hub's), deciding what is committed, or how a
-request for a stream is answered (`subscribe.py`).
+A stream's connection goes to the hub as soon as its head is written, where the hub can take it. How
+a request for a stream is answered is decided in `subscribe.py`.
 """
 
 from collections.abc import AsyncIterator
@@ -130,7 +128,7 @@ def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_
             case Answer(status, headers, body):
                 return Response(body, status=status, headers=Headers(headers))
             case None:
-                raise AssertionError("whoever has caught up is decided")
+                raise AssertionError("after catching up, there is a decision")
 
     for path in sorted(PATHS):
         app.add_url_rule(path, endpoint=path, view_func=stream)

@@ -17,16 +17,16 @@ class HttpConfig:
     """Characters in one topic."""
     catch_up_wait_s: float = 2.0
     """How long a stream waits for this node to catch up with the others before it is told to come
-    back later; a follower that hears its leader needs a tenth of a second.
+    back later; a node in touch with its leader needs a tenth of a second.
     """
     trusted_proxies: tuple[IpNetwork, ...] = ()
     """Networks whose X-Forwarded-For is believed when clients are counted by address."""
     leader_sheds: bool = False
-    """Whether browsers are sent away when this node becomes leader, over `shed_window_s`. Whoever
-    comes while it leads is served: there may be no other node.
+    """Whether browsers are sent away when this node becomes leader, over `shed_window_s`. A client
+    that comes while it leads is served: there may be no other node.
     """
     shed_window_s: float = 10.0
-    """How long sending browsers away takes, so that the others are not overrun."""
+    """How long sending browsers away takes, so that the other nodes are not overrun."""
     head_timeout_s: float = 10.0
     """A connection without a whole request is closed after this."""
     head_bytes_max: int = 64 * 1024
@@ -36,7 +36,7 @@ class HttpConfig:
     next. A node that dies sends its neighbours some thousand at once.
     """
     connections_max: int = 4096
-    """Connections that are no streams; whoever is idle longest makes room for the next."""
+    """Connections that are no streams; the one that is idle longest makes room for the next."""
     connections_per_address_max: int = 0
     """The same for one IPv4 address or IPv6 /64, and for those without a whole request; 0 for any
     number: a proxy that is not named in `trusted_proxies` is one address.

@@ -11,7 +11,7 @@ from noti.connection_slots import Slots, SlotsFull
 from noti.descriptors import PROBES_MAX, QUIET_S, Episode
 from noti.http import request_counts
 from noti.http.config import HttpConfig
-from noti.http.heads import BUSY, BUSY_FOR_YOU, RETRY_AFTER, refusal
+from noti.http.heads import BUSY, BUSY_FOR_YOU, RETRY_AFTER, rejection_response
 from noti.http.hypercorn_glue import Connection
 
 
@@ -45,8 +45,8 @@ class ConnectionLimits:
     ) -> bool:
         """Give a connection a slot, or answer and close it; return whether it has one.
 
-        `always` says whether its first request is one that is always answered, and None that nobody
-        knows yet: then it gets a slot for probes, and is refused when it turns out to be none.
+        `always` says whether its first request is one that is always answered; None when this is
+        not known yet: then it gets a slot for probes, and is rejected when it turns out not to be.
         """
         key = ""
         if self._slots.counts_clients:
@@ -72,6 +72,6 @@ class ConnectionLimits:
 
     def _reject(self, connection: Connection, full: SlotsFull) -> None:
         self._episodes[full].refuse(trio.current_time())
-        flaw = BUSY if full is SlotsFull.NODE else BUSY_FOR_YOU
-        request_counts.count_unread(flaw.status)
-        connection.reject(refusal(flaw, RETRY_AFTER))
+        rejection = BUSY if full is SlotsFull.NODE else BUSY_FOR_YOU
+        request_counts.count_unread(rejection.status)
+        connection.reject(rejection_response(rejection, RETRY_AFTER))

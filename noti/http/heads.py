@@ -27,14 +27,14 @@ class HeadState(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Flaw:
-    """Why a request is refused for its head's sake."""
+class RequestRejection:
+    """What a request is rejected with: it is invalid, or there is no room for its connection."""
 
     status: int
     text: str
 
 
-BAD_REQUEST: Final = Flaw(
+BAD_REQUEST: Final = RequestRejection(
     400, "This is not a request that this server understands: it speaks HTTP/1.1 and HTTP/2."
 )
 
@@ -45,19 +45,21 @@ FIELDS_MAX: Final = 256
 """Browsers send about 20, proxies add some; each costs more than its bytes."""
 
 
-def too_long(bytes_max: int) -> Flaw:
-    """Return what is wrong with a head of more than `bytes_max` bytes."""
+def too_long(bytes_max: int) -> RequestRejection:
+    """Return the rejection of a head of more than `bytes_max` bytes."""
     text = f"The head of this request is longer than {bytes_max} bytes (--head-bytes-max)."
-    return Flaw(431, f"{text} Of topics, name fewer or shorter ones.")
+    return RequestRejection(431, f"{text} Of topics, name fewer or shorter ones.")
 
 
-TOO_MANY_FIELDS: Final = Flaw(431, f"This request has more than {FIELDS_MAX} header fields.")
+TOO_MANY_FIELDS: Final = RequestRejection(
+    431, f"This request has more than {FIELDS_MAX} header fields."
+)
 
 
-def flaw_in_head(
+def why_head_invalid(
     version: str, line_bytes: int, headers: Sequence[tuple[bytes, bytes]], bytes_max: int
-) -> Flaw | None:
-    """Return why a request that a parser let pass is refused all the same.
+) -> RequestRejection | None:
+    """Return what is invalid in a request that a parser let pass.
 
     `line_bytes` is the length of its method and target, names of headers are in lower case. Two
     servers that read such a request differently let one client smuggle requests into the
@@ -71,15 +73,15 @@ def flaw_in_head(
     named = [name for name, _ in headers]
     if b"transfer-encoding" in named:
         if b"content-length" in named:
-            return Flaw(400, "Content-Length and Transfer-Encoding do not go together.")
+            return RequestRejection(400, "Content-Length and Transfer-Encoding do not go together.")
         if version != "1.1":
-            return Flaw(400, "Only HTTP/1.1 has Transfer-Encoding.")
+            return RequestRejection(400, "Only HTTP/1.1 has Transfer-Encoding.")
     lengths = {value.strip() for name, value in headers if name == b"content-length"}
     if len(lengths) > 1:
-        return Flaw(400, "This request has two values of Content-Length.")
+        return RequestRejection(400, "This request has two values of Content-Length.")
     hosts = named.count(b"host")
     if hosts > 1 or (hosts == 0 and version == "1.1"):
-        return Flaw(400, "A request has one Host header.")
+        return RequestRejection(400, "A request has one Host header.")
     return None
 
 
@@ -149,7 +151,7 @@ class RequestHead:
         """
         return self._headers.get(name.encode(), b"").decode("latin-1")
 
-    def excess(self, bytes_max: int) -> Flaw | None:
+    def excess(self, bytes_max: int) -> RequestRejection | None:
         """Return that the head is too long, as soon as it is; others judge what is foreign."""
         if self.reading is HeadState.FOREIGN:
             return None
@@ -204,20 +206,24 @@ def response_head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
 
 
 @lru_cache(maxsize=64)
-def refusal(flaw: Flaw, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
-    """Return the whole response to a request that is refused before anybody looks into it."""
-    body = f"{flaw.text}\n".encode()
+def rejection_response(
+    rejection: RequestRejection, headers: tuple[tuple[str, str], ...] = ()
+) -> bytes:
+    """Return the whole response to a request that is rejected for its head or for want of room."""
+    body = f"{rejection.text}\n".encode()
     fields = (
         *headers,
         ("Content-Type", "text/plain; charset=utf-8"),
         ("Content-Length", str(len(body))),
         ("Connection", "close"),
     )
-    return response_head(flaw.status, fields) + body
+    return response_head(rejection.status, fields) + body
 
 
-BUSY: Final = Flaw(503, "This node has as many connections as it may have. Come back in a moment.")
-BUSY_FOR_YOU: Final = Flaw(
+BUSY: Final = RequestRejection(
+    503, "This node has as many connections as it may have. Come back in a moment."
+)
+BUSY_FOR_YOU: Final = RequestRejection(
     429, "Your address has as many connections as one may have. Close some, or use them again."
 )
 RETRY_AFTER: Final = (("Retry-After", "1"),)

@@ -49,16 +49,16 @@ from noti.descriptors import refuse
 from noti.http import heads, request_counts
 from noti.http.app import CONNECTION, App
 from noti.http.config import HttpConfig
-from noti.http.heads import Flaw
+from noti.http.heads import RequestRejection
 from noti.http.subscribe import Opening
 from noti.streams import sse
 from noti.streams.hub import Hub
 
 log = structlog.get_logger("noti.http")
 
-REFUSED = Counter("noti_http_requests_refused_total", "Requests that are not HTTP.")
+INVALID = Counter("noti_http_requests_invalid_total", "Requests that are not HTTP.")
 
-HYPERCORNS_REFUSAL = re.compile(
+HYPERCORNS_REJECTION = re.compile(
     rb"HTTP/1\.1 (4\d\d|501) \r\ncontent-length: 0\r\nconnection: close\r\n"
 )
 """What Hypercorn says to what is not HTTP; our application's answers have bodies."""
@@ -156,9 +156,9 @@ class Connection:
         send: ASGISendCallable,
         slot: Slot,
     ) -> None:
-        flaw = self._flaw(scope, slot)
-        if flaw is not None:
-            await self._refuse(scope, send, flaw)
+        rejection = self._why_rejected(scope, slot)
+        if rejection is not None:
+            await self._send_rejection(scope, send, rejection)
             return
         if self.adoptable and scope["http_version"] == "1.1" and scope["method"] == "GET":
             cast("dict[str, object]", scope["extensions"])[CONNECTION] = self
@@ -180,7 +180,7 @@ class Connection:
             if complete and message["type"] == "http.disconnect":
                 # Hypercorn reports every complete response as a disconnect, upon which Quart
                 # cancels the task in which Hypercorn just makes the connection ready for the next
-                # request, or closes it. It would stay half ready for ever.
+                # request, or closes it. It would stay half ready permanently.
                 await trio.sleep_forever()
             return message
 
@@ -190,29 +190,31 @@ class Connection:
             if streams:
                 self._end_streaming(slot)
 
-    def _flaw(self, scope: HTTPScope, slot: Slot) -> Flaw | None:
+    def _why_rejected(self, scope: HTTPScope, slot: Slot) -> RequestRejection | None:
         """Return why the application is not asked."""
         if not scope["path"].startswith(("/", "http://", "https://")):
             return heads.BAD_REQUEST
         target_bytes = len(scope["raw_path"]) + len(scope["query_string"])
         line_bytes = len(scope["method"]) + target_bytes + bool(scope["query_string"])
-        flaw = heads.flaw_in_head(
+        rejection = heads.why_head_invalid(
             scope["http_version"], line_bytes, list(scope["headers"]), self._config.head_bytes_max
         )
-        if flaw is None and slot.full and scope["path"] not in request_counts.ALWAYS:
+        if rejection is None and slot.full and scope["path"] not in request_counts.ALWAYS:
             return heads.BUSY if slot.full is SlotsFull.NODE else heads.BUSY_FOR_YOU
-        return flaw
+        return rejection
 
-    async def _refuse(self, scope: HTTPScope, send: ASGISendCallable, flaw: Flaw) -> None:
+    async def _send_rejection(
+        self, scope: HTTPScope, send: ASGISendCallable, rejection: RequestRejection
+    ) -> None:
         """Answer, and close."""
-        request_counts.count(scope["method"], scope["path"], flaw.status)
+        request_counts.count(scope["method"], scope["path"], rejection.status)
         headers = [(b"content-type", b"text/plain; charset=utf-8")]
         if scope["http_version"] != "2":  # which has no such header, and other connections
             headers.append((b"connection", b"close"))
-        if flaw in (heads.BUSY, heads.BUSY_FOR_YOU):
+        if rejection in (heads.BUSY, heads.BUSY_FOR_YOU):
             headers += [(name.lower().encode(), text.encode()) for name, text in heads.RETRY_AFTER]
-        body = f"{flaw.text}\n".encode()
-        await send({"type": "http.response.start", "status": flaw.status, "headers": headers})
+        body = f"{rejection.text}\n".encode()
+        await send({"type": "http.response.start", "status": rejection.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
     def _begin_streaming(self, slot: Slot) -> None:
@@ -249,9 +251,9 @@ class Connection:
         if self._given_away:
             await trio.lowlevel.checkpoint()
             return
-        if (refused := HYPERCORNS_REFUSAL.match(data)) is not None:
-            REFUSED.inc()
-            data = self._with_explanation(data, int(refused[1]))
+        if (rejected := HYPERCORNS_REJECTION.match(data)) is not None:
+            INVALID.inc()
+            data = self._with_explanation(data, int(rejected[1]))
         with trio.move_on_after(self._config.send_timeout_s) as limit:
             await self._send(data)
         if limit.cancelled_caught:
@@ -290,16 +292,16 @@ class Connection:
         if self._slot is not None:
             self._slot.release()
 
-    def reject(self, refusal: bytes) -> None:
-        """Say this and close, without waiting; nobody has begun to serve the connection."""
-        refuse(socket.socket(fileno=self._stream.socket.detach()), refusal)
+    def reject(self, response: bytes) -> None:
+        """Answer and close, without waiting; nobody has begun to serve the connection."""
+        refuse(socket.socket(fileno=self._stream.socket.detach()), response)
 
     def _with_explanation(self, head: bytes, status: int) -> bytes:
         """Give the bodyless answer that Hypercorn has for what is not HTTP a body for people."""
         too_long = heads.too_long(self._config.head_bytes_max)
-        flaw = too_long if status == too_long.status else heads.BAD_REQUEST
+        rejection = too_long if status == too_long.status else heads.BAD_REQUEST
         request_counts.count_unread(status)
-        body = f"{flaw.text}\n".encode()
+        body = f"{rejection.text}\n".encode()
         return head.replace(b"content-length: 0", b"content-length: %d" % len(body)) + body
 
 

@@ -1,7 +1,4 @@
-"""What the HTTP side asks of the node that it runs in.
-
-Enters: nothing. Leaves: one protocol. Never: behaviour.
-"""
+"""What the HTTP side asks of the node that it runs in: a protocol."""
 
 from typing import Protocol
 

@@ -1,6 +1,4 @@
-"""Answers those who operate the node: probes, status, metrics.
-
-Enters: requests. Leaves: JSON, and Prometheus' text. Never: changes to anything.
+"""Answers operators: probes, status, metrics. Nothing is changed here.
 
 `/status?consistent=1` is linearizable: it shows at least everything that was committed anywhere
 before the request (Raft 6.4). Without it, the node says what it knows.
@@ -57,8 +55,8 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
             with trio.move_on_after(CONSISTENT_WAIT_S) as patience:
                 await node.barrier()
             if patience.cancelled_caught:
-                complaint = "no majority answered in time; without ?consistent=1 this node answers"
-                return _json({"error": complaint}, status=503)
+                reason = "no majority answered in time; without ?consistent=1 this node answers"
+                return _json({"error": reason}, status=503)
         return _json({"clients": hub.clients, **node.status()})
 
     @app.get("/metrics")

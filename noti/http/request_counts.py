@@ -1,7 +1,6 @@
-"""Counts answered requests: by method, path and status, whoever answered.
+"""Counts answered requests by method, path and status, whichever way they were answered.
 
-Enters: what was asked, the status. Leaves: a metric with few label values. Never: a path that a
-client made up, or any other word of a client's, in a label.
+No path or other word that a client made up gets into a label: they would be without number.
 """
 
 from functools import lru_cache
@@ -20,8 +19,8 @@ STREAMS: Final = ("/category", "/.well-known/mercure")
 PROBES: Final = ("/liveness", "/readiness", "/metrics")
 ALWAYS: Final = frozenset({*PROBES, *STREAMS})
 """Answered also when all connections are busy: a node that is used to the full must not look dead
-to who would restart it, and a stream is counted with the streams as soon as it begins; any status
-but 200 would end an `EventSource` for ever."""
+to whatever would restart it, and a stream is counted with the streams as soon as it begins; any
+status but 200 would end an `EventSource` permanently."""
 PAGE: Final = ("/", "/page.css", "/page.js")
 OTHER: Final = "other"
 PATHS: Final = {

@@ -1,10 +1,8 @@
-"""Decides how a request for a stream is answered, whichever way it came in.
+"""Decides how a request for a stream is answered, whichever way it came in: routing, limits,
+cursors and headers of streams are here and nowhere else. No I/O, no waiting.
 
-Enters: the parts of a request that matter. Leaves: a stream to begin, or an answer to give.
-Never: I/O, waiting. Routing, limits, cursors and headers of streams are here and nowhere else.
-
-A stream is never refused for the node's sake with a status other than 200 to an `EventSource`: it
-would give up for ever. Whoever does not ask for an event stream by its type gets 429.
+When there is no room, an `EventSource` is never answered with a status other than 200: it would
+give up permanently. A client that does not ask for an event stream by its type gets 429.
 """
 
 from collections.abc import Callable, Sequence
@@ -141,7 +139,7 @@ class Admission:
         return Opening(headers, first, Reader(audience, after_seq, key, wants_cursors))
 
     def _audience(self, path: str, topics: Sequence[str]) -> Audience | str:
-        """Return who the client belongs to, or what is wrong with the request."""
+        """Return the audience that the client belongs to, or what is invalid in the request."""
         if path == CATEGORY:
             return Audience(View.CATEGORY, frozenset({EVERYTHING}))
         assert path == MERCURE, "the caller looked at `PATHS`"

@@ -1,8 +1,7 @@
 """HTTPS: the handshake, and a connection as Hypercorn sees it after that.
 
-Enters: accepted connections, the context for the next handshake. Leaves: connections that speak
-HTTP/2 or HTTP/1.1, as was agreed by ALPN; refusals. Never: a wait that keeps others from being
-accepted; a socket for the hub, which could not encrypt: streams take the ordinary way here.
+A handshake keeps no other connection from being accepted. Streams take the ordinary way here: the
+hub, which owns sockets, could not encrypt.
 """
 
 import socket
@@ -88,7 +87,7 @@ class SecuredConnection(Connection):
         await trio.lowlevel.checkpoint()
 
     def selected_alpn_protocol(self) -> str:
-        """Return what was agreed; who agreed to nothing gets HTTP/1.1."""
+        """Return what was agreed; HTTP/1.1 when nothing was."""
         return self._encrypted.selected_alpn_protocol() or "http/1.1"
 
     async def _send(self, data: bytes) -> None:
@@ -99,10 +98,10 @@ class SecuredConnection(Connection):
         return bytes(await self._encrypted.receive_some(bytes_max))
 
     async def send_eof(self) -> None:
-        """Nothing: TLS has no half-closed connections here, `aclose` says goodbye."""
+        """Nothing: TLS has no half-closed connections here, `aclose` closes it."""
         await trio.lowlevel.checkpoint()
 
     async def aclose(self) -> None:
-        """Say goodbye and close, within the time limit for sends."""
+        """Close in order, within the time limit for sends."""
         with trio.move_on_after(self._config.send_timeout_s):
             await self._encrypted.aclose()

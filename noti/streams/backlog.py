@@ -1,15 +1,15 @@
 """Decides how long events are kept for clients, and whose share of that is used up.
 
-Enters: where clients stand. Leaves: memory that is free again, who must go, and how hard pressed
-this node is, for whoever paces the intake.
-Never: I/O, clocks, closing anybody (the hub does that), a decision by the count of events.
+Enters: the cursors of streams. Leaves: memory that is free again, streams to be ended, and the
+pressure on this node, by which the intake is slowed.
+Never: I/O, clocks, closing a stream (the hub does that), a decision by the count of events.
 
 What is older than history is kept for the slowest client, bounded by bytes. It is kept once for
-all, so each client may use the whole bound, and only whoever holds more than that goes: a client
-that reads is not closed for being far behind in events, or for a long pass of the hub.
+all, so each client may use the whole bound, and only one that holds more than that is ended: a
+client that reads is not closed for being far behind in events, or for a long pass of the hub.
 
 Two kinds of clients are behind. A client that was never blocked since it was last in step took all
-that it was sent, so that the hub itself is late: the slowest of them tells the pressure. A client
+that it was sent, so that the hub itself is late: the slowest of them is the pressure. A client
 whose socket was full is slow itself, or its machine is. One of them, or some, may be as slow as
 they like: that is their affair, and they go when their share is used up. But when *most* clients
 that read have full sockets, it is the machine (a load generator on the same processors, a full
@@ -51,7 +51,7 @@ class Backlog:
         """Everybody has everything up to here."""
         self._reading_at = 0
         self._held: list[tuple[float, int]] = []
-        """Places of those who are about to come, and until when they are kept for them."""
+        """Cursors of streams that are about to begin, and until when they are kept."""
         self._due_at = 0.0
 
     @property
@@ -66,18 +66,18 @@ class Backlog:
         return self._due_at if self._retained.backlog_bytes else float("inf")
 
     def enter(self, cursor: int) -> None:
-        """A client comes, at this place: what it needs is kept from now on."""
+        """A stream begins, at this cursor: what it needs is kept from now on."""
         if cursor >= 0:
             self._needed_after = min(self._needed_after, cursor)
 
     def hold(self, cursor: int, until: float) -> None:
-        """Keep what a client at this place will need when it comes, if it comes by then."""
+        """Keep what a stream at this cursor will need when it begins, if it begins by then."""
         if cursor >= 0:
             self._held.append((until, cursor))
             self.enter(cursor)
 
     def take_stock(self, now: float) -> list[tuple[OpenStream, EndReason]]:
-        """Look where everybody stands; return the streams whose share is used up, to be ended."""
+        """Look at all cursors; return the streams whose share is used up, to be ended."""
         needed = reading = self._sending.groups.passed_seq
         for group in self._sending.groups.lagging.values():
             if group.in_step:
@@ -132,7 +132,7 @@ class Backlog:
         return overdrawn
 
     def _first_held(self, needed: int, now: float) -> int:
-        """Return the first of these places; forget those that are too old, or cost too much."""
+        """Return the first of these cursors; forget those that are too old, or cost too much."""
         self._held = [
             (until, cursor)
             for until, cursor in self._held

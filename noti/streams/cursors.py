@@ -1,13 +1,11 @@
-"""Names places in the replicated order, for readers who ask to be told where they are.
+"""Names positions in the replicated order, for readers who ask for them (`?cursor=1`).
 
-Enters: notifications; what a client sends back. Leaves: texts, places.
-Never: I/O; an id or a topic of an event, which the reader may not be allowed to see.
-
-The id of the newest event would be a place too, but often of an event that the reader cannot see;
-and the newest event that it has seen falls out of history while others are busy. So the place is a
-number, the same on every node, with a short digest of the event that stands there: the number of
-another cluster, or of one that was restored from a backup, is recognised and told as a gap. The
-digest covers all of the event, time and data too, so that guessing an id confirms nothing.
+The id of the newest event would be a position too, but often of an event that the reader cannot
+see; and the newest event that it has seen falls out of history while others are busy. So a cursor
+is a number, the same on every node, with a short digest of the event that stands there: the number
+of another cluster, or of one that was restored from a backup, is recognised, and the reader gets a
+gap. The digest covers all of the event, time and data too, so that guessing an id confirms nothing;
+no id and no topic, which the reader may not be allowed to see, is in it.
 """
 
 import hashlib

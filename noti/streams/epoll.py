@@ -1,7 +1,5 @@
 """What wakes the hub: sockets that have room again or hung up, and a doorbell.
 
-Enters: sockets to watch, rings. Leaves: reports about sockets. Never: reading, writing, closing.
-
 One private epoll descriptor watches all of them, and is itself awaited through Trio: no task per
 client.
 """

@@ -1,4 +1,4 @@
-"""Turns notifications into bytes for any reader at any place, each piece of work done once.
+"""Turns notifications into bytes for any reader at any cursor, each piece of work done once.
 
 Enters: notifications in order, and (audience, cursor) pairs. Leaves: joined event-stream bytes.
 Never: I/O, clocks, knowledge of clients; a reader is a number, the `seq` of the last notification
@@ -24,7 +24,7 @@ from noti.streams import sse
 from noti.streams.retained import EDGE, Retained
 
 JOINED_BYTES_MAX = 16 * 1024 * 1024
-"""Joined byte strings kept for sharing: reads of 64 KiB at 128 places, as each is kept as a chunk
+"""Joined byte strings kept for sharing: reads of 64 KiB at 128 cursors, as each is kept as a chunk
 too."""
 GONE_MAX = 1000
 """Notifications that are gone and may still stand in lists of what audiences see."""
@@ -181,8 +181,16 @@ class Feed:
         return batch
 
     def holds(self, after_seq: int) -> bool:
-        """Whether everything after this place is here."""
+        """Whether everything after this cursor is here."""
         return self.retained.first_seq - 1 <= after_seq <= self.newest_seq
+
+    def heartbeat(self, cursor: int, *, with_cursor: bool) -> bytes:
+        """Return what a silent reader gets: a comment, and a fresh cursor if it wants one and has
+        all that is here.
+        """
+        if with_cursor and cursor == self.newest_seq:
+            return sse.HEARTBEAT + sse.cursor(self.retained.newest_cursor)
+        return sse.HEARTBEAT
 
     def watch(self, audience: Audience) -> None:
         """Match what comes with an audience, until `forget`. Reading does so too."""

@@ -1,4 +1,4 @@
-"""Keeps streams of one audience together, and knows which groups have something to get.
+"""Keeps the streams of one audience together, and knows which groups have something to get.
 
 Enters: streams that come and go, audiences with news. Leaves: groups, and where their members in
 step are. Never: I/O, sending.
@@ -17,7 +17,7 @@ class Groups:
         self.lagging: dict[Audience, Group] = {}
         """Those that have not been sent everything up to `passed_seq`."""
         self.passed_seq = 0
-        """Up to here, all groups that had something to get were told to the sending task."""
+        """Up to here, all groups that had something to get were returned by `pass_on`."""
 
     def enter(self, audience: Audience) -> Group:
         """Count one more stream of `audience`."""

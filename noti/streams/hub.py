@@ -52,8 +52,8 @@ class Hub:
         self.limits = StreamLimits(config.clients_max, config.clients_per_address_max)
         self._rng = rng
         self._sending = Sending(self.feed, self.limits, config.chunk_bytes_max)
-        stall_s = config.stall_timeout_s
-        self._backlog = Backlog(self.feed, self._sending, config.backlog_bytes, stall_s / 4)
+        reads_within_s = config.stall_timeout_s / 4
+        self._backlog = Backlog(self.feed, self._sending, config.backlog_bytes, reads_within_s)
         self._news = trio.lowlevel.ParkingLot()
         self._slice = TimeSlice(config.slice_s)
         self._wakeups = Wakeups()
@@ -110,14 +110,6 @@ class Hub:
     def retry_hint(self) -> bytes:
         """Return what a stream ends with: when to come back, different for each client."""
         return sse.retry(self._rng.randint(self.config.retry_ms_min, self.config.retry_ms_max))
-
-    def heartbeat(self, stream: OpenStream) -> bytes:
-        """Return what a silent stream gets: a comment, and a fresh cursor if it wants one and has
-        all that is here.
-        """
-        if stream.wants_cursors and stream.cursor == self.feed.newest_seq:
-            return sse.HEARTBEAT + sse.cursor(self.feed.retained.newest_cursor)
-        return sse.HEARTBEAT
 
     # Streams that begin and end
 
@@ -179,7 +171,9 @@ class Hub:
                     if self._sending.sendable:
                         await trio.lowlevel.checkpoint()
                     else:
-                        await self._wakeups.sleep_until(self._wakes_at())
+                        stock_at = math.inf if self._took_stock else self._backlog.due_at()
+                        wakes_at = min(self._schedule.sweep_at, self._drained_at, stock_at)
+                        await self._wakeups.sleep_until(wakes_at)
                     self._slice.begin()
                     self._sockets.notice()
                     await self._send_to_groups()
@@ -266,7 +260,8 @@ class Hub:
             if self._sending.has_stalled(stream, since_last_s, now, timeout_s):
                 self._sockets.close(stream, EndReason.STALLED)
             elif heartbeats and self._sending.needs_heartbeat(stream):
-                self._sockets.send(stream, sse.chunk(self.heartbeat(stream)))
+                heartbeat = self.feed.heartbeat(stream.cursor, with_cursor=stream.wants_cursors)
+                self._sockets.send(stream, sse.chunk(heartbeat))
                 await time_slice.checkpoint_if_over()
         self._schedule.plan(trio.current_time())
 
@@ -274,10 +269,6 @@ class Hub:
         return sse.chunk(self.retry_hint()) + sse.LAST_CHUNK
 
     # What is kept
-
-    def _wakes_at(self) -> float:
-        stock_at = math.inf if self._took_stock else self._backlog.due_at()
-        return min(self._schedule.sweep_at, self._drained_at, stock_at)
 
     async def _free(self) -> None:
         """Free what nobody needs any more."""

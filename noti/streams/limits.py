@@ -1,8 +1,4 @@
-"""Counts the streams that are open, and says whether there is room for another one.
-
-Enters: streams that begin and end, with the key of the client that each belongs to. Leaves: counts,
-yes or no. Never: I/O.
-"""
+"""Counts the streams that are open, and says whether there is room for another one."""
 
 from collections import Counter
 from enum import Enum

@@ -51,7 +51,7 @@ class HubMetrics:
         streams: Callable[[], int],
         pressure: Callable[[], float],
     ) -> None:
-        """All but the configuration is asked for when somebody wants to know."""
+        """All but the configuration is looked up whenever metrics are read."""
         self._config = config
         self._retained = retained
         self._streams = streams
@@ -75,7 +75,7 @@ class HubMetrics:
         self._oldest_ms = min(self._oldest_ms, created_ms)
 
     def passed(self) -> None:
-        """Note that everybody has had a turn: the oldest of what was sent stands for all of it."""
+        """Note the end of a pass: the oldest of what was sent stands for all of it."""
         if self._oldest_ms < math.inf:
             AGE.observe(max(0.0, time.time() - self._oldest_ms / 1000))
             self._oldest_ms = math.inf

@@ -1,7 +1,4 @@
-"""What is known of each open stream: who reads it, where it stands, what is unsent, why it ended.
-
-Enters: nothing. Leaves: plain records. Never: deciding (`sending.py` does), I/O.
-"""
+"""What is known of each open stream: its client, its cursor, what is unsent, why it ended."""
 
 from dataclasses import dataclass, field
 from enum import Enum
@@ -69,14 +66,14 @@ class StreamSocket(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who is to read, and from where on."""
+    """A client that is to get a stream, and from where on."""
 
     audience: Audience
     after_seq: int
     client_key: str
     """By which the stream is counted."""
     wants_cursors: bool = False
-    """Whether it is told where it is (`?cursor=1`), by blocks without an event."""
+    """Whether it gets its cursor (`?cursor=1`), by blocks without an event."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -91,7 +88,7 @@ class OpenStream:
     cursor: int
     """Last notification in what was handed over; meaningful while the stream is not in step."""
     wants_cursors: bool = False
-    """Whether it is told where it is, by blocks without an event."""
+    """Whether it gets its cursor, by blocks without an event."""
     ends_for: EndReason = EndReason.AGED
     """Why it is then ended."""
     state: State = State.BEHIND

@@ -3,7 +3,7 @@
 Enters: notifications in order, where history begins, how far clients are. Leaves: notifications by
 number, numbers by id and topic, and how many bytes all that takes.
 Never: I/O, clocks, knowledge of clients; a bound of its own: history's is replicated, and the other
-one is the hub's, who can close clients.
+one is the hub's, which can end streams.
 
     first_seq ... oldest_seq - 1     the backlog: nobody can resume here, but somebody is here
     oldest_seq ... newest_seq        history: the same on every node
@@ -29,7 +29,7 @@ LINE_BYTES = 6
 EDGE = -1
 """The cursor of a reader who begins where history begins when it is first read."""
 NOWHERE = -2
-"""The cursor of a reader who has lost its place; no read will find it."""
+"""The cursor of a reader that has lost its own; no read will find it."""
 
 
 def footprint(notification: Notification, audiences: int) -> int:
@@ -110,11 +110,11 @@ class Retained:
         if first != seq:
             self._repeats.setdefault(event_id, []).append(seq)
         for topic in topics if len(topics) == 1 else set(topics):
-            places = self._by_topic.get(topic)
-            if places is None:
+            seqs = self._by_topic.get(topic)
+            if seqs is None:
                 self._by_topic[topic] = [seq]
             else:
-                places.append(seq)
+                seqs.append(seq)
 
     def trim(self, oldest_seq: int) -> None:
         """Let history begin at `oldest_seq`; what was before stays held until `evict`."""
@@ -140,9 +140,9 @@ class Retained:
             topics.update(self._notifications.pop(seq).topics)
             del self._bytes_through[seq]
         for topic in topics:
-            places = self._by_topic[topic]
-            del places[: bisect_right(places, last_seq)]
-            if not places:
+            seqs = self._by_topic[topic]
+            del seqs[: bisect_right(seqs, last_seq)]
+            if not seqs:
                 del self._by_topic[topic]
         return gone
 

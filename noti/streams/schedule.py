@@ -1,7 +1,6 @@
-"""Says when streams are looked at, when silent ones get a heartbeat, and when each one ends.
+"""When all streams are looked at, when silent ones get a heartbeat, and when each one ends.
 
-Enters: the time (`now`, seconds), randomness. Leaves: times.
-Never: I/O, clocks, knowledge of clients.
+Times are in seconds and come from the caller, as does randomness.
 """
 
 import math

@@ -116,7 +116,7 @@ class Sending:
 
     def next_for_group(self, group: Group) -> Batch | FellBehind | None:
         """Return what all members in step get next, and move their cursor behind it; None when
-        they have all that there is. What a member did not take is then told to `took`.
+        they have all that there is. What each member took is reported to `took`.
         """
         if not group.in_step or self._has_all(group.cursor, self.groups.passed_seq):
             self.groups.settle(group)

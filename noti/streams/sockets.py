@@ -1,4 +1,4 @@
-"""Writes to the sockets of adopted streams what `sending.py` says, and tells it what they took.
+"""Writes to the sockets of adopted streams what `sending.py` decides, and reports what they took.
 
 Nothing here waits for a socket: what the kernel does not take is sent when epoll says so.
 """

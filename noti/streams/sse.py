@@ -1,8 +1,5 @@
 """Writes Server-Sent Events and the HTTP/1.1 chunks that carry them.
 
-Enters: ids, texts, numbers. Leaves: bytes ready for the wire.
-Never: I/O, clocks, knowledge of who reads them.
-
 Sources: WHATWG HTML 9.2.5 (event stream syntax) and 9.2.6 (interpretation), RFC 9112 7.1 (chunked
 coding).
 """
@@ -19,7 +16,7 @@ EARLIEST = "earliest"
 
 BEGINNING = "beginning"
 """The cursor of a reader who came when there was no history yet: it stands before the first
-notification ever. Unlike with `EARLIEST`, what history has lost meanwhile is a gap to be told."""
+notification ever. Unlike with `EARLIEST`, what history has lost meanwhile is a gap."""
 
 LAST_CHUNK = b"0\r\n\r\n"
 """Ends a chunked body without trailers."""
@@ -70,10 +67,10 @@ def gap_frame(requested: str) -> bytes:
     """Return the news that history does not hold `requested`, so that events may be missing.
 
     A comment for people with `curl`, and a named event for programs. Its id makes sure that a
-    reader whose connection breaks right here is not told twice.
+    reader whose connection breaks right here is not shown it twice.
     """
-    told = json.dumps({"requested": requested[:REQUESTED_LENGTH_MAX], "resumed": EARLIEST})
-    return comment("noti-gap") + event_frame(EARLIEST, told, event="noti-gap")
+    details = json.dumps({"requested": requested[:REQUESTED_LENGTH_MAX], "resumed": EARLIEST})
+    return comment("noti-gap") + event_frame(EARLIEST, details, event="noti-gap")
 
 
 REQUESTED_LENGTH_MAX = 256

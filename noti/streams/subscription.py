@@ -58,6 +58,6 @@ class Subscription:
                 with trio.move_on_at(stream.ends_at):
                     await hub.wait_for_news()
         if silence.cancelled_caught:
-            return hub.heartbeat(stream)
+            return hub.feed.heartbeat(stream.cursor, with_cursor=stream.wants_cursors)
         self._reason = EndReason.DRAINED
         return None

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from noti.address import Address
 from noti.http.config import HttpConfig
-from noti.http.heads import FIELDS_MAX, HeadState, RequestHead, flaw_in_head
+from noti.http.heads import FIELDS_MAX, HeadState, RequestHead, why_head_invalid
 from noti.http.hypercorn_glue import StrictConnection
 from tests import promises
 from tests.http.stage import LIMIT_S, client, hub, serving
@@ -241,5 +241,5 @@ def test_both_readers_read_the_same_or_one_refuses(
             for name, value in request.headers:
                 assert value in head.header(name.decode()).encode()
             version = request.http_version.decode()
-            if flaw_in_head(version, 0, list(request.headers), 65_536) is None:
+            if why_head_invalid(version, 0, list(request.headers), 65_536) is None:
                 assert head.hosts == (1 if b"host" in dict(request.headers) else 0)

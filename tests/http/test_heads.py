@@ -9,9 +9,9 @@ from noti.http.heads import (
     TOO_MANY_FIELDS,
     HeadState,
     RequestHead,
-    flaw_in_head,
-    refusal,
+    rejection_response,
     response_head,
+    why_head_invalid,
 )
 
 HEAD = (
@@ -85,12 +85,12 @@ def test_what_a_parser_lets_pass_is_judged(
     version: str, headers: dict[str, str], status: int | None
 ) -> None:
     fields = [(name.encode(), value.encode()) for name, value in headers.items()]
-    flaw = flaw_in_head(version, 4, fields, 4096)
-    assert (flaw and flaw.status) == status
+    rejection = why_head_invalid(version, 4, fields, 4096)
+    assert (rejection and rejection.status) == status
 
 
-def test_a_refusal_says_why_and_ends_the_connection() -> None:
-    response = refusal(BUSY, RETRY_AFTER)
+def test_a_rejection_says_why_and_ends_the_connection() -> None:
+    response = rejection_response(BUSY, RETRY_AFTER)
     head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n")
     assert b"connection: close" in head

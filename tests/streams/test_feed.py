@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from noti.history.notification import Notification
+from noti.streams import sse
 from noti.streams.feed import Audience, Batch, Feed, FellBehind, View
 from tests.http.stage import ids, notification, notifications
 
@@ -216,3 +217,11 @@ TestFeedAgainstPlainHistory = FeedAgainstPlainHistory.TestCase
 TestFeedAgainstPlainHistory.settings = settings(
     max_examples=60, stateful_step_count=30, deadline=None
 )
+
+
+def test_no_heartbeat_moves_a_reader_past_what_it_was_not_sent() -> None:
+    feed = Feed()
+    feed.extend(notifications(1, 2))
+    assert feed.heartbeat(0, with_cursor=True) == feed.heartbeat(2, with_cursor=False) == b":\n"
+    fresh = sse.cursor(feed.retained.newest_cursor)
+    assert feed.heartbeat(2, with_cursor=True) == b":\n" + fresh

@@ -5,7 +5,7 @@ import trio.testing
 
 from noti.streams import sse
 from noti.streams.feed import Audience, View
-from noti.streams.open_streams import EndReason, Reader
+from noti.streams.open_streams import Reader
 from noti.streams.subscription import Subscription
 from tests.http.stage import hub, ids, notifications, running, until
 
@@ -45,14 +45,3 @@ async def test_a_subscription_whose_place_is_gone_ends() -> None:
             await until(lambda: there.feed.retained.backlog_bytes == 0)
             assert await subscription.next() is None
     assert there.clients == 0
-
-
-async def test_no_heartbeat_moves_a_reader_past_what_it_was_not_sent() -> None:
-    there = hub()
-    async with running(there):
-        stay = there.join(Reader(ALL, 0, "127.0.0.1", wants_cursors=True))
-        there.publish(notifications(1, 2))
-        assert there.heartbeat(stay) == b":\n"
-        stay.cursor = 2
-        assert there.heartbeat(stay) == b":\n" + sse.cursor(there.feed.retained.newest_cursor)
-        there.leave(stay, EndReason.GONE)
