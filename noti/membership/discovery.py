@@ -39,17 +39,16 @@ class Discovery:
         update_peers: Callable[[Mapping[NodeId, Address]], None],
         *,
         node_id: NodeId,
-        tags: Mapping[str, str],
         bootstrap: Bootstrap | None,
         save_promise: Callable[[tuple[NodeId, ...]], Awaitable[None]],
         clock: Clock,
     ) -> None:
-        """Prepare for a node that shows `tags`; `bootstrap` is None for one that only joins."""
+        """Prepare; `bootstrap` is None for a node that only joins a cluster."""
         self._gossip = gossip
         self._founder = founder
         self._update_peers = update_peers
         self._node_id = node_id
-        self._tags = dict(tags)
+        self._tags: Mapping[str, str] = {}
         self._bootstrap = bootstrap
         self._save_promise = save_promise
         self._saved = bootstrap.promised if bootstrap is not None else ()
@@ -72,6 +71,11 @@ class Discovery:
             with self._clock.scope_until(self._clock.now() + CHECK_EVERY_S):
                 await self._gossip.wait_changed()
             self._update()
+
+    def show(self, tags: Mapping[str, str]) -> None:
+        """Show these tags from now on, beside those that this adds; to be called before `run`."""
+        self._tags = tags
+        self._gossip.set_tags(tags)
 
     def show_leaving(self, leaving: bool) -> None:
         """Show, from now on, whether this node is being decommissioned."""

@@ -83,7 +83,6 @@ class Scene:
             self.consensus,
             self.peers.append,
             node_id="id-a",
-            tags=TAGS,
             bootstrap=Bootstrap("a", "id-a", 2) if founds else None,
             save_promise=self.save,
             clock=TrioClock(),
@@ -98,6 +97,7 @@ class Scene:
 @asynccontextmanager
 async def running(scene: Scene) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
+        scene.discovery.show(TAGS)
         await nursery.start(scene.discovery.run)
         yield
         nursery.cancel_scope.cancel()
@@ -143,7 +143,7 @@ async def test_node_with_a_cluster_shows_it_and_founds_nothing(
     async with running(scene):
         scene.gossip.show(other())
         await trio.sleep(5)
-    assert scene.gossip.tags == [{**TAGS, TAG_CLUSTER: "c"}], "and shows it once"
+    assert scene.gossip.tags == [TAGS, {**TAGS, TAG_CLUSTER: "c"}], "and shows it once"
     assert scene.consensus.founded == []
 
 

@@ -11,7 +11,7 @@ from functools import partial
 
 import trio
 
-from noti.node import LogLimits
+from noti.assembly import LogLimits
 from tests.simulation import load
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.faults import NodeSwarm

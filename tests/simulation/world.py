@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import trio
 
-from noti import node
 from noti.address import Address
+from noti.assembly import LogLimits
 from noti.errors import PeerUnavailable, ProposalUncertain
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.ports import Draft, Outcome
@@ -54,7 +54,7 @@ class Settings:
     hub_sends_bytes_per_s: float = math.inf
     pacing_s: float = 10.0
     voters_max: int = 5
-    log_limits: node.LogLimits = field(default_factory=lambda: node.LogLimits(segment_bytes=65_536))
+    log_limits: LogLimits = field(default_factory=lambda: LogLimits(segment_bytes=65_536))
 
 
 class SimulatedCluster:

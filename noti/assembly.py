@@ -1,0 +1,261 @@
+"""Makes the parts of a node, out of its configuration, its disk and the rest of the world.
+
+Here the rooms meet: each part gets the other parts that it needs. Nothing is started here; see
+`node.py`.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+from prometheus_client import Gauge
+
+from noti import telemetry
+from noti.address import Address, format_address
+from noti.config import Config
+from noti.errors import StorageCorrupt
+from noti.history.state_machine import HistoryStateMachine
+from noti.history.store import Store, flaw_in_snapshot
+from noti.membership.admission import PeerAdmission
+from noti.membership.bootstrap import Bootstrap
+from noti.membership.controller import MembershipController
+from noti.membership.decommission import Decommission
+from noti.membership.discovery import Discovery
+from noti.membership.identity import (
+    Identity,
+    load_identity,
+    load_promise,
+    make_identity,
+    save_promise,
+)
+from noti.membership.tags import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
+from noti.membership.voters import VoterLimits
+from noti.publishing.limits import Limits
+from noti.publishing.nats.bridge import Bridge
+from noti.publishing.publisher import Publisher
+from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
+from noti.raft.core.events import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
+from noti.raft.core.machine import Raft
+from noti.raft.core.messages import NodeId
+from noti.raft.core.pacing import Pacing, report_of
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
+from noti.raft.forwarder import Forwarder
+from noti.raft.intake import Intake
+from noti.raft.peers import Peers
+from noti.raft.ports import Hello
+from noti.raft.replica import Replica
+from noti.raft.storage.wal import SEGMENT_BYTES, Recovered, Wal
+from noti.status import Report
+from noti.swim.core.timing import SwimConfig
+from noti.swim.gossip import Gossip
+from noti.world import World
+
+_log_memory_max = Gauge(
+    "noti_raft_log_memory_bytes_max", "Log entries in memory above which those on disk leave it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """How large the log may get. The defaults suit every cluster; tests make it small."""
+
+    snapshot_every_entries: int = SNAPSHOT_EVERY_ENTRIES
+    snapshot_every_bytes: int = SNAPSHOT_EVERY_BYTES
+    keep_entries: int = KEEP_ENTRIES
+    keep_bytes: int = LOG_KEEP_BYTES
+    segment_bytes: int = SEGMENT_BYTES
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one node, made and not yet started."""
+
+    identity: Identity
+    replica: Replica
+    intake: Intake
+    peers: Peers
+    forwarder: Forwarder
+    publisher: Publisher
+    admission: PeerAdmission
+    report: Report
+    gossip: Gossip
+    discovery: Discovery
+    decommission: Decommission
+    controller: MembershipController
+    limits: Limits
+    bridge: Bridge | None
+
+
+async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts:
+    """Read the data directory and make all parts from what it holds.
+
+    Raises `StorageError` when this node cannot use it.
+    """
+    identity, wal, recovered = await _recover(config, world, log_limits)
+    promised = await load_promise(world.disk)
+    clock, rng, store = world.clock, world.rng, Store()
+
+    def name_of_node(node_id: NodeId) -> str | None:
+        return name_of(gossip.members(), node_id)
+
+    replica = _replica(config, world, identity, store, wal, recovered, log_limits)
+    gossip = _gossip(config, world)
+    pacing = Pacing(config.pacing_s, heard_within_s=config.election_timeout_ms / 1000)
+    intake = Intake(
+        identity.node_id, replica, pacing, clock, partial(_backlog, world), name_of_node
+    )
+    forwarder = Forwarder(identity.node_id, replica, intake)
+
+    def hello() -> Hello:
+        return identity.hello(replica.cluster_id())
+
+    peers = Peers(world.rpc, hello, forwarder, clock, rng, name_of_node)
+    discovery = Discovery(
+        gossip,
+        replica,
+        peers.update,
+        node_id=identity.node_id,
+        bootstrap=_bootstrap(config, identity, promised),
+        save_promise=partial(save_promise, world.disk),
+        clock=clock,
+    )
+    bridge = None
+    if world.source is not None:
+        bridge = Bridge(world.source, intake, store.floor, clock, rng)
+    voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
+    return Parts(
+        identity=identity,
+        replica=replica,
+        intake=intake,
+        peers=peers,
+        forwarder=forwarder,
+        publisher=Publisher(forwarder, clock, rng),
+        admission=PeerAdmission(identity, replica, gossip, peers.serve),
+        report=Report(
+            identity,
+            replica,
+            forwarder,
+            store,
+            telemetry.build(),
+            members=gossip.members,
+            clients=lambda: world.clients.count,
+            source=bridge.status if bridge is not None else lambda: {"state": "none"},
+            intake=intake,
+        ),
+        gossip=gossip,
+        discovery=discovery,
+        decommission=Decommission(
+            identity.node_id, gossip, replica, forwarder, discovery.show_leaving, clock
+        ),
+        controller=MembershipController(
+            gossip, replica, forwarder.leaving, peers.connected, clock, voters
+        ),
+        limits=Limits(replica, lambda: store.history_size, config.history_size),
+        bridge=bridge,
+    )
+
+
+def tags_of(
+    config: Config, identity: Identity, rpc_addr: Address, http_addr: Address
+) -> dict[str, str]:
+    """Return what a node shows in gossip; the addresses have the ports that are really bound."""
+    return {
+        TAG_NODE_ID: identity.node_id,
+        TAG_EXPECT: str(config.bootstrap_expect),
+        TAG_RPC: format_address(config.advertised(rpc_addr)),
+        TAG_HTTP: format_address(config.advertised(http_addr)),
+    }
+
+
+async def _recover(
+    config: Config, world: World, limits: LogLimits
+) -> tuple[Identity, Wal, Recovered]:
+    """Read the data directory; an empty one gets a log, and only then an identity."""
+    known = await load_identity(world.disk, config.name)
+    wal, recovered = await Wal.open(
+        world.disk,
+        segment_bytes=limits.segment_bytes,
+        must_exist=known is not None,
+        memory_bytes=config.log_memory_bytes,
+    )
+    flaw = flaw_in_snapshot(recovered.snapshot.data) if recovered.snapshot else None
+    if flaw is not None:
+        raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {flaw}")
+    identity = known or await make_identity(world.disk, config.name, world.make_id)
+    return identity, wal, recovered
+
+
+def _replica(
+    config: Config,
+    world: World,
+    identity: Identity,
+    store: Store,
+    wal: Wal,
+    recovered: Recovered,
+    log_limits: LogLimits,
+) -> Replica:
+    state_machine = HistoryStateMachine(store, world.clients)
+    if recovered.snapshot is not None:
+        state_machine.restore(recovered.snapshot.data)
+    return Replica(
+        _raft(config, world, identity, recovered, log_limits),
+        wal,
+        state_machine,
+        world.clock,
+        backlog=partial(_backlog, world),
+        snapshot_every_entries=log_limits.snapshot_every_entries,
+        snapshot_every_bytes=log_limits.snapshot_every_bytes,
+    )
+
+
+def _backlog(world: World) -> int:
+    return report_of(world.clients.pressure, world.clients.count)
+
+
+def _raft(
+    config: Config, world: World, identity: Identity, recovered: Recovered, limits: LogLimits
+) -> Raft:
+    """Return the core of Raft.
+
+    What is not on disk yet stays in memory, so it is bounded by what memory may hold: by as much,
+    or one command.
+    """
+    _log_memory_max.set(config.log_memory_bytes)
+    return Raft(
+        RaftConfig(
+            identity.node_id,
+            heartbeat_interval_s=config.heartbeat_interval_ms / 1000,
+            election_timeout_s=config.election_timeout_ms / 1000,
+            uncommitted_bytes_max=max(config.log_memory_bytes, ENTRY_DATA_BYTES_MAX),
+            keep_entries=limits.keep_entries,
+            keep_bytes=limits.keep_bytes,
+            log_memory_bytes=config.log_memory_bytes,
+        ),
+        recovered.hard_state,
+        recovered.snapshot,
+        recovered.tail,
+        world.rng,
+        world.clock.now(),
+        flaw_in_snapshot,
+    )
+
+
+def _gossip(config: Config, world: World) -> Gossip:
+    return Gossip(
+        name=config.name,
+        bind=config.gossip_addr,
+        advertise=config.advertised(config.gossip_addr),
+        seeds=config.join,
+        timing=SwimConfig.local() if config.gossip_profile == "local" else SwimConfig(),
+        network=world.gossip,
+        clock=world.clock,
+        rng=world.rng,
+    )
+
+
+def _bootstrap(
+    config: Config, identity: Identity, promised: tuple[NodeId, ...]
+) -> Bootstrap | None:
+    """Return this node's part in founding a cluster; None when it only joins one."""
+    if config.bootstrap_expect == 1 and config.join:
+        return None
+    return Bootstrap(identity.name, identity.node_id, config.bootstrap_expect, promised)
