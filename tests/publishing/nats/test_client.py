@@ -1,15 +1,14 @@
 """A login stays here unless the connection is as it was asked to be; an end is a whole one."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from unittest.mock import Mock
-from urllib.parse import urlsplit
+from unittest.mock import AsyncMock, Mock
 
 import nats.errors
 import pytest
 import trio
-from nats.aio.client import Srv
 
 from noti.asyncio_loop import Island
 from noti.publishing.nats.client import NatsClient
@@ -37,30 +36,51 @@ async def open_server() -> AsyncIterator[tuple[str, list[asyncio.StreamReader]]]
             writer.close()
 
 
-def greeted(url: str, **options: object) -> NatsClient:
-    """A client over a WebSocket, whose server has just greeted."""
-    client = NatsClient()
-    client._current_server = Srv(urlsplit(url))  # type: ignore[arg-type]
-    client._transport = Mock()
-    client._server_info = {"headers": True}
-    client.options = {
-        "verbose": False,
-        "pedantic": False,
-        "name": None,
-        "no_echo": False,
-        **options,
-    }
-    return client
+@pytest.mark.parametrize("scheme", ["ws", "nats", "tls"])
+async def test_server_without_tls_gets_no_login_where_tls_was_asked_for(
+    nursery: trio.Nursery, scheme: str
+) -> None:
+    island = Island()
+    await nursery.start(island.run)
+    reasons: list[str] = []
 
+    async def note(error: Exception) -> None:
+        reasons.append(str(error))
 
-def test_plain_websocket_gets_no_login_where_tls_was_asked_for() -> None:
-    with pytest.raises(nats.errors.Error, match="offers no TLS, and nothing was sent to it"):
-        greeted("ws://127.0.0.1:8080", tls=object())._connect_command()
+    received: list[bytes] = []
 
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"auth_required":true}\r\n')
+        received.append(await reader.read())
+        writer.close()
 
-@pytest.mark.parametrize("options", [{}, {"tls": object()}])
-def test_encrypted_websocket_is_connected_to(options: dict[str, object]) -> None:
-    assert greeted("wss://127.0.0.1:8080", **options)._connect_command().startswith(b"CONNECT ")
+    async def connect() -> None:
+        server = await asyncio.start_server(greet, "127.0.0.1", 0)
+        client = NatsClient()
+        with pytest.raises(nats.errors.Error) as refused:
+            await client.connect(
+                f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+                tls=None if scheme == "tls" else ssl.create_default_context(),
+                error_cb=note,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                user="a",
+                password="b",
+            )
+        reasons.append(str(refused.value))
+        await client.close()
+        server.close()
+        await asyncio.sleep(0)
+
+    with trio.fail_after(30):
+        await island.call(connect)
+        if scheme != "ws":  # there not even the greeting was waited for
+            while not received:  # noqa: ASYNC110 - nobody announces it
+                await trio.sleep(0.01)
+    assert b"".join(received) == b""
+    assert "the server offers no TLS, and nothing was sent to it" in reasons
+    nursery.cancel_scope.cancel()
 
 
 async def test_client_that_never_connected_is_closed_quietly(nursery: trio.Nursery) -> None:
@@ -82,9 +102,9 @@ async def test_connection_whose_last_write_fails_is_given_up_all_the_same(
         async with open_server() as (url, connections):
             client = NatsClient()
             await client.connect(url, allow_reconnect=False)
-            transport = client._transport
-            assert transport is not None
-            transport.drain = Mock(side_effect=ConnectionResetError)  # type: ignore[method-assign]
+            writer = client._tcp._writer
+            assert writer is not None
+            writer.drain = Mock(side_effect=ConnectionResetError)  # type: ignore[method-assign]
             client._pending, client._pending_data_size = [b"PING\r\n"], 6
             await client.close()
             # The server sees the end, so no descriptor was kept.
@@ -96,20 +116,66 @@ async def test_connection_whose_last_write_fails_is_given_up_all_the_same(
     nursery.cancel_scope.cancel()
 
 
-async def test_pong_for_a_cancelled_ping_does_not_end_the_connection(
+async def test_cancelled_close_leaves_nothing_behind(nursery: trio.Nursery) -> None:
+    island = Island()
+    await nursery.start(island.run)
+
+    async def close_and_be_cancelled() -> tuple[bool, int]:
+        async with open_server() as (url, connections):
+            client = NatsClient()
+            await client.connect(url, allow_reconnect=False)
+            await client.subscribe("a", cb=AsyncMock())
+            writer = client._tcp._writer
+            assert writer is not None
+            writer.wait_closed = asyncio.Event().wait  # type: ignore[assignment, method-assign]
+            closing = asyncio.create_task(client.close())
+            await asyncio.sleep(0)
+            closing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await closing
+            return await connections[0].read() is not None, len(asyncio.all_tasks())
+
+    with trio.fail_after(30):
+        ended, tasks = await island.call(close_and_be_cancelled)
+    assert (ended, tasks) == (True, 1)
+    nursery.cancel_scope.cancel()
+
+
+async def test_pong_for_a_cancelled_flush_does_not_end_the_connection(
     nursery: trio.Nursery,
 ) -> None:
     island = Island()
     await nursery.start(island.run)
 
     async def late_pong() -> bool:
-        client = NatsClient()
-        cancelled: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        cancelled.cancel()
-        client._pongs = [cancelled]
-        client._pings_outstanding = 1
-        await client._process_pong()
-        return client._pings_outstanding == 0
+        pong = asyncio.Event()
 
-    assert await island.call(late_pong)
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"headers":true}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            await reader.readuntil(b"PING\r\n")
+            await pong.wait()
+            writer.write(b"PONG\r\n")
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = NatsClient()
+        port = server.sockets[0].getsockname()[1]
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await client.flush()
+        pong.set()
+        await client.flush()
+        connected = client.is_connected
+        await client.close()
+        server.close()
+        return connected
+
+    with trio.fail_after(30):
+        assert await island.call(late_pong)
     nursery.cancel_scope.cancel()
