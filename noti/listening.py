@@ -10,7 +10,9 @@ from typing import Final
 
 import trio
 
+from noti.address import Address, format_address
 from noti.descriptors import MADE_ROOM, OPEN, OPEN_MAX, Acceptor
+from noti.errors import AddressInUse, reason_of
 
 YOUNG_S: Final = 0.1
 """Who came so recently makes no room: an honest client in the middle of a storm is about to say
@@ -20,6 +22,25 @@ STUCK_PAUSE_S: Final = 0.1
 """Without descriptors or memory, trying again at once would only burn the processor."""
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
+
+
+async def open_listeners(bind: Address, flag: str) -> list[socket.socket]:
+    """Return sockets that listen at an address; raises `AddressInUse`, which names the flag."""
+    host, port = bind
+    try:
+        listeners = await trio.open_tcp_listeners(port, host=host or None)
+    except OSError as error:
+        problem = f"{flag} {format_address(bind)} cannot be used: {reason_of(error)}"
+        raise AddressInUse(f"{problem}; choose another address") from error
+    return [socket.socket(fileno=one.socket.detach()) for one in listeners]
+
+
+def peer_of(stream: trio.SocketStream) -> str:
+    """Return the address at the other end; empty when it is gone already."""
+    try:
+        return str(stream.socket.getpeername()[0])
+    except OSError:
+        return ""
 
 
 async def serve(

@@ -27,7 +27,7 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
 
     @app.get("/liveness")
     async def liveness() -> Response:
-        return _json(
+        return json_response(
             {
                 "hostname": node.hostname,
                 "build": node.build,
@@ -43,11 +43,11 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
             for server in node.servers()
         ]
         if node.ready() and hub.running:
-            return _json(servers)
+            return json_response(servers)
         troubles = node.troubles()
         if not hub.running:
             troubles.append({"trouble": "stopping", "text": "this node sends its browsers away"})
-        return _json({"ready": False, "troubles": troubles, "servers": servers}, status=503)
+        return json_response({"ready": False, "troubles": troubles, "servers": servers}, status=503)
 
     @app.get("/status")
     async def status() -> Response:
@@ -56,14 +56,21 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
                 await node.barrier()
             if patience.cancelled_caught:
                 reason = "no majority answered in time; without ?consistent=1 this node answers"
-                return _json({"error": reason}, status=503)
-        return _json({"clients": hub.clients, **node.status()})
+                return json_response({"error": reason}, status=503)
+        return json_response({"clients": hub.clients, **node.status()})
+
+    add_metrics(app)
+
+
+def add_metrics(app: QuartTrio) -> None:
+    """Add `/metrics`."""
 
     @app.get("/metrics")
     async def metrics() -> Response:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def _json(document: object, status: int = 200) -> Response:
+def json_response(document: object, status: int = 200) -> Response:
+    """Return a document that nobody keeps."""
     headers = {"Cache-Control": "no-store"}
     return Response(json.dumps(document), status=status, content_type=JSON, headers=headers)

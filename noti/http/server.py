@@ -14,11 +14,9 @@ import structlog
 import trio
 
 from noti import listening
-from noti.address import Address, format_address
+from noti.address import Address
 from noti.certificates.rejection_log import RefusalLog
 from noti.certificates.renewal import Current
-from noti.descriptors import OPS_CONNECTIONS_MAX
-from noti.errors import AddressInUse, reason_of
 from noti.http.acceptor import HttpAcceptor
 from noti.http.app import create_app, create_operations_app
 from noti.http.config import HttpConfig
@@ -26,9 +24,11 @@ from noti.http.connection_limits import ConnectionLimits
 from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import Connection, Hypercorn
 from noti.http.node_view import NodeView
+from noti.http.ops_server import serve_operators
 from noti.http.request_counts import ALWAYS
 from noti.http.subscribe import Admission
 from noti.http.tls import SecuredConnection, secured
+from noti.listening import open_listeners
 from noti.optional import contained
 from noti.streams.hub import Hub
 from noti.streams.open_streams import EndReason
@@ -71,7 +71,6 @@ class Frontend:
         self._hypercorn = Hypercorn(config)
         per_address_max = config.connections_per_address_max
         self._limits = ConnectionLimits("http", config.connections_max, config, per_address_max)
-        self._ops_limits = ConnectionLimits("ops", OPS_CONNECTIONS_MAX, config)
         self._connections: set[Connection] = set()
         self._closed = trio.lowlevel.ParkingLot()
 
@@ -84,18 +83,17 @@ class Frontend:
         Raises `AddressInUse` before anything is started. Cancellation: browsers' streams end in
         order; returns within the two grace times of the configuration.
         """
-        listeners = await _listen(self._bind, "--http-addr")
+        listeners = await open_listeners(self._bind, "--http-addr")
         ops_listeners = []
         if self._ops_bind is not None:
-            ops_listeners = await _listen(self._ops_bind, "--ops-addr")
+            ops_listeners = await open_listeners(self._ops_bind, "--ops-addr")
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._serve_until, stop, listeners, ops_listeners)
+            await nursery.start(self._serve_until, stop, listeners)
             host, port = listeners[0].getsockname()[:2]
             log.info("listening for http", host=host, port=port, tls=self._tls is not None)
             if ops_listeners:
-                host_of_ops, port_of_ops = ops_listeners[0].getsockname()[:2]
-                log.info("listening for operators", host=host_of_ops, port=port_of_ops)
+                await nursery.start(serve_operators, ops_listeners, self._ops_app, self._config)
             task_status.started((host, port))
             try:
                 await trio.sleep_forever()
@@ -106,7 +104,6 @@ class Frontend:
         self,
         stop: trio.Event,
         listeners: list[socket.socket],
-        ops_listeners: list[socket.socket],
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -136,19 +133,13 @@ class Frontend:
                             )
                             for listener in listeners:
                                 accepting.start_soon(accept, listener, secure, connections)
-                        for listener in ops_listeners:
-                            accept = partial(listening.serve, listener="ops")
-                            accepting.start_soon(
-                                accept, listener, self._serve_operators, connections
-                            )
                         accepting.start_soon(self._limits.log_episodes)
-                        accepting.start_soon(self._ops_limits.log_episodes)
                         if self._config.leader_sheds:
                             accepting.start_soon(self._shed_when_leading)
                         task_status.started()
                         await stop.wait()
                         accepting.cancel_scope.cancel()
-                    for listener in (*listeners, *ops_listeners):
+                    for listener in listeners:
                         listener.close()
                     if self._falls.is_set():
                         service.cancel()
@@ -192,12 +183,6 @@ class Frontend:
                 connection.mark_idle()
             connections.start_soon(self._serve, connection)
 
-    async def _serve_operators(self, stream: trio.SocketStream) -> None:
-        connection = Connection(stream, self._ops_app, self._config)
-        if self._ops_limits.admit(connection, _peer_of(stream)):
-            connection.mark_idle()
-            await self._serve(connection)
-
     async def _serve_secured(
         self,
         tls: Current[ssl.SSLContext],
@@ -215,7 +200,7 @@ class Frontend:
         if encrypted is None:
             return
         connection = SecuredConnection(encrypted, self._app, self._config)
-        if self._limits.admit(connection, _peer_of(stream)):
+        if self._limits.admit(connection, listening.peer_of(stream)):
             connection.mark_idle()
             connections.start_soon(self._serve, connection)
 
@@ -228,21 +213,3 @@ class Frontend:
             connection.close()
             self._connections.discard(connection)
             self._closed.unpark_all()
-
-
-async def _listen(bind: Address, flag: str) -> list[socket.socket]:
-    host, port = bind
-    try:
-        listeners = await trio.open_tcp_listeners(port, host=host or None)
-    except OSError as error:
-        problem = f"{flag} {format_address(bind)} cannot be used: {reason_of(error)}"
-        raise AddressInUse(f"{problem}; choose another address") from error
-    return [socket.socket(fileno=one.socket.detach()) for one in listeners]
-
-
-def _peer_of(stream: trio.SocketStream) -> str:
-    """Return the address at the other end; empty when it is gone already."""
-    try:
-        return str(stream.socket.getpeername()[0])
-    except OSError:
-        return ""

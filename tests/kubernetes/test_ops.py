@@ -1,29 +1,28 @@
-"""Probes of the operator: one connection that fails is one connection."""
+"""What probes of the operator are told."""
 
 import pytest
 import trio
 
+from noti.errors import AddressInUse
 from noti.kubernetes import ops
-from tests import promises
-from tests.interop.processes import get_json, stable_port
+from tests.http.stage import LIMIT_S, client
+from tests.interop.processes import stable_port
 
 
-@promises.CONNECTION_FAILS_ALONE
-async def test_error_of_the_library_ends_one_connection_and_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async def fail() -> None:
-        await trio.lowlevel.checkpoint()
-        raise AttributeError("'NoneType' object has no attribute 'write'")
-
-    address = ("127.0.0.1", stable_port())
-    with trio.fail_after(30):
+async def test_an_operator_lives_always_and_is_ready_while_the_api_answers() -> None:
+    address, in_touch = ("127.0.0.1", stable_port()), True
+    with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
-            await nursery.start(ops.serve_ops, address, lambda: True, lambda: True)
-            with monkeypatch.context() as broken:
-                broken.setattr(ops, "TCPServer", lambda *_: fail())
-                stream = await trio.open_tcp_stream(*address)
-                assert await stream.receive_some() == b""
-                await stream.aclose()
-            assert await get_json(address, "/readiness") == {"ready": True, "holds_lease": True}
+            await nursery.start(ops.serve_ops, address, lambda: False, lambda: in_touch)
+            for ready in (True, False):
+                in_touch = ready
+                for path, expected in (("/liveness", True), ("/readiness", ready)):
+                    async with client(address) as probe:
+                        status = (await probe.request(path)).status_code
+                        assert status == (200 if expected else 503)
+            async with client(address) as prometheus:
+                assert (await prometheus.request("/metrics")).status_code == 200
+                await prometheus.read_until("noti_")
+            with pytest.raises(AddressInUse, match="--ops-addr"):
+                await ops.serve_ops(address, lambda: True, lambda: True)
             nursery.cancel_scope.cancel()
