@@ -69,7 +69,8 @@ def test_a_killed_node_comes_back_and_a_signal_ends_everything(
         assert all(is_listening(port) for port in PORTS)
         subprocess.run(["kill", "-9", str(pid)], check=True)
         line_with(process, r"node2 died \(SIGKILL\); it comes back")
-        line_with(process, r"node2 is back")
+        if number == signal.SIGINT:  # the other one comes while the node is away
+            line_with(process, r"node2 is back")
         process.send_signal(number)
         line_with(process, "all stopped")
         assert process.wait(STOP_S_MAX) == 0
