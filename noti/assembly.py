@@ -12,9 +12,9 @@ from prometheus_client import Gauge
 from noti import telemetry
 from noti.address import Address, format_address
 from noti.config import Config
-from noti.errors import StorageCorrupt
+from noti.errors import MessageInvalid, StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
-from noti.history.store import Store, flaw_in_snapshot
+from noti.history.store import Store
 from noti.membership.admission import PeerAdmission
 from noti.membership.bootstrap import Bootstrap
 from noti.membership.controller import MembershipController
@@ -90,9 +90,9 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
 
     Raises `StorageError` when this node cannot use it.
     """
-    identity, wal, recovered = await _recover(config, world, log_limits)
+    identity, wal, recovered, store = await _recover(config, world, log_limits)
     promised = await load_promise(world.disk)
-    clock, rng, store = world.clock, world.rng, Store()
+    clock, rng = world.clock, world.rng
 
     def name_of_node(node_id: NodeId) -> str | None:
         return name_of(gossip.members(), node_id)
@@ -168,7 +168,7 @@ def tags_of(
 
 async def _recover(
     config: Config, world: World, limits: LogLimits
-) -> tuple[Identity, Wal, Recovered]:
+) -> tuple[Identity, Wal, Recovered, Store]:
     """Read the data directory; an empty one gets a log, and only then an identity."""
     known = await load_identity(world.disk, config.name)
     wal, recovered = await Wal.open(
@@ -177,11 +177,12 @@ async def _recover(
         must_exist=known is not None,
         memory_bytes=config.log_memory_bytes,
     )
-    flaw = flaw_in_snapshot(recovered.snapshot.data) if recovered.snapshot else None
-    if flaw is not None:
-        raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {flaw}")
+    try:
+        store = Store.decode(recovered.snapshot.data) if recovered.snapshot else Store()
+    except MessageInvalid as error:
+        raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {error}") from None
     identity = known or await make_identity(world.disk, config.name, world.make_id)
-    return identity, wal, recovered
+    return identity, wal, recovered, store
 
 
 def _replica(
@@ -195,7 +196,7 @@ def _replica(
 ) -> Replica:
     state_machine = HistoryStateMachine(store, world.clients)
     if recovered.snapshot is not None:
-        state_machine.restore(recovered.snapshot.data)
+        world.clients.reset(store.history())
     return Replica(
         _raft(config, world, identity, recovered, log_limits),
         wal,
@@ -235,7 +236,7 @@ def _raft(
         recovered.tail,
         world.rng,
         world.clock.now(),
-        flaw_in_snapshot,
+        Store.decode,
     )
 
 

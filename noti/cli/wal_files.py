@@ -136,9 +136,7 @@ def decode_meaning(entry: Entry) -> Meaning:
 
 def decode_state(snapshot: Snapshot) -> tuple[Configuration, Store]:
     """Return what a snapshot holds; raises `MessageInvalid`."""
-    store = Store()
-    store.restore(snapshot.data)
-    return decode_configuration(snapshot.configuration), store
+    return decode_configuration(snapshot.configuration), Store.decode(snapshot.data)
 
 
 def scan_segment(content: Content) -> Iterator[tuple[int, Record]]:

@@ -43,7 +43,8 @@ class HistoryStateMachine:
         """Return the store's whole state."""
         return self._store.snapshot()
 
-    def restore(self, data: bytes) -> None:
-        """Replace the store's state and tell the audience; raises `MessageInvalid`."""
-        self._store.restore(data)
+    def restore(self, state: object) -> None:
+        """Replace the store's state by one that `Store.decode` returned, and tell the audience."""
+        assert isinstance(state, Store)
+        self._store.restore(state)
         self._audience.reset(self._store.history())

@@ -50,15 +50,6 @@ identity; 64 such events outlast any redelivery, and a floor costs about 100 byt
 _SNAPSHOT_VERSION: Final = 1
 
 
-def flaw_in_snapshot(data: bytes) -> str | None:
-    """Return why no store can be restored from `data`; None when one can."""
-    try:
-        Store().restore(data)
-    except MessageInvalid as error:
-        return str(error)
-    return None
-
-
 class Store:
     """The state machine. Every method is synchronous and does all of its work or none of it."""
 
@@ -125,9 +116,10 @@ class Store:
         )
         return packed
 
-    def restore(self, snapshot: bytes) -> None:
-        """Replace the whole state by `snapshot`; raises `MessageInvalid` with the state
-        untouched."""
+    @classmethod
+    def decode(cls, snapshot: bytes) -> "Store":
+        """Return a store with the state in `snapshot`; raises `MessageInvalid`."""
+        store = cls()
         match unpack(snapshot):
             case [int(version), *_] if version != _SNAPSHOT_VERSION:
                 raise MessageInvalid(
@@ -140,15 +132,21 @@ class Store:
                 and len(floors) <= STREAMS_MAX
             ):
                 first_seq = last_seq - len(history) + 1
-                new_floors = dict(_floor(fields) for fields in floors)
-                new_history = deque(
+                store._history_size, store._last_seq = size, last_seq
+                store._floors = dict(_floor(fields) for fields in floors)
+                store._history = deque(
                     _notification(seq, fields) for seq, fields in enumerate(history, first_seq)
                 )
             case _:
                 raise MessageInvalid("a snapshot of the store has the wrong fields")
-        self._history_size, self._last_seq = size, last_seq
-        self._floors, self._history = new_floors, new_history
-        self._newest_by_id = {notification.id: notification.seq for notification in new_history}
+        store._newest_by_id = {notification.id: notification.seq for notification in store._history}
+        return store
+
+    def restore(self, other: "Store") -> None:
+        """Replace the whole state by that of a store which is not used any more."""
+        self._history_size, self._last_seq = other._history_size, other._last_seq
+        self._floors, self._history = other._floors, other._history
+        self._newest_by_id = other._newest_by_id
 
     def digest(self) -> str:
         """Return a short text that is equal on two nodes exactly when their states are."""

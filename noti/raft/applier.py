@@ -14,8 +14,8 @@ import structlog
 from prometheus_client import Gauge
 
 from noti.completion import OnDone
-from noti.raft.core.events import SnapshotTaken
-from noti.raft.core.messages import Entry, EntryKind, Snapshot
+from noti.raft.core.events import RestoreSnapshot, SnapshotTaken
+from noti.raft.core.messages import Entry, EntryKind
 
 log = structlog.get_logger("noti.raft")
 
@@ -37,8 +37,8 @@ class StateMachine(Protocol):
     def snapshot(self) -> bytes:
         """Return the whole state."""
 
-    def restore(self, data: bytes) -> None:
-        """Replace the whole state."""
+    def restore(self, state: object) -> None:
+        """Replace the whole state by one that its decoder made of a snapshot's data."""
 
 
 class Applier:
@@ -58,7 +58,7 @@ class Applier:
         self._state = state
         self._snapshot_every_entries = snapshot_every_entries
         self._snapshot_every_bytes = snapshot_every_bytes
-        self.waiting: deque[Entry | Snapshot] = deque()
+        self.waiting: deque[Entry | RestoreSnapshot] = deque()
         """What is still to be carried out."""
         self._when_applied: list[tuple[int, int, OnDone[int]]] = []
         """A heap of (index, order of the calls, whom to tell)."""
@@ -67,7 +67,7 @@ class Applier:
         self._bytes = 0
         """Carried out since the last snapshot."""
 
-    def put(self, committed: Iterable[Entry | Snapshot]) -> None:
+    def put(self, committed: Iterable[Entry | RestoreSnapshot]) -> None:
         """Take what comes next."""
         self.waiting.extend(committed)
 
@@ -89,10 +89,10 @@ class Applier:
                     self._entries += 1
                     self._bytes += entry.size_bytes
                     applied(entry)
-                case Snapshot(index=index, data=data):
-                    self._state.restore(data)
-                    self.index = index
-                    log.info("state replaced by the leader's snapshot", index=index)
+                case RestoreSnapshot(snapshot, state):
+                    self._state.restore(state)
+                    self.index = snapshot.index
+                    log.info("state replaced by the leader's snapshot", index=snapshot.index)
                 case other:
                     assert_never(other)
         _commit_index.set(self.index)

@@ -371,8 +371,8 @@ class Replica:
                     self._requests.answered(effect)
                 case ReadEntries():
                     self._log_reader.put(effect)
-                case RestoreSnapshot(snapshot):
-                    self._applier.put((snapshot,))
+                case RestoreSnapshot():
+                    self._applier.put((effect,))
                 case RoleChanged(role, term, leader):
                     self._note_role(role, term, leader)
                 case _:

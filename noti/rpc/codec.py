@@ -35,7 +35,7 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, decode_entry
-from noti.raft.core.validate import flaw
+from noti.raft.core.validate import find_invalid
 from noti.raft.ports import Hello
 
 FORMAT_VERSION: Final = 1
@@ -198,7 +198,7 @@ def _invalid(message: PeerMessage) -> str | None:
         case AppendAccepted() | AppendRejected() if not 0 <= message.backlog <= BACKLOG_MAX:
             return f"a backlog of {message.backlog}"
         case _:
-            return flaw(message)
+            return find_invalid(message)
 
 
 def _pack(value: object) -> bytes:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import Publish, PublishBatch, SetLimits, encode
 from noti.history.notification import Event
-from noti.history.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store, flaw_in_snapshot
+from noti.history.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store
 from tests import promises
 
 
@@ -52,7 +52,7 @@ def test_snapshot_then_replay_equals_replay(sequence: list[bytes], data: st.Data
     split = data.draw(st.integers(0, len(sequence)))
     restored = Store()
     restored.apply(batch(999, stream="to be replaced"))
-    restored.restore(replay(sequence[:split]).snapshot())
+    restored.restore(Store.decode(replay(sequence[:split]).snapshot()))
     for command in sequence[split:]:
         restored.apply(command)
     expected = replay(sequence)
@@ -131,8 +131,7 @@ def test_id_that_a_stream_used_twice_is_remembered_until_both_are_gone() -> None
 
 
 def test_restored_store_knows_the_ids_that_it_has() -> None:
-    store = Store()
-    store.restore(replay([published("a", "b")]).snapshot())
+    store = Store.decode(replay([published("a", "b")]).snapshot())
     assert [n.id for n in store.apply(published("a", "c", "b"))] == ["c"]
 
 
@@ -156,12 +155,9 @@ def test_unknown_command_changes_nothing() -> None:
 
 
 @given(st.binary(max_size=60))
-def test_garbage_snapshot_leaves_the_state_untouched(garbage: bytes) -> None:
-    store = replay([batch(1, 2)])
-    before = store.digest()
+def test_garbage_is_no_snapshot(garbage: bytes) -> None:
     with pytest.raises(MessageInvalid):
-        store.restore(garbage)
-    assert store.digest() == before
+        Store.decode(garbage)
 
 
 @pytest.mark.parametrize(
@@ -179,11 +175,8 @@ def test_garbage_snapshot_leaves_the_state_untouched(garbage: bytes) -> None:
     ],
 )
 def test_snapshot_with_wrong_fields_is_invalid(fields: object) -> None:
-    store = replay([batch(1, 2)])
-    before = store.digest()
     with pytest.raises(MessageInvalid):
-        store.restore(msgpack.packb(fields))
-    assert store.digest() == before
+        Store.decode(msgpack.packb(fields))
 
 
 @pytest.mark.slow
@@ -203,10 +196,3 @@ def test_digest_does_not_depend_on_the_hash_seed() -> None:
         for seed in ("1", "2")
     }
     assert len(digests) == 1
-
-
-def test_flaw_in_a_snapshot_is_what_restoring_it_would_say() -> None:
-    assert flaw_in_snapshot(replay([batch(1, 2)]).snapshot()) is None
-    with pytest.raises(MessageInvalid) as caught:
-        Store().restore(b"no store")
-    assert flaw_in_snapshot(b"no store") == str(caught.value)

@@ -49,8 +49,9 @@ class Commands:
     def snapshot(self) -> bytes:
         return b"\n".join(self.applied)
 
-    def restore(self, data: bytes) -> None:
-        self.applied = data.split(b"\n") if data else []
+    def restore(self, state: object) -> None:
+        assert isinstance(state, bytes)
+        self.applied = state.split(b"\n") if state else []
 
 
 class Machine:

@@ -107,6 +107,5 @@ def compare_stores(cluster: SimulatedCluster) -> None:
                 machine.name, store.last_seq, store.history_size, store.digest()
             )
             cluster.checks.history_is(machine.name, machine.clients.feed.oldest_seq, store)
-            restored = Store()
-            restored.restore(store.snapshot())
+            restored = Store.decode(store.snapshot())
             cluster.checks.snapshot_is_whole(machine.name, store, restored)

@@ -257,6 +257,8 @@ class RestoreSnapshot:
     """Replace the state machine by a snapshot."""
 
     snapshot: Snapshot
+    state: object
+    """What the state machine's own decoder made of the snapshot's data."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ from noti.raft.core.messages import (
 from noti.raft.core.read_back import Reading
 from noti.raft.core.snapshot import SnapshotAssembly
 from noti.raft.core.status import picture
-from noti.raft.core.validate import objection
+from noti.raft.core.validate import find_violation
 from noti.raft.storage.disk_watch import DiskWatch
 
 
@@ -86,7 +86,7 @@ class Raft:
         entries: Sequence[Entry] | Tail,
         rng: Rng,
         now: float,
-        flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
+        decode_state: Callable[[bytes], object] = bytes,
     ) -> None:
         """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
         self.config, self._id = config, config.node_id
@@ -107,8 +107,8 @@ class Raft:
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
         self.leads_from: int | None = None
         """While this node leads: once this index is applied, so is all of its predecessors."""
-        self._assembly = SnapshotAssembly(flaw_in_state)
-        self._installing: tuple[int, Snapshot] | None = None  # a leader's, with its disk batch
+        self._assembly = SnapshotAssembly(decode_state)
+        self._installing: tuple[int, RestoreSnapshot] | None = None  # a leader's, with its batch
 
     # --- doors ------------------------------------------------------------------------------------
 
@@ -178,7 +178,7 @@ class Raft:
 
     def _receive(self, message: Message, now: float) -> None:
         known = (self._id, self._term, self._leader, self._commit, self._log)
-        reason = objection(message, *known) or self._assembly.objection(message)
+        reason = find_violation(message, *known) or self._assembly.find_invalid(message)
         if reason is not None:
             self._effects.append(MessageRejected(message.sender, reason))
             return
@@ -219,7 +219,7 @@ class Raft:
                 assert_never(message)
 
     def _hear_leader(self, leader: NodeId, now: float) -> None:
-        assert self.role is not Role.LEADER, "`objection` saw to it"
+        assert self.role is not Role.LEADER, "`find_violation` saw to it"
         if self.role is not Role.FOLLOWER or self._leader != leader:
             self._become_follower(self._term, leader, now)
         self._following.heard_at = now
@@ -426,7 +426,7 @@ class Raft:
     def _take_entries(self, entries: tuple[Entry, ...]) -> None:
         news = self._log.news_in(entries)
         if news and news[0].index <= self._log.last_index:
-            assert news[0].index > self._commit, "`objection` saw to it"
+            assert news[0].index > self._commit, "`find_violation` saw to it"
             self._log.truncate_from(news[0].index)
             self._gate.drop_entries_from(news[0].index)
             self._durable = min(self._durable, news[0].index - 1)
@@ -439,18 +439,18 @@ class Raft:
         if chunk.index <= self._commit:
             self._confirm(chunk.sender, through=self._commit)
             return
-        snapshot = self._assembly.add(chunk)
-        if snapshot is not None:
+        whole = self._assembly.add(chunk)
+        if whole is not None:
             self._effects.extend(self._gate.order(HardState(self._term, self._voted_for)))
-            self._installing = (self._gate.next_batch(), snapshot)
-            self._effects.append(PersistSnapshot(*self._installing))
+            self._installing = (self._gate.next_batch(), whole)
+            self._effects.append(PersistSnapshot(self._installing[0], whole.snapshot))
 
-    def _finish_install(self, snapshot: Snapshot) -> None:
-        self._installing = None
+    def _finish_install(self, restore: RestoreSnapshot) -> None:
+        self._installing, snapshot = None, restore.snapshot
         self._log.install(snapshot)
         self._durable = max(min(self._durable, self._log.last_index), snapshot.index)
         self._applied, self._commit = snapshot.index, max(self._commit, snapshot.index)
-        self._effects.append(RestoreSnapshot(snapshot))
+        self._effects.append(restore)
         if self.role is Role.FOLLOWER and self._leader is not None:
             self._confirm(self._leader, through=snapshot.index)
 

@@ -1,11 +1,13 @@
 """Snapshots in pieces: cut for sending, joined on arrival.
 
-Enters: a snapshot, or the pieces of one. Leaves: pieces, or the snapshot, or an objection to it.
-Never: what is inside; that is for the state machine to judge.
+Enters: a snapshot, or the pieces of one. Leaves: pieces, or the snapshot with its decoded state, or
+what is invalid in it. Never: what is inside; the state machine decodes it, once.
 """
 
 from collections.abc import Callable, Iterator
 
+from noti.errors import MessageInvalid
+from noti.raft.core.events import RestoreSnapshot
 from noti.raft.core.messages import Message, NodeId, Snapshot, SnapshotChunk
 
 SNAPSHOT_BYTES_MAX = 1024 * 1024 * 1024
@@ -32,54 +34,68 @@ def cut_snapshot(
 class SnapshotAssembly:
     """The pieces of one snapshot that have arrived so far."""
 
-    def __init__(self, flaw_in_state: Callable[[bytes], str | None]) -> None:
-        """Start with nothing. `flaw_in_state` tells why a state cannot be restored, or None."""
-        self._flaw_in_state = flaw_in_state
+    def __init__(self, decode_state: Callable[[bytes], object]) -> None:
+        """Start with nothing. `decode_state` makes of a snapshot's data what the state machine
+        restores, or raises `MessageInvalid`.
+        """
+        self._decode_state = decode_state
         self._first: SnapshotChunk | None = None
-        self._data = bytearray()
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._whole: RestoreSnapshot | None = None
+        """What the piece that was just looked at makes whole."""
 
-    def objection(self, message: Message) -> str | None:
+    def find_invalid(self, message: Message) -> str | None:
         """Return why the snapshot that this piece makes whole must not replace what is here.
 
-        Once it is on disk the log before it is gone, so this is asked first; changes nothing.
+        Once it is on disk the log before it is gone, so this is called first, and before `add`.
         """
-        if not isinstance(message, SnapshotChunk):
+        self._whole = None
+        if not isinstance(message, SnapshotChunk) or not self._completes(message):
             return None
-        begun = b"" if message.offset == 0 else bytes(self._data)
-        fits = message.offset == 0 or (self._first and self._continues(self._first, message))
-        if not fits or len(begun) + len(message.data) < message.total:
-            return None
-        flaw = self._flaw_in_state(begun + message.data)
-        return flaw and f"a snapshot at {message.index} that does not decode: {flaw}"
+        before = self._pieces if message.offset else ()
+        data = b"".join((*before, message.data))
+        try:
+            state = self._decode_state(data)
+        except MessageInvalid as error:
+            return f"a snapshot at {message.index} that does not decode: {error}"
+        place = message.index, message.snapshot_term
+        self._whole = RestoreSnapshot(Snapshot(*place, message.configuration, data), state)
+        return None
 
-    def add(self, chunk: SnapshotChunk) -> Snapshot | None:
-        """Take the next piece; return the snapshot when it is whole.
+    def add(self, chunk: SnapshotChunk) -> RestoreSnapshot | None:
+        """Take the next piece; return the snapshot, with its decoded state, when it is whole.
 
         A piece out of place drops what was collected: the leader sends the whole again.
         """
+        whole, self._whole = self._whole, None
         if chunk.offset == 0:
-            self._first, self._data = chunk, bytearray()
-        first = self._first
-        if first is None or not self._continues(first, chunk):
             self.clear()
-            return None
-        self._data += chunk.data
-        if len(self._data) < chunk.total:
-            return None
-        data = bytes(self._data)
-        self.clear()
-        return Snapshot(chunk.index, chunk.snapshot_term, chunk.configuration, data)
+            self._first = chunk
+        if whole is not None or not self._continues(chunk):
+            self.clear()
+            return whole
+        self._pieces.append(chunk.data)
+        self._size += len(chunk.data)
+        return None
 
     def clear(self) -> None:
         """Forget the pieces collected so far."""
-        self._first, self._data = None, bytearray()
+        self._first, self._pieces, self._size = None, [], 0
 
-    def _continues(self, first: SnapshotChunk, chunk: SnapshotChunk) -> bool:
+    def _completes(self, chunk: SnapshotChunk) -> bool:
+        begins = chunk.offset == 0 and chunk.total <= SNAPSHOT_BYTES_MAX
+        fits = begins or self._continues(chunk)
+        return fits and chunk.offset + len(chunk.data) == chunk.total
+
+    def _continues(self, chunk: SnapshotChunk) -> bool:
+        first = self._first
+        if first is None or chunk.offset != self._size:
+            return False
         same = (first.sender, first.index, first.snapshot_term, first.total) == (
             chunk.sender,
             chunk.index,
             chunk.snapshot_term,
             chunk.total,
         )
-        fits = len(self._data) + len(chunk.data) <= chunk.total <= SNAPSHOT_BYTES_MAX
-        return same and fits and chunk.offset == len(self._data)
+        return same and self._size + len(chunk.data) <= chunk.total <= SNAPSHOT_BYTES_MAX

@@ -1,12 +1,13 @@
 """Tells messages that an honest peer can send from those that none can.
 
-Enters: a message from a peer; what this node knows. Leaves: an objection, or none.
-Never: decides about consensus; refuses what a slow, lagging or deposed but honest peer says.
+Enters: a message from a peer; what this node knows. Leaves: what is invalid in the message itself,
+or how it violates the protocol; or None. Never: decides about consensus; rejects what a slow,
+lagging or deposed but honest peer sends.
 
 Raft trusts its members, and this does not change that: a peer that lies within the rules is
 believed. But one that is broken, or of a broken version, must not take this node down with it. What
-contradicts the rules is refused before it changes anything, so that the core's own assertions speak
-of nothing but the core.
+violates the protocol is rejected before it changes anything, so that the core's own assertions
+speak of nothing but the core.
 """
 
 from typing import assert_never
@@ -30,24 +31,24 @@ from noti.raft.core.messages import (
 
 TERM_JUMP_MAX = 2**32
 """Terms that a peer may be ahead of us: 68 years of an election every half second. A term is never
-taken back, so one message with the last possible term would end all elections for ever."""
+taken back, so one message with the last possible term would end all elections permanently."""
 INDEX_JUMP_MAX = 2**48
 """Entries that a snapshot may be ahead of us: 890 years of 10,000 entries a second."""
 
 
-def flaw(message: Message) -> str | None:
+def find_invalid(message: Message) -> str | None:
     """Return why no honest peer sends this message, whatever it knows; None when one may."""
     if not 0 <= _numbers(message) <= INDEX_MAX:
         return "a number that is no index, term or size"
     match message:
         case AppendRequest():
-            return _flaw_in_entries(message)
+            return _invalid_in_entries(message)
         case SnapshotChunk():
             if not 0 < message.snapshot_term <= message.term or message.index == 0:
                 return f"a snapshot at {message.index} of term {message.snapshot_term}"
             if message.offset + len(message.data) > message.total:
                 return f"a snapshot piece beyond the snapshot's end ({message.total} bytes)"
-            return _flaw_in_configuration(message.configuration)
+            return _invalid_in_configuration(message.configuration)
         case TimeoutNow():
             return "a leader of term 0" if message.term == 0 else None
         case VoteRequest() | VoteResponse() | AppendAccepted() | AppendRejected():
@@ -56,7 +57,7 @@ def flaw(message: Message) -> str | None:
             assert_never(message)
 
 
-def objection(
+def find_violation(
     message: Message, own_id: NodeId, term: int, leader: NodeId | None, commit: int, log: RaftLog
 ) -> str | None:
     """Return why this node, in its `term` and with its `log`, must not believe the message."""
@@ -64,7 +65,7 @@ def objection(
         return "a message in our own name"
     if message.term > term + TERM_JUMP_MAX:
         return f"term {message.term}, far beyond ours, which is {term}"
-    found = flaw(message)
+    found = find_invalid(message)
     if found is not None or message.term < term:
         return found
     if not isinstance(message, AppendRequest | SnapshotChunk):
@@ -72,8 +73,8 @@ def objection(
     if message.term == term and leader not in (None, message.sender):
         return f"a second leader in term {term}, beside {leader}"
     if isinstance(message, SnapshotChunk):
-        return _contradiction_of_snapshot(message, commit, log)
-    return _contradiction_of_entries(message, commit, log)
+        return _violation_in_snapshot(message, commit, log)
+    return _violation_in_entries(message, commit, log)
 
 
 def _numbers(message: Message) -> int:
@@ -102,7 +103,7 @@ def _numbers(message: Message) -> int:
             assert_never(message)
 
 
-def _flaw_in_entries(request: AppendRequest) -> str | None:
+def _invalid_in_entries(request: AppendRequest) -> str | None:
     if request.term == 0:
         return "a leader of term 0"
     index, term = request.previous_index, request.previous_term
@@ -114,13 +115,13 @@ def _flaw_in_entries(request: AppendRequest) -> str | None:
             return f"entry {index} of term {entry.term}, after term {term}, from {request.term}"
         term = entry.term
         if entry.kind is EntryKind.CONFIGURATION:
-            found = _flaw_in_configuration(entry.data)
+            found = _invalid_in_configuration(entry.data)
             if found is not None:
                 return found
     return "an entry beyond the last possible index" if index > INDEX_MAX else None
 
 
-def _flaw_in_configuration(data: bytes) -> str | None:
+def _invalid_in_configuration(data: bytes) -> str | None:
     try:
         configuration = decode_configuration(data)
     except MessageInvalid as error:
@@ -131,7 +132,7 @@ def _flaw_in_configuration(data: bytes) -> str | None:
     return None if configuration.voters else "a membership configuration without voters"
 
 
-def _contradiction_of_snapshot(chunk: SnapshotChunk, commit: int, log: RaftLog) -> str | None:
+def _violation_in_snapshot(chunk: SnapshotChunk, commit: int, log: RaftLog) -> str | None:
     if chunk.index > log.last_index + INDEX_JUMP_MAX:
         return f"a snapshot at {chunk.index}, far beyond our log, which ends at {log.last_index}"
     if chunk.index > commit and chunk.snapshot_term < (log.term_at(commit) or 0):
@@ -139,10 +140,10 @@ def _contradiction_of_snapshot(chunk: SnapshotChunk, commit: int, log: RaftLog) 
     return None
 
 
-def _contradiction_of_entries(request: AppendRequest, commit: int, log: RaftLog) -> str | None:
+def _violation_in_entries(request: AppendRequest, commit: int, log: RaftLog) -> str | None:
     """Every leader holds what is committed (Raft 5.4), so it never sends anything else instead."""
     if log.term_at(request.previous_index) != request.previous_term:
-        return None  # it will be refused, with a hint where to go on
+        return None  # it will be rejected, with a hint where to go on
     for entry in request.entries[: max(0, commit - request.previous_index)]:
         if log.term_at(entry.index) not in (None, entry.term):
             return f"entry {entry.index} of term {entry.term} in place of a committed one"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
+from noti.errors import MessageInvalid
 from noti.raft.core.events import (
     Apply,
     DeadlineReached,
@@ -55,14 +56,14 @@ class OneCore:
         self,
         term: int = 1,
         entries: tuple[Entry, ...] = (),
-        flaw_in_state: Callable[[bytes], str | None] = lambda _: None,
+        decode_state: Callable[[bytes], object] = bytes,
         configuration: Configuration = THREE,
     ) -> None:
         first = new_entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(configuration))
         self.now = 5.0
         log = (first, *entries)
         self.raft = Raft(
-            RaftConfig("n1"), HardState(term), None, log, random.Random(1), 0.0, flaw_in_state
+            RaftConfig("n1"), HardState(term), None, log, random.Random(1), 0.0, decode_state
         )
         self.batch = 0
         self.effects: list[Effect] = []
@@ -266,7 +267,11 @@ def test_snapshot_is_confirmed_only_when_it_is_on_disk() -> None:
 @promises.PEER_NONSENSE_SURVIVED
 def test_snapshot_that_does_not_decode_is_refused_and_the_log_stays() -> None:
     """Once it is on disk in place of the log, there is no way back."""
-    core = OneCore(entries=(entry(2, 1),), flaw_in_state=lambda data: f"{data!r} is no state")
+
+    def decode(data: bytes) -> object:
+        raise MessageInvalid(f"{data!r} is no state")
+
+    core = OneCore(entries=(entry(2, 1),), decode_state=decode)
     before = core.raft.status()
     assert core.hear(chunk(9)) == []
     assert core.effects == [

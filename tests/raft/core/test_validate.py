@@ -17,7 +17,7 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 from noti.raft.core.records import new_entry
-from noti.raft.core.validate import INDEX_JUMP_MAX, TERM_JUMP_MAX, objection
+from noti.raft.core.validate import INDEX_JUMP_MAX, TERM_JUMP_MAX, find_violation
 from tests import promises
 
 TERM, COMMIT, LEADER = 5, 4, "n2"
@@ -34,7 +34,7 @@ LOG = RaftLog(None, [FIRST, entry(2, 1), entry(3, 3), entry(4, 3), entry(5, 4), 
 
 
 def object_to(message: Message) -> str | None:
-    return objection(message, "n1", TERM, LEADER, COMMIT, LOG)
+    return find_violation(message, "n1", TERM, LEADER, COMMIT, LOG)
 
 
 def append(term: int, previous: tuple[int, int], *entries: Entry, sender: str = LEADER) -> Message:
