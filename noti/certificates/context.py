@@ -1,7 +1,6 @@
 """Makes the `ssl.SSLContext`s of all connections, from credentials that were checked.
 
-Enters: `Credentials`. Leaves: contexts, one for each kind of connection. Never: a fall-back to an
-older TLS or to no verification; a key in a file of ours.
+None falls back to an older TLS or to no verification, and no key is written to a file.
 
 Between nodes identity is the name in the certificate (`names.py`), so that no host name is checked
 there: nodes connect to IP addresses that change.
@@ -17,7 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from noti.certificates.credentials import CertificateUse, Credentials
-from noti.certificates.rejections import handshake_refusal
+from noti.certificates.rejections import handshake_rejection
 from noti.errors import ConfigInvalid
 
 
@@ -89,7 +88,7 @@ def nats_context(
 
 
 def _mutual(context: ssl.SSLContext, credentials: Credentials) -> ssl.SSLContext:
-    assert credentials.authorities_pem, "without a CA everybody would be refused"
+    assert credentials.authorities_pem, "without a CA everybody would be rejected"
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     context.set_alpn_protocols(["h2"])
@@ -123,8 +122,8 @@ def _rehearse(server: ssl.SSLContext, credentials: Credentials) -> None:
                 side.do_handshake()
         except ssl.SSLError as error:
             raise ConfigInvalid(
-                f"{credentials.place} would be refused by every node that has the same CA file:"
-                f" it {handshake_refusal(error)}"
+                f"{credentials.place} would be rejected by every node that has the same CA file:"
+                f" it {handshake_rejection(error)}"
             ) from None
 
 

@@ -1,8 +1,6 @@
 """What one side of a TLS connection shows and trusts, checked before it is used.
 
-Enters: the files of a certificate, its key and the CAs, and what they are for. Leaves:
-`Credentials` that a peer with the same CAs accepts. Never: a file that is half right; the key in a
-message or a `repr`.
+A peer with the same CAs accepts these `Credentials`. The key is in no message and no `repr`.
 
 Each check is one that the other side would make in the handshake, or OpenSSL when it loads the
 files; made here, it has a line that names the file and the remedy.

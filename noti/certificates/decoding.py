@@ -1,8 +1,5 @@
 """Decodes certificates to the last field, so that nothing fails later on.
 
-Enters: DER or PEM, from anywhere. Leaves: a certificate whose names, dates, key and extensions can
-be read. Never: another error than `ValueError`.
-
 `cryptography` decodes a field when it is read, and has errors of its own for some of them.
 """
 

@@ -1,8 +1,4 @@
-"""Says in plain words what a PEM file holds.
-
-Enters: the bytes of a file, the time now. Leaves: for each block a title and facts. Never: more of
-a private key than its type; a character that could steer a terminal.
-"""
+"""Describes in plain words what a PEM file holds; of a private key no more than its type."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -83,7 +79,7 @@ def _description(block: pem.Block, now: datetime) -> Description:
         if block.label in REQUEST_LABELS:
             return _request(x509.load_pem_x509_csr(block.pem))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType) as error:
-        # What is wrong with a key is not said: the words might quote it.
+        # What is wrong with a key is not shown: the words might quote it.
         problem = "it does not decode" if block.is_key else f"it does not decode: {error}"
         return Description(block.label.lower(), (("problem", printable(problem)),))
     return Description(f"{block.label.lower()}, which noti does not use")

@@ -1,7 +1,4 @@
-"""When a certificate ends, as a warning ahead of time and as a number to alert on.
-
-Enters: the end of its validity, the time now. Leaves: a line or None; seconds. Never: a clock.
-"""
+"""When a certificate expires, as a warning ahead of time and as a number to alert on."""
 
 from datetime import UTC, datetime, timedelta
 

@@ -1,7 +1,6 @@
 """Reads and writes certificate files, with one clear line for whatever a path may turn out to be.
 
-Enters: paths. Leaves: bytes; files, keys with mode 0600. Never: a wait for a pipe, more than 1 MiB,
-the content of a key in a message, a file half written or written over without being asked.
+Nothing is half written, written over without being asked, or waited for as a pipe is.
 """
 
 import os

@@ -1,11 +1,8 @@
-"""Says what a node with the files of a directory would refuse, and why.
-
-Enters: a directory, the time now. Leaves: a finding for each file. Never: a change of the
-directory; a check of its own, as the node's own are meant.
+"""Finds out which files of a directory a node would reject, and why, by the checks of a node.
 
 A directory holds the CA file `ca.pem` or `ca.crt`, and pairs `NAME.pem` and `NAME.key` (or
-`tls.crt` and `tls.key`, as Kubernetes has them). A certificate without a key beside it is judged as
-that of a peer.
+`tls.crt` and `tls.key`, as Kubernetes has them). A certificate without a key beside it is checked
+as that of a peer.
 """
 
 from collections.abc import Iterator
@@ -32,7 +29,7 @@ CA_NAMES = ("ca.pem", "ca.crt")
 CERTIFICATE_SUFFIXES = (".pem", ".crt", ".cer")
 KEY_SUFFIX = ".key"
 
-Verdict: TypeAlias = Literal["ok", "notice", "refused"]
+Verdict: TypeAlias = Literal["ok", "notice", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +43,7 @@ class CertificateFinding:
 
 
 def inspect(directory: Path, now: datetime) -> list[CertificateFinding]:
-    """Judge every certificate and key in a directory; raises `ConfigInvalid` if it has none."""
+    """Check every certificate and key in a directory; raises `ConfigInvalid` if it has none."""
     try:
         paths = sorted(directory.iterdir())
     except OSError as error:
@@ -58,21 +55,21 @@ def inspect(directory: Path, now: datetime) -> list[CertificateFinding]:
     findings: list[CertificateFinding] = []
     if ca is None:
         text = "missing: a node needs the certificate of its CA; copy it from where it was made"
-        findings.append(CertificateFinding(CA_NAMES[0], "refused", text))
+        findings.append(CertificateFinding(CA_NAMES[0], "rejected", text))
     for path in paths:
         try:
             if path == ca:
-                findings += _judge_ca(path, now)
+                findings += _check_ca(path, now)
             elif path.suffix == KEY_SUFFIX:
-                findings += _judge_key(path, paths)
+                findings += _check_key(path, paths)
             else:
-                findings += _judge_certificate(path, ca, now)
+                findings += _check_certificate(path, ca, now)
         except ConfigInvalid as error:
-            findings.append(CertificateFinding(path.name, "refused", str(error)))
+            findings.append(CertificateFinding(path.name, "rejected", str(error)))
     return findings
 
 
-def _judge_ca(ca: Path, now: datetime) -> Iterator[CertificateFinding]:
+def _check_ca(ca: Path, now: datetime) -> Iterator[CertificateFinding]:
     held = load_authorities(ca, now=now)
     for certificate in held:
         name = certificate.subject.rfc4514_string()
@@ -83,7 +80,7 @@ def _judge_ca(ca: Path, now: datetime) -> Iterator[CertificateFinding]:
             yield CertificateFinding(ca.name, "ok", f"the CA {name!r}, until {moment(ends)}")
 
 
-def _judge_key(key: Path, paths: list[Path]) -> Iterator[CertificateFinding]:
+def _check_key(key: Path, paths: list[Path]) -> Iterator[CertificateFinding]:
     pem.private_key(read_file(key), key)
     if key.stem == "ca":
         yield CertificateFinding(
@@ -97,7 +94,7 @@ def _judge_key(key: Path, paths: list[Path]) -> Iterator[CertificateFinding]:
         yield CertificateFinding(key.name, "notice", f"others can read it: chmod 600 {key}")
 
 
-def _judge_certificate(path: Path, ca: Path | None, now: datetime) -> Iterator[CertificateFinding]:
+def _check_certificate(path: Path, ca: Path | None, now: datetime) -> Iterator[CertificateFinding]:
     blocks = pem.blocks(read_file(path), path)
     if not any(block.is_certificate for block in blocks):
         yield CertificateFinding(
@@ -122,7 +119,7 @@ def _judge_certificate(path: Path, ca: Path | None, now: datetime) -> Iterator[C
         ends, remark = credentials.not_after, ""
     else:
         check_certificate(path, ca, use=use, now=now)
-        ends, remark = leaf.not_valid_after_utc, "; no key beside it, judged as a peer's"
+        ends, remark = leaf.not_valid_after_utc, "; no key beside it, checked as a peer's"
     if notice := expiry_notice(ends, now):
         yield CertificateFinding(path.name, "notice", f"{named} {notice}{remark}")
     else:

@@ -1,8 +1,4 @@
-"""Makes certificates: a CA, and what it issues to nodes and clients.
-
-Enters: a profile, names, the CA, the time now. Leaves: a certificate with its key. Never: I/O; a
-clock; a certificate that outlives its CA.
-"""
+"""Makes certificates: a CA, and what it issues to nodes and clients; none outlives its CA."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -153,7 +149,7 @@ def _extensions(
     own_id: x509.SubjectKeyIdentifier,
     issuer_id: x509.SubjectKeyIdentifier,
 ) -> Iterable[tuple[x509.ExtensionType, bool]]:
-    """Yield the extensions, and whether who does not know one must refuse (RFC 5280, 4.2.1)."""
+    """Yield the extensions, and whether who does not know one must reject (RFC 5280, 4.2.1)."""
     path_length = profile.path_length if profile.authority else None
     yield x509.BasicConstraints(profile.authority, path_length), True
     used = {_KEY_USAGES[usage] for usage in profile.key_usage}

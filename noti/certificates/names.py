@@ -1,8 +1,7 @@
-"""Whom a certificate names, and whether a peer may go by the name that it claims.
+"""The names in a certificate, and whether a peer may use the name that it claims.
 
-Enters: the certificate that the other side proved to hold, the name that it claims. Leaves:
-`Claims`, and a `Refusal` or None. Never: checks of chain and validity, which TLS did before; the
-subject's common name, which names nobody (RFC 6125, 6.4.4); wildcards; host names and addresses.
+Chain and validity were checked by TLS before. Names in the subject's common name (RFC 6125, 6.4.4),
+wildcards, host names and addresses do not count here.
 
 A node is named by `DNS:<node name>`, or by `URI:noti://<cluster id>/<node name>` for one cluster
 only. A certificate that has such a URI is bound: then its DNS names are host names and nothing
@@ -20,13 +19,13 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from noti.certificates.decoding import decode_certificate
-from noti.certificates.rejections import Refusal
+from noti.certificates.rejections import Rejection
 from noti.errors import MessageInvalid
 
 Profile: TypeAlias = Literal["node", "client"]
 
 NAME = re.compile(r"[A-Za-z0-9.-]{1,128}")
-"""As the setting `name` allows; anything else in a certificate names no node of ours."""
+"""As the setting `name` allows; anything else in a certificate is no name of a node."""
 _NODE_URI = re.compile(rf"noti://({NAME.pattern})/({NAME.pattern})")
 _CLIENT_URI = re.compile(rf"noti-client://({NAME.pattern})")
 
@@ -42,7 +41,7 @@ class NodeName:
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """What a certificate says about its holder."""
+    """The names and usages in a certificate."""
 
     nodes: tuple[NodeName, ...]
     clients: tuple[str, ...]
@@ -78,7 +77,7 @@ class Claims:
     def __str__(self) -> str:
         named = list(dict.fromkeys(node.name for node in self.nodes)) or list(self.clients)
         if not named:
-            return "nobody"
+            return "no node or client"
         also = f" (also {', '.join(named[1:])})" if named[1:] else ""
         return f"{'node' if self.nodes else 'client'} {named[0]}{also}"
 
@@ -121,38 +120,40 @@ def claims_of(certificate: x509.Certificate) -> Claims:
     )
 
 
-def objection(claims: Claims, claimed_name: str, cluster: str | None = None) -> Refusal | None:
-    """Return why a peer that says it is node `claimed_name` is refused, or None if it is believed.
+def name_rejection(
+    claims: Claims, claimed_name: str, cluster: str | None = None
+) -> Rejection | None:
+    """Return why a peer that claims to be node `claimed_name` is rejected, or None if it is not.
 
     `cluster` is the id of our cluster; None or empty while this node does not know it.
     """
     if not claims.nodes:
         if claims.clients:
-            return Refusal(
+            return Rejection(
                 "usage",
-                f"says it is node {claimed_name!r}, but its certificate is for {claims}: a client"
+                f"claims to be node {claimed_name!r}, but its certificate is for {claims}: a client"
                 " may read status and nothing else; issue a node certificate",
             )
-        return Refusal(
+        return Rejection(
             "unnamed",
-            f"says it is node {claimed_name!r}, but its certificate names no node;"
+            f"claims to be node {claimed_name!r}, but its certificate names no node;"
             f" it needs DNS:{claimed_name}",
         )
     if not (claims.may_serve and claims.may_call):
         lacking = "clientAuth" if claims.may_serve else "serverAuth"
-        return Refusal(
+        return Rejection(
             "usage",
             f"the certificate of {claims} lacks the extended key usage {lacking}; a node needs"
             " serverAuth and clientAuth",
         )
     if claimed_name not in claims.node_names:
-        return Refusal(
-            "name", f"says it is node {claimed_name!r}, but its certificate is for {claims}"
+        return Rejection(
+            "name", f"claims to be node {claimed_name!r}, but its certificate is for {claims}"
         )
     clusters = {node.cluster for node in claims.nodes if node.name == claimed_name}
     if cluster and None not in clusters and cluster not in clusters:
         named = ", ".join(sorted(filter(None, clusters)))
-        return Refusal(
+        return Rejection(
             "cluster",
             f"the certificate of {claims} is for cluster {named}, this is cluster {cluster}",
         )

@@ -1,7 +1,4 @@
-"""Takes PEM files apart: certificates and private keys, each checked to be what it should be.
-
-Enters: the bytes of a file, and the name to use for it in messages. Leaves: certificates, a key.
-Never: I/O; a guess at a password; anything of a private key in a message.
+"""Parses PEM files: certificates and private keys; nothing of a private key is in a message.
 
 PEM is text around base64 (RFC 7468). Text between blocks is allowed, as `openssl x509 -text` and CA
 bundles have it.
@@ -94,7 +91,7 @@ def private_key(content: bytes, path: Path) -> tuple[PrivateKeyTypes, bytes]:
     [block] = chosen
     if block.is_encrypted:
         raise ConfigInvalid(
-            f"{path} is an encrypted key, and nobody is there to type its password;"
+            f"{path} is an encrypted key, and a node has no password for it;"
             f" decrypt it: openssl pkey -in {path} -out NEW"
         )
     try:

@@ -1,7 +1,7 @@
-"""What certificates of each kind are like: the profiles in `tls/`, read from TOML.
+"""The profiles of certificates, read from TOML: `ca.toml`, `node.toml`, `client.toml`.
 
-Enters: `ca.toml`, `node.toml`, `client.toml`, from this package (a link to `tls/` at the top) or
-from a directory that a person names. Leaves: validated `Profile`s. Never: a default in code.
+They come from this package (a link to `tls/` at the top) or from a directory that a person names,
+and have no defaults in code.
 """
 
 import tomllib

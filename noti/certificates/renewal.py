@@ -1,11 +1,9 @@
 """Keeps what was made of certificate files in step with the files.
 
-Enters: files, a way to make something of them, the time. Leaves: the newest that was good, log
-lines, the metric of expiry. Never: something bad in the place of something good; a touch on
-connections that exist, which live on with what they began with.
+Invalid files replace nothing. Connections that exist keep what they began with.
 
 Files are looked at every two seconds: Kubernetes renews them by moving a symlink, network file
-systems tell nobody, and ten stat calls cost nothing.
+systems report nothing, and ten stat calls cost nothing.
 """
 
 import ssl
@@ -31,7 +29,7 @@ LOOK_INTERVAL_S = 2.0
 """A change is used at the second look that finds it the same: within 4 s, and never half written
 (certificate and key are two files)."""
 RETRY_AFTER = timedelta(minutes=1)
-"""Files that were refused may become good by themselves: when their time comes."""
+"""Files that were rejected may become valid by themselves: when their time comes."""
 NOTICE_EVERY = timedelta(days=1)
 
 _EXPIRY = Gauge(
@@ -59,7 +57,7 @@ class Made(Generic[T]):
 
 
 class Renewed(Generic[T]):
-    """Something made of files, anew whenever they change and are good."""
+    """Something made of files, anew whenever they change and are valid."""
 
     def __init__(
         self,
@@ -74,7 +72,7 @@ class Renewed(Generic[T]):
         self._make = make
         self._now = now
         self._tried = self._found = self._looks()
-        self._refused = ""
+        self._rejected = ""
         self._retry_at = now()
         self._noticed_at: datetime | None = None
         self._made = make()
@@ -82,14 +80,14 @@ class Renewed(Generic[T]):
 
     @property
     def current(self) -> T:
-        """The newest that was good, for the next connection."""
+        """The newest that was valid, for the next connection."""
         return self._made.value
 
     def look(self) -> None:
-        """See whether the files changed, and whether their time runs out. Never raises for them."""
+        """See whether the files changed, and whether their time runs out. Never raises."""
         found, earlier = self._looks(), self._found
         self._found = found
-        retry = self._refused and self._now() >= self._retry_at
+        retry = self._rejected and self._now() >= self._retry_at
         if found == earlier and (found != self._tried or retry):
             self._tried = found
             self._renew()
@@ -102,16 +100,16 @@ class Renewed(Generic[T]):
         try:
             made = self._make()
         except (ConfigInvalid, ssl.SSLError, OSError, ValueError) as error:
-            if str(error) != self._refused:
+            if str(error) != self._rejected:
                 log.error(
-                    "new TLS files refused, the old ones stay in use",
+                    "new TLS files rejected, the old ones stay in use",
                     use=self._use,
                     reason=str(error),
                 )
-            self._refused = str(error)
+            self._rejected = str(error)
             self._retry_at = self._now() + RETRY_AFTER
             return
-        self._refused = ""
+        self._rejected = ""
         self._made = made
         self._noticed_at = None
         self._show()

@@ -1,7 +1,6 @@
 """What nodes and operators make of certificate files: contexts for nodes, for browsers, for NATS.
 
-Enters: paths from the settings. Leaves: contexts that follow their files. Never: a context of
-files that were not checked.
+All are renewed when their files change.
 """
 
 import ssl
@@ -21,7 +20,7 @@ from noti.certificates.credentials import (
     load_authorities,
     load_credentials,
 )
-from noti.certificates.names import objection
+from noti.certificates.names import name_rejection
 from noti.certificates.renewal import Made, Renewed
 from noti.errors import ConfigInvalid
 
@@ -31,7 +30,7 @@ def for_nodes(certificate: Path, key: Path, ca: Path, name: str) -> Renewed[Mutu
 
     def make() -> Made[MutualContexts]:
         credentials = load_credentials(certificate, key, ca, use=CertificateUse.NODE)
-        if objection(credentials.claims, name) is not None:
+        if name_rejection(credentials.claims, name) is not None:
             raise ConfigInvalid(
                 f"{certificate} is for {credentials.claims}, but this node is named {name!r};"
                 f" give it its own certificate (noti certs issue {name}), or the other --name"

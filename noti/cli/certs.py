@@ -1,7 +1,7 @@
 """`noti certs`: makes the certificates of a cluster, and reads what others made.
 
 Enters: names, files, a directory. Leaves: a CA, certificates and keys (mode 0600) in that
-directory; lines on stdout; exit status 1 when something would be refused. Never: an overwritten
+directory; lines on stdout; exit status 1 when something would be rejected. Never: an overwritten
 file, unless asked to renew it; a private key on the terminal.
 """
 
@@ -26,7 +26,7 @@ from noti.certificates.names import NAME, alternative_names, claims_of, name_tex
 from noti.certificates.profiles import DAYS_MAX, load_profile
 from noti.errors import ConfigInvalid, LocalError
 
-COLORS = {"ok": "green", "notice": "yellow", "refused": "red"}
+COLORS = {"ok": "green", "notice": "yellow", "rejected": "red"}
 CA = "ca"
 """The files of the CA are `ca.pem` and `ca.key`."""
 HOST = re.compile(r"(?=.{1,253}$)(\*\.)?[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]{1,63})*")
@@ -64,7 +64,7 @@ def init_command(directory: Path, name: str, days: int | None, profiles: Path | 
     """Make a certificate authority: ca.pem for every node, ca.key for nobody else."""
     profile = load_profile("ca", profiles)
     _make_directory(directory)
-    _refuse_to_overwrite([directory / "ca.pem", directory / "ca.key"])
+    _check_none_exists([directory / "ca.pem", directory / "ca.key"])
     made = make_authority(profile, name, _now(), days=days)
     _write(directory, CA, made, replace=False)
     _say(f"{directory}/ca.pem  CA {name!r}, until {_until(made)}")
@@ -106,7 +106,7 @@ def issue_command(
     authority = _load_authority(directory)
     files = [directory / f"{name}{suffix}" for name in names for suffix in (".pem", ".key")]
     if not renew:
-        _refuse_to_overwrite(files)
+        _check_none_exists(files)
     for name in names:
         kept = _names_to_keep(directory / f"{name}.pem", name, client) if renew else []
         try:
@@ -144,7 +144,7 @@ def show_command(files: tuple[Path, ...]) -> None:
 @certs.command("check")
 @click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 def check_command(directory: Path) -> None:
-    """Say what a node with the files of DIR would refuse and why; exit with 1 if anything.
+    """Say what a node with the files of DIR would reject and why; exit with 1 if anything.
 
     DIR has ca.pem, and NAME.pem with NAME.key, or tls.crt with tls.key. A certificate without a key
     beside it is judged as that of a peer.
@@ -154,10 +154,10 @@ def check_command(directory: Path) -> None:
     for finding in findings:
         verdict = click.style(f"{finding.verdict:<7}", fg=COLORS[finding.verdict])
         click.echo(f"{printable(finding.file):<{width}}  {verdict}  {printable(finding.text)}")
-    refused = [finding for finding in findings if finding.verdict == "refused"]
-    if refused:
-        count = "1 thing" if len(refused) == 1 else f"{len(refused)} things"
-        raise LocalError(f"{count} in {directory} would be refused, the first: {refused[0].text}")
+    rejected = [finding for finding in findings if finding.verdict == "rejected"]
+    if rejected:
+        count = "1 thing" if len(rejected) == 1 else f"{len(rejected)} things"
+        raise LocalError(f"{count} in {directory} would be rejected, the first: {rejected[0].text}")
 
 
 def _load_authority(directory: Path) -> Authority:
@@ -219,7 +219,7 @@ def _make_directory(directory: Path) -> None:
         raise LocalError(f"{directory} cannot be made: {error.strerror}") from None
 
 
-def _refuse_to_overwrite(files: Sequence[Path]) -> None:
+def _check_none_exists(files: Sequence[Path]) -> None:
     """Raise for the first file that exists, before any is written."""
     for file in files:
         if file.exists():

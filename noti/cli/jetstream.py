@@ -19,7 +19,7 @@ from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
-from noti.certificates.rejections import handshake_refusal
+from noti.certificates.rejections import handshake_rejection
 from noti.certificates.uses import for_nats
 from noti.cli.asyncio_commands import within
 from noti.cli.deadline import no_answer
@@ -137,7 +137,7 @@ def problem(config: Config, error: Exception, timeout_s: float) -> str:
     if not isinstance(error, OSError | nats.errors.Error):
         reason = f"what answers there is no NATS server ({type(error).__name__}: {reason})"
     if isinstance(error, ssl.SSLError):
-        reason = f"it {handshake_refusal(error)}"
+        reason = f"it {handshake_rejection(error)}"
     return f"NATS at {shown_url(config)} cannot be used: {reason}"
 
 

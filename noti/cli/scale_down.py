@@ -52,7 +52,7 @@ def is_surplus(pod: PodName, statefulset: Object) -> bool:
 async def is_removed_permanently(pod: PodName, within_s: float) -> bool:
     """Ask the API whether the pod is removed permanently.
 
-    Raises `Unavailable` with the reason when it refuses, or says nothing within `within_s` seconds.
+    Raises `Unavailable` with the reason when it rejects, or says nothing within `within_s` seconds.
     """
     reason = "no answer"
     with trio.move_on_after(within_s):

@@ -190,11 +190,13 @@ def _check(directory: Directory) -> Iterator[WalFinding]:
 
 def _check_identity(content: bytes | None) -> WalFinding:
     if content is None:
-        _refuse(IDENTITY_NAME, 0, "the file is missing, and with it whose votes the log holds")
+        _raise_damage(
+            IDENTITY_NAME, 0, "the file is missing, and with it whose votes the log holds"
+        )
     try:
         name, node_id = decode_identity(content)
     except MessageInvalid as error:
-        _refuse(IDENTITY_NAME, 0, str(error))
+        _raise_damage(IDENTITY_NAME, 0, str(error))
     return WalFinding(IDENTITY_NAME, "ok", None, f"node {name}, id {node_id}")
 
 
@@ -203,7 +205,7 @@ def _check_snapshot(snapshot: Snapshot | None) -> WalFinding:
     try:
         decode_state(snapshot)
     except MessageInvalid as error:
-        _refuse(SNAPSHOT_NAME, 0, str(error))
+        _raise_damage(SNAPSHOT_NAME, 0, str(error))
     text = f"up to entry {snapshot.index} of term {snapshot.term}"
     return WalFinding(SNAPSHOT_NAME, "ok", None, text)
 
@@ -218,7 +220,7 @@ def _check_segment(sequence: int, data: bytes, torn: TornTail | None) -> WalFind
         try:
             decode_meaning(record)
         except (MessageInvalid, CommandUnknown) as error:
-            _refuse(name, offset, f"entry {record.index}: {error}")
+            _raise_damage(name, offset, f"entry {record.index}: {error}")
         entries.append(record)
     text = f"{len(entries)} entries"
     if entries:
@@ -230,7 +232,7 @@ def _check_segment(sequence: int, data: bytes, torn: TornTail | None) -> WalFind
     return WalFinding(name, "torn", torn.offset, f"{text}; {what}")
 
 
-def _refuse(name: str, offset: int, reason: str) -> NoReturn:
+def _raise_damage(name: str, offset: int, reason: str) -> NoReturn:
     raise StorageCorrupt(f"{name} at byte {offset}: {reason}")
 
 

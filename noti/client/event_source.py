@@ -21,7 +21,7 @@ HEAD_S_MAX: Final = 30.0
 SILENCE_S_MAX: Final = 60.0
 """A connection without a byte for so long is taken for dead: servers send heartbeats."""
 EXPLANATION_BYTES_MAX: Final = 400
-"""Of a refusal's body that are shown to a person."""
+"""Of a rejection's body that are shown to a person."""
 
 
 class Watcher(Protocol):
@@ -47,7 +47,7 @@ async def follow(
 ) -> None:
     """Follow until the server says that it is over (204), or the watcher has enough.
 
-    Raises `LocalError` for a URL that cannot be followed, `Unavailable` when the server refuses for
+    Raises `LocalError` for a URL that cannot be followed, `Unavailable` when the server rejects for
     good. Cancellation: the connection is closed.
     """
     while True:
@@ -107,7 +107,7 @@ async def _one_connection(
 
 
 async def _explanation(response: HttpResponse) -> str:
-    """Return what the body of a refusal says, ready to be appended."""
+    """Return what the body of a rejection says, ready to be appended."""
     body = b""
     with trio.move_on_after(1):
         while len(body) < EXPLANATION_BYTES_MAX and (data := await response.read_some()):

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
-from noti.certificates.rejections import handshake_refusal
+from noti.certificates.rejections import handshake_rejection
 from noti.errors import LocalError, MessageInvalid, PeerUnavailable, reason_of
 
 CONNECT_S_MAX: Final = 10.0
@@ -73,7 +73,7 @@ async def open_response(
 
     Raises `LocalError` for a URL that cannot be asked for, `trio.TooSlowError`, `PeerUnavailable`
     without a connection, from an `ssl.SSLError` if TLS is the reason (its text is one of
-    `handshake_refusal`, to be put after a name), and `MessageInvalid` for what is no HTTP.
+    `handshake_rejection`, to be put after a name), and `MessageInvalid` for what is no HTTP.
     *Cancellation* closes the connection.
     """
     target = _target(url)
@@ -174,7 +174,7 @@ def _our_errors() -> Iterator[None]:
         cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
         match cause:
             case ssl.SSLError():
-                reason = str(handshake_refusal(cause))
+                reason = str(handshake_rejection(cause))
             case OSError():
                 reason = reason_of(cause)
             case _:

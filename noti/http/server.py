@@ -15,7 +15,7 @@ import trio
 
 from noti import listening
 from noti.address import Address
-from noti.certificates.rejection_log import RefusalLog
+from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.renewal import Current
 from noti.http.acceptor import HttpAcceptor
 from noti.http.app import create_app, create_operations_app
@@ -61,7 +61,7 @@ class Frontend:
         self._bind = bind
         self._ops_bind = ops_bind
         self._tls = tls
-        self._refusals = RefusalLog("http")
+        self._rejections = RejectionLog("http")
         self._hub = hub
         self._config = config
         self._node = node
@@ -193,7 +193,7 @@ class Frontend:
         encrypted = None
         try:
             with contained("connection"), suppress(OSError, trio.BrokenResourceError):
-                encrypted = await secured(stream, tls, self._refusals)
+                encrypted = await secured(stream, tls, self._rejections)
         finally:
             if encrypted is None:
                 stream.socket.close()

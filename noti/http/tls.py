@@ -9,8 +9,8 @@ import ssl
 
 import trio
 
-from noti.certificates.rejection_log import RefusalLog
-from noti.certificates.rejections import Refusal, handshake_refusal
+from noti.certificates.rejection_log import RejectionLog
+from noti.certificates.rejections import Rejection, handshake_rejection
 from noti.certificates.renewal import Current
 from noti.http.app import App
 from noti.http.config import HttpConfig
@@ -30,11 +30,11 @@ HTTPS_WANTED = (
 
 
 async def secured(
-    stream: trio.SocketStream, tls: Current[ssl.SSLContext], refusals: RefusalLog
+    stream: trio.SocketStream, tls: Current[ssl.SSLContext], rejections: RejectionLog
 ) -> "trio.SSLStream[trio.SocketStream] | None":
     """Shake hands; return None, with the connection closed, when that fails or takes too long."""
     host, port = stream.socket.getpeername()[:2]
-    refusal = None
+    rejection = None
     with trio.move_on_after(HANDSHAKE_S):
         first = await stream.socket.recv(1, socket.MSG_PEEK)
         if first == TLS_RECORD:
@@ -43,27 +43,27 @@ async def secured(
                 await encrypted.do_handshake()
             except trio.BrokenResourceError as error:
                 if isinstance(error.__cause__, ssl.SSLError):
-                    refusal = _refusal(error.__cause__)
+                    rejection = _rejection(error.__cause__)
                     # Trio closes without the alert that tells the client what is wrong.
                     await stream.send_all(encrypted._outgoing.read())
             else:
                 return encrypted
         elif first:
-            refusal = Refusal("plain", "speaks plain HTTP, and this address takes HTTPS only")
+            rejection = Rejection("plain", "speaks plain HTTP, and this address takes HTTPS only")
             await stream.send_all(HTTPS_WANTED)
             await stream.send_eof()
             await stream.receive_some()  # Bytes left unread would reset the connection.
-    if refusal is not None:
-        refusals.tell(host, port, refusal)
+    if rejection is not None:
+        rejections.log(host, port, rejection)
     stream.socket.close()
     return None
 
 
-def _refusal(error: ssl.SSLError) -> Refusal:
-    refusal = handshake_refusal(error)
-    if refusal.reason == "protocol":  # between nodes only TLS 1.3 will do, and the text says so
-        return Refusal("protocol", "speaks no TLS that is still safe: neither 1.2 nor 1.3")
-    return refusal
+def _rejection(error: ssl.SSLError) -> Rejection:
+    rejection = handshake_rejection(error)
+    if rejection.reason == "protocol":  # between nodes only TLS 1.3 will do, and the text says so
+        return Rejection("protocol", "speaks no TLS that is still safe: neither 1.2 nor 1.3")
+    return rejection
 
 
 class SecuredConnection(Connection):

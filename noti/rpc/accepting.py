@@ -22,7 +22,7 @@ from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
 from h2.exceptions import ProtocolError
 
-from noti.certificates.rejection_log import RefusalLog
+from noti.certificates.rejection_log import RejectionLog
 from noti.client_key import client_key
 from noti.connection_slots import Slot, Slots, SlotsFull
 from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
@@ -164,7 +164,7 @@ class GrpcServer:
         self,
         services: Sequence[Servable],
         guard: Guard,
-        refusals: RefusalLog,
+        rejections: RejectionLog,
         complaints: Complaints,
         limits: RpcLimits,
     ) -> None:
@@ -185,7 +185,7 @@ class GrpcServer:
             ),
         }
         self._guard = guard
-        self._refusals = refusals
+        self._rejections = rejections
         self._open: set[_ServerProtocol] = set()
 
     async def take(self, descriptor: int, context: ssl.SSLContext | None) -> None:
@@ -232,11 +232,11 @@ class GrpcServer:
         certificate = certificate_of(connection.transport)
         if certificate is None:
             return
-        refusal = self._guard.objection_to_call(certificate, event.method_name)
-        if refusal is not None:
+        rejection = self._guard.call_rejection(certificate, event.method_name)
+        if rejection is not None:
             host, port = connection.transport.get_extra_info("peername")[:2]
-            self._refusals.tell(host, port, refusal)
-            raise GRPCError(Status.PERMISSION_DENIED, f"this caller {refusal}")
+            self._rejections.log(host, port, rejection)
+            raise GRPCError(Status.PERMISSION_DENIED, f"this caller {rejection}")
 
     async def aclose(self) -> None:
         """Close connections, cancel calls and wait for their end."""

@@ -15,7 +15,7 @@ from h2.errors import ErrorCodes
 from h2.exceptions import H2Error
 
 from noti.address import Address, format_address
-from noti.certificates.rejections import Refusal, handshake_refusal
+from noti.certificates.rejections import Rejection, handshake_rejection
 from noti.errors import NotiError, Unavailable
 from noti.rpc.connections import KeepAlive, PeerProtocol
 from noti.rpc.tls import TlsTransport
@@ -82,17 +82,17 @@ class PeerChannel(Channel):
             self._dialed.processor.close()
 
 
-def refusal_in(channel: PeerChannel, error: Exception) -> Refusal | None:
+def refusal_in(channel: PeerChannel, error: Exception) -> Rejection | None:
     """Return what TLS has to do with an error, if anything."""
     if channel.wants_tls:
-        return Refusal("refused_us", "takes TLS only, and this node has none; set --tls-cert")
+        return Rejection("rejected_us", "takes TLS only, and this node has none; set --tls-cert")
     broken = error if isinstance(error, ssl.SSLError) else channel.failure
     if not isinstance(broken, ssl.SSLError):
         return None
-    refusal = handshake_refusal(broken)
-    if refusal.reason in ("protocol", "plain"):
-        return Refusal(refusal.reason, f"{refusal.text}; has it no --tls-cert?")
-    return refusal
+    rejection = handshake_rejection(broken)
+    if rejection.reason in ("protocol", "plain"):
+        return Rejection(rejection.reason, f"{rejection.text}; has it no --tls-cert?")
+    return rejection
 
 
 def describe(to: Address, error: Exception) -> str:

@@ -16,8 +16,8 @@ from noti import listening
 from noti.address import Address, format_address
 from noti.asyncio_loop import Island
 from noti.certificates.context import MutualContexts
-from noti.certificates.rejection_log import RefusalLog
-from noti.certificates.rejections import Refusal
+from noti.certificates.rejection_log import RejectionLog
+from noti.certificates.rejections import Rejection
 from noti.certificates.renewal import Current
 from noti.errors import AddressInUse, ClusterMismatch, PeerUnavailable
 from noti.publishing.ports import Publishing
@@ -57,7 +57,7 @@ class GrpcNetwork:
         self._limits = limits
         self._tls = tls
         self._guard = Guard()
-        self._refusals = RefusalLog("rpc")
+        self._rejections = RejectionLog("rpc")
         self._complaints = Complaints()
 
     async def serve_rpc(
@@ -78,14 +78,14 @@ class GrpcNetwork:
             address: Address = listener.getsockname()[:2]
             async with trio.open_nursery() as nursery:
                 raft = RaftService(
-                    peers, self._island, nursery, self._guard, self._refusals, self._complaints
+                    peers, self._island, nursery, self._guard, self._rejections, self._complaints
                 )
                 publisher = PublisherService(publishing, self._complaints)
                 services: tuple[Servable, ...] = (raft, OperatorServices(node), publisher)
                 server = await self._island.call(self._make_server, services)
                 try:
                     sniffer = ProtocolSniffer(
-                        self._island, server, self._server_context, self._refusals
+                        self._island, server, self._server_context, self._rejections
                     )
                     task_status.started(address)
                     await listening.serve(
@@ -101,7 +101,7 @@ class GrpcNetwork:
                         await self._island.call(server.aclose)
 
     async def _make_server(self, services: tuple[Servable, ...]) -> GrpcServer:
-        return GrpcServer(services, self._guard, self._refusals, self._complaints, self._limits)
+        return GrpcServer(services, self._guard, self._rejections, self._complaints, self._limits)
 
     def _server_context(self) -> ssl.SSLContext | None:
         return None if self._tls is None else self._tls.current.server
@@ -116,8 +116,8 @@ class GrpcNetwork:
         try:
             return await self._island.call(self._dial, to, hello)
         except _Refused as refused:
-            self._refusals.tell(*to, refused.refusal)
-            raise PeerUnavailable(f"{format_address(to)} {refused.refusal}") from refused
+            self._rejections.log(*to, refused.rejection)
+            raise PeerUnavailable(f"{format_address(to)} {refused.rejection}") from refused
         except GRPCError as error:
             if error.status in (Status.FAILED_PRECONDITION, Status.PERMISSION_DENIED):
                 raise ClusterMismatch(error.message or "the peer refused the stream") from error
@@ -135,15 +135,15 @@ class GrpcNetwork:
             try:
                 stream, peer = await exchange_hellos(channel, hello)
             except Exception as error:
-                refusal = refusal_in(channel, error)
-                if refusal is None:
+                rejection = refusal_in(channel, error)
+                if rejection is None:
                     raise
-                raise _Refused(refusal) from error
+                raise _Refused(rejection) from error
             certificate = certificate_of(stream.connection.transport)
             if certificate is not None:
-                refusal = self._guard.objection_to_peer(certificate, peer, hello.cluster_id)
-                if refusal is not None:
-                    raise _Refused(refusal)
+                rejection = self._guard.peer_rejection(certificate, peer, hello.cluster_id)
+                if rejection is not None:
+                    raise _Refused(rejection)
                 self._guard.remember(peer)
             return GrpcMessageStream(self._island, stream, peer, resources.pop_all().close)
 
@@ -151,9 +151,9 @@ class GrpcNetwork:
 class _Refused(Exception):
     """This side or the other one refused the connection for the sake of TLS."""
 
-    def __init__(self, refusal: Refusal) -> None:
-        super().__init__(refusal.text)
-        self.refusal = refusal
+    def __init__(self, rejection: Rejection) -> None:
+        super().__init__(rejection.text)
+        self.rejection = rejection
 
 
 def _listen(bind: Address) -> socket.socket:

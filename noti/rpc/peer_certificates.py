@@ -1,6 +1,6 @@
 """Holds what callers and called say about themselves against the certificates that they hold.
 
-Enters: certificates that TLS has verified, hellos, names of methods. Leaves: a `Refusal`, or None.
+Enters: certificates that TLS has verified, hellos, method names. Leaves: a `Rejection`, or None.
 Never: trust in a name without a certificate for it; I/O.
 
 Node certificates may do everything, client certificates may read. Methods that are not listed as
@@ -12,8 +12,8 @@ their ids: so a name that was proven for an id is kept, and nobody else can come
 
 from typing import Final
 
-from noti.certificates.names import Claims, claims, objection
-from noti.certificates.rejections import Refusal
+from noti.certificates.names import Claims, claims, name_rejection
+from noti.certificates.rejections import Rejection
 from noti.errors import MessageInvalid
 from noti.raft.core.messages import NodeId
 from noti.raft.ports import Hello
@@ -38,10 +38,10 @@ class Guard:
     def __init__(self) -> None:
         self._proven: dict[NodeId, str] = {}
 
-    def objection_to_call(self, certificate: bytes, method: str) -> Refusal | None:
+    def call_rejection(self, certificate: bytes, method: str) -> Rejection | None:
         """Return why the holder may not call a method."""
         held = _claims(certificate)
-        if isinstance(held, Refusal):
+        if isinstance(held, Rejection):
             return held
         match held.profile:
             case "node":
@@ -49,26 +49,28 @@ class Guard:
             case "client" if method in READING_METHODS:
                 return None
             case "client":
-                return Refusal("usage", f"is {held}, which may read status and not call {method}")
+                return Rejection("usage", f"is {held}, which may read status and not call {method}")
             case None if held.nodes or held.clients:
                 lacking = "clientAuth" if held.may_serve else "serverAuth"
-                return Refusal(
+                return Rejection(
                     "usage", f"shows a certificate for {held} without extended key usage {lacking}"
                 )
             case None:
-                return Refusal("unnamed", "shows a certificate that names neither node nor client")
+                return Rejection(
+                    "unnamed", "shows a certificate that names neither node nor client"
+                )
 
-    def objection_to_peer(self, certificate: bytes, peer: Hello, cluster: str) -> Refusal | None:
+    def peer_rejection(self, certificate: bytes, peer: Hello, cluster: str) -> Rejection | None:
         """Return why the holder is not the node that `peer` says; `cluster` is ours, or empty."""
         held = _claims(certificate)
-        if isinstance(held, Refusal):
+        if isinstance(held, Rejection):
             return held
-        found = objection(held, peer.name, cluster)
+        found = name_rejection(held, peer.name, cluster)
         if found is not None:
             return found
         proven = self._proven.get(peer.node_id, peer.name)
         if proven != peer.name:
-            return Refusal(
+            return Rejection(
                 "name", f"is node {peer.name!r} and comes with the node id of node {proven!r}"
             )
         return None
@@ -80,8 +82,8 @@ class Guard:
         self._proven[peer.node_id] = peer.name
 
 
-def _claims(certificate: bytes) -> Claims | Refusal:
+def _claims(certificate: bytes) -> Claims | Rejection:
     try:
         return claims(certificate)
     except MessageInvalid as error:
-        return Refusal("other", f"shows a certificate that cannot be read: {error}")
+        return Rejection("other", f"shows a certificate that cannot be read: {error}")

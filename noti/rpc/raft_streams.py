@@ -14,7 +14,7 @@ from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from noti.asyncio_loop import Island
-from noti.certificates.rejection_log import RefusalLog
+from noti.certificates.rejection_log import RejectionLog
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.optional import contained
 from noti.raft.core.messages import PeerMessage
@@ -129,14 +129,14 @@ class RaftService:
         island: Island,
         nursery: trio.Nursery,
         guard: Guard,
-        refusals: RefusalLog,
+        rejections: RejectionLog,
         complaints: Complaints,
     ) -> None:
         self._handler = handler
         self._island = island
         self._nursery = nursery
         self._guard = guard
-        self._refusals = refusals
+        self._rejections = rejections
         self._complaints = complaints
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -181,11 +181,11 @@ class RaftService:
         if certificate is None:
             return False
         cluster = self._handler.hello().cluster_id
-        refusal = self._guard.objection_to_peer(certificate, peer, cluster)
-        if refusal is not None:
+        rejection = self._guard.peer_rejection(certificate, peer, cluster)
+        if rejection is not None:
             host, port = transport.get_extra_info("peername")[:2]
-            self._refusals.tell(host, port, refusal)
-            raise ClusterMismatch(f"this caller {refusal}")
+            self._rejections.log(host, port, rejection)
+            raise ClusterMismatch(f"this caller {rejection}")
         return True
 
     async def _use(self, stream: GrpcMessageStream) -> None:

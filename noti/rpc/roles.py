@@ -17,8 +17,8 @@ from grpclib.exceptions import GRPCError
 
 from noti.address import Address, format_address
 from noti.asyncio_loop import Island
-from noti.certificates.names import claims, objection
-from noti.certificates.rejection_log import RefusalLog
+from noti.certificates.names import claims, name_rejection
+from noti.certificates.rejection_log import RejectionLog
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.protobuf import parse
 from noti.rpc.answers import NodeRole, RoleName
@@ -51,7 +51,7 @@ class Roles:
         self._island = island
         self._tls = tls
         self._channels: dict[tuple[Address, str], PeerChannel] = {}
-        self._refusals = RefusalLog("roles")
+        self._rejections = RejectionLog("roles")
 
     async def ask(self, to: Address, name: str) -> NodeRole:
         """Return what the node `name` says that it is; has no time limit.
@@ -90,11 +90,11 @@ class Roles:
             self.forget(*key)
 
     def _told(self, to: Address, channel: PeerChannel | None, error: Exception) -> PeerUnavailable:
-        refusal = None if channel is None else refusal_in(channel, error)
-        if refusal is None:
+        rejection = None if channel is None else refusal_in(channel, error)
+        if rejection is None:
             return PeerUnavailable(describe(to, error))
-        self._refusals.tell(*to, refusal)
-        return PeerUnavailable(f"{format_address(to)} {refusal}")
+        self._rejections.log(*to, rejection)
+        return PeerUnavailable(f"{format_address(to)} {rejection}")
 
 
 async def _open(to: Address, context: ssl.SSLContext | None) -> PeerChannel:
@@ -133,9 +133,9 @@ async def _call(
         stream = stream_of(call, ANSWER_BYTES_MAX)
         certificate = certificate_of(stream.connection.transport)
         if certificate is not None:
-            refusal = objection(claims(certificate), name)
-            if refusal is not None:
-                raise PeerUnavailable(f"the node there {refusal}")
+            rejection = name_rejection(claims(certificate), name)
+            if rejection is not None:
+                raise PeerUnavailable(f"the node there {rejection}")
         await call.send_message(request, end=True)
         await call.recv_initial_metadata()
         frame = await stream.inbox.read()

@@ -16,8 +16,8 @@ from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from noti.asyncio_loop import Island
-from noti.certificates.rejection_log import RefusalLog
-from noti.certificates.rejections import Refusal, handshake_refusal
+from noti.certificates.rejection_log import RejectionLog
+from noti.certificates.rejections import Rejection, handshake_rejection
 from noti.rpc.accepting import GrpcServer
 from noti.rpc.tls import HANDSHAKE_S
 
@@ -51,13 +51,13 @@ class ProtocolSniffer:
         island: Island,
         server: GrpcServer,
         context: Callable[[], ssl.SSLContext | None],
-        refusals: RefusalLog,
+        rejections: RejectionLog,
     ) -> None:
         """`context` gives the one for the next connection, or None on a node without TLS."""
         self._island = island
         self._server = server
         self._context = context
-        self._refusals = refusals
+        self._rejections = rejections
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Hand a new connection to the server, or close it. Never fails for the caller's sake.
@@ -83,20 +83,22 @@ class ProtocolSniffer:
         context = self._context()
         secured = first.startswith(TLS_RECORD)
         if context is None and secured:
-            self._refusals.tell(host, port, Refusal("tls", "speaks TLS, and this node has none"))
+            self._rejections.log(host, port, Rejection("tls", "speaks TLS, and this node has none"))
             await _part(stream, NO_TLS_HERE)
         elif context is not None and not secured:
-            refusal = Refusal("plain", "speaks plain text, and this node takes TLS only")
-            self._refusals.tell(host, port, refusal)
+            rejection = Rejection("plain", "speaks plain text, and this node takes TLS only")
+            self._rejections.log(host, port, rejection)
             await _part(stream, TLS_WANTED if first == PREFACE else b"")
         else:
             try:
                 await self._island.call(self._server.take, stream.socket.fileno(), context)
             except ssl.SSLError as error:
-                self._refusals.tell(host, port, handshake_refusal(error))
+                self._rejections.log(host, port, handshake_rejection(error))
             except ConnectionError:
-                refusal = Refusal("other", "broke off the TLS handshake, or was too slow with it")
-                self._refusals.tell(host, port, refusal)
+                rejection = Rejection(
+                    "other", "broke off the TLS handshake, or was too slow with it"
+                )
+                self._rejections.log(host, port, rejection)
 
 
 async def _part(stream: trio.SocketStream, answer: bytes) -> None:

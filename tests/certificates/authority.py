@@ -91,7 +91,7 @@ def issue(wanted: Wanted, by: Issued | None = None) -> Issued:
         .add_extension(_key_usage(wanted), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
-    if by is not None:  # Python 3.13 refuses a certificate without it (RFC 5280, 4.2.1.1)
+    if by is not None:  # Python 3.13 rejects a certificate without it (RFC 5280, 4.2.1.1)
         signer = wanted.claims_key_of or by
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.key.public_key())
         builder = builder.add_extension(issuer_key, critical=False)

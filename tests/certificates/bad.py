@@ -1,12 +1,12 @@
-"""Every kind of peer that a node must refuse, ready to call it or to be called.
+"""Every kind of peer that a node must reject, ready to call it or to be called.
 
     for peer in BAD_PEERS:
         context = peer.context(ca, tmp_path)            # to call a node
         context = peer.context(ca, tmp_path, server=True)  # to be called by a node
-        ... introduce yourself as `CLAIMED_NAME`: refused with `peer.reason`, in the handshake or,
+        ... introduce yourself as `CLAIMED_NAME`: rejected with `peer.reason`, in the handshake or,
         where `peer.handshake` is false, at the first message.
 
-Made with plain `ssl`, as a foreigner would: our own code would refuse most of them at once. A peer
+Made with plain `ssl`, as a foreigner would: our own code would reject most of them at once. A peer
 called over plain text (reason "plain") needs no context, and so is not here.
 """
 
@@ -27,7 +27,7 @@ _GOOD = Wanted(common_name=CLAIMED_NAME, dns=(CLAIMED_NAME,))
 
 @dataclass(frozen=True)
 class BadPeer:
-    """One way to be refused."""
+    """One way to be rejected."""
 
     name: str
     reason: Reason
@@ -35,14 +35,14 @@ class BadPeer:
     make: Maker
     """From the cluster's CA to what the peer shows; None for no certificate."""
     handshake: bool = True
-    """Whether TLS itself refuses; otherwise only the claimed name gives it away."""
+    """Whether TLS itself rejects; otherwise only the claimed name gives it away."""
     version_max: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3
 
     def __str__(self) -> str:
         return self.name
 
     def context(self, ca: Issued, directory: Path, *, server: bool = False) -> ssl.SSLContext:
-        """Return what the peer uses; it accepts everybody itself, so that only we refuse."""
+        """Return what the peer uses; it accepts everybody itself, so that only we reject."""
         return peer_context(self.make(ca), directory, server=server, version_max=self.version_max)
 
 
@@ -107,7 +107,7 @@ BAD_PEERS = (
     ),
     BadPeer("no usage stated", "usage", _issued(replace(_GOOD, usages=None)), handshake=False),
 )
-"""What is refused whoever calls whom, but for a client certificate: as a server TLS refuses it."""
+"""What is rejected whoever calls whom, but for a client certificate: as a server TLS rejects it."""
 
 WRONG_USAGE_CALLING = BadPeer("wrong usage", "usage", _issued(replace(_GOOD, usages=(SERVER,))))
 WRONG_USAGE_CALLED = BadPeer("wrong usage", "usage", _issued(replace(_GOOD, usages=(CLIENT,))))

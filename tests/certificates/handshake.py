@@ -1,4 +1,4 @@
-"""Two TLS sides in memory, shaking hands until both are done or one refuses."""
+"""Two TLS sides in memory, shaking hands until both are done or one rejects."""
 
 import ssl
 from contextlib import suppress
@@ -33,7 +33,7 @@ def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, name: str | None
                 try:
                     with suppress(ssl.SSLWantReadError):
                         connection.do_handshake()
-                        # With TLS 1.3 a client learns only from the next read that it was refused.
+                        # With TLS 1.3 a client learns only from the next read that it was rejected.
                         connection.read(1)
                 except ssl.SSLError as error:
                     errors[side] = error

@@ -7,7 +7,7 @@ import pytest
 
 from noti.certificates.context import https_context, mutual_client_context, mutual_server_context
 from noti.certificates.credentials import CertificateUse, Credentials, load_credentials
-from noti.certificates.names import claims, objection
+from noti.certificates.names import claims, name_rejection
 from tests.certificates.authority import Issued, Wanted, authority, client, issue, node
 from tests.certificates.handshake import shake_hands
 
@@ -35,7 +35,7 @@ def test_two_nodes_verify_each_other_and_see_names(ca: Path) -> None:
     for side, name in ((outcome.server_object, "node2"), (outcome.client_object, "node1")):
         der = side.getpeercert(binary_form=True)
         assert der is not None
-        assert objection(claims(der), name, "c1") is None
+        assert name_rejection(claims(der), name, "c1") is None
 
 
 def test_client_is_verified_too(ca: Path) -> None:

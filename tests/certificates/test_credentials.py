@@ -1,4 +1,4 @@
-"""Credentials are right as a whole, or refused with one line that names the file and the remedy."""
+"""Credentials are right as a whole, or rejected in one line that names the file and the remedy."""
 
 import os
 import re
@@ -249,7 +249,7 @@ BAD: list[tuple[str, Callable[[Files], object], str]] = [
     (
         "no name",
         wanted(dns=()),
-        r"node1\.pem names no node \(it is for nobody\); issue one with DNS",
+        r"node1\.pem names no node \(it is for no node or client\); issue one with DNS",
     ),
     (
         "client's",
@@ -262,7 +262,7 @@ BAD: list[tuple[str, Callable[[Files], object], str]] = [
 @promises.BAD_CERTIFICATE_REJECTED
 @pytest.mark.openssl
 @pytest.mark.parametrize(("spoil", "line"), [case[1:] for case in BAD], ids=[c[0] for c in BAD])
-def test_bad_input_is_refused_in_one_line(
+def test_bad_input_is_rejected_in_one_line(
     files: Files, spoil: Callable[[Files], object], line: str
 ) -> None:
     secret = files.key.read_text().splitlines()[1]
@@ -277,12 +277,12 @@ def test_bad_input_is_refused_in_one_line(
 
 
 def test_unreadable_file_is_named(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root may read everything, so the refusal is simulated."""
+    """Root may read everything, so the rejection is simulated."""
 
-    def refuse(self: Path) -> bytes:
+    def reject(self: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "read_bytes", reject)
     with pytest.raises(ConfigInvalid, match=r"node1\.pem cannot be read: Permission denied; check"):
         load_credentials(files.certificate, files.key, files.ca)
 
@@ -324,7 +324,7 @@ def test_validity_is_judged_at_the_time_given(files: Files) -> None:
         load_credentials(files.certificate, files.key, files.ca, now=later)
 
 
-def test_what_only_openssl_objects_to_is_refused_before_it_is_used(files: Files) -> None:
+def test_what_only_openssl_objects_to_is_rejected_before_it_is_used(files: Files) -> None:
     """A CA that may not issue CAs (path length 0) did: only the handshake looks at that."""
     outer = issue(Wanted("outer", is_authority=True, path_length=0))
     inner = authority("inner", outer)
@@ -333,5 +333,5 @@ def test_what_only_openssl_objects_to_is_refused_before_it_is_used(files: Files)
     files.certificate.write_bytes(leaf.pem + inner.pem)
     files.ca.write_bytes(outer.pem)
     credentials = load_credentials(files.certificate, files.key, files.ca)
-    with pytest.raises(ConfigInvalid, match=r"node1\.pem would be refused by every node"):
+    with pytest.raises(ConfigInvalid, match=r"node1\.pem would be rejected by every node"):
         mutual_server_context(credentials)

@@ -47,7 +47,7 @@ def test_good_certificate_decodes_from_both_forms() -> None:
     ],
     ids=["version", "duplicate extension", "X.400 address", "unknown curve"],
 )
-def test_oddities_that_the_library_reports_in_its_own_ways_are_refused(
+def test_oddities_that_the_library_reports_in_its_own_ways_are_rejected(
     old: bytes, new: bytes
 ) -> None:
     """A peer with one of these, signed by our CA, was once an error that nobody expected."""
@@ -62,9 +62,9 @@ def test_no_damage_gets_past_the_checks(tmp_path: Path) -> None:
     ca, (certificate, key) = tmp_path / "ca.pem", NODE.write(tmp_path, "node1")
     originals = {ca: CA.der, certificate: NODE.der, key: base64.b64decode(_body(NODE.key_pem))}
     ca.write_bytes(CA.pem)
-    refused = 0
+    rejected = 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the library warns of what it will refuse later
+        warnings.simplefilter("ignore")  # the library warns of what it will reject later
         for path, der in originals.items():
             kept = path.read_bytes()
             for _ in range(MUTANTS):
@@ -72,17 +72,17 @@ def test_no_damage_gets_past_the_checks(tmp_path: Path) -> None:
                 path.write_bytes(pem(damaged, "PRIVATE KEY" if path == key else "CERTIFICATE"))
                 assert describe(path.read_bytes(), path, datetime.now(UTC))
                 if path == certificate:
-                    refused += _refuses(damaged)
+                    rejected += _rejects(damaged)
                 try:
                     load_credentials(certificate, key, ca)
                 except ConfigInvalid:
-                    refused += 1
+                    rejected += 1
             path.write_bytes(kept)
-    assert refused > MUTANTS
+    assert rejected > MUTANTS
     load_credentials(certificate, key, ca)
 
 
-def _refuses(der: bytes) -> bool:
+def _rejects(der: bytes) -> bool:
     try:
         claims(der)
     except MessageInvalid:

@@ -157,7 +157,7 @@ def test_profile_of_ones_own_is_used(tmp_path: Path) -> None:
         (("days = 90", "days = "), r"node\.toml is not valid TOML"),
     ],
 )
-def test_bad_profile_is_refused(tmp_path: Path, change: tuple[str, str], line: str) -> None:
+def test_bad_profile_is_rejected(tmp_path: Path, change: tuple[str, str], line: str) -> None:
     text = (ROOT / "tls/node.toml").read_text()
     (tmp_path / "node.toml").write_text(text.replace(*change))
     with pytest.raises(ConfigInvalid, match=line):

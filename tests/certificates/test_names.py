@@ -2,7 +2,7 @@
 
 import pytest
 
-from noti.certificates.names import NodeName, claims, objection
+from noti.certificates.names import NodeName, claims, name_rejection
 from noti.errors import MessageInvalid
 from tests.certificates.authority import CLIENT, SERVER, Wanted, authority, client, issue, node
 
@@ -13,26 +13,26 @@ def test_dns_name_is_a_node_of_any_cluster() -> None:
     found = claims(node("node1", CA).der)
     assert found.nodes == (NodeName("node1"),)
     assert found.profile == "node"
-    assert objection(found, "node1", "c1") is None
-    assert objection(found, "node1", None) is None
+    assert name_rejection(found, "node1", "c1") is None
+    assert name_rejection(found, "node1", None) is None
 
 
 def test_uri_is_a_node_of_its_cluster_only() -> None:
     found = claims(issue(Wanted(uris=("noti://c1/node1",)), CA).der)
     assert found.nodes == (NodeName("node1", "c1"),)
-    assert objection(found, "node1", "c1") is None
-    assert objection(found, "node1", "") is None, "this node does not know its cluster yet"
-    refused = objection(found, "node1", "c2")
-    assert refused is not None
-    assert refused.reason == "cluster"
-    assert str(refused) == "the certificate of node node1 is for cluster c1, this is cluster c2"
+    assert name_rejection(found, "node1", "c1") is None
+    assert name_rejection(found, "node1", "") is None, "this node does not know its cluster yet"
+    rejected = name_rejection(found, "node1", "c2")
+    assert rejected is not None
+    assert rejected.reason == "cluster"
+    assert str(rejected) == "the certificate of node node1 is for cluster c1, this is cluster c2"
 
 
 def test_certificate_of_one_node_cannot_speak_for_another() -> None:
-    refused = objection(claims(node("node2", CA).der), "node3", "c1")
-    assert refused is not None
-    assert refused.reason == "name"
-    assert str(refused) == "says it is node 'node3', but its certificate is for node node2"
+    rejected = name_rejection(claims(node("node2", CA).der), "node3", "c1")
+    assert rejected is not None
+    assert rejected.reason == "name"
+    assert str(rejected) == "claims to be node 'node3', but its certificate is for node node2"
 
 
 def test_host_names_beside_a_uri_name_no_node() -> None:
@@ -44,23 +44,23 @@ def test_host_names_beside_a_uri_name_no_node() -> None:
 @pytest.mark.parametrize("name", ["node1", "*", "*.example.com", "no_de", ""])
 def test_common_name_wildcards_and_foreign_names_name_nobody(name: str) -> None:
     wanted = Wanted(common_name="node1", dns=() if name == "node1" else (name,))
-    refused = objection(claims(issue(wanted, CA).der), "node1", "c1")
-    assert refused is not None
-    assert refused.reason == "unnamed"
-    assert "DNS:node1" in str(refused)
+    rejected = name_rejection(claims(issue(wanted, CA).der), "node1", "c1")
+    assert rejected is not None
+    assert rejected.reason == "unnamed"
+    assert "DNS:node1" in str(rejected)
 
 
 def test_node_names_are_compared_as_they_are_written() -> None:
-    assert objection(claims(node("Node1", CA).der), "node1") is not None
+    assert name_rejection(claims(node("Node1", CA).der), "node1") is not None
 
 
 def test_client_is_no_node() -> None:
     found = claims(client("admin", CA).der)
     assert found.profile == "client"
     assert found.client_names == {"admin"}
-    refused = objection(found, "node1", "c1")
-    assert refused is not None
-    assert refused.reason == "usage"
+    rejected = name_rejection(found, "node1", "c1")
+    assert rejected is not None
+    assert rejected.reason == "usage"
 
 
 @pytest.mark.parametrize(
@@ -69,11 +69,11 @@ def test_client_is_no_node() -> None:
 def test_node_needs_both_usages(usages: tuple[object, ...] | None, lacking: str) -> None:
     wanted = Wanted(dns=("node1",), usages=usages)  # type: ignore[arg-type]
     found = claims(issue(wanted, CA).der)
-    refused = objection(found, "node1", "c1")
+    rejected = name_rejection(found, "node1", "c1")
     assert found.profile is None
-    assert refused is not None
-    assert refused.reason == "usage"
-    assert lacking in str(refused)
+    assert rejected is not None
+    assert rejected.reason == "usage"
+    assert lacking in str(rejected)
 
 
 def test_client_may_not_serve() -> None:

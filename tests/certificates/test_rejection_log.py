@@ -1,37 +1,37 @@
-"""What operators are told of refused peers."""
+"""What operators are told of rejected peers."""
 
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from noti.certificates.rejection_log import RefusalLog
-from noti.certificates.rejections import Refusal
+from noti.certificates.rejection_log import RejectionLog
+from noti.certificates.rejections import Rejection
 from noti.throttled_log import INTERVAL_S
 
-EXPIRED = Refusal("expired", "shows a certificate that has expired")
-PLAIN = Refusal("plain", "speaks plain text")
+EXPIRED = Rejection("expired", "shows a certificate that has expired")
+PLAIN = Rejection("plain", "speaks plain text")
 
 
 def count(reason: str) -> float:
-    name = "noti_tls_refused_total"
+    name = "noti_tls_rejected_total"
     return REGISTRY.get_sample_value(name, {"at": "test", "reason": reason}) or 0
 
 
-def test_each_refusal_is_counted_and_each_host_and_reason_is_throttled() -> None:
+def test_each_rejection_is_counted_and_each_host_and_reason_is_throttled() -> None:
     now = 0.0
-    refusals = RefusalLog("test", lambda: now)
+    rejections = RejectionLog("test", lambda: now)
     expired, plain = count("expired"), count("plain")
     with capture_logs() as logs:
         for port in range(10):
-            refusals.tell("10.0.0.1", port, EXPIRED)
-        refusals.tell("10.0.0.1", 1, PLAIN)
-        refusals.tell("::1", 7, EXPIRED)
+            rejections.log("10.0.0.1", port, EXPIRED)
+        rejections.log("10.0.0.1", 1, PLAIN)
+        rejections.log("::1", 7, EXPIRED)
     assert [line["event"] for line in logs] == [
-        "refused: 10.0.0.1:0 shows a certificate that has expired",
-        "refused: 10.0.0.1:1 speaks plain text",
-        "refused: [::1]:7 shows a certificate that has expired",
+        "rejected: 10.0.0.1:0 shows a certificate that has expired",
+        "rejected: 10.0.0.1:1 speaks plain text",
+        "rejected: [::1]:7 shows a certificate that has expired",
     ]
     assert (count("expired"), count("plain")) == (expired + 11, plain + 1)
     now = INTERVAL_S
     with capture_logs() as logs:
-        refusals.tell("10.0.0.1", 5, EXPIRED)
+        rejections.log("10.0.0.1", 5, EXPIRED)
     assert len(logs) == 1

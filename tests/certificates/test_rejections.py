@@ -1,4 +1,4 @@
-"""Every bad peer is refused in the handshake or by its name, for the reason that is counted."""
+"""Every bad peer is rejected in the handshake or by its name, for the reason that is counted."""
 
 import ssl
 from pathlib import Path
@@ -7,8 +7,8 @@ import pytest
 
 from noti.certificates.context import mutual_client_context, mutual_server_context
 from noti.certificates.credentials import load_credentials
-from noti.certificates.names import claims, objection
-from noti.certificates.rejections import Refusal, handshake_refusal
+from noti.certificates.names import claims, name_rejection
+from noti.certificates.rejections import Rejection, handshake_rejection
 from tests.certificates.authority import authority, node
 from tests.certificates.bad import (
     BAD_CALLED,
@@ -32,34 +32,34 @@ def own(tmp_path: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     return mutual_server_context(credentials), mutual_client_context(credentials)
 
 
-def refusal(error: ssl.SSLError | None, connection: ssl.SSLObject) -> Refusal | None:
+def rejection(error: ssl.SSLError | None, connection: ssl.SSLObject) -> Rejection | None:
     if error is not None:
-        return handshake_refusal(error)
+        return handshake_rejection(error)
     der = connection.getpeercert(binary_form=True)
     assert der is not None
-    return objection(claims(der), CLAIMED_NAME)
+    return name_rejection(claims(der), CLAIMED_NAME)
 
 
 @pytest.mark.parametrize("peer", BAD_CALLERS, ids=str)
-def test_bad_caller_is_refused(
+def test_bad_caller_is_rejected(
     own: tuple[ssl.SSLContext, ssl.SSLContext], peer: BadPeer, tmp_path: Path
 ) -> None:
     outcome = shake_hands(own[0], peer.context(CA, tmp_path))
     assert (outcome.server is not None) == peer.handshake
-    refused = refusal(outcome.server, outcome.server_object)
-    assert refused is not None
-    assert refused.reason == peer.reason, refused.text
+    rejected = rejection(outcome.server, outcome.server_object)
+    assert rejected is not None
+    assert rejected.reason == peer.reason, rejected.text
 
 
 @pytest.mark.parametrize("peer", BAD_CALLED, ids=str)
-def test_bad_called_peer_is_refused(
+def test_bad_called_peer_is_rejected(
     own: tuple[ssl.SSLContext, ssl.SSLContext], peer: BadPeer, tmp_path: Path
 ) -> None:
     outcome = shake_hands(peer.context(CA, tmp_path, server=True), own[1])
     assert (outcome.client is not None) == peer.handshake
-    refused = refusal(outcome.client, outcome.client_object)
-    assert refused is not None
-    assert refused.reason == peer.reason, refused.text
+    rejected = rejection(outcome.client, outcome.client_object)
+    assert rejected is not None
+    assert rejected.reason == peer.reason, rejected.text
 
 
 def test_good_peer_is_accepted_both_ways(
@@ -67,8 +67,8 @@ def test_good_peer_is_accepted_both_ways(
 ) -> None:
     calls = shake_hands(own[0], good_context(CA, tmp_path))
     called = shake_hands(good_context(CA, tmp_path, server=True), own[1])
-    assert refusal(calls.server, calls.server_object) is None
-    assert refusal(called.client, called.client_object) is None
+    assert rejection(calls.server, calls.server_object) is None
+    assert rejection(called.client, called.client_object) is None
 
 
 @pytest.mark.parametrize("text", [b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
@@ -77,10 +77,10 @@ def test_plain_text_is_told_apart(own: tuple[ssl.SSLContext, ssl.SSLContext], te
     incoming.write(text)
     with pytest.raises(ssl.SSLError) as caught:
         own[0].wrap_bio(incoming, outgoing, server_side=True).do_handshake()
-    assert handshake_refusal(caught.value).reason == "plain"
+    assert handshake_rejection(caught.value).reason == "plain"
 
 
-def test_who_is_refused_learns_why(tmp_path: Path) -> None:
+def test_who_is_rejected_learns_why(tmp_path: Path) -> None:
     """A node whose certificate the other side does not accept counts that as its own trouble."""
     ca = tmp_path / "ca.pem"
     other = authority("other CA")
@@ -90,8 +90,8 @@ def test_who_is_refused_learns_why(tmp_path: Path) -> None:
     stranger = load_credentials(*node("b", other).write(tmp_path, "b"), ca)
     outcome: Outcome = shake_hands(server, mutual_client_context(stranger))
     assert outcome.client is not None
-    assert handshake_refusal(outcome.client) == Refusal(
-        "refused_us", "does not know the CA of our certificate"
+    assert handshake_rejection(outcome.client) == Rejection(
+        "rejected_us", "does not know the CA of our certificate"
     )
 
 
@@ -100,4 +100,4 @@ def test_peer_without_certificate_learns_that_one_is_wanted(
 ) -> None:
     outcome = shake_hands(own[0], peer_context(None, tmp_path))
     assert outcome.client is not None
-    assert handshake_refusal(outcome.client).reason == "refused_us"
+    assert handshake_rejection(outcome.client).reason == "rejected_us"

@@ -104,14 +104,14 @@ def test_files_behind_a_symlink_that_moves_are_found(tmp_path: Path) -> None:
         (Wanted(), "names no node"),
     ],
 )
-def test_bad_new_files_are_refused_once_and_the_old_ones_stay(
+def test_bad_new_files_are_rejected_once_and_the_old_ones_stay(
     files: Files, wanted: Wanted, reason: str
 ) -> None:
     renewed = files.renewed()
     before = renewed.current
     files.write(issue(wanted, files.authority))
     [line] = look_twice(renewed)
-    assert line["event"] == "new TLS files refused, the old ones stay in use"
+    assert line["event"] == "new TLS files rejected, the old ones stay in use"
     assert reason in line["reason"]
     assert renewed.current is before
     assert look_twice(renewed) == []
@@ -121,7 +121,7 @@ def test_bad_new_files_are_refused_once_and_the_old_ones_stay(
     assert shown(renewed.current) == fresh.der
 
 
-def test_a_key_without_its_certificate_and_a_missing_file_are_refused(files: Files) -> None:
+def test_a_key_without_its_certificate_and_a_missing_file_are_rejected(files: Files) -> None:
     renewed = files.renewed()
     before = renewed.current
     files.key.write_bytes(node("a", files.authority).key_pem)
@@ -183,7 +183,7 @@ def test_the_end_is_announced_once_a_day_for_30_days() -> None:
     assert told[0][1].startswith("certificate expires in 30 days")
 
 
-def test_what_was_refused_for_its_time_is_tried_again(tmp_path: Path) -> None:
+def test_what_was_rejected_for_its_time_is_tried_again(tmp_path: Path) -> None:
     now = datetime(2026, 1, 1, tzinfo=UTC)
     file = tmp_path / "a.pem"
     file.write_text("1")

@@ -26,11 +26,11 @@ class StatefulSetApi:
     def answer(self, path: str, authorization: str) -> tuple[int, dict[str, Any]]:
         self.asked.append(path)
         if self.failing is not None:
-            return self.failing, refusal(self.failing)
+            return self.failing, rejection(self.failing)
         if authorization != f"Bearer {self.token}":
-            return 401, refusal(401)
+            return 401, rejection(401)
         if path != f"/apis/apps/v1/namespaces/{self.namespace}/statefulsets/{self.name}":
-            return 404, refusal(404)
+            return 404, rejection(404)
         metadata = {"name": self.name, "namespace": self.namespace, "uid": "u"}
         metadata["resourceVersion"] = "1"
         if self.deleted:
@@ -81,7 +81,7 @@ class StatefulSetApi:
         )
 
 
-def refusal(status: int) -> dict[str, Any]:
+def rejection(status: int) -> dict[str, Any]:
     """Return what the API says with an error."""
     kind = {"apiVersion": "v1", "kind": "Status", "status": "Failure"}
-    return {**kind, "code": status, "message": f"refused with {status}", "metadata": {}}
+    return {**kind, "code": status, "message": f"rejected with {status}", "metadata": {}}

@@ -316,7 +316,7 @@ def test_what_works_and_deserves_a_look_is_a_notice(certs: Noti, tmp_path: Path)
     ],
 )
 @pytest.mark.parametrize("with_key", [True, False], ids=["own", "a peer's"])
-def test_what_would_be_refused_is_said_with_exit_status_1(
+def test_what_would_be_rejected_is_said_with_exit_status_1(
     certs: Noti, tmp_path: Path, issued: Callable[[], Issued], reason: str, with_key: bool
 ) -> None:
     (tmp_path / "ca.pem").write_bytes(CA.pem)
@@ -325,12 +325,12 @@ def test_what_would_be_refused_is_said_with_exit_status_1(
         key.unlink()
     status, said, problem = certs("check", tmp_path)
     assert status == 1
-    assert re.search(rf"^node1\.pem +refused +.*{reason}", said, re.MULTILINE)
+    assert re.search(rf"^node1\.pem +rejected +.*{reason}", said, re.MULTILINE)
     assert "1 thing in" in problem
     assert reason in problem
 
 
-def test_directory_without_ca_or_certificates_is_refused(certs: Noti, tmp_path: Path) -> None:
+def test_directory_without_ca_or_certificates_is_rejected(certs: Noti, tmp_path: Path) -> None:
     status, _, problem = certs("check", tmp_path)
     assert status == 2
     assert "holds no certificates" in problem
@@ -338,7 +338,7 @@ def test_directory_without_ca_or_certificates_is_refused(certs: Noti, tmp_path: 
     node("node1", CA).write(tmp_path, "node1")
     status, said, _ = certs("check", tmp_path)
     assert status == 1
-    assert re.search(r"^ca\.pem +refused +missing", said, re.MULTILINE)
+    assert re.search(r"^ca\.pem +rejected +missing", said, re.MULTILINE)
 
 
 def test_odd_files_are_judged_too(made: Path, certs: Noti) -> None:
@@ -353,9 +353,9 @@ def test_odd_files_are_judged_too(made: Path, certs: Noti) -> None:
     assert status == 1
     assert "3 things" in problem
     for line in (
-        r"empty\.pem +refused +.*is empty",
-        r"directory\.pem +refused +.*is a directory",
-        r"pipe\.key +refused +.*not a regular file",
+        r"empty\.pem +rejected +.*is empty",
+        r"directory\.pem +rejected +.*is a directory",
+        r"pipe\.key +rejected +.*not a regular file",
         r"request\.pem +notice +holds no certificate but: certificate request",
         r"old-ca\.pem +notice +a CA that nodes do not read",
     ):

@@ -103,9 +103,9 @@ def test_with_tls_nothing_but_gossip_is_plain(tmp_path: Path) -> None:
         assert process.wait(STOP_S_MAX) == 0
     assert not (tmp_path / "certs/ca.key").exists()
     logs = "".join((tmp_path / f"node{number}.log").read_text() for number in (1, 2, 3))
-    refused = set(re.findall(r"refused: .* reason=(\w+)", logs))
-    assert "plain" in refused, "the one that this test made"
-    assert refused <= {"plain", "other"}, "on a slow machine a probe may hang up too early"
+    rejected = set(re.findall(r"rejected: .* reason=(\w+)", logs))
+    assert "plain" in rejected, "the one that this test made"
+    assert rejected <= {"plain", "other"}, "on a slow machine a probe may hang up too early"
 
 
 def test_a_taken_port_is_told_before_anything_starts(

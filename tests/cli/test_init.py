@@ -76,7 +76,7 @@ def test_a_bug_is_told_as_a_bug_even_beside_our_errors(
     assert "noti: error: internal error, please report it: KeyError: 'x'\n" in said
 
 
-def test_a_python_without_assertions_is_refused() -> None:
+def test_a_python_without_assertions_is_rejected() -> None:
     process = subprocess.run(
         [sys.executable, "-O", "-m", "noti", "--version"], capture_output=True, text=True
     )

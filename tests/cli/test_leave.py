@@ -102,7 +102,7 @@ def test_voters_of_a_statefulset_that_is_deleted_keep_their_votes(
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
-def test_api_that_refuses_costs_one_line_and_never_the_stop(
+def test_api_that_rejects_costs_one_line_and_never_the_stop(
     api: StatefulSetApi,
     asked: list[tuple[Path, float]],
     capsys: pytest.CaptureFixture[str],
@@ -180,11 +180,11 @@ def test_pod_without_its_names_says_which_are_missing(
 def test_cluster_that_does_not_agree_costs_one_line_and_never_the_stop(
     api: StatefulSetApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(_directory: Path, within_s: float) -> None:
+    def reject(_directory: Path, within_s: float) -> None:
         assert 0 < within_s <= WITHIN_S
         raise LeaveImpossible("not done within 5 s: the cluster has no leader")
 
-    monkeypatch.setattr(COMMAND, "ask_to_leave", refuse)
+    monkeypatch.setattr(COMMAND, "ask_to_leave", reject)
     assert leave_as(monkeypatch, "noti-3") == 0
     [line] = capsys.readouterr().err.splitlines()
     assert line.endswith("while it stops: not done within 5 s: the cluster has no leader")

@@ -132,7 +132,7 @@ def test_publishing_to_nats_that_wants_tls_and_a_certificate(
         assert caplog.messages == [], "a connection that ended well is nothing to warn of"
         assert exit_status([*publish, f"--nats-tls-ca={other}"]) == 1
         assert "shows a certificate of a CA that is not in our CA file" in capsys.readouterr().err
-        # Why is lost when the server's refusal comes while the client writes (TLS 1.3).
+        # Why is lost when the server's rejection comes while the client writes (TLS 1.3).
         assert exit_status([*publish, f"--nats-tls-ca={tls.ca}"]) == 1
         assert capsys.readouterr().err.count("\n") == 1
         assert exit_status([*publish, f"--nats-tls-ca={tmp_path}"]) == 2

@@ -145,7 +145,7 @@ def test_lines_that_no_node_takes_are_named_and_end_it(node: NodeProcess) -> Non
     assert err.count(b"\n") == 1
 
 
-def test_line_that_never_ends_is_refused_as_soon_as_it_is_too_long(node: NodeProcess) -> None:
+def test_line_that_never_ends_is_rejected_as_soon_as_it_is_too_long(node: NodeProcess) -> None:
     with Path("/dev/zero").open() as endless:
         ended = publish_lines(node, "endless", endless)
     assert (ended.returncode, ended.stdout) == (1, "published 0 events, all of the first 0 lines\n")
@@ -153,7 +153,7 @@ def test_line_that_never_ends_is_refused_as_soon_as_it_is_too_long(node: NodePro
     assert ended.stderr.endswith(" bytes; 1048576 are allowed\n")
 
 
-def test_what_the_node_refuses_is_told_in_its_words(
+def test_what_the_node_rejects_is_told_in_its_words(
     node: NodeProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert publish(node, "--topic", "t", "--data", "x", "--id", "not an id") == 1

@@ -133,7 +133,7 @@ def test_document_that_is_no_report(
         fails_in_one_line(asking(command, url.removeprefix("http://")), url, capsys)
 
 
-def test_report_that_is_nested_deeply_is_shown_or_refused(
+def test_report_that_is_nested_deeply_is_shown_or_rejected(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for depth in (100, 500, 900, 980):
@@ -161,7 +161,7 @@ def test_report_can_not_write_to_the_terminal(capsys: pytest.CaptureFixture[str]
         ["--user-id=1", "--from=\udcff", "--to=b"],
     ],
 )
-def test_text_that_no_node_takes_is_refused_before_anybody_is_asked(
+def test_text_that_no_node_takes_is_rejected_before_anybody_is_asked(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(["publish", "--rpc=127.0.0.1:1", *arguments]) == 1

@@ -1,4 +1,4 @@
-"""`noti tail` as a process: what a person sees, what a pipe gets, and what is refused."""
+"""`noti tail` as a process: what a person sees, what a pipe gets, and what is rejected."""
 
 import json
 import subprocess

@@ -299,7 +299,7 @@ async def test_a_terminal_never_obeys_an_event(
 
 
 @pytest.mark.parametrize("verb", ["dump", "verify"])
-async def test_the_directory_of_a_running_node_is_refused_unless_asked_for(
+async def test_the_directory_of_a_running_node_is_rejected_unless_asked_for(
     directory: Path, capsys: pytest.CaptureFixture[str], noti: Noti, verb: str
 ) -> None:
     with running_node(directory):

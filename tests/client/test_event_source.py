@@ -117,10 +117,10 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def test_a_refusal_is_told_with_the_servers_words() -> None:
+async def test_a_rejection_is_told_with_the_servers_words() -> None:
     body = b"Missing topic.\n"
-    refusal = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-    async with scripted(refusal) as (_, url):
+    rejection = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    async with scripted(rejection) as (_, url):
         with pytest.raises(Unavailable, match=r"status 400: Missing topic\.$"):
             await watch(url)
 

@@ -99,7 +99,7 @@ def test_bytes_that_are_no_utf8_become_replacement_characters() -> None:
     assert parsed(b"data: a\xffb\xc3\n\n")[0] == [message("a\ufffdb\ufffd")]
 
 
-def test_an_event_longer_than_the_limit_is_refused() -> None:
+def test_an_event_longer_than_the_limit_is_rejected() -> None:
     for piece in (b"data: " + b"x" * 100, b"data: " + b"x" * 40 + b"\n"):
         parser = EventStreamParser(event_bytes_max=90)
         parser.feed(piece[:80])

@@ -37,7 +37,7 @@ async def test_a_request_has_its_method_headers_and_content() -> None:
         assert script.requests[0].endswith("X: y\r\nContent-Length: 4\r\n\r\n\r\n\r\n")
 
 
-async def test_a_longer_body_than_granted_is_refused() -> None:
+async def test_a_longer_body_than_granted_is_rejected() -> None:
     async with scripted(ANSWER) as (_, url), open_response(url, PLAIN) as response:
         with pytest.raises(MessageInvalid, match="more than 4 bytes"):
             await response.read(4)
@@ -54,7 +54,7 @@ async def test_a_longer_body_than_granted_is_refused() -> None:
     ],
     ids=["nothing", "half a head", "half a body", "nonsense", "an endless head"],
 )
-async def test_what_is_no_whole_answer_is_refused(
+async def test_what_is_no_whole_answer_is_rejected(
     answer: bytes, error: type[NotiError], problem: str
 ) -> None:
     async with scripted(answer) as (_, url):
@@ -88,10 +88,10 @@ async def test_a_certificate_of_another_ca_is_not_spoken_to(tmp_path: Path) -> N
     script = Script([ANSWER])
     async with over_tls(script, shown) as url:
         doubting = ssl.create_default_context(cadata=other.pem.decode())
-        with pytest.raises(PeerUnavailable, match="a CA that is not") as refused:
+        with pytest.raises(PeerUnavailable, match="a CA that is not") as rejected:
             async with open_response(url, doubting):
                 pass
-        assert isinstance(refused.value.__cause__, ssl.SSLCertVerificationError)
+        assert isinstance(rejected.value.__cause__, ssl.SSLCertVerificationError)
         assert script.requests == []
         trusting = ssl.create_default_context(cadata=ca.pem.decode())
         async with open_response(url, trusting) as response:

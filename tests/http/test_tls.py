@@ -146,7 +146,7 @@ async def test_a_renewed_certificate_is_shown_and_older_connections_live_on(
 
 def plain_calls() -> float:
     labels = {"at": "http", "reason": "plain"}
-    return REGISTRY.get_sample_value("noti_tls_refused_total", labels) or 0
+    return REGISTRY.get_sample_value("noti_tls_rejected_total", labels) or 0
 
 
 async def test_plain_http_gets_a_word_for_people_and_no_answer(site: Site) -> None:

@@ -110,7 +110,7 @@ class Scene:
         async with client(self.process.http) as http:
             await http.request("/metrics")
             metrics = await http.read_all()
-        name = f'noti_tls_refused_total{{at="rpc",reason="{reason}"}} '
+        name = f'noti_tls_rejected_total{{at="rpc",reason="{reason}"}} '
         values = [line.removeprefix(name) for line in metrics.splitlines() if line.startswith(name)]
         return float(values[0]) if values else 0
 
@@ -328,7 +328,7 @@ async def test_a_node_without_tls_is_kept_out_and_both_sides_say_so(tmp_path: Pa
             everybody = [plain, *cluster.nodes]
             await until(
                 lambda: all(
-                    "TLS" in one.log_text() and "refused: " in one.log_text() for one in everybody
+                    "TLS" in one.log_text() and "rejected: " in one.log_text() for one in everybody
                 ),
                 "both sides say why they do not speak to each other",
             )

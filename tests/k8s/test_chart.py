@@ -14,7 +14,7 @@ from prometheus_client import REGISTRY
 
 import noti.node  # noqa: F401 - its parts declare the metrics that alerts ask for
 from noti import __version__
-from noti.certificates.names import claims, objection
+from noti.certificates.names import claims, name_rejection
 from noti.config import Config, variable_of
 from tests.certificates.authority import CLIENT, SERVER, Wanted, authority, issue
 from tests.k8s.rendering import (
@@ -211,8 +211,8 @@ def test_the_certificate_lets_each_pod_be_a_node_and_nobody_else() -> None:
     made = claims(issue(Wanted(dns=tuple(ordered["dnsNames"]), usages=usages), authority()).der)
     assert made.profile == "node"
     for ordinal in range(max(nodes["replicas"], 10)):
-        assert objection(made, f"demo-noti-{ordinal}") is None
-    refusal = objection(made, "other-noti-0")
+        assert name_rejection(made, f"demo-noti-{ordinal}") is None
+    refusal = name_rejection(made, "other-noti-0")
     assert refusal is not None
     assert refusal.reason == "name"
 

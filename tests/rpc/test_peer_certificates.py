@@ -2,7 +2,7 @@
 
 import pytest
 
-from noti.certificates.rejections import Refusal
+from noti.certificates.rejections import Rejection
 from noti.raft.ports import Hello
 from noti.rpc.peer_certificates import PROVEN_MAX, READING_METHODS, Guard
 from tests import promises
@@ -24,8 +24,8 @@ NOBODY = issued(Wanted())
 HALF_A_NODE = issued(Wanted(dns=("node2",), usages=(CLIENT,)))
 
 
-def reason(refusal: Refusal | None) -> str | None:
-    return None if refusal is None else refusal.reason
+def reason(rejection: Rejection | None) -> str | None:
+    return None if rejection is None else rejection.reason
 
 
 @pytest.mark.parametrize(
@@ -43,13 +43,13 @@ def reason(refusal: Refusal | None) -> str | None:
 def test_nodes_may_call_everything_and_clients_may_read(
     caller: Issued, method: str, expected: str | None
 ) -> None:
-    assert reason(Guard().objection_to_call(caller.der, method)) == expected
+    assert reason(Guard().call_rejection(caller.der, method)) == expected
 
 
 def test_what_is_no_certificate_is_refused() -> None:
-    assert reason(Guard().objection_to_call(b"nonsense", STATUS)) == "other"
+    assert reason(Guard().call_rejection(b"nonsense", STATUS)) == "other"
     hello = Hello("c", "2", "node2")
-    assert reason(Guard().objection_to_peer(b"nonsense", hello, "c")) == "other"
+    assert reason(Guard().peer_rejection(b"nonsense", hello, "c")) == "other"
 
 
 @pytest.mark.parametrize(
@@ -58,31 +58,31 @@ def test_what_is_no_certificate_is_refused() -> None:
 )
 def test_a_peer_is_who_its_certificate_names(caller: Issued, expected: str | None) -> None:
     hello = Hello("c", "2", "node2")
-    assert reason(Guard().objection_to_peer(caller.der, hello, "c")) == expected
+    assert reason(Guard().peer_rejection(caller.der, hello, "c")) == expected
 
 
 @promises.ONLY_CERTIFIED_PEERS
 def test_nobody_comes_with_the_node_id_of_somebody_else() -> None:
     guard = Guard()
     guard.remember(Hello("c", "3", "node3"))
-    refusal = guard.objection_to_peer(NODE_2.der, Hello("c", "3", "node2"), "c")
-    assert refusal is not None
-    assert refusal.reason == "name"
-    assert "comes with the node id of node 'node3'" in refusal.text
-    assert guard.objection_to_peer(NODE_3.der, Hello("c", "3", "node3"), "c") is None
+    rejection = guard.peer_rejection(NODE_2.der, Hello("c", "3", "node2"), "c")
+    assert rejection is not None
+    assert rejection.reason == "name"
+    assert "comes with the node id of node 'node3'" in rejection.text
+    assert guard.peer_rejection(NODE_3.der, Hello("c", "3", "node3"), "c") is None
 
 
 def test_a_wiped_node_may_come_back_with_a_new_id() -> None:
     guard = Guard()
     guard.remember(Hello("c", "2", "node2"))
-    assert guard.objection_to_peer(NODE_2.der, Hello("c", "2b", "node2"), "c") is None
+    assert guard.peer_rejection(NODE_2.der, Hello("c", "2b", "node2"), "c") is None
 
 
 def test_an_objection_of_somebody_else_leaves_the_id_to_its_owner() -> None:
     guard = Guard()
     # Node 2 is who it says, and gossip, say, knows better whose id this is: nothing is remembered.
-    assert guard.objection_to_peer(NODE_2.der, Hello("c", "3", "node2"), "c") is None
-    assert guard.objection_to_peer(NODE_3.der, Hello("c", "3", "node3"), "c") is None
+    assert guard.peer_rejection(NODE_2.der, Hello("c", "3", "node2"), "c") is None
+    assert guard.peer_rejection(NODE_3.der, Hello("c", "3", "node3"), "c") is None
 
 
 def test_memory_is_bounded_however_many_ids_a_peer_invents() -> None:

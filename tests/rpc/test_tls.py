@@ -44,7 +44,7 @@ SERVER = Hello("cluster", "id-server", "server")
 
 def refused(reason: str) -> float:
     labels = {"at": "rpc", "reason": reason}
-    return REGISTRY.get_sample_value("noti_tls_refused_total", labels) or 0
+    return REGISTRY.get_sample_value("noti_tls_rejected_total", labels) or 0
 
 
 @dataclass
@@ -93,7 +93,7 @@ async def test_a_caller_under_another_name_is_refused_with_the_reason() -> None:
                 with pytest.raises(ClusterMismatch, match="its certificate is for node node2"):
                     await scene.network("node2").open_raft_stream(scene.address, CLIENT)
         assert refused("name") == before + 2
-        assert told(logs, "says it is node 'client'") == 1
+        assert told(logs, "claims to be node 'client'") == 1
         await scene.still_serves()
 
 
@@ -112,7 +112,7 @@ async def test_a_bad_peer_that_is_called_is_refused_and_told_in_one_line(
                     await scene.network("client").open_raft_stream(scene.address, CLIENT)
         assert refused(peer.reason) >= before + 2  # the other side may refuse as well
         host, port = scene.address
-        assert told(logs, f"refused: {host}:{port} ") == 2  # two networks, each told once
+        assert told(logs, f"rejected: {host}:{port} ") == 2  # two networks, each told once
 
 
 async def test_a_server_under_another_name_is_refused_by_its_caller() -> None:
@@ -121,7 +121,7 @@ async def test_a_server_under_another_name_is_refused_by_its_caller() -> None:
         with capture_logs() as logs, pytest.raises(PeerUnavailable, match="'server'"):
             await scene.network("client").open_raft_stream(scene.address, CLIENT)
         assert refused("name") == before + 1
-        assert told(logs, "says it is node 'server', but its certificate is for node node2") == 1
+        assert told(logs, "claims to be node 'server', but its certificate is for node node2") == 1
 
 
 async def test_a_client_certificate_reads_and_forwards_nothing(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from noti.asyncio_loop import Island
-from noti.certificates.rejections import handshake_refusal
+from noti.certificates.rejections import handshake_rejection
 from noti.certificates.renewal import Current
 from noti.errors import ConfigInvalid, NotiError, SourceUnavailable
 from noti.publishing.nats.client import NatsClient
@@ -339,7 +339,7 @@ async def _connect_aio(client: Client, settings: NatsSettings, options: dict[str
 def _why(error: Exception) -> str:
     """Return an error of a connection, for a person."""
     if isinstance(error, ssl.SSLError):
-        return f"the server {handshake_refusal(error)}"
+        return f"the server {handshake_rejection(error)}"
     return str(error) or type(error).__name__
 
 
