@@ -8,6 +8,7 @@ from any Trio task through `Island.call`; nothing but the adapters for gRPC and 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final, TypeVar, TypeVarTuple
 
 import structlog
@@ -15,6 +16,7 @@ import trio
 import trio_asyncio
 
 from noti.errors import LocalError, Unavailable
+from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.rpc")
 
@@ -51,7 +53,8 @@ class Island:
         loop: a peer that breaks grpclib's protocol parser must not stop the node.
         """
         async with trio_asyncio.open_loop() as loop:
-            loop.set_exception_handler(_log_stray_error)
+            throttled = ThrottledLog(trio.current_time)
+            loop.set_exception_handler(partial(_log_stray_error, throttled))
             _run_more_at_once(loop)
             self._loop = loop
             try:
@@ -156,10 +159,15 @@ def _as_coroutine(function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> Corout
     return enter()
 
 
-def _log_stray_error(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    error = context.get("exception")
-    log.warning(
+def _log_stray_error(
+    throttled: ThrottledLog, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]
+) -> None:
+    message, error = context.get("message"), context.get("exception")
+    reason = f"{type(error).__name__}: {error}" if error is not None else None
+    throttled.log(
+        log.warning,
         "asyncio error outside any call",
-        message=context.get("message"),
-        error=f"{type(error).__name__}: {error}" if error is not None else None,
+        (message, reason),
+        message=message,
+        error=reason,
     )

@@ -221,7 +221,13 @@ class Peers:
                 except PeerUnavailable as error:
                     log.debug("peer cannot be reached", peer=peer, reason=str(error))
                 except ClusterMismatch as error:
-                    log.warning("peer refuses this node", peer=peer, reason=str(error))
+                    self._throttled.log(
+                        log.warning,
+                        "peer refuses this node",
+                        ("refuses", peer),
+                        peer=peer,
+                        reason=str(error),
+                    )
                     least_s = MISMATCH_REDIAL_S
                 else:
                     if stream.peer.node_id == peer:
