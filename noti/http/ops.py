@@ -46,7 +46,7 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
             return json_response(servers)
         troubles = node.troubles()
         if not hub.running:
-            troubles.append({"trouble": "stopping", "text": "this node sends its browsers away"})
+            troubles.append({"trouble": "stopping", "text": "this node is shutting down"})
         return json_response({"ready": False, "troubles": troubles, "servers": servers}, status=503)
 
     @app.get("/status")

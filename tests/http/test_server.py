@@ -50,7 +50,7 @@ async def exchange(address: tuple[str, int], request: bytes) -> bytes:
         b"GET ?x HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n",
     ],
 )
-async def test_garbage_gets_an_answer_for_people_and_the_node_goes_on(
+async def test_invalid_bytes_get_an_answer_for_people_and_the_node_goes_on(
     request_bytes: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async with serving(hub()) as address:

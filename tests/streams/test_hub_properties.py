@@ -73,11 +73,11 @@ class Leave:
 
 
 @dataclass(frozen=True)
-class Breathe:
+class Checkpoints:
     turns: int
 
 
-Step = Publish | Connect | Resume | Read | Leave | Breathe
+Step = Publish | Connect | Resume | Read | Leave | Checkpoints
 
 WHO = st.integers(0, 7)
 STEPS: st.SearchStrategy[Step] = st.one_of(
@@ -107,7 +107,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(Resume, WHO),
     st.builds(Read, WHO, st.sampled_from((1, 7, 100, 3000, 100_000))),
     st.builds(Leave, WHO, st.booleans()),
-    st.builds(Breathe, st.integers(1, 5)),
+    st.builds(Checkpoints, st.integers(1, 5)),
 )
 
 
@@ -287,7 +287,7 @@ async def walk(course: Course, address: Address, steps: Sequence[Step]) -> list[
             case Connect():
                 browsers.append(Browser(course, address, step))
                 await browsers[-1].connect()
-            case Breathe(turns):
+            case Checkpoints(turns):
                 for _ in range(turns):
                     await trio.lowlevel.checkpoint()
             case _ if not browsers:
