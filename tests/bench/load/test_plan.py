@@ -13,9 +13,9 @@ from click.testing import CliRunner
 
 from noti.certificates.context import https_context
 from noti.certificates.credentials import CertificateUse, load_credentials
-from noti.cli import commands
 from noti.errors import LocalError, Unavailable
 from noti.streams.hub import Hub
+from tests.bench.load.command import sse
 from tests.bench.load.course import Course, Stretch, new_run
 from tests.bench.load.fleets import Fleets
 from tests.bench.load.mark import Mark, event_text
@@ -172,8 +172,8 @@ def test_a_place_to_publish_that_cannot_be_is_told(where: str) -> None:
 async def test_the_command_watches_idle_clients_and_writes_figures(tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     async with site(hub()) as url:
-        arguments = ["bench", "sse", url, "--clients=20", "--seconds=0.2", f"--json={file}"]
-        invoke = partial(CliRunner().invoke, commands, arguments)
+        arguments = [url, "--clients=20", "--seconds=0.2", f"--json={file}"]
+        invoke = partial(CliRunner().invoke, sse, arguments)
         result = await trio.to_thread.run_sync(invoke)
     assert result.exit_code == 0, result.output
     assert "streams opened" in result.output
