@@ -112,7 +112,7 @@ def _load_pair(context: ssl.SSLContext, credentials: Credentials) -> None:
 
 
 def _rehearse(server: ssl.SSLContext, credentials: Credentials) -> None:
-    """Raise unless a node that trusts the same CAs would accept this one, whoever calls."""
+    """Raise unless a node that trusts the same CAs would accept this one, on either side."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     calling = mutual_client_context(credentials).wrap_bio(to_client, to_server)
     called = server.wrap_bio(to_server, to_client, server_side=True)

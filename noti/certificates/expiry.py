@@ -22,7 +22,7 @@ def expiry_notice(not_after: datetime, now: datetime) -> str | None:
 def expiry_timestamp(not_after: datetime) -> float:
     """Return the end as Unix time, seconds: the value of the metric.
 
-    A time, not a remainder, as Prometheus advises: it is right even while nobody updates it.
+    A time, not a remainder, as Prometheus advises: it is right even while it is not updated.
     """
     return not_after.timestamp()
 

@@ -1,7 +1,7 @@
 """The `noti` command: which commands there are, and how every one of them ends.
 
 Enters: the command line. Leaves: an exit status and, when something is wrong, exactly one line on
-stderr. Never: a traceback for the user, work of its own; each command has a module here.
+stderr. Never: a traceback for the user; each command has a module here.
 
 Exit status: 0 done, 1 failed, 2 wrong flag or setting, 130 interrupted.
 """
@@ -65,7 +65,7 @@ def commands() -> None:
 def main() -> None:
     """Run the command line of this process and exit."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    telemetry.set_up(level="warning", form="human")  # `run` sets it up again as it is told to
+    telemetry.set_up(level="warning", form="human")  # `run` sets it up again, by its settings
     try:
         status = exit_status(sys.argv[1:])
     except KeyboardInterrupt:
@@ -77,7 +77,7 @@ def main() -> None:
 def exit_status(
     arguments: Sequence[str], command: click.Command = commands, name: str = "noti"
 ) -> int:
-    """Run one command and return its exit status; whatever went wrong is told in one line."""
+    """Run one command and return its exit status; whatever went wrong is one line on stderr."""
     if sys.flags.optimize:
         return _fail("assertions guard the data and must stay on; run without -O", 2)
     try:

@@ -1,11 +1,8 @@
 """What commands that run on asyncio directly have in common: their end, time, and standard input.
 
-Enters: coroutines, signals, a file descriptor. Leaves: a clean end, lines. Never: Trio; a wait for
-a thread.
-
 One cancellation is not enough on asyncio: `wait_for` of Python 3.11 loses the one that comes in the
-moment in which what it waits for ends, and nats-py takes some for its own. So whoever is to end is
-cancelled again and again until it does.
+moment in which what it waits for ends, and nats-py takes some for its own. So a task that is to end
+is cancelled again and again until it does. Nothing waits for a thread.
 """
 
 import asyncio
@@ -32,7 +29,7 @@ CANCEL_AGAIN_S: Final = 0.1
 """Pause between cancellations: what closes in good order needs less."""
 
 STOP_S_MAX: Final = 3.0
-"""Whatever has not ended after so long of that never will."""
+"""A task that has not ended after so long of that never will."""
 
 INTERRUPTED: Final = 130
 """Exit status of a process that was ended so: 128 + SIGINT, as shells have it."""
@@ -141,10 +138,10 @@ class _Loop(asyncio.SelectorEventLoop):
         super().__init__(selectors.PollSelector())
 
     async def getaddrinfo(self, *args: Any, **options: Any) -> Any:
-        """As asyncio's, in a thread that nobody joins: a silent name server keeps it for long."""
+        """As asyncio's, in a thread that is not joined: a silent name server keeps it for long."""
         found: asyncio.Future[Any] = self.create_future()
 
-        def tell(result: object, error: OSError | None) -> None:
+        def deliver(result: object, error: OSError | None) -> None:
             if found.done():
                 return
             if error is None:
@@ -158,8 +155,8 @@ class _Loop(asyncio.SelectorEventLoop):
                 result = socket.getaddrinfo(*args, **options)
             except OSError as error:
                 problem = error
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                self.call_soon_threadsafe(tell, result, problem)
+            with suppress(RuntimeError):  # the loop is closed: none waits any more
+                self.call_soon_threadsafe(deliver, result, problem)
 
         threading.Thread(target=resolve, daemon=True).start()
         return await found

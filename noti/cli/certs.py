@@ -1,8 +1,6 @@
-"""`noti certs`: makes the certificates of a cluster, and reads what others made.
+"""`noti certs`: makes the certificates of a cluster, and checks any.
 
-Enters: names, files, a directory. Leaves: a CA, certificates and keys (mode 0600) in that
-directory; lines on stdout; exit status 1 when something would be rejected. Never: an overwritten
-file, unless asked to renew it; a private key on the terminal.
+No file is overwritten, unless to renew it; no private key is shown.
 """
 
 import re
@@ -61,7 +59,7 @@ def certs() -> None:
 @_days
 @_profiles
 def init_command(directory: Path, name: str, days: int | None, profiles: Path | None) -> None:
-    """Make a certificate authority: ca.pem for every node, ca.key for nobody else."""
+    """Make a certificate authority: ca.pem for every node, ca.key for no node."""
     profile = load_profile("ca", profiles)
     _make_directory(directory)
     _check_none_exists([directory / "ca.pem", directory / "ca.key"])
@@ -147,7 +145,7 @@ def check_command(directory: Path) -> None:
     """Say what a node with the files of DIR would reject and why; exit with 1 if anything.
 
     DIR has ca.pem, and NAME.pem with NAME.key, or tls.crt with tls.key. A certificate without a key
-    beside it is judged as that of a peer.
+    beside it is checked as that of a peer.
     """
     findings = inspect(directory, _now())
     width = max(len(finding.file) for finding in findings)
@@ -181,7 +179,7 @@ def _load_authority(directory: Path) -> Authority:
 
 
 def _names_to_keep(certificate: Path, name: str, client: bool) -> list[str]:
-    """Return the names in a certificate to be renewed; raises if it is somebody else's."""
+    """Return the names in a certificate to be renewed; raises if it is another holder's."""
     [held, *_] = pem.certificates(read_file(certificate), certificate)
     named = claims_of(held)
     if name not in (named.client_names if client else named.node_names):

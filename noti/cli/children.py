@@ -1,7 +1,5 @@
 """Child processes of a supervisor: each in its own session, with its own log, never outliving us.
 
-Enters: commands. Leaves: processes, and a word about each that dies. Never: a shell, an orphan.
-
 A child's own session keeps the terminal's Ctrl-C away from it, so that the supervisor decides the
 order in which things stop; `die_with_parent` ends it even when the supervisor is killed.
 """
@@ -38,7 +36,7 @@ class Child:
         return self._process.pid
 
     def start(self) -> None:
-        """Start the process; its output is appended to the log. Main thread only (tether)."""
+        """Start the process, in the main thread (`die_with_parent`); its output goes to the log."""
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("NOTI_")
         }
@@ -68,14 +66,14 @@ class Child:
             self._process.kill()
             await self.wait()
 
-    def last_words(self) -> str:
+    def last_line(self) -> str:
         """Return the last line of the log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
-        return lines[-1] if lines else "it said nothing"
+        return lines[-1] if lines else "its log is empty"
 
 
-async def keep_running(child: Child, pause_s: float, tell: Callable[[str], None]) -> None:
-    """Start `child` again `pause_s` seconds after each death, and tell about both.
+async def keep_running(child: Child, pause_s: float, report: Callable[[str], None]) -> None:
+    """Start `child` again `pause_s` seconds after each death, and report both.
 
     Raises `LocalError` when it ends by itself right after its start. Cancelled: the child runs on.
     """
@@ -84,12 +82,12 @@ async def keep_running(child: Child, pause_s: float, tell: Callable[[str], None]
         status = await child.wait()
         if status >= 0 and trio.current_time() - started < START_S_MIN:
             raise LocalError(
-                f"{child.name} does not start: {child.last_words()} (all of it: {child.log})"
+                f"{child.name} does not start: {child.last_line()} (all of it: {child.log})"
             )
-        tell(f"{child.name} died ({ending(status)}); it comes back in {pause_s:g} s")
+        report(f"{child.name} died ({ending(status)}); it comes back in {pause_s:g} s")
         await trio.sleep(pause_s)
         child.start()
-        tell(f"{child.name} is back; to kill it again: kill -9 {child.pid}")
+        report(f"{child.name} is back; to kill it again: kill -9 {child.pid}")
 
 
 async def stop_all(children: Sequence[Child], grace_s: float) -> None:

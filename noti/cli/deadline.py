@@ -1,7 +1,4 @@
-"""How long a command waits for an answer: one flag, the same for every command that asks somebody.
-
-Enters: a flag. Leaves: seconds. Never: the waiting itself.
-"""
+"""How long a command waits for an answer: one flag, the same for every command that waits."""
 
 from typing import Final
 
@@ -24,5 +21,5 @@ timeout_option = click.option(
 
 
 def no_answer(whom: str, timeout_s: float) -> str:
-    """Return what to say when somebody did not answer in time."""
+    """Return the error for a server that did not answer in time."""
     return f"no answer from {whom} within {timeout_s:g} s; does it run, and is that its port?"

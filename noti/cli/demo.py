@@ -1,7 +1,6 @@
-"""`noti demo`: a whole cluster on this machine, to look at and to kill.
+"""`noti demo`: a NATS server, three nodes and a publisher on this machine, to look at and to kill.
 
-Enters: a directory, Ctrl-C or SIGTERM. Leaves: a NATS server, three nodes, a publisher, and after
-the end nothing but their logs and data. Never: a process or port that outlives it.
+No process and no port outlives it; logs and data stay.
 """
 
 import shutil
@@ -98,7 +97,7 @@ def demo(directory: Path, rate: float, shift: int, tls: str) -> None:
 
 
 class Demo:
-    """The cluster as child processes, with one console to tell about it."""
+    """The cluster as child processes, with one console to report on it."""
 
     def __init__(
         self, directory: Path, rate: float, shift: int, console: Console, tls: DemoTls | None
@@ -142,7 +141,7 @@ class Demo:
                 child.start()
             async with trio.open_nursery() as nursery:
                 for child in children:
-                    nursery.start_soon(keep_running, child, PAUSE_S, self._tell)
+                    nursery.start_soon(keep_running, child, PAUSE_S, self._report)
                 nursery.start_soon(self._watch_leader)
         finally:
             with trio.move_on_after(STOP_DEADLINE_S, shield=True):
@@ -198,18 +197,18 @@ class Demo:
     def _url(self, number: int) -> str:
         return f"http{'s' if self._tls else ''}://{HOST}:{self._ports[number].http}"
 
-    def _tell(self, line: str) -> None:
+    def _report(self, line: str) -> None:
         self._console.print(line)
 
     async def _watch_leader(self) -> None:
-        """Introduce the cluster when it has its first leader, then tell of each new one."""
+        """Introduce the cluster when it has its first leader, then report each new one."""
         leader = None
         with trio.move_on_after(START_DEADLINE_S):
             while leader is None:
                 leader = await self._leader()
                 await trio.sleep(POLL_INTERVAL_S)
         self._introduce()
-        self._tell(
+        self._report(
             f"{leader} leads" if leader else f"no leader yet; see the logs in {self._directory}"
         )
         while True:
@@ -217,7 +216,7 @@ class Demo:
             now = await self._leader()
             if now is not None and now != leader:
                 leader = now
-                self._tell(f"{leader} leads now")
+                self._report(f"{leader} leads now")
 
     async def _leader(self) -> str | None:
         for number, node in enumerate(self._nodes, 1):
@@ -283,4 +282,4 @@ async def _listening(port: int, child: Child) -> None:
             else:
                 await stream.aclose()
                 return
-    raise LocalError(f"{child.name} does not start: {child.last_words()} (all of it: {child.log})")
+    raise LocalError(f"{child.name} does not start: {child.last_line()} (all of it: {child.log})")

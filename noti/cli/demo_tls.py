@@ -1,7 +1,6 @@
 """The certificates of `noti demo --tls on`, and the arguments by which its programs use them.
 
-Enters: a directory. Leaves: a CA, certificates and keys in it; arguments of commands.
-Never: a key of the CA on disk: it is forgotten as soon as everybody has a certificate.
+The key of the CA is not written: it is forgotten as soon as all have a certificate.
 """
 
 from collections.abc import Iterable
@@ -35,7 +34,7 @@ class DemoTls:
         root = make_authority(load_profile("ca"), "noti demo CA", now)
         authority = Authority(root.certificate, root.key)
         node, client = load_profile("node"), load_profile("client")
-        # NATS serves and calls nobody; it must not pass for a node of that name.
+        # NATS serves and calls no node; it must not pass for a node of that name.
         server = node.model_copy(update={"extended_key_usage": ("serverAuth",), "names": ()})
         write_file(self.ca, root.certificate_pem, private=False, replace=True)
         for name in nodes:

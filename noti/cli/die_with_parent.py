@@ -1,7 +1,7 @@
-"""Becomes another program that dies when the process that started it dies.
+"""Becomes another program that dies when the process that started it dies (on Linux).
 
-Enters: `PARENT_PID COMMAND ARGUMENT…` as arguments. Leaves: that command, in this process.
-Never: imports from noti, so that it starts in milliseconds. Outside Linux it ties nothing.
+Arguments: `PARENT_PID COMMAND ARGUMENT…`. It imports nothing from noti, so that it starts in
+milliseconds.
 """
 
 import ctypes
@@ -14,12 +14,12 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Tie this process to its parent and exec the command."""
+    """Have the kernel kill this process when its parent dies, and exec the command."""
     parent, *command = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
         if os.getppid() != int(parent):
-            sys.exit("tether: the parent died before we were tied to it")
+            sys.exit("die_with_parent: the parent was dead already")
     os.execv(command[0], command)  # noqa: S606 - the command is our own parent's
 
 

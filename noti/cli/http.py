@@ -1,7 +1,4 @@
-"""Asks a node over HTTP what it knows.
-
-Enters: the URL of a node. Leaves: the JSON it answers. Never: waiting for long, unbounded bodies.
-"""
+"""Asks a node over HTTP for JSON, within bounds of time and bytes."""
 
 import json
 import ssl
@@ -37,7 +34,7 @@ def get_json(
     The certificate of an https URL must come from a CA in `tls_ca`, or else from one that this
     machine trusts, and must name the host of the URL.
     Raises `LocalError` for an unusable URL, `ConfigInvalid` for an unusable CA file, `Unavailable`
-    when nobody answers in time or a certificate is wrong, `MessageInvalid` when the answer is not
+    when no node answers in time or a certificate is wrong, `MessageInvalid` when the answer is not
     JSON.
     """
     if not node_url.startswith(("http://", "https://")) or not node_url.isprintable():

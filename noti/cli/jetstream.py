@@ -1,9 +1,7 @@
-"""Connects commands to JetStream, and makes events for it.
-
-Enters: NATS settings. Leaves: JetStream with the stream in it, messages, subjects, what went wrong
-in one line. Never: a retry; who calls decides.
+"""Connects commands to JetStream, makes events for it, and words its errors in one line.
 
 These commands are NATS clients and nothing else, so they run on asyncio directly, without Trio.
+They retry as they please; nothing is retried here.
 """
 
 import asyncio
@@ -35,7 +33,7 @@ FOREIGN_ERRORS: Final = (
     OSError,
     TimeoutError,
     nats.errors.Error,
-    # What nats-py raises by mistake, when it meets nonsense or is closed in the middle.
+    # What nats-py raises by mistake, when it meets invalid data or is closed in the middle.
     ArithmeticError,
     AssertionError,
     AttributeError,
@@ -66,7 +64,7 @@ STREAM_SETTINGS: Final = (
     "nats_max_age_s",
     "nats_max_bytes",
 )
-"""Settings of whoever publishes to the stream."""
+"""Settings of a publisher to the stream."""
 
 
 @asynccontextmanager
@@ -79,7 +77,7 @@ async def open_jetstream(config: Config, timeout_s: float) -> AsyncIterator[JetS
     reasons: list[str] = []
 
     async def note(error: Exception) -> None:
-        # nats-py tells here why a server was given up, and raises only that none is left.
+        # nats-py reports here why a server was given up, and raises only that none is left.
         reasons.append(str(error))
 
     proofs = _proofs(config)
@@ -142,7 +140,7 @@ def problem(config: Config, error: Exception, timeout_s: float) -> str:
 
 
 async def _close(client: NatsClient) -> None:
-    """Close what there is to close; after a failed handshake nats-py would wait for ever."""
+    """Close what there is to close; after a failed handshake nats-py would wait endlessly."""
     with suppress(TimeoutError, OSError):
         await within(CLOSE_TIMEOUT_S, client.close())
 

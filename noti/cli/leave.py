@@ -1,8 +1,6 @@
-"""`noti leave`: decommissions a running node of this machine.
+"""`noti leave`: decommissions a running node of this machine, and leaves stopping it to others.
 
-Enters: the node's data directory, a time; in a pod, its names. Leaves: an exit status when the
-cluster has agreed, or one line why not. Never: stops the node; in a pod, delays its stop for longer
-than it was told, or fails it.
+In a pod it neither fails nor delays the stop.
 """
 
 import time

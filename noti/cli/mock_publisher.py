@@ -1,8 +1,4 @@
-"""`noti mock-publisher`: numbered events for the JetStream stream, as something to look at.
-
-Enters: NATS settings, a rate, numbers. Leaves: acknowledged messages, numbered without a gap.
-Never: a message counted before JetStream acknowledged it.
-"""
+"""`noti mock-publisher`: publishes numbered events to JetStream, without a gap, to look at."""
 
 import asyncio
 import itertools
@@ -35,7 +31,7 @@ from noti.config import Config
 RETRY_S_MAX = 5.0
 """Between two attempts to reach NATS."""
 REPORT_INTERVAL_S = 10
-"""How often progress is told where there is no terminal to draw on."""
+"""How often progress is reported where there is no terminal to draw on."""
 
 CATEGORIES = ("books", "films", "games", "music", "news", "sport", "travel")
 
@@ -72,8 +68,8 @@ class _Report:
         self._stream = f"{config.nats_stream} at {shown_url(config)}"
         self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = None
-        self._told = ""
-        self._told_at = 0.0
+        self._reported_kind = ""
+        self._reported_at = 0.0
 
     def __enter__(self) -> "_Report":
         if self._console.is_terminal:
@@ -87,19 +83,19 @@ class _Report:
         self._console.print(f"published {self.published} events to {self._stream}")
 
     def waiting(self, problem: str) -> None:
-        self._tell("waiting", f"{problem}; trying again")
+        self._report("waiting", f"{problem}; trying again")
 
     def progress(self, number: int) -> None:
         self.published += 1
-        self._tell("publishing", f"published {number} to {self._stream}")
+        self._report("publishing", f"published {number} to {self._stream}")
 
-    def _tell(self, kind: str, line: str) -> None:
+    def _report(self, kind: str, line: str) -> None:
         now = asyncio.get_running_loop().time()
         if self._status is not None:
             self._status.update(line)
-        elif kind != self._told or now - self._told_at >= REPORT_INTERVAL_S:
+        elif kind != self._reported_kind or now - self._reported_at >= REPORT_INTERVAL_S:
             self._console.print(line)
-            self._told, self._told_at = kind, now
+            self._reported_kind, self._reported_at = kind, now
 
 
 async def _publish_numbers(

@@ -1,8 +1,4 @@
-"""`noti operator`: keeps labels of clusters in Kubernetes right, in this process, until a signal.
-
-Enters: flags, SIGTERM, SIGINT. Leaves: a running operator, then an exit status. Never: a setting of
-a node; a task outside the operator's tree.
-"""
+"""`noti operator`: keeps labels of clusters in Kubernetes right, until a signal."""
 
 import socket
 from functools import partial

@@ -1,11 +1,10 @@
 """`noti publish`: events from the command line, through JetStream or straight to a node.
 
-Enters: an event, or lines of standard input, and where to publish. Leaves: events that are
-acknowledged. Never: a count of events that nobody acknowledged; a second attempt by itself.
-
-- JetStream takes category events; its acknowledgement says that the stream has it.
-- A node (`--rpc`) takes any event, over gRPC; its answer says that the cluster has committed it.
+- JetStream takes category events; its acknowledgement means that the stream has it.
+- A node (`--rpc`) takes any event, over gRPC; its answer means that the cluster has committed it.
   Lines travel as they come: while a request is under way, the next one gathers in the pipe.
+
+What was acknowledged is counted; nothing is tried a second time.
 """
 
 import random
@@ -125,7 +124,7 @@ def _check_options(
 
 
 def _check_texts(categories: Sequence[str | None], topics: Sequence[str], data: str | None) -> None:
-    """Raise `MessageInvalid` for what no node would take, before anybody is asked."""
+    """Raise `MessageInvalid` for what no node would take, before any is asked."""
     check_topics(topics)
     for text in (*categories, data):
         check_data(text or "")

@@ -1,8 +1,4 @@
-"""`noti run`: one node in this process, from start to signal.
-
-Enters: settings, SIGTERM, SIGINT. Leaves: a running node, then an exit status.
-Never: a task outside the node's tree, but the one that watches for signals.
-"""
+"""`noti run`: one node in this process, from start to signal."""
 
 import gc
 import os
@@ -39,7 +35,8 @@ GARBAGE_OBJECTS = 10_000
 def run(config_file: Path | None, **options: Any) -> None:
     """Run one node until SIGTERM or Ctrl-C.
 
-    The node hands over what it leads, tells the others, ends its streams and exits with status 0.
+    The node hands over what it leads, announces that it leaves, ends its streams and exits with
+    status 0.
     """
     config = load_given(config_file, options)
     telemetry.set_up(level=config.log_level, form=config.log_format)

@@ -1,7 +1,4 @@
-"""Whether a pod that stops is to come back: what its StatefulSet says.
-
-Enters: the names of the pod and of its StatefulSet, and the Kubernetes API. Leaves: whether the pod
-is removed permanently. Never: a write to the API, a wait longer than it is given.
+"""Finds out from its StatefulSet whether a pod that stops will come back.
 
 A StatefulSet numbers its pods; those whose number is not wanted any more are removed permanently.
 All others come back, after an upgrade or a move to another machine. Two cases are no scale-down: a
@@ -52,7 +49,8 @@ def is_surplus(pod: PodName, statefulset: Object) -> bool:
 async def is_removed_permanently(pod: PodName, within_s: float) -> bool:
     """Ask the API whether the pod is removed permanently.
 
-    Raises `Unavailable` with the reason when it rejects, or says nothing within `within_s` seconds.
+    Raises `Unavailable` with the reason when it rejects the request, or does not answer
+    within `within_s` seconds.
     """
     reason = "no answer"
     with trio.move_on_after(within_s):

@@ -1,8 +1,4 @@
-"""Makes command-line flags out of the settings, so that each setting is declared once.
-
-Enters: names of settings. Leaves: click options, and a loaded `Config`.
-Never: a default or a check of its own.
-"""
+"""Makes command-line flags out of the settings, so that each setting is declared once."""
 
 import types
 from collections.abc import Callable

@@ -1,6 +1,4 @@
-"""`noti status` and `noti members`: what a node says about itself and its cluster, as tables.
-
-Enters: the URL of a node. Leaves: tables on stdout. Never: a field that the node did not report.
+"""`noti status` and `noti members`: what a node reports about itself and its cluster, as tables.
 
 The tables are made from the JSON of `/status` as it comes: a new field needs no change here.
 """
@@ -26,7 +24,7 @@ STYLES = {
     "dead": "red",
     "left": "dim",
 }
-"""How telling words are drawn in a terminal, wherever they stand."""
+"""How roles and states are drawn in a terminal, wherever they stand."""
 
 node_url = click.option(
     "--http",

@@ -1,7 +1,7 @@
-"""`noti tail`: follow an event stream in a terminal, or in a pipe as JSON lines.
+"""`noti tail`: shows an event stream in a terminal, or as JSON lines in a pipe.
 
-Enters: a URL, where to begin. Leaves: events on stdout, news about the connection on stderr.
-Never: an event's control characters in a terminal, an event that was shown before.
+News about the connection goes to stderr. No event is shown twice, and no control character of an
+event reaches a terminal.
 """
 
 import json
@@ -23,9 +23,9 @@ from rich.text import Text
 from noti.cli.deadline import no_answer, timeout_option
 from noti.cli.http import tls_ca_option, tls_context
 from noti.cli.run import until_signalled
-from noti.client.event_source import SILENCE_S_MAX, follow
+from noti.client.event_source import SILENCE_S_MAX, read_stream
 from noti.client.event_stream import StreamEvent
-from noti.client.reconnection import ComeBack, Follower
+from noti.client.reconnection import Reconnect, Reconnection
 from noti.errors import LocalError, Unavailable
 
 MERCURE = "/.well-known/mercure"
@@ -33,7 +33,7 @@ STOP_DEADLINE_S = 3.0
 
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _VISIBLE.pop(ord("\t"))
-"""Control characters as text: a stream must not be able to write to somebody's terminal."""
+"""Control characters as text: a stream must not be able to steer a terminal."""
 
 
 @click.command()
@@ -80,32 +80,32 @@ def tail(
 ) -> None:
     """Follow the event stream at URL, any server's, and resume it when it breaks.
 
-    It must begin within the --timeout; after that, it is tried again for ever.
+    It must begin within the --timeout; after that, it is tried again and again.
 
     The address of a node is enough: noti tail http://127.0.0.1:8402 --topic jobs.noti.books
     """
     if not last_event_id.isprintable() or not last_event_id.isascii():
         raise LocalError("--from is an id: printable ASCII, or earliest")
-    follower = Follower(stream_url(url, topics), random.Random(), last_event_id.strip())
+    reconnection = Reconnection(stream_url(url, topics), random.Random(), last_event_id.strip())
     screen = Screen(as_json, count)
-    following = partial(
-        follow,
-        follower,
+    reading = partial(
+        read_stream,
+        reconnection,
         screen,
         tls=tls_context(tls_ca),
         headers=[_header(header) for header in headers],
         silence_s_max=silence_s,
     )
-    show = partial(_begin_within, timeout_s, follower.url, screen, following)
+    show = partial(_begin_within, timeout_s, reconnection.url, screen, reading)
     trio.run(partial(until_signalled, show, STOP_DEADLINE_S))
 
 
 async def _begin_within(
-    timeout_s: float, url: str, screen: "Screen", following: Callable[[], Awaitable[None]]
+    timeout_s: float, url: str, screen: "Screen", reading: Callable[[], Awaitable[None]]
 ) -> None:
     """Follow; raises `Unavailable` when the stream has not begun in time."""
     with trio.move_on_after(timeout_s) as screen.beginning:
-        await following()
+        await reading()
     if screen.beginning.cancelled_caught:
         why = f" ({screen.problem})" if screen.problem else ""
         raise Unavailable(f"{no_answer(url, timeout_s)}{why}")
@@ -148,21 +148,21 @@ class Screen:
         resumed = f", resumed from {_visible(resumed_from)}" if resumed_from else ""
         self._news.print(Text(f"connected to {url}{resumed}", style="green"))
 
-    def waiting(self, pause: ComeBack) -> None:
+    def waiting(self, pause: Reconnect) -> None:
         """Say that it is not."""
         self.problem = _visible(pause.why)
         line = f"{_visible(pause.why)}; again in {pause.after_s:.1f} s"
         self._news.print(Text(line, style="yellow"))
 
     def event(self, event: StreamEvent) -> bool:
-        """Show an event; False when there are enough, or nobody reads them any more."""
+        """Show an event; False when there are enough, or no process reads them any more."""
         try:
             if self._as_json:
                 self._print_json(event)
             else:
                 self._print(event)
         except BrokenPipeError:
-            # Python would flush once more at exit, and complain.
+            # Python would flush once more at exit, and fail.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return False
         if self._left is not None:

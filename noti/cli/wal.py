@@ -1,7 +1,6 @@
 """`noti wal dump` and `noti wal verify`: what the data directory of a node holds, for a person.
 
-Enters: a data directory. Leaves: lines, or JSON, on stdout; exit status 1 when a file is damaged.
-Never: a change of the directory; text from an event that could steer the terminal.
+Text from events cannot steer the terminal.
 """
 
 import dataclasses

@@ -1,11 +1,8 @@
-"""Reads the data directory of a node without changing it, and judges what it holds.
+"""Reads the data directory of a node, without changing it, and checks its files.
 
-Enters: a directory. Leaves: the bytes of its files; a finding for each file.
-Never: a write, a repair, a lock that a node would have to wait for longer than the reading takes.
-
-The rules of judgement are those of a node's own start (`noti.raft.storage.recovery`), and one more:
-what the entries and the snapshot mean must decode as well, because a node that cannot apply what is
-committed must stop.
+The checks are those of a node's own start (`noti.raft.storage.recovery`), and one more: the meaning
+of the entries and the snapshot must decode as well, because a node that cannot apply what is
+committed must stop. A node that starts meanwhile waits no longer than the reading takes.
 """
 
 import fcntl
@@ -56,7 +53,7 @@ _PLACE = re.compile(r"(\S+) at byte (\d+): (.*)", re.DOTALL)
 """How `StorageCorrupt` names a place."""
 
 Meaning: TypeAlias = commands.Command | Configuration | None
-"""What the data of an entry says; None for a no-op."""
+"""What the data of an entry means; None for a no-op."""
 
 Status: TypeAlias = Literal["ok", "torn", "damaged", "not checked", "not ours"]
 
@@ -124,7 +121,7 @@ def decode_identity(content: bytes) -> tuple[str, str]:
 
 
 def decode_meaning(entry: Entry) -> Meaning:
-    """Return what an entry says; raises `MessageInvalid` or `CommandUnknown`."""
+    """Return what an entry means; raises `MessageInvalid` or `CommandUnknown`."""
     match entry.kind:
         case EntryKind.NOOP:
             return None
@@ -238,7 +235,7 @@ def _raise_damage(name: str, offset: int, reason: str) -> NoReturn:
 
 def _damage(error: StorageCorrupt) -> WalFinding:
     place = _PLACE.fullmatch(str(error))
-    assert place is not None, "damage is told with file and offset"
+    assert place is not None, "errors about damage hold file and offset"
     return WalFinding(place[1], "damaged", int(place[2]), place[3].partition("; restore")[0])
 
 

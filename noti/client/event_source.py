@@ -1,8 +1,6 @@
-"""Follows one event stream over HTTP/1.1, with or without TLS, from connection to connection.
+"""Reads one event stream over HTTP/1.1, with or without TLS, from connection to connection.
 
-Enters: a URL, a TLS context. Leaves: events and news about the connection, to whoever watches.
-Never: an event twice or a gap that the server did not tell of, as far as ids go; a decision of its
-own (`reconnection` has them).
+As far as ids go, no event comes twice, and there is no gap that the server did not report.
 """
 
 import ssl
@@ -13,19 +11,19 @@ import trio
 
 from noti.client.event_stream import StreamEvent
 from noti.client.http import HttpResponse, open_response
-from noti.client.reconnection import ComeBack, Follower, GiveUp, Move, Open, Stop, Verdict
+from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
 from noti.errors import MessageInvalid, PeerUnavailable, Unavailable
 
 HEAD_S_MAX: Final = 30.0
 """Until the answer's head is here; a node that catches up answers after 2 s at the latest."""
 SILENCE_S_MAX: Final = 60.0
-"""A connection without a byte for so long is taken for dead: servers send heartbeats."""
+"""A connection without a byte for so long counts as dead: servers send heartbeats."""
 EXPLANATION_BYTES_MAX: Final = 400
 """Of a rejection's body that are shown to a person."""
 
 
 class Watcher(Protocol):
-    """Whoever is shown a stream."""
+    """Receives the events of a stream, and what happens to its connection."""
 
     def opened(self, url: str, resumed_from: str | None) -> None:
         """A stream has begun."""
@@ -33,75 +31,75 @@ class Watcher(Protocol):
     def event(self, event: StreamEvent) -> bool:
         """Take an event; return False to have no more."""
 
-    def waiting(self, pause: ComeBack) -> None:
+    def waiting(self, pause: Reconnect) -> None:
         """The stream is away, and is tried again after a pause."""
 
 
-async def follow(
-    follower: Follower,
+async def read_stream(
+    reconnection: Reconnection,
     watcher: Watcher,
     *,
     tls: ssl.SSLContext,
     headers: Sequence[tuple[str, str]] = (),
     silence_s_max: float = SILENCE_S_MAX,
 ) -> None:
-    """Follow until the server says that it is over (204), or the watcher has enough.
+    """Read until the server ends it for good (204), or the watcher has enough.
 
-    Raises `LocalError` for a URL that cannot be followed, `Unavailable` when the server rejects for
-    good. Cancellation: the connection is closed.
+    Raises `LocalError` for a URL that cannot be followed, `Unavailable` when the
+    server rejects the request permanently. Cancellation: the connection is closed.
     """
     while True:
-        verdict: Verdict | None
+        step: NextStep | None
         try:
-            verdict = await _one_connection(follower, watcher, tls, headers, silence_s_max)
+            step = await _one_connection(reconnection, watcher, tls, headers, silence_s_max)
         except PeerUnavailable as error:
-            verdict = _failed(follower, error)
+            step = _failed(reconnection, error)
         except MessageInvalid as error:
-            verdict = follower.ended(str(error))
+            step = reconnection.ended(str(error))
         except trio.TooSlowError:
-            verdict = follower.ended("it does not answer")
-        match verdict:
+            step = reconnection.ended("it does not answer")
+        match step:
             case None | Stop():
                 return
             case Move() | Open():
                 pass
-            case ComeBack() as pause:
+            case Reconnect() as pause:
                 watcher.waiting(pause)
                 await trio.sleep(pause.after_s)
             case GiveUp(why):
-                raise Unavailable(f"{follower.url}: {why}")
+                raise Unavailable(f"{reconnection.url}: {why}")
 
 
 async def _one_connection(
-    follower: Follower,
+    reconnection: Reconnection,
     watcher: Watcher,
     tls: ssl.SSLContext,
     headers: Sequence[tuple[str, str]],
     silence_s_max: float,
-) -> Verdict | None:
+) -> NextStep | None:
     """Read one connection to its end; None when the watcher has enough."""
-    own = headers if follower.at_home else ()
+    own = headers if reconnection.at_home else ()
     async with open_response(
-        follower.url,
+        reconnection.url,
         tls,
-        headers=[*follower.request_headers(), *own],
+        headers=[*reconnection.request_headers(), *own],
         head_s=HEAD_S_MAX,
         silence_s=silence_s_max,
     ) as response:
-        verdict = follower.answered(response.status, response.headers)
-        if isinstance(verdict, GiveUp):
-            return GiveUp(f"{verdict.why}{await _explanation(response)}")
-        if not isinstance(verdict, Open):
-            return verdict
-        watcher.opened(follower.url, verdict.resumed_from)
+        step = reconnection.answered(response.status, response.headers)
+        if isinstance(step, GiveUp):
+            return GiveUp(f"{step.why}{await _explanation(response)}")
+        if not isinstance(step, Open):
+            return step
+        watcher.opened(reconnection.url, step.resumed_from)
         while True:
             try:
                 data = await response.read_some()
             except trio.TooSlowError:
-                return follower.ended(f"it was silent for {silence_s_max:g} s")
+                return reconnection.ended(f"it was silent for {silence_s_max:g} s")
             if not data:
-                return follower.ended("the stream ended")
-            for event in follower.feed(data):
+                return reconnection.ended("the stream ended")
+            for event in reconnection.feed(data):
                 if not watcher.event(event):
                     return None
 
@@ -116,11 +114,11 @@ async def _explanation(response: HttpResponse) -> str:
     return f": {text}" if text and "<" not in text else ""
 
 
-def _failed(follower: Follower, error: PeerUnavailable) -> Verdict:
+def _failed(reconnection: Reconnection, error: PeerUnavailable) -> NextStep:
     match error.__cause__:
         case ssl.SSLCertVerificationError():
             return GiveUp(f"it {error} (see --tls-ca)")
         case ssl.SSLError():
-            return follower.ended(f"it {error}")
+            return reconnection.ended(f"it {error}")
         case _:
-            return follower.ended(str(error).lower())
+            return reconnection.ended(str(error).lower())

@@ -1,12 +1,12 @@
-"""Decides what a reader of an event stream does next: read, come back, move, or stop.
+"""Decides what a reader of an event stream does next: read, reconnect, follow a redirect, or stop.
 
 Enters: heads of responses, bytes of bodies, ends and failures of connections; a generator.
 Leaves: events, and how long to wait before the next attempt.
 Never: I/O, clocks.
 
 It does what an `EventSource` does (WHATWG HTML 9.2.2 to 9.2.4: resume from the last id, 204 is the
-end, `retry:` is obeyed), and what a browser leaves to its page: it comes back also after 429 and
-5xx, waits longer after each failure, and never comes back in step with others.
+end, `retry:` is obeyed), and what a browser leaves to its page: it reconnects also after 429 and
+5xx, waits longer after each failure, and never reconnects in step with others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ class Open:
     """Read on: the body is an event stream."""
 
     resumed_from: str | None
-    """What the server says about where it resumes; None when it says nothing."""
+    """The event after which the server resumes, if it reports that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
-class ComeBack:
+class Reconnect:
     """Wait and connect again."""
 
     after_s: float
@@ -53,20 +53,20 @@ class ComeBack:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The server wants no more of us; that is an orderly end."""
+    """The server ended the stream for good, in good order."""
 
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """It will not get better by itself; says what is wrong, in one line."""
+    """Trying again will not help; `why` is one line."""
 
     why: str
 
 
-Verdict: TypeAlias = Open | Move | ComeBack | Stop | GiveUp
+NextStep: TypeAlias = Open | Move | Reconnect | Stop | GiveUp
 
 
-class Follower:
+class Reconnection:
     """One stream over all its connections."""
 
     def __init__(self, url: str, rng: Random, last_event_id: str = "") -> None:
@@ -74,7 +74,6 @@ class Follower:
         self.url = url
         self._asked_url = url
         self._origin = _origin(url)
-        self._last_event_id = last_event_id
         self._parser = EventStreamParser(last_event_id)
         self._reconnection_s = RECONNECTION_S
         self._backoff = Backoff(rng, first_s=RECONNECTION_S / 2, most_s=RECONNECTION_S_MAX)
@@ -97,8 +96,8 @@ class Follower:
             headers.append(("Last-Event-ID", self.last_event_id))
         return headers
 
-    def answered(self, status: int, headers: Mapping[str, str]) -> Verdict:
-        """Judge the head of a response; `headers` by lower-case name."""
+    def answered(self, status: int, headers: Mapping[str, str]) -> NextStep:
+        """Take the head of a response; `headers` by lower-case name."""
         self._parser = EventStreamParser(self.last_event_id)
         match status:
             case 200:
@@ -114,7 +113,7 @@ class Follower:
             case 429 | 500 | 502 | 503 | 504:
                 wanted = headers.get("retry-after", "")
                 least_s = float(wanted) if wanted.isascii() and wanted.isdigit() else 0.0
-                return self._come_back(f"it answers with status {status}", least_s)
+                return self._reconnect(f"it answers with status {status}", least_s)
             case _:
                 return GiveUp(f"it answers with status {status}")
 
@@ -127,19 +126,19 @@ class Follower:
         self._backoff.succeeded()
         return events
 
-    def ended(self, why: str) -> ComeBack:
+    def ended(self, why: str) -> Reconnect:
         """The stream, or the attempt to open it, came to an end."""
-        return self._come_back(why, 0.0)
+        return self._reconnect(why, 0.0)
 
-    def _come_back(self, why: str, least_s: float) -> ComeBack:
+    def _reconnect(self, why: str, least_s: float) -> Reconnect:
         self.url = self._asked_url
         self._redirects = 0
-        return ComeBack(self._backoff.failed(max(self._reconnection_s, least_s)), why)
+        return Reconnect(self._backoff.failed(max(self._reconnection_s, least_s)), why)
 
-    def _moved(self, status: int, location: str) -> Verdict:
+    def _moved(self, status: int, location: str) -> NextStep:
         self._redirects += 1
         if self._redirects > REDIRECTS_MAX:
-            return GiveUp("it redirects for ever")
+            return GiveUp("it redirects without end")
         target = urljoin(self.url, location)
         if urlsplit(target).scheme not in ("http", "https"):
             return GiveUp(f"it redirects to {target!r}, which is not on the web")

@@ -47,7 +47,7 @@ def decode_listing(content: bytes, what: str) -> Listing:
 
 
 def decode_change(line: bytes | bytearray, what: str) -> WatchEvent:
-    """Return what one line of a watch tells; raises `KubernetesFailed`, also when it tells of one:
+    """Return what one line of a watch reports; raises `KubernetesFailed`, also when it reports one:
     `VersionGone` above all.
     """
     decoded = _json(line, what)
@@ -75,7 +75,7 @@ def failure(code: int, problem: str, retry_after: str = "") -> KubernetesFailed:
 
 
 def explanation(content: bytes, otherwise: str) -> str:
-    """Return what an answer that is an error says about it."""
+    """Return the explanation in an answer that is an error."""
     try:
         decoded = json.loads(content)
     except (ValueError, RecursionError):

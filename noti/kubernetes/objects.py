@@ -98,7 +98,7 @@ def read_stateful_set(stateful_set: Object) -> StatefulSet:
 def read_spec(checker: Object) -> Spec:
     """Return what a LeaderStatusChecker asks for; raises `ConfigInvalid` saying what is wrong.
 
-    The schema in the CRD says the same, but an older CRD may be installed.
+    The schema in the CRD demands the same, but an older CRD may be installed.
     """
     spec = checker.get("spec")
     if not isinstance(spec, dict):

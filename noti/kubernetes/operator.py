@@ -60,7 +60,7 @@ class Operator:
         self._running: dict[str, tuple[object, Reconciler, trio.CancelScope]] = {}
 
     def in_touch(self) -> bool:
-        """Whether the API has answered lately, whoever holds the Lease."""
+        """Whether the API has answered lately, also while another operator holds the Lease."""
         return trio.current_time() < self._api_answered_at + IN_TOUCH_S
 
     @property

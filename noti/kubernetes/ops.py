@@ -1,4 +1,4 @@
-"""What probes and Prometheus are told of the operator.
+"""Answers probes and Prometheus about the operator.
 
 Liveness depends on nothing but this process.
 """

@@ -39,7 +39,7 @@ class Processes:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._tether = [sys.executable, die_with_parent.__file__, str(os.getpid())]
+        self._with_parent = [sys.executable, die_with_parent.__file__, str(os.getpid())]
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -48,7 +48,7 @@ class Processes:
         """Start a command, on one processor if need be; its output goes to `NAME.log`."""
         with (self._logs / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
-                [*self._tether, *command],
+                [*self._with_parent, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

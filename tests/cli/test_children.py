@@ -33,7 +33,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def started(child: Child) -> Child:
     child.start()
-    await until(lambda: child.last_words() == "up")
+    await until(lambda: child.last_line() == "up")
     return child
 
 
@@ -69,7 +69,7 @@ async def test_a_child_does_not_see_settings_in_our_environment(
     child = Child("curious", [sys.executable, "-c", script], tmp_path / "log")
     child.start()
     assert await child.wait() == 0
-    assert child.last_words() == "[]"
+    assert child.last_line() == "[]"
 
 
 async def test_a_killed_child_comes_back(tmp_path: Path) -> None:

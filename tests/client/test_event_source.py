@@ -9,9 +9,9 @@ from random import Random
 import pytest
 import trio
 
-from noti.client.event_source import follow
+from noti.client.event_source import read_stream
 from noti.client.event_stream import StreamEvent
-from noti.client.reconnection import ComeBack, Follower
+from noti.client.reconnection import Reconnect, Reconnection
 from noti.errors import LocalError, Unavailable
 from tests.certificates.authority import Wanted, authority, issue
 from tests.certificates.bad import peer_context
@@ -33,7 +33,7 @@ class Recorder:
     def __init__(self, enough: int = 1_000_000) -> None:
         self.events: list[StreamEvent] = []
         self.opened_at: list[str | None] = []
-        self.pauses: list[ComeBack] = []
+        self.pauses: list[Reconnect] = []
         self._enough = enough
 
     def opened(self, url: str, resumed_from: str | None) -> None:
@@ -43,7 +43,7 @@ class Recorder:
         self.events.append(event)
         return len(self.events) < self._enough
 
-    def waiting(self, pause: ComeBack) -> None:
+    def waiting(self, pause: Reconnect) -> None:
         self.pauses.append(pause)
 
     @property
@@ -61,8 +61,8 @@ async def watch(
     headers: Sequence[tuple[str, str]] = (),
 ) -> Recorder:
     recorder = Recorder(enough)
-    await follow(
-        Follower(url, Random(1), after),
+    await read_stream(
+        Reconnection(url, Random(1), after),
         recorder,
         tls=tls or ssl.create_default_context(),
         silence_s_max=silence_s,
@@ -147,9 +147,9 @@ async def test_a_node_is_followed_over_its_restart_without_gap_or_duplicate() ->
     async with trio.open_nursery() as nursery:
         async with serving(there) as (host, port):
             url = f"http://{host}:{port}/.well-known/mercure?topic=*"
-            follower = Follower(url, Random(1), "id-2")
+            reconnection = Reconnection(url, Random(1), "id-2")
             context = ssl.create_default_context()
-            nursery.start_soon(partial(follow, follower, recorder, tls=context))
+            nursery.start_soon(partial(read_stream, reconnection, recorder, tls=context))
             await _until(lambda: len(recorder.events) == 3)
             there.publish(notifications(6, 10))
             await _until(lambda: len(recorder.events) == 8)

@@ -6,11 +6,11 @@ import pytest
 
 from noti.client.reconnection import (
     REDIRECTS_MAX,
-    ComeBack,
-    Follower,
     GiveUp,
     Move,
     Open,
+    Reconnect,
+    Reconnection,
     Stop,
 )
 
@@ -18,12 +18,12 @@ URL = "https://example.org/events?topic=a"
 STREAM = {"content-type": "text/event-stream"}
 
 
-def follower(last_event_id: str = "") -> Follower:
-    return Follower(URL, Random(1), last_event_id)
+def reconnection(last_event_id: str = "") -> Reconnection:
+    return Reconnection(URL, Random(1), last_event_id)
 
 
 def test_a_stream_is_resumed_from_its_last_id() -> None:
-    one = follower()
+    one = reconnection()
     assert "Last-Event-ID" not in dict(one.request_headers())
     assert one.answered(200, STREAM) == Open(None)
     one.feed(b"id: 7\ndata: x\n\nid: 8\ndata: cut")
@@ -35,23 +35,23 @@ def test_a_stream_is_resumed_from_its_last_id() -> None:
 
 
 def test_it_begins_where_it_is_told() -> None:
-    assert dict(follower("earliest").request_headers())["Last-Event-ID"] == "earliest"
+    assert dict(reconnection("earliest").request_headers())["Last-Event-ID"] == "earliest"
 
 
 def test_no_content_is_the_end() -> None:
-    assert follower().answered(204, {}) == Stop()
+    assert reconnection().answered(204, {}) == Stop()
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_trouble_that_passes_is_waited_for(status: int) -> None:
-    verdict = follower().answered(status, {"retry-after": "7"})
-    assert isinstance(verdict, ComeBack)
-    assert 8.75 <= verdict.after_s <= 10.5
+    step = reconnection().answered(status, {"retry-after": "7"})
+    assert isinstance(step, Reconnect)
+    assert 8.75 <= step.after_s <= 10.5
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 505, 304])
 def test_trouble_that_stays_is_told(status: int) -> None:
-    assert follower().answered(status, {}) == GiveUp(f"it answers with status {status}")
+    assert reconnection().answered(status, {}) == GiveUp(f"it answers with status {status}")
 
 
 @pytest.mark.parametrize(
@@ -64,12 +64,12 @@ def test_trouble_that_stays_is_told(status: int) -> None:
     ],
 )
 def test_only_an_event_stream_is_read(media_type: str, is_stream: bool) -> None:
-    verdict = follower().answered(200, {"content-type": media_type})
-    assert isinstance(verdict, Open if is_stream else GiveUp)
+    step = reconnection().answered(200, {"content-type": media_type})
+    assert isinstance(step, Open if is_stream else GiveUp)
 
 
 def test_the_servers_delay_is_obeyed_with_jitter_and_never_undercut() -> None:
-    one = follower()
+    one = reconnection()
     one.answered(200, STREAM)
     one.feed(b"retry: 4000\n\n")
     delays = [_delay(one) for _ in range(1)]
@@ -82,7 +82,7 @@ def test_the_servers_delay_is_obeyed_with_jitter_and_never_undercut() -> None:
 
 
 def test_failures_in_a_row_wait_longer_up_to_a_limit_and_a_byte_resets_them() -> None:
-    one = follower()
+    one = reconnection()
     delays = [_delay(one) for _ in range(40)]
     for attempt, delay in enumerate(delays):
         longest = min(2**attempt / 2, 30)
@@ -93,18 +93,18 @@ def test_failures_in_a_row_wait_longer_up_to_a_limit_and_a_byte_resets_them() ->
 
 
 def test_a_delay_beyond_our_limit_is_the_servers_right() -> None:
-    one = follower()
+    one = reconnection()
     one.answered(200, STREAM)
     one.feed(b"retry: 100000\n\n")
     assert _delay(one) >= 100
 
 
-def _delay(one: Follower) -> float:
+def _delay(one: Reconnection) -> float:
     return one.ended("gone").after_s
 
 
 def test_a_redirect_is_followed_and_only_a_permanent_one_is_kept() -> None:
-    one = follower()
+    one = reconnection()
     assert one.answered(307, {"location": "/b"}) == Move("https://example.org/b")
     one.ended("gone")
     assert one.url == URL
@@ -116,11 +116,11 @@ def test_a_redirect_is_followed_and_only_a_permanent_one_is_kept() -> None:
 
 @pytest.mark.parametrize("location", ["http://example.org/", "file:///etc/passwd"])
 def test_a_redirect_never_leaves_the_web_or_tls(location: str) -> None:
-    assert isinstance(follower().answered(302, {"location": location}), GiveUp)
+    assert isinstance(reconnection().answered(302, {"location": location}), GiveUp)
 
 
 def test_redirects_end_somewhere() -> None:
-    one = follower()
+    one = reconnection()
     for _ in range(REDIRECTS_MAX):
         assert isinstance(one.answered(302, {"location": "/"}), Move)
     assert isinstance(one.answered(302, {"location": "/"}), GiveUp)

@@ -16,9 +16,9 @@ import pytest
 import trio
 
 from noti.asyncio_loop import Island
-from noti.client.event_source import follow
+from noti.client.event_source import read_stream
 from noti.client.event_stream import StreamEvent
-from noti.client.reconnection import ComeBack, Follower
+from noti.client.reconnection import Reconnect, Reconnection
 from tests.browser.chromium import chromium
 from tests.interop.cluster import SETTLE_S_MAX
 from tests.interop.nginx import nginx
@@ -177,7 +177,7 @@ class Follow:
         self._witness.see({kind: event.data})
         return True
 
-    def waiting(self, pause: ComeBack) -> None:
+    def waiting(self, pause: Reconnect) -> None:
         self._witness.see({"error": 0})
 
 
@@ -199,7 +199,9 @@ async def test_events_pass_a_buffering_nginx_at_once_and_heartbeats_keep_it_open
     ):
         url = f"http://{host}:{port}{MERCURE}"
         tls = ssl.create_default_context()
-        nursery.start_soon(partial(follow, Follower(url, Random(1)), Follow(witness), tls=tls))
+        nursery.start_soon(
+            partial(read_stream, Reconnection(url, Random(1)), Follow(witness), tls=tls)
+        )
         await there.until_seen(witness)
         await there.finish(witness)
         # All is quiet now, for longer than nginx waits.

@@ -127,7 +127,7 @@ class SoakNode:
         """Start it after each of its deaths, until cancelled; the process runs on then."""
         while True:
             status = await self.process.wait()
-            last = self.process.last_words()
+            last = self.process.last_line()
             expected, self.expected = self.expected, ""
             if not expected and status == 1 and self.disk_full and FULL_DISK_WORDS in last:
                 expected = "full disk"
