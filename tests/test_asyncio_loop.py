@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from noti.asyncio_loop import Island
 from noti.errors import LocalError, Unavailable
@@ -105,7 +106,9 @@ async def test_cancelled_caller_starts_nothing(nursery: trio.Nursery) -> None:
     nursery.cancel_scope.cancel()
 
 
-async def test_stray_asyncio_errors_do_not_end_the_loop(nursery: trio.Nursery) -> None:
+async def test_stray_asyncio_errors_are_logged_once_and_do_not_end_the_loop(
+    nursery: trio.Nursery,
+) -> None:
     island = Island()
     await nursery.start(island.run)
 
@@ -113,8 +116,11 @@ async def test_stray_asyncio_errors_do_not_end_the_loop(nursery: trio.Nursery) -
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
         await asyncio.sleep(0)
 
-    await island.call(leave_a_broken_callback)
-    await trio.testing.wait_all_tasks_blocked()
+    with capture_logs() as logs:
+        for _ in range(3):
+            await island.call(leave_a_broken_callback)
+            await trio.testing.wait_all_tasks_blocked()
+    assert [line["error"] for line in logs] == ["ZeroDivisionError: division by zero"]
     await island.call(asyncio.sleep, 0)
     nursery.cancel_scope.cancel()
 
