@@ -232,11 +232,11 @@ def _raft(
             log_memory_bytes=config.log_memory_bytes,
         ),
         recovered.hard_state,
-        recovered.snapshot,
-        recovered.tail,
-        world.rng,
-        world.clock.now(),
-        Store.decode,
+        snapshot=recovered.snapshot,
+        entries=recovered.tail,
+        rng=world.rng,
+        now=world.clock.now(),
+        decode_state=Store.decode,
     )
 
 

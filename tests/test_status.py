@@ -19,7 +19,9 @@ from noti.rpc.answers import NodeRole, ServerInfo
 from noti.status import Report
 from noti.swim.core.messages import Member, MemberState
 
-NOBODY = Raft(RaftConfig("id-a"), HardState(), None, (), random.Random(1), 0.0).status()
+NOBODY = Raft(
+    RaftConfig("id-a"), HardState(), snapshot=None, entries=(), rng=random.Random(1), now=0.0
+).status()
 THREE = replace(NOBODY, configuration=Configuration("c", ("id-a", "id-b", "id-c")), term=4)
 
 

@@ -206,8 +206,15 @@ FRAMES = [
 
 
 def a_core() -> Raft:
-    state = HardState(4, "n3"), SNAPSHOT, ENTRIES
-    return Raft(RaftConfig("n1"), *state, random.Random(0), 0.0, Store.decode)
+    return Raft(
+        RaftConfig("n1"),
+        HardState(4, "n3"),
+        snapshot=SNAPSHOT,
+        entries=ENTRIES,
+        rng=random.Random(0),
+        now=0.0,
+        decode_state=Store.decode,
+    )
 
 
 def tell_a_core(data: bytes) -> None:

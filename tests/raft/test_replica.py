@@ -94,10 +94,10 @@ class Machine:
         core = Raft(
             RaftConfig(self.name, uncommitted_bytes_max=1000, keep_entries=5),
             recovered.hard_state,
-            recovered.snapshot,
-            recovered.entries,
-            random.Random(f"{self.name}:{self.starts}"),
-            trio.current_time(),
+            snapshot=recovered.snapshot,
+            entries=recovered.entries,
+            rng=random.Random(f"{self.name}:{self.starts}"),
+            now=trio.current_time(),
         )
         clock = TrioClock()
         self.running = Replica(core, wal, self.state, clock, backlog=lambda: self.full, **options)

@@ -1,43 +1,52 @@
 """Persist before speaking: holds messages back until what they say is on disk.
 
-Enters: new entries, the hard state, messages to send, completions. Leaves: persist orders and
-messages that may leave. Never: I/O; decides nothing about consensus.
+Enters: new entries, the hard state, messages to send, a leader's snapshot, completions.
+Leaves: orders to persist, messages that may leave, up to where the log is on disk, since when the
+disk hangs. Never: I/O; decides nothing about consensus.
 
 Batches are numbered 1, 2, 3, … in the order in which the driver must carry them out. A message
 waits for the batch that holds the term and vote it speaks with (Raft figure 2: "updated on stable
-storage before responding"). What an append answer vouches for is limited by `durable_index`
-instead, so that heartbeats never wait for a disk.
+storage before responding"). What an append answer vouches for is limited by `durable` instead, so
+that heartbeats never wait for a disk.
+
+A cloud volume can give neither success nor error for a minute. Nothing but time shows that: the
+disk hangs when it owes an answer and has given none for two election timeouts.
 """
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
-from noti.raft.core.events import Persist
+from noti.raft.core.events import Persist, PersistSnapshot, RestoreSnapshot
 from noti.raft.core.messages import Entry, HardState, Message, NodeId
+
+PATIENCE_ELECTION_TIMEOUTS = 2.0
+"""A sync that takes as long as an election is slow; one that takes two holds everybody up for
+longer than a change of leader would."""
 
 
 class Gate:
     """What is on its way to disk, and what waits for it."""
 
-    def __init__(self, saved: HardState) -> None:
-        """Start with the hard state that the disk holds."""
+    def __init__(self, saved: HardState, *, durable: int, election_timeout_s: float) -> None:
+        """Start with the hard state and the log, up to `durable`, that the disk holds."""
+        self.durable = durable
+        """The log is on our disk up to here."""
+        self.installing: RestoreSnapshot | None = None
+        """A leader's snapshot on its way to the disk."""
+        self.hung_since: float | None = None
+        """Since when an answer is missing, once that is too long; None while the disk works."""
+        self.look_at = math.inf
+        """When `look` has something to find out."""
         self._saved = saved
         self._hard_state_batch = 0
         self._batch = 0
         self._persisted = 0
+        self._snapshot_batch = 0
         self._entries: list[Entry] = []
         self._ends: deque[tuple[int, int]] = deque()  # batch, index of its last entry
         self._waiting: deque[tuple[int, NodeId, Message]] = deque()
-
-    @property
-    def ordered(self) -> int:
-        """The newest batch that must go to disk."""
-        return self._batch
-
-    @property
-    def done(self) -> int:
-        """The newest batch that is on disk."""
-        return self._persisted
+        self._patience_s = PATIENCE_ELECTION_TIMEOUTS * election_timeout_s
 
     def hard_state(self, term: int, voted_for: NodeId | None) -> HardState:
         """Return these two as one; the same object as before while they are what the disk has, or
@@ -60,6 +69,7 @@ class Gate:
         """
         self._entries = [entry for entry in self._entries if entry.index < index]
         self._ends = deque(end for end in self._ends if end[1] < index)
+        self.durable = min(self.durable, index - 1)
 
     def admit(self, to: NodeId, message: Message, hard_state: HardState, *, hold: bool) -> bool:
         """Return whether the message may leave now; otherwise keep it until it may.
@@ -73,17 +83,12 @@ class Gate:
         self._waiting.append((needed, to, message))
         return False
 
-    def next_batch(self) -> int:
-        """Number a batch that the caller orders itself (a snapshot)."""
-        self._batch += 1
-        return self._batch
-
-    def order(self, hard_state: HardState) -> Sequence[Persist]:
+    def order(self, hard_state: HardState, now: float) -> Sequence[Persist]:
         """Return what must go to disk since the last order: one batch, or none."""
         changed = hard_state is not self._saved and hard_state != self._saved
         if not changed and not self._entries:
             return ()
-        self._batch += 1
+        self._expect(now)
         if changed:
             self._saved = hard_state
             self._hard_state_batch = self._batch
@@ -92,17 +97,48 @@ class Gate:
         entries, self._entries = tuple(self._entries), []
         return (Persist(self._batch, hard_state if changed else None, entries),)
 
-    def persisted(self, batch: int) -> tuple[int, list[tuple[NodeId, Message]]]:
-        """Note a completion; return up to which index it put entries on disk (0: none that are
-        still in the log), and messages that may leave.
-        """
+    def install(self, whole: RestoreSnapshot, now: float) -> PersistSnapshot:
+        """Return the order for a leader's snapshot; what else waits must be ordered before."""
+        self._expect(now)
+        self._snapshot_batch, self.installing = self._batch, whole
+        return PersistSnapshot(self._batch, whole.snapshot)
+
+    def persisted(self, batch: int, now: float) -> list[tuple[NodeId, Message]]:
+        """Note a completion; return the messages that may leave."""
         assert batch <= self._batch
-        self._persisted = max(self._persisted, batch)
-        end = 0
+        if batch > self._persisted:
+            self._persisted = batch
+            self.hung_since = None
+            self.look_at = math.inf if batch == self._batch else now + self._patience_s
         while self._ends and self._ends[0][0] <= batch:
-            end = self._ends.popleft()[1]
+            self.durable = max(self.durable, self._ends.popleft()[1])
         ready = []
         while self._waiting and self._waiting[0][0] <= batch:
             _, to, message = self._waiting.popleft()
             ready.append((to, message))
-        return end, ready
+        return ready
+
+    def installed(self, batch: int) -> RestoreSnapshot | None:
+        """Return the snapshot that is on disk by this batch, once."""
+        if self.installing is None or batch < self._snapshot_batch:
+            return None
+        whole, self.installing = self.installing, None
+        return whole
+
+    def look(self, now: float) -> None:
+        """Judge the disk, unless nobody was here to receive its answer.
+
+        A process that was stopped for a while finds out late, and the answer may lie ready.
+        """
+        if now < self.look_at:
+            return
+        if now - self.look_at > self._patience_s / 2:
+            self.look_at = now + self._patience_s
+        else:
+            self.hung_since, self.look_at = self.look_at - self._patience_s, math.inf
+
+    def _expect(self, now: float) -> None:
+        """Number a batch, and wait for the disk's answer, unless that is waited for already."""
+        if self._batch == self._persisted:
+            self.look_at = now + self._patience_s
+        self._batch += 1

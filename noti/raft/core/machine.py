@@ -12,6 +12,7 @@ The rules of this file:
 Sources: Raft (Ongaro and Ousterhout 2014); thesis 9.6 (pre-vote), 4.2.3 (stickiness).
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
@@ -31,7 +32,6 @@ from noti.raft.core.events import (
     PeerConnected,
     PeerLost,
     Persisted,
-    PersistSnapshot,
     ProposalRejected,
     Proposed,
     RaftConfig,
@@ -47,7 +47,7 @@ from noti.raft.core.events import (
     Status,
     TransferRequested,
 )
-from noti.raft.core.follower_view import Following
+from noti.raft.core.following import Following
 from noti.raft.core.gate import Gate
 from noti.raft.core.leadership import Leadership
 from noti.raft.core.log import RaftLog, Tail
@@ -72,7 +72,6 @@ from noti.raft.core.read_back import Reading
 from noti.raft.core.snapshot import SnapshotAssembly
 from noti.raft.core.status import picture
 from noti.raft.core.validate import find_violation
-from noti.raft.storage.disk_watch import DiskWatch
 
 
 class Raft:
@@ -82,6 +81,7 @@ class Raft:
         self,
         config: RaftConfig,
         hard_state: HardState,
+        *,
         snapshot: Snapshot | None,
         entries: Sequence[Entry] | Tail,
         rng: Rng,
@@ -93,29 +93,27 @@ class Raft:
         self._effects: list[Effect] = []
         self._log = RaftLog(snapshot, entries, config.log_memory_bytes)
         self._reading = Reading(self._log, config.append_bytes_max, self._effects.append)
-        self._gate = Gate(hard_state)
+        timeout_s = config.election_timeout_s
+        self._gate = Gate(hard_state, durable=self._log.last_index, election_timeout_s=timeout_s)
         self._term = hard_state.term
         self._voted_for = hard_state.voted_for
         self.role = Role.FOLLOWER
         self._leader: NodeId | None = None
-        self._following = Following(now)
+        self._following = self._new_following(now)
         self._timer = ElectionTimer(config, rng, now)
         self._ballot = Ballot()
         self._commit = self._applied = snapshot.index if snapshot else 0
-        self._durable = self._log.last_index  # everything up to here is on our disk
-        self._disk = DiskWatch(config.election_timeout_s)
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
         self.leads_from: int | None = None
         """While this node leads: once this index is applied, so is all of its predecessors."""
         self._assembly = SnapshotAssembly(decode_state)
-        self._installing: tuple[int, RestoreSnapshot] | None = None  # a leader's, with its batch
 
     # --- doors ------------------------------------------------------------------------------------
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take in one fact at `now` (monotonic seconds); return what must be done, in order."""
         before = (self.role, self._term, self._leader)
-        disk_hung_since = self._disk.hung_since
+        disk_hung_since = self._gate.hung_since
         leading = self._leadership
         match event:
             case MessageReceived(message):
@@ -147,12 +145,11 @@ class Raft:
                     leading.replication.on_read(reader, read, self._commit, now)
             case _:
                 assert_never(event)
-        self._effects.extend(self._gate.order(self._gate.hard_state(self._term, self._voted_for)))
+        self._order_writes(now)
         self._apply_committed()
-        self._log.let_go(self._durable)
-        self._disk.saw(ordered=self._gate.ordered, done=self._gate.done, now=now)
-        if self._disk.hung_since != disk_hung_since:
-            self._effects.append(DiskHung(self._disk.hung_since))
+        self._log.let_go(self._gate.durable)
+        if self._gate.hung_since != disk_hung_since:
+            self._effects.append(DiskHung(self._gate.hung_since))
         after = (self.role, self._term, self._leader)
         if after != before:
             self._effects.append(RoleChanged(*after))
@@ -162,17 +159,17 @@ class Raft:
 
     def deadline(self) -> float | None:
         """When `DeadlineReached` is due next; None while there is nothing to wait for."""
-        due = [] if (disk := self._disk.deadline()) is None else [disk]
+        due = self._gate.look_at
         if self._leadership is not None:
-            due.append(self._leadership.deadline())
+            due = min(due, self._leadership.deadline())
         elif self._leader is not None or self._may_campaign():
-            due.append(self._timer.deadline)
-        return min(due, default=None)
+            due = min(due, self._timer.deadline)
+        return None if due == math.inf else due
 
     def status(self) -> Status:
         """Return a picture of this moment."""
         place = (self.role, self._term, self._leader, self._commit, self._applied)
-        return picture(place, self._log, self._leadership, self._following, self._disk)
+        return picture(place, self._log, self._leadership, self._following, self._gate)
 
     # --- messages: the term rules first -----------------------------------------------------------
 
@@ -191,9 +188,9 @@ class Raft:
         from_leader = isinstance(message, AppendRequest | SnapshotChunk)
         if message.term < self._term:
             if from_leader:
-                # Tell a deposed leader the newer term: otherwise a node with a higher term that
-                # cannot win an election would stay deaf for ever (pre-vote with check-quorum).
-                self._reject(message.sender, 0, 0, 0)
+                # Let a deposed leader know the newer term: otherwise a node with a higher term
+                # that cannot win an election would stay deaf (pre-vote with check-quorum).
+                self._send(message.sender, AppendRejected(self._id, self._term, 0, 0, 0))
             return
         if message.term > self._term:
             self._become_follower(message.term, message.sender if from_leader else None, now)
@@ -202,14 +199,14 @@ class Raft:
                 self._on_vote_response(message, now)
             case AppendRequest():
                 self._hear_leader(message.sender, now)
-                self._following.requested(message.commit, message.round, now)
-                if message.acknowledged > self._durable:
+                self._following.note_request(message, now)
+                if message.acknowledged > self._gate.durable:
                     self._on_forgotten(message)
                 else:
                     self._on_append_request(message)
             case SnapshotChunk():
                 self._hear_leader(message.sender, now)
-                self._on_snapshot_chunk(message)
+                self._on_snapshot_chunk(message, now)
             case AppendAccepted() | AppendRejected():
                 self._on_append_response(message, now)
             case TimeoutNow():
@@ -219,7 +216,7 @@ class Raft:
                 assert_never(message)
 
     def _hear_leader(self, leader: NodeId, now: float) -> None:
-        assert self.role is not Role.LEADER, "`find_violation` saw to it"
+        assert self.role is not Role.LEADER, "the message was checked for that"
         if self.role is not Role.FOLLOWER or self._leader != leader:
             self._become_follower(self._term, leader, now)
         self._following.heard_at = now
@@ -228,7 +225,7 @@ class Raft:
     # --- elections --------------------------------------------------------------------------------
 
     def _may_campaign(self) -> bool:
-        if self._installing is not None or self._disk.hung_since is not None:
+        if self._gate.installing is not None or self._gate.hung_since is not None:
             return False  # it could not write down for whom it votes
         return self._log.may_campaign(self._id, self._commit)
 
@@ -241,7 +238,7 @@ class Raft:
         up_to_date = self._log.is_up_to_date(request.last_index, request.last_term)
         disturbs = self._hears_leader(now) and not request.transfer
         if request.pre:
-            works = self._disk.hung_since is None  # otherwise the vote itself would never come
+            works = self._gate.hung_since is None  # otherwise the vote itself would never come
             granted = not disturbs and up_to_date and works and request.term > self._term
             if granted:
                 self._timer.yield_to_rival(now)
@@ -306,10 +303,15 @@ class Raft:
             self._term = term
             self._voted_for = None
         self.role, self._leader = Role.FOLLOWER, leader
-        self._following = Following(now)
+        self._following = self._new_following(now)
         self._leadership, self.leads_from, self._ballot = None, None, Ballot()
         self._assembly.clear()
         self._timer.reset(now)
+
+    def _new_following(self, now: float) -> Following:
+        return Following(
+            self._id, self._term, log=self._log, gate=self._gate, send=self._send, now=now
+        )
 
     def _become_leader(self, now: float) -> None:
         assert self.role is Role.CANDIDATE
@@ -324,7 +326,7 @@ class Raft:
 
     def _on_deadline(self, now: float) -> None:
         leading = self._leadership
-        self._disk.look(now)
+        self._gate.look(now)
         if leading is None:
             if now >= self._timer.deadline:
                 if self._may_campaign():
@@ -332,8 +334,8 @@ class Raft:
                 else:
                     self._leader = None  # whoever waits for it had better know
             return
-        self._effects.extend(leading.stalls(self._applied, self._durable, now))
-        late = leading.gives_way(self._disk.hung_since is not None, self._durable, now)
+        self._effects.extend(leading.stalls(self._applied, self._gate.durable, now))
+        late = leading.gives_way(self._gate.hung_since is not None, self._gate.durable, now)
         if late or not leading.on_deadline(self._commit, now):
             # Nobody hears us: whoever asks must not believe that we lead (thesis 6.2).
             self._become_follower(self._term, None, now)
@@ -361,7 +363,8 @@ class Raft:
             self._effects.extend(ProposalRejected(n, False, self._leader) for n in request.numbers)
             return
         self._effects.extend(self._leadership.on_request(request, self._commit, now))
-        self._advance_commit(now)
+        if isinstance(request, ChangeRequested):
+            self._advance_commit(now)  # fewer may have to agree now
 
     def _append_own(self, kind: EntryKind, data: bytes) -> None:
         self._gate.add_entries([self._log.append_new(self._term, kind, data)])
@@ -377,84 +380,48 @@ class Raft:
         leading = self._leadership
         if leading is None:
             return
-        self._commit = leading.committed(self._durable, self._commit, now)
+        self._commit = leading.committed(self._gate.durable, self._commit, now)
         if leading.must_resign(self._commit):
             leading.resign(now)
             self._become_follower(self._term, None, now)
 
-    def _reject(self, leader: NodeId, rejected: int, hint: int, hint_term: int) -> None:
-        answer = self._following.rejection(self._id, self._term, rejected, hint, hint_term)
-        self._send(leader, answer)
-
-    def _confirm(self, leader: NodeId, through: int = 0) -> None:
-        """Vouch for what equals the leader's log, now known `through` an index, and is on disk."""
-        self._following.matched = max(self._following.matched, through)
-        self._send(leader, self._following.confirmation(self._id, self._term, self._durable))
-
     def _on_append_request(self, request: AppendRequest) -> None:
-        if self._installing is not None:
-            self._confirm(request.sender)  # to be counted as heard, however slow the disk is
-            return
-        previous = request.previous_index
-        known_term = self._log.term_at(previous)
-        if known_term is None and previous < self._commit:
-            # Compacted, hence committed, hence equal to the leader's: say how far that goes.
-            self._confirm(request.sender, through=self._commit)
-            return
-        if known_term != request.previous_term:
-            hint = self._log.last_index_with_term_at_most(previous, request.previous_term)
-            self._reject(request.sender, previous, hint, self._log.term_at(hint) or 0)
-            return
-        self._take_entries(request.entries)
-        last_new = previous + len(request.entries)
-        self._following.matched = max(self._following.matched, last_new)
-        self._commit = max(self._commit, min(request.commit, last_new))
-        # Entries are confirmed when they are on disk; the mere news of a commit is not at all.
-        news = self._following.has_news(self._durable)
-        if self._durable >= last_new if request.entries else news:
-            self._confirm(request.sender)
+        self._commit = self._following.append(request, self._commit)
 
     def _on_forgotten(self, request: AppendRequest) -> None:
         """Our disk is older than what we said: the driver ends this node, and the leader hears why.
 
         At once, as nothing will be written any more; a rejection promises nothing.
         """
-        held = (request.acknowledged, self._durable)
-        answer = self._following.rejection(self._id, self._term, *held, self._log.last_term)
+        held = (request.acknowledged, self._gate.durable)
+        answer = self._following.rejection(*held, self._log.last_term)
         self._effects += [DiskOutdated(*held), SendMessage(request.sender, answer)]
 
-    def _take_entries(self, entries: tuple[Entry, ...]) -> None:
-        news = self._log.news_in(entries)
-        if news and news[0].index <= self._log.last_index:
-            assert news[0].index > self._commit, "`find_violation` saw to it"
-            self._log.truncate_from(news[0].index)
-            self._gate.drop_entries_from(news[0].index)
-            self._durable = min(self._durable, news[0].index - 1)
-        self._log.append(news)
-        self._gate.add_entries(news)
-
-    def _on_snapshot_chunk(self, chunk: SnapshotChunk) -> None:
-        if self._installing is not None:
+    def _on_snapshot_chunk(self, chunk: SnapshotChunk, now: float) -> None:
+        if self._gate.installing is not None:
             return
         if chunk.index <= self._commit:
-            self._confirm(chunk.sender, through=self._commit)
+            self._following.confirm(chunk.sender, through=self._commit)
             return
         whole = self._assembly.add(chunk)
         if whole is not None:
-            self._effects.extend(self._gate.order(HardState(self._term, self._voted_for)))
-            self._installing = (self._gate.next_batch(), whole)
-            self._effects.append(PersistSnapshot(self._installing[0], whole.snapshot))
+            self._order_writes(now)
+            self._effects.append(self._gate.install(whole, now))
 
     def _finish_install(self, restore: RestoreSnapshot) -> None:
-        self._installing, snapshot = None, restore.snapshot
+        snapshot = restore.snapshot
         self._log.install(snapshot)
-        self._durable = max(min(self._durable, self._log.last_index), snapshot.index)
+        self._gate.durable = max(min(self._gate.durable, self._log.last_index), snapshot.index)
         self._applied, self._commit = snapshot.index, max(self._commit, snapshot.index)
         self._effects.append(restore)
         if self.role is Role.FOLLOWER and self._leader is not None:
-            self._confirm(self._leader, through=snapshot.index)
+            self._following.confirm(self._leader, through=snapshot.index)
 
     # --- disk and state machine -------------------------------------------------------------------
+
+    def _order_writes(self, now: float) -> None:
+        hard_state = self._gate.hard_state(self._term, self._voted_for)
+        self._effects.extend(self._gate.order(hard_state, now))
 
     def _send(self, to: NodeId, message: Message) -> None:
         """Send when the term and vote behind the message are on disk; that is often at once."""
@@ -463,28 +430,27 @@ class Raft:
             self._effects.append(SendMessage(to, message))
 
     def _on_persisted(self, batch: int, now: float) -> None:
-        durable_before = self._durable
-        end, ready = self._gate.persisted(batch)
-        self._durable = max(self._durable, end)
-        if self._installing is not None and self._installing[0] <= batch:
-            self._finish_install(self._installing[1])
+        durable_before, hung = self._gate.durable, self._gate.hung_since is not None
+        ready = self._gate.persisted(batch, now)
+        if (whole := self._gate.installed(batch)) is not None:
+            self._finish_install(whole)
         for to, message in ready:
             if to != self._id:
                 self._effects.append(SendMessage(to, message))
             elif isinstance(message, VoteResponse):
                 self._on_vote_response(message, now)
-        if self._disk.hung_since is not None:
+        if hung:
             self._timer.reset(now)  # it expired meanwhile, and the leader may be well
-        if self._durable > durable_before:
+        if self._gate.durable > durable_before:
             if self._leadership is not None:
                 self._advance_commit(now)
             elif self._leader is not None:
-                self._confirm(self._leader)
+                self._following.confirm(self._leader)
 
     def _apply_committed(self, read: tuple[Entry, ...] | None = None) -> None:
         """Apply what is committed and on our own disk: no snapshot runs ahead of the log."""
-        end = min(self._commit, self._durable)
-        if end <= self._applied or self._installing is not None:
+        end = min(self._commit, self._gate.durable)
+        if end <= self._applied or self._gate.installing is not None:
             return
         entries = self._reading.due(self._applied + 1, end, read)
         if entries:

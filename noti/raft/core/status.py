@@ -4,11 +4,11 @@ Enters: the parts of a core. Leaves: a `Status`. Never: changes anything.
 """
 
 from noti.raft.core.events import Role, Status
-from noti.raft.core.follower_view import Following
+from noti.raft.core.following import Following
+from noti.raft.core.gate import Gate
 from noti.raft.core.leadership import Leadership
 from noti.raft.core.log import RaftLog
 from noti.raft.core.messages import NodeId
-from noti.raft.storage.disk_watch import DiskWatch
 
 
 def picture(
@@ -16,7 +16,7 @@ def picture(
     log: RaftLog,
     leading: Leadership | None,
     following: Following,
-    disk: DiskWatch,
+    gate: Gate,
 ) -> Status:
     """Return the status of a node with this role, term, leader, commit and applied index."""
     role, term, leader, commit, applied = position
@@ -32,8 +32,8 @@ def picture(
         configuration_index=log.configuration_index,
         followers=leading.replication.matches() if leading else (),
         leads_ready=leading is not None and applied >= leading.first_index,
-        fresh_at=following.fresh_at(applied, log, term),
-        disk_hung_since=disk.hung_since,
+        fresh_at=following.fresh_at(applied),
+        disk_hung_since=gate.hung_since,
         log_memory_bytes=log.held_bytes,
         heard_at=following.heard_at,
     )

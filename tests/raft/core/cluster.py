@@ -108,10 +108,10 @@ class Node:
         self.core = self.cluster.core(
             self.cluster.config(self.name),
             image.hard_state,
-            image.snapshot,
-            image.tail(self.incarnation % 3 * len(image.entries) // 2),
-            self.cluster.rng_of(self),
-            self.now(),
+            snapshot=image.snapshot,
+            entries=image.tail(self.incarnation % 3 * len(image.entries) // 2),
+            rng=self.cluster.rng_of(self),
+            now=self.now(),
         )
         self.restore(image.snapshot)
         self.disk_busy_until = self.cluster.now

@@ -84,10 +84,10 @@ class Machine:
         self.core = Raft(
             self.config,
             self.disk.hard_state,
-            self.disk.snapshot,
-            tuple(self.disk.entries),
-            NoChance(),
-            self.now,
+            snapshot=self.disk.snapshot,
+            entries=tuple(self.disk.entries),
+            rng=NoChance(),
+            now=self.now,
         )
 
     @property

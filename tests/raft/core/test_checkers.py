@@ -1,10 +1,12 @@
 """The checks of `cluster.py` find the classic mistakes: each is planted, and must be seen."""
 
 import traceback
+from typing import Any
 
 import pytest
 
 from noti.raft.core.events import SendMessage
+from noti.raft.core.following import Following
 from noti.raft.core.machine import Raft
 from noti.raft.core.messages import (
     INDEX_MAX,
@@ -53,9 +55,15 @@ class VotesForAnybody(Raft):
 class AnswersBeforeTheDisk(Raft):
     """An append is confirmed when it is received instead of when it is durable."""
 
-    def _take_entries(self, entries: tuple[Entry, ...]) -> None:
-        super()._take_entries(entries)
-        self._durable = self._log.last_index
+    def _new_following(self, now: float) -> Following:
+        parts: dict[str, Any] = {"log": self._log, "gate": self._gate, "send": self._send}
+        return Hasty(self._id, self._term, **parts, now=now)
+
+
+class Hasty(Following):
+    def _take_entries(self, entries: tuple[Entry, ...], commit: int) -> None:
+        super()._take_entries(entries, commit)
+        self._gate.durable = self._log.last_index
 
 
 class CountsItselfBeforeTheDisk(Raft):
@@ -63,7 +71,7 @@ class CountsItselfBeforeTheDisk(Raft):
 
     def _append_own(self, kind: EntryKind, data: bytes) -> None:
         super()._append_own(kind, data)
-        self._durable = self._log.last_index
+        self._gate.durable = self._log.last_index
 
 
 class CommitsOlderTermsByCounting(Raft):
@@ -93,9 +101,9 @@ class SkipsThePreVote(Raft):
 class InstallsOlderSnapshots(Raft):
     """Does not compare a leader's snapshot with what is committed here."""
 
-    def _on_snapshot_chunk(self, chunk: SnapshotChunk) -> None:
+    def _on_snapshot_chunk(self, chunk: SnapshotChunk, now: float) -> None:
         commit, self._commit = self._commit, 0
-        super()._on_snapshot_chunk(chunk)
+        super()._on_snapshot_chunk(chunk, now)
         self._commit = commit
 
 

@@ -254,7 +254,9 @@ def test_two_of_three_keep_committing_and_one_of_three_does_not() -> None:
 
 
 def follower(term: int = 1, entries: tuple[Entry, ...] = ()) -> Raft:
-    core = Raft(RaftConfig("n1"), HardState(), None, (), random.Random(1), 0.0)
+    core = Raft(
+        RaftConfig("n1"), HardState(), snapshot=None, entries=(), rng=random.Random(1), now=0.0
+    )
     core.handle(Bootstrapped(Configuration("test", ("n1", "n2", "n3"))), 0.0)
     core.handle(Persisted(1), 0.0)
     return core
@@ -304,7 +306,14 @@ def test_node_that_knows_the_leader_of_a_term_votes_for_nobody_in_it() -> None:
 
 
 def test_vote_survives_a_restart() -> None:
-    core = Raft(RaftConfig("n1"), HardState(2, "n2"), None, (), random.Random(1), 0.0)
+    core = Raft(
+        RaftConfig("n1"),
+        HardState(2, "n2"),
+        snapshot=None,
+        entries=(),
+        rng=random.Random(1),
+        now=0.0,
+    )
     assert sent(core.handle(vote(sender="n3"), 5.0)) == [
         VoteResponse("n1", 2, granted=False, pre=False)
     ]
@@ -411,7 +420,14 @@ def test_refusal_hint_skips_a_whole_wrong_term() -> None:
     wrong = tuple(new_entry(index, 2, EntryKind.COMMAND, b"") for index in range(2, 50))
     core.handle(MessageReceived(AppendRequest("n2", 2, 1, 1, 0, wrong)), 5.0)
     core.handle(Persisted(2), 5.0)
-    probe = AppendRequest("n3", 3, previous_index=40, previous_term=1, commit=0, entries=())
+    probe = AppendRequest(
+        "n3",
+        3,
+        previous_index=40,
+        previous_term=1,
+        commit=0,
+        entries=(),
+    )
     effects = core.handle(MessageReceived(probe), 6.0)
     (answer,) = sent(effects) + sent(core.handle(Persisted(3), 6.0))
     assert isinstance(answer, AppendRejected)
@@ -440,7 +456,7 @@ def test_senseless_message_leaves_the_state_untouched(message: object) -> None:
 @promises.BACKLOG_REJECTED
 def test_proposals_beyond_the_backlog_are_refused_with_a_reason() -> None:
     config = RaftConfig("n1", uncommitted_bytes_max=10)
-    core = Raft(config, HardState(), None, (), random.Random(1), 0.0)
+    core = Raft(config, HardState(), snapshot=None, entries=(), rng=random.Random(1), now=0.0)
     core.handle(Bootstrapped(Configuration("test", ("n1",))), 0.0)
     core.handle(Persisted(1), 0.0)
     core.handle(DeadlineReached(), 5.0)
@@ -487,7 +503,9 @@ def test_learner_that_hears_no_leader_for_long_knows_none() -> None:
     """It never campaigns; but who waits for the leader through it must hear of that."""
     learner = Configuration("test", ("n2", "n3"), learners=("n1",))
     log = [new_entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(learner))]
-    core = Raft(RaftConfig("n1"), HardState(1), None, log, random.Random(1), 0.0)
+    core = Raft(
+        RaftConfig("n1"), HardState(1), snapshot=None, entries=log, rng=random.Random(1), now=0.0
+    )
     core.handle(MessageReceived(AppendRequest("n2", 1, 1, 1, 1, ())), 1.0)
     deadline = core.deadline()
     assert deadline is not None
@@ -509,7 +527,9 @@ def test_node_that_forgot_says_so_at_once_though_its_disk_knows_nothing_of_the_t
             encode_configuration(Configuration("test", ("n1", "n2", "n3"))),
         )
     ]
-    core = Raft(RaftConfig("n1"), HardState(1), None, log, random.Random(1), 0.0)
+    core = Raft(
+        RaftConfig("n1"), HardState(1), snapshot=None, entries=log, rng=random.Random(1), now=0.0
+    )
     request = AppendRequest("n2", 7, 5, 7, 5, (), round=9, acknowledged=5)
     effects = core.handle(MessageReceived(request), 1.0)
     told, answer = effects[:2]

@@ -63,7 +63,13 @@ class OneCore:
         self.now = 5.0
         log = (first, *entries)
         self.raft = Raft(
-            RaftConfig("n1"), HardState(term), None, log, random.Random(1), 0.0, decode_state
+            RaftConfig("n1"),
+            HardState(term),
+            snapshot=None,
+            entries=log,
+            rng=random.Random(1),
+            now=0.0,
+            decode_state=decode_state,
         )
         self.batch = 0
         self.effects: list[Effect] = []
@@ -335,7 +341,9 @@ def test_node_that_is_installing_a_snapshot_does_not_campaign() -> None:
 
 def test_restart_from_a_snapshot_knows_the_configuration_that_the_log_lost() -> None:
     snapshot = Snapshot(7, 2, encode_configuration(THREE), b"")
-    raft = Raft(RaftConfig("n1"), HardState(2), snapshot, (), random.Random(1), 0.0)
+    raft = Raft(
+        RaftConfig("n1"), HardState(2), snapshot=snapshot, entries=(), rng=random.Random(1), now=0.0
+    )
     assert raft.status().configuration == THREE
     assert (raft.status().commit_index, raft.status().last_index) == (7, 7)
 
@@ -415,7 +423,9 @@ def test_node_that_is_no_voter_in_its_own_log_still_votes() -> None:
     """It may be one in the candidate's: the entry that says so has not arrived yet."""
     others = encode_configuration(Configuration("c", ("n1", "n2", "n3")))
     log = (new_entry(1, 1, EntryKind.CONFIGURATION, others),)
-    raft = Raft(RaftConfig("n4"), HardState(1), None, log, random.Random(1), 0.0)
+    raft = Raft(
+        RaftConfig("n4"), HardState(1), snapshot=None, entries=log, rng=random.Random(1), now=0.0
+    )
     raft.handle(MessageReceived(VoteRequest("n2", 2, 5, 1, pre=False, transfer=False)), 5.0)
     (effect,) = [e for e in raft.handle(Persisted(1), 5.0) if isinstance(e, SendMessage)]
     assert effect.message == VoteResponse("n4", 2, granted=True, pre=False)
@@ -423,7 +433,9 @@ def test_node_that_is_no_voter_in_its_own_log_still_votes() -> None:
 
 @promises.LEADER_NOT_DISTURBED
 def test_node_that_is_no_voter_never_campaigns() -> None:
-    raft = Raft(RaftConfig("n4"), HardState(1), None, (), random.Random(1), 0.0)
+    raft = Raft(
+        RaftConfig("n4"), HardState(1), snapshot=None, entries=(), rng=random.Random(1), now=0.0
+    )
     assert raft.deadline() is None
     assert raft.handle(DeadlineReached(), 99.0) == []
     assert raft.handle(MessageReceived(TimeoutNow("n2", 1)), 99.0) == []

@@ -1,17 +1,20 @@
 """What a core shows of itself."""
 
 from noti.raft.core.events import Role
-from noti.raft.core.follower_view import Following
+from noti.raft.core.following import Following
+from noti.raft.core.gate import Gate
 from noti.raft.core.log import RaftLog
+from noti.raft.core.messages import HardState
 from noti.raft.core.status import picture
-from noti.raft.storage.disk_watch import DiskWatch
 
 
 def test_picture_of_a_follower_tells_of_its_leader_and_its_disk() -> None:
-    following, disk = Following(7.0), DiskWatch(0.5)
-    disk.saw(ordered=1, done=0, now=8.0)
-    disk.look(9.0)
-    status = picture((Role.FOLLOWER, 3, "n1", 0, 0), RaftLog(None, []), None, following, disk)
+    log = RaftLog(None, [])
+    gate = Gate(HardState(3), durable=0, election_timeout_s=0.5)
+    gate.order(HardState(4), 8.0)
+    gate.look(9.0)
+    following = Following("n2", 3, log=log, gate=gate, send=lambda *_: None, now=7.0)
+    status = picture((Role.FOLLOWER, 3, "n1", 0, 0), log, None, following, gate)
     assert (status.role, status.term, status.leader) == (Role.FOLLOWER, 3, "n1")
     assert status.heard_at == 7.0
     assert status.disk_hung_since == 8.0
