@@ -89,6 +89,7 @@ def keeps_a_truncated_configuration(patch: pytest.MonkeyPatch) -> None:
         configurations = list(self._configurations)
         right(self, index)
         self._configurations = configurations
+        self._look_at_end()
 
     patch.setattr(RaftLog, "truncate_from", forgetful)
 
@@ -196,7 +197,7 @@ def blow_disks_only(patch: pytest.MonkeyPatch, **weights: float) -> None:
 def leads_on_with_a_hung_disk(patch: pytest.MonkeyPatch) -> None:
     """Its heartbeats keep the others quiet, and nobody gets an answer."""
 
-    def proud(_self: Leadership, _disk_hung: bool, _durable: int, _now: float) -> bool:
+    def proud(_self: Leadership, **_state: object) -> bool:
         return False
 
     patch.setattr(Leadership, "gives_way", proud)

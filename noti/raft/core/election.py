@@ -19,7 +19,7 @@ EARLY_ROUNDS = 3
 class ElectionTimer:
     """The moment of the next campaign."""
 
-    def __init__(self, config: RaftConfig, rng: Rng, now: float) -> None:
+    def __init__(self, config: RaftConfig, rng: Rng, *, now: float) -> None:
         """Start a full timeout."""
         self._config = config
         self._rng = rng

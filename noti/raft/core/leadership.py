@@ -41,6 +41,7 @@ class Leadership:
         self,
         config: RaftConfig,
         log: RaftLog,
+        *,
         reading: Reading,
         term: int,
         now: float,
@@ -53,7 +54,7 @@ class Leadership:
         self._term = term
         self._send = send
         self._append = append
-        self.replication = Replication(config, log, reading, term, now, send)
+        self.replication = Replication(config, log, reading=reading, term=term, now=now, send=send)
         self.first_index = log.last_index + 1
         """Index of the term's own no-op: commit by counting starts here (Raft 5.4.2)."""
         self._uncommitted_bytes = 0
@@ -113,7 +114,7 @@ class Leadership:
             return ChangeRejected(request, str(error))
         if following is None:
             return ChangeRejected(request, "it is so already")
-        matches = dict(self.replication.matches())
+        matches = self.replication.matches()
         newcomers = [n for n in change.promote if n in self._log.configuration.learners]
         if not all(matches.get(n) for n in newcomers):
             # It knows of no cluster and would refuse its vote, perhaps the one that is needed.
@@ -170,34 +171,41 @@ class Leadership:
 
     # --- trouble ----------------------------------------------------------------------------------
 
-    def stalls(self, applied: int, durable_index: int, now: float) -> list[Effect]:
+    def stalls(self, applied: int, *, durable: int, now: float) -> list[Effect]:
         """Say, once, why nothing of the term is applied an election timeout after it began."""
         if self._stalled or applied >= self.first_index or now < self._stalled_at:
             return []
         self._stalled = True
         own, configuration = self._config.node_id, self._log.configuration
-        place = (self.first_index, durable_index, now)
-        return [CommitStalled(obstacle(self.replication, configuration, own, *place))]
+        reason = obstacle(
+            self.replication,
+            configuration,
+            own_id=own,
+            index=self.first_index,
+            durable=durable,
+            now=now,
+        )
+        return [CommitStalled(reason)]
 
-    def gives_way(self, disk_hung: bool, durable_index: int, now: float) -> bool:
+    def gives_way(self, *, disk_hung: bool, durable: int, now: float) -> bool:
         """Let somebody lead whose disk works, if ours does not; return True to step down at once.
 
         Ours does not if it hangs, or has not even taken the term's first entry after an election
         timeout. Nobody is asked who is not known to do better: an election needs disks, too.
         """
-        if not (disk_hung or (self._stalled and durable_index < self.first_index)):
+        if not (disk_hung or (self._stalled and durable < self.first_index)):
             return False
         if self._successor is not None:
             return now >= self._transfer_deadline
-        if has_better(self.replication, durable_index, now):
+        if has_better(self.replication, durable, now=now):
             self.hand_over(now)
         return False
 
     # --- commit -----------------------------------------------------------------------------------
 
-    def committed(self, durable_index: int, commit: int, now: float) -> int:
+    def committed(self, durable: int, commit: int, *, now: float) -> int:
         """Return the commit index; it moves only to entries of the own term (Raft figure 8)."""
-        index = self.replication.quorum_index(durable_index)
+        index = self.replication.quorum_index(durable)
         if index <= commit or index < self.first_index:
             return commit
         self.replication.announce_commit(index, now)
@@ -217,11 +225,9 @@ class Leadership:
 
     def applied(self, entries: Sequence[Entry]) -> None:
         """Give back the backlog's room that these entries took."""
-        self._uncommitted_bytes -= sum(
-            entry.size_bytes
-            for entry in entries
-            if entry.index > self.first_index and entry.kind is EntryKind.COMMAND
-        )
+        for entry in entries:
+            if entry.index > self.first_index and entry.kind is EntryKind.COMMAND:
+                self._uncommitted_bytes -= entry.size_bytes
 
     # --- parts ------------------------------------------------------------------------------------
 

@@ -49,6 +49,7 @@ class RaftLog:
         self,
         snapshot: Snapshot | None,
         entries: Sequence[Entry] | Tail,
+        *,
         memory_bytes: int = LOG_MEMORY_BYTES,
     ) -> None:
         """Rebuild from disk; entries that the snapshot covers are dropped, unless they come as the
@@ -60,10 +61,11 @@ class RaftLog:
         covered = self._outline.base_index
         if isinstance(entries, Tail):
             self._outline = entries.outline.copy()
-            self._held_from = self._outline.last_index + 1 - len(entries.entries)
+            self.held_from = self._outline.last_index + 1 - len(entries.entries)
             for entry in entries.entries:
                 self._hold(entry)
             self._note_configurations([e for e in entries.configurations if e.index > covered])
+            self._look_at_end()
         else:
             self.append([entry for entry in entries if entry.index > covered])
 
@@ -72,12 +74,26 @@ class RaftLog:
         self._outline = Outline(snapshot.index, snapshot.term) if snapshot else Outline()
         self._held: dict[int, Entry] = {}
         """Entries by index, without a gap up to the last."""
-        self._held_from = self._outline.last_index + 1
-        self._held_bytes = 0
+        self.held_from = self._outline.last_index + 1
+        """Index of the first entry in memory (one above the last when none is)."""
+        self.held_bytes = 0
+        """What the entries in memory take."""
         self._base_configuration = (
             decode_configuration(snapshot.configuration) if snapshot else Configuration()
         )
         self._configurations: list[tuple[int, Configuration]] = []
+        self._look_at_end()
+
+    def _look_at_end(self) -> None:
+        """Set what is asked for with every message, after a change."""
+        self.last_index = self._outline.last_index
+        """Index of the last entry, or of the snapshot."""
+        self.last_term = self._outline.last_term
+        """Its term."""
+        newest = self._configurations[-1] if self._configurations else (0, self._base_configuration)
+        self.configuration_index, self.configuration = newest
+        """The newest configuration in the log, committed or not (thesis 4.1), and the index of its
+        entry; 0 when it came with a snapshot."""
 
     @property
     def first_index(self) -> int:
@@ -90,39 +106,9 @@ class RaftLog:
         return self.snapshot.index if self.snapshot else 0
 
     @property
-    def held_from(self) -> int:
-        """Index of the first entry in memory (one above the last when none is)."""
-        return self._held_from
-
-    @property
-    def held_bytes(self) -> int:
-        """What the entries in memory take."""
-        return self._held_bytes
-
-    @property
     def size_bytes(self) -> int:
         """Data of the entries here or on disk, about, and of some that are gone."""
         return self._outline.size_bytes
-
-    @property
-    def last_index(self) -> int:
-        """Index of the last entry, or of the snapshot."""
-        return self._outline.last_index
-
-    @property
-    def last_term(self) -> int:
-        """Term of the last entry, or of the snapshot."""
-        return self._outline.last_term
-
-    @property
-    def configuration(self) -> Configuration:
-        """The newest configuration in the log, committed or not (thesis 4.1)."""
-        return self._configurations[-1][1] if self._configurations else self._base_configuration
-
-    @property
-    def configuration_index(self) -> int:
-        """Index of the newest configuration's entry; 0 when it came with a snapshot."""
-        return self._configurations[-1][0] if self._configurations else 0
 
     def configuration_at(self, index: int) -> Configuration:
         """Return the configuration in force at `index`."""
@@ -138,11 +124,11 @@ class RaftLog:
         """
         return self._outline.term_at(index)
 
-    def slice(self, first: int, last: int, bytes_max: int) -> tuple[Entry, ...]:
+    def slice(self, first: int, last: int, *, bytes_max: int) -> tuple[Entry, ...]:
         """Return entries `first`..`last`, which memory holds, at least one if there is one, else up
         to `bytes_max` of data.
         """
-        assert first >= self._held_from, "what was let go must be read back"
+        assert first >= self.held_from, "what was let go must be read back"
         size = 0
         taken: list[Entry] = []
         for index in range(first, min(last, self.last_index) + 1):
@@ -155,16 +141,16 @@ class RaftLog:
 
     def let_go(self, durable: int) -> None:
         """Forget the oldest entries that are on disk, as long as memory holds too much."""
-        while self._held_bytes > self._memory_bytes and self._held_from <= durable:
-            self._drop(self._held_from)
-            self._held_from += 1
+        while self.held_bytes > self._memory_bytes and self.held_from <= durable:
+            self._drop(self.held_from)
+            self.held_from += 1
 
     def _hold(self, entry: Entry) -> None:
         self._held[entry.index] = entry
-        self._held_bytes += size_of(entry)
+        self.held_bytes += size_of(entry)
 
     def _drop(self, index: int) -> None:
-        self._held_bytes -= size_of(self._held.pop(index))
+        self.held_bytes -= size_of(self._held.pop(index))
 
     def is_up_to_date(self, last_index: int, last_term: int) -> bool:
         """Whether a candidate with that last entry may get our vote (Raft 5.4.1).
@@ -208,21 +194,24 @@ class RaftLog:
             assert entry.term >= self.last_term, "terms never fall along the log"
             self._outline.append(entry)
             self._hold(entry)
-        self._note_configurations(entries)
+            self.last_index, self.last_term = entry.index, entry.term
+            if entry.kind is EntryKind.CONFIGURATION:
+                self._note_configurations([entry])
+                self._look_at_end()
 
     def _note_configurations(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
-            if entry.kind is EntryKind.CONFIGURATION:
-                self._configurations.append((entry.index, decode_configuration(entry.data)))
+            self._configurations.append((entry.index, decode_configuration(entry.data)))
 
     def truncate_from(self, index: int) -> None:
         """Forget the entry at `index` and all after it, and the configurations in them."""
-        for gone in range(max(index, self._held_from), self.last_index + 1):
+        for gone in range(max(index, self.held_from), self.last_index + 1):
             self._drop(gone)
         self._outline.truncate_from(index)
-        self._held_from = min(self._held_from, index)
+        self.held_from = min(self.held_from, index)
         while self._configurations and self._configurations[-1][0] >= index:
             self._configurations.pop()
+        self._look_at_end()
 
     def last_index_with_term_at_most(self, index: int, term: int) -> int:
         """Return the highest index <= `index` whose term is <= `term`: where to probe next.
@@ -238,7 +227,7 @@ class RaftLog:
         return Snapshot(index, term, encode_configuration(self.configuration_at(index)), data)
 
     def compact(
-        self, snapshot: Snapshot, keep_entries: int, keep_bytes: int = LOG_KEEP_BYTES
+        self, snapshot: Snapshot, *, keep_entries: int, keep_bytes: int = LOG_KEEP_BYTES
     ) -> None:
         """Take over a snapshot of our own state, keeping the last `keep_entries` below it as long
         as the whole log has no more than about `keep_bytes`.
@@ -248,9 +237,9 @@ class RaftLog:
         outline = self._outline
         wanted = max(snapshot.index - keep_entries, outline.base_of_last(keep_bytes))
         new_base = max(outline.base_index, min(snapshot.index, wanted))
-        for gone in range(self._held_from, new_base + 1):
+        for gone in range(self.held_from, new_base + 1):
             self._drop(gone)
-        self._held_from = max(self._held_from, new_base + 1)
+        self.held_from = max(self.held_from, new_base + 1)
         outline.rebase(new_base)
         self._base_configuration = decode_configuration(snapshot.configuration)
         self._configurations = [
@@ -259,6 +248,7 @@ class RaftLog:
             if index > snapshot.index
         ]
         self.snapshot = snapshot
+        self._look_at_end()
 
     def install(self, snapshot: Snapshot) -> None:
         """Replace the log by a leader's snapshot, keeping the suffix if it continues the

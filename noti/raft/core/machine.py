@@ -91,8 +91,10 @@ class Raft:
         """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
         self.config, self._id = config, config.node_id
         self._effects: list[Effect] = []
-        self._log = RaftLog(snapshot, entries, config.log_memory_bytes)
-        self._reading = Reading(self._log, config.append_bytes_max, self._effects.append)
+        self._log = RaftLog(snapshot, entries, memory_bytes=config.log_memory_bytes)
+        self._reading = Reading(
+            self._log, bytes_max=config.append_bytes_max, order=self._effects.append
+        )
         timeout_s = config.election_timeout_s
         self._gate = Gate(hard_state, durable=self._log.last_index, election_timeout_s=timeout_s)
         self._term = hard_state.term
@@ -100,7 +102,7 @@ class Raft:
         self.role = Role.FOLLOWER
         self._leader: NodeId | None = None
         self._following = self._new_following(now)
-        self._timer = ElectionTimer(config, rng, now)
+        self._timer = ElectionTimer(config, rng, now=now)
         self._ballot = Ballot()
         self._commit = self._applied = snapshot.index if snapshot else 0
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
@@ -169,7 +171,13 @@ class Raft:
     def status(self) -> Status:
         """Return a picture of this moment."""
         place = (self.role, self._term, self._leader, self._commit, self._applied)
-        return picture(place, self._log, self._leadership, self._following, self._gate)
+        return picture(
+            place,
+            log=self._log,
+            leading=self._leadership,
+            following=self._following,
+            gate=self._gate,
+        )
 
     # --- messages: the term rules first -----------------------------------------------------------
 
@@ -317,7 +325,13 @@ class Raft:
         assert self.role is Role.CANDIDATE
         self.role, self._leader = Role.LEADER, self._id
         self._leadership = Leadership(
-            self.config, self._log, self._reading, self._term, now, self._send, self._append_own
+            self.config,
+            self._log,
+            reading=self._reading,
+            term=self._term,
+            now=now,
+            send=self._send,
+            append=self._append_own,
         )
         self.leads_from = self._leadership.first_index
         self._leadership.replication.heartbeat(self._commit, now)
@@ -334,8 +348,10 @@ class Raft:
                 else:
                     self._leader = None  # whoever waits for it had better know
             return
-        self._effects.extend(leading.stalls(self._applied, self._gate.durable, now))
-        late = leading.gives_way(self._gate.hung_since is not None, self._gate.durable, now)
+        self._effects.extend(leading.stalls(self._applied, durable=self._gate.durable, now=now))
+        late = leading.gives_way(
+            disk_hung=self._gate.hung_since is not None, durable=self._gate.durable, now=now
+        )
         if late or not leading.on_deadline(self._commit, now):
             # Nobody hears us: whoever asks must not believe that we lead (thesis 6.2).
             self._become_follower(self._term, None, now)
@@ -380,7 +396,7 @@ class Raft:
         leading = self._leadership
         if leading is None:
             return
-        self._commit = leading.committed(self._gate.durable, self._commit, now)
+        self._commit = leading.committed(self._gate.durable, self._commit, now=now)
         if leading.must_resign(self._commit):
             leading.resign(now)
             self._become_follower(self._term, None, now)
@@ -462,5 +478,6 @@ class Raft:
     def _on_snapshot_taken(self, index: int, data: bytes) -> None:
         if self._log.snapshot_index < index <= self._applied:
             snapshot = self._log.snapshot_of(index, data)
-            self._log.compact(snapshot, self.config.keep_entries, self.config.keep_bytes)
+            keep = self.config
+            self._log.compact(snapshot, keep_entries=keep.keep_entries, keep_bytes=keep.keep_bytes)
             self._effects.append(SaveSnapshot(snapshot, drop_through=self._log.first_index - 1))

@@ -13,18 +13,19 @@ from noti.raft.core.quorum import has_quorum
 from noti.raft.core.replication import Replication
 
 
-def has_better(replication: Replication, durable_index: int, now: float) -> bool:
+def has_better(replication: Replication, durable: int, *, now: float) -> bool:
     """Whether a voter that answers has more on its disk than this leader."""
     successor = replication.best_successor(now)
-    return successor is not None and dict(replication.matches())[successor] > durable_index
+    return successor is not None and replication.matches()[successor] > durable
 
 
 def obstacle(
     replication: Replication,
     configuration: Configuration,
+    *,
     own_id: NodeId,
     index: int,
-    durable_index: int,
+    durable: int,
     now: float,
 ) -> str:
     """Return why the entry at `index` is not committed and applied here."""
@@ -33,7 +34,7 @@ def obstacle(
     answering = [node for node in voters if node not in silent]
     if not has_quorum(configuration, answering):
         return f"no majority answers; nothing is heard of {_names(silent)}"
-    matches = {**dict(replication.matches()), own_id: durable_index}
+    matches = {**replication.matches(), own_id: durable}
     missing = [node for node in answering if matches[node] < index]
     if own_id in missing:
         return "this node's own disk has not taken its entry yet"

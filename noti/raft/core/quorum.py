@@ -31,7 +31,10 @@ def vote_is_lost(configuration: Configuration, votes: Mapping[NodeId, bool]) -> 
 
 def reached_by_quorum(configuration: Configuration, value_of: Callable[[NodeId], int]) -> int:
     """Return the highest number that a quorum has reached or passed; 0 without voters."""
-    halves = [half for half in (configuration.voters, configuration.outgoing) if half]
-    if not halves:
+    voters, outgoing = configuration.voters, configuration.outgoing
+    if not voters:
         return 0
-    return min(sorted(map(value_of, half))[(len(half) - 1) // 2] for half in halves)
+    reached = sorted(map(value_of, voters))[(len(voters) - 1) // 2]
+    if outgoing:
+        reached = min(reached, sorted(map(value_of, outgoing))[(len(outgoing) - 1) // 2])
+    return reached

@@ -19,7 +19,9 @@ from noti.raft.core.messages import INDEX_MAX, Entry, NodeId
 class Reading:
     """What is on its way back from the disk."""
 
-    def __init__(self, log: RaftLog, bytes_max: int, order: Callable[[ReadEntries], None]) -> None:
+    def __init__(
+        self, log: RaftLog, *, bytes_max: int, order: Callable[[ReadEntries], None]
+    ) -> None:
         """Read up to `bytes_max` of data at once, and at least one entry."""
         self._log = log
         self._bytes_max = bytes_max
@@ -54,6 +56,6 @@ class Reading:
         if read:
             return tuple(e for e in read if e.index <= last) if read[0].index == first else ()
         if first >= self._log.held_from:
-            return self._log.slice(first, last, INDEX_MAX)
+            return self._log.slice(first, last, bytes_max=INDEX_MAX)
         self.want(None, first)
         return ()

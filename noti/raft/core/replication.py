@@ -34,6 +34,7 @@ class Replication:
         self,
         config: RaftConfig,
         log: RaftLog,
+        *,
         reading: Reading,
         term: int,
         now: float,
@@ -65,12 +66,12 @@ class Replication:
         """Whether there is anybody else in the cluster."""
         return bool(self._progress)
 
-    def matches(self) -> tuple[tuple[NodeId, int], ...]:
+    def matches(self) -> dict[NodeId, int]:
         """Return what each follower is known to have on disk."""
-        return tuple(
-            (node, 0 if progress.forgot else progress.match_index)
+        return {
+            node: 0 if progress.forgot else progress.match_index
             for node, progress in self._progress.items()
-        )
+        }
 
     # --- sending ----------------------------------------------------------------------------------
 
@@ -122,7 +123,7 @@ class Replication:
                 self._reading.want(progress.node_id, progress.next_index)
                 return sent
             entries = self._log.slice(
-                progress.next_index, self._log.last_index, config.append_bytes_max
+                progress.next_index, self._log.last_index, bytes_max=config.append_bytes_max
             )
             self._send_these(progress, commit, entries)
             sent = True
@@ -250,7 +251,8 @@ class Replication:
 
     def quorum_index(self, own_durable_index: int) -> int:
         """Return the highest index that a quorum holds on disk."""
-        matches = {**dict(self.matches()), self._config.node_id: own_durable_index}
+        matches = self.matches()
+        matches[self._config.node_id] = own_durable_index
         return reached_by_quorum(self._log.configuration, matches.__getitem__)
 
     def confirmed_round(self) -> int:
@@ -287,4 +289,4 @@ class Replication:
 
     def has_everything(self, node_id: NodeId) -> bool:
         """Whether a follower holds the whole log."""
-        return dict(self.matches()).get(node_id) == self._log.last_index
+        return self.matches().get(node_id) == self._log.last_index

@@ -13,6 +13,7 @@ from noti.raft.core.messages import NodeId
 
 def picture(
     position: tuple[Role, int, NodeId | None, int, int],
+    *,
     log: RaftLog,
     leading: Leadership | None,
     following: Following,
@@ -30,7 +31,7 @@ def picture(
         first_index=log.first_index,
         configuration=log.configuration,
         configuration_index=log.configuration_index,
-        followers=leading.replication.matches() if leading else (),
+        followers=tuple(leading.replication.matches().items()) if leading else (),
         leads_ready=leading is not None and applied >= leading.first_index,
         fresh_at=following.fresh_at(applied),
         disk_hung_since=gate.hung_since,

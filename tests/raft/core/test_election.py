@@ -13,7 +13,7 @@ THREE = Configuration("c", ("n1", "n2", "n3"))
 
 
 def timer(name: str = "n1", seed: int = 1) -> ElectionTimer:
-    return ElectionTimer(RaftConfig(name), random.Random(seed), 0.0)
+    return ElectionTimer(RaftConfig(name), random.Random(seed), now=0.0)
 
 
 def test_timeout_is_drawn_from_once_to_twice_the_configured_one() -> None:

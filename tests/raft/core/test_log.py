@@ -110,7 +110,7 @@ def test_compaction_keeps_a_tail_for_followers_that_lag() -> None:
     assert (log.first_index, log.last_index) == (3, 5)
     assert log.term_at(2) == 1, "the entry before the first one is still known by its term"
     assert log.term_at(1) is None
-    assert [e.term for e in log.slice(3, 5, 100)] == [2, 2, 3]
+    assert [e.term for e in log.slice(3, 5, bytes_max=100)] == [2, 2, 3]
 
 
 def test_compaction_keeps_the_configuration_that_it_drops_from_the_log() -> None:
@@ -172,11 +172,11 @@ def test_memory_lets_the_oldest_go_that_are_on_disk_beyond_its_bound() -> None:
     assert (log.held_from, log.held_bytes) == (7, 4 * size)
     assert (log.first_index, log.last_index, log.term_at(1)) == (1, 10, 1)
     with pytest.raises(AssertionError):
-        log.slice(6, 10, 1000)
+        log.slice(6, 10, bytes_max=1000)
     log.truncate_from(5)
     assert (log.held_from, log.held_bytes, log.last_index) == (5, 0, 4)
     log.append([entry(5, 2)])
-    assert log.slice(5, 9, 1000) == (entry(5, 2),)
+    assert log.slice(5, 9, bytes_max=1000) == (entry(5, 2),)
 
 
 def test_compaction_keeps_no_more_than_a_bound_in_bytes() -> None:

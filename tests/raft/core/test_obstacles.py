@@ -18,15 +18,17 @@ def replication(*answers: tuple[str, int, float]) -> Replication:
     entries = [new_entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(THREE))]
     entries += [new_entry(index, TERM, EntryKind.NOOP, b"") for index in (2, 3)]
     log = RaftLog(None, entries)
-    reading = Reading(log, 1, lambda _: None)
-    found = Replication(RaftConfig("a"), log, reading, TERM, 0.0, lambda *_: None)
+    reading = Reading(log, bytes_max=1, order=lambda _: None)
+    found = Replication(
+        RaftConfig("a"), log, reading=reading, term=TERM, now=0.0, send=lambda *_: None
+    )
     for node, match, now in answers:
         found.on_response(AppendAccepted(node, TERM, match), 1, now)
     return found
 
 
 def why(found: Replication, durable: int, now: float) -> str:
-    return obstacle(found, THREE, "a", 3, durable, now)
+    return obstacle(found, THREE, own_id="a", index=3, durable=durable, now=now)
 
 
 def test_silent_majority_is_named() -> None:
@@ -37,7 +39,7 @@ def test_silent_majority_is_named() -> None:
 
 def test_own_disk_is_named_before_others() -> None:
     found = replication(("b", 3, 1.0), ("d", 1, 1.0))
-    assert why(found, 2, 1.0) == "this node's own disk has not taken its entry yet"
+    assert why(found, 2, now=1.0) == "this node's own disk has not taken its entry yet"
 
 
 def test_slow_disks_of_others_are_named() -> None:
@@ -46,6 +48,6 @@ def test_slow_disks_of_others_are_named() -> None:
 
 
 def test_only_who_answers_and_has_more_does_better() -> None:
-    assert has_better(replication(("b", 3, 1.0)), 2, 1.0)
-    assert not has_better(replication(("b", 2, 1.0)), 2, 1.0), "its disk is no better"
-    assert not has_better(replication(("b", 3, 0.1)), 2, 1.0), "it does not answer"
+    assert has_better(replication(("b", 3, 1.0)), 2, now=1.0)
+    assert not has_better(replication(("b", 2, 1.0)), 2, now=1.0), "its disk is no better"
+    assert not has_better(replication(("b", 3, 0.1)), 2, now=1.0), "it does not answer"

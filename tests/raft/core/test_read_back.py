@@ -22,7 +22,7 @@ class Reader:
         self.log = RaftLog(None, ENTRIES, memory_bytes=0)
         self.log.let_go(6)
         self.orders: list[ReadEntries] = []
-        self.reading = Reading(self.log, 100, self.orders.append)
+        self.reading = Reading(self.log, bytes_max=100, order=self.orders.append)
 
 
 def test_each_reader_has_one_read_under_way() -> None:

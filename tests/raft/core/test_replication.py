@@ -35,8 +35,12 @@ class Leader:
         self.append(last - 1)
         config = RaftConfig("n1", **limits)  # type: ignore[arg-type]
         self.orders: list[ReadEntries] = []
-        self.reading = Reading(self.log, config.append_bytes_max, self.orders.append)
-        self.replication = Replication(config, self.log, self.reading, 2, 0.0, self.send)
+        self.reading = Reading(
+            self.log, bytes_max=config.append_bytes_max, order=self.orders.append
+        )
+        self.replication = Replication(
+            config, self.log, reading=self.reading, term=2, now=0.0, send=self.send
+        )
 
     def send(self, to: NodeId, message: Message) -> None:
         self.sent.append((to, message))
@@ -143,7 +147,7 @@ def test_answer_of_a_stranger_or_beyond_the_log_is_no_news() -> None:
     leader = Leader()
     assert not leader.yes("n9", 5)
     assert not leader.yes("n2", 6)
-    assert dict(leader.replication.matches()) == {"n2": 0, "n3": 0}
+    assert leader.replication.matches() == {"n2": 0, "n3": 0}
 
 
 @pytest.mark.parametrize(
@@ -362,7 +366,7 @@ def test_follower_with_any_log_gets_the_leaders_within_few_probes(seed: int) -> 
         None, [new_entry(i, term, EntryKind.COMMAND, b"") for i, term in enumerate(terms, start=1)]
     )
     leader.replication = Replication(
-        RaftConfig("n1"), leader.log, leader.reading, 5, 0.0, leader.send
+        RaftConfig("n1"), leader.log, reading=leader.reading, term=5, now=0.0, send=leader.send
     )
     leader.replication.heartbeat(0, 0.0)
     for _ in range(7):
@@ -393,10 +397,10 @@ def test_voter_that_lacks_what_it_acknowledged_is_told_of_it_and_not_counted() -
     refuse(leader, "n2", rejected=5, hint=3, number=2)
     refuse(leader, "n2", rejected=5, hint=3, number=2)
     assert leader.replication.noticed() == [VoterForgot("n2", 5, 3)], "once"
-    assert dict(leader.replication.matches()) == {"n2": 0, "n3": 5}
+    assert leader.replication.matches() == {"n2": 0, "n3": 5}
     assert leader.replication.best_successor(0.1) == "n3"
     leader.yes("n2", 5, number=2)
-    assert dict(leader.replication.matches()) == {"n2": 5, "n3": 5}, "it has it again"
+    assert leader.replication.matches() == {"n2": 5, "n3": 5}, "it has it again"
 
 
 def test_refusal_of_the_round_of_the_acknowledgement_may_be_older() -> None:
@@ -405,7 +409,7 @@ def test_refusal_of_the_round_of_the_acknowledgement_may_be_older() -> None:
     leader.yes("n2", 5, number=1)
     refuse(leader, "n2", rejected=4, hint=3, number=1)
     assert leader.replication.noticed() == []
-    assert dict(leader.replication.matches())["n2"] == 5
+    assert leader.replication.matches()["n2"] == 5
 
 
 def test_learner_that_forgot_gets_it_all_again() -> None:

@@ -14,7 +14,9 @@ def test_picture_of_a_follower_tells_of_its_leader_and_its_disk() -> None:
     gate.order(HardState(4), 8.0)
     gate.look(9.0)
     following = Following("n2", 3, log=log, gate=gate, send=lambda *_: None, now=7.0)
-    status = picture((Role.FOLLOWER, 3, "n1", 0, 0), log, None, following, gate)
+    status = picture(
+        (Role.FOLLOWER, 3, "n1", 0, 0), log=log, leading=None, following=following, gate=gate
+    )
     assert (status.role, status.term, status.leader) == (Role.FOLLOWER, 3, "n1")
     assert status.heard_at == 7.0
     assert status.disk_hung_since == 8.0

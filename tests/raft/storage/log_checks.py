@@ -31,7 +31,7 @@ def entry_at(held: Held, index: int) -> Entry:
     """Return an entry of a log."""
     log, disk = held
     if index >= log.held_from:
-        return log.slice(index, index, 1)[0]
+        return log.slice(index, index, bytes_max=1)[0]
     entry = disk.entry_at(index)
     assert entry.term == log.term_at(index), "let go of an entry that is not on disk"
     return entry

@@ -67,7 +67,7 @@ async def test_memory_gets_the_last_entries_and_what_is_known_of_all(memory_byte
     held = min(10, memory_bytes // (100 + ENTRY_OVERHEAD_BYTES))
     assert [e.index for e in recovered.entries] == list(range(11 - held, 11))
     assert (recovered.outline.base_index, recovered.outline.last_index) == (0, 10)
-    log = RaftLog(None, recovered.tail, memory_bytes)
+    log = RaftLog(None, recovered.tail, memory_bytes=memory_bytes)
     assert (log.first_index, log.held_from, log.last_index) == (1, 11 - held, 10)
 
 
