@@ -1,8 +1,11 @@
-"""gRPC between nodes and towards operators and publishers, and the asyncio loop it needs.
+"""gRPC between nodes, and towards operators and publishers.
 
-grpclib and nats-py know asyncio only. One loop (`aio`) runs as a child of the node's Trio tree,
-and whatever crosses its shore is a value or an error of ours. `codec` turns what nodes say to
-each other into frames and back; `generated/` comes from `proto/`.
+`grpc` is the network that a node serves and dials with. Below it, `sniffing` tells TLS from plain
+text, `accepting` serves calls within limits, `dialing` opens connections, and `connections`,
+`inbox` and `tls` are the HTTP/2 connection itself: grpclib's, on asyncio's loop, with what it
+lacks. Above it, `raft_streams`, `publisher` and `services` answer calls, and `roles` and
+`publishing` make some. `codec` turns Raft's messages into frames and back; `generated/` comes from
+`proto/`.
 
 Enters: calls of peers, operators, publishers and load balancers; bytes from their sockets.
 Leaves: messages for Raft, events for publishing, answers; `NotiError`s for all that goes wrong.

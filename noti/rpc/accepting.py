@@ -27,8 +27,8 @@ from noti.client_key import client_key
 from noti.connection_slots import Slot, Slots, SlotsFull
 from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
 from noti.rpc.connections import Caller, KeepAlive, PeerProtocol
-from noti.rpc.peer_certificates import Guard
-from noti.rpc.rejected_calls import Complaints
+from noti.rpc.peer_certificates import PeerCertificates
+from noti.rpc.rejected_calls import RejectedCalls
 from noti.rpc.tls import accept, certificate_of
 
 RAFT_METHOD: Final = "/noti.v1.Raft/Stream"
@@ -137,7 +137,7 @@ class _ServerProtocol(PeerProtocol):
             self._slot.mark_idle()
 
     def on_violation(self, error: ProtocolError) -> None:
-        self._server.complaints.tell(
+        self._server.rejected.report(
             self.connection.transport, "http2", f"{type(error).__name__}: {error}"
         )
 
@@ -163,12 +163,12 @@ class GrpcServer:
     def __init__(
         self,
         services: Sequence[Servable],
-        guard: Guard,
+        certificates: PeerCertificates,
         rejections: RejectionLog,
-        complaints: Complaints,
+        rejected: RejectedCalls,
         limits: RpcLimits,
     ) -> None:
-        self.complaints = complaints
+        self.rejected = rejected
         self._mapping = {
             path: handler for service in services for path, handler in service.__mapping__().items()
         }
@@ -184,7 +184,7 @@ class GrpcServer:
                 "one address has all that it may have (--rpc-connections-per-address-max)",
             ),
         }
-        self._guard = guard
+        self._certificates = certificates
         self._rejections = rejections
         self._open: set[_ServerProtocol] = set()
 
@@ -232,7 +232,7 @@ class GrpcServer:
         certificate = certificate_of(connection.transport)
         if certificate is None:
             return
-        rejection = self._guard.call_rejection(certificate, event.method_name)
+        rejection = self._certificates.call_rejection(certificate, event.method_name)
         if rejection is not None:
             host, port = connection.transport.get_extra_info("peername")[:2]
             self._rejections.log(host, port, rejection)

@@ -82,7 +82,7 @@ class PeerChannel(Channel):
             self._dialed.processor.close()
 
 
-def refusal_in(channel: PeerChannel, error: Exception) -> Rejection | None:
+def rejection_in(channel: PeerChannel, error: Exception) -> Rejection | None:
     """Return what TLS has to do with an error, if anything."""
     if channel.wants_tls:
         return Rejection("rejected_us", "takes TLS only, and this node has none; set --tls-cert")

@@ -23,12 +23,12 @@ from noti.errors import AddressInUse, ClusterMismatch, PeerUnavailable
 from noti.publishing.ports import Publishing
 from noti.raft.ports import Hello, MessageStream
 from noti.rpc.accepting import GrpcServer, RpcLimits, Servable
-from noti.rpc.dialing import PeerChannel, describe, refusal_in
-from noti.rpc.peer_certificates import Guard
+from noti.rpc.dialing import PeerChannel, describe, rejection_in
+from noti.rpc.peer_certificates import PeerCertificates
 from noti.rpc.ports import NodeReport, PeerHandler
 from noti.rpc.publisher import PublisherService
-from noti.rpc.raft_streams import GrpcMessageStream, RaftService, exchange_hellos
-from noti.rpc.rejected_calls import Complaints
+from noti.rpc.raft_streams import GrpcMessageStream, RaftService, exchange_hellos, use_stream
+from noti.rpc.rejected_calls import RejectedCalls
 from noti.rpc.services import OperatorServices
 from noti.rpc.sniffing import ProtocolSniffer
 from noti.rpc.tls import certificate_of
@@ -56,9 +56,9 @@ class GrpcNetwork:
         self._island = island
         self._limits = limits
         self._tls = tls
-        self._guard = Guard()
+        self._certificates = PeerCertificates()
         self._rejections = RejectionLog("rpc")
-        self._complaints = Complaints()
+        self._rejected = RejectedCalls()
 
     async def serve_rpc(
         self,
@@ -78,9 +78,14 @@ class GrpcNetwork:
             address: Address = listener.getsockname()[:2]
             async with trio.open_nursery() as nursery:
                 raft = RaftService(
-                    peers, self._island, nursery, self._guard, self._rejections, self._complaints
+                    peers,
+                    self._island,
+                    lambda stream: nursery.start_soon(use_stream, peers, stream),
+                    self._certificates,
+                    self._rejections,
+                    self._rejected,
                 )
-                publisher = PublisherService(publishing, self._complaints)
+                publisher = PublisherService(publishing, self._rejected)
                 services: tuple[Servable, ...] = (raft, OperatorServices(node), publisher)
                 server = await self._island.call(self._make_server, services)
                 try:
@@ -101,7 +106,9 @@ class GrpcNetwork:
                         await self._island.call(server.aclose)
 
     async def _make_server(self, services: tuple[Servable, ...]) -> GrpcServer:
-        return GrpcServer(services, self._guard, self._rejections, self._complaints, self._limits)
+        return GrpcServer(
+            services, self._certificates, self._rejections, self._rejected, self._limits
+        )
 
     def _server_context(self) -> ssl.SSLContext | None:
         return None if self._tls is None else self._tls.current.server
@@ -115,7 +122,7 @@ class GrpcNetwork:
         """
         try:
             return await self._island.call(self._dial, to, hello)
-        except _Refused as refused:
+        except _RejectedByTls as refused:
             self._rejections.log(*to, refused.rejection)
             raise PeerUnavailable(f"{format_address(to)} {refused.rejection}") from refused
         except GRPCError as error:
@@ -135,20 +142,20 @@ class GrpcNetwork:
             try:
                 stream, peer = await exchange_hellos(channel, hello)
             except Exception as error:
-                rejection = refusal_in(channel, error)
+                rejection = rejection_in(channel, error)
                 if rejection is None:
                     raise
-                raise _Refused(rejection) from error
+                raise _RejectedByTls(rejection) from error
             certificate = certificate_of(stream.connection.transport)
             if certificate is not None:
-                rejection = self._guard.peer_rejection(certificate, peer, hello.cluster_id)
+                rejection = self._certificates.peer_rejection(certificate, peer, hello.cluster_id)
                 if rejection is not None:
-                    raise _Refused(rejection)
-                self._guard.remember(peer)
+                    raise _RejectedByTls(rejection)
+                self._certificates.remember(peer)
             return GrpcMessageStream(self._island, stream, peer, resources.pop_all().close)
 
 
-class _Refused(Exception):
+class _RejectedByTls(Exception):
     """This side or the other one refused the connection for the sake of TLS."""
 
     def __init__(self, rejection: Rejection) -> None:

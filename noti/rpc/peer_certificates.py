@@ -1,12 +1,9 @@
-"""Holds what callers and called say about themselves against the certificates that they hold.
-
-Enters: certificates that TLS has verified, hellos, method names. Leaves: a `Rejection`, or None.
-Never: trust in a name without a certificate for it; I/O.
+"""Holds what peers and clients say about themselves against certificates that TLS has verified.
 
 Node certificates may do everything, client certificates may read. Methods that are not listed as
 reading are for nodes only, so that a new one is closed to clients until somebody opens it.
 
-A node id belongs to one name for ever (both live in one data directory), and Raft knows nodes by
+A node id belongs to one name permanently (both live in one data directory), and Raft knows nodes by
 their ids: so a name that was proven for an id is kept, and nobody else can come with that id.
 """
 
@@ -32,7 +29,7 @@ PROVEN_MAX: Final = 1024
 """Node ids remembered with their names; a cluster has a few."""
 
 
-class Guard:
+class PeerCertificates:
     """What one node knows about who its peers really are."""
 
     def __init__(self) -> None:

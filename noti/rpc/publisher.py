@@ -1,11 +1,8 @@
 """`noti.v1.Publisher`: events from publishers, over gRPC; asyncio.
 
-Enters: requests, through the frame limit; what became of them. Leaves: drafts, to the node's
-`Publishing`; answers, in the order of the requests. Never: order or commitment, which are not its
-own; a request that is answered twice.
-
-What becomes of an event is told by a plain call from a Trio task of the same thread: it may finish
-an asyncio future, or write the answer, and so costs no turn of the asyncio loop.
+Requests become drafts for the node's `Publishing`, and are answered in their order, each once. What
+became of an event is reported by a plain call from a Trio task of the same thread: it may finish an
+asyncio future, or write the answer, and so costs no turn of the asyncio loop.
 """
 
 import asyncio
@@ -28,7 +25,7 @@ from noti.protobuf import length_field, length_keys, scan
 from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.rpc.connections import PeerStream, stream_of
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.rejected_calls import Complaints
+from noti.rpc.rejected_calls import RejectedCalls
 from noti.rpc.services import Call
 from noti.rpc.unary import UnaryAnswers
 
@@ -43,7 +40,7 @@ STREAM_BYTES_MAX: Final = 4 * 1024 * 1024
 """What one stream may have unanswered. With any of them (and what came with it: 255 requests, or a
 window of 4 MiB) it is not read, its window fills, and its publisher waits. Twice what two commands
 take, which is all that is under way at once, and far less than a node takes (`PublishLimits`): so a
-publisher alone that is never told to wait is slowed down, and not refused."""
+publisher alone that is never told to wait is slowed down, and not rejected."""
 
 # By hand, as both are hot: see `scan`.
 _REQUEST_KEYS: Final = length_keys(1)
@@ -53,9 +50,9 @@ _EVENT_KEYS: Final = length_keys(1, 2, 3)
 class PublisherService:
     """One task a call."""
 
-    def __init__(self, publishing: Publishing, complaints: Complaints) -> None:
+    def __init__(self, publishing: Publishing, rejected: RejectedCalls) -> None:
         self._publishing = publishing
-        self._complaints = complaints
+        self._rejected = rejected
         self._answers = UnaryAnswers()
 
     def __mapping__(self) -> dict[str, Handler]:
@@ -83,8 +80,8 @@ class PublisherService:
             frame = await stream.inbox.read()
             drafts = decode_drafts(frame or b"")
         except MessageInvalid as error:
-            self._complaints.tell(stream.connection.transport, "request", str(error))
-            raise _refusal(error) from error
+            self._rejected.report(stream.connection.transport, "request", str(error))
+            raise _rejection(error) from error
         loop = asyncio.get_running_loop()
         over: asyncio.Future[Outcome | None] = loop.create_future()
 
@@ -99,7 +96,7 @@ class PublisherService:
         self._publishing.submit(drafts, done)
         outcome = await over
         if isinstance(outcome, NotiError):
-            raise _refusal(outcome)
+            raise _rejection(outcome)
         if outcome is not None:
             await call.send_message(wire.PublishResponse(ids=list(outcome)))
 
@@ -116,7 +113,7 @@ class PublisherService:
                     drafts = decode_drafts(request)
                     answers.counts(question, len(drafts))
                 except MessageInvalid as error:
-                    self._complaints.tell(stream.connection.transport, "request", str(error))
+                    self._rejected.report(stream.connection.transport, "request", str(error))
                     question.answer(error)
                 else:
                     last = number == len(requests)
@@ -129,8 +126,8 @@ class PublisherService:
             answers.end()
             await writing
         except MessageInvalid as error:
-            self._complaints.tell(stream.connection.transport, "request", str(error))
-            raise _refusal(error) from error
+            self._rejected.report(stream.connection.transport, "request", str(error))
+            raise _rejection(error) from error
         finally:
             writing.cancel()
 
@@ -286,5 +283,5 @@ def status_of(error: NotiError) -> Status:
             return Status.INTERNAL
 
 
-def _refusal(error: NotiError) -> GRPCError:
+def _rejection(error: NotiError) -> GRPCError:
     return GRPCError(status_of(error), str(error))

@@ -1,7 +1,7 @@
 """A publisher's end of `noti.v1.Publisher`, for commands; asyncio.
 
-Enters: the address of a node, a context for TLS, drafts. Leaves: the ids of events that are
-committed. Never: a foreign exception; a retry; trust in a server whose certificate is no node's.
+It sends drafts to one node and returns the ids of what is committed. It does not retry, and trusts
+no server whose certificate is not a node's.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from noti.errors import (
 from noti.protobuf import parse
 from noti.publishing.ports import Draft
 from noti.rpc.connections import PeerStream, stream_of
-from noti.rpc.dialing import FOREIGN_ERRORS, PeerChannel, describe, refusal_in
+from noti.rpc.dialing import FOREIGN_ERRORS, PeerChannel, describe, rejection_in
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.tls import certificate_of
 
@@ -109,11 +109,13 @@ async def open_publish_stream(
                 "is it the RPC port of a node that runs?"
             ) from None
         except (MessageInvalid, *FOREIGN_ERRORS) as error:
-            refusal = refusal_in(channel, error)
-            told = describe(to, error) if refusal is None else f"{format_address(to)} {refusal}"
+            rejection = rejection_in(channel, error)
+            reason = (
+                describe(to, error) if rejection is None else f"{format_address(to)} {rejection}"
+            )
             if isinstance(error, GRPCError) and error.status is Status.UNIMPLEMENTED:
-                told += "; is it the RPC port of a node?"
-            raise PeerUnavailable(told) from error
+                reason += "; is it the RPC port of a node?"
+            raise PeerUnavailable(reason) from error
         yield PublishStream(to, stream, within_s)
     finally:
         channel.close()

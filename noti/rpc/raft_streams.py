@@ -30,9 +30,9 @@ from noti.rpc.codec import (
 from noti.rpc.connections import PeerStream, stream_of
 from noti.rpc.dialing import PeerChannel
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.peer_certificates import Guard
+from noti.rpc.peer_certificates import PeerCertificates
 from noti.rpc.ports import PeerHandler
-from noti.rpc.rejected_calls import Complaints
+from noti.rpc.rejected_calls import RejectedCalls
 from noti.rpc.services import Call
 from noti.rpc.tls import certificate_of
 
@@ -127,17 +127,18 @@ class RaftService:
         self,
         handler: PeerHandler,
         island: Island,
-        nursery: trio.Nursery,
-        guard: Guard,
+        on_stream: Callable[[GrpcMessageStream], None],
+        certificates: PeerCertificates,
         rejections: RejectionLog,
-        complaints: Complaints,
+        rejected: RejectedCalls,
     ) -> None:
+        """`on_stream` takes each stream once its hellos are exchanged; it may not wait."""
         self._handler = handler
         self._island = island
-        self._nursery = nursery
-        self._guard = guard
+        self._on_stream = on_stream
+        self._certificates = certificates
         self._rejections = rejections
-        self._complaints = complaints
+        self._rejected = rejected
 
     def __mapping__(self) -> dict[str, Handler]:
         """Return grpclib's routing table."""
@@ -154,20 +155,19 @@ class RaftService:
             proven = self._check_identity(transport, peer)
             self._handler.admit(peer)
             if proven:
-                self._guard.remember(peer)
+                self._certificates.remember(peer)
         except TimeoutError:
             raise GRPCError(Status.DEADLINE_EXCEEDED, "no hello came") from None
         except MessageInvalid as error:
-            self._complaints.tell(transport, "hello", str(error))
+            self._rejected.report(transport, "hello", str(error))
             raise GRPCError(Status.INVALID_ARGUMENT, str(error)) from error
         except ClusterMismatch as error:
-            self._complaints.tell(transport, "cluster", str(error))
+            self._rejected.report(transport, "cluster", str(error))
             raise GRPCError(Status.FAILED_PRECONDITION, str(error)) from error
         await call.send_initial_metadata()
         await stream.write(encode_hello(self._handler.hello()))
         finished = asyncio.Event()
-        messages = GrpcMessageStream(self._island, stream, peer, finished.set)
-        self._nursery.start_soon(self._use, messages)
+        self._on_stream(GrpcMessageStream(self._island, stream, peer, finished.set))
         # grpclib ends the stream when this returns, and cancels this when the peer is gone; the
         # Trio task notices that by itself.
         await finished.wait()
@@ -181,20 +181,21 @@ class RaftService:
         if certificate is None:
             return False
         cluster = self._handler.hello().cluster_id
-        rejection = self._guard.peer_rejection(certificate, peer, cluster)
+        rejection = self._certificates.peer_rejection(certificate, peer, cluster)
         if rejection is not None:
             host, port = transport.get_extra_info("peername")[:2]
             self._rejections.log(host, port, rejection)
             raise ClusterMismatch(f"this caller {rejection}")
         return True
 
-    async def _use(self, stream: GrpcMessageStream) -> None:
-        """Hand the stream to the node; Trio. Its trouble is no other stream's."""
-        with contained("rpc stream"):
-            try:
-                await self._handler.raft_stream(stream)
-            finally:
-                await stream.aclose()
+
+async def use_stream(handler: PeerHandler, stream: GrpcMessageStream) -> None:
+    """Hand a stream to the node, and close it; Trio. Its trouble is no other stream's."""
+    with contained("rpc stream"):
+        try:
+            await handler.raft_stream(stream)
+        finally:
+            await stream.aclose()
 
 
 async def exchange_hellos(channel: PeerChannel, hello: Hello) -> tuple[PeerStream, Hello]:

@@ -1,7 +1,6 @@
-"""Counts and tells what callers sent that no caller should send.
+"""Counts and logs what clients sent that no client should send.
 
-Enters: complaints. Leaves: a counter, log lines. Never: what concerns TLS, which is counted in
-`certificates/rejection_log.py`.
+What concerns TLS is counted in `certificates/rejection_log.py`.
 """
 
 import time
@@ -24,22 +23,22 @@ Kind: TypeAlias = Literal[
 ]
 """Labels of the counter: bounded, as every label must be."""
 
-_refused = Counter("noti_rpc_refused_total", "What callers sent that was refused", ["kind"])
+_counter = Counter("noti_rpc_rejected_total", "What clients sent that was rejected", ["kind"])
 
 
-class Complaints:
-    """The complaints of one node."""
+class RejectedCalls:
+    """What one node has rejected."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._throttled = ThrottledLog(now)
 
-    def tell(self, transport: Any, kind: Kind, reason: str) -> None:
+    def report(self, transport: Any, kind: Kind, reason: str) -> None:
         """Count what came over an asyncio transport; log it, throttled for each host and kind."""
-        _refused.labels(kind).inc()
+        _counter.labels(kind).inc()
         host, port = (transport.get_extra_info("peername") or ("?", 0))[:2]
         self._throttled.log(
             log.warning,
-            "refused what a caller sent",
+            "rejected what a client sent",
             (host, kind),
             peer=format_address((host, port)),
             kind=kind,

@@ -1,10 +1,8 @@
 """Asks nodes what they are in their cluster, again and again, for those who route traffic by it.
 
-Enters: addresses, and the names of the nodes that should be there. Leaves: `NodeRole`s. Never: the
-answer of a node whose certificate is for another one; a foreign exception; a retry.
-
-Connections are kept, one for each node, as a handshake costs more than a hundred questions. A node
-that is too old for `noti.v1.Status` is asked bb-dist-noti's question, which knows no term.
+The answer of a node whose certificate is for another one does not count. Connections are kept, one
+for each node, as a handshake costs more than a hundred questions. A node that is too old for
+`noti.v1.Status` is asked bb-dist-noti's question, which knows no term.
 """
 
 import ssl
@@ -23,7 +21,7 @@ from noti.errors import MessageInvalid, PeerUnavailable
 from noti.protobuf import parse
 from noti.rpc.answers import NodeRole, RoleName
 from noti.rpc.connections import stream_of
-from noti.rpc.dialing import PeerChannel, describe, refusal_in
+from noti.rpc.dialing import PeerChannel, describe, rejection_in
 from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.generated.notification import v1 as notification
@@ -69,7 +67,7 @@ class Roles:
             if channel is not None:
                 channel.close()
             if isinstance(error, Exception):
-                raise self._told(to, channel, error) from error
+                raise self._unavailable(to, channel, error) from error
             raise
         if answer.name not in ("", name):
             channel.close()
@@ -89,8 +87,10 @@ class Roles:
         for key in list(self._channels):
             self.forget(*key)
 
-    def _told(self, to: Address, channel: PeerChannel | None, error: Exception) -> PeerUnavailable:
-        rejection = None if channel is None else refusal_in(channel, error)
+    def _unavailable(
+        self, to: Address, channel: PeerChannel | None, error: Exception
+    ) -> PeerUnavailable:
+        rejection = None if channel is None else rejection_in(channel, error)
         if rejection is None:
             return PeerUnavailable(describe(to, error))
         self._rejections.log(*to, rejection)

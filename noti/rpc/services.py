@@ -1,7 +1,6 @@
 """What a node answers operators and load balancers over gRPC; asyncio.
 
-Enters: requests, through the frame limit. Leaves: what the node's handler says about itself.
-Never: a change of anything.
+All of it only reads.
 """
 
 import asyncio
@@ -117,12 +116,12 @@ class OperatorServices:
 
     async def _watch(self, call: Call) -> None:
         service = (await request(call, health.HealthCheckRequest)).service
-        told = None
+        sent = None
         while True:
             status = self._serving_status(service)
-            if status != told:
+            if status != sent:
                 await call.send_message(health.HealthCheckResponse(status=status))
-                told = status
+                sent = status
             await asyncio.sleep(WATCH_INTERVAL_S)
 
     def _serving_status(self, service: str) -> health.HealthCheckResponseServingStatus:

@@ -39,10 +39,10 @@ from tests.rpc.test_grpc import framed, raft_request
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
-HTTP2 = 'noti_rpc_refused_total{kind="http2"}'
-HELLO = 'noti_rpc_refused_total{kind="hello"}'
-CLUSTER = 'noti_rpc_refused_total{kind="cluster"}'
-REQUEST = 'noti_rpc_refused_total{kind="request"}'
+HTTP2 = 'noti_rpc_rejected_total{kind="http2"}'
+HELLO = 'noti_rpc_rejected_total{kind="hello"}'
+CLUSTER = 'noti_rpc_rejected_total{kind="cluster"}'
+REQUEST = 'noti_rpc_rejected_total{kind="request"}'
 GARBAGE = 'noti_raft_messages_refused_total{reason="garbage"}'
 FALSE_SENDER = 'noti_raft_messages_refused_total{reason="false sender"}'
 IMPOSSIBLE = "noti_raft_impossible_total"
@@ -210,7 +210,7 @@ async def test_bytes_that_are_no_rpc_are_refused_and_counted_and_change_nothing(
                 await until_counted(node, REQUEST, before)
                 assert await state(node) == known, what
         assert "Traceback" not in node.log_text()
-        told = [line for line in node.log_text().splitlines() if "refused what" in line]
+        told = [line for line in node.log_text().splitlines() if "rejected what" in line]
         kinds = ("http2", "hello", "cluster", "request")
         assert [sum(f'"{kind}"' in line for line in told) for kind in kinds] == [1, 1, 1, 1]
 

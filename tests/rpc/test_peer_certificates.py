@@ -4,7 +4,7 @@ import pytest
 
 from noti.certificates.rejections import Rejection
 from noti.raft.ports import Hello
-from noti.rpc.peer_certificates import PROVEN_MAX, READING_METHODS, Guard
+from noti.rpc.peer_certificates import PROVEN_MAX, READING_METHODS, PeerCertificates
 from tests import promises
 from tests.certificates.authority import CLIENT, Issued, Wanted, client, issue, node
 from tests.rpc.tls_peers import cluster_authority
@@ -43,13 +43,13 @@ def reason(rejection: Rejection | None) -> str | None:
 def test_nodes_may_call_everything_and_clients_may_read(
     caller: Issued, method: str, expected: str | None
 ) -> None:
-    assert reason(Guard().call_rejection(caller.der, method)) == expected
+    assert reason(PeerCertificates().call_rejection(caller.der, method)) == expected
 
 
 def test_what_is_no_certificate_is_refused() -> None:
-    assert reason(Guard().call_rejection(b"nonsense", STATUS)) == "other"
+    assert reason(PeerCertificates().call_rejection(b"nonsense", STATUS)) == "other"
     hello = Hello("c", "2", "node2")
-    assert reason(Guard().peer_rejection(b"nonsense", hello, "c")) == "other"
+    assert reason(PeerCertificates().peer_rejection(b"nonsense", hello, "c")) == "other"
 
 
 @pytest.mark.parametrize(
@@ -58,35 +58,35 @@ def test_what_is_no_certificate_is_refused() -> None:
 )
 def test_a_peer_is_who_its_certificate_names(caller: Issued, expected: str | None) -> None:
     hello = Hello("c", "2", "node2")
-    assert reason(Guard().peer_rejection(caller.der, hello, "c")) == expected
+    assert reason(PeerCertificates().peer_rejection(caller.der, hello, "c")) == expected
 
 
 @promises.ONLY_CERTIFIED_PEERS
 def test_nobody_comes_with_the_node_id_of_somebody_else() -> None:
-    guard = Guard()
-    guard.remember(Hello("c", "3", "node3"))
-    rejection = guard.peer_rejection(NODE_2.der, Hello("c", "3", "node2"), "c")
+    certificates = PeerCertificates()
+    certificates.remember(Hello("c", "3", "node3"))
+    rejection = certificates.peer_rejection(NODE_2.der, Hello("c", "3", "node2"), "c")
     assert rejection is not None
     assert rejection.reason == "name"
     assert "comes with the node id of node 'node3'" in rejection.text
-    assert guard.peer_rejection(NODE_3.der, Hello("c", "3", "node3"), "c") is None
+    assert certificates.peer_rejection(NODE_3.der, Hello("c", "3", "node3"), "c") is None
 
 
 def test_a_wiped_node_may_come_back_with_a_new_id() -> None:
-    guard = Guard()
-    guard.remember(Hello("c", "2", "node2"))
-    assert guard.peer_rejection(NODE_2.der, Hello("c", "2b", "node2"), "c") is None
+    certificates = PeerCertificates()
+    certificates.remember(Hello("c", "2", "node2"))
+    assert certificates.peer_rejection(NODE_2.der, Hello("c", "2b", "node2"), "c") is None
 
 
 def test_an_objection_of_somebody_else_leaves_the_id_to_its_owner() -> None:
-    guard = Guard()
+    certificates = PeerCertificates()
     # Node 2 is who it says, and gossip, say, knows better whose id this is: nothing is remembered.
-    assert guard.peer_rejection(NODE_2.der, Hello("c", "3", "node2"), "c") is None
-    assert guard.peer_rejection(NODE_3.der, Hello("c", "3", "node3"), "c") is None
+    assert certificates.peer_rejection(NODE_2.der, Hello("c", "3", "node2"), "c") is None
+    assert certificates.peer_rejection(NODE_3.der, Hello("c", "3", "node3"), "c") is None
 
 
 def test_memory_is_bounded_however_many_ids_a_peer_invents() -> None:
-    guard = Guard()
+    certificates = PeerCertificates()
     for number in range(PROVEN_MAX + 10):
-        guard.remember(Hello("c", str(number), "node2"))
-    assert len(guard._proven) == PROVEN_MAX
+        certificates.remember(Hello("c", str(number), "node2"))
+    assert len(certificates._proven) == PROVEN_MAX

@@ -3,7 +3,7 @@
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from noti.rpc.rejected_calls import Complaints
+from noti.rpc.rejected_calls import RejectedCalls
 from noti.throttled_log import INTERVAL_S
 
 
@@ -17,19 +17,19 @@ class Transport:
 
 
 def counted() -> float:
-    return REGISTRY.get_sample_value("noti_rpc_refused_total", {"kind": "hello"}) or 0.0
+    return REGISTRY.get_sample_value("noti_rpc_rejected_total", {"kind": "hello"}) or 0.0
 
 
-def test_every_refusal_is_counted_and_each_host_and_kind_is_throttled() -> None:
+def test_every_rejection_is_counted_and_each_host_and_kind_is_throttled() -> None:
     now, before = 100.0, counted()
-    complaints = Complaints(lambda: now)
+    rejected = RejectedCalls(lambda: now)
     with capture_logs() as records:
         for _ in range(3):
-            complaints.tell(Transport("10.0.0.1"), "hello", "no hello")
-        complaints.tell(Transport("10.0.0.2"), "hello", "no hello")
-        complaints.tell(Transport("10.0.0.1"), "http2", "no frame")
+            rejected.report(Transport("10.0.0.1"), "hello", "no hello")
+        rejected.report(Transport("10.0.0.2"), "hello", "no hello")
+        rejected.report(Transport("10.0.0.1"), "http2", "no frame")
         now += INTERVAL_S
-        complaints.tell(Transport("10.0.0.1"), "hello", "still no hello")
+        rejected.report(Transport("10.0.0.1"), "hello", "still no hello")
     assert counted() == before + 5
     assert [(r["peer"], r["reason"]) for r in records] == [
         ("10.0.0.1:4711", "no hello"),
@@ -39,7 +39,7 @@ def test_every_refusal_is_counted_and_each_host_and_kind_is_throttled() -> None:
     ]
 
 
-def test_caller_that_is_gone_already_is_told_all_the_same() -> None:
+def test_client_that_has_left_already_is_logged_all_the_same() -> None:
     with capture_logs() as records:
-        Complaints().tell(Transport(""), "hello", "no hello")
+        RejectedCalls().report(Transport(""), "hello", "no hello")
     assert [record["peer"] for record in records] == ["?:0"]
