@@ -1,15 +1,13 @@
-"""File descriptors: how many there are, who may have how many, and what happens when none is left.
-
-Enters: the limit of the process, listening sockets. Leaves: shares, accepted sockets, one log line
-for each episode. Never: waiting; a decision about who is served.
+"""File descriptors: how many each kind of client may have, and what happens when none is left.
 
 The shares are made so that descriptors never run out: browsers in any number leave enough for the
 other nodes, the log, probes and metrics. Should they run out all the same (the whole machine may
-have none), a connection is taken with a spare one and closed at once: who waits in the kernel's
-queue would otherwise wake us for ever, and never learn anything.
+have none), a connection is taken with a spare one and closed at once: a client that waits in the
+kernel's queue would otherwise wake the node without end, and never learn anything.
 """
 
 import errno
+import logging
 import math
 import os
 import resource
@@ -21,6 +19,7 @@ from typing import Final, Self, TypeAlias
 import structlog
 from prometheus_client import Counter, Gauge
 
+from noti.config import Config
 from noti.errors import LocalError
 
 log = structlog.get_logger("noti.descriptors")
@@ -48,8 +47,15 @@ RESERVE: Final = (
 )
 """Descriptors that neither browsers nor publishers get."""
 
+ARRIVING_MAX: Final = 4096
+"""HTTP connections without a whole request: a node that dies sends its neighbours some thousand at
+once. The oldest makes room."""
+
+FILES_WANTED: Final = 20_000
+"""Room for the browsers that one node can serve, and for those that come when another one dies."""
+
 LEAST: Final = RESERVE + 32
-"""With fewer descriptors a node could serve hardly anybody."""
+"""With fewer descriptors a node could serve hardly any client."""
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 QUIET_S: Final = 10.0
@@ -124,6 +130,32 @@ def shares(limit: int, wanted: Shares) -> Shares:
     # While a connection is looked at, it has two descriptors: Trio's and asyncio's.
     left = free - arriving - http - rpc - 2 * rpc_unready_max(rpc)
     return Shares(min(wanted.streams, left), arriving, http, rpc)
+
+
+def shares_of(config: Config) -> Shares:
+    """Return what each kind of client may have; logged when that is less than was configured.
+
+    Raises `LocalError` when there are too few descriptors for anything.
+    """
+    wanted = Shares(
+        config.sse_clients_max,
+        ARRIVING_MAX,
+        config.http_connections_max,
+        config.rpc_connections_max,
+    )
+    limit = allowed()
+    granted = shares(limit, wanted)
+    if granted != wanted:
+        level = logging.WARNING if limit < FILES_WANTED else logging.INFO
+        log.log(
+            level,
+            "open files limit the clients: raise `ulimit -Hn` for more than these",
+            allowed=limit,
+            streams=granted.streams,
+            http_connections=granted.http,
+            rpc_connections=granted.rpc,
+        )
+    return granted
 
 
 def rpc_unready_max(connections_max: int) -> int:

@@ -1,32 +1,21 @@
-"""Everything outside a node, as ports: the real ones, opened in order.
-
-Enters: the configuration. Leaves: a `World`. Never: knows what the node does with it.
-"""
+"""Everything outside a node, as ports: the real ones, opened in order."""
 
 import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol, TypeAlias
-
-import structlog
-import trio
+from typing import TypeAlias
 
 from noti import descriptors, loop_lag
-from noti.address import Address
 from noti.asyncio_loop import Island
 from noti.certificates import uses
 from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
 from noti.config import Config
-from noti.descriptors import Shares
-from noti.history.notification import Notification
-from noti.http.config import HttpConfig
-from noti.http.node_view import NodeView
-from noti.http.server import Frontend
+from noti.http.clients import Clients, HttpClients
 from noti.membership.control import ControlSocket
 from noti.membership.ports import Control
 from noti.ports import Clock
@@ -39,62 +28,12 @@ from noti.rpc.accepting import RpcLimits
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.ports import RpcNetwork
 from noti.service import running
-from noti.streams.config import HubConfig
-from noti.streams.hub import Hub
 from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
 from noti.trio_clock import TrioClock
 
-log = structlog.get_logger("noti.node")
-
-ARRIVING_MAX = 4096
-"""HTTP connections without a whole request: a node that dies sends its neighbours some thousand at
-once. The oldest makes room."""
-
-
 NODE_ID_BYTES = 8
 """64 random bits: two nodes of one cluster never get the same."""
-
-FILES_WANTED = 20_000
-"""Room for the browsers that one node can serve, and for those that come when another one dies."""
-
-
-class Clients(Protocol):
-    """The browsers of one node."""
-
-    @property
-    def count(self) -> int:
-        """Streams open now."""
-
-    @property
-    def pressure(self) -> float:
-        """How full the backlog of clients that read is: 0.0 empty, 1.0 (or more) at its bound.
-
-        Clients that do not read never raise it. Cheap: may be asked for with every message.
-        """
-
-    def publish(self, notifications: Sequence[Notification]) -> None:
-        """Show what has just become visible; never waits."""
-
-    def trim(self, oldest_seq: int) -> None:
-        """Let nobody resume from before this number; streams that are open get it still."""
-
-    def reset(self, notifications: Sequence[Notification]) -> None:
-        """Start anew with this history."""
-
-    async def serve(
-        self,
-        node: NodeView,
-        *,
-        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Take connections until cancelled.
-
-        Then end the streams in order. Raises `AddressInUse`.
-        """
-
-    def abandon(self) -> None:
-        """When `serve` is cancelled from now on, reset the streams at once: the node falls."""
 
 
 @dataclass(frozen=True)
@@ -118,86 +57,6 @@ class World:
 OpenWorld: TypeAlias = Callable[[Config], AbstractAsyncContextManager[World]]
 
 
-class HttpClients:
-    """Browsers over HTTP: the hub and its frontend."""
-
-    def __init__(
-        self,
-        config: Config,
-        rng: random.Random,
-        shares: Shares,
-        tls: Renewed[ssl.SSLContext] | None = None,
-    ) -> None:
-        """Prepare; nothing listens before `serve`. With `tls`, browsers get HTTPS."""
-        self._config = config
-        self._shares = shares
-        self._tls = tls
-        settings = HubConfig(
-            backlog_bytes=config.sse_backlog_bytes,
-            stall_timeout_s=config.sse_stall_s,
-            heartbeat_s=config.sse_heartbeat_s,
-            lifetime_s=config.sse_lifetime_s,
-            drain_window_s=config.sse_drain_s,
-            clients_max=shares.streams,
-            clients_per_address_max=config.sse_clients_per_address_max,
-        )
-        self._hub = Hub(settings, rng)
-        self._falls = trio.Event()
-
-    def abandon(self) -> None:
-        """Do not end streams in order any more."""
-        self._falls.set()
-
-    @property
-    def count(self) -> int:
-        """Streams open now."""
-        return self._hub.clients
-
-    @property
-    def pressure(self) -> float:
-        """How full the backlog of clients that read is."""
-        return self._hub.pressure
-
-    def publish(self, notifications: Sequence[Notification]) -> None:
-        """Show what has just become visible."""
-        self._hub.publish(notifications)
-
-    def trim(self, oldest_seq: int) -> None:
-        """Let nobody resume from before this number."""
-        self._hub.trim(oldest_seq)
-
-    def reset(self, notifications: Sequence[Notification]) -> None:
-        """Start anew with this history."""
-        self._hub.reset(notifications)
-
-    async def serve(
-        self,
-        node: NodeView,
-        *,
-        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
-    ) -> None:
-        """Serve HTTP until cancelled."""
-        web = HttpConfig(
-            cors_origins=self._config.cors_origins,
-            trusted_proxies=self._config.trusted_proxies,
-            leader_sheds=self._config.sse_leader_sheds,
-            head_bytes_max=self._config.head_bytes_max,
-            pending_connections_max=self._shares.arriving,
-            connections_max=self._shares.http,
-            connections_per_address_max=self._config.http_connections_per_address_max,
-        )
-        frontend = Frontend(
-            self._config.http_addr,
-            self._hub,
-            node,
-            web,
-            tls=self._tls,
-            ops_bind=self._config.ops_addr,
-            falls=self._falls,
-        )
-        await frontend.run(task_status=task_status)
-
-
 @asynccontextmanager
 async def real_world(config: Config) -> AsyncIterator[World]:
     """Lock the data directory, start the asyncio loop, and yield the real ports.
@@ -205,7 +64,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
     Raises `StorageError` when the directory cannot be used, `ConfigInvalid` for a bad certificate,
     `LocalError` when there are too few file descriptors.
     """
-    shares = _shares(config)
+    shares = descriptors.shares_of(config)
     rng = random.Random()
     island = Island()
     between_nodes = _tls_between_nodes(config)
@@ -234,28 +93,6 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             source=source,
             control=ControlSocket(config.data_dir),
         )
-
-
-def _shares(config: Config) -> Shares:
-    """Return who may have how many descriptors, and tell it when that is less than was set."""
-    wanted = Shares(
-        config.sse_clients_max,
-        ARRIVING_MAX,
-        config.http_connections_max,
-        config.rpc_connections_max,
-    )
-    limit = descriptors.allowed()
-    shares = descriptors.shares(limit, wanted)
-    if shares != wanted:
-        tell = log.warning if limit < FILES_WANTED else log.info
-        tell(
-            "open files limit the clients: raise `ulimit -Hn` for more than these",
-            allowed=limit,
-            streams=shares.streams,
-            http_connections=shares.http,
-            rpc_connections=shares.rpc,
-        )
-    return shares
 
 
 def _tls_for_browsers(config: Config) -> Renewed[ssl.SSLContext] | None:

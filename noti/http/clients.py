@@ -1,0 +1,129 @@
+"""The browsers of one node: the hub that sends, and the HTTP server that takes them in."""
+
+import random
+import ssl
+from collections.abc import Sequence
+from typing import Protocol
+
+import trio
+
+from noti.address import Address
+from noti.certificates.renewal import Current
+from noti.config import Config
+from noti.descriptors import Shares
+from noti.history.notification import Notification
+from noti.history.state_machine import HistoryObserver
+from noti.http.config import HttpConfig
+from noti.http.node_view import NodeView
+from noti.http.server import Frontend
+from noti.streams.config import HubConfig
+from noti.streams.hub import Hub
+
+
+class Clients(HistoryObserver, Protocol):
+    """The browsers of one node, to which history is shown."""
+
+    @property
+    def count(self) -> int:
+        """Streams open now."""
+
+    @property
+    def pressure(self) -> float:
+        """How full the backlog of clients that read is: 0.0 empty, 1.0 (or more) at its bound.
+
+        Clients that do not read never raise it. Cheap: may be asked for with every message.
+        """
+
+    async def serve(
+        self,
+        node: NodeView,
+        *,
+        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Take connections until cancelled.
+
+        Then end the streams in order. Raises `AddressInUse`.
+        """
+
+    def abandon(self) -> None:
+        """When `serve` is cancelled from now on, reset the streams at once: the node falls."""
+
+
+class HttpClients:
+    """Browsers over HTTP: the hub and its frontend."""
+
+    def __init__(
+        self,
+        config: Config,
+        rng: random.Random,
+        shares: Shares,
+        tls: Current[ssl.SSLContext] | None = None,
+    ) -> None:
+        """Prepare; nothing listens before `serve`. With `tls`, browsers get HTTPS."""
+        self._config = config
+        self._shares = shares
+        self._tls = tls
+        settings = HubConfig(
+            backlog_bytes=config.sse_backlog_bytes,
+            stall_timeout_s=config.sse_stall_s,
+            heartbeat_s=config.sse_heartbeat_s,
+            lifetime_s=config.sse_lifetime_s,
+            drain_window_s=config.sse_drain_s,
+            clients_max=shares.streams,
+            clients_per_address_max=config.sse_clients_per_address_max,
+        )
+        self._hub = Hub(settings, rng)
+        self._falls = trio.Event()
+
+    def abandon(self) -> None:
+        """When `serve` is cancelled from now on, reset the streams at once."""
+        self._falls.set()
+
+    @property
+    def count(self) -> int:
+        """Streams open now."""
+        return self._hub.clients
+
+    @property
+    def pressure(self) -> float:
+        """How full the backlog of clients that read is."""
+        return self._hub.pressure
+
+    def publish(self, notifications: Sequence[Notification]) -> None:
+        """Show what has just become visible."""
+        self._hub.publish(notifications)
+
+    def trim(self, oldest_seq: int) -> None:
+        """Let nobody resume from before this number."""
+        self._hub.trim(oldest_seq)
+
+    def reset(self, notifications: Sequence[Notification]) -> None:
+        """Start anew with this history."""
+        self._hub.reset(notifications)
+
+    async def serve(
+        self,
+        node: NodeView,
+        *,
+        task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
+        """Serve HTTP until cancelled."""
+        web = HttpConfig(
+            cors_origins=self._config.cors_origins,
+            trusted_proxies=self._config.trusted_proxies,
+            leader_sheds=self._config.sse_leader_sheds,
+            head_bytes_max=self._config.head_bytes_max,
+            pending_connections_max=self._shares.arriving,
+            connections_max=self._shares.http,
+            connections_per_address_max=self._config.http_connections_per_address_max,
+        )
+        frontend = Frontend(
+            self._config.http_addr,
+            self._hub,
+            node,
+            web,
+            tls=self._tls,
+            ops_bind=self._config.ops_addr,
+            falls=self._falls,
+        )
+        await frontend.run(task_status=task_status)
