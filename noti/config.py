@@ -1,39 +1,23 @@
-"""Every setting of a node, declared once: name, type, default, meaning.
+"""Every setting of a node, declared once: name, type, default, meaning, and what must hold for it.
 
-Enters: a TOML file, `NOTI_*` environment variables, flags. Leaves: one frozen, validated `Config`.
-Never: a setting that two places declare, a default elsewhere, the value of a secret in a message.
-
-Later wins: defaults < file < environment < flags. `Config(...)` on its own is a plain value that
-reads nothing; only `load` looks at the world. The flags of `noti run` are made from the fields
-below, and the text under a field is its help.
+A `Config` is a plain, frozen value that reads nothing; `noti.cli.loading` makes one out of file,
+environment and flags. The flags of `noti run` are made from the fields below, and the text under a
+field is its help.
 """
 
-import difflib
-import os
 import re
 import socket
-import tomllib
-from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails, PydanticCustomError
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    NoDecode,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from noti.address import Address, format_address, parse_address
-from noti.errors import ConfigInvalid
 
 VARIABLE_PREFIX = "NOTI_"
-FILE_VARIABLE = "NOTI_CONFIG"
 
 STOP_S = 7.0
 """What stopping takes at most besides draining: hand-over 1.5, leaving gossip 2.5, last words 2,
@@ -43,11 +27,6 @@ and the log.
 IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 _NAME = re.compile(r"[A-Za-z0-9.-]{1,128}")
-_SERVICE_LINK = re.compile(
-    r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$"
-)
-"""Kubernetes sets such variables for every service; a service `noti` makes them `NOTI_…`."""
-
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only when asked for
 _NATS_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NATS_SUBJECT = re.compile(r"(?=.{1,255}$)([^\s.*>]+|\*)(\.([^\s.*>]+|\*))*(\.>)?|>")
@@ -117,14 +96,14 @@ def _origin(value: str) -> str:
     return value
 
 
-BindAddress: TypeAlias = Annotated[Address, NoDecode, BeforeValidator(_address)]
+BindAddress: TypeAlias = Annotated[Address, BeforeValidator(_address)]
 Seed: TypeAlias = Annotated[BindAddress, AfterValidator(_reachable)]
 
 
-class Config(BaseSettings):
+class Config(BaseModel):
     """All settings of one node, immutable."""
 
-    model_config = SettingsConfigDict(
+    model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
 
@@ -155,7 +134,7 @@ class Config(BaseSettings):
     advertise_host: str | None = None
     """Host by which others reach this node; needed when an address is a wildcard, 0.0.0.0."""
 
-    join: Annotated[tuple[Seed, ...], NoDecode, BeforeValidator(_commas)] = ()
+    join: Annotated[tuple[Seed, ...], BeforeValidator(_commas)] = ()
     """Gossip address of a node to join, host:port; repeat for several; retried without end."""
     bootstrap_expect: int = Field(default=1, ge=1, le=5)
     """How many new nodes form a cluster once they see each other; 3 for a cluster of three."""
@@ -250,10 +229,10 @@ class Config(BaseSettings):
     """How many gRPC connections besides other nodes'; who is idle longest makes room."""
     rpc_connections_per_address_max: int = Field(default=0, ge=0)
     """How many of those one IPv4 address or IPv6 /64 may have; 0 for any number."""
-    trusted_proxies: Annotated[tuple[IpNetwork, ...], NoDecode, BeforeValidator(_commas)] = ()
+    trusted_proxies: Annotated[tuple[IpNetwork, ...], BeforeValidator(_commas)] = ()
     """Network of proxies whose X-Forwarded-For is believed, 10.0.0.0/8; repeat for several."""
     cors_origins: Annotated[
-        tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_commas)
+        tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_commas)
     ] = ()
     """Origin whose pages may read this node, https://app.example.com or *; repeat for several."""
 
@@ -264,42 +243,30 @@ class Config(BaseSettings):
     log_format: Literal["auto", "human", "json"] = "auto"
     """Form of log lines; `auto` is `human` in a terminal and `json` elsewhere."""
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Make `Config(...)` a plain value; `load` reads the other sources."""
-        return (init_settings,)
-
     @model_validator(mode="after")
     def _relations(self) -> Self:
         # Two lost heartbeats must not start an election (Raft 5.6: broadcast << election timeout).
         least_ms = 3 * self.heartbeat_interval_ms
         if self.election_timeout_ms < least_ms:
-            raise _refusal(
+            raise _invalid(
                 "election_timeout_ms",
                 f"is less than 3 x heartbeat_interval_ms; make it at least {least_ms}",
             )
         if self.advertise_host is None:
             for setting in ("gossip_addr", "rpc_addr"):
                 if getattr(self, setting)[0] in _WILDCARDS:
-                    raise _refusal(
+                    raise _invalid(
                         setting, "is a wildcard that others cannot dial; set advertise_host too"
                     )
         if self.advertise_host is not None and self.advertise_host in _WILDCARDS:
-            raise _refusal("advertise_host", "cannot be dialled; name a host or an IP address")
+            raise _invalid("advertise_host", "cannot be dialled; name a host or an IP address")
         bound = (self.http_addr, self.gossip_addr, self.rpc_addr, self.ops_addr)
         fixed = [address for address in bound if address is not None and address[1] != 0]
         if len(set(fixed)) < len(fixed):
-            raise _refusal("http_addr", "and gossip_addr, rpc_addr and ops_addr must differ")
+            raise _invalid("http_addr", "and gossip_addr, rpc_addr and ops_addr must differ")
         least_s = self.sse_drain_s + STOP_S
         if self.sse_drain_s and self.shutdown_deadline_s < least_s:
-            raise _refusal(
+            raise _invalid(
                 "shutdown_deadline_s", f"is too short for sse_drain_s; make it {least_s:g} or more"
             )
         return self
@@ -310,15 +277,15 @@ class Config(BaseSettings):
             given = [name for name in group if getattr(self, name) is not None]
             for name in group:
                 if given and name not in given:
-                    raise _refusal(name, f"is missing: {', '.join(group)} go together")
+                    raise _invalid(name, f"is missing: {', '.join(group)} go together")
         proofs = [name for name in _NATS_PROOFS if getattr(self, name) is not None]
         if len(proofs) > 1:
-            raise _refusal(proofs[1], f"is given beside {proofs[0]}; choose one way to log in")
+            raise _invalid(proofs[1], f"is given beside {proofs[0]}; choose one way to log in")
         needing = [name for name in _NATS_FILES if getattr(self, name) is not None]
         if needing and self.nats_url is None:
-            raise _refusal(needing[0], "is of no use without nats_url; set both or neither")
+            raise _invalid(needing[0], "is of no use without nats_url; set both or neither")
         if proofs and _USER_INFO.search(self.nats_url or ""):
-            raise _refusal(proofs[0], "is given beside a login in nats_url; remove it there")
+            raise _invalid(proofs[0], "is given beside a login in nats_url; remove it there")
         return self
 
     def advertised(self, bound: Address) -> Address:
@@ -329,7 +296,7 @@ class Config(BaseSettings):
 
     def masked(self) -> dict[str, object]:
         """Return all settings as plain values for the start-up log, credentials masked."""
-        return {name: _shown(name, getattr(self, name)) for name in type(self).model_fields}
+        return {name: shown(name, getattr(self, name)) for name in type(self).model_fields}
 
 
 def flag_of(setting: str) -> str:
@@ -342,91 +309,13 @@ def variable_of(setting: str) -> str:
     return VARIABLE_PREFIX + setting.upper()
 
 
-def load(flags: Mapping[str, object], file: Path | None = None) -> Config:
-    """Compose the configuration from defaults, `file` (or `NOTI_CONFIG`), environment and `flags`.
-
-    `flags` holds only what was given, by setting name. Raises `ConfigInvalid` with one line that
-    says which setting is wrong, where it came from, what is wrong with it and what to do.
-    """
-    if file is None and (named := os.environ.get(FILE_VARIABLE)):
-        file = Path(named)
-    from_file = {} if file is None else _read_file(file)
-    _refuse_unknown_variables()
-    from_environment = EnvSettingsSource(
-        Config, env_prefix=VARIABLE_PREFIX, env_ignore_empty=True
-    )()
-    values = {**from_file, **from_environment, **flags}
-    try:
-        return Config(**values)
-    except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
-        setting = _setting_of(detail)
-        if setting in flags:
-            origin = f"flag {flag_of(setting)}"
-        elif setting in from_environment:
-            origin = f"environment variable {variable_of(setting)}"
-        elif setting in from_file:
-            origin = f"file {file}"
-        else:
-            origin = "default"
-        raise ConfigInvalid(_explain(setting, origin, detail, values)) from None
-
-
-def _refusal(setting: str, problem: str) -> PydanticCustomError:
+def _invalid(setting: str, problem: str) -> PydanticCustomError:
     """Return an error about `setting` for a rule that concerns several settings."""
     return PydanticCustomError("relation", "{problem}", {"setting": setting, "problem": problem})
 
 
-def _setting_of(detail: ErrorDetails) -> str:
-    if detail["loc"]:
-        return str(detail["loc"][0])
-    return str(detail.get("ctx", {}).get("setting", "configuration"))
-
-
-def _explain(setting: str, origin: str, detail: ErrorDetails, values: Mapping[str, object]) -> str:
-    value = detail["input"] if detail["loc"] else values.get(setting)
-    if value is None and setting in Config.model_fields:
-        value = Config.model_fields[setting].get_default(call_default_factory=True)
-    problem = detail["msg"].removeprefix("Value error, ")
-    problem = problem.replace("Input should be", "should be")
-    shown = _shown(setting, value)
-    return f"setting {setting} (from {origin}): {shown!r} {problem}".replace("\n", " ")
-
-
-def _read_file(file: Path) -> dict[str, Any]:
-    try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigInvalid(
-            f"configuration file {file} cannot be read: {error.strerror};"
-            f" check --config or {FILE_VARIABLE}"
-        ) from None
-    except ValueError as error:
-        raise ConfigInvalid(f"configuration file {file} is not valid TOML: {error}") from None
-    for key in values:
-        if key not in Config.model_fields:
-            raise ConfigInvalid(f"unknown setting {key!r} in file {file}{_nearest(key)}")
-    return values
-
-
-def _refuse_unknown_variables() -> None:
-    for variable in sorted(os.environ):
-        if not variable.startswith(VARIABLE_PREFIX) or variable == FILE_VARIABLE:
-            continue
-        setting = variable.removeprefix(VARIABLE_PREFIX).lower()
-        known = setting in Config.model_fields and variable == variable_of(setting)
-        if not known and not _SERVICE_LINK.search(variable):
-            hint = _nearest(setting, spell=variable_of)
-            raise ConfigInvalid(f"unknown environment variable {variable}{hint}")
-
-
-def _nearest(name: str, spell: Callable[[str], str] = str) -> str:
-    close = difflib.get_close_matches(name.lower().replace("-", "_"), Config.model_fields, n=1)
-    return f"; did you mean {spell(close[0])}?" if close else "; see noti run --help for all names"
-
-
-def _shown(setting: str, value: object) -> object:
-    """Return a value as a person writes it, without credentials."""
+def shown(setting: str, value: object) -> object:
+    """Return the value of a setting as a person writes it, without credentials."""
     if isinstance(value, str) and setting == "nats_url":
         return _USER_INFO.sub("//***@", value)
     if isinstance(value, Path):
@@ -434,5 +323,5 @@ def _shown(setting: str, value: object) -> object:
     if isinstance(value, tuple):
         if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
             return format_address(value)
-        return [_shown(setting, item) for item in value]
+        return [shown(setting, item) for item in value]
     return value

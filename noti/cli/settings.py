@@ -10,7 +10,8 @@ import click
 from pydantic.fields import FieldInfo
 
 from noti.address import Address, format_address, parse_address
-from noti.config import FILE_VARIABLE, Config, flag_of, load
+from noti.cli.loading import FILE_VARIABLE, load
+from noti.config import Config, flag_of
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 

@@ -1,0 +1,103 @@
+"""Reads the settings of a node: defaults < file < environment < flags, the later one wins.
+
+A wrong setting is told in one line, with where it came from; credentials are not shown.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from noti.config import VARIABLE_PREFIX, Config, flag_of, shown, variable_of
+from noti.errors import ConfigInvalid
+
+FILE_VARIABLE = "NOTI_CONFIG"
+
+_SERVICE_LINK = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$"
+)
+"""Kubernetes sets such variables for every service; a service `noti` makes them `NOTI_…`."""
+
+
+def load(flags: Mapping[str, object], file: Path | None = None) -> Config:
+    """Compose the configuration from defaults, `file` (or `NOTI_CONFIG`), environment and `flags`.
+
+    `flags` holds only what was given, by setting name. Raises `ConfigInvalid` with one line that
+    says which setting is wrong, where it came from, what is wrong with it and what to do.
+    """
+    if file is None and (named := os.environ.get(FILE_VARIABLE)):
+        file = Path(named)
+    from_file = {} if file is None else _read_file(file)
+    _check_variables()
+    variables = {setting: os.environ.get(variable_of(setting)) for setting in Config.model_fields}
+    from_environment = {setting: text for setting, text in variables.items() if text}
+    values = {**from_file, **from_environment, **flags}
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        setting = _setting_of(detail)
+        if setting in flags:
+            origin = f"flag {flag_of(setting)}"
+        elif setting in from_environment:
+            origin = f"environment variable {variable_of(setting)}"
+        elif setting in from_file:
+            origin = f"file {file}"
+        else:
+            origin = "default"
+        raise ConfigInvalid(_explain(setting, origin, detail, values)) from None
+
+
+def _setting_of(detail: ErrorDetails) -> str:
+    if detail["loc"]:
+        return str(detail["loc"][0])
+    return str(detail.get("ctx", {}).get("setting", "configuration"))
+
+
+def _explain(setting: str, origin: str, detail: ErrorDetails, values: Mapping[str, object]) -> str:
+    value = detail["input"] if detail["loc"] else values.get(setting)
+    if value is None and setting in Config.model_fields:
+        value = Config.model_fields[setting].get_default(call_default_factory=True)
+    problem = detail["msg"].removeprefix("Value error, ")
+    problem = problem.replace("Input should be", "should be")
+    return f"setting {setting} (from {origin}): {shown(setting, value)!r} {problem}".replace(
+        "\n", " "
+    )
+
+
+def _read_file(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigInvalid(
+            f"configuration file {file} cannot be read: {error.strerror};"
+            f" check --config or {FILE_VARIABLE}"
+        ) from None
+    except ValueError as error:
+        raise ConfigInvalid(f"configuration file {file} is not valid TOML: {error}") from None
+    for key in values:
+        if key not in Config.model_fields:
+            raise ConfigInvalid(f"unknown setting {key!r} in file {file}{_nearest(key)}")
+    return values
+
+
+def _check_variables() -> None:
+    for variable in sorted(os.environ):
+        if not variable.startswith(VARIABLE_PREFIX) or variable == FILE_VARIABLE:
+            continue
+        setting = variable.removeprefix(VARIABLE_PREFIX).lower()
+        known = setting in Config.model_fields and variable == variable_of(setting)
+        if not known and not _SERVICE_LINK.search(variable):
+            hint = _nearest(setting, spell=variable_of)
+            raise ConfigInvalid(f"unknown environment variable {variable}{hint}")
+
+
+def _nearest(name: str, spell: Callable[[str], str] = str) -> str:
+    close = difflib.get_close_matches(name.lower().replace("-", "_"), Config.model_fields, n=1)
+    return f"; did you mean {spell(close[0])}?" if close else "; see noti run --help for all names"
