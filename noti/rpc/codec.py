@@ -109,7 +109,7 @@ def decode_hello(data: bytes) -> Hello:
 def encode_messages(messages: Sequence[PeerMessage]) -> Iterator[bytes]:
     """Return `messages` as few frames of at most `FRAME_BYTES_MAX`, in order.
 
-    Raises `LocalError` for a single message that does not fit: whoever cuts entries and snapshots
+    Raises `LocalError` for a single message that does not fit: what cuts entries and snapshots
     into messages has to respect the limit.
     """
     group: list[bytes] = []

@@ -100,7 +100,7 @@ def in_time(
 
 _TELLING = {
     "state replaced by the leader's snapshot": "a snapshot was installed",
-    "repaired a write that a crash cut off; nobody was told that it was durable": (
+    "repaired a write that a crash cut off; it was never acknowledged": (
         "a torn tail was repaired at a restart"
     ),
     "membership changed": "the membership changed",

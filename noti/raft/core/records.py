@@ -1,7 +1,7 @@
 """Turns entries, hard state and snapshots into bytes and back.
 
-Enters: values of `messages.py`; bytes from disk or from a peer. Leaves: bytes; checked values.
-Never: I/O, clocks, files; trust in a length or a number that was read.
+Enters: what a log is to hold; bytes from disk or from a peer. Leaves: bytes; checked values.
+Never: I/O, clocks, files; trust in a length or a number that was read; an entry encoded twice.
 
 A record is `length | crc | type | fields`, little-endian. `length` counts what follows the CRC, and
 the CRC-32 covers the same bytes. No record is empty, so a zero length in a pre-zeroed file means
@@ -34,7 +34,7 @@ SNAPSHOT_VERSION = 1
 
 RECORD_BYTES_MAX = 8 * 1024 * 1024
 """Largest record, header included. A command is a batch of small notifications, far below this; a
-reader that sees more has read garbage, and this bounds what it will allocate for it."""
+reader that sees more has read damage, and this bounds what it will allocate for it."""
 
 NODE_ID_BYTES_MAX = 255
 """Node ids are short random text; a length that fits one byte cannot be inflated by damage."""

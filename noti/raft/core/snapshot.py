@@ -11,7 +11,7 @@ from noti.raft.core.events import RestoreSnapshot
 from noti.raft.core.messages import Message, NodeId, Snapshot, SnapshotChunk
 
 SNAPSHOT_BYTES_MAX = 1024 * 1024 * 1024
-"""A larger announced size is garbage: history is a few thousand notifications."""
+"""A larger announced size is invalid: history is a few thousand notifications."""
 
 
 def cut_snapshot(

@@ -1,7 +1,4 @@
-"""Knows where on disk each entry of the log is.
-
-Enters: each frame with entries that was written, in order; segments that went. Leaves: which part
-of which segment to read for an entry. Never: I/O, entries.
+"""Knows which part of which segment to read for an entry of the log.
 
 Nothing on disk is overwritten: an entry that replaces another, and all after it, is a later frame.
 So an extent says what its first entry is and ends where the next extent begins; what a segment

@@ -1,8 +1,5 @@
 """Lays batches of records out in a segment file, and tells a torn tail from damage.
 
-Enters: records as bytes; the content of a segment file. Leaves: frames; what a file holds and how
-it ends. Never: I/O; a guess where bytes decide.
-
 A segment is a run of frames in a file of zeroes. One frame is one write: `magic | length | crc |
 records | end mark`. The CRC starts from the segment's number and the frame's own offset, so a frame
 that the disk put in a wrong place, or that survives from an older use of the blocks, is not valid
@@ -16,7 +13,7 @@ that is zero, or new), perhaps cut at a byte. So the bytes after the last valid 
 - damage, if a valid frame follows: a crash cannot tear a frame and leave a later one whole;
 - damage, if they end in the end mark and no sector of them is all zero: everything was written,
   then changed;
-- otherwise torn, to be zeroed: nobody was told that this frame is durable.
+- otherwise torn, to be zeroed: this frame was never acknowledged.
 """
 
 import struct

@@ -1,11 +1,7 @@
 """Keeps a node's log, hard state and snapshot in files that survive a crash at any moment.
 
-Enters: entries, hard state, snapshots from the replica's writer task. Leaves: the same, after a
-restart. Never: a second write before the first is durable; anything but the `Disk` port; what the
-entries mean.
-
-Files: `log-<number>.wal`, numbered without gaps, and `snapshot`. Rules that make every crash
-harmless:
+Entries are written as the records that their leader encoded, and never looked into. Files:
+`log-<number>.wal`, numbered without gaps, and `snapshot`. Rules that make every crash harmless:
 - one call of `append` is one frame, one write and one sync (`segments.py` says how a torn one is
   recognised);
 - nothing is overwritten: an entry with an index that exists already replaces it, and all after it,
@@ -99,8 +95,7 @@ class Wal:
 
         With `must_exist` an empty disk is damage: the node would come back as the same one, having
         forgotten its votes. Raises `StorageCorrupt` on damage that a crash cannot explain,
-        `StorageFailed` when the disk
-        fails. Cancellation: open again; every repair can be repeated.
+        `StorageFailed` when the disk fails. Cancellation: open again; every repair can be repeated.
         """
         wal = cls(disk, segment_bytes)
         replay = await wal._replay(memory_bytes)
@@ -321,7 +316,7 @@ class Wal:
 
     async def _repair(self, torn: TornTail) -> None:
         log.warning(
-            "repaired a write that a crash cut off; nobody was told that it was durable",
+            "repaired a write that a crash cut off; it was never acknowledged",
             file=torn.name,
             offset=torn.offset,
             bytes=torn.size,
