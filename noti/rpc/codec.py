@@ -90,12 +90,12 @@ def decode_hello(data: bytes) -> Hello:
     Raises `ClusterMismatch` for a node that speaks another version, else `MessageInvalid`.
     """
     match _unpack(data):
-        case [int(version), *_] if version != FORMAT_VERSION:
+        case [version, *_] if type(version) is int and version != FORMAT_VERSION:
             raise ClusterMismatch(
                 f"a node that speaks version {version} of noti's frames met one that speaks "
                 f"version {FORMAT_VERSION}: run the same release on all nodes of the cluster"
             )
-        case [_, str(cluster_id), str(node_id), str(name)]:
+        case [version, str(cluster_id), str(node_id), str(name)] if type(version) is int:
             if not node_id:
                 raise MessageInvalid("the hello has no node id")
             longest = max(len(cluster_id), len(node_id), len(name))

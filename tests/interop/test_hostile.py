@@ -70,6 +70,7 @@ AS_A_HELLO = {
     "compressed": (struct.pack(">?I", True, 3) + b"abc", HELLO),
     "cut off": (framed(encode_hello(Hello("c", "z", "zed")))[:-1], HELLO),
     "of another cluster": (framed(encode_hello(Hello("elsewhere", "z", "zed"))), CLUSTER),
+    "of another version": (framed(length_field(1, msgpack.packb([99, "c", "z", "z"]))), CLUSTER),
 }
 
 

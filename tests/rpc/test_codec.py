@@ -264,6 +264,24 @@ def test_message_that_fits_no_frame_is_our_own_mistake() -> None:
         list(encode_messages([SnapshotChunk("n", 1, 1, 1, b"", 0, data, len(data))]))
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        5,
+        [],
+        [FORMAT_VERSION],
+        [True, "c", "n", "x"],
+        ["1", "c", "n", "x"],
+        [FORMAT_VERSION, "c", "n"],
+        [FORMAT_VERSION, "c", "n", "x", "y"],
+        [FORMAT_VERSION, "c", b"n", "x"],
+    ],
+)
+def test_hello_with_wrong_fields_is_invalid(value: object) -> None:
+    with pytest.raises(MessageInvalid):
+        decode_hello(frame_of(value))
+
+
 def test_hello_with_an_endless_name_is_invalid() -> None:
     with pytest.raises(MessageInvalid):
         decode_hello(encode_hello(Hello("c", "n", "x" * 300)))
