@@ -16,6 +16,7 @@ import trio
 
 from noti.address import parse_address
 from noti.errors import (
+    ClusterMismatch,
     CommandUnknown,
     KubernetesFailed,
     MessageInvalid,
@@ -394,7 +395,12 @@ TARGETS = [
     ),
     Target("snapshot file", [encode_snapshot(SNAPSHOT)], recover_snapshot, (StorageCorrupt,)),
     Target("configuration", [CONFIGURATION], decode_configuration),
-    Target("hello", [codec.encode_hello(Hello("c", "n1", "node1"))], codec.decode_hello),
+    Target(
+        "hello",
+        [codec.encode_hello(Hello("c", "n1", "node1"))],
+        codec.decode_hello,
+        (MessageInvalid, ClusterMismatch),
+    ),
     Target("messages", FRAMES, codec.decode_messages),
     Target("messages told to a core", FRAMES, tell_a_core),
     Target("frames", [b"\0\0\0\0\x05hello" * 2], read_frames),
