@@ -1,8 +1,4 @@
-"""Real UDP and TCP sockets for gossip.
-
-Enters: addresses, packets. Leaves: packets with their source, streams.
-Never: protocol; `OSError` (translated here into `noti.errors`).
-"""
+"""Real UDP and TCP sockets for gossip; `OSError` becomes an error of `noti.errors` here."""
 
 import socket as constants
 from collections.abc import AsyncIterator

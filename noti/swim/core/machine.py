@@ -87,44 +87,28 @@ class Swim:
         """
         self._config = config
         self._rng = rng
-        self._members = Members(rng, config.gossip_to_dead_s)
-        self._outbox = Outbox(config)
+        self._members = members = Members(rng, config.gossip_to_dead_s)
+        self._outbox = outbox = Outbox(config)
         self._serf = Serf(name)
-        self._exchanges = Exchanges(
-            name, seeds, members=self._members, config=config, rng=rng, now=now
-        )
+        self._exchanges = Exchanges(name, seeds, members=members, config=config, rng=rng, now=now)
         self._prober = Prober(
-            name,
-            address,
-            members=self._members,
-            outbox=self._outbox,
-            config=config,
-            rng=rng,
-            now=now,
+            name, address, members=members, outbox=outbox, config=config, rng=rng, now=now
         )
-        self._me = Record(
-            name,
-            address,
-            encode_tags(tags),
-            dict(tags),
-            VERSIONS,
-            incarnation,
-            MemberState.ALIVE,
-            now,
-            acked_at=math.inf,
-        )
-        self._members.add(self._me)
+        alive = Alive(incarnation, name, address, encode_tags(tags), VERSIONS)
+        self._me = Record.of(alive, dict(tags), now)
+        self._me.acked_at = math.inf
+        members.add(self._me)
         self._states = MemberStates(
             self._me,
-            members=self._members,
-            outbox=self._outbox,
+            members=members,
+            outbox=outbox,
             prober=self._prober,
             serf=self._serf,
             config=config,
             incarnations=Incarnations(incarnation, now),
         )
         self._own = OwnState(
-            self._me, members=self._members, outbox=self._outbox, serf=self._serf, config=config
+            self._me, members=members, outbox=outbox, serf=self._serf, config=config
         )
         self._counted_at = -math.inf
         self._gossip_at = now
@@ -203,7 +187,7 @@ class Swim:
             case Ack(sequence, _):
                 self._prober.on_ack(sequence, now)
             case Nack():
-                pass  # it says that the helper is well; we keep no score of our own health
+                pass  # it means that the helper is well; we keep no score of our own health
             case Alive() as alive:
                 self._on_alive(alive, source, now)
             case Suspect() | Dead() as claim:
@@ -306,9 +290,9 @@ class Swim:
             self._outbox.send(record.address)
 
     def _apply_serf(self, orders: Sequence[Broadcast | LeaveIntent], now: float) -> None:
-        """Carry out what the Serf layer wants."""
-        for emit in orders:
-            match emit:
+        """Carry out the orders of Serf's layer."""
+        for order in orders:
+            match order:
                 case Broadcast(key, payload):
                     self._outbox.broadcast_user(key, payload)
                 case LeaveIntent(name):
@@ -316,7 +300,7 @@ class Swim:
                     if record is not None and record.state is MemberState.DEAD:
                         self._states.set_state(record, MemberState.LEFT, now)
                 case _:
-                    assert_never(emit)
+                    assert_never(order)
 
 
 def _turn(message: Message) -> int:

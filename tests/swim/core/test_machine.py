@@ -21,7 +21,6 @@ from noti.swim.core.events import (
     TagsChanged,
     TimerExpired,
 )
-from noti.swim.core.exchanges import push_pull_interval_s
 from noti.swim.core.messages import (
     VERSIONS,
     VERSIONS_UNKNOWN,
@@ -444,13 +443,6 @@ def test_restarted_node_learns_of_its_death_and_objects() -> None:
     wire.run(3)
     assert wire.view("n1")["n3"] == "alive"
     assert wire.view("n2")["n3"] == "alive"
-
-
-@pytest.mark.parametrize(
-    ("members", "factor"), [(1, 1), (32, 1), (33, 2), (64, 2), (65, 3), (128, 3)]
-)
-def test_full_exchanges_become_rarer_in_large_clusters(members: int, factor: int) -> None:
-    assert push_pull_interval_s(30, members) == 30 * factor
 
 
 # Gossip
