@@ -1,8 +1,8 @@
 """HTTP: takes requests in, and answers them or hands their sockets to the streams.
 
 `acceptor` reads the heads of plain HTTP/1.1 requests and begins streams at once; all else goes to
-Hypercorn and Quart (`app`). Both ask `subscribe` how a request for a stream is answered. `ops`
-answers probes and Prometheus, `static/` holds the page.
+Quart (`app`) on Hypercorn (`hypercorn_glue`), within `connection_limits`. Both ask `subscribe` how
+a request for a stream is answered. `ops` answers probes and Prometheus, `static/` holds the page.
 
 Enters: connections of browsers, load balancers and operators.
 Leaves: responses; sockets of streams, for `noti.streams`.
