@@ -20,9 +20,7 @@ from noti.address import Address, format_address, parse_address
 VARIABLE_PREFIX = "NOTI_"
 
 STOP_S = 7.0
-"""What stopping takes at most besides draining: hand-over 1.5, leaving gossip 2.5, last words 2,
-and the log.
-"""
+"""What stopping takes besides draining: hand-over, leaving gossip 2.5, last answers 2, the log."""
 
 IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
@@ -145,7 +143,7 @@ class Config(BaseModel):
     gossip_profile: Literal["local", "lan"] = "lan"
     """Timing of failure detection: `local` for nodes on one machine, `lan` for a data centre."""
     heartbeat_interval_ms: int = Field(default=100, ge=10, le=10_000)
-    """How often the leader tells the others that it is alive, ms."""
+    """How often the leader sends a heartbeat to the others, ms."""
     election_timeout_ms: int = Field(default=500, ge=50, le=60_000)
     """Silence of the leader that starts an election, up to twice as long at random, ms."""
 
@@ -211,7 +209,7 @@ class Config(BaseModel):
     sse_drain_s: float = Field(default=0, ge=0, le=3600)
     """Time over which streams are ended when the node stops, seconds; 0 for all at once."""
     sse_clients_max: int = Field(default=50_000, ge=1)
-    """How many streams a node serves; further browsers are told to come back later."""
+    """How many streams a node serves; further browsers are asked to come back later."""
     sse_clients_per_address_max: int = Field(default=0, ge=0)
     """How many streams one IPv4 address or IPv6 /64 may have; 0 for any number."""
     pacing_s: float = Field(default=10, ge=0, le=600)

@@ -164,7 +164,7 @@ def rpc_unready_max(connections_max: int) -> int:
 
 
 class Episode:
-    """Refusals of one kind at one listener: told when they begin and when they are over."""
+    """Refusals of one kind at one listener: logged when they begin and when they are over."""
 
     def __init__(self, listener: str, reason: str, remedy: str) -> None:
         """`remedy` says what to do."""
@@ -177,7 +177,7 @@ class Episode:
         """When it is over, if nothing else happens; infinity when there is none."""
 
     def refuse(self, now: float) -> None:
-        """Count a refusal, and tell it if it is the first."""
+        """Count a refusal, and log it if it is the first."""
         self._counter.inc()
         if not self._refused:
             log.warning(
@@ -189,7 +189,7 @@ class Episode:
         self.ends_at = now + QUIET_S
 
     def settle(self, now: float) -> None:
-        """Tell the end if it has come."""
+        """Log the end if it has come."""
         if now >= self.ends_at:
             log.info(
                 "connections are taken again",
@@ -215,7 +215,7 @@ class Acceptor:
     def accept(self, listening: socket.socket, now: float) -> Accepted | None:
         """Return a connection; None when it could not be taken.
 
-        Raises `BlockingIOError` when nobody waits.
+        Raises `BlockingIOError` when no connection waits.
         """
         self.stuck = False
         try:
@@ -246,7 +246,7 @@ class Acceptor:
 
     def _shed(self, listening: socket.socket) -> None:
         """Take one connection with the spare descriptor and close it; raises `BlockingIOError` when
-        nobody waits: the kernel looks for a descriptor before it looks for a connection.
+        none waits: the kernel looks for a descriptor before it looks for a connection.
         """
         self.close()
         try:
@@ -256,7 +256,7 @@ class Acceptor:
         except OSError:
             self.stuck = True
         else:
-            taken.close()  # Without a word: any status would end an `EventSource` for ever.
+            taken.close()  # Without a word: any status would end an `EventSource` permanently.
         finally:
             self._open_spare()
 

@@ -71,7 +71,7 @@ async def run(
         # The ports are known now; gossip spreads them from its first packet on.
         parts.discovery.show(tags_of(config, parts.identity, rpc_addr, http_addr))
         await tree.start("gossip", parts.gossip.run)
-        await tree.part_with("gossip", parts.gossip.leave, LEAVE_WITHIN_S)
+        await tree.before_stop("gossip", parts.gossip.leave, LEAVE_WITHIN_S)
         await tree.start("discovery", parts.discovery.run)
 
         await tree.start("decommission", parts.decommission.run)
@@ -82,7 +82,7 @@ async def run(
         if parts.bridge is not None:
             await tree.start("bridge", _optional(parts.bridge, world))
         within_s = config.election_timeout_ms / 1000
-        await tree.part_with("leadership", parts.replica.hand_over, within_s)
+        await tree.before_stop("leadership", parts.replica.hand_over, within_s)
         log.info("node is up", name=parts.identity.name, node_id=parts.identity.node_id)
         task_status.started(parts.report)
         await trio.sleep_forever()

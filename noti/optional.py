@@ -1,8 +1,7 @@
-"""Keeps an optional part of a process going, whatever it raises.
+"""Keeps an optional part of a process going, also when it raises what nobody foresaw.
 
-Enters: a part: a coroutine function that runs until it is cancelled, or a body that is one of many.
-Leaves: its failures, told and counted; the part again, after a pause. Never: the end of the process
-for the part's sake; a swallowed cancellation.
+A failure is logged, counted and survived: the part runs again after a pause, or, where it was one
+of many (a connection, say), the others go on. A cancellation always passes.
 
 Optional is what a node can do without for a while, as what it promised stays true: the source of
 events, the operator. Not the log, and not consensus: what failed there must not go on.
@@ -43,8 +42,8 @@ def contained(part: str) -> Iterator[None]:
         yield
     except* Exception as group:  # noqa: BLE001 - it is logged
         FAILURES.labels(part).inc()
-        told = "; ".join(map(repr, leaves_of(group)))
-        _throttled.log(log.warning, f"{part} failed", (part, told), error=told, exc_info=group)
+        text = "; ".join(map(repr, leaves_of(group)))
+        _throttled.log(log.warning, f"{part} failed", (part, text), error=text, exc_info=group)
 
 
 PAUSE_FIRST_S: Final = 0.1
@@ -64,10 +63,10 @@ async def keep_going(
     """Run `part` again and again until cancelled; started at once.
 
     Each failure is counted, and logged: with the traceback of each error that led to it, unless it
-    is the last one again. `failed` hears of it, as one line, before the pause.
-    *Cancellation* reaches the part. What it raises then, beside the cancellation, is told as well.
+    is the last one again. `failed` gets it, as one line, before the pause.
+    *Cancellation* reaches the part. What it raises then, beside the cancellation, is logged.
     """
-    count, told = FAILURES.labels(name), ""
+    count, last_problem = FAILURES.labels(name), ""
     backoff = Backoff(rng, first_s=PAUSE_FIRST_S, most_s=PAUSE_MAX_S)
     task_status.started()
     while True:
@@ -78,13 +77,13 @@ async def keep_going(
         except* Exception as group:  # the one place in which a part's failure is survived
             errors = leaves_of(group)
             problem = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
-            for error in errors if problem != told else ():
+            for error in errors if problem != last_problem else ():
                 log.error("optional part failed", part=name, exc_info=error)
         if clock.now() - began > PAUSE_MAX_S:
             backoff.succeeded()
         pause_s = backoff.failed()
         count.inc()
-        told = problem
+        last_problem = problem
         failed(problem)
         log.warning("trying again", part=name, problem=problem, pause_s=round(pause_s, 2))
         await clock.sleep_until(clock.now() + pause_s)

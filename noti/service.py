@@ -1,16 +1,13 @@
-"""Runs a service around those who use it: started before them, stopped after them.
-
-Enters: a service (`run(task_status)`) and the body that uses it. Leaves: what the service reported
-when it was ready. Never: restarts anything (`optional.py` does), hides an exception.
+"""Runs a service around its users: started before them, stopped after them, never restarted.
 
 The rule of the tree: nesting is the shutdown order. When the tree is cancelled from above, a
-service must outlive its users, who may need it to say goodbye. So it is shielded until the body has
-ended, and cancelled then. The shield is bounded because the body is not shielded: whatever it does
-on its way out has deadlines of its own.
+service must outlive its users, which may need it for their last steps. So it is shielded until the
+body has ended, and cancelled then. The shield is bounded because the body is not shielded: its last
+steps have deadlines of their own.
 
-The exception to the rule is a tree that falls: one of its services failed, and nobody knows what
-the others rely on in vain. All of them end at once then, without goodbyes: what half works must not
-be taken for a whole by those outside.
+The exception to the rule is a tree that falls: one of its services failed, and what the others rely
+on may not work. All of them end at once then, without last steps: a node that half works must not
+be taken for a whole one by its peers and clients.
 """
 
 import math
@@ -49,7 +46,7 @@ async def running(
 
     Yields what the service passed to `task_status.started`. If the service fails, the body is
     cancelled and the failure is raised (in an exception group, as from any nursery).
-    `failed` hears of it before anybody is cancelled. Who has the `scope` can end the service early.
+    `failed` is called before anything is cancelled. The `scope` can end the service early.
     *Cancellation*: reaches the body first, and the service when the body has ended.
     """
     scope = trio.CancelScope() if scope is None else scope
@@ -67,7 +64,7 @@ async def running(
 
     try:
         async with trio.open_nursery() as nursery:
-            # Until it is ready nobody needs it: a cancellation from above may stop it at once.
+            # Until it is ready it has no users: a cancellation from above may stop it at once.
             ready = await nursery.start(run)
             # Nor must a shield come between a service and a cancellation that is reaching it.
             scope.shield = trio.current_effective_deadline() > -math.inf
@@ -83,23 +80,23 @@ async def running(
 
 
 @asynccontextmanager
-async def farewell(
-    name: str, goodbye: Callable[[], Awaitable[None]], within_s: float
+async def with_last_step(
+    name: str, last_step: Callable[[], Awaitable[None]], within_s: float
 ) -> AsyncIterator[None]:
-    """Run the body, then `goodbye`, also when cancelled, for at most `within_s` seconds."""
+    """Run the body, then `last_step`, also when cancelled, for at most `within_s` seconds."""
     try:
         yield
     finally:
         with trio.move_on_after(within_s, shield=True) as scope:
-            await goodbye()
-        log.debug("said goodbye", part=name, in_time=not scope.cancelled_caught)
+            await last_step()
+        log.debug("last step done", part=name, in_time=not scope.cancelled_caught)
 
 
 class Tree:
-    """Services, each running around those that are started after it, and goodbyes.
+    """Services, each running around those that are started after it, and their last steps.
 
-    Leaving it, or cancelling whoever is in it, stops the last one first. When a service or the body
-    fails, the tree falls: all services end at once, and what is not said yet is not said any more.
+    Leaving it, or cancelling the task in it, stops the last one first. When a service or the body
+    fails, the tree falls: all services end at once, and the last steps are left out.
     """
 
     def __init__(self) -> None:
@@ -132,19 +129,19 @@ class Tree:
             running(name, service, scope=scope, failed=self._fall)
         )
 
-    async def part_with(
-        self, name: str, goodbye: Callable[[], Awaitable[None]], within_s: float
+    async def before_stop(
+        self, name: str, last_step: Callable[[], Awaitable[None]], within_s: float
     ) -> None:
-        """Have `goodbye` said before what is started so far stops, unless the tree falls."""
+        """Run `last_step` before the services started so far stop, unless the tree falls."""
 
         async def unless_falling() -> None:
             if not self._falls:
-                await goodbye()
+                await last_step()
 
-        await self._stack.enter_async_context(farewell(name, unless_falling, within_s))
+        await self._stack.enter_async_context(with_last_step(name, unless_falling, within_s))
 
     def at_fall(self, call: Callable[[], object]) -> None:
-        """Have something called in the moment in which the tree begins to fall."""
+        """Call something when the tree begins to fall, before any service ends."""
         self._at_fall.append(call)
 
     def _fall(self, name: str) -> None:

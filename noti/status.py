@@ -117,7 +117,7 @@ class Report:
         await self._leader.read()
 
     def serving(self) -> bool:
-        """Tell gRPC health what readiness tells HTTP."""
+        """Whether gRPC health is `SERVING`: as readiness over HTTP."""
         return self.ready()
 
     def servers(self) -> list[ServerInfo]:

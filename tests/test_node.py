@@ -76,7 +76,7 @@ def test_leadership_is_handed_over_before_gossip_is_told_and_streams_end() -> No
     steps = [
         record["part"]
         for record in records
-        if record["event"] in ("said goodbye", "stopped") and record["part"] != "limits"
+        if record["event"] in ("last step done", "stopped") and record["part"] != "limits"
     ]
     order = ["leadership", "gossip", "browsers", "replica"]
     firsts = [steps.index(part) for part in order]

@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from noti.service import Tree, farewell, running
+from noti.service import Tree, running, with_last_step
 
 
 class Diary:
@@ -133,34 +133,34 @@ async def test_cancellation_in_the_moment_of_getting_ready_stops_the_service() -
     assert scope.cancelled_caught
 
 
-async def test_goodbye_is_said_also_when_cancelled_but_not_for_ever(
+async def test_last_step_is_done_also_when_cancelled_but_within_its_time(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     said: list[float] = []
 
-    async def goodbye() -> None:
+    async def last_step() -> None:
         await trio.sleep(1)
         said.append(trio.current_time())
         await trio.sleep_forever()
 
     with trio.move_on_after(1):
-        async with farewell("it", goodbye, within_s=3):
+        async with with_last_step("it", last_step, within_s=3):
             await trio.sleep_forever()
     assert said == [2]
     assert trio.current_time() == pytest.approx(4)
 
 
-async def test_failure_of_the_body_is_raised_after_the_goodbye() -> None:
+async def test_failure_of_the_body_is_raised_after_the_last_step() -> None:
     said: list[str] = []
 
-    async def goodbye() -> None:
+    async def last_step() -> None:
         await trio.lowlevel.checkpoint()
-        said.append("goodbye")
+        said.append("last_step")
 
     with pytest.raises(ValueError, match="body"):
-        async with farewell("it", goodbye, within_s=3):
+        async with with_last_step("it", last_step, within_s=3):
             raise ValueError("body")
-    assert said == ["goodbye"]
+    assert said == ["last_step"]
 
 
 class Part:
@@ -182,40 +182,40 @@ class Part:
             raise
 
 
-async def test_tree_stops_in_order_and_says_goodbye(
+async def test_tree_stops_in_order_after_the_last_steps(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     diary: list[str] = []
 
-    async def goodbye() -> None:
-        diary.append("goodbye")
+    async def last_step() -> None:
+        diary.append("last_step")
         await trio.sleep(1)
 
     with trio.move_on_after(1):
         async with Tree() as tree:
             await tree.start("outer", Part("outer", diary).run)
             await tree.start("inner", Part("inner", diary, ends_in_s=3).run)
-            await tree.part_with("it", goodbye, within_s=3)
+            await tree.before_stop("it", last_step, within_s=3)
             await trio.sleep_forever()
-    assert diary == ["goodbye", "inner cancelled at 2", "outer cancelled at 5"]
+    assert diary == ["last_step", "inner cancelled at 2", "outer cancelled at 5"]
 
 
 @pytest.mark.parametrize("broken", ["outer", "middle", "inner", "body"])
-async def test_tree_of_which_a_part_fails_falls_at_once_without_a_goodbye(
+async def test_tree_of_which_a_part_fails_falls_at_once_without_last_steps(
     broken: str, autojump_clock: trio.testing.MockClock
 ) -> None:
     diary: list[str] = []
     parts = {name: Part(name, diary, ends_in_s=3) for name in ("outer", "middle", "inner")}
 
-    async def goodbye() -> None:
-        diary.append("goodbye")
+    async def last_step() -> None:
+        diary.append("last_step")
 
     with pytest.RaisesGroup(OSError, flatten_subgroups=True, allow_unwrapped=True):
         async with Tree() as tree:
             tree.at_fall(lambda: diary.append("falls"))
             for name, part in parts.items():
                 await tree.start(name, part.run)
-                await tree.part_with(name, goodbye, within_s=3)
+                await tree.before_stop(name, last_step, within_s=3)
             await trio.sleep(1)
             if broken == "body":
                 raise OSError("the body broke")

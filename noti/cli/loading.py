@@ -1,6 +1,6 @@
 """Reads the settings of a node: defaults < file < environment < flags, the later one wins.
 
-A wrong setting is told in one line, with where it came from; credentials are not shown.
+A wrong setting is reported in one line, with where it came from; credentials are not shown.
 """
 
 import difflib

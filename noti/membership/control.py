@@ -1,10 +1,8 @@
-"""A Unix socket in the data directory, by which the operator of this machine talks to the node.
+"""A Unix socket in the data directory, for the operator of this machine: node and command line.
 
-Enters: one request on each connection, a line of JSON. Leaves: one answer, likewise; and, on the
-other side, the calls of the command line. Never: anybody but the node's own user and root.
-
-The file has mode 0600, so the kernel keeps everybody else out, without a port or a secret; nobody
-can reach it over the network. A directory whose file system has no sockets costs the commands, not
+A connection carries one request and one answer, each a line of JSON. The file has mode 0600, so the
+kernel admits only the node's own user and root, without a port or a secret; it cannot be reached
+over the network. A directory whose file system has no sockets costs the commands, not
 the node.
 """
 
@@ -29,10 +27,10 @@ log = structlog.get_logger("noti.node")
 SOCKET_NAME = "control.sock"
 LINE_BYTES_MAX = 4096
 REQUEST_WITHIN_S = 5.0
-"""Whoever connects says at once what is wanted."""
+"""A client sends its request as soon as it is connected."""
 WITHIN_S_MAX = 3600.0
 ANSWER_GRACE_S = 2.0
-"""A busy node answers a little later than it was told to."""
+"""A busy node answers a little later than it was asked to."""
 
 
 class ControlSocket:
@@ -48,7 +46,7 @@ class ControlSocket:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """See `Control`. Who waits for an answer when this is cancelled is cut off."""
+        """See `Control`. When this is cancelled, clients that wait for an answer are cut off."""
         try:
             listener = self._listen()
         except OSError as error:
@@ -79,7 +77,7 @@ class ControlSocket:
             (self._directory / SOCKET_NAME).unlink(missing_ok=True)
 
     def _listen(self) -> socket.socket:
-        (self._directory / SOCKET_NAME).unlink(missing_ok=True)  # of a life that was killed
+        (self._directory / SOCKET_NAME).unlink(missing_ok=True)  # of a process that was killed
         bound = socket.socket(socket.AF_UNIX)
         try:
             with _short_path(self._directory) as path:
@@ -94,7 +92,7 @@ class ControlSocket:
 
 
 async def _answer(stream: trio.SocketStream, leave: Callable[[float], Awaitable[None]]) -> None:
-    """Take one request and answer it; one that has gone meanwhile needs no answer."""
+    """Take one request and answer it; a client that has gone meanwhile needs no answer."""
     try:
         with trio.fail_after(REQUEST_WITHIN_S):
             request = _parse(await _line(stream))
@@ -110,7 +108,7 @@ async def _answer(stream: trio.SocketStream, leave: Callable[[float], Awaitable[
         with trio.move_on_after(REQUEST_WITHIN_S):
             await stream.send_all(json.dumps(answer).encode() + b"\n")
     except trio.BrokenResourceError:
-        log.debug("the one who asked has gone")
+        log.debug("the client has gone")
 
 
 async def _line(stream: trio.SocketStream) -> bytes:
@@ -157,7 +155,7 @@ def ask_to_leave(directory: Path, within_s: float) -> None:
             reason = str(error)
             if isinstance(error, TimeoutError):
                 reason = f"no answer within {within_s + ANSWER_GRACE_S:g} s; try again, or longer"
-            raise Unavailable(f"the node in {directory} says nothing: {reason}") from None
+            raise Unavailable(f"the node in {directory} does not answer: {reason}") from None
         except ValueError:
             raise Unavailable(f"what answers in {directory} is no node of this version") from None
     match answer:
