@@ -21,9 +21,8 @@ class NodeRole:
     """What a node says that it is in its cluster."""
 
     name: str
-    """Of the node; empty when it is too old to say so."""
     role: RoleName
     term: int
-    """Raft's term; 0 when it is too old to say so."""
+    """Raft's term."""
     leader: str
     """Name of the leader of that term; empty when none is known."""

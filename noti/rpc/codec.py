@@ -225,6 +225,6 @@ def _unpack(frame: bytes) -> object:
             fields[0][1], max_array_len=_ITEMS_MAX, max_map_len=0, max_ext_len=0
         )
     except (ValueError, RecursionError) as error:
-        # Every complaint of msgpack about its input is a ValueError (also UnicodeDecodeError).
+        # Every error of msgpack about its input is a ValueError (also UnicodeDecodeError).
         raise MessageInvalid(f"a frame that is not msgpack: {error}") from None
     return value

@@ -67,7 +67,7 @@ class PeerChannel(Channel):
         if context is None:
             await loop.create_connection(lambda: dialed, *self._to)
         else:
-            # Made when the connection is there: it would complain about one that never came to be.
+            # Made when the connection is there: it warns about one that never came to be.
             _, self._secured = await loop.create_connection(
                 lambda: TlsTransport(dialed, context, server_side=False), *self._to
             )

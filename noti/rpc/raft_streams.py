@@ -5,9 +5,9 @@ and run on the island.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
-from typing import Final, TypeVar, TypeVarTuple
+from typing import Final
 
 import trio
 from grpclib.const import Cardinality, Handler, Status
@@ -35,9 +35,6 @@ from noti.rpc.ports import PeerHandler
 from noti.rpc.rejected_calls import RejectedCalls
 from noti.rpc.services import Call
 from noti.rpc.tls import certificate_of
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
 
 HELLO_WAIT_S: Final = 5.0
 """A dialer that opened a stream and says nothing is dropped after this; a hello takes one
@@ -71,7 +68,7 @@ class GrpcMessageStream:
         for frame in encode_messages(messages):
             if self._send_lock.locked() or not self._send_at_once(frame):
                 async with self._send_lock:
-                    await self._call(self._stream.write, frame)
+                    await self._write(frame)
 
     def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
         """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
@@ -107,11 +104,11 @@ class GrpcMessageStream:
         except Exception as error:
             raise self._lost(error) from error
 
-    async def _call(self, function: Callable[[*Ts], Awaitable[T]], *args: *Ts) -> T:
+    async def _write(self, frame: bytes) -> None:
         if self._closed:
             raise PeerUnavailable("the stream is closed")
         try:
-            return await self._island.call(function, *args)
+            await self._island.call(self._stream.write, frame)
         except Exception as error:
             raise self._lost(error) from error
 

@@ -1,17 +1,14 @@
 """Asks nodes what they are in their cluster, again and again, for those who route traffic by it.
 
 The answer of a node whose certificate is for another one does not count. Connections are kept, one
-for each node, as a handshake costs more than a hundred questions. A node that is too old for
-`noti.v1.Status` is asked bb-dist-noti's question, which knows no term.
+for each node, as a handshake costs more than a hundred questions.
 """
 
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Final, TypeVar
+from typing import Final
 
-import betterproto2
-from grpclib.const import Cardinality, Status
-from grpclib.exceptions import GRPCError
+from grpclib.const import Cardinality
 
 from noti.address import Address, format_address
 from noti.asyncio_loop import Island
@@ -22,19 +19,14 @@ from noti.protobuf import parse
 from noti.rpc.answers import NodeRole, RoleName
 from noti.rpc.connections import stream_of
 from noti.rpc.dialing import PeerChannel, describe, rejection_in
-from noti.rpc.generated.google.protobuf import Empty
 from noti.rpc.generated.noti import v1 as wire
-from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.services import ROLES
 from noti.rpc.tls import certificate_of
-
-M = TypeVar("M", bound=betterproto2.Message)
 
 ANSWER_BYTES_MAX: Final = 4096
 """An answer holds two names of at most 128 characters."""
 
 GET_ROLE: Final = "/noti.v1.Status/GetRole"
-GET_LEADER_STATUS: Final = "/notification.v1.Notification/GetLeaderStatus"
 
 _ROLE_NAMES: Final[Mapping[int, RoleName]] = {number: name for name, number in ROLES.items()}
 
@@ -69,7 +61,7 @@ class Roles:
             if isinstance(error, Exception):
                 raise self._unavailable(to, channel, error) from error
             raise
-        if answer.name not in ("", name):
+        if answer.name != name:
             channel.close()
             raise PeerUnavailable(f"{format_address(to)} is node {answer.name!r} and not {name!r}")
         self.forget(to, name)
@@ -103,32 +95,8 @@ async def _open(to: Address, context: ssl.SSLContext | None) -> PeerChannel:
 
 
 async def _ask(channel: PeerChannel, name: str) -> NodeRole:
-    try:
-        answer = await _call(channel, GET_ROLE, wire.GetRoleRequest(), wire.GetRoleResponse, name)
-    except GRPCError as error:
-        if not _is_unknown_there(error):
-            raise
-        older = await _call(
-            channel, GET_LEADER_STATUS, Empty(), notification.LeaderStatusResponse, name
-        )
-        return NodeRole("", "leader" if older.is_leader else "follower", 0, "")
-    role = _ROLE_NAMES.get(answer.role, "learner")  # Whatever a newer node may be, it leads not.
-    return NodeRole(answer.name, role, answer.term, answer.leader)
-
-
-def _is_unknown_there(error: GRPCError) -> bool:
-    """Whether a node does not know the method.
-
-    grpclib's server, which is ours, refuses it without a content type, and grpclib's client
-    complains about that before it looks at the status.
-    """
-    return error.status is Status.UNIMPLEMENTED or error.message == "Missing content-type header"
-
-
-async def _call(
-    channel: PeerChannel, method: str, request: betterproto2.Message, answer: type[M], name: str
-) -> M:
-    async with channel.request(method, Cardinality.UNARY_UNARY, type(request), answer) as call:
+    cardinality, response = Cardinality.UNARY_UNARY, wire.GetRoleResponse
+    async with channel.request(GET_ROLE, cardinality, wire.GetRoleRequest, response) as call:
         await call.send_request()
         stream = stream_of(call, ANSWER_BYTES_MAX)
         certificate = certificate_of(stream.connection.transport)
@@ -136,10 +104,12 @@ async def _call(
             rejection = name_rejection(claims(certificate), name)
             if rejection is not None:
                 raise PeerUnavailable(f"the node there {rejection}")
-        await call.send_message(request, end=True)
+        await call.send_message(wire.GetRoleRequest(), end=True)
         await call.recv_initial_metadata()
         frame = await stream.inbox.read()
         await call.recv_trailing_metadata()
     if frame is None:
         raise MessageInvalid("the answer has no message")
-    return parse(answer, frame)
+    answer = parse(response, frame)
+    role = _ROLE_NAMES.get(answer.role, "learner")  # Whatever a newer node may be, it leads not.
+    return NodeRole(answer.name, role, answer.term, answer.leader)

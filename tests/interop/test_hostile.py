@@ -227,7 +227,7 @@ async def test_messages_that_no_member_sends_are_refused_and_counted_and_change_
             before = (await counts(node)).get(counter, 0.0)
             stream = await network.open_raft_stream(node.rpc, hello)
             assert isinstance(stream, GrpcMessageStream)
-            await stream._call(stream._stream.write, frame)
+            await stream._write(frame)
             await until_counted(node, counter, before)
             if counter == GARBAGE:
                 await until_closed(stream)

@@ -1,4 +1,4 @@
-"""Nodes are asked for their roles, with TLS and without, also those that are too old to know."""
+"""Nodes are asked for their roles, with TLS and without."""
 
 import ssl
 import tempfile
@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import trio
-from grpclib.const import Handler as Route
 
 from noti.address import Address
 from noti.asyncio_loop import Island
@@ -20,8 +19,7 @@ from noti.rpc import services
 from noti.rpc.answers import NodeRole
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
-from noti.rpc.roles import GET_ROLE, Roles
-from noti.rpc.services import OperatorServices
+from noti.rpc.roles import Roles
 from tests.certificates.authority import client
 from tests.contract.test_rpc_network import ANY_PORT, Handler, Publications
 from tests.interop.processes import stable_port
@@ -76,21 +74,6 @@ async def test_a_node_is_asked_again_and_again_on_one_connection(tls: bool) -> N
             assert await roles.ask(address, "noti-0") == NodeRole("noti-0", "leader", 7, "noti-0")
         roles.close()
     assert connections == 1
-
-
-async def test_a_node_too_old_for_terms_is_asked_whether_it_leads(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    routes = OperatorServices.__mapping__
-
-    def older(self: OperatorServices) -> dict[str, Route]:
-        return {path: route for path, route in routes(self).items() if path != GET_ROLE}
-
-    monkeypatch.setattr(OperatorServices, "__mapping__", older)
-    async with running_island() as island, node(island, "noti-0") as address:
-        roles = Roles(island)
-        assert await roles.ask(address, "noti-0") == NodeRole("", "leader", 0, "")
-        roles.close()
 
 
 async def test_a_role_of_a_newer_version_is_never_taken_for_leadership(
