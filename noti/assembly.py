@@ -137,7 +137,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
             store,
             telemetry.build(),
             members=gossip.members,
-            clients=lambda: world.clients.count,
+            clients=lambda: world.clients.hub.clients,
             source=bridge.status if bridge is not None else lambda: {"state": "none"},
             intake=intake,
         ),
@@ -194,9 +194,9 @@ def _replica(
     recovered: Recovered,
     log_limits: LogLimits,
 ) -> Replica:
-    state_machine = HistoryStateMachine(store, world.clients)
+    state_machine = HistoryStateMachine(store, world.clients.hub)
     if recovered.snapshot is not None:
-        world.clients.reset(store.history())
+        world.clients.hub.reset(store.history())
     return Replica(
         _raft(config, world, identity, recovered, log_limits),
         wal,
@@ -209,7 +209,8 @@ def _replica(
 
 
 def _backlog(world: World) -> int:
-    return report_of(world.clients.pressure, world.clients.count)
+    hub = world.clients.hub
+    return report_of(hub.pressure, hub.clients)
 
 
 def _raft(

@@ -2,7 +2,6 @@
 
 import random
 import ssl
-from collections.abc import Sequence
 from typing import Protocol
 
 import trio
@@ -11,7 +10,6 @@ from noti.address import Address
 from noti.certificates.renewal import Current
 from noti.config import Config
 from noti.descriptors import Shares
-from noti.history.notification import Notification
 from noti.history.state_machine import HistoryObserver
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
@@ -20,11 +18,11 @@ from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 
 
-class Clients(HistoryObserver, Protocol):
-    """The browsers of one node, to which history is shown."""
+class ClientHub(HistoryObserver, Protocol):
+    """What the browsers of one node are shown."""
 
     @property
-    def count(self) -> int:
+    def clients(self) -> int:
         """Streams open now."""
 
     @property
@@ -33,6 +31,14 @@ class Clients(HistoryObserver, Protocol):
 
         Clients that do not read never raise it. Cheap: may be asked for with every message.
         """
+
+
+class Clients(Protocol):
+    """The browsers of one node."""
+
+    @property
+    def hub(self) -> ClientHub:
+        """What they are shown."""
 
     async def serve(
         self,
@@ -72,34 +78,12 @@ class HttpClients:
             clients_max=shares.streams,
             clients_per_address_max=config.sse_clients_per_address_max,
         )
-        self._hub = Hub(settings, rng)
+        self.hub = Hub(settings, rng)
         self._falls = trio.Event()
 
     def abandon(self) -> None:
         """When `serve` is cancelled from now on, reset the streams at once."""
         self._falls.set()
-
-    @property
-    def count(self) -> int:
-        """Streams open now."""
-        return self._hub.clients
-
-    @property
-    def pressure(self) -> float:
-        """How full the backlog of clients that read is."""
-        return self._hub.pressure
-
-    def publish(self, notifications: Sequence[Notification]) -> None:
-        """Show what has just become visible."""
-        self._hub.publish(notifications)
-
-    def trim(self, oldest_seq: int) -> None:
-        """Let nobody resume from before this number."""
-        self._hub.trim(oldest_seq)
-
-    def reset(self, notifications: Sequence[Notification]) -> None:
-        """Start anew with this history."""
-        self._hub.reset(notifications)
 
     async def serve(
         self,
@@ -119,7 +103,7 @@ class HttpClients:
         )
         frontend = Frontend(
             self._config.http_addr,
-            self._hub,
+            self.hub,
             node,
             web,
             tls=self._tls,

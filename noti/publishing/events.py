@@ -1,8 +1,4 @@
-"""Says what can be an event, and makes events of what publishers send.
-
-Enters: drafts; wall time and a generator, for what the publisher left out.
-Leaves: events, or `MessageInvalid` for what can never be shown. Never: I/O, clocks, order.
-"""
+"""Says what can be an event, and makes events of what publishers send."""
 
 import random
 import string
@@ -36,7 +32,7 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
     """Return the event that a publisher wants shown; raises `MessageInvalid`.
 
     Unlike a JetStream message, which somebody else has accepted already, a draft with an id that
-    cannot be one is refused: its publisher is there to be told.
+    cannot be one is rejected: its publisher is there to be answered.
     """
     if not draft.topics:
         raise MessageInvalid("an event without a topic; name at least one")
@@ -77,7 +73,7 @@ def check_data(data: str) -> None:
 
 
 def is_event_id(text: str | None) -> TypeGuard[str]:
-    """Tell whether a publisher's id can be an event id: short, printable ASCII without spaces."""
+    """Return whether a publisher's id can be an event id: short, printable ASCII without spaces."""
     return (
         text is not None
         and 0 < len(text) <= ID_CHARACTERS_MAX
@@ -95,6 +91,6 @@ def make_id(wall_ms: int, rng: random.Random) -> str:
 
 @lru_cache(maxsize=1)  # All events of a batch are of the same moment.
 def _id_start(wall_ms: int) -> str:
-    """Return an id as far as it tells the time, with its version."""
+    """Return an id as far as it holds the time, with its version."""
     digits = f"{wall_ms & (2**48 - 1):012x}"
     return f"urn:uuid:{digits[:8]}-{digits[8:]}-7"

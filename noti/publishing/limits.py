@@ -1,7 +1,6 @@
 """Makes the leader's limits those of the cluster.
 
-Enters: the configured history size, changes of leadership. Leaves: a command when the replicated
-limit differs. Never: changes a limit on one node alone: all must evict alike.
+It never changes a limit on one node alone: all must evict alike.
 """
 
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from noti.publishing.ports import Proposer
 log = structlog.get_logger("noti.publishing")
 
 RETRY_S = 1.0
-"""After a refusal; leadership may have come back before anybody could be told that it was lost."""
+"""After a refusal; leadership may have come back before anybody learnt that it was lost."""
 
 
 class Limits:

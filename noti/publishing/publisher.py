@@ -147,7 +147,7 @@ class Publisher:
         return await completion.wait()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Pass events on until cancelled; who waits then is told so."""
+        """Pass events on until cancelled; what waits then is answered."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -292,7 +292,7 @@ class Publisher:
             self._finish([self._waiting.popleft()], _leaderless() if leaderless else late)
 
     def _end(self, command: _Command, failure: NotiError | None) -> None:
-        """Tell everybody, and let the next ones go, here and now."""
+        """Answer everybody, and let the next ones go, here and now."""
         self._under_way.remove(command)
         self._events_under_way -= command.events
         self._finish(command.batch, failure)

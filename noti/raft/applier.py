@@ -61,7 +61,7 @@ class Applier:
         self.waiting: deque[Entry | RestoreSnapshot] = deque()
         """What is still to be carried out."""
         self._when_applied: list[tuple[int, int, OnDone[int]]] = []
-        """A heap of (index, order of the calls, whom to tell)."""
+        """A heap of (index, order of the calls, whom to answer)."""
         self._numbers = itertools.count()
         self._entries = 0
         self._bytes = 0

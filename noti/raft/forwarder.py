@@ -31,7 +31,7 @@ from noti.raft.ports import Messenger
 from noti.raft.replica import Replica
 
 FORWARDED_MAX = 4096
-"""Requests of other nodes under way here; more are refused, and their publishers told to retry."""
+"""Requests of other nodes under way here; more are rejected, and their publishers have to retry."""
 BATCH_PROPOSALS_MAX = 512
 BATCH_BYTES_MAX = 1024 * 1024
 """In one message: a heartbeat may have to wait behind it."""
@@ -175,10 +175,10 @@ class Forwarder:
 
     # --- what peers say ---------------------------------------------------------------------------
 
-    def peer_said(self, messages: Sequence[Message]) -> None:
+    def messages_received(self, messages: Sequence[Message]) -> None:
         """Pass on what is the core's."""
-        self._intake.peer_said(messages)
-        self._replica.peer_said(messages)
+        self._intake.messages_received(messages)
+        self._replica.messages_received(messages)
 
     def peer_connected(self, node_id: NodeId) -> None:
         """Note that the peer's requests count from here on; pass on."""
@@ -195,7 +195,7 @@ class Forwarder:
         self._replica.peer_lost(node_id)
 
     def _leader_changed(self, leader: NodeId | None) -> None:
-        """Whoever led before may be gone for long before its stream breaks: nobody waits for it,
+        """The former leader may be gone for long before its stream breaks: nobody waits for it,
         but one that only hands over says at once what it did, and that it did not do the rest.
         """
         self._give_up(lambda asked: asked != leader, if_harmless=True)
@@ -211,7 +211,7 @@ class Forwarder:
 
     def _give_up(self, lost: Callable[[NodeId], bool], *, if_harmless: bool = False) -> None:
         """Wait no longer for lost leaders; with `if_harmless` only where nothing can be in doubt:
-        what they were not told, and reads.
+        what was not sent to them, and reads.
         """
         unsent = frozenset(self._unsent)
         for number, asked in [one for one in self._outstanding.items() if lost(one[1].leader)]:
@@ -220,7 +220,7 @@ class Forwarder:
             elif not if_harmless:
                 self._resolve(number, ForwardOutcome.UNCERTAIN)
 
-    def peer_forwarded(self, message: LeaderMessage) -> None:
+    def forward_received(self, message: LeaderMessage) -> None:
         """Take in another node's requests, or its answers to ours; never waits."""
         match message:
             case DemotionRequest(sender):
@@ -244,7 +244,7 @@ class Forwarder:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Forward and answer until cancelled; who waits then is told that it is uncertain."""
+        """Forward and answer until cancelled; what waits then is uncertain."""
         self._messenger = messenger
         try:
             async with trio.open_nursery() as nursery:

@@ -1,5 +1,5 @@
-"""Holds events back while browsers cannot follow: the door to the leader's log for whoever
-publishes, local or forwarded.
+"""Holds events back while browsers cannot follow: the door to the leader's log for all
+that is published, local or forwarded.
 
 Commands reach the replica as fast as `pacing.py` says, in the order in which they came. What the
 node itself proposes (limits, members) is never held: it goes to the replica directly.
@@ -144,7 +144,7 @@ class Intake:
         own = self._report()
         if own > EASY or not self._pacing.at_ease:
             if not self._replica.is_leader():
-                return True  # the core says so, to whoever asks
+                return True  # the core answers that
             self._pacing.heard(self._node_id, own, now)
         return self._pacing.at_ease or self._pacing.may_pass(now)
 
@@ -154,7 +154,7 @@ class Intake:
 
     # --- reports ----------------------------------------------------------------------------------
 
-    def peer_said(self, messages: Sequence[Message]) -> None:
+    def messages_received(self, messages: Sequence[Message]) -> None:
         """Note how full followers are."""
         for message in messages:
             if type(message) is AppendAccepted:
@@ -216,7 +216,7 @@ class Intake:
         if self._replica.is_leader():
             self._pacing.heard(self._node_id, self._report(), now)
             for node_id in self._pacing.look(now, holding=bool(self._queue)):
-                self._tell_disregarded(node_id, now)
+                self._log_disregarded(node_id, now)
             for node_id, pressure in self._pacing.pressures(now).items():
                 _pressure.labels(self._name(node_id)).set(pressure)
         else:
@@ -235,7 +235,7 @@ class Intake:
         _held.set(len(self._queue))
         if not self._queue:
             return now + LOOK_WHEN_IDLE_S
-        self._tell_held(now)
+        self._log_held(now)
         due_at = min(self._pacing.due_at(now), *(held.until for held in self._queue))
         return min(due_at, now + LOOK_EVERY_S)
 
@@ -243,7 +243,7 @@ class Intake:
         self._queue.remove(held)
         self._queue_bytes -= len(held.command)
 
-    def _tell_held(self, now: float) -> None:
+    def _log_held(self, now: float) -> None:
         pressures = self._pacing.pressures(now)
         fullest = max(pressures, key=pressures.__getitem__, default=self._node_id)
         self._throttled.log(
@@ -253,7 +253,7 @@ class Intake:
             pressure=round(pressures.get(fullest, 0.0), 3),
         )
 
-    def _tell_disregarded(self, node_id: NodeId, now: float) -> None:
+    def _log_disregarded(self, node_id: NodeId, now: float) -> None:
         _disregarded.inc()
         log.warning(
             "browsers of one node cannot follow, and held the others back for long enough: "

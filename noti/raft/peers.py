@@ -1,8 +1,6 @@
-"""Keeps one stream of Raft messages to each peer, and says when it breaks.
+"""Keeps one stream of Raft messages to each peer, and reports to a `PeerListener` when it breaks.
 
-Enters: who the peers are and where, messages to send, incoming streams. Leaves: messages, and news
-of streams made and lost, to a `PeerListener`. Never: waits for a peer; what cannot be sent is
-dropped, and Raft tolerates it.
+It never waits for a peer: what cannot be sent is dropped, and Raft tolerates it.
 
 Of two nodes, the one with the lower node id dials, so that there is one stream for both directions.
 """
@@ -49,7 +47,7 @@ REDIAL_MAX_S = 1.0
 """… and a dead one, or one whose streams break at once, costs one attempt a second."""
 DIAL_WITHIN_S = 3.0
 """Nobody answers at the address of a machine that is gone, not even with a refusal: TCP alone would
-wait for two minutes, and for ever if it went right after the handshake."""
+wait for two minutes, and without end if it went right after the handshake."""
 MISMATCH_REDIAL_S = 5.0
 """A stranger will still be a stranger in a second; the operator has to act."""
 
@@ -62,12 +60,12 @@ for _reason in ("false name", "garbage", "false sender"):
 
 
 class PeerListener(Protocol):
-    """Who hears what the peers say."""
+    """Who takes what the peers send."""
 
-    def peer_said(self, messages: Sequence[Message]) -> None:
+    def messages_received(self, messages: Sequence[Message]) -> None:
         """Take in messages that came together; never waits."""
 
-    def peer_forwarded(self, message: LeaderMessage) -> None:
+    def forward_received(self, message: LeaderMessage) -> None:
         """Take in what is not the core's; never waits."""
 
     def peer_connected(self, node_id: NodeId) -> None:
@@ -151,7 +149,7 @@ class Peers:
         rng: Random,
         name_of: Callable[[NodeId], str | None] = lambda _: None,
     ) -> None:
-        """Prepare; nothing is dialed before `run`. `name_of` tells who has an id, if known."""
+        """Prepare; nothing is dialed before `run`. `name_of` returns an id's name, if known."""
         self._name_of = name_of
         self._network = network
         self._hello = hello
@@ -247,7 +245,7 @@ class Peers:
         raise PeerUnavailable(f"no answer within {DIAL_WITHIN_S:g} s")
 
     def _is_impostor(self, peer: Hello) -> bool:
-        """Whether gossip knows the peer's id under another name: an id has one name for ever."""
+        """Whether gossip knows the peer's id under another name: an id has one name, always."""
         known = self._name_of(peer.node_id)
         if known is None or known == peer.name:
             return False
@@ -307,14 +305,14 @@ class Peers:
             )
 
     def _take_in(self, peer: NodeId, messages: Sequence[PeerMessage]) -> bool:
-        said: list[Message] = []
+        received: list[Message] = []
         for message in messages:
             if message.sender != peer:
                 _refused.labels("false sender").inc()
             elif isinstance(message, LeaderMessage):
-                self._listener.peer_forwarded(message)
+                self._listener.forward_received(message)
             else:
-                said.append(message)
-        if said:
-            self._listener.peer_said(said)
+                received.append(message)
+        if received:
+            self._listener.messages_received(received)
         return True

@@ -232,7 +232,7 @@ class Replica:
             while self._core.role is Role.LEADER:
                 await self._leadership_changed.park()
 
-    def peer_said(self, messages: Sequence[Message]) -> None:
+    def messages_received(self, messages: Sequence[Message]) -> None:
         """Take in what a peer sent, or drop it when far behind."""
         for message in messages:
             if len(self._inbox) >= INBOX_MESSAGES_MAX:
@@ -259,7 +259,7 @@ class Replica:
     ) -> None:
         """Take part in consensus until cancelled; raises `StorageError` when the log fails.
 
-        Cancelled, it forgets what was not written yet: nobody was told that it was.
+        Cancelled, it forgets what was not written yet, which nobody was promised.
         """
         self._messenger = messenger
         try:
@@ -297,10 +297,10 @@ class Replica:
     def _step(self) -> None:
         """Let the core take in all that waits, and carry out what it says.
 
-        Raises nothing: what goes wrong ends the task that owns the core, whoever's turn this is.
+        Raises nothing: what goes wrong ends the task that owns the core, in whatever turn this is.
         """
         if self._stepping or self._messenger is None:
-            return  # whoever is at it takes this in, too
+            return  # the step that is under way takes this in, too
         self._stepping = True
         applied = self._applier.index
         try:
@@ -344,12 +344,13 @@ class Replica:
                 messenger.flush()
             if self._health.outdated is not None:
                 raise self._health.outdated
-            self._log_writer.flush(now)
+            if self._log_writer.orders:
+                self._log_writer.flush(now)
             if self._applier.waiting:
                 snapshot = self._applier.apply_some(self._requests.applied)
                 if snapshot is not None:
                     self._put(snapshot)
-            if not self._applier.waiting:
+            if self._log_reader.to_apply is not None and not self._applier.waiting:
                 self._log_reader.all_is_applied()
             if now >= self._health.look_at:
                 self._health.look(self.status())

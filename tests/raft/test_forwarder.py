@@ -258,11 +258,11 @@ async def test_answer_never_reaches_the_next_life_of_its_asker(
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
         forwarder.peer_connected("peer")
-        forwarder.peer_forwarded(Forward("peer", 0, ((1, b"of the last life"),), ()))
+        forwarder.forward_received(Forward("peer", 0, ((1, b"of the last life"),), ()))
         await trio.testing.wait_all_tasks_blocked()
         forwarder.peer_lost("peer")
         forwarder.peer_connected("peer")
-        forwarder.peer_forwarded(Forward("peer", 0, ((1, b"of this life"),), ()))
+        forwarder.forward_received(Forward("peer", 0, ((1, b"of this life"),), ()))
         await trio.testing.wait_all_tasks_blocked()
         replica.commit(0, index=7)
         await trio.testing.wait_all_tasks_blocked()
@@ -294,7 +294,7 @@ async def test_answer_that_found_no_room_is_sent_later(
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
         forwarder.peer_connected("peer")
-        forwarder.peer_forwarded(Forward("peer", 0, ((1, b"x"),), ()))
+        forwarder.forward_received(Forward("peer", 0, ((1, b"x"),), ()))
         await trio.testing.wait_all_tasks_blocked()
         messenger.full = True
         replica.commit(0, index=7)
@@ -346,7 +346,7 @@ async def test_request_ends_when_its_leader_is_lost_though_the_stream_lives_on(
         assert sent == [], "it may only hand over, and will say what it did"
         await trio.sleep(LATE_ANSWER_S * 1.1)
         assert [type(failure) for failure in sent] == [ProposalUncertain]
-        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 5),)))
+        forwarder.forward_received(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 5),)))
         assert len(sent) == 1, "the late answer finds nobody"
 
 
@@ -360,7 +360,7 @@ async def test_request_is_answered_by_a_leader_that_only_handed_over(
         await trio.testing.wait_all_tasks_blocked()
         replica.leader = "other"
         replica.leader_changed("other")
-        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.NOT_LEADER, 0),)))
+        forwarder.forward_received(ForwardAnswer("peer", 0, ((1, ForwardOutcome.NOT_LEADER, 0),)))
         await trio.sleep(LATE_ANSWER_S * 1.1)
         assert [type(failure) for failure in outcomes] == [NotLeader]
 
@@ -379,7 +379,7 @@ async def test_read_whose_leader_is_replaced_asks_the_new_one(
         replica.advance(leader="other", applied=5)
         await trio.testing.wait_all_tasks_blocked()
         assert messenger.forwards() == [Forward("own", 0, (), (n,)) for n in (1, 2)]
-        forwarder.peer_forwarded(ForwardAnswer("other", 0, ((2, ForwardOutcome.DONE, 5),)))
+        forwarder.forward_received(ForwardAnswer("other", 0, ((2, ForwardOutcome.DONE, 5),)))
 
 
 FAILURES = [
@@ -414,7 +414,7 @@ async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
     async with forwarding() as (forwarder, replica, messenger):
         # A read never meets a full backlog.
         reads = () if isinstance(failure, ProposalRefused) else (2,)
-        forwarder.peer_forwarded(Forward("peer", 0, ((1, b"x"),), reads))
+        forwarder.forward_received(Forward("peer", 0, ((1, b"x"),), reads))
         await trio.testing.wait_all_tasks_blocked()
         waiting: list[OnDone[int]] = [*replica.submitted, *replica.reads]
         for on_done in waiting:
@@ -439,8 +439,8 @@ async def test_asker_is_told_once_what_the_leader_answered_first(
         told: list[int | NotiError] = []
         forwarder.submit(b"x", told.append)
         await trio.testing.wait_all_tasks_blocked()
-        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, outcome, 0), (9, outcome, 0))))
-        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 0),)))
+        forwarder.forward_received(ForwardAnswer("peer", 0, ((1, outcome, 0), (9, outcome, 0))))
+        forwarder.forward_received(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 0),)))
         assert [type(one) for one in told] == [failure]
 
 
@@ -452,8 +452,8 @@ async def test_answer_of_anybody_but_the_leader_that_was_asked_is_not_believed(
         forwarder.submit(b"x", told.append)
         replica.advance(leader="other")
         await trio.testing.wait_all_tasks_blocked()
-        forwarder.peer_forwarded(ForwardAnswer("other", 0, ((1, ForwardOutcome.DONE, 0),)))
-        forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.UNCERTAIN, 0),)))
+        forwarder.forward_received(ForwardAnswer("other", 0, ((1, ForwardOutcome.DONE, 0),)))
+        forwarder.forward_received(ForwardAnswer("peer", 0, ((1, ForwardOutcome.UNCERTAIN, 0),)))
         assert [type(one) for one in told] == [ProposalUncertain]
 
 
@@ -471,13 +471,15 @@ async def test_what_an_ex_leader_did_not_take_goes_to_its_successor_once(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(propose)
             await trio.testing.wait_all_tasks_blocked()
-            forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, ForwardOutcome.NOT_LEADER, 0),)))
+            forwarder.forward_received(
+                ForwardAnswer("peer", 0, ((1, ForwardOutcome.NOT_LEADER, 0),))
+            )
             await trio.testing.wait_all_tasks_blocked()
             replica.advance(leader="other")
             await trio.testing.wait_all_tasks_blocked()
             sent = [Forward("own", 0, ((number, b"x"),), ()) for number in (1, 2)]
             assert messenger.forwards() == sent
-            forwarder.peer_forwarded(ForwardAnswer("other", 0, ((2, ForwardOutcome.DONE, 5),)))
+            forwarder.forward_received(ForwardAnswer("other", 0, ((2, ForwardOutcome.DONE, 5),)))
             await trio.testing.wait_all_tasks_blocked()
             assert not done.is_set(), "who asked shall see its own write, and it is not here yet"
             replica.advance(applied=5)
@@ -501,12 +503,12 @@ async def test_read_is_asked_again_until_it_is_confirmed_and_here(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(read)
             await trio.testing.wait_all_tasks_blocked()
-            forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((1, outcome, 0),)))
+            forwarder.forward_received(ForwardAnswer("peer", 0, ((1, outcome, 0),)))
             await trio.testing.wait_all_tasks_blocked()
             replica.advance()
             await trio.testing.wait_all_tasks_blocked()
             assert messenger.forwards() == [Forward("own", 0, (), (n,)) for n in (1, 2)]
-            forwarder.peer_forwarded(ForwardAnswer("peer", 0, ((2, ForwardOutcome.DONE, 5),)))
+            forwarder.forward_received(ForwardAnswer("peer", 0, ((2, ForwardOutcome.DONE, 5),)))
             await trio.testing.wait_all_tasks_blocked()
             assert not done.is_set(), "not applied here yet"
             replica.advance(applied=5)
@@ -520,7 +522,7 @@ async def test_no_more_than_so_many_requests_of_others_are_under_way_and_room_co
     async with forwarding() as (forwarder, replica, messenger):
         for first in (1, 11, 21):
             numbers = range(first, first + 3)
-            forwarder.peer_forwarded(Forward("peer", 0, tuple((n, b"x") for n in numbers), (5,)))
+            forwarder.forward_received(Forward("peer", 0, tuple((n, b"x") for n in numbers), (5,)))
             await trio.sleep(1)
             refused = [n for n, outcome, _ in messenger.outcomes()]
             assert sorted(refused) == sorted([first + 2, 5])
@@ -540,7 +542,7 @@ async def test_room_that_reads_of_others_took_comes_back(
     monkeypatch.setattr("noti.raft.forwarder.FORWARDED_MAX", 2)
     async with forwarding() as (forwarder, replica, messenger):
         for _ in range(3):
-            forwarder.peer_forwarded(Forward("peer", 0, (), (1, 2, 3)))
+            forwarder.forward_received(Forward("peer", 0, (), (1, 2, 3)))
             await trio.testing.wait_all_tasks_blocked()
             assert messenger.outcomes() == [(3, ForwardOutcome.REFUSED, 0)]
             messenger.sent.clear()

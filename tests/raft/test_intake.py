@@ -70,7 +70,7 @@ class Door:
         self.answers[command] = outcome if isinstance(outcome, NotiError) else None
 
     def says(self, node_id: NodeId, backlog: int) -> None:
-        self.intake.peer_said([AppendAccepted(node_id, 1, 0, 0, backlog)])
+        self.intake.messages_received([AppendAccepted(node_id, 1, 0, 0, backlog)])
 
     def close(self) -> None:
         """All are full, and something has just passed."""

@@ -75,10 +75,10 @@ class Machine:
     def serving(self) -> bool:
         return True
 
-    def peer_said(self, messages: Sequence[Message]) -> None:
+    def messages_received(self, messages: Sequence[Message]) -> None:
         self.diary += [("said", message) for message in messages]
 
-    def peer_forwarded(self, message: LeaderMessage) -> None:
+    def forward_received(self, message: LeaderMessage) -> None:
         self.diary.append(("forwarded", message))
 
     def peer_connected(self, node_id: NodeId) -> None:

@@ -119,7 +119,7 @@ class Wires:
         self.sent.append(message)
         replica = self.machines[to].running
         if not self.cut & {sender, to} and replica is not None:
-            replica.peer_said([message])
+            replica.messages_received([message])
 
     def leader(self) -> Machine | None:
         for machine in self.machines.values():

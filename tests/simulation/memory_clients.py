@@ -56,7 +56,11 @@ class MemoryClients:
         self._closed = trio.Event()
 
     @property
-    def count(self) -> int:
+    def hub(self) -> "MemoryClients":
+        return self
+
+    @property
+    def clients(self) -> int:
         return self._count + self.sending.readers
 
     @property

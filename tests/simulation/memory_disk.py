@@ -17,7 +17,7 @@ from typing import TypeAlias
 import trio
 
 from noti.errors import StorageFailed
-from noti.raft.storage.ports import Begun
+from noti.raft.storage.ports import DiskOperation
 from noti.raft.storage.segments import SECTOR_BYTES
 
 Files: TypeAlias = dict[str, bytearray]
@@ -176,12 +176,12 @@ class MemoryDisk:
         """See `Disk`."""
         await self._perform(_Create(name, size))
 
-    def write(self, name: str, offset: int, data: bytes) -> Begun:
+    def write(self, name: str, offset: int, data: bytes) -> DiskOperation:
         """See `Disk`. When cancelled, the write happens before the next change, or is undecided at
         a crash."""
         operation = _Write(name, offset, bytes(data))
         number = self._begin(operation)
-        return Begun(lambda: self._finish(operation, number))
+        return DiskOperation(lambda: self._finish(operation, number))
 
     async def replace(self, name: str, data: bytes) -> None:
         """See `Disk`."""

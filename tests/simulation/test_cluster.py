@@ -15,7 +15,7 @@ def simulate(seed: int, scenario: object) -> str:
             await cluster.start()
             await cluster.wait_leader()
             # Browsers see what is published after they came.
-            await cluster.wait_for(lambda: sum(c.count for c in cluster.clients) == 4)
+            await cluster.wait_for(lambda: sum(c.clients for c in cluster.clients) == 4)
             await scenario(cluster)  # type: ignore[operator]
             await cluster.wait_everything_seen()
             cluster.check_browsers()

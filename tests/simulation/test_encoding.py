@@ -65,7 +65,7 @@ def test_cluster_of_three_encodes_each_entry_once() -> None:
             cluster.hub.wire = through_the_codec
             await cluster.start()
             leader = await cluster.wait_leader()
-            await cluster.wait_for(lambda: sum(c.count for c in cluster.clients) == 4)
+            await cluster.wait_for(lambda: sum(c.clients for c in cluster.clients) == 4)
             before = leader.consensus().last_index
             with counted_encodings() as encodings:
                 for _ in range(EVENTS):

@@ -36,7 +36,7 @@ def test_node_of_which_a_part_fails_is_out_of_the_cluster_at_once(seed: int, lea
                     if machine.leads():
                         machine.hand_over()
                 await trio.sleep(1.0)
-            assert victim.clients.count == 0
+            assert victim.clients.clients == 0
             assert trio.current_time() - fell_at >= LINGERS_S
             later = {cluster.checks.leaders[term] for term in set(cluster.checks.leaders) - terms}
             assert later

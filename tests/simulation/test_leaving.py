@@ -96,7 +96,7 @@ def test_nodes_leave_under_faults_and_come_back_as_voters(seed: int) -> None:
             cluster = SimulatedCluster(nursery, seed, size=5)
             await cluster.start()
             await cluster.wait_leader()
-            await cluster.wait_for(lambda: sum(c.count for c in cluster.clients) == 4)
+            await cluster.wait_for(lambda: sum(c.clients for c in cluster.clients) == 4)
             await shrink_and_grow(cluster)
             cluster.publish(5)
             await cluster.wait_everything_seen()

@@ -1,7 +1,6 @@
 """Carries events from the source into the replicated log, on the leader only.
 
-Enters: messages of the source; leadership. Leaves: commands to commit; acks for what is committed.
-Never: an ack before its event is on a majority's disks; a proposal that overtakes another.
+No message is acknowledged before its event is on a majority's disks.
 
 The rule of this file: **one proposal at a time**. While it commits, the next messages are fetched,
 but they are proposed only after it succeeded. If a later batch could commit after an earlier one
@@ -83,7 +82,7 @@ class Bridge:
         self._invalid = 0
         self._published = 0
         self._backoff = Backoff(rng, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MAX_S)
-        # Stream and sequence of the last invalid message, so that it is told once.
+        # Stream and sequence of the last invalid message, so that it is logged once.
         self._last_invalid: tuple[str, int] = ("", 0)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -123,7 +122,7 @@ class Bridge:
     async def _lead(self) -> None:
         """Open session after session until cancelled."""
         self._backoff.succeeded()
-        told = ""
+        logged = ""
         while True:
             started = self._clock.now()
             failure = await self._use_session()
@@ -133,9 +132,9 @@ class Bridge:
             pause_s = self._backoff.failed()
             failures = self._backoff.failures
             self._enter("waiting", str(failure))
-            if failures == 1 or str(failure) != told:  # an outage may take days
+            if failures == 1 or str(failure) != logged:  # an outage may take days
                 log.warning("reading stopped", error=str(failure), failures=failures)
-            told = str(failure)
+            logged = str(failure)
             if isinstance(failure, SourceUnavailable):
                 FAILURES.labels("source").inc()
             if isinstance(failure, ProposalUncertain) and failures == 1:

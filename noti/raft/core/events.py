@@ -338,7 +338,7 @@ class DiskOutdated:
     """This node's disk lacks what it had acknowledged: the node must end at once, and not vote."""
 
     acknowledged: int
-    """It had told the leader of this term that everything up to here is on its disk."""
+    """It had answered the leader of this term that everything up to here is on its disk."""
     holds: int
     """Its log ends here."""
 
@@ -351,7 +351,7 @@ class VoterForgot:
 
     voter: NodeId
     acknowledged: int
-    """It had told the leader of this term that everything up to here is on its disk."""
+    """It had answered the leader of this term that everything up to here is on its disk."""
     holds: int
     """Its log ends here."""
 

@@ -154,7 +154,7 @@ class Leadership:
         """When the next heartbeat, quorum check or end of a transfer is due."""
         replication = self.replication
         deadline = replication.quorum_deadline
-        if replication.has_followers():  # a leader without followers has nobody to speak to
+        if replication.has_followers:  # a leader without followers has nobody to speak to
             deadline = min(deadline, replication.heartbeat_deadline)
         return deadline if self._successor is None else min(deadline, self._transfer_deadline)
 

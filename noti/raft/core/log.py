@@ -4,7 +4,7 @@ Enters: entries and snapshots. Leaves: terms, slices, conflicts. Never: disk, en
 about commit.
 
 Memory holds the entries that are not on disk yet, and of the others the newest, up to a bound in
-bytes; older ones are on disk, and whoever needs one has it read back (`read_back.py`). Terms and
+bytes; older ones are on disk, and what is needed of them is read back (`read_back.py`). Terms and
 configurations of all of them are here.
 
 Invariants: indexes have no gap; terms never fall; nothing at or below the snapshot is ever changed.

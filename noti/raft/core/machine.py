@@ -346,14 +346,14 @@ class Raft:
                 if self._may_campaign():
                     self._pre_campaign(now)
                 else:
-                    self._leader = None  # whoever waits for it had better know
+                    self._leader = None  # those who wait for it had better know
             return
         self._effects.extend(leading.stalls(self._applied, durable=self._gate.durable, now=now))
         late = leading.gives_way(
             disk_hung=self._gate.hung_since is not None, durable=self._gate.durable, now=now
         )
         if late or not leading.on_deadline(self._commit, now):
-            # Nobody hears us: whoever asks must not believe that we lead (thesis 6.2).
+            # Nobody answers: no client must believe that we lead (thesis 6.2).
             self._become_follower(self._term, None, now)
 
     def _on_peer_lost(self, node_id: NodeId, now: float) -> None:

@@ -114,7 +114,7 @@ class AppendRequest:
     round: int = 0
     """Counts the leader's heartbeats in its term; answers carry the newest one heard."""
     acknowledged: int = 0
-    """While a voter's log is probed: what it told this term's leader to have on disk. One that
+    """While a voter's log is probed: what it answered this term's leader to have on disk. One that
     holds less has forgotten."""
 
 
@@ -189,7 +189,7 @@ class ForwardOutcome(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """A node asks the leader to commit commands, and to tell what is committed now."""
+    """A node asks the leader to commit commands, and to report what is committed now."""
 
     sender: NodeId
     term: int

@@ -4,7 +4,7 @@ Enters: what a leader knows of the others and of its own disk. Leaves: a reason 
 or no. Never: changes anything.
 
 Followers hold entries before their leader does when it is the leader's disk that is slow: they can
-commit without it, but it can apply nothing, so whoever asked it gets no answer.
+commit without it, but it can apply nothing, so its clients get no answer.
 """
 
 from noti.raft.core.membership import Configuration

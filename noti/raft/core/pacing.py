@@ -71,7 +71,7 @@ def report_of(pressure: float, clients: int) -> int:
 
 
 def pressure_of(report: int) -> float:
-    """Return about the pressure that a report tells of."""
+    """Return about the pressure that a report stands for."""
     return max(0, report - 1) / (BACKLOG_MAX - 1)
 
 
@@ -104,17 +104,14 @@ class Pacing:
         self._nodes: dict[NodeId, _Node] = {}
         self._pressing: frozenset[NodeId] = frozenset()
         """Those who have a say and are not at ease."""
+        self.at_ease = True
+        """Whether there is nobody like that: nothing that was heard holds anything back."""
         self._credit_bytes = 0.0
         self._credited_at = -math.inf
         self._looked_at = -math.inf
         self._passed_bytes_per_s = 0.0
         self._passed_bytes = 0
         self._passed_at = -math.inf
-
-    @property
-    def at_ease(self) -> bool:
-        """Whether nothing that was heard holds anything back; cheap."""
-        return not self._pressing
 
     # --- what comes in ----------------------------------------------------------------------------
 
@@ -149,7 +146,7 @@ class Pacing:
     # --- what goes out ----------------------------------------------------------------------------
 
     def look(self, now: float, *, holding: bool) -> list[NodeId]:
-        """Charge the time since the last look to whoever held something back in it; return who is
+        """Charge the time since the last look to those who held something back in it; return who is
         disregarded from now on. `holding` says whether anything waits.
         """
         elapsed_s = now - self._looked_at if self._looked_at > -math.inf else 0.0
@@ -212,7 +209,8 @@ class Pacing:
             for node_id, node in self._nodes.items()
             if node.report > EASY and node.disregarded_until <= now and self._is_heard(node, now)
         )
-        if not self._pressing:
+        self.at_ease = not self._pressing
+        if self.at_ease:
             self._credit_bytes, self._credited_at = 0.0, -math.inf
 
     def _is_minority(self, now: float, *, of_readers: bool) -> bool:

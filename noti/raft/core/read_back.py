@@ -5,8 +5,9 @@ are still those of the log. Never: a second read for somebody whose first is und
 follower costs no more memory than one message; trust in what was read.
 
 While a read is under way the log may be truncated, compacted, or replaced by a snapshot. Index and
-term name an entry of Raft, whoever leads: what still has the term that the log has there is it. All
-but the base: the log knows its term and nothing of the entry before, which a message has to name.
+term name an entry of Raft, whichever node leads: what still has the term that the log has there is
+it. All but the base: the log knows its term and nothing of the entry before, which a message has to
+name.
 """
 
 from collections.abc import Callable, Sequence

@@ -61,10 +61,8 @@ class Replication:
             node: self._progress.get(node) or Progress(node, next_index, heard_at=now)
             for node in members
         }
-
-    def has_followers(self) -> bool:
+        self.has_followers = bool(members)
         """Whether there is anybody else in the cluster."""
-        return bool(self._progress)
 
     def matches(self) -> dict[NodeId, int]:
         """Return what each follower is known to have on disk."""
@@ -105,7 +103,7 @@ class Replication:
             self._send_entries(progress, commit, now)
 
     def announce_commit(self, commit: int, now: float) -> None:
-        """Tell everybody at once that more is committed, with entries where there are any."""
+        """Announce at once that more is committed, with entries where there are any."""
         for progress in self._progress.values():
             if not self._send_entries(progress, commit, now):
                 self._send_append(progress, commit, ())
@@ -178,7 +176,7 @@ class Replication:
         snapshot = self._log.snapshot
         assert snapshot is not None, "the log was compacted without a snapshot"
         if progress.state is ProgressState.PROBE and progress.match_index:
-            # Whoever has forgotten that must hear it before it has it again.
+            # One that has forgotten that must learn it before it has it again.
             self._send_append(progress, commit, ())
         progress.needs_snapshot(snapshot.index, now)
         for chunk in cut_snapshot(
@@ -199,7 +197,7 @@ class Replication:
         progress.heard_at = now
         progress.round = max(progress.round, min(response.round, self._round))
         news = False
-        # While a follower is probed, it cannot be told of commits beyond the probe.
+        # While a follower is probed, it cannot learn of commits beyond the probe.
         untold = progress.state is ProgressState.PROBE and commit >= progress.next_index
         if isinstance(response, AppendRejected):
             next_index = 1 + self._log.last_index_with_term_at_most(

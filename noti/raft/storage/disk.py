@@ -26,7 +26,7 @@ from prometheus_client import Histogram
 from noti.errors import StorageFailed, StorageLocked
 from noti.raft.storage import disk_writer
 from noti.raft.storage.disk_writer import REPLY, REQUEST, TEMPORARY_SUFFIX
-from noti.raft.storage.ports import Begun
+from noti.raft.storage.ports import DiskOperation
 
 __all__ = ["LOCK_NAME", "FileDisk", "open_disk"]
 
@@ -129,7 +129,7 @@ class FileDisk:
         """See `Disk`; a file that exists is an error and makes the disk unusable."""
         await self._request(disk_writer.CREATE, "create", name, size)
 
-    def write(self, name: str, offset: int, data: bytes) -> Begun:
+    def write(self, name: str, offset: int, data: bytes) -> DiskOperation:
         """See `Disk`; the file must exist. When nobody waits, the write happens all the same."""
         started = trio.current_time()
         waiter = self._begin(disk_writer.WRITE, "write", name, offset, data)
@@ -138,7 +138,7 @@ class FileDisk:
             await self._finish(waiter)
             _write_seconds.observe(trio.current_time() - started)
 
-        return Begun(wait)
+        return DiskOperation(wait)
 
     async def replace(self, name: str, data: bytes) -> None:
         """See `Disk`."""

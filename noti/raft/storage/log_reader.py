@@ -1,7 +1,6 @@
 """Reads entries back that the core's memory let go, one order after the other.
 
-Enters: orders, at any time. Leaves: what the disk holds, to whoever asked for it.
-Never: a read to apply entries while older ones wait to be applied: the disk may be faster than the
+It never reads entries to apply while older ones wait to be applied: the disk may be faster than the
 state machine, and what it yields would pile up.
 """
 
@@ -32,23 +31,23 @@ class LogReader:
         """Prepare; orders wait until `run`."""
         self._wal = wal
         self._orders: deque[ReadEntries] = deque()
-        self._to_apply: ReadEntries | None = None
+        self.to_apply: ReadEntries | None = None
         self._work = trio.Event()
         self._throttled = ThrottledLog(clock.now)
 
     def put(self, order: ReadEntries) -> None:
         """Take an order; never waits."""
         if order.reader is None:
-            self._to_apply = order
+            self.to_apply = order
         else:
             self._orders.append(order)
             self._work.set()
 
     def all_is_applied(self) -> None:
         """Go on with what is to be applied next, if that was ordered; never waits."""
-        if self._to_apply is not None:
-            self._orders.append(self._to_apply)
-            self._to_apply = None
+        if self.to_apply is not None:
+            self._orders.append(self.to_apply)
+            self.to_apply = None
             self._work.set()
 
     async def run(self, done: Callable[[EntriesRead], None]) -> None:

@@ -1,10 +1,8 @@
 """Carries out the core's orders to the log, one after the other.
 
-Enters: orders, at any time. Leaves: news of each batch that is durable, to whoever asked for it.
-Never: decides what is written, keeps an order back, writes two things at once.
-
-Whatever was ordered while a write was on its way is the next write, up to a bound in bytes: a write
-is copied on its way to the disk, and is read back whole.
+It reports each batch that is durable, and never writes two things at once. What was ordered while a
+write was on its way is the next write, up to a bound in bytes: a write is copied on its way to the
+disk, and is read back whole.
 """
 
 from collections import deque
@@ -18,7 +16,7 @@ from prometheus_client import Histogram
 from noti.ports import Clock
 from noti.raft.core.events import Persist, Persisted, PersistSnapshot, SaveSnapshot
 from noti.raft.core.messages import Entry, HardState
-from noti.raft.storage.ports import Begun
+from noti.raft.storage.ports import DiskOperation
 from noti.raft.storage.wal import Wal
 
 WRITE_BYTES_MAX = 1024 * 1024
@@ -40,24 +38,25 @@ class LogWriter:
         """Prepare; orders wait until `run`."""
         self._wal = wal
         self._clock = clock
-        self._orders: deque[Order] = deque()
-        self._begun: tuple[Begun, Persisted | None] | None = None
+        self.orders: deque[Order] = deque()
+        """What waits for its turn."""
+        self._writing: tuple[DiskOperation, Persisted | None] | None = None
         self._started_at = 0.0
         self._running = False
         self._work = trio.Event()
 
     def put(self, order: Order) -> None:
         """Take an order; never waits."""
-        self._orders.append(order)
+        self.orders.append(order)
 
     def flush(self, now: float) -> None:
         """Begin with what was ordered, unless a write is on its way; never waits.
 
         Here and not in the task, as it spares a turn of the scheduler. Raises `StorageFailed`.
         """
-        if self._running and self._begun is None and self._orders:
+        if self._running and self._writing is None and self.orders:
             self._started_at = now
-            self._begun = self._begin(self._orders.popleft())
+            self._writing = self._begin(self.orders.popleft())
             self._work.set()
 
     async def run(self, done: Callable[[Persisted], None]) -> None:
@@ -69,30 +68,30 @@ class LogWriter:
         try:
             while True:
                 self.flush(self._clock.now())
-                if self._begun is None:
+                if self._writing is None:
                     self._work = trio.Event()
                     await self._work.wait()
                     continue
-                begun, news = self._begun
-                await begun
+                operation, news = self._writing
+                await operation
                 _write_s.observe(self._clock.now() - self._started_at)
-                self._begun = None
+                self._writing = None
                 if news is not None:
                     done(news)
         finally:
             self._running = False
 
-    def _begin(self, order: Order) -> tuple[Begun, Persisted | None]:
+    def _begin(self, order: Order) -> tuple[DiskOperation, Persisted | None]:
         match order:
             case Persist():
                 batch, hard_state, entries = self._join(order)
                 news = None if batch is None else Persisted(batch)
                 return self._wal.append(entries, hard_state), news
             case PersistSnapshot(batch, snapshot):
-                return Begun(lambda: self._wal.install_snapshot(snapshot)), Persisted(batch)
+                return DiskOperation(lambda: self._wal.install_snapshot(snapshot)), Persisted(batch)
             case SaveSnapshot(snapshot, drop_through):
                 saved = partial(self._wal.save_snapshot, snapshot, keep_after=drop_through)
-                return Begun(saved), None
+                return DiskOperation(saved), None
             case _:
                 assert_never(order)
 
@@ -109,15 +108,15 @@ class LogWriter:
                 room -= entry.size_bytes
                 if room < 0 and entries:
                     rest = Persist(order.batch, None, order.entries[position:])
-                    self._orders.appendleft(rest)
+                    self.orders.appendleft(rest)
                     return batch, hard_state, entries
                 entries.append(entry)
             batch = order.batch
-            following = self._orders[0] if self._orders else None
+            following = self.orders[0] if self.orders else None
             if not isinstance(following, Persist):
                 return batch, hard_state, entries
             follows = following.entries[:1]
             if entries and follows and follows[0].index != entries[-1].index + 1:
                 return batch, hard_state, entries
-            self._orders.popleft()
+            self.orders.popleft()
             order = following

@@ -4,8 +4,8 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Protocol
 
 
-class Begun:
-    """Something that goes on whether or not anybody waits for it; await it once, to do so.
+class DiskOperation:
+    """What the disk does, whether or not anybody waits for it; await it once, to do so.
 
     Unlike a coroutine it may be dropped, as happens when a node is stopped in that very turn.
     """
@@ -41,7 +41,7 @@ class Disk(Protocol):
     async def create(self, name: str, size: int) -> None:
         """Make a file of `size` zero bytes that are really allocated; it must not exist."""
 
-    def write(self, name: str, offset: int, data: bytes) -> "Begun":
+    def write(self, name: str, offset: int, data: bytes) -> "DiskOperation":
         """Begin to overwrite or extend at `offset`; awaiting what it returns waits for the sync.
 
         The hot path: cheap when it stays inside the file, and begun without a task switch.

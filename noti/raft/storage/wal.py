@@ -30,7 +30,7 @@ from noti.raft.core.records import (
     scan_records,
 )
 from noti.raft.storage.extents import Extent, Extents
-from noti.raft.storage.ports import Begun, Disk
+from noti.raft.storage.ports import Disk, DiskOperation
 from noti.raft.storage.recovery import (
     SNAPSHOT_NAME,
     Recovered,
@@ -120,7 +120,7 @@ class Wal:
         """Index of the last durable entry, or of the snapshot when there is none after it."""
         return self._outline.last_index
 
-    def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> Begun:
+    def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> DiskOperation:
         """Begin to make entries and hard state durable together; await what it returns to know that
         they are.
 
@@ -128,7 +128,7 @@ class Wal:
         index on is gone. Raises `StorageFailed` when the disk fails.
         """
         if not entries and hard_state is None:
-            return Begun(trio.lowlevel.checkpoint)
+            return DiskOperation(trio.lowlevel.checkpoint)
         batch = b"".join([entry.record for entry in entries])
         hard_state_record = b"" if hard_state is None else encode_hard_state(hard_state)
         self._check_sequence(entries)
@@ -149,7 +149,7 @@ class Wal:
                 active.last_index = max(active.last_index, entries[-1].index)
             self._in_doubt = False
 
-        return Begun(wait)
+        return DiskOperation(wait)
 
     async def save_snapshot(self, snapshot: Snapshot, *, keep_after: int) -> None:
         """Make this node's own snapshot durable, then drop segments that hold only entries up to
@@ -247,18 +247,22 @@ class Wal:
             raise StorageFailed("an earlier write to the log did not end well; open it again")
         self._in_doubt = True
 
-    def _write(self, hard_state_record: bytes, batch: bytes, hard_state: HardState) -> Begun:
+    def _write(
+        self, hard_state_record: bytes, batch: bytes, hard_state: HardState
+    ) -> DiskOperation:
         records = hard_state_record + batch
         active = self._segments[-1]
         if self._end + len(records) + FRAME_OVERHEAD_BYTES > active.size:
             base_index = self.last_index
-            return Begun(lambda: self._start_segment(base_index, hard_state, batch, fresh=False))
+            return DiskOperation(
+                lambda: self._start_segment(base_index, hard_state, batch, fresh=False)
+            )
         frame = encode_frame(active.sequence, self._end, records)
-        begun = self._disk.write(active.name, self._end, frame)
+        operation = self._disk.write(active.name, self._end, frame)
         self._frame = (active.sequence, self._end, len(frame))
         self._end += len(frame)
         self._last_checksum = checksum_of(frame)
-        return begun
+        return operation
 
     async def _start_segment(
         self, base_index: int, hard_state: HardState, batch: bytes, *, fresh: bool
