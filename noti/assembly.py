@@ -33,7 +33,7 @@ from noti.publishing.limits import Limits
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.publisher import Publisher
 from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
-from noti.raft.core.events import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
+from noti.raft.core.config import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
 from noti.raft.core.machine import Raft
 from noti.raft.core.messages import NodeId
 from noti.raft.core.pacing import Pacing, report_of

@@ -13,8 +13,9 @@ from noti.history.store import Store
 from noti.membership.identity import Identity
 from noti.membership.ports import RaftStatus
 from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC
-from noti.raft.core.events import Role, Status
+from noti.raft.core.events import Role
 from noti.raft.core.messages import NodeId
+from noti.raft.core.status import Status
 from noti.raft.health import Trouble
 from noti.rpc.answers import NodeRole, RoleName, ServerInfo
 from noti.swim.core.messages import Member

@@ -10,10 +10,12 @@ import trio
 from noti.history.store import Store
 from noti.membership.identity import Identity
 from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC
-from noti.raft.core.events import RaftConfig, Role, Status
+from noti.raft.core.config import RaftConfig
+from noti.raft.core.events import Role
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import HardState, NodeId
+from noti.raft.core.status import Status
 from noti.raft.health import Kind, Trouble
 from noti.rpc.answers import NodeRole, ServerInfo
 from noti.status import Report

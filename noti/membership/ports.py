@@ -6,8 +6,8 @@ from typing import Protocol
 import trio
 
 from noti.raft.core.changes import Change
-from noti.raft.core.events import Status
 from noti.raft.core.membership import Configuration
+from noti.raft.core.status import Status
 from noti.swim.core.messages import Member
 
 

@@ -18,10 +18,10 @@ from noti.raft.core.events import (
     DiskOutdated,
     MessageRejected,
     Role,
-    Status,
     VoterForgot,
 )
 from noti.raft.core.messages import NodeId
+from noti.raft.core.status import Status
 from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.raft")

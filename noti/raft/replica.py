@@ -50,12 +50,12 @@ from noti.raft.core.events import (
     RoleChanged,
     SaveSnapshot,
     SendMessage,
-    Status,
     TransferRequested,
 )
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import AppendAccepted, Message, NodeId
+from noti.raft.core.status import Status
 from noti.raft.health import Health, Trouble
 from noti.raft.ports import Messenger
 from noti.raft.requests import Requests

@@ -31,7 +31,8 @@ from noti.http.hypercorn_glue import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.ports import SourceMessage
-from noti.raft.core.events import MessageReceived, MessageRejected, RaftConfig
+from noti.raft.core.config import RaftConfig
+from noti.raft.core.events import MessageReceived, MessageRejected
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.core.messages import (

@@ -2,8 +2,9 @@
 
 from noti.membership.tags import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
 from noti.raft.core.changes import Change
-from noti.raft.core.events import Role, Status
+from noti.raft.core.events import Role
 from noti.raft.core.membership import Configuration
+from noti.raft.core.status import Status
 from noti.swim.core.messages import Member, MemberState
 
 

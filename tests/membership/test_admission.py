@@ -8,8 +8,8 @@ import trio
 from noti.errors import ClusterMismatch
 from noti.membership.admission import PeerAdmission
 from noti.membership.identity import Identity
-from noti.raft.core.events import Status
 from noti.raft.core.membership import Configuration
+from noti.raft.core.status import Status
 from noti.raft.ports import Hello, MessageStream
 from noti.swim.core.messages import Member
 from tests.membership.fakes import FakeGossip, FakeRaft

@@ -12,9 +12,9 @@ from noti.errors import LeaveImpossible
 from noti.membership.controller import MembershipController
 from noti.membership.decommission import ASK_EVERY_S, LOOK_EVERY_S, Decommission
 from noti.membership.voters import VoterLimits
-from noti.raft.core.events import Status
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import NodeId
+from noti.raft.core.status import Status
 from noti.swim.core.messages import Member, MemberState
 from noti.trio_clock import TrioClock
 from tests.membership.fakes import FakeGossip, FakeRaft

@@ -12,9 +12,9 @@ from noti.completion import Completion, OnDone
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
 from noti.history.commands import PublishBatch, encode
 from noti.history.notification import Event
-from noti.raft.core.events import Status
 from noti.raft.core.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
 from noti.raft.core.pacing import Pacing
+from noti.raft.core.status import Status
 from noti.raft.forwarder import LATE_ANSWER_S, Forwarder
 from noti.raft.intake import Intake
 from noti.raft.replica import Replica

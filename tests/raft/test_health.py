@@ -7,15 +7,9 @@ import structlog
 from prometheus_client import REGISTRY
 
 from noti.raft import forwarder, peers  # noqa: F401 - with their metrics
-from noti.raft.core.events import (
-    CommitStalled,
-    DiskOutdated,
-    MessageRejected,
-    Role,
-    Status,
-    VoterForgot,
-)
+from noti.raft.core.events import CommitStalled, DiskOutdated, MessageRejected, Role, VoterForgot
 from noti.raft.core.membership import Configuration
+from noti.raft.core.status import Status
 from noti.raft.health import LEADERLESS_GRACE_S, LOOK_EVERY_S, REPORT_AFTER_S, Health, Kind
 from tests.simulation.clocks import MachineClock
 

@@ -17,7 +17,8 @@ from noti.errors import (
     StorageFailed,
 )
 from noti.raft.applier import APPLY_SLICE
-from noti.raft.core.events import RaftConfig, Role
+from noti.raft.core.config import RaftConfig
+from noti.raft.core.events import Role
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import (

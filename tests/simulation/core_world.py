@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
+from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import (
     DiskOutdated,
     Effect,
@@ -18,7 +19,6 @@ from noti.raft.core.events import (
     Persisted,
     PersistSnapshot,
     ProposalRejected,
-    RaftConfig,
     ReadEntries,
     ReadReady,
     ReadRequested,

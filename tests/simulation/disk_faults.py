@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import trio
 
-from noti.raft.core.events import Status
+from noti.raft.core.status import Status
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.memory_disk import MemoryDisk
 from tests.simulation.scene import REST_WITHIN_S, Faults, start_again

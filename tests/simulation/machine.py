@@ -18,7 +18,8 @@ from noti.address import Address
 from noti.config import Config
 from noti.errors import StorageError
 from noti.history.store import Store
-from noti.raft.core.events import Status, TransferRequested
+from noti.raft.core.events import TransferRequested
+from noti.raft.core.status import Status
 from noti.status import Report
 from noti.world import World
 from tests.simulation.clocks import MachineClock

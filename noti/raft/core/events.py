@@ -1,67 +1,15 @@
-"""What enters and leaves the core: its configuration, events, effects and status.
+"""What enters and leaves the core: events and effects.
 
 Enters: nothing. Leaves: frozen dataclasses. Never: behaviour.
 """
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from noti.raft.core.changes import Change
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import Entry, HardState, Message, NodeId, Snapshot
-
-
-class Rng(Protocol):
-    """The part of `random.Random` that the core needs."""
-
-    def uniform(self, a: float, b: float) -> float:
-        """Return a number between a and b."""
-
-
-KEEP_ENTRIES = 10_000
-LOG_KEEP_BYTES = 64 * 1024 * 1024
-"""Log kept on disk at a snapshot, for followers that were away for a while: reading that back is
-cheaper than a snapshot and all that comes after it."""
-LOG_MEMORY_BYTES = 32 * 1024 * 1024
-"""Entries kept in memory for followers: some seconds of full speed, so that nothing is read back
-for one that is merely slow."""
-
-
-@dataclass(frozen=True, slots=True)
-class RaftConfig:
-    """Timing and limits of one node's core."""
-
-    node_id: NodeId
-    heartbeat_interval_s: float = 0.1
-    """How often an idle leader speaks."""
-    election_timeout_s: float = 0.5
-    """Silence of the leader after which a follower campaigns, drawn from 1x to 2x per round."""
-    reset_step_s: float = 0.04
-    """After a broken stream to the leader voters campaign in turn, so much apart.
-
-    A few round trips.
-    """
-    append_bytes_max: int = 1024 * 1024
-    """Entry data in one append message: large batches, yet far below the transport's limit."""
-    in_flight_messages_max: int = 64
-    in_flight_bytes_max: int = 8 * 1024 * 1024
-    """What may be unanswered towards one follower; bounds its backlog and ours."""
-    uncommitted_bytes_max: int = 64 * 1024 * 1024
-    """Backlog above which proposals are refused, so that a cut-off leader keeps its memory."""
-    snapshot_chunk_bytes: int = 512 * 1024
-    snapshot_retry_s: float = 5.0
-    """A snapshot that is not answered for so long is sent again."""
-    keep_entries: int = KEEP_ENTRIES
-    """Entries kept below a snapshot for followers that lag a little …"""
-    keep_bytes: int = LOG_KEEP_BYTES
-    """… as long as the whole log has no more data than this."""
-    log_memory_bytes: int = LOG_MEMORY_BYTES
-    """Above this, entries that are on disk leave memory, and are read back when they are needed."""
-
-    def __post_init__(self) -> None:
-        """Refuse timings that cannot elect a leader."""
-        assert 0 < self.heartbeat_interval_s * 2 <= self.election_timeout_s
 
 
 class Role(Enum):
@@ -375,37 +323,3 @@ Effect: TypeAlias = (
     | CommitStalled
     | VoterForgot
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """What operators and the driver may see."""
-
-    role: Role
-    term: int
-    leader: NodeId | None
-    commit_index: int
-    applied_index: int
-    last_index: int
-    first_index: int
-    configuration: Configuration
-    configuration_index: int
-    """Where in the log it stands: it is committed when `commit_index` is not less."""
-    followers: tuple[tuple[NodeId, int], ...]
-    """As a leader: each other member and the index up to which it holds the log on disk."""
-    leads_ready: bool
-    """Leads and has applied an entry of its own term.
-
-    Everything older is known to be applied too.
-    """
-    fresh_at: float | None
-    """As a follower: when the leader announced a commit that is applied here by now.
-
-    Everything committed before it spoke is then applied. None while no such moment is known.
-    """
-    log_memory_bytes: int = 0
-    """What the log's entries in memory take."""
-    heard_at: float = 0.0
-    """As a follower: when the leader last spoke, or when this node began to wait for one."""
-    disk_hung_since: float | None = None
-    """When the disk was asked for what it does not answer; None while it works."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from noti.raft.core.changes import Change, leave_joint, next_configuration
+from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import (
     ChangeRejected,
     ChangeRequested,
@@ -21,7 +22,6 @@ from noti.raft.core.events import (
     ProposalAccepted,
     ProposalRejected,
     Proposed,
-    RaftConfig,
     ReadReady,
     ReadRequested,
     Request,

@@ -14,7 +14,7 @@ Some entries below the newest snapshot are kept for followers that lag.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from noti.raft.core.events import LOG_KEEP_BYTES, LOG_MEMORY_BYTES
+from noti.raft.core.config import LOG_KEEP_BYTES, LOG_MEMORY_BYTES
 from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.core.messages import Entry, EntryKind, NodeId, Snapshot
 from noti.raft.core.outline import Outline

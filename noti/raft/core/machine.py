@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
+from noti.raft.core.config import RaftConfig, Rng
 from noti.raft.core.election import Ballot, ElectionTimer, Outcome
 from noti.raft.core.events import (
     Apply,
@@ -34,17 +35,14 @@ from noti.raft.core.events import (
     Persisted,
     ProposalRejected,
     Proposed,
-    RaftConfig,
     ReadRequested,
     Request,
     RestoreSnapshot,
-    Rng,
     Role,
     RoleChanged,
     SaveSnapshot,
     SendMessage,
     SnapshotTaken,
-    Status,
     TransferRequested,
 )
 from noti.raft.core.following import Following
@@ -70,7 +68,7 @@ from noti.raft.core.messages import (
 )
 from noti.raft.core.read_back import Reading
 from noti.raft.core.snapshot import SnapshotAssembly
-from noti.raft.core.status import picture
+from noti.raft.core.status import Status, picture
 from noti.raft.core.validate import find_violation
 
 

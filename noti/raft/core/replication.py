@@ -10,7 +10,8 @@ etcd-io/raft.
 
 from collections.abc import Callable
 
-from noti.raft.core.events import RaftConfig, VoterForgot
+from noti.raft.core.config import RaftConfig
+from noti.raft.core.events import VoterForgot
 from noti.raft.core.log import RaftLog
 from noti.raft.core.messages import (
     AppendAccepted,

@@ -3,12 +3,49 @@
 Enters: the parts of a core. Leaves: a `Status`. Never: changes anything.
 """
 
-from noti.raft.core.events import Role, Status
+from dataclasses import dataclass
+
+from noti.raft.core.events import Role
 from noti.raft.core.following import Following
 from noti.raft.core.gate import Gate
 from noti.raft.core.leadership import Leadership
 from noti.raft.core.log import RaftLog
+from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import NodeId
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What operators and the driver may see."""
+
+    role: Role
+    term: int
+    leader: NodeId | None
+    commit_index: int
+    applied_index: int
+    last_index: int
+    first_index: int
+    configuration: Configuration
+    configuration_index: int
+    """Where in the log it stands: it is committed when `commit_index` is not less."""
+    followers: tuple[tuple[NodeId, int], ...]
+    """As a leader: each other member and the index up to which it holds the log on disk."""
+    leads_ready: bool
+    """Leads and has applied an entry of its own term.
+
+    Everything older is known to be applied too.
+    """
+    fresh_at: float | None
+    """As a follower: when the leader announced a commit that is applied here by now.
+
+    Everything committed before it spoke is then applied. None while no such moment is known.
+    """
+    log_memory_bytes: int = 0
+    """What the log's entries in memory take."""
+    heard_at: float = 0.0
+    """As a follower: when the leader last spoke, or when this node began to wait for one."""
+    disk_hung_since: float | None = None
+    """When the disk was asked for what it does not answer; None while it works."""
 
 
 def picture(

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from noti.errors import MessageInvalid, StorageCorrupt
-from noti.raft.core.events import LOG_MEMORY_BYTES
+from noti.raft.core.config import LOG_MEMORY_BYTES
 from noti.raft.core.log import Tail, size_of
 from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
 from noti.raft.core.outline import Outline

@@ -19,7 +19,7 @@ import trio
 from prometheus_client import Gauge
 
 from noti.errors import MessageInvalid, StorageFailed
-from noti.raft.core.events import LOG_MEMORY_BYTES
+from noti.raft.core.config import LOG_MEMORY_BYTES
 from noti.raft.core.messages import Entry, HardState, Snapshot
 from noti.raft.core.outline import Outline
 from noti.raft.core.records import (

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from functools import partial
 
 from noti.raft.core.changes import Change
+from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import (
     Apply,
     Bootstrapped,
@@ -38,7 +39,6 @@ from noti.raft.core.events import (
     ProposalAccepted,
     ProposalRejected,
     Proposed,
-    RaftConfig,
     ReadEntries,
     ReadReady,
     ReadRequested,

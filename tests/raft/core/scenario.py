@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from noti.raft.core.changes import Change
+from noti.raft.core.config import LOG_MEMORY_BYTES, RaftConfig
 from noti.raft.core.events import (
-    LOG_MEMORY_BYTES,
     Bootstrapped,
     ChangeRequested,
     DeadlineReached,
@@ -28,7 +28,6 @@ from noti.raft.core.events import (
     Persisted,
     PersistSnapshot,
     Proposed,
-    RaftConfig,
     ReadEntries,
     ReadRequested,
     RestoreSnapshot,

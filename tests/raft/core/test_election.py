@@ -4,8 +4,8 @@ import random
 
 import pytest
 
+from noti.raft.core.config import RaftConfig
 from noti.raft.core.election import EARLY_ROUNDS, Ballot, ElectionTimer, Outcome
-from noti.raft.core.events import RaftConfig
 from noti.raft.core.membership import Configuration
 from tests import promises
 

@@ -4,6 +4,7 @@ import random
 
 import pytest
 
+from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import (
     Apply,
     Bootstrapped,
@@ -16,7 +17,6 @@ from noti.raft.core.events import (
     ProposalAccepted,
     ProposalRejected,
     Proposed,
-    RaftConfig,
     Role,
     RoleChanged,
     SendMessage,

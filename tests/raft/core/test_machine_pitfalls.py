@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from noti.errors import MessageInvalid
+from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import (
     Apply,
     DeadlineReached,
@@ -19,7 +20,6 @@ from noti.raft.core.events import (
     PersistSnapshot,
     ProposalAccepted,
     Proposed,
-    RaftConfig,
     RestoreSnapshot,
     Role,
     SaveSnapshot,

@@ -1,6 +1,6 @@
 """Why a leader gets nothing done, and whether somebody else would do better."""
 
-from noti.raft.core.events import RaftConfig
+from noti.raft.core.config import RaftConfig
 from noti.raft.core.log import RaftLog
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import AppendAccepted, EntryKind

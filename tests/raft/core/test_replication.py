@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from noti.raft.core.events import RaftConfig, ReadEntries, VoterForgot
+from noti.raft.core.config import RaftConfig
+from noti.raft.core.events import ReadEntries, VoterForgot
 from noti.raft.core.log import RaftLog
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
