@@ -31,10 +31,10 @@ class Publishing(Protocol):
 
         With `at_once` it is not kept back for others that may come in this turn.
 
-        `on_done` gets the ids, or `MessageInvalid`
-        for a draft that can never be an event, `ProposalRefused` when too much waits already,
-        `ProposalUncertain` when some may or may not be committed, otherwise `Unavailable`. Only
-        after `ProposalUncertain` may any of the drafts be committed.
+        `on_done` gets the ids once all are committed, or `MessageInvalid` for a draft that can
+        never be an event, `ProposalRefused` when too much waits already, `ProposalUncertain` when
+        some may or may not be committed, otherwise `Unavailable`. Only after `ProposalUncertain`
+        may any of the drafts be committed.
         """
 
 

@@ -83,18 +83,18 @@ class PublisherService:
             self._rejected.report(stream.connection.transport, "request", str(error))
             raise _rejection(error) from error
         loop = asyncio.get_running_loop()
-        over: asyncio.Future[Outcome | None] = loop.create_future()
+        completion: asyncio.Future[Outcome | None] = loop.create_future()
 
-        def done(outcome: Outcome) -> None:
-            if over.done():
+        def on_done(outcome: Outcome) -> None:
+            if completion.done():
                 return  # the caller has gone
             answered = not isinstance(outcome, NotiError) and self._answers.write(
                 stream, encode_ids(outcome), loop
             )
-            over.set_result(None if answered else outcome)
+            completion.set_result(None if answered else outcome)
 
-        self._publishing.submit(drafts, done)
-        outcome = await over
+        self._publishing.submit(drafts, on_done)
+        outcome = await completion
         if isinstance(outcome, NotiError):
             raise _rejection(outcome)
         if outcome is not None:

@@ -63,7 +63,7 @@ class ElectionTimer:
         self.deadline = max(self.deadline, now + self._config.heartbeat_interval_s)
 
 
-class Outcome(Enum):
+class VoteResult(Enum):
     """What the votes so far mean."""
 
     OPEN = "open"
@@ -78,9 +78,9 @@ class Ballot:
         """Start without votes."""
         self._votes: dict[NodeId, bool] = {}
 
-    def count(self, voter: NodeId, granted: bool, configuration: Configuration) -> Outcome:
+    def count(self, voter: NodeId, granted: bool, configuration: Configuration) -> VoteResult:
         """Note a vote; return what all of them mean under `configuration`."""
         self._votes[voter] = granted
         if has_quorum(configuration, [node for node, yes in self._votes.items() if yes]):
-            return Outcome.WON
-        return Outcome.LOST if vote_is_lost(configuration, self._votes) else Outcome.OPEN
+            return VoteResult.WON
+        return VoteResult.LOST if vote_is_lost(configuration, self._votes) else VoteResult.OPEN

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from noti.raft.core.config import RaftConfig, Rng
-from noti.raft.core.election import Ballot, ElectionTimer, Outcome
+from noti.raft.core.election import Ballot, ElectionTimer, VoteResult
 from noti.raft.core.events import (
     Apply,
     Bootstrapped,
@@ -267,14 +267,14 @@ class Raft:
         if self.role is not campaigning or (response.granted and response.term != asked_term):
             return
         match self._ballot.count(response.sender, response.granted, self._log.configuration):
-            case Outcome.WON if response.pre:
+            case VoteResult.WON if response.pre:
                 self._campaign(now, transfer=False)
-            case Outcome.WON:
+            case VoteResult.WON:
                 self._become_leader(now)
-            case Outcome.LOST:
+            case VoteResult.LOST:
                 self._become_follower(self._term, None, now)
                 self._timer.round_lost(now, self._log.configuration)
-            case Outcome.OPEN:
+            case VoteResult.OPEN:
                 pass
 
     def _pre_campaign(self, now: float) -> None:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from noti.raft.core.config import RaftConfig
-from noti.raft.core.election import EARLY_ROUNDS, Ballot, ElectionTimer, Outcome
+from noti.raft.core.election import EARLY_ROUNDS, Ballot, ElectionTimer, VoteResult
 from noti.raft.core.membership import Configuration
 from tests import promises
 
@@ -87,25 +87,25 @@ def test_equal_seeds_and_no_leader_lost_give_equal_timeouts() -> None:
 
 def test_votes_decide_as_soon_as_the_rest_cannot_matter() -> None:
     ballot = Ballot()
-    assert ballot.count("n1", True, THREE) is Outcome.OPEN
-    assert ballot.count("n3", False, THREE) is Outcome.OPEN
-    assert ballot.count("n2", True, THREE) is Outcome.WON
+    assert ballot.count("n1", True, THREE) is VoteResult.OPEN
+    assert ballot.count("n3", False, THREE) is VoteResult.OPEN
+    assert ballot.count("n2", True, THREE) is VoteResult.WON
     refused = Ballot()
-    assert refused.count("n2", False, THREE) is Outcome.OPEN
-    assert refused.count("n3", False, THREE) is Outcome.LOST
+    assert refused.count("n2", False, THREE) is VoteResult.OPEN
+    assert refused.count("n3", False, THREE) is VoteResult.LOST
 
 
 def test_vote_counts_once_however_often_it_arrives() -> None:
     ballot = Ballot()
-    assert ballot.count("n1", True, THREE) is Outcome.OPEN
-    assert ballot.count("n1", True, THREE) is Outcome.OPEN
+    assert ballot.count("n1", True, THREE) is VoteResult.OPEN
+    assert ballot.count("n1", True, THREE) is VoteResult.OPEN
 
 
 def test_stranger_and_learner_do_not_decide() -> None:
     configuration = Configuration("c", ("n1", "n2", "n3"), learners=("n4",))
     ballot = Ballot()
     for node in ("n1", "n4", "n9"):
-        assert ballot.count(node, True, configuration) is Outcome.OPEN
+        assert ballot.count(node, True, configuration) is VoteResult.OPEN
 
 
 @promises.ONE_CHANGE_AT_A_TIME
@@ -113,5 +113,5 @@ def test_joint_configuration_needs_both_majorities() -> None:
     configuration = Configuration("c", ("n1", "n2", "n3"), outgoing=("n3", "n4", "n5"))
     ballot = Ballot()
     for node in ("n1", "n2", "n3"):
-        assert ballot.count(node, True, configuration) is Outcome.OPEN
-    assert ballot.count("n4", True, configuration) is Outcome.WON
+        assert ballot.count(node, True, configuration) is VoteResult.OPEN
+    assert ballot.count("n4", True, configuration) is VoteResult.WON
