@@ -318,13 +318,13 @@ def test_expired_ca_may_stay_beside_its_successor(files: Files) -> None:
         load_credentials(files.certificate, files.key, files.ca)
 
 
-def test_validity_is_judged_at_the_time_given(files: Files) -> None:
+def test_validity_is_checked_at_the_time_given(files: Files) -> None:
     later = datetime.now(UTC) + timedelta(days=61)
     with pytest.raises(ConfigInvalid, match=r"node1\.pem expired"):
         load_credentials(files.certificate, files.key, files.ca, now=later)
 
 
-def test_what_only_openssl_objects_to_is_rejected_before_it_is_used(files: Files) -> None:
+def test_what_only_openssl_rejects_is_found_before_it_is_used(files: Files) -> None:
     """A CA that may not issue CAs (path length 0) did: only the handshake looks at that."""
     outer = issue(Wanted("outer", is_authority=True, path_length=0))
     inner = authority("inner", outer)

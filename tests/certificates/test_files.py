@@ -40,6 +40,6 @@ def test_renewed_file_replaces_the_old_one_at_once(tmp_path: Path) -> None:
     assert path.read_bytes() == b"new"
 
 
-def test_missing_directory_is_told(tmp_path: Path) -> None:
+def test_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match=r"node1\.pem cannot be written: No such file"):
         write_file(tmp_path / "none" / "node1.pem", b"", private=False)

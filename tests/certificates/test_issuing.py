@@ -164,6 +164,6 @@ def test_bad_profile_is_rejected(tmp_path: Path, change: tuple[str, str], line: 
         load_profile("node", tmp_path)
 
 
-def test_missing_profile_is_told(tmp_path: Path) -> None:
+def test_missing_profile_is_reported(tmp_path: Path) -> None:
     with pytest.raises(ConfigInvalid, match=r"ca\.toml cannot be read: No such file"):
         load_profile("ca", tmp_path)

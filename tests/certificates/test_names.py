@@ -81,6 +81,6 @@ def test_client_may_not_serve() -> None:
     assert claims(issue(wanted, CA).der).profile is None
 
 
-def test_garbage_is_a_message_error() -> None:
+def test_random_bytes_are_a_message_error() -> None:
     with pytest.raises(MessageInvalid):
         claims(b"\x30\x03\x02\x01\x01")

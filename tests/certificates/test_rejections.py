@@ -72,7 +72,9 @@ def test_good_peer_is_accepted_both_ways(
 
 
 @pytest.mark.parametrize("text", [b"GET / HTTP/1.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
-def test_plain_text_is_told_apart(own: tuple[ssl.SSLContext, ssl.SSLContext], text: bytes) -> None:
+def test_plain_text_is_distinguished(
+    own: tuple[ssl.SSLContext, ssl.SSLContext], text: bytes
+) -> None:
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     incoming.write(text)
     with pytest.raises(ssl.SSLError) as caught:

@@ -152,7 +152,7 @@ def spoiled(certs: Noti, made: Path, **files: bytes) -> str:
     return problem
 
 
-def test_unusable_ca_is_told(made: Path, certs: Noti, tmp_path: Path) -> None:
+def test_unusable_ca_is_reported(made: Path, certs: Noti, tmp_path: Path) -> None:
     other = authority()
     assert "ca.key is not the key of a CA in" in spoiled(certs, made, ca_key=other.key_pem)
     leaf = node("x", CA)
@@ -258,7 +258,7 @@ def test_text_in_a_certificate_cannot_steer_the_terminal(certs: Noti, tmp_path: 
     assert "\\x1b[31mred" in said
 
 
-def test_file_that_is_not_pem_is_told(certs: Noti, tmp_path: Path) -> None:
+def test_file_that_is_not_pem_is_reported(certs: Noti, tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("hello")
     status, _, problem = certs("show", file)
@@ -341,7 +341,7 @@ def test_directory_without_ca_or_certificates_is_rejected(certs: Noti, tmp_path:
     assert re.search(r"^ca\.pem +rejected +missing", said, re.MULTILINE)
 
 
-def test_odd_files_are_judged_too(made: Path, certs: Noti) -> None:
+def test_odd_files_are_checked_too(made: Path, certs: Noti) -> None:
     (made / "empty.pem").touch()
     (made / "directory.pem").mkdir()
     (made / "request.pem").write_text(

@@ -108,7 +108,7 @@ def test_with_tls_nothing_but_gossip_is_plain(tmp_path: Path) -> None:
     assert rejected <= {"plain", "other"}, "on a slow machine a probe may hang up too early"
 
 
-def test_a_taken_port_is_told_before_anything_starts(
+def test_a_taken_port_is_reported_before_anything_starts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = Ports.of(2, SHIFT).gossip

@@ -23,7 +23,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setitem(commands.commands, "fail", fail)
 
 
-def test_an_unknown_flag_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_flag_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = ends(capsys, "run", "--http-adr", "x")
     assert status == 2
     assert said.startswith("noti: error: No such option '--http-adr'")
@@ -32,7 +32,7 @@ def test_an_unknown_flag_is_told_in_one_line(capsys: pytest.CaptureFixture[str])
     assert said.count("\n") == 1
 
 
-def test_an_unknown_command_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_is_reported_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     status, said = ends(capsys, "rum")
     assert status == 2
     assert said.startswith("noti: error: No such command 'rum'")
@@ -67,7 +67,7 @@ def test_our_errors_are_found_inside_groups(
     assert ends(capsys, "fail") == (2, "noti: error: wrong\n")
 
 
-def test_a_bug_is_told_as_a_bug_even_beside_our_errors(
+def test_a_bug_is_reported_as_a_bug_even_beside_our_errors(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing(monkeypatch, ExceptionGroup("", [StorageLocked("locked"), KeyError("x")]))

@@ -47,7 +47,7 @@ def leave_as(monkeypatch: pytest.MonkeyPatch, pod: str, *flags: str) -> int:
     return exit_status(["leave", "--kubernetes", *flags])
 
 
-def test_person_is_told_when_no_node_runs_there(
+def test_error_says_when_no_node_runs_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(["leave", "--data-dir", str(tmp_path)]) == 1
@@ -136,7 +136,7 @@ def test_api_that_comes_back_in_time_is_asked_again(
     assert len(asked) == 1
 
 
-def test_silent_api_is_waited_for_no_longer_than_told(
+def test_silent_api_is_waited_for_no_longer_than_asked(
     api: StatefulSetApi,
     asked: list[tuple[Path, float]],
     capsys: pytest.CaptureFixture[str],

@@ -61,7 +61,9 @@ def test_an_empty_variable_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> Non
     assert load({}).nats_url is None
 
 
-def test_a_wrong_value_is_told_with_its_source(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_value_is_reported_with_its_source(
+    toml: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert problem({"http_addr": "x"}).startswith(
         "setting http_addr (from flag --http-addr): 'x' is not host:port"
     )
@@ -72,14 +74,14 @@ def test_a_wrong_value_is_told_with_its_source(toml: Path, monkeypatch: pytest.M
     assert f"(from file {toml}): 'z'" in problem({}, toml)
 
 
-def test_an_unknown_key_is_refused_with_the_nearest_name(toml: Path) -> None:
+def test_an_unknown_key_is_rejected_with_the_nearest_name(toml: Path) -> None:
     toml.write_text("histroy_size = 10")
     text = problem({}, toml)
     assert str(toml) in text
     assert text.endswith("did you mean history_size?")
 
 
-def test_an_unknown_variable_is_refused_with_the_nearest_name(
+def test_an_unknown_variable_is_rejected_with_the_nearest_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("NOTI_HTTP_ADR", "127.0.0.1:1")
@@ -100,7 +102,7 @@ def test_variables_that_kubernetes_sets_for_a_service_are_no_settings(
     load({})
 
 
-def test_an_unreadable_file_is_told_in_one_line(toml: Path) -> None:
+def test_an_unreadable_file_is_reported_in_one_line(toml: Path) -> None:
     assert "No such file" in problem({}, toml)
     toml.write_text("name = ")
     assert "not valid TOML" in problem({}, toml)

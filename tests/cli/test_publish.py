@@ -97,7 +97,9 @@ def test_a_category_never_breaks_the_subject(tmp_path: Path) -> None:
     assert message.category_from == "a.b >*"
 
 
-def test_publishing_without_nats_is_told_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_publishing_without_nats_is_reported_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     url = f"nats://user:hush@127.0.0.1:{free_port()}"
     arguments = ["--user-id", "7", "--from", "books", "--to", "films"]
     assert exit_status(["publish", "--nats-url", url, *arguments]) == 1

@@ -75,7 +75,7 @@ def publish_lines(
     )
 
 
-def test_event_is_shown_under_the_id_that_is_told(
+def test_event_is_shown_under_the_id_that_is_returned(
     node: NodeProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert publish(node, "--topic", "one", "--topic", "other", "--data", "héllo") == 0
@@ -153,7 +153,7 @@ def test_line_that_never_ends_is_rejected_as_soon_as_it_is_too_long(node: NodePr
     assert ended.stderr.endswith(" bytes; 1048576 are allowed\n")
 
 
-def test_what_the_node_rejects_is_told_in_its_words(
+def test_what_the_node_rejects_is_reported_in_its_words(
     node: NodeProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert publish(node, "--topic", "t", "--data", "x", "--id", "not an id") == 1
@@ -161,7 +161,7 @@ def test_what_the_node_rejects_is_told_in_its_words(
     assert capsys.readouterr().err.startswith(told)
 
 
-def test_node_that_is_not_there_is_told_in_one_line(
+def test_node_that_is_not_there_is_reported_in_one_line(
     node: NodeProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
@@ -189,7 +189,7 @@ def test_node_that_is_not_there_is_told_in_one_line(
         (["--rpc=h:1", "--topic=t", "--tls-cert=none.pem"], "tls_key"),
     ],
 )
-def test_flags_that_do_not_go_together_are_told_with_what_does(
+def test_flags_that_do_not_go_together_are_reported_with_what_does(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(["publish", *arguments]) == 2

@@ -93,7 +93,7 @@ def test_members_shows_one_line_a_member(capsys: pytest.CaptureFixture[str]) -> 
         (b"", 404, "answers 404 Not Found"),
     ],
 )
-def test_a_strange_answer_is_told_in_one_line(
+def test_a_strange_answer_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], body: bytes, status: int, problem: str
 ) -> None:
     with node(body, status) as url:
@@ -112,7 +112,7 @@ def test_a_strange_answer_is_told_in_one_line(
         ("http://127.0.0.1:x", "is not the URL of a node"),
     ],
 )
-def test_an_unreachable_node_is_told_in_one_line(
+def test_an_unreachable_node_is_reported_in_one_line(
     capsys: pytest.CaptureFixture[str], url: str, problem: str
 ) -> None:
     assert exit_status(["status", "--http", url]) == 1

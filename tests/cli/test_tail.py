@@ -107,7 +107,7 @@ def test_the_address_of_a_node_is_completed() -> None:
         (["--ca", "/nowhere"], "/nowhere"),
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(
+def test_what_cannot_be_is_reported_in_one_line(
     arguments: list[str], word: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(["tail", *arguments]) in (1, 2)

@@ -322,7 +322,7 @@ async def test_the_directory_of_a_running_node_is_rejected_unless_asked_for(
         ("file", "Not a directory"),
     ],
 )
-async def test_what_is_no_data_directory_is_told_in_one_line(
+async def test_what_is_no_data_directory_is_reported_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], noti: Noti, name: str, problem: str
 ) -> None:
     (tmp_path / "file").touch()

@@ -95,7 +95,7 @@ def _header(request: str, wanted: str) -> str | None:
     [b"", b"nonsense\r\n\r\n", HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n"],
     ids=["hang-up", "no HTTP", "broken chunk"],
 )
-async def test_a_failure_is_told_and_tried_again(
+async def test_a_failure_is_reported_and_tried_again(
     failure: bytes, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with scripted(stream(AT_ONCE), failure, NO_CONTENT) as (_, url):
@@ -117,7 +117,7 @@ def _chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-async def test_a_rejection_is_told_with_the_servers_words() -> None:
+async def test_a_rejection_is_reported_with_the_servers_words() -> None:
     body = b"Missing topic.\n"
     rejection = b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
     async with scripted(rejection) as (_, url):
@@ -135,7 +135,7 @@ async def test_secrets_stay_at_home_when_the_server_redirects_elsewhere() -> Non
 
 
 @pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1:8402", "http://", "http://x:y/"])
-async def test_a_url_that_cannot_be_followed_is_told(url: str) -> None:
+async def test_a_url_that_cannot_be_followed_is_reported(url: str) -> None:
     with pytest.raises(LocalError, match="cannot be asked for"):
         await watch(url)
 

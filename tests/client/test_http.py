@@ -74,7 +74,7 @@ async def test_head_and_body_are_waited_for_no_longer_than_granted() -> None:
                 await response.read_some()
 
 
-async def test_a_port_where_nobody_listens_is_told() -> None:
+async def test_a_port_where_nobody_listens_is_reported() -> None:
     async with scripted() as (_, url):
         pass
     with trio.fail_after(LIMIT_S), pytest.raises(PeerUnavailable, match="Connection refused"):
@@ -102,7 +102,7 @@ async def test_a_certificate_of_another_ca_is_not_spoken_to(tmp_path: Path) -> N
     "url",
     ["ftp://127.0.0.1/", "127.0.0.1:80", "http://", "http://x:y/", "http://x:0/", "http://x/a b"],
 )
-async def test_a_url_that_cannot_be_asked_for_is_told(url: str) -> None:
+async def test_a_url_that_cannot_be_asked_for_is_reported(url: str) -> None:
     with pytest.raises(LocalError, match="cannot be asked for"):
         async with open_response(url, PLAIN):
             pass

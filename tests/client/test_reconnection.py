@@ -34,7 +34,7 @@ def test_a_stream_is_resumed_from_its_last_id() -> None:
     assert one.last_event_id == "7"
 
 
-def test_it_begins_where_it_is_told() -> None:
+def test_it_begins_after_the_id_it_is_given() -> None:
     assert dict(reconnection("earliest").request_headers())["Last-Event-ID"] == "earliest"
 
 
@@ -50,7 +50,7 @@ def test_trouble_that_passes_is_waited_for(status: int) -> None:
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 505, 304])
-def test_trouble_that_stays_is_told(status: int) -> None:
+def test_trouble_that_stays_is_reported(status: int) -> None:
     assert reconnection().answered(status, {}) == GiveUp(f"it answers with status {status}")
 
 

@@ -58,7 +58,7 @@ def config(user: dict[str, Any], cluster: dict[str, Any] | None = None) -> str:
         ),
     ],
 )
-def test_a_kubeconfig_that_cannot_be_used_is_told_in_one_line(
+def test_a_kubeconfig_that_cannot_be_used_is_reported_in_one_line(
     content: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "config"
@@ -126,7 +126,7 @@ async def test_a_service_account_is_used_and_its_rotated_token_is_read_again(
         b"[" * 100_000,
     ],
 )
-def test_a_line_that_is_no_change_is_refused(line: bytes) -> None:
+def test_a_line_that_is_no_change_is_rejected(line: bytes) -> None:
     with pytest.raises(KubernetesFailed) as refused:
         decode_change(line, "watch pods")
     assert type(refused.value) is KubernetesFailed

@@ -64,7 +64,7 @@ def serving(pods: list[Pod]) -> set[str]:
     return {one.name for one in pods if one.labels.get(SERVE_LABEL) == "true"}
 
 
-def test_leader_and_followers_are_told_apart_and_followers_serve() -> None:
+def test_leader_and_followers_are_distinguished_and_followers_serve() -> None:
     done = plan(PODS, HEALTHY, 3)
     after = apply(PODS, done)
     assert (done.leader, done.term, done.answering) == ("noti-0", 5, 3)

@@ -143,7 +143,7 @@ async def test_a_single_node_is_leader_and_serves(autojump_clock: object) -> Non
         assert at.cluster.serving == {"noti-0"}
 
 
-async def test_zero_pods_are_told_and_harm_nobody(autojump_clock: object) -> None:
+async def test_zero_pods_are_reported_and_harm_nobody(autojump_clock: object) -> None:
     async with stage(replicas=0) as at:
         at.operate()
         await until(lambda: at.cluster.reason == "NoPods")
@@ -208,7 +208,7 @@ async def test_an_operator_that_reaches_no_pod_takes_no_browsers_away(
         await settled(at)
 
 
-async def test_labels_that_somebody_else_changed_are_mended(autojump_clock: object) -> None:
+async def test_labels_that_another_writer_changed_are_mended(autojump_clock: object) -> None:
     async with stage() as at:
         at.operate()
         await settled(at)
@@ -217,7 +217,7 @@ async def test_labels_that_somebody_else_changed_are_mended(autojump_clock: obje
         assert at.cluster.labels(1)["mine"] == "1"
 
 
-async def test_a_status_that_somebody_else_changed_is_mended(autojump_clock: object) -> None:
+async def test_a_status_that_another_writer_changed_is_mended(autojump_clock: object) -> None:
     async with stage() as at:
         at.operate()
         await settled(at)
@@ -372,7 +372,7 @@ async def test_a_conflict_is_looked_at_again(autojump_clock: object) -> None:
         assert touched
 
 
-async def test_what_is_forbidden_is_told_retried_seldom_and_done_when_allowed(
+async def test_what_is_forbidden_is_reported_retried_seldom_and_done_when_allowed(
     autojump_clock: object,
 ) -> None:
     async with stage() as at:
@@ -427,7 +427,7 @@ async def test_without_a_right_to_the_lease_nothing_is_done_until_it_is_there(
 # --- checkers ------------------------------------------------------------------------------------
 
 
-async def test_a_checker_that_cannot_work_is_told_so_and_stops_nobody(
+async def test_a_checker_that_cannot_work_is_reported_and_stops_no_other(
     autojump_clock: object,
 ) -> None:
     async with stage() as at:
@@ -449,7 +449,7 @@ async def test_a_checker_that_cannot_work_is_told_so_and_stops_nobody(
         assert bad.status["observedGeneration"] == 2
 
 
-async def test_a_namespace_where_nothing_is_allowed_is_told(autojump_clock: object) -> None:
+async def test_a_namespace_where_nothing_is_allowed_is_reported(autojump_clock: object) -> None:
     async with stage() as at:
         at.server.forbidden = {("statefulsets", "list")}
         at.operate()

@@ -140,7 +140,7 @@ async def test_an_operator_survives_restarts_of_the_api_and_ends_with_status_zer
         assert at.holder == ""
 
 
-async def test_a_token_that_is_not_accepted_is_told_and_an_operator_is_not_ready(
+async def test_a_token_that_is_not_accepted_is_reported_and_an_operator_is_not_ready(
     tmp_path: Path,
 ) -> None:
     async with scene(tmp_path) as at:
@@ -163,7 +163,7 @@ async def test_a_token_that_is_not_accepted_is_told_and_an_operator_is_not_ready
         ([], "Configuration file /nowhere not found"),
     ],
 )
-def test_wrong_flags_are_told_in_one_line(
+def test_wrong_flags_are_reported_in_one_line(
     flags: list[str], told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", "/nowhere")

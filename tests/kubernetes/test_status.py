@@ -84,7 +84,7 @@ def test_what_cannot_be_worked_with_is_not_accepted(reason: Any) -> None:
         (Plan("", 0, 0, {}), 0, 0, "NoPods"),
     ],
 )
-def test_a_plan_is_told_in_one_word(plan: Plan, pods: int, ready: int, reason: str) -> None:
+def test_a_plan_is_reported_in_one_word(plan: Plan, pods: int, ready: int, reason: str) -> None:
     assert status.condition_of(plan, pods, ready).reason == reason
 
 
@@ -99,7 +99,7 @@ def test_an_event_points_at_the_checker() -> None:
     assert bad["type"] == "Warning"
 
 
-def test_what_was_told_before_is_read_off_the_status() -> None:
+def test_what_was_reported_before_is_read_off_the_status() -> None:
     assert status.reported_before(checker()) == ("", "")
     assert status.reported_before(checker(status=patched(LEADS))) == ("LeaderKnown", "noti-0")
 
@@ -122,13 +122,13 @@ def test_a_good_spec_is_read() -> None:
         ({"localDev": "no"}, "spec.localDev"),
     ],
 )
-def test_a_spec_that_cannot_work_is_refused_with_the_field(wrong: Object, told: str) -> None:
+def test_a_spec_that_cannot_work_is_rejected_with_the_field(wrong: Object, told: str) -> None:
     with pytest.raises(ConfigInvalid, match=told):
         read_spec(checker(spec={**GOOD, **wrong}))
 
 
 @pytest.mark.parametrize("spec", [None, [], "x"])
-def test_a_checker_without_a_spec_is_refused(spec: object) -> None:
+def test_a_checker_without_a_spec_is_rejected(spec: object) -> None:
     with pytest.raises(ConfigInvalid, match="no spec"):
         read_spec(checker(spec=spec))
 

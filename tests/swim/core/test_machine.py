@@ -277,7 +277,7 @@ def test_dead_member_stays_dead_when_its_old_news_is_replayed() -> None:
     assert wire.view("n1")["n2"] == "dead"
 
 
-def test_dead_member_that_is_back_with_old_news_is_told_what_is_said_about_it() -> None:
+def test_dead_member_that_is_back_with_an_old_incarnation_is_sent_the_claim() -> None:
     wire = gone(one(), Dead(5, "n2", "n9"))
     answer = wire.messages(wire.deliver("n1", alive("n2", 1), source=address("n2")))
     assert (address("n2"), Dead(5, "n2", "n1")) in answer
@@ -468,7 +468,7 @@ def test_gossip_reaches_the_recently_dead_not_the_long_dead_and_not_the_gone() -
 # Seeds and lost members
 
 
-def test_seed_is_dialled_for_ever_with_growing_pauses() -> None:
+def test_seed_is_dialled_again_and_again_with_growing_pauses() -> None:
     wire = Wire()
     wire.add("n2", seeds=["n1"])
     wire.run(300)

@@ -83,7 +83,7 @@ def test_claim_that_nobody_could_refute_is_rejected_and_counted(
 
 @pytest.mark.parametrize("ahead", [0, 1, 1000, 2**28])
 @pytest.mark.parametrize("claim", [Suspect, Dead])
-def test_member_that_answers_objects_to_what_can_be_true(
+def test_member_that_answers_refutes_a_valid_claim(
     claim: type[Suspect] | type[Dead], ahead: int
 ) -> None:
     wire = cluster(3)
@@ -227,7 +227,7 @@ def test_lamport_time_that_nobody_counted_up_to_is_rejected(kind: int, time: int
     assert wire.view("n1")["n2"] == "left", "its own intent still counts"
 
 
-def test_member_that_never_answered_is_told_to_nobody_else() -> None:
+def test_member_that_never_answered_is_broadcast_to_no_other() -> None:
     wire = cluster(3)
     wire.deliver("n1", alive("x1", 1, ELSEWHERE))
     assert "x1" in wire.view("n1")

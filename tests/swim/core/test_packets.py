@@ -152,7 +152,7 @@ def test_encoder_never_uses_types_of_the_new_msgpack(message: Message) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_random_bytes_is_rejected_and_nothing_else_escapes(data: bytes) -> None:
+def test_random_bytes_are_rejected_and_nothing_else_escapes(data: bytes) -> None:
     for packet in (data, b"\x07" + data, *(bytes([kind]) + data for kind in range(16))):
         with suppress(MessageInvalid):
             decode_packet(packet)

@@ -52,7 +52,7 @@ def test_newer_intent_is_passed_on_once_and_an_older_one_never() -> None:
     assert not serf.is_leaving("b")
 
 
-def test_two_intents_about_one_node_do_not_echo_for_ever() -> None:
+def test_two_intents_about_one_node_do_not_echo_endlessly() -> None:
     one, two = Serf("a"), Serf("b")
     queue = [(two, leave("c", 5)), (one, leave("c", 6))]
     for _ in range(20):
@@ -115,7 +115,7 @@ def test_clock_cannot_be_exhausted_from_outside() -> None:
 
 
 @given(st.integers(0, 12), st.binary(max_size=200))
-def test_random_bytes_is_rejected_and_nothing_else_escapes(kind: int, data: bytes) -> None:
+def test_random_bytes_are_rejected_and_nothing_else_escapes(kind: int, data: bytes) -> None:
     for take in (Serf("a").receive, Serf("a").merge):
         try:
             take(bytes([kind]) + data, leaving=False)

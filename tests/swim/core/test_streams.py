@@ -131,7 +131,7 @@ def test_wrong_stream_is_rejected(data: bytes) -> None:
 
 
 @given(st.integers(0, 15), st.binary(max_size=300), st.integers(1, 50))
-def test_random_bytes_is_rejected_and_nothing_else_escapes(
+def test_random_bytes_are_rejected_and_nothing_else_escapes(
     kind: int, data: bytes, size: int
 ) -> None:
     with suppress(MessageInvalid):
