@@ -10,11 +10,11 @@ it is the start, read upwards the stop:
                  publisher: events, from whatever way in
           rpc    gRPC: the others' streams, publishers, health, leader status
             browsers     HTTP; at the end their streams are ended in order
-              gossip     finds the others; at the end says that this node leaves
+              gossip     finds the others; at the end shows that this node leaves
                 discovery    finds peers in gossip, shows this node there; founds the cluster
-                  decommission, control      what the operator asks of this node
+                  decommission, control        what the operator asks of this node
                   controller, limits, bridge   while this node leads: who votes,
-                                             the history size, events from NATS
+                                               the history size, events from NATS
                     leadership       handed over as soon as the node is to stop
 
 A node of which a part fails falls instead: all parts end in the same moment, so that nobody can
