@@ -72,22 +72,33 @@ check: venv && all-tests
     .venv/bin/mypy
     .venv/bin/python proto/generate.py --check
 
-# All tests, in two processes at once: those of whole programs mostly wait, the others compute. The first
-# are printed when they have ended. env: a shell's background commands ignore Ctrl-C, and so would tests.
+# All tests, in three processes at once: two of whole programs, which mostly wait, beside one that computes.
+# The first two are printed when they have ended. env: a shell's background commands ignore Ctrl-C, and so
+# would tests.
 [private]
 all-tests: venv
     #!/usr/bin/env bash
     set -euo pipefail
-    programs=(tests/browser tests/cli tests/interop tests/k8s tests/kubernetes tests/rpc)
+    waiting=("tests/interop" "tests/browser tests/cli tests/k8s tests/kubernetes tests/rpc")
     mkdir -p .data
     output=.data/all-tests.$$
-    echo "pytest ${programs[*]}: at the same time, printed below" >&2
-    env --default-signal=INT .venv/bin/pytest -p no:cacheprovider "${programs[@]}" >"$output" 2>&1 &
-    trap 'kill $! 2>/dev/null || true; wait $! || true; cat "$output"; rm "$output"' EXIT
+    children=() ignored=()
+    trap 'kill "${children[@]}" 2>/dev/null || true; wait || true; cat "$output".*; rm "$output".*' EXIT
     trap 'exit 143' TERM INT
-    .venv/bin/pytest "${programs[@]/#/--ignore=}" && others=0 || others=$?
-    wait $! && status=0 || status=$?
-    exit $((others > status ? others : status))
+    for group in "${waiting[@]}"; do
+        echo "pytest $group: at the same time, printed below" >&2
+        read -ra rooms <<<"$group"
+        env --default-signal=INT .venv/bin/pytest -p no:cacheprovider "${rooms[@]}" \
+            >"$output.${#children[@]}" 2>&1 &
+        children+=($!)
+        ignored+=("${rooms[@]/#/--ignore=}")
+    done
+    .venv/bin/pytest "${ignored[@]}" && status=0 || status=$?
+    for child in "${children[@]}"; do
+        wait "$child" && one=0 || one=$?
+        if [ "$one" -gt "$status" ]; then status=$one; fi
+    done
+    exit "$status"
 
 # Put the code into its canonical form.
 fmt: venv
