@@ -138,8 +138,29 @@ def test_the_build_stage_makes_a_noti_that_runs_and_writes_nothing_to_its_image(
         )
         assert done.returncode == 0, done.stderr
         assert f"noti, version {__version__}" in done.stdout or "Usage: noti" in done.stdout
+    leads_alone(image / "bin" / "noti", tmp_path)
     assert contents(image) == before
     assert not list(image.glob("bin/pip*"))
+
+
+def leads_alone(noti: Path, directory: Path) -> None:
+    """Run a node with nothing but [project.dependencies] until it leads, and stop it."""
+    addresses = [f"--{kind}-addr=127.0.0.1:0" for kind in ("http", "gossip", "rpc")]
+    with subprocess.Popen(
+        [noti, "run", "--data-dir=data", *addresses],
+        cwd=directory,
+        env={"PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as node:
+        try:
+            assert node.stderr is not None
+            assert any('"role": "leader"' in line for line in node.stderr), "it ended before"
+            node.terminate()
+            node.stderr.read()
+            assert node.wait() == 0
+        finally:
+            node.kill()
 
 
 def contents(directory: Path) -> dict[str, float]:

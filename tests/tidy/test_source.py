@@ -1,6 +1,7 @@
 """The rules of this code base that no linter knows."""
 
 import ast
+import re
 import tomllib
 import typing
 from collections import defaultdict
@@ -56,6 +57,9 @@ def is_ours(path: Path) -> bool:
 SOURCES = sorted(filter(is_ours, (ROOT / "noti").rglob("*.py")))
 ROOMS = {path.parent.name for path in SOURCES if path.parent.parent == ROOT / "noti"}
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
+READMES = [ROOT / "README.md"]
+for folder in ("k8s", "noti", "proto", "tests", "tls"):
+    READMES += sorted((ROOT / folder).rglob("README.md"))
 
 
 def name_of(path: Path) -> str:
@@ -153,6 +157,22 @@ def test_lists_in_readmes_are_those_of_the_code(name: str) -> None:
     file, lines = readmes.LISTS[name]
     text = file.read_text()
     assert readmes.with_list(text, name, lines()) == text, f"run `just readmes`: {file}"
+
+
+@pytest.mark.parametrize("readme", READMES, ids=name_of)
+def test_readme_names_files_that_exist(readme: Path) -> None:
+    text = readme.read_text()
+    links = re.findall(r"\]\(([^)#:]+)(?:#[\w-]+)?\)", text)
+    paths = re.findall(r"`((?:noti|tests|proto|k8s|tls)/[\w./-]+)`", text)
+    assert [link for link in links if not (readme.parent / link).exists()] == []
+    places = (ROOT, readme.parent)
+    assert [path for path in paths if not any((at / path).exists() for at in places)] == []
+
+
+def test_readme_is_read_in_five_minutes() -> None:
+    lines = (ROOT / "README.md").read_text().splitlines()
+    assert len(lines) <= 180
+    assert max(map(len, lines)) <= 100
 
 
 def test_no_test_is_skipped() -> None:
