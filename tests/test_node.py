@@ -11,7 +11,8 @@ from noti.errors import StorageCorrupt, StorageFailed
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import Snapshot
 from noti.raft.core.records import encode_snapshot
-from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_sequence
+from noti.raft.storage.recovery import SNAPSHOT_NAME
+from noti.raft.storage.segments import segment_sequence
 from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode

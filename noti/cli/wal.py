@@ -29,8 +29,8 @@ from noti.history.notification import Event, Notification
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import Entry, HardState
 from noti.raft.core.records import Record, SegmentStart, decode_snapshot
-from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_name
-from noti.raft.storage.segments import TailState, read_segment
+from noti.raft.storage.recovery import SNAPSHOT_NAME
+from noti.raft.storage.segments import TailState, read_segment, segment_name
 
 COLORS = {"ok": "green", "torn": "yellow", "damaged": "red"}
 

@@ -31,14 +31,15 @@ from noti.raft.core.messages import Entry, EntryKind, Snapshot
 from noti.raft.core.records import Record, scan_records
 from noti.raft.storage.disk import LOCK_NAME
 from noti.raft.storage.disk_writer import TEMPORARY_SUFFIX
-from noti.raft.storage.recovery import (
-    SNAPSHOT_NAME,
-    Replay,
-    TornTail,
+from noti.raft.storage.recovery import SNAPSHOT_NAME, Replay, TornTail
+from noti.raft.storage.segments import (
+    END_MARK,
+    FRAME_OVERHEAD_BYTES,
+    Content,
+    read_segment,
     segment_name,
     segment_sequence,
 )
-from noti.raft.storage.segments import END_MARK, FRAME_OVERHEAD_BYTES, Content, read_segment
 
 IDENTITY_NAME = "identity"
 _NOT_OF_THE_LOG = {

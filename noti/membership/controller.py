@@ -14,7 +14,7 @@ from noti.errors import Unavailable
 from noti.membership.ports import ConfigurationChanger, MemberList
 from noti.membership.voters import LeadershipTransfer, VoterLimits, VoterPolicy
 from noti.ports import Clock
-from noti.raft.core.changes import Change
+from noti.raft.core.membership import Change
 from noti.raft.core.messages import NodeId
 
 log = structlog.get_logger("noti.node")

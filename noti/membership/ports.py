@@ -5,8 +5,7 @@ from typing import Protocol
 
 import trio
 
-from noti.raft.core.changes import Change
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Change, Configuration
 from noti.raft.core.status import Status
 from noti.swim.core.messages import Member
 

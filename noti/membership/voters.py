@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from noti.membership.tags import ALIVE_STATES, TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
-from noti.raft.core.changes import Change
+from noti.raft.core.membership import Change
 from noti.raft.core.messages import NodeId
 from noti.raft.core.status import Status
 from noti.swim.core.messages import Member, MemberState

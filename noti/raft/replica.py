@@ -26,7 +26,6 @@ from noti.raft.applier import (
     Applier,
     StateMachine,
 )
-from noti.raft.core.changes import Change
 from noti.raft.core.events import (
     Apply,
     Bootstrapped,
@@ -53,7 +52,7 @@ from noti.raft.core.events import (
     TransferRequested,
 )
 from noti.raft.core.machine import Raft
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Change, Configuration
 from noti.raft.core.messages import AppendAccepted, Message, NodeId
 from noti.raft.core.status import Status
 from noti.raft.health import Health, Trouble

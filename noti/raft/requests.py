@@ -19,7 +19,6 @@ from noti.errors import (
     ProposalUncertain,
 )
 from noti.ports import Clock
-from noti.raft.core.changes import Change
 from noti.raft.core.events import (
     ChangeRejected,
     ChangeRequested,
@@ -30,6 +29,7 @@ from noti.raft.core.events import (
     ReadRequested,
     Request,
 )
+from noti.raft.core.membership import Change
 from noti.raft.core.messages import Entry
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 

@@ -18,8 +18,8 @@ from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
 from noti.raft.core.records import new_entry
 from noti.raft.storage.disk import LOCK_NAME, open_disk
-from noti.raft.storage.recovery import SNAPSHOT_NAME, segment_name
-from noti.raft.storage.segments import encode_frame, read_segment
+from noti.raft.storage.recovery import SNAPSHOT_NAME
+from noti.raft.storage.segments import encode_frame, read_segment, segment_name
 from noti.raft.storage.wal import Wal
 from tests import promises
 

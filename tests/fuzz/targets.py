@@ -64,8 +64,8 @@ from noti.raft.core.records import (
     scan_records,
 )
 from noti.raft.ports import Hello
-from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, segment_name
-from noti.raft.storage.segments import encode_frame, read_segment
+from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered
+from noti.raft.storage.segments import encode_frame, read_segment, segment_name
 from noti.raft.storage.wal import Wal
 from noti.rpc import codec
 from noti.rpc.generated.category.v1 import CategoryMessage

@@ -5,8 +5,8 @@ from dataclasses import replace
 import trio
 
 from noti.errors import ChangeImpossible
-from noti.raft.core.changes import Change, leave_joint, next_configuration
 from noti.raft.core.events import Role
+from noti.raft.core.membership import Change, leave_joint, next_configuration
 from noti.raft.core.messages import NodeId
 from noti.raft.core.status import Status
 from noti.swim.core.messages import Member

@@ -1,9 +1,8 @@
 """Nodes as gossip shows them, and the leader's view of the cluster, in one letter for each node."""
 
 from noti.membership.tags import TAG_CLUSTER, TAG_LEAVING, TAG_NODE_ID
-from noti.raft.core.changes import Change
 from noti.raft.core.events import Role
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Change, Configuration
 from noti.raft.core.status import Status
 from noti.swim.core.messages import Member, MemberState
 

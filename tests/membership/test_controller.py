@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from noti.errors import StorageFailed
 from noti.membership.controller import LOOK_EVERY_S, MembershipController
 from noti.membership.voters import VoterLimits
-from noti.raft.core.changes import Change
+from noti.raft.core.membership import Change
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import MemberState
 from noti.trio_clock import TrioClock

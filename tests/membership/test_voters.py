@@ -9,8 +9,7 @@ from noti.membership.voters import (
     VoterState,
     voter_state,
 )
-from noti.raft.core.changes import Change
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Change, Configuration
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import MemberState
 from tests import promises

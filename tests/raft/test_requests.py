@@ -10,7 +10,6 @@ from noti.errors import (
     ProposalRefused,
     ProposalUncertain,
 )
-from noti.raft.core.changes import Change
 from noti.raft.core.events import (
     ChangeRejected,
     ProposalAccepted,
@@ -19,6 +18,7 @@ from noti.raft.core.events import (
     ReadReady,
     ReadRequested,
 )
+from noti.raft.core.membership import Change
 from noti.raft.core.messages import Entry, EntryKind
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.requests import Answer, Requests

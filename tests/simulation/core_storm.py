@@ -6,9 +6,8 @@ Never: a fault that no majority survives; touches a disk (`core_disk_storm.py`).
 
 from collections.abc import Callable
 
-from noti.raft.core.changes import Change
 from noti.raft.core.events import PeerConnected, PeerLost, ProposalAccepted, Role
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Change, Configuration
 from tests.simulation.core_disk_storm import DiskStorm
 from tests.simulation.core_world import Machine
 from tests.simulation.faults import choose

@@ -11,8 +11,7 @@ import trio
 
 from noti.raft.core.messages import Entry, PeerMessage
 from noti.raft.core.records import scan_records
-from noti.raft.storage.recovery import segment_sequence
-from noti.raft.storage.segments import read_segment
+from noti.raft.storage.segments import read_segment, segment_sequence
 from noti.rpc.codec import decode_messages, encode_messages
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode

@@ -21,17 +21,14 @@ from noti.ports import Clock
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.nats.ports import SourceMessage, SourceSession
 from noti.raft.core import leadership, replication
-from noti.raft.core.changes import Change, next_configuration
 from noti.raft.core.events import Effect, ReadReady
 from noti.raft.core.leadership import Leadership
-from noti.raft.core.log import RaftLog
+from noti.raft.core.log import RaftLog, Reading
 from noti.raft.core.machine import Raft
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Change, Configuration, next_configuration, reached_by_quorum
 from noti.raft.core.messages import AppendRejected, AppendResponse, Entry, Message, NodeId
 from noti.raft.core.pacing import Pacing
 from noti.raft.core.progress import Progress
-from noti.raft.core.quorum import reached_by_quorum
-from noti.raft.core.read_back import Reading
 from noti.raft.core.replication import Replication
 from noti.raft.forwarder import Forwarder
 from noti.raft.storage import segments

@@ -2,8 +2,8 @@
 
 import pytest
 
-from noti.raft.core.changes import Change
 from noti.raft.core.events import ChangeRejected
+from noti.raft.core.membership import Change
 from tests.raft.core.cluster import Cluster
 from tests.simulation.sim import LAYERS
 

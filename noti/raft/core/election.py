@@ -8,9 +8,8 @@ Sources: Raft 5.2 (randomised timeouts); thesis 9.6 (pre-vote).
 from enum import Enum
 
 from noti.raft.core.config import RaftConfig, Rng
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Configuration, has_quorum, vote_is_lost
 from noti.raft.core.messages import NodeId
-from noti.raft.core.quorum import has_quorum, vote_is_lost
 
 EARLY_ROUNDS = 3
 """Early campaigns after a broken stream; if the others still hear the leader by then, so be it."""

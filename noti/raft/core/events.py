@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
-from noti.raft.core.changes import Change
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Change, Configuration
 from noti.raft.core.messages import Entry, HardState, Message, NodeId, Snapshot
 
 

@@ -6,13 +6,15 @@ Never: terms, votes, disk; the core owns those and makes one of these per leader
 
 Sources: Raft 5.4.2 (commit by counting), 6.4 (read index); thesis 3.10 (transfer), 4.2.2 (a leader
 that removes itself), 4.3 (joint consensus; the leader leaves it by itself).
+
+Followers hold entries before their leader does when it is the leader's disk that is slow: they can
+commit without it, but it can apply nothing, so its clients get no answer.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import assert_never
 
-from noti.raft.core.changes import Change, leave_joint, next_configuration
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import (
     ChangeRejected,
@@ -26,11 +28,16 @@ from noti.raft.core.events import (
     ReadRequested,
     Request,
 )
-from noti.raft.core.log import RaftLog
-from noti.raft.core.membership import Configuration, encode_configuration
+from noti.raft.core.log import RaftLog, Reading
+from noti.raft.core.membership import (
+    Change,
+    Configuration,
+    encode_configuration,
+    has_quorum,
+    leave_joint,
+    next_configuration,
+)
 from noti.raft.core.messages import AppendResponse, Entry, EntryKind, Message, NodeId, TimeoutNow
-from noti.raft.core.obstacles import has_better, obstacle
-from noti.raft.core.read_back import Reading
 from noti.raft.core.replication import Replication
 
 
@@ -258,3 +265,35 @@ class Leadership:
     def _finish_hand_over(self) -> None:
         if self._successor is not None and self.replication.has_everything(self._successor):
             self._send(self._successor, TimeoutNow(self._config.node_id, self._term))
+
+
+def has_better(replication: Replication, durable: int, *, now: float) -> bool:
+    """Whether a voter that answers has more on its disk than this leader."""
+    successor = replication.best_successor(now)
+    return successor is not None and replication.matches()[successor] > durable
+
+
+def obstacle(
+    replication: Replication,
+    configuration: Configuration,
+    *,
+    own_id: NodeId,
+    index: int,
+    durable: int,
+    now: float,
+) -> str:
+    """Return why the entry at `index` is not committed and applied here."""
+    silent = replication.silent(now)
+    voters = [node for node in configuration.members if configuration.is_voter(node)]
+    answering = [node for node in voters if node not in silent]
+    if not has_quorum(configuration, answering):
+        return f"no majority answers; nothing is heard of {_names(silent)}"
+    matches = {**replication.matches(), own_id: durable}
+    missing = [node for node in answering if matches[node] < index]
+    if own_id in missing:
+        return "this node's own disk has not taken its entry yet"
+    return f"the entry is not on the disk of {_names(missing)}"
+
+
+def _names(nodes: list[NodeId]) -> str:
+    return ", ".join(sorted(nodes)) or "nobody"

@@ -48,7 +48,7 @@ from noti.raft.core.events import (
 from noti.raft.core.following import Following
 from noti.raft.core.gate import Gate
 from noti.raft.core.leadership import Leadership
-from noti.raft.core.log import RaftLog, Tail
+from noti.raft.core.log import RaftLog, Reading, Tail
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     AppendAccepted,
@@ -66,7 +66,6 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.core.read_back import Reading
 from noti.raft.core.snapshot import SnapshotAssembly
 from noti.raft.core.status import Status, picture
 from noti.raft.core.validate import find_violation

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import VoterForgot
-from noti.raft.core.log import RaftLog
+from noti.raft.core.log import RaftLog, Reading
+from noti.raft.core.membership import has_quorum, reached_by_quorum
 from noti.raft.core.messages import (
     AppendAccepted,
     AppendRejected,
@@ -23,8 +24,6 @@ from noti.raft.core.messages import (
     NodeId,
 )
 from noti.raft.core.progress import Progress, ProgressState
-from noti.raft.core.quorum import has_quorum, reached_by_quorum
-from noti.raft.core.read_back import Reading
 from noti.raft.core.snapshot import cut_snapshot
 
 

@@ -19,8 +19,15 @@ from noti.raft.core.log import Tail, size_of
 from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
 from noti.raft.core.outline import Outline
 from noti.raft.core.records import SegmentStart, decode_snapshot, scan_records
-from noti.raft.storage.extents import Extents
-from noti.raft.storage.segments import FRAME_OVERHEAD_BYTES, Frame, TailState, read_segment
+from noti.raft.storage.segments import (
+    FRAME_OVERHEAD_BYTES,
+    Extents,
+    Frame,
+    Segment,
+    TailState,
+    read_segment,
+    segment_name,
+)
 
 SNAPSHOT_NAME = "snapshot"
 
@@ -42,22 +49,6 @@ class Recovered:
     def tail(self) -> Tail:
         """The log, as a core takes it."""
         return Tail(self.outline, self.configurations, self.entries)
-
-
-@dataclass(slots=True)
-class Segment:
-    """One segment file of the log."""
-
-    sequence: int
-    size: int
-    """Bytes in the file."""
-    last_index: int
-    """No entry in it, or before it, has a higher index."""
-
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return segment_name(self.sequence)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,19 +227,6 @@ class Replay:
     @property
     def _last_index(self) -> int:
         return self._outline.last_index
-
-
-def segment_name(sequence: int) -> str:
-    """Return the file name of a segment; names sort as numbers do."""
-    return f"log-{sequence:020d}.wal"
-
-
-def segment_sequence(name: str) -> int | None:
-    """Return the number of a segment file, or None when the name is not one of a segment."""
-    digits = name.removeprefix("log-").removesuffix(".wal")
-    if digits.isascii() and digits.isdigit() and name == segment_name(int(digits)):
-        return int(digits)
-    return None
 
 
 def refuse(name: str, offset: int, reason: str) -> NoReturn:

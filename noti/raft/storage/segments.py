@@ -6,6 +6,10 @@ that the disk put in a wrong place, or that survives from an older use of the bl
 where it lies. Segments are chained: each begins with the CRC of the last frame of the one before,
 so that frames which a disk lost from the end of a finished segment are missed.
 
+Nothing on disk is overwritten: an entry that replaces another, and all after it, is a later frame.
+So an extent says what its first entry is and ends where the next extent begins; what a segment
+holds beyond that was replaced.
+
 A crash can tear only the frame that was being written, which is the last one. A disk writes
 512-byte sectors in any order, so what is left of a torn frame is some of its sectors (each old,
 that is zero, or new), perhaps cut at a byte. So the bytes after the last valid frame are
@@ -18,7 +22,8 @@ that is zero, or new), perhaps cut at a byte. So the bytes after the last valid 
 
 import struct
 import zlib
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 FRAME_MAGIC = b"nWAL"
@@ -31,6 +36,26 @@ SECTOR_BYTES = 512
 _HEADER = struct.Struct("<4sII")
 _PLACE = struct.Struct("<QQI")
 FRAME_OVERHEAD_BYTES = _HEADER.size + len(END_MARK)
+
+EXTENT_BYTES = 64 * 1024
+"""What is read at least, to keep one note for many small frames: some thousand for all that is on
+disk."""
+
+
+@dataclass(slots=True)
+class Segment:
+    """One segment file of the log."""
+
+    sequence: int
+    size: int
+    """Bytes in the file."""
+    last_index: int
+    """No entry in it, or before it, has a higher index."""
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return segment_name(self.sequence)
 
 
 class TailState(Enum):
@@ -62,6 +87,19 @@ class Content:
     tail: TailState
     written_end: int
     """Offset after the last byte that is not zero; `end` when the tail is clean."""
+
+
+def segment_name(sequence: int) -> str:
+    """Return the file name of a segment; names sort as numbers do."""
+    return f"log-{sequence:020d}.wal"
+
+
+def segment_sequence(name: str) -> int | None:
+    """Return the number of a segment file, or None when the name is not one of a segment."""
+    digits = name.removeprefix("log-").removesuffix(".wal")
+    if digits.isascii() and digits.isdigit() and name == segment_name(int(digits)):
+        return int(digits)
+    return None
 
 
 def encode_frame(sequence: int, offset: int, records: bytes) -> bytes:
@@ -149,3 +187,54 @@ def _frame_at(sequence: int, data: bytes, offset: int, data_offset: int = 0) -> 
 
 def _checksum(sequence: int, offset: int, records: bytes) -> int:
     return zlib.crc32(records, zlib.crc32(_PLACE.pack(sequence, offset, len(records))))
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Whole frames, one after the other, in one segment."""
+
+    first_index: int
+    """Of the entries in it; they follow each other without a gap."""
+    sequence: int
+    """Number of the segment."""
+    offset: int
+    size: int
+
+
+class Extents:
+    """All that are on disk, in the order of the entries."""
+
+    def __init__(self) -> None:
+        """Begin with nothing on disk."""
+        self._extents: list[Extent] = []
+        self._last_index = 0
+
+    def add(self, first_index: int, last_index: int, sequence: int, offset: int, size: int) -> None:
+        """Note a frame with these entries; it replaces those that have its indexes, or higher
+        ones."""
+        follows = first_index == self._last_index + 1
+        del self._extents[bisect_left(self._extents, first_index, key=_first_index) :]
+        self._last_index = last_index
+        newest = self._extents[-1] if self._extents else None
+        if newest and follows and newest.sequence == sequence and newest.size < EXTENT_BYTES:
+            self._extents[-1] = replace(newest, size=offset + size - newest.offset)
+        else:
+            self._extents.append(Extent(first_index, sequence, offset, size))
+
+    def drop_before(self, sequence: int) -> None:
+        """Forget what is in older segments than this."""
+        self._extents = [e for e in self._extents if e.sequence >= sequence]
+
+    def find(self, index: int) -> tuple[Extent, int] | None:
+        """Return the extent with the entry at `index`, and the index after its last entry; None
+        when the entry is not on disk."""
+        position = bisect_right(self._extents, index, key=_first_index) - 1
+        if position < 0 or index > self._last_index:
+            return None
+        following = self._extents[position + 1 : position + 2]
+        end = following[0].first_index if following else self._last_index + 1
+        return self._extents[position], end
+
+
+def _first_index(extent: Extent) -> int:
+    return extent.first_index

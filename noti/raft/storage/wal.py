@@ -29,19 +29,19 @@ from noti.raft.core.records import (
     encode_snapshot,
     scan_records,
 )
-from noti.raft.storage.extents import Extent, Extents
 from noti.raft.storage.ports import Disk, DiskOperation
-from noti.raft.storage.recovery import (
-    SNAPSHOT_NAME,
-    Recovered,
-    Replay,
+from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, Replay, TornTail, refuse
+from noti.raft.storage.segments import (
+    FRAME_OVERHEAD_BYTES,
+    Extent,
+    Extents,
     Segment,
-    TornTail,
-    refuse,
+    checksum_of,
+    encode_frame,
+    read_frames,
     segment_name,
     segment_sequence,
 )
-from noti.raft.storage.segments import FRAME_OVERHEAD_BYTES, checksum_of, encode_frame, read_frames
 
 __all__ = ["SEGMENT_BYTES", "Recovered", "Wal"]
 

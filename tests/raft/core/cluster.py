@@ -15,7 +15,6 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from noti.raft.core.changes import Change
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import (
     Apply,
@@ -52,7 +51,7 @@ from noti.raft.core.events import (
     VoterForgot,
 )
 from noti.raft.core.machine import Raft
-from noti.raft.core.membership import Configuration
+from noti.raft.core.membership import Change, Configuration, has_quorum
 from noti.raft.core.messages import (
     AppendAccepted,
     AppendRequest,
@@ -64,7 +63,6 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
-from noti.raft.core.quorum import has_quorum
 from tests.raft.storage.disk_image import DiskImage
 from tests.raft.storage.log_checks import check_configuration, check_logs, entry_at
 

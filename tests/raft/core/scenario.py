@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from noti.raft.core.changes import Change
 from noti.raft.core.config import LOG_MEMORY_BYTES, RaftConfig
 from noti.raft.core.events import (
     Bootstrapped,
@@ -37,7 +36,7 @@ from noti.raft.core.events import (
     TransferRequested,
 )
 from noti.raft.core.machine import Raft
-from noti.raft.core.membership import Configuration, encode_configuration
+from noti.raft.core.membership import Change, Configuration, encode_configuration
 from noti.raft.core.messages import EntryKind, HardState, Message
 from noti.raft.core.records import new_entry
 from tests.raft.core.scenario_words import (

@@ -4,7 +4,6 @@ import random
 
 import pytest
 
-from noti.raft.core.changes import Change
 from noti.raft.core.events import (
     ChangeRejected,
     ProposalAccepted,
@@ -12,6 +11,7 @@ from noti.raft.core.events import (
     ReadReady,
     Role,
 )
+from noti.raft.core.membership import Change
 from tests import promises
 from tests.raft.core.cluster import Cluster, Node
 

@@ -6,7 +6,7 @@ import pytest
 
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import ReadEntries, VoterForgot
-from noti.raft.core.log import RaftLog
+from noti.raft.core.log import RaftLog, Reading
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     AppendAccepted,
@@ -19,7 +19,6 @@ from noti.raft.core.messages import (
     Snapshot,
     SnapshotChunk,
 )
-from noti.raft.core.read_back import Reading
 from noti.raft.core.records import new_entry
 from noti.raft.core.replication import Replication
 from tests import promises

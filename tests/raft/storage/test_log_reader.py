@@ -9,7 +9,7 @@ from noti.raft.core.events import EntriesRead, ReadEntries
 from noti.raft.core.messages import EntryKind
 from noti.raft.core.records import new_entry
 from noti.raft.storage.log_reader import LogReader
-from noti.raft.storage.recovery import segment_name
+from noti.raft.storage.segments import segment_name
 from noti.raft.storage.wal import Wal
 from noti.trio_clock import TrioClock
 from tests.simulation.memory_disk import MemoryDisk

@@ -17,8 +17,8 @@ from noti.errors import StorageCorrupt, StorageFailed
 from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
 from noti.raft.core.records import new_entry
 from noti.raft.storage.disk import open_disk
-from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, segment_name
-from noti.raft.storage.segments import END_MARK, read_segment
+from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered
+from noti.raft.storage.segments import END_MARK, read_segment, segment_name
 from noti.raft.storage.wal import Wal
 from tests import promises
 from tests.simulation.memory_disk import MemoryDisk
