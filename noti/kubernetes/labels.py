@@ -82,11 +82,11 @@ def _leader(answered: Mapping[str, NodeRole]) -> tuple[str, int]:
         return "", max((answer.term for answer in answered.values()), default=0)
     term = max(term for term, _ in evidence)
     leaders = {name for at, name in evidence if at == term}
-    if len(leaders) > 1:  # Raft has one a term: these are too old to report their terms.
+    if len(leaders) > 1:  # Raft has one a term: not all of these are of one cluster.
         return "", term
     [leader] = leaders
     own = answered.get(leader)
-    if own is not None and own.role != "leader" and (own.term >= term or own.term == 0):
+    if own is not None and own.role != "leader" and own.term >= term:
         return "", term  # It has been restarted or deposed since it led the others.
     return leader, term
 
