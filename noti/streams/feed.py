@@ -164,7 +164,7 @@ class Feed:
         Stops early rather than pass `bytes_max`, but always returns at least one frame if there is
         one, so that reading on from `Batch.seq` comes to the end.
         """
-        last_seq = self.newest_seq
+        last_seq = self.retained.newest_seq
         if through_seq is not None:
             last_seq = min(last_seq, through_seq)
         if after_seq == EDGE:
@@ -182,7 +182,7 @@ class Feed:
 
     def holds(self, after_seq: int) -> bool:
         """Whether everything after this cursor is here."""
-        return self.retained.first_seq - 1 <= after_seq <= self.newest_seq
+        return self.retained.first_seq - 1 <= after_seq <= self.retained.newest_seq
 
     def heartbeat(self, cursor: int, *, with_cursor: bool) -> bytes:
         """Return what a silent reader gets: a comment, and a fresh cursor if it wants one and has
@@ -204,7 +204,7 @@ class Feed:
             seqs: Iterable[int] = self.retained.on_topics(audience.selectors)
         else:
             self._others[audience] = None
-            seqs = range(self.retained.first_seq, self.newest_seq + 1)
+            seqs = range(self.retained.first_seq, self.retained.newest_seq + 1)
         self._by_audience[audience] = [seq for seq in seqs if self._sees(audience, seq)]
 
     def forget(self, audience: Audience) -> None:
@@ -233,9 +233,10 @@ class Feed:
 
     def _match_new(self) -> None:
         """Match what came since the last call, each notification once."""
+        newest_seq = self.retained.newest_seq
         first_seq = max(self._matched_through + 1, self.retained.first_seq)
-        for seq in range(first_seq, self.newest_seq + 1) if self._by_audience else ():
-            topics = self.retained[seq].topics
+        for seq in range(first_seq, newest_seq + 1) if self._by_audience else ():
+            topics = self.retained.notifications[seq].topics
             interested = dict(self._others)
             for topic in topics:
                 interested.update(self._by_topic.get(topic, {}))
@@ -243,18 +244,20 @@ class Feed:
                 if self._sees(audience, seq):
                     self._by_audience[audience].append(seq)
                     self._with_news[audience] = None
-        self._matched_through = self.newest_seq
+        self._matched_through = newest_seq
 
     def _sees(self, audience: Audience, seq: int) -> bool:
-        topics = self.retained[seq].topics
+        topics = self.retained.notifications[seq].topics
         wanted = any(matches(selector, topics) for selector in audience.selectors)
         return wanted and (
             audience.view is View.MERCURE or self._frame(audience.view, seq) is not None
         )
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
-        self.watch(audience)
-        self._match_new()
+        if audience not in self._by_audience:
+            self.watch(audience)
+        if self._matched_through < last_seq:
+            self._match_new()
         seqs = self._by_audience[audience]
         pieces: list[bytes] = []
         created_ms = 0
@@ -264,7 +267,7 @@ class Feed:
             frame = self._frame(audience.view, seqs[position])
             assert frame is not None, "only what can be shown is listed"
             if not pieces:
-                created_ms = self.retained[seqs[position]].created_ms
+                created_ms = self.retained.notifications[seqs[position]].created_ms
             elif size_bytes + len(frame) > bytes_max:
                 return Batch(b"".join(pieces), cursor, len(pieces), created_ms)
             pieces.append(frame)
@@ -275,7 +278,7 @@ class Feed:
     def _frame(self, view: View, seq: int) -> bytes | None:
         frames = self._frames[view]
         if seq not in frames:
-            notification = self.retained[seq]
+            notification = self.retained.notifications[seq]
             text = (
                 notification.data if view is View.MERCURE else sse.category_text(notification.data)
             )

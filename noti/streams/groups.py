@@ -42,7 +42,7 @@ class Groups:
         for audience in self._feed.with_news():
             if (group := self._by_audience.get(audience)) is not None:
                 self._lag(group)
-        self.passed_seq = self._feed.newest_seq
+        self.passed_seq = self._feed.retained.newest_seq
         return list(self.lagging.values())
 
     def lag_all(self) -> None:

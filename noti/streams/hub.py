@@ -89,14 +89,14 @@ class Hub:
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show notifications that follow the newest one. Returns at once, whatever clients do."""
         self.feed.extend(notifications)
-        if self.clients:
+        if self.limits.count:
             self._wakeups.ring()
         self._news.unpark_all()
 
     def trim(self, oldest_seq: int) -> None:
         """Let history begin at `oldest_seq`; clients that were open before get what they need."""
         self.feed.trim(oldest_seq)
-        if not self.clients:
+        if not self.limits.count:
             self._backlog.free_all(trio.current_time())
 
     def reset(self, notifications: Sequence[Notification]) -> None:

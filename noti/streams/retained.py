@@ -47,11 +47,14 @@ class Retained:
     """Notifications without a hole, from `first_seq` to `newest_seq`."""
 
     def __init__(self) -> None:
+        self.first_seq = 1
+        """The first number that is held; `newest_seq + 1` when none is."""
         self.newest_seq = 0
         """The last notification's number; 0 before the first one."""
         self.oldest_seq = 1
         """History's first number; `newest_seq + 1` when there is no history."""
-        self._notifications: dict[int, Notification] = {}
+        self.notifications: dict[int, Notification] = {}
+        """By number."""
         self._bytes_through: dict[int, int] = {}
         """Bytes of all notifications up to this one, since the last `clear`."""
         self._evicted_bytes = 0
@@ -63,17 +66,6 @@ class Retained:
         """Those of history that somebody asked for."""
         self._by_topic: dict[str, list[int]] = {}
         """Where a topic stands, in order."""
-
-    def __getitem__(self, seq: int) -> Notification:
-        return self._notifications[seq]
-
-    def __len__(self) -> int:
-        return len(self._notifications)
-
-    @property
-    def first_seq(self) -> int:
-        """The first number that is held."""
-        return self.newest_seq - len(self._notifications) + 1
 
     @property
     def history_bytes(self) -> int:
@@ -98,14 +90,15 @@ class Retained:
     def append(self, notification: Notification, audiences: int) -> None:
         """Add the notification that follows; so many audiences see it."""
         seq, event_id, topics = notification[:3]
-        if self._notifications:
+        if self.notifications:
             assert seq == self.newest_seq + 1, "a hole in the feed"
         else:
-            self.oldest_seq = seq
+            self.first_seq = self.oldest_seq = seq
         size_bytes = footprint(notification, audiences)
-        self._bytes_through[seq] = self._through(self.newest_seq) + size_bytes
+        before_bytes = self._bytes_through.get(self.newest_seq, self._evicted_bytes)
+        self._bytes_through[seq] = before_bytes + size_bytes
         self.newest_seq = seq
-        self._notifications[seq] = notification
+        self.notifications[seq] = notification
         first = self._positions.setdefault(event_id, seq)
         if first != seq:
             self._repeats.setdefault(event_id, []).append(seq)
@@ -119,7 +112,7 @@ class Retained:
     def trim(self, oldest_seq: int) -> None:
         """Let history begin at `oldest_seq`; what was before stays held until `evict`."""
         for seq in range(self.oldest_seq, min(oldest_seq, self.newest_seq + 1)):
-            event_id = self._notifications[seq].id
+            event_id = self.notifications[seq].id
             del self._positions[event_id]
             if self._repeats and (repeats := self._repeats.get(event_id)):
                 self._positions[event_id] = repeats.pop(0)
@@ -137,8 +130,9 @@ class Retained:
         topics: set[str] = set()
         self._evicted_bytes = self._through(last_seq)
         for seq in gone:
-            topics.update(self._notifications.pop(seq).topics)
+            topics.update(self.notifications.pop(seq).topics)
             del self._bytes_through[seq]
+        self.first_seq = last_seq + 1
         for topic in topics:
             seqs = self._by_topic[topic]
             del seqs[: bisect_right(seqs, last_seq)]
@@ -148,8 +142,8 @@ class Retained:
 
     def clear(self) -> None:
         """Hold nothing."""
-        self.newest_seq, self.oldest_seq, self._evicted_bytes = 0, 1, 0
-        self._notifications.clear()
+        self.first_seq, self.newest_seq, self.oldest_seq, self._evicted_bytes = 1, 0, 1, 0
+        self.notifications.clear()
         self._bytes_through.clear()
         self._positions.clear()
         self._repeats.clear()
@@ -159,7 +153,7 @@ class Retained:
     @property
     def newest_cursor(self) -> str:
         """Where a reader is who has everything; `beginning` before the first notification."""
-        return self._cursor(self.newest_seq) if self._notifications else BEGINNING
+        return self._cursor(self.newest_seq) if self.notifications else BEGINNING
 
     def position_of(self, event_id: str) -> int | None:
         """Return where in history an id, or a cursor of ours, stands: the same on every node.
@@ -179,7 +173,7 @@ class Retained:
     def _cursor(self, seq: int) -> str:
         cursor = self._cursors.get(seq)
         if cursor is None:
-            cursor = self._cursors[seq] = cursor_of(self._notifications[seq])
+            cursor = self._cursors[seq] = cursor_of(self.notifications[seq])
         return cursor
 
     def _through(self, seq: int) -> int:

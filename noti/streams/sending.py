@@ -121,7 +121,9 @@ class Sending:
         if not group.in_step or self._has_all(group.cursor, self.groups.passed_seq):
             self.groups.settle(group)
             return None
-        batch = self._read(group, group.cursor, self.groups.passed_seq)
+        batch = self._feed.read(
+            group.audience, group.cursor, self._chunk_bytes_max, through_seq=self.groups.passed_seq
+        )
         if isinstance(batch, Batch):
             group.cursor = batch.seq
         return batch
@@ -134,7 +136,9 @@ class Sending:
             return stream.unsent
         shared = self.groups.cursor_of(stream.group)
         if not self._has_all(stream.cursor, shared):
-            batch = self._read(stream.group, stream.cursor, shared)
+            batch = self._feed.read(
+                stream.group.audience, stream.cursor, self._chunk_bytes_max, through_seq=shared
+            )
             if isinstance(batch, FellBehind):
                 return batch
             stream.cursor = batch.seq
@@ -214,11 +218,6 @@ class Sending:
 
     def _has_all(self, cursor: int, through_seq: int) -> bool:
         return cursor >= through_seq and self._feed.holds(cursor)
-
-    def _read(self, group: Group, cursor: int, through_seq: int) -> Batch | FellBehind:
-        return self._feed.read(
-            group.audience, cursor, self._chunk_bytes_max, through_seq=through_seq
-        )
 
     def _fall_in(self, stream: AdoptedStream, shared_cursor: int) -> None:
         """Let a stream that has nothing unsent be in step, if it is where its group is."""

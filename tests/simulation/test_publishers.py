@@ -37,7 +37,9 @@ async def publish_all(cluster: SimulatedCluster, publisher: int, rng: random.Ran
 
 def shown_ids(simulated: SimulatedNode) -> list[str]:
     feed = simulated.clients.feed
-    return [feed.retained[seq].id for seq in range(feed.oldest_seq, feed.newest_seq + 1)]
+    return [
+        feed.retained.notifications[seq].id for seq in range(feed.oldest_seq, feed.newest_seq + 1)
+    ]
 
 
 @promises.PUBLISHER_GETS_ONE_ANSWER

@@ -234,7 +234,7 @@ async def test_memory_of_a_burst_is_free_again_when_everybody_has_it() -> None:
             await one.read_until("id-5000")
         await until(lambda: there.feed.retained.backlog_bytes == 0)
         assert {len(frames) for frames in there.feed._frames.values()} == {10}
-        assert len(there.feed.retained) == 10
+        assert len(there.feed.retained.notifications) == 10
         assert max(map(len, there.feed._by_audience.values())) <= 10 + GONE_MAX
 
 
@@ -279,12 +279,12 @@ async def test_without_clients_nothing_is_kept_beyond_history() -> None:
     there = hub()
     for first in range(1, 100, 10):
         show(there, first, first + 9, history_size=5)
-        assert len(there.feed.retained) == 5
+        assert len(there.feed.retained.notifications) == 5
     async with running(there):
         Reader(there).sock.close()
         await until(lambda: there.clients == 0)
         show(there, 101, 200, history_size=5)
-        assert len(there.feed.retained) == 5
+        assert len(there.feed.retained.notifications) == 5
 
 
 async def test_a_reader_that_uses_up_its_share_of_the_backlog_goes_and_the_others_stay() -> None:
@@ -554,7 +554,7 @@ async def test_readers_of_a_quiet_topic_are_not_left_behind_by_a_busy_one() -> N
         for first in range(1, 50, 5):
             show(there, first, first + 4, history_size=5)
             await busy.read_until(f"id-{first + 4}")
-        await until(lambda: len(there.feed.retained) < 15)
+        await until(lambda: len(there.feed.retained.notifications) < 15)
         there.publish([notification(51, "quiet")])
         assert ids(await reader.read_until("id-51")) == ["id-51"]
         assert there.clients == 2
