@@ -59,15 +59,18 @@ Command: TypeAlias = PublishBatch | SetLimits | Publish
 
 def encode(command: Command) -> bytes:
     """Return the bytes of `command`; equal commands give equal bytes."""
+    fields: list[object]
     match command:
         case PublishBatch(stream, events):
-            return _pack([_PUBLISH_BATCH, stream, [_event_fields(event) for event in events]])
+            fields = [_PUBLISH_BATCH, stream, [_event_fields(event) for event in events]]
         case SetLimits(history_size):
-            return _pack([_SET_LIMITS, history_size])
+            fields = [_SET_LIMITS, history_size]
         case Publish(events):
-            return _pack([_PUBLISH, [[e.id, list(e.topics), e.data, e.created_ms] for e in events]])
+            fields = [_PUBLISH, [[e.id, list(e.topics), e.data, e.created_ms] for e in events]]
         case _:
             assert_never(command)
+    packed: bytes = msgpack.packb(fields)
+    return packed
 
 
 def decode(data: bytes) -> Command:
@@ -111,11 +114,6 @@ def is_integer(value: object, *, minimum: int = 0) -> TypeGuard[int]:
 def is_topics(value: object) -> TypeGuard[Sequence[str]]:
     """Tell whether `value`, as msgpack unpacks it, is a list of topics, at least one."""
     return type(value) is list and {*map(type, value)} == _TEXT_ONLY
-
-
-def _pack(fields: Sequence[object]) -> bytes:
-    packed: bytes = msgpack.packb(fields)
-    return packed
 
 
 def _event_fields(event: Event) -> list[object]:

@@ -115,16 +115,18 @@ class Publisher:
         self._uncommitted_bytes = 0
         self._under_way: list[_Command] = []
         self._events_under_way = 0
-        self._waits_for_leader = False
+        self._leaderless = trio.Event()
+        """A command found no leader."""
         self._work = trio.Event()
-        self._nursery: trio.Nursery | None = None
+        self._running = False
 
     def submit(
         self, drafts: Sequence[Draft], on_done: OnDone[tuple[str, ...]], *, at_once: bool = False
     ) -> None:
         """Have events committed, in the order of the calls; never waits. See `Publishing`."""
+        now = self._clock.now()
         try:
-            submission = self._take(drafts, on_done)
+            submission = self._take(drafts, on_done, now)
         except NotiError as error:
             REFUSED.labels(type(error).__name__).inc()
             on_done(error)
@@ -133,7 +135,7 @@ class Publisher:
         self._uncommitted_bytes += submission.size_bytes
         self._waiting.append(submission)
         if at_once and not self._under_way:
-            self._send_commands()
+            self._send_commands(now)
         else:
             self._work.set()  # the others that come in this turn shall be in the same command
 
@@ -150,13 +152,12 @@ class Publisher:
         """Pass events on until cancelled; what waits then is answered."""
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
+                nursery.start_soon(self._submit_later)
+                self._running = True
                 task_status.started()
-                try:
-                    await self._keep_going()
-                finally:
-                    self._nursery = None  # it takes no new task from here on
+                await self._keep_going()
         finally:
+            self._running = False
             while self._under_way:
                 nobody_has_it = self._under_way[0].overdue_at == math.inf
                 uncertain = ProposalUncertain("this node stopped meanwhile")
@@ -167,10 +168,11 @@ class Publisher:
     async def _keep_going(self) -> None:
         while True:
             self._work = trio.Event()
-            self._give_up_overdue()
-            self._send_commands()
-            self._refuse_late()
-            look_at = self._clock.now() + self._limits.commit_within_s
+            now = self._clock.now()
+            self._give_up_overdue(now)
+            self._send_commands(now)
+            self._refuse_late(now)
+            look_at = now + self._limits.commit_within_s
             look_at = min([look_at, *(one.overdue_at for one in self._under_way)])
             if self._waiting:
                 look_at = min(look_at, self._waiting[0].at + self._limits.leader_wait_s)
@@ -179,9 +181,11 @@ class Publisher:
 
     # --- in ---------------------------------------------------------------------------------------
 
-    def _take(self, drafts: Sequence[Draft], on_done: OnDone[tuple[str, ...]]) -> _Submission:
+    def _take(
+        self, drafts: Sequence[Draft], on_done: OnDone[tuple[str, ...]], now: float
+    ) -> _Submission:
         limits = self._limits
-        if self._nursery is None:
+        if not self._running:
             raise Unavailable("this node does not take events now; ask another one")
         if not 0 < len(drafts) <= limits.submission_events_max:
             raise MessageInvalid(
@@ -204,25 +208,25 @@ class Publisher:
             raise ProposalRefused(
                 "too many events wait to be committed on this node; retry later, or more slowly"
             )
-        return _Submission(events, size_bytes, self._clock.now(), on_done)
+        return _Submission(events, size_bytes, now, on_done)
 
     # --- on its way -------------------------------------------------------------------------------
 
-    def _send_commands(self) -> None:
-        while self._nursery is not None and self._waiting and self._may_send():
+    def _send_commands(self, now: float) -> None:
+        """Let go what may go: a second command only when it is as large as the first."""
+        while (
+            self._running
+            and self._waiting
+            and len(self._under_way) < self._limits.commands_under_way_max
+            and self._uncommitted_events >= 2 * self._events_under_way
+        ):
             batch = self._next_batch()
             events = tuple([event for one in batch for event in one.events])
             leaderless_until = batch[0].at + self._limits.leader_wait_s
             command = _Command(batch, encode(Publish(events)), len(events), leaderless_until)
             self._under_way.append(command)
             self._events_under_way += command.events
-            self._submit_all()
-
-    def _may_send(self) -> bool:
-        waiting = self._uncommitted_events - self._events_under_way
-        return len(self._under_way) < self._limits.commands_under_way_max and (
-            waiting >= self._events_under_way
-        )
+            self._submit_all(now)
 
     def _next_batch(self) -> list[_Submission]:
         batch = [self._waiting.popleft()]
@@ -236,11 +240,11 @@ class Publisher:
             batch.append(self._waiting.popleft())
         return batch
 
-    def _submit_all(self) -> None:
+    def _submit_all(self, now: float) -> None:
         """Submit what no leader has, in the order of the calls; wait with the rest for a leader."""
         for command in list(self._under_way):
             if command.overdue_at == math.inf:
-                command.overdue_at = self._clock.now() + self._limits.commit_within_s
+                command.overdue_at = now + self._limits.commit_within_s
                 self._log.submit(command.encoded, partial(self._on_done, command))
                 if command.overdue_at == math.inf:
                     return
@@ -250,53 +254,52 @@ class Publisher:
             return  # everybody was answered that it is uncertain
         if not isinstance(answer, NotLeader):
             self._end(command, answer if isinstance(answer, NotiError) else None)
-        elif self._nursery is None:
+        elif not self._running:
             self._end(command, _stopping())
         else:
             command.overdue_at = math.inf  # nothing was done
-            self._wait_for_leader()
-
-    def _wait_for_leader(self) -> None:
-        if not self._waits_for_leader and self._nursery is not None:
-            self._waits_for_leader = True
-            self._nursery.start_soon(self._submit_later)
+            self._leaderless.set()
 
     async def _submit_later(self) -> None:
         """Submit what found no leader when there is one; each command waits for so long and no
         longer. One task for all of them: a command must not overtake another.
         """
-        while waiting := [one for one in self._under_way if one.overdue_at == math.inf]:
-            until = min(command.leaderless_until for command in waiting)
-            with self._clock.scope_until(until):
-                await self._log.wait_news()
-            self._submit_all()
-            for command in waiting:
-                late = command.leaderless_until <= self._clock.now()
-                if late and command.overdue_at == math.inf and command in self._under_way:
-                    self._end(command, _leaderless())
-        self._waits_for_leader = False
+        while True:
+            await self._leaderless.wait()
+            self._leaderless = trio.Event()
+            while waiting := [one for one in self._under_way if one.overdue_at == math.inf]:
+                until = min(command.leaderless_until for command in waiting)
+                with self._clock.scope_until(until):
+                    await self._log.wait_news()
+                now = self._clock.now()
+                self._submit_all(now)
+                for command in waiting:
+                    late = command.leaderless_until <= now
+                    if late and command.overdue_at == math.inf and command in self._under_way:
+                        self._end(command, _no_leader())
 
-    def _give_up_overdue(self) -> None:
-        for command in [one for one in self._under_way if one.overdue_at <= self._clock.now()]:
+    def _give_up_overdue(self, now: float) -> None:
+        for command in [one for one in self._under_way if one.overdue_at <= now]:
             self._end(
                 command,
                 ProposalUncertain("no answer; the events may or may not be committed"),
             )
 
-    def _refuse_late(self) -> None:
+    def _refuse_late(self, now: float) -> None:
         """Refuse what has waited for its turn too long: nothing was done."""
-        before = self._clock.now() - self._limits.leader_wait_s
+        before = now - self._limits.leader_wait_s
         while self._waiting and self._waiting[0].at <= before:
             leaderless = any(one.overdue_at == math.inf for one in self._under_way)
             late = ProposalRefused("events are taken more slowly now; retry later, or more slowly")
-            self._finish([self._waiting.popleft()], _leaderless() if leaderless else late)
+            self._finish([self._waiting.popleft()], _no_leader() if leaderless else late)
 
     def _end(self, command: _Command, failure: NotiError | None) -> None:
         """Answer everybody, and let the next ones go, here and now."""
         self._under_way.remove(command)
         self._events_under_way -= command.events
         self._finish(command.batch, failure)
-        self._send_commands()
+        if self._waiting:
+            self._send_commands(self._clock.now())
 
     def _finish(self, batch: Sequence[_Submission], failure: NotiError | None) -> None:
         for submission in batch:
@@ -310,7 +313,7 @@ class Publisher:
                 submission.on_done(failure)
 
 
-def _leaderless() -> Unavailable:
+def _no_leader() -> Unavailable:
     return Unavailable("the cluster has no leader; retry later")
 
 

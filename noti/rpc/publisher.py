@@ -8,12 +8,15 @@ asyncio future, or write the answer, and so costs no turn of the asyncio loop.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import structlog
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError
 
+from noti.completion import OnDone
 from noti.errors import (
     MessageInvalid,
     NotiError,
@@ -108,16 +111,14 @@ class PublisherService:
 
         def take(requests: Sequence[bytes]) -> bool:
             for number, request in enumerate(requests, start=1):
-                question = answers.expect(len(request))
                 try:
                     drafts = decode_drafts(request)
-                    answers.counts(question, len(drafts))
                 except MessageInvalid as error:
                     self._rejected.report(stream.connection.transport, "request", str(error))
-                    question.answer(error)
+                    answers.expect(len(request), 0)(error)
                 else:
-                    last = number == len(requests)
-                    self._publishing.submit(drafts, question.answer, at_once=last)
+                    on_done = answers.expect(len(request), len(drafts))
+                    self._publishing.submit(drafts, on_done, at_once=number == len(requests))
             return answers.have_room()
 
         try:
@@ -132,18 +133,13 @@ class PublisherService:
             writing.cancel()
 
 
+@dataclass(slots=True, eq=False)
 class _Question:
     """A request of a stream, and its place in the order of answers."""
 
-    def __init__(self, answers: "_Answers", size_bytes: int) -> None:
-        self._answers = answers
-        self.size_bytes = size_bytes
-        self.events = 0
-        self.outcome: Outcome | None = None
-
-    def answer(self, outcome: Outcome) -> None:
-        self.outcome = outcome
-        self._answers.look_after(self)
+    size_bytes: int
+    events: int
+    outcome: Outcome | None = None
 
 
 class _Answers:
@@ -159,17 +155,13 @@ class _Answers:
         self._news = asyncio.Event()
         self._room = asyncio.Event()
 
-    def expect(self, size_bytes: int) -> _Question:
-        """Note one more question."""
-        question = _Question(self, size_bytes)
+    def expect(self, size_bytes: int, events: int) -> OnDone[tuple[str, ...]]:
+        """Note one more question, with so many events; return what takes its outcome."""
+        question = _Question(size_bytes, events)
         self._questions.append(question)
         self._bytes += size_bytes
-        return question
-
-    def counts(self, question: _Question, events: int) -> None:
-        """Note how many events are in it."""
-        question.events = events
         self._events += events
+        return partial(self._answer, question)
 
     def have_room(self) -> bool:
         """Tell whether there may be more questions."""
@@ -190,8 +182,9 @@ class _Answers:
         self._ended = True
         self._news.set()
 
-    def look_after(self, question: _Question) -> None:
-        """Note that a question is answered; answer at once if it is its turn and nothing waits."""
+    def _answer(self, question: _Question, outcome: Outcome) -> None:
+        """Take an outcome; write it at once if it is its turn and nothing waits."""
+        question.outcome = outcome
         if not self._questions or self._questions[0] is not question:
             return
         if self._news.is_set() or not self._write_at_once():
