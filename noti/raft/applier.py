@@ -7,7 +7,7 @@ node. It also takes snapshots, when it is time for one.
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Protocol, assert_never
 
 import structlog
@@ -66,10 +66,6 @@ class Applier:
         self._entries = 0
         self._bytes = 0
         """Carried out since the last snapshot."""
-
-    def put(self, committed: Iterable[Entry | RestoreSnapshot]) -> None:
-        """Take what comes next."""
-        self.waiting.extend(committed)
 
     def when_applied(self, index: int, on_done: OnDone[int]) -> None:
         """Complete with `index` in the turn in which it is applied, or now if it is."""

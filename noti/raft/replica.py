@@ -364,15 +364,15 @@ class Replica:
                     self._sent = True
                     messenger.send(to, self._with_backlog(message))
                 case Persist() | PersistSnapshot() | SaveSnapshot():
-                    self._log_writer.put(effect)
+                    self._log_writer.orders.append(effect)
                 case Apply(entries):
-                    self._applier.put(entries)
+                    self._applier.waiting.extend(entries)
                 case ProposalAccepted() | ProposalRejected() | ChangeRejected() | ReadReady():
                     self._requests.answered(effect)
                 case ReadEntries():
                     self._log_reader.put(effect)
                 case RestoreSnapshot():
-                    self._applier.put((effect,))
+                    self._applier.waiting.append(effect)
                 case RoleChanged(role, term, leader):
                     self._note_role(role, term, leader)
                 case _:

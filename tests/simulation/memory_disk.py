@@ -17,8 +17,8 @@ from typing import TypeAlias
 import trio
 
 from noti.errors import StorageFailed
-from noti.raft.storage.ports import DiskOperation
 from noti.raft.storage.segments import SECTOR_BYTES
+from noti.raft.storage.wal import DiskOperation
 
 Files: TypeAlias = dict[str, bytearray]
 

@@ -48,14 +48,6 @@ class Gate:
         self._waiting: deque[tuple[int, NodeId, Message]] = deque()
         self._patience_s = PATIENCE_ELECTION_TIMEOUTS * election_timeout_s
 
-    def hard_state(self, term: int, voted_for: NodeId | None) -> HardState:
-        """Return these two as one; the same object as before while they are what the disk has, or
-        will have: it is asked for with every message.
-        """
-        if self._saved.term == term and self._saved.voted_for == voted_for:
-            return self._saved
-        return HardState(term, voted_for)
-
     def add_entries(self, entries: Sequence[Entry]) -> None:
         """Entries were appended to the log and must go to disk."""
         self._entries.extend(entries)
@@ -71,31 +63,34 @@ class Gate:
         self._ends = deque(end for end in self._ends if end[1] < index)
         self.durable = min(self.durable, index - 1)
 
-    def admit(self, to: NodeId, message: Message, hard_state: HardState, *, hold: bool) -> bool:
-        """Return whether the message may leave now; otherwise keep it until it may.
+    def admit(
+        self, to: NodeId, message: Message, term: int, voted_for: NodeId | None, *, hold: bool
+    ) -> bool:
+        """Return whether a message with this term and vote behind it may leave now; otherwise keep
+        it until it may.
 
         With `hold` it waits for the hard state's batch even if that is already on its way.
         """
-        changed = hard_state is not self._saved and hard_state != self._saved
+        changed = term != self._saved.term or voted_for != self._saved.voted_for
         needed = self._batch + 1 if changed else self._hard_state_batch
         if needed <= self._persisted and not hold:
             return True
         self._waiting.append((needed, to, message))
         return False
 
-    def order(self, hard_state: HardState, now: float) -> Sequence[Persist]:
+    def order(self, term: int, voted_for: NodeId | None, now: float) -> Sequence[Persist]:
         """Return what must go to disk since the last order: one batch, or none."""
-        changed = hard_state is not self._saved and hard_state != self._saved
+        changed = term != self._saved.term or voted_for != self._saved.voted_for
         if not changed and not self._entries:
             return ()
         self._expect(now)
         if changed:
-            self._saved = hard_state
+            self._saved = HardState(term, voted_for)
             self._hard_state_batch = self._batch
         if self._entries:
             self._ends.append((self._batch, self._entries[-1].index))
         entries, self._entries = tuple(self._entries), []
-        return (Persist(self._batch, hard_state if changed else None, entries),)
+        return (Persist(self._batch, self._saved if changed else None, entries),)
 
     def install(self, whole: RestoreSnapshot, now: float) -> PersistSnapshot:
         """Return the order for a leader's snapshot; what else waits must be ordered before."""

@@ -19,7 +19,6 @@ from noti.raft.core.events import ReadEntries
 from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.core.messages import INDEX_MAX, Entry, EntryKind, NodeId, Snapshot
 from noti.raft.core.outline import Outline
-from noti.raft.core.records import new_entry
 
 ENTRY_OVERHEAD_BYTES = 250
 """What an entry takes beside its data (measured on CPython 3.11): without it, a million of empty
@@ -63,8 +62,8 @@ class RaftLog:
         if isinstance(entries, Tail):
             self._outline = entries.outline.copy()
             self.held_from = self._outline.last_index + 1 - len(entries.entries)
-            for entry in entries.entries:
-                self._hold(entry)
+            self._held.update((entry.index, entry) for entry in entries.entries)
+            self.held_bytes = sum(map(size_of, entries.entries))
             self._note_configurations([e for e in entries.configurations if e.index > covered])
             self._look_at_end()
         else:
@@ -146,10 +145,6 @@ class RaftLog:
             self._drop(self.held_from)
             self.held_from += 1
 
-    def _hold(self, entry: Entry) -> None:
-        self._held[entry.index] = entry
-        self.held_bytes += size_of(entry)
-
     def _drop(self, index: int) -> None:
         self.held_bytes -= size_of(self._held.pop(index))
 
@@ -182,19 +177,14 @@ class RaftLog:
                 return entries[position:]
         return ()
 
-    def append_new(self, term: int, kind: EntryKind, data: bytes) -> Entry:
-        """Make an entry and add it after the last one."""
-        entry = new_entry(self.last_index + 1, term, kind, data)
-        self.append([entry])
-        return entry
-
     def append(self, entries: Sequence[Entry]) -> None:
         """Add entries directly after the last one."""
         for entry in entries:
             assert entry.index == self.last_index + 1, "log entries must be contiguous"
             assert entry.term >= self.last_term, "terms never fall along the log"
             self._outline.append(entry)
-            self._hold(entry)
+            self._held[entry.index] = entry
+            self.held_bytes += size_of(entry)
             self.last_index, self.last_term = entry.index, entry.term
             if entry.kind is EntryKind.CONFIGURATION:
                 self._note_configurations([entry])

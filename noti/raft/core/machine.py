@@ -66,6 +66,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from noti.raft.core.records import new_entry
 from noti.raft.core.snapshot import SnapshotAssembly
 from noti.raft.core.status import Status, picture
 from noti.raft.core.validate import find_violation
@@ -144,7 +145,7 @@ class Raft:
                     leading.replication.on_read(reader, read, self._commit, now)
             case _:
                 assert_never(event)
-        self._order_writes(now)
+        self._effects += self._gate.order(self._term, self._voted_for, now)
         self._apply_committed()
         self._log.let_go(self._gate.durable)
         if self._gate.hung_since != disk_hung_since:
@@ -380,7 +381,9 @@ class Raft:
             self._advance_commit(now)  # fewer may have to agree now
 
     def _append_own(self, kind: EntryKind, data: bytes) -> None:
-        self._gate.add_entries([self._log.append_new(self._term, kind, data)])
+        entries = [new_entry(self._log.last_index + 1, self._term, kind, data)]
+        self._log.append(entries)
+        self._gate.add_entries(entries)
 
     def _on_append_response(self, response: AppendResponse, now: float) -> None:
         if self._leadership is not None:
@@ -418,7 +421,7 @@ class Raft:
             return
         whole = self._assembly.add(chunk)
         if whole is not None:
-            self._order_writes(now)
+            self._effects += self._gate.order(self._term, self._voted_for, now)
             self._effects.append(self._gate.install(whole, now))
 
     def _finish_install(self, restore: RestoreSnapshot) -> None:
@@ -432,14 +435,9 @@ class Raft:
 
     # --- disk and state machine -------------------------------------------------------------------
 
-    def _order_writes(self, now: float) -> None:
-        hard_state = self._gate.hard_state(self._term, self._voted_for)
-        self._effects.extend(self._gate.order(hard_state, now))
-
     def _send(self, to: NodeId, message: Message) -> None:
         """Send when the term and vote behind the message are on disk; that is often at once."""
-        hard_state = self._gate.hard_state(self._term, self._voted_for)
-        if self._gate.admit(to, message, hard_state, hold=to == self._id):
+        if self._gate.admit(to, message, self._term, self._voted_for, hold=to == self._id):
             self._effects.append(SendMessage(to, message))
 
     def _on_persisted(self, batch: int, now: float) -> None:

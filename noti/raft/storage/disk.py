@@ -15,9 +15,10 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Generator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import structlog
 import trio
@@ -26,7 +27,6 @@ from prometheus_client import Histogram
 from noti.errors import StorageFailed, StorageLocked
 from noti.raft.storage import disk_writer
 from noti.raft.storage.disk_writer import REPLY, REQUEST, TEMPORARY_SUFFIX
-from noti.raft.storage.ports import DiskOperation
 
 __all__ = ["LOCK_NAME", "FileDisk", "open_disk"]
 
@@ -55,16 +55,22 @@ _write_seconds = Histogram(
 )
 
 
-class _Waiter:
-    """Somebody waiting for the reply to one request."""
+class _Request:
+    """One request, performed whether or not anybody waits for it; await it once, to do so."""
 
-    def __init__(self, what: str, *, reads: bool) -> None:
+    def __init__(self, disk: "FileDisk", operation: int, what: str) -> None:
+        self.operation = operation
         self.what = what
-        self.reads = reads
+        self.since = trio.current_time()
         self.found: bytes | None = None
         """What was read; None when there is no such file."""
         self.answered = False
         self.failure: str | None = None
+        self._disk = disk
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Return when its reply is there; raises `StorageFailed`."""
+        return self._disk._wait_for(self).__await__()
 
 
 class FileDisk:
@@ -81,7 +87,7 @@ class FileDisk:
         """Process id of the writer."""
         self._directory = directory
         self._connection = connection
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[_Request] = deque()
         """In the order of the requests, which is the order of the replies."""
         self._outbox: deque[memoryview] = deque()
         """What the socket has not taken yet."""
@@ -119,43 +125,31 @@ class FileDisk:
         loop.
         """
         size_field = disk_writer.READ_SIZE.pack(size)
-        waiter = self._begin(disk_writer.READ, "read", name, offset, size_field)
-        await self._finish(waiter)
-        if waiter.found is None:
+        request = self._begin(disk_writer.READ, "read", name, offset, size_field)
+        await request
+        if request.found is None:
             raise FileNotFoundError(name)
-        return waiter.found
+        return request.found
 
     async def create(self, name: str, size: int) -> None:
         """See `Disk`; a file that exists is an error and makes the disk unusable."""
-        await self._request(disk_writer.CREATE, "create", name, size)
+        await self._begin(disk_writer.CREATE, "create", name, size)
 
-    def write(self, name: str, offset: int, data: bytes) -> DiskOperation:
+    def write(self, name: str, offset: int, data: bytes) -> Awaitable[None]:
         """See `Disk`; the file must exist. When nobody waits, the write happens all the same."""
-        started = trio.current_time()
-        waiter = self._begin(disk_writer.WRITE, "write", name, offset, data)
-
-        async def wait() -> None:
-            await self._finish(waiter)
-            _write_seconds.observe(trio.current_time() - started)
-
-        return DiskOperation(wait)
+        return self._begin(disk_writer.WRITE, "write", name, offset, data)
 
     async def replace(self, name: str, data: bytes) -> None:
         """See `Disk`."""
-        await self._request(disk_writer.REPLACE, "replace", name, 0, data)
+        await self._begin(disk_writer.REPLACE, "replace", name, 0, data)
 
     async def remove(self, name: str) -> None:
         """See `Disk`."""
-        await self._request(disk_writer.REMOVE, "remove", name)
-
-    async def _request(
-        self, operation: int, verb: str, name: str, number: int = 0, data: bytes = b""
-    ) -> None:
-        await self._finish(self._begin(operation, verb, name, number, data))
+        await self._begin(disk_writer.REMOVE, "remove", name)
 
     def _begin(
         self, operation: int, verb: str, name: str, number: int = 0, data: bytes = b""
-    ) -> _Waiter:
+    ) -> _Request:
         """Send a request from here, without a task switch, unless the socket is full: it saves a
         turn of a busy loop."""
         assert "/" not in name, "the directory is flat"
@@ -163,18 +157,11 @@ class FileDisk:
         self._check_usable()
         encoded = name.encode()
         header = REQUEST.pack(operation, len(encoded), number, len(data))
-        waiter = _Waiter(
-            f"cannot {verb} {self._directory / name}", reads=operation == disk_writer.READ
-        )
-        self._waiting.append(waiter)
+        request = _Request(self, operation, f"cannot {verb} {self._directory / name}")
+        self._waiting.append(request)
         self._outbox.append(memoryview(b"".join((header, encoded, data))))
         self._send_what_fits()
-        return waiter
-
-    async def _finish(self, waiter: _Waiter) -> None:
-        await self._wait_for(waiter)
-        if waiter.failure is not None:
-            raise StorageFailed(waiter.failure)
+        return request
 
     async def _keep_sending(
         self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
@@ -209,10 +196,10 @@ class FileDisk:
             await trio.lowlevel.wait_writable(self._connection)
             self._send_what_fits()
 
-    async def _wait_for(self, waiter: _Waiter) -> None:
-        """Return when a reply is there. One of those who wait receives for all of them: a task of
+    async def _wait_for(self, request: _Request) -> None:
+        """Return when the reply is there. One of those who wait receives for all of them: a task of
         its own would cost another turn of the loop for every commit."""
-        while not waiter.answered:
+        while not request.answered:
             if self._someone_receives:
                 await self._others.park()
                 continue
@@ -223,6 +210,10 @@ class FileDisk:
             finally:
                 self._someone_receives = False
                 self._others.unpark_all()
+        if request.failure is not None:
+            raise StorageFailed(request.failure)
+        if request.operation == disk_writer.WRITE:
+            _write_seconds.observe(trio.current_time() - request.since)
 
     def _receive_replies(self) -> None:
         try:
@@ -234,21 +225,25 @@ class FileDisk:
         if not received:
             self._fail(_WRITER_DIED)
         self._received += received
-        while self._failure is None and (size := _reply_size(self._received)) is not None:
-            self._take_reply(bytes(self._received[:size]))
-            del self._received[:size]
+        while self._failure is None and len(self._received) >= REPLY.size:
+            number, size = REPLY.unpack_from(self._received)
+            end = REPLY.size + size
+            if len(self._received) < end:
+                return
+            found = bytes(self._received[REPLY.size : end])
+            del self._received[:end]
+            self._take_reply(number, found)
 
-    def _take_reply(self, reply: bytes) -> None:
-        number, _ = REPLY.unpack_from(reply)
-        waiter = self._waiting[0]
-        if number and not (number == errno.ENOENT and waiter.reads):
-            reason = reply[REPLY.size :].decode(errors="replace")
+    def _take_reply(self, number: int, found: bytes) -> None:
+        request = self._waiting[0]
+        if number and not (number == errno.ENOENT and request.operation == disk_writer.READ):
+            reason = found.decode(errors="replace")
             code = errno.errorcode.get(number, str(number))
-            self._fail(f"{waiter.what}: {reason} ({code})")
+            self._fail(f"{request.what}: {reason} ({code})")
             return
         self._waiting.popleft()
-        waiter.found = None if number else reply[REPLY.size :]
-        waiter.answered = True
+        request.found = None if number else found
+        request.answered = True
 
     def _fail(self, reason: str) -> StorageFailed:
         """Refuse everything from now on; the first reason is the one that is told."""
@@ -257,9 +252,9 @@ class FileDisk:
             log.error("the data directory can no longer be used", reason=reason)
         self._outbox.clear()
         while self._waiting:
-            waiter = self._waiting.popleft()
-            waiter.failure = self._failure
-            waiter.answered = True
+            request = self._waiting.popleft()
+            request.failure = self._failure
+            request.answered = True
         return StorageFailed(self._failure)
 
     def _check_usable(self) -> None:
@@ -381,12 +376,3 @@ def _has_died(holder: str) -> bool:
 
 def _is_data_file(name: str) -> bool:
     return name != LOCK_NAME and not name.endswith(TEMPORARY_SUFFIX)
-
-
-def _reply_size(buffered: bytearray) -> int | None:
-    """Return the size of the first reply, or None when it is not complete."""
-    if len(buffered) < REPLY.size:
-        return None
-    _, text_size = REPLY.unpack_from(buffered)
-    size = REPLY.size + int(text_size)
-    return size if len(buffered) >= size else None

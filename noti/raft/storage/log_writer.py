@@ -16,8 +16,7 @@ from prometheus_client import Histogram
 from noti.ports import Clock
 from noti.raft.core.events import Persist, Persisted, PersistSnapshot, SaveSnapshot
 from noti.raft.core.messages import Entry, HardState
-from noti.raft.storage.ports import DiskOperation
-from noti.raft.storage.wal import Wal
+from noti.raft.storage.wal import DiskOperation, Wal
 
 WRITE_BYTES_MAX = 1024 * 1024
 """Entry data in one write, or one entry. With this much, a sync is a small part of the cost."""
@@ -39,15 +38,11 @@ class LogWriter:
         self._wal = wal
         self._clock = clock
         self.orders: deque[Order] = deque()
-        """What waits for its turn."""
+        """What waits for its turn; append to it, then `flush`."""
         self._writing: tuple[DiskOperation, Persisted | None] | None = None
         self._started_at = 0.0
         self._running = False
         self._work = trio.Event()
-
-    def put(self, order: Order) -> None:
-        """Take an order; never waits."""
-        self.orders.append(order)
 
     def flush(self, now: float) -> None:
         """Begin with what was ordered, unless a write is on its way; never waits.
@@ -67,11 +62,11 @@ class LogWriter:
         self._running = True
         try:
             while True:
-                self.flush(self._clock.now())
-                if self._writing is None:
+                if self.orders:
+                    self.flush(self._clock.now())
+                while self._writing is None:
                     self._work = trio.Event()
                     await self._work.wait()
-                    continue
                 operation, news = self._writing
                 await operation
                 _write_s.observe(self._clock.now() - self._started_at)

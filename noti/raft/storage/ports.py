@@ -1,22 +1,7 @@
 """The disk, as the log needs it."""
 
-from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Protocol
-
-
-class DiskOperation:
-    """What the disk does, whether or not anybody waits for it; await it once, to do so.
-
-    Unlike a coroutine it may be dropped, as happens when a node is stopped in that very turn.
-    """
-
-    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """`wait` is called when somebody waits."""
-        self._wait = wait
-
-    def __await__(self) -> Generator[Any, Any, None]:
-        """Return when it is over; raises what went wrong."""
-        return self._wait().__await__()
+from collections.abc import Awaitable
+from typing import Protocol
 
 
 class Disk(Protocol):
@@ -41,8 +26,11 @@ class Disk(Protocol):
     async def create(self, name: str, size: int) -> None:
         """Make a file of `size` zero bytes that are really allocated; it must not exist."""
 
-    def write(self, name: str, offset: int, data: bytes) -> "DiskOperation":
+    def write(self, name: str, offset: int, data: bytes) -> Awaitable[None]:
         """Begin to overwrite or extend at `offset`; awaiting what it returns waits for the sync.
+
+        It is awaited once, or dropped (no coroutine may be), as happens when a node is stopped in
+        that very turn: the write happens all the same.
 
         The hot path: cheap when it stays inside the file, and begun without a task switch.
         """

@@ -213,7 +213,8 @@ class Extents:
         """Note a frame with these entries; it replaces those that have its indexes, or higher
         ones."""
         follows = first_index == self._last_index + 1
-        del self._extents[bisect_left(self._extents, first_index, key=_first_index) :]
+        if not follows:
+            del self._extents[bisect_left(self._extents, first_index, key=_first_index) :]
         self._last_index = last_index
         newest = self._extents[-1] if self._extents else None
         if newest and follows and newest.sequence == sequence and newest.size < EXTENT_BYTES:

@@ -11,8 +11,9 @@ Entries are written as the records that their leader encoded, and never looked i
 - a snapshot is durable before any entry that it covers goes, and segments go oldest first.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
 import trio
@@ -29,7 +30,7 @@ from noti.raft.core.records import (
     encode_snapshot,
     scan_records,
 )
-from noti.raft.storage.ports import Disk, DiskOperation
+from noti.raft.storage.ports import Disk
 from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, Replay, TornTail, refuse
 from noti.raft.storage.segments import (
     FRAME_OVERHEAD_BYTES,
@@ -54,6 +55,21 @@ least."""
 
 
 _disk_bytes = Gauge("noti_raft_log_disk_bytes", "Size of the log's files")
+
+
+class DiskOperation:
+    """A change of the log, made whether or not anybody waits for it; await it once, to do so.
+
+    Unlike a coroutine it may be dropped, as happens when a node is stopped in that very turn.
+    """
+
+    def __init__(self, wait: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """`wait` is called when somebody waits."""
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        """Return when it is over; raises what went wrong."""
+        return self._wait().__await__()
 
 
 class Wal:
@@ -232,7 +248,7 @@ class Wal:
         for position, entry in enumerate(entries):
             assert entry.index == entries[0].index + position, "entries are consecutive"
         if entries:
-            assert entries[0].index <= self.last_index + 1, "entries leave no gap"
+            assert entries[0].index <= self._outline.last_index + 1, "entries leave no gap"
             assert entries[0].index > self._base_index, "what a snapshot covers never changes"
 
     @contextmanager
@@ -249,7 +265,7 @@ class Wal:
 
     def _write(
         self, hard_state_record: bytes, batch: bytes, hard_state: HardState
-    ) -> DiskOperation:
+    ) -> Awaitable[None]:
         records = hard_state_record + batch
         active = self._segments[-1]
         if self._end + len(records) + FRAME_OVERHEAD_BYTES > active.size:

@@ -11,7 +11,7 @@ from noti.raft.core.status import picture
 def test_picture_of_a_follower_tells_of_its_leader_and_its_disk() -> None:
     log = RaftLog(None, [])
     gate = Gate(HardState(3), durable=0, election_timeout_s=0.5)
-    gate.order(HardState(4), 8.0)
+    gate.order(4, None, 8.0)
     gate.look(9.0)
     following = Following("n2", 3, log=log, gate=gate, send=lambda *_: None, now=7.0)
     status = picture(

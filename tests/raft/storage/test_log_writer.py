@@ -24,7 +24,7 @@ async def written(*orders: Persist) -> tuple[int, list[Persisted], tuple[Entry, 
     writer = LogWriter(wal, TrioClock())
     told: list[Persisted] = []
     for order in orders:
-        writer.put(order)
+        writer.orders.append(order)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(writer.run, told.append)
         await trio.testing.wait_all_tasks_blocked()
