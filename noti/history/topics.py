@@ -1,16 +1,16 @@
-"""Decides whether a subscription's topic selector covers a notification, and what is a topic.
+"""Says what a topic selector covers, and what is a topic.
 
-Enters: selectors, topics. Leaves: yes or no; why a text can be no topic.
+Enters: topics. Leaves: why a text can be no topic.
 Never: I/O, state, case folding or any other normalisation: characters are compared as they are.
 """
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
 EVERYTHING = "*"
-"""The selector that covers every notification (Mercure 0.x, "Topic Selectors")."""
+"""The selector that covers every notification (Mercure 0.x, "Topic Selectors"); another one covers
+those that have a topic equal to it."""
 
 RESERVED: Final = "/.well-known/mercure"
 """Topics at and below this path are the hub's own: it tells of subscriptions there (Mercure)."""
@@ -43,15 +43,3 @@ def problem_of(topic: str) -> str | None:
     if topic == RESERVED or topic.startswith(RESERVED + "/"):
         return f"topic {topic[:80]!r} is reserved: {RESERVED} is the hub's own"
     return None
-
-
-def matches(selector: str, topics: Sequence[str]) -> bool:
-    """Return whether `selector` is `*` or equal to one of `topics`."""
-    return selector == EVERYTHING or selector in topics
-
-
-def is_exact(selector: str) -> bool:
-    """Return whether `selector` covers one topic only, the one that it is equal to: what it covers
-    can be looked up instead of being tried.
-    """
-    return selector != EVERYTHING

@@ -37,8 +37,8 @@ from noti.http.subscribe import (
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.streams import sockets, sse
 from noti.streams.hub import Hub
-from noti.streams.limits import StreamLimits
-from noti.streams.time_slice import TimeSlice
+from noti.streams.open_streams import StreamLimits
+from noti.streams.sockets import TimeSlice
 
 log = structlog.get_logger("noti.http")
 

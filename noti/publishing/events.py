@@ -7,8 +7,7 @@ from functools import lru_cache
 from typing import Final, TypeGuard
 
 from noti.errors import MessageInvalid
-from noti.history.lines import PREFIX, lines_of, sent_bytes
-from noti.history.notification import Event
+from noti.history.notification import PREFIX, Event, lines_of, sent_bytes
 from noti.history.topics import problem_of
 from noti.publishing.ports import Draft
 

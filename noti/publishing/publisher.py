@@ -29,8 +29,7 @@ from noti.errors import (
     Unavailable,
 )
 from noti.history.commands import Publish, encode
-from noti.history.lines import byte_length
-from noti.history.notification import Event
+from noti.history.notification import Event, byte_length
 from noti.ports import Clock
 from noti.publishing.events import event_of
 from noti.publishing.ports import CommandForwarder, Draft

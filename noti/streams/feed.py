@@ -7,9 +7,9 @@ it has.
 What is held, and for whom, is said in `retained.py`: a reader anywhere in it is served, but only
 history can be resumed from.
 
-What is shared: a notification's frame is built once per view; it is matched once, and only with the
-audiences that name one of its topics or want more than single topics; everyone of one audience at
-one cursor gets the same bytes object.
+What is shared: a notification's frame is built once per view; which audiences name one of its
+topics, or see all, is looked up once; everyone of one audience at one cursor gets the same bytes
+object.
 """
 
 from bisect import bisect_right
@@ -19,7 +19,7 @@ from enum import Enum
 from functools import cached_property
 
 from noti.history.notification import Notification
-from noti.history.topics import is_exact, matches
+from noti.history.topics import EVERYTHING
 from noti.streams import sse
 from noti.streams.retained import EDGE, Retained
 
@@ -42,16 +42,16 @@ class View(Enum):
 @dataclass(frozen=True, slots=True)
 class Audience:
     """Readers who see the same: equal view, equal selectors (a notification is seen if any selector
-    matches).
+    covers it).
     """
 
     view: View
     selectors: frozenset[str]
 
     @property
-    def is_exact(self) -> bool:
-        """Whether each selector covers one topic only."""
-        return all(map(is_exact, self.selectors))
+    def sees_all_topics(self) -> bool:
+        """Whether no topic is kept from them."""
+        return EVERYTHING in self.selectors
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class Feed:
         self._by_audience: dict[Audience, list[int]] = {}
         """What each watched audience sees: retained notifications, and some that are gone."""
         self._by_topic: dict[str, dict[Audience, None]] = {}
-        """Watched audiences by the topics that they name, if they want single topics only."""
-        self._others: dict[Audience, None] = {}
-        """Watched audiences that have to be tried with every notification."""
+        """Watched audiences by the topics that they name, if they do not see all."""
+        self._of_all_topics: dict[Audience, None] = {}
+        """The other watched audiences."""
         self._with_news: dict[Audience, None] = {}
         self._matched_through = 0
         self._swept_through = 0
@@ -113,9 +113,9 @@ class Feed:
 
     def extend(self, notifications: Iterable[Notification]) -> None:
         """Add notifications that follow the newest one."""
-        by_topic, others = self._by_topic, len(self._others)
+        by_topic, of_all_topics = self._by_topic, len(self._of_all_topics)
         for notification in notifications:
-            audiences = others
+            audiences = of_all_topics
             for topic in notification.topics:
                 if topic in by_topic:
                     audiences += len(by_topic[topic])
@@ -197,23 +197,22 @@ class Feed:
         if audience in self._by_audience:
             return
         self._match_new()
-        exact = audience.is_exact
-        if exact:
+        if audience.sees_all_topics:
+            self._of_all_topics[audience] = None
+            seqs: Iterable[int] = range(self.retained.first_seq, self.retained.newest_seq + 1)
+        else:
             for selector in audience.selectors:
                 self._by_topic.setdefault(selector, {})[audience] = None
-            seqs: Iterable[int] = self.retained.on_topics(audience.selectors)
-        else:
-            self._others[audience] = None
-            seqs = range(self.retained.first_seq, self.retained.newest_seq + 1)
-        self._by_audience[audience] = [seq for seq in seqs if self._sees(audience, seq)]
+            seqs = self.retained.on_topics(audience.selectors)
+        self._by_audience[audience] = [seq for seq in seqs if self._can_show(audience.view, seq)]
 
     def forget(self, audience: Audience) -> None:
         """Drop what is kept for an audience without readers; reading again brings it back."""
         if self._by_audience.pop(audience, None) is None:
             return
         self._with_news.pop(audience, None)
-        self._others.pop(audience, None)
-        if audience.is_exact:
+        self._of_all_topics.pop(audience, None)
+        if not audience.sees_all_topics:
             for selector in audience.selectors:
                 named = self._by_topic[selector]
                 del named[audience]
@@ -237,21 +236,17 @@ class Feed:
         first_seq = max(self._matched_through + 1, self.retained.first_seq)
         for seq in range(first_seq, newest_seq + 1) if self._by_audience else ():
             topics = self.retained.notifications[seq].topics
-            interested = dict(self._others)
+            interested = dict(self._of_all_topics)
             for topic in topics:
                 interested.update(self._by_topic.get(topic, {}))
             for audience in interested:
-                if self._sees(audience, seq):
+                if self._can_show(audience.view, seq):
                     self._by_audience[audience].append(seq)
                     self._with_news[audience] = None
         self._matched_through = newest_seq
 
-    def _sees(self, audience: Audience, seq: int) -> bool:
-        topics = self.retained.notifications[seq].topics
-        wanted = any(matches(selector, topics) for selector in audience.selectors)
-        return wanted and (
-            audience.view is View.MERCURE or self._frame(audience.view, seq) is not None
-        )
+    def _can_show(self, view: View, seq: int) -> bool:
+        return view is View.MERCURE or self._frame(view, seq) is not None
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
         if audience not in self._by_audience:

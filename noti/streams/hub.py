@@ -22,16 +22,13 @@ from noti.history.notification import Notification
 from noti.streams import sse
 from noti.streams.backlog import Backlog
 from noti.streams.config import HubConfig
-from noti.streams.epoll import Wakeups
 from noti.streams.feed import Feed, FellBehind
-from noti.streams.limits import StreamLimits
 from noti.streams.metrics import CLOSED_FOR, OPENED, HubMetrics
-from noti.streams.open_streams import AdoptedStream, EndReason, OpenStream, Reader
+from noti.streams.open_streams import AdoptedStream, EndReason, OpenStream, Reader, StreamLimits
 from noti.streams.retained import NOWHERE
 from noti.streams.schedule import Schedule
 from noti.streams.sending import Sending
-from noti.streams.sockets import StreamSockets
-from noti.streams.time_slice import TimeSlice
+from noti.streams.sockets import StreamSockets, TimeSlice, Wakeups
 
 CHUNKS_A_TURN = 16
 """A pass sends those in step all that is new. With one chunk a pass, a client that was behind only

@@ -7,15 +7,28 @@ one is the hub's, which can end streams.
 
     first_seq ... oldest_seq - 1     the backlog: nobody can resume here, but somebody is here
     oldest_seq ... newest_seq        history: the same on every node
+
+Readers who ask for it (`?cursor=1`) get the names of positions. The id of the newest event would be
+a position too, but often of an event that the reader cannot see; and the newest event that it has
+seen falls out of history while others are busy. So a cursor is a number, the same on every node,
+with a short digest of the event that stands there: the number of another cluster, or of one that
+was restored from a backup, is recognised, and the reader gets a gap. The digest covers all of the
+event, time and data too, so that guessing an id confirms nothing; no id and no topic, which the
+reader may not be allowed to see, is in it.
 """
 
+import hashlib
+import re
 from bisect import bisect_right
 from collections.abc import Iterable
 from sys import getsizeof
 
 from noti.history.notification import Notification
-from noti.streams.cursors import cursor_of, seq_in
 from noti.streams.sse import BEGINNING, EARLIEST
+
+CURSOR_PREFIX = "noti:"
+
+_CURSOR = re.compile(r"noti:([1-9][0-9]{0,18})-[0-9a-f]{8}")
 
 EVENT_BYTES = 900
 """What an event takes beside its texts: tuples, numbers, entries of dictionaries, the heads of two
@@ -41,6 +54,20 @@ def footprint(notification: Notification, audiences: int) -> int:
         frame += LINE_BYTES * (data.count("\n") + data.count("\r"))
     names = 3 * len(event_id) + sum(map(len, topics))
     return EVENT_BYTES + text + frame + names + LIST_ENTRY_BYTES * audiences
+
+
+def cursor_of(notification: Notification) -> str:
+    """Return the place right behind a notification."""
+    digest = hashlib.sha256(repr(tuple(notification)).encode("utf-8", "replace")).hexdigest()
+    return f"{CURSOR_PREFIX}{notification.seq}-{digest[:8]}"
+
+
+def seq_in(cursor: str) -> int | None:
+    """Return the number in a cursor; None when it is none of ours. Whether the notification with
+    this number has this cursor is for the caller to see.
+    """
+    found = _CURSOR.fullmatch(cursor)
+    return int(found[1]) if found else None
 
 
 class Retained:

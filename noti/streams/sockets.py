@@ -1,22 +1,23 @@
 """Writes to the sockets of adopted streams what `sending.py` decides, and reports what they took.
 
-Nothing here waits for a socket: what the kernel does not take is sent when epoll says so.
+No write waits for a socket: what the kernel does not take is sent when epoll says so.
 """
 
 import math
+import os
+import select
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 import trio
 
 from noti.streams.config import HubConfig
-from noti.streams.epoll import Wakeups
 from noti.streams.feed import Batch, FellBehind
 from noti.streams.metrics import CLOSED_FOR, DELIVERIES, SENT, HubMetrics
 from noti.streams.open_streams import AdoptedStream, EndReason, Group, Reader, State
 from noti.streams.sending import Sending
-from noti.streams.time_slice import TimeSlice
 
 log = structlog.get_logger("noti.streams")
 
@@ -24,6 +25,7 @@ DEAD_PEER_MS = 30_000
 """Two heartbeats: a peer that acknowledges nothing for so long is gone (RFC 5482)."""
 SENDS_A_LOOK = 2
 """Sends between two looks at the clock: one takes 10 to 30 us."""
+HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 def prepare(listener: socket.socket, config: HubConfig) -> None:
@@ -31,6 +33,93 @@ def prepare(listener: socket.socket, config: HubConfig) -> None:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, config.send_buffer_bytes)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_MS)
+
+
+class Wakeups:
+    """Sleeps until a socket has room again or hung up, or the doorbell is rung. One private epoll
+    descriptor watches all of them, and is itself awaited through Trio: no task per client.
+
+    Usable inside `opened` only, but for `ring`.
+    """
+
+    def __init__(self) -> None:
+        self._epoll: select.epoll | None = None
+        self._doorbell = -1
+        self._rung = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anybody can be woken."""
+        return self._epoll is not None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Hold the descriptors open."""
+        assert self._epoll is None, "they are opened once at a time"
+        with select.epoll() as epoll:
+            self._doorbell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+            try:
+                epoll.register(self._doorbell, select.EPOLLIN)
+                self._epoll = epoll
+                yield
+            finally:
+                self._epoll = None
+                os.close(self._doorbell)
+                self._doorbell = -1
+                self._rung = False
+
+    def watch(self, fd: int) -> None:
+        """Report a socket once when the kernel has room again, and once at hang-up."""
+        assert self._epoll is not None
+        self._epoll.register(fd, select.EPOLLET | select.EPOLLOUT | select.EPOLLRDHUP)
+
+    def forget(self, fd: int) -> None:
+        """Report nothing more about a socket."""
+        assert self._epoll is not None
+        self._epoll.unregister(fd)
+
+    def ring(self) -> None:
+        """Wake the sleeper, once for many rings. Does nothing while nobody can be woken."""
+        if not self._rung and self._doorbell >= 0:
+            self._rung = True
+            os.eventfd_write(self._doorbell, 1)
+
+    async def sleep_until(self, deadline: float) -> None:
+        """Return at `deadline` (Trio's time), or when there is something to report."""
+        assert self._epoll is not None
+        with trio.move_on_at(deadline):
+            await trio.lowlevel.wait_readable(self._epoll.fileno())
+
+    def reports(self) -> list[tuple[int, bool]]:
+        """Return what happened since the last call: (descriptor, whether it hung up)."""
+        assert self._epoll is not None
+        events = self._epoll.poll(0)
+        if self._rung:
+            # Rings while this was at work are for the next time; `poll` has seen this one.
+            os.eventfd_read(self._doorbell)
+            self._rung = False
+        return [(fd, bool(event & HANG_UP)) for fd, event in events if fd != self._doorbell]
+
+
+class TimeSlice:
+    """Lets a busy task hold the loop for a slice of time, and then lets the rest of the node run:
+    consensus above all. It never sleeps.
+    """
+
+    def __init__(self, slice_s: float) -> None:
+        """A slice is `slice_s` seconds long."""
+        self._slice_s = slice_s
+        self._ends = 0.0
+
+    def begin(self) -> None:
+        """Begin a slice: the caller has just been at a checkpoint."""
+        self._ends = trio.current_time() + self._slice_s
+
+    async def checkpoint_if_over(self) -> None:
+        """Let the rest of the node run when the slice is over. A checkpoint only then."""
+        if trio.current_time() >= self._ends:
+            await trio.lowlevel.checkpoint()
+            self.begin()
 
 
 class StreamSockets:

@@ -7,7 +7,7 @@ coding).
 import json
 
 from noti.errors import MessageInvalid
-from noti.history.lines import PREFIX, lines_of
+from noti.history.notification import PREFIX, lines_of
 
 MEDIA_TYPE = "text/event-stream"
 

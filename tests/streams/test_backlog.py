@@ -4,8 +4,7 @@ import pytest
 
 from noti.streams.backlog import FREED_AT_ONCE, SLOW_CLIENTS_MIN, Backlog
 from noti.streams.feed import Audience, Feed, View
-from noti.streams.limits import StreamLimits
-from noti.streams.open_streams import EndReason, OpenStream, Reader, State
+from noti.streams.open_streams import EndReason, OpenStream, Reader, State, StreamLimits
 from noti.streams.sending import Sending
 from tests import promises
 from tests.http.stage import notifications

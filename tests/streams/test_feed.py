@@ -1,5 +1,6 @@
 """Promises of the feed: every reader gets exactly the suffix that its cursor promises."""
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
@@ -65,6 +66,28 @@ def test_whoever_begins_at_the_edge_begins_where_it_is_when_it_is_read() -> None
     feed.trim(4)
     feed.release(5)
     assert ids(read(feed, ALL, edge).data.decode()) == ["id-4", "id-5"]
+
+
+@pytest.mark.parametrize("watched", [False, True], ids=["found later", "known before"])
+@pytest.mark.parametrize(
+    ("selector", "seen"),
+    [
+        ("*", ["id-1", "id-2"]),
+        ("b", ["id-1"]),
+        ("jobs.noti", []),
+        ("jobs.*", []),
+        ("Jobs.noti.1", []),
+    ],
+)
+def test_a_selector_covers_all_or_an_equal_topic_wherever_it_stands(
+    selector: str, seen: list[str], watched: bool
+) -> None:
+    feed = Feed()
+    audience = Audience(View.MERCURE, frozenset({selector}))
+    if watched:
+        feed.watch(audience)
+    feed.extend([notification(1)._replace(topics=("a", "b")), notification(2, "jobs.noti.1")])
+    assert ids(read(feed, audience, 0).data.decode()) == seen
 
 
 def test_a_read_stops_at_its_limit_but_always_moves() -> None:

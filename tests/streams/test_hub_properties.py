@@ -22,8 +22,8 @@ from noti.address import Address
 from noti.client.event_stream import EventStreamParser
 from noti.history.notification import Notification
 from noti.http.config import HttpConfig
-from noti.streams.cursors import seq_in
 from noti.streams.hub import Hub
+from noti.streams.retained import seq_in
 from tests import promises
 from tests.http.stage import LIMIT_S, hub, notification, serving
 

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from noti.streams import sending, sse
 from noti.streams.feed import Audience, Batch, Feed, FellBehind, View
-from noti.streams.limits import StreamLimits
-from noti.streams.open_streams import AdoptedStream, Reader, State
-from noti.streams.sending import FOLLOWS, Sending
+from noti.streams.open_streams import AdoptedStream, Reader, State, StreamLimits
+from noti.streams.sending import FOLLOWS, Groups, Sending
 from tests.http.stage import ids, notification, notifications
 from tests.streams.takers import Taker
 
@@ -304,3 +303,31 @@ def test_whatever_the_kernel_takes_each_stream_is_whole_in_order_and_in_one_plac
         seen = ids(stage.text(stream))
         assert seen == [f"id-{n}" for n in range(after_seq + 1, after_seq + 1 + len(seen))]
         assert stream.state is State.CLOSED or len(seen) == newest - after_seq
+
+
+def audience(topic: str) -> Audience:
+    return Audience(View.MERCURE, frozenset({topic}))
+
+
+def test_only_groups_with_news_lag_and_until_it_is_sent() -> None:
+    feed = Feed()
+    groups = Groups(feed)
+    one, other = groups.enter(audience("a")), groups.enter(audience("b"))
+    for group in groups.pass_on():
+        groups.settle(group)
+    feed.extend([notification(1, "a"), notification(2, "a")])
+    assert groups.pass_on() == [one]
+    assert (groups.cursor_of(one), groups.cursor_of(other)) == (0, 2)
+    groups.settle(one)
+    assert (groups.cursor_of(one), groups.pass_on()) == (2, [])
+
+
+def test_group_lives_as_long_as_it_has_streams() -> None:
+    feed = Feed()
+    groups = Groups(feed)
+    group = groups.enter(audience("a"))
+    assert groups.enter(audience("a")) is group
+    groups.leave(group)
+    groups.leave(group)
+    assert groups.pass_on() == []
+    assert groups.enter(audience("a")) is not group

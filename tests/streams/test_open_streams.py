@@ -1,6 +1,6 @@
 """Promises of the counting: when there is no room."""
 
-from noti.streams.limits import StreamLimit, StreamLimits
+from noti.streams.open_streams import StreamLimit, StreamLimits
 
 
 def test_room_is_given_back_when_a_stream_ends() -> None:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noti.history.lines import PREFIX, lines_of, sent_bytes
+from noti.history.notification import PREFIX, lines_of, sent_bytes
 from noti.streams.sse import event_frame
 from tests import promises
 
