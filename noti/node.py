@@ -64,8 +64,14 @@ async def run(
         await tree.start("peers", parts.peers.run)
         await tree.start("forwarder", partial(parts.forwarder.run, parts.peers))
         await tree.start("publisher", parts.publisher.run)
-        offered = parts.admission, parts.report, parts.publisher
-        rpc_addr = await tree.start("rpc", partial(world.rpc.serve_rpc, config.rpc_addr, *offered))
+        serve_rpc = partial(
+            world.rpc.serve_rpc,
+            config.rpc_addr,
+            peers=parts.admission,
+            node=parts.report,
+            publishing=parts.publisher,
+        )
+        rpc_addr = await tree.start("rpc", serve_rpc)
         http_addr = await tree.start("browsers", partial(world.clients.serve, parts.report))
 
         # The ports are known now; gossip spreads them from its first packet on.

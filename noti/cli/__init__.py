@@ -1,7 +1,10 @@
 """The `noti` command: which commands there are, and how every one of them ends.
 
-Enters: the command line. Leaves: an exit status and, when something is wrong, exactly one line on
-stderr. Never: a traceback for the user; each command has a module here.
+Each command has a module here.
+
+Enters: the command line.
+Leaves: an exit status and, when something is wrong, exactly one line on stderr.
+Never: shows a traceback to the user.
 
 Exit status: 0 done, 1 failed, 2 wrong flag or setting, 130 interrupted.
 """

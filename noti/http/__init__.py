@@ -2,7 +2,9 @@
 
 `acceptor` reads the heads of plain HTTP/1.1 requests and begins streams at once; all else goes to
 Quart (`app`) on Hypercorn (`hypercorn_glue`), within `connection_limits`. Both ask `subscribe` how
-a request for a stream is answered. `ops` answers probes and Prometheus, `static/` holds the page.
+a request for a stream is answered. `heads` parses and writes heads, `tls` does the handshake of
+HTTPS, `server` starts and stops all of it in order, and `clients` joins it to the hub. `ops`
+answers probes and Prometheus, `static/` holds the page.
 
 Enters: connections of browsers, load balancers and operators.
 Leaves: responses; sockets of streams, for `noti.streams`.

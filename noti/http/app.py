@@ -38,7 +38,7 @@ CONNECTION = "noti.connection"
 """Where the server puts an `Adoptable` into the ASGI scope's extensions."""
 
 BODY_BYTES_MAX = 64 * 1024
-"""Nothing here takes a body; of one that is sent, no more than this is kept."""
+"""No endpoint so far takes a body; of one that is sent, no more than this is kept."""
 
 PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
