@@ -20,13 +20,13 @@ from noti.raft.core.events import (
 )
 from noti.raft.core.membership import Change
 from noti.raft.core.messages import Entry, EntryKind
-from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
+from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, new_entry
 from noti.raft.requests import Answer, Requests
 from noti.trio_clock import TrioClock
 
 
 def entry(index: int, term: int) -> Entry:
-    return Entry(index, term, EntryKind.COMMAND, b"x")
+    return new_entry(index, term, EntryKind.COMMAND, b"x")
 
 
 class Asker:

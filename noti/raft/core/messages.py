@@ -44,16 +44,13 @@ class Entry:
     kind: EntryKind
     record: bytes
     """The entry as its leader encoded it, once: every log and the wire hold these bytes."""
+    size_bytes: int
+    """Size of the data."""
 
     @property
     def data(self) -> bytes:
         """What the entry carries; a copy."""
         return self.record[ENTRY_HEAD_BYTES:]
-
-    @property
-    def size_bytes(self) -> int:
-        """Size of the data."""
-        return len(self.record) - ENTRY_HEAD_BYTES
 
 
 @dataclass(frozen=True, slots=True)

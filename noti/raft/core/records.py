@@ -97,7 +97,7 @@ def new_entry(index: int, term: int, kind: EntryKind, data: bytes) -> Entry:
         )
     fields = _ENTRY_FIELDS.pack(RecordType.ENTRY, index, term, kind)
     header = _HEADER.pack(len(fields) + len(data), zlib.crc32(data, zlib.crc32(fields)))
-    return Entry(index, term, kind, b"".join((header, fields, data)))
+    return Entry(index, term, kind, b"".join((header, fields, data)), len(data))
 
 
 def encode_hard_state(hard_state: HardState) -> bytes:
@@ -130,7 +130,7 @@ def decode_entry(record: bytes) -> Entry:
         raise MessageInvalid(f"a record of type {record_type}, kind {kind}, is no entry")
     if not 0 < index <= INDEX_MAX or term > INDEX_MAX:
         raise MessageInvalid(f"index {index}, term {term} is beyond anything a log reaches")
-    return Entry(index, term, known, record)
+    return Entry(index, term, known, record, len(record) - ENTRY_HEAD_BYTES)
 
 
 def scan_records(data: bytes) -> Iterator[tuple[int, Record]]:
