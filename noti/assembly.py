@@ -103,7 +103,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     intake = Intake(
         identity.node_id, replica, pacing, clock, partial(_backlog, world), name_of_node
     )
-    forwarder = Forwarder(identity.node_id, replica, intake)
+    forwarder = Forwarder(identity.node_id, replica, intake, clock)
 
     def hello() -> Hello:
         return identity.hello(replica.cluster_id())

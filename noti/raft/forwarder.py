@@ -17,6 +17,7 @@ import trio
 
 from noti.completion import Completion, OnDone
 from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
+from noti.ports import Clock
 from noti.raft.core.messages import (
     DemotionRequest,
     Forward,
@@ -59,11 +60,12 @@ class _Outstanding:
 class Forwarder:
     """Stands between the peers and the replica, and takes the forwarded part of the traffic."""
 
-    def __init__(self, node_id: NodeId, replica: Replica, intake: Intake) -> None:
+    def __init__(self, node_id: NodeId, replica: Replica, intake: Intake, clock: Clock) -> None:
         """Prepare; nothing is forwarded before `run`. Commands reach the replica by the intake."""
         self._node_id = node_id
         self._replica = replica
         self._intake = intake
+        self._clock = clock
         self._messenger: Messenger | None = None
         self._nursery: trio.Nursery | None = None
         self._number = 0
@@ -205,7 +207,7 @@ class Forwarder:
             self._nursery.start_soon(self._give_up_soon)
 
     async def _give_up_soon(self) -> None:
-        await trio.sleep(LATE_ANSWER_S)
+        await self._clock.sleep_until(self._clock.now() + LATE_ANSWER_S)
         leader = self._replica.status().leader
         self._give_up(lambda asked: asked != leader)
 
@@ -251,7 +253,8 @@ class Forwarder:
                 self._nursery = nursery
                 task_status.started()
                 while True:
-                    with trio.move_on_after(RETRY_S if self._answers else math.inf):
+                    retry_at = self._clock.now() + RETRY_S if self._answers else math.inf
+                    with self._clock.scope_until(retry_at):
                         await self._work.wait()
                     self._work = trio.Event()
                     self._submit_received(nursery)

@@ -243,8 +243,9 @@ class FakeMessenger:
 
 def forwarder_of(replica: FakeReplica) -> Forwarder:
     consensus = cast("Replica", replica)
-    intake = Intake("own", consensus, Pacing(10.0, heard_within_s=0.5), TrioClock())
-    return Forwarder("own", consensus, intake)
+    clock = TrioClock()
+    intake = Intake("own", consensus, Pacing(10.0, heard_within_s=0.5), clock)
+    return Forwarder("own", consensus, intake, clock)
 
 
 @promises.PUBLISHER_GETS_ONE_ANSWER
