@@ -59,14 +59,14 @@ LEAST: Final = RESERVE + 32
 
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 QUIET_S: Final = 10.0
-"""An episode of refusals is over when none came for so long."""
+"""An episode of rejections is over when none came for so long."""
 GREETING_BYTES_MAX: Final = 64 * 1024
-"""Read from a connection that is refused: closed with unread bytes in it, it would be reset, and
+"""Read from a connection that is rejected: closed with unread bytes in it, it would be reset, and
 the reason lost."""
 
-REFUSED: Final = Counter(
-    "noti_connections_refused_total",
-    "Connections refused, by listener and by what was used up.",
+REJECTED: Final = Counter(
+    "noti_connections_rejected_total",
+    "Connections rejected, by listener and by what was used up.",
     ["listener", "reason"],
 )
 MADE_ROOM: Final = Counter(
@@ -84,7 +84,7 @@ REASONS: Final = ("descriptors", "node", "address")
 for _listener in LISTENERS:
     MADE_ROOM.labels(_listener)
     for _reason in REASONS:
-        REFUSED.labels(_listener, _reason)
+        REJECTED.labels(_listener, _reason)
 
 Accepted: TypeAlias = tuple[socket.socket, tuple[object, ...]]
 
@@ -164,28 +164,28 @@ def rpc_unready_max(connections_max: int) -> int:
 
 
 class Episode:
-    """Refusals of one kind at one listener: logged when they begin and when they are over."""
+    """Rejections of one kind at one listener: logged when they begin and when they are over."""
 
     def __init__(self, listener: str, reason: str, remedy: str) -> None:
         """`remedy` says what to do."""
         self._listener = listener
         self._reason = reason
         self._remedy = remedy
-        self._refused = 0
-        self._counter = REFUSED.labels(listener, reason)
+        self._rejected = 0
+        self._counter = REJECTED.labels(listener, reason)
         self.ends_at = math.inf
         """When it is over, if nothing else happens; infinity when there is none."""
 
-    def refuse(self, now: float) -> None:
-        """Count a refusal, and log it if it is the first."""
+    def reject(self, now: float) -> None:
+        """Count a rejection, and log it if it is the first."""
         self._counter.inc()
-        if not self._refused:
+        if not self._rejected:
             log.warning(
-                f"connections are refused: {self._remedy}",
+                f"connections are rejected: {self._remedy}",
                 listener=self._listener,
                 used_up=self._reason,
             )
-        self._refused += 1
+        self._rejected += 1
         self.ends_at = now + QUIET_S
 
     def settle(self, now: float) -> None:
@@ -195,9 +195,9 @@ class Episode:
                 "connections are taken again",
                 listener=self._listener,
                 used_up=self._reason,
-                refused=self._refused,
+                rejected=self._rejected,
             )
-            self._refused, self.ends_at = 0, math.inf
+            self._rejected, self.ends_at = 0, math.inf
 
 
 class Acceptor:
@@ -225,7 +225,7 @@ class Acceptor:
         except OSError as error:
             if error.errno in EXHAUSTED:
                 self._shed(listening)
-                self.episode.refuse(now)
+                self.episode.reject(now)
             return None  # Otherwise that client is gone already.
 
     def __enter__(self) -> Self:
@@ -261,12 +261,12 @@ class Acceptor:
             self._open_spare()
 
 
-def refuse(taken: socket.socket, refusal: bytes) -> None:
+def reject(taken: socket.socket, rejection: bytes) -> None:
     """Say why and close, without waiting; what the socket does not take at once is lost."""
     with suppress(OSError):
         taken.setblocking(False)
         with suppress(BlockingIOError):
             taken.recv(GREETING_BYTES_MAX)
-        taken.send(refusal)
+        taken.send(rejection)
         taken.shutdown(socket.SHUT_WR)
     taken.close()

@@ -11,10 +11,10 @@ A test compares this tree with the classes:
     │   └── ClusterMismatch   a peer of another cluster or version, or another node under this id
     ├── Unavailable           retry later; nothing is known to be wrong with the request
     │   ├── NotLeader         only the leader can do this; carries who that might be
-    │   ├── ProposalUncertain leadership was lost meanwhile: it may or may not be committed
-    │   ├── ProposalRefused   the backlog of uncommitted entries is full
-    │   ├── ChangeImpossible  a change of membership cannot be done now
-    │   ├── LeaveImpossible   this node cannot be decommissioned, or not in time; says why
+    │   ├── ProposalUncertain it may or may not be committed: nobody answered, or not in time
+    │   ├── Overloaded        too much waits, or browsers cannot follow; nothing was appended
+    │   ├── MembershipChangeRejected  a change of membership cannot be done now
+    │   ├── DecommissionRejected  this node cannot be decommissioned, or not in time; says why
     │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke
     │   ├── SourceUnavailable the event source (NATS) cannot be reached or lost its place
     │   └── KubernetesFailed  the Kubernetes API does not answer, or will not do it now
@@ -75,18 +75,19 @@ class NotLeader(Unavailable):
 
 
 class ProposalUncertain(Unavailable):
-    """Leadership was lost while a proposal waited: it may or may not be committed later."""
+    """A proposal may or may not be committed: leadership was lost, no answer came in time, or the
+    node stopped."""
 
 
-class ProposalRefused(Unavailable):
-    """The backlog of uncommitted entries is full; nothing was appended."""
+class Overloaded(Unavailable):
+    """Too much waits, or browsers cannot follow; nothing was appended."""
 
 
-class ChangeImpossible(Unavailable):
+class MembershipChangeRejected(Unavailable):
     """A change of membership cannot be done now; the text says why."""
 
 
-class LeaveImpossible(Unavailable):
+class DecommissionRejected(Unavailable):
     """This node cannot be decommissioned, or could not in time; the text says why."""
 
 
@@ -157,7 +158,7 @@ class StorageFailed(StorageError):
 
 
 class StorageOutdated(StorageError):
-    """The data directory lacks what this node had told its leader to have on disk.
+    """The data directory lacks what this node had reported to its leader to be on disk.
 
     Its vote could elect a leader that lacks that, too, so it must not vote any more.
     """

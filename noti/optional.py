@@ -25,7 +25,7 @@ from noti.throttled_log import ThrottledLog
 log = structlog.get_logger("noti.node")
 
 FAILURES: Final = Counter(
-    "noti_part_failures", "Failures of optional parts, which a process survives.", ["part"]
+    "noti_part_failures_total", "Failures of optional parts, which a process survives.", ["part"]
 )
 
 _throttled: Final = ThrottledLog(time.monotonic)

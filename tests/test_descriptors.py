@@ -55,21 +55,21 @@ def test_too_few_descriptors_for_anything_are_refused_with_the_remedy() -> None:
 
 def refused(listener: str) -> float:
     labels = {"listener": listener, "reason": "descriptors"}
-    return REGISTRY.get_sample_value("noti_connections_refused_total", labels) or 0.0
+    return REGISTRY.get_sample_value("noti_connections_rejected_total", labels) or 0.0
 
 
 def test_an_episode_is_told_when_it_begins_and_when_it_is_over() -> None:
     episode = Episode("ops", "node", "raise it")
     with capture_logs() as lines:
         for second in range(5):
-            episode.refuse(float(second))
+            episode.reject(float(second))
             episode.settle(float(second))
         assert len(lines) == 1
         episode.settle(4 + QUIET_S)
         episode.settle(5 + QUIET_S)
         assert [line["event"] for line in lines[1:]] == ["connections are taken again"]
-        assert lines[1]["refused"] == 5
-        episode.refuse(100.0)
+        assert lines[1]["rejected"] == 5
+        episode.reject(100.0)
         assert len(lines) == 3, "the next one is told again"
 
 

@@ -25,7 +25,7 @@ _PUBLISH: Final = 3
 _TEXT_ONLY: Final = {str}
 
 INTEGER_MAX: Final = 2**63 - 1
-"""Sequences, sizes and times above this are refused: nothing honest reaches it."""
+"""Sequences, sizes and times above this are invalid: no cluster reaches it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from prometheus_client import Counter
 
 from noti.client_key import client_key, connection_client_key
 from noti.connection_slots import Slot, Slots
-from noti.descriptors import Acceptor, refuse
+from noti.descriptors import Acceptor, reject
 from noti.http import request_counts
 from noti.http.config import HttpConfig
 from noti.http.heads import HeadState, RequestHead, rejection_response, response_head
@@ -227,7 +227,7 @@ class HttpAcceptor:
         if (rejection := head.excess(self._config.head_bytes_max)) is not None:
             # Bytes left unread would reset the connection before the answer.
             request_counts.count_unread(rejection.status)
-            refuse(pending.sock, rejection_response(rejection))
+            reject(pending.sock, rejection_response(rejection))
         elif state is HeadState.MORE:
             pending.counted_bytes += len(data)
             self._pending_bytes += len(data)

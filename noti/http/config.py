@@ -30,7 +30,7 @@ class HttpConfig:
     head_timeout_s: float = 10.0
     """A connection without a whole request is closed after this."""
     head_bytes_max: int = 64 * 1024
-    """A longer request head is refused: 100 topics of some 600 characters fit."""
+    """A longer request head is rejected: 100 topics of some 600 characters fit."""
     pending_connections_max: int = 4096
     """Connections without a whole request, or in a TLS handshake; the oldest makes room for the
     next. A node that dies sends its neighbours some thousand at once.

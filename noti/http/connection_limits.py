@@ -59,7 +59,7 @@ class ConnectionLimits:
             full = slot
             slot = self._slots.take_for_probe(full, connection.close)
             if always is None:
-                self._episodes[full].refuse(trio.current_time())
+                self._episodes[full].reject(trio.current_time())
         connection.take_slot(slot)
         return True
 
@@ -71,7 +71,7 @@ class ConnectionLimits:
                 episode.settle(trio.current_time())
 
     def _reject(self, connection: Connection, full: SlotsFull) -> None:
-        self._episodes[full].refuse(trio.current_time())
+        self._episodes[full].reject(trio.current_time())
         rejection = BUSY if full is SlotsFull.NODE else BUSY_FOR_YOU
         request_counts.count_unread(rejection.status)
         connection.reject(rejection_response(rejection, RETRY_AFTER))

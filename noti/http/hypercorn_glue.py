@@ -45,7 +45,7 @@ from hypercorn.typing import (
 from prometheus_client import Counter
 
 from noti.connection_slots import Slot, SlotsFull
-from noti.descriptors import refuse
+from noti.descriptors import reject
 from noti.http import heads, request_counts
 from noti.http.app import CONNECTION, App
 from noti.http.config import HttpConfig
@@ -294,7 +294,7 @@ class Connection:
 
     def reject(self, response: bytes) -> None:
         """Answer and close, without waiting; nobody has begun to serve the connection."""
-        refuse(socket.socket(fileno=self._stream.socket.detach()), response)
+        reject(socket.socket(fileno=self._stream.socket.detach()), response)
 
     def _with_explanation(self, head: bytes, status: int) -> bytes:
         """Give the bodyless answer that Hypercorn has for what is not HTTP a body for people."""

@@ -12,15 +12,18 @@ CHECKERS: Final = Gauge(
     "LeaderStatusCheckers by what was found, in the one that works.",
     ["reason"],
 )
-LABEL_PATCHES: Final = Counter("noti_operator_label_patches", "Pods whose labels were changed.")
+LABEL_PATCHES: Final = Counter(
+    "noti_operator_label_patches_total", "Pods whose labels were changed."
+)
 ROLE_QUESTIONS: Final = Counter(
-    "noti_operator_role_questions", "Questions to nodes for their role.", ["answered"]
+    "noti_operator_role_questions_total", "Questions to nodes for their role.", ["answered"]
 )
 API_FAILURES: Final = Counter(
-    "noti_operator_api_failures",
+    "noti_operator_api_failures_total",
     "Requests to the Kubernetes API that failed while something had to be written.",
     ["kind"],
 )
 RELISTS: Final = Counter(
-    "noti_operator_relists", "Times that changes were forgotten by the API and all was listed anew."
+    "noti_operator_relists_total",
+    "Times that changes were forgotten by the API and all was listed anew.",
 )

@@ -20,7 +20,7 @@ import trio
 
 from noti import listening
 from noti.descriptors import CONTROL_CONNECTIONS_MAX
-from noti.errors import LeaveImpossible, LocalError, NotiError, Unavailable
+from noti.errors import DecommissionRejected, LocalError, NotiError, Unavailable
 
 log = structlog.get_logger("noti.node")
 
@@ -133,7 +133,7 @@ def _parse(line: bytes) -> float:
 def ask_to_leave(directory: Path, within_s: float) -> None:
     """Have the node that runs in `directory` decommissioned. Blocks.
 
-    Raises `LocalError` when no node runs there, `LeaveImpossible` with the node's reason, and
+    Raises `LocalError` when no node runs there, `DecommissionRejected` with the node's reason, and
     `Unavailable` when it says nothing.
     """
     with socket.socket(socket.AF_UNIX) as connection:
@@ -160,7 +160,7 @@ def ask_to_leave(directory: Path, within_s: float) -> None:
             raise Unavailable(f"what answers in {directory} is no node of this version") from None
     match answer:
         case {"error": str(reason)}:
-            raise LeaveImpossible(reason)
+            raise DecommissionRejected(reason)
         case None:
             raise Unavailable(f"the node in {directory} stopped before it had left the voters")
         case _:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from noti.errors import LeaveImpossible
+from noti.errors import DecommissionRejected
 from noti.membership.ports import DemotionRequester, MemberList, RaftStatus
 from noti.membership.tags import TAG_NODE_ID, name_of
 from noti.membership.voters import VoterState, voter_state
@@ -52,9 +52,9 @@ class Decommission:
     async def leave(self, within_s: float) -> None:
         """Return when this node does not vote, and a majority of the voters has that on disk.
 
-        Raises `LeaveImpossible` with the reason when it is the last voter or belongs to no cluster,
-        and after `within_s` seconds; then the node goes on trying until it stops. So it does when
-        this is cancelled.
+        Raises `DecommissionRejected` with the reason when it is the last voter or belongs to no
+        cluster, and after `within_s` seconds; then the node goes on trying until it stops. So it
+        does when this is cancelled.
         """
         deadline = self._clock.now() + within_s
         while True:
@@ -63,10 +63,12 @@ class Decommission:
                     self._set_leaving(True)  # from here on it must not be promoted
                     return
                 case VoterState.NO_CLUSTER:
-                    raise LeaveImpossible("this node belongs to no cluster yet, so it is no voter")
+                    raise DecommissionRejected(
+                        "this node belongs to no cluster yet, so it is no voter"
+                    )
                 case VoterState.LAST_VOTER:
                     self._set_leaving(False)
-                    raise LeaveImpossible(
+                    raise DecommissionRejected(
                         "this node is the last voter of its cluster, and a cluster without a voter "
                         "would be none: stop it without leaving, or add a node first"
                     )
@@ -75,7 +77,7 @@ class Decommission:
             if self._clock.now() >= deadline:
                 obstacle = self._obstacle()
                 log.warning("still a voter", within_s=within_s, reason=obstacle)
-                raise LeaveImpossible(
+                raise DecommissionRejected(
                     f"not done within {within_s:g} s: {obstacle}; "
                     "the node goes on trying until it stops"
                 )

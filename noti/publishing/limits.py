@@ -8,14 +8,14 @@ from collections.abc import Callable
 import structlog
 import trio
 
-from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
+from noti.errors import NotLeader, Overloaded, ProposalUncertain
 from noti.history.commands import SetLimits, encode
 from noti.publishing.ports import Proposer
 
 log = structlog.get_logger("noti.publishing")
 
 RETRY_S = 1.0
-"""After a refusal; leadership may have come back before anybody learnt that it was lost."""
+"""After a rejection; leadership may have come back before anybody learnt that it was lost."""
 
 
 class Limits:
@@ -35,7 +35,7 @@ class Limits:
                 try:
                     await self._proposer.propose(encode(SetLimits(self._wanted)))
                     log.info("history limit set", history_size=self._wanted)
-                except (NotLeader, ProposalRefused, ProposalUncertain) as error:
+                except (NotLeader, Overloaded, ProposalUncertain) as error:
                     log.info("history limit not set yet", reason=str(error))
                     await trio.sleep(RETRY_S)
                     continue

@@ -36,7 +36,7 @@ class Publishing(Protocol):
         With `at_once` it is not kept back for others that may come in this turn.
 
         `on_done` gets the ids once all are committed, or `MessageInvalid` for a draft that can
-        never be an event, `ProposalRefused` when too much waits already, `ProposalUncertain` when
+        never be an event, `Overloaded` when too much waits already, `ProposalUncertain` when
         some may or may not be committed, otherwise `Unavailable`. Only after `ProposalUncertain`
         may any of the drafts be committed.
         """
@@ -49,7 +49,7 @@ class CommandForwarder(Protocol):
         """Have a command committed, in the order of the calls.
 
         `on_done` gets its index once it is committed, and applied on this node; `NotLeader` or
-        `ProposalRefused` when it was not appended; `ProposalUncertain` when it may or may not be
+        `Overloaded` when it was not appended; `ProposalUncertain` when it may or may not be
         committed.
         """
 
@@ -69,6 +69,6 @@ class Proposer(Protocol):
     async def propose(self, command: bytes) -> None:
         """Return once `command` is committed, and applied on this node.
 
-        Raises `NotLeader` and `ProposalRefused` when it was not appended, `ProposalUncertain` when
+        Raises `NotLeader` and `Overloaded` when it was not appended, `ProposalUncertain` when
         it may or may not be committed later.
         """

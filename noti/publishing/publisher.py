@@ -24,7 +24,7 @@ from noti.errors import (
     MessageInvalid,
     NotiError,
     NotLeader,
-    ProposalRefused,
+    Overloaded,
     ProposalUncertain,
     Unavailable,
 )
@@ -36,8 +36,8 @@ from noti.publishing.ports import CommandForwarder, Draft
 
 log = structlog.get_logger("noti.publishing")
 
-EVENTS = Counter("noti_publish_events", "Events that publishers had committed")
-REFUSED = Counter("noti_publish_refused", "Submissions that failed", ["reason"])
+EVENTS = Counter("noti_publish_events_total", "Events that publishers had committed")
+REJECTED = Counter("noti_publish_rejected_total", "Submissions that failed", ["reason"])
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class PublishLimits:
     command and then for its own; more make each smaller (4 cost a quarter more CPU an event)."""
     leader_wait_s: float = 5.0
     """How long to wait for a leader: an election with the default timeouts takes 0.1 to 2 s. And
-    for its turn, when events are committed more slowly than they come: then they are refused."""
+    for its turn, when events are committed more slowly than they come: then they are rejected."""
     commit_within_s: float = 10.0
     """After this nobody believes in an answer: a leader without a majority has resigned long ago,
     and a dead one was noticed."""
@@ -104,7 +104,7 @@ class Publisher:
         rng: random.Random,
         limits: PublishLimits = PublishLimits(),
     ) -> None:
-        """Prepare; submissions are refused before `run` and after it."""
+        """Prepare; submissions are rejected before `run` and after it."""
         self._log = log
         self._clock = clock
         self._rng = rng
@@ -127,7 +127,7 @@ class Publisher:
         try:
             submission = self._take(drafts, on_done, now)
         except NotiError as error:
-            REFUSED.labels(type(error).__name__).inc()
+            REJECTED.labels(type(error).__name__).inc()
             on_done(error)
             return
         self._uncommitted_events += len(submission.events)
@@ -170,7 +170,7 @@ class Publisher:
             now = self._clock.now()
             self._give_up_overdue(now)
             self._send_commands(now)
-            self._refuse_late(now)
+            self._reject_late(now)
             look_at = now + self._limits.commit_within_s
             look_at = min([look_at, *(one.overdue_at for one in self._under_way)])
             if self._waiting:
@@ -204,7 +204,7 @@ class Publisher:
             self._uncommitted_events + len(events) > limits.waiting_events_max
             or self._uncommitted_bytes + size_bytes > limits.waiting_bytes_max
         ):
-            raise ProposalRefused(
+            raise Overloaded(
                 "too many events wait to be committed on this node; retry later, or more slowly"
             )
         return _Submission(events, size_bytes, now, on_done)
@@ -284,12 +284,12 @@ class Publisher:
                 ProposalUncertain("no answer; the events may or may not be committed"),
             )
 
-    def _refuse_late(self, now: float) -> None:
-        """Refuse what has waited for its turn too long: nothing was done."""
+    def _reject_late(self, now: float) -> None:
+        """Reject what has waited for its turn too long: nothing was done."""
         before = now - self._limits.leader_wait_s
         while self._waiting and self._waiting[0].at <= before:
             leaderless = any(one.overdue_at == math.inf for one in self._under_way)
-            late = ProposalRefused("events are taken more slowly now; retry later, or more slowly")
+            late = Overloaded("events are taken more slowly now; retry later, or more slowly")
             self._finish([self._waiting.popleft()], _no_leader() if leaderless else late)
 
     def _end(self, command: _Command, failure: NotiError | None) -> None:
@@ -308,7 +308,7 @@ class Publisher:
                 EVENTS.inc(len(submission.events))
                 submission.on_done(tuple([event.id for event in submission.events]))
             else:
-                REFUSED.labels(type(failure).__name__).inc()
+                REJECTED.labels(type(failure).__name__).inc()
                 submission.on_done(failure)
 
 

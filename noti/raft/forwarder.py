@@ -16,7 +16,7 @@ import prometheus_client
 import trio
 
 from noti.completion import Completion, OnDone
-from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
+from noti.errors import NotiError, NotLeader, Overloaded, ProposalUncertain
 from noti.ports import Clock
 from noti.raft.core.messages import (
     DemotionRequest,
@@ -99,7 +99,7 @@ class Forwarder:
         """Return once the command is committed, and applied on this node.
 
         Waits for a leader as long as there is none; the caller sets the deadline. Raises
-        `ProposalRefused` or, when it may or may not have been committed, `ProposalUncertain`.
+        `Overloaded` or, when it may or may not have been committed, `ProposalUncertain`.
         """
         while True:
             completion: Completion[int] = Completion()
@@ -128,7 +128,7 @@ class Forwarder:
                 self._ask(None, completion)
                 await completion.wait()
                 return
-            except (NotLeader, ProposalRefused, ProposalUncertain):
+            except (NotLeader, Overloaded, ProposalUncertain):
                 # Reading changes nothing, so asking again is always safe.
                 await self.wait_news()
 
@@ -166,10 +166,8 @@ class Forwarder:
                 self._replica.when_applied(index, on_done)
             case ForwardOutcome.NOT_LEADER:
                 on_done(NotLeader(None))
-            case ForwardOutcome.REFUSED:
-                on_done(
-                    ProposalRefused("the leader takes no more now; retry later, or more slowly")
-                )
+            case ForwardOutcome.OVERLOADED:
+                on_done(Overloaded("the leader takes no more now; retry later, or more slowly"))
             case ForwardOutcome.UNCERTAIN:
                 on_done(ProposalUncertain("the leader was lost while it had the command"))
             case _:
@@ -274,10 +272,10 @@ class Forwarder:
                 self._under_way += 1
                 self._intake.submit(command, partial(self._on_done, sender, generation, number))
             for number, _ in message.proposals[room:]:
-                self._answer(sender, generation, number, ForwardOutcome.REFUSED, 0)
+                self._answer(sender, generation, number, ForwardOutcome.OVERLOADED, 0)
             for number in message.reads:
                 if self._under_way >= FORWARDED_MAX:
-                    self._answer(sender, generation, number, ForwardOutcome.REFUSED, 0)
+                    self._answer(sender, generation, number, ForwardOutcome.OVERLOADED, 0)
                     continue
                 self._under_way += 1
                 nursery.start_soon(self._read_for, sender, generation, number)
@@ -291,8 +289,8 @@ class Forwarder:
                 outcome, index = ForwardOutcome.DONE, answer
             case NotLeader():
                 outcome = ForwardOutcome.NOT_LEADER
-            case ProposalRefused():
-                outcome = ForwardOutcome.REFUSED
+            case Overloaded():
+                outcome = ForwardOutcome.OVERLOADED
             case _:
                 outcome = ForwardOutcome.UNCERTAIN
         self._under_way -= 1
@@ -349,4 +347,4 @@ class Forwarder:
             if not messenger.send(leader, forward):
                 # It was dropped right here, so nothing was done.
                 for number in (*(number for number, _ in proposals), *reads):
-                    self._resolve(number, ForwardOutcome.REFUSED)
+                    self._resolve(number, ForwardOutcome.OVERLOADED)

@@ -33,8 +33,8 @@ REPORT_AFTER_S = 2.0
 LOOK_EVERY_S = 0.5
 """Prometheus looks far less often, and the core steps far more often."""
 
-_impossible = Counter(
-    "noti_raft_impossible_total", "Peers' messages refused, as no honest peer sends them"
+_violations = Counter(
+    "noti_raft_protocol_violations_total", "Peers' messages rejected: they break a rule of Raft"
 )
 _elections = Counter("noti_raft_elections_total", "Elections of this node", ["outcome"])
 _started, _won = _elections.labels("started"), _elections.labels("won")
@@ -135,7 +135,7 @@ class Health:
                     holds=holds,
                 )
             case MessageRejected(sender, reason):
-                _impossible.inc()
+                _violations.inc()
                 self._throttled.log(
                     log.warning, "peer breaks the rules", sender, peer=sender, reason=reason
                 )

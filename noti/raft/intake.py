@@ -19,7 +19,7 @@ import trio
 from prometheus_client import Counter, Gauge
 
 from noti.completion import Completion, OnDone
-from noti.errors import NotLeader, ProposalRefused
+from noti.errors import NotLeader, Overloaded
 from noti.ports import Clock
 from noti.raft.core.messages import AppendAccepted, Message, NodeId
 from noti.raft.core.pacing import EASY, Pacing
@@ -46,10 +46,14 @@ _pressure = Gauge(
     ["node"],
 )
 _held = Gauge("noti_pacing_held", "Commands that wait until browsers can follow")
-_held_s = Counter("noti_pacing_held_seconds", "Time that commands waited until browsers followed")
-_refused = Counter("noti_pacing_refused", "Commands refused, as browsers did not follow in time")
+_held_s = Counter(
+    "noti_pacing_held_seconds_total", "Time that commands waited until browsers followed"
+)
+_rejected = Counter(
+    "noti_pacing_rejected_total", "Commands rejected, as browsers did not follow in time"
+)
 _disregarded = Counter(
-    "noti_pacing_disregarded", "Times that a node had held the others back for long enough"
+    "noti_pacing_disregarded_total", "Times that a node had held the others back for long enough"
 )
 
 
@@ -107,7 +111,7 @@ class Intake:
     ) -> None:
         """Propose, in the order of the calls, as soon as browsers can follow; see `Replica.submit`.
 
-        `on_done` gets `ProposalRefused` for what could not go within `within_s`, or had no room.
+        `on_done` gets `Overloaded` for what could not go within `within_s`, or had no room.
         """
         now = self._clock.now()
         if not self._queue and self._may_pass(now):
@@ -149,8 +153,8 @@ class Intake:
         return self._pacing.at_ease or self._pacing.may_pass(now)
 
     def _reject(self, on_done: OnDone[int]) -> None:
-        _refused.inc()
-        on_done(ProposalRefused("browsers cannot follow; retry later, or publish more slowly"))
+        _rejected.inc()
+        on_done(Overloaded("browsers cannot follow; retry later, or publish more slowly"))
 
     # --- reports ----------------------------------------------------------------------------------
 

@@ -46,17 +46,17 @@ REDIAL_FIRST_S = 0.05
 REDIAL_MAX_S = 1.0
 """… and a dead one, or one whose streams break at once, costs one attempt a second."""
 DIAL_WITHIN_S = 3.0
-"""Nobody answers at the address of a machine that is gone, not even with a refusal: TCP alone would
-wait for two minutes, and without end if it went right after the handshake."""
+"""Nothing comes from a machine that is gone, not even "connection refused": TCP alone would wait
+for two minutes, and without end if it went right after the handshake."""
 MISMATCH_REDIAL_S = 5.0
 """A stranger will still be a stranger in a second; the operator has to act."""
 
 _dropped = Counter("noti_raft_messages_dropped_total", "Messages not sent to a peer", ["reason"])
-_refused = Counter("noti_raft_messages_refused_total", "Messages from peers refused", ["reason"])
-for _reason in ("outbox full", "no stream"):
+_rejected = Counter("noti_raft_messages_rejected_total", "Messages from peers rejected", ["reason"])
+for _reason in ("outbox_full", "no_stream"):
     _dropped.labels(_reason)
-for _reason in ("false name", "garbage", "false sender"):
-    _refused.labels(_reason)
+for _reason in ("wrong_name", "invalid", "wrong_sender"):
+    _rejected.labels(_reason)
 
 
 class PeerListener(Protocol):
@@ -89,7 +89,7 @@ class _Link:
         size = _size_of(message)
         full = size > 0 and self._outbox_bytes + size > OUTBOX_BYTES_MAX
         if full or len(self.outbox) >= OUTBOX_MESSAGES_MAX:
-            _dropped.labels("outbox full").inc()
+            _dropped.labels("outbox_full").inc()
             return False
         self.outbox.append(message)
         self._outbox_bytes += size
@@ -173,7 +173,7 @@ class Peers:
         or too much waits."""
         link = self._links.get(to)
         if link is None:
-            _dropped.labels("no stream").inc()
+            _dropped.labels("no_stream").inc()
             return False
         return link.put(message)
 
@@ -221,8 +221,8 @@ class Peers:
                 except ClusterMismatch as error:
                     self._throttled.log(
                         log.warning,
-                        "peer refuses this node",
-                        ("refuses", peer),
+                        "peer rejects this node",
+                        ("rejects", peer),
                         peer=peer,
                         reason=str(error),
                     )
@@ -249,10 +249,10 @@ class Peers:
         known = self._name_of(peer.node_id)
         if known is None or known == peer.name:
             return False
-        _refused.labels("false name").inc()
+        _rejected.labels("wrong_name").inc()
         self._throttled.log(
             log.warning,
-            "refused a peer: gossip knows its node id under another name",
+            "rejected a peer: gossip knows its node id under another name",
             (peer.node_id, peer.name),
             peer=peer.name,
             node_id=peer.node_id,
@@ -298,17 +298,17 @@ class Peers:
         except PeerUnavailable:
             pass
         except MessageInvalid as error:
-            _refused.labels("garbage").inc()
+            _rejected.labels("invalid").inc()
             name = stream.peer.name
             self._throttled.log(
-                log.warning, "peer sent garbage", name, peer=name, reason=str(error)
+                log.warning, "peer sent an invalid message", name, peer=name, reason=str(error)
             )
 
     def _take_in(self, peer: NodeId, messages: Sequence[PeerMessage]) -> bool:
         received: list[Message] = []
         for message in messages:
             if message.sender != peer:
-                _refused.labels("false sender").inc()
+                _rejected.labels("wrong_sender").inc()
             elif isinstance(message, LeaderMessage):
                 self._listener.forward_received(message)
             else:

@@ -34,8 +34,9 @@ class MessageStream(Protocol):
     async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
         """Pass each batch to `take` as it comes, and return when that returns False: enough.
 
-        Raises `PeerUnavailable` when the stream ended, `MessageInvalid` on garbage, and what `take`
-        raises. *Cancellation* loses nothing: the next call goes on where this one stopped.
+        Raises `PeerUnavailable` when the stream ended, `MessageInvalid` for what does not
+        decode, and what `take` raises. *Cancellation* loses nothing: the next call
+        goes on where this one stopped.
         """
 
     async def aclose(self) -> None:
@@ -61,5 +62,5 @@ class PeerNetwork(Protocol):
     async def open_raft_stream(self, to: Address, hello: Hello) -> MessageStream:
         """Dial a peer and exchange hellos.
 
-        Raises `PeerUnavailable`, or `ClusterMismatch` when refused.
+        Raises `PeerUnavailable`, or `ClusterMismatch` when rejected.
         """

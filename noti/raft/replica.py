@@ -175,7 +175,7 @@ class Replica:
         others that come in this turn.
 
         `on_done` gets its index once the command is committed and applied on this node; `NotLeader`
-        or `ProposalRefused` when it was not appended; `ProposalUncertain` when leadership was lost
+        or `Overloaded` when it was not appended; `ProposalUncertain` when leadership was lost
         before it was committed; `LocalError` when it is too large for the log.
         """
         self._requests.propose(command, on_done)
@@ -187,7 +187,7 @@ class Replica:
     async def change(self, change: Change) -> None:
         """Return once the membership has changed and the change is committed.
 
-        Raises `ChangeImpossible` when it must not be done now, and what `propose` raises.
+        Raises `MembershipChangeRejected` when it must not be done now, and what `propose` raises.
         """
         completion: Completion[int] = Completion()
         self._put(self._requests.change(change, completion))

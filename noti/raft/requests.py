@@ -12,10 +12,10 @@ from prometheus_client import Histogram
 
 from noti.completion import OnDone
 from noti.errors import (
-    ChangeImpossible,
     LocalError,
+    MembershipChangeRejected,
     NotLeader,
-    ProposalRefused,
+    Overloaded,
     ProposalUncertain,
 )
 from noti.ports import Clock
@@ -123,10 +123,10 @@ class Requests:
             case ProposalAccepted(number, index, term):
                 self._appended[index] = _Appended(term, *self._new.pop(number))
             case ProposalRejected(number, backlog_full, leader):
-                full = ProposalRefused("the backlog of uncommitted entries is full; retry later")
+                full = Overloaded("the backlog of uncommitted entries is full; retry later")
                 self._pop(number)(full if backlog_full else NotLeader(leader))
             case ChangeRejected(number, reason):
-                self._pop(number)(ChangeImpossible(reason))
+                self._pop(number)(MembershipChangeRejected(reason))
             case ReadReady(number, index):
                 if (on_done := self._reads.pop(number, None)) is not None:
                     on_done(index)

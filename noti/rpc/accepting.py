@@ -218,7 +218,7 @@ class GrpcServer:
         host = protocol.connection.transport.get_extra_info("peername")[0]
         slot = self._slots.take(client_key(host, "", ()), close)
         if isinstance(slot, SlotsFull):
-            self._episodes[slot].refuse(now)
+            self._episodes[slot].reject(now)
             slot = self._slots.take_for_probe(slot, close)
         return slot
 

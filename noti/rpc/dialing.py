@@ -99,7 +99,7 @@ def describe(to: Address, error: Exception) -> str:
     """Return what went wrong on the way to a node, as one line."""
     where = format_address(to)
     if isinstance(error, GRPCError):
-        return f"{where} refused: {error.message or error.status.name}"
+        return f"{where} rejected: {error.message or error.status.name}"
     if isinstance(error, OSError) and error.strerror:
         # asyncio has words of its own for errors of the system; names have numbers below 0.
         number = error.errno or 0

@@ -116,18 +116,18 @@ class GrpcNetwork:
     async def open_raft_stream(self, to: Address, hello: Hello) -> MessageStream:
         """Dial a peer and exchange hellos, on a connection of its own.
 
-        Raises `PeerUnavailable`, or `ClusterMismatch` with the peer's reason when it refuses.
+        Raises `PeerUnavailable`, or `ClusterMismatch` with the peer's reason when it rejects.
         Does not retry and has no time limit: both belong to the caller. *Cancellation* closes the
         connection.
         """
         try:
             return await self._island.call(self._dial, to, hello)
-        except _RejectedByTls as refused:
-            self._rejections.log(*to, refused.rejection)
-            raise PeerUnavailable(f"{format_address(to)} {refused.rejection}") from refused
+        except _RejectedByTls as rejected:
+            self._rejections.log(*to, rejected.rejection)
+            raise PeerUnavailable(f"{format_address(to)} {rejected.rejection}") from rejected
         except GRPCError as error:
             if error.status in (Status.FAILED_PRECONDITION, Status.PERMISSION_DENIED):
-                raise ClusterMismatch(error.message or "the peer refused the stream") from error
+                raise ClusterMismatch(error.message or "the peer rejected the stream") from error
             raise PeerUnavailable(describe(to, error)) from error
         except Exception as error:
             raise PeerUnavailable(describe(to, error)) from error
@@ -156,7 +156,7 @@ class GrpcNetwork:
 
 
 class _RejectedByTls(Exception):
-    """This side or the other one refused the connection for the sake of TLS."""
+    """This side or the other one rejected the connection for the sake of TLS."""
 
     def __init__(self, rejection: Rejection) -> None:
         super().__init__(rejection.text)

@@ -17,7 +17,7 @@ class PeerHandler(Protocol):
         """Who this node is, now."""
 
     def admit(self, peer: Hello) -> None:
-        """Raise `ClusterMismatch` when a stream from `peer` must be refused."""
+        """Raise `ClusterMismatch` when a stream from `peer` must be rejected."""
 
     async def raft_stream(self, stream: MessageStream) -> None:
         """Use an incoming stream until it ends.

@@ -20,7 +20,7 @@ from noti.completion import OnDone
 from noti.errors import (
     MessageInvalid,
     NotiError,
-    ProposalRefused,
+    Overloaded,
     ProposalUncertain,
     Unavailable,
 )
@@ -266,7 +266,7 @@ def status_of(error: NotiError) -> Status:
     match error:
         case MessageInvalid():
             return Status.INVALID_ARGUMENT
-        case ProposalRefused():
+        case Overloaded():
             return Status.RESOURCE_EXHAUSTED
         case ProposalUncertain():
             return Status.ABORTED

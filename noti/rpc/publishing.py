@@ -18,8 +18,8 @@ from noti.certificates.names import claims
 from noti.errors import (
     MessageInvalid,
     NotiError,
+    Overloaded,
     PeerUnavailable,
-    ProposalRefused,
     ProposalUncertain,
     Unavailable,
 )
@@ -40,7 +40,7 @@ _UNKNOWN: Final = "what was sent may or may not be committed"
 _METHOD: Final = "/noti.v1.Publisher/PublishStream"
 _ERRORS: Final[dict[int, type[NotiError]]] = {
     Status.INVALID_ARGUMENT.value: MessageInvalid,
-    Status.RESOURCE_EXHAUSTED.value: ProposalRefused,
+    Status.RESOURCE_EXHAUSTED.value: Overloaded,
     Status.ABORTED.value: ProposalUncertain,
 }
 
@@ -56,7 +56,7 @@ class PublishStream:
     async def publish(self, drafts: Sequence[Draft]) -> list[str]:
         """Return the events' ids when all are committed.
 
-        Raises `MessageInvalid`, `ProposalRefused` or `Unavailable` when none is committed,
+        Raises `MessageInvalid`, `Overloaded` or `Unavailable` when none is committed,
         `ProposalUncertain` when nobody knows. *Cancellation*: nobody knows either, and the stream
         can be used no more.
         """

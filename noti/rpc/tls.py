@@ -29,7 +29,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         super().__init__()
         self.failure: Exception | None = None
         """What broke the connection; with TLS 1.3 a client learns after its handshake that its
-        certificate was refused."""
+        certificate was rejected."""
         self._application = application
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)

@@ -50,8 +50,8 @@ DIALS_WAITING_MAX = 256
 BIND_ATTEMPTS_MAX = 16
 """Tries to find a port that is free for UDP and TCP, when any will do."""
 
-_received = Counter("noti_swim_packets_received", "Gossip packets received.")
-_sent = Counter("noti_swim_packets_sent", "Gossip packets sent.")
+_received = Counter("noti_swim_packets_received_total", "Gossip packets received.")
+_sent = Counter("noti_swim_packets_sent_total", "Gossip packets sent.")
 
 
 class Gossip:

@@ -41,7 +41,7 @@ REASONS: Final = (
 """Why something was rejected; each is counted from zero."""
 
 _rejected = Counter(
-    "noti_swim_packets_rejected", "Gossip packets, or parts of them, rejected.", ["reason"]
+    "noti_swim_packets_rejected_total", "Gossip packets, or parts of them, rejected.", ["reason"]
 )
 for _reason in REASONS:
     _rejected.labels(_reason)

@@ -10,7 +10,7 @@ import pytest
 
 from noti.cli import exit_status
 from noti.cli.leave import WITHIN_S
-from noti.errors import LeaveImpossible
+from noti.errors import DecommissionRejected
 from noti.membership.control import ANSWER_GRACE_S
 from tests.cli.kubernetes_api import StatefulSetApi
 
@@ -182,7 +182,7 @@ def test_cluster_that_does_not_agree_costs_one_line_and_never_the_stop(
 ) -> None:
     def reject(_directory: Path, within_s: float) -> None:
         assert 0 < within_s <= WITHIN_S
-        raise LeaveImpossible("not done within 5 s: the cluster has no leader")
+        raise DecommissionRejected("not done within 5 s: the cluster has no leader")
 
     monkeypatch.setattr(COMMAND, "ask_to_leave", reject)
     assert leave_as(monkeypatch, "noti-3") == 0

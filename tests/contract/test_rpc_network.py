@@ -16,8 +16,8 @@ from noti.errors import (
     AddressInUse,
     ClusterMismatch,
     NotiError,
+    Overloaded,
     PeerUnavailable,
-    ProposalRefused,
 )
 from noti.publishing.ports import Draft, Outcome
 from noti.raft.core.membership import Configuration, encode_configuration
@@ -415,7 +415,7 @@ async def test_drafts_arrive_as_they_were_sent_and_ids_come_back(
 
 
 async def test_publisher_is_told_why_nothing_was_committed(open_network: NetworkFactory) -> None:
-    publishing = Publications(ProposalRefused("too much waits"))
+    publishing = Publications(Overloaded("too much waits"))
     async with open_network() as network, served(network, Handler(), publishing) as (address, _):
-        with pytest.raises((GRPCError, ProposalRefused), match="too much waits"):
+        with pytest.raises((GRPCError, Overloaded), match="too much waits"):
             await publish(network, address, DRAFTS)

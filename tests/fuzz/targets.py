@@ -199,7 +199,7 @@ MESSAGES: list[PeerMessage] = [
     TimeoutNow("n2", 5),
     Forward("n2", 0, ((1, b"command"), (2, b"")), (3, 4)),
     DemotionRequest("n2", 0),
-    ForwardAnswer("n2", 0, ((1, ForwardOutcome.DONE, 5), (2, ForwardOutcome.REFUSED, 0))),
+    ForwardAnswer("n2", 0, ((1, ForwardOutcome.DONE, 5), (2, ForwardOutcome.OVERLOADED, 0))),
 ]
 FRAMES = [
     *codec.encode_messages(MESSAGES),

@@ -97,7 +97,7 @@ async def test_who_is_idle_longest_makes_room() -> None:
 
 async def test_a_busy_one_stays_and_a_newcomer_is_told_to_come_back() -> None:
     node = behind_no_majority()
-    with adds(3, "connections_refused", listener="http", reason="node"), capture_logs() as lines:
+    with adds(3, "connections_rejected", listener="http", reason="node"), capture_logs() as lines:
         async with serving(hub(), node, slots(2)) as address, busy(address, 2):
             for _ in range(3):
                 async with client(address) as newcomer:
@@ -105,7 +105,7 @@ async def test_a_busy_one_stays_and_a_newcomer_is_told_to_come_back() -> None:
                     assert response.status_code == 503
                     assert dict(response.headers)[b"retry-after"] == b"1"
                     assert "as many connections as it may have" in await newcomer.read_all()
-    assert len([line for line in lines if "refused" in line["event"]]) == 1, "once an episode"
+    assert len([line for line in lines if "rejected" in line["event"]]) == 1, "once an episode"
 
 
 @pytest.mark.parametrize("path", PROBES)
@@ -166,7 +166,7 @@ async def test_streams_of_the_short_way_take_no_place() -> None:
 
 async def test_one_address_has_only_its_share() -> None:
     node = behind_no_majority()
-    with adds(1, "connections_refused", listener="http", reason="address"):
+    with adds(1, "connections_rejected", listener="http", reason="address"):
         async with (
             serving(hub(), node, slots(10, 2)) as address,
             busy(address, 2),

@@ -43,9 +43,9 @@ HTTP2 = 'noti_rpc_rejected_total{kind="http2"}'
 HELLO = 'noti_rpc_rejected_total{kind="hello"}'
 CLUSTER = 'noti_rpc_rejected_total{kind="cluster"}'
 REQUEST = 'noti_rpc_rejected_total{kind="request"}'
-GARBAGE = 'noti_raft_messages_refused_total{reason="garbage"}'
-FALSE_SENDER = 'noti_raft_messages_refused_total{reason="false sender"}'
-IMPOSSIBLE = "noti_raft_impossible_total"
+INVALID = 'noti_raft_messages_rejected_total{reason="invalid"}'
+WRONG_SENDER = 'noti_raft_messages_rejected_total{reason="wrong_sender"}'
+VIOLATION = "noti_raft_protocol_violations_total"
 
 STATE = ("node", "role", "term", "commit", "applied", "members", "store")
 """What none of this may change."""
@@ -111,22 +111,22 @@ def on_a_stream(term: int, commit: int) -> dict[str, tuple[bytes, str]]:
         return frame_of(AppendRequest("z", term, previous, 1, commit, entries))
 
     return {
-        "garbage": (b"\xff\xff\xff", GARBAGE),
-        "a batch that is cut off": (vote(term)[:-1], GARBAGE),
-        "a second hello": (encode_hello(Hello("c", "z", "zed")), GARBAGE),
-        "an entry with a wrong checksum": (request_with(bytes(wrong_crc)), GARBAGE),
-        "an entry over the limit": (request_with(too_large), GARBAGE),
-        "an entry of a later term than its leader": (append(1, commit, 0, entry), GARBAGE),
-        "a term near 2**64": (vote(2**64 - 1), GARBAGE),
-        "an index near 2**64": (vote(far, 2**64 - 1), GARBAGE),
-        "a previous index near 2**64": (append(far, 2**64 - 1, 0), GARBAGE),
-        "a commit index near 2**64": (append(far, commit, 2**64 - 1), GARBAGE),
-        "a snapshot with a configuration that is none": (snapshot(99, b"none"), GARBAGE),
-        "a term near 2**63": (vote(2**63 - 1), IMPOSSIBLE),
-        "a snapshot that does not decode": (snapshot(commit + 50), IMPOSSIBLE),
-        "a snapshot at an index near 2**63": (snapshot(2**63 - 1), IMPOSSIBLE),
-        "a second leader": (append(term, commit, commit), IMPOSSIBLE),
-        "a false name": (frame_of(VoteRequest("y", far, 0, 0, False, True)), FALSE_SENDER),
+        "garbage": (b"\xff\xff\xff", INVALID),
+        "a batch that is cut off": (vote(term)[:-1], INVALID),
+        "a second hello": (encode_hello(Hello("c", "z", "zed")), INVALID),
+        "an entry with a wrong checksum": (request_with(bytes(wrong_crc)), INVALID),
+        "an entry over the limit": (request_with(too_large), INVALID),
+        "an entry of a later term than its leader": (append(1, commit, 0, entry), INVALID),
+        "a term near 2**64": (vote(2**64 - 1), INVALID),
+        "an index near 2**64": (vote(far, 2**64 - 1), INVALID),
+        "a previous index near 2**64": (append(far, 2**64 - 1, 0), INVALID),
+        "a commit index near 2**64": (append(far, commit, 2**64 - 1), INVALID),
+        "a snapshot with a configuration that is none": (snapshot(99, b"none"), INVALID),
+        "a term near 2**63": (vote(2**63 - 1), VIOLATION),
+        "a snapshot that does not decode": (snapshot(commit + 50), VIOLATION),
+        "a snapshot at an index near 2**63": (snapshot(2**63 - 1), VIOLATION),
+        "a second leader": (append(term, commit, commit), VIOLATION),
+        "a false name": (frame_of(VoteRequest("y", far, 0, 0, False, True)), WRONG_SENDER),
     }
 
 
@@ -229,7 +229,7 @@ async def test_messages_that_no_member_sends_are_refused_and_counted_and_change_
             assert isinstance(stream, GrpcMessageStream)
             await stream._write(frame)
             await until_counted(node, counter, before)
-            if counter == GARBAGE:
+            if counter == INVALID:
                 await until_closed(stream)
             await stream.aclose()
             assert await state(node) == known, what

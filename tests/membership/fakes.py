@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import trio
 
-from noti.errors import ChangeImpossible
+from noti.errors import MembershipChangeRejected
 from noti.raft.core.events import Role
 from noti.raft.core.membership import Change, leave_joint, next_configuration
 from noti.raft.core.messages import NodeId
@@ -60,7 +60,7 @@ class FakeRaft:
             self.changing = False
         if self.refusals:
             self.refusals -= 1
-            raise ChangeImpossible("not now")
+            raise MembershipChangeRejected("not now")
         following = next_configuration(self.now.configuration, change)
         assert following is not None, "a change that changes nothing"
         following = leave_joint(following) if following.outgoing else following

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from noti.errors import LeaveImpossible, LocalError, Unavailable
+from noti.errors import DecommissionRejected, LocalError, Unavailable
 from noti.membership.control import SOCKET_NAME, ControlSocket, ask_to_leave
 
 
@@ -46,10 +46,10 @@ async def test_request_reaches_the_node_with_its_time_and_is_answered(tmp_path: 
 
 async def test_reason_of_the_node_reaches_who_asked(tmp_path: Path) -> None:
     async def leave(_within_s: float) -> None:
-        raise LeaveImpossible("this node is the last voter")
+        raise DecommissionRejected("this node is the last voter")
 
     async with serving(tmp_path, leave):
-        with pytest.raises(LeaveImpossible, match="the last voter"):
+        with pytest.raises(DecommissionRejected, match="the last voter"):
             await ask(tmp_path)
 
 

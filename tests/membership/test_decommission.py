@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from noti.errors import LeaveImpossible
+from noti.errors import DecommissionRejected
 from noti.membership.controller import MembershipController
 from noti.membership.decommission import ASK_EVERY_S, LOOK_EVERY_S, Decommission
 from noti.membership.voters import VoterLimits
@@ -124,7 +124,7 @@ async def test_answer_after_the_time_says_what_keeps_the_cluster_from_agreeing(
     view = replace(status("abc"), leader=leader)
     scene = Scene(view, member("a"), member("b", state), member("c"))
     async with scene.running():
-        with pytest.raises(LeaveImpossible) as error:
+        with pytest.raises(DecommissionRejected) as error:
             await scene.decommission.leave(5.0)
         assert trio.current_time() == pytest.approx(5.0)
     assert str(error.value) == (
@@ -135,7 +135,7 @@ async def test_answer_after_the_time_says_what_keeps_the_cluster_from_agreeing(
 async def test_node_goes_on_asking_after_that_answer(autojump_clock: MockClock) -> None:
     scene = Scene()
     async with scene.running():
-        with pytest.raises(LeaveImpossible):
+        with pytest.raises(DecommissionRejected):
             await scene.decommission.leave(1.0)
         asked = len(scene.requests)
         await trio.sleep(10.5 * ASK_EVERY_S)
@@ -169,7 +169,7 @@ async def test_last_voter_stays_and_takes_back_what_it_has_shown(
         nursery.cancel_scope.cancel()
     scene.gossip.seen = (leaving("a"), leaving("b"))
     async with scene.running():
-        with pytest.raises(LeaveImpossible, match="last voter"):
+        with pytest.raises(DecommissionRejected, match="last voter"):
             await scene.decommission.leave(60.0)
         asked = len(scene.requests)
         await trio.sleep(10)
@@ -182,7 +182,7 @@ async def test_node_without_a_cluster_is_told_so_and_asks_nobody(
 ) -> None:
     scene = Scene(replace(status("abc"), configuration=Configuration()))
     async with scene.running():
-        with pytest.raises(LeaveImpossible, match="belongs to no cluster yet"):
+        with pytest.raises(DecommissionRejected, match="belongs to no cluster yet"):
             await scene.decommission.leave(60.0)
         await trio.sleep(10)
     assert (scene.requests, scene.shown) == ([], [])

@@ -4,7 +4,7 @@ import random
 
 import trio
 
-from noti.errors import NotLeader, ProposalRefused, ProposalUncertain
+from noti.errors import NotLeader, Overloaded, ProposalUncertain
 from noti.history.notification import Notification
 from noti.history.store import Store
 
@@ -50,7 +50,7 @@ class ReplicatedLog:
         if not self._leader:
             raise NotLeader(None)
         if self._rng.random() < self.refuse:
-            raise ProposalRefused("the backlog is full")
+            raise Overloaded("the backlog is full")
         await trio.sleep(self.commit_s * self._rng.random())
         if self._rng.random() < self.uncertain:
             if self._rng.random() < 0.5:

@@ -13,7 +13,7 @@ from noti.errors import (
     MessageInvalid,
     NotiError,
     NotLeader,
-    ProposalRefused,
+    Overloaded,
     ProposalUncertain,
     Unavailable,
 )
@@ -172,7 +172,7 @@ async def test_what_waits_too_long_for_its_turn_is_refused_and_never_sent(
         publisher.submit([draft("c")], outcomes.append)
         assert outcomes == []
         await trio.sleep(0.2)
-        assert [type(outcome) for outcome in outcomes] == [ProposalRefused]
+        assert [type(outcome) for outcome in outcomes] == [Overloaded]
         leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
         assert [result.ids for result in leader.submitted] == [["a"], ["c"]]
@@ -304,7 +304,7 @@ async def test_full_backlog_is_refused_until_something_is_committed(
         publisher.submit([draft("a")], outcomes.append)
         await trio.testing.wait_all_tasks_blocked()
         publisher.submit([draft("b")], outcomes.append)
-        with pytest.raises(ProposalRefused, match="retry later"):
+        with pytest.raises(Overloaded, match="retry later"):
             await publisher.publish([draft("c")])
         leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
@@ -315,7 +315,7 @@ async def test_full_backlog_is_refused_until_something_is_committed(
 
 async def test_backlog_is_counted_in_bytes_too() -> None:
     async with running(PublishLimits(waiting_bytes_max=1000)) as (_, publisher):
-        with pytest.raises(ProposalRefused):
+        with pytest.raises(Overloaded):
             await publisher.publish([draft(data="x" * 1000)])
 
 
@@ -359,7 +359,7 @@ async def test_what_the_old_leader_did_not_take_is_given_to_the_new_one(
         assert outcomes == [("a",)]
 
 
-@pytest.mark.parametrize("failure", [ProposalUncertain("lost"), ProposalRefused("full")])
+@pytest.mark.parametrize("failure", [ProposalUncertain("lost"), Overloaded("full")])
 async def test_failure_is_told_and_never_repeated(
     failure: NotiError, autojump_clock: trio.testing.MockClock
 ) -> None:

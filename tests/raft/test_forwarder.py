@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from noti.completion import Completion, OnDone
-from noti.errors import NotiError, NotLeader, ProposalRefused, ProposalUncertain
+from noti.errors import NotiError, NotLeader, Overloaded, ProposalUncertain
 from noti.history.commands import PublishBatch, encode
 from noti.history.notification import Event
 from noti.raft.core.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
@@ -282,7 +282,7 @@ async def test_request_that_was_not_sent_is_refused_at_once(
     async with trio.open_nursery() as nursery:
         await nursery.start(forwarder.run, messenger)
         messenger.full = True
-        with pytest.raises(ProposalRefused):
+        with pytest.raises(Overloaded):
             await forwarder.propose(b"x")
         nursery.cancel_scope.cancel()
 
@@ -386,7 +386,7 @@ async def test_read_whose_leader_is_replaced_asks_the_new_one(
 FAILURES = [
     (None, ForwardOutcome.DONE),
     (NotLeader(None), ForwardOutcome.NOT_LEADER),
-    (ProposalRefused("full"), ForwardOutcome.REFUSED),
+    (Overloaded("full"), ForwardOutcome.OVERLOADED),
     (ProposalUncertain("lost"), ForwardOutcome.UNCERTAIN),
 ]
 
@@ -414,7 +414,7 @@ async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
     that is lost."""
     async with forwarding() as (forwarder, replica, messenger):
         # A read never meets a full backlog.
-        reads = () if isinstance(failure, ProposalRefused) else (2,)
+        reads = () if isinstance(failure, Overloaded) else (2,)
         forwarder.forward_received(Forward("peer", 0, ((1, b"x"),), reads))
         await trio.testing.wait_all_tasks_blocked()
         waiting: list[OnDone[int]] = [*replica.submitted, *replica.reads]
@@ -429,7 +429,7 @@ async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
     ("outcome", "failure"),
     [
         (ForwardOutcome.NOT_LEADER, NotLeader),
-        (ForwardOutcome.REFUSED, ProposalRefused),
+        (ForwardOutcome.OVERLOADED, Overloaded),
         (ForwardOutcome.UNCERTAIN, ProposalUncertain),
     ],
 )
@@ -489,7 +489,7 @@ async def test_what_an_ex_leader_did_not_take_goes_to_its_successor_once(
 
 
 @pytest.mark.parametrize(
-    "outcome", [ForwardOutcome.NOT_LEADER, ForwardOutcome.REFUSED, ForwardOutcome.UNCERTAIN]
+    "outcome", [ForwardOutcome.NOT_LEADER, ForwardOutcome.OVERLOADED, ForwardOutcome.UNCERTAIN]
 )
 async def test_read_is_asked_again_until_it_is_confirmed_and_here(
     outcome: ForwardOutcome, autojump_clock: trio.testing.MockClock
@@ -545,7 +545,7 @@ async def test_room_that_reads_of_others_took_comes_back(
         for _ in range(3):
             forwarder.forward_received(Forward("peer", 0, (), (1, 2, 3)))
             await trio.testing.wait_all_tasks_blocked()
-            assert messenger.outcomes() == [(3, ForwardOutcome.REFUSED, 0)]
+            assert messenger.outcomes() == [(3, ForwardOutcome.OVERLOADED, 0)]
             messenger.sent.clear()
             for completion in replica.reads:
                 completion(7)

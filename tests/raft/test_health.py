@@ -174,9 +174,9 @@ def test_gauges_tell_the_last_contact_and_what_each_peer_has() -> None:
     ("metric", "label", "values"),
     [
         ("noti_raft_elections_total", "outcome", ["started", "won"]),
-        ("noti_raft_forwarded_total", "outcome", ["done", "not_leader", "refused", "uncertain"]),
-        ("noti_raft_messages_dropped_total", "reason", ["outbox full", "no stream"]),
-        ("noti_raft_messages_refused_total", "reason", ["false name", "garbage", "false sender"]),
+        ("noti_raft_forwarded_total", "outcome", ["done", "not_leader", "overloaded", "uncertain"]),
+        ("noti_raft_messages_dropped_total", "reason", ["outbox_full", "no_stream"]),
+        ("noti_raft_messages_rejected_total", "reason", ["wrong_name", "invalid", "wrong_sender"]),
         ("noti_trouble_since_seconds", "trouble", ["cluster", "quorum", "disk", "behind"]),
     ],
 )

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from noti.completion import OnDone
-from noti.errors import LocalError, NotiError, NotLeader, ProposalRefused
+from noti.errors import LocalError, NotiError, NotLeader, Overloaded
 from noti.raft.core.events import Role
 from noti.raft.core.messages import BACKLOG_MAX, AppendAccepted, NodeId
 from noti.raft.core.pacing import Pacing
@@ -144,7 +144,7 @@ async def test_what_waits_too_long_is_refused_and_never_proposed(
             there.submit(b"%d" % number)
         await trio.sleep(HELD_S_MAX + 0.1)
         refused = {c for c, failure in there.answers.items() if failure is not None}
-        assert all(isinstance(there.answers[command], ProposalRefused) for command in refused)
+        assert all(isinstance(there.answers[command], Overloaded) for command in refused)
         assert {b"%d" % number for number in range(100)} <= refused
         await trio.sleep(60)
         assert not refused.intersection(there.log.submitted)
@@ -157,7 +157,7 @@ async def test_what_waits_has_a_bounded_size(autojump_clock: trio.testing.MockCl
             there.submit(bytes([number]) * (HELD_BYTES_MAX // 32))
         assert len(there.answers) == 1
         there.submit(b"one more")
-        assert isinstance(there.answers[b"one more"], ProposalRefused)
+        assert isinstance(there.answers[b"one more"], Overloaded)
         there.open()
         await trio.testing.wait_all_tasks_blocked()
         there.submit(b"later")

@@ -254,7 +254,7 @@ async def test_peer_that_refuses_us_is_left_alone_for_long(
         introduce(a, b)
         with capture_logs() as logs:
             await trio.sleep(INTERVAL_S - 1)
-        assert [line["reason"] for line in logs if "refuses" in line["event"]] == [
+        assert [line["reason"] for line in logs if "rejects" in line["event"]] == [
             "another cluster"
         ]
         assert 6 <= len(b.welcomed) <= 13
@@ -542,5 +542,5 @@ async def test_peer_that_sends_garbage_on_every_stream_is_dialed_rarely_and_told
             machine.peers.update({"b": ("b", 8400)})
             await trio.sleep(INTERVAL_S + 2)
     assert 60 <= dials <= 130, "between half a second and one second apart"
-    told = [record for record in records if record["event"] == "peer sent garbage"]
+    told = [record for record in records if record["event"] == "peer sent an invalid message"]
     assert len(told) == 2

@@ -12,7 +12,7 @@ from noti.errors import (
     LocalError,
     MessageInvalid,
     NotLeader,
-    ProposalRefused,
+    Overloaded,
     ProposalUncertain,
     StorageFailed,
 )
@@ -212,7 +212,7 @@ async def test_proposal_beyond_the_backlog_is_refused_while_the_others_wait(
 
             nursery.start_soon(first)
             await trio.testing.wait_all_tasks_blocked()
-            with pytest.raises(ProposalRefused, match=r"backlog .* is full; retry later"):
+            with pytest.raises(Overloaded, match=r"backlog .* is full; retry later"):
                 await leader.replica.propose(bytes(101))
 
 

@@ -3,11 +3,11 @@
 import pytest
 
 from noti.errors import (
-    ChangeImpossible,
     LocalError,
+    MembershipChangeRejected,
     NotiError,
     NotLeader,
-    ProposalRefused,
+    Overloaded,
     ProposalUncertain,
 )
 from noti.raft.core.events import (
@@ -82,8 +82,8 @@ async def test_proposal_whose_place_another_leaders_entry_took_is_uncertain() ->
     ("answer", "failure"),
     [
         (ProposalRejected(1, False, "n2"), NotLeader),
-        (ProposalRejected(1, True, "n1"), ProposalRefused),
-        (ChangeRejected(1, "not now"), ChangeImpossible),
+        (ProposalRejected(1, True, "n1"), Overloaded),
+        (ChangeRejected(1, "not now"), MembershipChangeRejected),
     ],
 )
 async def test_rejected_request_is_answered_with_why(

@@ -142,7 +142,7 @@ async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served
             await stream.send(EVERY_MESSAGE[:1])
             assert list(await receive(stream)) == EVERY_MESSAGE[:1], "it made room for nobody"
             await stream.aclose()
-        told = [line for line in lines if "connections are refused" in line["event"]]
+        told = [line for line in lines if "connections are rejected" in line["event"]]
         assert len(told) == 1
         await until_taken(0)
         assert await publish(island, address), "there is room again"

@@ -16,7 +16,7 @@ from noti.errors import (
     CommandUnknown,
     MessageInvalid,
     NotiError,
-    ProposalRefused,
+    Overloaded,
     ProposalUncertain,
     Unavailable,
 )
@@ -65,7 +65,7 @@ def request(*data: str) -> wire.PublishRequest:
     ("failure", "status"),
     [
         (MessageInvalid("bad"), Status.INVALID_ARGUMENT),
-        (ProposalRefused("full"), Status.RESOURCE_EXHAUSTED),
+        (Overloaded("full"), Status.RESOURCE_EXHAUSTED),
         (ProposalUncertain("who knows"), Status.ABORTED),
         (Unavailable("no leader"), Status.UNAVAILABLE),
         (CommandUnknown(9), Status.INTERNAL),
@@ -94,7 +94,7 @@ async def test_stream_is_answered_in_order_and_goes_on_after_a_failure() -> None
         await publishing.wait_for(3)
         assert [d.data for drafts, _ in publishing.waiting for d in drafts] == list("0123")
         publishing.waiting[2][1](("id-2", "id-3"))
-        publishing.waiting[1][1](ProposalRefused("full"))
+        publishing.waiting[1][1](Overloaded("full"))
         publishing.waiting[0][1](("id-0",))
     assert answers == [
         wire.PublishStreamResponse(published=wire.PublishResponse(ids=["id-0"])),

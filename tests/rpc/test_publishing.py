@@ -12,8 +12,8 @@ from noti.certificates.context import MutualContexts
 from noti.errors import (
     MessageInvalid,
     NotiError,
+    Overloaded,
     PeerUnavailable,
-    ProposalRefused,
     ProposalUncertain,
     Unavailable,
 )
@@ -82,7 +82,7 @@ async def test_requests_of_one_stream_are_answered_one_by_one() -> None:
     "failure",
     [
         MessageInvalid("bad"),
-        ProposalRefused("full"),
+        Overloaded("full"),
         ProposalUncertain("who knows"),
         Unavailable("no leader"),
     ],

@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from noti.errors import LeaveImpossible
+from noti.errors import DecommissionRejected
 from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
@@ -81,7 +81,7 @@ async def shrink_and_grow(cluster: SimulatedCluster) -> None:
         cluster.publish(5)
         await cluster.wait_for(lambda: cluster.last_seqs() == {cluster.published})
     [last] = order[:1]
-    with pytest.raises(LeaveImpossible, match="is the last voter of its cluster"):
+    with pytest.raises(DecommissionRejected, match="is the last voter of its cluster"):
         await leave(last)
     for machine in order[1:]:
         await machine.start()
@@ -142,7 +142,7 @@ def test_leaver_says_who_is_missing_and_waits_for_the_seat_of_the_dead() -> None
             await cluster.wait_for(lambda: len(cluster.voters()) == 3)
             await dead.crash()
             await trio.sleep(5)
-            with pytest.raises(LeaveImpossible, match=f"{dead.name} of the voters"):
+            with pytest.raises(DecommissionRejected, match=f"{dead.name} of the voters"):
                 await leave(leaver, 1.0)
             await leave(leaver, 30.0)
             await leaver.stop()

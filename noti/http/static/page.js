@@ -45,7 +45,7 @@ function connect() {
   source.addEventListener("noti-gap", toldOfGap);
   source.onerror = () => {
     lost();
-    // EventSource comes back by itself after a broken connection, but never after a refused one.
+    // EventSource comes back by itself after a broken connection, but never after a rejected one.
     if (source.readyState === EventSource.CLOSED) {
       stream.timer = setTimeout(connect, stream.backoffMs * (0.5 + Math.random()));
       stream.backoffMs = Math.min(stream.backoffMs * 2, BACKOFF_MS.max);

@@ -4,7 +4,7 @@ No message is acknowledged before its event is on a majority's disks.
 
 The rule of this file: **one proposal at a time**. While it commits, the next messages are fetched,
 but they are proposed only after it succeeded. If a later batch could commit after an earlier one
-was refused, the store's floor would rise above the refused events, and they would be lost.
+was rejected, the store's floor would rise above the rejected events, and they would be lost.
 
 Any failure drops the session, and the next one starts again from the floor. What was committed
 without an ack comes again and is dropped by the store.
@@ -22,7 +22,7 @@ from noti.backoff import Backoff
 from noti.errors import (
     MessageInvalid,
     NotLeader,
-    ProposalRefused,
+    Overloaded,
     ProposalUncertain,
     SourceUnavailable,
     Unavailable,
@@ -39,8 +39,10 @@ from noti.publishing.ports import Proposer
 
 log = structlog.get_logger("noti.publishing")
 
-INVALID = Counter("noti_ingest_invalid", "Messages that did not parse and were terminated")
-PUBLISHED = Counter("noti_ingest_published", "Messages whose event was committed and acknowledged")
+INVALID = Counter("noti_ingest_invalid_total", "Messages that did not parse and were terminated")
+PUBLISHED = Counter(
+    "noti_ingest_published_total", "Messages whose event was committed and acknowledged"
+)
 
 MESSAGES_MAX: Final = 500
 """Messages in one fetch; beyond a few hundred, a larger batch no longer makes a commit cheaper."""
@@ -153,7 +155,7 @@ class Bridge:
                 log.info("reading events", stream=session.stream)
                 with self._gauges.reading(session):
                     await self._read(session)
-        except* (SourceUnavailable, NotLeader, ProposalRefused, ProposalUncertain) as group:
+        except* (SourceUnavailable, NotLeader, Overloaded, ProposalUncertain) as group:
             failure = leaves_of(group)[0]
         assert isinstance(failure, Unavailable), "reading ends only by an error"
         return failure

@@ -45,7 +45,7 @@ class RaftConfig:
     in_flight_bytes_max: int = 8 * 1024 * 1024
     """What may be unanswered towards one follower; bounds its backlog and ours."""
     uncommitted_bytes_max: int = 64 * 1024 * 1024
-    """Backlog above which proposals are refused, so that a cut-off leader keeps its memory."""
+    """Backlog above which proposals are rejected, so that a cut-off leader keeps its memory."""
     snapshot_chunk_bytes: int = 512 * 1024
     snapshot_retry_s: float = 5.0
     """A snapshot that is not answered for so long is sent again."""
@@ -57,5 +57,5 @@ class RaftConfig:
     """Above this, entries that are on disk leave memory, and are read back when they are needed."""
 
     def __post_init__(self) -> None:
-        """Refuse timings that cannot elect a leader."""
+        """Reject timings that cannot elect a leader."""
         assert 0 < self.heartbeat_interval_s * 2 <= self.election_timeout_s

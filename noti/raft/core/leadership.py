@@ -124,7 +124,7 @@ class Leadership:
         matches = self.replication.matches()
         newcomers = [n for n in change.promote if n in self._log.configuration.learners]
         if not all(matches.get(n) for n in newcomers):
-            # It knows of no cluster and would refuse its vote, perhaps the one that is needed.
+            # It knows of no cluster and would reject its vote, perhaps the one that is needed.
             return ChangeRejected(request, "a learner to promote has nothing of the log yet")
         self._append_configuration(following, commit, now)
         return ProposalAccepted(request, self._log.last_index, self._term)

@@ -19,7 +19,7 @@ from noti.errors import MessageInvalid
 from noti.raft.core.messages import NodeId
 
 _NODES_MAX = 1024
-"""More members than any cluster of ours; a larger count is garbage."""
+"""More members than any cluster of ours; a larger count is invalid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,8 +136,8 @@ def has_quorum(configuration: Configuration, agreeing: Iterable[NodeId]) -> bool
 
 def vote_is_lost(configuration: Configuration, votes: Mapping[NodeId, bool]) -> bool:
     """Whether no quorum can come about any more, given the votes so far."""
-    refused = {node for node, granted in votes.items() if not granted}
-    still_possible = [node for node in configuration.members if node not in refused]
+    rejected = {node for node, granted in votes.items() if not granted}
+    still_possible = [node for node in configuration.members if node not in rejected]
     return not has_quorum(configuration, still_possible)
 
 

@@ -17,7 +17,7 @@ NodeId: TypeAlias = str
 """Random identity of a node's data directory, never an address and never reused."""
 
 INDEX_MAX = 2**63 - 1
-"""Indexes and terms above this are refused: no log reaches it, so it can only be garbage."""
+"""Indexes and terms above this are invalid: no log reaches it."""
 
 
 class EntryKind(IntEnum):
@@ -178,8 +178,8 @@ class ForwardOutcome(IntEnum):
     """Committed; for a read, confirmed."""
     NOT_LEADER = 1
     """Nothing was done; ask somebody else."""
-    REFUSED = 2
-    """Nothing was done; the backlog is full."""
+    OVERLOADED = 2
+    """Nothing was done; too much waits, or browsers cannot follow."""
     UNCERTAIN = 3
     """It may or may not be committed."""
 

@@ -44,7 +44,7 @@ BYTES_PER_S_MAX: Final = 64 * 1024 * 1024
 FLOOR_BYTES_PER_S: Final = 32 * 1024
 """Passes always: about 100 small events a second …"""
 FLOOR_INTERVAL_S: Final = 4.0
-"""… and a command every 4 s, however large: before those that wait are refused."""
+"""… and a command every 4 s, however large: before those that wait are rejected."""
 BURST_S: Final = 0.02
 """What was not used for so long may pass at once: timers are not finer."""
 SPARED: Final = 0.25

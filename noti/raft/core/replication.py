@@ -92,7 +92,7 @@ class Replication:
                 return now - progress.snapshot_sent_at > self._config.snapshot_retry_s
             case ProgressState.REPLICATE:
                 # The log is compacted past what is in flight. If that was lost, the follower has
-                # nothing to refuse: the heartbeat can name no entry (etcd-io/raft issue 31).
+                # nothing to reject: the heartbeat can name no entry (etcd-io/raft issue 31).
                 return self._log.term_at(progress.next_index - 1) is None
             case ProgressState.PROBE:
                 return False

@@ -246,7 +246,7 @@ class FileDisk:
         request.answered = True
 
     def _fail(self, reason: str) -> StorageFailed:
-        """Refuse everything from now on; the first reason is the one that is told."""
+        """Fail everything from now on; the first reason is the one that is reported."""
         if self._failure is None:
             self._failure = reason
             log.error("the data directory can no longer be used", reason=reason)

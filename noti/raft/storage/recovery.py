@@ -93,7 +93,7 @@ class Replay:
         try:
             self.snapshot = decode_snapshot(content)
         except MessageInvalid as error:
-            refuse(SNAPSHOT_NAME, 0, str(error))
+            reject(SNAPSHOT_NAME, 0, str(error))
 
     def feed_segment(self, sequence: int, data: bytes, *, last: bool) -> TornTail | None:
         """Take the content of one segment file; return what must be repaired. Raises
@@ -101,14 +101,14 @@ class Replay:
         name = segment_name(sequence)
         previous = self.segments[-1] if self.segments else None
         if previous is not None and sequence != previous.sequence + 1:
-            refuse(segment_name(previous.sequence + 1), 0, "the segment is missing")
+            reject(segment_name(previous.sequence + 1), 0, "the segment is missing")
         content = read_segment(sequence, data)
         if content.tail is TailState.DAMAGED or (content.tail is TailState.TORN and not last):
-            refuse(name, content.end, "damaged bytes that no crash leaves behind")
+            reject(name, content.end, "damaged bytes that no crash leaves behind")
         if not content.frames:
             may_be_unfinished = last and (previous or (sequence == 1 and not self.snapshot))
             if not may_be_unfinished:
-                refuse(name, 0, "the segment is empty")
+                reject(name, 0, "the segment is empty")
             return TornTail(name, 0, content.written_end, unfinished=True)
         for position, frame in enumerate(content.frames):
             self._take_frame(sequence, len(data), frame, first=position == 0)
@@ -123,10 +123,10 @@ class Replay:
         is missing."""
         snapshot_index = self.snapshot.index if self.snapshot else 0
         if self.snapshot and not self.segments:
-            refuse(segment_name(1), 0, "there is a snapshot, and all segments are missing")
+            reject(segment_name(1), 0, "there is a snapshot, and all segments are missing")
         base = self._outline.base_index
         if base > snapshot_index:
-            refuse(
+            reject(
                 self.segments[0].name,
                 0,
                 f"entries {snapshot_index + 1} to {base} are in no older segment or snapshot",
@@ -156,7 +156,7 @@ class Replay:
         try:
             for position, (_, record) in enumerate(scan_records(frame.records)):
                 if isinstance(record, SegmentStart) != (first and position == 0):
-                    refuse(name, frame.offset, "a segment must begin, and only once, at its start")
+                    reject(name, frame.offset, "a segment must begin, and only once, at its start")
                 match record:
                     case SegmentStart():
                         self._take_start(record, Segment(sequence, size, record.base_index))
@@ -166,7 +166,7 @@ class Replay:
                         self._take_entry(name, frame.offset, record)
                         first_entry = min(first_entry or record.index, record.index)
         except MessageInvalid as error:
-            refuse(name, frame.offset, str(error))
+            reject(name, frame.offset, str(error))
         if first_entry is not None:
             frame_bytes = len(frame.records) + FRAME_OVERHEAD_BYTES
             place = (sequence, frame.offset, frame_bytes)
@@ -174,19 +174,19 @@ class Replay:
 
     def _take_start(self, start: SegmentStart, segment: Segment) -> None:
         if start.sequence != segment.sequence:
-            refuse(segment.name, 0, f"the file holds segment {start.sequence}")
+            reject(segment.name, 0, f"the file holds segment {start.sequence}")
         if start.fresh:
             self.obsolete += self.segments
             self.segments.clear()
         elif self.segments and start.base_index != self._last_index:
-            refuse(
+            reject(
                 segment.name,
                 0,
                 f"the segment continues after entry {start.base_index}, "
                 f"but the log before it ends at {self._last_index}",
             )
         elif self.segments and start.previous_checksum != self.last_checksum:
-            refuse(
+            reject(
                 segment.name,
                 0,
                 f"the segment continues another end of {self.segments[-1].name}: "
@@ -198,7 +198,7 @@ class Replay:
 
     def _take_entry(self, name: str, offset: int, entry: Entry) -> None:
         if entry.index > self._last_index + 1:
-            refuse(name, offset, f"entry {entry.index} follows entry {self._last_index}")
+            reject(name, offset, f"entry {entry.index} follows entry {self._last_index}")
         if entry.index <= self._outline.base_index:
             self._begin(entry.index - 1)
         while self._held and self._held[-1].index >= entry.index:
@@ -229,7 +229,7 @@ class Replay:
         return self._outline.last_index
 
 
-def refuse(name: str, offset: int, reason: str) -> NoReturn:
+def reject(name: str, offset: int, reason: str) -> NoReturn:
     """Raise `StorageCorrupt` about a place in a file, with what to do."""
     raise StorageCorrupt(
         f"{name} at byte {offset}: {reason}; delete this node's data directory and let the node "

@@ -31,7 +31,7 @@ from noti.raft.core.records import (
     scan_records,
 )
 from noti.raft.storage.ports import Disk
-from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, Replay, TornTail, refuse
+from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered, Replay, TornTail, reject
 from noti.raft.storage.segments import (
     FRAME_OVERHEAD_BYTES,
     Extent,
@@ -116,7 +116,7 @@ class Wal:
         wal = cls(disk, segment_bytes)
         replay = await wal._replay(memory_bytes)
         if must_exist and not replay.segments and replay.snapshot is None:
-            refuse(segment_name(1), 0, "the log of this node is missing")
+            reject(segment_name(1), 0, "the log of this node is missing")
         recovered = replay.recovered()
         wal._segments = replay.segments
         wal._end = replay.end
@@ -234,11 +234,11 @@ class Wal:
             return []  # a snapshot came first
         frames = read_frames(extent.sequence, extent.offset, data)
         if frames is None or len(data) != extent.size:
-            refuse(name, extent.offset, "what was written there is there no more")
+            reject(name, extent.offset, "what was written there is there no more")
         try:
             records = [record for frame in frames for _, record in scan_records(frame.records)]
         except MessageInvalid as error:
-            refuse(name, extent.offset, str(error))
+            reject(name, extent.offset, str(error))
         return [record for record in records if isinstance(record, Entry)]
 
     def _contains(self, snapshot: Snapshot) -> bool:

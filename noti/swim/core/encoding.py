@@ -51,7 +51,7 @@ def pack(kind: MessageType, fields: Mapping[str, object]) -> bytes:
 
 def unpack(data: bytes, items_max: int = _CONTAINER_ITEMS_MAX) -> dict[object, object]:
     """Return the map at the start of `data`, as Go does; raises `MessageInvalid`."""
-    # Not `unpackb`, which refuses what follows the map.
+    # Not `unpackb`, which rejects what follows the map.
     unpacker = msgpack.Unpacker(
         raw=True,
         strict_map_key=False,
