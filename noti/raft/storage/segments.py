@@ -23,7 +23,7 @@ that is zero, or new), perhaps cut at a byte. So the bytes after the last valid 
 import struct
 import zlib
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 FRAME_MAGIC = b"nWAL"
@@ -51,11 +51,11 @@ class Segment:
     """Bytes in the file."""
     last_index: int
     """No entry in it, or before it, has a higher index."""
+    name: str = field(init=False)
+    """The file's."""
 
-    @property
-    def name(self) -> str:
-        """The file's name."""
-        return segment_name(self.sequence)
+    def __post_init__(self) -> None:
+        self.name = segment_name(self.sequence)
 
 
 class TailState(Enum):
