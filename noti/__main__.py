@@ -1,7 +1,4 @@
-"""Lets `python -m noti` be the `noti` command.
-
-Enters: the command line. Leaves: the process. Never: anything else.
-"""
+"""Lets `python -m noti` be the `noti` command, and does nothing else."""
 
 import signal
 

@@ -1,7 +1,7 @@
 """Counts connections that are no streams, and decides which idle one makes room for which new one.
 
-Enters: connections that come, get busy, are idle again and end, with the key of the client that
-each belongs to. Leaves: slots, rejections, calls that close a connection. Never: sockets, I/O.
+It touches no socket: it is called when a connection comes, is busy, is idle again and ends, and
+calls back to close one.
 
 A connection is *idle* as long as it is its client's turn: it may be closed at any time (RFC 9112,
 9.5), so when all slots are taken, the one that is idle longest makes room. A *busy* one is left

@@ -1,7 +1,6 @@
-"""Serves connections, one task each, as many as there may be.
+"""Serves connections, one task each, and never more of them than there may be.
 
-Enters: a listening socket, a handler. Leaves: calls of the handler. Never: a log line for each
-connection that could not be taken; more connections than were allowed.
+Connections that could not be taken are not logged one by one.
 """
 
 import socket

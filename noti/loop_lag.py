@@ -1,7 +1,5 @@
 """Measures how late the event loop is.
 
-Enters: nothing. Leaves: a histogram. Never: a wait that keeps anybody from anything.
-
 All of a node runs in one loop: while one task computes, no heartbeat is sent and no browser served.
 The lag is what everything else's delays have in common, and tells a busy node from a slow network
 or disk.

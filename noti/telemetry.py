@@ -1,8 +1,8 @@
 """Log lines for people and machines, and which build this is.
 
-Enters: log events of our rooms (structlog) and of libraries (stdlib logging). Leaves: one line each
-on stderr, coloured in a terminal, JSON elsewhere. Never: a secret, the values of local variables in
-a traceback, a log file.
+Each log event of our rooms (structlog) and of libraries (stdlib logging) becomes one line on
+stderr, coloured in a terminal, JSON elsewhere; there is no log file. No line shows a secret, and no
+traceback the values of local variables.
 """
 
 import contextlib

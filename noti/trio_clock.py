@@ -1,7 +1,4 @@
-"""Time for a running node: Trio's clock, which tests replace by a virtual one.
-
-Enters: nothing. Leaves: monotonic seconds, waits, wall time. Never: decides anything.
-"""
+"""Time for a running node: Trio's clock, which tests replace by a virtual one."""
 
 import time
 

@@ -1,8 +1,7 @@
 """Turns a publisher's `category.v1.CategoryMessage` into an event.
 
-Enters: a message of the source; wall time and a generator, for what the publisher left out.
-Leaves: an `Event`, or `MessageInvalid` for a payload that can never be shown.
-Never: I/O, clocks, tolerance: what does not parse now does not parse on any later delivery either.
+Wall time and a generator are handed in, for what the publisher left out. There is no tolerance:
+what does not parse now does not parse on any later delivery either, and is `MessageInvalid`.
 
 A payload does not parse when it is
 

@@ -1,9 +1,7 @@
 """How a node proves to NATS who it is, with what is in files.
 
-Enters: paths, a user's name. Leaves: options for nats-py's client. Never: a secret kept in memory
-between two connections, in a message or in a `repr`.
-
-The files are read for each connection, so that a secret can be renewed while the node runs.
+The files are read for each connection, so that a secret can be renewed while the node runs. A
+secret is never kept in memory between two connections, nor shown in a message or a `repr`.
 """
 
 from dataclasses import dataclass

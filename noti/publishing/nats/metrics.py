@@ -1,7 +1,7 @@
 """What operators see of the reader of events: its state since when, and how far it is behind.
 
-Enters: states, the session that is in use. Leaves: metrics, a part of `/status`. Never: a question
-to the source, which would stand in the way of reading.
+It shows that in metrics and in `/status`, and never asks the source: a question would stand in the
+way of reading.
 """
 
 from collections.abc import Iterator

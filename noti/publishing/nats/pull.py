@@ -1,7 +1,6 @@
-"""One pull request at a time at a JetStream consumer, and an eye on the order; asyncio.
+"""Pulls messages from a JetStream consumer that was just made, one request at a time; asyncio.
 
-Enters: a connection and a consumer that was just made. Leaves: messages, in stream order.
-Never: a message out of order; acks.
+What it returns is in stream order, and is for others to acknowledge.
 
 nats-py's own `fetch` waits for a full batch or its timeout, up to a second for a single event, and
 after a server restart it sits its timeout out. Here a request lingers on the server, and whatever

@@ -1,13 +1,9 @@
 """NATS JetStream as the source of events, read through a durable pull consumer.
 
-Enters: settings; calls of the bridge. Leaves: messages in stream order; acks.
-Never: a foreign exception; a message out of order; a task or a connection that outlives its
-session.
-
 There is one connection per session and no reconnecting inside it: whatever goes wrong, the session
 ends with `SourceUnavailable` and the bridge opens a new one. So there is one way back into a known
-state, and it is used every time. Functions whose name ends in `_aio` are asyncio and run on the
-island.
+state, and it is used every time; no task and no connection outlives its session. Functions whose
+name ends in `_aio` are asyncio and run on the island.
 """
 
 import asyncio

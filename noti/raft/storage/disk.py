@@ -1,7 +1,7 @@
 """A node's data directory: locked for one process, and written by a process of its own.
 
-Enters: the calls of the `Disk` port. Leaves: durable files; `StorageFailed` with file and reason.
-Never: a sync on the event loop or in a thread; an operation after one has failed.
+Nothing is synced on the event loop or in a thread, and once an operation has failed there is no
+other.
 
 Why a process, and what it promises: see `disk_writer.py`. The writer inherits the lock, so a node
 that was killed leaves its directory locked until its last sync is over, and a successor never reads

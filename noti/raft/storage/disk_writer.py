@@ -1,8 +1,7 @@
 """The process that writes and syncs files for one node.
 
-Enters: requests on standard input, a socket. Leaves: one reply for each, in the same order, on the
-same socket. Never: an import that makes it slow to start; a second attempt after an error; life
-after its parent.
+It takes requests from standard input, a socket, and answers each on the same socket, in the same
+order. It imports nothing that makes it slow to start.
 
 It is a process of its own because a thread is starved by a busy event loop: measured on CPython
 3.11, one write and sync through a thread took 7 s while the loop ran in slices of 1 ms, and 2 ms
