@@ -31,8 +31,9 @@ def client_key(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> s
 
 
 def connection_client_key(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> str:
-    """Return the key by which a connection is counted, whatever comes on it later; empty for a
-    trusted proxy that has not said yet for whom it comes: it is many.
+    """Return the key by which a connection is counted, whatever comes on it later.
+
+    Empty for a trusted proxy that has not said yet for whom it comes: it is many.
     """
     if not forwarded_for and _is_trusted(peer, trusted):
         return ""

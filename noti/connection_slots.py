@@ -70,8 +70,9 @@ class Slots:
     def __init__(
         self, listener: str, slots_max: int, per_client_max: int = 0, probes_max: int = 0
     ) -> None:
-        """`per_client_max` of 0 means that clients are not told apart. `probes_max` more slots are
-        for probes when all others are busy.
+        """`per_client_max` of 0 means that clients are not told apart.
+
+        `probes_max` more slots are for probes when all others are busy.
         """
         self._max = slots_max
         self._per_client_max = per_client_max
@@ -94,8 +95,9 @@ class Slots:
         return len(self._taken)
 
     def take(self, client_key: str, close: Callable[[], None]) -> Slot | SlotsFull:
-        """Return a slot, or why there is none; closes the connection that is idle longest, if need
-        be.
+        """Return a slot, or why there is none.
+
+        Closes the connection that is idle longest, if need be.
         """
         slot = Slot(self, client_key if self.counts_clients else "", close)
         if slot.client_key and (client := self._by_client.get(slot.client_key)) is not None:
@@ -108,8 +110,9 @@ class Slots:
         return slot
 
     def take_for_probe(self, full: SlotsFull, close: Callable[[], None]) -> Slot:
-        """Return one of the slots for probes, after `take` said that the others are `full`; the
-        connection that has one for longest makes room.
+        """Return one of the slots for probes, after `take` said that the others are `full`.
+
+        The connection that has one for longest makes room.
         """
         assert self._probes_max, "this listener keeps slots for probes"
         if len(self._probes) >= self._probes_max:

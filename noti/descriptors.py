@@ -245,8 +245,10 @@ class Acceptor:
             self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def _shed(self, listening: socket.socket) -> None:
-        """Take one connection with the spare descriptor and close it; raises `BlockingIOError` when
-        none waits: the kernel looks for a descriptor before it looks for a connection.
+        """Take one connection with the spare descriptor and close it.
+
+        Raises `BlockingIOError` when none waits: the kernel looks for a descriptor before it looks
+        for a connection.
         """
         self.close()
         try:

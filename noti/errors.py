@@ -58,8 +58,7 @@ class MessageInvalid(RemoteError):
 
 
 class ClusterMismatch(RemoteError):
-    """The other side is of another cluster or version, or claims an identity that it does not
-    have."""
+    """The other side is of another cluster or version, or claims another's identity."""
 
 
 class Unavailable(NotiError):

@@ -50,8 +50,9 @@ async def serve(
     listener: str,
     connections_max: int | None = None,
 ) -> None:
-    """Accept until cancelled, and run `handler` for each connection in `handlers`; it owns the
-    stream.
+    """Accept until cancelled, and run `handler` for each connection, which owns the stream then.
+
+    The handlers run in `handlers`.
 
     When `connections_max` are being handled, the one that came first is cancelled, unless it is
     young: honest ones are done in a moment. None means that somebody else counts them.

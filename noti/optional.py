@@ -33,8 +33,10 @@ _throttled: Final = ThrottledLog(time.monotonic)
 
 @contextmanager
 def contained(part: str) -> Iterator[None]:
-    """Let no error of the body out, which is one of many (a connection, say): count it and log it
-    with its traceback, throttled for each error of a part.
+    """Let no error of the body out; count it, and log it with its traceback.
+
+    The body is one of many, a connection for example. The log is throttled for each error of a
+    part.
 
     A cancellation passes, also beside an error.
     """

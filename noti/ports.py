@@ -19,9 +19,7 @@ class Clock(Protocol):
         """Return when `now()` is at least `deadline`. A checkpoint, cancellable."""
 
     def scope_until(self, deadline: float) -> trio.CancelScope:
-        """Return a scope, to be entered at once, that is cancelled when `now()` reaches
-        `deadline`.
-        """
+        """Return a scope, to be entered at once, that `deadline` on this clock cancels."""
 
     def wall_ms(self) -> int:
         """Return milliseconds since 1970, to be stored as data and never compared."""

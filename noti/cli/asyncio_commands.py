@@ -128,9 +128,7 @@ def _leave_at_once() -> None:
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """asyncio's loop, which can read regular files, and waits for no name to be resolved at its
-    end.
-    """
+    """asyncio's loop, which can read regular files, and never waits for names at its end."""
 
     def __init__(self) -> None:
         # trio-asyncio, where it was imported, would put another loop in the place of the default

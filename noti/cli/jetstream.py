@@ -69,8 +69,9 @@ STREAM_SETTINGS: Final = (
 
 @asynccontextmanager
 async def open_jetstream(config: Config, timeout_s: float) -> AsyncIterator[JetStreamContext]:
-    """Connect once, without silent retries, and make the stream when it is missing, both within
-    `timeout_s` seconds.
+    """Connect once, without silent retries, and make the stream when it is missing.
+
+    Both take `timeout_s` seconds at most.
 
     Raises `FOREIGN_ERRORS`, and `ConfigInvalid` for a bad file.
     """

@@ -50,8 +50,10 @@ def run(config_file: Path | None, **options: Any) -> None:
 
 
 def _collect_garbage_seldom() -> None:
-    """Keep modules out of garbage collections, and let there be fewer: they took 8 % of a busy
-    leader's time, and nearly all that a node allocates is free without them.
+    """Keep modules out of garbage collections, and let there be fewer.
+
+    They took 8 % of a busy leader's time, and nearly all that a node allocates is free without
+    them.
     """
     gc.collect()
     gc.freeze()

@@ -138,8 +138,10 @@ def decode_state(snapshot: Snapshot) -> tuple[Configuration, Store]:
 
 
 def scan_segment(content: Content) -> Iterator[tuple[int, Record]]:
-    """Yield the records of a segment with their place in the file; raises `StorageCorrupt` without
-    naming the file, at the frame whose records are not whole."""
+    """Yield the records of a segment with their place in the file.
+
+    Raises `StorageCorrupt` without naming the file, at the frame whose records are not whole.
+    """
     for frame in content.frames:
         try:
             for offset, record in scan_records(frame.records):
@@ -149,8 +151,10 @@ def scan_segment(content: Content) -> Iterator[tuple[int, Record]]:
 
 
 def verify(directory: Directory) -> list[WalFinding]:
-    """Return a finding for every file, in the order of the names; files after the first damage are
-    not checked, because what they should hold depends on it."""
+    """Return a finding for every file, in the order of the names.
+
+    Files after the first damage are not checked, because what they should hold depends on it.
+    """
     found: dict[str, WalFinding] = {
         name: WalFinding(name, "not checked", None, "comes after the damage")
         for name in directory.files

@@ -95,8 +95,7 @@ def decode(data: bytes) -> Command:
 
 
 def unpack(data: bytes) -> object:
-    """Return what msgpack finds in `data`; raises `MessageInvalid` unless it is exactly one
-    value."""
+    """Return the one value that msgpack finds in `data`; raises `MessageInvalid` otherwise."""
     try:
         value: object = msgpack.unpackb(data)
     except (ValueError, RecursionError) as error:
@@ -106,8 +105,7 @@ def unpack(data: bytes) -> object:
 
 
 def is_integer(value: object, *, minimum: int = 0) -> TypeGuard[int]:
-    """Tell whether `value` is an integer (True and False are not) from `minimum` to
-    `INTEGER_MAX`."""
+    """Tell whether `value` is an integer from `minimum` to `INTEGER_MAX`, and no bool."""
     return type(value) is int and minimum <= value <= INTEGER_MAX
 
 

@@ -88,6 +88,7 @@ class HttpAcceptor:
         hand_over: HandOver,
     ) -> None:
         """`catch_up` returns when this node has applied all that was committed before the call.
+
         `hand_over` takes a socket, what was read of its first request, and the address at its other
         end; it owns the socket from then on.
         """
@@ -273,8 +274,9 @@ class HttpAcceptor:
         pending.sock.close()
 
     def _send(self, pending: _PendingConnection, data: bytes) -> bool:
-        """Send the first bytes on a connection; its buffer is empty and takes them, or it is
-        broken.
+        """Send the first bytes on a connection; return False if it is broken.
+
+        Its buffer is empty, and takes them.
         """
         try:
             return pending.sock.send(data) == len(data)
@@ -291,8 +293,9 @@ class HttpAcceptor:
     # Requests that wait until the node has caught up
 
     def _may_wait(self, pending: _PendingConnection) -> bool:
-        """Whether there will be room for this stream once the node has caught up; note that it
-        waits.
+        """Whether there will be room for this stream once the node has caught up.
+
+        Notes that it waits.
         """
         if self._hub.clients + self._waiting.count >= self._hub.config.clients_max:
             return False
@@ -331,8 +334,9 @@ class HttpAcceptor:
     # Connections whose request does not come
 
     def _close_overdue(self) -> None:
-        """Close the oldest connections, as long as they have been pending too long or all heads
-        together take too much memory.
+        """Close the oldest connections that are pending too long.
+
+        More of them, while all heads together take too much memory.
         """
         now, timeout_s = trio.current_time(), self._config.head_timeout_s
         while (oldest := self._oldest()) is not None and (

@@ -51,8 +51,9 @@ class Adoptable(Protocol):
     """A connection whose socket can be taken away from the HTTP server."""
 
     def give_to(self, hub: Hub, opening: Opening) -> None:
-        """Let `hub` go on with the stream; what the server still writes or reads is ignored from
-        now on.
+        """Let `hub` go on with the stream.
+
+        What the server still writes or reads is ignored from now on.
         """
 
 
@@ -135,8 +136,9 @@ def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_
 
 
 class StreamBody(ResponseBody):
-    """A stream's body: first bytes, then either the hub takes the connection, or events follow one
-    by one.
+    """A stream's body: its first bytes, and what follows them.
+
+    Either the hub takes the connection over, or events follow one by one.
     """
 
     def __init__(self, opening: Opening, connection: Adoptable | None, hub: Hub) -> None:

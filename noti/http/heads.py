@@ -146,8 +146,9 @@ class RequestHead:
         return self._target.partition(b"?")[2].decode("latin-1")
 
     def header(self, name: str) -> str:
-        """Return a header's value by its lower-case name, several joined by commas (RFC 9110 5.2);
-        empty when there is none.
+        """Return a header's value by its lower-case name; empty when there is none.
+
+        Several are joined by commas (RFC 9110 5.2).
         """
         return self._headers.get(name.encode(), b"").decode("latin-1")
 
@@ -195,8 +196,9 @@ class RequestHead:
 
 @lru_cache(maxsize=64)
 def response_head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """Return a response's status line and headers, to be followed by its body. Of clients that come
-    in the same second, most get the same.
+    """Return a response's status line and headers, to be followed by its body.
+
+    Of clients that come in the same second, most get the same.
 
     Values come from this server, or were checked to be printable: none of them can hold a newline.
     """

@@ -245,8 +245,9 @@ class Connection:
         hub.adopt(taken, opening.reader)
 
     async def send_all(self, data: bytes) -> None:
-        """Send, within a time limit (Hypercorn shields its sends); to nobody when the socket was
-        given away.
+        """Send, within a time limit; to nobody when the socket was given away.
+
+        Hypercorn shields its sends, so the limit is here.
         """
         if self._given_away:
             await trio.lowlevel.checkpoint()
@@ -272,8 +273,9 @@ class Connection:
         return await self._stream.receive_some(bytes_max)
 
     async def send_eof(self) -> None:
-        """End our side of the connection, unless it goes on elsewhere: `shutdown` would end it for
-        the hub too.
+        """End our side of the connection, unless it goes on elsewhere.
+
+        `shutdown` would end it for the hub too.
         """
         if self._given_away:
             await trio.lowlevel.checkpoint()
@@ -285,8 +287,9 @@ class Connection:
         await self._stream.aclose()
 
     def close(self) -> None:
-        """Close our descriptor at once, and give the slot back; tasks that wait for it get
-        `trio.ClosedResourceError`.
+        """Close our descriptor at once, and give the slot back.
+
+        Tasks that wait for it get `trio.ClosedResourceError`.
         """
         self._stream.socket.close()
         if self._slot is not None:
@@ -307,8 +310,9 @@ class Connection:
 
 class _StrictBuffer(ReceiveBuffer):
     def maybe_extract_lines(self) -> list[bytearray] | None:
-        """Return the lines of a head as h11 does; a header that goes on in the next line is an
-        error, as h11 would join what others cut (RFC 9112, 5.2).
+        """Return the lines of a head as h11 does, which may not go on in the next line.
+
+        Such a header is an error, as h11 would join what others cut (RFC 9112, 5.2).
         """
         lines = super().maybe_extract_lines()
         if any(line.startswith((b" ", b"\t")) for line in lines or ()):

@@ -1,5 +1,6 @@
-"""Serves HTTP until it is stopped: the acceptor takes connections, Hypercorn serves those that want
-no stream, the hub runs with them.
+"""Serves HTTP until it is stopped: acceptor, Hypercorn and hub, started and stopped in order.
+
+The acceptor takes connections, Hypercorn serves those that want no stream, the hub the others.
 
 Shutdown order: stop accepting; end streams and let answers in progress finish, bounded; then
 return. No client is shown a traceback.
@@ -54,8 +55,10 @@ class Frontend:
         ops_bind: Address | None = None,
         falls: trio.Event | None = None,
     ) -> None:
-        """With `tls`, `bind` speaks HTTPS. With `ops_bind`, probes, status and metrics are there
-        and nowhere else, without TLS. `falls` is set when nothing is to be ended in order any more.
+        """With `tls`, `bind` speaks HTTPS.
+
+        With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS. `falls`
+        is set when nothing is to be ended in order any more.
         """
         self._falls = trio.Event() if falls is None else falls
         self._bind = bind
@@ -77,8 +80,9 @@ class Frontend:
     async def run(
         self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve until cancelled, and run the hub meanwhile. Started with the address that it
-        listens on.
+        """Serve until cancelled, and run the hub meanwhile.
+
+        Started with the address that it listens on.
 
         Raises `AddressInUse` before anything is started. Cancellation: browsers' streams end in
         order; returns within the two grace times of the configuration.
@@ -107,8 +111,9 @@ class Frontend:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Serve until `stop`. Shielded, because a cancellation from above becomes `stop`, and has a
-        deadline from then on.
+        """Serve until `stop`.
+
+        Shielded, because a cancellation from above becomes `stop`, and has a deadline from then on.
         """
         with trio.CancelScope(shield=True) as service:
             async with trio.open_nursery() as serving:

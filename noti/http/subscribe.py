@@ -1,5 +1,6 @@
-"""Decides how a request for a stream is answered, whichever way it came in: routing, limits,
-cursors and headers of streams are here and nowhere else. No I/O, no waiting.
+"""Decides how a request for a stream is answered, whichever way it came in.
+
+Routing, limits, cursors and headers of streams are here and nowhere else. No I/O, no waiting.
 
 When there is no room, an `EventSource` is never answered with a status other than 200: it would
 give up permanently. A client that does not ask for an event stream by its type gets 429.

@@ -47,8 +47,9 @@ def decode_listing(content: bytes, what: str) -> Listing:
 
 
 def decode_change(line: bytes | bytearray, what: str) -> WatchEvent:
-    """Return what one line of a watch reports; raises `KubernetesFailed`, also when it reports one:
-    `VersionGone` above all.
+    """Return what one line of a watch reports.
+
+    Raises `KubernetesFailed`, also when it reports one: `VersionGone` above all.
     """
     decoded = _json(line, what)
     changed = decoded.get("object")

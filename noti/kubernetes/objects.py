@@ -1,5 +1,6 @@
-"""Reads what the operator needs out of Kubernetes objects: pods, stateful sets, and the spec of a
-LeaderStatusChecker.
+"""Reads what the operator needs out of Kubernetes objects.
+
+These are pods, stateful sets, and the spec of a LeaderStatusChecker.
 """
 
 import re

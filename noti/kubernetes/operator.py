@@ -1,5 +1,6 @@
-"""The nursery tree of the operator: one Lease, and while it is held, one task a checker, none of
-which can stop the others.
+"""The nursery tree of the operator: one Lease, and while it is held, one task a checker.
+
+None of these tasks can stop the others.
 
     lease        taken, renewed, given back at the end
       checkers   LeaderStatusCheckers of the namespace, by a watch

@@ -168,8 +168,9 @@ def ask_to_leave(directory: Path, within_s: float) -> None:
 
 
 def _received(connection: socket.socket, until: float) -> Any:
-    """Return the answer, or None when the other side ended without one; raises `TimeoutError`
-    and `ValueError`.
+    """Return the answer, or None when the other side ended without one.
+
+    Raises `TimeoutError` and `ValueError`.
     """
     data = b""
     while not data.endswith(b"\n") and len(data) <= LINE_BYTES_MAX:

@@ -1,5 +1,6 @@
-"""Who this node is: its name and the random id of its data directory; and the founders of a cluster
-that it promised to found with.
+"""Who this node is, and the founders of a cluster that it promised to found with.
+
+An identity is a name and the random id of the data directory.
 
 Both are read at the start and stay the same after restarts. Addresses are no part of an identity,
 as they may change, nor is the cluster, which the log holds.

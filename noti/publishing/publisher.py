@@ -260,8 +260,9 @@ class Publisher:
             self._leaderless.set()
 
     async def _submit_later(self) -> None:
-        """Submit what found no leader when there is one; each command waits for so long and no
-        longer. One task for all of them: a command must not overtake another.
+        """Submit what found no leader when there is one, or fail it when it waited for too long.
+
+        One task for all of them: a command must not overtake another.
         """
         while True:
             await self._leaderless.wait()

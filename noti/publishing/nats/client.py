@@ -32,8 +32,9 @@ NO_TLS: Final = "the server offers no TLS, and nothing was sent to it"
 
 
 class NatsTransport(Transport):
-    """A TCP connection that can be closed at any time, and writes nothing before TLS if TLS was
-    asked for. That it is broken shows when one reads from it.
+    """A TCP connection that can be closed at any time, and writes nothing before TLS.
+
+    That is, if TLS was asked for. That the connection is broken shows when one reads from it.
     """
 
     def __init__(self) -> None:

@@ -69,8 +69,9 @@ class Gauges:
             self._session = None
 
     def status(self) -> dict[str, object]:
-        """Return what `/status` shows of it; `since` is RFC 3339: since when it reads, stands by,
-        or fails to do either.
+        """Return what `/status` shows of it.
+
+        `since` is RFC 3339: since when it reads, stands by, or fails to do either.
         """
         lag, since = self._lag(), datetime.fromtimestamp(self._since_ms / 1000, UTC)
         return {
