@@ -99,7 +99,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
 
     replica = _replica(config, world, identity, store, wal, recovered, log_limits)
     gossip = _gossip(config, world)
-    pacing = Pacing(config.pacing_s, heard_within_s=config.election_timeout_ms / 1000)
+    pacing = Pacing(config.pacing_s, reported_within_s=config.election_timeout_ms / 1000)
     intake = Intake(
         identity.node_id, replica, pacing, clock, partial(_backlog, world), name_of_node
     )

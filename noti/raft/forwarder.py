@@ -187,7 +187,7 @@ class Forwarder:
         self._replica.peer_connected(node_id)
 
     def peer_lost(self, node_id: NodeId) -> None:
-        """Nobody will answer what that peer was asked, nor hear our answers; pass on."""
+        """Nobody will answer what that peer was asked, nor receive our answers; pass on."""
         self._give_up(lambda leader: leader == node_id)
         self._generations[node_id] += 1
         self._answers.pop(node_id, None)

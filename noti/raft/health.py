@@ -67,13 +67,13 @@ class Kind(Enum):
 _TEXT = {
     Kind.CLUSTER: "this node belongs to no cluster yet: it waits for the others of "
     "--bootstrap-expect, or for a leader that takes it in",
-    Kind.QUORUM: "no leader is heard: this node is cut off, or no majority of the voters is there",
+    Kind.QUORUM: "no contact with a leader: this node is cut off, or a majority is missing",
     Kind.DISK: "the disk does not answer; this node neither leads nor votes until it does",
     Kind.BEHIND: "this node has not applied yet what the cluster has committed",
 }
 _OVER = {
     Kind.CLUSTER: "this node belongs to a cluster",
-    Kind.QUORUM: "a leader is heard again",
+    Kind.QUORUM: "in contact with a leader again",
     Kind.DISK: "the disk answers again",
     Kind.BEHIND: "this node has caught up",
 }
@@ -211,7 +211,7 @@ class Health:
     def _set_gauges(self, status: Status, now: float) -> None:
         leads = status.role is Role.LEADER
         _log_memory.set(status.log_memory_bytes)
-        _contact_s.set(0.0 if leads else now - status.heard_at)
+        _contact_s.set(0.0 if leads else now - status.last_contact_at)
         peers = frozenset(peer for peer, _ in status.followers)
         for gone in self._peers - peers:
             _match.remove(gone)

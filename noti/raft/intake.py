@@ -149,7 +149,7 @@ class Intake:
         if own > EASY or not self._pacing.at_ease:
             if not self._replica.is_leader():
                 return True  # the core answers that
-            self._pacing.heard(self._node_id, own, now)
+            self._pacing.reported(self._node_id, own, now)
         return self._pacing.at_ease or self._pacing.may_pass(now)
 
     def _reject(self, on_done: OnDone[int]) -> None:
@@ -162,12 +162,12 @@ class Intake:
         """Note how full followers are."""
         for message in messages:
             if type(message) is AppendAccepted:
-                self._pacing.heard(message.sender, message.backlog, self._clock.now())
+                self._pacing.reported(message.sender, message.backlog, self._clock.now())
         if self._queue:
             self._work.set()
 
     def peer_lost(self, node_id: NodeId) -> None:
-        """Note that nobody hears from a node."""
+        """Note that a node is disconnected."""
         self._pacing.lost(node_id, self._clock.now())
         self._work.set()
 
@@ -184,7 +184,7 @@ class Intake:
         now = self._clock.now()
         if not self._replica.is_leader():
             return {}
-        self._pacing.heard(self._node_id, self._report(), now)
+        self._pacing.reported(self._node_id, self._report(), now)
         return self._pacing.pressures(now)
 
     def _name(self, node_id: NodeId) -> str:
@@ -196,7 +196,7 @@ class Intake:
         """Let through what is held, until cancelled; what is held then is nobody's."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._follow_leadership)
+                nursery.start_soon(self._watch_leadership)
                 task_status.started()
                 while True:
                     self._work = trio.Event()
@@ -209,7 +209,7 @@ class Intake:
                 self._remove(held)
                 held.on_done(NotLeader(None))
 
-    async def _follow_leadership(self) -> None:
+    async def _watch_leadership(self) -> None:
         while True:
             await self._replica.wait_leadership_changed()
             self._work.set()
@@ -218,7 +218,7 @@ class Intake:
         """Let go what may go, and return when to look again."""
         now = self._clock.now()
         if self._replica.is_leader():
-            self._pacing.heard(self._node_id, self._report(), now)
+            self._pacing.reported(self._node_id, self._report(), now)
             for node_id in self._pacing.look(now, holding=bool(self._queue)):
                 self._log_disregarded(node_id, now)
             for node_id, pressure in self._pacing.pressures(now).items():

@@ -294,7 +294,7 @@ class Peers:
 
     async def _read(self, stream: MessageStream) -> None:
         try:
-            await stream.hear(partial(self._take_in, stream.peer.node_id))
+            await stream.receive(partial(self._take_in, stream.peer.node_id))
         except PeerUnavailable:
             pass
         except MessageInvalid as error:

@@ -31,7 +31,7 @@ class MessageStream(Protocol):
     def send_at_once(self, messages: Sequence[PeerMessage]) -> bool:
         """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
 
-    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+    async def receive(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
         """Pass each batch to `take` as it comes, and return when that returns False: enough.
 
         Raises `PeerUnavailable` when the stream ended, `MessageInvalid` for what does not
@@ -40,7 +40,7 @@ class MessageStream(Protocol):
         """
 
     async def aclose(self) -> None:
-        """Close; the other side's `hear` raises `PeerUnavailable`."""
+        """Close; the other side's `receive` raises `PeerUnavailable`."""
 
 
 class Messenger(Protocol):

@@ -42,7 +42,7 @@ packet."""
 
 
 class GrpcMessageStream:
-    """A Raft stream, on either side. One task may send while another hears."""
+    """A Raft stream, on either side. One task may send while another receives."""
 
     def __init__(
         self, island: Island, stream: PeerStream, peer: Hello, close: Callable[[], None]
@@ -74,7 +74,7 @@ class GrpcMessageStream:
         """As `send`, without a checkpoint; returns False, with nothing sent, if it had to wait."""
         return not self._send_lock.locked() and self._send_at_once(*encode_messages(messages))
 
-    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+    async def receive(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
         """See `MessageStream`. `take` is called in the turn that read the socket."""
         await trio.lowlevel.checkpoint_if_cancelled()
 
@@ -89,7 +89,7 @@ class GrpcMessageStream:
             raise PeerUnavailable(f"{self._peer.name} closed the stream")
 
     async def aclose(self) -> None:
-        """Close; the other side's `hear` raises `PeerUnavailable`. Never fails."""
+        """Close; the other side's `receive` raises `PeerUnavailable`. Never fails."""
         self._closed = True
         self._stream.inbox.fail(PeerUnavailable("the stream is closed"))
         with contained("rpc stream"):

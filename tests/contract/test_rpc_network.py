@@ -184,7 +184,7 @@ async def receive(stream: MessageStream) -> Sequence[PeerMessage]:
         batches.append(batch)
         return False
 
-    await stream.hear(enough)
+    await stream.receive(enough)
     return batches[0]
 
 
@@ -365,7 +365,7 @@ async def test_cancelled_hearing_loses_nothing(open_network: NetworkFactory) -> 
         while len(received) < len(messages):
             # Cancelled at a different moment each time.
             with trio.move_on_after(0.0005):
-                await stream.hear(take)
+                await stream.receive(take)
         assert received == messages
         await stream.aclose()
 

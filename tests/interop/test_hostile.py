@@ -162,7 +162,7 @@ async def until_counted(node: NodeProcess, counter: str, before: float) -> None:
 async def until_closed(stream: GrpcMessageStream) -> None:
     with trio.fail_after(10):
         with suppress(PeerUnavailable):
-            await stream.hear(lambda _: True)
+            await stream.receive(lambda _: True)
 
 
 def say(raw: socket.socket, data: bytes) -> None:

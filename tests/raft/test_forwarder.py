@@ -244,7 +244,7 @@ class FakeMessenger:
 def forwarder_of(replica: FakeReplica) -> Forwarder:
     consensus = cast("Replica", replica)
     clock = TrioClock()
-    intake = Intake("own", consensus, Pacing(10.0, heard_within_s=0.5), clock)
+    intake = Intake("own", consensus, Pacing(10.0, reported_within_s=0.5), clock)
     return Forwarder("own", consensus, intake, clock)
 
 

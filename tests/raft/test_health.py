@@ -70,8 +70,8 @@ def test_lost_quorum_is_told_once_when_it_lasts_and_once_when_it_is_over() -> No
         assert (trouble.for_s, trouble.since_ms) == (4.0, 11_000)
         patient.look(16.0, replace(LED, fresh_at=16.0))
     begun, over = logs
-    assert begun["event"].startswith("no leader is heard")
-    assert (over["event"], over["after_s"]) == ("a leader is heard again", 5.0)
+    assert begun["event"].startswith("no contact with a leader")
+    assert (over["event"], over["after_s"]) == ("in contact with a leader again", 5.0)
 
 
 def test_stranger_says_that_it_waits_for_a_cluster_and_not_for_a_leader() -> None:
@@ -160,7 +160,7 @@ def test_gauges_tell_the_last_contact_and_what_each_peer_has() -> None:
         return REGISTRY.get_sample_value("noti_raft_match_index", {"peer": peer})
 
     patient = Patient()
-    patient.look(10.0, replace(LED, heard_at=8.5))
+    patient.look(10.0, replace(LED, last_contact_at=8.5))
     assert REGISTRY.get_sample_value("noti_raft_leader_contact_seconds") == 1.5
     leads = replace(LED, role=Role.LEADER, leads_ready=True, followers=(("b", 9), ("d", 4)))
     patient.look(12.0, leads)

@@ -58,7 +58,7 @@ class Door:
     answers: dict[bytes, NotiError | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        pacing = Pacing(10.0, heard_within_s=1e9)
+        pacing = Pacing(10.0, reported_within_s=1e9)
         replica = cast("Replica", self.log)
         self.intake = Intake("own", replica, pacing, TrioClock(), lambda: self.own)
 

@@ -423,7 +423,7 @@ class Scripted:
             self.sent += messages
         return not self.full
 
-    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+    async def receive(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
         while True:
             words = await self._take.receive()
             if isinstance(words, Exception):

@@ -284,7 +284,7 @@ async def test_stream_that_ends_in_the_middle_of_a_frame_is_message_invalid() ->
 
     async def hear(stream: MessageStream) -> None:
         try:
-            await stream.hear(lambda _: True)
+            await stream.receive(lambda _: True)
         except (MessageInvalid, PeerUnavailable) as error:
             seen.append(error)
 

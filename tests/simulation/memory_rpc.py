@@ -338,7 +338,7 @@ class MemoryMessageStream:
         self._outgoing.tell(self._peer, messages)
         return True
 
-    async def hear(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
+    async def receive(self, take: Callable[[Sequence[PeerMessage]], bool]) -> None:
         while take(await self._incoming.receive()):
             pass
 

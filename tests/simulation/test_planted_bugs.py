@@ -423,7 +423,7 @@ def bear_only(patch: pytest.MonkeyPatch, load: str) -> None:
 
 def takes_events_in_whoever_cannot_follow(patch: pytest.MonkeyPatch) -> None:
     """The leader does not listen to how full the others are, or it is itself."""
-    patch.setattr(Pacing, "heard", lambda *_: None)
+    patch.setattr(Pacing, "reported", lambda *_: None)
     bear_only(patch, "overload_all")
 
 

@@ -45,11 +45,11 @@ class Pull:
         # Bounded by what one request asks for.
         self._arrived: asyncio.Queue[Msg] = asyncio.Queue()
         self.pending = consumer.num_pending or 0
-        """Messages that were not delivered yet, when the server last told."""
+        """Messages that were not delivered yet, when the server last reported."""
         self._requested = 0
         self._consumer_seq = 0
         self._stream_seq = 0
-        self._heard = 0.0
+        self._last_contact_at = 0.0
 
     @property
     def arrived(self) -> int:
@@ -73,7 +73,7 @@ class Pull:
             if self._requested == 0:
                 # The request ended while nobody was reading; that is no silence of the server.
                 continue
-            silence_s = self._heard + SILENCE_S - loop.time()
+            silence_s = self._last_contact_at + SILENCE_S - loop.time()
             if self._client.is_closed:
                 raise SourceUnavailable("the connection to NATS broke")
             if silence_s <= 0:
@@ -90,7 +90,7 @@ class Pull:
                 return received
 
     async def _on_message(self, message: Msg) -> None:
-        self._heard = asyncio.get_running_loop().time()
+        self._last_contact_at = asyncio.get_running_loop().time()
         self._arrived.put_nowait(message)
 
     def _take(self, messages_max: int) -> list[Msg]:
@@ -128,7 +128,7 @@ class Pull:
 
     async def _request(self, messages_max: int) -> None:
         """Ask for messages. Only when no request is open, so that each status has one meaning."""
-        if self._heard:
+        if self._last_contact_at:
             await self._check_place()
         request = {
             "batch": messages_max,
@@ -136,7 +136,7 @@ class Pull:
             "idle_heartbeat": int(HEARTBEAT_S * 1e9),
         }
         self._requested = messages_max
-        self._heard = asyncio.get_running_loop().time()
+        self._last_contact_at = asyncio.get_running_loop().time()
         subject = f"{api.DEFAULT_PREFIX}.CONSUMER.MSG.NEXT.{self._stream}.{self._durable}"
         await self._client.publish(subject, json.dumps(request).encode(), self._inbox)
 

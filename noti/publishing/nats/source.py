@@ -142,9 +142,9 @@ class _Edge:
         except _USUAL_ERRORS as error:
             raise SourceUnavailable(f"NATS: {str(error) or type(error).__name__}") from error
         except Exception as error:
-            told = f"{type(error).__name__}: {error}"
-            self._throttled.log(log.exception, "the NATS client failed", told)
-            raise SourceUnavailable(f"the NATS client failed: {told}") from error
+            text = f"{type(error).__name__}: {error}"
+            self._throttled.log(log.exception, "the NATS client failed", text)
+            raise SourceUnavailable(f"the NATS client failed: {text}") from error
         raise SourceUnavailable(f"NATS: no answer within {wait_s + CALL_S:g} s")
 
 
@@ -217,7 +217,7 @@ class NatsSession:
         await self._edge.call(self._acknowledge_aio, [message.token], b"+TERM")
 
     def lag(self) -> SourceLag:
-        """Return how far this reader is behind, as the last messages told."""
+        """Return how far this reader is behind, by the last messages."""
         if self._pull is None:
             return SourceLag(0, 0, None)
         unacknowledged = len(self._unsettled) + self._pull.arrived

@@ -12,7 +12,7 @@ from noti.raft.core.membership import Configuration, has_quorum, vote_is_lost
 from noti.raft.core.messages import NodeId
 
 EARLY_ROUNDS = 3
-"""Early campaigns after a broken stream; if the others still hear the leader by then, so be it."""
+"""Early campaigns after a broken stream; if the others still have a leader by then, so be it."""
 
 
 class ElectionTimer:

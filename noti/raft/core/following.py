@@ -33,7 +33,7 @@ class Following:
         "_send",
         "_term",
         "announced",
-        "heard_at",
+        "last_contact_at",
         "matched",
     )
 
@@ -47,10 +47,10 @@ class Following:
         send: Callable[[NodeId, Message], None],
         now: float,
     ) -> None:
-        """Begin without having heard anything."""
+        """Begin without any contact."""
         self._id, self._term = own_id, term
         self._log, self._gate, self._send = log, gate, send
-        self.heard_at = now
+        self.last_contact_at = now
         """When the leader last spoke; until it does, when this began."""
         self.announced: tuple[float, int] | None = None
         """When it last sent a request for the log, and its commit index then."""
@@ -60,9 +60,9 @@ class Following:
         """The newest round of its requests."""
         self._confirmed: tuple[int, int] | None = None
 
-    def heard_within(self, seconds: float, now: float) -> bool:
+    def had_contact_within(self, seconds: float, now: float) -> bool:
         """Whether the leader spoke in the last `seconds`."""
-        return now - self.heard_at < seconds
+        return now - self.last_contact_at < seconds
 
     def fresh_at(self, applied: int) -> float | None:
         """Return when the leader announced a commit that is applied by now and covers all older
@@ -81,7 +81,7 @@ class Following:
     def append(self, request: AppendRequest, commit: int) -> int:
         """Make the log the leader's, as far as the request allows; return the commit index."""
         if self._gate.installing is not None:
-            self.confirm(request.sender)  # to be counted as heard, however slow the disk is
+            self.confirm(request.sender)  # to be counted as alive, however slow the disk is
             return commit
         previous = request.previous_index
         known_term = self._log.term_at(previous)

@@ -166,7 +166,7 @@ class Leadership:
         return deadline if self._successor is None else min(deadline, self._transfer_deadline)
 
     def on_deadline(self, commit: int, now: float) -> bool:
-        """Do what is due; return False when no quorum was heard for an election timeout."""
+        """Do what is due; return False when no quorum answered for an election timeout."""
         if now >= self.replication.quorum_deadline and not self.replication.check_quorum(now):
             return False
         if self._successor is not None and now >= self._transfer_deadline:
@@ -287,7 +287,7 @@ def obstacle(
     voters = [node for node in configuration.members if configuration.is_voter(node)]
     answering = [node for node in voters if node not in silent]
     if not has_quorum(configuration, answering):
-        return f"no majority answers; nothing is heard of {_names(silent)}"
+        return f"no majority answers; no answer from {_names(silent)}"
     matches = {**replication.matches(), own_id: durable}
     missing = [node for node in answering if matches[node] < index]
     if own_id in missing:

@@ -204,14 +204,14 @@ class Raft:
             case VoteResponse():
                 self._on_vote_response(message, now)
             case AppendRequest():
-                self._hear_leader(message.sender, now)
+                self._note_leader_contact(message.sender, now)
                 self._following.note_request(message, now)
                 if message.acknowledged > self._gate.durable:
                     self._on_forgotten(message)
                 else:
                     self._on_append_request(message)
             case SnapshotChunk():
-                self._hear_leader(message.sender, now)
+                self._note_leader_contact(message.sender, now)
                 self._on_snapshot_chunk(message, now)
             case AppendAccepted() | AppendRejected():
                 self._on_append_response(message, now)
@@ -221,11 +221,11 @@ class Raft:
             case _:
                 assert_never(message)
 
-    def _hear_leader(self, leader: NodeId, now: float) -> None:
+    def _note_leader_contact(self, leader: NodeId, now: float) -> None:
         assert self.role is not Role.LEADER, "the message was checked for that"
         if self.role is not Role.FOLLOWER or self._leader != leader:
             self._become_follower(self._term, leader, now)
-        self._following.heard_at = now
+        self._following.last_contact_at = now
         self._timer.leader_spoke(now)
 
     # --- elections --------------------------------------------------------------------------------
@@ -235,14 +235,14 @@ class Raft:
             return False  # it could not write down for whom it votes
         return self._log.may_campaign(self._id, self._commit)
 
-    def _hears_leader(self, now: float) -> bool:
+    def _has_live_leader(self, now: float) -> bool:
         """Leader stickiness: while a leader lives, nobody else gets a vote (thesis 4.2.3)."""
-        heard = self._following.heard_within(self.config.election_timeout_s, now)
-        return self.role is Role.LEADER or (self._leader is not None and heard)
+        in_contact = self._following.had_contact_within(self.config.election_timeout_s, now)
+        return self.role is Role.LEADER or (self._leader is not None and in_contact)
 
     def _on_vote_request(self, request: VoteRequest, now: float) -> None:
         up_to_date = self._log.is_up_to_date(request.last_index, request.last_term)
-        disturbs = self._hears_leader(now) and not request.transfer
+        disturbs = self._has_live_leader(now) and not request.transfer
         if request.pre:
             works = self._gate.hung_since is None  # otherwise the vote itself would never come
             granted = not disturbs and up_to_date and works and request.term > self._term
@@ -405,7 +405,7 @@ class Raft:
         self._commit = self._following.append(request, self._commit)
 
     def _on_forgotten(self, request: AppendRequest) -> None:
-        """Our disk is older than what we said: the driver ends this node, and the leader hears why.
+        """Our disk is older than what we said: the driver ends this node, the leader learns why.
 
         At once, as nothing will be written any more; a rejection promises nothing.
         """

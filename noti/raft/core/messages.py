@@ -109,7 +109,7 @@ class AppendRequest:
     commit: int
     entries: tuple[Entry, ...]
     round: int = 0
-    """Counts the leader's heartbeats in its term; answers carry the newest one heard."""
+    """Counts the leader's heartbeats in its term; answers carry the newest one received."""
     acknowledged: int = 0
     """While a voter's log is probed: what it answered this term's leader to have on disk. One that
     holds less has forgotten."""
@@ -124,7 +124,7 @@ class AppendAccepted:
     match_index: int
     """Everything up to here is on the sender's disk and equal to the leader's log."""
     round: int = 0
-    """The newest round heard from this term's leader."""
+    """The newest round received from this term's leader."""
     backlog: int = 0
     """How full the sender's backlog of clients is, see `pacing.py`: advice, not consensus."""
 
@@ -142,7 +142,7 @@ class AppendRejected:
     hint_term: int
     """The sender's term at `hint_index`."""
     round: int = 0
-    """The newest round heard from this term's leader."""
+    """The newest round received from this term's leader."""
     backlog: int = 0
     """How full the sender's backlog of clients is, see `pacing.py`: advice, not consensus."""
 

@@ -80,7 +80,7 @@ class _Node:
     """What is known of one node."""
 
     report: int = 0
-    heard_at: float = -math.inf
+    reported_at: float = -math.inf
     lowest: int = BACKLOG_MAX
     """Of its reports since it reached the floor."""
     spent_s: float = 0.0
@@ -93,10 +93,10 @@ class _Node:
 class Pacing:
     """One leadership's view."""
 
-    def __init__(self, pacing_s: float, heard_within_s: float) -> None:
-        """A node not heard for `heard_within_s` has no say."""
+    def __init__(self, pacing_s: float, reported_within_s: float) -> None:
+        """A node that has not reported for `reported_within_s` has no say."""
         self._pacing_s = pacing_s
-        self._heard_within_s = heard_within_s
+        self._reported_within_s = reported_within_s
         self.clear()
 
     def clear(self) -> None:
@@ -105,7 +105,7 @@ class Pacing:
         self._pressing: frozenset[NodeId] = frozenset()
         """Those who have a say and are not at ease."""
         self.at_ease = True
-        """Whether there is nobody like that: nothing that was heard holds anything back."""
+        """Whether there is nobody like that: nothing that was reported holds anything back."""
         self._credit_bytes = 0.0
         self._credited_at = -math.inf
         self._looked_at = -math.inf
@@ -115,20 +115,20 @@ class Pacing:
 
     # --- what comes in ----------------------------------------------------------------------------
 
-    def heard(self, node_id: NodeId, report: int, now: float) -> None:
+    def reported(self, node_id: NodeId, report: int, now: float) -> None:
         """Note how full a node says that it is."""
         node = self._nodes.get(node_id)
         if node is None:
             node = self._nodes[node_id] = _Node()
-        node.report, node.heard_at = report, now
+        node.report, node.reported_at = report, now
         if report > EASY or node_id in self._pressing:
             self._weigh(now)
 
     def lost(self, node_id: NodeId, now: float) -> None:
-        """Note that a node is disconnected: until it is heard again, it has no say."""
+        """Note that a node is disconnected: until it reports again, it has no say."""
         node = self._nodes.get(node_id)
         if node is not None:
-            node.heard_at = -math.inf
+            node.reported_at = -math.inf
             self._weigh(now)
 
     def passed(self, size_bytes: int, now: float) -> None:
@@ -170,7 +170,7 @@ class Pacing:
         return self.due_at(now) <= now
 
     def due_at(self, now: float) -> float:
-        """When the next command may pass, if nothing is heard until then."""
+        """When the next command may pass, if nothing is reported until then."""
         if not self._pressing:
             return now
         bytes_per_s = self._bytes_per_s(now)
@@ -187,7 +187,7 @@ class Pacing:
         return {
             node_id: pressure_of(node.report)
             for node_id, node in self._nodes.items()
-            if self._is_heard(node, now)
+            if self._has_reported(node, now)
         }
 
     def disregarded(self, now: float) -> frozenset[NodeId]:
@@ -200,14 +200,16 @@ class Pacing:
 
     # --- who has a say ----------------------------------------------------------------------------
 
-    def _is_heard(self, node: _Node, now: float) -> bool:
-        return node.heard_at >= now - self._heard_within_s
+    def _has_reported(self, node: _Node, now: float) -> bool:
+        return node.reported_at >= now - self._reported_within_s
 
     def _weigh(self, now: float) -> None:
         self._pressing = frozenset(
             node_id
             for node_id, node in self._nodes.items()
-            if node.report > EASY and node.disregarded_until <= now and self._is_heard(node, now)
+            if node.report > EASY
+            and node.disregarded_until <= now
+            and self._has_reported(node, now)
         )
         self.at_ease = not self._pressing
         if self.at_ease:
@@ -215,7 +217,7 @@ class Pacing:
 
     def _is_minority(self, now: float, *, of_readers: bool) -> bool:
         """Whether at least half of those who have readers, or of all, can follow."""
-        reports = [node.report for node in self._nodes.values() if self._is_heard(node, now)]
+        reports = [node.report for node in self._nodes.values() if self._has_reported(node, now)]
         if of_readers:
             reports = [report for report in reports if report]
         return 2 * sum(report > EASY for report in reports) <= len(reports)

@@ -32,7 +32,7 @@ class Progress:
     node_id: NodeId
     next_index: int
     """Index of the next entry to send."""
-    heard_at: float
+    last_contact_at: float
     """When the follower last answered, for check-quorum."""
     match_index: int = 0
     """Everything up to here is on the follower's disk."""

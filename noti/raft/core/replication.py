@@ -58,7 +58,7 @@ class Replication:
         members = [n for n in self._log.configuration.members if n != self._config.node_id]
         next_index = self._log.last_index + 1
         self._progress = {
-            node: self._progress.get(node) or Progress(node, next_index, heard_at=now)
+            node: self._progress.get(node) or Progress(node, next_index, last_contact_at=now)
             for node in members
         }
         self.has_followers = bool(members)
@@ -98,7 +98,7 @@ class Replication:
                 return False
 
     def send_new_entries(self, commit: int, now: float) -> None:
-        """Send what the followers' windows take; nobody who has all hears anything."""
+        """Send what the followers' windows take; one that has all gets nothing."""
         for progress in self._progress.values():
             self._send_entries(progress, commit, now)
 
@@ -187,18 +187,18 @@ class Replication:
         ):
             self._send(progress.node_id, chunk)
 
-    # --- hearing ----------------------------------------------------------------------------------
+    # --- receiving --------------------------------------------------------------------------------
 
     def on_response(self, response: AppendResponse, commit: int, now: float) -> bool:
         """Take in an answer; return whether a follower is known to hold more than before."""
         progress = self._progress.get(response.sender)
         if progress is None or self._is_forgetful(progress, response):
             return False
-        progress.heard_at = now
+        progress.last_contact_at = now
         progress.round = max(progress.round, min(response.round, self._round))
         news = False
         # While a follower is probed, it cannot learn of commits beyond the probe.
-        untold = progress.state is ProgressState.PROBE and commit >= progress.next_index
+        uninformed = progress.state is ProgressState.PROBE and commit >= progress.next_index
         if isinstance(response, AppendRejected):
             next_index = 1 + self._log.last_index_with_term_at_most(
                 response.hint_index, response.hint_term
@@ -207,7 +207,7 @@ class Replication:
         elif response.match_index <= self._log.last_index:
             news = progress.matched(response.match_index)
             progress.matched_in = response.round if news else progress.matched_in
-        if not self._send_entries(progress, commit, now) and news and untold:
+        if not self._send_entries(progress, commit, now) and news and uninformed:
             self._send_append(progress, commit, ())
         return news
 
@@ -264,22 +264,24 @@ class Replication:
         check.
         """
         self.quorum_deadline = now + self._config.election_timeout_s
-        heard = self._progress.keys() - self.silent(now)
-        return has_quorum(self._log.configuration, [self._config.node_id, *heard])
+        answered = self._progress.keys() - self.silent(now)
+        return has_quorum(self._log.configuration, [self._config.node_id, *answered])
 
     def silent(self, now: float) -> list[NodeId]:
         """Return who did not answer within the last election timeout."""
         oldest = now - self._config.election_timeout_s
-        return [node for node, progress in self._progress.items() if progress.heard_at < oldest]
+        return [
+            node for node, progress in self._progress.items() if progress.last_contact_at < oldest
+        ]
 
     def best_successor(self, now: float) -> NodeId | None:
-        """Return the voter that holds most among those heard lately; None when there is none."""
+        """Return the voter that holds most of those that answered lately; None without any."""
         oldest = now - self._config.election_timeout_s
         candidates = [
             progress
             for node, progress in sorted(self._progress.items())
             if node in self._log.configuration.voters
-            and progress.heard_at >= oldest
+            and progress.last_contact_at >= oldest
             and not progress.forgot
         ]
         best = max(candidates, key=lambda progress: progress.match_index, default=None)

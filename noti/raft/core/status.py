@@ -42,7 +42,7 @@ class Status:
     """
     log_memory_bytes: int = 0
     """What the log's entries in memory take."""
-    heard_at: float = 0.0
+    last_contact_at: float = 0.0
     """As a follower: when the leader last spoke, or when this node began to wait for one."""
     disk_hung_since: float | None = None
     """When the disk was asked for what it does not answer; None while it works."""
@@ -73,5 +73,5 @@ def picture(
         fresh_at=following.fresh_at(applied),
         disk_hung_since=gate.hung_since,
         log_memory_bytes=log.held_bytes,
-        heard_at=following.heard_at,
+        last_contact_at=following.last_contact_at,
     )

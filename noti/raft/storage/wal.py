@@ -150,7 +150,7 @@ class Wal:
         self._check_sequence(entries)
         self._begin_change()
         # Hard state first: at no point of a replay does the log hold a term that the node has
-        # not heard of.
+        # not seen.
         written = self._write(hard_state_record, batch, hard_state or self._hard_state)
 
         async def wait() -> None:

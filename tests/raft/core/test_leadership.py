@@ -214,7 +214,7 @@ def test_elected_leader_that_nobody_answers_says_so_and_steps_down() -> None:
     core = a_leader()
     core.now += 0.51
     core.step(DeadlineReached())
-    assert stalls(core) == ["no majority answers; nothing is heard of n2, n3, n4"]
+    assert stalls(core) == ["no majority answers; no answer from n2, n3, n4"]
     assert core.raft.status().role is Role.FOLLOWER
 
 
@@ -241,9 +241,7 @@ def why(found: Replication, durable: int, now: float) -> str:
 
 
 def test_silent_majority_is_named() -> None:
-    assert why(replication(("b", 1, 0.1)), 3, 1.0) == (
-        "no majority answers; nothing is heard of b, d"
-    )
+    assert why(replication(("b", 1, 0.1)), 3, 1.0) == ("no majority answers; no answer from b, d")
 
 
 def test_own_disk_is_named_before_others() -> None:

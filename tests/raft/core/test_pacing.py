@@ -54,7 +54,7 @@ class Model:
     command_bytes: int = 20_000
     commands: int = 6
     offered_bytes_per_s: float = math.inf
-    pacing: Pacing = field(default_factory=lambda: Pacing(10.0, heard_within_s=0.5))
+    pacing: Pacing = field(default_factory=lambda: Pacing(10.0, reported_within_s=0.5))
     now: float = 0.0
     passed_bytes: int = 0
     longest_wait_s: float = 0.0
@@ -80,7 +80,7 @@ class Model:
         if passed or self.now >= self._heartbeat_at:
             self._heartbeat_at = self.now + HEARTBEAT_S
             for number, hub in enumerate(self.hubs):
-                self.pacing.heard(str(number), hub.report(), self.now)
+                self.pacing.reported(str(number), hub.report(), self.now)
         for node in self.pacing.look(self.now, holding=bool(self._waiting)):
             self.given_up.append((round(self.now), node))
         self.now += STEP_S
@@ -201,36 +201,36 @@ def test_node_at_the_floor_that_gets_nowhere_is_waited_for_no_longer() -> None:
 
 
 def test_nobody_is_given_up_while_nothing_waits() -> None:
-    pacing = Pacing(10.0, heard_within_s=0.5)
+    pacing = Pacing(10.0, reported_within_s=0.5)
     for tenth in range(1000):
-        pacing.heard("a", BACKLOG_MAX, tenth / 10)
-        pacing.heard("b", 1, tenth / 10)
+        pacing.reported("a", BACKLOG_MAX, tenth / 10)
+        pacing.reported("b", 1, tenth / 10)
         assert pacing.look(tenth / 10, holding=False) == []
 
 
 def test_node_that_is_not_heard_has_no_say_and_neither_has_one_that_is_lost() -> None:
-    pacing = Pacing(10.0, heard_within_s=0.5)
-    pacing.heard("a", BACKLOG_MAX, 0.0)
+    pacing = Pacing(10.0, reported_within_s=0.5)
+    pacing.reported("a", BACKLOG_MAX, 0.0)
     assert not pacing.at_ease
     pacing.look(0.4, holding=True)
     assert not pacing.at_ease
     pacing.look(0.6, holding=True)
     assert pacing.at_ease
     assert pacing.pressures(0.6) == {}
-    pacing.heard("a", BACKLOG_MAX, 1.0)
+    pacing.reported("a", BACKLOG_MAX, 1.0)
     assert not pacing.at_ease
     pacing.lost("a", 1.1)
     assert pacing.at_ease
 
 
 def test_penalty_grows_to_a_limit_and_ends_when_the_node_is_at_ease() -> None:
-    pacing = Pacing(1.0, heard_within_s=math.inf)
+    pacing = Pacing(1.0, reported_within_s=math.inf)
     pauses, now = [], 0.0
 
     def pause_s() -> float:
         nonlocal now
-        pacing.heard("a", BACKLOG_MAX, now)
-        pacing.heard("b", 1, now)
+        pacing.reported("a", BACKLOG_MAX, now)
+        pacing.reported("b", 1, now)
         while not (given_up := pacing.look(now, holding=True)):
             now += 0.1
         assert given_up == ["a"]
@@ -240,14 +240,14 @@ def test_penalty_grows_to_a_limit_and_ends_when_the_node_is_at_ease() -> None:
 
     pauses = [pause_s() for _ in range(6)]
     assert pauses == pytest.approx([60, 120, 240, 480, DISREGARDED_S_MAX, DISREGARDED_S_MAX])
-    pacing.heard("a", 1, now)
+    pacing.reported("a", 1, now)
     pacing.look(now, holding=True)
     assert pause_s() == pytest.approx(DISREGARDED_S)
 
 
 def test_new_leadership_knows_nothing() -> None:
-    pacing = Pacing(10.0, heard_within_s=0.5)
-    pacing.heard("a", BACKLOG_MAX, 0.0)
+    pacing = Pacing(10.0, reported_within_s=0.5)
+    pacing.reported("a", BACKLOG_MAX, 0.0)
     pacing.clear()
     assert pacing.at_ease
     assert pacing.pressures(0.0) == {}

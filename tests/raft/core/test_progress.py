@@ -10,7 +10,7 @@ PLENTY = 1 << 40
 
 
 def progress(match: int = 0, following: int = 10) -> Progress:
-    return Progress("n2", following, heard_at=0.0, match_index=match)
+    return Progress("n2", following, last_contact_at=0.0, match_index=match)
 
 
 def replicating(match: int = 5) -> Progress:

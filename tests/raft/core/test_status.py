@@ -18,7 +18,7 @@ def test_picture_of_a_follower_tells_of_its_leader_and_its_disk() -> None:
         (Role.FOLLOWER, 3, "n1", 0, 0), log=log, leading=None, following=following, gate=gate
     )
     assert (status.role, status.term, status.leader) == (Role.FOLLOWER, 3, "n1")
-    assert status.heard_at == 7.0
+    assert status.last_contact_at == 7.0
     assert status.disk_hung_since == 8.0
     assert not status.leads_ready
     assert status.followers == ()
