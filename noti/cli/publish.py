@@ -40,7 +40,7 @@ from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.ports import Draft
 from noti.rpc.generated.category.v1 import CategoryMessage
-from noti.rpc.publishing import PublishStream, open_publish_stream
+from noti.rpc.publish_client import PublishStream, open_publish_stream
 
 REQUEST_EVENTS_MAX: Final = 1000
 """As many as a node takes in one request; the bytes are bounded by what is read at once."""

@@ -1,7 +1,7 @@
 """How events reach the log, as those who take them from publishers see it; and the log itself.
 
 A new way in makes `Draft`s of what it takes, calls `Publishing.submit`, and maps the error that
-`on_done` may get to its own protocol, as `status_of` in `noti.rpc.publisher` does for gRPC.
+`on_done` may get to its own protocol, as `status_of` in `noti.rpc.publish_service` does for gRPC.
 """
 
 from collections.abc import Sequence

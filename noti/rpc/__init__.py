@@ -3,8 +3,8 @@
 `grpc` is the network that a node serves and dials with. Below it, `sniffing` tells TLS from plain
 text, `accepting` serves calls within limits, `dialing` opens connections, and `connections`,
 `inbox` and `tls` are the HTTP/2 connection itself: grpclib's, on asyncio's loop, with what it
-lacks. Above it, `raft_streams`, `publisher` and `services` answer calls, and `roles` and
-`publishing` make some. `codec` turns Raft's messages into frames and back; `generated/` comes from
+lacks. Above it, `raft_streams`, `publish_service` and `services` answer calls, and `roles` and
+`publish_client` make some. `codec` turns Raft's messages into frames and back; `generated/` comes from
 `proto/`.
 
 Enters: calls of peers, operators, publishers and load balancers; bytes from their sockets.

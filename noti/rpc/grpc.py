@@ -26,7 +26,7 @@ from noti.rpc.accepting import GrpcServer, RpcLimits, Servable
 from noti.rpc.dialing import PeerChannel, describe, rejection_in
 from noti.rpc.peer_certificates import PeerCertificates
 from noti.rpc.ports import NodeReport, PeerHandler
-from noti.rpc.publisher import PublisherService
+from noti.rpc.publish_service import PublisherService
 from noti.rpc.raft_streams import GrpcMessageStream, RaftService, exchange_hellos, use_stream
 from noti.rpc.rejected_calls import RejectedCalls
 from noti.rpc.services import OperatorServices

@@ -28,11 +28,11 @@ import noti
 from noti import node, telemetry
 from noti.config import Config
 from noti.publishing.ports import Draft
-from noti.rpc.publishing import open_publish_stream
+from noti.rpc.publish_client import open_publish_stream
 from tests.bench.report import Arguments, Report, tell
 
 PACKAGE = f"{Path(noti.__file__).parent}{os.sep}"
-FIRST = ("rpc/publisher.py", "decode_drafts")
+FIRST = ("rpc/publish_service.py", "decode_drafts")
 LAST_ROOM, LAST = "streams/", "send"
 INSIDE = ("<listcomp>", "<genexpr>", "<dictcomp>", "<setcomp>")
 RESUME = dis.opmap["RESUME"]

@@ -70,7 +70,7 @@ from noti.raft.storage.wal import Wal
 from noti.rpc import codec
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.inbox import Inbox
-from noti.rpc.publisher import decode_drafts
+from noti.rpc.publish_service import decode_drafts
 from noti.swim.core import packets, streams
 from noti.swim.core.messages import (
     VERSIONS,

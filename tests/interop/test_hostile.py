@@ -30,7 +30,7 @@ from noti.raft.ports import Hello
 from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
 from noti.rpc.grpc import GrpcNetwork
-from noti.rpc.publisher import REQUEST_BYTES_MAX
+from noti.rpc.publish_service import REQUEST_BYTES_MAX
 from noti.rpc.raft_streams import GrpcMessageStream
 from tests import promises
 from tests.http.stage import client

@@ -14,7 +14,7 @@ from noti.rpc.generated.noti import v1 as wire
 from tests import promises
 from tests.contract.test_rpc_network import Handler
 from tests.rpc.test_grpc import framed, raft_request, serving
-from tests.rpc.test_publisher import Held, request
+from tests.rpc.test_publish_service import Held, request
 
 METHOD = "/noti.v1.Publisher/Publish"
 CALL = [

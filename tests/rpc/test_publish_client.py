@@ -19,7 +19,7 @@ from noti.errors import (
 )
 from noti.publishing.ports import Draft, Outcome
 from noti.rpc.grpc import GrpcNetwork
-from noti.rpc.publishing import open_publish_stream
+from noti.rpc.publish_client import open_publish_stream
 from tests.certificates.authority import SERVER, Wanted, issue
 from tests.certificates.bad import peer_context
 from tests.contract.test_rpc_network import ANY_PORT, Handler, Publications

@@ -23,7 +23,7 @@ from noti.errors import (
 from noti.publishing.ports import Draft, Outcome
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.inbox import FRAMES_AT_ONCE
-from noti.rpc.publisher import (
+from noti.rpc.publish_service import (
     REQUEST_BYTES_MAX,
     STREAM_BYTES_MAX,
     STREAM_EVENTS_MAX,
