@@ -36,7 +36,7 @@ Ts = TypeVarTuple("Ts")
 
 
 class Island:
-    """The asyncio loop, and the bridge to it. Whoever calls it lives inside `run`'s lifetime."""
+    """The asyncio loop, and the bridge to it. Its callers live inside `run`'s lifetime."""
 
     def __init__(self) -> None:
         self._loop: trio_asyncio.TrioEventLoop | None = None
@@ -69,7 +69,7 @@ class Island:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the loop open for the cleanup of whoever is in the body."""
+        """Keep the loop open for the cleanup of the body."""
         self._holds += 1
         try:
             yield

@@ -1,6 +1,6 @@
 """How an answer comes later: the one convention of all rooms.
 
-Whoever asks passes an `on_done`, and goes on. It is called once, in the turn in which the answer is
+The caller passes an `on_done`, and goes on. It is called once, in the turn in which the answer is
 known, and perhaps before the function that took it returns.
 """
 

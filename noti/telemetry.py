@@ -27,7 +27,7 @@ BUILD_INFO = Gauge("noti_build_info", "Always 1; says which build this is.", ["v
 _LIBRARIES_AT_WARNING = ("asyncio", "grpclib", "hpack", "hypercorn.access")
 """They tell about every frame or request at lower levels."""
 
-ERRORS_TOLD_MAX = 10
+ERRORS_SHOWN_MAX = 10
 """Of one group; when more fail together, they fail for the same reason."""
 
 _SECRET_KEYS = frozenset({"authorization", "cookie", "password", "secret", "token"})
@@ -57,7 +57,7 @@ def set_up(
         structlog.stdlib.PositionalArgumentsFormatter(),
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
-        tell_innermost,
+        show_innermost,
         redact,
     ]
     renderer: structlog.typing.Processor
@@ -97,7 +97,7 @@ def show_build() -> None:
     BUILD_INFO.labels(__version__, build()).set(1)
 
 
-def tell_innermost(
+def show_innermost(
     logger: object, method: str, event: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
     """Put the traceback of a log event's error into it; of a group, those of the errors in it."""
@@ -120,16 +120,16 @@ def innermost_tracebacks(error: BaseException) -> str:
     A group holds the frames of everybody who waited; its errors hold those that matter.
     """
     leaves = leaves_of(error)
-    told = [_traceback(leaf) for leaf in leaves[:ERRORS_TOLD_MAX]]
-    if len(leaves) > ERRORS_TOLD_MAX:
-        told.append(f"and {len(leaves) - ERRORS_TOLD_MAX} more")
-    return "\n\n".join(told)
+    shown = [_traceback(leaf) for leaf in leaves[:ERRORS_SHOWN_MAX]]
+    if len(leaves) > ERRORS_SHOWN_MAX:
+        shown.append(f"and {len(leaves) - ERRORS_SHOWN_MAX} more")
+    return "\n\n".join(shown)
 
 
 def _traceback(error: BaseException) -> str:
     """Return one error's own traceback, and those before it that are no groups."""
-    told = traceback.TracebackException.from_exception(error)
-    text = "".join(told.format(chain=False)).rstrip()
+    described = traceback.TracebackException.from_exception(error)
+    text = "".join(described.format(chain=False)).rstrip()
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     if before is None or isinstance(before, BaseExceptionGroup) or _is_cancellation(before):
         return text

@@ -134,12 +134,12 @@ def test_of_nested_groups_the_innermost_errors_are_told_each_with_its_own_frames
     try:
         raise nested()
     except ExceptionGroup as group:
-        told = {
+        raised = {
             "the error": group,
             "a tuple": (type(group), group, group.__traceback__),
             "where it is handled": True,
         }
-        structlog.get_logger("noti.room").error("internal error", exc_info=told[how])
+        structlog.get_logger("noti.room").error("internal error", exc_info=raised[how])
     text = json.loads(output.getvalue())["exception"]
     assert text.count("ValueError: one") == text.count("ValueError: two") == 1
     assert text.count("KeyError: 'the cause'") == text.count("in innermost_frame") == 2

@@ -65,9 +65,9 @@ def init_command(directory: Path, name: str, days: int | None, profiles: Path | 
     _check_none_exists([directory / "ca.pem", directory / "ca.key"])
     made = make_authority(profile, name, _now(), days=days)
     _write(directory, CA, made, replace=False)
-    _say(f"{directory}/ca.pem  CA {name!r}, until {_until(made)}")
-    _say(f"{directory}/ca.key  its key: keep it secret, and away from the nodes")
-    _say(f"next: noti certs issue --dir {directory} NAME…")
+    _print(f"{directory}/ca.pem  CA {name!r}, until {_until(made)}")
+    _print(f"{directory}/ca.key  its key: keep it secret, and away from the nodes")
+    _print(f"next: noti certs issue --dir {directory} NAME…")
 
 
 @certs.command("issue")
@@ -122,8 +122,8 @@ def issue_command(
         _write(directory, name, made, replace=renew)
         cut = made.certificate.not_valid_after_utc == authority.certificate.not_valid_after_utc
         ends = " with its CA" if cut else ""
-        _say(f"{directory}/{name}.pem  {claims_of(made.certificate)}, until {_until(made)}{ends}")
-        _say(f"{directory}/{name}.key  its key")
+        _print(f"{directory}/{name}.pem  {claims_of(made.certificate)}, until {_until(made)}{ends}")
+        _print(f"{directory}/{name}.key  its key")
 
 
 @certs.command("show")
@@ -134,9 +134,9 @@ def show_command(files: tuple[Path, ...]) -> None:
     """Say in plain words what a PEM file holds: certificates, CAs, requests, the type of a key."""
     for file in files:
         for described in describe(read_file(file), file, _now()):
-            _say(f"{file}: {described.title}")
+            _print(f"{file}: {described.title}")
             for name, value in described.facts:
-                _say(f"  {name:<10}  {value}")
+                _print(f"  {name:<10}  {value}")
 
 
 @certs.command("check")
@@ -240,5 +240,5 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-def _say(line: str) -> None:
+def _print(line: str) -> None:
     click.echo(printable(line))

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import trio
 
-from noti.cli.settings import load_given, settings_options
+from noti.cli.settings import load_config, settings_options
 from noti.errors import ConfigInvalid, NotiError
 from noti.membership.control import WITHIN_S_MAX, ask_to_leave
 
@@ -82,7 +82,7 @@ def leave(
 
 
 def _leave(config_file: Path | None, options: dict[str, Any], within_s: float) -> None:
-    ask_to_leave(load_given(config_file, options).data_dir, within_s)
+    ask_to_leave(load_config(config_file, options).data_dir, within_s)
     click.echo("the node does not vote any more; it may be stopped permanently")
 
 

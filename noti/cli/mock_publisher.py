@@ -25,7 +25,7 @@ from noti.cli.jetstream import (
     shown_url,
     subject_of,
 )
-from noti.cli.settings import load_given, settings_options
+from noti.cli.settings import load_config, settings_options
 from noti.config import Config
 
 RETRY_S_MAX = 5.0
@@ -55,7 +55,7 @@ def mock_publisher(
     The user_id of an event is its number, so a gap or a duplicate is easy to see. Waits for NATS,
     and says when it does not answer in time.
     """
-    config = load_given(config_file, options)
+    config = load_config(config_file, options)
     numbers = iter(range(start, start + count)) if count else itertools.count(start)
     run_until_signalled(_publish_numbers(config, numbers, rate, timeout_s, _Report(config)))
 

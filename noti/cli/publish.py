@@ -32,7 +32,7 @@ from noti.cli.jetstream import (
     problem,
     subject_of,
 )
-from noti.cli.settings import as_address, load_given, settings_options
+from noti.cli.settings import as_address, load_config, settings_options
 from noti.config import Config
 from noti.errors import NotiError, SourceUnavailable
 from noti.publishing.events import EVENT_BYTES_MAX, check_data, check_topics
@@ -85,7 +85,7 @@ def publish(
         category = category_message(user_id, category_from, category_to)
     given = (user_id, category_from, category_to)
     _check_options(rpc, category, any(one is not None for one in given), topics, data, event_id)
-    config = load_given(config_file, options)
+    config = load_config(config_file, options)
     if rpc is None:
         assert category is not None
         run_until_signalled(_to_jetstream(config, category, timeout_s))

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from noti import telemetry
-from noti.cli.settings import load_given, settings_options
+from noti.cli.settings import load_config, settings_options
 
 log = structlog.get_logger("noti.cli")
 
@@ -38,7 +38,7 @@ def run(config_file: Path | None, **options: Any) -> None:
     The node hands over what it leads, announces that it leaves, ends its streams and exits with
     status 0.
     """
-    config = load_given(config_file, options)
+    config = load_config(config_file, options)
     telemetry.set_up(level=config.log_level, form=config.log_format)
     from noti import node  # here, so that the other commands start without loading a node
 

@@ -30,7 +30,7 @@ def settings_options(*names: str) -> Decorator:
     return lambda function: reduce(lambda inner, option: option(inner), reversed(options), function)
 
 
-def load_given(config_file: Path | None, options: dict[str, Any]) -> Config:
+def load_config(config_file: Path | None, options: dict[str, Any]) -> Config:
     """Load the configuration with the flags that were really given; raises `ConfigInvalid`."""
     given = {name: value for name, value in options.items() if value not in (None, ())}
     return load(given, config_file)

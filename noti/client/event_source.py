@@ -43,7 +43,7 @@ async def read_stream(
     headers: Sequence[tuple[str, str]] = (),
     silence_s_max: float = SILENCE_S_MAX,
 ) -> None:
-    """Read until the server ends it for good (204), or the watcher has enough.
+    """Read until the server ends it permanently (204), or the watcher has enough.
 
     Raises `LocalError` for a URL that cannot be followed, `Unavailable` when the
     server rejects the request permanently. Cancellation: the connection is closed.

@@ -53,7 +53,7 @@ class Reconnect:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """The server ended the stream for good, in good order."""
+    """The server ended the stream permanently, in good order."""
 
 
 @dataclass(frozen=True, slots=True)

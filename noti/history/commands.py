@@ -99,7 +99,7 @@ def unpack(data: bytes) -> object:
     try:
         value: object = msgpack.unpackb(data)
     except (ValueError, RecursionError) as error:
-        # Every complaint of msgpack about its input is a ValueError (also UnicodeDecodeError).
+        # Every error of msgpack about its input is a ValueError (also UnicodeDecodeError).
         raise MessageInvalid(f"not msgpack: {error}") from error
     return value
 

@@ -9,8 +9,8 @@ Both are named tuples, as every node makes one of each for every event: a frozen
 four times as long to make.
 
 A line of data ends with CR, LF or CRLF (WHATWG HTML 9.2.5), and each becomes a `data:` line of its
-own, so that data of nothing but line ends takes seven times its size. Whoever limits data and
-whoever frames it must count alike.
+own, so that data of nothing but line ends takes seven times its size. What limits data and
+what frames it must count alike.
 """
 
 import re

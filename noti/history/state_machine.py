@@ -1,4 +1,4 @@
-"""The state machine that Raft drives: the store, and whoever shows what became visible.
+"""The state machine that Raft drives: the store, and the audience of what became visible.
 
 Enters: committed commands, snapshots. Leaves: notifications to the audience, in order.
 Never: waits for the audience, I/O.

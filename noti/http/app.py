@@ -147,7 +147,7 @@ class StreamBody(ResponseBody):
         self._connection = connection
         self._hub = hub
         self._subscription: Subscription | None = None
-        self._over = False
+        self._ended = False
 
     async def __aenter__(self) -> AsyncIterator[bytes]:
         if self._connection is None:
@@ -168,13 +168,13 @@ class StreamBody(ResponseBody):
             return first
         # Being asked again means that the server has written the response's head and the first
         # bytes.
-        if self._over or self._subscription is None:
+        if self._ended or self._subscription is None:
             if self._connection is not None:
                 self._connection.give_to(self._hub, self._opening)
             raise StopAsyncIteration
         data = await self._subscription.next()
         if data is None:
-            self._over = True
+            self._ended = True
             return self._hub.retry_hint()
         return data
 

@@ -109,7 +109,7 @@ class Connection:
         self._slot: Slot | None = None
         self._answering = 0
         self._streaming = 0
-        self._given_away = False
+        self._adopted = False
 
     def take_slot(self, slot: Slot) -> None:
         """Have this slot for as long as the connection is open and no stream."""
@@ -134,7 +134,7 @@ class Connection:
         call_soon: object,
     ) -> None:
         """Answer one request of this connection (an ASGI application, wrapped for Hypercorn)."""
-        if self._given_away:
+        if self._adopted:
             return  # A request that the client sent behind the one that became a stream.
         assert self._slot is not None, "every connection that is served has a slot"
         self._answering += 1
@@ -224,12 +224,12 @@ class Connection:
 
     def _end_streaming(self, slot: Slot) -> None:
         self._streaming -= 1
-        if not self._streaming and not self._given_away:
+        if not self._streaming and not self._adopted:
             slot.take_again()
 
     def give_to(self, hub: Hub, opening: Opening) -> None:
         """Hand the socket to the hub and look closed to Hypercorn from now on."""
-        if self._given_away or not hub.running:
+        if self._adopted or not hub.running:
             return
         try:
             taken = socket.fromfd(
@@ -238,7 +238,7 @@ class Connection:
         except OSError:
             return  # The client hung up and the descriptor is closed already.
         taken.setblocking(False)
-        self._given_away = True
+        self._adopted = True
         # Closes this descriptor only, and wakes the task that reads from it; the connection lives
         # on in `taken`.
         self._stream.socket.close()
@@ -249,7 +249,7 @@ class Connection:
 
         Hypercorn shields its sends, so the limit is here.
         """
-        if self._given_away:
+        if self._adopted:
             await trio.lowlevel.checkpoint()
             return
         if (rejected := HYPERCORNS_REJECTION.match(data)) is not None:
@@ -277,7 +277,7 @@ class Connection:
 
         `shutdown` would end it for the hub too.
         """
-        if self._given_away:
+        if self._adopted:
             await trio.lowlevel.checkpoint()
         else:
             await self._stream.send_eof()

@@ -30,19 +30,19 @@ class MembershipController:
         self,
         gossip: MemberList,
         changer: ConfigurationChanger,
-        asked: Callable[[], Set[NodeId]],
+        demotion_requested: Callable[[], Set[NodeId]],
         connected: Callable[[], Set[NodeId]],
         clock: Clock,
         limits: VoterLimits,
     ) -> None:
         """Prepare for one node.
 
-        `asked` returns the nodes that asked it to be demoted, `connected` those to which it has a
-        stream.
+        `demotion_requested` returns the nodes that asked it to be demoted, `connected` those to
+        which it has a stream.
         """
         self._gossip = gossip
         self._changer = changer
-        self._asked = asked
+        self._demotion_requested = demotion_requested
         self._connected = connected
         self._clock = clock
         self._limits = limits
@@ -61,7 +61,9 @@ class MembershipController:
 
     async def _look(self, policy: VoterPolicy) -> None:
         status, members = self._changer.status(), self._gossip.members()
-        advice = policy.advise(status, members, self._asked(), self._connected(), self._clock.now())
+        advice = policy.advise(
+            status, members, self._demotion_requested(), self._connected(), self._clock.now()
+        )
         match advice:
             case LeadershipTransfer():
                 log.info("handing over the leadership: this node is being decommissioned")

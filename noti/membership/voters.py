@@ -111,22 +111,22 @@ class VoterPolicy:
         self,
         status: Status,
         members: Iterable[Member],
-        asked: Set[NodeId],
+        demotion_requested: Set[NodeId],
         connected: Set[NodeId],
         now: float,
     ) -> Change | LeadershipTransfer:
         """Return what should happen next; an empty change for nothing.
 
-        `asked` are the nodes that asked this leader to be demoted, `connected` those to which it
-        has a stream: one that has left, and still has a stream, is sending its browsers away, and
-        they shall see what happens meanwhile.
+        `demotion_requested` are the nodes that asked this leader to be demoted, `connected` those
+        to which it has a stream: one that has left, and still has a stream, is sending its
+        browsers away, and they shall see what happens meanwhile.
         """
         configuration = status.configuration
         seen = _members_of(configuration.cluster_id, members)
         alive, leaving = _alive(seen), _leaving(seen)
         self._note_absence([n for n in configuration.members if n not in alive], now)
 
-        demotion = self._demote(status, alive, leaving & asked, now)
+        demotion = self._demote(status, alive, leaving & demotion_requested, now)
         if demotion:
             return demotion
         newcomers = alive - set(configuration.members)

@@ -71,7 +71,7 @@ _TEXT = {
     Kind.DISK: "the disk does not answer; this node neither leads nor votes until it does",
     Kind.BEHIND: "this node has not applied yet what the cluster has committed",
 }
-_OVER = {
+_ENDED = {
     Kind.CLUSTER: "this node belongs to a cluster",
     Kind.QUORUM: "in contact with a leader again",
     Kind.DISK: "the disk answers again",
@@ -194,7 +194,7 @@ class Health:
             _since.labels(kind.value).set(0)
             if kind in self._reported:
                 self._reported.discard(kind)
-                log.info(_OVER[kind], after_s=round(lasted_s, 1))
+                log.info(_ENDED[kind], after_s=round(lasted_s, 1))
 
     def _report(self, now: float) -> None:
         self.look_at = now + LOOK_EVERY_S

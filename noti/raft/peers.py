@@ -234,7 +234,7 @@ class Peers:
                         if self._clock.now() - used_from >= REDIAL_MAX_S:
                             backoff.succeeded()
                     else:
-                        # Gossip has not learned yet who lives at this address now. Whoever it is
+                        # Gossip has not learned yet who lives at this address now. That node
                         # takes our dialing for a new stream from us, so back off.
                         await stream.aclose()
                 await self._clock.sleep_until(self._clock.now() + backoff.failed(least_s))

@@ -4,8 +4,8 @@
 text, `accepting` serves calls within limits, `dialing` opens connections, and `connections`,
 `inbox` and `tls` are the HTTP/2 connection itself: grpclib's, on asyncio's loop, with what it
 lacks. Above it, `raft_streams`, `publish_service` and `services` answer calls, and `roles` and
-`publish_client` make some. `codec` turns Raft's messages into frames and back; `generated/` comes from
-`proto/`.
+`publish_client` make some. `codec` turns Raft's messages into frames and back; `generated/` comes
+from `proto/`.
 
 Enters: calls of peers, operators, publishers and load balancers; bytes from their sockets.
 Leaves: messages for Raft, events for publishing, answers; `NotiError`s for all that goes wrong.

@@ -1,4 +1,4 @@
-"""What nodes say about themselves to whoever asks over gRPC."""
+"""What nodes say about themselves when asked over gRPC."""
 
 from dataclasses import dataclass
 from typing import Literal, TypeAlias

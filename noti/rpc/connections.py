@@ -81,7 +81,7 @@ class PeerStream(Stream):
             self.connection.ack(self.id, size)
 
     def __terminated__(self, reason: str) -> None:
-        """Wake whoever reads or writes; see grpclib."""
+        """Wake readers and writers; see grpclib."""
         self._failure = StreamTerminatedError(reason)
         super().__terminated__(reason)
         self.inbox.fail(self._failure)
@@ -209,7 +209,7 @@ class PeerConnection(Connection):
         """See grpclib."""
         if self._timer is not None:
             self._timer.cancel()
-        self.write_ready.set()  # Whoever waits for it finds that the stream has ended.
+        self.write_ready.set()  # A waiting task finds that the stream has ended.
         super().close()
 
 

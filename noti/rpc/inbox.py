@@ -29,7 +29,7 @@ class Wakeup(Protocol):
     """A `trio.Event` or an `asyncio.Event`."""
 
     def set(self) -> None:
-        """Let whoever waits go on; may be called from both worlds."""
+        """Let the waiting task go on; may be called from both worlds."""
 
     async def wait(self) -> object:
         """Wait for it, in its own world."""
@@ -41,7 +41,7 @@ class Inbox:
     def __init__(self, acknowledge: Callable[[int], None]) -> None:
         """`acknowledge` lets the peer send so many bytes more."""
         self.bytes_max = 0
-        """Longest frame that is taken; set by whoever reads."""
+        """Longest frame that is taken; set by the reader."""
         self._acknowledge_bytes = acknowledge
         self._data = bytearray()
         self._unacknowledged_bytes = 0

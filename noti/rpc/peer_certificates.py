@@ -73,7 +73,7 @@ class PeerCertificates:
         return None
 
     def remember(self, peer: Hello) -> None:
-        """Keep the id of a peer for its name, once nobody else had an objection to it."""
+        """Keep the id of a peer for its name, once everybody else has accepted it."""
         if peer.node_id not in self._proven and len(self._proven) >= PROVEN_MAX:
             self._proven.pop(next(iter(self._proven)))
         self._proven[peer.node_id] = peer.name

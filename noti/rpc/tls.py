@@ -1,7 +1,7 @@
 """TLS under grpclib's connections, with errors and alerts that reach people; asyncio.
 
 asyncio has TLS built in, but the version of Python 3.11 closes the connection without the alert
-that would tell the other side what is wrong with it, and waits 30 s for a farewell. Whose
+that would tell the other side what is wrong with it, and waits 30 s for a closing alert. Whose
 certificate it is that the other side holds is checked elsewhere (`peer_certificates`).
 """
 

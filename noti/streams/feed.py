@@ -26,8 +26,8 @@ from noti.streams.retained import EDGE, Retained
 JOINED_BYTES_MAX = 16 * 1024 * 1024
 """Joined byte strings kept for sharing: reads of 64 KiB at 128 cursors, as each is kept as a chunk
 too."""
-GONE_MAX = 1000
-"""Notifications that are gone and may still stand in lists of what audiences see."""
+EVICTED_MAX = 1000
+"""Notifications that were evicted and may still stand in lists of what audiences see."""
 
 
 class View(Enum):
@@ -134,7 +134,7 @@ class Feed:
                 for seq in gone:
                     frames.pop(seq, None)
         first_seq = self.retained.first_seq
-        if first_seq - self._swept_through > GONE_MAX:
+        if first_seq - self._swept_through > EVICTED_MAX:
             self._swept_through = first_seq
             for seqs in self._by_audience.values():
                 del seqs[: bisect_right(seqs, first_seq - 1)]

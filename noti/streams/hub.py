@@ -181,7 +181,7 @@ class Hub:
                         await self._sweep()
             finally:
                 with trio.move_on_after(self.config.drain_timeout_s, shield=True):
-                    await self._sockets.end_all(self._last_words)
+                    await self._sockets.end_all(self._closing_chunk)
 
     async def wait_for_news(self) -> None:
         """Return after the next change: news, another history, or the end of some streams."""
@@ -253,7 +253,7 @@ class Hub:
             if number % STREAMS_A_LOOK == 0:
                 await time_slice.checkpoint_if_over()
             if stream.ends_at <= now:
-                self._sending.end(stream, self._last_words())
+                self._sending.end(stream, self._closing_chunk())
             if self._sending.has_stalled(stream, since_last_s, now, timeout_s):
                 self._sockets.close(stream, EndReason.STALLED)
             elif heartbeats and self._sending.needs_heartbeat(stream):
@@ -262,7 +262,7 @@ class Hub:
                 await time_slice.checkpoint_if_over()
         self._schedule.plan(trio.current_time())
 
-    def _last_words(self) -> bytes:
+    def _closing_chunk(self) -> bytes:
         return sse.chunk(self.retry_hint()) + sse.LAST_CHUNK
 
     # What is kept

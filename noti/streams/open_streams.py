@@ -16,7 +16,7 @@ NOTHING = memoryview(b"")
 class EndReason(Enum):
     """Why a stream ended."""
 
-    GONE = "gone"
+    DISCONNECTED = "disconnected"
     """The client hung up, or its connection broke."""
     BEHIND = "behind"
     """The client took what it was sent too slowly, and its share of the backlog is used up; or its

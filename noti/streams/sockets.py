@@ -169,7 +169,7 @@ class StreamSockets:
             if stream is None:
                 continue
             if hung_up:
-                self.close(stream, EndReason.GONE)
+                self.close(stream, EndReason.DISCONNECTED)
             else:
                 self._sending.room_again(stream)
 
@@ -187,7 +187,7 @@ class StreamSockets:
                 except BlockingIOError:
                     sent_bytes = 0
                 except OSError:
-                    self.close(stream, EndReason.GONE)
+                    self.close(stream, EndReason.DISCONNECTED)
                     continue
                 if sent_bytes < size_bytes:
                     self._sending.took(stream, chunk, sent_bytes, trio.current_time())
@@ -220,7 +220,7 @@ class StreamSockets:
         except BlockingIOError:
             sent_bytes = 0
         except OSError:
-            self.close(stream, EndReason.GONE)
+            self.close(stream, EndReason.DISCONNECTED)
             return
         self._sending.took(stream, data, sent_bytes, trio.current_time())
         if stream.state is State.ENDING and not stream.unsent:

@@ -17,7 +17,7 @@ class Subscription:
     def __init__(self, hub: Hub, reader: Reader) -> None:
         self._hub = hub
         self._reader = reader
-        self._reason = EndReason.GONE
+        self._reason = EndReason.DISCONNECTED
         self._stream: OpenStream | None = None
 
     def __enter__(self) -> "Subscription":

@@ -6,14 +6,14 @@ from typing import Any
 import click
 from click.testing import CliRunner
 
-from noti.cli.settings import load_given, settings_options
+from noti.cli.settings import load_config, settings_options
 from noti.config import Config, flag_of
 
 
 @click.command()
 @settings_options()
 def every(config_file: Path | None, **options: Any) -> None:
-    click.echo(load_given(config_file, options).masked())
+    click.echo(load_config(config_file, options).masked())
 
 
 @click.command()

@@ -19,7 +19,7 @@ from tests.soak.cluster import SoakNode
 EVERY_S = 1.0
 ANSWER_S_MAX = 2.0
 CLOSED = 'noti_streams_clients_closed_total{reason="'
-NOT_SLOW = {"gone", "aged", "shed", "drained"}
+NOT_SLOW = {"disconnected", "aged", "shed", "drained"}
 """Reasons that have nothing to do with how fast a client reads; all others do."""
 
 

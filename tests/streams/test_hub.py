@@ -12,7 +12,7 @@ import trio.testing
 from prometheus_client import REGISTRY
 
 from noti.streams import open_streams, sockets
-from noti.streams.feed import GONE_MAX, Audience, View
+from noti.streams.feed import EVICTED_MAX, Audience, View
 from noti.streams.hub import Hub
 from noti.streams.open_streams import EndReason
 from tests import promises
@@ -235,7 +235,7 @@ async def test_memory_of_a_burst_is_free_again_when_everybody_has_it() -> None:
         await until(lambda: there.feed.retained.backlog_bytes == 0)
         assert {len(frames) for frames in there.feed._frames.values()} == {10}
         assert len(there.feed.retained.notifications) == 10
-        assert max(map(len, there.feed._by_audience.values())) <= 10 + GONE_MAX
+        assert max(map(len, there.feed._by_audience.values())) <= 10 + EVICTED_MAX
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -340,14 +340,14 @@ async def test_a_snapshot_disconnects_only_those_whose_place_is_gone() -> None:
 
 
 async def test_a_hang_up_is_noticed_at_once() -> None:
-    gone = closed("gone")
+    disconnected = closed("disconnected")
     async with running(hub()) as there:
         readers = [Reader(there), Reader(there)]
         readers[0].sock.close()
         await until(lambda: there.clients == 1)
         readers[1].sock.shutdown(socket.SHUT_WR)
         await until(lambda: there.clients == 0)
-    assert closed("gone") == gone + 2
+    assert closed("disconnected") == disconnected + 2
 
 
 async def test_a_silent_stream_that_asked_for_cursors_gets_fresh_ones_with_its_heartbeats() -> None:

@@ -2,7 +2,7 @@
 
 Two things differ from nats-py:
 - it keeps its login to itself where TLS was asked for and is not there. Otherwise the server, or
-  whoever answers in its place, decides: nats-py begins TLS only when the server's greeting, which
+  another program in its place, decides: nats-py begins TLS only when the server's greeting, which
   comes in plain text, says that it must;
 - its end is quiet and complete, whenever it comes. nats-py's own `close` fails on a client that
   never connected, and leaves the socket and its tasks behind when a last write fails or is

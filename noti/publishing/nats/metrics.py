@@ -54,7 +54,7 @@ class Gauges:
         self._state, self.error = state, error
         for one in get_args(State):
             STATE.labels(one).set(one == state)
-        # Whoever looks gets the figures of that moment.
+        # A scrape gets the figures of that moment.
         PENDING.set_function(lambda: self._lag().pending)
         UNACKNOWLEDGED.set_function(lambda: self._lag().unacknowledged)
         OLDEST.set_function(self._oldest_s)
