@@ -74,8 +74,10 @@ class NotLeader(Unavailable):
 
 
 class ProposalUncertain(Unavailable):
-    """A proposal may or may not be committed: leadership was lost, no answer came in time, or the
-    node stopped."""
+    """A proposal may or may not be committed.
+
+    Leadership was lost, no answer came in time, or the node stopped.
+    """
 
 
 class Overloaded(Unavailable):

@@ -195,8 +195,10 @@ class Forwarder:
         self._replica.peer_lost(node_id)
 
     def _leader_changed(self, leader: NodeId | None) -> None:
-        """The former leader may be gone for long before its stream breaks: nobody waits for it,
-        but one that only hands over says at once what it did, and that it did not do the rest.
+        """Give up what a former leader was asked, as far as that leaves nothing in doubt.
+
+        It may be gone for long before its stream breaks, and nobody waits for it. But one that only
+        hands over says at once what it did, and that it did not do the rest.
         """
         self._give_up(lambda asked: asked != leader, if_harmless=True)
         if self._nursery is not None and any(
@@ -210,8 +212,9 @@ class Forwarder:
         self._give_up(lambda asked: asked != leader)
 
     def _give_up(self, lost: Callable[[NodeId], bool], *, if_harmless: bool = False) -> None:
-        """Wait no longer for lost leaders; with `if_harmless` only where nothing can be in doubt:
-        what was not sent to them, and reads.
+        """Wait no longer for lost leaders.
+
+        With `if_harmless` only where nothing can be in doubt: what was not sent to them, and reads.
         """
         unsent = frozenset(self._unsent)
         for number, asked in [one for one in self._outstanding.items() if lost(one[1].leader)]:

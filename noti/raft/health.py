@@ -1,5 +1,7 @@
-"""Reports what ails this node's consensus: once in the log when it begins and once when it ends, to
-probes for as long as it lasts, and in metrics.
+"""Reports what ails this node's consensus.
+
+It does so in the log once when it begins and once when it ends, to probes for as long as it lasts,
+and in metrics.
 """
 
 import math

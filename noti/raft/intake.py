@@ -1,5 +1,6 @@
-"""Holds events back while browsers cannot follow: the door to the leader's log for all
-that is published, local or forwarded.
+"""Holds events back while browsers cannot follow: the door to the leader's log.
+
+All that is published passes it, local or forwarded.
 
 Commands reach the replica as fast as `pacing.py` says, in the order in which they came. What the
 node itself proposes (limits, members) is never held: it goes to the replica directly.
@@ -128,8 +129,9 @@ class Intake:
             self._work.set()
 
     async def propose(self, command: bytes) -> None:
-        """Return once the command is committed and applied on this node; raises what
-        `Replica.propose` does.
+        """Return once the command is committed and applied on this node.
+
+        Raises what `Replica.propose` does.
 
         Waits until browsers can follow, for as long as that takes. Cancelled while it is held here,
         it was not proposed; afterwards it may still be committed.

@@ -169,8 +169,10 @@ class Peers:
             self._changed.set()
 
     def send(self, to: NodeId, message: PeerMessage) -> bool:
-        """Queue a message for a peer until the next `flush` and return True, or drop it: no stream,
-        or too much waits."""
+        """Queue a message for a peer until the next `flush` and return True, or drop it.
+
+        It is dropped when there is no stream, or too much waits.
+        """
         link = self._links.get(to)
         if link is None:
             _dropped.labels("no_stream").inc()

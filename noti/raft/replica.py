@@ -150,8 +150,10 @@ class Replica:
         await self._leadership_changed.park()
 
     def is_healthy(self) -> bool:
-        """Whether this node has caught up since its start, has not lost touch for long, and its
-        disk answers."""
+        """Whether this node has caught up since its start and is in touch, and its disk answers.
+
+        A node that has lost touch for a moment only is in touch.
+        """
         status = self.status()
         self._health.look(status)
         return self._health.in_touch() and status.disk_hung_since is None
@@ -171,8 +173,9 @@ class Replica:
         await completion.wait()
 
     def submit(self, command: bytes, on_done: OnDone[int], *, at_once: bool = False) -> None:
-        """Propose, in the order of the calls; with `at_once` the core takes it in now, and not with
-        others that come in this turn.
+        """Propose, in the order of the calls.
+
+        With `at_once` the core takes it in now, and not with others that come in this turn.
 
         `on_done` gets its index once the command is committed and applied on this node; `NotLeader`
         or `Overloaded` when it was not appended; `ProposalUncertain` when leadership was lost
@@ -222,8 +225,10 @@ class Replica:
         self._put(Bootstrapped(configuration))
 
     async def hand_over(self) -> None:
-        """Ask another voter to lead; return when it might, or when the core has given that up: an
-        election timeout after this call. At once when this node does not lead."""
+        """Ask another voter to lead; return when it might, or when the core has given that up.
+
+        That is an election timeout after this call. At once when this node does not lead.
+        """
         if self._core.role is not Role.LEADER or len(self.status().configuration.voters) < 2:
             return
         self._put(TransferRequested())

@@ -53,8 +53,11 @@ class _Appended:
 
 
 class Requests:
-    """The requests of one node. Each is answered with an index of the log: what it did, or what it
-    wants to see, is applied once that index is."""
+    """The requests of one node.
+
+    Each is answered with an index of the log: what it did, or what it wants to see, is applied once
+    that index is.
+    """
 
     def __init__(self, clock: Clock) -> None:
         """Begin without any."""

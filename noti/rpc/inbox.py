@@ -99,8 +99,10 @@ class Inbox:
     async def receive(
         self, take: Callable[[Sequence[bytes]], bool], wakeup: Callable[[], Wakeup]
     ) -> bool:
-        """Pass frames to `take`, those that came together in one call (or few), in the moment that
-        they are there; as long as it returns True. `wakeup` belongs to the world of the caller.
+        """Pass frames to `take` in the moment that they are there, as long as it returns True.
+
+        Those that came together come in one call, or few. `wakeup` belongs to the world of the
+        caller.
 
         Returns whether the peer may send more: False at the end. What is not taken is not
         acknowledged. Raises what the inbox failed with when the stream broke or was closed,

@@ -59,8 +59,9 @@ class Call(Protocol):
 
 
 class OperatorServices:
-    """`notification.v1.Notification`, `noti.v1.Status` and `grpc.health.v1.Health`; one task a
-    call.
+    """The services that report members, roles and health; one task a call.
+
+    They are `notification.v1.Notification`, `noti.v1.Status` and `grpc.health.v1.Health`.
     """
 
     def __init__(self, node: NodeReport) -> None:

@@ -19,8 +19,10 @@ READ_BYTES: Final = 256 * 1024
 
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
-    """Encrypts for one connection: a protocol to TCP's transport, and a transport to
-    `application`, which learns of the connection once the handshake is done.
+    """Encrypts for one connection.
+
+    It is a protocol to TCP's transport, and a transport to `application`, which learns of the
+    connection once the handshake is done.
     """
 
     def __init__(
@@ -134,8 +136,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         return self._tcp is None or self._tcp.is_closing()
 
     def close(self) -> None:
-        """See asyncio. Each side says goodbye, neither needs to wait for the other's (RFC 8446,
-        6.1).
+        """See asyncio.
+
+        Each side says goodbye, neither needs to wait for the other's (RFC 8446, 6.1).
         """
         if self._tcp is not None and not self._tcp.is_closing():
             with contextlib.suppress(ssl.SSLError):

@@ -39,8 +39,9 @@ class Backlog:
     """What is kept beyond history, and for whom."""
 
     def __init__(self, feed: Feed, sending: Sending, bytes_max: int, reads_within_s: float) -> None:
-        """`bytes_max` is what one client may keep from being freed; a client that has been blocked
-        for `reads_within_s` is taken for one that does not read.
+        """`bytes_max` is what one client may keep from being freed.
+
+        A client that has been blocked for `reads_within_s` is taken for one that does not read.
         """
         self._feed = feed
         self._retained = feed.retained
@@ -56,8 +57,9 @@ class Backlog:
 
     @property
     def pressure(self) -> float:
-        """How much of the bound is used for clients that read: 0.0 nothing, from 1.0 on they are
-        closed.
+        """How much of the bound is used for clients that read.
+
+        0.0 is nothing, from 1.0 on they are closed.
         """
         return self._retained.beyond(self._reading_at) / self._bytes_max
 

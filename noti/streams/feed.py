@@ -41,8 +41,9 @@ class View(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """Readers who see the same: equal view, equal selectors (a notification is seen if any selector
-    covers it).
+    """Readers who see the same: equal view, equal selectors.
+
+    A notification is seen if any selector matches.
     """
 
     view: View
@@ -75,8 +76,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class FellBehind:
-    """The cursor points outside of what is held: something between it and `oldest_seq`, where
-    history begins, is gone.
+    """The cursor points outside of what is held.
+
+    Something between it and `oldest_seq`, where history begins, is gone.
     """
 
     oldest_seq: int
@@ -185,8 +187,9 @@ class Feed:
         return self.retained.first_seq - 1 <= after_seq <= self.retained.newest_seq
 
     def heartbeat(self, cursor: int, *, with_cursor: bool) -> bytes:
-        """Return what a silent reader gets: a comment, and a fresh cursor if it wants one and has
-        all that is here.
+        """Return what a silent reader gets.
+
+        A comment, and a fresh cursor if it wants one and has all that is here.
         """
         if with_cursor and cursor == self.newest_seq:
             return sse.HEARTBEAT + sse.cursor(self.retained.newest_cursor)

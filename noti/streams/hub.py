@@ -97,8 +97,9 @@ class Hub:
             self._backlog.free_all(trio.current_time())
 
     def reset(self, notifications: Sequence[Notification]) -> None:
-        """Replace the whole history, after a snapshot; a client whose cursor is not in it must
-        resume.
+        """Replace the whole history, after a snapshot.
+
+        A client whose cursor is not in it must resume.
         """
         self._sending.groups.lag_all()
         self.feed.reset(notifications)
@@ -115,8 +116,9 @@ class Hub:
         self._backlog.hold(reader.after_seq, trio.current_time() + self.config.held_s)
 
     def adopt(self, sock: socket.socket, reader: Reader) -> None:
-        """Take over a non-blocking socket on which a chunked response has begun, and close it in
-        the end. Its listener was prepared (`sockets.prepare`).
+        """Take over a non-blocking socket on which a chunked response has begun.
+
+        The hub closes it in the end. Its listener was prepared (`sockets.prepare`).
         """
         assert self.sending, "a hub adopts only while it runs"
         self._sockets.adopt(sock, reader, self._begin(reader))
@@ -137,8 +139,9 @@ class Hub:
         return self._schedule.end_of_stream(trio.current_time())
 
     def drain(self) -> None:
-        """Reject new streams and end the open ones at random moments of `drain_window_s`; `run`
-        returns within `drain_timeout_s` after that.
+        """Refuse new streams, and end the open ones at random moments of `drain_window_s`.
+
+        `run` returns within `drain_timeout_s` after that.
         """
         self._drained_at = trio.current_time() + self.config.drain_window_s
         self.end_within(self.config.drain_window_s, EndReason.DRAINED)
@@ -223,8 +226,9 @@ class Hub:
                     self._take_stock_in_passing()
 
     async def _send_to_others(self) -> None:
-        """Bring streams with a cursor of their own on, each by what its socket takes, up to a
-        limit.
+        """Bring streams with a cursor of their own on, up to a limit.
+
+        Each gets what its socket takes.
         """
         sendable = self._sending.sendable
         for stream in list(sendable.values()):

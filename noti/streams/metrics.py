@@ -1,5 +1,6 @@
-"""What operators see of a hub: gauges, counters, the age of events, one log line when streams had
-to be ended.
+"""What operators see of a hub.
+
+These are gauges, counters, the age of events, and one log line when streams had to be ended.
 """
 
 import math

@@ -1,5 +1,7 @@
-"""What is known of the open streams: of each, its client, its cursor, what is unsent, why it ended;
-of all together, how many there are, and whether there is room for another one.
+"""What is known of the open streams.
+
+Of each, its client, its cursor, what is unsent, why it ended; of all together, how many there are,
+and whether there is room for another one.
 """
 
 from collections import Counter

@@ -63,8 +63,9 @@ def cursor_of(notification: Notification) -> str:
 
 
 def seq_in(cursor: str) -> int | None:
-    """Return the number in a cursor; None when it is none of ours. Whether the notification with
-    this number has this cursor is for the caller to see.
+    """Return the number in a cursor; None when it is none of ours.
+
+    Whether the notification with this number has this cursor is for the caller to see.
     """
     found = _CURSOR.fullmatch(cursor)
     return int(found[1]) if found else None

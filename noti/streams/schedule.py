@@ -38,9 +38,10 @@ class Schedule:
         self.sweep_at = now
 
     def sweep(self, now: float) -> tuple[bool, float]:
-        """Begin to look at all clients; return whether heartbeats are considered, and how much of
-        the time since the last look a client is blamed for, if it took nothing: this process may
-        have been stopped in between.
+        """Begin to look at all clients.
+
+        Returns whether heartbeats are considered, and how much of the time since the last look a
+        client is blamed for, if it took nothing: this process may have been stopped in between.
         """
         beats = now >= self._heartbeat_at
         if beats:

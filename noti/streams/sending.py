@@ -173,8 +173,9 @@ class Sending:
         return chain(self.sendable.values(), self._blocked.values(), self.subscriptions)
 
     def next_for_group(self, group: Group) -> Batch | FellBehind | None:
-        """Return what all members in step get next, and move their cursor behind it; None when
-        they have all that there is. What each member took is reported to `took`.
+        """Return what all members in step get next, and move their cursor behind it.
+
+        None when they have all that there is. What each member took is reported to `took`.
         """
         if not group.in_step or self._has_all(group.cursor, self.groups.passed_seq):
             self.groups.settle(group)
@@ -187,8 +188,9 @@ class Sending:
         return batch
 
     def next_for(self, stream: AdoptedStream) -> Batch | memoryview | FellBehind | None:
-        """Return what a sendable stream gets next: the rest of a chunk, or a new batch; None when
-        it has all that its group has, and is in step from now on.
+        """Return what a sendable stream gets next: the rest of a chunk, or a new batch.
+
+        None when it has all that its group has, and is in step from now on.
         """
         if stream.unsent:
             return stream.unsent
@@ -208,8 +210,9 @@ class Sending:
     def took(
         self, stream: AdoptedStream, data: bytes | memoryview, sent_bytes: int, now: float
     ) -> None:
-        """Note how much of `data`, sent on an open stream, the kernel took. A stream that is
-        `ENDING` and has nothing unsent after that is to be closed.
+        """Note how much of `data`, sent on an open stream, the kernel took.
+
+        A stream that is `ENDING` and has nothing unsent after that is to be closed.
         """
         rest_bytes = len(data) - sent_bytes
         if stream.unsent:
@@ -253,6 +256,7 @@ class Sending:
         self, stream: AdoptedStream, since_last_s: float, now: float, timeout_s: float
     ) -> bool:
         """Return whether a stream was blocked for `timeout_s` before its chunk was through.
+
         `since_last_s` is for how long it is blamed, if it was blocked since the last call.
         """
         if not stream.is_blocked:

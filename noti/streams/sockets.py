@@ -36,8 +36,10 @@ def prepare(listener: socket.socket, config: HubConfig) -> None:
 
 
 class Wakeups:
-    """Sleeps until a socket has room again or hung up, or the doorbell is rung. One private epoll
-    descriptor watches all of them, and is itself awaited through Trio: no task per client.
+    """Sleeps until a socket has room again or hung up, or the doorbell is rung.
+
+    One private epoll descriptor watches all of them, and is itself awaited through Trio: no task
+    per client.
 
     Usable inside `opened` only, but for `ring`.
     """
@@ -102,8 +104,9 @@ class Wakeups:
 
 
 class TimeSlice:
-    """Lets a busy task hold the loop for a slice of time, and then lets the rest of the node run:
-    consensus above all. It never sleeps.
+    """Lets a busy task hold the loop for a slice of time, and then lets the rest of the node run.
+
+    The rest is consensus above all. It never sleeps.
     """
 
     def __init__(self, slice_s: float) -> None:

@@ -50,15 +50,18 @@ HEARTBEAT = comment()
 
 
 def retry(delay_ms: int) -> bytes:
-    """Return the order to wait `delay_ms` before connecting again; it counts as soon as its line
-    is there (WHATWG HTML 9.2.6), without a blank line.
+    """Return the order to wait `delay_ms` before connecting again.
+
+    It counts as soon as its line is there (WHATWG HTML 9.2.6), without a blank line.
     """
     return b"retry: %d\n" % delay_ms
 
 
 def cursor(event_id: str) -> bytes:
-    """Return a block that moves the reader's last event id and shows it no event (WHATWG HTML
-    9.2.6); only for a reader who asked for such blocks, as not all clients know them.
+    """Return a block that moves the reader's last event id and shows it no event.
+
+    See WHATWG HTML 9.2.6. Only for a reader who asked for such blocks, as not all clients know
+    them.
     """
     return f"id: {_field(event_id)}\n\n".encode("ascii")
 
@@ -84,8 +87,9 @@ def chunk(data: bytes) -> bytes:
 
 
 def category_text(data: str) -> str | None:
-    """Return the line that `/category` shows for a notification's data, or None when it is no
-    category message.
+    """Return the line that `/category` shows for a notification's data.
+
+    None when it is no category message.
     """
     try:
         message = json.loads(data)
@@ -103,8 +107,9 @@ def category_text(data: str) -> str | None:
 
 
 def _field(value: str) -> str:
-    """Return `value` when it can stand on a field's line and come back unchanged in a request
-    header.
+    """Return `value` when it can stand on a field's line.
+
+    It must come back unchanged in a request header, too.
     """
     if not value or not value.isascii() or not value.isprintable() or value != value.strip():
         raise MessageInvalid(

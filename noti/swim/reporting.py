@@ -1,5 +1,6 @@
-"""Logs and counts changes of members and what is rejected, in some lines a minute at most, whatever
-is received.
+"""Logs and counts changes of members, and what is rejected.
+
+It writes some lines a minute at most, whatever is received.
 """
 
 from typing import Final, assert_never

@@ -115,8 +115,10 @@ class SnapshotTaken:
 
 @dataclass(frozen=True, slots=True)
 class EntriesRead:
-    """The answer to `ReadEntries`: from its first on, as many as there was room for; none when the
-    disk does not have them any more."""
+    """The answer to `ReadEntries`: from its first on, as many as there was room for.
+
+    None when the disk does not have them any more.
+    """
 
     reader: NodeId | None
     entries: tuple[Entry, ...]
@@ -180,8 +182,10 @@ class SaveSnapshot:
 
 @dataclass(frozen=True, slots=True)
 class ReadEntries:
-    """Read entries back from disk, then report `EntriesRead`; there is one read at a time for each
-    reader."""
+    """Read entries back from disk, then report `EntriesRead`.
+
+    There is one read at a time for each reader.
+    """
 
     reader: NodeId | None
     """The follower that needs them. None: this node applies them, so they may wait until it has
@@ -292,8 +296,9 @@ class DiskOutdated:
 
 @dataclass(frozen=True, slots=True)
 class VoterForgot:
-    """A voter came back with less on its disk than it had acknowledged, and is not counted until
-    it has that again. To be logged.
+    """A voter came back with less on its disk than it had acknowledged. To be logged.
+
+    It is not counted until it has that again.
     """
 
     voter: NodeId

@@ -65,8 +65,9 @@ class Following:
         return now - self.last_contact_at < seconds
 
     def fresh_at(self, applied: int) -> float | None:
-        """Return when the leader announced a commit that is applied by now and covers all older
-        terms, as it does once it is of its own (Raft 6.4).
+        """Return when the leader announced a commit that covers all older terms and is applied.
+
+        A commit covers them once it is of its leader's own term (Raft 6.4).
         """
         if self.announced is None:
             return None

@@ -66,8 +66,9 @@ class Gate:
     def admit(
         self, to: NodeId, message: Message, term: int, voted_for: NodeId | None, *, hold: bool
     ) -> bool:
-        """Return whether a message with this term and vote behind it may leave now; otherwise keep
-        it until it may.
+        """Return whether a message with this term and vote behind it may leave now.
+
+        Otherwise it is kept until it may.
 
         With `hold` it waits for the hard state's batch even if that is already on its way.
         """

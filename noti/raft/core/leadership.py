@@ -239,8 +239,9 @@ class Leadership:
     # --- parts ------------------------------------------------------------------------------------
 
     def _leave_joint(self, commit: int, now: float) -> None:
-        """End a joint configuration that is committed; a successor would lack the entry, so it is
-        left to it.
+        """End a joint configuration that is committed.
+
+        While there is a successor, that is left to it, as it would lack the entry.
         """
         configuration = self._log.configuration
         joint = configuration.outgoing and self._log.configuration_index <= commit

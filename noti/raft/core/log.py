@@ -52,8 +52,9 @@ class RaftLog:
         *,
         memory_bytes: int = LOG_MEMORY_BYTES,
     ) -> None:
-        """Rebuild from disk; entries that the snapshot covers are dropped, unless they come as the
-        `Tail` of all that are on disk.
+        """Rebuild from disk, without entries that the snapshot covers.
+
+        They stay when they come as the `Tail` of all that are on disk.
         """
         self._memory_bytes = memory_bytes
         self._outline = Outline()
@@ -125,8 +126,9 @@ class RaftLog:
         return self._outline.term_at(index)
 
     def slice(self, first: int, last: int, *, bytes_max: int) -> tuple[Entry, ...]:
-        """Return entries `first`..`last`, which memory holds, at least one if there is one, else up
-        to `bytes_max` of data.
+        """Return entries `first`..`last`, which memory holds, up to `bytes_max` of data.
+
+        At least one, if there is one.
         """
         assert first >= self.held_from, "what was let go must be read back"
         size = 0
@@ -220,8 +222,9 @@ class RaftLog:
     def compact(
         self, snapshot: Snapshot, *, keep_entries: int, keep_bytes: int = LOG_KEEP_BYTES
     ) -> None:
-        """Take over a snapshot of our own state, keeping the last `keep_entries` below it as long
-        as the whole log has no more than about `keep_bytes`.
+        """Take over a snapshot of our own state, and keep the last `keep_entries` below it.
+
+        They are kept as long as the whole log has no more than about `keep_bytes`.
         """
         assert snapshot.index <= self.last_index
         assert self.snapshot is None or snapshot.index >= self.snapshot.index
@@ -242,9 +245,7 @@ class RaftLog:
         self._look_at_end()
 
     def install(self, snapshot: Snapshot) -> None:
-        """Replace the log by a leader's snapshot, keeping the suffix if it continues the
-        snapshot.
-        """
+        """Replace the log by a leader's snapshot, but keep a suffix that continues the snapshot."""
         if self.term_at(snapshot.index) == snapshot.term and snapshot.index <= self.last_index:
             self.compact(snapshot, keep_entries=0)
             return
@@ -271,16 +272,20 @@ class Reading:
         """For whom, and from which index on."""
 
     def want(self, reader: NodeId | None, first: int) -> None:
-        """Order entries from `first` on, which memory does not hold, unless some are on their
-        way to this reader."""
+        """Order entries from `first` on, which memory does not hold.
+
+        Does nothing while some are on their way to this reader.
+        """
         if reader not in self._under_way:
             self._under_way[reader] = first
             last = self._log.held_from - 1
             self._order(ReadEntries(reader, first, last, self._bytes_max))
 
     def take(self, reader: NodeId | None, entries: Sequence[Entry]) -> tuple[Entry, ...]:
-        """Return those of the entries that came which are still in the log, without a gap; none
-        when the disk does not have them any more."""
+        """Return those of the entries that came which are still in the log, without a gap.
+
+        None when the disk does not have them any more.
+        """
         index = self._under_way.pop(reader)
         if index < self._log.first_index:
             return ()
@@ -292,8 +297,10 @@ class Reading:
         return tuple(entries[:good])
 
     def due(self, first: int, last: int, read: Sequence[Entry] | None) -> tuple[Entry, ...]:
-        """Return what to apply: entries `first` to `last`, or as many as are at hand, in memory or
-        just `read`; none if they have to be ordered first."""
+        """Return what to apply: entries `first` to `last`, or as many as are at hand.
+
+        At hand is what is in memory or just `read`; none if they have to be ordered first.
+        """
         if read:
             return tuple(e for e in read if e.index <= last) if read[0].index == first else ()
         if first >= self._log.held_from:

@@ -97,8 +97,10 @@ class Outline:
         return self._marks[found][0] if found < len(self._marks) else self.last_index
 
     def last_index_with_term_at_most(self, index: int, term: int) -> int:
-        """Return the highest index, up to `index`, whose term is not above `term`; the base, if
-        there is none."""
+        """Return the highest index, up to `index`, whose term is not above `term`.
+
+        The base, if there is none.
+        """
         run = bisect_right(self._terms, term)
         end = self._starts[run] - 1 if run < len(self._starts) else self.last_index
         return min(index, max(self.base_index, end))

@@ -146,8 +146,9 @@ class Pacing:
     # --- what goes out ----------------------------------------------------------------------------
 
     def look(self, now: float, *, holding: bool) -> list[NodeId]:
-        """Charge the time since the last look to those who held something back in it; return who is
-        disregarded from now on. `holding` says whether anything waits.
+        """Charge the time since the last look to those who held something back in it.
+
+        Returns who is disregarded from now on. `holding` says whether anything waits.
         """
         elapsed_s = now - self._looked_at if self._looked_at > -math.inf else 0.0
         self._looked_at = now

@@ -116,8 +116,10 @@ def encode_segment_start(start: SegmentStart) -> bytes:
 
 
 def decode_entry(record: bytes) -> Entry:
-    """Return the entry with this record; raises `MessageInvalid` when anything about it is
-    wrong."""
+    """Return the entry with this record.
+
+    Raises `MessageInvalid` when anything about it is wrong.
+    """
     if not ENTRY_HEAD_BYTES <= len(record) <= RECORD_BYTES_MAX:
         raise MessageInvalid(f"the record of an entry has {len(record)} bytes")
     length, crc, record_type, index, term, kind = _ENTRY.unpack_from(record)
@@ -134,8 +136,10 @@ def decode_entry(record: bytes) -> Entry:
 
 
 def scan_records(data: bytes) -> Iterator[tuple[int, Record]]:
-    """Yield every record in `data` with its offset; raises `MessageInvalid` where one is not whole
-    and right."""
+    """Yield every record in `data` with its offset.
+
+    Raises `MessageInvalid` where one is not whole and right.
+    """
     offset = 0
     while offset < len(data):
         if offset + _HEADER.size > len(data):
@@ -169,8 +173,10 @@ def encode_snapshot(snapshot: Snapshot) -> bytes:
 
 
 def decode_snapshot(content: bytes) -> Snapshot:
-    """Return the snapshot in a file's content; raises `MessageInvalid` when anything about it is
-    wrong."""
+    """Return the snapshot in a file's content.
+
+    Raises `MessageInvalid` when anything about it is wrong.
+    """
     if len(content) < _SNAPSHOT.size:
         raise MessageInvalid("the snapshot is cut off")
     magic, crc, version, index, term, configuration_size, data_size = _SNAPSHOT.unpack_from(content)

@@ -260,9 +260,7 @@ class Replication:
         return reached_by_quorum(self._log.configuration, rounds.__getitem__)
 
     def check_quorum(self, now: float) -> bool:
-        """Return whether a quorum answered within the last election timeout, and re-arm the
-        check.
-        """
+        """Return whether a quorum answered within the last election timeout; re-arm the check."""
         self.quorum_deadline = now + self._config.election_timeout_s
         answered = self._progress.keys() - self.silent(now)
         return has_quorum(self._log.configuration, [self._config.node_id, *answered])

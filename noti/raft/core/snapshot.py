@@ -35,8 +35,10 @@ class SnapshotAssembly:
     """The pieces of one snapshot that have arrived so far."""
 
     def __init__(self, decode_state: Callable[[bytes], object]) -> None:
-        """Start with nothing. `decode_state` makes of a snapshot's data what the state machine
-        restores, or raises `MessageInvalid`.
+        """Start with nothing.
+
+        `decode_state` makes of a snapshot's data what the state machine restores, or raises
+        `MessageInvalid`.
         """
         self._decode_state = decode_state
         self._first: SnapshotChunk | None = None

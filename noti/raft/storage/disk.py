@@ -121,8 +121,9 @@ class FileDisk:
             raise self._fail(f"{self._directory / name}: {error.strerror}") from None
 
     async def read_part(self, name: str, offset: int, size: int) -> bytes:
-        """See `Disk`. Read by the writer, in its turn: a disk that hangs must not hold up the event
-        loop.
+        """See `Disk`.
+
+        Read by the writer, in its turn: a disk that hangs must not hold up the event loop.
         """
         size_field = disk_writer.READ_SIZE.pack(size)
         request = self._begin(disk_writer.READ, "read", name, offset, size_field)
@@ -150,8 +151,10 @@ class FileDisk:
     def _begin(
         self, operation: int, verb: str, name: str, number: int = 0, data: bytes = b""
     ) -> _Request:
-        """Send a request from here, without a task switch, unless the socket is full: it saves a
-        turn of a busy loop."""
+        """Send a request from here, without a task switch, unless the socket is full.
+
+        It saves a turn of a busy loop.
+        """
         assert "/" not in name, "the directory is flat"
         assert _is_data_file(name), "the lock and temporary files are not for callers"
         self._check_usable()
@@ -166,8 +169,9 @@ class FileDisk:
     async def _keep_sending(
         self, *, task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Send what the socket did not take at once, until the scope that it starts with is
-        cancelled.
+        """Send what the socket did not take at once, until its scope is cancelled.
+
+        It starts with that scope.
 
         Shielded from above: a node that is told to stop still votes and acknowledges meanwhile.
         """
@@ -197,8 +201,11 @@ class FileDisk:
             self._send_what_fits()
 
     async def _wait_for(self, request: _Request) -> None:
-        """Return when the reply is there. One of those who wait receives for all of them: a task of
-        its own would cost another turn of the loop for every commit."""
+        """Return when the reply is there.
+
+        One of those who wait receives for all of them: a task of its own would cost another turn of
+        the loop for every commit.
+        """
         while not request.answered:
             if self._someone_receives:
                 await self._others.park()
@@ -363,8 +370,10 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _has_died(holder: str) -> bool:
-    """Whether the process named in the lock file is gone, so that only its writer can hold the
-    lock."""
+    """Whether the process named in the lock file is gone.
+
+    Then only its writer can hold the lock.
+    """
     try:
         os.kill(int(holder), 0)
     except ProcessLookupError:

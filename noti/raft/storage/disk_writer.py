@@ -56,8 +56,10 @@ class Writer:
         self._open_files: dict[str, int] = {}
 
     def perform(self, operation: int, name: str, number: int, data: bytes) -> bytes:
-        """Do one request; what it did is durable on return. Returns what was read. Raises
-        `OSError`."""
+        """Do one request; what it did is durable on return.
+
+        Returns what was read. Raises `OSError`.
+        """
         if operation == READ:
             return self._read(name, number, *READ_SIZE.unpack(data))
         if operation == WRITE:

@@ -51,8 +51,11 @@ class LogReader:
             self._work.set()
 
     async def run(self, done: Callable[[EntriesRead], None]) -> None:
-        """Read until cancelled. Raises `StorageFailed`, and `StorageCorrupt` when what is to be
-        applied is damaged; a follower gets a snapshot in place of damaged entries."""
+        """Read until cancelled.
+
+        Raises `StorageFailed`, and `StorageCorrupt` when what is to be applied is damaged; a
+        follower gets a snapshot in place of damaged entries.
+        """
         while True:
             await self._work.wait()
             while self._orders:

@@ -91,8 +91,11 @@ class LogWriter:
                 assert_never(order)
 
     def _join(self, order: Persist) -> tuple[int | None, HardState | None, list[Entry]]:
-        """Make one write of all that waits, as long as the entries follow each other and are not
-        too much; without a batch number when the order is not finished by that."""
+        """Make one write of all that waits and goes together.
+
+        Its entries follow each other and are not too much. It is without a batch number when the
+        order is not finished by it.
+        """
         batch: int | None = None
         hard_state: HardState | None = None
         entries: list[Entry] = []

@@ -19,8 +19,10 @@ class Disk(Protocol):
         """Return the whole file; raises `FileNotFoundError` when there is none."""
 
     async def read_part(self, name: str, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset` on, or as many as there are; raises `FileNotFoundError`
-        when there is no such file. For use while the node runs: it may take as long as a write.
+        """Return `size` bytes from `offset` on, or as many as there are.
+
+        Raises `FileNotFoundError` when there is no such file. For use while the node runs: it may
+        take as long as a write.
         """
 
     async def create(self, name: str, size: int) -> None:

@@ -96,8 +96,10 @@ class Replay:
             reject(SNAPSHOT_NAME, 0, str(error))
 
     def feed_segment(self, sequence: int, data: bytes, *, last: bool) -> TornTail | None:
-        """Take the content of one segment file; return what must be repaired. Raises
-        `StorageCorrupt`."""
+        """Take the content of one segment file; return what must be repaired.
+
+        Raises `StorageCorrupt`.
+        """
         name = segment_name(sequence)
         previous = self.segments[-1] if self.segments else None
         if previous is not None and sequence != previous.sequence + 1:
@@ -119,8 +121,10 @@ class Replay:
         return None
 
     def recovered(self) -> Recovered:
-        """Return what all files together say; raises `StorageCorrupt` when something between them
-        is missing."""
+        """Return what all files together say.
+
+        Raises `StorageCorrupt` when something between them is missing.
+        """
         snapshot_index = self.snapshot.index if self.snapshot else 0
         if self.snapshot and not self.segments:
             reject(segment_name(1), 0, "there is a snapshot, and all segments are missing")

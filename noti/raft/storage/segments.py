@@ -126,8 +126,10 @@ def read_segment(sequence: int, data: bytes) -> Content:
 
 
 def read_frames(sequence: int, offset: int, data: bytes) -> tuple[Frame, ...] | None:
-    """Return the frames in `data`, a part of segment number `sequence` that begins at `offset`;
-    None unless it is nothing but whole and valid frames."""
+    """Return the frames in `data`, a part of segment number `sequence` that begins at `offset`.
+
+    None unless it is nothing but whole and valid frames.
+    """
     frames: list[Frame] = []
     at = 0
     while at < len(data):
@@ -160,8 +162,10 @@ def _valid_frame_follows(sequence: int, data: bytes, start: int) -> bool:
 
 
 def _has_zero_sector(data: bytes, start: int, end: int) -> bool:
-    """Whether a sector between `start` and `end` is all zero; the first and last may be parts of a
-    sector."""
+    """Whether a sector between `start` and `end` is all zero.
+
+    The first and last may be parts of a sector.
+    """
     while start < end:
         sector_end = min(end, (start // SECTOR_BYTES + 1) * SECTOR_BYTES)
         if data.count(0, start, sector_end) == sector_end - start:
@@ -210,8 +214,10 @@ class Extents:
         self._last_index = 0
 
     def add(self, first_index: int, last_index: int, sequence: int, offset: int, size: int) -> None:
-        """Note a frame with these entries; it replaces those that have its indexes, or higher
-        ones."""
+        """Note a frame with these entries.
+
+        It replaces those that have its indexes, or higher ones.
+        """
         follows = first_index == self._last_index + 1
         if not follows:
             del self._extents[bisect_left(self._extents, first_index, key=_first_index) :]
@@ -227,8 +233,10 @@ class Extents:
         self._extents = [e for e in self._extents if e.sequence >= sequence]
 
     def find(self, index: int) -> tuple[Extent, int] | None:
-        """Return the extent with the entry at `index`, and the index after its last entry; None
-        when the entry is not on disk."""
+        """Return the extent with the entry at `index`, and the index after its last entry.
+
+        None when the entry is not on disk.
+        """
         position = bisect_right(self._extents, index, key=_first_index) - 1
         if position < 0 or index > self._last_index:
             return None

@@ -106,8 +106,9 @@ class Wal:
         must_exist: bool = False,
         memory_bytes: int = LOG_MEMORY_BYTES,
     ) -> tuple["Wal", Recovered]:
-        """Read the log, repair what a crash left unfinished, and return it with what it says: of
-        the entries the last ones, as many as `memory_bytes` take.
+        """Read the log, repair what a crash left unfinished, and return it with what it says.
+
+        Of the entries it says the last ones, as many as `memory_bytes` take.
 
         With `must_exist` an empty disk is damage: the node would come back as the same one, having
         forgotten its votes. Raises `StorageCorrupt` on damage that a crash cannot explain,
@@ -137,8 +138,9 @@ class Wal:
         return self._outline.last_index
 
     def append(self, entries: Sequence[Entry], hard_state: HardState | None) -> DiskOperation:
-        """Begin to make entries and hard state durable together; await what it returns to know that
-        they are.
+        """Begin to make entries and hard state durable together.
+
+        Await what it returns to know that they are.
 
         Entries are consecutive. They may begin below the end of the log: what was there from that
         index on is gone. Raises `StorageFailed` when the disk fails.
@@ -168,8 +170,9 @@ class Wal:
         return DiskOperation(wait)
 
     async def save_snapshot(self, snapshot: Snapshot, *, keep_after: int) -> None:
-        """Make this node's own snapshot durable, then drop segments that hold only entries up to
-        `keep_after`.
+        """Make this node's own snapshot durable, then drop segments that are not needed any more.
+
+        These hold only entries up to `keep_after`.
 
         The log must reach the snapshot. One that is not newer than the last changes nothing.
         Raises `StorageFailed`.
@@ -184,8 +187,7 @@ class Wal:
             await self._compact(min(keep_after, snapshot.index))
 
     async def install_snapshot(self, snapshot: Snapshot) -> None:
-        """Make a leader's snapshot durable in place of the log up to it (Raft figure 13, steps 5 to
-        7).
+        """Make a leader's snapshot durable in place of the log up to it (Raft figure 13, 5 to 7).
 
         Entries after it stay if the log agrees with it, otherwise the whole log goes. One that is
         not newer than the last changes nothing. Raises `StorageFailed`.
@@ -204,8 +206,9 @@ class Wal:
             await self._begin_anew()
 
     async def read(self, first: int, last: int, bytes_max: int) -> tuple[Entry, ...]:
-        """Return durable entries from `first` on, at least one, up to `last` or `bytes_max` of
-        data; none if they were dropped. May be called while something is written.
+        """Return durable entries from `first` on, up to `last` or `bytes_max` of data.
+
+        At least one; none if they were dropped. May be called while something is written.
 
         What was truncated meanwhile may be among them. Raises `StorageCorrupt` when the disk does
         not hold what was written, `StorageFailed`.
@@ -283,8 +286,10 @@ class Wal:
     async def _start_segment(
         self, base_index: int, hard_state: HardState, batch: bytes, *, fresh: bool
     ) -> None:
-        """Make a segment, as large as its first frame if that is larger than usual, and use it from
-        now on."""
+        """Make a segment and use it from now on.
+
+        It is as large as its first frame if that is larger than usual.
+        """
         sequence = self._segments[-1].sequence + 1 if self._segments else 1
         previous = 0 if fresh else self._last_checksum
         start = encode_segment_start(SegmentStart(sequence, base_index, fresh, previous))
@@ -307,8 +312,10 @@ class Wal:
         self._extents.drop_before(self._segments[0].sequence)
 
     async def _compact(self, keep_after: int) -> None:
-        """Drop the oldest segments while they hold no entry above `keep_after`; never the one in
-        use."""
+        """Drop the oldest segments while they hold no entry above `keep_after`.
+
+        Never the one in use.
+        """
         count = 0
         while count < len(self._segments) - 1 and self._segments[count].last_index <= keep_after:
             count += 1
