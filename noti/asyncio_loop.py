@@ -2,7 +2,7 @@
 
 grpclib and nats-py know asyncio only. The loop is trio-asyncio's: it runs on Trio's own scheduler,
 in the same thread, so the two worlds call each other without locks. asyncio functions are called
-from any Trio task through `Island.call`; nothing but the adapters for gRPC and NATS uses asyncio.
+from any Trio task through `AsyncioLoop.call`; only the adapters for gRPC and NATS use asyncio.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
-class Island:
+class AsyncioLoop:
     """The asyncio loop, and the bridge to it. Its callers live inside `run`'s lifetime."""
 
     def __init__(self) -> None:
@@ -125,7 +125,7 @@ def _run_more_at_once(loop: trio_asyncio.BaseTrioEventLoop) -> None:
 
 
 async def _outcome_of(work: "asyncio.Task[T]", loop: trio_asyncio.BaseTrioEventLoop) -> T:
-    """Wait for an asyncio task from Trio; see `Island.call`."""
+    """Wait for an asyncio task from Trio; see `AsyncioLoop.call`."""
     waiting = trio.lowlevel.current_task()
     raise_cancelled: Callable[[], object] | None = None
 

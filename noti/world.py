@@ -10,7 +10,7 @@ from functools import partial
 from typing import TypeAlias
 
 from noti import descriptors, loop_lag
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates import uses
 from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
@@ -66,16 +66,16 @@ async def real_world(config: Config) -> AsyncIterator[World]:
     """
     shares = descriptors.shares_of(config)
     rng = random.Random()
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     between_nodes = _tls_between_nodes(config)
     for_browsers = _tls_for_browsers(config)
     to_nats = _tls_to_nats(config)
-    source = _source(config, island, to_nats)
+    source = _source(config, asyncio_loop, to_nats)
     renewed = [tls for tls in (between_nodes, for_browsers, to_nats) if tls is not None]
     async with (
         open_disk(config.data_dir) as disk,
         running("loop lag", loop_lag.watch),
-        running("asyncio loop", island.run),
+        running("asyncio loop", asyncio_loop.run),
         running("certificates", partial(keep_renewed, renewed)),
     ):
         yield World(
@@ -85,7 +85,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             disk=disk,
             gossip=SocketNetwork(),
             rpc=GrpcNetwork(
-                island,
+                asyncio_loop,
                 between_nodes,
                 RpcLimits(shares.rpc, config.rpc_connections_per_address_max),
             ),
@@ -113,7 +113,9 @@ def _tls_to_nats(config: Config) -> Renewed[ssl.SSLContext] | None:
     return uses.for_nats(config.nats_tls_ca, config.nats_tls_cert, config.nats_tls_key)
 
 
-def _source(config: Config, island: Island, tls: Renewed[ssl.SSLContext] | None) -> Source | None:
+def _source(
+    config: Config, asyncio_loop: AsyncioLoop, tls: Renewed[ssl.SSLContext] | None
+) -> Source | None:
     """Return NATS as the source, if it is; raises `ConfigInvalid` for a file that is no login."""
     if config.nats_url is None:
         return None
@@ -132,4 +134,4 @@ def _source(config: Config, island: Island, tls: Renewed[ssl.SSLContext] | None)
         login=login,
         tls=tls,
     )
-    return NatsSource(island, settings)
+    return NatsSource(asyncio_loop, settings)

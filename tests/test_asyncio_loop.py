@@ -6,31 +6,31 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.errors import LocalError, Unavailable
 
 
 async def test_call_returns_results_and_raises_errors(nursery: trio.Nursery) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
 
     async def divide(a: int, b: int) -> float:
         await asyncio.sleep(0)
         return a / b
 
-    assert await island.call(divide, 6, 3) == 2
+    assert await asyncio_loop.call(divide, 6, 3) == 2
     with pytest.raises(ZeroDivisionError):
-        await island.call(divide, 1, 0)
+        await asyncio_loop.call(divide, 1, 0)
     nursery.cancel_scope.cancel()
 
 
 async def test_call_works_from_tasks_that_know_no_loop(nursery: trio.Nursery) -> None:
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     results: list[bool] = []
 
     async def stranger(go: trio.Event) -> None:
         await go.wait()
-        loop = await island.call(current_loop)
+        loop = await asyncio_loop.call(current_loop)
         results.append(loop is not None)
 
     async def current_loop() -> asyncio.AbstractEventLoop:
@@ -40,7 +40,7 @@ async def test_call_works_from_tasks_that_know_no_loop(nursery: trio.Nursery) ->
     go = trio.Event()
     async with trio.open_nursery() as strangers:
         strangers.start_soon(stranger, go)  # its context was copied before the loop existed
-        await nursery.start(island.run)
+        await nursery.start(asyncio_loop.run)
         go.set()
     assert results == [True]
     nursery.cancel_scope.cancel()
@@ -49,8 +49,8 @@ async def test_call_works_from_tasks_that_know_no_loop(nursery: trio.Nursery) ->
 async def test_trio_cancellation_reaches_asyncio_code(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
     seen: list[str] = []
 
     async def endless() -> None:
@@ -61,24 +61,24 @@ async def test_trio_cancellation_reaches_asyncio_code(
             raise
 
     with trio.move_on_after(1) as scope:
-        await island.call(endless)
+        await asyncio_loop.call(endless)
     assert scope.cancelled_caught
     assert seen == ["cancelled"]
     nursery.cancel_scope.cancel()
 
 
 async def test_end_of_the_loop_ends_calls(nursery: trio.Nursery) -> None:
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     outcomes: list[str] = []
 
     async def caller() -> None:
         try:
-            await island.call(asyncio.Event().wait)
+            await asyncio_loop.call(asyncio.Event().wait)
         except Unavailable:
             outcomes.append("unavailable")
 
     async with trio.open_nursery() as inner:
-        await inner.start(island.run)
+        await inner.start(asyncio_loop.run)
         nursery.start_soon(caller)
         await trio.testing.wait_all_tasks_blocked()
         inner.cancel_scope.cancel()
@@ -88,12 +88,12 @@ async def test_end_of_the_loop_ends_calls(nursery: trio.Nursery) -> None:
 
 async def test_call_without_a_loop_is_refused() -> None:
     with pytest.raises(LocalError):
-        await Island().call(asyncio.sleep, 0)
+        await AsyncioLoop().call(asyncio.sleep, 0)
 
 
 async def test_cancelled_caller_starts_nothing(nursery: trio.Nursery) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
     started: list[bool] = []
 
     async def note() -> None:
@@ -101,7 +101,7 @@ async def test_cancelled_caller_starts_nothing(nursery: trio.Nursery) -> None:
 
     with trio.CancelScope() as scope:
         scope.cancel()
-        await island.call(note)
+        await asyncio_loop.call(note)
     assert started == []
     nursery.cancel_scope.cancel()
 
@@ -109,8 +109,8 @@ async def test_cancelled_caller_starts_nothing(nursery: trio.Nursery) -> None:
 async def test_stray_asyncio_errors_are_logged_once_and_do_not_end_the_loop(
     nursery: trio.Nursery,
 ) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
 
     async def leave_a_broken_callback() -> None:
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
@@ -118,30 +118,30 @@ async def test_stray_asyncio_errors_are_logged_once_and_do_not_end_the_loop(
 
     with capture_logs() as logs:
         for _ in range(3):
-            await island.call(leave_a_broken_callback)
+            await asyncio_loop.call(leave_a_broken_callback)
             await trio.testing.wait_all_tasks_blocked()
     assert [line["error"] for line in logs] == ["ZeroDivisionError: division by zero"]
-    await island.call(asyncio.sleep, 0)
+    await asyncio_loop.call(asyncio.sleep, 0)
     nursery.cancel_scope.cancel()
 
 
 async def test_cancelled_loop_serves_the_cleanup_of_those_who_hold_it(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     cleaned: list[float] = []
 
     async def user(task_status: trio.TaskStatus[None]) -> None:
-        with island.held():
+        with asyncio_loop.held():
             try:
                 task_status.started()
                 await trio.sleep_forever()
             finally:
                 with trio.move_on_after(1, shield=True):
-                    cleaned.append(await island.call(asyncio.sleep, 0.5, 7.0))
+                    cleaned.append(await asyncio_loop.call(asyncio.sleep, 0.5, 7.0))
 
     async with trio.open_nursery() as outer:
-        await outer.start(island.run)
+        await outer.start(asyncio_loop.run)
         async with trio.open_nursery() as inner:
             await inner.start(user)
             outer.cancel_scope.cancel()  # loop and user at the same moment
@@ -151,20 +151,20 @@ async def test_cancelled_loop_serves_the_cleanup_of_those_who_hold_it(
 async def test_loop_does_not_wait_for_ever_for_its_holders(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    island = Island()
-    with island.held(), trio.fail_after(60):
+    asyncio_loop = AsyncioLoop()
+    with asyncio_loop.held(), trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            await nursery.start(island.run)
+            await nursery.start(asyncio_loop.run)
             nursery.cancel_scope.cancel()
     with pytest.raises(LocalError):
-        await island.call(asyncio.sleep, 0)
+        await asyncio_loop.call(asyncio.sleep, 0)
 
 
 async def test_swallowed_cancellation_is_repeated_until_the_call_has_ended(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
     swallowed = 0
 
     async def stubborn() -> None:
@@ -177,7 +177,7 @@ async def test_swallowed_cancellation_is_repeated_until_the_call_has_ended(
         await asyncio.Event().wait()
 
     with trio.move_on_after(1) as scope:
-        await island.call(stubborn)
+        await asyncio_loop.call(stubborn)
     assert (scope.cancelled_caught, swallowed) == (True, 3)
     nursery.cancel_scope.cancel()
 
@@ -185,8 +185,8 @@ async def test_swallowed_cancellation_is_repeated_until_the_call_has_ended(
 async def test_cancelled_call_that_fails_on_its_way_out_ends_as_a_cancellation(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
 
     async def clumsy() -> None:
         try:
@@ -195,6 +195,6 @@ async def test_cancelled_call_that_fails_on_its_way_out_ends_as_a_cancellation(
             raise AssertionError("must be connected first")
 
     with trio.move_on_after(1) as scope:
-        await island.call(clumsy)
+        await asyncio_loop.call(clumsy)
     assert scope.cancelled_caught
     nursery.cancel_scope.cancel()

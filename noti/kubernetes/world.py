@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates import uses
 from noti.certificates.renewal import keep_renewed
 from noti.kubernetes.client import open_client
@@ -31,15 +31,15 @@ async def run(
 
     Raises `ConfigInvalid`, `AddressInUse`. *Cancellation*: gives the Lease back, bounded in time.
     """
-    island, rng = Island(), random.Random()
+    asyncio_loop, rng = AsyncioLoop(), random.Random()
     files = None if tls is None else uses.for_client(*tls)
     renewed = [] if files is None else [files]
     async with (
-        running("asyncio loop", island.run),
+        running("asyncio loop", asyncio_loop.run),
         running("certificates", partial(keep_renewed, renewed)),
     ):
         api = open_client()
-        roles = Roles(island, lambda: None if files is None else files.current)
+        roles = Roles(asyncio_loop, lambda: None if files is None else files.current)
         operator = Operator(config, Surroundings(api, roles, rng, config.identity))
         serve = partial(serve_ops, ops_addr, lambda: operator.works, operator.in_touch)
         try:

@@ -14,7 +14,7 @@ from grpclib.exceptions import GRPCError
 
 from noti import listening
 from noti.address import Address, format_address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates.context import MutualContexts
 from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.rejections import Rejection
@@ -44,16 +44,16 @@ _LIMITS: Final = RpcLimits()
 
 
 class GrpcNetwork:
-    """Serves and dials on one asyncio island, which must outlive both."""
+    """Serves and dials on one asyncio loop, which must outlive both."""
 
     def __init__(
         self,
-        island: Island,
+        asyncio_loop: AsyncioLoop,
         tls: Current[MutualContexts] | None = None,
         limits: RpcLimits = _LIMITS,
     ) -> None:
         """With `tls`, every connection is mutual TLS and every peer is held to its certificate."""
-        self._island = island
+        self._asyncio_loop = asyncio_loop
         self._limits = limits
         self._tls = tls
         self._certificates = PeerCertificates()
@@ -74,12 +74,12 @@ class GrpcNetwork:
         Raises `AddressInUse`. *Resource handling*: streams run in a nursery of this call; when it
         is cancelled they are cancelled, all connections are closed, and dialers see that at once.
         """
-        with self._island.held(), _listen(bind) as listener:
+        with self._asyncio_loop.held(), _listen(bind) as listener:
             address: Address = listener.getsockname()[:2]
             async with trio.open_nursery() as nursery:
                 raft = RaftService(
                     peers,
-                    self._island,
+                    self._asyncio_loop,
                     lambda stream: nursery.start_soon(use_stream, peers, stream),
                     self._certificates,
                     self._rejections,
@@ -87,10 +87,10 @@ class GrpcNetwork:
                 )
                 publisher = PublisherService(publishing, self._rejected)
                 services: tuple[Servable, ...] = (raft, OperatorServices(node), publisher)
-                server = await self._island.call(self._make_server, services)
+                server = await self._asyncio_loop.call(self._make_server, services)
                 try:
                     sniffer = ProtocolSniffer(
-                        self._island, server, self._server_context, self._rejections
+                        self._asyncio_loop, server, self._server_context, self._rejections
                     )
                     task_status.started(address)
                     await listening.serve(
@@ -103,7 +103,7 @@ class GrpcNetwork:
                 finally:
                     listener.close()
                     with trio.move_on_after(CLEANUP_S, shield=True):
-                        await self._island.call(server.aclose)
+                        await self._asyncio_loop.call(server.aclose)
 
     async def _make_server(self, services: tuple[Servable, ...]) -> GrpcServer:
         return GrpcServer(
@@ -121,7 +121,7 @@ class GrpcNetwork:
         connection.
         """
         try:
-            return await self._island.call(self._dial, to, hello)
+            return await self._asyncio_loop.call(self._dial, to, hello)
         except _RejectedByTls as rejected:
             self._rejections.log(*to, rejected.rejection)
             raise PeerUnavailable(f"{format_address(to)} {rejected.rejection}") from rejected
@@ -136,7 +136,7 @@ class GrpcNetwork:
         """Connect and exchange hellos; asyncio. Closes the connection unless it returns."""
         context = None if self._tls is None else self._tls.current.client
         with ExitStack() as resources:
-            resources.enter_context(self._island.held())
+            resources.enter_context(self._asyncio_loop.held())
             channel = PeerChannel(to, context)
             resources.callback(channel.close)
             try:
@@ -152,7 +152,7 @@ class GrpcNetwork:
                 if rejection is not None:
                     raise _RejectedByTls(rejection)
                 self._certificates.remember(peer)
-            return GrpcMessageStream(self._island, stream, peer, resources.pop_all().close)
+            return GrpcMessageStream(self._asyncio_loop, stream, peer, resources.pop_all().close)
 
 
 class _RejectedByTls(Exception):

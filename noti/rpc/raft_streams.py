@@ -1,7 +1,7 @@
 """The Raft stream between two nodes, from both sides.
 
 Two worlds meet here: `GrpcMessageStream` is Trio, `RaftService` and `exchange_hellos` are asyncio
-and run on the island.
+and run on the asyncio loop.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import trio
 from grpclib.const import Cardinality, Handler, Status
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates.rejection_log import RejectionLog
 from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.optional import contained
@@ -45,9 +45,9 @@ class GrpcMessageStream:
     """A Raft stream, on either side. One task may send while another receives."""
 
     def __init__(
-        self, island: Island, stream: PeerStream, peer: Hello, close: Callable[[], None]
+        self, asyncio_loop: AsyncioLoop, stream: PeerStream, peer: Hello, close: Callable[[], None]
     ) -> None:
-        self._island = island
+        self._asyncio_loop = asyncio_loop
         self._stream = stream
         self._peer = peer
         self._close = close
@@ -108,7 +108,7 @@ class GrpcMessageStream:
         if self._closed:
             raise PeerUnavailable("the stream is closed")
         try:
-            await self._island.call(self._stream.write, frame)
+            await self._asyncio_loop.call(self._stream.write, frame)
         except Exception as error:
             raise self._lost(error) from error
 
@@ -123,7 +123,7 @@ class RaftService:
     def __init__(
         self,
         handler: PeerHandler,
-        island: Island,
+        asyncio_loop: AsyncioLoop,
         on_stream: Callable[[GrpcMessageStream], None],
         certificates: PeerCertificates,
         rejections: RejectionLog,
@@ -131,7 +131,7 @@ class RaftService:
     ) -> None:
         """`on_stream` takes each stream once its hellos are exchanged; it may not wait."""
         self._handler = handler
-        self._island = island
+        self._asyncio_loop = asyncio_loop
         self._on_stream = on_stream
         self._certificates = certificates
         self._rejections = rejections
@@ -164,7 +164,7 @@ class RaftService:
         await call.send_initial_metadata()
         await stream.write(encode_hello(self._handler.hello()))
         finished = asyncio.Event()
-        self._on_stream(GrpcMessageStream(self._island, stream, peer, finished.set))
+        self._on_stream(GrpcMessageStream(self._asyncio_loop, stream, peer, finished.set))
         # grpclib ends the stream when this returns, and cancels this when the peer is gone; the
         # Trio task notices that by itself.
         await finished.wait()

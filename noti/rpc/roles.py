@@ -11,7 +11,7 @@ from typing import Final
 from grpclib.const import Cardinality
 
 from noti.address import Address, format_address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates.names import claims, name_rejection
 from noti.certificates.rejection_log import RejectionLog
 from noti.errors import MessageInvalid, PeerUnavailable
@@ -32,13 +32,13 @@ _ROLE_NAMES: Final[Mapping[int, RoleName]] = {number: name for name, number in R
 
 
 class Roles:
-    """Connections to nodes, and one question. Lives inside the island's lifetime."""
+    """Connections to nodes, and one question. Lives inside the asyncio loop's lifetime."""
 
     def __init__(
-        self, island: Island, tls: Callable[[], ssl.SSLContext | None] = lambda: None
+        self, asyncio_loop: AsyncioLoop, tls: Callable[[], ssl.SSLContext | None] = lambda: None
     ) -> None:
         """`tls` gives the context for the next connection, or None to speak plain text."""
-        self._island = island
+        self._asyncio_loop = asyncio_loop
         self._tls = tls
         self._channels: dict[tuple[Address, str], PeerChannel] = {}
         self._rejections = RejectionLog("roles")
@@ -53,8 +53,8 @@ class Roles:
         channel = self._channels.pop(key, None)
         try:
             if channel is None:
-                channel = await self._island.call(_open, to, self._tls())
-            answer = await self._island.call(_ask, channel, name)
+                channel = await self._asyncio_loop.call(_open, to, self._tls())
+            answer = await self._asyncio_loop.call(_ask, channel, name)
         except BaseException as error:
             if channel is not None:
                 channel.close()

@@ -15,7 +15,7 @@ import trio
 from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.rejections import Rejection, handshake_rejection
 from noti.rpc.accepting import GrpcServer
@@ -48,13 +48,13 @@ class ProtocolSniffer:
 
     def __init__(
         self,
-        island: Island,
+        asyncio_loop: AsyncioLoop,
         server: GrpcServer,
         context: Callable[[], ssl.SSLContext | None],
         rejections: RejectionLog,
     ) -> None:
         """`context` gives the one for the next connection, or None on a node without TLS."""
-        self._island = island
+        self._asyncio_loop = asyncio_loop
         self._server = server
         self._context = context
         self._rejections = rejections
@@ -91,7 +91,7 @@ class ProtocolSniffer:
             await _part(stream, TLS_WANTED if first == PREFACE else b"")
         else:
             try:
-                await self._island.call(self._server.take, stream.socket.fileno(), context)
+                await self._asyncio_loop.call(self._server.take, stream.socket.fileno(), context)
             except ssl.SSLError as error:
                 self._rejections.log(host, port, handshake_rejection(error))
             except ConnectionError:

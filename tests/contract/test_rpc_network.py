@@ -11,7 +11,7 @@ from grpclib.client import Channel
 from grpclib.exceptions import GRPCError
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.errors import (
     AddressInUse,
     ClusterMismatch,
@@ -132,19 +132,19 @@ NetworkFactory = Callable[[], AbstractAsyncContextManager[RpcNetwork]]
 
 @asynccontextmanager
 async def grpc_network() -> AsyncIterator[RpcNetwork]:
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     async with trio.open_nursery() as nursery:
-        await nursery.start(island.run)
-        yield GrpcNetwork(island)
+        await nursery.start(asyncio_loop.run)
+        yield GrpcNetwork(asyncio_loop)
         nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def tls_network() -> AsyncIterator[RpcNetwork]:
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     async with trio.open_nursery() as nursery:
-        await nursery.start(island.run)
-        yield GrpcNetwork(island, node_tls("server", "client", "stranger"))
+        await nursery.start(asyncio_loop.run)
+        yield GrpcNetwork(asyncio_loop, node_tls("server", "client", "stranger"))
         nursery.cancel_scope.cancel()
 
 
@@ -402,7 +402,7 @@ async def publish(network: RpcNetwork, to: Address, drafts: Sequence[Draft]) -> 
             request = wire.PublishRequest(events=events)
             return tuple((await wire.PublisherStub(channel).publish(request)).ids)
 
-    return await network._island.call(call)
+    return await network._asyncio_loop.call(call)
 
 
 async def test_drafts_arrive_as_they_were_sent_and_ids_come_back(

@@ -9,7 +9,7 @@ import pytest
 import trio
 from nats.aio.client import Client
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.errors import SourceUnavailable
 from noti.publishing.nats.ports import Source, SourceLag, SourceMessage, SourceSession
 from noti.publishing.nats.source import NatsSettings, NatsSource
@@ -58,11 +58,13 @@ class MemoryWorld:
 
 
 class NatsWorld:
-    def __init__(self, server: NatsServer, island: Island, settings: NatsSettings) -> None:
+    def __init__(
+        self, server: NatsServer, asyncio_loop: AsyncioLoop, settings: NatsSettings
+    ) -> None:
         self._server = server
-        self._island = island
+        self._asyncio_loop = asyncio_loop
         self.settings = settings
-        self.source: Source = NatsSource(island, settings)
+        self.source: Source = NatsSource(asyncio_loop, settings)
 
     async def jetstream(self, function: Callable[[Any], Awaitable[T]]) -> T:
         async def connected() -> T:
@@ -73,7 +75,7 @@ class NatsWorld:
             finally:
                 await client.close()
 
-        return await self._island.call(connected)
+        return await self._asyncio_loop.call(connected)
 
     async def publish(self, first: int, last: int) -> None:
         async def all_of_them(jetstream: Any) -> None:
@@ -104,10 +106,10 @@ async def nats_world(
 ) -> AsyncIterator[NatsWorld]:
     with trio.fail_after(30):
         async with nats_server(store) as server, trio.open_nursery() as nursery:
-            island = Island()
-            await nursery.start(island.run)
+            asyncio_loop = AsyncioLoop()
+            await nursery.start(asyncio_loop.run)
             settings = NatsSettings(urls=(server.url,), retention=retention)
-            world = NatsWorld(server, island, settings)
+            world = NatsWorld(server, asyncio_loop, settings)
             async with world.source.open():
                 pass  # creates the stream
             yield world

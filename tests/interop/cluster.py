@@ -9,7 +9,7 @@ from typing import Any
 
 import trio
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from tests.interop.processes import NodeProcess, stable_port, written
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher, Subscriber
 from tests.publishing.nats.nats_server import NatsServer
@@ -35,7 +35,7 @@ class Cluster:
     def __init__(
         self,
         directory: Path,
-        island: Island,
+        asyncio_loop: AsyncioLoop,
         nursery: trio.Nursery,
         flags_of: Callable[[str], Sequence[str]],
     ) -> None:
@@ -43,7 +43,7 @@ class Cluster:
         self._flags_of = flags_of
         self.nats = NatsServer(directory / "nats", stable_port())
         self.nodes = [NodeProcess(f"node{number}", directory) for number in (1, 2, 3)]
-        self.publisher = Publisher(island, self.nats.url)
+        self.publisher = Publisher(asyncio_loop, self.nats.url)
         self.subscribers = [
             Subscriber(target, [other.http for other in self._beginning_with(node)])
             for node in self.nodes
@@ -221,10 +221,10 @@ async def running_cluster(
     `flags_of` gives the flags that only the node of a name gets.
     """
     async with trio.open_nursery() as outer:
-        island = Island()
-        await outer.start(island.run)
+        asyncio_loop = AsyncioLoop()
+        await outer.start(asyncio_loop.run)
         async with trio.open_nursery() as nursery:
-            cluster = Cluster(directory, island, nursery, flags_of)
+            cluster = Cluster(directory, asyncio_loop, nursery, flags_of)
             try:
                 await cluster.start()
                 yield cluster

@@ -10,7 +10,7 @@ import trio
 from grpclib.client import Channel
 from grpclib.exceptions import GRPCError, StreamTerminatedError
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.cli.children import Child
 from noti.rpc.generated.noti.v1 import Event, PublisherStub, PublishRequest
 from tests import promises
@@ -60,10 +60,10 @@ async def publish(node: NodeProcess, count: int, size_bytes: int, first: int = 0
                     return number
         return count
 
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     async with trio.open_nursery() as nursery:
-        await nursery.start(island.run)
-        acknowledged = await island.call(publish_aio)
+        await nursery.start(asyncio_loop.run)
+        acknowledged = await asyncio_loop.call(publish_aio)
         nursery.cancel_scope.cancel()
     return acknowledged
 

@@ -15,7 +15,7 @@ from random import Random
 import pytest
 import trio
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.client.event_source import read_stream
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import Reconnect, Reconnection
@@ -37,10 +37,12 @@ BESIDES = 25
 class Site:
     """One node that events flow through."""
 
-    def __init__(self, directory: Path, island: Island, settings: tuple[str, ...]) -> None:
+    def __init__(
+        self, directory: Path, asyncio_loop: AsyncioLoop, settings: tuple[str, ...]
+    ) -> None:
         self.nats = NatsServer(directory / "nats", stable_port())
         self.node = NodeProcess("single", directory)
-        self.publisher = Publisher(island, self.nats.url)
+        self.publisher = Publisher(asyncio_loop, self.nats.url)
         self._settings = settings
 
     async def start(self, nursery: trio.Nursery) -> None:
@@ -86,10 +88,10 @@ class Site:
 @asynccontextmanager
 async def site(directory: Path, *settings: str) -> AsyncIterator[tuple[Site, trio.Nursery]]:
     async with trio.open_nursery() as outer:
-        island = Island()
-        await outer.start(island.run)
+        asyncio_loop = AsyncioLoop()
+        await outer.start(asyncio_loop.run)
         async with trio.open_nursery() as nursery:
-            there = Site(directory, island, settings)
+            there = Site(directory, asyncio_loop, settings)
             try:
                 await there.start(nursery)
                 yield there, nursery

@@ -13,7 +13,7 @@ import pytest
 import trio
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.errors import ClusterMismatch, PeerUnavailable
 from noti.protobuf import length_field
 from noti.raft.core.membership import Configuration, encode_configuration
@@ -132,10 +132,10 @@ def on_a_stream(term: int, commit: int) -> dict[str, tuple[bytes, str]]:
 
 @asynccontextmanager
 async def grpc_network() -> AsyncIterator[GrpcNetwork]:
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     async with trio.open_nursery() as nursery:
-        await nursery.start(island.run)
-        yield GrpcNetwork(island)
+        await nursery.start(asyncio_loop.run)
+        yield GrpcNetwork(asyncio_loop)
         nursery.cancel_scope.cancel()
 
 

@@ -15,7 +15,7 @@ from grpclib.client import Channel
 from grpclib.const import Cardinality, Status
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.rpc.generated.noti.v1 import (
     Event,
     PublishRequest,
@@ -101,11 +101,11 @@ async def test_what_a_follower_acknowledged_is_in_every_history_once_when_the_le
         leader = await leading(nodes)
         follower = next(node for node in nodes if node is not leader)
         async with trio.open_nursery() as nursery:
-            island = Island()
-            await nursery.start(island.run)
+            asyncio_loop = AsyncioLoop()
+            await nursery.start(asyncio_loop.run)
 
             async def publish() -> None:
-                await island.call(publisher.publish_aio, follower.rpc)
+                await asyncio_loop.call(publisher.publish_aio, follower.rpc)
 
             async with trio.open_nursery() as publishing:
                 publishing.start_soon(publish)

@@ -15,7 +15,7 @@ import trio
 from nats.aio.client import Client
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.client.event_stream import EventStreamParser, StreamEvent
 from noti.rpc.generated.category.v1 import CategoryMessage
 
@@ -33,11 +33,11 @@ RETRY_FIRST_S = 1.0
 class Publisher:
     """Publishes 1, 2, 3, … and goes on to the next number only when JetStream has the last one."""
 
-    def __init__(self, island: Island, url: str) -> None:
+    def __init__(self, asyncio_loop: AsyncioLoop, url: str) -> None:
         self.acknowledged = 0
         self.begun: dict[int, float] = {}
         """When each number was sent for the first time, `time.monotonic()`."""
-        self._island = island
+        self._asyncio_loop = asyncio_loop
         self._url = url
         self._stopping = False
         self._stopped = trio.Event()
@@ -45,7 +45,7 @@ class Publisher:
     async def run(self) -> None:
         """Publish until stopped; NATS may come and go."""
         while not self._stopping:
-            await self._island.call(self._session_aio)
+            await self._asyncio_loop.call(self._session_aio)
             await trio.sleep(0.05)
         self._stopped.set()
 
@@ -57,7 +57,7 @@ class Publisher:
 
     async def publish_garbage(self) -> None:
         """Put one message into the stream that is no event."""
-        await self._island.call(self._garbage_aio)
+        await self._asyncio_loop.call(self._garbage_aio)
 
     async def _session_aio(self) -> None:
         try:

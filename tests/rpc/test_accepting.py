@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.descriptors import PEERS_MAX
 from noti.rpc.accepting import RpcLimits
 from noti.rpc.generated.grpc.health import v1 as health
@@ -37,17 +37,17 @@ PUBLISH = "/noti.v1.Publisher/PublishStream"
 
 
 @asynccontextmanager
-async def serving(limits: RpcLimits) -> AsyncIterator[tuple[Island, GrpcNetwork, Address]]:
-    island = Island()
+async def serving(limits: RpcLimits) -> AsyncIterator[tuple[AsyncioLoop, GrpcNetwork, Address]]:
+    asyncio_loop = AsyncioLoop()
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
-            await nursery.start(island.run)
-            network = GrpcNetwork(island, limits=limits)
+            await nursery.start(asyncio_loop.run)
+            network = GrpcNetwork(asyncio_loop, limits=limits)
             async with trio.open_nursery() as inner:
                 address = await inner.start(
                     network.serve_rpc, ANY_PORT, Handler(), Handler(), Publications()
                 )
-                yield island, network, address
+                yield asyncio_loop, network, address
                 inner.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
 
@@ -79,31 +79,31 @@ def idle(address: Address) -> socket.socket:
     return raw
 
 
-async def is_healthy(island: Island, address: Address) -> bool:
+async def is_healthy(asyncio_loop: AsyncioLoop, address: Address) -> bool:
     def check(channel: Channel) -> object:
         return health.HealthStub(channel).check(health.HealthCheckRequest())
 
-    answer = await ask(island, address, check)  # type: ignore[arg-type]
+    answer = await ask(asyncio_loop, address, check)  # type: ignore[arg-type]
     return answer == health.HealthCheckResponse(
         status=health.HealthCheckResponseServingStatus.SERVING
     )
 
 
-async def publish(island: Island, address: Address) -> object:
+async def publish(asyncio_loop: AsyncioLoop, address: Address) -> object:
     def send(channel: Channel) -> object:
         event = wire.Event(topics=["a"], data="b")
         return wire.PublisherStub(channel).publish(wire.PublishRequest(events=[event]))
 
-    return await ask(island, address, send)  # type: ignore[arg-type]
+    return await ask(asyncio_loop, address, send)  # type: ignore[arg-type]
 
 
 async def test_who_is_idle_longest_makes_room() -> None:
-    async with serving(RpcLimits(connections_max=2)) as (island, _, address):
+    async with serving(RpcLimits(connections_max=2)) as (asyncio_loop, _, address):
         with idle(address) as old:
             await until_taken(1)
             with idle(address):
                 await until_taken(2)
-                assert await publish(island, address)
+                assert await publish(asyncio_loop, address)
                 old.settimeout(LIMIT_S)
 
                 def read_to_end() -> None:
@@ -114,7 +114,7 @@ async def test_who_is_idle_longest_makes_room() -> None:
 
 
 async def test_who_was_answered_waits_again_and_makes_room() -> None:
-    async with serving(RpcLimits(connections_max=1)) as (island, _, address):
+    async with serving(RpcLimits(connections_max=1)) as (asyncio_loop, _, address):
 
         async def both() -> None:
             request = wire.PublishRequest(events=[wire.Event(topics=["a"], data="b")])
@@ -123,20 +123,20 @@ async def test_who_was_answered_waits_again_and_makes_room() -> None:
                 async with Channel(*address) as second:
                     await wire.PublisherStub(second).publish(request)
 
-        await island.call(both)
+        await asyncio_loop.call(both)
 
 
 @promises.CONNECTIONS_BOUNDED
 async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served() -> None:
-    async with serving(RpcLimits(connections_max=2)) as (island, network, address):
+    async with serving(RpcLimits(connections_max=2)) as (asyncio_loop, network, address):
         with publishers(address, 2), capture_logs() as lines:
             await until_taken(2)
             stream = await network.open_raft_stream(address, CLIENT)
             for _ in range(2 * PEERS_MAX):
                 with pytest.raises(GRPCError, match=r"--rpc-connections-max") as refused:
-                    await publish(island, address)
+                    await publish(asyncio_loop, address)
                 assert refused.value.status is Status.UNAVAILABLE
-            assert await is_healthy(island, address)
+            assert await is_healthy(asyncio_loop, address)
             with publishers(address, 2 * PEERS_MAX):
                 await until_taken(2 + PEERS_MAX)
             await stream.send(EVERY_MESSAGE[:1])
@@ -145,21 +145,21 @@ async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served
         told = [line for line in lines if "connections are rejected" in line["event"]]
         assert len(told) == 1
         await until_taken(0)
-        assert await publish(island, address), "there is room again"
+        assert await publish(asyncio_loop, address), "there is room again"
 
 
 async def test_one_address_has_only_its_share() -> None:
-    async with serving(RpcLimits(per_address_max=2)) as (island, _, address):
+    async with serving(RpcLimits(per_address_max=2)) as (asyncio_loop, _, address):
         with publishers(address, 2):
             await until_taken(2)
             with pytest.raises(GRPCError, match="--rpc-connections-per-address-max"):
-                await publish(island, address)
+                await publish(asyncio_loop, address)
 
 
 async def test_silent_connections_make_room_for_one_that_speaks() -> None:
     limits = RpcLimits(connections_max=8)
-    async with serving(limits) as (island, _, address):
+    async with serving(limits) as (asyncio_loop, _, address):
         silent = [socket.create_connection(address) for _ in range(3 * limits.unready_max)]
-        assert await publish(island, address)
+        assert await publish(asyncio_loop, address)
         for raw in silent:
             raw.close()

@@ -18,7 +18,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.raft.ports import Hello, MessageStream
 from noti.rpc import connections
@@ -44,45 +44,45 @@ ROOT = Path(__file__).resolve().parents[2]
 @asynccontextmanager
 async def serving(
     handler: Handler, publishing: Publications | None = None
-) -> AsyncIterator[tuple[Island, GrpcNetwork, Address]]:
-    island = Island()
+) -> AsyncIterator[tuple[AsyncioLoop, GrpcNetwork, Address]]:
+    asyncio_loop = AsyncioLoop()
     publishing = publishing or Publications()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            await nursery.start(island.run)
-            network = GrpcNetwork(island)
+            await nursery.start(asyncio_loop.run)
+            network = GrpcNetwork(asyncio_loop)
             async with trio.open_nursery() as inner:
                 address = await inner.start(
                     network.serve_rpc, ANY_PORT, handler, handler, publishing
                 )
-                yield island, network, address
+                yield asyncio_loop, network, address
                 inner.cancel_scope.cancel()
             nursery.cancel_scope.cancel()
 
 
 async def ask(
-    island: Island, address: Address, question: Callable[[Channel], Awaitable[object]]
+    asyncio_loop: AsyncioLoop, address: Address, question: Callable[[Channel], Awaitable[object]]
 ) -> object:
     async def on_channel() -> object:
         async with Channel(*address) as channel:
             return await question(channel)
 
-    return await island.call(on_channel)
+    return await asyncio_loop.call(on_channel)
 
 
 @pytest.mark.interop
 @pytest.mark.slow
 async def test_killed_peer_process_is_noticed_at_once() -> None:
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     command = [sys.executable, "-m", "tests.rpc.peer_process"]
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            await nursery.start(island.run)
+            await nursery.start(asyncio_loop.run)
             process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, cwd=ROOT)
             assert process.stdout is not None
             try:
                 host, port = (await process.stdout.receive_some()).decode().split()
-                network = GrpcNetwork(island)
+                network = GrpcNetwork(asyncio_loop)
                 stream = await network.open_raft_stream((host, int(port)), CLIENT)
                 await stream.send(EVERY_MESSAGE[:1])
                 assert list(await receive(stream)) == EVERY_MESSAGE[:1]
@@ -102,18 +102,20 @@ async def test_killed_peer_process_is_noticed_at_once() -> None:
 
 
 async def test_operators_see_the_members() -> None:
-    async with serving(Handler()) as (island, _, address):
+    async with serving(Handler()) as (asyncio_loop, _, address):
         answer = await ask(
-            island, address, lambda channel: notification.NotificationStub(channel).get_servers()
+            asyncio_loop,
+            address,
+            lambda channel: notification.NotificationStub(channel).get_servers(),
         )
         server = notification.Server(id="id-server", rpc_addr="127.0.0.1:8400", is_leader=True)
         assert answer == notification.GetServersResponse(servers=[server])
 
 
 async def test_operators_see_who_leads() -> None:
-    async with serving(Handler()) as (island, _, address):
+    async with serving(Handler()) as (asyncio_loop, _, address):
         answer = await ask(
-            island,
+            asyncio_loop,
             address,
             lambda channel: notification.NotificationStub(channel).get_leader_status(),
         )
@@ -123,9 +125,9 @@ async def test_operators_see_who_leads() -> None:
 @pytest.mark.parametrize("service", ["", "noti.v1.Raft", "notification.v1.Notification"])
 async def test_health_is_told_per_service(service: str) -> None:
     request = health.HealthCheckRequest(service=service)
-    async with serving(Handler()) as (island, _, address):
+    async with serving(Handler()) as (asyncio_loop, _, address):
         answer = await ask(
-            island, address, lambda channel: health.HealthStub(channel).check(request)
+            asyncio_loop, address, lambda channel: health.HealthStub(channel).check(request)
         )
         status = health.HealthCheckResponseServingStatus.SERVING
         assert answer == health.HealthCheckResponse(status=status)
@@ -133,9 +135,11 @@ async def test_health_is_told_per_service(service: str) -> None:
 
 async def test_health_of_an_unknown_service_is_not_found() -> None:
     request = health.HealthCheckRequest(service="nobody")
-    async with serving(Handler()) as (island, _, address):
+    async with serving(Handler()) as (asyncio_loop, _, address):
         with pytest.raises(GRPCError) as caught:
-            await ask(island, address, lambda channel: health.HealthStub(channel).check(request))
+            await ask(
+                asyncio_loop, address, lambda channel: health.HealthStub(channel).check(request)
+            )
         assert caught.value.status is Status.NOT_FOUND
 
 
@@ -156,8 +160,8 @@ async def test_health_watch_tells_every_change() -> None:
                 break
         return seen
 
-    async with serving(Changing()) as (island, _, address):
-        assert await ask(island, address, first_three) == [1, 2, 1]
+    async with serving(Changing()) as (asyncio_loop, _, address):
+        assert await ask(asyncio_loop, address, first_three) == [1, 2, 1]
 
 
 def raft_request(
@@ -315,8 +319,8 @@ async def test_dialing_something_else_is_unavailable() -> None:
 
 async def test_root_cancellation_closes_everything_in_any_nesting() -> None:
     """Loop, server, served stream and dialed stream are cancelled at the same moment."""
-    island = Island()
-    network = GrpcNetwork(island)
+    asyncio_loop = AsyncioLoop()
+    network = GrpcNetwork(asyncio_loop)
     handler = Handler()
 
     async def dialer(address: Address, *, task_status: trio.TaskStatus[None]) -> None:
@@ -331,7 +335,7 @@ async def test_root_cancellation_closes_everything_in_any_nesting() -> None:
 
     with trio.fail_after(10), trio.CancelScope() as root:
         async with trio.open_nursery() as outer:
-            await outer.start(island.run)
+            await outer.start(asyncio_loop.run)
             async with trio.open_nursery() as inner:
                 address = await inner.start(
                     network.serve_rpc, ANY_PORT, handler, handler, Publications()

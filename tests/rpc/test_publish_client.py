@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates.context import MutualContexts
 from noti.errors import (
     MessageInvalid,
@@ -53,7 +53,7 @@ class Careless(Publications):
 
 
 async def publish(
-    island: Island,
+    asyncio_loop: AsyncioLoop,
     address: Address,
     *batches: Sequence[Draft],
     caller: str | None = None,
@@ -65,13 +65,13 @@ async def publish(
         async with open_publish_stream(address, context, within_s=within_s) as stream:
             return [await stream.publish(batch) for batch in batches]
 
-    return await island.call(on_stream)
+    return await asyncio_loop.call(on_stream)
 
 
 async def test_requests_of_one_stream_are_answered_one_by_one() -> None:
     taken = Publications()
-    async with serving(Handler(), taken) as (island, _, address):
-        assert await publish(island, address, [DRAFT], [Draft(("t", "u"), "y"), DRAFT]) == [
+    async with serving(Handler(), taken) as (asyncio_loop, _, address):
+        assert await publish(asyncio_loop, address, [DRAFT], [Draft(("t", "u"), "y"), DRAFT]) == [
             ["an-id"],
             ["made-3", "an-id"],
         ]
@@ -89,31 +89,31 @@ async def test_requests_of_one_stream_are_answered_one_by_one() -> None:
     ids=lambda failure: type(failure).__name__,
 )
 async def test_each_failure_arrives_as_what_it_was(failure: NotiError) -> None:
-    async with serving(Handler(), Publications(failure)) as (island, _, address):
+    async with serving(Handler(), Publications(failure)) as (asyncio_loop, _, address):
         with pytest.raises(type(failure), match=f"says: {failure}") as caught:
-            await publish(island, address, [DRAFT])
+            await publish(asyncio_loop, address, [DRAFT])
     assert type(caught.value) is type(failure)
 
 
 async def test_nobody_knows_when_no_answer_comes() -> None:
-    async with serving(Handler(), Silent()) as (island, _, address):
+    async with serving(Handler(), Silent()) as (asyncio_loop, _, address):
         with pytest.raises(ProposalUncertain, match=r"no answer .* may or may not be committed"):
-            await publish(island, address, [DRAFT], within_s=0.5)
+            await publish(asyncio_loop, address, [DRAFT], within_s=0.5)
 
 
 async def test_nobody_knows_when_the_answer_does_not_fit() -> None:
-    async with serving(Handler(), Careless()) as (island, _, address):
+    async with serving(Handler(), Careless()) as (asyncio_loop, _, address):
         with pytest.raises(ProposalUncertain, match=r"hung up; .* may or may not be committed"):
-            await publish(island, address, [DRAFT, DRAFT])
+            await publish(asyncio_loop, address, [DRAFT, DRAFT])
 
 
 async def test_nobody_knows_when_the_node_goes_before_its_answer() -> None:
     silent = Silent()
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     with trio.fail_after(20):
         async with trio.open_nursery() as nursery:
-            await nursery.start(island.run)
-            network = GrpcNetwork(island)
+            await nursery.start(asyncio_loop.run)
+            network = GrpcNetwork(asyncio_loop)
             node = trio.CancelScope()
 
             async def serve(*, task_status: trio.TaskStatus[Address]) -> None:
@@ -130,7 +130,7 @@ async def test_nobody_knows_when_the_node_goes_before_its_answer() -> None:
 
             nursery.start_soon(stop)
             with pytest.raises(ProposalUncertain, match="may or may not be committed"):
-                await publish(island, address, [DRAFT])
+                await publish(asyncio_loop, address, [DRAFT])
             nursery.cancel_scope.cancel()
 
 
@@ -141,6 +141,8 @@ async def test_who_holds_no_nodes_certificate_is_not_believed(tmp_path: Path) ->
     there = Fixed(MutualContexts(shows, node_tls("client").current.client))
     async with tls.serving(there) as scene:
         with pytest.raises(PeerUnavailable, match="for node nats, is not a node's"):
-            await publish(scene.island, scene.address, [DRAFT], caller="client")
+            await publish(scene.asyncio_loop, scene.address, [DRAFT], caller="client")
     async with tls.serving(node_tls("server")) as scene:
-        assert await publish(scene.island, scene.address, [DRAFT], caller="client") == [["an-id"]]
+        assert await publish(scene.asyncio_loop, scene.address, [DRAFT], caller="client") == [
+            ["an-id"]
+        ]

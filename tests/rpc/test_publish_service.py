@@ -72,9 +72,9 @@ def request(*data: str) -> wire.PublishRequest:
     ],
 )
 async def test_each_failure_has_its_status(failure: NotiError, status: Status) -> None:
-    async with serving(Handler(), Publications(failure)) as (island, _, address):
+    async with serving(Handler(), Publications(failure)) as (asyncio_loop, _, address):
         with pytest.raises(GRPCError) as caught:
-            await ask(island, address, lambda c: wire.PublisherStub(c).publish(request("x")))
+            await ask(asyncio_loop, address, lambda c: wire.PublisherStub(c).publish(request("x")))
         assert (caught.value.status, caught.value.message) == (status, str(failure))
 
 
@@ -87,10 +87,10 @@ async def test_stream_is_answered_in_order_and_goes_on_after_a_failure() -> None
         answers.extend([a async for a in wire.PublisherStub(channel).publish_stream(requests)])
 
     async with (
-        serving(Handler(), publishing) as (island, _, address),
+        serving(Handler(), publishing) as (asyncio_loop, _, address),
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(ask, island, address, use)
+        nursery.start_soon(ask, asyncio_loop, address, use)
         await publishing.wait_for(3)
         assert [d.data for drafts, _ in publishing.waiting for d in drafts] == list("0123")
         publishing.waiting[2][1](("id-2", "id-3"))
@@ -126,9 +126,9 @@ def raw_stream(*chunks: bytes) -> Callable[[Channel], Awaitable[Answers]]:
 
 
 async def test_garbage_in_a_stream_is_refused_and_the_stream_goes_on() -> None:
-    async with serving(Handler(), Publications()) as (island, _, address):
+    async with serving(Handler(), Publications()) as (asyncio_loop, _, address):
         garbage, good = framed(b"\xff\xff\xff"), framed(bytes(request("x")))
-        answers = await ask(island, address, raw_stream(garbage, good))
+        answers = await ask(asyncio_loop, address, raw_stream(garbage, good))
     assert isinstance(answers, list)
     assert answers[0].failure.code == Status.INVALID_ARGUMENT.value
     assert answers[1].published is not None
@@ -136,12 +136,12 @@ async def test_garbage_in_a_stream_is_refused_and_the_stream_goes_on() -> None:
 
 async def test_request_over_the_limit_ends_its_call_and_says_why() -> None:
     too_long = struct.pack(">?I", False, REQUEST_BYTES_MAX + 1)
-    async with serving(Handler(), Publications()) as (island, _, address):
+    async with serving(Handler(), Publications()) as (asyncio_loop, _, address):
         with pytest.raises(GRPCError, match="exceeds") as caught:
-            await ask(island, address, raw_stream(too_long))
+            await ask(asyncio_loop, address, raw_stream(too_long))
         assert caught.value.status is Status.INVALID_ARGUMENT
         answer = await ask(
-            island, address, lambda c: wire.PublisherStub(c).publish(request("still there"))
+            asyncio_loop, address, lambda c: wire.PublisherStub(c).publish(request("still there"))
         )
         assert answer == wire.PublishResponse(ids=["made-1"])
 
@@ -153,14 +153,14 @@ async def test_publisher_that_goes_away_harms_nobody() -> None:
         stub = wire.PublisherStub(channel)
         await stub.publish(request("x"), timeout=0.05)
 
-    async with serving(Handler(), publishing) as (island, _, address):
+    async with serving(Handler(), publishing) as (asyncio_loop, _, address):
         with pytest.raises((GRPCError, TimeoutError)):
-            await ask(island, address, leave)
+            await ask(asyncio_loop, address, leave)
         await publishing.wait_for(1)
         publishing.waiting[0][1](("id",))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(
-                ask, island, address, lambda c: wire.PublisherStub(c).publish(request("y"))
+                ask, asyncio_loop, address, lambda c: wire.PublisherStub(c).publish(request("y"))
             )
             await publishing.wait_for(2)
             publishing.waiting[1][1](("id",))
@@ -182,11 +182,11 @@ async def test_stream_with_too_much_unanswered_is_not_read(
     publishing = Held()
     count = 5000 if first == STREAM_REQUESTS_MAX else 4 * first + 1000
     async with (
-        serving(Handler(), publishing) as (island, _, address),
+        serving(Handler(), publishing) as (asyncio_loop, _, address),
         trio.open_nursery() as nursery,
     ):
         messages = [framed(bytes(one))] * count
-        nursery.start_soon(ask, island, address, raw_stream(*messages))
+        nursery.start_soon(ask, asyncio_loop, address, raw_stream(*messages))
         for answered in range(count):
             await publishing.wait_for(answered + 1)
             if answered % 500 == 0:

@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates.context import mutual_client_context
 from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.errors import PeerUnavailable
@@ -38,20 +38,20 @@ def operator_context() -> ssl.SSLContext:
 
 
 @asynccontextmanager
-async def running_island() -> AsyncIterator[Island]:
-    island = Island()
+async def running_asyncio_loop() -> AsyncIterator[AsyncioLoop]:
+    asyncio_loop = AsyncioLoop()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            await nursery.start(island.run)
-            yield island
+            await nursery.start(asyncio_loop.run)
+            yield asyncio_loop
             nursery.cancel_scope.cancel()
 
 
 @asynccontextmanager
 async def node(
-    island: Island, name: str, bind: Address = ANY_PORT, *, tls: bool = False
+    asyncio_loop: AsyncioLoop, name: str, bind: Address = ANY_PORT, *, tls: bool = False
 ) -> AsyncIterator[Address]:
-    network = GrpcNetwork(island, node_tls(name) if tls else None)
+    network = GrpcNetwork(asyncio_loop, node_tls(name) if tls else None)
     async with trio.open_nursery() as nursery:
         yield await nursery.start(
             network.serve_rpc, bind, Handler(name), Handler(name), Publications()
@@ -68,8 +68,11 @@ async def test_a_node_is_asked_again_and_again_on_one_connection(tls: bool) -> N
         connections += 1
         return operator_context() if tls else None
 
-    async with running_island() as island, node(island, "noti-0", tls=tls) as address:
-        roles = Roles(island, context)
+    async with (
+        running_asyncio_loop() as asyncio_loop,
+        node(asyncio_loop, "noti-0", tls=tls) as address,
+    ):
+        roles = Roles(asyncio_loop, context)
         for _ in range(3):
             assert await roles.ask(address, "noti-0") == NodeRole("noti-0", "leader", 7, "noti-0")
         roles.close()
@@ -80,24 +83,27 @@ async def test_a_role_of_a_newer_version_is_never_taken_for_leadership(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(services, "ROLES", {"leader": wire.Role(17)})
-    async with running_island() as island, node(island, "noti-0") as address:
-        roles = Roles(island)
+    async with running_asyncio_loop() as asyncio_loop, node(asyncio_loop, "noti-0") as address:
+        roles = Roles(asyncio_loop)
         assert (await roles.ask(address, "noti-0")).role == "learner"
         roles.close()
 
 
 @pytest.mark.parametrize("tls", [False, True])
 async def test_an_answer_of_another_node_at_that_address_does_not_count(tls: bool) -> None:
-    async with running_island() as island, node(island, "noti-1", tls=tls) as address:
-        roles = Roles(island, operator_context if tls else lambda: None)
+    async with (
+        running_asyncio_loop() as asyncio_loop,
+        node(asyncio_loop, "noti-1", tls=tls) as address,
+    ):
+        roles = Roles(asyncio_loop, operator_context if tls else lambda: None)
         with pytest.raises(PeerUnavailable, match="noti-1"):
             await roles.ask(address, "noti-0")
         roles.close()
 
 
 async def test_a_node_without_tls_is_not_believed_by_an_operator_that_has_it() -> None:
-    async with running_island() as island, node(island, "noti-0") as address:
-        roles = Roles(island, operator_context)
+    async with running_asyncio_loop() as asyncio_loop, node(asyncio_loop, "noti-0") as address:
+        roles = Roles(asyncio_loop, operator_context)
         with pytest.raises(PeerUnavailable, match=f"{address[0]}:{address[1]}"):
             await roles.ask(address, "noti-0")
         roles.close()
@@ -105,14 +111,14 @@ async def test_a_node_without_tls_is_not_believed_by_an_operator_that_has_it() -
 
 async def test_a_dead_node_is_unavailable_and_found_again_when_it_is_back() -> None:
     bind = ("127.0.0.1", stable_port())
-    async with running_island() as island:
-        roles = Roles(island)
-        async with node(island, "noti-0", bind):
+    async with running_asyncio_loop() as asyncio_loop:
+        roles = Roles(asyncio_loop)
+        async with node(asyncio_loop, "noti-0", bind):
             await roles.ask(bind, "noti-0")
         for _ in range(2):
             with pytest.raises(PeerUnavailable, match=str(bind[1])):
                 await roles.ask(bind, "noti-0")
-        async with node(island, "noti-0", bind):
+        async with node(asyncio_loop, "noti-0", bind):
             assert (await roles.ask(bind, "noti-0")).term == 7
         roles.close()
 
@@ -125,8 +131,8 @@ async def test_a_silent_node_can_be_given_up(nursery: trio.Nursery) -> None:
         await trio.sleep_forever()
 
     nursery.start_soon(trio.serve_listeners, silent, listeners)
-    async with running_island() as island:
-        roles = Roles(island)
+    async with running_asyncio_loop() as asyncio_loop:
+        roles = Roles(asyncio_loop)
         with trio.move_on_after(0.05) as patience:
             await roles.ask(address, "noti-0")
         assert patience.cancelled_caught
@@ -140,8 +146,8 @@ async def test_whatever_the_library_raises_is_an_unavailable_node(
     def fail(*_: object) -> None:
         raise AttributeError("'NoneType' object has no attribute 'write'")
 
-    async with running_island() as island, node(island, "n1") as address:
-        roles = Roles(island)
+    async with running_asyncio_loop() as asyncio_loop, node(asyncio_loop, "n1") as address:
+        roles = Roles(asyncio_loop)
         with monkeypatch.context() as broken:
             broken.setattr("noti.rpc.roles.PeerChannel.request", fail)
             with pytest.raises(PeerUnavailable):

@@ -17,7 +17,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates.context import MutualContexts
 from noti.errors import ClusterMismatch, PeerUnavailable
 from noti.raft.ports import Hello
@@ -49,12 +49,12 @@ def refused(reason: str) -> float:
 
 @dataclass
 class Scene:
-    island: Island
+    asyncio_loop: AsyncioLoop
     address: Address
 
     def network(self, *names: str) -> GrpcNetwork:
-        """A network of somebody else on the same island; without names one without TLS."""
-        return GrpcNetwork(self.island, node_tls(*names) if names else None)
+        """A network of somebody else on the same asyncio loop; without names one without TLS."""
+        return GrpcNetwork(self.asyncio_loop, node_tls(*names) if names else None)
 
     async def still_serves(self) -> None:
         stream = await self.network("client").open_raft_stream(self.address, CLIENT)
@@ -65,14 +65,14 @@ class Scene:
 
 @asynccontextmanager
 async def serving(tls: Fixed | None, name: str = "server") -> AsyncIterator[Scene]:
-    island = Island()
+    asyncio_loop = AsyncioLoop()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
-            await nursery.start(island.run)
+            await nursery.start(asyncio_loop.run)
             async with trio.open_nursery() as inner:
-                network = GrpcNetwork(island, tls)
+                network = GrpcNetwork(asyncio_loop, tls)
                 yield Scene(
-                    island,
+                    asyncio_loop,
                     await inner.start(
                         network.serve_rpc, ANY_PORT, Handler(name), Handler(name), Publications()
                     ),
@@ -137,7 +137,7 @@ async def test_a_client_certificate_reads_and_forwards_nothing(tmp_path: Path) -
                     return len(servers), error.status
                 return len(servers), Status.OK
 
-        assert await scene.island.call(ask) == (1, Status.PERMISSION_DENIED)
+        assert await scene.asyncio_loop.call(ask) == (1, Status.PERMISSION_DENIED)
 
 
 async def test_a_caller_without_tls_is_refused_and_both_sides_are_told() -> None:

@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from noti.address import Address
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.errors import Unavailable
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.generated.noti.v1 import Event, PublishRequest, PublishStreamResponse
@@ -61,12 +61,12 @@ class _Connection(Protocol):
 class Feed:
     """Publishes 1, 2, 3, … at a steady rate, and bursts between."""
 
-    def __init__(self, island: Island, per_s: float, at_once: int) -> None:
+    def __init__(self, asyncio_loop: AsyncioLoop, per_s: float, at_once: int) -> None:
         self.acknowledged = 0
         """All numbers up to this one are."""
         self.event_bytes = EVENT_BYTES
         """Of a burst's events, where the publisher can choose it."""
-        self._island = island
+        self._asyncio_loop = asyncio_loop
         self._interval_s = 1 / per_s
         self._at_once = at_once
         self._burst_end = 0
@@ -83,7 +83,7 @@ class Feed:
         """Publish until stopped."""
         while not self._done():
             with contextlib.suppress(Unavailable):
-                await self._island.call(self._session_aio)
+                await self._asyncio_loop.call(self._session_aio)
             await trio.sleep(PAUSE_S)
         self._stopped.set()
 
@@ -129,8 +129,8 @@ class Feed:
 class JetStreamFeed(Feed):
     """Publishes category messages to NATS."""
 
-    def __init__(self, island: Island, url: str, run: str) -> None:
-        super().__init__(island, JETSTREAM_PER_S, AT_ONCE)
+    def __init__(self, asyncio_loop: AsyncioLoop, url: str, run: str) -> None:
+        super().__init__(asyncio_loop, JETSTREAM_PER_S, AT_ONCE)
         self._url = url
         self._run = run
 
@@ -179,10 +179,12 @@ class RpcFeed(Feed):
     """Publishes to one node after the other, another one whenever something goes wrong."""
 
     def __init__(
-        self, island: Island, nodes: Sequence[Address], run: str, at_once_max: int
+        self, asyncio_loop: AsyncioLoop, nodes: Sequence[Address], run: str, at_once_max: int
     ) -> None:
         """With at most so many events on their way, which history must hold."""
-        super().__init__(island, RPC_PER_S, min(at_once_max, REQUEST_EVENTS * REQUESTS_AT_ONCE))
+        super().__init__(
+            asyncio_loop, RPC_PER_S, min(at_once_max, REQUEST_EVENTS * REQUESTS_AT_ONCE)
+        )
         self._nodes = nodes
         self._run = run
         self._turn = 0

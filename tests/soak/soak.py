@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from tests.interop.processes import stable_port
 from tests.publishing.nats.nats_server import NatsServer
 from tests.soak import ledger
@@ -90,11 +90,11 @@ class Soak:
             await small_disk(str(self._nodes[-1].data_dir.parent))
         cluster = SoakCluster(self._nodes, self._say)
         async with trio.open_nursery() as outer:
-            island = Island()
-            await outer.start(island.run)
-            jetstream = JetStreamFeed(island, nats.url, self._run)
+            asyncio_loop = AsyncioLoop()
+            await outer.start(asyncio_loop.run)
+            jetstream = JetStreamFeed(asyncio_loop, nats.url, self._run)
             at_once = self._plan.history_size // 3
-            rpc = RpcFeed(island, [node.rpc for node in self._nodes], self._run, at_once)
+            rpc = RpcFeed(asyncio_loop, [node.rpc for node in self._nodes], self._run, at_once)
             trouble = Trouble(cluster, nats, jetstream, rpc, self._say)
             async with trio.open_nursery() as nursery:
                 try:

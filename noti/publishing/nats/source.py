@@ -3,7 +3,7 @@
 There is one connection per session and no reconnecting inside it: whatever goes wrong, the session
 ends with `SourceUnavailable` and the bridge opens a new one. So there is one way back into a known
 state, and it is used every time; no task and no connection outlives its session. Functions whose
-name ends in `_aio` are asyncio and run on the island.
+name ends in `_aio` are asyncio and run on the asyncio loop.
 """
 
 import asyncio
@@ -22,7 +22,7 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.certificates.rejections import handshake_rejection
 from noti.certificates.renewal import Current
 from noti.errors import ConfigInvalid, NotiError, SourceUnavailable
@@ -87,11 +87,11 @@ class NatsSettings:
 
 
 class NatsSource:
-    """Opens sessions on one island, which must outlive them."""
+    """Opens sessions on one asyncio loop, which must outlive them."""
 
-    def __init__(self, island: Island, settings: NatsSettings) -> None:
-        self._island = island
-        self._edge = _Edge(island)
+    def __init__(self, asyncio_loop: AsyncioLoop, settings: NatsSettings) -> None:
+        self._asyncio_loop = asyncio_loop
+        self._edge = _Edge(asyncio_loop)
         self._settings = settings
 
     @asynccontextmanager
@@ -102,7 +102,7 @@ class NatsSource:
         connection is closed on the way out.
         """
         call = self._edge.call
-        with self._island.held():
+        with self._asyncio_loop.held():
             client = NatsClient()
             try:
                 yield await call(_open_aio, self._edge, client, self._settings)
@@ -118,8 +118,8 @@ class NatsSource:
 class _Edge:
     """The edge at which foreign exceptions stop, whatever they are."""
 
-    def __init__(self, island: Island) -> None:
-        self._island = island
+    def __init__(self, asyncio_loop: AsyncioLoop) -> None:
+        self._asyncio_loop = asyncio_loop
         self._throttled = ThrottledLog(trio.current_time)
 
     async def call(
@@ -128,7 +128,7 @@ class _Edge:
         *args: *Ts,
         wait_s: float = 0.0,
     ) -> T:
-        """Run `function` on the island, which may wait for `wait_s` seconds by intent.
+        """Run `function` on the asyncio loop, which may wait for `wait_s` seconds by intent.
 
         Raises `SourceUnavailable`, and nothing else.
 
@@ -136,7 +136,7 @@ class _Edge:
         """
         try:
             with trio.move_on_after(wait_s + CALL_S):
-                return await self._island.call(function, *args)
+                return await self._asyncio_loop.call(function, *args)
         except SourceUnavailable:
             raise
         except _USUAL_ERRORS as error:

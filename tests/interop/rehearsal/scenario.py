@@ -11,7 +11,7 @@ from typing import Any
 
 import trio
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from tests.interop.rehearsal import names
 from tests.interop.rehearsal.apiserver import ClusterApi
 from tests.interop.rehearsal.chart import render
@@ -198,8 +198,8 @@ async def prepared(
     nats = NatsServer(directory / "nats", NATS_PORT, host=GATEWAY)
     api = ClusterApi(rendered, directory, API_ADDRESS)
     async with trio.open_nursery() as nursery:
-        island = Island()
-        await nursery.start(island.run)
+        asyncio_loop = AsyncioLoop()
+        await nursery.start(asyncio_loop.run)
         await nursery.start(api.run)
         await nats.start()
         try:
@@ -209,7 +209,7 @@ async def prepared(
             proxy = Proxy(nginx, directory, address, rendered.one("Ingress"))
             await nursery.start(proxy.run)
             controllers.changed = partial(_follow, proxy, controllers)
-            publisher = Publisher(island, nats.url)
+            publisher = Publisher(asyncio_loop, nats.url)
             yield Rehearsal(controllers, api, proxy, publisher, say), nursery
             nursery.cancel_scope.cancel()
         finally:

@@ -14,7 +14,7 @@ from noti import asyncio_loop
 from noti.publishing.nats.source import NatsSettings, NatsSource
 from tests import promises
 from tests.publishing.nats.nats_server import nats_server
-from tests.publishing.nats.test_source import on_jetstream, publish, running_island
+from tests.publishing.nats.test_source import on_jetstream, publish, running_asyncio_loop
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -71,16 +71,16 @@ async def test_cancelled_at_any_step_a_session_ends_quietly_and_the_next_one_wor
     # Each callback of asyncio is a step then.
     monkeypatch.setattr(asyncio_loop, "HANDLES_AT_ONCE", 1)
     caplog.set_level(logging.WARNING)
-    async with running_island() as island, nats_server(tmp_path) as server:
-        source = NatsSource(island, NatsSettings(urls=(server.url,), retention="limits"))
+    async with running_asyncio_loop() as loop, nats_server(tmp_path) as server:
+        source = NatsSource(loop, NatsSettings(urls=(server.url,), retention="limits"))
         async with source.open():
             pass
-        await publish(island, server, 1, 4)
+        await publish(loop, server, 1, 4)
         with structlog.testing.capture_logs() as logs:
             for steps in range(1, STEPS_MAX):
                 with cancelled_after(steps) as scope:
                     await live(source)
-                assert await island.call(tasks_of_the_loop) == 0, f"left behind at step {steps}"
+                assert await loop.call(tasks_of_the_loop) == 0, f"left behind at step {steps}"
                 if not scope.cancel_called:
                     break
             else:
@@ -88,5 +88,5 @@ async def test_cancelled_at_any_step_a_session_ends_quietly_and_the_next_one_wor
         assert steps > 100
         told = [line for line in logs if line["log_level"] in ("warning", "error")]
         assert (told, caplog.records) == ([], [])
-        infos = await on_jetstream(island, server, lambda js: js.consumers_info("jobs"))
+        infos = await on_jetstream(loop, server, lambda js: js.consumers_info("jobs"))
         assert [info.name for info in infos] == ["noti"]

@@ -10,7 +10,7 @@ import nats.errors
 import pytest
 import trio
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.publishing.nats.client import NatsClient
 
 
@@ -40,8 +40,8 @@ async def open_server() -> AsyncIterator[tuple[str, list[asyncio.StreamReader]]]
 async def test_server_without_tls_gets_no_login_where_tls_was_asked_for(
     nursery: trio.Nursery, scheme: str
 ) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
     reasons: list[str] = []
 
     async def note(error: Exception) -> None:
@@ -74,7 +74,7 @@ async def test_server_without_tls_gets_no_login_where_tls_was_asked_for(
         await asyncio.sleep(0)
 
     with trio.fail_after(30):
-        await island.call(connect)
+        await asyncio_loop.call(connect)
         if scheme != "ws":  # there not even the greeting was waited for
             while not received:  # noqa: ASYNC110 - nobody announces it
                 await trio.sleep(0.01)
@@ -84,10 +84,10 @@ async def test_server_without_tls_gets_no_login_where_tls_was_asked_for(
 
 
 async def test_client_that_never_connected_is_closed_quietly(nursery: trio.Nursery) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
     client = NatsClient()
-    await island.call(client.close)
+    await asyncio_loop.call(client.close)
     assert client.is_closed
     nursery.cancel_scope.cancel()
 
@@ -95,8 +95,8 @@ async def test_client_that_never_connected_is_closed_quietly(nursery: trio.Nurse
 async def test_connection_whose_last_write_fails_is_given_up_all_the_same(
     nursery: trio.Nursery,
 ) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
 
     async def close_a_broken_one() -> tuple[bool, int]:
         async with open_server() as (url, connections):
@@ -111,14 +111,14 @@ async def test_connection_whose_last_write_fails_is_given_up_all_the_same(
             return await connections[0].read() is not None, len(asyncio.all_tasks())
 
     with trio.fail_after(30):
-        ended, tasks = await island.call(close_a_broken_one)
+        ended, tasks = await asyncio_loop.call(close_a_broken_one)
     assert (ended, tasks) == (True, 1)
     nursery.cancel_scope.cancel()
 
 
 async def test_cancelled_close_leaves_nothing_behind(nursery: trio.Nursery) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
 
     async def close_and_be_cancelled() -> tuple[bool, int]:
         async with open_server() as (url, connections):
@@ -136,7 +136,7 @@ async def test_cancelled_close_leaves_nothing_behind(nursery: trio.Nursery) -> N
             return await connections[0].read() is not None, len(asyncio.all_tasks())
 
     with trio.fail_after(30):
-        ended, tasks = await island.call(close_and_be_cancelled)
+        ended, tasks = await asyncio_loop.call(close_and_be_cancelled)
     assert (ended, tasks) == (True, 1)
     nursery.cancel_scope.cancel()
 
@@ -144,8 +144,8 @@ async def test_cancelled_close_leaves_nothing_behind(nursery: trio.Nursery) -> N
 async def test_pong_for_a_cancelled_flush_does_not_end_the_connection(
     nursery: trio.Nursery,
 ) -> None:
-    island = Island()
-    await nursery.start(island.run)
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
 
     async def late_pong() -> bool:
         pong = asyncio.Event()
@@ -177,5 +177,5 @@ async def test_pong_for_a_cancelled_flush_does_not_end_the_connection(
         return connected
 
     with trio.fail_after(30):
-        assert await island.call(late_pong)
+        assert await asyncio_loop.call(late_pong)
     nursery.cancel_scope.cancel()

@@ -23,7 +23,7 @@ from noti.publishing.nats.source import NatsSettings, NatsSource
 from tests import promises
 from tests.certificates.authority import CLIENT, Issued, Wanted, authority, issue
 from tests.publishing.nats.nats_server import nats_server
-from tests.publishing.nats.test_source import running_island
+from tests.publishing.nats.test_source import running_asyncio_loop
 
 
 def pair(prefix: int) -> tuple[str, str]:
@@ -118,14 +118,14 @@ async def complaint(
     """Open a session and use it; return what the source complains of, or nothing."""
     configuration = file(scene.directory, "nats.conf", scene.configuration)
     async with (
-        running_island() as island,
+        running_asyncio_loop() as asyncio_loop,
         nats_server(scene.directory / "store", "--config", str(configuration)) as server,
     ):
         settings = NatsSettings(
             (server.url,), login=scene.login if login is None else login, tls=tls
         )
         try:
-            async with NatsSource(island, settings).open() as session:
+            async with NatsSource(asyncio_loop, settings).open() as session:
                 await session.begin(0)
                 assert await session.fetch(1, 0.01) == []
         except SourceUnavailable as error:
@@ -217,13 +217,13 @@ async def test_nothing_is_sent_to_a_server_that_offers_no_tls(tmp_path: Path) ->
 
     complaints: list[str] = []
     site, scene = Site(tmp_path), with_token(tmp_path)
-    async with running_island() as island, trio.open_nursery() as nursery:
+    async with running_asyncio_loop() as asyncio_loop, trio.open_nursery() as nursery:
         serve = partial(trio.serve_tcp, without_tls, 0, host="127.0.0.1")
         [listener] = await nursery.start(serve)
         port = listener.socket.getsockname()[1]
         for scheme, tls in (("nats", uses.for_nats(site.ca_file, None, None)), ("tls", None)):
             urls = (f"{scheme}://127.0.0.1:{port}",)
-            source = NatsSource(island, NatsSettings(urls, login=scene.login, tls=tls))
+            source = NatsSource(asyncio_loop, NatsSettings(urls, login=scene.login, tls=tls))
             try:
                 async with source.open():
                     pass

@@ -15,7 +15,7 @@ import trio
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
-from noti.asyncio_loop import Island
+from noti.asyncio_loop import AsyncioLoop
 from noti.errors import SourceUnavailable
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.nats.ports import SourceSession
@@ -31,17 +31,17 @@ pytestmark = pytest.mark.interop
 
 
 @asynccontextmanager
-async def running_island() -> AsyncIterator[Island]:
+async def running_asyncio_loop() -> AsyncIterator[AsyncioLoop]:
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            island = Island()
-            await nursery.start(island.run)
-            yield island
+            asyncio_loop = AsyncioLoop()
+            await nursery.start(asyncio_loop.run)
+            yield asyncio_loop
             nursery.cancel_scope.cancel()
 
 
 async def on_jetstream(
-    island: Island, server: NatsServer, function: Callable[[Any], Awaitable[object]]
+    asyncio_loop: AsyncioLoop, server: NatsServer, function: Callable[[Any], Awaitable[object]]
 ) -> Any:
     async def connected() -> object:
         client = Client()
@@ -51,17 +51,17 @@ async def on_jetstream(
         finally:
             await client.close()
 
-    return await island.call(connected)
+    return await asyncio_loop.call(connected)
 
 
-async def publish(island: Island, server: NatsServer, first: int, last: int) -> None:
+async def publish(asyncio_loop: AsyncioLoop, server: NatsServer, first: int, last: int) -> None:
     async def all_of_them(jetstream: Any) -> None:
         for number in range(first, last + 1):
             payload = bytes(CategoryMessage(user_id=number))
             headers = {"Nats-Msg-Id": str(number)}
             await jetstream.publish("jobs.noti.x", payload, headers=headers)
 
-    await on_jetstream(island, server, all_of_them)
+    await on_jetstream(asyncio_loop, server, all_of_them)
 
 
 async def open_once(source: NatsSource) -> None:
@@ -78,8 +78,8 @@ async def test_unreachable_server_is_told_quickly_and_quietly(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     url = f"nats://user:secret@127.0.0.1:{free_port()}"
-    async with running_island() as island:
-        source = NatsSource(island, NatsSettings(urls=(url,)))
+    async with running_asyncio_loop() as asyncio_loop:
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(url,)))
         with pytest.raises(SourceUnavailable) as caught, trio.fail_after(30):
             await open_once(source)
     assert url.partition("@")[2] in str(caught.value)
@@ -92,10 +92,10 @@ async def test_server_that_never_greets_is_told_within_the_limit() -> None:
         async with stream:
             await trio.sleep_forever()
 
-    async with running_island() as island, trio.open_nursery() as nursery:
+    async with running_asyncio_loop() as asyncio_loop, trio.open_nursery() as nursery:
         listeners = await nursery.start(trio.serve_tcp, mute, 0)
         port = listeners[0].socket.getsockname()[1]
-        source = NatsSource(island, NatsSettings(urls=(f"nats://127.0.0.1:{port}",)))
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(f"nats://127.0.0.1:{port}",)))
         with pytest.raises(SourceUnavailable), trio.fail_after(30):
             await open_once(source)
         nursery.cancel_scope.cancel()
@@ -103,8 +103,8 @@ async def test_server_that_never_greets_is_told_within_the_limit() -> None:
 
 @pytest.mark.slow
 async def test_frozen_server_is_noticed(tmp_path: Path) -> None:
-    async with running_island() as island, nats_server(tmp_path) as server:
-        source = NatsSource(island, NatsSettings(urls=(server.url,)))
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
         async with source.open() as session:
             await session.begin(0)
             await session.fetch(10, 0.01)
@@ -116,38 +116,40 @@ async def test_frozen_server_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.slow
 async def test_slow_reader_keeps_its_place(tmp_path: Path) -> None:
     """A commit may take long; what the server said before it is no reason to leave."""
-    async with running_island() as island, nats_server(tmp_path) as server:
-        source = NatsSource(island, NatsSettings(urls=(server.url,)))
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
         async with source.open() as session:
             await session.begin(0)
             await session.fetch(10, 0.01)
             # Longer than the pull request lingers and the server may be silent, together.
             await trio.sleep(PULL_LINGER_S + SILENCE_S + 0.2)
             assert await session.fetch(10, 0.01) == []
-            await publish(island, server, 1, 1)
+            await publish(asyncio_loop, server, 1, 1)
             assert [message.seq for message in await session.fetch(10, 5.0)] == [1]
 
 
 async def test_deleted_consumer_is_noticed(tmp_path: Path) -> None:
-    async with running_island() as island, nats_server(tmp_path) as server:
-        source = NatsSource(island, NatsSettings(urls=(server.url,)))
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
         async with source.open() as session:
             await session.begin(0)
             await session.fetch(10, 0.01)
             await on_jetstream(
-                island, server, lambda jetstream: jetstream.delete_consumer("jobs", "noti")
+                asyncio_loop, server, lambda jetstream: jetstream.delete_consumer("jobs", "noti")
             )
             with pytest.raises(SourceUnavailable), trio.fail_after(30):
                 await read_on(session)
 
 
 async def test_new_stream_has_the_configured_limits(tmp_path: Path) -> None:
-    async with running_island() as island, nats_server(tmp_path) as server:
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
         settings = NatsSettings(
             urls=(server.url,), retention="limits", max_age_s=60, max_bytes=10**6, storage="memory"
         )
-        await open_once(NatsSource(island, settings))
-        info = await on_jetstream(island, server, lambda jetstream: jetstream.stream_info("jobs"))
+        await open_once(NatsSource(asyncio_loop, settings))
+        info = await on_jetstream(
+            asyncio_loop, server, lambda jetstream: jetstream.stream_info("jobs")
+        )
     config = info.config
     assert (config.retention, config.storage) == ("limits", "memory")
     assert (config.max_age, config.max_bytes) == (60, 10**6)
@@ -155,28 +157,30 @@ async def test_new_stream_has_the_configured_limits(tmp_path: Path) -> None:
 
 
 async def test_existing_stream_is_used_as_it_is(tmp_path: Path) -> None:
-    async with running_island() as island, nats_server(tmp_path) as server:
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
         await on_jetstream(
-            island,
+            asyncio_loop,
             server,
             lambda jetstream: jetstream.add_stream(name="jobs", subjects=["jobs.>"], max_msgs=7),
         )
-        await open_once(NatsSource(island, NatsSettings(urls=(server.url,))))
-        info = await on_jetstream(island, server, lambda jetstream: jetstream.stream_info("jobs"))
+        await open_once(NatsSource(asyncio_loop, NatsSettings(urls=(server.url,))))
+        info = await on_jetstream(
+            asyncio_loop, server, lambda jetstream: jetstream.stream_info("jobs")
+        )
     assert (info.config.retention, info.config.max_msgs) == ("limits", 7)
 
 
 async def test_interest_retention_is_refused_with_the_reason(tmp_path: Path) -> None:
-    async with running_island() as island, nats_server(tmp_path) as server:
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
         await on_jetstream(
-            island,
+            asyncio_loop,
             server,
             lambda jetstream: jetstream.add_stream(
                 name="jobs", subjects=["jobs.noti.>"], retention="interest"
             ),
         )
         with pytest.raises(SourceUnavailable, match="interest retention"):
-            await open_once(NatsSource(island, NatsSettings(urls=(server.url,))))
+            await open_once(NatsSource(asyncio_loop, NatsSettings(urls=(server.url,))))
 
 
 NATS_PY: list[tuple[type, str]] = [
@@ -204,10 +208,10 @@ async def test_whatever_the_library_raises_is_told_as_an_unavailable_source(
         KeyError(7),
         asyncio.CancelledError(),
     )
-    async with running_island() as island, nats_server(tmp_path) as server:
-        source = NatsSource(island, NatsSettings(urls=(server.url,), retention="limits"))
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,), retention="limits"))
         await open_once(source)
-        await publish(island, server, 1, 1)
+        await publish(asyncio_loop, server, 1, 1)
         for error in foreign:
             with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
 
@@ -247,9 +251,9 @@ async def test_call_that_hangs_in_the_library_is_given_up(
         assert task is not None
         return task.cancelling()
 
-    async with running_island() as island, nats_server(tmp_path) as server:
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
         monkeypatch.setattr("noti.publishing.nats.source.CALL_S", 0.2)
-        source = NatsSource(island, NatsSettings(urls=(server.url,)))
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
         async with source.open() as session:
             await session.begin(0)
             monkeypatch.setattr(Client, "flush", hang)
@@ -262,21 +266,21 @@ async def test_call_that_hangs_in_the_library_is_given_up(
 async def test_crash_of_nats_costs_nothing(tmp_path: Path) -> None:
     """Killed while messages flow, and started on the same store: every number once, in order."""
     total = 300
-    async with running_island() as island, nats_server(tmp_path) as server:
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
         rng = random.Random(1)
         log = ReplicatedLog(rng)
-        source = NatsSource(island, NatsSettings(urls=(server.url,)))
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
         bridge = Bridge(source, log, log.store.floor, TrioClock(), rng, messages_max=20)
         await open_once(source)
         async with trio.open_nursery() as nursery:
             await nursery.start(bridge.run)
-            await publish(island, server, 1, 100)
+            await publish(asyncio_loop, server, 1, 100)
             await server.kill()
             await server.start()
-            await publish(island, server, 101, 200)
+            await publish(asyncio_loop, server, 101, 200)
             log.set_leader(False)
             log.set_leader(True)
-            await publish(island, server, 201, total)
+            await publish(asyncio_loop, server, 201, total)
             with trio.fail_after(30):
                 while log.store.last_seq < total:  # noqa: ASYNC110 (no event to wait for)
                     await trio.sleep(0.01)
