@@ -1,12 +1,17 @@
 """The nursery tree: what starts and stops in which order, and that nothing is left."""
 
+import os
+import re
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import structlog
 import trio
 
 from noti import node
+from noti.config import Config
 from noti.errors import StorageCorrupt, StorageFailed
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import Snapshot
@@ -14,10 +19,12 @@ from noti.raft.core.records import encode_snapshot
 from noti.raft.storage.recovery import SNAPSHOT_NAME
 from noti.raft.storage.segments import segment_sequence
 from tests import promises
+from tests.interop.processes import children_of, is_running, stable_port
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster
 
+LOCALHOST = "127.0.0.1"
 START_ORDER = [
     "replica",
     "intake",
@@ -168,3 +175,37 @@ def test_crash_at_any_operation_of_the_first_start_leaves_a_directory_that_can_b
                 await live(cluster, simulated, 1.0)
 
     run_deterministically(1, main)
+
+
+@promises.STOPS_IN_ORDER
+async def test_real_node_that_is_cancelled_leaves_no_file_socket_or_process(tmp_path: Path) -> None:
+    config = Config(
+        name="n",
+        data_dir=tmp_path,
+        http_addr=(LOCALHOST, 0),
+        gossip_addr=(LOCALHOST, stable_port()),
+        rpc_addr=(LOCALHOST, stable_port()),
+    )
+
+    async def run_and_cancel() -> set[int]:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(partial(node.run, config))
+            children = children_of(os.getpid())
+            nursery.cancel_scope.cancel()
+        return children
+
+    await run_and_cancel()  # what a process opens once
+    before = open_files()
+    children = await run_and_cancel()
+    assert open_files() == before
+    assert children, "a node has a child that writes its log"
+    assert not any(map(is_running, children))
+
+
+def open_files() -> list[str]:
+    """What each descriptor is, without the numbers of sockets and pipes."""
+    kinds = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            kinds.append(re.sub(r"\d+", "", str(descriptor.readlink())))
+    return sorted(kinds)

@@ -63,11 +63,6 @@ class Credentials:
             certificate.not_valid_after_utc for certificate in (self.certificate, *self.chain)
         )
 
-    @property
-    def serial(self) -> str:
-        """The certificate's serial number, as `openssl x509 -serial` prints it."""
-        return serial_text(self.certificate)
-
 
 def load_credentials(
     certificate: Path,

@@ -18,6 +18,7 @@ from noti.cli.demo_tls import DemoTls
 from noti.cli.http import get_json
 from noti.errors import Unavailable
 from tests import promises
+from tests.interop.processes import children_of, is_running
 
 SHIFT = 21_000
 STOP_S_MAX = 10
@@ -58,6 +59,11 @@ def is_listening(port: int) -> bool:
         return probe.connect_ex((HOST, port)) == 0
 
 
+def descendants_of(pid: int) -> set[int]:
+    children = children_of(pid)
+    return children.union(*map(descendants_of, children))
+
+
 @promises.DEMO_ENDS
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_killed_node_comes_back_and_a_signal_ends_everything(
@@ -67,13 +73,18 @@ def test_a_killed_node_comes_back_and_a_signal_ends_everything(
         pid = int(line_with(process, r"node2 .*kill -9 (\d+)")[1])
         line_with(process, r"node\d leads")
         assert all(is_listening(port) for port in PORTS)
+        processes = descendants_of(process.pid)
+        assert pid in processes
+        assert children_of(pid), "a node has a child that writes its log"
         subprocess.run(["kill", "-9", str(pid)], check=True)
         line_with(process, r"node2 died \(SIGKILL\); it comes back")
         if number == signal.SIGINT:  # the other one comes while the node is away
             line_with(process, r"node2 is back")
+        processes |= descendants_of(process.pid)
         process.send_signal(number)
         line_with(process, "all stopped")
         assert process.wait(STOP_S_MAX) == 0
+        assert not any(map(is_running, processes))
         assert not any(is_listening(port) for port in PORTS)
     log = (tmp_path / "publisher.log").read_text()
     assert "published" in log.splitlines()[-1]

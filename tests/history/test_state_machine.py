@@ -9,7 +9,6 @@ from noti.history.commands import PublishBatch, SetLimits, encode
 from noti.history.notification import Event, Notification
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store
-from tests import promises
 
 
 class HistoryObserver:
@@ -58,7 +57,6 @@ def test_repeated_batch_and_a_change_of_limits_show_nothing() -> None:
     assert store.history_size == 7
 
 
-@promises.ONE_HISTORY
 def test_audience_is_told_where_history_begins_also_when_only_the_limit_changes() -> None:
     state_machine, _, audience = made()
     state_machine.apply(batch(1, 2, 3, 4, 5))

@@ -63,9 +63,16 @@ async def test_a_client_that_asks_for_cursors_can_resume_before_it_saw_an_event(
         text = await one.read_until("\n\n")
         cursor = text.partition("id: ")[2].strip()
         assert "id-3" not in text, "an id of an event that this client may not see"
-        there.publish(notifications(4, 5, topic="a"))
+        there.publish(notifications(4, 4, topic="a"))
+        there.publish(notifications(5, 6, topic="secret"))
+        there.publish(notifications(7, 7, topic="a"))
         await two.request("/.well-known/mercure?topic=a", [("Last-Event-ID", cursor)])
-        assert ids(await two.read_until("id-5")) == ["id-4", "id-5"]
+        for reader in (one, two):
+            text = await reader.read_until("id-7")
+            shown = [event["id"] for event in events(text) if "data" in event]
+            assert shown == ["id-4", "id-7"]
+            for hidden in ("id-3", "id-5", "id-6", "secret"):
+                assert hidden not in text, "a trace of an event that this client may not see"
     async with serving(hub()) as address, client(address) as one:
         await one.request("/.well-known/mercure?topic=*&cursor=1")
         assert "id: beginning\n\n" in await one.read_until("id: ")

@@ -203,7 +203,9 @@ async def test_a_stranger_that_joins_is_refused_and_harms_nobody(tmp_path: Path)
             for report in await cluster.reports():
                 assert [member["name"] for member in report["members"]] == names
             # It goes on being what it was.
-            assert (await stranger.until_up())["node"] == founded["node"]
+            after = await stranger.until_up()
+            for what in ("node", "role", "voters"):  # "node" has the ids of node and cluster
+                assert after[what] == founded[what]
         finally:
             print(stranger.last_lines())
             await stranger.destroy()

@@ -120,6 +120,7 @@ def outcome(layer: str, seed: int) -> Outcome:
     return LAYERS[layer](seed)
 
 
+@promises.ACKNOWLEDGED_AFTER_MAJORITY
 @promises.ONE_HISTORY
 @pytest.mark.timeout(MANY_SEEDS_S_MAX)
 @pytest.mark.parametrize("layer", FAULTS)

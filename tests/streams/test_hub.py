@@ -547,6 +547,7 @@ async def test_a_leader_can_send_its_clients_away_gently(
     assert closed("shed") == shed + 20
 
 
+@promises.NOTHING_OF_UNREADABLE_EVENTS
 async def test_readers_of_a_quiet_topic_are_not_left_behind_by_a_busy_one() -> None:
     quiet = Audience(View.MERCURE, frozenset({"quiet"}))
     async with running(hub()) as there:

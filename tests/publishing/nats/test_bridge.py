@@ -17,6 +17,7 @@ from noti.errors import SourceUnavailable
 from noti.optional import keep_going
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.nats.metrics import State
+from noti.publishing.nats.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.trio_clock import TrioClock
 from tests import promises
@@ -84,12 +85,22 @@ class Stage:
 @promises.ACKNOWLEDGED_AFTER_MAJORITY
 async def test_events_are_shown_and_then_acknowledged(autojump_clock: MockClock) -> None:
     stage = Stage()
+    committed_before: dict[int, int] = {}
+
+    def removed(message: SourceMessage) -> None:
+        number = CategoryMessage.parse(message.payload).user_id
+        committed_before[number] = len(stage.log.shown)
+
+    stage.stream.removed = removed
     stage.publish(5)
     async with stage.running():
         await stage.until_shown(5)
         stage.publish(3)
         await stage.until(lambda: stage.stream.unacknowledged == [])
         assert stage.numbers == list(range(1, 9))
+        assert list(committed_before) == stage.numbers
+        for number, committed in committed_before.items():
+            assert committed >= number, f"event {number} was acknowledged before its commit"
         status = stage.bridge.status()
         assert status.pop("since")
         assert isinstance(status.pop("for_s"), float)
