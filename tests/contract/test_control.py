@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from noti.errors import LeaveImpossible
+from noti.errors import DecommissionRejected
 from noti.membership.control import ControlSocket, ask_to_leave
 from noti.membership.ports import Control
 from tests.simulation.machine import MemoryControl
@@ -54,10 +54,10 @@ async def test_request_reaches_the_node_with_its_seconds(serving: Serving) -> No
 
 async def test_reason_of_the_node_reaches_the_operator(serving: Serving) -> None:
     async def leave(within_s: float) -> None:
-        raise LeaveImpossible("this node is the last voter")
+        raise DecommissionRejected("this node is the last voter")
 
     async with serving(leave) as ask:
-        with pytest.raises(LeaveImpossible, match="the last voter"):
+        with pytest.raises(DecommissionRejected, match="the last voter"):
             await ask(5.0)
 
 
