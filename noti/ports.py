@@ -2,7 +2,8 @@
 
 A port that one room needs lives in that room (`ports` there), and a port has a real and an in-
 memory version; the same contract suite (tests/contract) runs against both. No foreign exception
-crosses one: adapters translate into `noti.errors`."""
+crosses one: adapters translate into `noti.errors`.
+"""
 
 from typing import Protocol
 

@@ -12,7 +12,7 @@ from noti.history.store import Store
 
 
 class HistoryObserver(Protocol):
-    """Those who show notifications to browsers."""
+    """Those who show notifications to browsers: `Hub` in `noti.streams`, on every node."""
 
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show what has just become visible; never waits."""
@@ -25,7 +25,7 @@ class HistoryObserver(Protocol):
 
 
 class HistoryStateMachine:
-    """A store with an audience."""
+    """A store with an audience; what Raft calls its `StateMachine` (`noti.raft.ports`)."""
 
     def __init__(self, store: Store, audience: HistoryObserver) -> None:
         """Join the two; the audience starts empty."""

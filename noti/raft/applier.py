@@ -8,7 +8,7 @@ import heapq
 import itertools
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol, assert_never
+from typing import assert_never
 
 import structlog
 from prometheus_client import Gauge
@@ -16,6 +16,7 @@ from prometheus_client import Gauge
 from noti.completion import OnDone
 from noti.raft.core.events import RestoreSnapshot, SnapshotTaken
 from noti.raft.core.messages import Entry, EntryKind
+from noti.raft.ports import StateMachine
 
 log = structlog.get_logger("noti.raft")
 
@@ -26,19 +27,6 @@ SNAPSHOT_EVERY_BYTES = 32 * 1024 * 1024
 """When the log is compacted: a restart then replays at most a second or so."""
 
 _commit_index = Gauge("noti_raft_commit_index", "Index of the last committed entry")
-
-
-class StateMachine(Protocol):
-    """What committed commands change. All of it is synchronous: applying never waits."""
-
-    def apply(self, command: bytes) -> None:
-        """Carry out one committed command."""
-
-    def snapshot(self) -> bytes:
-        """Return the whole state."""
-
-    def restore(self, state: object) -> None:
-        """Replace the whole state by one that its decoder made of a snapshot's data."""
 
 
 class Applier:

@@ -1,4 +1,4 @@
-"""The network, as consensus needs it: one stream of messages with each peer."""
+"""What consensus needs of its node: a stream of messages with each peer, and a state machine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -64,3 +64,19 @@ class PeerNetwork(Protocol):
 
         Raises `PeerUnavailable`, or `ClusterMismatch` when rejected.
         """
+
+
+class StateMachine(Protocol):
+    """What committed commands change: `HistoryStateMachine` in `noti.history`.
+
+    All of it is synchronous: applying never waits.
+    """
+
+    def apply(self, command: bytes) -> None:
+        """Carry out one committed command."""
+
+    def snapshot(self) -> bytes:
+        """Return the whole state."""
+
+    def restore(self, state: object) -> None:
+        """Replace the whole state by one that its decoder made of a snapshot's data."""

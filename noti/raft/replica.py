@@ -24,7 +24,6 @@ from noti.raft.applier import (
     SNAPSHOT_EVERY_BYTES,
     SNAPSHOT_EVERY_ENTRIES,
     Applier,
-    StateMachine,
 )
 from noti.raft.core.events import (
     Apply,
@@ -56,7 +55,7 @@ from noti.raft.core.membership import Change, Configuration
 from noti.raft.core.messages import AppendAccepted, Message, NodeId
 from noti.raft.core.status import Status
 from noti.raft.health import Health, Trouble
-from noti.raft.ports import Messenger
+from noti.raft.ports import Messenger, StateMachine
 from noti.raft.requests import Requests
 from noti.raft.storage.log_reader import LogReader
 from noti.raft.storage.log_writer import LogWriter
