@@ -41,7 +41,10 @@ STOCK_EVERY_S = 0.02
 
 
 class Hub:
-    """One node's clients and what they are to see; clients are adopted only while `run` runs."""
+    """One node's clients and what they are to see; clients are adopted only while `run` runs.
+
+    It is the `HistoryObserver` of `noti.history`, and so learns what becomes visible.
+    """
 
     def __init__(self, config: HubConfig, rng: random.Random) -> None:
         self.config = config
