@@ -245,7 +245,7 @@ class Connection:
         hub.adopt(taken, opening.reader)
 
     async def send_all(self, data: bytes) -> None:
-        """Send, within a time limit; to nobody when the socket was given away.
+        """Send, within a time limit; to nobody when the socket was adopted.
 
         Hypercorn shields its sends, so the limit is here.
         """
@@ -265,7 +265,7 @@ class Connection:
         await self._stream.send_all(data)
 
     async def receive_some(self, bytes_max: int) -> bytes:
-        """Receive; raises `trio.ClosedResourceError` as soon as the socket is given away."""
+        """Receive; raises `trio.ClosedResourceError` as soon as the socket is adopted."""
         if self._early:
             await trio.lowlevel.checkpoint()
             early, self._early = self._early[:bytes_max], self._early[bytes_max:]

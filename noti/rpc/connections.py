@@ -46,7 +46,7 @@ WINDOW_BYTES: Final = 4 * 1024 * 1024
 """What a peer may have under way, on a stream and on a connection; grpclib's own choice."""
 
 _DEFAULT_WINDOW_BYTES: Final = 65_535
-"""Of a connection, until it is told more (RFC 9113, 6.9.2)."""
+"""Of a connection, until its peer grants more (RFC 9113, 6.9.2)."""
 
 
 @dataclass(frozen=True, slots=True)

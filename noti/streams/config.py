@@ -43,7 +43,7 @@ class HubConfig:
     drain_window_s: float = 0.0
     """At shutdown, streams are ended at random moments of so long a time, while they go on."""
     drain_timeout_s: float = 1.0
-    """How long the last words to slow clients may take after that."""
+    """How long the closing chunk to slow clients may take after that."""
     retry_ms_min: int = 500
     retry_ms_max: int = 2000
     """Clients reconnect after a random delay between these two, so that a node's clients do not

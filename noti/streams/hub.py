@@ -142,7 +142,7 @@ class Hub:
         return self._schedule.end_of_stream(trio.current_time())
 
     def drain(self) -> None:
-        """Refuse new streams, and end the open ones at random moments of `drain_window_s`.
+        """Reject new streams, and end the open ones at random moments of `drain_window_s`.
 
         `run` returns within `drain_timeout_s` after that.
         """

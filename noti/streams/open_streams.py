@@ -50,7 +50,7 @@ class State(Enum):
     asks for the next bytes.
     """
     ENDING = "ending"
-    """Only its last words, and the rest of a chunk before them, are still to be sent."""
+    """Only its closing chunk, and the rest of a chunk before it, are still to be sent."""
     ENDING_BLOCKED = "ending, blocked"
     """The same, and the kernel takes no more."""
     CLOSED = "closed"

@@ -17,7 +17,7 @@ Every adopted stream is in one state:
     BLOCKED                 its time is over                                   ENDING_BLOCKED
     ENDING                  the kernel takes nothing of the rest               ENDING_BLOCKED
     ENDING_BLOCKED          the kernel has room again                          ENDING
-    any but CLOSED          see `EndReason`; or its last words are sent        CLOSED
+    any but CLOSED          see `EndReason`; or its closing chunk is sent      CLOSED
 """
 
 from collections.abc import Iterator

@@ -214,7 +214,7 @@ class StreamSockets:
                 self.send(stream, rest)
 
     def send(self, stream: AdoptedStream, data: bytes | memoryview) -> None:
-        """Send a chunk, or the rest of one; close the stream if those were its last words."""
+        """Send a chunk, or the rest of one; close the stream if it was the closing one."""
         if not stream.unsent:
             SENT.inc(len(data))  # A whole chunk: what is not taken now is not counted again.
         stream.quiet = False

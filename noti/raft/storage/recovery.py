@@ -53,7 +53,7 @@ class Recovered:
 
 @dataclass(frozen=True, slots=True)
 class TornTail:
-    """What a crash left of a write that nobody was told about."""
+    """What a crash left of a write that was never reported."""
 
     name: str
     offset: int
