@@ -144,7 +144,7 @@ def test_stream_whose_socket_is_full_waits_for_room_and_holds_up_nobody() -> Non
     assert ids(stage.text(full)) == ["id-1", "id-2"]
 
 
-def test_last_words_follow_the_rest_of_a_chunk_and_nothing_follows_them() -> None:
+def test_closing_chunk_follows_the_rest_of_a_chunk_and_nothing_follows_it() -> None:
     stage = Stage()
     stream = stage.adopt(0)
     stage.feed.extend(notifications(1, 1))
