@@ -38,6 +38,6 @@ def test_only_ipv6_is_written_in_brackets() -> None:
         ("[]:8402", "has brackets around what is no IPv6 address"),
     ],
 )
-def test_anything_but_host_and_port_is_told_what_is_wrong(text: str, problem: str) -> None:
+def test_anything_but_host_and_port_is_rejected_with_what_is_wrong(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{problem}"):
         parse_address(text)

@@ -65,7 +65,9 @@ def test_a_config_cannot_be_changed() -> None:
         ("cors_origins", ("https://a.example/",), "https://app.example.com"),
     ],
 )
-def test_a_wrong_value_is_told_with_its_remedy(setting: str, value: object, remedy: str) -> None:
+def test_a_wrong_value_is_reported_with_its_remedy(
+    setting: str, value: object, remedy: str
+) -> None:
     text = problem({setting: value})
     assert text.startswith(f"setting {setting} (from flag --")
     assert remedy in text
@@ -85,7 +87,7 @@ def test_a_wrong_value_is_told_with_its_remedy(setting: str, value: object, reme
         ({"ops_addr": "127.0.0.1:8402"}, "http_addr", "must differ"),
     ],
 )
-def test_settings_that_need_each_other_are_told(
+def test_settings_that_need_each_other_are_reported(
     settings: dict[str, object], setting: str, remedy: str
 ) -> None:
     text = problem(settings)
@@ -94,7 +96,7 @@ def test_settings_that_need_each_other_are_told(
     assert "u:p" not in text
 
 
-def test_the_relation_of_two_settings_is_told_whichever_was_set() -> None:
+def test_the_relation_of_two_settings_is_reported_whichever_was_set() -> None:
     text = problem({"heartbeat_interval_ms": "400"})
     assert text.startswith("setting election_timeout_ms (from default): 500 is less than 3 x")
 
@@ -122,7 +124,7 @@ def test_masked_values_are_plain() -> None:
         ({"gossip_addr": "10.0.0.1:8401", "http_addr": "0.0.0.0:8402"}, ("10.0.0.1", 9)),
     ],
 )
-def test_others_are_told_an_address_that_they_can_dial(
+def test_others_receive_an_address_that_they_can_dial(
     settings: dict[str, object], expected: tuple[str, int]
 ) -> None:
     config = load({"name": "n", **settings})

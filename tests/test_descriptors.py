@@ -58,7 +58,7 @@ def refused(listener: str) -> float:
     return REGISTRY.get_sample_value("noti_connections_rejected_total", labels) or 0.0
 
 
-def test_an_episode_is_told_when_it_begins_and_when_it_is_over() -> None:
+def test_an_episode_is_logged_when_it_begins_and_when_it_is_over() -> None:
     episode = Episode("ops", "node", "raise it")
     with capture_logs() as lines:
         for second in range(5):

@@ -37,7 +37,7 @@ def test_drawn_tree_equals_the_classes() -> None:
     assert drawn() == defined()
 
 
-def test_every_error_says_what_it_is_for() -> None:
+def test_every_error_documents_what_it_is_for() -> None:
     assert all(getattr(errors, name).__doc__ for name in defined())
 
 

@@ -90,7 +90,7 @@ async def test_who_goes_by_himself_makes_room_without_anybody_being_closed() -> 
         await stays.aclose()
 
 
-async def test_no_descriptor_left_is_told_once_and_survived(
+async def test_no_descriptor_left_is_logged_once_and_survived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     failures = [OSError(errno.EMFILE, "Too many open files")] * 6

@@ -14,7 +14,7 @@ def lag() -> tuple[float, float]:
     return values[0] or 0.0, values[1] or 0.0
 
 
-async def test_every_sample_says_how_late_the_loop_was(
+async def test_every_sample_reports_how_late_the_loop_was(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with trio.open_nursery() as nursery:

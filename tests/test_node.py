@@ -79,7 +79,7 @@ def test_parts_stop_in_the_opposite_order_of_their_start() -> None:
     assert parts(records, "stopped") == START_ORDER[::-1]
 
 
-def test_leadership_is_handed_over_before_gossip_is_told_and_streams_end() -> None:
+def test_leadership_is_handed_over_before_gossip_is_left_and_streams_end() -> None:
     records = cancel_after(5.0)
     steps = [
         record["part"]

@@ -52,7 +52,7 @@ async def test_part_is_run_again_after_a_pause_that_grows_and_its_failures_are_c
     assert PAUSE_MAX_S / 2 <= pauses[-1] <= PAUSE_MAX_S
 
 
-async def test_traceback_is_told_once_for_failures_that_are_the_same(
+async def test_traceback_is_logged_once_for_failures_that_are_the_same(
     autojump_clock: MockClock,
 ) -> None:
     part = Part(ValueError("a"), ValueError("a"), KeyError("b"), KeyError("b"), ValueError("a"))
@@ -62,7 +62,7 @@ async def test_traceback_is_told_once_for_failures_that_are_the_same(
     assert errors == ["a", "'b'", "a"]
 
 
-async def test_errors_in_nested_groups_are_told_one_by_one(autojump_clock: MockClock) -> None:
+async def test_errors_in_nested_groups_are_logged_one_by_one(autojump_clock: MockClock) -> None:
     group = ExceptionGroup("outer", [ValueError("a"), ExceptionGroup("inner", [KeyError(1)])])
     part = Part(group)
     with structlog.testing.capture_logs() as logs, trio.move_on_after(600):

@@ -115,7 +115,7 @@ def test_leader_is_named_if_gossip_knows_its_name(seen: bool, expected: str) -> 
     assert parts.report().status()["leader"] == expected
 
 
-def test_status_tells_everything_and_is_ready_for_json() -> None:
+def test_status_reports_everything_and_is_ready_for_json() -> None:
     parts = Parts(replace(THREE, role=Role.LEADER, leader="id-a", commit_index=9, applied_index=8))
     parts.seen = [node("b"), node("a"), node("z")]
     status = json.loads(json.dumps(parts.report().status()))
@@ -137,7 +137,7 @@ def test_status_tells_everything_and_is_ready_for_json() -> None:
     assert status["store"]["last_seq"] == 0
 
 
-def test_node_without_a_cluster_says_so() -> None:
+def test_node_without_a_cluster_reports_that() -> None:
     report = Parts(NOBODY).report()
     node_status = report.status()["node"]
     assert isinstance(node_status, dict)
@@ -151,7 +151,7 @@ def test_leader_counts_as_one_only_when_it_has_caught_up() -> None:
     assert parts.report().is_leader()
 
 
-def test_status_tells_troubles_with_the_time_at_which_they_began() -> None:
+def test_status_reports_troubles_with_the_time_at_which_they_began() -> None:
     parts = Parts()
     assert parts.report().status()["troubles"] == []
     parts.touch = False

@@ -54,7 +54,7 @@ def test_lines_below_the_level_are_not_written(output: io.StringIO) -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "human"])
-def test_a_traceback_tells_no_values_of_variables(output: io.StringIO, form: str) -> None:
+def test_a_traceback_shows_no_values_of_variables(output: io.StringIO, form: str) -> None:
     telemetry.set_up(form=form, stream=output)  # type: ignore[arg-type]
 
     def fail(innocent_name: str) -> None:
@@ -92,14 +92,14 @@ def test_the_build_names_the_version() -> None:
     assert telemetry.build().startswith(f"{__version__} (")
 
 
-def test_metrics_have_no_series_that_only_say_when_they_were_made(output: io.StringIO) -> None:
+def test_metrics_have_no_series_of_when_they_were_made(output: io.StringIO) -> None:
     telemetry.set_up(stream=output)
     registry = CollectorRegistry()
     Counter("things", "Things.", registry=registry).inc()
     assert b"_created" not in generate_latest(registry)
 
 
-def test_metrics_say_which_build_runs() -> None:
+def test_metrics_report_which_build_runs() -> None:
     telemetry.show_build()
     shown = generate_latest().decode()
     assert f'noti_build_info{{build="{telemetry.build()}",version="{__version__}"}} 1.0' in shown
@@ -127,7 +127,7 @@ def nested() -> ExceptionGroup[Exception]:
 
 
 @pytest.mark.parametrize("how", ["the error", "a tuple", "where it is handled"])
-def test_of_nested_groups_the_innermost_errors_are_told_each_with_its_own_frames(
+def test_of_nested_groups_the_innermost_errors_are_logged_each_with_its_own_frames(
     how: str, output: io.StringIO
 ) -> None:
     telemetry.set_up(form="json", stream=output)
@@ -163,7 +163,7 @@ def test_groups_and_cancellations_in_which_an_error_came_about_are_left_out(
     assert "CancelledError" not in output.getvalue()
 
 
-def test_of_very_many_errors_some_are_told() -> None:
+def test_of_very_many_errors_some_are_logged() -> None:
     group = ExceptionGroup("", [ValueError(number) for number in range(300)])
     text = telemetry.innermost_tracebacks(group)
     assert "ValueError: 9\n" in text

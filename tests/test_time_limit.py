@@ -53,7 +53,7 @@ def run(*names: str) -> str:
     return ended.stdout
 
 
-def test_endless_tests_fail_at_their_limit_say_where_they_hang_and_the_run_goes_on() -> None:
+def test_endless_tests_fail_at_their_limit_show_where_they_hang_and_the_run_goes_on() -> None:
     said = run(*ENDED_ALONE, "test_ends")
     for name, where in ENDED_ALONE.items():
         reports = re.findall(rf"(?s)__ (?:ERROR at \w+ of )?{name} __.*?(?=\n___|\n===)", said)
@@ -71,7 +71,7 @@ def test_endless_tests_fail_at_their_limit_say_where_they_hang_and_the_run_goes_
         ("test_on_trio_in_a_thread", "await trio.to_thread.run_sync"),
     ],
 )
-def test_test_that_nothing_ends_says_where_it_hangs_and_ends_with_the_run(
+def test_test_that_nothing_ends_shows_where_it_hangs_and_ends_with_the_run(
     name: str, where: str
 ) -> None:
     said = run(name)
@@ -79,7 +79,7 @@ def test_test_that_nothing_ends_says_where_it_hangs_and_ends_with_the_run(
     assert where in said
 
 
-def test_ci_run_ends_at_its_limit_says_so_and_leaves_no_process(tmp_path: Path) -> None:
+def test_ci_run_ends_at_its_limit_reports_it_and_leaves_no_process(tmp_path: Path) -> None:
     """Everything that it would install or check is replaced by something that never ends."""
     for program in ("apt-get", "chromium", "ip", "npm", "openssl"):
         _put(tmp_path / program, "exit 0")

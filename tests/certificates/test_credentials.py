@@ -37,7 +37,7 @@ def files(tmp_path: Path) -> Files:
     return Files(*node("node1", CA).write(tmp_path, "node1"), ca)
 
 
-def test_good_files_say_whom_they_name_and_until_when(files: Files) -> None:
+def test_good_files_yield_whom_they_name_and_until_when(files: Files) -> None:
     credentials = load_credentials(files.certificate, files.key, files.ca)
     assert credentials.claims.node_names == {"node1"}
     assert credentials.authorities == (CA.certificate,)

@@ -21,7 +21,7 @@ def test_no_notice_while_more_than_thirty_days_remain() -> None:
         (timedelta(hours=-1), "expired on 2026-05-01 11:00 UTC: renew it now"),
     ],
 )
-def test_notice_says_how_long_and_until_when(left: timedelta, notice: str) -> None:
+def test_notice_states_how_long_and_until_when(left: timedelta, notice: str) -> None:
     assert expiry_notice(NOW + left, NOW) == notice
 
 

@@ -237,7 +237,7 @@ def test_request_and_encrypted_key_are_shown(certs: Noti, tmp_path: Path) -> Non
     assert "private key, encrypted" in said
 
 
-def test_what_does_not_decode_is_said_and_the_rest_shown(certs: Noti, tmp_path: Path) -> None:
+def test_what_does_not_decode_is_reported_and_the_rest_shown(certs: Noti, tmp_path: Path) -> None:
     file = tmp_path / "mixed.pem"
     broken = CA.pem.replace(b"\nM", b"\nA", 1)
     crl = b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n"
@@ -316,7 +316,7 @@ def test_what_works_and_deserves_a_look_is_a_notice(certs: Noti, tmp_path: Path)
     ],
 )
 @pytest.mark.parametrize("with_key", [True, False], ids=["own", "a peer's"])
-def test_what_would_be_rejected_is_said_with_exit_status_1(
+def test_what_would_be_rejected_is_reported_with_exit_status_1(
     certs: Noti, tmp_path: Path, issued: Callable[[], Issued], reason: str, with_key: bool
 ) -> None:
     (tmp_path / "ca.pem").write_bytes(CA.pem)

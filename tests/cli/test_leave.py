@@ -47,7 +47,7 @@ def leave_as(monkeypatch: pytest.MonkeyPatch, pod: str, *flags: str) -> int:
     return exit_status(["leave", "--kubernetes", *flags])
 
 
-def test_error_says_when_no_node_runs_there(
+def test_error_states_that_no_node_runs_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert exit_status(["leave", "--data-dir", str(tmp_path)]) == 1
@@ -156,7 +156,7 @@ def test_silent_api_is_waited_for_no_longer_than_asked(
     assert not asked
 
 
-def test_pod_without_access_to_the_api_says_so(
+def test_pod_without_access_to_the_api_reports_that(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "missing"))
@@ -167,7 +167,7 @@ def test_pod_without_access_to_the_api_says_so(
     assert "no way to the Kubernetes API" in line
 
 
-def test_pod_without_its_names_says_which_are_missing(
+def test_pod_without_its_names_reports_the_missing_ones(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("POD_NAME", "POD_NAMESPACE", "STATEFULSET_NAME"):

@@ -94,7 +94,7 @@ def running_node(directory: Path) -> Iterator[None]:
         yield
 
 
-async def test_verify_says_one_line_for_each_file(
+async def test_verify_prints_one_line_for_each_file(
     directory: Path, capsys: pytest.CaptureFixture[str], noti: Noti
 ) -> None:
     assert await noti("verify", directory) == 0

@@ -71,7 +71,7 @@ async def watch(
     return recorder
 
 
-async def test_a_stream_is_resumed_until_the_server_says_that_it_is_over() -> None:
+async def test_a_stream_is_resumed_until_the_server_reports_its_end() -> None:
     first = stream(AT_ONCE + b"id: 1\ndata: a\n\nid: 2\ndata: b\n\nid: 3\ndata: cut")
     second = stream(b"id: 3\ndata: c\n\n")
     async with scripted(first, second, NO_CONTENT) as (script, url):

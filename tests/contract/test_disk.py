@@ -93,7 +93,7 @@ async def test_remove_of_a_missing_file_is_no_error(open_any: OpenDisk) -> None:
         assert await disk.names() == []
 
 
-async def test_read_of_a_missing_file_says_so_and_harms_nothing(open_any: OpenDisk) -> None:
+async def test_read_of_a_missing_file_fails_and_harms_nothing(open_any: OpenDisk) -> None:
     async with open_any() as disk:
         with pytest.raises(FileNotFoundError):
             await disk.read("nothing")
@@ -218,7 +218,7 @@ async def test_memory_disk_does_a_cancelled_write_before_the_next_change() -> No
     assert disk.files["log"] == b"b\0"
 
 
-async def test_memory_disk_told_to_fail_fails_there_and_ever_after() -> None:
+async def test_memory_disk_asked_to_fail_fails_there_and_ever_after() -> None:
     disk = MemoryDisk()
     disk.fail_next(after=1)
     await disk.create("log", 2)
@@ -242,7 +242,7 @@ async def test_who_is_cancelled_can_write_until_it_has_ended(tmp_path: Path) -> 
 
 
 @promises.ONE_PROCESS_A_DIRECTORY
-async def test_second_process_is_told_who_holds_the_directory(tmp_path: Path) -> None:
+async def test_second_process_learns_who_holds_the_directory(tmp_path: Path) -> None:
     program = (
         "import sys, trio, pathlib; from noti.raft.storage.disk import open_disk\n"
         "from noti.errors import StorageLocked\n"
@@ -305,7 +305,7 @@ async def test_zero_filling_that_the_system_stops_is_a_storage_failure(tmp_path:
             await disk.write("small", 0, b"x")
 
 
-async def test_all_who_wait_hear_of_a_failure(tmp_path: Path) -> None:
+async def test_all_who_wait_receive_a_failure(tmp_path: Path) -> None:
     failures = 0
 
     async with open_disk(tmp_path) as disk:
@@ -439,7 +439,7 @@ async def test_part_of_a_file_is_read_as_far_as_there_is_one(open_any: OpenDisk)
         assert await disk.read_part("log", 100, 100) == b""
 
 
-async def test_part_of_a_missing_file_says_so_and_harms_nothing(open_any: OpenDisk) -> None:
+async def test_part_of_a_missing_file_fails_and_harms_nothing(open_any: OpenDisk) -> None:
     async with open_any() as disk:
         with pytest.raises(FileNotFoundError):
             await disk.read_part("nothing", 0, 10)

@@ -414,7 +414,9 @@ async def test_drafts_arrive_as_they_were_sent_and_ids_come_back(
         assert publishing.drafts == DRAFTS
 
 
-async def test_publisher_is_told_why_nothing_was_committed(open_network: NetworkFactory) -> None:
+async def test_publisher_receives_why_nothing_was_committed(
+    open_network: NetworkFactory,
+) -> None:
     publishing = Publications(Overloaded("too much waits"))
     async with open_network() as network, served(network, Handler(), publishing) as (address, _):
         with pytest.raises((GRPCError, Overloaded), match="too much waits"):

@@ -248,7 +248,7 @@ async def read_on(session: SourceSession) -> None:
         await session.fetch(10, 0.5)
 
 
-async def test_reader_whose_messages_were_taken_is_told(open_world: WorldFactory) -> None:
+async def test_reader_whose_messages_were_taken_gets_an_error(open_world: WorldFactory) -> None:
     async with open_world() as world:
         await world.publish(1, 5)
         async with world.source.open() as deposed, world.source.open() as leader:
@@ -282,7 +282,7 @@ async def test_theft_of_the_last_message_is_noticed(open_world: WorldFactory) ->
             await read_on(leader)
 
 
-async def test_outage_is_told_and_reading_resumes_after_it(open_world: WorldFactory) -> None:
+async def test_outage_is_reported_and_reading_resumes_after_it(open_world: WorldFactory) -> None:
     async with open_world() as world:
         await world.publish(1, 10)
         async with world.source.open() as session:

@@ -73,7 +73,7 @@ def test_bytes_are_an_array_that_begins_with_the_kind() -> None:
     assert msgpack.unpackb(encode(Publish((published,)))) == [3, [["id", ["a.b"], "{}", 5]]]
 
 
-def test_unknown_kind_says_what_to_do() -> None:
+def test_unknown_kind_fails_with_what_to_do() -> None:
     with pytest.raises(CommandUnknown, match="older than the cluster: upgrade it") as caught:
         decode(msgpack.packb([99, "from", "the future"]))
     assert caught.value.kind == 99

@@ -57,7 +57,7 @@ def test_repeated_batch_and_a_change_of_limits_show_nothing() -> None:
     assert store.history_size == 7
 
 
-def test_audience_is_told_where_history_begins_also_when_only_the_limit_changes() -> None:
+def test_audience_learns_where_history_begins_also_when_only_the_limit_changes() -> None:
     state_machine, _, audience = made()
     state_machine.apply(batch(1, 2, 3, 4, 5))
     assert audience.oldest == 1

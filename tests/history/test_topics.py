@@ -12,7 +12,7 @@ topics = st.text(
 
 
 @given(st.one_of(topics, topics.map(lambda rest: f"{RESERVED}/{rest}"), st.just(RESERVED)))
-def test_whatever_is_a_topic_can_be_named_by_a_reader_and_the_rest_is_told_in_one_line(
+def test_whatever_is_a_topic_can_be_named_by_a_reader_and_the_rest_is_reported_in_one_line(
     topic: str,
 ) -> None:
     problem = problem_of(topic)

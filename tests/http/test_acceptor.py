@@ -175,7 +175,7 @@ async def test_those_whose_cursor_is_unknown_wait_for_one_catch_up_together() ->
     assert node.barriers in (1, 2), "one for those who came first, one for all who came meanwhile"
 
 
-async def test_no_descriptor_left_is_said_and_survived(
+async def test_no_descriptor_left_is_logged_and_survived(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     there, failures = hub(), [OSError(errno.EMFILE, "Too many open files")] * 2

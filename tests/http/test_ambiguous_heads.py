@@ -96,7 +96,7 @@ async def test_a_head_that_could_be_read_differently_is_400_and_the_end(
 
 @pytest.mark.parametrize("before", [(), (FIRST,)], ids=["first", "second"])
 @pytest.mark.parametrize("long", TOO_LONG.values(), ids=TOO_LONG.keys())
-async def test_a_head_that_is_too_long_is_431_and_says_which_setting(
+async def test_a_head_that_is_too_long_is_431_and_names_the_setting(
     long: bytes, before: tuple[bytes, ...]
 ) -> None:
     async with serving(hub(), config=HttpConfig(head_bytes_max=4096)) as address:

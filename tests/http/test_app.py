@@ -188,7 +188,7 @@ async def test_who_asks_for_the_edge_of_history_begins_where_it_is_at_the_first_
 
 
 @promises.RESUMED_WITHOUT_GAP
-async def test_an_unknown_cursor_gets_all_history_and_is_told_of_the_gap() -> None:
+async def test_an_unknown_cursor_gets_all_history_and_a_gap_event() -> None:
     there = hub()
     show(there, 1, 5, history_size=3)
     async with serving(there) as address, client(address) as one:
@@ -201,7 +201,7 @@ async def test_an_unknown_cursor_gets_all_history_and_is_told_of_the_gap() -> No
     assert [event["id"] for event in rest] == ["id-3", "id-4", "id-5"]
 
 
-async def test_a_subscription_without_a_topic_is_told_what_to_do() -> None:
+async def test_a_subscription_without_a_topic_is_answered_with_what_to_do() -> None:
     async with serving(hub()) as address, client(address) as one:
         response = await one.request("/.well-known/mercure")
         text = await one.read_all()
@@ -219,7 +219,9 @@ async def test_topics_have_limits(query: str) -> None:
     assert "topic" in text
 
 
-async def test_an_unknown_address_says_where_to_go_and_a_wrong_method_what_is_allowed() -> None:
+async def test_an_unknown_address_is_answered_with_where_to_go_and_a_wrong_method_with_allow() -> (
+    None
+):
     async with serving(hub()) as address, client(address) as one:
         response = await one.request("/nothing")
         assert response.status_code == 404
@@ -253,7 +255,7 @@ async def test_a_node_without_room_sends_a_client_away_in_a_way_that_makes_it_co
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_a_program_that_finds_no_room_is_told_so_by_its_status(method: str) -> None:
+async def test_a_program_that_finds_no_room_sees_it_by_its_status(method: str) -> None:
     """HEAD goes the ordinary way, GET the short one."""
     there = hub(clients_per_address_max=1)
     async with serving(there) as address, client(address) as one, client(address) as two:
@@ -289,7 +291,7 @@ async def test_a_node_that_is_not_ready_shows_nothing_and_makes_clients_come_bac
     assert events(text) == []
 
 
-async def test_a_client_that_is_ahead_of_this_node_is_not_told_of_a_gap() -> None:
+async def test_a_client_that_is_ahead_of_this_node_gets_no_gap_event() -> None:
     there = hub()
     there.publish(notifications(1, 3))
     node = Node(on_barrier=lambda: there.publish(notifications(4, 6)))
@@ -363,7 +365,7 @@ async def test_consistent_status_waits_for_a_majority_and_plain_status_does_not(
         assert json.loads(await one.read_all())["commit"] == 8
 
 
-async def test_liveness_readiness_and_status_say_what_the_node_says() -> None:
+async def test_liveness_readiness_and_status_report_what_the_node_reports() -> None:
     node = Node(extra={"commit": 7})
     async with serving(hub(), node) as address, client(address) as one:
         answers = []
@@ -408,7 +410,7 @@ async def test_metrics_count_clients() -> None:
     assert 'noti_streams_clients_closed_total{reason="overrun"}' in text
 
 
-async def test_metrics_tell_how_old_events_are_once_for_each_pass_and_not_for_repeats() -> None:
+async def test_metrics_report_how_old_events_are_once_for_each_pass_and_not_for_repeats() -> None:
     def observed(name: str) -> float:
         return REGISTRY.get_sample_value(f"noti_streams_event_age_seconds_{name}") or 0.0
 

@@ -95,7 +95,7 @@ async def test_who_is_idle_longest_makes_room() -> None:
                 assert (await new.request("/page.js")).status_code == 200
 
 
-async def test_a_busy_one_stays_and_a_newcomer_is_told_to_come_back() -> None:
+async def test_a_busy_one_stays_and_a_newcomer_is_asked_to_come_back() -> None:
     node = behind_no_majority()
     with adds(3, "connections_rejected", listener="http", reason="node"), capture_logs() as lines:
         async with serving(hub(), node, slots(2)) as address, busy(address, 2):
@@ -197,7 +197,7 @@ async def test_who_a_trusted_proxy_comes_for_is_what_counts() -> None:
             assert (await refused.stream.receive_some()).startswith(b"HTTP/1.1 429 ")
 
 
-async def test_over_tls_probes_are_answered_and_others_told_to_come_back(site: Site) -> None:
+async def test_over_tls_probes_are_answered_and_others_asked_to_come_back(site: Site) -> None:
     there = hub()
     context = site.trusting("http/1.1")
 

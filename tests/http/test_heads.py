@@ -45,7 +45,7 @@ def test_what_comes_behind_the_head_does_not_change_it(behind: bytes) -> None:
 @pytest.mark.parametrize(
     "data", [b"\x16\x03\x01\x02\x00", b"hello\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n"]
 )
-def test_what_is_no_http_is_told_at_once(data: bytes) -> None:
+def test_what_is_no_http_is_reported_at_once(data: bytes) -> None:
     assert RequestHead().feed(data) is HeadState.FOREIGN
 
 
@@ -89,7 +89,7 @@ def test_what_a_parser_lets_pass_is_judged(
     assert (rejection and rejection.status) == status
 
 
-def test_a_rejection_says_why_and_ends_the_connection() -> None:
+def test_a_rejection_gives_its_reason_and_ends_the_connection() -> None:
     response = rejection_response(BUSY, RETRY_AFTER)
     head, _, body = response.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n")

@@ -229,7 +229,7 @@ async def test_no_descriptor_outlives_its_connection() -> None:
     await until(lambda: descriptors() == before)
 
 
-async def test_a_node_that_becomes_leader_sheds_its_clients_if_told_so() -> None:
+async def test_a_node_that_becomes_leader_sheds_its_clients_if_configured_so() -> None:
     there, node = hub(), Node(leader=False)
     config = HttpConfig(leader_sheds=True, shed_window_s=0.0)
     async with serving(there, node, config) as address, client(address) as one:

@@ -162,7 +162,7 @@ async def test_plain_http_gets_a_word_for_people_and_no_answer(site: Site) -> No
     assert plain_calls() == before + 1
 
 
-async def test_tls_1_1_is_refused_and_told(site: Site) -> None:
+async def test_tls_1_1_is_refused_and_logged(site: Site) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with pytest.warns(DeprecationWarning, match="TLSv1"):

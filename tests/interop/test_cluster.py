@@ -26,7 +26,7 @@ STOP_S_MAX = 10.0
 PAUSE_S = 5.0
 """Ten election timeouts: the paused leader is long deposed when it goes on."""
 
-LIVES_S = 30.0
+RUNS_AFTER_PAUSE_S = 30.0
 """What it meets then may end it only after it has parted with its browsers, for 20 s at most."""
 
 
@@ -89,7 +89,7 @@ async def test_nothing_is_lost_when_the_leader_is_paused_and_goes_on(tmp_path: P
         await trio.sleep(paused_at + PAUSE_S - time.monotonic())
         leader.signal(signal.SIGCONT)
         await cluster.until_caught_up(leader)
-        with trio.move_on_after(paused_at + PAUSE_S + LIVES_S - time.monotonic()):
+        with trio.move_on_after(paused_at + PAUSE_S + RUNS_AFTER_PAUSE_S - time.monotonic()):
             pytest.fail(f"the paused node ended: {await leader.wait()}")
         await cluster.finish()
 

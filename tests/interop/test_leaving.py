@@ -61,7 +61,7 @@ async def test_nothing_is_lost_when_three_become_one_and_three_again(tmp_path: P
 async def test_browsers_of_a_node_that_left_see_events_until_they_are_sent_away(
     tmp_path: Path,
 ) -> None:
-    """It was taken off the members as soon as it said goodbye, with its browsers still on it."""
+    """A leave takes it off the members at once, with its browsers still on it."""
     drain = ["--sse-drain-s", "8", "--shutdown-deadline-s", "20"]
     async with running_cluster(tmp_path, lambda _: drain) as cluster:
         leader = await cluster.leader()
@@ -72,8 +72,8 @@ async def test_browsers_of_a_node_that_left_see_events_until_they_are_sent_away(
             while leaver.name not in await left(leader):  # noqa: ASYNC110
                 await trio.sleep(0.02)
         await trio.sleep(2 * LOOK_EVERY_S)  # the leader has acted upon it by now
-        said_goodbye = time.monotonic()
-        await cluster.recovery_s(said_goodbye, [leaver])
+        left_at = time.monotonic()
+        await cluster.recovery_s(left_at, [leaver])
         assert await leaver.wait() == 0
         leaver.start()
         await cluster.until_these_vote(cluster.nodes)

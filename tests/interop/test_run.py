@@ -48,7 +48,7 @@ async def test_a_second_node_on_the_same_data_directory_is_refused(tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["http", "gossip", "rpc"])
-async def test_a_port_in_use_is_told_and_harms_nobody(tmp_path: Path, kind: str) -> None:
+async def test_a_port_in_use_is_reported_and_harms_nobody(tmp_path: Path, kind: str) -> None:
     async with running_node(tmp_path) as node:
         second = NodeProcess("second", tmp_path)
         taken = getattr(node, kind)
@@ -59,19 +59,19 @@ async def test_a_port_in_use_is_told_and_harms_nobody(tmp_path: Path, kind: str)
         assert await node.status() is not None
 
 
-async def test_a_gossip_port_that_only_udp_holds_is_told_too(tmp_path: Path) -> None:
+async def test_a_gossip_port_that_only_udp_holds_is_reported_too(tmp_path: Path) -> None:
     node = NodeProcess("single", tmp_path)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(node.gossip)
         assert written(node.gossip) in refusal(node.command())
 
 
-def test_an_unknown_flag_is_told(tmp_path: Path) -> None:
+def test_an_unknown_flag_is_reported(tmp_path: Path) -> None:
     line = refusal(NodeProcess("single", tmp_path).command("--colour", "blue"))
     assert "--colour" in line
 
 
-def test_a_wrong_value_is_told(tmp_path: Path) -> None:
+def test_a_wrong_value_is_reported(tmp_path: Path) -> None:
     line = refusal(NodeProcess("single", tmp_path).command("--history-size", "many"))
     assert "--history-size" in line
 

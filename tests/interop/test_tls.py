@@ -148,7 +148,7 @@ SOURCES = itertools.count(2)
 
 @promises.ONLY_CERTIFIED_PEERS
 @pytest.mark.parametrize("peer", BAD_CALLERS, ids=str)
-async def test_a_bad_caller_is_refused_counted_and_told_in_one_line(
+async def test_a_bad_caller_is_refused_counted_and_logged_in_one_line(
     scene: Scene, peer: BadPeer, tmp_path: Path
 ) -> None:
     source = f"127.0.1.{next(SOURCES)}"  # a host of its own: one line for a host and a reason
@@ -319,7 +319,7 @@ async def test_nothing_is_lost_while_all_certificates_are_renewed_twice_and_the_
 
 
 @promises.ONLY_CERTIFIED_PEERS
-async def test_a_node_without_tls_is_kept_out_and_both_sides_say_so(tmp_path: Path) -> None:
+async def test_a_node_without_tls_is_kept_out_and_both_sides_log_it(tmp_path: Path) -> None:
     files = Files(tmp_path, "node1", "node2", "node3")
     async with running_cluster(tmp_path, files.flags) as cluster:
         plain = NodeProcess("plain", tmp_path)

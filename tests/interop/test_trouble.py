@@ -119,7 +119,7 @@ async def test_what_was_forwarded_to_a_leader_that_stopped_ends_when_that_is_rep
         await until_well(leader)
 
 
-async def test_follower_whose_disk_hangs_says_so_and_changes_nothing(tmp_path: Path) -> None:
+async def test_follower_whose_disk_hangs_reports_it_and_changes_nothing(tmp_path: Path) -> None:
     async with running_cluster(tmp_path) as cluster:
         leader = await cluster.leader()
         term = (await leader.until_up())["term"]
@@ -147,7 +147,7 @@ async def test_node_whose_disk_hangs_stops_in_time(tmp_path: Path) -> None:
             assert "internal error" not in node.log_text()
 
 
-async def test_node_with_the_data_directory_of_yesterday_ends_and_says_what_to_do(
+async def test_node_with_the_data_directory_of_yesterday_ends_with_what_to_do(
     tmp_path: Path,
 ) -> None:
     async with running_cluster(tmp_path) as cluster:

@@ -1,6 +1,6 @@
 """What must hold for whatever the chart renders.
 
-Enters: objects. Leaves: complaints, each a sentence; none if all is well. Never: the chart's text.
+Enters: objects. Leaves: violations, each a sentence; none if all is well. Never: the chart's text.
 """
 
 from collections.abc import Callable, Iterator

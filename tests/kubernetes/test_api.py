@@ -94,7 +94,7 @@ async def test_a_watch_goes_on_where_a_list_ended(stage: Open, tmp_path: Path) -
         assert seen == [("ADDED", "b"), ("DELETED", "a"), ("DELETED", "b")]
 
 
-async def test_a_watch_tells_bookmarks_and_ends_when_the_server_wants(
+async def test_a_watch_yields_bookmarks_and_ends_when_the_server_wants(
     stage: Open, tmp_path: Path
 ) -> None:
     async with stage(tmp_path) as at:
@@ -181,7 +181,7 @@ async def test_what_may_not_be_done_is_forbidden(stage: Open, tmp_path: Path) ->
                 await anext(told)
 
 
-async def test_a_server_that_asks_for_patience_says_how_long(stage: Open, tmp_path: Path) -> None:
+async def test_a_server_that_asks_for_patience_names_the_time(stage: Open, tmp_path: Path) -> None:
     async with stage(tmp_path) as at:
         at.server.throttled, at.server.retry_after_s = 1, 7.0
         with pytest.raises(KubernetesFailed) as failed:

@@ -132,7 +132,7 @@ def test_a_line_that_is_no_change_is_rejected(line: bytes) -> None:
     assert type(refused.value) is KubernetesFailed
 
 
-def test_a_line_that_tells_of_a_failure_is_raised_as_what_it_is() -> None:
+def test_a_line_that_reports_a_failure_is_raised_as_what_it_is() -> None:
     with pytest.raises(VersionGone, match="watch pods: 410 too old"):
         decode_change(
             b'{"type": "ERROR", "object": {"code": 410, "message": "too old"}}', "watch pods"

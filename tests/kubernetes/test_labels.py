@@ -97,7 +97,7 @@ def test_of_two_leaders_the_one_with_the_higher_term_leads() -> None:
     assert roles(apply(PODS, done))["noti-0"] == "follower"
 
 
-def test_followers_of_a_higher_term_depose_a_leader_that_has_not_heard() -> None:
+def test_followers_of_a_higher_term_depose_a_leader_that_does_not_know() -> None:
     answers = HEALTHY | dict([says("noti-1", "follower", 6, "noti-2")])
     done = plan(PODS, answers, 3)
     assert (done.leader, done.term) == ("noti-2", 6)
@@ -214,7 +214,7 @@ LABELS = st.dictionaries(
     st.lists(ANSWERS, min_size=3, max_size=3),
     st.integers(0, 3),
 )
-def test_whatever_pods_say_one_leads_at_most_and_somebody_serves(
+def test_whatever_pods_report_one_leads_at_most_and_somebody_serves(
     states: list[tuple[bool, dict[str, str], int]],
     said: list[NodeRole | None],
     replicas: int,

@@ -29,7 +29,7 @@ async def takes(condition: Callable[[], bool]) -> float:
     return trio.current_time() - began
 
 
-async def test_pods_are_labelled_and_the_checker_says_who_leads(autojump_clock: object) -> None:
+async def test_pods_are_labelled_and_the_checker_reports_who_leads(autojump_clock: object) -> None:
     async with stage() as at:
         at.operate()
         await settled(at)
@@ -538,7 +538,7 @@ async def test_of_two_operators_one_works_and_the_other_takes_over_when_it_dies(
         at.operate("operator-b")
         await trio.sleep(60)
         assert at.working() == ["operator-a"]
-        at.apis["operator-a"].server = dead = type(at.server)()  # Cut off: it can say no goodbye.
+        at.apis["operator-a"].server = dead = type(at.server)()  # Cut off: it can close nothing.
         dead.stop()
         at.nodes.elect("noti-1", 2, "noti-0", "noti-2")
         died_at = trio.current_time()

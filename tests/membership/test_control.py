@@ -80,7 +80,7 @@ async def test_path_may_be_longer_than_the_address_of_a_socket(tmp_path: Path) -
         await ask(directory)
 
 
-async def test_without_a_node_it_is_said_where_none_runs(tmp_path: Path) -> None:
+async def test_without_a_node_the_error_names_where_none_runs(tmp_path: Path) -> None:
     for directory in (tmp_path, tmp_path / "missing"):
         with pytest.raises(LocalError, match=r"no node runs with the data directory .*--data-dir"):
             await ask(directory)
@@ -104,7 +104,7 @@ async def test_node_that_stops_meanwhile_leaves_nobody_waiting(tmp_path: Path) -
     assert refused
 
 
-async def test_node_that_says_nothing_is_not_waited_for_without_end(
+async def test_node_that_answers_nothing_is_not_waited_for_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noti.membership.control.ANSWER_GRACE_S", 0.01)

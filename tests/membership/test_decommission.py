@@ -118,7 +118,7 @@ async def test_learner_is_done_at_once_and_shows_that_it_must_not_be_promoted(
         ("z", MemberState.ALIVE, "the leader, z, did not get it committed"),
     ],
 )
-async def test_answer_after_the_time_says_what_keeps_the_cluster_from_agreeing(
+async def test_answer_after_the_time_names_what_keeps_the_cluster_from_agreeing(
     leader: NodeId | None, state: MemberState, reason: str, autojump_clock: MockClock
 ) -> None:
     view = replace(status("abc"), leader=leader)
@@ -177,7 +177,7 @@ async def test_last_voter_stays_and_takes_back_what_it_has_shown(
     assert scene.shown == [True, False]
 
 
-async def test_node_without_a_cluster_is_told_so_and_asks_nobody(
+async def test_node_without_a_cluster_rejects_the_request_and_asks_nobody(
     autojump_clock: MockClock,
 ) -> None:
     scene = Scene(replace(status("abc"), configuration=Configuration()))

@@ -45,7 +45,7 @@ async def test_directory_of_another_node_is_refused_and_left_alone() -> None:
         json.dumps({"name": "node1", "node_id": ""}).encode(),
     ],
 )
-async def test_file_that_does_not_say_whose_it_is_stops_the_node(content: bytes) -> None:
+async def test_file_without_its_owner_stops_the_node(content: bytes) -> None:
     """A new id in its place would be a node that forgot its votes."""
     disk = MemoryDisk(files={"identity": content})
     with pytest.raises(StorageCorrupt, match="backup"):
@@ -66,7 +66,7 @@ async def test_promise_outlives_the_process_and_the_last_one_counts() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00\xff", b"{}", b'["a", 1]'])
-async def test_promise_that_does_not_say_to_whom_stops_the_node(content: bytes) -> None:
+async def test_promise_without_its_receiver_stops_the_node(content: bytes) -> None:
     disk = MemoryDisk(files={"promise": content})
     with pytest.raises(StorageCorrupt, match=r"promise.*backup"):
         await load_promise(disk)

@@ -277,7 +277,7 @@ async def test_event_without_an_id_gets_one(autojump_clock: trio.testing.MockClo
         (Draft(("t",), "x", "earliest"), "cannot be an event's id"),
     ],
 )
-async def test_draft_that_cannot_be_an_event_is_refused_whole_and_said(
+async def test_draft_that_cannot_be_an_event_is_refused_whole_and_reported(
     bad: Draft, reason: str
 ) -> None:
     async with running() as (leader, publisher):
@@ -360,7 +360,7 @@ async def test_what_the_old_leader_did_not_take_is_given_to_the_new_one(
 
 
 @pytest.mark.parametrize("failure", [ProposalUncertain("lost"), Overloaded("full")])
-async def test_failure_is_told_and_never_repeated(
+async def test_failure_is_reported_and_never_repeated(
     failure: NotiError, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with running() as (leader, publisher):
@@ -400,7 +400,7 @@ async def test_command_that_followed_another_and_is_never_answered_is_uncertain(
         assert [type(outcome) for outcome in outcomes[2:]] == [ProposalUncertain]
 
 
-async def test_stopping_tells_everybody(autojump_clock: trio.testing.MockClock) -> None:
+async def test_stopping_answers_everybody(autojump_clock: trio.testing.MockClock) -> None:
     outcomes: list[Outcome] = []
     async with running(PublishLimits(commands_under_way_max=1)) as (_, publisher):
         publisher.submit([draft("begun")], outcomes.append)

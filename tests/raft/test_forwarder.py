@@ -433,7 +433,7 @@ async def test_each_forwarded_request_is_answered_once_with_what_became_of_it(
         (ForwardOutcome.UNCERTAIN, ProposalUncertain),
     ],
 )
-async def test_asker_is_told_once_what_the_leader_answered_first(
+async def test_asker_receives_once_what_the_leader_answered_first(
     outcome: ForwardOutcome, failure: type[Exception], autojump_clock: trio.testing.MockClock
 ) -> None:
     async with forwarding(leader="peer") as (forwarder, _, _):

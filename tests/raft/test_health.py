@@ -58,7 +58,7 @@ def lines(logs: list[structlog.typing.EventDict]) -> list[str]:
     return [f"{line['log_level']} {line['event']}" for line in logs]
 
 
-def test_lost_quorum_is_told_once_when_it_lasts_and_once_when_it_is_over() -> None:
+def test_lost_quorum_is_logged_once_when_it_lasts_and_once_when_it_is_over() -> None:
     patient, lost = Patient(), replace(LED, leader=None)
     patient.look(10.0, replace(LED, fresh_at=10.0))
     with structlog.testing.capture_logs() as logs:
@@ -74,7 +74,7 @@ def test_lost_quorum_is_told_once_when_it_lasts_and_once_when_it_is_over() -> No
     assert (over["event"], over["after_s"]) == ("in contact with a leader again", 5.0)
 
 
-def test_stranger_says_that_it_waits_for_a_cluster_and_not_for_a_leader() -> None:
+def test_stranger_reports_that_it_waits_for_a_cluster_and_not_for_a_leader() -> None:
     patient = Patient()
     stranger = replace(LED, leader=None, fresh_at=None, configuration=Configuration())
     with structlog.testing.capture_logs() as logs:
@@ -95,7 +95,7 @@ def test_mere_election_is_no_line() -> None:
     assert patient.health.troubles() == ()
 
 
-def test_hung_disk_is_told_at_once_and_shown_since_it_was_asked() -> None:
+def test_hung_disk_is_logged_at_once_and_shown_since_it_was_asked() -> None:
     patient = Patient()
     hung = replace(LED, fresh_at=10.0, disk_hung_since=9.0)
     with structlog.testing.capture_logs() as logs:
@@ -109,7 +109,7 @@ def test_hung_disk_is_told_at_once_and_shown_since_it_was_asked() -> None:
     assert logs[1] == {"log_level": "info", "event": "the disk answers again", "after_s": 3.0}
 
 
-def test_node_that_falls_behind_its_leader_is_out_of_touch_and_says_since_when() -> None:
+def test_node_that_falls_behind_its_leader_is_out_of_touch_and_reports_since_when() -> None:
     patient = Patient()
     patient.look(10.0, replace(LED, fresh_at=10.0))
     stale = replace(LED, fresh_at=None)
@@ -155,7 +155,7 @@ def test_elections_are_counted_from_zero(role: Role, outcome: str) -> None:
     assert count() == before + 1
 
 
-def test_gauges_tell_the_last_contact_and_what_each_peer_has() -> None:
+def test_gauges_report_the_last_contact_and_what_each_peer_has() -> None:
     def match(peer: str) -> float | None:
         return REGISTRY.get_sample_value("noti_raft_match_index", {"peer": peer})
 

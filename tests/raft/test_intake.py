@@ -174,7 +174,7 @@ async def test_command_that_is_too_large_is_its_callers_error_at_any_time(
         assert isinstance(there.answers[too_large], LocalError)
 
 
-async def test_what_waits_is_told_that_somebody_else_leads_as_soon_as_that_is_so(
+async def test_what_waits_is_rejected_as_soon_as_somebody_else_leads(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """Nothing was done, so its node sends it to the new leader."""

@@ -207,7 +207,7 @@ async def test_entries_beyond_the_bytes_of_an_outbox_are_dropped_and_nothing_els
     assert len(said) == 10
 
 
-async def test_broken_stream_is_told_and_dialed_again(
+async def test_broken_stream_is_reported_and_dialed_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     hub = the_hub()
@@ -440,7 +440,7 @@ def scripted(name: str = "b") -> Scripted:
     return Scripted(Hello("c", name, name))
 
 
-async def test_newer_stream_from_a_peer_replaces_the_older_and_the_loss_is_told_first(
+async def test_newer_stream_from_a_peer_replaces_the_older_and_the_loss_is_reported_first(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     machine = Machine(the_hub(), "a")
@@ -462,7 +462,7 @@ async def test_newer_stream_from_a_peer_replaces_the_older_and_the_loss_is_told_
     assert machine.diary[-1] == ("lost", "b")
 
 
-async def test_message_under_a_false_name_is_refused_and_the_rest_is_heard(
+async def test_message_under_a_false_name_is_refused_and_the_rest_is_taken(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     machine = Machine(the_hub(), "a")
@@ -522,7 +522,7 @@ async def test_stream_that_cannot_be_written_ends(
     assert machine.diary[-1] == ("lost", "b")
 
 
-async def test_peer_that_sends_garbage_on_every_stream_is_dialed_rarely_and_told_now_and_then(
+async def test_peer_that_sends_garbage_on_every_stream_is_dialed_rarely_and_logged_now_and_then(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     """A peer of a broken version: each of its streams begins well."""

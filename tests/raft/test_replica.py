@@ -457,7 +457,7 @@ async def test_what_fails_in_a_peers_turn_ends_the_replica_and_not_the_peer(
     assert sorted(ended) == sorted(wires.machines)
 
 
-async def test_append_answers_say_how_full_this_node_is(
+async def test_append_answers_report_how_full_this_node_is(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with three() as wires:

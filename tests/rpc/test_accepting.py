@@ -127,7 +127,7 @@ async def test_who_was_answered_waits_again_and_makes_room() -> None:
 
 
 @promises.CONNECTIONS_BOUNDED
-async def test_when_all_are_busy_publishers_are_told_and_nodes_and_health_served() -> None:
+async def test_when_all_are_busy_publishers_are_rejected_and_nodes_and_health_served() -> None:
     async with serving(RpcLimits(connections_max=2)) as (asyncio_loop, network, address):
         with publishers(address, 2), capture_logs() as lines:
             await until_taken(2)

@@ -123,7 +123,7 @@ async def test_operators_see_who_leads() -> None:
 
 
 @pytest.mark.parametrize("service", ["", "noti.v1.Raft", "notification.v1.Notification"])
-async def test_health_is_told_per_service(service: str) -> None:
+async def test_health_is_reported_per_service(service: str) -> None:
     request = health.HealthCheckRequest(service=service)
     async with serving(Handler()) as (asyncio_loop, _, address):
         answer = await ask(
@@ -144,7 +144,7 @@ async def test_health_of_an_unknown_service_is_not_found() -> None:
 
 
 @pytest.mark.slow
-async def test_health_watch_tells_every_change() -> None:
+async def test_health_watch_reports_every_change() -> None:
     class Changing(Handler):
         asked = 0
 

@@ -78,7 +78,7 @@ def test_a_wiped_node_may_come_back_with_a_new_id() -> None:
     assert certificates.peer_rejection(NODE_2.der, Hello("c", "2b", "node2"), "c") is None
 
 
-def test_an_objection_of_somebody_else_leaves_the_id_to_its_owner() -> None:
+def test_a_rejection_by_somebody_else_leaves_the_id_to_its_owner() -> None:
     certificates = PeerCertificates()
     # Node 2 is who it says, and gossip, say, knows better whose id this is: nothing is remembered.
     assert certificates.peer_rejection(NODE_2.der, Hello("c", "3", "node2"), "c") is None

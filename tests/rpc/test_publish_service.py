@@ -134,7 +134,7 @@ async def test_garbage_in_a_stream_is_refused_and_the_stream_goes_on() -> None:
     assert answers[1].published is not None
 
 
-async def test_request_over_the_limit_ends_its_call_and_says_why() -> None:
+async def test_request_over_the_limit_ends_its_call_with_the_reason() -> None:
     too_long = struct.pack(">?I", False, REQUEST_BYTES_MAX + 1)
     async with serving(Handler(), Publications()) as (asyncio_loop, _, address):
         with pytest.raises(GRPCError, match="exceeds") as caught:

@@ -99,7 +99,7 @@ async def test_a_caller_under_another_name_is_refused_with_the_reason() -> None:
 
 @promises.ONLY_CERTIFIED_PEERS
 @pytest.mark.parametrize("peer", BAD_CALLED, ids=str)
-async def test_a_bad_peer_that_is_called_is_refused_and_told_in_one_line(
+async def test_a_bad_peer_that_is_called_is_refused_and_logged_in_one_line(
     peer: BadPeer, tmp_path: Path
 ) -> None:
     shows = peer.context(cluster_authority(), tmp_path, server=True)
@@ -140,7 +140,7 @@ async def test_a_client_certificate_reads_and_forwards_nothing(tmp_path: Path) -
         assert await scene.asyncio_loop.call(ask) == (1, Status.PERMISSION_DENIED)
 
 
-async def test_a_caller_without_tls_is_refused_and_both_sides_are_told() -> None:
+async def test_a_caller_without_tls_is_refused_and_both_sides_log_it() -> None:
     async with serving(node_tls("server")) as scene:
         with (
             capture_logs() as logs,
@@ -152,7 +152,7 @@ async def test_a_caller_without_tls_is_refused_and_both_sides_are_told() -> None
         await scene.still_serves()
 
 
-async def test_a_caller_with_tls_does_not_fall_back_and_both_sides_are_told() -> None:
+async def test_a_caller_with_tls_does_not_fall_back_and_both_sides_log_it() -> None:
     async with serving(None) as scene:
         with capture_logs() as logs, pytest.raises(PeerUnavailable, match="TLS"):
             await scene.network("client").open_raft_stream(scene.address, CLIENT)
@@ -206,7 +206,7 @@ async def test_failed_handshakes_leave_nothing_behind(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-async def test_who_says_nothing_is_dropped_and_keeps_nobody_from_being_served(
+async def test_who_sends_nothing_is_dropped_and_keeps_nobody_from_being_served(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert HANDSHAKE_S <= 10

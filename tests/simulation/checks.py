@@ -48,10 +48,10 @@ class Checks:
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
         self._digests: dict[tuple[int, int], str] = {}
 
-    def _demand(self, holds: object, complaint: str) -> None:
+    def _demand(self, holds: object, failure: str) -> None:
         if not holds:
-            self._tell(complaint)
-            raise AssertionError(complaint)
+            self._tell(failure)
+            raise AssertionError(failure)
 
     def node_showed(self, name: str, notifications: Sequence[Notification]) -> None:
         """A node applied these; a command, or the history in a snapshot."""

@@ -76,12 +76,12 @@ class Storm(DiskStorm):
             return None
         request = self._cluster.change(leader, change)
         accepted = isinstance(leader.outcomes.get(request), ProposalAccepted)
-        told = self._cluster.timeline
+        timeline = self._cluster.timeline
         joint = leader.core is not None and bool(leader.running.status().configuration.outgoing)
         if accepted and joint:
-            told.reach("a joint configuration was entered")
+            timeline.reach("a joint configuration was entered")
             if self._cluster.blocked or self._cluster.loss:
-                told.reach("a joint configuration was entered under a broken network")
+                timeline.reach("a joint configuration was entered under a broken network")
         parts = {"add": change.add, "promote": change.promote, "remove": change.remove}
         what = " ".join(f"{name} {','.join(sorted(ids))}" for name, ids in parts.items() if ids)
         return f"{what} by {leader.name}: {'accepted' if accepted else 'refused'}"

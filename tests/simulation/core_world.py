@@ -112,19 +112,19 @@ class Machine(Node):
 
     def crash(self) -> None:
         """Kill -9 and a power cut: of what the disk was not done with, anything may be there."""
-        rng, told = self.cluster.rng, self.cluster.timeline
+        rng, timeline = self.cluster.rng, self.cluster.timeline
         done = rng.randint(0, self._writing)
         for order in self._pending[:done]:
             self.disk.carry_out(order)
         if done < self._writing:
-            told.reach("a write was lost in a crash")
+            timeline.reach("a write was lost in a crash")
             torn = self._pending[done]
             if isinstance(torn, Persist) and len(torn.entries) > 1:
                 kept = torn.entries[: rng.randint(1, len(torn.entries) - 1)]
                 self.disk.carry_out(Persist(torn.batch, torn.hard_state, kept))
-                told.reach("a write was torn in a crash")
+                timeline.reach("a write was torn in a crash")
         if done:
-            told.reach("a write was complete, and not reported, in a crash")
+            timeline.reach("a write was complete, and not reported, in a crash")
         self._pending.clear()
         self._writing = 0
         self._held.clear()
@@ -147,14 +147,14 @@ class Machine(Node):
             assert self.cluster.stragglers, f"{self.name} believes {noticed}"
 
     def order_read(self, order: ReadEntries) -> None:
-        told, rng = self.cluster.timeline, self.cluster.rng
-        told.reach("entries were read back")
+        timeline, rng = self.cluster.timeline, self.cluster.rng
+        timeline.reach("entries were read back")
         if order.reader is None:
-            told.reach("entries were read back to be applied")
+            timeline.reach("entries were read back to be applied")
         stale = rng.random() < self.cluster.swarm.stale_reads
         read = self.disk.read(order, stale=stale)
         if stale and read != self.disk.read(order):
-            told.reach("entries were read back that others had replaced")
+            timeline.reach("entries were read back that others had replaced")
         delay_s = rng.uniform(*(self.disk_delay_s or self.cluster.disk_delay_s))
         self.cluster.later(delay_s, self.finish_read, self.incarnation, read)
 
@@ -198,25 +198,27 @@ class Machine(Node):
         if isinstance(effect, SendMessage):  # nearly all are
             super().perform(effect)
             return
-        cluster, told = self.cluster, self.cluster.timeline
+        cluster, timeline = self.cluster, self.cluster.timeline
         match effect:
             case RoleChanged(role, term, leader):
-                told.note(self.name, f"{role.value} in term {term}, leader {leader or 'unknown'}")
+                timeline.note(
+                    self.name, f"{role.value} in term {term}, leader {leader or 'unknown'}"
+                )
                 cluster.note_role(self, role)
             case RestoreSnapshot(snapshot):
-                told.note(self.name, f"state replaced by a snapshot at {snapshot.index}")
-                told.reach("a snapshot was installed")
+                timeline.note(self.name, f"state replaced by a snapshot at {snapshot.index}")
+                timeline.reach("a snapshot was installed")
                 if len(cluster.delivered_chunks(self.name)) > 1:
-                    told.reach("a snapshot came in several pieces")
+                    timeline.reach("a snapshot came in several pieces")
                 if self.running.status().configuration.outgoing:
-                    told.reach("a snapshot was installed in a joint configuration")
+                    timeline.reach("a snapshot was installed in a joint configuration")
             case Persist(entries=(first, *_)) if first.index <= self.disk.last_index():
-                told.reach("entries were replaced by another leader's")
+                timeline.reach("entries were replaced by another leader's")
             case ProposalRejected(backlog_full=True):
-                told.reach("a proposal was refused because the backlog was full")
+                timeline.reach("a proposal was refused because the backlog was full")
             case ReadReady(request, index):
                 assert index >= cluster.reads[request], "a read would miss what was committed"
-                told.reach("a read was confirmed")
+                timeline.reach("a read was confirmed")
             case _:
                 pass
         super().perform(effect)
@@ -327,17 +329,17 @@ class StormyCluster(Cluster):
         return self._chunks.get(name, [])
 
     def note_role(self, machine: Machine, role: Role) -> None:
-        told, configuration = self.timeline, machine.running.status().configuration
+        timeline, configuration = self.timeline, machine.running.status().configuration
         if role is not Role.LEADER:
             return
-        told.reach("a leader was elected")
+        timeline.reach("a leader was elected")
         if self.blocked:
-            told.reach("a leader was elected while a link was cut")
+            timeline.reach("a leader was elected while a link was cut")
         if configuration.outgoing:
-            told.reach("a leader was elected in a joint configuration")
+            timeline.reach("a leader was elected in a joint configuration")
         former = self.nodes.get(self._last_leader)
         if former is not None and former is not machine and former.frozen:
-            told.reach("a frozen leader was replaced")
+            timeline.reach("a frozen leader was replaced")
         self._last_leader = machine.name
 
     def check_state(self, machine: Machine) -> None:
@@ -365,5 +367,5 @@ class StormyCluster(Cluster):
 
 def _brief(message: Message) -> str:
     fields = ("last_index", "index", "offset", "granted", "pre", "transfer")
-    told = [f"{field}={getattr(message, field)}" for field in fields if hasattr(message, field)]
-    return " ".join(told)
+    parts = [f"{field}={getattr(message, field)}" for field in fields if hasattr(message, field)]
+    return " ".join(parts)

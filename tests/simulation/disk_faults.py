@@ -107,8 +107,8 @@ class DiskFaults(Faults):
         nothing; otherwise it comes back as a new node."""
         await machine.start()
         if machine.down:
-            advises = "data directory" in machine.complaint
-            assert advises, f"does not say what to do: {machine.complaint}"
+            advises = "data directory" in machine.end_reason
+            assert advises, f"does not say what to do: {machine.end_reason}"
             await self._others_go_on()
             self._replace_disk(machine, node_id)
             await start_again(machine)
@@ -157,8 +157,8 @@ class DiskFaults(Faults):
         if leads:
             others = [other for other in cluster.nodes if other is not machine]
             cluster.nursery.start_soon(cluster.publish_to, machine, 1)
-            complaint = "a leader's disk hangs, and nobody else leads"
-            with in_time(cluster.timeline, REPLACED_WITHIN_S, complaint):
+            failure = "a leader's disk hangs, and nobody else leads"
+            with in_time(cluster.timeline, REPLACED_WITHIN_S, failure):
                 await cluster.wait_for(lambda: any(o.leads() for o in others), REPLACED_WITHIN_S)
             shown = len(cluster.checks.shown)
             cluster.nursery.start_soon(cluster.publish_to, self._rng.choice(others), 1)
@@ -199,7 +199,7 @@ class DiskFaults(Faults):
         with suppress(trio.TooSlowError):
             await cluster.wait_for(lambda: machine.down or leader.down, REFUSED_WITHIN_S)
         if machine.down:
-            assert "join again as a new one" in machine.complaint, machine.complaint
+            assert "join again as a new one" in machine.end_reason, machine.end_reason
             cluster.timeline.reach("an old data directory was refused")
         else:
             same = leader.leads() and leader.consensus().term == term

@@ -91,7 +91,7 @@ class SimulatedNode:
         """It belongs to no cluster yet, as far as anybody saw."""
         self.damaged = False
         """Its files were changed: it may refuse to start."""
-        self.complaint = ""
+        self.end_reason = ""
         """Why it could not start, or go on, the last time."""
         self._fell_as = ""
         self._moves = 0
@@ -227,9 +227,9 @@ class SimulatedNode:
             # What a dead process meets on its way out concerns nobody.
             if not (self.crashed or self.disk.failed or self.damaged):
                 raise
-            self.complaint = str(leaves_of(errors)[0])
-            assert "\n" not in self.complaint, f"not one clear line: {self.complaint}"
-            self.cluster.note(f"{self.name} ended: {self.complaint}")
+            self.end_reason = str(leaves_of(errors)[0])
+            assert "\n" not in self.end_reason, f"not one clear line: {self.end_reason}"
+            self.cluster.note(f"{self.name} ended: {self.end_reason}")
             self.cluster.timeline.reach("a node ended because of its disk")
         finally:
             self.report = None
@@ -320,7 +320,7 @@ class SimulatedNode:
         stopped = self.stopped  # of this process: somebody may start the next one meanwhile
         if not (self.down or self.crashed):
             self.cut_off(unnoticed=unnoticed)
-        # A dead process does not say goodbye, however its farewells are shielded.
+        # A dead process sends nothing more, however its cleanup is shielded.
         while not stopped.is_set():
             end_all_shields(self._task)
             await trio.lowlevel.checkpoint()

@@ -86,20 +86,20 @@ def _who_lags(cluster: SimulatedCluster) -> list[str]:
     leader = cluster.leader()
     if leader is None:
         return ["no leader"]
-    complaints = cluster.missing()
+    missing = cluster.missing()
     newest = len(cluster.checks.shown)
     configuration = leader.consensus().configuration
     if configuration.outgoing:
-        complaints.append("a joint configuration")
+        missing.append("a joint configuration")
     ids = {machine.node_id() for machine in cluster.nodes if machine.up}
-    complaints += [f"lost voter {gone}" for gone in configuration.voters if gone not in ids]
+    missing += [f"lost voter {gone}" for gone in configuration.voters if gone not in ids]
     for machine in cluster.nodes:
         if not machine.up or machine.store().last_seq < newest:
-            complaints.append(machine.name)
+            missing.append(machine.name)
     for browser in cluster.browsers:
         if browser.position is None or browser.position < newest:
-            complaints.append(browser.name)
-    return complaints
+            missing.append(browser.name)
+    return missing
 
 
 def settings_of(swarm: NodeSwarm) -> Settings:

@@ -1,6 +1,6 @@
 """What became of one seed.
 
-Enters: a run and its timeline. Leaves: an `Outcome`, the failure in it told for a person.
+Enters: a run and its timeline. Leaves: an `Outcome`, the failure in it described for a person.
 Never: hides a failure: whatever the run raises is one.
 """
 
@@ -42,7 +42,7 @@ def outcome_of(layer: str, seed: int, timeline: Timeline, run: Callable[[], None
     try:
         run()
     except Exception as error:  # noqa: BLE001 - whatever a seed finds is its result
-        failure = "\n".join(map(_told, _leaves(error)))
+        failure = "\n".join(map(_described, _leaves(error)))
     return Outcome(layer, seed, failure, lines=timeline.lines, reached=timeline.reached)
 
 
@@ -52,7 +52,7 @@ def _leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def _told(error: BaseException) -> str:
+def _described(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)[-3:]
     where = "\n".join(f"  at {f.filename}:{f.lineno} in {f.name}" for f in frames)
     return f"FAILED: {type(error).__name__}: {error}\n{where}"

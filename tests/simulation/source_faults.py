@@ -10,9 +10,9 @@ from contextlib import suppress
 import trio
 
 from tests.simulation.scene import Faults
-from tests.simulation.world import GARBAGE_SUBJECT
+from tests.simulation.world import INVALID_SUBJECT
 
-GARBAGE = (
+INVALID = (
     b"",
     b"\x08",  # cut in the middle of a field
     b"\x12\x05ab",  # shorter than it says
@@ -104,5 +104,5 @@ class SourceFaults(Faults):
 
     async def publish_garbage(self) -> str:
         for _ in range(self._rng.randint(1, 3)):
-            self._cluster.stream.publish(GARBAGE_SUBJECT, self._rng.choice(GARBAGE))
+            self._cluster.stream.publish(INVALID_SUBJECT, self._rng.choice(INVALID))
         return "some"

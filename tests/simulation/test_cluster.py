@@ -160,7 +160,7 @@ def test_every_browser_sees_every_event_once_and_in_order(scenario: object, seed
     simulate(seed, scenario)
 
 
-def test_crash_takes_no_time_however_farewells_are_shielded() -> None:
+def test_crash_takes_no_time_however_cleanup_is_shielded() -> None:
     """Relies on a private name of Trio's, and fails loudly when it changes."""
 
     async def main() -> None:

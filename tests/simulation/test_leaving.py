@@ -130,7 +130,7 @@ def test_leaver_gets_no_seat_from_the_next_leader_either() -> None:
     run_deterministically(1, main)
 
 
-def test_leaver_says_who_is_missing_and_waits_for_the_seat_of_the_dead() -> None:
+def test_leaver_reports_who_is_missing_and_waits_for_the_seat_of_the_dead() -> None:
     """3 -> 1 while one of the three is dead: the last one must be able to commit alone."""
 
     async def main() -> None:

@@ -21,17 +21,17 @@ def test_fresh_seeds_keep_every_promise(layer: str) -> None:
 
 
 @pytest.mark.parametrize(("layer", "seed"), [("core", 1), ("core", 2), ("nodes", 10)])
-def test_seed_tells_the_same_story_in_any_process(layer: str, seed: int) -> None:
-    told = set()
+def test_seed_prints_the_same_story_in_any_process(layer: str, seed: int) -> None:
+    outputs = set()
     for hash_seed in ("1", "2"):
         command = [sys.executable, "-m", "tests.simulation.sim", f"seed={seed}", f"layer={layer}"]
         environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=60, check=True
         )
-        told.add(done.stdout)
-    assert len(told) == 1
-    assert "trace " in told.pop()
+        outputs.add(done.stdout)
+    assert len(outputs) == 1
+    assert "trace " in outputs.pop()
 
 
 def test_wrong_option_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -41,10 +41,10 @@ def test_wrong_option_is_one_clear_line(capsys: pytest.CaptureFixture[str]) -> N
         options_of(["layer=moon"])
 
 
-def test_batch_says_how_many_seeds_passed_and_how_fast(
+def test_batch_prints_how_many_seeds_passed_and_how_fast(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(["layer=core", "seeds=2"]) == 0
-    told = capsys.readouterr().out
-    assert "2 seeds, no failure" in told
-    assert "simulated hours per processor hour for an idle cluster of three" in told
+    output = capsys.readouterr().out
+    assert "2 seeds, no failure" in output
+    assert "simulated hours per processor hour for an idle cluster of three" in output

@@ -1,7 +1,7 @@
 """What happened in a simulated run: lines for people, a hash for machines, rare states counted.
 
 Enters: facts with their virtual time; log lines of the nodes. Leaves: a readable timeline, a hash
-that is equal exactly when everything told was equal, counts of states reached.
+that is equal exactly when everything noted was equal, counts of states reached.
 Never: real time.
 """
 
@@ -57,7 +57,7 @@ class Timeline:
         self.reached[state] += 1
 
     def digest(self) -> str:
-        """Return the hash of all that was told until now."""
+        """Return the hash of all that was noted until now."""
         return self._hash.hexdigest()[:32]
 
     @contextmanager
@@ -76,8 +76,8 @@ class Timeline:
 
     def _take_log(self, _logger: object, _method: str, event: EventDict) -> EventDict:
         what = str(event.pop("event"))
-        if what in _TELLING:
-            self.reach(_TELLING[what])
+        if what in _REACHED_BY_LOG:
+            self.reach(_REACHED_BY_LOG[what])
             if what == "membership changed" and self.troubled():
                 self.reach("the membership changed under faults")
         fields = " ".join(f"{name}={value}" for name, value in event.items())
@@ -87,18 +87,18 @@ class Timeline:
 
 @contextmanager
 def in_time(
-    timeline: Timeline, seconds: float, complaint: str, detail: Callable[[], object] = str
+    timeline: Timeline, seconds: float, failure: str, detail: Callable[[], object] = str
 ) -> Iterator[None]:
     """Make a failure of liveness say what is missing."""
     try:
         yield
     except trio.TooSlowError:
-        told = f"{complaint} within {seconds:.0f} s although all is whole: {detail()}"
-        timeline.end(told)
-        raise AssertionError(told) from None
+        message = f"{failure} within {seconds:.0f} s although all is whole: {detail()}"
+        timeline.end(message)
+        raise AssertionError(message) from None
 
 
-_TELLING = {
+_REACHED_BY_LOG = {
     "state replaced by the leader's snapshot": "a snapshot was installed",
     "repaired a write that a crash cut off; it was never acknowledged": (
         "a torn tail was repaired at a restart"

@@ -31,7 +31,7 @@ from tests.simulation.memory_source import MemoryStream
 from tests.simulation.timeline import Timeline
 
 VOTING = ("leader", "follower")
-GARBAGE_SUBJECT = "jobs.noti.garbage"
+INVALID_SUBJECT = "jobs.noti.invalid"
 """Messages under this subject do not parse."""
 PUBLISHER_WAIT_S = 12.0
 
@@ -116,7 +116,7 @@ class SimulatedCluster:
 
     @property
     def trace(self) -> list[str]:
-        """All that was told so far."""
+        """All that was noted so far."""
         return self.timeline.lines
 
     def note(self, line: str) -> None:
@@ -128,11 +128,11 @@ class SimulatedCluster:
             self.checks.belongs(peer.node_id, peer.cluster_id)
         if any(isinstance(message, TimeoutNow) for message in messages) and self.is_in_trouble():
             self.timeline.reach("leadership was handed over under faults")
-        told = " ".join(f"{type(m).__name__}{m.term}" for m in messages)
-        self.timeline.mix(f"{source[0]} > {peer.name} {told}")
+        shown = " ".join(f"{type(m).__name__}{m.term}" for m in messages)
+        self.timeline.mix(f"{source[0]} > {peer.name} {shown}")
 
     def _hear_acknowledged(self, message: SourceMessage) -> None:
-        if message.subject != GARBAGE_SUBJECT:
+        if message.subject != INVALID_SUBJECT:
             self.checks.acknowledged(CategoryMessage.parse(message.payload).user_id)
 
     def trace_hash(self) -> str:
@@ -216,7 +216,7 @@ class SimulatedCluster:
         self.lost_at_source |= {
             CategoryMessage.parse(message.payload).user_id
             for message in self.stream.pending()
-            if message.subject != GARBAGE_SUBJECT
+            if message.subject != INVALID_SUBJECT
         }
         self.stream.recreate()
 

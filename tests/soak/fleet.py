@@ -39,7 +39,7 @@ SILENCE_S_MIN = 0.5
 IDLE_RECEIVE_BYTES = 4096
 """What the kernel keeps for a browser that never reads."""
 IDLE_BACK_S = 5.0
-STAY_S = 20.0, 60.0
+CONNECTED_S = 20.0, 60.0
 """After so long a browser goes on at any node, so that no node has all of them after a while."""
 GAP_KEY = 0
 """Stands for the news of a gap; the keys of events begin at 2."""
@@ -238,7 +238,7 @@ class Fleet:
             data, readings = b"", []
         if body.status and not was_open:
             self._opened += 1
-            browser.leaves_at = time.monotonic() + self._rng.uniform(*STAY_S)
+            browser.leaves_at = time.monotonic() + self._rng.uniform(*CONNECTED_S)
         for reading in readings:
             self._take(browser, reading)
         if not data or body.ended or body.status not in (0, 200):

@@ -93,7 +93,7 @@ def test_growth_is_not_judged_while_histories_fill() -> None:
     assert broken(seen) == []
 
 
-def test_the_table_says_what_was_broken() -> None:
+def test_the_table_shows_what_was_broken() -> None:
     console = Console(record=True, width=100)
     console.print(table(checks(dataclasses.replace(GOOD, lost=7)), "soak seed=1"))
     [line] = [line for line in console.export_text().splitlines() if "lost deliveries" in line]

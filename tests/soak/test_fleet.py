@@ -70,14 +70,14 @@ async def browsing(
         (chunk(1, 2, 3, 4) + chunk(2), {"disorder": 0, "twice": 2, "events": 4}),
     ],
 )
-async def test_browsers_tell_what_they_saw(
+async def test_browsers_report_what_they_saw(
     stream: bytes, expected: dict[str, int], tmp_path: Path
 ) -> None:
     report = await report_of(stream, tmp_path)
     assert {name: report[name] for name in expected} == expected
 
 
-async def test_streams_that_end_are_told_with_their_node(tmp_path: Path) -> None:
+async def test_streams_that_end_are_reported_with_their_node(tmp_path: Path) -> None:
     async with browsing(chunk(1), tmp_path, 1, ends=True) as browsers:
         with trio.fail_after(WAIT_S_MAX):
             while not browsers.ends:  # noqa: ASYNC110

@@ -92,7 +92,7 @@ def test_acknowledged_event_that_nobody_saw_is_missing() -> None:
     assert ledger.missing(1, 1) == []
 
 
-def test_what_a_told_gap_skips_is_not_lost_and_what_comes_again_after_it_is_seen_twice(
+def test_what_a_reported_gap_skips_is_not_lost_and_what_comes_again_after_it_is_seen_twice(
     ledger: Ledger,
 ) -> None:
     place = ledger.see("b", 0, EVENTS[:10])

@@ -12,5 +12,5 @@ def test_counters_are_read_by_reason() -> None:
     assert parsed(metrics) == {"behind": 3, "disconnected": 1200}
 
 
-def test_reasons_are_those_that_a_node_tells() -> None:
+def test_reasons_are_those_that_a_node_reports() -> None:
     assert {reason.value for reason in EndReason} > NOT_SLOW

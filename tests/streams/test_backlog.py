@@ -48,7 +48,7 @@ class Stage:
         return self.feed.retained.beyond(cursor) / self.bytes_max
 
 
-def test_a_client_that_the_hub_is_late_for_tells_the_pressure_alone() -> None:
+def test_a_client_that_the_hub_is_late_for_raises_the_pressure_alone() -> None:
     stage = Stage(200, 191)
     stage.in_step(1000)
     assert stage.pressure() == 0.0
@@ -56,7 +56,7 @@ def test_a_client_that_the_hub_is_late_for_tells_the_pressure_alone() -> None:
     assert stage.pressure() == stage.share(50) > 0.0
 
 
-def test_a_group_that_the_hub_is_late_for_tells_it_too() -> None:
+def test_a_group_that_the_hub_is_late_for_raises_it_too() -> None:
     stage = Stage(200, 191)
     stage.client(200, slow=False)
     stage.sending.adopt(Reader(ALL, 200, ""), 0.0, Taker(7))
@@ -76,7 +76,7 @@ def test_a_minority_of_slow_clients_never_slows_the_intake(slow: int) -> None:
     assert stage.pressure() == 0.0
 
 
-def test_few_slow_clients_alone_on_a_node_say_nothing_about_it() -> None:
+def test_few_slow_clients_alone_on_a_node_do_not_count_against_it() -> None:
     stage = Stage(200, 191)
     for _ in range(SLOW_CLIENTS_MIN - 1):
         stage.client(10, slow=True, blocked_at=NOW)

@@ -27,7 +27,7 @@ def test_readers_at_one_place_share_one_bytes_object() -> None:
     assert first.chunk is second.chunk
 
 
-def test_a_cursor_that_fell_off_is_told() -> None:
+def test_a_cursor_that_fell_off_is_reported() -> None:
     feed = Feed()
     feed.extend(notifications(1, 5))
     feed.trim(3)
@@ -55,7 +55,7 @@ def test_releasing_frees_frames_and_lists_with_the_events() -> None:
     feed.trim(2991)
     feed.release(3000)
     assert {len(frames) for frames in feed._frames.values()} == {10}
-    assert {len(lane) for lane in feed._by_audience.values()} == {10}
+    assert {len(readers) for readers in feed._by_audience.values()} == {10}
 
 
 def test_whoever_begins_at_the_edge_begins_where_it_is_when_it_is_read() -> None:
@@ -131,7 +131,7 @@ def test_a_snapshot_replaces_all_history_and_numbers_may_jump() -> None:
     assert ids(read(feed, ALL, 103).data.decode()) == ["id-104", "id-105"]
 
 
-def test_a_cursor_ahead_of_history_is_told_too() -> None:
+def test_a_cursor_ahead_of_history_is_reported_too() -> None:
     feed = Feed()
     feed.extend(notifications(1, 5))
     feed.reset([])

@@ -26,7 +26,7 @@ def test_the_earliest_of_duplicate_ids_is_where_a_reader_resumes() -> None:
     assert retained.position_of("same") is None
 
 
-def test_reader_who_came_before_the_first_event_is_told_when_history_has_lost_some() -> None:
+def test_reader_who_came_before_the_first_event_learns_when_history_has_lost_some() -> None:
     """Found by: just sim seed=0 layer=nodes"""
     retained = Retained()
     cursor = retained.newest_cursor

@@ -44,7 +44,7 @@ def test_comments_and_cursors_show_no_event() -> None:
     assert events((quiet + b"data: x\n\n").decode())[0]["id"] == "9"
 
 
-def test_a_gap_is_told_once_and_cannot_be_misused() -> None:
+def test_a_gap_is_reported_once_and_cannot_be_misused() -> None:
     (event,) = events(sse.gap_frame("é\n" + "x" * 999).decode())
     assert (event["event"], event["id"]) == ("noti-gap", "earliest")
     assert len(event["data"]) < 400

@@ -53,7 +53,7 @@ async def test_flood_of_changes_is_counted_and_not_logged(autojump_clock: MockCl
     assert len(lines) == 1
 
 
-async def test_the_same_complaint_is_throttled_and_counted_each_time(
+async def test_the_same_problem_is_throttled_and_counted_each_time(
     autojump_clock: MockClock,
 ) -> None:
     reporter = GossipReporter(VirtualClock())

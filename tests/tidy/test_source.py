@@ -85,7 +85,7 @@ def is_pure(path: Path) -> bool:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_a_module_says_its_job(path: Path) -> None:
+def test_a_module_states_its_job(path: Path) -> None:
     """Rooms also say what enters, what leaves and what never happens, and so may pure modules."""
     docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
     assert docstring

@@ -21,7 +21,7 @@ SHARES: Final = (0.5, 0.99, 0.999)
 AWAY_S: Final = 1.0
 """How long clients stay away in a storm: until the server has noticed that they are gone."""
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def publisher_for(where: str, event_bytes: int) -> Publisher:
     )
 
 
-def measure(plan: Plan, tell: Tell) -> list[Figure]:
+def measure(plan: Plan, tell: Report) -> list[Figure]:
     """Carry out the plan; blocks. `tell` is given a line about each step.
 
     Raises `LocalError` for a plan that cannot work, `Unavailable` when the server gives up.

@@ -88,7 +88,7 @@ async def test_every_delivery_is_counted_at_a_rate_and_as_fast_as_possible() -> 
             assert (stretch.tally.lost, stretch.tally.repeated, stretch.tally.ended) == (0, 0, 0)
 
 
-async def test_what_a_server_loses_or_repeats_is_told() -> None:
+async def test_what_a_server_loses_or_repeats_is_reported() -> None:
     there = hub()
 
     def distort(marks: list[Mark]) -> list[Mark]:
@@ -126,7 +126,9 @@ async def test_a_stream_that_the_server_ends_is_counted_and_resumed() -> None:
         assert (stretch.tally.lost, stretch.tally.repeated) == (0, 0)
 
 
-async def test_streams_over_tls_are_loaded_and_a_wrong_certificate_is_told(tmp_path: Path) -> None:
+async def test_streams_over_tls_are_loaded_and_a_wrong_certificate_is_reported(
+    tmp_path: Path,
+) -> None:
     ca = authority()
     names = Wanted(dns=("localhost",), ips=("127.0.0.1",))
     paths = issue(names, ca).write(tmp_path, "site")
@@ -151,20 +153,20 @@ async def test_streams_over_tls_are_loaded_and_a_wrong_certificate_is_told(tmp_p
             await trio.to_thread.run_sync(run, url, other)
 
 
-async def test_a_server_that_has_no_stream_there_is_told_at_once() -> None:
+async def test_a_server_that_has_no_stream_there_is_reported_at_once() -> None:
     async with serving(hub()) as (host, port):
         plan = Plan(url=f"http://{host}:{port}/nothing", clients=3)
         with pytest.raises(Unavailable, match="status 404"):
             await trio.to_thread.run_sync(partial(measure, plan, print))
 
 
-def test_a_server_that_is_not_there_is_told_at_once() -> None:
+def test_a_server_that_is_not_there_is_reported_at_once() -> None:
     with pytest.raises(Unavailable, match="no connection to"):
         measure(Plan(url="http://127.0.0.1:1/", clients=3), print)
 
 
 @pytest.mark.parametrize("where", ["nats://host:4222", "grpc://host/topic", "ftp://host/x", "x"])
-def test_a_place_to_publish_that_cannot_be_is_told(where: str) -> None:
+def test_a_place_to_publish_that_cannot_be_is_reported(where: str) -> None:
     with pytest.raises(LocalError, match="cannot publish to"):
         publisher_for(where, 150)
 

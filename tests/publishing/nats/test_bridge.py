@@ -185,7 +185,7 @@ async def test_refused_batch_is_never_overtaken(autojump_clock: MockClock) -> No
 
 
 @promises.BAD_PAYLOAD_BLOCKS_NOTHING
-async def test_bad_payload_is_terminated_counted_and_told_once(autojump_clock: MockClock) -> None:
+async def test_bad_payload_is_terminated_counted_and_logged_once(autojump_clock: MockClock) -> None:
     stage = Stage()
     stage.publish(2)
     stage.stream.publish("jobs.noti.x", b"\xff garbage")
@@ -238,7 +238,7 @@ def source_failures() -> float:
 
 
 @promises.NATS_MAY_BE_DOWN
-async def test_unreachable_source_is_retried_with_backoff_and_said(
+async def test_unreachable_source_is_retried_with_backoff_and_logged(
     autojump_clock: MockClock,
 ) -> None:
     """Each attempt is counted; one line tells the outage."""
@@ -262,7 +262,7 @@ async def test_unreachable_source_is_retried_with_backoff_and_said(
 
 @promises.NATS_CLIENT_ENDS_NO_NODE
 @pytest.mark.parametrize("at", ["open", "begin", "fetch", "ack", "terminate", "close"])
-async def test_error_that_nobody_foresaw_is_said_and_survived_wherever_it_comes(
+async def test_error_that_nobody_foresaw_is_logged_and_survived_wherever_it_comes(
     at: str, autojump_clock: MockClock
 ) -> None:
     stage = Stage(messages_max=2)

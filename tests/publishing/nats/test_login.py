@@ -112,10 +112,10 @@ def with_creds(directory: Path) -> Scene:
     )
 
 
-async def complaint(
+async def error_of(
     scene: Scene, tls: Current[ssl.SSLContext] | None = None, login: NatsLogin | None = None
 ) -> str:
-    """Open a session and use it; return what the source complains of, or nothing."""
+    """Open a session and use it; return the error of the source, or nothing."""
     configuration = file(scene.directory, "nats.conf", scene.configuration)
     async with (
         running_asyncio_loop() as asyncio_loop,
@@ -139,8 +139,8 @@ async def test_a_login_from_a_file_is_accepted_and_nobody_comes_in_without(
     tmp_path: Path, make: Callable[[Path], Scene], capfd: pytest.CaptureFixture[str]
 ) -> None:
     scene = make(tmp_path)
-    assert await complaint(scene) == ""
-    assert "Authorization" in await complaint(scene, login=NatsLogin())
+    assert await error_of(scene) == ""
+    assert "Authorization" in await error_of(scene, login=NatsLogin())
     assert "hush" not in "".join(capfd.readouterr())
 
 
@@ -149,11 +149,11 @@ async def test_a_login_is_read_for_each_connection(tmp_path: Path) -> None:
     scene = with_token(tmp_path)
     assert scene.login.token_file is not None
     scene.login.token_file.write_text("old")
-    assert "Authorization" in await complaint(scene)
+    assert "Authorization" in await error_of(scene)
     scene.login.token_file.write_text("hush-token")
-    assert await complaint(scene) == ""
+    assert await error_of(scene) == ""
     scene.login.token_file.unlink()
-    assert "token cannot be read" in await complaint(scene)
+    assert "token cannot be read" in await error_of(scene)
 
 
 class Site:
@@ -178,27 +178,29 @@ class Site:
 @pytest.mark.interop
 async def test_tls_with_a_client_certificate_is_accepted(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    assert await complaint(site.scene, uses.for_nats(site.ca_file, *site.client())) == ""
+    assert await error_of(site.scene, uses.for_nats(site.ca_file, *site.client())) == ""
 
 
 @pytest.mark.interop
 async def test_tls_without_a_client_certificate_is_refused_by_the_server(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    told = await complaint(site.scene, uses.for_nats(site.ca_file, None, None))
+    reason = await error_of(site.scene, uses.for_nats(site.ca_file, None, None))
     # Whether its reason is read before our next write fails is a race that TLS 1.3 leaves open.
-    assert told.startswith("cannot connect to NATS at 127.0.0.1:")
-    assert "wants a certificate and got none" in told or "Broken pipe" in told or "reset" in told
+    assert reason.startswith("cannot connect to NATS at 127.0.0.1:")
+    assert (
+        "wants a certificate and got none" in reason or "Broken pipe" in reason or "reset" in reason
+    )
 
 
 @pytest.mark.interop
 async def test_a_server_of_another_ca_or_name_is_refused(tmp_path: Path) -> None:
     site = Site(tmp_path)
     other = file(tmp_path, "other.pem", authority("other").pem.decode())
-    assert "CA that is not in our CA file" in await complaint(
+    assert "CA that is not in our CA file" in await error_of(
         site.scene, uses.for_nats(other, *site.client())
     )
     elsewhere = Site(tmp_path, host="127.0.0.2")
-    assert "IP address mismatch" in await complaint(
+    assert "IP address mismatch" in await error_of(
         elsewhere.scene, uses.for_nats(elsewhere.ca_file, *elsewhere.client())
     )
 
@@ -215,7 +217,7 @@ async def test_nothing_is_sent_to_a_server_that_offers_no_tls(tmp_path: Path) ->
             async for part in stream:
                 received += part
 
-    complaints: list[str] = []
+    errors: list[str] = []
     site, scene = Site(tmp_path), with_token(tmp_path)
     async with running_asyncio_loop() as asyncio_loop, trio.open_nursery() as nursery:
         serve = partial(trio.serve_tcp, without_tls, 0, host="127.0.0.1")
@@ -228,10 +230,10 @@ async def test_nothing_is_sent_to_a_server_that_offers_no_tls(tmp_path: Path) ->
                 async with source.open():
                     pass
             except SourceUnavailable as error:
-                complaints.append(str(error))
+                errors.append(str(error))
         nursery.cancel_scope.cancel()
-    assert len(complaints) == 2
-    assert all("offers no TLS" in text for text in complaints)
+    assert len(errors) == 2
+    assert all("offers no TLS" in text for text in errors)
     assert received == b""
 
 

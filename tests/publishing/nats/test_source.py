@@ -74,7 +74,7 @@ async def read_on(session: SourceSession) -> None:
         await session.fetch(10, 1.0)
 
 
-async def test_unreachable_server_is_told_quickly_and_quietly(
+async def test_unreachable_server_is_reported_quickly_and_quietly(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     url = f"nats://user:secret@127.0.0.1:{free_port()}"
@@ -87,7 +87,7 @@ async def test_unreachable_server_is_told_quickly_and_quietly(
     assert "Traceback" not in capfd.readouterr().err
 
 
-async def test_server_that_never_greets_is_told_within_the_limit() -> None:
+async def test_server_that_never_greets_is_reported_within_the_limit() -> None:
     async def mute(stream: trio.SocketStream) -> None:
         async with stream:
             await trio.sleep_forever()
@@ -197,7 +197,7 @@ NATS_PY: list[tuple[type, str]] = [
 
 @promises.NATS_CLIENT_ENDS_NO_NODE
 @pytest.mark.parametrize(("owner", "method"), NATS_PY, ids=lambda value: str(value))
-async def test_whatever_the_library_raises_is_told_as_an_unavailable_source(
+async def test_whatever_the_library_raises_is_reported_as_an_unavailable_source(
     owner: type, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And the one that nobody foresaw with its traceback, once."""

@@ -99,7 +99,7 @@ def test_snapshot_takes_a_number_in_the_same_line() -> None:
     assert gate.installed(3) is None, "and is installed once"
 
 
-def test_completion_says_up_to_where_entries_are_on_disk() -> None:
+def test_completion_reports_up_to_where_entries_are_on_disk() -> None:
     gate = a_gate(HardState(1))
     gate.add_entries(entries(1, 3))
     gate.order(1, None, 0.0)
@@ -118,7 +118,7 @@ def test_truncated_entries_that_were_not_ordered_yet_stay_off_the_disk() -> None
     assert gate.order(1, None, 0.0) == (Persist(1, None, tuple(entries(1, 1))),)
 
 
-def test_completion_of_a_batch_that_will_be_overwritten_says_nothing() -> None:
+def test_completion_of_a_batch_that_will_be_overwritten_reports_nothing() -> None:
     gate = a_gate(HardState(1))
     gate.add_entries(entries(1, 4))
     gate.order(1, None, 0.0)

@@ -148,7 +148,7 @@ def stalls(core: OneCore) -> list[str]:
     return [effect.reason for effect in core.effects if isinstance(effect, CommitStalled)]
 
 
-def test_elected_leader_that_commits_nothing_says_why_once() -> None:
+def test_elected_leader_that_commits_nothing_reports_why_once() -> None:
     core = a_leader()
     core.now += 0.4
     core.hear(confirmed("n2", 2, 4))
@@ -210,7 +210,7 @@ def test_node_whose_disk_answers_again_gives_the_leader_time_to_speak() -> None:
     assert core.raft.status().role is Role.PRE_CANDIDATE
 
 
-def test_elected_leader_that_nobody_answers_says_so_and_steps_down() -> None:
+def test_elected_leader_that_nobody_answers_reports_it_and_steps_down() -> None:
     core = a_leader()
     core.now += 0.51
     core.step(DeadlineReached())

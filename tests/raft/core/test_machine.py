@@ -320,7 +320,7 @@ def test_vote_survives_a_restart() -> None:
 
 
 @promises.LEADER_NOT_DISTURBED
-def test_follower_refuses_vote_while_it_hears_its_leader() -> None:
+def test_follower_refuses_vote_while_it_receives_from_its_leader() -> None:
     core = follower()
     core.handle(heartbeat(), 5.0)
     assert sent(core.handle(vote(), 5.4)) == []
@@ -380,7 +380,7 @@ def test_heartbeat_is_answered_while_the_disk_is_slow() -> None:
     assert sent(core.handle(beat, 5.1)) == [AppendAccepted("n1", 1, 1, round=7)]
 
 
-def test_news_of_a_commit_is_answered_only_when_there_is_something_to_say() -> None:
+def test_news_of_a_commit_is_answered_only_when_there_is_something_to_report() -> None:
     """Every commit is announced to every follower; half of all messages were answers to that."""
     core = follower()
     answer = AppendAccepted("n1", 1, 1, round=7)
@@ -406,7 +406,7 @@ def test_completion_of_an_overwritten_entry_does_not_count_as_durable() -> None:
     assert sent(core.handle(Persisted(second_order.batch), 5.3)) == [AppendAccepted("n1", 2, 2)]
 
 
-def test_deposed_leader_is_told_the_newer_term() -> None:
+def test_deposed_leader_receives_the_newer_term() -> None:
     core = follower()
     core.handle(heartbeat(term=5, sender="n2"), 5.0)
     core.handle(Persisted(2), 5.0)
@@ -415,7 +415,7 @@ def test_deposed_leader_is_told_the_newer_term() -> None:
     assert answer.term == 5
 
 
-def test_refusal_hint_skips_a_whole_wrong_term() -> None:
+def test_rejection_hint_skips_a_whole_wrong_term() -> None:
     core = follower()
     wrong = tuple(new_entry(index, 2, EntryKind.COMMAND, b"") for index in range(2, 50))
     core.handle(MessageReceived(AppendRequest("n2", 2, 1, 1, 0, wrong)), 5.0)
@@ -499,7 +499,7 @@ def test_same_seed_gives_the_same_trace() -> None:
     assert other.trace != traces[0]
 
 
-def test_learner_that_hears_no_leader_for_long_knows_none() -> None:
+def test_learner_that_receives_from_no_leader_for_long_knows_none() -> None:
     """It never campaigns; but who waits for the leader through it must hear of that."""
     learner = Configuration("test", ("n2", "n3"), learners=("n1",))
     log = [new_entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(learner))]
@@ -517,7 +517,7 @@ def test_learner_that_hears_no_leader_for_long_knows_none() -> None:
     assert core.status().leader == "n2"
 
 
-def test_node_that_forgot_says_so_at_once_though_its_disk_knows_nothing_of_the_term() -> None:
+def test_node_that_forgot_reports_it_at_once_though_its_disk_knows_nothing_of_the_term() -> None:
     """It ends before anything is written. Found by: just sim seed=1125 layer=core"""
     log = [
         new_entry(

@@ -199,7 +199,7 @@ def test_follower_learns_a_commit_that_it_missed_without_waiting_for_new_entries
 # --- durability -----------------------------------------------------------------------------------
 
 
-def test_vote_that_did_not_reach_the_disk_was_never_heard_so_another_may_follow() -> None:
+def test_vote_that_did_not_reach_the_disk_was_never_received_so_another_may_follow() -> None:
     core = OneCore()
     request = VoteRequest("n2", 2, 9, 1, pre=False, transfer=False)
     assert core.hear(request) == []
@@ -364,7 +364,7 @@ def test_lost_stream_to_anybody_but_the_leader_starts_no_election() -> None:
 
 
 @promises.LEADER_WITHOUT_MAJORITY_STEPS_DOWN
-def test_leader_that_is_heard_but_hears_nobody_steps_down() -> None:
+def test_leader_that_reaches_others_but_receives_from_nobody_steps_down() -> None:
     """A one-way cable: its heartbeats keep everybody quiet, so only check-quorum can end it."""
     cluster = Cluster()
     leader = cluster.elect()
@@ -376,7 +376,7 @@ def test_leader_that_is_heard_but_hears_nobody_steps_down() -> None:
     cluster.run_until(lambda: cluster.leader() not in (None, leader), seconds=3.0)
 
 
-def test_node_that_one_peer_cannot_hear_does_not_disturb_the_leader() -> None:
+def test_node_that_one_peer_cannot_receive_from_does_not_disturb_the_leader() -> None:
     """Two followers cannot reach each other and both see the leader: nothing happens."""
     cluster = Cluster()
     leader = cluster.elect()
@@ -525,7 +525,7 @@ def to_n2(core: OneCore) -> list[AppendRequest]:
     return [e.message for e in sent if isinstance(e.message, AppendRequest)]
 
 
-def test_refusal_that_comes_late_does_not_send_again_what_is_confirmed() -> None:
+def test_rejection_that_comes_late_does_not_send_again_what_is_confirmed() -> None:
     core = leading_with(3)
     core.hear(confirmed("n2", 2, 5))
     core.hear(rejected("n2", 2, rejected=4, hint=1, hint_term=1))

@@ -21,7 +21,7 @@ def outline_of(*terms: int) -> Outline:
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_outline_says_of_terms_what_a_list_of_them_would(seed: int) -> None:
+def test_outline_answers_about_terms_what_a_list_of_them_would(seed: int) -> None:
     rng = random.Random(seed)
     outline, terms, base = Outline(), [0], 0
     for _ in range(200):
@@ -58,7 +58,7 @@ def test_copy_changes_for_itself() -> None:
     assert (copied.last_index, copied.last_term) == (1, 1)
 
 
-def test_last_bytes_begin_where_sizes_say_so_within_a_mark() -> None:
+def test_last_bytes_begin_where_sizes_put_them_within_a_mark() -> None:
     outline = Outline()
     for index in range(1, 101):
         outline.append(entry(index, size=100_000))

@@ -208,7 +208,7 @@ def test_nobody_is_given_up_while_nothing_waits() -> None:
         assert pacing.look(tenth / 10, holding=False) == []
 
 
-def test_node_that_is_not_heard_has_no_say_and_neither_has_one_that_is_lost() -> None:
+def test_node_that_does_not_report_does_not_count_and_neither_does_one_that_is_lost() -> None:
     pacing = Pacing(10.0, reported_within_s=0.5)
     pacing.reported("a", BACKLOG_MAX, 0.0)
     assert not pacing.at_ease
@@ -253,7 +253,7 @@ def test_new_leadership_knows_nothing() -> None:
     assert pacing.pressures(0.0) == {}
 
 
-def test_report_says_that_there_are_clients_and_how_full_it_is() -> None:
+def test_report_holds_that_there_are_clients_and_how_full_it_is() -> None:
     assert report_of(0.7, clients=0) == 0
     assert report_of(math.nan, clients=1) == 1
     assert report_of(0.0, clients=1) == 1 <= EASY

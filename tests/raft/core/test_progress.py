@@ -57,7 +57,7 @@ def test_pipeline_is_limited_by_bytes_and_answers_give_them_back() -> None:
     assert follower.may_send(64, 100)
 
 
-def test_answer_that_is_older_than_the_match_says_nothing_new() -> None:
+def test_answer_that_is_older_than_the_match_reports_nothing_new() -> None:
     follower = replicating(5)
     follower.sent(9, 1)
     assert not follower.matched(3)

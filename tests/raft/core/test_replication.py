@@ -89,7 +89,7 @@ def test_refused_probe_is_repeated_at_the_hint_with_all_that_follows() -> None:
     assert leader.ranges("n2") == [(2, 3)]
 
 
-def test_new_entries_go_to_whoever_is_in_step_and_nobody_hears_nothing() -> None:
+def test_new_entries_go_to_whoever_is_in_step_and_nobody_receives_nothing() -> None:
     leader = Leader()
     leader.yes("n2", 5)
     leader.to("n2")  # the probe is over: it was told of the commit
@@ -335,7 +335,7 @@ def test_read_that_yields_nothing_is_tried_again_with_the_next_heartbeat() -> No
 # --- handing over ---------------------------------------------------------------------------------
 
 
-def test_successor_is_the_voter_that_holds_most_among_those_heard_lately() -> None:
+def test_successor_is_the_voter_that_holds_most_among_those_that_answered_lately() -> None:
     leader = Leader()
     leader.yes("n2", 5, now=0.0)
     leader.yes("n3", 4, now=1.0)
@@ -386,7 +386,7 @@ def refuse(leader: Leader, node: NodeId, rejected: int, hint: int, number: int) 
     leader.replication.on_response(answer, 0, 0.0)
 
 
-def test_voter_that_lacks_what_it_acknowledged_is_told_of_it_and_not_counted() -> None:
+def test_voter_that_lacks_what_it_acknowledged_is_reported_and_not_counted() -> None:
     leader = Leader()
     leader.yes("n2", 5, number=1)
     leader.yes("n3", 5, number=1)
@@ -403,7 +403,7 @@ def test_voter_that_lacks_what_it_acknowledged_is_told_of_it_and_not_counted() -
     assert leader.replication.matches() == {"n2": 5, "n3": 5}, "it has it again"
 
 
-def test_refusal_of_the_round_of_the_acknowledgement_may_be_older() -> None:
+def test_rejection_of_the_round_of_the_acknowledgement_may_be_older() -> None:
     leader = Leader()
     leader.replication.heartbeat(0, 0.0)
     leader.yes("n2", 5, number=1)

@@ -8,7 +8,7 @@ from noti.raft.core.messages import HardState
 from noti.raft.core.status import picture
 
 
-def test_picture_of_a_follower_tells_of_its_leader_and_its_disk() -> None:
+def test_status_of_a_follower_reports_its_leader_and_its_disk() -> None:
     log = RaftLog(None, [])
     gate = Gate(HardState(3), durable=0, election_timeout_s=0.5)
     gate.order(4, None, 8.0)

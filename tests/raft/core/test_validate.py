@@ -85,7 +85,7 @@ def configuration(*voters: str, learners: tuple[str, ...] = ()) -> Entry:
     ],
     ids=str,
 )
-def test_what_no_honest_peer_sends_is_objected_to(message: Message, reason: str) -> None:
+def test_what_no_honest_peer_sends_is_rejected(message: Message, reason: str) -> None:
     found = object_to(message)
     assert found is not None
     assert reason in found
@@ -114,5 +114,5 @@ def test_what_no_honest_peer_sends_is_objected_to(message: Message, reason: str)
     ],
     ids=str,
 )
-def test_nothing_is_objected_to_what_a_slow_lagging_or_deposed_peer_sends(message: Message) -> None:
+def test_nothing_is_rejected_that_a_slow_lagging_or_deposed_peer_sends(message: Message) -> None:
     assert object_to(message) is None

@@ -45,7 +45,7 @@ async def test_large_order_is_several_writes_and_durable_after_the_last() -> Non
     assert await written(Persist(1, HardState(1, "a"), many)) == (3, [Persisted(1)], many)
 
 
-async def test_orders_that_are_durable_are_told_before_a_large_one_behind_them_is() -> None:
+async def test_orders_that_are_durable_are_reported_before_a_large_one_behind_them_is() -> None:
     first, second = entries(1, 1, WRITE_BYTES_MAX // 2), entries(2, 3, WRITE_BYTES_MAX // 2)
     changes, told, found = await written(
         Persist(1, HardState(1, "a"), first), Persist(2, None, second)

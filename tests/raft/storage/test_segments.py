@@ -85,7 +85,7 @@ def test_chain_goes_on_from_a_segment_whose_torn_tail_was_repaired() -> None:
     assert replay.last_checksum == last_checksum(first, 1)
 
 
-def test_segment_that_says_to_be_another_is_damage() -> None:
+def test_segment_that_claims_to_be_another_is_damage() -> None:
     start = encode_segment_start(SegmentStart(2, 0, False))
     with pytest.raises(StorageCorrupt, match="the file holds segment 2"):
         Replay().feed_segment(1, encode_frame(1, 0, start), last=True)

@@ -123,7 +123,7 @@ async def test_batch_larger_than_a_segment_gets_a_segment_of_its_size() -> None:
     assert recovered.entries == (entry(1), large, entry(3))
 
 
-async def test_compaction_keeps_what_it_was_told_to_keep() -> None:
+async def test_compaction_keeps_what_it_was_asked_to_keep() -> None:
     disk, wal = await written(*[[entry(i, size=100)] for i in range(1, 60)])
     await wal.save_snapshot(snapshot(50), keep_after=30)
     wal, recovered = await reopen(disk)

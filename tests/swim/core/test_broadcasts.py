@@ -32,7 +32,7 @@ def test_news_about_a_node_replaces_older_news() -> None:
     assert take(queue) == [b"alive"]
 
 
-def test_message_is_sent_as_often_as_the_limit_says() -> None:
+def test_message_is_sent_as_often_as_the_limit_allows() -> None:
     queue = BroadcastQueue()
     queue.put("a", b"x")
     assert [take(queue, sends_max=3) for _ in range(4)] == [[b"x"], [b"x"], [b"x"], []]

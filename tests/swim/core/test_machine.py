@@ -155,7 +155,7 @@ def test_udp_blocked_between_two_members_is_bridged_by_a_third() -> None:
     assert not of_type(wire, MemberChanged)
 
 
-def test_udp_blocked_everywhere_is_bridged_by_tcp_and_said() -> None:
+def test_udp_blocked_everywhere_is_bridged_by_tcp_and_logged() -> None:
     wire = cluster(2)
     wire.passes_udp = lambda sender, receiver: False
     wire.effects.clear()
@@ -193,7 +193,7 @@ def test_lone_core_probes_nobody() -> None:
     assert wire.sent == []
 
 
-def test_probed_suspect_hears_the_accusation_with_the_ping() -> None:
+def test_probed_suspect_receives_the_accusation_with_the_ping() -> None:
     wire = one()
     wire.deliver("n1", Suspect(5, "n2", "n9"))
     wire.run(1.1)
@@ -517,7 +517,7 @@ def test_new_tags_are_announced_under_a_new_incarnation() -> None:
     assert wire.give("n1", TagsChanged({"http": "x:1"})) == []
 
 
-def test_leaving_says_so_twice_in_order_and_answers_pings_until_its_end() -> None:
+def test_leaving_is_announced_twice_in_order_and_answers_pings_until_its_end() -> None:
     wire = cluster(3)
     wire.sent.clear()
     wire.give("n1", LeaveRequested())
@@ -548,7 +548,7 @@ def test_nobody_is_called_back_after_leaving() -> None:
     assert not [m for name, _, m in wire.sent if name == "n1" and isinstance(m, Alive)]
 
 
-def test_unconfirmed_crash_of_a_member_that_said_it_would_leave_is_a_leave() -> None:
+def test_unconfirmed_crash_of_a_member_that_announced_its_leave_is_a_leave() -> None:
     wire = cluster(3)
     wire.give("n3", LeaveRequested())
     wire.run(0.1)

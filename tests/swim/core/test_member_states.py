@@ -95,7 +95,7 @@ def test_member_that_answers_refutes_a_valid_claim(
     assert wire.cores["n1"].members()[1].incarnation == NOW_S + ahead + 1
 
 
-def test_member_that_answers_stays_although_its_objections_are_lost() -> None:
+def test_member_that_answers_stays_although_its_refutations_are_lost() -> None:
     wire = Wire()
     wire.add("n1")
     wire.deliver("n1", alive("n2", 5))
@@ -118,7 +118,7 @@ def answer_pings(wire: Wire, duration_s: float) -> None:
         wire.run(0.05)
 
 
-def test_member_that_answers_has_not_left_whatever_is_said() -> None:
+def test_member_that_answers_has_not_left_whatever_is_claimed() -> None:
     wire = Wire()
     wire.add("n1")
     wire.deliver("n1", alive("n2", 5))
@@ -137,7 +137,7 @@ def test_member_that_leaves_is_left_at_once_although_it_still_answers_probes() -
     assert wire.view("n3")["n2"] == "left"
 
 
-def test_silent_member_that_is_said_to_be_dead_is_dead_within_a_probe() -> None:
+def test_silent_member_that_is_claimed_to_be_dead_is_dead_within_a_probe() -> None:
     wire = cluster(5)
     wire.stopped.add("n2")
     wire.deliver("n1", Dead(NOW_S, "n2", "n9"))
@@ -145,7 +145,7 @@ def test_silent_member_that_is_said_to_be_dead_is_dead_within_a_probe() -> None:
     assert wire.view("n1")["n2"] == "dead"
 
 
-def test_living_member_is_not_moved_by_what_strangers_say() -> None:
+def test_living_member_is_not_moved_by_what_strangers_claim() -> None:
     wire = Wire()
     wire.add("n1")
     wire.deliver("n1", alive("n2", 5, id="id of n2"))

@@ -67,10 +67,10 @@ def test_two_intents_about_one_node_do_not_echo_endlessly() -> None:
 
 def test_leave_intent_in_our_name_is_refuted_with_a_newer_join() -> None:
     serf = Serf("a")
-    (objection,) = serf.receive(leave("a", 40), leaving=False)
-    assert isinstance(objection, Broadcast)
-    assert objection.payload[0] == 1
-    assert fields_of(objection.payload) == {"LTime": 41, "Node": "a"}
+    (refutation,) = serf.receive(leave("a", 40), leaving=False)
+    assert isinstance(refutation, Broadcast)
+    assert refutation.payload[0] == 1
+    assert fields_of(refutation.payload) == {"LTime": 41, "Node": "a"}
     assert not serf.is_leaving("a")
 
 
@@ -91,11 +91,11 @@ def test_state_brings_times_and_who_left() -> None:
     assert mine["StatusLTimes"] == {"a": 9, "b": 3, "c": 5}
 
 
-def test_state_that_says_we_left_is_refuted() -> None:
+def test_state_that_claims_we_left_is_refuted() -> None:
     serf = Serf("a")
-    (objection,) = serf.merge(state({"a": 7}, ["a"]), leaving=False)
-    assert isinstance(objection, Broadcast)
-    assert objection.payload[0] == 1
+    (refutation,) = serf.merge(state({"a": 7}, ["a"]), leaving=False)
+    assert isinstance(refutation, Broadcast)
+    assert refutation.payload[0] == 1
 
 
 def test_events_and_queries_are_passed_on_once() -> None:

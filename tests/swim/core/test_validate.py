@@ -26,12 +26,12 @@ def test_what_a_node_or_an_agent_can_have_is_believed(incarnation: int) -> None:
 @pytest.mark.parametrize(
     "incarnation", [NOW_S + AHEAD_S_MAX + 1, INCARNATION_MAX - 1, INCARNATION_MAX]
 )
-def test_what_is_years_ahead_is_rejected_and_says_so(incarnation: int) -> None:
+def test_what_is_years_ahead_is_rejected_with_that_reason(incarnation: int) -> None:
     why = Incarnations(NOW_S, 0.0).why_invalid(incarnation, "n2", 0.0, alive=False)
     assert why == f"incarnation {incarnation} of n2 is more than 8 years ahead of our clock"
 
 
-def test_objection_to_the_highest_accusation_is_believed() -> None:
+def test_refutation_of_the_highest_accusation_is_believed() -> None:
     highest = NOW_S + AHEAD_S_MAX
     incarnations = Incarnations(NOW_S, 0.0)
     assert incarnations.why_invalid(highest + 1, "n2", 0.0, alive=True) is None
@@ -50,7 +50,7 @@ def test_node_whose_clock_began_at_zero_believes_the_others() -> None:
     assert accused(CLOCK_S_MIN + 5 * 365 * 86400, started_with=0)
 
 
-def test_the_largest_number_is_rejected_whatever_our_clock_says() -> None:
+def test_the_largest_number_is_rejected_whatever_our_clock_shows() -> None:
     assert not accused(INCARNATION_MAX, started_with=INCARNATION_MAX - 1000)
 
 
