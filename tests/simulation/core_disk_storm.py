@@ -1,9 +1,7 @@
 """The faults of the core layer's disks: slow, hung, lost, or of yesterday.
 
-Enters: a cluster, and what its swarm draws. Leaves: a cluster in trouble; what had to follow from
-it at once was checked.
-Never: a disk that a majority needs: they are lost one at a time, and only while everybody else
-holds everything.
+Disks that a majority needs are spared: they are lost one at a time, and only while everybody else
+holds everything. What has to follow from a loss at once is checked.
 """
 
 import copy

@@ -1,7 +1,6 @@
 """The faults of the core layer, carried out one after the other.
 
-Enters: a cluster, and what its swarm draws. Leaves: a cluster in trouble.
-Never: a fault that no majority survives; touches a disk (`core_disk_storm.py`).
+There is never a fault that no majority survives; disks are left to `core_disk_storm.py`.
 """
 
 from collections.abc import Callable

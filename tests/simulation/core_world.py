@@ -1,7 +1,7 @@
 """The Raft core's machines and network, in virtual time, with all that a storm can do to them.
 
-Enters: a seed, a swarm. Leaves: a cluster that checks itself at every step; states that it reached.
-Never: Trio, real time; chooses what goes wrong (`core_storm.py` does).
+The cluster checks itself at every step, without Trio and real time. What goes wrong is chosen by
+`core_storm.py`.
 """
 
 import random

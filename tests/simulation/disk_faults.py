@@ -1,7 +1,6 @@
 """What goes wrong with the disks of a simulated cluster.
 
-Enters: a scene. Leaves: disks that fail, fill up, slow down, lie or are gone; a word about each.
-Never: the loss of a disk while anybody else lacks anything.
+Disks fail, fill up, slow down, lie or are gone; none is lost while anybody else lacks anything.
 """
 
 from contextlib import suppress

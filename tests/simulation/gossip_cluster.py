@@ -1,7 +1,6 @@
 """Gossip nodes on an in-memory network, each to be started, stopped, cut off and asked.
 
-Enters: a nursery and a seed. Leaves: nodes, and what they see.
-Never: real time.
+Everything follows from a seed; there is no real time.
 """
 
 import random

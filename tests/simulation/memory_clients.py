@@ -1,7 +1,6 @@
 """Browsers in memory: the `Clients` of the simulator.
 
-Enters: notifications of one node. Leaves: what each simulated browser has seen.
-Never: sockets, HTTP; the feed is the real one.
+There are no sockets and no HTTP; the feed is the real one.
 """
 
 import random

@@ -1,7 +1,6 @@
 """An in-memory network for gossip: hosts with names and addresses, latency, loss, partitions.
 
-Enters: packets and streams of nodes in this process. Leaves: the same, later or never.
-Never: threads, real sockets, real time: it runs under `MockClock`, and repeats itself for a seed.
+No threads, real sockets or real time: it runs under `MockClock`, and repeats itself for a seed.
 """
 
 import heapq

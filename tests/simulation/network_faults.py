@@ -1,6 +1,6 @@
 """What goes wrong between the nodes of a simulated cluster.
 
-Enters: a scene. Leaves: cut, slow and lossy cables; a word about each. Never: ends a process.
+Cables are cut, slow or lossy; no process is ended.
 """
 
 from tests.simulation.machine import SimulatedNode

@@ -1,7 +1,6 @@
 """A storm over whole nodes: faults one after the other, and publishers and readers meanwhile.
 
-Enters: a scene. Leaves: a cluster in trouble; what can be compared at any time was.
-Never: repairs at the end (`node_layer.py` does).
+What can be compared at any time is compared. Repairs at the end are made by `node_layer.py`.
 """
 
 from collections.abc import Awaitable, Callable

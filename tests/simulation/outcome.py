@@ -1,7 +1,6 @@
 """What became of one seed.
 
-Enters: a run and its timeline. Leaves: an `Outcome`, the failure in it described for a person.
-Never: hides a failure: whatever the run raises is one.
+Whatever the run raises is a failure, and is described for a person.
 """
 
 import traceback

@@ -1,7 +1,6 @@
 """What goes wrong with the processes and machines of a simulated cluster.
 
-Enters: a scene. Leaves: processes that were killed, stopped, frozen or moved; a word about each.
-Never: touches a disk (`disk_faults.py`) or a cable (`network_faults.py`).
+Disks are left to `disk_faults.py`, cables to `network_faults.py`.
 """
 
 from contextlib import suppress

@@ -1,7 +1,6 @@
 """A consistent read: `GET /status?consistent=1` without the HTTP around it.
 
-Enters: a cluster, and whom to ask. Leaves: a check of the answer, if there is one in time.
-Never: believes that no answer is wrong.
+The answer is checked, if there is one in time; that there is none is not taken for a wrong one.
 """
 
 import trio

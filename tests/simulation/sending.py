@@ -1,7 +1,7 @@
 """How fast a simulated hub sends to the clients that read, and what waits for them meanwhile.
 
-Enters: bytes that are published. Leaves: how full the backlog is.
-Never: clients; those that a run has see everything at once.
+From the bytes that are published, it says how full the backlog is. It has no clients: those that a
+run has see everything at once.
 """
 
 import math

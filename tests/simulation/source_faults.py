@@ -1,7 +1,7 @@
 """What goes wrong with the source of events.
 
-Enters: a scene. Leaves: a source that is away, repeats itself, forgets, talks nonsense, or whose
-library fails. Never: anything inside the cluster, but who leads it.
+It is away, repeats itself, forgets, sends what does not parse, or its library fails. Nothing inside
+the cluster is touched, except who leads it.
 """
 
 import asyncio

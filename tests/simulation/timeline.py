@@ -1,8 +1,7 @@
 """What happened in a simulated run: lines for people, a hash for machines, rare states counted.
 
-Enters: facts with their virtual time; log lines of the nodes. Leaves: a readable timeline, a hash
-that is equal exactly when everything noted was equal, counts of states reached.
-Never: real time.
+It is readable, and has a hash that is equal exactly when everything noted was equal, and counts of
+states reached. Its time is virtual.
 """
 
 import hashlib

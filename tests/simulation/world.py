@@ -1,7 +1,6 @@
 """A cluster of whole nodes in one Trio run: the real tree, with everything outside it in memory.
 
-Enters: a seed, faults. Leaves: a trace that the seed decides, and what browsers have seen.
-Never: threads, asyncio, sockets, files, real time.
+A seed decides the trace, so there are no threads, no asyncio, sockets, files or real time.
 """
 
 import hashlib

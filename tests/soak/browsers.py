@@ -1,6 +1,6 @@
 """The process of the browsers, seen from the harness: orders to it, and its newest report.
 
-Enters: lines of `fleet.py`. Leaves: what all browsers saw so far. Never: a report that is lost.
+No report of `fleet.py` is lost.
 """
 
 import json

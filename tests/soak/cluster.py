@@ -1,7 +1,6 @@
 """The nodes of a soak: real processes, each in its own network if possible, kept running.
 
-Enters: how many; when one shall be held back after its death. Leaves: their addresses, what they
-say, how each one ended. Never: a node that stays dead because nobody started it.
+No node stays dead because nobody started it, unless it is to be held back.
 """
 
 import os

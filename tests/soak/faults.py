@@ -1,7 +1,6 @@
 """Does to the cluster what the schedule says.
 
-Enters: episodes. Leaves: a cluster that has seen them, and is whole again. Never: a process that
-stays stopped, or a cut that stays, also when cancelled.
+No process stays stopped and no cut stays, also when cancelled.
 """
 
 import contextlib

@@ -1,7 +1,6 @@
 """One soak, from the first start to the verdict.
 
-Enters: what to do, a directory. Leaves: observations, a timeline.
-Never: a process that is left, whatever happens.
+No process is left, whatever happens.
 """
 
 import time

@@ -1,6 +1,6 @@
 """Looks at the nodes once a second: memory, open files, and whom they closed for being slow.
 
-Enters: nodes. Leaves: samples. Never: a counter that goes back when a node starts again.
+No counter goes back when a node starts again.
 """
 
 import os
