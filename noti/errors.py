@@ -190,4 +190,6 @@ def reason_of(error: OSError) -> str:
     """
     cause = error.__cause__
     inner = error if cause is None else leaves_of(cause)[0]
-    return (inner.strerror if isinstance(inner, OSError) else None) or str(inner)
+    reason = (inner.strerror if isinstance(inner, OSError) else None) or str(inner)
+    # Trio names the address, as a tuple; who shows the reason has named it as people write it.
+    return reason.rpartition("): ")[2] if reason.startswith("Error connecting to (") else reason

@@ -55,3 +55,5 @@ def test_a_failed_connection_has_the_words_of_its_first_attempt() -> None:
     several.__cause__ = ExceptionGroup("", [refused, OSError("no words")])
     assert reason_of(several) == "Connection refused"
     assert reason_of(OSError("no words")) == "no words"
+    named = OSError(111, "Error connecting to ('::1', 9, 0, 0): Connection refused")
+    assert reason_of(named) == "Connection refused"

@@ -79,6 +79,13 @@ _WRITERS: Final = {
 """Class -> kind, and what takes its fields."""
 
 
+NO_HELLO: Final = (
+    "the stream does not begin with a hello of this release: "
+    "run the same release on all nodes of the cluster"
+)
+"""Nodes of 0.1 speak protobuf, whose bytes name no version."""
+
+
 def encode_hello(hello: Hello) -> bytes:
     """Return the first frame of a stream."""
     return length_field(_DATA, _pack((FORMAT_VERSION, hello.cluster_id, hello.node_id, hello.name)))
@@ -89,7 +96,11 @@ def decode_hello(data: bytes) -> Hello:
 
     Raises `ClusterMismatch` for a node that speaks another version, else `MessageInvalid`.
     """
-    match _unpack(data):
+    try:
+        hello = _unpack(data)
+    except MessageInvalid as error:
+        raise MessageInvalid(f"{NO_HELLO} ({error})") from None
+    match hello:
         case [version, *_] if type(version) is int and version != FORMAT_VERSION:
             raise ClusterMismatch(
                 f"a node that speaks version {version} of noti's frames met one that speaks "
@@ -103,7 +114,7 @@ def decode_hello(data: bytes) -> Hello:
                 raise MessageInvalid(f"the hello has a name of {longest} characters")
             return Hello(cluster_id, node_id, name)
         case _:
-            raise MessageInvalid("the stream does not begin with a hello")
+            raise MessageInvalid(NO_HELLO)
 
 
 def encode_messages(messages: Sequence[PeerMessage]) -> Iterator[bytes]:

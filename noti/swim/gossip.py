@@ -11,7 +11,7 @@ import structlog
 import trio
 from prometheus_client import Counter
 
-from noti.address import Address
+from noti.address import Address, format_address
 from noti.errors import AddressInUse, ConfigInvalid, MessageInvalid, PeerUnavailable
 from noti.ports import Clock
 from noti.swim.core.events import (
@@ -154,7 +154,7 @@ class Gossip:
             now=self._clock.now(),
         )
         self._reporter.begin()
-        log.info("gossip started", name=self._name, address=address)
+        log.info("gossip started", name=self._name, address=format_address(address))
         return StreamExchanges(
             self._name,
             address,

@@ -292,6 +292,12 @@ def test_hello_without_node_id_is_invalid() -> None:
         decode_hello(encode_hello(Hello("c", "", "x")))
 
 
+def test_hello_of_a_release_that_spoke_protobuf_says_to_run_one_release() -> None:
+    old = b"\x0a\x08a-group1\x12\x06node-a\x1a\x05node1"
+    with pytest.raises(MessageInvalid, match="run the same release on all nodes"):
+        decode_hello(old)
+
+
 def test_node_of_another_version_is_rejected_with_what_to_do() -> None:
     newer = frame_of([FORMAT_VERSION + 1, "cluster", "id", "node", "more"])
     with pytest.raises(ClusterMismatch, match=r"version 2 .* run the same release on all nodes"):
