@@ -67,7 +67,8 @@ class Forwarder:
         self._intake = intake
         self._clock = clock
         self._messenger: Messenger | None = None
-        self._nursery: trio.Nursery | None = None
+        self._late_at = math.inf
+        """When an answer of a former leader comes too late."""
         self._number = 0
         self._outstanding: dict[int, _Outstanding] = {}
         self._unsent: deque[int] = deque()
@@ -201,15 +202,16 @@ class Forwarder:
         hands over says at once what it did, and that it did not do the rest.
         """
         self._give_up(lambda asked: asked != leader, if_harmless=True)
-        if self._nursery is not None and any(
-            one.leader != leader for one in self._outstanding.values()
-        ):
-            self._nursery.start_soon(self._give_up_soon)
+        if any(one.leader != leader for one in self._outstanding.values()):
+            self._late_at = min(self._late_at, self._clock.now() + LATE_ANSWER_S)
+            self._work.set()
 
-    async def _give_up_soon(self) -> None:
-        await self._clock.sleep_until(self._clock.now() + LATE_ANSWER_S)
-        leader = self._replica.status().leader
-        self._give_up(lambda asked: asked != leader)
+    def _give_up_late(self) -> None:
+        """Wait no longer for an answer of a former leader, if it is time."""
+        if self._clock.now() >= self._late_at:
+            self._late_at = math.inf
+            leader = self._replica.status().leader
+            self._give_up(lambda asked: asked != leader)
 
     def _give_up(self, lost: Callable[[NodeId], bool], *, if_harmless: bool = False) -> None:
         """Wait no longer for lost leaders.
@@ -251,19 +253,19 @@ class Forwarder:
         self._messenger = messenger
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
                 task_status.started()
                 while True:
                     retry_at = self._clock.now() + RETRY_S if self._answers else math.inf
-                    with self._clock.scope_until(retry_at):
+                    with self._clock.scope_until(min(retry_at, self._late_at)):
                         await self._work.wait()
                     self._work = trio.Event()
+                    self._give_up_late()
                     self._submit_received(nursery)
                     self._send_unsent(messenger)
                     self._send_answers(messenger)
                     messenger.flush()
         finally:
-            self._messenger = self._nursery = None
+            self._messenger = None
             for number in list(self._outstanding):
                 self._resolve(number, ForwardOutcome.UNCERTAIN)
 
