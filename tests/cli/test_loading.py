@@ -1,32 +1,18 @@
 """Settings: where they come from, which one wins, and what is said about a wrong one."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from noti.cli.loading import load
 from noti.config import Config
-from noti.errors import ConfigInvalid
-
-
-@pytest.fixture(autouse=True)
-def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NOTI_")]:
-        monkeypatch.delenv(name)
+from tests.settings import clean_environment as clean_environment
+from tests.settings import problem
 
 
 @pytest.fixture
 def toml(tmp_path: Path) -> Path:
     return tmp_path / "noti.toml"
-
-
-def problem(flags: dict[str, object], file: Path | None = None) -> str:
-    with pytest.raises(ConfigInvalid) as caught:
-        load(flags, file)
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
 
 
 def test_later_sources_win(toml: Path, monkeypatch: pytest.MonkeyPatch) -> None:

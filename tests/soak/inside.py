@@ -12,7 +12,7 @@ from rich.console import Console
 
 from noti import telemetry
 from noti.cli.run import INTERRUPTED, until_signalled
-from tests.interop.rehearsal.inside import leaves_of
+from noti.errors import leaves_of
 from tests.soak.checks import Observed, checks, table
 from tests.soak.soak import Plan, Soak
 

@@ -9,6 +9,7 @@ import trio
 
 from noti import telemetry
 from noti.cli.run import INTERRUPTED, until_signalled
+from noti.errors import leaves_of
 from tests.interop.rehearsal.scenario import rehearse
 
 STOP_S = 60.0
@@ -37,13 +38,6 @@ def main() -> int:
         for error in leaves_of(errors):
             say(f"FAILED: {error}")
     return 1 if failed else 0 if done else INTERRUPTED
-
-
-def leaves_of(error: BaseException) -> list[BaseException]:
-    """Return the errors in a group, or the error itself."""
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in leaves_of(inner)]
-    return [error]
 
 
 if __name__ == "__main__":
