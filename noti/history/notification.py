@@ -39,6 +39,14 @@ class Event(NamedTuple):
     """What a browser gets: for category messages one line of JSON."""
     created_ms: int
     """Wall time in milliseconds since 1970 at which the publisher made it."""
+    type: str = ""
+    """The name by which a page listens for it (`event:` in a stream); empty for none."""
+    retry_ms: int = 0
+    """How long a reader that has got it waits before it connects again; 0 says nothing."""
+    private: bool = False
+    """Whether only readers whose token names one of its topics see it."""
+    idempotency_key: str = ""
+    """What the publisher tells retries by, besides the id; empty for none."""
 
 
 class Notification(NamedTuple):
@@ -50,6 +58,9 @@ class Notification(NamedTuple):
     topics: tuple[str, ...]
     data: str
     created_ms: int
+    type: str = ""
+    retry_ms: int = 0
+    private: bool = False
 
 
 def lines_of(data: str) -> list[str]:

@@ -19,6 +19,10 @@ class Draft(NamedTuple):
     data: str
     id: str | None = None
     """None: this node makes one."""
+    type: str = ""
+    retry_ms: int = 0
+    private: bool = False
+    idempotency_key: str = ""
 
 
 Outcome: TypeAlias = tuple[str, ...] | NotiError

@@ -47,7 +47,7 @@ NOWHERE = -2
 
 def footprint(notification: Notification, audiences: int) -> int:
     """Return about how many bytes of memory an event takes that so many audiences see."""
-    _, event_id, topics, data, _ = notification
+    _, event_id, topics, data = notification[:4]
     text = getsizeof(data)
     frame = text if data.isascii() else 2 * text  # UTF-8, at most
     if "\n" in data or "\r" in data:
