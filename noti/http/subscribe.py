@@ -91,7 +91,7 @@ class Admission:
         from a node that was further, so that its cursor will be known here in a moment. After
         waiting, call again with `caught_up`.
         """
-        topics, asked_in_query, wants_cursors = _read_query(request.query)
+        topics, asked_in_query, wants_cursors, last = _read_query(request.query)
         audience = self._audience(request.path, topics)
         if isinstance(audience, str):
             return Answer(400, [("Content-Type", PLAIN)], f"{audience}\n".encode())
@@ -109,7 +109,7 @@ class Admission:
             return Answer(429, headers, f"Come back later: {reached.value}.\n".encode())
         if reached is not None or not self._hub.running:
             return self.turn_away()
-        return self._open(audience, requested, position, key, wants_cursors)
+        return self._open(audience, requested, position, key, wants_cursors, last)
 
     def turn_away(self) -> Answer:
         """Return the answer after which an `EventSource` comes back in a moment."""
@@ -122,6 +122,7 @@ class Admission:
         position: int | None,
         key: str,
         wants_cursors: bool,
+        last: int,
     ) -> Opening:
         feed = self._hub.feed
         headers = list(STREAM_HEADERS)
@@ -133,7 +134,10 @@ class Admission:
         if requested:
             headers.append(("Last-Event-ID", requested))
         after_seq = feed.newest_seq if position is None else position
-        if wants_cursors:
+        if last and not requested:
+            after_seq = feed.before_last(audience, last)
+        # Whoever is sent the last events gets a cursor with each of them.
+        if wants_cursors and (requested or after_seq == feed.newest_seq):
             # It makes sure that a client whose connection breaks before its first event misses
             # nothing.
             first += sse.cursor(requested or feed.retained.newest_cursor)
@@ -171,9 +175,15 @@ CURSOR_PARAMETERS = (
 they add theirs when they come back, to an address that names where the page began."""
 
 
+LAST_MAX = 1000
+"""Events that `?last=` may ask for; more is what cursors are for."""
+
+
 @lru_cache(maxsize=1024)
-def _read_query(query: str) -> tuple[tuple[str, ...], str, bool]:
-    """Return the topics, the last event id (empty: none) and whether cursors are wanted.
+def _read_query(query: str) -> tuple[tuple[str, ...], str, bool, int]:
+    """Return the topics, the last event id (empty: none), whether cursors are wanted, and `last`.
+
+    With `last`, a reader without a cursor begins with so many events that history holds for it.
 
     Most clients of one application ask with the same query; it is read once.
     """
@@ -181,7 +191,9 @@ def _read_query(query: str) -> tuple[tuple[str, ...], str, bool]:
     topics = tuple(value for name, value in fields if name == "topic")
     first = dict(reversed(fields))  # of several, the first
     asked = next(filter(None, map(first.get, CURSOR_PARAMETERS)), "")
-    return topics, asked, first.get("cursor") == "1"
+    last = first.get("last", "")
+    count = min(int(last), LAST_MAX) if last.isascii() and last.isdigit() and len(last) < 10 else 0
+    return topics, asked, first.get("cursor") == "1", count
 
 
 def common_headers(origin: str, config: HttpConfig) -> Headers:

@@ -12,7 +12,7 @@ topics, or see all, is looked up once; everyone of one audience at one cursor ge
 object.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -186,6 +186,19 @@ class Feed:
         """Whether everything after this cursor is here."""
         return self.retained.first_seq - 1 <= after_seq <= self.retained.newest_seq
 
+    def before_last(self, audience: Audience, count: int) -> int:
+        """Return the cursor after which history holds the last `count` events for `audience`.
+
+        Or all of them, if they are fewer; the newest cursor if there are none. Looking does not
+        watch.
+        """
+        self._match_new()
+        seqs = self._by_audience.get(audience)
+        if seqs is None:
+            seqs = self._seen_by(audience)
+        first = max(bisect_left(seqs, self.oldest_seq), len(seqs) - count)
+        return seqs[first] - 1 if first < len(seqs) else self.newest_seq
+
     def heartbeat(self, cursor: int, *, with_cursor: bool) -> bytes:
         """Return what a silent reader gets.
 
@@ -202,12 +215,10 @@ class Feed:
         self._match_new()
         if audience.sees_all_topics:
             self._of_all_topics[audience] = None
-            seqs: Iterable[int] = range(self.retained.first_seq, self.retained.newest_seq + 1)
         else:
             for selector in audience.selectors:
                 self._by_topic.setdefault(selector, {})[audience] = None
-            seqs = self.retained.on_topics(audience.selectors)
-        self._by_audience[audience] = [seq for seq in seqs if self._can_show(audience.view, seq)]
+        self._by_audience[audience] = self._seen_by(audience)
 
     def forget(self, audience: Audience) -> None:
         """Drop what is kept for an audience without readers; reading again brings it back."""
@@ -247,6 +258,15 @@ class Feed:
                     self._by_audience[audience].append(seq)
                     self._with_news[audience] = None
         self._matched_through = newest_seq
+
+    def _seen_by(self, audience: Audience) -> list[int]:
+        """Return what is held for an audience, in order."""
+        seqs: Iterable[int] = (
+            range(self.retained.first_seq, self.retained.newest_seq + 1)
+            if audience.sees_all_topics
+            else self.retained.on_topics(audience.selectors)
+        )
+        return [seq for seq in seqs if self._can_show(audience.view, seq)]
 
     def _can_show(self, view: View, seq: int) -> bool:
         return view is View.MERCURE or self._frame(view, seq) is not None

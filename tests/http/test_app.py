@@ -54,6 +54,28 @@ async def test_a_new_client_sees_only_what_comes_after_it() -> None:
     assert ids(text) == ["id-4", "id-5", "id-6"]
 
 
+async def test_a_new_client_may_ask_for_the_last_events_that_it_sees_and_a_cursor_wins() -> None:
+    there = hub()
+    there.publish(notifications(1, 3, topic="a"))
+    there.publish(notifications(4, 6, topic="b"))
+    async with serving(there) as address:
+        for query, cursor, shown in (
+            ("topic=a&last=2&cursor=1", "", ["id-2", "id-3"]),
+            ("topic=a&last=2&cursor=1", "id-1", ["id-2", "id-3"]),
+            ("topic=*&last=1", "id-3", ["id-4", "id-5", "id-6"]),
+            ("topic=*&last=99999999", "", [f"id-{n}" for n in range(1, 7)]),
+        ):
+            async with client(address) as one:
+                headers = [("Last-Event-ID", cursor)] if cursor else []
+                await one.request(f"/.well-known/mercure?{query}", headers)
+                text = await one.read_until(f"id: {shown[-1]}\n")
+                assert [i for i in ids(text) if i.startswith("id-")] == shown
+        for useless in ("", "0", "-1", "x", "%C2%B2", "9" * 5000):
+            async with client(address) as one:
+                await one.request(f"/.well-known/mercure?topic=c&cursor=1&last={useless}")
+                assert "noti:6-" in await one.read_until("\n\n")
+
+
 @promises.NOTHING_OF_UNREADABLE_EVENTS
 async def test_a_client_that_asks_for_cursors_can_resume_before_it_saw_an_event() -> None:
     there = hub()

@@ -120,6 +120,31 @@ def test_the_category_view_leaves_out_what_is_no_category_message() -> None:
     assert ids(read(feed, ALL, 0).data.decode()) == ["id-1", "id-2", "id-3"]
 
 
+def test_the_last_events_are_those_that_the_audience_sees_in_history() -> None:
+    feed = Feed()
+    feed.extend(notification(seq, "odd" if seq % 2 else "even") for seq in range(1, 11))
+    feed.trim(4)
+    odd, news = (Audience(View.MERCURE, frozenset({name})) for name in ("odd", "news"))
+    for _ in ("nobody reads", "somebody does"):
+        shown = [
+            ids(read(feed, audience, feed.before_last(audience, count)).data.decode())
+            for audience, count in ((odd, 2), (odd, 100), (ALL, 3), (news, 5))
+        ]
+        assert shown == [
+            ["id-7", "id-9"],
+            ["id-5", "id-7", "id-9"],
+            ["id-8", "id-9", "id-10"],
+            [],
+        ]
+
+
+def test_looking_for_the_last_events_leaves_nothing_behind() -> None:
+    feed = Feed()
+    feed.extend(notifications(1, 5))
+    feed.before_last(ALL, 2)
+    assert feed._by_audience == {}
+
+
 def test_a_snapshot_replaces_all_history_and_numbers_may_jump() -> None:
     feed = Feed()
     feed.extend(notifications(1, 5))
