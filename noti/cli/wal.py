@@ -25,12 +25,19 @@ from noti.cli.wal_files import (
     verify,
 )
 from noti.errors import CommandUnknown, MessageInvalid, StorageCorrupt
+from noti.history.commands import SetLimits
 from noti.history.notification import Event, Notification
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import Entry, HardState
 from noti.raft.core.records import Record, SegmentStart, decode_snapshot
 from noti.raft.storage.recovery import SNAPSHOT_NAME
 from noti.raft.storage.segments import TailState, read_segment, segment_name
+
+TIMES = {"created_ms", "taken_ms", "before_ms"}
+"""Fields that are a wall time."""
+
+MOSTLY_EMPTY = {"type", "retry_ms", "private", "idempotency_key"}
+"""Fields of events that are named only when they say something."""
 
 COLORS = {"ok": "green", "torn": "yellow", "damaged": "red"}
 
@@ -179,7 +186,8 @@ def _describe_meaning(meaning: Meaning) -> dict[str, Any]:
         case Configuration():
             return {"configuration": _plain(meaning)}
         case _:
-            return {"command": {"name": _words(type(meaning).__name__)} | _plain(meaning)}
+            fields = meaning.limits if isinstance(meaning, SetLimits) else meaning
+            return {"command": {"name": _words(type(meaning).__name__)} | _plain(fields)}
 
 
 def _plain(value: Any) -> dict[str, Any]:
@@ -310,11 +318,15 @@ def _members(configuration: dict[str, Any]) -> str:
 
 
 def _fields(values: dict[str, Any]) -> str:
-    return ", ".join(f"{_words(name)} {_value(name, value)}" for name, value in values.items())
+    return ", ".join(
+        f"{_words(name)} {_value(name, value)}"
+        for name, value in values.items()
+        if value or name not in MOSTLY_EMPTY
+    )
 
 
 def _value(name: str, value: object) -> str:
-    if name == "created_ms" and isinstance(value, int):
+    if name in TIMES and isinstance(value, int):
         try:
             return datetime.fromtimestamp(value / 1000, UTC).isoformat(timespec="milliseconds")
         except (ValueError, OverflowError):

@@ -6,7 +6,8 @@ Never: numbering or dropping events, which the store does; I/O, clocks.
 A command is a msgpack array whose first element is the kind number. Arrays, not maps: they are
 smaller, and two encoders cannot disagree about the order of keys. A kind number is never given a
 second meaning; what a kind holds is only ever extended by a new kind, because old entries stay in
-logs.
+logs. Kinds 1 to 3 are those of version 0.2: they are read, with what they meant then, and no node
+writes them any more.
 """
 
 from collections.abc import Sequence
@@ -16,11 +17,18 @@ from typing import Any, Final, TypeAlias, TypeGuard, assert_never
 import msgpack
 
 from noti.errors import CommandUnknown, MessageInvalid
+from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
 
-_PUBLISH_BATCH: Final = 1
-_SET_LIMITS: Final = 2
-_PUBLISH: Final = 3
+_PUBLISH_BATCH_V1: Final = 1
+_SET_HISTORY_SIZE: Final = 2
+_PUBLISH_V1: Final = 3
+_PUBLISH_BATCH: Final = 4
+_PUBLISH: Final = 5
+_SET_LIMITS: Final = 6
+_EXPIRE: Final = 7
+
+_KINDS: Final = range(_PUBLISH_BATCH_V1, _EXPIRE + 1)
 
 _TEXT_ONLY: Final = {str}
 
@@ -30,43 +38,98 @@ INTEGER_MAX: Final = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class PublishBatch:
-    """Show these events, except those that were shown before."""
+    """Show these events of a source's stream, except those that were shown before.
+
+    An event is dropped at or below the stream's floor, and when history holds one with the same id,
+    topics and data.
+    """
 
     stream: str
     """Identity of the source's stream, which `Event.source_seq` counts in."""
     events: tuple[Event, ...]
-    """In stream order."""
-
-
-@dataclass(frozen=True, slots=True)
-class SetLimits:
-    """Change what every node remembers, at the same place in the log on all of them."""
-
-    history_size: int
-    """Notifications kept for browsers that resume; at least 1."""
+    """In stream order. Their `idempotency_key` is empty."""
+    taken_ms: int = 0
+    """Wall time in milliseconds since 1970 at which a node made this command; events expire by
+    it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Show these events of publishers, except those whose id history holds already."""
+    """Show these events of publishers, except retries.
+
+    An event is dropped when its idempotency key is known, and when history holds one with the same
+    id, topics and data.
+    """
 
     events: tuple[Event, ...]
     """Their `source_seq` is 0."""
+    taken_ms: int = 0
+    """As in `PublishBatch`."""
 
 
-Command: TypeAlias = PublishBatch | SetLimits | Publish
+@dataclass(frozen=True, slots=True)
+class SetLimits:
+    """Change what every node keeps, at the same place in the log on all of them."""
+
+    limits: HistoryLimits
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Forget the oldest events, up to the first that was not taken before this time."""
+
+    before_ms: int
+    """Wall time in milliseconds since 1970, compared with `taken_ms` of the events' commands."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishBatchV1:
+    """Kind 1: events of a stream, dropped by its floor alone."""
+
+    stream: str
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PublishV1:
+    """Kind 3: events of publishers, dropped when history holds the id, whatever their content."""
+
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SetHistorySize:
+    """Kind 2: change `HistoryLimits.count` alone."""
+
+    count: int
+
+
+Command: TypeAlias = (
+    PublishBatch | Publish | SetLimits | Expire | PublishBatchV1 | PublishV1 | SetHistorySize
+)
 
 
 def encode(command: Command) -> bytes:
     """Return the bytes of `command`; equal commands give equal bytes."""
     fields: list[object]
     match command:
-        case PublishBatch(stream, events):
-            fields = [_PUBLISH_BATCH, stream, [_event_fields(event) for event in events]]
-        case SetLimits(history_size):
-            fields = [_SET_LIMITS, history_size]
-        case Publish(events):
-            fields = [_PUBLISH, [[e.id, list(e.topics), e.data, e.created_ms] for e in events]]
+        case PublishBatch(stream, events, taken_ms):
+            in_stream = [[event.source_seq, *_content(event)] for event in events]
+            fields = [_PUBLISH_BATCH, taken_ms, stream, in_stream]
+        case Publish(events, taken_ms):
+            keyed = [[*_content(event), event.idempotency_key] for event in events]
+            fields = [_PUBLISH, taken_ms, keyed]
+        case SetLimits(limits):
+            fields = [_SET_LIMITS, *limits_fields(limits)]
+        case Expire(before_ms):
+            fields = [_EXPIRE, before_ms]
+        case PublishBatchV1(stream, events):
+            old = [[e.source_seq, e.id, list(e.topics), e.data, e.created_ms] for e in events]
+            fields = [_PUBLISH_BATCH_V1, stream, old]
+        case PublishV1(events):
+            fields = [_PUBLISH_V1, [[e.id, list(e.topics), e.data, e.created_ms] for e in events]]
+        case SetHistorySize(count):
+            fields = [_SET_HISTORY_SIZE, count]
         case _:
             assert_never(command)
     packed: bytes = msgpack.packb(fields)
@@ -82,13 +145,21 @@ def decode(data: bytes) -> Command:
     match unpack(data):
         case [kind, *_] if not is_integer(kind):
             raise MessageInvalid("a command does not begin with its kind")
+        case [4, int(taken_ms), str(stream), [*events]] if is_integer(taken_ms):
+            return PublishBatch(stream, tuple([_in_stream(fields) for fields in events]), taken_ms)
+        case [5, int(taken_ms), [*events]] if is_integer(taken_ms):
+            return Publish(tuple([_keyed(fields) for fields in events]), taken_ms)
+        case [6, *fields]:
+            return SetLimits(limits_of(fields))
+        case [7, before_ms] if is_integer(before_ms):
+            return Expire(before_ms)
         case [1, str(stream), [*events]]:
-            return PublishBatch(stream, tuple([_event(fields) for fields in events]))
-        case [2, history_size] if is_integer(history_size, minimum=1):
-            return SetLimits(history_size)
+            return PublishBatchV1(stream, tuple([_in_stream_v1(fields) for fields in events]))
+        case [2, count] if is_integer(count, minimum=1):
+            return SetHistorySize(count)
         case [3, [*events]]:
-            return Publish(tuple([_published(fields) for fields in events]))
-        case [int(kind), *_] if kind not in (_PUBLISH_BATCH, _SET_LIMITS, _PUBLISH):
+            return PublishV1(tuple([_published_v1(fields) for fields in events]))
+        case [int(kind), *_] if kind not in _KINDS:
             raise CommandUnknown(kind)
         case _:
             raise MessageInvalid("a command does not have the fields of its kind")
@@ -114,31 +185,93 @@ def is_topics(value: object) -> TypeGuard[Sequence[str]]:
     return type(value) is list and {*map(type, value)} == _TEXT_ONLY
 
 
-def _event_fields(event: Event) -> list[object]:
-    return [event.source_seq, event.id, list(event.topics), event.data, event.created_ms]
+def limits_fields(limits: HistoryLimits) -> list[object]:
+    """Return limits as commands and snapshots hold them."""
+    counts = [limits.count, limits.size_bytes, limits.age_ms, limits.per_topic, limits.topics_max]
+    return list[object](counts)
 
 
-# These two run for every event on every node. A `match` with a pattern for each field takes twice
-# as long.
-
-
-def _event(fields: Any) -> Event:
-    if type(fields) is list and len(fields) == 5:
-        source_seq, id_, topics, data, created_ms = fields
-        if (
-            is_integer(source_seq, minimum=1)
-            and type(id_) is str
-            and is_topics(topics)
-            and type(data) is str
-            and is_integer(created_ms)
+def limits_of(fields: Sequence[object]) -> HistoryLimits:
+    """Return the limits in what `limits_fields` made; raises `MessageInvalid`."""
+    match fields:
+        case [count, size_bytes, age_ms, per_topic, topics_max] if (
+            is_integer(count, minimum=1)
+            and is_integer(size_bytes, minimum=1)
+            and is_integer(age_ms)
+            and is_integer(per_topic)
+            and is_integer(topics_max, minimum=1)
         ):
-            return Event(source_seq, id_, tuple(topics), data, created_ms)
+            return HistoryLimits(count, size_bytes, age_ms, per_topic, topics_max)
+        case _:
+            raise MessageInvalid("limits of history have the wrong fields")
+
+
+def _content(event: Event) -> list[object]:
+    return [
+        event.id,
+        list(event.topics),
+        event.data,
+        event.created_ms,
+        event.type,
+        event.retry_ms,
+        event.private,
+    ]
+
+
+# These run for every event on every node. A `match` with a pattern for each field takes twice as
+# long.
+
+
+def _in_stream(fields: Any) -> Event:
+    if type(fields) is list and len(fields) == 8:
+        source_seq, *content = fields
+        if is_integer(source_seq, minimum=1) and is_content(content):
+            return _event(source_seq, content, "")
     raise MessageInvalid("an event in a batch has the wrong fields")
 
 
-def _published(fields: Any) -> Event:
-    if type(fields) is list and len(fields) == 4:
-        id_, topics, data, created_ms = fields
-        if type(id_) is str and is_topics(topics) and type(data) is str and is_integer(created_ms):
-            return Event(0, id_, tuple(topics), data, created_ms)
+def _keyed(fields: Any) -> Event:
+    if type(fields) is list and len(fields) == 8:
+        *content, key = fields
+        if type(key) is str and is_content(content):
+            return _event(0, content, key)
     raise MessageInvalid("a published event has the wrong fields")
+
+
+def _event(source_seq: int, content: Sequence[Any], key: str) -> Event:
+    id_, topics, data, created_ms, type_, retry_ms, private = content
+    return Event(source_seq, id_, tuple(topics), data, created_ms, type_, retry_ms, private, key)
+
+
+def is_content(fields: Any) -> bool:
+    """Tell whether a list holds the fields of an event, from its id on: seven, each of its type."""
+    if len(fields) != 7:
+        return False
+    id_, topics, data, created_ms, type_, retry_ms, private = fields
+    return (
+        type(id_) is str
+        and is_topics(topics)
+        and type(data) is str
+        and is_integer(created_ms)
+        and type(type_) is str
+        and is_integer(retry_ms)
+        and type(private) is bool
+    )
+
+
+def _in_stream_v1(fields: Any) -> Event:
+    match fields:
+        case [source_seq, *content] if is_integer(source_seq, minimum=1):
+            return _published_v1(content)._replace(source_seq=source_seq)
+        case _:
+            raise MessageInvalid("an event in a batch has the wrong fields")
+
+
+def _published_v1(fields: Any) -> Event:
+    match fields:
+        case [str(id_), topics, str(data), created_ms] if is_topics(topics) and is_integer(
+            created_ms
+        ):
+            return Event(0, id_, tuple(topics), data, created_ms)
+        case _:
+            raise MessageInvalid("a published event has the wrong fields")

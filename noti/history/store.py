@@ -23,16 +23,21 @@ dropped, so a publisher that does not know what became of an event may publish i
 import hashlib
 from collections import deque
 from collections.abc import Sequence
-from typing import Final, assert_never
+from typing import Any, Final, assert_never
 
 import msgpack
 
 from noti.errors import MessageInvalid
 from noti.history.commands import (
+    Expire,
     Publish,
     PublishBatch,
+    PublishBatchV1,
+    PublishV1,
+    SetHistorySize,
     SetLimits,
     decode,
+    is_content,
     is_integer,
     is_topics,
     unpack,
@@ -47,7 +52,7 @@ STREAMS_MAX: Final = 64
 """Stream identities whose floor is remembered. A stream that is deleted and made again is a new
 identity; 64 such events outlast any redelivery, and a floor costs about 100 bytes."""
 
-_SNAPSHOT_VERSION: Final = 1
+_SNAPSHOT_VERSION: Final = 2
 
 
 class Store:
@@ -92,13 +97,19 @@ class Store:
         then, because the others may have applied it.
         """
         match decode(command):
-            case PublishBatch() as batch:
+            case PublishBatch() | PublishBatchV1() as batch:
                 return self._publish_batch(batch)
-            case Publish(events):
+            case Publish(events) | PublishV1(events):
                 return self._publish(events)
-            case SetLimits(history_size):
-                self._history_size = history_size
+            case SetLimits(limits):
+                self._history_size = limits.count
                 self._evict()
+                return []
+            case SetHistorySize(count):
+                self._history_size = count
+                self._evict()
+                return []
+            case Expire():
                 return []
             case other:
                 assert_never(other)
@@ -111,7 +122,7 @@ class Store:
                 self._history_size,
                 self._last_seq,
                 [[stream, floor] for stream, floor in self._floors.items()],
-                [[n.id, list(n.topics), n.data, n.created_ms] for n in self._history],
+                [[n.id, list(n.topics), *n[3:]] for n in self._history],
             ]
         )
         return packed
@@ -121,7 +132,7 @@ class Store:
         """Return a store with the state in `snapshot`; raises `MessageInvalid`."""
         store = cls()
         match unpack(snapshot):
-            case [int(version), *_] if version != _SNAPSHOT_VERSION:
+            case [int(version), *_] if version not in (1, _SNAPSHOT_VERSION):
                 raise MessageInvalid(
                     f"snapshot version {version} is not {_SNAPSHOT_VERSION}: upgrade this node"
                 )
@@ -152,7 +163,7 @@ class Store:
         """Return a short text that is equal on two nodes exactly when their states are."""
         return hashlib.sha256(self.snapshot()).hexdigest()[:16]
 
-    def _publish_batch(self, batch: PublishBatch) -> list[Notification]:
+    def _publish_batch(self, batch: PublishBatch | PublishBatchV1) -> list[Notification]:
         floor = self._floors.get(batch.stream, 0)
         visible: list[Notification] = []
         for event in batch.events:
@@ -175,7 +186,7 @@ class Store:
     def _show(self, event: Event) -> Notification:
         self._last_seq += 1
         seq = self._last_seq
-        notification = Notification(seq, event.id, event.topics, event.data, event.created_ms)
+        notification = Notification(seq, *event[1:8])
         self._history.append(notification)
         self._newest_by_id[event.id] = seq
         return notification
@@ -195,11 +206,13 @@ def _floor(fields: object) -> tuple[str, int]:
             raise MessageInvalid("a floor in a snapshot has the wrong fields")
 
 
-def _notification(seq: int, fields: object) -> Notification:
+def _notification(seq: int, fields: Any) -> Notification:
     match fields:
         case [str(id_), topics, str(data), int(created_ms)] if is_topics(topics) and is_integer(
             created_ms
         ):
             return Notification(seq, id_, tuple(topics), data, created_ms)
+        case [id_, topics, *others] if is_content(fields):
+            return Notification(seq, id_, tuple(topics), *others)
         case _:
             raise MessageInvalid("a notification in a snapshot has the wrong fields")

@@ -45,7 +45,7 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
             f"1 to {ID_CHARACTERS_MAX} printable ASCII characters without spaces"
         )
     event_id = make_id(wall_ms, rng) if draft.id is None else draft.id
-    return Event(0, event_id, draft.topics, draft.data, wall_ms)
+    return Event(0, event_id, draft.topics, draft.data, wall_ms, *draft[3:])
 
 
 def check_topics(topics: Sequence[str]) -> None:

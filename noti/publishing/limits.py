@@ -10,6 +10,7 @@ import trio
 
 from noti.errors import NotLeader, Overloaded, ProposalUncertain
 from noti.history.commands import SetLimits, encode
+from noti.history.limits import HistoryLimits
 from noti.publishing.ports import Proposer
 
 log = structlog.get_logger("noti.publishing")
@@ -33,7 +34,7 @@ class Limits:
         while True:
             if self._proposer.is_ready_leader() and self._replicated() != self._wanted:
                 try:
-                    await self._proposer.propose(encode(SetLimits(self._wanted)))
+                    await self._proposer.propose(encode(SetLimits(HistoryLimits(self._wanted))))
                     log.info("history limit set", history_size=self._wanted)
                 except (NotLeader, Overloaded, ProposalUncertain) as error:
                     log.info("history limit not set yet", reason=str(error))

@@ -222,7 +222,8 @@ class Publisher:
             batch = self._next_batch()
             events = tuple([event for one in batch for event in one.events])
             leaderless_until = batch[0].at + self._limits.leader_wait_s
-            command = _Command(batch, encode(Publish(events)), len(events), leaderless_until)
+            encoded = encode(Publish(events, self._clock.wall_ms()))
+            command = _Command(batch, encoded, len(events), leaderless_until)
             self._under_way.append(command)
             self._events_under_way += command.events
             self._submit_all(now)

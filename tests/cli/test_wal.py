@@ -11,7 +11,8 @@ import pytest
 import trio
 
 from noti.cli import exit_status
-from noti.history.commands import PublishBatch, SetLimits, encode
+from noti.history.commands import Publish, PublishBatch, SetLimits, encode
+from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
 from noti.history.store import Store
 from noti.raft.core.membership import Configuration, encode_configuration
@@ -36,14 +37,14 @@ def event(number: int, data: str = '{"user_id":7}') -> Event:
 
 def command(index: int, term: int = 1, data: bytes | None = None) -> Entry:
     if data is None:
-        data = encode(PublishBatch("jobs/1", (event(index),)))
+        data = encode(PublishBatch("jobs/1", (event(index),), 1_700_000_001_000))
     return new_entry(index, term, EntryKind.COMMAND, data)
 
 
 FOUNDING = [
     new_entry(1, 1, EntryKind.CONFIGURATION, CONFIGURATION),
     new_entry(2, 1, EntryKind.NOOP, b""),
-    new_entry(3, 1, EntryKind.COMMAND, encode(SetLimits(500))),
+    new_entry(3, 1, EntryKind.COMMAND, encode(SetLimits(HistoryLimits(500, 9)))),
 ]
 
 
@@ -215,8 +216,8 @@ async def test_dump_shows_every_record(
         "1 hard state: voted for aa",
         "1 1 configuration: cluster c1, voters aa, bb, cc",
         "2 1 noop",
-        "3 1 set limits: history size 500",
-        "4 1 publish batch: stream jobs/1, 1 events",
+        "3 1 set limits: count 500, size bytes 9, age ms 0, per topic 0, topics max 10000",
+        "4 1 publish batch: stream jobs/1, taken ms 2023-11-14T22:13:21.000+00:00, 1 events",
     ):
         assert any(line.endswith(end) for line in lines), end
     assert (
@@ -270,7 +271,7 @@ async def test_dump_shows_what_is_before_the_damage(
     assert await noti("dump", directory) == 0
     shown = capsys.readouterr().out
     assert f"damaged at byte {frame.offset}" in shown
-    assert "set limits: history size 500" not in shown
+    assert "set limits: count 500" not in shown
     assert "id id-23" in shown
 
 
@@ -330,3 +331,15 @@ async def test_what_is_no_data_directory_is_reported_in_one_line(
     said = capsys.readouterr().err
     assert problem in said
     assert said.count("\n") == 1
+
+
+async def test_dump_shows_what_a_publisher_said_of_an_event(
+    directory: Path, capsys: pytest.CaptureFixture[str], noti: Noti
+) -> None:
+    said = Event(0, "id", ("a", "b"), "", 1_700_000_000_000, "chat", 3000, True, "key-1")
+    async with open_disk(directory) as disk:
+        wal, _ = await Wal.open(disk, segment_bytes=SEGMENT_BYTES)
+        await wal.append([command(24, data=encode(Publish((said,))))], None)
+    assert await noti("dump", directory) == 0
+    end = "type chat, retry ms 3000, private True, idempotency key key-1\n"
+    assert f"created ms 2023-11-14T22:13:20.000+00:00, {end}" in capsys.readouterr().out

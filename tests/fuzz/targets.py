@@ -23,7 +23,19 @@ from noti.errors import (
     NotiError,
     StorageCorrupt,
 )
-from noti.history.commands import Publish, PublishBatch, SetLimits, decode, encode
+from noti.history.commands import (
+    Command,
+    Expire,
+    Publish,
+    PublishBatch,
+    PublishBatchV1,
+    PublishV1,
+    SetHistorySize,
+    SetLimits,
+    decode,
+    encode,
+)
+from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
 from noti.history.store import Store
 from noti.http.heads import HeadState, RequestHead
@@ -337,6 +349,15 @@ def take_category(data: bytes) -> None:
     assert decode(encode(PublishBatch("s", (event,)))) == PublishBatch("s", (event,))
 
 
+COMMANDS: list[Command] = [
+    PublishBatch("s", EVENTS, 7),
+    Publish(EVENTS, 7),
+    SetLimits(HistoryLimits(5, 6, 7, 8, 9)),
+    Expire(6),
+    PublishBatchV1("s", EVENTS),
+    PublishV1(EVENTS),
+    SetHistorySize(5),
+]
 CATEGORY = CategoryMessage(user_id=7, category_from="books", category_to="films")
 
 PUBLISH = b"\x0a\x0f\x0a\x01a\x12\x04data\x1a\x04id-1" * 2
@@ -418,7 +439,11 @@ TARGETS = [
     ),
     Target(
         "command",
-        [encode(PublishBatch("s", EVENTS)), encode(SetLimits(5)), encode(Publish(EVENTS))],
+        [
+            encode(PublishBatch("s", EVENTS)),
+            encode(SetLimits(HistoryLimits(5))),
+            encode(Publish(EVENTS)),
+        ],
         apply_command,
         (MessageInvalid, CommandUnknown),
     ),

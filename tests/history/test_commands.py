@@ -1,6 +1,7 @@
 """The bytes of commands."""
 
 import contextlib
+from typing import Any
 
 import msgpack
 import pytest
@@ -11,35 +12,60 @@ from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import (
     INTEGER_MAX,
     Command,
+    Expire,
     Publish,
     PublishBatch,
+    PublishBatchV1,
+    PublishV1,
+    SetHistorySize,
     SetLimits,
     decode,
     encode,
 )
+from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
 
 texts = st.text(max_size=20)
-events = st.builds(
-    Event,
-    st.integers(1, INTEGER_MAX),
+integers = st.integers(0, INTEGER_MAX)
+positive = st.integers(1, INTEGER_MAX)
+old_content: tuple[st.SearchStrategy[Any], ...] = (
     texts,
     st.lists(texts, min_size=1, max_size=3).map(tuple),
     texts,
-    st.integers(0, INTEGER_MAX),
+    integers,
 )
-published = st.builds(
-    Event,
-    st.just(0),
-    texts,
-    st.lists(texts, min_size=1, max_size=3).map(tuple),
-    texts,
-    st.integers(0, INTEGER_MAX),
-)
+content = (*old_content, texts, integers, st.booleans())
+
+
+def old_event(
+    source_seq: int, event_id: str, topics: tuple[str, ...], data: str, created_ms: int
+) -> Event:
+    return Event(source_seq, event_id, topics, data, created_ms)
+
+
+def batches(of: st.SearchStrategy[Event]) -> st.SearchStrategy[tuple[Event, ...]]:
+    return st.lists(of, max_size=5).map(tuple)
+
+
 commands: st.SearchStrategy[Command] = st.one_of(
-    st.builds(PublishBatch, texts, st.lists(events, max_size=5).map(tuple)),
-    st.builds(SetLimits, st.integers(1, INTEGER_MAX)),
-    st.builds(Publish, st.lists(published, max_size=5).map(tuple)),
+    st.builds(
+        PublishBatch,
+        texts,
+        batches(st.builds(Event, positive, *content, st.just(""))),
+        integers,
+    ),
+    st.builds(Publish, batches(st.builds(Event, st.just(0), *content, texts)), integers),
+    st.builds(
+        SetLimits, st.builds(HistoryLimits, positive, positive, integers, integers, positive)
+    ),
+    st.builds(Expire, integers),
+    st.builds(
+        PublishBatchV1,
+        texts,
+        batches(st.builds(old_event, positive, *old_content)),
+    ),
+    st.builds(PublishV1, batches(st.builds(old_event, st.just(0), *old_content))),
+    st.builds(SetHistorySize, positive),
 )
 
 
@@ -62,15 +88,30 @@ def test_cut_command_is_invalid(command: Command, data: st.DataObject) -> None:
 
 
 def test_bytes_are_an_array_that_begins_with_the_kind() -> None:
-    event = Event(7, "id", ("a.b",), "{}", 5)
-    assert msgpack.unpackb(encode(PublishBatch("s", (event,)))) == [
-        1,
+    event = Event(7, "id", ("a.b",), "{}", 5, "chat", 9, True)
+    assert msgpack.unpackb(encode(PublishBatch("s", (event,), 6))) == [
+        4,
+        6,
         "s",
-        [[7, "id", ["a.b"], "{}", 5]],
+        [[7, "id", ["a.b"], "{}", 5, "chat", 9, True]],
     ]
-    assert msgpack.unpackb(encode(SetLimits(9))) == [2, 9]
-    published = Event(0, "id", ("a.b",), "{}", 5)
-    assert msgpack.unpackb(encode(Publish((published,)))) == [3, [["id", ["a.b"], "{}", 5]]]
+    published = Event(0, "id", ("a.b",), "{}", 5, "chat", 9, True, "key")
+    assert msgpack.unpackb(encode(Publish((published,), 6))) == [
+        5,
+        6,
+        [["id", ["a.b"], "{}", 5, "chat", 9, True, "key"]],
+    ]
+    assert msgpack.unpackb(encode(SetLimits(HistoryLimits(1, 2, 3, 4, 5)))) == [6, 1, 2, 3, 4, 5]
+    assert msgpack.unpackb(encode(Expire(9))) == [7, 9]
+
+
+def test_kinds_of_older_versions_are_read_as_they_were_meant() -> None:
+    event = Event(7, "id", ("a.b",), "{}", 5)
+    old_batch = msgpack.packb([1, "s", [[7, "id", ["a.b"], "{}", 5]]])
+    assert decode(old_batch) == PublishBatchV1("s", (event,))
+    assert decode(msgpack.packb([2, 9])) == SetHistorySize(9)
+    published = msgpack.packb([3, [["id", ["a.b"], "{}", 5]]])
+    assert decode(published) == PublishV1((event._replace(source_seq=0),))
 
 
 def test_unknown_kind_fails_with_what_to_do() -> None:
@@ -105,6 +146,24 @@ def test_unknown_kind_fails_with_what_to_do() -> None:
         [3, [["id", ["t"], "d", -1]]],
         [3, [[1, "id", ["t"], "d", 1]]],
         [3, [], "more"],
+        [4, "s", []],
+        [4, -1, "s", []],
+        [4, True, "s", []],
+        [4, 1, "s", [[0, "id", ["t"], "d", 1, "", 0, False]]],
+        [4, 1, "s", [[1, "id", [], "d", 1, "", 0, False]]],
+        [4, 1, "s", [[1, "id", ["t"], "d", 1, "", -1, False]]],
+        [4, 1, "s", [[1, "id", ["t"], "d", 1, "", 0, 0]]],
+        [4, 1, "s", [[1, "id", ["t"], "d", 1, "", 0, False, "key"]]],
+        [5, 1, [["id", ["t"], "d", 1, "", 0, False]]],
+        [5, 1, [["id", ["t"], "d", 1, "", 0, False, 7]]],
+        [5, 1, [["id", ["t"], "d", 1, None, 0, False, ""]]],
+        [5, [], "more"],
+        [6, 1, 2, 3, 4],
+        [6, 0, 2, 3, 4, 5],
+        [6, 1, 0, 3, 4, 5],
+        [6, 1, 2, 3, 4, 0],
+        [7],
+        [7, -1],
     ],
 )
 def test_wrong_fields_are_invalid(value: object) -> None:
@@ -114,4 +173,4 @@ def test_wrong_fields_are_invalid(value: object) -> None:
 
 def test_trailing_bytes_are_invalid() -> None:
     with pytest.raises(MessageInvalid):
-        decode(encode(SetLimits(5)) + b"\x00")
+        decode(encode(Expire(5)) + b"\x00")

@@ -6,6 +6,7 @@ import pytest
 
 from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import PublishBatch, SetLimits, encode
+from noti.history.limits import HistoryLimits
 from noti.history.notification import Event, Notification
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store
@@ -52,7 +53,7 @@ def test_repeated_batch_and_a_change_of_limits_show_nothing() -> None:
     state_machine, store, audience = made()
     state_machine.apply(batch(1, 2))
     state_machine.apply(batch(1, 2))
-    state_machine.apply(encode(SetLimits(7)))
+    state_machine.apply(encode(SetLimits(HistoryLimits(7))))
     assert audience.calls == 1
     assert store.history_size == 7
 
@@ -61,9 +62,9 @@ def test_audience_learns_where_history_begins_also_when_only_the_limit_changes()
     state_machine, _, audience = made()
     state_machine.apply(batch(1, 2, 3, 4, 5))
     assert audience.oldest == 1
-    state_machine.apply(encode(SetLimits(2)))
+    state_machine.apply(encode(SetLimits(HistoryLimits(2))))
     assert audience.oldest == 4
-    state_machine.apply(encode(SetLimits(1000)))
+    state_machine.apply(encode(SetLimits(HistoryLimits(1000))))
     state_machine.apply(batch(6))
     assert audience.oldest == 4, "what is forgotten does not come back"
 

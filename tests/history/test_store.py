@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import Publish, PublishBatch, SetLimits, encode
-from noti.history.notification import Event
+from noti.history.limits import HistoryLimits
+from noti.history.notification import Event, Notification
 from noti.history.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store
 from tests import promises
 
@@ -40,7 +41,7 @@ seqs = st.lists(st.integers(1, 30), min_size=1, max_size=6).map(lambda s: tuple(
 commands = st.lists(
     st.one_of(
         st.builds(lambda s, stream: batch(*s, stream=stream), seqs, st.sampled_from("abc")),
-        st.builds(lambda size: encode(SetLimits(size)), st.integers(1, 10)),
+        st.builds(lambda size: encode(SetLimits(HistoryLimits(size))), st.integers(1, 10)),
         st.builds(lambda ids: published(*ids), st.lists(st.sampled_from(["a", "b", "id-3"]))),
     ),
     max_size=12,
@@ -104,7 +105,7 @@ def test_history_keeps_the_newest_up_to_its_size() -> None:
 
 
 def test_new_limit_evicts_at_once_and_keeps_numbers() -> None:
-    store = replay([batch(1, 2, 3, 4), encode(SetLimits(2))])
+    store = replay([batch(1, 2, 3, 4), encode(SetLimits(HistoryLimits(2)))])
     assert [n.seq for n in store.history()] == [3, 4]
     assert store.history_size == 2
     assert [n.seq for n in store.apply(batch(5, 6, 7))] == [5, 6, 7]
@@ -113,7 +114,7 @@ def test_new_limit_evicts_at_once_and_keeps_numbers() -> None:
 
 @promises.PUBLISHER_GETS_ONE_ANSWER
 def test_publishers_id_is_shown_once_while_history_holds_it() -> None:
-    store = replay([encode(SetLimits(3))])
+    store = replay([encode(SetLimits(HistoryLimits(3)))])
     assert [n.id for n in store.apply(published("a", "b", "a"))] == ["a", "b"]
     assert store.apply(published("b", "a")) == []
     assert [(n.seq, n.id) for n in store.apply(published("c", "d", "a"))] == [(3, "c"), (4, "d")]
@@ -123,7 +124,7 @@ def test_publishers_id_is_shown_once_while_history_holds_it() -> None:
 
 def test_id_that_a_stream_used_twice_is_remembered_until_both_are_gone() -> None:
     twice = PublishBatch("s", (Event(1, "a", ("t",), "", 0), Event(2, "a", ("t",), "", 0)))
-    store = replay([encode(SetLimits(2)), encode(twice), published("b")])
+    store = replay([encode(SetLimits(HistoryLimits(2))), encode(twice), published("b")])
     assert [n.id for n in store.history()] == ["a", "b"]
     assert store.apply(published("a")) == []
     store.apply(published("c"))
@@ -163,7 +164,7 @@ def test_garbage_is_no_snapshot(garbage: bytes) -> None:
 @pytest.mark.parametrize(
     "fields",
     [
-        [2, 10, 0, [], []],
+        [3, 10, 0, [], []],
         [1, 0, 0, [], []],
         [1, 10, 0, [], [["id", ["t"], "d", 1]]],
         [1, 10, 1, [["s", 0]], []],
@@ -196,3 +197,11 @@ def test_digest_does_not_depend_on_the_hash_seed() -> None:
         for seed in ("1", "2")
     }
     assert len(digests) == 1
+
+
+def test_what_a_publisher_says_of_an_event_is_kept_and_survives_a_snapshot() -> None:
+    store = Store()
+    whole = Event(0, "id", ("a", "b"), "data", 5, "chat", 3000, private=True)
+    expected = (Notification(1, "id", ("a", "b"), "data", 5, "chat", 3000, private=True),)
+    assert tuple(store.apply(encode(Publish((whole,), 9)))) == expected
+    assert Store.decode(store.snapshot()).history() == expected

@@ -181,7 +181,8 @@ class Bridge:
                 good.append((message, event))
         for batch in _batches(good):
             events = tuple(event for _, event in batch)
-            await self._proposer.propose(encode(PublishBatch(session.stream, events)))
+            command = PublishBatch(session.stream, events, self._clock.wall_ms())
+            await self._proposer.propose(encode(command))
             await session.ack([message for message, _ in batch])
             self._backoff.succeeded()
             self._published += len(batch)
