@@ -42,6 +42,7 @@ BODY_BYTES_MAX = 64 * 1024
 
 PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
+    "/noti.js": ("noti.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
 }

@@ -21,7 +21,7 @@ ALWAYS: Final = frozenset({*PROBES, *STREAMS})
 """Answered also when all connections are busy: a node that is used to the full must not look dead
 to whatever would restart it, and a stream is counted with the streams as soon as it begins; any
 status but 200 would end an `EventSource` permanently."""
-PAGE: Final = ("/", "/page.css", "/page.js")
+PAGE: Final = ("/", "/noti.js", "/page.css", "/page.js")
 OTHER: Final = "other"
 PATHS: Final = {
     **{path: path for path in (*STREAMS, *PROBES, "/status")},

@@ -38,19 +38,32 @@ class Page:
         self._socket = socket
         self._number = 0
         self._session = ""
+        self._target = ""
 
     async def open(self, address: str) -> None:
         target = await self._call("Target.createTarget", url="about:blank")
-        attached = await self._call(
-            "Target.attachToTarget", targetId=target["targetId"], flatten=True
-        )
+        self._target = target["targetId"]
+        attached = await self._call("Target.attachToTarget", targetId=self._target, flatten=True)
         self._session = attached["sessionId"]
         await self._call("Page.enable")
         await self._call("Page.navigate", url=address)
 
+    async def open_tab(self, address: str) -> "Page":
+        """Open another tab of the same browser."""
+        tab = Page(self._socket)
+        await tab.open(address)
+        return tab
+
+    async def close(self) -> None:
+        """Close the tab, as a person does."""
+        self._session = ""
+        await self._call("Target.closeTarget", targetId=self._target)
+
     async def value(self, expression: str) -> Any:
-        """Return what a JavaScript expression gives, through JSON."""
-        answer = await self._call("Runtime.evaluate", expression=expression, returnByValue=True)
+        """Return what a JavaScript expression gives, through JSON; a promise is waited for."""
+        answer = await self._call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

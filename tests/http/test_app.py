@@ -368,6 +368,7 @@ async def test_the_page_and_what_it_needs_are_served() -> None:
     async with serving(hub()) as address, client(address) as one:
         for target, kind in [
             ("/", b"text/html; charset=utf-8"),
+            ("/noti.js", b"text/javascript; charset=utf-8"),
             ("/page.css", b"text/css; charset=utf-8"),
             ("/page.js", b"text/javascript; charset=utf-8"),
         ]:

@@ -1,0 +1,185 @@
+"""noti.js in a real browser: three tabs, one connection, every event once, whatever dies."""
+
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from noti.http.config import HttpConfig
+from noti.streams.config import HubConfig
+from noti.streams.hub import Hub
+from tests import promises
+from tests.browser.chromium import Page, chromium
+from tests.browser.web_site import web_site
+from tests.http.stage import notifications, serving, until
+
+pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
+
+CORS = HttpConfig(cors_origins=("*",))
+SEEN = "events.map((event) => event.id)"
+
+
+def hub() -> Hub:
+    return Hub(HubConfig(retry_ms_min=100, retry_ms_max=200), random.Random(1))
+
+
+def ids(first: int, last: int) -> list[str]:
+    return [f"id-{number}" for number in range(first, last + 1)]
+
+
+async def start(tab: Page, nodes: Sequence[str], options: str = "") -> None:
+    """Let a tab follow `nodes`; what it is told is in `events`, `gaps` and `states`."""
+    await tab.until("document.readyState === 'complete'")
+    await tab.value(
+        "(async () => {"
+        "Object.assign(window, {events: [], gaps: [], states: []});"
+        f"const {{ Noti }} = await import('{nodes[-1]}/noti.js');"
+        f"window.noti = new Noti({list(nodes)}, {{"
+        "onevent: (event) => events.push(event),"
+        "ongap: (gap) => gaps.push(gap),"
+        "onstate: (state) => states.push(state),"
+        f"topics: ['*'], {options}}}); }})()"
+    )
+    await tab.until("states.at(-1)?.state === 'open'")
+
+
+async def until_seen(tabs: Sequence[Page], expected: list[str]) -> None:
+    for tab in tabs:
+        await tab.until(f"events.length >= {len(expected)}")
+        assert await tab.value(SEEN) == expected
+
+
+@asynccontextmanager
+async def three_tabs(
+    folder: Path, nodes: Sequence[str], options: str = ""
+) -> AsyncIterator[list[Page]]:
+    async with chromium(folder) as first, web_site() as origin:
+        await first.open(origin)
+        tabs = [first, await first.open_tab(origin), await first.open_tab(origin)]
+        for tab in tabs:
+            await start(tab, nodes, options)
+        yield tabs
+
+
+@promises.RESUMED_WITHOUT_GAP
+async def test_three_tabs_have_one_connection_and_lose_nothing_with_the_tab_that_holds_it(
+    tmp_path: Path,
+) -> None:
+    there = hub()
+    async with (
+        serving(there, config=CORS) as (host, port),
+        three_tabs(tmp_path, [f"http://{host}:{port}"]) as (first, *others),
+    ):
+        assert there.clients == 1
+        there.publish(notifications(1, 5))
+        await until_seen([first, *others], ids(1, 5))
+        await first.close()
+        there.publish(notifications(6, 10))
+        await until_seen(others, ids(1, 10))
+        assert there.clients == 1
+        await others[0].close()
+        there.publish(notifications(11, 12))
+        await until_seen(others[1:], ids(1, 12))
+        await others[1].value("noti.close()")
+        await until(lambda: there.clients == 0)
+
+
+async def run_node(
+    there: Hub, port: int = 0, *, task_status: trio.TaskStatus[tuple[str, trio.CancelScope]]
+) -> None:
+    """Serve until the scope is cancelled that this is started with, beside the node's address."""
+    with trio.CancelScope() as scope:
+        async with serving(there, config=CORS, port=port) as (host, bound):
+            task_status.started((f"http://{host}:{bound}", scope))
+            await trio.sleep_forever()
+
+
+@promises.RESUMED_WITHOUT_GAP
+async def test_a_dead_node_is_left_for_the_next_one_without_a_gap(tmp_path: Path) -> None:
+    first, second = hub(), hub()
+    async with trio.open_nursery() as nursery:
+        dying, life = await nursery.start(run_node, first)
+        other, _ = await nursery.start(run_node, second)
+        async with three_tabs(tmp_path, [dying, other]) as tabs:
+            assert (first.clients, second.clients) == (1, 0)
+            for one in (first, second):
+                one.publish(notifications(1, 5))
+            await until_seen(tabs, ids(1, 5))
+            life.cancel()
+            second.publish(notifications(6, 10))
+            await until_seen(tabs, ids(1, 10))
+            assert second.clients == 1
+            for tab in tabs:
+                assert await tab.value("gaps.length") == 0
+                assert await tab.value("states.at(-1).node") == other
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_node_that_accepts_and_says_nothing_is_left_within_seconds(tmp_path: Path) -> None:
+    async def hang(stream: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    there = hub()
+    async with (
+        trio.open_nursery() as nursery,
+        serving(there, config=CORS) as (host, port),
+        web_site() as origin,
+        chromium(tmp_path) as tab,
+    ):
+        hung = await nursery.start(trio.serve_tcp, hang, 0)
+        port_of_hung = hung[0].socket.getsockname()[1]
+        await tab.open(origin)
+        await start(tab, [f"http://127.0.0.1:{port_of_hung}", f"http://{host}:{port}"])
+        reasons = await tab.value("states.map((state) => state.reason)")
+        assert reasons[0] == "the node does not answer"
+        nursery.cancel_scope.cancel()
+
+
+async def test_history_that_is_gone_is_told_to_every_tab_as_a_gap(tmp_path: Path) -> None:
+    there, later = hub(), hub()
+    later.reset(notifications(100, 101))
+    async with trio.open_nursery() as nursery:
+        node, life = await nursery.start(run_node, there)
+        async with three_tabs(tmp_path, [node]) as tabs:
+            there.publish(notifications(1, 5))
+            await until_seen(tabs, ids(1, 5))
+            life.cancel()
+            await until(lambda: not there.running)
+            await nursery.start(run_node, later, int(node.rpartition(":")[2]))
+            await until_seen(tabs, [*ids(1, 5), *ids(100, 101)])
+            for tab in tabs:
+                assert await tab.value("gaps.length") == 1
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_later_tab_gets_its_part_of_history_and_then_shares_the_connection(
+    tmp_path: Path,
+) -> None:
+    there = hub()
+    there.publish(notifications(1, 5))
+    async with (
+        serving(there, config=CORS) as (host, port),
+        three_tabs(tmp_path, [f"http://{host}:{port}"], "last: 3") as tabs,
+    ):
+        await until_seen(tabs, ids(3, 5))
+        await until(lambda: there.clients == 1)
+        there.publish(notifications(6, 7))
+        await until_seen(tabs, ids(3, 7))
+
+
+async def test_events_come_with_all_their_lines(tmp_path: Path) -> None:
+    there = hub()
+    async with (
+        serving(there) as (host, port),
+        chromium(tmp_path) as tab,
+    ):
+        await tab.open(f"http://{host}:{port}/liveness")
+        await start(tab, [f"http://{host}:{port}"], "share: false")
+        [one] = notifications(1, 1)
+        there.publish([one._replace(data="one: 1\n\ntwo ✓")])
+        await tab.until("events.length === 1")
+        event = {"id": "id-1", "type": "message", "data": "one: 1\n\ntwo ✓"}
+        assert await tab.value("events[0]") == event
