@@ -4,7 +4,7 @@ Enters: topics. Leaves: why a text can be no topic.
 Never: I/O, state, case folding or any other normalisation: characters are compared as they are.
 """
 
-import re
+import unicodedata
 from functools import lru_cache
 from typing import Final
 
@@ -17,9 +17,6 @@ RESERVED: Final = "/.well-known/mercure"
 
 TOPIC_BYTES_MAX: Final = 1024
 """Longest topic: four times NATS' longest subject, and longer than any URL that people write."""
-
-CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-"""Characters that no subscription may name."""
 
 _KNOWN_TOPICS: Final = 1024
 """Topics whose check is remembered: most publishers use few, again and again."""
@@ -38,8 +35,19 @@ def problem_of(topic: str) -> str | None:
         return f"a topic is longer than {TOPIC_BYTES_MAX} bytes"
     if topic == EVERYTHING:
         return f"{EVERYTHING!r} is no topic: readers follow all topics by that name"
-    if (control := CONTROL.search(topic)) is not None:
-        return f"topic {topic[:80]!r} has a control character, {control[0]!r}: nobody could read it"
+    if (control := control_in(topic)) is not None:
+        return f"topic {topic[:80]!r} has a control character, {control!r}: nobody could read it"
     if topic == RESERVED or topic.startswith(RESERVED + "/"):
         return f"topic {topic[:80]!r} is reserved: {RESERVED} is the hub's own"
     return None
+
+
+def control_in(text: str) -> str | None:
+    """Return the first character that no topic, selector, id or type may have, or None.
+
+    These are the controls (C0, DEL, C1), which could forge a line of a stream, and those that
+    change how others look (category Cf, as in Mercure 1.0).
+    """
+    if text.isprintable():
+        return None
+    return next((one for one in text if unicodedata.category(one) in ("Cc", "Cf")), None)

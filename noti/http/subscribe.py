@@ -13,7 +13,8 @@ from typing import TypeAlias
 from urllib.parse import parse_qsl
 
 from noti.client_key import client_key
-from noti.history.topics import CONTROL, EVERYTHING
+from noti.errors import MessageInvalid
+from noti.history.selectors import ALL_TOPICS, topic_selector
 from noti.http.config import HttpConfig
 from noti.streams import sse
 from noti.streams.feed import Audience, View
@@ -146,7 +147,7 @@ class Admission:
     def _audience(self, path: str, topics: Sequence[str]) -> Audience | str:
         """Return the audience that the client belongs to, or what is invalid in the request."""
         if path == CATEGORY:
-            return Audience(View.CATEGORY, frozenset({EVERYTHING}))
+            return Audience(View.CATEGORY, frozenset({ALL_TOPICS}))
         assert path == MERCURE, "the caller looked at `PATHS`"
         if not topics:
             return (
@@ -157,11 +158,12 @@ class Admission:
             return f"Too many topics: at most {self._config.topics_max} in one subscription."
         length_max = self._config.topic_length_max
         for topic in topics:
-            if not topic or len(topic) > length_max or CONTROL.search(topic):
-                return (
-                    f"A topic has 1 to {length_max} characters, none of them a control character."
-                )
-        return Audience(View.MERCURE, frozenset(topics))
+            if len(topic) > length_max:
+                return f"A topic has at most {length_max} characters."
+        try:
+            return Audience(View.MERCURE, frozenset(map(topic_selector, topics)))
+        except MessageInvalid as error:
+            return f"{error}."
 
 
 CURSOR_PARAMETERS = (

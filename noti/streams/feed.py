@@ -19,7 +19,7 @@ from enum import Enum
 from functools import cached_property
 
 from noti.history.notification import Notification
-from noti.history.topics import EVERYTHING
+from noti.history.selectors import Selector, SelectorKind
 from noti.streams import sse
 from noti.streams.retained import EDGE, Retained
 
@@ -39,20 +39,56 @@ class View(Enum):
     """One line of text; notifications that are no category message are left out."""
 
 
-@dataclass(frozen=True, slots=True)
 class Audience:
-    """Readers who see the same: equal view, equal selectors.
+    """Readers who see the same: equal view, equal selectors, equal rights.
 
-    A notification is seen if any selector matches.
+    An event is seen if any selector matches one of its topics; a private one only if one of
+    `rights` matches one of its topics, too. The category view shows no private event.
     """
 
-    view: View
-    selectors: frozenset[str]
+    __slots__ = ("_hash", "rights", "selectors", "view")
+
+    def __init__(
+        self,
+        view: View,
+        selectors: frozenset[Selector],
+        rights: frozenset[Selector] = frozenset(),
+    ) -> None:
+        """`rights` are what a token allows its bearer to see of private events."""
+        self.view = view
+        self.selectors = selectors
+        self.rights = rights
+        self._hash = hash((view, selectors, rights))
+
+    def __hash__(self) -> int:
+        return self._hash  # computed once: every event looks audiences up
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Audience)
+            and self._hash == other._hash
+            and self.view is other.view
+            and self.selectors == other.selectors
+            and self.rights == other.rights
+        )
+
+    def __repr__(self) -> str:
+        return f"Audience({self.view}, {set(self.selectors)}, {set(self.rights)})"
 
     @property
-    def sees_all_topics(self) -> bool:
-        """Whether no topic is kept from them."""
-        return EVERYTHING in self.selectors
+    def names_topics_only(self) -> bool:
+        """Whether all selectors are topics."""
+        return all(selector.kind is SelectorKind.EXACT for selector in self.selectors)
+
+    def matches(self, topics: Sequence[str]) -> bool:
+        """Whether a selector matches one of these topics."""
+        return any(selector.matches(topic) for selector in self.selectors for topic in topics)
+
+    def may_see(self, topics: Sequence[str]) -> bool:
+        """Whether a private event of these topics may be shown."""
+        return self.view is View.MERCURE and any(
+            right.matches(topic) for right in self.rights for topic in topics
+        )
 
 
 @dataclass(frozen=True)
@@ -213,11 +249,11 @@ class Feed:
         if audience in self._by_audience:
             return
         self._match_new()
-        if audience.sees_all_topics:
-            self._of_all_topics[audience] = None
-        else:
+        if audience.names_topics_only:
             for selector in audience.selectors:
-                self._by_topic.setdefault(selector, {})[audience] = None
+                self._by_topic.setdefault(selector.text, {})[audience] = None
+        else:
+            self._of_all_topics[audience] = None
         self._by_audience[audience] = self._seen_by(audience)
 
     def forget(self, audience: Audience) -> None:
@@ -226,12 +262,12 @@ class Feed:
             return
         self._with_news.pop(audience, None)
         self._of_all_topics.pop(audience, None)
-        if not audience.sees_all_topics:
+        if audience.names_topics_only:
             for selector in audience.selectors:
-                named = self._by_topic[selector]
+                named = self._by_topic[selector.text]
                 del named[audience]
                 if not named:
-                    del self._by_topic[selector]
+                    del self._by_topic[selector.text]
 
     def with_news(self) -> list[Audience]:
         """Return the watched audiences for whom something came since the last call."""
@@ -254,7 +290,7 @@ class Feed:
             for topic in topics:
                 interested.update(self._by_topic.get(topic, {}))
             for audience in interested:
-                if self._can_show(audience.view, seq):
+                if self._sees(audience, seq):
                     self._by_audience[audience].append(seq)
                     self._with_news[audience] = None
         self._matched_through = newest_seq
@@ -262,14 +298,19 @@ class Feed:
     def _seen_by(self, audience: Audience) -> list[int]:
         """Return what is held for an audience, in order."""
         seqs: Iterable[int] = (
-            range(self.retained.first_seq, self.retained.newest_seq + 1)
-            if audience.sees_all_topics
-            else self.retained.on_topics(audience.selectors)
+            self.retained.on_topics([selector.text for selector in audience.selectors])
+            if audience.names_topics_only
+            else range(self.retained.first_seq, self.retained.newest_seq + 1)
         )
-        return [seq for seq in seqs if self._can_show(audience.view, seq)]
+        return [seq for seq in seqs if self._sees(audience, seq)]
 
-    def _can_show(self, view: View, seq: int) -> bool:
-        return view is View.MERCURE or self._frame(view, seq) is not None
+    def _sees(self, audience: Audience, seq: int) -> bool:
+        notification = self.retained.notifications[seq]
+        if not audience.names_topics_only and not audience.matches(notification.topics):
+            return False
+        if notification.private and not audience.may_see(notification.topics):
+            return False
+        return audience.view is View.MERCURE or self._frame(audience.view, seq) is not None
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
         if audience not in self._by_audience:

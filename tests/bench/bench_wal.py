@@ -25,6 +25,7 @@ import trio
 from prometheus_client import REGISTRY
 
 from noti.history.notification import Notification
+from noti.history.selectors import ALL_TOPICS
 from noti.raft.storage.disk import FileDisk, open_disk
 from noti.streams import sockets
 from noti.streams.config import HubConfig
@@ -162,7 +163,7 @@ async def _fan_out(directory: Path, clients: int) -> AsyncIterator[None]:
                 # The hub owns the descriptor from here on.
                 plain = socket.socket(fileno=connection.detach())
                 plain.setblocking(False)
-                everything = Audience(View.MERCURE, frozenset({"*"}))
+                everything = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
                 hub.adopt(plain, Reader(everything, 0, HOST))
             nursery.start_soon(_publish, hub)
             before, started = _deliveries(), time.perf_counter()

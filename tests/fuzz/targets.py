@@ -37,6 +37,12 @@ from noti.history.commands import (
 )
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
+from noti.history.selectors import (
+    SelectorKind,
+    exact_matcher,
+    pattern_matcher,
+    topic_selector,
+)
 from noti.history.store import Store
 from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import StrictConnection
@@ -377,6 +383,26 @@ HEADS = [
 ]
 
 
+SELECTORS = [
+    b"/users/{id}/books{/book,page*}{?x,y:3}{#f}",
+    b"https://example.com/:a/(\\d+)/{b-:c}?*?q=:r#*",
+    "/é/{+x}.{y}(?<n>a|b{2,3})[^c]+".encode(),
+]
+
+
+def make_selectors(data: bytes) -> None:
+    """Whatever a selector is made of, it can be matched, also with itself as the topic."""
+    text = data.decode("utf-8", "surrogateescape")
+    for make in (topic_selector, exact_matcher, lambda some: pattern_matcher(some, "https://h/x")):
+        try:
+            selector = make(text)
+        except MessageInvalid:
+            continue
+        assert selector.matches("/users/7/books") in (True, False)
+        if selector.kind is not SelectorKind.URL_PATTERN:
+            assert selector.matches(text)
+
+
 def read_head(data: bytes) -> None:
     """Have both readers of heads read it: they read the same, or one of them refuses."""
     head = RequestHead()
@@ -402,6 +428,7 @@ def read_head(data: bytes) -> None:
 
 TARGETS = [
     Target("request head", HEADS, read_head),
+    Target("topic selectors", SELECTORS, make_selectors),
     Target("records", [RECORDS, *LOG_RECORDS], scan),
     Target("record with a right checksum", RECORD_BODIES, sealed_record),
     Target("entry", [entry.record for entry in ENTRIES], decode_entry),

@@ -11,6 +11,7 @@ import trio
 from noti.address import Address
 from noti.client.event_stream import EventStreamParser
 from noti.history.notification import Notification
+from noti.history.selectors import Selector, topic_selector
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
 from noti.rpc.answers import ServerInfo
@@ -25,6 +26,10 @@ def notification(seq: int, topic: str = "jobs.noti.1", data: str | None = None) 
     if data is None:
         data = f'{{"user_id":{seq},"category_from":"a","category_to":"b"}}'
     return Notification(seq, f"id-{seq}", (topic,), data, 1_700_000_000_000 + seq)
+
+
+def selecting(*texts: str) -> frozenset[Selector]:
+    return frozenset(map(topic_selector, texts))
 
 
 def notifications(first: int, last: int, topic: str = "jobs.noti.1") -> list[Notification]:

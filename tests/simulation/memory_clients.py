@@ -10,6 +10,7 @@ import trio
 
 from noti.address import Address
 from noti.history.notification import Notification
+from noti.history.selectors import ALL_TOPICS
 from noti.http.node_view import NodeView
 from noti.streams.feed import Audience, Feed, FellBehind, View
 from noti.streams.retained import EDGE
@@ -18,7 +19,7 @@ from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
 from tests.simulation.sending import Sending
 
-EVERYTHING = Audience(View.MERCURE, frozenset({"*"}))
+EVERYTHING = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 BACKLOG_BYTES = 20_000
 """Some twenty events: slow browsers use that up now and then."""
 

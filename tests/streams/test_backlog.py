@@ -2,6 +2,7 @@
 
 import pytest
 
+from noti.history.selectors import ALL_TOPICS
 from noti.streams.backlog import FREED_AT_ONCE, SLOW_CLIENTS_MIN, Backlog
 from noti.streams.feed import Audience, Feed, View
 from noti.streams.open_streams import EndReason, OpenStream, Reader, State, StreamLimits
@@ -10,7 +11,7 @@ from tests import promises
 from tests.http.stage import notifications
 from tests.streams.takers import Taker
 
-ALL = Audience(View.MERCURE, frozenset({"*"}))
+ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 NOW = 100.0
 READS_WITHIN_S = 2.5
 

@@ -6,11 +6,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from noti.history.notification import Notification
+from noti.history.selectors import ALL_TOPICS, topic_selector
 from noti.streams import sse
 from noti.streams.feed import Audience, Batch, Feed, FellBehind, View
-from tests.http.stage import ids, notification, notifications
+from tests.http.stage import ids, notification, notifications, selecting
 
-ALL = Audience(View.MERCURE, frozenset({"*"}))
+ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 
 
 def read(feed: Feed, audience: Audience, after_seq: int, bytes_max: int = 1 << 20) -> Batch:
@@ -22,7 +23,10 @@ def read(feed: Feed, audience: Audience, after_seq: int, bytes_max: int = 1 << 2
 def test_readers_at_one_place_share_one_bytes_object() -> None:
     feed = Feed()
     feed.extend(notifications(1, 5))
-    first, second = read(feed, ALL, 2), read(feed, Audience(View.MERCURE, frozenset({"*"})), 2)
+    first, second = (
+        read(feed, ALL, 2),
+        read(feed, Audience(View.MERCURE, frozenset({ALL_TOPICS})), 2),
+    )
     assert first.data is second.data
     assert first.chunk is second.chunk
 
@@ -51,7 +55,7 @@ def test_releasing_frees_frames_and_lists_with_the_events() -> None:
     feed = Feed()
     feed.extend(notifications(1, 3000))
     for view in View:
-        read(feed, Audience(view, frozenset("*")), 0)
+        read(feed, Audience(view, frozenset({ALL_TOPICS})), 0)
     feed.trim(2991)
     feed.release(3000)
     assert {len(frames) for frames in feed._frames.values()} == {10}
@@ -83,7 +87,7 @@ def test_a_selector_covers_all_or_an_equal_topic_wherever_it_stands(
     selector: str, seen: list[str], watched: bool
 ) -> None:
     feed = Feed()
-    audience = Audience(View.MERCURE, frozenset({selector}))
+    audience = Audience(View.MERCURE, selecting(selector))
     if watched:
         feed.watch(audience)
     feed.extend([notification(1)._replace(topics=("a", "b")), notification(2, "jobs.noti.1")])
@@ -108,14 +112,14 @@ def test_a_read_can_stop_at_a_place() -> None:
 def test_an_audience_without_a_match_moves_on_with_nothing() -> None:
     feed = Feed()
     feed.extend(notifications(1, 5))
-    batch = read(feed, Audience(View.MERCURE, frozenset({"other"})), 0)
+    batch = read(feed, Audience(View.MERCURE, selecting("other")), 0)
     assert (batch.data, batch.seq, batch.events) == (b"", 5, 0)
 
 
 def test_the_category_view_leaves_out_what_is_no_category_message() -> None:
     feed = Feed()
     feed.extend([notification(1), notification(2, data="hello"), notification(3)])
-    category = Audience(View.CATEGORY, frozenset({"*"}))
+    category = Audience(View.CATEGORY, frozenset({ALL_TOPICS}))
     assert ids(read(feed, category, 0).data.decode()) == ["id-1", "id-3"]
     assert ids(read(feed, ALL, 0).data.decode()) == ["id-1", "id-2", "id-3"]
 
@@ -124,7 +128,7 @@ def test_the_last_events_are_those_that_the_audience_sees_in_history() -> None:
     feed = Feed()
     feed.extend(notification(seq, "odd" if seq % 2 else "even") for seq in range(1, 11))
     feed.trim(4)
-    odd, news = (Audience(View.MERCURE, frozenset({name})) for name in ("odd", "news"))
+    odd, news = (Audience(View.MERCURE, selecting(name)) for name in ("odd", "news"))
     for _ in ("nobody reads", "somebody does"):
         shown = [
             ids(read(feed, audience, feed.before_last(audience, count)).data.decode())
@@ -166,7 +170,9 @@ def test_a_cursor_ahead_of_history_is_reported_too() -> None:
 
 TOPICS = st.sampled_from(["a", "b", "c"])
 AUDIENCES = st.builds(
-    Audience, st.sampled_from(View), st.frozensets(st.sampled_from(["*", "a", "b"]), min_size=1)
+    Audience,
+    st.sampled_from(View),
+    st.frozensets(st.sampled_from(["*", "a", "b"]).map(topic_selector), min_size=1),
 )
 
 
@@ -234,7 +240,7 @@ class FeedAgainstPlainHistory(RuleBasedStateMachine):
             one.id
             for one in self.held
             if cursor < one.seq <= batch.seq
-            and ("*" in audience.selectors or one.topics[0] in audience.selectors)
+            and audience.matches(one.topics)
             and (audience.view is View.MERCURE or one.data.startswith("{"))
         ]
         assert ids(batch.data.decode()) == expected

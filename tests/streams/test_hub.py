@@ -11,14 +11,25 @@ import trio
 import trio.testing
 from prometheus_client import REGISTRY
 
+from noti.history.selectors import ALL_TOPICS
 from noti.streams import open_streams, sockets
 from noti.streams.feed import EVICTED_MAX, Audience, View
 from noti.streams.hub import Hub
 from noti.streams.open_streams import EndReason
 from tests import promises
-from tests.http.stage import LIMIT_S, hub, ids, notification, notifications, running, show, until
+from tests.http.stage import (
+    LIMIT_S,
+    hub,
+    ids,
+    notification,
+    notifications,
+    running,
+    selecting,
+    show,
+    until,
+)
 
-ALL = Audience(View.MERCURE, frozenset({"*"}))
+ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 
 
 def closed(reason: str) -> float:
@@ -228,7 +239,10 @@ async def test_a_reader_that_was_behind_once_catches_up_while_the_burst_goes_on(
 
 async def test_memory_of_a_burst_is_free_again_when_everybody_has_it() -> None:
     async with running(hub()) as there:
-        reader, category = Reader(there), Reader(there, Audience(View.CATEGORY, frozenset("*")))
+        reader, category = (
+            Reader(there),
+            Reader(there, Audience(View.CATEGORY, frozenset({ALL_TOPICS}))),
+        )
         show(there, 1, 5000, history_size=10)
         for one in (reader, category):
             await one.read_until("id-5000")
@@ -351,7 +365,7 @@ async def test_a_hang_up_is_noticed_at_once() -> None:
 
 
 async def test_a_silent_stream_that_asked_for_cursors_gets_fresh_ones_with_its_heartbeats() -> None:
-    other = Audience(View.MERCURE, frozenset({"other"}))
+    other = Audience(View.MERCURE, selecting("other"))
     async with running(hub(heartbeat_s=0.05)) as there:
         reader, plain = Reader(there, other, wants_cursors=True), Reader(there, other)
         there.publish(notifications(1, 3))
@@ -441,7 +455,7 @@ async def test_any_mix_of_readers_gets_exactly_what_each_cursor_promises(seed: i
                 case _:
                     selectors = frozenset(rng.choice([["*"], ["a"], ["b"], ["a", "b"]]))
                     after_seq = rng.choice([0, len(published), rng.randint(0, len(published))])
-                    audience = Audience(View.MERCURE, selectors)
+                    audience = Audience(View.MERCURE, selecting(*selectors))
                     readers.append((Reader(there, audience, after_seq), selectors, after_seq))
             await trio.lowlevel.checkpoint()
         last = len(published) + 1
@@ -549,7 +563,7 @@ async def test_a_leader_can_send_its_clients_away_gently(
 
 @promises.NOTHING_OF_UNREADABLE_EVENTS
 async def test_readers_of_a_quiet_topic_are_not_left_behind_by_a_busy_one() -> None:
-    quiet = Audience(View.MERCURE, frozenset({"quiet"}))
+    quiet = Audience(View.MERCURE, selecting("quiet"))
     async with running(hub()) as there:
         reader, busy = Reader(there, quiet), Reader(there)
         for first in range(1, 50, 5):
@@ -563,7 +577,7 @@ async def test_readers_of_a_quiet_topic_are_not_left_behind_by_a_busy_one() -> N
 
 async def test_an_event_concerns_only_the_audiences_that_name_its_topic() -> None:
     async with running(hub()) as there:
-        audiences = [Audience(View.MERCURE, frozenset({f"user/{n}", "all"})) for n in range(100)]
+        audiences = [Audience(View.MERCURE, selecting(f"user/{n}", "all")) for n in range(100)]
         readers = [Reader(there, audience) for audience in audiences]
         await until(lambda: not there._sending.sendable)
         there.feed.extend([notification(1, "user/7")])

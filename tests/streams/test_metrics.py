@@ -4,6 +4,7 @@ import structlog.testing
 from prometheus_client import REGISTRY
 from trio.testing import MockClock
 
+from noti.history.selectors import ALL_TOPICS
 from noti.streams.config import HubConfig
 from noti.streams.feed import Audience, View
 from noti.streams.metrics import HubMetrics
@@ -12,7 +13,7 @@ from noti.streams.retained import Retained
 from noti.throttled_log import INTERVAL_S
 from tests.http.stage import hub, running
 
-ALL = Audience(View.MERCURE, frozenset({"*"}))
+ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 
 
 async def test_thousands_of_streams_that_go_are_one_line_now_and_then_and_all_are_counted(

@@ -7,7 +7,7 @@ import pytest
 from noti.history.notification import Notification
 from noti.streams.feed import Audience, Feed, View
 from noti.streams.retained import EDGE, Retained, cursor_of, seq_in
-from tests.http.stage import notification, notifications
+from tests.http.stage import notification, notifications, selecting
 
 
 def holding(*some: Notification) -> Retained:
@@ -80,7 +80,7 @@ def test_an_event_is_counted_for_about_the_memory_that_it_takes(
 ) -> None:
     count = 4000
     feed = Feed()
-    audiences = [Audience(view, frozenset({"t"})) for view in View]
+    audiences = [Audience(view, selecting("t")) for view in View]
     tracemalloc.start()
     try:
         for seq in range(1, count + 1):

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from noti.history.selectors import ALL_TOPICS
 from noti.streams import sending, sse
 from noti.streams.feed import Audience, Batch, Feed, FellBehind, View
 from noti.streams.open_streams import AdoptedStream, Reader, State, StreamLimits
 from noti.streams.sending import FOLLOWS, Groups, Sending
-from tests.http.stage import ids, notification, notifications
+from tests.http.stage import ids, notification, notifications, selecting
 from tests.streams.takers import Taker
 
-ALL = Audience(View.MERCURE, frozenset({"*"}))
+ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 LAST_WORDS = sse.chunk(sse.retry(500)) + sse.LAST_CHUNK
 
 
@@ -306,7 +307,7 @@ def test_whatever_the_kernel_takes_each_stream_is_whole_in_order_and_in_one_plac
 
 
 def audience(topic: str) -> Audience:
-    return Audience(View.MERCURE, frozenset({topic}))
+    return Audience(View.MERCURE, selecting(topic))
 
 
 def test_only_groups_with_news_lag_and_until_it_is_sent() -> None:

@@ -3,13 +3,14 @@
 import trio
 import trio.testing
 
+from noti.history.selectors import ALL_TOPICS
 from noti.streams import sse
 from noti.streams.feed import Audience, View
 from noti.streams.open_streams import Reader
 from noti.streams.subscription import Subscription
 from tests.http.stage import hub, ids, notifications, running, until
 
-ALL = Audience(View.MERCURE, frozenset({"*"}))
+ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 
 
 async def test_a_subscription_reads_the_same_and_ends_with_the_hub(
