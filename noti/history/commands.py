@@ -19,6 +19,15 @@ import msgpack
 from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
+from noti.history.subscription_commands import (
+    SUBSCRIPTION_KINDS,
+    EndNode,
+    EndSubscriber,
+    SubscriptionBatch,
+    SubscriptionCommand,
+    command_of,
+    fields_of,
+)
 
 _PUBLISH_BATCH_V1: Final = 1
 _SET_HISTORY_SIZE: Final = 2
@@ -28,7 +37,7 @@ _PUBLISH: Final = 5
 _SET_LIMITS: Final = 6
 _EXPIRE: Final = 7
 
-_KINDS: Final = range(_PUBLISH_BATCH_V1, _EXPIRE + 1)
+_KINDS: Final = {*range(_PUBLISH_BATCH_V1, _EXPIRE + 1), *SUBSCRIPTION_KINDS}
 
 _TEXT_ONLY: Final = {str}
 
@@ -105,7 +114,14 @@ class SetHistorySize:
 
 
 Command: TypeAlias = (
-    PublishBatch | Publish | SetLimits | Expire | PublishBatchV1 | PublishV1 | SetHistorySize
+    PublishBatch
+    | Publish
+    | SetLimits
+    | Expire
+    | PublishBatchV1
+    | PublishV1
+    | SetHistorySize
+    | SubscriptionCommand
 )
 
 
@@ -130,6 +146,8 @@ def encode(command: Command) -> bytes:
             fields = [_PUBLISH_V1, [[e.id, list(e.topics), e.data, e.created_ms] for e in events]]
         case SetHistorySize(count):
             fields = [_SET_HISTORY_SIZE, count]
+        case SubscriptionBatch() | EndNode() | EndSubscriber():
+            fields = fields_of(command)
         case _:
             assert_never(command)
     packed: bytes = msgpack.packb(fields)
@@ -159,6 +177,8 @@ def decode(data: bytes) -> Command:
             return SetHistorySize(count)
         case [3, [*events]]:
             return PublishV1(tuple([_published_v1(fields) for fields in events]))
+        case [int(kind), *fields] if kind in SUBSCRIPTION_KINDS:
+            return command_of([kind, *fields])
         case [int(kind), *_] if kind not in _KINDS:
             raise CommandUnknown(kind)
         case _:

@@ -43,6 +43,8 @@ from noti.history.commands import (
     unpack,
 )
 from noti.history.notification import Event, Notification
+from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
+from noti.history.subscriptions import SubscriptionTable
 
 HISTORY_SIZE_DEFAULT: Final = 1000
 """Notifications kept until the first `SetLimits`; the same constant on every node, never a
@@ -66,6 +68,8 @@ class Store:
         self._history: deque[Notification] = deque()
         self._newest_by_id: dict[str, int] = {}
         """Id in history -> the newest `seq` with it. Derived from history, so not in snapshots."""
+        self.subscriptions = SubscriptionTable()
+        """Who is subscribed, on all nodes; always the same object."""
 
     @property
     def history_size(self) -> int:
@@ -111,6 +115,8 @@ class Store:
                 return []
             case Expire():
                 return []
+            case SubscriptionBatch() | EndNode() | EndSubscriber() as change:
+                return self._tell(self.subscriptions.apply(change))
             case other:
                 assert_never(other)
 
@@ -123,6 +129,7 @@ class Store:
                 self._last_seq,
                 [[stream, floor] for stream, floor in self._floors.items()],
                 [[n.id, list(n.topics), *n[3:]] for n in self._history],
+                self.subscriptions.fields(),
             ]
         )
         return packed
@@ -136,11 +143,12 @@ class Store:
                 raise MessageInvalid(
                     f"snapshot version {version} is not {_SNAPSHOT_VERSION}: upgrade this node"
                 )
-            case [int(), int(size), int(last_seq), [*floors], [*history]] if (
+            case [int(), int(size), int(last_seq), [*floors], [*history], *subscriptions] if (
                 is_integer(size, minimum=1)
                 and is_integer(last_seq)
                 and len(history) <= min(size, last_seq)
                 and len(floors) <= STREAMS_MAX
+                and len(subscriptions) <= 1
             ):
                 first_seq = last_seq - len(history) + 1
                 store._history_size, store._last_seq = size, last_seq
@@ -148,6 +156,8 @@ class Store:
                 store._history = deque(
                     _notification(seq, fields) for seq, fields in enumerate(history, first_seq)
                 )
+                for nodes in subscriptions:  # version 1 knew of none
+                    store.subscriptions = SubscriptionTable.of(nodes)
             case _:
                 raise MessageInvalid("a snapshot of the store has the wrong fields")
         store._newest_by_id = {notification.id: notification.seq for notification in store._history}
@@ -158,6 +168,7 @@ class Store:
         self._history_size, self._last_seq = other._history_size, other._last_seq
         self._floors, self._history = other._floors, other._history
         self._newest_by_id = other._newest_by_id
+        self.subscriptions.restore(other.subscriptions)
 
     def digest(self) -> str:
         """Return a short text that is equal on two nodes exactly when their states are."""
@@ -180,6 +191,11 @@ class Store:
 
     def _publish(self, events: Sequence[Event]) -> list[Notification]:
         visible = [self._show(event) for event in events if event.id not in self._newest_by_id]
+        self._evict()
+        return visible
+
+    def _tell(self, events: Sequence[Event]) -> list[Notification]:
+        visible = [self._show(event) for event in events]
         self._evict()
         return visible
 

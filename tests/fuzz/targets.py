@@ -44,6 +44,8 @@ from noti.history.selectors import (
     topic_selector,
 )
 from noti.history.store import Store
+from noti.history.subscriber import ActiveSubscription, Subscriber
+from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
 from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
@@ -115,6 +117,16 @@ ENTRIES = (
 )
 SNAPSHOT = Snapshot(10, 2, CONFIGURATION, b"state")
 EVENTS = (Event(7, "id-7", ("a", "b"), '{"user_id":1}', 5), Event(8, "id-8", ("c",), "ö", 6))
+
+SUBSCRIBER = Subscriber(
+    "urn:uuid:7c8f5b74-a128-46b7-ac85-ac241c15ea9d",
+    1,
+    (
+        ActiveSubscription(SelectorKind.EXACT, "news", '{"a":1}'),
+        ActiveSubscription(SelectorKind.URL_PATTERN, "/:id"),
+    ),
+)
+SUBSCRIBED = SubscriptionBatch("n1", "life", 1, 5, (SUBSCRIBER,), (SUBSCRIBER.id,))
 
 
 @dataclass(frozen=True)
@@ -330,6 +342,7 @@ def merge_state(data: bytes) -> None:
 def a_store() -> Store:
     store = Store()
     store.apply(encode(PublishBatch("s", EVENTS)))
+    store.apply(encode(SUBSCRIBED))
     return store
 
 
@@ -470,6 +483,9 @@ TARGETS = [
             encode(PublishBatch("s", EVENTS)),
             encode(SetLimits(HistoryLimits(5))),
             encode(Publish(EVENTS)),
+            encode(SUBSCRIBED),
+            encode(EndNode("n1", "life", 7)),
+            encode(EndSubscriber(SUBSCRIBER.id, 7)),
         ],
         apply_command,
         (MessageInvalid, CommandUnknown),

@@ -14,7 +14,10 @@ from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import Publish, PublishBatch, SetLimits, encode
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event, Notification
+from noti.history.selectors import SelectorKind
 from noti.history.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store
+from noti.history.subscriber import ActiveSubscription, Subscriber
+from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
 from tests import promises
 
 
@@ -205,3 +208,31 @@ def test_what_a_publisher_says_of_an_event_is_kept_and_survives_a_snapshot() -> 
     expected = (Notification(1, "id", ("a", "b"), "data", 5, "chat", 3000, private=True),)
     assert tuple(store.apply(encode(Publish((whole,), 9)))) == expected
     assert Store.decode(store.snapshot()).history() == expected
+
+
+SUBSCRIBER = Subscriber(
+    "urn:uuid:7c8f5b74-a128-46b7-ac85-ac241c15ea9d",
+    0,
+    (ActiveSubscription(SelectorKind.EXACT, "news"),),
+)
+
+
+def test_subscriptions_are_told_in_the_order_of_all_events() -> None:
+    store = Store()
+    store.apply(published("a"))
+    [told] = store.apply(encode(SubscriptionBatch("n1", "life", 1, 5, (SUBSCRIBER,), ())))
+    assert (told.seq, told.private, told.created_ms) == (2, True, 5)
+    assert store.history()[-1] == told
+    [ended] = store.apply(encode(EndNode("n1", "life", 6)))
+    assert ended.seq == 3
+    assert not store.apply(encode(EndSubscriber(SUBSCRIBER.id, 7)))
+
+
+def test_restored_store_knows_who_is_subscribed_by_the_same_object() -> None:
+    store, restored = Store(), Store()
+    table = restored.subscriptions
+    store.apply(encode(SubscriptionBatch("n1", "life", 1, 5, (SUBSCRIBER,), ())))
+    restored.restore(Store.decode(store.snapshot()))
+    assert restored.subscriptions is table
+    assert table == store.subscriptions
+    assert SUBSCRIBER.id in table

@@ -1,0 +1,233 @@
+"""The replicated table of who is subscribed, on all nodes together.
+
+Enters: committed commands about subscriptions, in log order. Leaves: events that tell of each
+subscription which was created or terminated, all of them private; the subscribers, in an order that
+is the same on every node.
+Never: I/O, clocks, chance, settings of one node; a subscription of a node that is not in the life
+in which it announced it.
+
+The table is bounded by constants, as all nodes must agree on what did not fit. A subscriber that
+does not fit is left out whole, and nothing is told of it: its stream goes on.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final, assert_never
+
+from noti.errors import MessageInvalid
+from noti.history.notification import Event
+from noti.history.subscriber import EVENT_TYPE, Subscriber, address, document
+from noti.history.subscription_commands import (
+    EndNode,
+    EndSubscriber,
+    SubscriptionBatch,
+    SubscriptionCommand,
+    subscriber_fields,
+    subscriber_of,
+)
+
+SUBSCRIPTIONS_MAX: Final = 250_000
+"""In the table: five nodes with the default `--sse-clients-max`, of one topic each."""
+TABLE_BYTES_MAX: Final = 128 * 1024 * 1024
+"""What they may take, with their payloads; half of the bytes that history may hold."""
+NODES_MAX: Final = 1024
+"""Nodes in the table; far more than a cluster has. Those that go are removed."""
+ENDED_AT_ONCE: Final = 500
+"""After so many subscriptions a command that ends a node leaves the rest to the next one, as each
+is an event to show, and other tasks of a node want a turn."""
+_ENDING: Final = 0
+"""The last batch of a node that is being ended."""
+
+
+@dataclass(slots=True)
+class _AnnouncedNode:
+    """What one node has announced."""
+
+    life: str
+    number: int
+    """Of its last batch."""
+    subscribers: dict[str, Subscriber] = field(default_factory=dict)
+    """In the order of their coming."""
+
+
+class SubscriptionTable:
+    """Part of the state machine. Every method does all of its work or none of it."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, _AnnouncedNode] = {}
+        self._node_of: dict[str, str] = {}
+        """Subscriber -> its node. Derived, so not in snapshots."""
+        self.count = 0
+        """Subscriptions in the table."""
+        self.size_bytes = 0
+        """What they take, about."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether another table is in the same state."""
+        return isinstance(other, SubscriptionTable) and vars(self) == vars(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __contains__(self, subscriber: str) -> bool:
+        """Whether a subscriber is in the table, by its id."""
+        return subscriber in self._node_of
+
+    def subscribers(self) -> Iterator[Subscriber]:
+        """Yield all of them, in an order that is the same on every node."""
+        for node in self._nodes.values():
+            yield from node.subscribers.values()
+
+    def find(self, subscriber: str) -> Subscriber | None:
+        """Return the subscriber with this id, if it is in the table."""
+        node_id = self._node_of.get(subscriber)
+        return None if node_id is None else self._nodes[node_id].subscribers[subscriber]
+
+    def lives(self) -> dict[str, str]:
+        """Return the life in which each node is that has announced anything, by its id."""
+        return {node_id: node.life for node_id, node in self._nodes.items()}
+
+    def last_batch(self, node_id: str) -> tuple[str, int] | None:
+        """Return the life of a node, and the number of its last batch; 0 while it is ended."""
+        node = self._nodes.get(node_id)
+        return None if node is None else (node.life, node.number)
+
+    def apply(self, command: SubscriptionCommand) -> list[Event]:
+        """Carry out a committed command; return what is to be told of it, in order."""
+        match command:
+            case SubscriptionBatch():
+                return self._take(command)
+            case EndNode(node_id, life, created_ms):
+                return self._end_node(node_id, life, created_ms)
+            case EndSubscriber(subscriber, created_ms):
+                home = self._node_of.get(subscriber)
+                if home is None:
+                    return []
+                return self._close(self._nodes[home], subscriber, created_ms)
+            case _:
+                assert_never(command)
+
+    def _take(self, batch: SubscriptionBatch) -> list[Event]:
+        node = self._nodes.get(batch.node_id)
+        if batch.number == 1 and node is None and len(self._nodes) < NODES_MAX:
+            node = self._nodes[batch.node_id] = _AnnouncedNode(batch.life, 1)
+        elif (
+            batch.number > 1
+            and node is not None
+            and (batch.life, batch.number) == (node.life, node.number + 1)
+        ):
+            node.number = batch.number
+        else:
+            return []  # of a life that is over, or a copy
+        told: list[Event] = []
+        for subscriber in batch.closed:
+            if subscriber in node.subscribers:
+                told += self._close(node, subscriber, batch.created_ms)
+        for opened in batch.opened:
+            told += self._open(batch.node_id, node, opened, batch.created_ms)
+        return told
+
+    def _open(
+        self, node_id: str, node: _AnnouncedNode, subscriber: Subscriber, created_ms: int
+    ) -> list[Event]:
+        size_bytes = subscriber.size_bytes
+        if (
+            subscriber.id in self._node_of
+            or self.count + len(subscriber.subscriptions) > SUBSCRIPTIONS_MAX
+            or self.size_bytes + size_bytes > TABLE_BYTES_MAX
+        ):
+            return []
+        self._add(node_id, node, subscriber)
+        return _told(node.life, subscriber, created_ms, active=True)
+
+    def _add(self, node_id: str, node: _AnnouncedNode, subscriber: Subscriber) -> None:
+        node.subscribers[subscriber.id] = subscriber
+        self._node_of[subscriber.id] = node_id
+        self.count += len(subscriber.subscriptions)
+        self.size_bytes += subscriber.size_bytes
+
+    def _close(self, node: _AnnouncedNode, subscriber: str, created_ms: int) -> list[Event]:
+        closed = node.subscribers.pop(subscriber)
+        del self._node_of[subscriber]
+        self.count -= len(closed.subscriptions)
+        self.size_bytes -= closed.size_bytes
+        return _told(node.life, closed, created_ms, active=False)
+
+    def _end_node(self, node_id: str, life: str, created_ms: int) -> list[Event]:
+        node = self._nodes.get(node_id)
+        if node is None or node.life != life:
+            return []
+        node.number = _ENDING
+        told: list[Event] = []
+        while node.subscribers and len(told) < ENDED_AT_ONCE:
+            told += self._close(node, next(iter(node.subscribers)), created_ms)
+        if not node.subscribers:
+            del self._nodes[node_id]
+        return told
+
+    # --- snapshots --------------------------------------------------------------------------------
+
+    def fields(self) -> list[object]:
+        """Return what stands for the table in a snapshot."""
+        return [
+            [node_id, node.life, node.number, [*map(subscriber_fields, node.subscribers.values())]]
+            for node_id, node in self._nodes.items()
+        ]
+
+    @classmethod
+    def of(cls, fields: object) -> "SubscriptionTable":
+        """Return the table with these fields; raises `MessageInvalid`."""
+        table = cls()
+        if type(fields) is not list or len(fields) > NODES_MAX:
+            raise MessageInvalid("the subscriptions in a snapshot are no list of nodes")
+        for node_fields in fields:
+            match node_fields:
+                case [str(node_id), str(life), number, [*subscribers]] if (
+                    type(number) is int and number >= _ENDING and node_id not in table._nodes
+                ):
+                    node = table._nodes[node_id] = _AnnouncedNode(life, number)
+                case _:
+                    raise MessageInvalid("a node's subscriptions in a snapshot have wrong fields")
+            for subscriber in map(subscriber_of, subscribers):
+                if subscriber.id in table._node_of:
+                    raise MessageInvalid("a subscriber is in a snapshot twice")
+                table._add(node_id, node, subscriber)
+        if table.count > SUBSCRIPTIONS_MAX or table.size_bytes > TABLE_BYTES_MAX:
+            raise MessageInvalid("a snapshot holds more subscriptions than there may be")
+        return table
+
+    def restore(self, other: "SubscriptionTable") -> None:
+        """Replace the whole state by that of a table which is not used any more."""
+        self._nodes, self._node_of = other._nodes, other._node_of
+        self.count, self.size_bytes = other.count, other.size_bytes
+
+
+def _told(life: str, subscriber: Subscriber, created_ms: int, *, active: bool) -> list[Event]:
+    told = []
+    for subscription in subscriber.subscriptions:
+        topic = address(subscriber, subscription)
+        told.append(
+            Event(
+                source_seq=0,
+                id=_event_id(f"{life} {active} {topic}"),
+                topics=(topic,),
+                data=document(subscriber, subscription, active=active),
+                created_ms=created_ms,
+                type=EVENT_TYPE if subscriber.version == 1 else "",
+                private=True,
+            )
+        )
+    return told
+
+
+def _event_id(text: str) -> str:
+    """Return an id that is the same on every node: a UUIDv8 (RFC 9562, 5.8) of a digest.
+
+    The text is told once: a subscriber comes and goes once in a life of its node.
+    """
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    variant = "89ab"[int(digest[16], 16) & 3]
+    return (
+        f"urn:uuid:{digest[:8]}-{digest[8:12]}-8{digest[13:16]}-{variant}{digest[17:20]}"
+        f"-{digest[20:32]}"
+    )
