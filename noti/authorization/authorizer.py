@@ -1,0 +1,173 @@
+"""Says what a request may do: finds its token, checks it, and remembers good ones.
+
+Enters: what a request presents; Unix time. Leaves: a grant, or why there is none.
+Never: waits; trusts a token after its end, its revocation or a change of keys; keeps tokens, but
+only digests of them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final, Literal, TypeAlias
+
+from noti.authorization.claims import Expectation, TokenInvalid, dialect_of, grant_of
+from noti.authorization.grant import ANONYMOUS, Action, Dialect, Grant
+from noti.authorization.keys import TrustedKeys
+from noti.authorization.metrics import CHECKED, REJECTED
+from noti.authorization.presented import (
+    COOKIE_V0,
+    SAFE_METHODS,
+    Channel,
+    Presented,
+    bearer_of,
+    check_origin,
+)
+from noti.authorization.rejection import Reason, TokenRejected
+from noti.authorization.verifying import KeyUnknown, verify
+
+GRANTS_MAX: Final = 50_000
+"""Good tokens that are remembered: as many as a node has streams by default, which all may come
+back in one moment. Some 1 KB each."""
+
+_BY_SIGNATURE: Final = CHECKED.labels("signature")
+_BY_CACHE: Final = CHECKED.labels("cache")
+
+Revoked: TypeAlias = Callable[[str | None, str | None, float], bool]
+"""Whether tokens of a subject, or with an id, are refused at a Unix time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationConfig:
+    """Whose tokens are taken, and what needs none."""
+
+    anonymous: bool = False
+    """Whether public events may be read without a token."""
+    protocol: Literal["both", "0", "1"] = "both"
+    """Which dialects' tokens are taken."""
+    issuer: str | None = None
+    audience: str | None = None
+    """The hub's identifier; None for its address as each request has it."""
+    cookie_name: str = COOKIE_V0
+    publish_origins: frozenset[str] = frozenset()
+
+
+class Authorizer:
+    """What requests may do at one node."""
+
+    def __init__(
+        self,
+        config: AuthorizationConfig,
+        keys: TrustedKeys,
+        revoked: Revoked = lambda _subject, _token_id, _now: False,
+    ) -> None:
+        """Use `keys`, which may change, and `revoked`, which is asked with every request."""
+        self._config = config
+        self._keys = keys
+        self._revoked = revoked
+        self._expectation = Expectation(
+            issuer=config.issuer, audience=config.audience, required=config.protocol == "0"
+        )
+        self._grants: dict[tuple[bytes, Action, str], Grant] = {}
+        """The one that was used longest ago comes first."""
+        self._generation = keys.generation
+
+    @property
+    def config(self) -> AuthorizationConfig:
+        """Whose tokens are taken."""
+        return self._config
+
+    def resource(self, hub_url: str) -> str:
+        """Return the hub's identifier, which relative patterns are resolved against."""
+        return self._config.audience or hub_url
+
+    def grant(self, presented: Presented, action: Action, *, now: float) -> Grant:
+        """Return what the request may do at Unix time `now`; raises `TokenRejected`.
+
+        A token that may publish nothing at all is rejected for publishing. Reading without a right
+        is none's mistake: public events need none.
+        """
+        try:
+            return self._grant(presented, action, now)
+        except TokenRejected as rejection:
+            REJECTED.labels(rejection.reason.value).inc()
+            raise
+
+    def _grant(self, presented: Presented, action: Action, now: float) -> Grant:
+        spoken = self._spoken(presented)
+        bearer = bearer_of(presented, self._config.cookie_name, spoken)
+        if bearer is None:
+            if action is Action.SUBSCRIBE and self._config.anonymous:
+                return ANONYMOUS
+            raise TokenRejected(Reason.MISSING, _MISSING[action], spoken)
+        spoken = bearer.dialect or spoken
+        if bearer.channel is Channel.COOKIE and presented.method not in SAFE_METHODS:
+            check_origin(presented, self._config.publish_origins, spoken)
+        if bearer.channel is Channel.QUERY and self._config.protocol == "1":
+            raise TokenRejected(Reason.MALFORMED, _QUERY, Dialect.V1)
+        grant = self._of_token(bearer.token, action, self.resource(presented.hub_url), now, spoken)
+        dialect = grant.dialect or spoken
+        if bearer.channel is Channel.QUERY and dialect is Dialect.V1:
+            raise TokenRejected(Reason.MALFORMED, _QUERY, Dialect.V1)
+        if grant.expires_at is not None and now >= grant.expires_at:
+            raise TokenRejected(Reason.INVALID, "the token has expired; get a new one", dialect)
+        if self._revoked(grant.subject, grant.token_id, now):
+            raise TokenRejected(Reason.INVALID, "the token is revoked", dialect)
+        if action is Action.PUBLISH and not grant.publish:
+            raise TokenRejected(
+                Reason.INSUFFICIENT, "the token does not allow to publish anything", dialect
+            )
+        return grant
+
+    def _spoken(self, presented: Presented) -> Dialect:
+        """Return the dialect of a request whose token tells none."""
+        match self._config.protocol:
+            case "0":
+                return Dialect.V0
+            case "1":
+                return Dialect.V1
+            case _:
+                return presented.dialect or Dialect.V0
+
+    def _of_token(
+        self, token: str, action: Action, resource: str, now: float, spoken: Dialect
+    ) -> Grant:
+        if self._generation != self._keys.generation:
+            self._generation = self._keys.generation
+            self._grants.clear()
+        known = sha256(token.encode()).digest(), action, resource
+        grant = self._grants.pop(known, None)
+        if grant is not None:
+            _BY_CACHE.inc()
+        else:
+            grant = self._checked(token, action, resource, now, spoken)
+            _BY_SIGNATURE.inc()
+            if len(self._grants) >= GRANTS_MAX:
+                del self._grants[next(iter(self._grants))]
+        self._grants[known] = grant
+        return grant
+
+    def _checked(
+        self, token: str, action: Action, resource: str, now: float, spoken: Dialect
+    ) -> Grant:
+        try:
+            header, claims = verify(token, self._keys.of(action))
+            match self._config.protocol:
+                case "0":
+                    spoken = Dialect.V0
+                case "1":
+                    spoken = Dialect.V1
+                case _:
+                    spoken = dialect_of(header, claims)
+            return grant_of(header, claims, spoken, self._expectation, resource, now)
+        except TokenInvalid as error:
+            unknown = isinstance(error, KeyUnknown)
+            raise TokenRejected(Reason.INVALID, str(error), spoken, unknown_key=unknown) from None
+
+
+_MISSING: Final = {
+    Action.PUBLISH: "publishing needs a token: send Authorization: Bearer TOKEN (noti token makes"
+    " one)",
+    Action.SUBSCRIBE: "reading needs a token here: send Authorization: Bearer TOKEN, or a cookie"
+    " (noti token makes one; --anonymous lets everybody read public events)",
+}
+_QUERY: Final = "a token of Mercure 1.0 must not be in the address: use the Authorization header"
