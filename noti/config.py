@@ -223,6 +223,8 @@ class Config(BaseModel):
     """How many of those one IPv4 address or IPv6 /64 may have; 0 for any number."""
     head_bytes_max: int = Field(default=65_536, ge=4096, le=1_048_576)
     """How long a request's line and headers may be, bytes; longer ones get status 431."""
+    publish_body_bytes_max: int = Field(default=1_114_112, ge=4096, le=16_777_216)
+    """How long the body of a request to publish may be, bytes; longer ones get status 413."""
     rpc_connections_max: int = Field(default=1024, ge=1)
     """How many gRPC connections besides other nodes'; who is idle longest makes room."""
     rpc_connections_per_address_max: int = Field(default=0, ge=0)

@@ -8,6 +8,7 @@ A test compares this tree with the classes:
     │   └── AddressInUse      a port that we should listen on is taken
     ├── RemoteError           a peer, client or publisher sent something that is rejected
     │   ├── MessageInvalid    bytes that do not decode
+    │   │   └── TooLarge      more of it than is taken: bytes, topics or fields
     │   └── ClusterMismatch   a peer of another cluster or version, or another node under this id
     ├── Unavailable           retry later; nothing is known to be wrong with the request
     │   ├── NotLeader         only the leader can do this; carries who that might be
@@ -55,6 +56,10 @@ class RemoteError(NotiError):
 
 class MessageInvalid(RemoteError):
     """Bytes from outside do not decode, or decode to something illegal."""
+
+
+class TooLarge(MessageInvalid):
+    """There is more of it than is taken: bytes, topics or fields."""
 
 
 class ClusterMismatch(RemoteError):

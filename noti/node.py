@@ -72,7 +72,8 @@ async def run(
             publishing=parts.publisher,
         )
         rpc_addr = await tree.start("rpc", serve_rpc)
-        http_addr = await tree.start("browsers", partial(world.clients.serve, parts.report))
+        serve_http = partial(world.clients.serve, parts.report, parts.publisher)
+        http_addr = await tree.start("browsers", serve_http)
 
         # The ports are known now; gossip spreads them from its first packet on.
         parts.discovery.show(tags_of(config, parts.identity, rpc_addr, http_addr))

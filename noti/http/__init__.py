@@ -2,11 +2,12 @@
 
 `acceptor` reads the heads of plain HTTP/1.1 requests and begins streams at once; all else goes to
 Quart (`app`) on Hypercorn (`hypercorn_glue`), within `connection_limits`. Both ask `subscribe` how
-a request for a stream is answered. `heads` parses and writes heads, `tls` does the handshake of
-HTTPS, `server` starts and stops all of it in order, and `clients` joins it to the hub. `ops`
-answers probes and Prometheus, `static/` holds the page.
+a request for a stream is answered. Events come in through `publish_endpoint`, which asks `publish`
+(with `forms` and `reserved_topics`) how a request to publish is answered. `heads` parses and writes
+heads, `tls` does the handshake of HTTPS, `server` starts and stops all of it in order, and
+`clients` joins it to the hub. `ops` answers probes and Prometheus, `static/` holds the page.
 
-Enters: connections of browsers, load balancers and operators.
-Leaves: responses; sockets of streams, for `noti.streams`.
+Enters: connections of browsers, publishers, load balancers and operators.
+Leaves: responses; sockets of streams, for `noti.streams`; events, for `noti.publishing`.
 Never: waits for a slow client; shows a secret; decides what is committed.
 """

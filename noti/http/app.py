@@ -7,19 +7,23 @@ a request for a stream is answered is decided in `subscribe.py`.
 from collections.abc import AsyncIterator
 from importlib import resources
 from types import TracebackType
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 import structlog
 import trio
 from quart import Response, request
 from quart.wrappers.response import ResponseBody
 from quart_trio import QuartTrio
+from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from noti.completion import Completion
 from noti.http import ops
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
+from noti.http.publish import PublishRequest
+from noti.http.publish_endpoint import PATH, PublishEndpoint
 from noti.http.subscribe import (
     PATHS,
     PLAIN,
@@ -38,7 +42,7 @@ CONNECTION = "noti.connection"
 """Where the server puts an `Adoptable` into the ASGI scope's extensions."""
 
 BODY_BYTES_MAX = 64 * 1024
-"""No endpoint so far takes a body; of one that is sent, no more than this is kept."""
+"""Where no event is published, of a body no more than this is kept."""
 
 PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -58,8 +62,20 @@ class Adoptable(Protocol):
         """
 
 
+class BoundedRequest(TrioRequest):
+    """A request whose body is bounded by what it can be good for."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        method, _, path, *_ = args
+        if (method, path) != ("POST", PATH):
+            kwargs["max_content_length"] = BODY_BYTES_MAX
+        super().__init__(*args, **kwargs)
+
+
 class App(QuartTrio):
     """Quart, with its log lines in ours."""
+
+    request_class = BoundedRequest
 
     def log_exception(
         self,
@@ -70,15 +86,23 @@ class App(QuartTrio):
 
 
 def create_app(
-    hub: Hub, node: NodeView, admission: Admission, config: HttpConfig, *, with_operations: bool
+    hub: Hub,
+    node: NodeView,
+    admission: Admission,
+    endpoint: PublishEndpoint | None,
+    config: HttpConfig,
+    *,
+    with_operations: bool,
 ) -> App:
     """Return the application for browsers, and for operators if they have no other address.
 
-    It holds nothing open.
+    It holds nothing open. Without `endpoint`, nothing can be published.
     """
     app = _empty_app()
     _add_page(app)
     _add_streams(app, hub, node, admission, config.catch_up_wait_s)
+    if endpoint is not None:
+        _add_publishing(app, endpoint, config)
     if with_operations:
         ops.add_routes(app, hub, node)
     _add_errors(app)
@@ -100,6 +124,40 @@ def _empty_app() -> App:
     app.config["RESPONSE_TIMEOUT"] = None  # Streams have no end; the server bounds each write.
     app.config["MAX_CONTENT_LENGTH"] = BODY_BYTES_MAX
     return app
+
+
+def _add_publishing(app: App, endpoint: PublishEndpoint, config: HttpConfig) -> None:
+    app.config["MAX_CONTENT_LENGTH"] = endpoint.body_bytes_max
+    app.config["BODY_TIMEOUT"] = config.body_timeout_s
+
+    async def publish() -> Response:
+        wanted = PublishRequest(
+            request.path,
+            request.query_string.decode("latin-1"),
+            lambda name: request.headers.get(name, ""),
+            request.remote_addr or "",
+            request.scheme,
+        )
+        grant = endpoint.admit(wanted)
+        if isinstance(grant, Answer):
+            return _response(grant)
+        room = endpoint.reserve(request.content_length)
+        if isinstance(room, Answer):
+            return _response(room)
+        try:
+            body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+            completion: Completion[Answer] = Completion()
+            endpoint.submit(grant, wanted, body, completion)
+        finally:
+            room.release()
+        # If the client goes away, the event is committed all the same.
+        return _response(await completion.wait())
+
+    app.add_url_rule(PATH, endpoint="publish", view_func=publish, methods=["POST"])
+
+
+def _response(answer: Answer) -> Response:
+    return Response(answer.body, status=answer.status, headers=Headers(answer.headers))
 
 
 def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_s: float) -> None:
@@ -127,8 +185,8 @@ def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_
                 connection = cast("Adoptable | None", request.scope["extensions"].get(CONNECTION))
                 body = StreamBody(opening, connection, hub)
                 return Response(body, headers=Headers(opening.headers))
-            case Answer(status, headers, body):
-                return Response(body, status=status, headers=Headers(headers))
+            case Answer() as answer:
+                return _response(answer)
             case None:
                 raise AssertionError("after catching up, there is a decision")
 

@@ -13,7 +13,10 @@ from noti.descriptors import Shares
 from noti.history.state_machine import HistoryObserver
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
+from noti.http.publish import NoPublishers
+from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.server import Frontend
+from noti.publishing.ports import Publishing
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 
@@ -43,10 +46,11 @@ class Clients(Protocol):
     async def serve(
         self,
         node: NodeView,
+        publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Take connections until cancelled.
+        """Take connections until cancelled; events of publishers go to `publishing`.
 
         Then end the streams in order. Raises `AddressInUse`.
         """
@@ -88,6 +92,7 @@ class HttpClients:
     async def serve(
         self,
         node: NodeView,
+        publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -98,6 +103,7 @@ class HttpClients:
             leader_sheds=self._config.sse_leader_sheds,
             head_bytes_max=self._config.head_bytes_max,
             pending_connections_max=self._shares.arriving,
+            publish_body_bytes_max=self._config.publish_body_bytes_max,
             connections_max=self._shares.http,
             connections_per_address_max=self._config.http_connections_per_address_max,
         )
@@ -107,6 +113,7 @@ class HttpClients:
             node,
             web,
             tls=self._tls,
+            endpoint=PublishEndpoint(publishing, NoPublishers(), web),
             ops_bind=self._config.ops_addr,
             falls=self._falls,
         )

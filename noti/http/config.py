@@ -31,6 +31,13 @@ class HttpConfig:
     """A connection without a whole request is closed after this."""
     head_bytes_max: int = 64 * 1024
     """A longer request head is rejected: 100 topics of some 600 characters fit."""
+    publish_body_bytes_max: int = 1_114_112
+    """Longest body of a request to publish: the longest event, 1 MiB, and other fields."""
+    publish_bodies_bytes_max: int = 64 * 1024 * 1024
+    """All bodies that are being read: those of some thousand ordinary publishers, or of 60 with the
+    longest events, twice what may wait to be committed."""
+    body_timeout_s: float = 10.0
+    """A body that is not complete so long after its head is cut off."""
     pending_connections_max: int = 4096
     """Connections without a whole request, or in a TLS handshake; the oldest makes room for the
     next. A node that dies sends its neighbours some thousand at once.

@@ -196,10 +196,11 @@ class Connection:
             return heads.BAD_REQUEST
         target_bytes = len(scope["raw_path"]) + len(scope["query_string"])
         line_bytes = len(scope["method"]) + target_bytes + bool(scope["query_string"])
+        always = request_counts.answers_always(scope["method"], scope["path"])
         rejection = heads.why_head_invalid(
             scope["http_version"], line_bytes, list(scope["headers"]), self._config.head_bytes_max
         )
-        if rejection is None and slot.full and scope["path"] not in request_counts.ALWAYS:
+        if rejection is None and slot.full and not always:
             return heads.BUSY if slot.full is SlotsFull.NODE else heads.BUSY_FOR_YOU
         return rejection
 

@@ -21,6 +21,8 @@ ALWAYS: Final = frozenset({*PROBES, *STREAMS})
 """Answered also when all connections are busy: a node that is used to the full must not look dead
 to whatever would restart it, and a stream is counted with the streams as soon as it begins; any
 status but 200 would end an `EventSource` permanently."""
+PUBLISH: Final = ("POST", "/.well-known/mercure")
+"""Not so: who publishes comes back when there is room."""
 PAGE: Final = ("/", "/noti.js", "/page.css", "/page.js")
 OTHER: Final = "other"
 PATHS: Final = {
@@ -28,6 +30,11 @@ PATHS: Final = {
     **dict.fromkeys(PAGE, "page"),
 }
 """What the label is for each path that is served."""
+
+
+def answers_always(method: str, path: str) -> bool:
+    """Return whether a request is answered also when all connections are busy."""
+    return path in ALWAYS and (method, path) != PUBLISH
 
 
 @lru_cache(maxsize=1024)
@@ -53,6 +60,8 @@ def _begin_at_zero() -> None:
         _of("GET", path, 400)
         _of("GET", path, 429)
     _of("GET", "/readiness", 503)
+    for code in (200, 400, 401, 403, 413, 503, 504):
+        _of(*PUBLISH, code)
     for code in (400, 408, 431, 503):
         _of(OTHER, OTHER, code)
 

@@ -26,7 +26,8 @@ from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import Connection, Hypercorn
 from noti.http.node_view import NodeView
 from noti.http.ops_server import serve_operators
-from noti.http.request_counts import ALWAYS
+from noti.http.publish_endpoint import PublishEndpoint
+from noti.http.request_counts import answers_always
 from noti.http.subscribe import Admission
 from noti.http.tls import SecuredConnection, secured
 from noti.listening import open_listeners
@@ -52,10 +53,11 @@ class Frontend:
         config: HttpConfig,
         *,
         tls: Current[ssl.SSLContext] | None = None,
+        endpoint: PublishEndpoint | None = None,
         ops_bind: Address | None = None,
         falls: trio.Event | None = None,
     ) -> None:
-        """With `tls`, `bind` speaks HTTPS.
+        """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
 
         With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS. `falls`
         is set when nothing is to be ended in order any more.
@@ -69,7 +71,9 @@ class Frontend:
         self._config = config
         self._node = node
         self._admission = Admission(hub, node.ready, config)
-        self._app = create_app(hub, node, self._admission, config, with_operations=ops_bind is None)
+        self._app = create_app(
+            hub, node, self._admission, endpoint, config, with_operations=ops_bind is None
+        )
         self._ops_app = create_operations_app(hub, node, config)
         self._hypercorn = Hypercorn(config)
         per_address_max = config.connections_per_address_max
@@ -182,7 +186,10 @@ class Frontend:
         """Let Hypercorn serve a connection whose first request is no stream's, if there is room."""
         stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
         connection = Connection(stream, self._app, self._config, head.received)
-        forwarded_for, always = head.header("x-forwarded-for"), head.path in ALWAYS
+        forwarded_for, always = (
+            head.header("x-forwarded-for"),
+            answers_always(head.method, head.path),
+        )
         if self._limits.admit(connection, peer, forwarded_for=forwarded_for, always=always):
             if head.reading is not HeadState.COMPLETE:
                 connection.mark_idle()

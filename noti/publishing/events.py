@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, TypeGuard
 
-from noti.errors import MessageInvalid
+from noti.errors import MessageInvalid, TooLarge
 from noti.history.notification import PREFIX, Event, lines_of, sent_bytes
 from noti.history.topics import problem_of
 from noti.publishing.ports import Draft
@@ -36,7 +36,7 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
     if not draft.topics:
         raise MessageInvalid("an event without a topic; name at least one")
     if len(draft.topics) > TOPICS_MAX:
-        raise MessageInvalid(f"an event with {len(draft.topics)} topics; {TOPICS_MAX} are allowed")
+        raise TooLarge(f"an event with {len(draft.topics)} topics; {TOPICS_MAX} are allowed")
     check_topics(draft.topics)
     check_data(draft.data)
     if draft.id is not None and not is_event_id(draft.id):
@@ -66,9 +66,7 @@ def check_data(data: str) -> None:
     if size_bytes > EVENT_BYTES_MAX:
         lines = len(lines_of(data))
         counted = f", with {PREFIX!r} before each of its {lines} lines" if lines > 1 else ""
-        raise MessageInvalid(
-            f"an event of {size_bytes} bytes{counted}; {EVENT_BYTES_MAX} are allowed"
-        )
+        raise TooLarge(f"an event of {size_bytes} bytes{counted}; {EVENT_BYTES_MAX} are allowed")
 
 
 def is_event_id(text: str | None) -> TypeGuard[str]:

@@ -12,6 +12,7 @@ from noti.address import Address
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS
 from noti.http.node_view import NodeView
+from noti.publishing.ports import Publishing
 from noti.streams.feed import Audience, Feed, FellBehind, View
 from noti.streams.retained import EDGE
 from noti.streams.sse import EARLIEST
@@ -95,10 +96,12 @@ class MemoryClients:
     async def serve(
         self,
         node: NodeView,
+        publishing: Publishing,
         *,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         self.node = node
+        self.publishing = publishing
         self.serving = True
         task_status.started(self._address)
         try:

@@ -1,0 +1,200 @@
+"""Decides how a request to publish is answered, whichever way it came in.
+
+It does no I/O and never waits: from the head and the body of a `POST`, and what its publisher may
+do, it makes a `Draft` to commit, or an `Answer`; and an answer from what became of the event.
+
+The status of what is wrong depends on the dialect in use, that of the publisher's token (Mercure
+0.x or 1.0); the texts say what to do.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+from urllib.parse import parse_qsl
+
+from noti.authorization.grant import Action, Dialect, Grant
+from noti.authorization.presented import Presented
+from noti.authorization.rejection import Reason, TokenRejected
+from noti.authorization.rejection import answer_to as rejection_answer
+from noti.errors import (
+    MessageInvalid,
+    NotiError,
+    Overloaded,
+    ProposalUncertain,
+    TooLarge,
+    Unavailable,
+)
+from noti.http.forms import parse_form, problem_of_type
+from noti.http.reserved_topics import reserved_in_0x, reserved_in_1_0
+from noti.http.subscribe import PLAIN, Answer
+from noti.publishing.ports import Draft, Outcome
+
+FIELDS_MAX: Final = 4096
+"""Fields of one form; four times the topics, each of which is one."""
+TOPICS_MAX: Final = 1000
+"""Topics of one event: the reference hub's limit."""
+RETRY_DIGITS_MAX: Final = 10
+"""Longest time to reconnect: 115 days."""
+RETRY_AFTER: Final = ("Retry-After", "1")
+"""A leader is elected, and a backlog is worked off, within about a second."""
+OWN_TYPE: Final = "mercure"
+"""The type of the hub's own events in 1.0."""
+
+
+@dataclass(frozen=True, slots=True)
+class PublishRequest:
+    """The head of a POST."""
+
+    path: str
+    query: str
+    """As it stands in the target, still percent-encoded."""
+    header: Callable[[str], str]
+    """Returns a header's value by its lower-case name; empty when there is none."""
+    peer: str
+    """IP address at the other end of the connection."""
+    scheme: str = "http"
+
+    @property
+    def hub_url(self) -> str:
+        """The hub's address as this request has it."""
+        return f"{self.scheme}://{self.header('host')}{self.path}"
+
+
+class PublishAuthorizer(Protocol):
+    """Knows what tokens allow: `noti.authorization.authorizer.Authorizer`."""
+
+    def grant(self, presented: Presented, action: Action, *, now: float) -> Grant:
+        """Return what the request may do at Unix time `now`; raises `TokenRejected`."""
+
+
+class NoPublishers:
+    """Nobody may publish, as no key of publishers is configured; a `PublishAuthorizer`."""
+
+    def grant(self, presented: Presented, action: Action, *, now: float) -> Grant:
+        """Reject everybody."""
+        text = "nobody may publish over HTTP here: start noti with --publisher-jwt-key-file"
+        raise TokenRejected(Reason.MISSING, text, presented.dialect or Dialect.V0)
+
+
+def admit(request: PublishRequest, authorizer: PublishAuthorizer, now: float) -> Grant | Answer:
+    """Return what the publisher may do at Unix time `now`, or how to answer it.
+
+    Its body is not read before.
+    """
+    query = parse_qsl(request.query) if request.query else ()
+    presented = Presented(
+        method="POST",
+        hub_url=request.hub_url,
+        authorization=request.header("authorization") or None,
+        query_tokens=tuple([value for name, value in query if name == "authorization"]),
+        cookie=request.header("cookie"),
+        origin=request.header("origin"),
+        referer=request.header("referer"),
+    )
+    try:
+        grant = authorizer.grant(presented, Action.PUBLISH, now=now)
+    except TokenRejected as rejection:
+        return Answer(*rejection_answer(rejection, request.hub_url))
+    if (problem := problem_of_type(request.header("content-type"))) is not None:
+        return plain(415, problem)
+    return grant
+
+
+def draft_of(grant: Grant, request: PublishRequest, body: bytes) -> Draft | Answer:
+    """Return the event to commit, or how to answer."""
+    in_0x = grant.dialect is not Dialect.V1
+    try:
+        fields = parse_form(body, FIELDS_MAX)
+        topics = tuple([value for name, value in fields if name == "topic"])
+        if not topics:
+            return plain(400, 'Missing "topic" parameter: name at least one.')
+        if len(topics) > TOPICS_MAX:
+            raise TooLarge(f"An event has at most {TOPICS_MAX} topics; name fewer.")
+        reserved = reserved_in_0x if in_0x else reserved_in_1_0
+        for topic in topics:
+            if reserved(topic):
+                text = f"The topic {topic[:80]!r} is reserved for the hub; choose another one."
+                return plain(403 if in_0x else 400, text)
+        draft = _draft(topics, fields, request.header("idempotency-key"), in_0x=in_0x)
+    except TooLarge as error:
+        return plain(400 if in_0x else 413, str(error))
+    except MessageInvalid as error:
+        return plain(400, str(error))
+    if not grant.may_publish(topics):
+        text = "the token does not allow to publish to all of these topics; get one that does"
+        rejection = TokenRejected(Reason.INSUFFICIENT, text, Dialect.V0 if in_0x else Dialect.V1)
+        return Answer(*rejection_answer(rejection, request.hub_url))
+    return draft
+
+
+def _draft(
+    topics: tuple[str, ...], fields: Sequence[tuple[str, str]], key: str, *, in_0x: bool
+) -> Draft:
+    first = dict(reversed(fields))  # of several, the first
+    event_id, event_type = first.get("id", ""), first.get("type", "")
+    if event_id.startswith("#"):
+        raise MessageInvalid('Invalid "id" parameter: it must not begin with #.')
+    if event_type == OWN_TYPE and not in_0x:
+        raise MessageInvalid(f'Invalid "type" parameter: {OWN_TYPE} is the hub\'s own.')
+    retry = first.get("retry", "0" if in_0x else None)
+    retry_ms = 0
+    if retry or (retry is not None and not in_0x):
+        if not (retry.isascii() and retry.isdigit() and len(retry) <= RETRY_DIGITS_MAX):
+            raise MessageInvalid(
+                f'Invalid "retry" parameter: milliseconds, 1 to {RETRY_DIGITS_MAX} digits.'
+            )
+        retry_ms = int(retry)
+    return Draft(
+        topics,
+        first.get("data", ""),
+        event_id or None,
+        event_type,
+        retry_ms,
+        "private" in first,
+        key,
+    )
+
+
+def answer_to(outcome: Outcome) -> Answer:
+    """Return what the publisher is told about its event: its id, or why there is none."""
+    match outcome:
+        case tuple():
+            return Answer(200, [("Content-Type", PLAIN)], outcome[0].encode())
+        case TooLarge():
+            return plain(413, _sentence(outcome))
+        case MessageInvalid():
+            return plain(400, _sentence(outcome))
+        case ProposalUncertain():
+            return plain(
+                504, "Nobody knows whether the event is committed; publish it again, with its id."
+            )
+        case Overloaded() | Unavailable():
+            return _later(f"Nothing was committed: {outcome}.")
+        case _:
+            return plain(500, "The event could not be committed; look at the logs of this node.")
+
+
+def body_too_large(bytes_max: int) -> Answer:
+    """Return the answer to a body that is not read."""
+    return plain(
+        413, f"The body is longer than {bytes_max} bytes (--publish-body-bytes-max); send less."
+    )
+
+
+def no_room() -> Answer:
+    """Return the answer to a body for which there is no memory now."""
+    return _later("The bodies of other requests take all memory that they may; retry later.")
+
+
+def _later(text: str) -> Answer:
+    return Answer(503, [("Content-Type", PLAIN), RETRY_AFTER], f"{text}\n".encode())
+
+
+def _sentence(error: NotiError) -> str:
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def plain(status: int, text: str) -> Answer:
+    """Return an answer for people."""
+    return Answer(status, [("Content-Type", PLAIN)], f"{text}\n".encode())
