@@ -341,5 +341,11 @@ class Feed:
             text = (
                 notification.data if view is View.MERCURE else sse.category_text(notification.data)
             )
-            frames[seq] = None if text is None else sse.event_frame(notification.id, text)
+            frames[seq] = (
+                None
+                if text is None
+                else sse.event_frame(
+                    notification.id, text, notification.type, notification.retry_ms
+                )
+            )
         return frames[seq]

@@ -24,7 +24,14 @@ from noti.streams.backlog import Backlog
 from noti.streams.config import HubConfig
 from noti.streams.feed import Feed, FellBehind
 from noti.streams.metrics import CLOSED_FOR, OPENED, HubMetrics
-from noti.streams.open_streams import AdoptedStream, EndReason, OpenStream, Reader, StreamLimits
+from noti.streams.open_streams import (
+    AdoptedStream,
+    EndReason,
+    OpenStream,
+    Reader,
+    StreamLimits,
+    StreamObserver,
+)
 from noti.streams.retained import NOWHERE
 from noti.streams.schedule import Schedule
 from noti.streams.sending import Sending
@@ -112,6 +119,11 @@ class Hub:
         """Return what a stream ends with: when to come back, different for each client."""
         return sse.retry(self._rng.randint(self.config.retry_ms_min, self.config.retry_ms_max))
 
+    def observe(self, observer: StreamObserver) -> None:
+        """Tell `observer` of every stream that begins and ends; before the first one."""
+        assert not self.clients, "an observer knows all streams or none"
+        self._sending.observer = observer
+
     # Streams that begin and end
 
     def hold(self, reader: Reader) -> None:
@@ -141,6 +153,29 @@ class Hub:
         self._backlog.enter(reader.after_seq)
         return self._schedule.end_of_stream(trio.current_time())
 
+    def disconnect(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        subscriber: str | None = None,
+    ) -> int:
+        """End the streams that have all of these that are given; return how many they are.
+
+        They end in order, within a pass of the hub; one that waits for its client is cut off.
+        """
+        bearers, now = self._sending.bearers, trio.current_time()
+        streams = bearers.of(subject=subject, token_id=token_id, subscriber=subscriber)
+        for stream in streams:
+            self._end_now(stream, now)
+        if streams:
+            self._ring()
+        return len(streams)
+
+    def _end_now(self, stream: OpenStream, now: float) -> None:
+        stream.ends_at, stream.ends_for = min(stream.ends_at, now), EndReason.REVOKED
+        self._sending.bearers.end_at(stream, now)
+
     def drain(self) -> None:
         """Reject new streams, and end the open ones at random moments of `drain_window_s`.
 
@@ -153,8 +188,9 @@ class Hub:
         """End all streams that are open now, at random moments of `window_s` from now."""
         now = trio.current_time()
         for stream in self._sending.all():
-            stream.ends_at = min(stream.ends_at, now + self._rng.uniform(0, window_s))
-            stream.ends_for = reason
+            ends_at = now + self._rng.uniform(0, window_s)
+            if ends_at < stream.ends_at:
+                stream.ends_at, stream.ends_for = ends_at, reason
         self._schedule.hurry(now, now + window_s)
         self._ring()
 
@@ -175,10 +211,12 @@ class Hub:
                         await trio.lowlevel.checkpoint()
                     else:
                         stock_at = math.inf if self._took_stock else self._backlog.due_at()
-                        wakes_at = min(self._schedule.sweep_at, self._drained_at, stock_at)
+                        ends_at = self._sending.bearers.due_at
+                        wakes_at = min(self._schedule.sweep_at, self._drained_at, stock_at, ends_at)
                         await self._wakeups.sleep_until(wakes_at)
                     self._slice.begin()
                     self._sockets.notice()
+                    self._end_due()
                     await self._send_to_groups()
                     await self._send_to_others()
                     self._metrics.passed()
@@ -242,6 +280,16 @@ class Hub:
                 self._take_stock_in_passing()
                 await self._slice.checkpoint_if_over()
 
+    def _end_due(self) -> None:
+        """End the streams whose tokens have expired, or were revoked."""
+        for stream in self._sending.bearers.due(trio.current_time()):
+            if not isinstance(stream, AdoptedStream):
+                self._news.unpark_all()  # its task looks at the time
+            elif stream.is_blocked:
+                self._sockets.close(stream, stream.ends_for)
+            else:
+                self._sending.end(stream, self._closing_chunk())
+
     # Time
 
     async def _sweep(self) -> None:
@@ -287,6 +335,7 @@ class Hub:
         if trio.current_time() >= self._backlog.due_at() + STOCK_EVERY_S:
             self._sockets.notice()
             self._take_stock()
+            self._end_due()
             self._backlog.free()
 
     def _take_stock(self) -> None:

@@ -4,6 +4,7 @@ Of each, its client, its cursor, what is unsent, why it ended; of all together, 
 and whether there is room for another one.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
@@ -30,6 +31,10 @@ class EndReason(Enum):
     """The client did not take what it was sent."""
     AGED = "aged"
     """It was open as long as a stream may be."""
+    EXPIRED = "expired"
+    """Its token has expired."""
+    REVOKED = "revoked"
+    """An operator, or whoever revoked its token, has ended it."""
     SHED = "shed"
     """This node leads, and leaves browsers to the others."""
     DRAINED = "drained"
@@ -79,6 +84,24 @@ class Reader:
     """By which the stream is counted."""
     wants_cursors: bool = False
     """Whether it gets its cursor (`?cursor=1`), by blocks without an event."""
+    ends_at: float = math.inf
+    """When its token expires, in Trio's time: the stream ends then at the latest."""
+    subject: str = ""
+    """Whom its token names (`sub`); empty for nobody."""
+    token_id: str = ""
+    """Which token that is (`jti`); empty for none."""
+    subscriber: str = ""
+    """What the stream is called in subscriptions; empty when nobody is told of it."""
+
+
+class StreamObserver(Protocol):
+    """Whoever wants to know which streams are open; no call may wait, or take long."""
+
+    def opened(self, stream_id: int, reader: Reader) -> None:
+        """Note that a stream has begun; `stream_id` is of this process, and of no other stream."""
+
+    def closed(self, stream_id: int) -> None:
+        """Note that it has ended, for whatever reason."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -86,6 +109,8 @@ class OpenStream:
     """One open stream, whatever carries it."""
 
     group: "Group"
+    stream_id: int
+    """Of this process, and of no other stream."""
     client_key: str
     """By which it is counted."""
     ends_at: float
@@ -101,6 +126,10 @@ class OpenStream:
     """Since when it is blocked."""
     slow: bool = False
     """It was blocked since it was last in step."""
+    bearer: Reader | None = None
+    """Who has it, if a token says so (`bearers.py`)."""
+    slot: int | None = None
+    """When it is to be ended, if that must be at the moment (`bearers.py`)."""
 
     @property
     def is_blocked(self) -> bool:

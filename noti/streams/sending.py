@@ -20,19 +20,23 @@ Every adopted stream is in one state:
     any but CLOSED          see `EndReason`; or its closing chunk is sent      CLOSED
 """
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from typing import assert_never
 
+from noti.streams.bearers import Bearers
 from noti.streams.feed import Audience, Batch, Feed, FellBehind
 from noti.streams.open_streams import (
     NOTHING,
     AdoptedStream,
+    EndReason,
     Group,
     OpenStream,
     Reader,
     State,
     StreamLimits,
+    StreamObserver,
     StreamSocket,
 )
 
@@ -122,11 +126,16 @@ class Sending:
         self._blocked: dict[int, AdoptedStream] = {}
         self.subscriptions: set[OpenStream] = set()
         """Streams that read for themselves, and move their cursors."""
+        self.bearers = Bearers()
+        self.observer: StreamObserver | None = None
+        """Hears of every stream; set before the first one."""
+        self._streams_begun = 0
 
     def adopt(self, reader: Reader, ends_at: float, connection: StreamSocket) -> AdoptedStream:
         """Begin a stream on a connection."""
         stream = AdoptedStream(
             group=self._enter(reader),
+            stream_id=self._streams_begun,
             client_key=reader.client_key,
             ends_at=ends_at,
             cursor=reader.after_seq,
@@ -135,18 +144,21 @@ class Sending:
             fd=connection.fileno(),
         )
         self.adopted[stream.fd] = self.sendable[stream.fd] = stream
+        self._begun(stream, reader)
         return stream
 
     def subscribe(self, reader: Reader, ends_at: float) -> OpenStream:
         """Begin a stream that reads for itself."""
         stream = OpenStream(
             group=self._enter(reader),
+            stream_id=self._streams_begun,
             client_key=reader.client_key,
             ends_at=ends_at,
             cursor=reader.after_seq,
             wants_cursors=reader.wants_cursors,
         )
         self.subscriptions.add(stream)
+        self._begun(stream, reader)
         return stream
 
     def close(self, stream: OpenStream) -> None:
@@ -157,7 +169,10 @@ class Sending:
         else:
             self.subscriptions.remove(stream)
         self.groups.leave(stream.group)
+        self.bearers.remove(stream)
         self._limits.end(stream.client_key)
+        if self.observer is not None:
+            self.observer.closed(stream.stream_id)
 
     @property
     def count(self) -> int:
@@ -276,7 +291,15 @@ class Sending:
 
     def _enter(self, reader: Reader) -> Group:
         self._limits.begin(reader.client_key)
+        self._streams_begun += 1
         return self.groups.enter(reader.audience)
+
+    def _begun(self, stream: OpenStream, reader: Reader) -> None:
+        if reader.ends_at < math.inf and reader.ends_at <= stream.ends_at:
+            stream.ends_at, stream.ends_for = reader.ends_at, EndReason.EXPIRED
+        self.bearers.add(stream, reader)
+        if self.observer is not None:
+            self.observer.opened(stream.stream_id, reader)
 
     def _has_all(self, cursor: int, through_seq: int) -> bool:
         return cursor >= through_seq and self._feed.holds(cursor)

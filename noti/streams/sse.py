@@ -8,6 +8,7 @@ import json
 
 from noti.errors import MessageInvalid
 from noti.history.notification import PREFIX, lines_of
+from noti.history.topics import control_in
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -22,15 +23,17 @@ LAST_CHUNK = b"0\r\n\r\n"
 """Ends a chunked body without trailers."""
 
 
-def event_frame(event_id: str, data: str, event: str | None = None) -> bytes:
-    """Return one complete event.
+def event_frame(event_id: str, data: str, event: str = "", retry_ms: int = 0) -> bytes:
+    """Return one complete event: `event:` and `retry:` if it has them, `id:`, `data:`.
 
     Every line of `data` (ended by CR, LF or CRLF) becomes a `data:` line, so that no payload can
-    forge a field.
-    Raises `MessageInvalid` when `event_id` or `event` cannot be written: empty, not printable
-    ASCII.
+    forge a field; data without a line has an empty one, or browsers would show no event.
+    Raises `MessageInvalid` when `event_id` is empty, or `event_id` or `event` has a character that
+    could forge a line, or that nobody sees.
     """
-    head = f"event: {_field(event)}\n" if event is not None else ""
+    head = f"event: {_field(event)}\n" if event else ""
+    if retry_ms:
+        head += f"retry: {retry_ms}\n"
     lines = "".join(f"{PREFIX}{line}\n" for line in lines_of(data))
     return f"{head}id: {_field(event_id)}\n{lines}\n".encode("utf-8", "replace")
 
@@ -63,7 +66,7 @@ def cursor(event_id: str) -> bytes:
     See WHATWG HTML 9.2.6. Only for a reader who asked for such blocks, as not all clients know
     them.
     """
-    return f"id: {_field(event_id)}\n\n".encode("ascii")
+    return f"id: {_field(event_id)}\n\n".encode("utf-8", "replace")
 
 
 def gap_frame(requested: str) -> bytes:
@@ -107,12 +110,12 @@ def category_text(data: str) -> str | None:
 
 
 def _field(value: str) -> str:
-    """Return `value` when it can stand on a field's line.
-
-    It must come back unchanged in a request header, too.
-    """
-    if not value or not value.isascii() or not value.isprintable() or value != value.strip():
+    """Return `value` when it can stand on a field's line."""
+    if not value:
+        raise MessageInvalid("an event's id is empty")
+    if (control := control_in(value)) is not None:
         raise MessageInvalid(
-            f"{value[:80]!r} cannot be an event's id or type: printable ASCII only"
+            f"{value[:80]!r} cannot be an event's id or type: it has a control character, "
+            f"{control!r}"
         )
     return value

@@ -11,6 +11,9 @@ from noti.streams.metrics import DELIVERIES, SENT
 from noti.streams.open_streams import EndReason, OpenStream, Reader, State
 from noti.streams.retained import NOWHERE
 
+AT_ONCE = (EndReason.EXPIRED, EndReason.REVOKED)
+"""Whoever may see no more is not sent what it has not got yet."""
+
 
 class Subscription:
     """A reader, counted by the hub for exactly as long as it is used as a context manager."""
@@ -40,6 +43,9 @@ class Subscription:
         stream.state, stream.slow = State.BEHIND, False
         with trio.move_on_after(hub.config.heartbeat_s) as silence:
             while hub.sending:
+                if trio.current_time() >= stream.ends_at and stream.ends_for in AT_ONCE:
+                    self._reason = stream.ends_for
+                    return None
                 batch = hub.feed.read(
                     self._reader.audience, stream.cursor, hub.config.chunk_bytes_max
                 )

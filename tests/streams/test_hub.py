@@ -1,5 +1,6 @@
 """Promises of the hub, over socket pairs and real loopback sockets."""
 
+import math
 import random
 import socket
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from noti.streams import open_streams, sockets
 from noti.streams.feed import EVICTED_MAX, Audience, View
 from noti.streams.hub import Hub
 from noti.streams.open_streams import EndReason
+from noti.streams.subscription import Subscription
 from tests import promises
 from tests.http.stage import (
     LIMIT_S,
@@ -57,6 +59,8 @@ class Reader:
         after_seq: int | None = None,
         *,
         wants_cursors: bool = False,
+        ends_at: float = math.inf,
+        subject: str = "",
     ) -> None:
         with socket.socket() as listener:
             sockets.prepare(listener, there.config)
@@ -86,6 +90,8 @@ class Reader:
                 there.feed.newest_seq if after_seq is None else after_seq,
                 "127.0.0.1",
                 wants_cursors=wants_cursors,
+                ends_at=ends_at,
+                subject=subject,
             ),
         )
 
@@ -559,6 +565,94 @@ async def test_a_leader_can_send_its_clients_away_gently(
         for reader in readers:
             assert "retry: " in await reader.read_all()
     assert closed("shed") == shed + 20
+
+
+async def test_streams_end_at_the_second_at_which_their_token_expires(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    expired = closed("expired")
+    async with running(hub()) as there:
+        began = trio.current_time()
+        brief, longer, anonymous = (
+            Reader(there, ends_at=began + seconds) for seconds in (7.0, 8.0, math.inf)
+        )
+        await trio.sleep(6.85)
+        there.publish(notifications(1, 1))
+        assert await brief.read_through("id-1") == ["id-1"]
+        await trio.sleep(began + 7.0 - trio.current_time())
+        there.publish(notifications(2, 2))
+        assert await longer.read_through("id-2") == ["id-1", "id-2"]
+        assert "retry: " in await brief.read_all()
+        assert brief.ended, "in order, with the closing chunk"
+        assert "id-2" not in brief.text
+        assert closed("expired") == expired + 1
+        await trio.sleep(began + 8.0 - trio.current_time())
+        await longer.read_all()
+        there.publish(notifications(3, 3))
+        assert (await anonymous.read_through("id-3"))[-1] == "id-3"
+        assert there.clients == 1
+    assert closed("expired") == expired + 2
+
+
+async def test_a_stream_that_waits_for_its_client_is_cut_off_when_its_token_expires(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(hub(send_buffer_bytes=8192, chunk_bytes_max=8192)) as there:
+        Reader(there, ends_at=trio.current_time() + 2.0)
+        there.publish([notification(n, data="z" * 50_000) for n in range(1, 60)])
+        await trio.sleep(1.5)
+        assert there.clients == 1
+        await trio.sleep(0.51)
+        assert there.clients == 0
+
+
+async def test_streams_of_a_subject_are_ended_at_once_and_nobody_elses() -> None:
+    revoked = closed("revoked")
+    async with running(hub()) as there:
+        phone, laptop = (Reader(there, subject="7") for _ in range(2))
+        other = Reader(there, subject="8")
+        there.publish(notifications(1, 1))
+        assert there.disconnect(subject="7") == 2
+        assert there.disconnect(subject="nobody") == 0
+        for reader in (phone, laptop):
+            assert "retry: " in await reader.read_all()
+            assert reader.ended
+        there.publish(notifications(2, 2))
+        assert await other.read_through("id-2") == ["id-1", "id-2"]
+        assert there.clients == 1
+        assert there.disconnect(subject="7") == 0
+    assert closed("revoked") == revoked + 2
+
+
+class Observer:
+    """Notes which streams are open."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, open_streams.Reader] = {}
+        self.seen = 0
+
+    def opened(self, stream_id: int, reader: open_streams.Reader) -> None:
+        assert stream_id not in self.open
+        self.open[stream_id] = reader
+        self.seen += 1
+
+    def closed(self, stream_id: int) -> None:
+        del self.open[stream_id]
+
+
+async def test_an_observer_hears_of_every_stream_of_either_kind_once() -> None:
+    observer = Observer()
+    there = hub()
+    there.observe(observer)
+    async with running(there):
+        readers = [Reader(there, subject=str(number)) for number in range(3)]
+        with Subscription(there, open_streams.Reader(ALL, 0, "", subject="9")):
+            assert sorted(one.subject for one in observer.open.values()) == ["0", "1", "2", "9"]
+        readers[0].sock.close()
+        there.publish(notifications(1, 1))
+        await until(lambda: there.clients == 2)
+        assert sorted(one.subject for one in observer.open.values()) == ["1", "2"]
+    assert (observer.open, observer.seen) == ({}, 4)
 
 
 @promises.NOTHING_OF_UNREADABLE_EVENTS

@@ -46,3 +46,27 @@ async def test_a_subscription_whose_place_is_gone_ends() -> None:
             await until(lambda: there.feed.retained.backlog_bytes == 0)
             assert await subscription.next() is None
     assert there.clients == 0
+
+
+async def test_a_subscription_ends_at_the_second_at_which_its_token_expires(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    there = hub()
+    async with running(there):
+        ends_at = trio.current_time() + 5.0
+        with Subscription(there, Reader(ALL, 0, "", ends_at=ends_at)) as subscription:
+            there.publish(notifications(1, 1))
+            assert await subscription.next() is not None
+            assert await subscription.next() is None
+            assert trio.current_time() == ends_at
+            there.publish(notifications(2, 2))
+            assert await subscription.next() is None, "nothing that came later, either"
+
+
+async def test_a_subscription_of_a_subject_is_ended_at_once() -> None:
+    there = hub()
+    async with running(there):
+        with Subscription(there, Reader(ALL, 0, "", subject="7")) as subscription:
+            there.publish(notifications(1, 1))
+            assert there.disconnect(subject="7") == 1
+            assert await subscription.next() is None
