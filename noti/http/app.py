@@ -44,11 +44,14 @@ CONNECTION = "noti.connection"
 BODY_BYTES_MAX = 64 * 1024
 """Where no event is published, of a body no more than this is kept."""
 
+JAVASCRIPT = "text/javascript; charset=utf-8"
 PAGE_FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/noti.js": ("noti.js", "text/javascript; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/{name}": (name, JAVASCRIPT)
+        for name in ("noti.js", "page.js", "events.js", "cluster.js", "dom.js")
+    },
 }
 
 

@@ -23,7 +23,15 @@ to whatever would restart it, and a stream is counted with the streams as soon a
 status but 200 would end an `EventSource` permanently."""
 PUBLISH: Final = ("POST", "/.well-known/mercure")
 """Not so: who publishes comes back when there is room."""
-PAGE: Final = ("/", "/noti.js", "/page.css", "/page.js")
+PAGE: Final = (
+    "/",
+    "/cluster.js",
+    "/dom.js",
+    "/events.js",
+    "/noti.js",
+    "/page.css",
+    "/page.js",
+)
 OTHER: Final = "other"
 PATHS: Final = {
     **{path: path for path in (*STREAMS, *PROBES, "/status")},

@@ -7,11 +7,14 @@ import pytest
 import trio
 
 from noti.history.notification import Notification
+from noti.http.config import HttpConfig
+from noti.http.server import Frontend
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 from tests import promises
 from tests.browser.chromium import chromium
 from tests.http.stage import Node, notifications, serving
+from tests.interop.processes import stable_port
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
 
@@ -36,6 +39,14 @@ def connection(state: str) -> str:
     return f"document.querySelector('#connection')?.dataset.state === '{state}'"
 
 
+def fill(field: str, content: str) -> str:
+    return f"document.querySelector('#{field}').value = '{content}'; "
+
+
+def press(button: str) -> str:
+    return f"document.querySelector('{button}').click(); "
+
+
 def hub(history: list[Notification]) -> Hub:
     there = Hub(HubConfig(retry_ms_min=100, retry_ms_max=200), random.Random(1))
     there.reset(history)
@@ -53,8 +64,8 @@ async def test_the_page_shows_events_and_misses_none_when_its_node_restarts(tmp_
             await page.until("document.querySelectorAll('#members li').length === 2")
             assert "you are here" in await page.value(text("members"))
             first.publish(notifications(6, 10))
-            await page.until(f"{SHOWN}.length === 5")
-            assert await page.value(SHOWN_IDS) == [f"id-{n}" for n in range(10, 5, -1)]
+            await page.until(f"{SHOWN}.length === 10")
+            assert await page.value(SHOWN_IDS) == [f"id-{n}" for n in range(10, 0, -1)]
 
         await page.until(connection("connecting"))
         assert "reconnecting" in await page.value(text("connection"))
@@ -62,17 +73,17 @@ async def test_the_page_shows_events_and_misses_none_when_its_node_restarts(tmp_
         # Events went on elsewhere; the node has them all when it is back.
         second = hub(notifications(1, 20))
         async with serving(second, node, port=port):
-            await page.until(f"{SHOWN}.length === 15")
+            await page.until(f"{SHOWN}.length === 20")
             await page.until(f"{text('notice')}.includes('nothing missed')")
             second.publish(notifications(21, 23))
-            await page.until(f"{text('total')} === '18'")
-            assert await page.value(SHOWN_IDS) == [f"id-{n}" for n in range(23, 5, -1)]
+            await page.until(f"{text('total')} === '23'")
+            assert await page.value(SHOWN_IDS) == [f"id-{n}" for n in range(23, 0, -1)]
 
         # Back without the history that the page needs: it says so.
         third = hub(notifications(500, 502))
         async with serving(third, node, port=port):
             await page.until(f"{text('notice')}.includes('gap')")
-            await page.until(f"{text('total')} === '21'")
+            await page.until(f"{text('total')} === '26'")
 
 
 async def test_the_list_of_events_stays_bounded(tmp_path: Path) -> None:
@@ -85,4 +96,110 @@ async def test_the_list_of_events_stays_bounded(tmp_path: Path) -> None:
             await trio.lowlevel.checkpoint()
         await page.until(f"{text('total')} === '500'")
         shown = await page.value(SHOWN_IDS)
-        assert (len(shown), shown[0]) == (60, "id-500")
+        assert (len(shown), shown[0]) == (200, "id-500")
+
+
+async def test_events_that_come_fast_are_drawn_together_and_without_animation(
+    tmp_path: Path,
+) -> None:
+    there = hub([])
+    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+        await page.open(f"http://{host}:{port}/")
+        await page.until(connection("open"))
+        there.publish(notifications(1, 1))
+        await page.until("document.querySelectorAll('#events li.fresh').length === 1")
+        await page.value(
+            "window.drawings = []; new MutationObserver(() => drawings.push(performance.now()))"
+            ".observe(document.querySelector('#events'), {childList: true}); 0"
+        )
+        began = trio.current_time()
+        published = 1
+        while published < 1001:
+            due = min(1001, 1 + int(500 * (trio.current_time() - began)))
+            there.publish(notifications(published + 1, due))
+            published = due
+            await trio.sleep(0.005)
+        await page.until(f"{SHOWN}[0].dataset.id === 'id-1001'")
+        assert await page.value("document.querySelectorAll('#events li.fresh').length") == 0
+        pauses_ms = await page.value("drawings.slice(1).map((at, n) => at - drawings[n])")
+        # The first ten are drawn as they come.
+        assert len(pauses_ms) > 2
+        assert sum(pause < 190 for pause in pauses_ms) <= 10
+
+
+async def test_a_page_that_is_opened_shows_the_last_20_events(tmp_path: Path) -> None:
+    there = hub(notifications(1, 100))
+    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+        await page.open(f"http://{host}:{port}/")
+        await page.until(f"{SHOWN}.length === 20")
+        assert await page.value(SHOWN_IDS) == [f"id-{n}" for n in range(100, 80, -1)]
+
+
+async def test_a_person_chooses_topics_and_may_stop_the_list_to_read(tmp_path: Path) -> None:
+    there = hub([*notifications(1, 3, topic="news"), *notifications(4, 5, topic="jobs")])
+    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+        await page.open(f"http://{host}:{port}/")
+        await page.until(f"{SHOWN}.length === 5")
+        await page.value(fill("topics", "news weather") + press("#subscription button"))
+        await page.until(f"{SHOWN}.length === 3")
+        assert await page.value(SHOWN_IDS) == ["id-3", "id-2", "id-1"]
+        assert "topic=news&topic=weather" in await page.value(text("curl"))
+        await page.value(press("#pause"))
+        there.publish(notifications(6, 7, topic="weather"))
+        await page.until(f"{text('total')} === '10'")
+        assert len(await page.value(SHOWN_IDS)) == 3
+        await page.value(press("#pause"))
+        await page.until(f"{SHOWN}.length === 5")
+
+
+async def test_a_token_stays_in_the_tab_and_out_of_what_is_shown(tmp_path: Path) -> None:
+    there = hub([])
+    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+        await page.open(f"http://{host}:{port}/")
+        await page.until(connection("open"))
+        await page.value(fill("token", "eyJ0.e30.x") + press("#subscription button"))
+        assert await page.value("sessionStorage.getItem('noti-token')") == "eyJ0.e30.x"
+        assert await page.value("[localStorage.length, document.cookie]") == [0, ""]
+        assert "eyJ0" not in await page.value("document.body.innerText + location.href")
+
+
+async def test_a_page_whose_node_died_links_to_the_others_that_live(tmp_path: Path) -> None:
+    alive, dead = (
+        {"name": name, "node_id": name, "state": state, "http": http}
+        for name, state, http in (
+            ("node-2", "alive", "127.0.0.1:8502"),
+            ("node-3", "failed", "127.0.0.1:8602"),
+        )
+    )
+    node = Node(extra={**STATUS, "members": [{"node_id": "a1", "state": "alive"}, alive, dead]})
+    async with chromium(tmp_path) as page:
+        async with serving(hub([]), node) as (host, port):
+            await page.open(f"http://{host}:{port}/")
+            await page.until("document.querySelectorAll('#members li').length === 3")
+        await page.until(f"{text('elsewhere')}.includes('Others that live: node-2')")
+        links = "[...document.querySelectorAll('#elsewhere a')].map((link) => link.href)"
+        assert await page.value(links) == ["http://127.0.0.1:8502/"]
+        async with serving(hub([]), node, port=port):
+            await page.until("document.querySelector('#elsewhere').hidden")
+
+
+async def test_a_page_that_is_told_no_state_says_where_it_is(tmp_path: Path) -> None:
+    frontend = Frontend(
+        ("127.0.0.1", 0), hub([]), Node(), HttpConfig(), ops_bind=("127.0.0.1", stable_port())
+    )
+    async with chromium(tmp_path) as page:
+        async with trio.open_nursery() as nursery:
+            host, port = await nursery.start(frontend.run)
+            await page.open(f"http://{host}:{port}/")
+            await page.until(connection("open"))
+            await page.until(f"{text('members-empty')}.includes('--ops-addr')")
+            nursery.cancel_scope.cancel()
+        await page.until(f"{text('elsewhere')}.includes('--ops-addr')")
+
+
+async def test_the_page_says_how_presence_is_turned_on(tmp_path: Path) -> None:
+    async with chromium(tmp_path) as page, serving(hub([]), Node(extra=STATUS)) as (host, port):
+        await page.open(f"http://{host}:{port}/")
+        await page.until(connection("open"))
+        await page.value("document.querySelector('#subscribers').open = true")
+        await page.until(f"{text('subscribers-empty')}.includes('--subscriptions')")
