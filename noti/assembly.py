@@ -11,6 +11,7 @@ from prometheus_client import Gauge
 
 from noti import telemetry
 from noti.address import Address, format_address
+from noti.authorization.service import Authorization
 from noti.config import Config
 from noti.errors import MessageInvalid, StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
@@ -82,6 +83,7 @@ class Parts:
     decommission: Decommission
     controller: MembershipController
     limits: Limits
+    authorization: Authorization
     bridge: Bridge | None
 
 
@@ -149,9 +151,14 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         controller=MembershipController(
             gossip, replica, forwarder.leaving, peers.connected, clock, voters
         ),
+        authorization=Authorization(config, clock, rng, _nobody_revoked),
         limits=Limits(replica, lambda: store.history_size, config.history_size),
         bridge=bridge,
     )
+
+
+def _nobody_revoked(_subject: str | None, _token_id: str | None, _now: float) -> bool:
+    return False
 
 
 def tags_of(

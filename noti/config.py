@@ -7,12 +7,20 @@ field is its help.
 
 import re
 import socket
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from noti.address import Address, format_address, parse_address
@@ -37,6 +45,11 @@ _TOGETHER = (
     ("nats_user", "nats_password_file"),
 )
 _NATS_PROOFS = ("nats_creds_file", "nats_nkey_file", "nats_token_file", "nats_user")
+_SECRETS = (
+    ("publisher_jwt_key", "publisher_jwt_key_file"),
+    ("subscriber_jwt_key", "subscriber_jwt_key_file"),
+)
+_COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _NATS_FILES = (*_NATS_PROOFS, "nats_tls_ca", "nats_tls_cert")
 
 
@@ -93,6 +106,54 @@ def _origin(value: str) -> str:
         raise ValueError("is not an origin; write for example https://app.example.com")
     return value
 
+
+def _own_origin(value: str) -> str:
+    if value == "*":
+        raise ValueError("would let any page publish; name each origin")
+    return _origin(value)
+
+
+def _jwks_location(value: str) -> str:
+    parts = urlsplit(value)
+    if not parts.scheme:
+        return value  # a path
+    usable = parts.scheme == "https" or (
+        parts.scheme == "http" and is_loopback(parts.hostname or "")
+    )
+    if not usable or not parts.hostname:
+        raise ValueError("is not a path or an https:// URL (http:// is for loopback alone)")
+    return value
+
+
+def _cookie_name(value: str) -> str:
+    if not _COOKIE_NAME.fullmatch(value):
+        raise ValueError("is not a cookie's name; use letters, digits, - and _")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach a host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+JwtAlgorithmName: TypeAlias = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
 
 BindAddress: TypeAlias = Annotated[Address, BeforeValidator(_address)]
 Seed: TypeAlias = Annotated[BindAddress, AfterValidator(_reachable)]
@@ -236,6 +297,41 @@ class Config(BaseModel):
     ] = ()
     """Origin whose pages may read this node, https://app.example.com or *; repeat for several."""
 
+    publisher_jwt_key_file: Path | None = None
+    """Key that publishers' tokens are checked with: a secret, a public key in PEM, or a JWK set;
+    read again when it changes [default: none, nobody publishes over HTTP]."""
+    publisher_jwt_key: SecretStr | None = None
+    """The key itself instead of its file: only in the environment, where Mercure's image takes it,
+    MERCURE_PUBLISHER_JWT_KEY; never on a command line."""
+    publisher_jwt_alg: JwtAlgorithmName | None = None
+    """Algorithm of publishers' tokens: HS256, RS256, ES256, EdDSA … [default: HS256 for a secret,
+    what fits another key]."""
+    subscriber_jwt_key_file: Path | None = None
+    """The same for subscribers' tokens [default: the publishers' key]."""
+    subscriber_jwt_key: SecretStr | None = None
+    """The key itself instead of its file, MERCURE_SUBSCRIBER_JWT_KEY; as publisher_jwt_key."""
+    subscriber_jwt_alg: JwtAlgorithmName | None = None
+    """Algorithm of subscribers' tokens; as publisher_jwt_alg."""
+    jwks_url: Annotated[str, AfterValidator(_jwks_location)] | None = None
+    """Where an issuer's JWK set is, for the tokens of publishers and subscribers: an https:// URL,
+    fetched again and again, or a path."""
+    jwt_issuer: str | None = None
+    """Issuer of tokens (iss); without one, those of Mercure 1.0 are not taken. Tokens of 0.x are
+    held to it if they name one, and always with mercure_protocol 0."""
+    jwt_audience: str | None = None
+    """This hub's name in tokens (aud), the same at all nodes [default: each request's address of
+    the hub for Mercure 1.0, not looked at for 0.x]."""
+    publish_origins: Annotated[
+        tuple[Annotated[str, AfterValidator(_own_origin)], ...], BeforeValidator(_commas)
+    ] = ()
+    """Origin whose pages may publish with a cookie, https://app.example.com; repeat for several."""
+    anonymous: bool | None = None
+    """Whether public events may be read without a token [default: only at a loopback http_addr]."""
+    mercure_protocol: Literal["both", "0", "1"] = "both"
+    """Versions of Mercure's protocol whose tokens are taken: `0` for 0.x, `1` for 1.0."""
+    cookie_name: Annotated[str, AfterValidator(_cookie_name)] = "mercureAuthorization"
+    """Cookie with a token of Mercure 0.x; that of 1.0 is __Secure-mercure_access_token."""
+
     shutdown_deadline_s: float = Field(default=9, ge=1, le=300)
     """How long an orderly stop may take before the process ends anyway, seconds."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -288,6 +384,22 @@ class Config(BaseModel):
             raise _invalid(proofs[0], "is given beside a login in nats_url; remove it there")
         return self
 
+    @model_validator(mode="after")
+    def _one_key_each(self) -> Self:
+        for secret, file in _SECRETS:
+            if getattr(self, secret) is not None and getattr(self, file) is not None:
+                raise _invalid(file, f"is given beside {secret}; choose one")
+        if self.publisher_jwt_alg is not None and not (
+            self.publisher_jwt_key_file or self.publisher_jwt_key
+        ):
+            raise _invalid("publisher_jwt_alg", "is of no use without publisher_jwt_key_file")
+        return self
+
+    @property
+    def allows_anonymous(self) -> bool:
+        """Whether public events may be read without a token."""
+        return is_loopback(self.http_addr[0]) if self.anonymous is None else self.anonymous
+
     def advertised(self, bound: Address) -> Address:
         """Return the address by which others reach what is bound to `bound` (its real port)."""
         if self.advertise_host is not None:
@@ -300,8 +412,21 @@ class Config(BaseModel):
 
 
 def flag_of(setting: str) -> str:
-    """Return the command-line flag of a setting."""
-    return "--" + setting.replace("_", "-")
+    """Return the command-line flag of a setting that has one; a yes or no has a second for no."""
+    flag = "--" + setting.replace("_", "-")
+    is_choice = Config.model_fields[setting].annotation == bool | None
+    return f"{flag}/--no-{flag[2:]}" if is_choice else flag
+
+
+def is_secret(setting: str) -> bool:
+    """Whether a setting is a secret, which has no flag: command lines are seen by everybody."""
+    return Config.model_fields[setting].annotation == SecretStr | None
+
+
+def aliases_of(setting: str) -> tuple[str, ...]:
+    """Return other environment variables of a setting: those of Mercure's image."""
+    names = {"publisher_jwt_key", "publisher_jwt_alg", "subscriber_jwt_key", "subscriber_jwt_alg"}
+    return (f"MERCURE_{setting.upper()}",) if setting in names else ()
 
 
 def variable_of(setting: str) -> str:
@@ -318,6 +443,8 @@ def shown(setting: str, value: object) -> object:
     """Return the value of a setting as a person writes it, without credentials."""
     if isinstance(value, str) and setting == "nats_url":
         return _USER_INFO.sub("//***@", value)
+    if isinstance(value, SecretStr) or (value is not None and setting in dict(_SECRETS)):
+        return "***"
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple):

@@ -9,6 +9,7 @@ it is the start, read upwards the stop:
         peers    streams to the other nodes; forwarder: what only the leader can do;
                  publisher: events, from whatever way in
           rpc    gRPC: the others' streams, publishers, health, leader status
+            authorization  keys for tokens, kept fresh
             browsers     HTTP; at the end their streams are ended in order
               gossip     finds the others; at the end shows that this node leaves
                 discovery    finds peers in gossip, shows this node there; founds the cluster
@@ -72,7 +73,13 @@ async def run(
             publishing=parts.publisher,
         )
         rpc_addr = await tree.start("rpc", serve_rpc)
-        serve_http = partial(world.clients.serve, parts.report, parts.publisher)
+        await tree.start("authorization", parts.authorization.run)
+        serve_http = partial(
+            world.clients.serve,
+            parts.report,
+            parts.publisher,
+            authorizer=parts.authorization.authorizer,
+        )
         http_addr = await tree.start("browsers", serve_http)
 
         # The ports are known now; gossip spreads them from its first packet on.

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from noti.config import Config, flag_of
+from noti.config import Config, flag_of, is_secret, variable_of
 from tests import promises
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,8 @@ def setting_list() -> list[str]:
     lines = []
     for name, field in Config.model_fields.items():
         default = "" if defaults[name] in (None, []) else f" ({defaults[name]})"
-        lines += _item(f"`{flag_of(name)}`{default}: {field.description}")
+        written = variable_of(name) if is_secret(name) else flag_of(name)
+        lines += _item(f"`{written}`{default}: {field.description}")
     return lines
 
 

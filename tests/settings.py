@@ -11,7 +11,7 @@ from noti.errors import ConfigInvalid
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in os.environ if name.startswith("NOTI_")]:
+    for name in [name for name in os.environ if name.startswith(("NOTI_", "MERCURE_"))]:
         monkeypatch.delenv(name)
 
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from noti.cli.loading import load
-from noti.config import Config
+from noti.config import Config, is_loopback
 from noti.errors import ConfigInvalid
 from tests.settings import clean_environment as clean_environment
 from tests.settings import problem
@@ -43,6 +43,11 @@ def test_a_config_cannot_be_changed() -> None:
         ("nats_stream", "a.b", "letters, digits"),
         ("nats_subject", "a..b", "jobs.noti.>"),
         ("cors_origins", ("https://a.example/",), "https://app.example.com"),
+        ("publish_origins", ("*",), "name each origin"),
+        ("publisher_jwt_alg", "none", "'HS256'"),
+        ("jwks_url", "http://issuer.example/jwks", "https://"),
+        ("jwks_url", "ftp://127.0.0.1/jwks", "https://"),
+        ("cookie_name", "a b", "letters, digits"),
     ],
 )
 def test_a_wrong_value_is_reported_with_its_remedy(
@@ -65,6 +70,7 @@ def test_a_wrong_value_is_reported_with_its_remedy(
         ({"nats_tls_ca": "ca.pem"}, "nats_tls_ca", "of no use without nats_url"),
         ({"nats_url": "nats://u:p@h", "nats_creds_file": "c"}, "nats_creds_file", "remove it"),
         ({"ops_addr": "127.0.0.1:8402"}, "http_addr", "must differ"),
+        ({"publisher_jwt_alg": "ES256"}, "publisher_jwt_alg", "of no use without"),
     ],
 )
 def test_settings_that_need_each_other_are_reported(
@@ -121,3 +127,31 @@ def test_networks_of_proxies_are_checked() -> None:
     assert str(load({"trusted_proxies": "10.0.0.0/8,fd00::/8"}).trusted_proxies[1]) == "fd00::/8"
     with pytest.raises(ConfigInvalid, match="trusted_proxies"):
         load({"trusted_proxies": "10.0.0.300"})
+
+
+def test_keys_of_tokens_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERCURE_PUBLISHER_JWT_KEY", "hush, a secret")
+    config = load({"name": "n"})
+    assert config.masked()["publisher_jwt_key"] == "***"
+    assert "hush" not in repr(config)
+    text = problem({"publisher_jwt_key_file": "k"})
+    assert "choose one" in text
+    assert "hush" not in text
+
+
+def test_our_variable_wins_over_that_of_mercures_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MERCURE_PUBLISHER_JWT_KEY", "theirs")
+    monkeypatch.setenv("NOTI_PUBLISHER_JWT_KEY", "ours")
+    key = load({"name": "n"}).publisher_jwt_key
+    assert key is not None
+    assert key.get_secret_value() == "ours"
+    monkeypatch.setenv("MERCURE_PUBLISHER_JWT_ALG", "RS999")
+    assert problem({}).startswith(
+        "setting publisher_jwt_alg (from environment variable MERCURE_PUBLISHER_JWT_ALG)"
+    )
+
+
+def test_a_loopback_address_is_for_programs_of_this_machine() -> None:
+    loopback = [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")]
+    assert all(loopback)
+    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example", ""))

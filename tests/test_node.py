@@ -32,6 +32,7 @@ START_ORDER = [
     "forwarder",
     "publisher",
     "rpc",
+    "authorization",
     "browsers",
     "gossip",
     "discovery",

@@ -59,11 +59,16 @@ class Authorizer:
         config: AuthorizationConfig,
         keys: TrustedKeys,
         revoked: Revoked = lambda _subject, _token_id, _now: False,
+        want_keys: Callable[[], object] = lambda: None,
     ) -> None:
-        """Use `keys`, which may change, and `revoked`, which is asked with every request."""
+        """Use `keys`, which may change, and `revoked`, which is asked with every request.
+
+        `want_keys` is called when a token is signed with a key that is not among them.
+        """
         self._config = config
         self._keys = keys
         self._revoked = revoked
+        self._want_keys = want_keys
         self._expectation = Expectation(
             issuer=config.issuer, audience=config.audience, required=config.protocol == "0"
         )
@@ -98,7 +103,8 @@ class Authorizer:
         if bearer is None:
             if action is Action.SUBSCRIBE and self._config.anonymous:
                 return ANONYMOUS
-            raise TokenRejected(Reason.MISSING, _MISSING[action], spoken)
+            problem = _MISSING[action] if self._keys.of(action) else _NO_KEY[action]
+            raise TokenRejected(Reason.MISSING, problem, spoken)
         spoken = bearer.dialect or spoken
         if bearer.channel is Channel.COOKIE and presented.method not in SAFE_METHODS:
             check_origin(presented, self._config.publish_origins, spoken)
@@ -160,7 +166,8 @@ class Authorizer:
                     spoken = dialect_of(header, claims)
             return grant_of(header, claims, spoken, self._expectation, resource, now)
         except TokenInvalid as error:
-            unknown = isinstance(error, KeyUnknown)
+            if unknown := isinstance(error, KeyUnknown):
+                self._want_keys()
             raise TokenRejected(Reason.INVALID, str(error), spoken, unknown_key=unknown) from None
 
 
@@ -169,5 +176,10 @@ _MISSING: Final = {
     " one)",
     Action.SUBSCRIBE: "reading needs a token here: send Authorization: Bearer TOKEN, or a cookie"
     " (noti token makes one; --anonymous lets everybody read public events)",
+}
+_NO_KEY: Final = {
+    Action.PUBLISH: "nobody may publish here: start noti with --publisher-jwt-key-file",
+    Action.SUBSCRIBE: "nobody may read here: start noti with --subscriber-jwt-key-file, or with"
+    " --anonymous to let everybody read public events",
 }
 _QUERY: Final = "a token of Mercure 1.0 must not be in the address: use the Authorization header"

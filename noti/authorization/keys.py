@@ -11,7 +11,8 @@ Sources: RFC 7517 (JWK), RFC 7518 (JWA), RFC 8037 (EdDSA).
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from hashlib import sha256
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -34,22 +35,6 @@ HMAC: Final = ("HS256", "HS384", "HS512")
 RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 CURVES: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 EDDSA: Final = "EdDSA"
-
-AlgorithmName = Literal[
-    "HS256",
-    "HS384",
-    "HS512",
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
-]
 
 KEYS_MAX: Final = 64
 """Of one set; issuers have two or three, and each without a name may have to be tried."""
@@ -95,6 +80,7 @@ class TrustedKeys:
     def __init__(self) -> None:
         self._sources: dict[str, tuple[frozenset[Action], tuple[VerificationKey, ...]]] = {}
         self._of: dict[Action, tuple[VerificationKey, ...]] = {}
+        self._digests: dict[str, bytes] = {}
         self.generation = 0
         """Changes whenever the keys do: what was checked before may not be trusted any more."""
 
@@ -108,6 +94,21 @@ class TrustedKeys:
             for action in Action
         }
         self.generation += 1
+
+    def put_if_changed(
+        self,
+        source: str,
+        actions: Iterable[Action],
+        keys: Sequence[VerificationKey],
+        content: bytes,
+    ) -> bool:
+        """Do what `put` does, unless `content`, which the keys were read from, is what it was."""
+        digest = sha256(content).digest()
+        if self._digests.get(source) == digest:
+            return False
+        self._digests[source] = digest
+        self.put(source, actions, keys)
+        return True
 
     def of(self, action: Action) -> tuple[VerificationKey, ...]:
         """Return the keys that tokens for this action are signed with."""

@@ -14,25 +14,28 @@ FILE_BYTES_MAX = 1 << 20
 """The bundle of all public CAs of the web is 220 KiB."""
 
 
-def read_file(path: Path) -> bytes:
-    """Return what the file holds; raises `ConfigInvalid` naming the file, the problem, a remedy."""
+def read_file(path: Path, kind: str = "PEM file", *, may_be_empty: bool = False) -> bytes:
+    """Return what the file holds; raises `ConfigInvalid` naming the file, the problem, a remedy.
+
+    `kind` is what it should be, in the error.
+    """
     try:
-        kind = path.stat()
-        if stat.S_ISDIR(kind.st_mode):
-            raise ConfigInvalid(f"{path} is a directory; name the PEM file in it")
-        if not stat.S_ISREG(kind.st_mode):
-            raise ConfigInvalid(f"{path} is not a regular file; name a PEM file")
-        if kind.st_size > FILE_BYTES_MAX:
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise ConfigInvalid(f"{path} is a directory; name the {kind} in it")
+        if not stat.S_ISREG(found.st_mode):
+            raise ConfigInvalid(f"{path} is not a regular file; name a {kind}")
+        if found.st_size > FILE_BYTES_MAX:
             raise ConfigInvalid(
-                f"{path} has {kind.st_size:,} bytes, more than any PEM file of ours; name another"
+                f"{path} has {found.st_size:,} bytes, more than any {kind} of ours; name another"
             )
         content = path.read_bytes()
     except OSError as error:
         raise ConfigInvalid(
             f"{path} cannot be read: {error.strerror}; check the path and its permissions"
         ) from None
-    if not content.strip():
-        raise ConfigInvalid(f"{path} is empty; put a PEM file there")
+    if not content.strip() and not may_be_empty:
+        raise ConfigInvalid(f"{path} is empty; put a {kind} there")
     return content
 
 

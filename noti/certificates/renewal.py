@@ -1,4 +1,4 @@
-"""Keeps what was made of certificate files in step with the files.
+"""Keeps what was made of files, certificates above all, in step with the files.
 
 Invalid files replace nothing. Connections that exist keep what they began with.
 
@@ -65,9 +65,15 @@ class Renewed(Generic[T]):
         files: Sequence[Path],
         make: Callable[[], Made[T]],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        *,
+        kind: str = "TLS files",
     ) -> None:
-        """Make it for the first time; raises what `make` raises: `ConfigInvalid`."""
+        """Make it for the first time; raises what `make` raises: `ConfigInvalid`.
+
+        `kind` is what the files are, in log lines.
+        """
         self._use = use
+        self._kind = kind
         self._files = files
         self._make = make
         self._now = now
@@ -102,7 +108,7 @@ class Renewed(Generic[T]):
         except (ConfigInvalid, ssl.SSLError, OSError, ValueError) as error:
             if str(error) != self._rejected:
                 log.error(
-                    "new TLS files rejected, the old ones stay in use",
+                    f"new {self._kind} rejected, the old ones stay in use",
                     use=self._use,
                     reason=str(error),
                 )
@@ -113,7 +119,9 @@ class Renewed(Generic[T]):
         self._made = made
         self._noticed_at = None
         self._show()
-        log.info("new TLS files in use", use=self._use, files=[str(file) for file in self._files])
+        log.info(
+            f"new {self._kind} in use", use=self._use, files=[str(file) for file in self._files]
+        )
 
     def _show(self) -> None:
         for file, end in self._made.ends.items():

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from noti.config import VARIABLE_PREFIX, Config, flag_of, shown, variable_of
+from noti.config import VARIABLE_PREFIX, Config, aliases_of, flag_of, shown, variable_of
 from noti.errors import ConfigInvalid
 
 FILE_VARIABLE = "NOTI_CONFIG"
@@ -35,8 +35,10 @@ def load(flags: Mapping[str, object], file: Path | None = None) -> Config:
         file = Path(named)
     from_file = {} if file is None else _read_file(file)
     _check_variables()
-    variables = {setting: os.environ.get(variable_of(setting)) for setting in Config.model_fields}
-    from_environment = {setting: text for setting, text in variables.items() if text}
+    variables = {setting: _variable_with(setting) for setting in Config.model_fields}
+    from_environment = {
+        setting: os.environ[variable] for setting, variable in variables.items() if variable
+    }
     values = {**from_file, **from_environment, **flags}
     try:
         return Config.model_validate(values)
@@ -46,12 +48,18 @@ def load(flags: Mapping[str, object], file: Path | None = None) -> Config:
         if setting in flags:
             origin = f"flag {flag_of(setting)}"
         elif setting in from_environment:
-            origin = f"environment variable {variable_of(setting)}"
+            origin = f"environment variable {variables[setting]}"
         elif setting in from_file:
             origin = f"file {file}"
         else:
             origin = "default"
         raise ConfigInvalid(_explain(setting, origin, detail, values)) from None
+
+
+def _variable_with(setting: str) -> str | None:
+    """Return the environment variable that sets a setting; ours wins over Mercure's."""
+    names = (variable_of(setting), *aliases_of(setting))
+    return next((name for name in names if os.environ.get(name)), None)
 
 
 def _setting_of(detail: ErrorDetails) -> str:

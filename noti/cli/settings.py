@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from noti.address import Address, format_address, parse_address
 from noti.cli.loading import FILE_VARIABLE, load
-from noti.config import Config, flag_of
+from noti.config import Config, flag_of, is_secret
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -26,7 +26,8 @@ def settings_options(*names: str) -> Decorator:
             help=f"TOML file with settings, keys as flags with _ for -; also {FILE_VARIABLE}.",
         )
     ]
-    options += [_option(name, Config.model_fields[name]) for name in names or Config.model_fields]
+    named = names or [name for name in Config.model_fields if not is_secret(name)]
+    options += [_option(name, Config.model_fields[name]) for name in named]
     return lambda function: reduce(lambda inner, option: option(inner), reversed(options), function)
 
 
@@ -53,6 +54,8 @@ def _option(name: str, field: FieldInfo) -> Decorator:
         if isinstance(default, tuple):
             default = format_address(default)
         description += f"  [default: {default}]"
+    if field.annotation == bool | None:
+        return click.option(flag_of(name), name, default=None, help=description)
     multiple = field.default == ()
     return click.option(
         flag_of(name), name, multiple=multiple, metavar=_metavar(name, field), help=description

@@ -7,13 +7,13 @@ from typing import Protocol
 import trio
 
 from noti.address import Address
+from noti.authorization.authorizer import Authorizer
 from noti.certificates.renewal import Current
 from noti.config import Config
 from noti.descriptors import Shares
 from noti.history.state_machine import HistoryObserver
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
-from noti.http.publish import NoPublishers
 from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.server import Frontend
 from noti.publishing.ports import Publishing
@@ -48,9 +48,12 @@ class Clients(Protocol):
         node: NodeView,
         publishing: Publishing,
         *,
+        authorizer: Authorizer,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Take connections until cancelled; events of publishers go to `publishing`.
+
+        `authorizer` knows what tokens allow.
 
         Then end the streams in order. Raises `AddressInUse`.
         """
@@ -94,6 +97,7 @@ class HttpClients:
         node: NodeView,
         publishing: Publishing,
         *,
+        authorizer: Authorizer,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve HTTP until cancelled."""
@@ -113,7 +117,8 @@ class HttpClients:
             node,
             web,
             tls=self._tls,
-            endpoint=PublishEndpoint(publishing, NoPublishers(), web),
+            authorizer=authorizer,
+            endpoint=PublishEndpoint(publishing, authorizer, web),
             ops_bind=self._config.ops_addr,
             falls=self._falls,
         )

@@ -67,15 +67,6 @@ class PublishAuthorizer(Protocol):
         """Return what the request may do at Unix time `now`; raises `TokenRejected`."""
 
 
-class NoPublishers:
-    """Nobody may publish, as no key of publishers is configured; a `PublishAuthorizer`."""
-
-    def grant(self, presented: Presented, action: Action, *, now: float) -> Grant:
-        """Reject everybody."""
-        text = "nobody may publish over HTTP here: start noti with --publisher-jwt-key-file"
-        raise TokenRejected(Reason.MISSING, text, presented.dialect or Dialect.V0)
-
-
 def admit(request: PublishRequest, authorizer: PublishAuthorizer, now: float) -> Grant | Answer:
     """Return what the publisher may do at Unix time `now`, or how to answer it.
 

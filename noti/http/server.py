@@ -16,6 +16,8 @@ import trio
 
 from noti import listening
 from noti.address import Address
+from noti.authorization.authorizer import AuthorizationConfig, Authorizer
+from noti.authorization.keys import TrustedKeys
 from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.renewal import Current
 from noti.http.acceptor import HttpAcceptor
@@ -53,11 +55,14 @@ class Frontend:
         config: HttpConfig,
         *,
         tls: Current[ssl.SSLContext] | None = None,
+        authorizer: Authorizer | None = None,
         endpoint: PublishEndpoint | None = None,
         ops_bind: Address | None = None,
         falls: trio.Event | None = None,
     ) -> None:
         """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
+
+        Without `authorizer`, public events are everybody's.
 
         With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS. `falls`
         is set when nothing is to be ended in order any more.
@@ -70,6 +75,9 @@ class Frontend:
         self._hub = hub
         self._config = config
         self._node = node
+        self._authorizer = authorizer or Authorizer(
+            AuthorizationConfig(anonymous=True), TrustedKeys()
+        )
         self._admission = Admission(hub, node.ready, config)
         self._app = create_app(
             hub, node, self._admission, endpoint, config, with_operations=ops_bind is None

@@ -7,7 +7,7 @@ import click
 from click.testing import CliRunner
 
 from noti.cli.settings import load_config, settings_options
-from noti.config import Config, flag_of
+from noti.config import Config, flag_of, is_secret
 
 
 @click.command()
@@ -25,7 +25,10 @@ def some(config_file: Path | None, **options: Any) -> None:
 def test_each_setting_has_a_flag_with_its_description() -> None:
     page = " ".join(CliRunner().invoke(every, ["--help"], terminal_width=500).output.split())
     for name, field in Config.model_fields.items():
-        assert flag_of(name) in page
+        if is_secret(name):
+            assert flag_of(name) + " " not in page
+            continue
+        assert flag_of(name) in page.replace(" / ", "/")
         assert field.description is not None, f"{name} has no docstring"
         assert " ".join(field.description.replace("`", "").split()) in page
 
@@ -59,3 +62,9 @@ def test_help_shows_choices_units_and_defaults() -> None:
     assert "--heartbeat-interval-ms MS" in page
     assert "--http-addr HOST:PORT" in page
     assert "[default: 127.0.0.1:8402]" in page
+
+
+def test_a_choice_has_a_flag_for_no() -> None:
+    for flag, expected in (("--anonymous", True), ("--no-anonymous", False)):
+        assert f"'anonymous': {expected}" in CliRunner().invoke(every, [flag]).output
+    assert "'anonymous': None" in CliRunner().invoke(every, []).output

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 import pytest
 
+from noti.authorization.authorizer import AuthorizationConfig, Authorizer
 from noti.authorization.grant import Dialect, Grant
+from noti.authorization.keys import TrustedKeys
 from noti.errors import (
     CommandUnknown,
     MessageInvalid,
@@ -17,7 +19,6 @@ from noti.errors import (
 from noti.http.forms import FORM
 from noti.http.publish import (
     TOPICS_MAX,
-    NoPublishers,
     PublishAuthorizer,
     PublishRequest,
     admit,
@@ -144,7 +145,7 @@ def test_without_a_good_token_nobody_publishes(authorization: str) -> None:
 
 
 def test_without_a_key_of_publishers_everybody_is_told_what_to_configure() -> None:
-    got = decide({}, NoPublishers())
+    got = decide({"authorization": ""}, Authorizer(AuthorizationConfig(), TrustedKeys()))
     assert isinstance(got, Answer)
     assert got.status == 401
     assert b"--publisher-jwt-key-file" in got.body

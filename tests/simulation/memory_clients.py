@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import trio
 
 from noti.address import Address
+from noti.authorization.authorizer import Authorizer
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS
 from noti.http.node_view import NodeView
@@ -98,6 +99,7 @@ class MemoryClients:
         node: NodeView,
         publishing: Publishing,
         *,
+        authorizer: Authorizer,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         self.node = node

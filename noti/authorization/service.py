@@ -1,0 +1,115 @@
+"""Authorization at one node: made from its settings, kept fresh while it runs."""
+
+from pathlib import Path
+from random import Random
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+import trio
+
+from noti.authorization.authorizer import AuthorizationConfig, Authorizer, Revoked
+from noti.authorization.grant import Action
+from noti.authorization.jwks import JwksFeed
+from noti.authorization.key_files import give_notice, key_file
+from noti.authorization.keys import TrustedKeys, read_keys
+from noti.certificates.renewal import Renewed, keep_renewed
+from noti.config import Config, aliases_of
+from noti.optional import keep_going
+from noti.ports import Clock
+
+log = structlog.get_logger("noti.authorization")
+
+REFRESH_WITHIN_S = 2.0
+"""How long a request waits for a key that its token names and that is not known yet."""
+
+
+class Authorization:
+    """The authorizer of a node, and what keeps its keys fresh."""
+
+    def __init__(self, config: Config, clock: Clock, rng: Random, revoked: Revoked) -> None:
+        """Read the keys; raises `ConfigInvalid` for one that cannot be used."""
+        self._clock = clock
+        self._rng = rng
+        self._keys = TrustedKeys()
+        self._renewed: list[Renewed[Any]] = []
+        self._jwks: JwksFeed | None = None
+        self._take_keys(config)
+        settings = AuthorizationConfig(
+            anonymous=config.allows_anonymous,
+            protocol=config.mercure_protocol,
+            issuer=config.jwt_issuer,
+            audience=config.jwt_audience,
+            cookie_name=config.cookie_name,
+            publish_origins=frozenset(config.publish_origins),
+        )
+        self.authorizer = Authorizer(settings, self._keys, revoked, self._want_keys)
+        self._say_who_may(config)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep keys fresh until cancelled; started at once. Nothing that fails here ends a node."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_renewed, self._renewed)
+            if self._jwks is not None:
+                await nursery.start(keep_going, "jwks", self._jwks.run, self._clock, self._rng)
+            task_status.started()
+
+    async def refresh(self) -> None:
+        """Wait a moment for newer keys of the issuer; returns at once if there is no such source.
+
+        For a request whose rejection says `unknown_key`; then ask the authorizer again.
+        """
+        if self._jwks is not None:
+            deadline = self._clock.now() + REFRESH_WITHIN_S
+            with self._clock.scope_until(deadline):
+                await self._jwks.refreshed()
+
+    def _want_keys(self) -> None:
+        if self._jwks is not None:
+            self._jwks.want()
+
+    def _take_keys(self, config: Config) -> None:
+        has_own = bool(config.subscriber_jwt_key_file or config.subscriber_jwt_key)
+        publishers = [Action.PUBLISH] if has_own else list(Action)
+        subscriber_alg = config.subscriber_jwt_alg
+        if not has_own and subscriber_alg not in (None, config.publisher_jwt_alg):
+            # The publishers' key, with another algorithm: a key of its own.
+            publishers, has_own = [Action.PUBLISH], True
+        sources = [
+            ("publisher", config.publisher_jwt_alg, publishers),
+            ("subscriber", subscriber_alg, [Action.SUBSCRIBE] if has_own else []),
+        ]
+        for name, algorithm, actions in sources:
+            secret, file = (
+                getattr(config, f"{name}_jwt_key"),
+                getattr(config, f"{name}_jwt_key_file"),
+            )
+            if name == "subscriber" and secret is None and file is None:
+                secret, file = config.publisher_jwt_key, config.publisher_jwt_key_file
+            if file is not None and actions:
+                self._renewed.append(key_file(file, algorithm, actions, self._keys))
+            elif secret is not None and actions:
+                variable = aliases_of(f"{name}_jwt_key")[0]
+                found = read_keys(secret.get_secret_value().encode(), variable, algorithm)
+                give_notice(found)
+                self._keys.put(variable, actions, found.keys)
+        if config.jwks_url is not None:
+            if urlsplit(config.jwks_url).scheme:
+                self._jwks = JwksFeed(config.jwks_url, self._keys, self._clock)
+            else:
+                self._renewed.append(key_file(Path(config.jwks_url), None, Action, self._keys))
+
+    def _say_who_may(self, config: Config) -> None:
+        """Log in one line each what an operator may not expect."""
+        waiting = self._jwks is not None
+        can_read = self._keys.of(Action.SUBSCRIBE) or waiting
+        if not config.allows_anonymous:
+            remedy = "give --anonymous to let everybody read public events"
+            if not can_read:
+                log.warning(f"nobody can read: there is no key for tokens, and {remedy}")
+            elif config.anonymous is None:
+                log.info(f"readers need a token, as http_addr is not loopback; {remedy}")
+        elif config.anonymous is None:
+            log.info("everybody on this machine can read public events without a token")
+        if not (self._keys.of(Action.PUBLISH) or waiting):
+            log.info("nobody can publish over HTTP: give --publisher-jwt-key-file")
