@@ -17,7 +17,7 @@ def client_key(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> s
     """
     address = peer
     hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
-    while hops and _is_trusted(address, trusted):
+    while hops and is_trusted(address, trusted):
         address = hops.pop()
     try:
         ip = ip_address(address.partition("%")[0])
@@ -35,12 +35,13 @@ def connection_client_key(peer: str, forwarded_for: str, trusted: Sequence[IpNet
 
     Empty for a trusted proxy that has not said yet for whom it comes: it is many.
     """
-    if not forwarded_for and _is_trusted(peer, trusted):
+    if not forwarded_for and is_trusted(peer, trusted):
         return ""
     return client_key(peer, forwarded_for, trusted)
 
 
-def _is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
+def is_trusted(address: str, trusted: Sequence[IpNetwork]) -> bool:
+    """Return whether a proxy at this address is believed."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:

@@ -27,6 +27,9 @@ from noti.address import Address, format_address, parse_address
 
 VARIABLE_PREFIX = "NOTI_"
 
+HUB_PATH = "/.well-known/mercure"
+"""Where the hub is below the root of its host."""
+
 STOP_S = 7.0
 """What stopping takes besides draining: hand-over, leaving gossip 2.5, last answers 2, the log."""
 
@@ -104,7 +107,16 @@ def _origin(value: str) -> str:
     parts = urlsplit(value)
     if value != "*" and (not parts.scheme or not parts.netloc or value != value.rstrip("/")):
         raise ValueError("is not an origin; write for example https://app.example.com")
+    if value != "*" and "*" in value.replace("://*.", "://", 1):
+        raise ValueError("has a * elsewhere than in https://*.example.com")
     return value
+
+
+def _hub_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("is not a hub's URL; write for example https://example.com")
+    return value if parts.path.strip("/") else f"{value.rstrip('/')}{HUB_PATH}"
 
 
 def _own_origin(value: str) -> str:
@@ -295,7 +307,11 @@ class Config(BaseModel):
     cors_origins: Annotated[
         tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_commas)
     ] = ()
-    """Origin whose pages may read this node, https://app.example.com or *; repeat for several."""
+    """Origin whose pages may read this node, https://app.example.com, https://*.example.com or *;
+    repeat for several."""
+    public_url: Annotated[str, AfterValidator(_hub_url)] | None = None
+    """URL of the hub as browsers know it, https://example.com, against which relative topics and
+    patterns are resolved and for which tokens must be [default: as each request names it]."""
 
     publisher_jwt_key_file: Path | None = None
     """Key that publishers' tokens are checked with: a secret, a public key in PEM, or a JWK set;

@@ -20,6 +20,9 @@ from noti.client.event_stream import EventStreamParser, StreamEvent
 
 RECONNECTION_S: Final = 1.0
 """Until the server orders another delay; browsers have 2 to 5 seconds."""
+RECONNECTION_S_MIN: Final = 0.1
+"""However short a delay the server orders (`retry: 0`): if it is dead, the next attempt fails at
+once, and so would the one after it."""
 RECONNECTION_S_MAX: Final = 30.0
 """Doubling ends here; a longer delay that the server orders is kept."""
 REDIRECTS_MAX: Final = 20
@@ -105,7 +108,8 @@ class Reconnection:
                 if media_type != EVENT_STREAM:
                     return GiveUp(f"it answers with {media_type or 'no type'}, not {EVENT_STREAM}")
                 self._redirects = 0
-                return Open(headers.get("last-event-id"))
+                resumed_from = headers.get("last-event-id", headers.get("mercure-last-event-id"))
+                return Open(resumed_from)
             case 204:
                 return Stop()
             case 301 | 302 | 303 | 307 | 308 if "location" in headers:
@@ -121,7 +125,7 @@ class Reconnection:
         """Return the events that `data` completes. Raises `MessageInvalid` for an endless one."""
         events = self._parser.feed(data)
         if self._parser.retry_ms is not None:
-            self._reconnection_s = self._parser.retry_ms / 1000
+            self._reconnection_s = max(self._parser.retry_ms / 1000, RECONNECTION_S_MIN)
             self._backoff.first_s = self._reconnection_s / 2
         self._backoff.succeeded()
         return events

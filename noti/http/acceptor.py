@@ -25,15 +25,8 @@ from noti.descriptors import Acceptor, reject
 from noti.http import request_counts
 from noti.http.config import HttpConfig
 from noti.http.heads import HeadState, RequestHead, rejection_response, response_head
-from noti.http.subscribe import (
-    PATHS,
-    Admission,
-    Answer,
-    Headers,
-    Opening,
-    StreamRequest,
-    common_headers,
-)
+from noti.http.response_headers import Headers, common_headers
+from noti.http.subscribe import PATHS, Admission, Answer, Opening, StreamRequest
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.streams import sockets, sse
 from noti.streams.hub import Hub

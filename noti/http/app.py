@@ -18,20 +18,24 @@ from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from noti.authorization.authorizer import AuthorizationConfig
 from noti.completion import Completion
-from noti.http import ops
+from noti.http import discovery, ops
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
 from noti.http.publish import PublishRequest
 from noti.http.publish_endpoint import PATH, PublishEndpoint
+from noti.http.request_headers import header_of
+from noti.http.response_headers import common_headers, preflight_headers
 from noti.http.subscribe import (
+    MERCURE,
     PATHS,
     PLAIN,
+    QUERY,
     Admission,
     Answer,
     Opening,
     StreamRequest,
-    common_headers,
 )
 from noti.streams.hub import Hub
 from noti.streams.subscription import Subscription
@@ -42,7 +46,8 @@ CONNECTION = "noti.connection"
 """Where the server puts an `Adoptable` into the ASGI scope's extensions."""
 
 BODY_BYTES_MAX = 64 * 1024
-"""Where no event is published, of a body no more than this is kept."""
+"""Where no event is published, of a body no more than this is kept: a QUERY may ask for as much in
+its form as in its head."""
 
 JAVASCRIPT = "text/javascript; charset=utf-8"
 PAGE_FILES = {
@@ -94,6 +99,7 @@ def create_app(
     admission: Admission,
     endpoint: PublishEndpoint | None,
     config: HttpConfig,
+    authorization: AuthorizationConfig,
     *,
     with_operations: bool,
 ) -> App:
@@ -104,6 +110,7 @@ def create_app(
     app = _empty_app()
     _add_page(app)
     _add_streams(app, hub, node, admission, config.catch_up_wait_s)
+    discovery.add_routes(app, config, authorization)
     if endpoint is not None:
         _add_publishing(app, endpoint, config)
     if with_operations:
@@ -137,7 +144,7 @@ def _add_publishing(app: App, endpoint: PublishEndpoint, config: HttpConfig) -> 
         wanted = PublishRequest(
             request.path,
             request.query_string.decode("latin-1"),
-            lambda name: request.headers.get(name, ""),
+            header_of(request),
             request.remote_addr or "",
             request.scheme,
         )
@@ -165,11 +172,17 @@ def _response(answer: Answer) -> Response:
 
 def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_s: float) -> None:
     async def stream() -> Response:
+        form = b""
+        if request.method == QUERY:
+            form = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         wanted = StreamRequest(
             request.path,
             request.query_string.decode("latin-1"),
-            lambda name: request.headers.get(name, ""),
+            header_of(request),
             request.remote_addr or "",
+            method=request.method,
+            scheme=request.scheme,
+            body=form,
         )
         decision = admission.decide(wanted)
         if decision is None:
@@ -194,7 +207,8 @@ def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_
                 raise AssertionError("after catching up, there is a decision")
 
     for path in sorted(PATHS):
-        app.add_url_rule(path, endpoint=path, view_func=stream)
+        methods = ["GET", QUERY] if path == MERCURE else ["GET"]
+        app.add_url_rule(path, endpoint=path, view_func=stream, methods=methods)
 
 
 class StreamBody(ResponseBody):
@@ -248,7 +262,8 @@ def _add_page(app: App) -> None:
 
         async def page(response: tuple[bytes, str] = response) -> Response:
             body, content_type = response
-            return Response(body, content_type=content_type, headers={"Cache-Control": "no-cache"})
+            headers = {"Cache-Control": "no-cache", "Link": discovery.LINK}
+            return Response(body, content_type=content_type, headers=headers)
 
         app.add_url_rule(path, endpoint=name, view_func=page)
 
@@ -279,4 +294,7 @@ def _add_headers(app: App, config: HttpConfig) -> None:
     async def finish(response: Response) -> Response:
         for name, value in common_headers(request.headers.get("Origin", ""), config):
             response.headers.add(name, value)
+        if request.method == "OPTIONS" and "Access-Control-Allow-Origin" in response.headers:
+            for name, value in preflight_headers(response.headers.get("Allow", "")):
+                response.headers.add(name, value)
         return response

@@ -2,12 +2,13 @@
 
 import random
 import ssl
-from typing import Protocol
+from typing import Final, Protocol
 
 import trio
 
 from noti.address import Address
 from noti.authorization.authorizer import Authorizer
+from noti.authorization.grant import Dialect
 from noti.certificates.renewal import Current
 from noti.config import Config
 from noti.descriptors import Shares
@@ -19,6 +20,13 @@ from noti.http.server import Frontend
 from noti.publishing.ports import Publishing
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
+
+DIALECTS: Final = {
+    "both": frozenset(Dialect),
+    "0": frozenset({Dialect.V0}),
+    "1": frozenset({Dialect.V1}),
+}
+"""What `mercure_protocol` stands for."""
 
 
 class ClientHub(HistoryObserver, Protocol):
@@ -103,6 +111,8 @@ class HttpClients:
         """Serve HTTP until cancelled."""
         web = HttpConfig(
             cors_origins=self._config.cors_origins,
+            public_url=self._config.public_url,
+            dialects=DIALECTS[self._config.mercure_protocol],
             trusted_proxies=self._config.trusted_proxies,
             leader_sheds=self._config.sse_leader_sheds,
             head_bytes_max=self._config.head_bytes_max,

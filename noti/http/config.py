@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from noti.authorization.grant import Dialect
 from noti.config import IpNetwork
 
 
@@ -10,11 +11,12 @@ class HttpConfig:
     """How HTTP is answered."""
 
     cors_origins: tuple[str, ...] = ()
-    """Other origins (`https://example.org`) whose pages may read from this node; `*` for all."""
-    topics_max: int = 100
-    """Topics in one subscription; the reference hub has the same limit."""
-    topic_length_max: int = 1024
-    """Characters in one topic."""
+    """Other origins (`https://example.org`, `https://*.example.org`) whose pages may read from this
+    node; `*` for all."""
+    public_url: str | None = None
+    """The hub's URL as browsers know it; None to take what each request names."""
+    dialects: frozenset[Dialect] = frozenset(Dialect)
+    """Which versions of the Mercure protocol are spoken."""
     catch_up_wait_s: float = 2.0
     """How long a stream waits for this node to catch up with the others before it is told to come
     back later; a node in touch with its leader needs a tenth of a second.

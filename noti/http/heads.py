@@ -38,6 +38,10 @@ BAD_REQUEST: Final = RequestRejection(
     400, "This is not a request that this server understands: it speaks HTTP/1.1 and HTTP/2."
 )
 
+NO_WEBSOCKET: Final = RequestRejection(
+    501, "There are no WebSockets here: ask for the same address with an EventSource."
+)
+
 END: Final = b"\r\n\r\n"
 LINE_OVERHEAD: Final = len(b"  HTTP/1.1" + END)
 
@@ -148,7 +152,7 @@ class RequestHead:
     def header(self, name: str) -> str:
         """Return a header's value by its lower-case name; empty when there is none.
 
-        Several are joined by commas (RFC 9110 5.2).
+        Several are joined by commas (RFC 9110 5.2), those of Cookie by semicolons.
         """
         return self._headers.get(name.encode(), b"").decode("latin-1")
 
@@ -184,7 +188,8 @@ class RequestHead:
         if name == b"host":
             self.hosts += 1
         known = self._headers.get(name)
-        self._headers[name] = value if known is None else known + b", " + value
+        separator = b"; " if name == b"cookie" else b", "
+        self._headers[name] = value if known is None else known + separator + value
 
     def on_headers_complete(self) -> None:
         """Note the end of the head."""
@@ -201,10 +206,11 @@ def response_head(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     Of clients that come in the same second, most get the same.
 
     Values come from this server, or were checked to be printable: none of them can hold a newline.
+    They are sent as UTF-8, in which ids may be.
     """
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
     lines += [f"{name.lower()}: {value}" for name, value in headers]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
 @lru_cache(maxsize=64)

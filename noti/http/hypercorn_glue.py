@@ -11,7 +11,8 @@ module, and no other of this room, uses what Hypercorn and its parsers do not pr
   process: Hypercorn makes its parsers itself. Nothing else that uses h11 or h2 is changed.
 - h11's buffer, and the decoder of h2: where the parsers must be stricter.
 - `Logger`: what it is asked to log while it serves a connection.
-- how it answers what is not HTTP, and that it reports a complete response as a disconnect.
+- how it rejects a WebSocket, how it answers what is not HTTP, and that it reports a complete
+  response as a disconnect.
 """
 
 import re
@@ -40,6 +41,7 @@ from hypercorn.typing import (
     LifespanState,
     ResponseSummary,
     Scope,
+    WebsocketScope,
     WWWScope,
 )
 from prometheus_client import Counter
@@ -141,7 +143,7 @@ class Connection:
         self._slot.mark_busy()
         try:
             if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1000, "reason": None})
+                await self._send_no_websocket(scope, send)
             elif scope["type"] == "http":
                 await self._answer(scope, receive, send, self._slot)
         finally:
@@ -217,6 +219,21 @@ class Connection:
         body = f"{rejection.text}\n".encode()
         await send({"type": "http.response.start", "status": rejection.status, "headers": headers})
         await send({"type": "http.response.body", "body": body, "more_body": False})
+
+    async def _send_no_websocket(self, scope: WebsocketScope, send: ASGISendCallable) -> None:
+        """Answer who wants to speak WebSocket, and close."""
+        request_counts.count("GET", scope["path"], heads.NO_WEBSOCKET.status)
+        body = f"{heads.NO_WEBSOCKET.text}\n".encode()
+        headers = [(b"content-type", b"text/plain; charset=utf-8")]
+        headers += [(b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        await send(
+            {
+                "type": "websocket.http.response.start",
+                "status": heads.NO_WEBSOCKET.status,
+                "headers": headers,
+            }
+        )
+        await send({"type": "websocket.http.response.body", "body": body, "more_body": False})
 
     def _begin_streaming(self, slot: Slot) -> None:
         """Be counted with the streams."""

@@ -14,9 +14,9 @@ REQUESTS: Final = Counter(
     ["method", "path", "code"],
 )
 
-METHODS: Final = frozenset({"GET", "HEAD", "POST", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "QUERY", "OPTIONS"})
 STREAMS: Final = ("/category", "/.well-known/mercure")
-PROBES: Final = ("/liveness", "/readiness", "/metrics")
+PROBES: Final = ("/liveness", "/readiness", "/metrics", "/healthz")
 ALWAYS: Final = frozenset({*PROBES, *STREAMS})
 """Answered also when all connections are busy: a node that is used to the full must not look dead
 to whatever would restart it, and a stream is counted with the streams as soon as it begins; any

@@ -36,6 +36,7 @@ from noti.listening import open_listeners
 from noti.optional import contained
 from noti.streams.hub import Hub
 from noti.streams.open_streams import EndReason
+from noti.trio_clock import TrioClock
 
 log = structlog.get_logger("noti.http")
 
@@ -75,12 +76,16 @@ class Frontend:
         self._hub = hub
         self._config = config
         self._node = node
-        self._authorizer = authorizer or Authorizer(
-            AuthorizationConfig(anonymous=True), TrustedKeys()
-        )
-        self._admission = Admission(hub, node.ready, config)
+        authorizer = authorizer or Authorizer(AuthorizationConfig(anonymous=True), TrustedKeys())
+        self._admission = Admission(hub, node.ready, config, authorizer, TrioClock())
         self._app = create_app(
-            hub, node, self._admission, endpoint, config, with_operations=ops_bind is None
+            hub,
+            node,
+            self._admission,
+            endpoint,
+            config,
+            authorizer.config,
+            with_operations=ops_bind is None,
         )
         self._ops_app = create_operations_app(hub, node, config)
         self._hypercorn = Hypercorn(config)

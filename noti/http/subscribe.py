@@ -1,52 +1,64 @@
 """Decides how a request for a stream is answered, whichever way it came in.
 
-Routing, limits, cursors and headers of streams are here and nowhere else. No I/O, no waiting.
+Routing, limits, rights, cursors and headers of streams are here and nowhere else. No I/O, no
+waiting.
 
 When there is no room, an `EventSource` is never answered with a status other than 200: it would
-give up permanently. A client that does not ask for an event stream by its type gets 429.
+give up permanently. A client that does not ask for an event stream by its type gets 429. Where
+coming back is of no use, as with a bad token, giving up is right.
 """
 
-from collections.abc import Callable, Sequence
+import json
+import math
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeAlias
-from urllib.parse import parse_qsl
+from http import HTTPStatus
+from typing import Final
 
+from noti.authorization.authorizer import Authorizer
+from noti.authorization.grant import Action, Dialect, Grant
+from noti.authorization.presented import Presented
+from noti.authorization.rejection import TokenRejected, answer_to
 from noti.client_key import client_key
-from noti.errors import MessageInvalid
-from noti.history.selectors import ALL_TOPICS, topic_selector
+from noti.history.selectors import ALL_TOPICS, Selector, SelectorKind
+from noti.history.topics import RESERVED
 from noti.http.config import HttpConfig
+from noti.http.hub_url import hub_url_of
+from noti.http.response_headers import NOT_STORED, STREAM_HEADERS, Headers, header_text
+from noti.http.subscription_request import (
+    SubscriptionParameters,
+    cursor_parameters,
+    form_problem,
+    parameters_of,
+)
+from noti.ports import Clock
 from noti.streams import sse
 from noti.streams.feed import Audience, View
 from noti.streams.hub import Hub
 from noti.streams.open_streams import Reader
 from noti.streams.retained import EDGE
 
-CATEGORY = "/category"
-MERCURE = "/.well-known/mercure"
-PATHS = frozenset({CATEGORY, MERCURE})
+CATEGORY: Final = "/category"
+MERCURE: Final = RESERVED
+PATHS: Final = frozenset({CATEGORY, MERCURE})
 """Where streams are."""
+QUERY: Final = "QUERY"
+"""The method that asks as GET does, with a form beside the query (Mercure 1.0)."""
 
-Headers: TypeAlias = list[tuple[str, str]]
-
-STREAM_HEADERS: Headers = [
-    ("Content-Type", sse.MEDIA_TYPE),
-    (
-        "Cache-Control",
-        "private, no-cache, no-store, no-transform, must-revalidate, max-age=0",
-    ),
-    ("X-Accel-Buffering", "no"),
-]
-"""No charset (the format is always UTF-8), nothing cached or compressed, no buffering in nginx."""
-
-PLAIN = "text/plain; charset=utf-8"
-GREETING = sse.comment("ok")
+PLAIN: Final = "text/plain; charset=utf-8"
+PROBLEM: Final = "application/problem+json"
+"""RFC 9457."""
+GREETING: Final = sse.comment("ok")
 """Sent at once, so that no proxy takes a quiet stream for a dead one."""
+
+CURSOR_HEADERS: Final = {Dialect.V0: "Last-Event-ID", Dialect.V1: "Mercure-Last-Event-ID"}
+"""Says which event precedes the first one of a stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """A GET or HEAD for one of `PATHS`."""
+    """A GET, HEAD or QUERY for one of `PATHS`."""
 
     path: str
     query: str
@@ -55,6 +67,11 @@ class StreamRequest:
     """Returns a header's value by its lower-case name; empty when there is none."""
     peer: str
     """IP address at the other end of the connection."""
+    method: str = "GET"
+    scheme: str = "http"
+    """Of the connection."""
+    body: bytes = b""
+    """Of a QUERY."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +96,20 @@ class Answer:
 class Admission:
     """The way in to the streams of one hub."""
 
-    def __init__(self, hub: Hub, ready: Callable[[], bool], config: HttpConfig) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        ready: Callable[[], bool],
+        config: HttpConfig,
+        authorizer: Authorizer,
+        clock: Clock,
+    ) -> None:
         """`ready` returns whether this node has caught up with its cluster."""
         self._hub = hub
         self._ready = ready
         self._config = config
+        self._authorizer = authorizer
+        self._clock = clock
 
     def decide(self, request: StreamRequest, *, caught_up: bool = False) -> Opening | Answer | None:
         """Return what to do; None when this node must catch up with the others first.
@@ -92,11 +118,21 @@ class Admission:
         from a node that was further, so that its cursor will be known here in a moment. After
         waiting, call again with `caught_up`.
         """
-        topics, asked_in_query, wants_cursors, last = _read_query(request.query)
-        audience = self._audience(request.path, topics)
-        if isinstance(audience, str):
-            return Answer(400, [("Content-Type", PLAIN)], f"{audience}\n".encode())
-        requested = request.header("last-event-id") or asked_in_query
+        hub_url = hub_url_of(request.header, request.scheme, request.peer, self._config)
+        asked = self._asked(request, hub_url)
+        if isinstance(asked, Answer):
+            return asked
+        try:
+            grant = self._grant(request, asked, hub_url)
+        except TokenRejected as rejection:
+            status, headers, body = answer_to(rejection, hub_url)
+            return Answer(status, [*headers, NOT_STORED], body)
+        if asked.problem:
+            return invalid(asked.dialect, asked.problem)
+        if asked.dialect is Dialect.V1 and not accepts_streams(request.header("accept")):
+            text = f"There is only {sse.MEDIA_TYPE} here: name it in Accept, or leave Accept out."
+            return invalid(asked.dialect, text, 406)
+        requested = header_text(request.header("last-event-id")) or asked.cursor or ""
         position = self._hub.feed.position_of(requested) if requested else None
         if not caught_up and (not self._ready() or (requested and position is None)):
             return None
@@ -110,115 +146,138 @@ class Admission:
             return Answer(429, headers, f"Come back later: {reached.value}.\n".encode())
         if reached is not None or not self._hub.running:
             return self.turn_away()
-        return self._open(audience, requested, position, key, wants_cursors, last)
+        return self._open(request.path, _Admitted(asked, grant, requested, position, key))
 
     def turn_away(self) -> Answer:
         """Return the answer after which an `EventSource` comes back in a moment."""
         return Answer(200, STREAM_HEADERS, GREETING + self._hub.retry_hint())
 
-    def _open(
-        self,
-        audience: Audience,
-        requested: str,
-        position: int | None,
-        key: str,
-        wants_cursors: bool,
-        last: int,
-    ) -> Opening:
+    def _asked(self, request: StreamRequest, hub_url: str) -> SubscriptionParameters | Answer:
+        if request.path == CATEGORY:
+            return cursor_parameters(request.query)
+        assert request.path == MERCURE, "the caller looked at `PATHS`"
+        body = None
+        if request.method == QUERY:
+            problem = form_problem(request.header("content-type"))
+            if problem is not None:
+                return invalid(Dialect.V1, problem.text, problem.status)
+            body = request.body
+        return parameters_of(request.query, self._config.dialects, hub_url, body)
+
+    def _grant(self, request: StreamRequest, asked: SubscriptionParameters, hub_url: str) -> Grant:
+        """Return what the client may see; raises `TokenRejected`."""
+        presented = Presented(
+            method=request.method,
+            hub_url=hub_url,
+            authorization=request.header("authorization") or None,
+            query_tokens=asked.tokens,
+            cookie=request.header("cookie"),
+            dialect=asked.dialect,
+        )
+        now = self._clock.wall_ms() / 1000
+        return self._authorizer.grant(presented, Action.SUBSCRIBE, now=now)
+
+    def _open(self, path: str, admitted: "_Admitted") -> Opening:
         feed = self._hub.feed
+        asked, requested = admitted.asked, admitted.requested
+        audience = Audience(View.CATEGORY, frozenset({ALL_TOPICS}))
+        if path == MERCURE:
+            rights = rights_of(admitted.grant, asked.selectors)
+            audience = Audience(View.MERCURE, asked.selectors, rights)
         headers = list(STREAM_HEADERS)
+        cursor_header = CURSOR_HEADERS[asked.dialect]
         first = GREETING + self._hub.retry_hint()
-        if requested and position is None:
-            headers.append(("Last-Event-ID", sse.EARLIEST))
+        if requested and admitted.position is None:
+            headers.append((cursor_header, sse.EARLIEST))
             first += sse.gap_frame(requested)
-            return Opening(headers, first, Reader(audience, EDGE, key, wants_cursors))
+            return Opening(headers, first, self._reader(audience, EDGE, admitted))
         if requested:
-            headers.append(("Last-Event-ID", requested))
-        after_seq = feed.newest_seq if position is None else position
-        if last and not requested:
-            after_seq = feed.before_last(audience, last)
+            headers.append((cursor_header, requested))
+        elif asked.cursor is not None and asked.dialect is Dialect.V1:
+            headers.append((cursor_header, sse.EARLIEST))
+        after_seq = feed.newest_seq if admitted.position is None else admitted.position
+        if asked.last and not requested:
+            after_seq = feed.before_last(audience, asked.last)
         # Whoever is sent the last events gets a cursor with each of them.
-        if wants_cursors and (requested or after_seq == feed.newest_seq):
+        if asked.wants_cursors and (requested or after_seq == feed.newest_seq):
             # It makes sure that a client whose connection breaks before its first event misses
             # nothing.
             first += sse.cursor(requested or feed.retained.newest_cursor)
-        return Opening(headers, first, Reader(audience, after_seq, key, wants_cursors))
+        return Opening(headers, first, self._reader(audience, after_seq, admitted))
 
-    def _audience(self, path: str, topics: Sequence[str]) -> Audience | str:
-        """Return the audience that the client belongs to, or what is invalid in the request."""
-        if path == CATEGORY:
-            return Audience(View.CATEGORY, frozenset({ALL_TOPICS}))
-        assert path == MERCURE, "the caller looked at `PATHS`"
-        if not topics:
-            return (
-                'Missing "topic" parameter: add ?topic=NAME, several times for several topics,'
-                " or ?topic=* for all."
-            )
-        if len(topics) > self._config.topics_max:
-            return f"Too many topics: at most {self._config.topics_max} in one subscription."
-        length_max = self._config.topic_length_max
-        for topic in topics:
-            if len(topic) > length_max:
-                return f"A topic has at most {length_max} characters."
-        try:
-            return Audience(View.MERCURE, frozenset(map(topic_selector, topics)))
-        except MessageInvalid as error:
-            return f"{error}."
+    def _reader(self, audience: Audience, after_seq: int, admitted: "_Admitted") -> Reader:
+        grant = admitted.grant
+        ends_at = math.inf
+        if grant.expires_at is not None:
+            ends_at = self._clock.now() + grant.expires_at - self._clock.wall_ms() / 1000
+        return Reader(
+            audience,
+            after_seq,
+            admitted.client_key,
+            admitted.asked.wants_cursors,
+            ends_at=ends_at,
+            subject=grant.subject or "",
+            token_id=grant.token_id or "",
+        )
 
 
-CURSOR_PARAMETERS = (
-    "lastEventId",  # the polyfills of Yaffle and others
-    "evs_last_event_id",  # amvtek's
-    "lastEventID",  # Mercure 0.x
-    "last_event_id",  # Mercure 1.0
-    "Last-Event-ID",  # Mercure before 0.14, and what Symfony still sends beside the other one
-)
-"""Names under which clients that cannot send a header send their cursor. Polyfills come first:
-they add theirs when they come back, to an address that names where the page began."""
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """Whose stream is to begin, and where."""
+
+    asked: SubscriptionParameters
+    grant: Grant
+    requested: str
+    """The cursor that counts; empty for none."""
+    position: int | None
+    """Where it stands in history; None when it does not, or there is none."""
+    client_key: str
+    """By which the stream is counted."""
 
 
-LAST_MAX = 1000
-"""Events that `?last=` may ask for; more is what cursors are for."""
+def rights_of(grant: Grant, selectors: frozenset[Selector]) -> frozenset[Selector]:
+    """Return what decides which private events a reader of `selectors` sees.
 
-
-@lru_cache(maxsize=1024)
-def _read_query(query: str) -> tuple[tuple[str, ...], str, bool, int]:
-    """Return the topics, the last event id (empty: none), whether cursors are wanted, and `last`.
-
-    With `last`, a reader without a cursor begins with so many events that history holds for it.
-
-    Most clients of one application ask with the same query; it is read once.
+    Those who may see all that they ask for are told apart no further, whatever else their tokens
+    allow: they share what is sent. Other rights must stay: an event has several topics, one that
+    is asked for, and one for which there is a right.
     """
-    fields = parse_qsl(query, keep_blank_values=True)
-    topics = tuple(value for name, value in fields if name == "topic")
-    first = dict(reversed(fields))  # of several, the first
-    asked = next(filter(None, map(first.get, CURSOR_PARAMETERS)), "")
-    last = first.get("last", "")
-    count = min(int(last), LAST_MAX) if last.isascii() and last.isdigit() and len(last) < 10 else 0
-    return topics, asked, first.get("cursor") == "1", count
+    rights = grant.subscribe
+    if not rights:
+        return rights
+    if ALL_TOPICS in rights or all(_covered(one, rights) for one in selectors):
+        return _ALL
+    return rights
 
 
-def common_headers(origin: str, config: HttpConfig) -> Headers:
-    """Return what every response carries: safety in browsers, and who may read it (CORS).
+_ALL: Final = frozenset({ALL_TOPICS})
 
-    `origin` is the request's Origin header. A named origin may send cookies; `*` never allows that.
-    """
-    headers = [
-        ("X-Content-Type-Options", "nosniff"),
-        ("X-Frame-Options", "DENY"),
-        ("Content-Security-Policy", "default-src 'self'; img-src 'self' data:"),
-    ]
-    allowed = config.cors_origins
-    if not allowed:
-        return headers
-    headers.append(("Vary", "Origin"))
-    if origin in allowed:
-        headers.append(("Access-Control-Allow-Origin", origin))
-        headers.append(("Access-Control-Allow-Credentials", "true"))
-    elif "*" in allowed:
-        headers.append(("Access-Control-Allow-Origin", "*"))
-    else:
-        return headers
-    headers.append(("Access-Control-Allow-Headers", "Last-Event-ID, Cache-Control"))
-    headers.append(("Access-Control-Expose-Headers", "Last-Event-ID"))
-    return headers
+
+def _covered(selector: Selector, rights: frozenset[Selector]) -> bool:
+    """Return whether a right certainly matches each topic that a selector matches."""
+    return selector in rights or (
+        selector.kind is SelectorKind.EXACT and any(one.matches(selector.text) for one in rights)
+    )
+
+
+def accepts_streams(accept: str) -> bool:
+    """Return whether an Accept header lets a stream through; without one, it may be anything."""
+    if not accept.strip():
+        return True
+    qualities: dict[str, bool] = {}
+    for part in accept.lower().split(","):
+        media_range, *parameters = (piece.strip() for piece in part.split(";"))
+        refused = any(re.fullmatch(r"q=0(\.0{0,3})?", one) for one in parameters)
+        qualities.setdefault(media_range, not refused)
+    for media_range in (sse.MEDIA_TYPE, "text/*", "*/*"):
+        if media_range in qualities:
+            return qualities[media_range]
+    return False
+
+
+def invalid(dialect: Dialect, text: str, status: int = 400) -> Answer:
+    """Return how an invalid request is answered; `text` is a sentence."""
+    if dialect is Dialect.V0:
+        return Answer(status, [("Content-Type", PLAIN), NOT_STORED], f"{text}\n".encode())
+    problem = {"title": HTTPStatus(status).phrase, "status": status, "detail": text}
+    return Answer(status, [("Content-Type", PROBLEM), NOT_STORED], json.dumps(problem).encode())

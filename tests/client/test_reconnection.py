@@ -124,3 +124,14 @@ def test_redirects_end_somewhere() -> None:
     for _ in range(REDIRECTS_MAX):
         assert isinstance(one.answered(302, {"location": "/"}), Move)
     assert isinstance(one.answered(302, {"location": "/"}), GiveUp)
+
+
+@pytest.mark.parametrize("order", [b"retry: 0\n\n", b"retry: 1\n\n"])
+def test_a_server_cannot_order_attempts_without_a_pause(order: bytes) -> None:
+    one = reconnection()
+    one.feed(order)
+    assert all(one.ended("gone").after_s >= 0.1 for _ in range(5))
+
+
+def test_a_hub_of_either_dialect_says_where_it_resumes() -> None:
+    assert reconnection().answered(200, STREAM | {"mercure-last-event-id": "7"}) == Open("7")

@@ -9,14 +9,18 @@ import h11
 import trio
 
 from noti.address import Address
+from noti.authorization.authorizer import AuthorizationConfig, Authorizer
+from noti.authorization.keys import TrustedKeys
 from noti.client.event_stream import EventStreamParser
 from noti.history.notification import Notification
 from noti.history.selectors import Selector, topic_selector
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
+from noti.http.subscribe import Admission
 from noti.rpc.answers import ServerInfo
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
+from noti.trio_clock import TrioClock
 
 LIMIT_S = 30.0
 """No condition takes longer than this, even on a busy machine; nothing is measured with it."""
@@ -85,6 +89,15 @@ def show(there: Hub, first: int, last: int, history_size: int) -> None:
     """Publish, and keep a history of so many, as the state machine does."""
     there.publish(notifications(first, last))
     there.trim(max(1, last - history_size + 1))
+
+
+def admission(there: Hub, node: Node, config: HttpConfig) -> Admission:
+    """Return one that lets everybody read public events."""
+    return Admission(there, node.ready, config, anybody(), TrioClock())
+
+
+def anybody() -> Authorizer:
+    return Authorizer(AuthorizationConfig(anonymous=True), TrustedKeys())
 
 
 @asynccontextmanager

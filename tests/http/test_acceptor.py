@@ -18,7 +18,18 @@ from noti.http.heads import RequestHead
 from noti.http.subscribe import Admission
 from noti.streams.hub import Hub
 from tests import promises
-from tests.http.stage import LIMIT_S, Node, client, hub, ids, notifications, running, serving, until
+from tests.http.stage import (
+    LIMIT_S,
+    Node,
+    admission,
+    client,
+    hub,
+    ids,
+    notifications,
+    running,
+    serving,
+    until,
+)
 
 STREAM = b"GET /category HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -40,7 +51,7 @@ async def accepting(
 ) -> AsyncIterator[Address]:
     node, config = node or Node(), config or HttpConfig()
     acceptor = HttpAcceptor(
-        Admission(there, node.ready, config),
+        admission(there, node, config),
         there,
         config,
         catch_up=node.barrier,

@@ -63,14 +63,15 @@ async def test_invalid_bytes_get_an_answer_for_people_and_the_node_goes_on(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-async def test_a_websocket_is_refused_without_fuss(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_websocket_is_refused_with_what_there_is(capfd: pytest.CaptureFixture[str]) -> None:
     async with serving(hub()) as address:
         answer = await exchange(
             address,
             b"GET /category HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
             b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
         )
-    assert answer.startswith(b"HTTP/1.1 403 ")
+    assert answer.startswith(b"HTTP/1.1 501 ")
+    assert answer.endswith(b"EventSource.\n")
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
