@@ -152,7 +152,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
             gossip, replica, forwarder.leaving, peers.connected, clock, voters
         ),
         authorization=Authorization(config, clock, rng, _nobody_revoked),
-        limits=Limits(replica, lambda: store.history_size, config.history_size),
+        limits=Limits(replica, lambda: store.limits.count, config.history_size),
         bridge=bridge,
     )
 
@@ -203,7 +203,7 @@ def _replica(
 ) -> Replica:
     state_machine = HistoryStateMachine(store, world.clients.hub)
     if recovered.snapshot is not None:
-        world.clients.hub.reset(store.history())
+        world.clients.hub.reset(store.history(), store.first_seq)
     return Replica(
         _raft(config, world, identity, recovered, log_limits),
         wal,

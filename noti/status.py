@@ -186,7 +186,7 @@ class Report:
             "store": {
                 "first_seq": self._store.first_seq,
                 "last_seq": self._store.last_seq,
-                "history_size": self._store.history_size,
+                "history_size": self._store.limits.count,
             },
             "source": self._source(),
             "intake": self._intake.status(),

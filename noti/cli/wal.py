@@ -136,7 +136,7 @@ def _describe_snapshot(content: bytes | None) -> dict[str, Any] | None:
         return described | {"problem": str(error)}
     return described | {
         "configuration": _plain(configuration),
-        "history_size": store.history_size,
+        "history_size": store.limits.count,
         "notifications": [_plain(notification) for notification in store.history()],
     }
 

@@ -4,7 +4,7 @@ Enters: committed commands, snapshots. Leaves: notifications to the audience, in
 Never: waits for the audience, I/O.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from noti.history.notification import Notification
@@ -17,11 +17,20 @@ class HistoryObserver(Protocol):
     def publish(self, notifications: Sequence[Notification]) -> None:
         """Show what has just become visible; never waits."""
 
-    def trim(self, oldest_seq: int) -> None:
-        """Let nobody resume from before this number: there history begins, on every node."""
+    def trim(self, oldest_seq: int, gone: Sequence[int]) -> None:
+        """Let nobody resume into what history has lost: the same on every node.
 
-    def reset(self, notifications: Sequence[Notification]) -> None:
-        """Start anew with this history; numbers may have jumped."""
+        From `oldest_seq` on, history has no holes: that is its window. `gone` are the numbers that
+        the last command took from history, in no promised order. What is before `oldest_seq` and
+        was never in `gone` is history still: the last events of a topic. Whether readers of a topic
+        at some cursor have lost something, says `Store.lost_through`.
+        """
+
+    def reset(self, notifications: Sequence[Notification], oldest_seq: int) -> None:
+        """Start anew with this history; numbers may have jumped.
+
+        Those before `oldest_seq` have holes between them, those from there on none.
+        """
 
 
 class HistoryStateMachine:
@@ -37,7 +46,11 @@ class HistoryStateMachine:
         visible = self._store.apply(command)
         if visible:
             self._audience.publish(visible)
-        self._audience.trim(self._store.first_seq)
+        self._audience.trim(self._store.first_seq, self._store.gone)
+
+    def snapshot_pieces(self) -> Iterator[bytes]:
+        """Return the store's whole state as it is now, in pieces (see `Store.snapshot_pieces`)."""
+        return self._store.snapshot_pieces()
 
     def snapshot(self) -> bytes:
         """Return the store's whole state."""
@@ -47,4 +60,4 @@ class HistoryStateMachine:
         """Replace the store's state by one that `Store.decode` returned, and tell the audience."""
         assert isinstance(state, Store)
         self._store.restore(state)
-        self._audience.reset(self._store.history())
+        self._audience.reset(self._store.history(), self._store.first_seq)

@@ -11,7 +11,7 @@ does not fit is left out whole, and nothing is told of it: its stream goes on.
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, assert_never
 
@@ -167,39 +167,50 @@ class SubscriptionTable:
 
     # --- snapshots --------------------------------------------------------------------------------
 
-    def fields(self) -> list[object]:
-        """Return what stands for the table in a snapshot."""
-        return [
-            [node_id, node.life, node.number, [*map(subscriber_fields, node.subscribers.values())]]
-            for node_id, node in self._nodes.items()
-        ]
+    def fields(self) -> Iterator[list[object]]:
+        """Return what stands for the table as it is now in snapshots: each node, then its own.
 
-    @classmethod
-    def of(cls, fields: object) -> "SubscriptionTable":
-        """Return the table with these fields; raises `MessageInvalid`."""
-        table = cls()
-        if type(fields) is not list or len(fields) > NODES_MAX:
-            raise MessageInvalid("the subscriptions in a snapshot are no list of nodes")
-        for node_fields in fields:
-            match node_fields:
-                case [str(node_id), str(life), number, [*subscribers]] if (
-                    type(number) is int and number >= _ENDING and node_id not in table._nodes
-                ):
-                    node = table._nodes[node_id] = _AnnouncedNode(life, number)
-                case _:
-                    raise MessageInvalid("a node's subscriptions in a snapshot have wrong fields")
-            for subscriber in map(subscriber_of, subscribers):
-                if subscriber.id in table._node_of:
+        They are made one by one as they are asked for.
+        """
+        return _fields_of(
+            [
+                (node_id, node.life, node.number, tuple(node.subscribers.values()))
+                for node_id, node in self._nodes.items()
+            ]
+        )
+
+    def add_fields(self, fields: object) -> None:
+        """Add to a table what `fields` of another one returned next; raises `MessageInvalid`."""
+        match fields:
+            case [str(node_id), str(life), number] if (
+                type(number) is int
+                and number >= _ENDING
+                and node_id not in self._nodes
+                and len(self._nodes) < NODES_MAX
+            ):
+                self._nodes[node_id] = _AnnouncedNode(life, number)
+            case [_, int(), _] if self._nodes:
+                subscriber, node_id = subscriber_of(fields), next(reversed(self._nodes))
+                if subscriber.id in self._node_of:
                     raise MessageInvalid("a subscriber is in a snapshot twice")
-                table._add(node_id, node, subscriber)
-        if table.count > SUBSCRIPTIONS_MAX or table.size_bytes > TABLE_BYTES_MAX:
-            raise MessageInvalid("a snapshot holds more subscriptions than there may be")
-        return table
+                self._add(node_id, self._nodes[node_id], subscriber)
+                if self.count > SUBSCRIPTIONS_MAX or self.size_bytes > TABLE_BYTES_MAX:
+                    raise MessageInvalid("a snapshot holds more subscriptions than there may be")
+            case _:
+                raise MessageInvalid("subscriptions in a snapshot have wrong fields")
 
     def restore(self, other: "SubscriptionTable") -> None:
         """Replace the whole state by that of a table which is not used any more."""
         self._nodes, self._node_of = other._nodes, other._node_of
         self.count, self.size_bytes = other.count, other.size_bytes
+
+
+def _fields_of(
+    nodes: Iterable[tuple[str, str, int, tuple[Subscriber, ...]]],
+) -> Iterator[list[object]]:
+    for node_id, life, number, subscribers in nodes:
+        yield [node_id, life, number]
+        yield from map(subscriber_fields, subscribers)
 
 
 def _told(life: str, subscriber: Subscriber, created_ms: int, *, active: bool) -> list[Event]:

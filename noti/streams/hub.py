@@ -100,19 +100,19 @@ class Hub:
             self._wakeups.ring()
         self._news.unpark_all()
 
-    def trim(self, oldest_seq: int) -> None:
+    def trim(self, oldest_seq: int, gone: Sequence[int] = ()) -> None:
         """Let history begin at `oldest_seq`; clients that were open before get what they need."""
         self.feed.trim(oldest_seq)
         if not self.limits.count:
             self._backlog.free_all(trio.current_time())
 
-    def reset(self, notifications: Sequence[Notification]) -> None:
+    def reset(self, notifications: Sequence[Notification], oldest_seq: int = 1) -> None:
         """Replace the whole history, after a snapshot.
 
         A client whose cursor is not in it must resume.
         """
         self._sending.groups.lag_all()
-        self.feed.reset(notifications)
+        self.feed.reset([one for one in notifications if one.seq >= oldest_seq])
         self._ring()
 
     def retry_hint(self) -> bytes:

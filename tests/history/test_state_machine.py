@@ -20,15 +20,18 @@ class HistoryObserver:
         self.resets: list[list[int]] = []
         self.calls = 0
         self.oldest: int | None = None
+        self.gone: list[int] = []
 
     def publish(self, notifications: Sequence[Notification]) -> None:
         self.calls += 1
         self.shown += [notification.seq for notification in notifications]
 
-    def trim(self, oldest_seq: int) -> None:
+    def trim(self, oldest_seq: int, gone: Sequence[int]) -> None:
         self.oldest = oldest_seq
+        self.gone += gone
 
-    def reset(self, notifications: Sequence[Notification]) -> None:
+    def reset(self, notifications: Sequence[Notification], oldest_seq: int) -> None:
+        assert oldest_seq == 1
         self.resets.append([notification.seq for notification in notifications])
 
 
@@ -55,7 +58,7 @@ def test_repeated_batch_and_a_change_of_limits_show_nothing() -> None:
     state_machine.apply(batch(1, 2))
     state_machine.apply(encode(SetLimits(HistoryLimits(7))))
     assert audience.calls == 1
-    assert store.history_size == 7
+    assert store.limits.count == 7
 
 
 def test_audience_learns_where_history_begins_also_when_only_the_limit_changes() -> None:
@@ -64,6 +67,7 @@ def test_audience_learns_where_history_begins_also_when_only_the_limit_changes()
     assert audience.oldest == 1
     state_machine.apply(encode(SetLimits(HistoryLimits(2))))
     assert audience.oldest == 4
+    assert audience.gone == [1, 2, 3]
     state_machine.apply(encode(SetLimits(HistoryLimits(1000))))
     state_machine.apply(batch(6))
     assert audience.oldest == 4, "what is forgotten does not come back"

@@ -11,11 +11,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import CommandUnknown, MessageInvalid
-from noti.history.commands import Publish, PublishBatch, SetLimits, encode
-from noti.history.limits import HistoryLimits
+from noti.history.commands import (
+    Expire,
+    Publish,
+    PublishBatch,
+    PublishBatchV1,
+    PublishV1,
+    SetHistorySize,
+    SetLimits,
+    encode,
+)
+from noti.history.limits import COUNT_DEFAULT, NO_LIMIT, HistoryLimits
 from noti.history.notification import Event, Notification
 from noti.history.selectors import SelectorKind
-from noti.history.store import HISTORY_SIZE_DEFAULT, STREAMS_MAX, Store
+from noti.history.snapshot import STREAMS_MAX
+from noti.history.store import Store
 from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
 from tests import promises
@@ -40,12 +50,56 @@ def replay(commands: Sequence[bytes]) -> Store:
     return store
 
 
+SUBSCRIBER = Subscriber(
+    "urn:uuid:7c8f5b74-a128-46b7-ac85-ac241c15ea9d",
+    0,
+    (ActiveSubscription(SelectorKind.EXACT, "news"),),
+)
+
 seqs = st.lists(st.integers(1, 30), min_size=1, max_size=6).map(lambda s: tuple(sorted(set(s))))
+some_limits = st.builds(
+    HistoryLimits,
+    st.integers(1, 10),
+    st.sampled_from([20, 100, NO_LIMIT]),
+    st.integers(0, 5),
+    st.integers(0, 2),
+    st.integers(1, 3),
+)
+publications = st.builds(
+    Event,
+    st.just(0),
+    st.sampled_from(["a", "b", "id-3"]),
+    st.lists(st.sampled_from("tuvw"), min_size=1, max_size=2).map(tuple),
+    st.sampled_from(["", "x", "y\ny"]),
+    st.just(1),
+    st.sampled_from(["", "chat"]),
+    st.integers(0, 1),
+    st.booleans(),
+    st.sampled_from(["", "key 1", "key 2"]),
+)
 commands = st.lists(
     st.one_of(
         st.builds(lambda s, stream: batch(*s, stream=stream), seqs, st.sampled_from("abc")),
-        st.builds(lambda size: encode(SetLimits(HistoryLimits(size))), st.integers(1, 10)),
-        st.builds(lambda ids: published(*ids), st.lists(st.sampled_from(["a", "b", "id-3"]))),
+        st.builds(
+            lambda events, ms: encode(Publish(tuple(events), ms)),
+            st.lists(publications, max_size=6),
+            st.integers(0, 9),
+        ),
+        st.builds(lambda limits: encode(SetLimits(limits)), some_limits),
+        st.builds(lambda ms: encode(Expire(ms)), st.integers(0, 9)),
+        st.builds(lambda size: encode(SetHistorySize(size)), st.integers(1, 10)),
+        st.sampled_from(
+            [
+                encode(SubscriptionBatch("n1", "life", 1, 5, (SUBSCRIBER,), ())),
+                encode(SubscriptionBatch("n1", "life", 2, 6, (), (SUBSCRIBER.id,))),
+                encode(EndNode("n1", "life", 7)),
+            ]
+        ),
+        st.builds(lambda s: encode(PublishBatchV1("a", tuple(map(event, s)))), seqs),
+        st.builds(
+            lambda ids: encode(PublishV1(tuple(Event(0, one, ("t",), one, 1) for one in ids))),
+            st.lists(st.sampled_from(["a", "b", "id-3"])),
+        ),
     ),
     max_size=12,
 )
@@ -63,6 +117,18 @@ def test_snapshot_then_replay_equals_replay(sequence: list[bytes], data: st.Data
     assert restored.digest() == expected.digest()
     assert restored.snapshot() == expected.snapshot()
     assert restored.history() == expected.history()
+    for topics in (["t"], ["u", "v"], ["jobs.noti.x"], None):
+        assert restored.lost_through(topics) == expected.lost_through(topics)
+
+
+@given(commands)
+def test_gone_is_what_history_has_lost_by_a_command(sequence: list[bytes]) -> None:
+    store = Store()
+    held: set[int] = set()
+    for command in sequence:
+        held |= {notification.seq for notification in store.apply(command)}
+        held -= {*store.gone}
+        assert held == {notification.seq for notification in store.history()}
 
 
 @promises.NO_DUPLICATES
@@ -102,21 +168,21 @@ def test_streams_have_floors_of_their_own() -> None:
 
 
 def test_history_keeps_the_newest_up_to_its_size() -> None:
-    store = replay([batch(*range(1, HISTORY_SIZE_DEFAULT + 6))])
-    assert (store.first_seq, store.last_seq) == (6, HISTORY_SIZE_DEFAULT + 5)
-    assert len(store.history()) == HISTORY_SIZE_DEFAULT
+    store = replay([batch(*range(1, COUNT_DEFAULT + 6))])
+    assert (store.first_seq, store.last_seq) == (6, COUNT_DEFAULT + 5)
+    assert len(store.history()) == COUNT_DEFAULT
 
 
 def test_new_limit_evicts_at_once_and_keeps_numbers() -> None:
     store = replay([batch(1, 2, 3, 4), encode(SetLimits(HistoryLimits(2)))])
     assert [n.seq for n in store.history()] == [3, 4]
-    assert store.history_size == 2
+    assert store.limits.count == 2
     assert [n.seq for n in store.apply(batch(5, 6, 7))] == [5, 6, 7]
     assert [n.seq for n in store.history()] == [6, 7]
 
 
 @promises.PUBLISHER_GETS_ONE_ANSWER
-def test_publishers_id_is_shown_once_while_history_holds_it() -> None:
+def test_retry_is_shown_once_while_history_holds_the_event() -> None:
     store = replay([encode(SetLimits(HistoryLimits(3)))])
     assert [n.id for n in store.apply(published("a", "b", "a"))] == ["a", "b"]
     assert store.apply(published("b", "a")) == []
@@ -125,8 +191,66 @@ def test_publishers_id_is_shown_once_while_history_holds_it() -> None:
     assert store.first_seq == 3
 
 
+@promises.PUBLISHER_GETS_ONE_ANSWER
+def test_same_id_with_other_content_is_news() -> None:
+    versions = [Event(0, "book 1", ("books",), f"version {one}", 1) for one in (1, 2, 1, 3)]
+    store = Store()
+    assert [n.data for n in store.apply(encode(Publish(tuple(versions))))] == [
+        "version 1",
+        "version 2",
+        "version 3",
+    ]
+    assert store.apply(encode(Publish(tuple(versions)))) == []
+    elsewhere = versions[0]._replace(topics=("books", "films"))
+    assert [n.seq for n in store.apply(encode(Publish((elsewhere,))))] == [4]
+
+
+def test_stream_that_repeats_an_event_under_a_new_sequence_shows_it_once() -> None:
+    store = replay([batch(1, 2)])
+    again = event(1)._replace(source_seq=3)
+    other = event(2)._replace(source_seq=4, data="other")
+    shown = store.apply(encode(PublishBatch("s", (again, other))))
+    assert [(n.id, n.data) for n in shown] == [("id-2", "other")]
+    assert store.floor("s") == 4
+    store.apply(encode(PublishBatch("s", (again._replace(source_seq=5),))))
+    assert store.floor("s") == 5, "a stream goes on also where nothing was shown"
+
+
+def test_command_of_version_0_2_drops_a_known_id_whatever_its_content() -> None:
+    one, two = (Event(0, "a", ("t",), data, 1) for data in ("one", "two"))
+    store = replay([encode(PublishV1((one,)))])
+    assert store.apply(encode(PublishV1((two,)))) == []
+    assert len(store.apply(encode(Publish((two,))))) == 1
+
+
+def test_event_with_a_known_key_is_dropped_and_its_publisher_can_be_answered() -> None:
+    first = Event(0, "a", ("t",), "one", 1, idempotency_key="key")
+    retry, misuse = first._replace(id="b"), first._replace(id="c", data="two")
+    store = Store()
+    shown = store.apply(encode(Publish((first, retry, misuse))))
+    assert [n.id for n in shown] == ["a"]
+    store = Store.decode(store.snapshot())
+    store.apply(encode(SetLimits(HistoryLimits(1))))
+    store.apply(published("x", "y"))
+    assert store.apply(encode(Publish((retry,)))) == [], "keys outlive history"
+    assert [store.id_of(one) for one in (first, retry, misuse)] == ["a", "a", None]
+
+
+def test_expiry_goes_by_the_time_at_which_a_node_took_events() -> None:
+    store = replay([encode(Publish((event(1),), 10)), encode(PublishBatch("s", (event(2),), 20))])
+    assert store.oldest_taken_ms == 10
+    store.apply(encode(Expire(20)))
+    assert [n.id for n in store.history()] == ["id-2"]
+    assert store.gone == [1]
+    assert len(store.apply(encode(Publish((event(1),), 30)))) == 1, "it is forgotten altogether"
+    store.apply(encode(Expire(99)))
+    assert store.oldest_taken_ms is None
+
+
 def test_id_that_a_stream_used_twice_is_remembered_until_both_are_gone() -> None:
-    twice = PublishBatch("s", (Event(1, "a", ("t",), "", 0), Event(2, "a", ("t",), "", 0)))
+    """By commands of version 0.2, which did not compare what a stream brings with history."""
+    one = Event(1, "a", ("t",), "data of a", 0)
+    twice = PublishBatchV1("s", (one, one._replace(source_seq=2)))
     store = replay([encode(SetLimits(HistoryLimits(2))), encode(twice), published("b")])
     assert [n.id for n in store.history()] == ["a", "b"]
     assert store.apply(published("a")) == []
@@ -158,31 +282,6 @@ def test_unknown_command_changes_nothing() -> None:
     assert store.digest() == before
 
 
-@given(st.binary(max_size=60))
-def test_garbage_is_no_snapshot(garbage: bytes) -> None:
-    with pytest.raises(MessageInvalid):
-        Store.decode(garbage)
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        [3, 10, 0, [], []],
-        [1, 0, 0, [], []],
-        [1, 10, 0, [], [["id", ["t"], "d", 1]]],
-        [1, 10, 1, [["s", 0]], []],
-        [1, 10, 1, [["s", 1], "x"], []],
-        [1, 10, 1, [], [["id", [], "d", 1]]],
-        [1, 10, 1, [], [["id", ["t"], "d", "late"]]],
-        [1, 10, 1, []],
-        [1, 10, 100, [[f"s{i}", 1] for i in range(STREAMS_MAX + 1)], []],
-    ],
-)
-def test_snapshot_with_wrong_fields_is_invalid(fields: object) -> None:
-    with pytest.raises(MessageInvalid):
-        Store.decode(msgpack.packb(fields))
-
-
 @pytest.mark.slow
 def test_digest_does_not_depend_on_the_hash_seed() -> None:
     program = (
@@ -208,13 +307,6 @@ def test_what_a_publisher_says_of_an_event_is_kept_and_survives_a_snapshot() -> 
     expected = (Notification(1, "id", ("a", "b"), "data", 5, "chat", 3000, private=True),)
     assert tuple(store.apply(encode(Publish((whole,), 9)))) == expected
     assert Store.decode(store.snapshot()).history() == expected
-
-
-SUBSCRIBER = Subscriber(
-    "urn:uuid:7c8f5b74-a128-46b7-ac85-ac241c15ea9d",
-    0,
-    (ActiveSubscription(SelectorKind.EXACT, "news"),),
-)
 
 
 def test_subscriptions_are_told_in_the_order_of_all_events() -> None:

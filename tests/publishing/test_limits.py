@@ -14,7 +14,7 @@ from tests.publishing.replicated_log import ReplicatedLog
 @asynccontextmanager
 async def limits(replicated: ReplicatedLog, wanted: int) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
-        watching = Limits(replicated, lambda: replicated.store.history_size, wanted)
+        watching = Limits(replicated, lambda: replicated.store.limits.count, wanted)
         await nursery.start(watching.run)
         yield
         nursery.cancel_scope.cancel()
@@ -28,7 +28,7 @@ async def test_leader_sets_the_limit_once(autojump_clock: trio.testing.MockClock
     replicated = the_log()
     async with limits(replicated, 7):
         await trio.sleep(10)
-    assert replicated.store.history_size == 7
+    assert replicated.store.limits.count == 7
     assert replicated.proposals == 1
 
 
@@ -36,7 +36,7 @@ async def test_nothing_is_written_when_the_limit_is_right_already(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     replicated = the_log()
-    async with limits(replicated, replicated.store.history_size):
+    async with limits(replicated, replicated.store.limits.count):
         await trio.sleep(10)
     assert replicated.proposals == 0
 
@@ -48,7 +48,7 @@ async def test_follower_waits_until_it_leads(autojump_clock: trio.testing.MockCl
         assert replicated.proposals == 0
         replicated.set_leader(True)
         await trio.sleep(1)
-        assert replicated.store.history_size == 7
+        assert replicated.store.limits.count == 7
 
 
 async def test_refused_limit_is_tried_again_although_leadership_does_not_change(
@@ -61,7 +61,7 @@ async def test_refused_limit_is_tried_again_although_leadership_does_not_change(
         assert 5 <= replicated.proposals <= 12, "patiently"
         replicated.refuse = 0.0
         await trio.sleep(2)
-    assert replicated.store.history_size == 7
+    assert replicated.store.limits.count == 7
 
 
 async def test_uncertain_limit_is_set_in_the_end(autojump_clock: trio.testing.MockClock) -> None:
@@ -69,4 +69,4 @@ async def test_uncertain_limit_is_set_in_the_end(autojump_clock: trio.testing.Mo
     replicated.uncertain = 0.8
     async with limits(replicated, 7):
         await trio.sleep(60)
-    assert replicated.store.history_size == 7
+    assert replicated.store.limits.count == 7

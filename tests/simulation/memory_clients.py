@@ -75,7 +75,7 @@ class MemoryClients:
         self.feed.extend(notifications)
         self._ring()
 
-    def trim(self, oldest_seq: int) -> None:
+    def trim(self, oldest_seq: int, gone: Sequence[int]) -> None:
         self.feed.trim(oldest_seq)
         for browser, place in list(self._places.items()):
             if self.feed.retained.beyond(place) > BACKLOG_BYTES:
@@ -84,7 +84,7 @@ class MemoryClients:
         places = (place for place in self._places.values() if place != EDGE)
         self.feed.release(min(places, default=self.feed.newest_seq))
 
-    def reset(self, notifications: Sequence[Notification]) -> None:
+    def reset(self, notifications: Sequence[Notification], oldest_seq: int) -> None:
         self._showed(notifications)
         self.feed.reset(notifications)
         self._evicted.update(self._places)

@@ -103,7 +103,7 @@ def compare_stores(cluster: SimulatedCluster) -> None:
         if machine.up:
             store = machine.store()
             cluster.checks.store_is(
-                machine.name, store.last_seq, store.history_size, store.digest()
+                machine.name, store.last_seq, store.limits.count, store.digest()
             )
             cluster.checks.history_is(machine.name, machine.clients.feed.oldest_seq, store)
             restored = Store.decode(store.snapshot())

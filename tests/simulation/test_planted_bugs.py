@@ -4,7 +4,7 @@
 """
 
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -13,8 +13,7 @@ import pytest
 import trio
 
 from noti import node
-from noti.history.commands import PublishBatch
-from noti.history.notification import Notification
+from noti.history.notification import Event, Notification
 from noti.history.store import Store
 from noti.membership.bootstrap import Bootstrap
 from noti.ports import Clock
@@ -239,24 +238,26 @@ def blow_only(patch: pytest.MonkeyPatch, size: int = 3, **weights: float) -> Non
 def shows_redelivered_events_again(patch: pytest.MonkeyPatch) -> None:
     """Nobody remembers up to where the stream was shown."""
 
-    def again(self: Store, batch: PublishBatch) -> list[Notification]:
-        return [self._show(event) for event in batch.events]
+    def again(
+        self: Store, _stream: str, events: Sequence[Event], taken_ms: int
+    ) -> list[Notification]:
+        return [self._show(event, taken_ms) for event in events]
 
     patch.setattr(Store, "_publish_batch", again)
 
 
 def forgets_the_floors_in_snapshots(patch: pytest.MonkeyPatch) -> None:
     """What is deduplicated by must be part of the replicated state."""
-    right = Store.snapshot
+    right = Store.snapshot_pieces
 
-    def lean(self: Store) -> bytes:
+    def lean(self: Store) -> Iterator[bytes]:
         floors, self._floors = self._floors, {}
         try:
             return right(self)
         finally:
             self._floors = floors
 
-    patch.setattr(Store, "snapshot", lean)
+    patch.setattr(Store, "snapshot_pieces", lean)
 
 
 def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
@@ -327,9 +328,9 @@ def serves_the_history_of_its_own_setting(patch: pytest.MonkeyPatch) -> None:
     """A node keeps for its browsers what its own --history-size says."""
     right = MemoryClients.trim
 
-    def own(self: MemoryClients, oldest_seq: int) -> None:
+    def own(self: MemoryClients, oldest_seq: int, gone: Sequence[int]) -> None:
         size = 5 if self._address[0].endswith("1") else 2000
-        right(self, max(oldest_seq, self.feed.newest_seq - size + 1))
+        right(self, max(oldest_seq, self.feed.newest_seq - size + 1), gone)
 
     patch.setattr(MemoryClients, "trim", own)
 
@@ -376,10 +377,13 @@ def orders_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
     """What seems older than the newest is taken for a repetition."""
     right = Store._publish_batch
 
-    def strict(self: Store, batch: PublishBatch) -> list[Notification]:
-        newest_ms = self._history[-1].created_ms if self._history else 0
-        kept = tuple(event for event in batch.events if event.created_ms > newest_ms - 30_000)
-        return right(self, replace(batch, events=kept))
+    def strict(
+        self: Store, stream: str, events: Sequence[Event], taken_ms: int
+    ) -> list[Notification]:
+        history = self.history()
+        newest_ms = history[-1].created_ms if history else 0
+        kept = [event for event in events if event.created_ms > newest_ms - 30_000]
+        return right(self, stream, kept, taken_ms)
 
     patch.setattr(Store, "_publish_batch", strict)
     blow_only(patch, step_wall_clock=1.0, crash=1.0, restart=1.0)
