@@ -25,10 +25,11 @@ demo *args: demo-venv
 test *args: venv
     @exec .venv/bin/pytest "$@"
 
-# One node of three in the foreground: just run node=2
+# One node of three in the foreground: just run node=2. Tokens: .venv/bin/noti token --key-file .data/jwt.key
 [no-exit-message]
 run node="1" *args: demo-venv
     @[[ "${1#node=}" == [123] ]] || { echo "just run: which node? say 1, 2 or 3: just run node=2" >&2; exit 2; }
+    @mkdir -p .data; printf '%s\n' '!ChangeThisMercureHubJWTSecretKey!' >.data/jwt.key
     -@number="${1#node=}"; base=$((8300 + 100 * number)); {{ attend }} .venv/bin/noti run \
         --name "node$number" --data-dir ".data/node$number" \
         --http-addr "127.0.0.1:$((base + 2))" \
@@ -36,6 +37,7 @@ run node="1" *args: demo-venv
         --rpc-addr "127.0.0.1:$base" \
         --join 127.0.0.1:8401 --join 127.0.0.1:8501 --join 127.0.0.1:8601 \
         --bootstrap-expect 3 --gossip-profile local \
+        --publisher-jwt-key-file .data/jwt.key \
         --nats-url "${NOTI_NATS_URL:-nats://127.0.0.1:4222}" "${@:2}"
     @{{ report }}
 

@@ -157,6 +157,21 @@ def read_jwks(
     return KeySet(tuple(keys), (*problems, *notices))
 
 
+def algorithms_of(key: object) -> list[str]:
+    """Return the algorithms that a public key or a secret is for, the usual one first."""
+    match key:
+        case bytes():
+            return list(HMAC)
+        case RSAPublicKey():
+            return list(RSA)
+        case EllipticCurvePublicKey() if key.curve.name in CURVES:
+            return [CURVES[key.curve.name]]
+        case Ed25519PublicKey() | Ed448PublicKey():
+            return [EDDSA]
+        case _:
+            return []
+
+
 def _jwk(jwk: dict[str, Any], algorithm: str | None, *, secrets: bool) -> VerificationKey:
     key_id, use = jwk.get("kid"), jwk.get("use")
     if use not in (None, "sig"):
@@ -171,7 +186,7 @@ def _jwk(jwk: dict[str, Any], algorithm: str | None, *, secrets: bool) -> Verifi
     except (PyJWTError, ValueError, TypeError, KeyError, AttributeError, UnsupportedAlgorithm):
         raise ConfigInvalid("it does not decode") from None
     named = jwk.get("alg", algorithm)
-    fitting = _fitting(key)
+    fitting = algorithms_of(key)
     if named is not None and named not in fitting:
         raise ConfigInvalid(f"its algorithm does not fit it; it is for {' or '.join(fitting)}")
     names = fitting if named is None else [named]
@@ -197,7 +212,7 @@ def _pem(content: bytes, name: str, algorithm: str | None) -> KeySet:
         raise ConfigInvalid(
             f"{name} is not a PEM file of a public key; write one with: openssl pkey -pubout"
         ) from None
-    fitting = _fitting(key)
+    fitting = algorithms_of(key)
     if not fitting:
         raise ConfigInvalid(
             f"{name} has a kind of key that signs no tokens; use RSA, EC or Ed25519"
@@ -230,21 +245,6 @@ def _secret(secret: bytes, name: str, algorithm: str | None) -> KeySet:
 def _public(key: Any) -> Any:
     """Return the public half of a private key, and anything else as it is."""
     return key.public_key() if hasattr(key, "public_key") else key
-
-
-def _fitting(key: object) -> list[str]:
-    """Return the algorithms that a kind of key is for, the usual one first."""
-    match key:
-        case bytes():
-            return list(HMAC)
-        case RSAPublicKey():
-            return list(RSA)
-        case EllipticCurvePublicKey() if key.curve.name in CURVES:
-            return [CURVES[key.curve.name]]
-        case Ed25519PublicKey() | Ed448PublicKey():
-            return [EDDSA]
-        case _:
-            return []
 
 
 def _weakness(key: object, name: str) -> str | None:

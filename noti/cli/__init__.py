@@ -34,6 +34,7 @@ _MODULES = {
     "status": "status",
     "members": "status",
     "tail": "tail",
+    "token": "token",
     "certs": "certs",
     "wal": "wal",
     "operator": "operator",

@@ -6,6 +6,7 @@ No process and no port outlives it; logs and data stay.
 import shutil
 import socket
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
+from noti.authorization.signing import TokenDraft, signed_token
+from noti.certificates.files import write_file
 from noti.cli.children import Child, keep_running, stop_all
 from noti.cli.demo_tls import DemoTls
 from noti.cli.http import get_json
@@ -26,6 +29,10 @@ from noti.errors import AddressInUse, LocalError, NotiError
 HOST = "127.0.0.1"
 NATS_PORT = 4222
 NODES = 3
+KEY = b"!ChangeThisMercureHubJWTSecretKey!"
+"""The key of tokens in the documentation of Mercure; known to everybody, so for loopback alone."""
+TOKEN_LIFETIME_S = 7 * 86_400.0
+
 PAUSE_S = 5.0
 """A dead node stays away so long that a person sees the others carry on without it."""
 
@@ -106,6 +113,7 @@ class Demo:
         self._tls = tls
         self._nats_port = NATS_PORT + shift
         self._ports = {number: Ports.of(number, shift) for number in range(1, NODES + 1)}
+        self._key = directory / "jwt.key"
         self._console = console
         python = [sys.executable, "-m", "noti"]
         self._nats = Child("nats", self._nats_command(), directory / "nats.log")
@@ -156,6 +164,7 @@ class Demo:
             shutil.rmtree(self._directory / name, ignore_errors=True)
         for child in (self._nats, *self._nodes, self._publisher):
             child.log.unlink(missing_ok=True)
+        write_file(self._key, KEY + b"\n", private=True, replace=True)
         if self._tls is not None:
             self._tls.make(node.name for node in self._nodes)
 
@@ -189,6 +198,7 @@ class Demo:
             f"--bootstrap-expect={NODES}",
             "--gossip-profile=local",
             f"--nats-url=nats://{HOST}:{self._nats_port}",
+            f"--publisher-jwt-key-file={self._key}",
             "--log-format=human",
             *seeds,
             *(self._tls.node_arguments(f"node{number}") if self._tls else ()),
@@ -236,6 +246,7 @@ class Demo:
             url = self._url(number)
             table.add_row(node.name, f"{url}/", f"kill -9 {node.pid}")
         first = self._url(1)
+        hub = f"{first}/.well-known/mercure"
         cacert = f" --cacert {self._tls.ca}" if self._tls else ""
         tls_ca = f" --tls-ca {self._tls.ca}" if self._tls else ""
         self._console.print(
@@ -246,14 +257,31 @@ class Demo:
             f"""
 Open a page, or watch in another terminal:
   curl -N{cacert} {first}/category
-  curl -N{cacert} '{first}/.well-known/mercure?topic=*'
+  curl -N{cacert} '{hub}?topic=*'
   {sys.argv[0]} status --http {first}{tls_ca}
+
+Publish, with a token that may publish everything and read everything private:
+  TOKEN={demo_token()}
+  curl{cacert} -H "Authorization: Bearer $TOKEN" -d topic=news -d data=hello {hub}
+Others: {sys.argv[0]} token --subscribe /users/7 --key-file {self._key}
 
 Kill any node. The others carry on, events keep their numbers, and a page that loses its node
 comes back to it and misses nothing. A killed node returns by itself after {PAUSE_S:g} s.
 Logs: {self._directory}/*.log     End: Ctrl-C
 """
         )
+
+
+def demo_token() -> str:
+    """Return a token that may do everything at the nodes of the demo."""
+    draft = TokenDraft(
+        publish=["*"],
+        subscribe=["*"],
+        subject="demo",
+        issued_at=time.time(),
+        expires_in_s=TOKEN_LIFETIME_S,
+    )
+    return signed_token(draft, KEY, "the demo's key", None)
 
 
 def check_ports(ports: Iterable[tuple[str, int, socket.SocketKind]]) -> None:

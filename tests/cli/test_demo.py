@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from noti.cli import exit_status
@@ -62,6 +63,17 @@ def is_listening(port: int) -> bool:
 def descendants_of(pid: int) -> set[int]:
     children = children_of(pid)
     return children.union(*map(descendants_of, children))
+
+
+def test_the_printed_token_publishes(tmp_path: Path) -> None:
+    with demo(tmp_path) as process:
+        token = line_with(process, r"TOKEN=(\S+)")[1]
+        hub = line_with(process, r"-d data=hello (http://\S+)")[1]
+        line_with(process, r"node\d leads")
+        headers = {"Authorization": f"Bearer {token}"}
+        answer = httpx.post(hub, data={"topic": "news", "data": "hello"}, headers=headers)
+        assert answer.status_code == 200, answer.text
+        assert httpx.post(hub, data={"topic": "news"}).status_code == 401
 
 
 @promises.DEMO_ENDS
