@@ -33,17 +33,18 @@ from noti.membership.voters import VoterLimits
 from noti.publishing.limits import Limits
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.publisher import Publisher
-from noti.raft.applier import SNAPSHOT_EVERY_BYTES, SNAPSHOT_EVERY_ENTRIES
 from noti.raft.core.config import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
 from noti.raft.core.machine import Raft
 from noti.raft.core.messages import NodeId
 from noti.raft.core.pacing import Pacing, report_of
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
+from noti.raft.core.snapshot import WholeDecoder
 from noti.raft.forwarder import Forwarder
 from noti.raft.intake import Intake
 from noti.raft.peers import Peers
 from noti.raft.ports import Hello
 from noti.raft.replica import Replica
+from noti.raft.snapshot_taker import SNAPSHOT_EVERY_BYTES
 from noti.raft.storage.wal import SEGMENT_BYTES, Recovered, Wal
 from noti.status import Report
 from noti.swim.core.timing import SwimConfig
@@ -59,7 +60,6 @@ _log_memory_max = Gauge(
 class LogLimits:
     """How large the log may get. The defaults suit every cluster; tests make it small."""
 
-    snapshot_every_entries: int = SNAPSHOT_EVERY_ENTRIES
     snapshot_every_bytes: int = SNAPSHOT_EVERY_BYTES
     keep_entries: int = KEEP_ENTRIES
     keep_bytes: int = LOG_KEEP_BYTES
@@ -185,7 +185,7 @@ async def _recover(
         memory_bytes=config.log_memory_bytes,
     )
     try:
-        store = Store.decode(recovered.snapshot.data) if recovered.snapshot else Store()
+        store = Store.decode(b"".join(recovered.snapshot.pieces)) if recovered.snapshot else Store()
     except MessageInvalid as error:
         raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {error}") from None
     identity = known or await make_identity(world.disk, config.name, world.make_id)
@@ -210,8 +210,8 @@ def _replica(
         state_machine,
         world.clock,
         backlog=partial(_backlog, world),
-        snapshot_every_entries=log_limits.snapshot_every_entries,
         snapshot_every_bytes=log_limits.snapshot_every_bytes,
+        snapshot_bytes=recovered.snapshot.size_bytes if recovered.snapshot else 0,
     )
 
 
@@ -244,7 +244,7 @@ def _raft(
         entries=recovered.tail,
         rng=world.rng,
         now=world.clock.now(),
-        decode_state=Store.decode,
+        state_decoder=partial(WholeDecoder, Store.decode),
     )
 
 

@@ -15,9 +15,9 @@ from noti.config import Config
 from noti.errors import StorageCorrupt, StorageFailed
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import Snapshot
-from noti.raft.core.records import encode_snapshot
 from noti.raft.storage.recovery import SNAPSHOT_NAME
 from noti.raft.storage.segments import segment_sequence
+from noti.raft.storage.snapshot_file import encode_snapshot
 from tests import promises
 from tests.interop.processes import children_of, is_running, stable_port
 from tests.simulation.deterministic import run_deterministically
@@ -129,7 +129,7 @@ def test_snapshot_on_disk_that_no_store_can_read_is_refused_with_the_directory()
             simulated = cluster.nodes[0]
             await live(cluster, simulated, 1.0)
             configuration = encode_configuration(Configuration("c", ("n",)))
-            snapshot = encode_snapshot(Snapshot(1, 1, configuration, b"no store"))
+            snapshot = b"".join(encode_snapshot(Snapshot(1, 1, configuration, (b"no store",))))
             simulated.disk.files[SNAPSHOT_NAME] = bytearray(snapshot)
             named = f"{simulated.config().data_dir}: the snapshot does not decode"
             with pytest.raises(StorageCorrupt, match=named):

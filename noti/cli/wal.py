@@ -29,9 +29,10 @@ from noti.history.commands import SetLimits
 from noti.history.notification import Event, Notification
 from noti.raft.core.membership import Configuration
 from noti.raft.core.messages import Entry, HardState
-from noti.raft.core.records import Record, SegmentStart, decode_snapshot
+from noti.raft.core.records import Record, SegmentStart
 from noti.raft.storage.recovery import SNAPSHOT_NAME
 from noti.raft.storage.segments import TailState, read_segment, segment_name
+from noti.raft.storage.snapshot_file import decode_snapshot
 
 TIMES = {"created_ms", "taken_ms", "before_ms"}
 """Fields that are a wall time."""

@@ -134,7 +134,7 @@ def decode_meaning(entry: Entry) -> Meaning:
 
 def decode_state(snapshot: Snapshot) -> tuple[Configuration, Store]:
     """Return what a snapshot holds; raises `MessageInvalid`."""
-    return decode_configuration(snapshot.configuration), Store.decode(snapshot.data)
+    return decode_configuration(snapshot.configuration), Store.decode(b"".join(snapshot.pieces))
 
 
 def scan_segment(content: Content) -> Iterator[tuple[int, Record]]:

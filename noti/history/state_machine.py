@@ -52,9 +52,9 @@ class HistoryStateMachine:
         """Return the store's whole state as it is now, in pieces (see `Store.snapshot_pieces`)."""
         return self._store.snapshot_pieces()
 
-    def snapshot(self) -> bytes:
-        """Return the store's whole state."""
-        return self._store.snapshot()
+    def snapshot_pieces(self) -> Iterator[bytes]:
+        """Return the store's whole state as it is now, encoded piece by piece."""
+        return self._store.snapshot_pieces()
 
     def restore(self, state: object) -> None:
         """Replace the store's state by one that `Store.decode` returned, and tell the audience."""

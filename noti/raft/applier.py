@@ -1,7 +1,7 @@
 """Carries out what is committed, and knows how far that has come.
 
 It never carries out more than a slice at once, as a long replay must not starve the rest of the
-node. It also takes snapshots, when it is time for one.
+node.
 """
 
 import heapq
@@ -14,17 +14,15 @@ import structlog
 from prometheus_client import Gauge
 
 from noti.completion import OnDone
-from noti.raft.core.events import RestoreSnapshot, SnapshotTaken
+from noti.raft.core.events import RestoreSnapshot
 from noti.raft.core.messages import Entry, EntryKind
 from noti.raft.ports import StateMachine
+from noti.raft.snapshot_taker import SnapshotTaker
 
 log = structlog.get_logger("noti.raft")
 
 APPLY_SLICE = 32
 """Entries applied before other tasks get a turn: a replay after a restart must not starve them."""
-SNAPSHOT_EVERY_ENTRIES = 10_000
-SNAPSHOT_EVERY_BYTES = 32 * 1024 * 1024
-"""When the log is compacted: a restart then replays at most a second or so."""
 
 _commit_index = Gauge("noti_raft_commit_index", "Index of the last committed entry")
 
@@ -32,28 +30,17 @@ _commit_index = Gauge("noti_raft_commit_index", "Index of the last committed ent
 class Applier:
     """The state machine and its place in the log."""
 
-    def __init__(
-        self,
-        state: StateMachine,
-        index: int,
-        *,
-        snapshot_every_entries: int,
-        snapshot_every_bytes: int,
-    ) -> None:
+    def __init__(self, state: StateMachine, index: int, snapshots: SnapshotTaker) -> None:
         """`index` is that of the last entry which the state machine holds."""
         self.index = index
         """In the middle of a long replay it is behind the core's."""
         self._state = state
-        self._snapshot_every_entries = snapshot_every_entries
-        self._snapshot_every_bytes = snapshot_every_bytes
+        self._snapshots = snapshots
         self.waiting: deque[Entry | RestoreSnapshot] = deque()
         """What is still to be carried out."""
         self._when_applied: list[tuple[int, int, OnDone[int]]] = []
         """A heap of (index, order of the calls, whom to answer)."""
         self._numbers = itertools.count()
-        self._entries = 0
-        self._bytes = 0
-        """Carried out since the last snapshot."""
 
     def when_applied(self, index: int, on_done: OnDone[int]) -> None:
         """Complete with `index` in the turn in which it is applied, or now if it is."""
@@ -62,20 +49,20 @@ class Applier:
         else:
             heapq.heappush(self._when_applied, (index, next(self._numbers), on_done))
 
-    def apply_some(self, applied: Callable[[Entry], None]) -> SnapshotTaken | None:
-        """Carry out a slice, with a call of `applied` after each entry; return a new snapshot."""
+    def apply_some(self, applied: Callable[[Entry], None]) -> None:
+        """Carry out a slice, with a call of `applied` after each entry."""
         for _ in range(min(APPLY_SLICE, len(self.waiting))):
             match self.waiting.popleft():
                 case Entry() as entry:
                     if entry.kind is EntryKind.COMMAND:
                         self._state.apply(entry.data)
                     self.index = entry.index
-                    self._entries += 1
-                    self._bytes += entry.size_bytes
+                    self._snapshots.count(len(entry.record))
                     applied(entry)
                 case RestoreSnapshot(snapshot, state):
                     self._state.restore(state)
                     self.index = snapshot.index
+                    self._snapshots.replaced(snapshot.size_bytes)
                     log.info("state replaced by the leader's snapshot", index=snapshot.index)
                 case other:
                     assert_never(other)
@@ -83,10 +70,4 @@ class Applier:
         while self._when_applied and self._when_applied[0][0] <= self.index:
             index, _, on_done = heapq.heappop(self._when_applied)
             on_done(index)
-        if (
-            self._entries < self._snapshot_every_entries
-            and self._bytes < self._snapshot_every_bytes
-        ):
-            return None
-        self._entries = self._bytes = 0
-        return SnapshotTaken(self.index, self._state.snapshot())
+        self._snapshots.begin_if_due(self.index)

@@ -1,6 +1,6 @@
 """What consensus needs of its node: a stream of messages with each peer, and a state machine."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -75,8 +75,11 @@ class StateMachine(Protocol):
     def apply(self, command: bytes) -> None:
         """Carry out one committed command."""
 
-    def snapshot(self) -> bytes:
-        """Return the whole state."""
+    def snapshot_pieces(self) -> Iterator[bytes]:
+        """Return the whole state as it is now, at least one piece, each encoded when it is taken.
+
+        About `PIECE_BYTES` each. The state may change meanwhile.
+        """
 
     def restore(self, state: object) -> None:
         """Replace the whole state by one that its decoder made of a snapshot's data."""

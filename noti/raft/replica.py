@@ -20,11 +20,7 @@ from prometheus_client import Counter
 
 from noti.completion import Completion, OnDone
 from noti.ports import Clock
-from noti.raft.applier import (
-    SNAPSHOT_EVERY_BYTES,
-    SNAPSHOT_EVERY_ENTRIES,
-    Applier,
-)
+from noti.raft.applier import Applier
 from noti.raft.core.events import (
     Apply,
     Bootstrapped,
@@ -48,6 +44,7 @@ from noti.raft.core.events import (
     RoleChanged,
     SaveSnapshot,
     SendMessage,
+    SnapshotTaken,
     TransferRequested,
 )
 from noti.raft.core.machine import Raft
@@ -57,6 +54,7 @@ from noti.raft.core.status import Status
 from noti.raft.health import Health, Trouble
 from noti.raft.ports import Messenger, StateMachine
 from noti.raft.requests import Requests
+from noti.raft.snapshot_taker import SNAPSHOT_EVERY_BYTES, SnapshotTaker
 from noti.raft.storage.log_reader import LogReader
 from noti.raft.storage.log_writer import LogWriter
 from noti.raft.storage.wal import Wal
@@ -83,14 +81,14 @@ class Replica:
         clock: Clock,
         *,
         backlog: Callable[[], int] = lambda: 0,
-        snapshot_every_entries: int = SNAPSHOT_EVERY_ENTRIES,
         snapshot_every_bytes: int = SNAPSHOT_EVERY_BYTES,
+        snapshot_bytes: int = 0,
     ) -> None:
         """Take what was recovered; the state machine already holds the recovered snapshot.
 
         `backlog` returns how full this node is, see `pacing.report_of`: the leader learns that with
-        each answer. A snapshot is taken when as many entries, or bytes in them, were applied since
-        the last.
+        each answer. A snapshot is taken when as many bytes of the log were applied since the last,
+        or as many as that had; the one that was recovered has `snapshot_bytes`.
         """
         self._core = core
         self._log_writer = LogWriter(wal, clock)
@@ -98,12 +96,10 @@ class Replica:
         self._messenger: Messenger | None = None
         self._clock = clock
         self._backlog = backlog
-        self._applier = Applier(
-            state,
-            core.status().applied_index,
-            snapshot_every_entries=snapshot_every_entries,
-            snapshot_every_bytes=snapshot_every_bytes,
+        self._snapshots = SnapshotTaker(
+            state, clock, every_bytes=snapshot_every_bytes, last_bytes=snapshot_bytes
         )
+        self._applier = Applier(state, core.status().applied_index, self._snapshots)
         self._requests = Requests(clock)
         self._inbox: deque[Event] = deque()
         self._stepping = False
@@ -268,7 +264,9 @@ class Replica:
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._log_writer.run, self._disk_reported)
+                nursery.start_soon(self._log_writer.save_snapshots)
                 nursery.start_soon(self._log_reader.run, self._disk_reported)
+                nursery.start_soon(self._take_snapshots)
                 task_status.started()
                 await self._keep_going()
         finally:
@@ -288,6 +286,10 @@ class Replica:
             self._wakes_at = min(self._due_at, self._health.look_at)
             with self._clock.scope_until(self._wakes_at):
                 await self._work.wait()
+
+    async def _take_snapshots(self) -> None:
+        while True:
+            self._put(SnapshotTaken(*await self._snapshots.next()))
 
     def _put(self, event: Event) -> None:
         self._inbox.append(event)
@@ -350,9 +352,7 @@ class Replica:
             if self._log_writer.orders:
                 self._log_writer.flush(now)
             if self._applier.waiting:
-                snapshot = self._applier.apply_some(self._requests.applied)
-                if snapshot is not None:
-                    self._put(snapshot)
+                self._applier.apply_some(self._requests.applied)
             if self._log_reader.to_apply is not None and not self._applier.waiting:
                 self._log_reader.all_is_applied()
             if now >= self._health.look_at:

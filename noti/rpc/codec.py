@@ -30,6 +30,7 @@ from noti.raft.core.messages import (
     ForwardOutcome,
     PeerMessage,
     SnapshotChunk,
+    SnapshotReceived,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
@@ -69,6 +70,7 @@ _KINDS: Final[dict[int, tuple[type[PeerMessage], tuple[type, ...]]]] = {
     8: (Forward, (str, int, list, list)),
     9: (ForwardAnswer, (str, int, list)),
     10: (DemotionRequest, (str, int)),
+    11: (SnapshotReceived, (str, int, int, int)),
 }
 """Kind -> class, and the types of its fields on the wire."""
 

@@ -253,7 +253,7 @@ async def test_dump_shows_a_snapshot(
         store.apply(command(index).data)
     async with open_disk(directory) as disk:
         wal, _ = await Wal.open(disk, segment_bytes=SEGMENT_BYTES)
-        snapshot = Snapshot(8, 1, CONFIGURATION, store.snapshot())
+        snapshot = Snapshot(8, 1, CONFIGURATION, (store.snapshot(),))
         await wal.save_snapshot(snapshot, keep_after=0)
     assert await noti("verify", directory) == 0
     assert "up to entry 8 of term 1" in capsys.readouterr().out

@@ -9,6 +9,7 @@ import struct
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import h11
 import msgpack
@@ -69,6 +70,7 @@ from noti.raft.core.messages import (
     PeerMessage,
     Snapshot,
     SnapshotChunk,
+    SnapshotReceived,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
@@ -76,16 +78,16 @@ from noti.raft.core.messages import (
 from noti.raft.core.records import (
     SegmentStart,
     decode_entry,
-    decode_snapshot,
     encode_hard_state,
     encode_segment_start,
-    encode_snapshot,
     new_entry,
     scan_records,
 )
+from noti.raft.core.snapshot import WholeDecoder
 from noti.raft.ports import Hello
 from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered
 from noti.raft.storage.segments import encode_frame, read_segment, segment_name
+from noti.raft.storage.snapshot_file import decode_snapshot, encode_snapshot
 from noti.raft.storage.wal import Wal
 from noti.rpc import codec
 from noti.rpc.generated.category.v1 import CategoryMessage
@@ -115,7 +117,8 @@ ENTRIES = (
     new_entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
     new_entry(13, 4, EntryKind.CONFIGURATION, CONFIGURATION),
 )
-SNAPSHOT = Snapshot(10, 2, CONFIGURATION, b"state")
+SNAPSHOT = Snapshot(10, 2, CONFIGURATION, (b"sta", b"te"))
+SNAPSHOT_FILE = b"".join(encode_snapshot(SNAPSHOT))
 EVENTS = (Event(7, "id-7", ("a", "b"), '{"user_id":1}', 5), Event(8, "id-8", ("c",), "ö", 6))
 
 SUBSCRIBER = Subscriber(
@@ -157,12 +160,14 @@ def scan(data: bytes) -> None:
 
 
 def decode_and_encode_snapshot(data: bytes) -> None:
-    assert encode_snapshot(decode_snapshot(data)) == data
+    assert b"".join(encode_snapshot(decode_snapshot(data))) == data
 
 
 def sealed_snapshot(data: bytes) -> None:
-    """With the checksum put right, so that what is behind it is reached."""
-    decode_snapshot(data[:4] + zlib.crc32(data[8:]).to_bytes(4, "little") + data[8:])
+    """With the first checksum put right, so that what is behind it is reached."""
+    end = 30 + int.from_bytes(data[26:30], "little")
+    whole = data[8:] if data[8:10] == b"\1\0" else data[8:end]
+    decode_snapshot(data[:4] + zlib.crc32(whole).to_bytes(4, "little") + data[8:])
 
 
 def sealed_record(body: bytes) -> None:
@@ -202,12 +207,12 @@ def recover(files: dict[str, bytes]) -> None:
 
 
 def recover_segment(data: bytes) -> None:
-    recover({SNAPSHOT_NAME: encode_snapshot(SNAPSHOT), segment_name(1): data})
+    recover({SNAPSHOT_NAME: SNAPSHOT_FILE, segment_name(1): data})
 
 
 def recover_sealed_records(data: bytes) -> None:
     """A log whose checksums are right and whose records are not."""
-    recover({SNAPSHOT_NAME: encode_snapshot(SNAPSHOT), segment_name(1): log_of([data])})
+    recover({SNAPSHOT_NAME: SNAPSHOT_FILE, segment_name(1): log_of([data])})
 
 
 def recover_snapshot(data: bytes) -> None:
@@ -226,6 +231,7 @@ MESSAGES: list[PeerMessage] = [
     AppendRejected("n2", 5, 10, 7, 2),
     SnapshotChunk("n2", 5, 14, 4, CONFIGURATION, 0, STATE, len(STATE)),
     SnapshotChunk("n2", 5, 14, 4, CONFIGURATION, 0, b"data", 8),
+    SnapshotReceived("n2", 5, 14, 4),
     TimeoutNow("n2", 5),
     Forward("n2", 0, ((1, b"command"), (2, b"")), (3, 4)),
     DemotionRequest("n2", 0),
@@ -245,7 +251,7 @@ def a_core() -> Raft:
         entries=ENTRIES,
         rng=random.Random(0),
         now=0.0,
-        decode_state=Store.decode,
+        state_decoder=partial(WholeDecoder, Store.decode),
     )
 
 
@@ -445,8 +451,8 @@ TARGETS = [
     Target("records", [RECORDS, *LOG_RECORDS], scan),
     Target("record with a right checksum", RECORD_BODIES, sealed_record),
     Target("entry", [entry.record for entry in ENTRIES], decode_entry),
-    Target("snapshot", [encode_snapshot(SNAPSHOT)], decode_and_encode_snapshot),
-    Target("snapshot with a right checksum", [encode_snapshot(SNAPSHOT)], sealed_snapshot),
+    Target("snapshot", [SNAPSHOT_FILE], decode_and_encode_snapshot),
+    Target("snapshot with a right checksum", [SNAPSHOT_FILE], sealed_snapshot),
     Target("segment", [log_of(LOG_RECORDS)], lambda data: read_segment(1, data)),
     Target("log", [log_of(LOG_RECORDS)], recover_segment, (StorageCorrupt,)),
     Target(
@@ -455,7 +461,7 @@ TARGETS = [
         recover_sealed_records,
         (StorageCorrupt,),
     ),
-    Target("snapshot file", [encode_snapshot(SNAPSHOT)], recover_snapshot, (StorageCorrupt,)),
+    Target("snapshot file", [SNAPSHOT_FILE], recover_snapshot, (StorageCorrupt,)),
     Target("configuration", [CONFIGURATION], decode_configuration),
     Target(
         "hello",

@@ -1,7 +1,7 @@
 """The core at work: one task for consensus, one for the disk, and those who wait."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -30,6 +30,7 @@ from noti.raft.core.messages import (
     PeerMessage,
 )
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
+from noti.raft.core.snapshot import split
 from noti.raft.health import LEADERLESS_GRACE_S
 from noti.raft.replica import Replica
 from noti.raft.storage.wal import Wal
@@ -47,8 +48,8 @@ class Commands:
     def apply(self, command: bytes) -> None:
         self.applied.append(command)
 
-    def snapshot(self) -> bytes:
-        return b"\n".join(self.applied)
+    def snapshot_pieces(self) -> Iterator[bytes]:
+        return iter(split(b"\n".join(self.applied), 20))
 
     def restore(self, state: object) -> None:
         assert isinstance(state, bytes)
@@ -91,7 +92,7 @@ class Machine:
         self.state = Commands()
         wal, recovered = await Wal.open(self.disk)
         if recovered.snapshot is not None:
-            self.state.restore(recovered.snapshot.data)
+            self.state.restore(b"".join(recovered.snapshot.pieces))
         core = Raft(
             RaftConfig(self.name, uncommitted_bytes_max=1000, keep_entries=5),
             recovered.hard_state,
@@ -283,10 +284,10 @@ async def test_restart_from_disk_knows_everything_that_was_acknowledged(
 
 
 @promises.LOG_COMPACTED
-async def test_snapshot_is_taken_after_so_many_entries_and_a_restart_uses_it(
+async def test_snapshot_is_taken_after_so_much_log_and_a_restart_uses_it(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    async with alone(snapshot_every_entries=10) as machine:
+    async with alone(snapshot_every_bytes=300) as machine:
         for number in range(35):
             await machine.replica.propose(b"%d" % number)
         await trio.sleep(1)
@@ -302,16 +303,23 @@ async def test_snapshot_is_taken_after_so_many_entries_and_a_restart_uses_it(
 
 
 @promises.LOG_COMPACTED
-async def test_snapshot_is_taken_after_so_many_bytes(
+async def test_snapshot_is_taken_only_after_as_much_log_as_the_last_one_had(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with alone(snapshot_every_bytes=500) as machine:
         await machine.replica.propose(bytes(300))
         await trio.sleep(1)
-        files = set(machine.disk.files)
-        await machine.replica.propose(bytes(300))
+        assert "snapshot" not in machine.disk.files
+        await machine.replica.propose(bytes(900))
         await trio.sleep(1)
-        assert files < set(machine.disk.files)
+        first = bytes(machine.disk.files["snapshot"])
+        assert len(first) > 1200
+        await machine.replica.propose(bytes(600))
+        await trio.sleep(1)
+        assert machine.disk.files["snapshot"] == first
+        await machine.replica.propose(bytes(600))
+        await trio.sleep(1)
+        assert machine.disk.files["snapshot"] != first
 
 
 async def test_disk_that_fails_ends_the_replica_and_all_who_wait(

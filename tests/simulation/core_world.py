@@ -250,13 +250,15 @@ class StormyCluster(Cluster):
             snapshot_every=swarm.snapshot_every,
             keep_entries=swarm.keep_entries,
         )
+        self.piece_bytes = swarm.chunk_bytes
+        self.snapshot_delays_s = (0.0, 0.02, 0.2)
 
     def config(self, name: str) -> RaftConfig:
         return RaftConfig(
             name,
             keep_entries=self.keep_entries,
             log_memory_bytes=self.swarm.log_memory_bytes,
-            snapshot_chunk_bytes=self.swarm.chunk_bytes,
+            snapshot_window_bytes=2 * self.swarm.chunk_bytes,
             append_bytes_max=self.swarm.append_bytes_max,
             in_flight_messages_max=self.swarm.in_flight_max,
             uncommitted_bytes_max=self.swarm.uncommitted_bytes_max,

@@ -223,7 +223,7 @@ class NodeSwarm:
     weights: dict[str, float]
     history_sizes: tuple[int, ...]
     """Of the machines in turn."""
-    snapshot_every_entries: int
+    snapshot_every_bytes: int
     keep_entries: int
     keep_bytes: int
     log_memory_bytes: int
@@ -256,7 +256,7 @@ class NodeSwarm:
             steps=rng.randint(5, 25),
             weights=draw_weights(rng, NODE_FAULTS),
             history_sizes=draw_history_sizes(rng),
-            snapshot_every_entries=rng.choice([5, 20, 10_000]),
+            snapshot_every_bytes=rng.choice([1000, 5000, 10_000_000]),
             keep_entries=rng.choice([0, 5, 10_000]),
             segment_bytes=rng.choice([600, 4096, 65_536]),
             disk_latency_s=rng.choice([(0.0002, 0.002), (0.001, 0.03)]),

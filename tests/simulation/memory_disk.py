@@ -43,11 +43,27 @@ class _Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class _Stage:
+    name: str
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class _Publish:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class _Remove:
     name: str
 
 
-_Operation: TypeAlias = _Create | _Write | _Replace | _Remove
+_Operation: TypeAlias = _Create | _Write | _Replace | _Stage | _Publish | _Remove
+
+STAGED = "/staged"
+"""Added to a name that is to be replaced by what is under the longer one; a crash clears it away,
+and no file of a node has such a name."""
 
 
 class MemoryDisk:
@@ -138,6 +154,7 @@ class MemoryDisk:
         if completed < len(self._in_flight):
             self.happened("an un-synced write was lost in a crash")
             self._tear(files, self._in_flight[completed])
+        files = {name: data for name, data in files.items() if not name.endswith(STAGED)}
         survivor = MemoryDisk(
             files=files, rng=self._rng, sleep=self._sleep, latency_s=self.latency_s
         )
@@ -149,7 +166,7 @@ class MemoryDisk:
         """See `Disk`."""
         self._check_usable()
         await trio.lowlevel.checkpoint()
-        return sorted(self.files)
+        return sorted(name for name in self.files if not name.endswith(STAGED))
 
     async def read(self, name: str) -> bytes:
         """See `Disk`."""
@@ -187,6 +204,14 @@ class MemoryDisk:
         """See `Disk`."""
         await self._perform(_Replace(name, bytes(data)))
 
+    async def stage(self, name: str, offset: int, data: bytes) -> None:
+        """See `Disk`."""
+        await self._perform(_Stage(name, offset, bytes(data)))
+
+    async def publish(self, name: str) -> None:
+        """See `Disk`."""
+        await self._perform(_Publish(name))
+
     async def remove(self, name: str) -> None:
         """See `Disk`."""
         await self._perform(_Remove(name))
@@ -215,7 +240,7 @@ class MemoryDisk:
         if number == self._fail_at:
             self.happened("a change of the disk failed")
             self._failure = f"{operation.name}: told to fail"
-        elif self.full and isinstance(operation, _Create | _Replace):
+        elif self.full and isinstance(operation, _Create | _Replace | _Stage):
             self._in_flight.remove(operation)
             self.happened("the disk was full")
             self._failure = f"{operation.name}: no space left on device"
@@ -225,7 +250,7 @@ class MemoryDisk:
             self._settle(self._in_flight.pop(0))
 
     def _settle(self, operation: _Operation) -> None:
-        if self.strays and isinstance(operation, _Write | _Replace):
+        if self.strays and isinstance(operation, _Write | _Replace | _Stage | _Publish):
             self.strays = False
             self._stray(operation)
             return
@@ -235,11 +260,13 @@ class MemoryDisk:
             self._failure = f"{operation.name}: {type(error).__name__}"
             raise StorageFailed(self._failure) from None
 
-    def _stray(self, write: _Write | _Replace) -> None:
+    def _stray(self, write: _Write | _Replace | _Stage | _Publish) -> None:
         """Lose a write, or put it elsewhere, as a disk does that seeks wrongly: a whole number of
         sectors away, and over whatever is there.
         """
-        if isinstance(write, _Replace) or self._rng.random() < 0.4:
+        if isinstance(write, _Stage):
+            _apply(self.files, _Stage(write.name, write.offset, bytes(len(write.data))))
+        if not isinstance(write, _Write) or self._rng.random() < 0.4:
             self.happened("a write was lost though reported as done")
             return
         name = self._rng.choice([write.name, *sorted(self.files)])
@@ -296,6 +323,17 @@ def _apply(files: Files, operation: _Operation) -> None:
             _overwrite(files[name], offset, data)
         case _Replace(name, data):
             files[name] = bytearray(data)
+        case _Stage(name, offset, data):
+            staged = name + STAGED
+            if offset == 0:
+                files[staged] = bytearray()
+            elif staged not in files:
+                raise FileNotFoundError(staged)
+            _overwrite(files[staged], offset, data)
+        case _Publish(name):
+            if name + STAGED not in files:
+                raise FileNotFoundError(name + STAGED)
+            files[name] = files.pop(name + STAGED)
         case _Remove(name):
             files.pop(name, None)
 

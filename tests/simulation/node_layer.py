@@ -118,7 +118,7 @@ def settings_of(swarm: NodeSwarm) -> Settings:
         hub_sends_bytes_per_s=swarm.hub_sends_bytes_per_s,
         pacing_s=swarm.pacing_s,
         log_limits=LogLimits(
-            snapshot_every_entries=swarm.snapshot_every_entries,
+            snapshot_every_bytes=swarm.snapshot_every_bytes,
             keep_entries=swarm.keep_entries,
             keep_bytes=swarm.keep_bytes,
             segment_bytes=swarm.segment_bytes,

@@ -46,9 +46,11 @@ class RaftConfig:
     """What may be unanswered towards one follower; bounds its backlog and ours."""
     uncommitted_bytes_max: int = 64 * 1024 * 1024
     """Backlog above which proposals are rejected, so that a cut-off leader keeps its memory."""
-    snapshot_chunk_bytes: int = 512 * 1024
+    snapshot_window_bytes: int = 1024 * 1024
+    """Pieces of a snapshot that may be unanswered; a piece may exceed it. More would hold up those
+    who decode them; less makes distant followers wait: 20 MB/s at a round trip of 50 ms."""
     snapshot_retry_s: float = 5.0
-    """A snapshot that is not answered for so long is sent again."""
+    """A snapshot of which no piece was answered for so long is sent again."""
     keep_entries: int = KEEP_ENTRIES
     """Entries kept below a snapshot for followers that lag a little …"""
     keep_bytes: int = LOG_KEEP_BYTES

@@ -107,10 +107,10 @@ class Bootstrapped:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotTaken:
-    """The state machine was saved at its applied index; the log before it may go."""
+    """The state machine was saved as it was at an applied index; the log before it may go."""
 
     index: int
-    data: bytes
+    pieces: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +209,7 @@ class RestoreSnapshot:
 
     snapshot: Snapshot
     state: object
-    """What the state machine's own decoder made of the snapshot's data."""
+    """What the state machine's own decoder made of the snapshot's pieces."""
 
 
 @dataclass(frozen=True, slots=True)

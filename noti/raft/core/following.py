@@ -18,6 +18,8 @@ from noti.raft.core.messages import (
     Entry,
     Message,
     NodeId,
+    SnapshotChunk,
+    SnapshotReceived,
 )
 
 
@@ -108,6 +110,11 @@ class Following:
         self.matched = max(self.matched, through)
         match, round_ = self._confirmed = self._confirmation()
         self._send(leader, AppendAccepted(self._id, self._term, match, round_))
+
+    def received(self, chunk: SnapshotChunk, size: int) -> None:
+        """Tell the leader how much of its snapshot is here, unless the piece was out of place."""
+        if size > 0:
+            self._send(chunk.sender, SnapshotReceived(self._id, self._term, chunk.index, size))
 
     def rejection(self, rejected: int, hint: int, hint_term: int) -> AppendRejected:
         """Return the answer that our log does not agree at `rejected`, and may at the hint."""

@@ -102,7 +102,7 @@ class Gate:
     def persisted(self, batch: int, now: float) -> list[tuple[NodeId, Message]]:
         """Note a completion; return the messages that may leave."""
         assert batch <= self._batch
-        if batch > self._persisted:
+        if batch >= self._persisted:  # one that was reported says that the next one gets on
             self._persisted = batch
             self.hung_since = None
             self.look_at = math.inf if batch == self._batch else now + self._patience_s

@@ -37,7 +37,7 @@ from noti.raft.core.membership import (
     leave_joint,
     next_configuration,
 )
-from noti.raft.core.messages import AppendResponse, Entry, EntryKind, Message, NodeId, TimeoutNow
+from noti.raft.core.messages import Entry, EntryKind, Message, NodeId, Response, TimeoutNow
 from noti.raft.core.replication import Replication
 
 
@@ -149,9 +149,7 @@ class Leadership:
 
     # --- followers' answers, time -----------------------------------------------------------------
 
-    def on_response(
-        self, response: AppendResponse, commit: int, now: float
-    ) -> tuple[bool, list[Effect]]:
+    def on_response(self, response: Response, commit: int, now: float) -> tuple[bool, list[Effect]]:
         """Return whether more may be committed now, and which reads are confirmed."""
         news = self.replication.on_response(response, commit, now)
         self._finish_hand_over()

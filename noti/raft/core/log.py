@@ -14,8 +14,8 @@ Some entries below the newest snapshot are kept for followers that lag.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from noti.raft.core.config import LOG_KEEP_BYTES, LOG_MEMORY_BYTES
-from noti.raft.core.events import ReadEntries
+from noti.raft.core.config import LOG_KEEP_BYTES, LOG_MEMORY_BYTES, RaftConfig
+from noti.raft.core.events import ReadEntries, SaveSnapshot
 from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
 from noti.raft.core.messages import INDEX_MAX, Entry, EntryKind, NodeId, Snapshot
 from noti.raft.core.outline import Outline
@@ -213,11 +213,17 @@ class RaftLog:
         """
         return self._outline.last_index_with_term_at_most(index, term)
 
-    def snapshot_of(self, index: int, data: bytes) -> Snapshot:
+    def snapshot_of(self, index: int, pieces: tuple[bytes, ...]) -> Snapshot:
         """Return our own state at `index` with what the log says of it: term and configuration."""
         term = self.term_at(index)
         assert term is not None, "an applied entry is always in the log"
-        return Snapshot(index, term, encode_configuration(self.configuration_at(index)), data)
+        return Snapshot(index, term, encode_configuration(self.configuration_at(index)), pieces)
+
+    def save(self, index: int, pieces: tuple[bytes, ...], config: RaftConfig) -> SaveSnapshot:
+        """Take over our own state at `index`, and return the order for what then may go."""
+        snapshot = self.snapshot_of(index, pieces)
+        self.compact(snapshot, keep_entries=config.keep_entries, keep_bytes=config.keep_bytes)
+        return SaveSnapshot(snapshot, drop_through=self.first_index - 1)
 
     def compact(
         self, snapshot: Snapshot, *, keep_entries: int, keep_bytes: int = LOG_KEEP_BYTES

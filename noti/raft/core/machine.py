@@ -40,7 +40,6 @@ from noti.raft.core.events import (
     RestoreSnapshot,
     Role,
     RoleChanged,
-    SaveSnapshot,
     SendMessage,
     SnapshotTaken,
     TransferRequested,
@@ -54,20 +53,21 @@ from noti.raft.core.messages import (
     AppendAccepted,
     AppendRejected,
     AppendRequest,
-    AppendResponse,
     Entry,
     EntryKind,
     HardState,
     Message,
     NodeId,
+    Response,
     Snapshot,
     SnapshotChunk,
+    SnapshotReceived,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
 )
 from noti.raft.core.records import new_entry
-from noti.raft.core.snapshot import SnapshotAssembly
+from noti.raft.core.snapshot import SnapshotAssembly, StateDecoder, WholeDecoder
 from noti.raft.core.status import Status, picture
 from noti.raft.core.validate import find_violation
 
@@ -84,7 +84,7 @@ class Raft:
         entries: Sequence[Entry] | Tail,
         rng: Rng,
         now: float,
-        decode_state: Callable[[bytes], object] = bytes,
+        state_decoder: Callable[[], StateDecoder] = WholeDecoder,
     ) -> None:
         """Start as a follower from what the disk holds; the driver restores `snapshot` itself."""
         self.config, self._id = config, config.node_id
@@ -106,7 +106,7 @@ class Raft:
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
         self.leads_from: int | None = None
         """While this node leads: once this index is applied, so is all of its predecessors."""
-        self._assembly = SnapshotAssembly(decode_state)
+        self._assembly = SnapshotAssembly(state_decoder)
 
     # --- doors ------------------------------------------------------------------------------------
 
@@ -135,8 +135,8 @@ class Raft:
                     leading.hand_over(now)
             case Bootstrapped(configuration):
                 self._on_bootstrapped(configuration, now)
-            case SnapshotTaken(index, data):
-                self._on_snapshot_taken(index, data)
+            case SnapshotTaken(index, pieces):
+                self._on_snapshot_taken(index, pieces)
             case EntriesRead(reader, entries):
                 read = self._reading.take(reader, entries)
                 if reader is None:
@@ -181,7 +181,7 @@ class Raft:
 
     def _receive(self, message: Message, now: float) -> None:
         known = (self._id, self._term, self._leader, self._commit, self._log)
-        reason = find_violation(message, *known) or self._assembly.find_invalid(message)
+        reason = find_violation(message, *known) or self._assembly.find_invalid(message, self._term)
         if reason is not None:
             self._effects.append(MessageRejected(message.sender, reason))
             return
@@ -213,8 +213,8 @@ class Raft:
             case SnapshotChunk():
                 self._note_leader_contact(message.sender, now)
                 self._on_snapshot_chunk(message, now)
-            case AppendAccepted() | AppendRejected():
-                self._on_append_response(message, now)
+            case AppendAccepted() | AppendRejected() | SnapshotReceived():
+                self._on_response(message, now)
             case TimeoutNow():
                 if self.role is Role.FOLLOWER and self._may_campaign():
                     self._campaign(now, transfer=True)
@@ -311,7 +311,7 @@ class Raft:
         self.role, self._leader = Role.FOLLOWER, leader
         self._following = self._new_following(now)
         self._leadership, self.leads_from, self._ballot = None, None, Ballot()
-        self._assembly.clear()
+        self._assembly.clear(term)
         self._timer.reset(now)
 
     def _new_following(self, now: float) -> Following:
@@ -322,6 +322,7 @@ class Raft:
     def _become_leader(self, now: float) -> None:
         assert self.role is Role.CANDIDATE
         self.role, self._leader = Role.LEADER, self._id
+        self._assembly.clear()
         self._leadership = Leadership(
             self.config,
             self._log,
@@ -385,7 +386,7 @@ class Raft:
         self._log.append(entries)
         self._gate.add_entries(entries)
 
-    def _on_append_response(self, response: AppendResponse, now: float) -> None:
+    def _on_response(self, response: Response, now: float) -> None:
         if self._leadership is not None:
             news, effects = self._leadership.on_response(response, self._commit, now)
             self._effects.extend(effects)
@@ -414,15 +415,16 @@ class Raft:
         self._effects += [DiskOutdated(*held), SendMessage(request.sender, answer)]
 
     def _on_snapshot_chunk(self, chunk: SnapshotChunk, now: float) -> None:
+        whole = self._assembly.take()
         if self._gate.installing is not None:
             return
         if chunk.index <= self._commit:
             self._following.confirm(chunk.sender, through=self._commit)
-            return
-        whole = self._assembly.add(chunk)
-        if whole is not None:
+        elif whole is not None:
             self._effects += self._gate.order(self._term, self._voted_for, now)
             self._effects.append(self._gate.install(whole, now))
+        else:
+            self._following.received(chunk, self._assembly.size)
 
     def _finish_install(self, restore: RestoreSnapshot) -> None:
         snapshot = restore.snapshot
@@ -470,9 +472,6 @@ class Raft:
                 self._leadership.applied(entries)
             self._effects.append(Apply(entries))
 
-    def _on_snapshot_taken(self, index: int, data: bytes) -> None:
+    def _on_snapshot_taken(self, index: int, pieces: tuple[bytes, ...]) -> None:
         if self._log.snapshot_index < index <= self._applied:
-            snapshot = self._log.snapshot_of(index, data)
-            keep = self.config
-            self._log.compact(snapshot, keep_entries=keep.keep_entries, keep_bytes=keep.keep_bytes)
-            self._effects.append(SaveSnapshot(snapshot, drop_through=self._log.first_index - 1))
+            self._effects.append(self._log.save(index, pieces, self.config))

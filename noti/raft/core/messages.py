@@ -69,8 +69,13 @@ class Snapshot:
     term: int
     configuration: bytes
     """The membership configuration in force at `index`, encoded by `membership.py`."""
-    data: bytes
-    """The state machine's own encoding."""
+    pieces: tuple[bytes, ...]
+    """The state machine's own encoding, at least one piece: so it is made, written and sent."""
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all pieces."""
+        return sum(map(len, self.pieces))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +169,18 @@ class SnapshotChunk:
 
 
 @dataclass(frozen=True, slots=True)
+class SnapshotReceived:
+    """A follower has taken in pieces of a snapshot, and there is room for more."""
+
+    sender: NodeId
+    term: int
+    index: int
+    """Of the snapshot."""
+    received: int
+    """Bytes so far, without a gap."""
+
+
+@dataclass(frozen=True, slots=True)
 class TimeoutNow:
     """The leader asks a caught-up follower to campaign at once (thesis 3.10)."""
 
@@ -216,8 +233,11 @@ class ForwardAnswer:
 
 AppendResponse: TypeAlias = AppendAccepted | AppendRejected
 
+Response: TypeAlias = AppendResponse | SnapshotReceived
+"""What a follower answers to its leader."""
+
 Message: TypeAlias = (
-    VoteRequest | VoteResponse | AppendRequest | AppendResponse | SnapshotChunk | TimeoutNow
+    VoteRequest | VoteResponse | AppendRequest | Response | SnapshotChunk | TimeoutNow
 )
 """What cores say to each other."""
 

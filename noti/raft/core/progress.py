@@ -14,7 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from noti.raft.core.messages import NodeId
+from noti.raft.core.messages import NodeId, Snapshot
 
 
 class ProgressState(Enum):
@@ -45,9 +45,15 @@ class Progress:
     state: ProgressState = ProgressState.PROBE
     probe_sent: bool = False
     """While probing: a probe is out; do not send another before an answer or the next heartbeat."""
-    snapshot_index: int = 0
-    """While in SNAPSHOT: the index that the snapshot will bring."""
+    snapshot: Snapshot | None = None
+    """While in SNAPSHOT: what is sent, also when there is a newer one meanwhile: a follower that is
+    slower than the log grows would be sent beginnings for ever."""
+    snapshot_sent: int = 0
+    """Bytes of it that were sent …"""
+    snapshot_received: int = 0
+    """… and that have arrived."""
     snapshot_sent_at: float = 0.0
+    """When it was begun with, or the follower last received a piece."""
     in_flight: deque[tuple[int, int]] = field(default_factory=deque)
     """(last index, bytes) of each append message that was not answered."""
     in_flight_bytes: int = 0
@@ -87,9 +93,7 @@ class Progress:
         news = index > self.match_index
         self.match_index = max(self.match_index, index)
         self.next_index = max(self.next_index, self.match_index + 1)
-        leaves_snapshot = (
-            self.state is ProgressState.SNAPSHOT and self.match_index >= self.snapshot_index
-        )
+        leaves_snapshot = self.snapshot is not None and self.match_index >= self.snapshot.index
         if self.state is ProgressState.PROBE or leaves_snapshot:
             self._become(ProgressState.REPLICATE)
         return news
@@ -107,14 +111,24 @@ class Progress:
         """Forget what was in flight: the stream to the follower broke."""
         self._become(ProgressState.PROBE)
 
-    def needs_snapshot(self, index: int, now: float) -> None:
-        """Switch to sending the snapshot that ends at `index`."""
+    def needs_snapshot(self, snapshot: Snapshot, now: float) -> None:
+        """Switch to sending this snapshot."""
         self._become(ProgressState.SNAPSHOT)
-        self.snapshot_index = index
+        self.snapshot = snapshot
+        self.snapshot_sent = self.snapshot_received = 0
         self.snapshot_sent_at = now
+
+    def has_received(self, index: int, size: int, now: float) -> None:
+        """Note how much of the snapshot at `index` the follower has."""
+        snapshot = self.snapshot
+        if snapshot is None or snapshot.index != index or size > self.snapshot_sent:
+            return
+        if size > self.snapshot_received:
+            self.snapshot_received, self.snapshot_sent_at = size, now
 
     def _become(self, state: ProgressState) -> None:
         self.state = state
+        self.snapshot = None
         self.probe_sent = False
         self.in_flight.clear()
         self.in_flight_bytes = 0

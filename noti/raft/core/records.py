@@ -1,4 +1,4 @@
-"""Turns entries, hard state and snapshots into bytes and back.
+"""Turns entries and hard state into bytes and back.
 
 Enters: what a log is to hold; bytes from disk or from a peer. Leaves: bytes; checked values.
 Never: I/O, clocks, files; trust in a length or a number that was read; an entry encoded twice.
@@ -23,14 +23,10 @@ from noti.raft.core.messages import (
     Entry,
     EntryKind,
     HardState,
-    Snapshot,
 )
 
 FORMAT_VERSION = 2
 """Version of the log's layout, in the first record of each segment; a reader takes no other."""
-
-SNAPSHOT_VERSION = 1
-"""Version of a snapshot file's layout; a reader takes no other."""
 
 RECORD_BYTES_MAX = 8 * 1024 * 1024
 """Largest record, header included. A command is a batch of small notifications, far below this; a
@@ -45,10 +41,6 @@ _ENTRY = struct.Struct("<IIBQQB")
 _ENTRY_FIELDS = struct.Struct("<BQQB")
 _HARD_STATE = struct.Struct("<BQB")
 _SEGMENT_START = struct.Struct("<BHQQ?I")
-_SNAPSHOT = struct.Struct("<4sIHQQIQ")
-_SNAPSHOT_MAGIC = b"nSNP"
-_SNAPSHOT_CHECKED_FROM = 8
-"""The snapshot's CRC covers everything after the magic and the CRC itself."""
 
 
 class RecordType(IntEnum):
@@ -154,47 +146,6 @@ def scan_records(data: bytes) -> Iterator[tuple[int, Record]]:
             raise MessageInvalid(f"the record at byte {offset}: {error}") from None
         yield offset, record
         offset = end
-
-
-def encode_snapshot(snapshot: Snapshot) -> bytes:
-    """Return the content of a snapshot file."""
-    fields = _SNAPSHOT.pack(
-        _SNAPSHOT_MAGIC,
-        0,
-        SNAPSHOT_VERSION,
-        snapshot.index,
-        snapshot.term,
-        len(snapshot.configuration),
-        len(snapshot.data),
-    )[_SNAPSHOT_CHECKED_FROM:]
-    crc = zlib.crc32(snapshot.data, zlib.crc32(snapshot.configuration, zlib.crc32(fields)))
-    start = _SNAPSHOT_MAGIC + crc.to_bytes(4, "little")
-    return b"".join((start, fields, snapshot.configuration, snapshot.data))
-
-
-def decode_snapshot(content: bytes) -> Snapshot:
-    """Return the snapshot in a file's content.
-
-    Raises `MessageInvalid` when anything about it is wrong.
-    """
-    if len(content) < _SNAPSHOT.size:
-        raise MessageInvalid("the snapshot is cut off")
-    magic, crc, version, index, term, configuration_size, data_size = _SNAPSHOT.unpack_from(content)
-    if magic != _SNAPSHOT_MAGIC:
-        raise MessageInvalid("this is not a snapshot")
-    if zlib.crc32(memoryview(content)[_SNAPSHOT_CHECKED_FROM:]) != crc:
-        raise MessageInvalid("the snapshot fails its checksum")
-    if version != SNAPSHOT_VERSION:
-        raise MessageInvalid(f"snapshot format {version}; this program reads {SNAPSHOT_VERSION}")
-    if len(content) != _SNAPSHOT.size + configuration_size + data_size:
-        raise MessageInvalid("the snapshot does not have the size that it says")
-    data_from = _SNAPSHOT.size + configuration_size
-    return Snapshot(
-        index=_bounded(index, "index"),
-        term=_bounded(term, "term"),
-        configuration=content[_SNAPSHOT.size : data_from],
-        data=content[data_from:],
-    )
 
 
 def _encode_record(body: bytes) -> bytes:

@@ -22,9 +22,11 @@ from noti.raft.core.messages import (
     Entry,
     Message,
     NodeId,
+    Response,
+    SnapshotReceived,
 )
 from noti.raft.core.progress import Progress, ProgressState
-from noti.raft.core.snapshot import cut_snapshot
+from noti.raft.core.snapshot import chunks_of
 
 
 class Replication:
@@ -178,21 +180,38 @@ class Replication:
         if progress.state is ProgressState.PROBE and progress.match_index:
             # One that has forgotten that must learn it before it has it again.
             self._send_append(progress, commit, ())
-        progress.needs_snapshot(snapshot.index, now)
-        for chunk in cut_snapshot(
-            snapshot,
+        progress.needs_snapshot(snapshot, now)
+        self._send_pieces(progress)
+
+    def _send_pieces(self, progress: Progress) -> None:
+        """Send as much of the snapshot as the follower's window takes."""
+        if progress.snapshot is None:
+            return
+        room = self._config.snapshot_window_bytes
+        for chunk in chunks_of(
+            progress.snapshot,
             sender=self._config.node_id,
             term=self._term,
-            chunk_bytes=self._config.snapshot_chunk_bytes,
+            offset=progress.snapshot_sent,
         ):
+            if progress.snapshot_sent - progress.snapshot_received >= room:
+                return
             self._send(progress.node_id, chunk)
+            progress.snapshot_sent += len(chunk.data)
 
     # --- receiving --------------------------------------------------------------------------------
 
-    def on_response(self, response: AppendResponse, commit: int, now: float) -> bool:
+    def on_response(self, response: Response, commit: int, now: float) -> bool:
         """Take in an answer; return whether a follower is known to hold more than before."""
         progress = self._progress.get(response.sender)
-        if progress is None or self._is_forgetful(progress, response):
+        if progress is None:
+            return False
+        if isinstance(response, SnapshotReceived):
+            progress.last_contact_at = now
+            progress.has_received(response.index, response.received, now)
+            self._send_pieces(progress)
+            return False
+        if self._is_forgetful(progress, response):
             return False
         progress.last_contact_at = now
         progress.round = max(progress.round, min(response.round, self._round))

@@ -1,103 +1,139 @@
-"""Snapshots in pieces: cut for sending, joined on arrival.
+"""Snapshots in pieces: numbered for sending, decoded one after the other on arrival.
 
 Enters: a snapshot, or the pieces of one. Leaves: pieces, or the snapshot with its decoded state, or
 what is invalid in it. Never: what is inside; the state machine decodes it, once.
 """
 
 from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from noti.errors import MessageInvalid
 from noti.raft.core.events import RestoreSnapshot
 from noti.raft.core.messages import Message, NodeId, Snapshot, SnapshotChunk
 
 SNAPSHOT_BYTES_MAX = 1024 * 1024 * 1024
-"""A larger announced size is invalid: history is a few thousand notifications."""
+"""A larger announced size is invalid: history has at most 256 MiB of data by default, and four
+times as much is left for what is around the data, and for those who set more."""
+
+PIECE_BYTES = 256 * 1024
+"""How large a piece is, about: encoding or decoding one takes a millisecond or two, in which the
+node does nothing else."""
 
 
-def cut_snapshot(
-    snapshot: Snapshot, *, sender: NodeId, term: int, chunk_bytes: int
+class StateDecoder(Protocol):
+    """Makes a state of a snapshot's pieces, given in order."""
+
+    def feed(self, piece: bytes) -> None:
+        """Take the next piece; raises `MessageInvalid`."""
+
+    def finish(self) -> object:
+        """Return what the state machine restores; raises `MessageInvalid`."""
+
+
+class WholeDecoder:
+    """Decodes only when all pieces are there: for a state that is small."""
+
+    def __init__(self, decode: Callable[[bytes], object] = bytes) -> None:
+        """`decode` takes all pieces, joined; it may raise `MessageInvalid`."""
+        self._decode = decode
+        self._pieces: list[bytes] = []
+
+    def feed(self, piece: bytes) -> None:
+        """Keep the next piece."""
+        self._pieces.append(piece)
+
+    def finish(self) -> object:
+        """Decode all pieces; raises what `decode` does."""
+        return self._decode(b"".join(self._pieces))
+
+
+def split(data: bytes, piece_bytes: int = PIECE_BYTES) -> tuple[bytes, ...]:
+    """Return what was encoded as a whole as pieces; nothing is one empty piece."""
+    starts = range(0, max(len(data), 1), piece_bytes)
+    return tuple(data[start : start + piece_bytes] for start in starts)
+
+
+def chunks_of(
+    snapshot: Snapshot, *, sender: NodeId, term: int, offset: int = 0
 ) -> Iterator[SnapshotChunk]:
-    """Yield the pieces in order; an empty snapshot is one empty piece."""
-    for offset in range(0, max(len(snapshot.data), 1), chunk_bytes):
-        yield SnapshotChunk(
-            sender=sender,
-            term=term,
-            index=snapshot.index,
-            snapshot_term=snapshot.term,
-            configuration=snapshot.configuration,
-            offset=offset,
-            data=snapshot.data[offset : offset + chunk_bytes],
-            total=len(snapshot.data),
-        )
+    """Yield the messages with the pieces, in order, from the one that begins at `offset` on."""
+    total = snapshot.size_bytes
+    begins = 0
+    for piece in snapshot.pieces:
+        if begins >= offset:
+            place = snapshot.index, snapshot.term, snapshot.configuration
+            yield SnapshotChunk(sender, term, *place, begins, piece, total)
+        begins += len(piece)
 
 
 class SnapshotAssembly:
-    """The pieces of one snapshot that have arrived so far."""
+    """The pieces of one snapshot that have arrived so far, and what they say.
 
-    def __init__(self, decode_state: Callable[[bytes], object]) -> None:
-        """Start with nothing.
+    Costs, until the last piece is there: the pieces, and the state that the decoder makes of them.
+    """
 
-        `decode_state` makes of a snapshot's data what the state machine restores, or raises
-        `MessageInvalid`.
-        """
-        self._decode_state = decode_state
-        self._first: SnapshotChunk | None = None
+    def __init__(self, new_decoder: Callable[[], StateDecoder]) -> None:
+        """Start with nothing; `new_decoder` begins with the decoding of a snapshot."""
+        self._new_decoder = new_decoder
+        self._last: SnapshotChunk | None = None
         self._pieces: list[bytes] = []
-        self._size = 0
+        self.size = 0
+        """Bytes of the pieces."""
+        self._decoder: StateDecoder | None = None
         self._whole: RestoreSnapshot | None = None
-        """What the piece that was just looked at makes whole."""
 
-    def find_invalid(self, message: Message) -> str | None:
-        """Return why the snapshot that this piece makes whole must not replace what is here.
+    def find_invalid(self, message: Message, term: int) -> str | None:
+        """Take a piece of a snapshot; return why it must not replace what is here, if so.
 
-        Once it is on disk the log before it is gone, so this is called first, and before `add`.
+        Once a snapshot is on disk the log before it is gone, so this comes before anything else. A
+        message of a term before `term`, or without a piece, changes nothing. A piece out of place
+        drops what was collected: the leader sends the whole again.
         """
-        self._whole = None
-        if not isinstance(message, SnapshotChunk) or not self._completes(message):
+        if not isinstance(message, SnapshotChunk) or message.term < term:
             return None
-        before = self._pieces if message.offset else ()
-        data = b"".join((*before, message.data))
+        if message.offset == 0:
+            self.clear()
+        elif not self._continues(message):
+            self.clear()
+            return None
+        if message.total > SNAPSHOT_BYTES_MAX:
+            return None
         try:
-            state = self._decode_state(data)
+            self._add(message)
         except MessageInvalid as error:
+            self.clear()
             return f"a snapshot at {message.index} that does not decode: {error}"
-        place = message.index, message.snapshot_term
-        self._whole = RestoreSnapshot(Snapshot(*place, message.configuration, data), state)
         return None
 
-    def add(self, chunk: SnapshotChunk) -> RestoreSnapshot | None:
-        """Take the next piece; return the snapshot, with its decoded state, when it is whole.
+    def take(self) -> RestoreSnapshot | None:
+        """Return the snapshot, with its decoded state, once it is whole."""
+        if self._whole is None:
+            return None
+        whole = self._whole
+        self.clear()
+        return whole
 
-        A piece out of place drops what was collected: the leader sends the whole again.
-        """
-        whole, self._whole = self._whole, None
-        if chunk.offset == 0:
-            self.clear()
-            self._first = chunk
-        if whole is not None or not self._continues(chunk):
-            self.clear()
-            return whole
+    def clear(self, term: int | None = None) -> None:
+        """Forget the pieces collected so far; with `term`, if they are of an older one."""
+        if term is None or (self._last is not None and self._last.term < term):
+            self._last, self._pieces, self.size = None, [], 0
+            self._decoder = self._whole = None
+
+    def _add(self, chunk: SnapshotChunk) -> None:
+        decoder = self._decoder or self._new_decoder()
+        decoder.feed(chunk.data)
         self._pieces.append(chunk.data)
-        self._size += len(chunk.data)
-        return None
-
-    def clear(self) -> None:
-        """Forget the pieces collected so far."""
-        self._first, self._pieces, self._size = None, [], 0
-
-    def _completes(self, chunk: SnapshotChunk) -> bool:
-        begins = chunk.offset == 0 and chunk.total <= SNAPSHOT_BYTES_MAX
-        fits = begins or self._continues(chunk)
-        return fits and chunk.offset + len(chunk.data) == chunk.total
+        self._decoder, self._last = decoder, chunk
+        self.size += len(chunk.data)
+        if self.size == chunk.total:
+            place = chunk.index, chunk.snapshot_term, chunk.configuration
+            snapshot = Snapshot(*place, tuple(self._pieces))
+            self._whole = RestoreSnapshot(snapshot, decoder.finish())
 
     def _continues(self, chunk: SnapshotChunk) -> bool:
-        first = self._first
-        if first is None or chunk.offset != self._size:
+        last = self._last
+        if last is None or self._whole is not None or chunk.offset != self.size or not chunk.data:
             return False
-        same = (first.sender, first.index, first.snapshot_term, first.total) == (
-            chunk.sender,
-            chunk.index,
-            chunk.snapshot_term,
-            chunk.total,
-        )
-        return same and self._size + len(chunk.data) <= chunk.total <= SNAPSHOT_BYTES_MAX
+        of_last = (last.sender, last.term, last.index, last.snapshot_term, last.total)
+        of_this = (chunk.sender, chunk.term, chunk.index, chunk.snapshot_term, chunk.total)
+        return of_last == of_this

@@ -24,6 +24,7 @@ from noti.raft.core.messages import (
     Message,
     NodeId,
     SnapshotChunk,
+    SnapshotReceived,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
@@ -52,6 +53,8 @@ def find_invalid(message: Message) -> str | None:
         case TimeoutNow():
             return "a leader of term 0" if message.term == 0 else None
         case VoteRequest() | VoteResponse() | AppendAccepted() | AppendRejected():
+            return None
+        case SnapshotReceived():
             return None
         case _:
             assert_never(message)
@@ -97,6 +100,8 @@ def _numbers(message: Message) -> int:
         case SnapshotChunk():
             sizes = message.offset | message.total
             return message.term | message.index | message.snapshot_term | sizes
+        case SnapshotReceived():
+            return message.term | message.index | message.received
         case VoteResponse() | TimeoutNow():
             return message.term
         case _:

@@ -144,6 +144,14 @@ class FileDisk:
         """See `Disk`."""
         await self._begin(disk_writer.REPLACE, "replace", name, 0, data)
 
+    async def stage(self, name: str, offset: int, data: bytes) -> None:
+        """See `Disk`."""
+        await self._begin(disk_writer.STAGE, "write a part of", name, offset, data)
+
+    async def publish(self, name: str) -> None:
+        """See `Disk`."""
+        await self._begin(disk_writer.PUBLISH, "replace", name)
+
     async def remove(self, name: str) -> None:
         """See `Disk`."""
         await self._begin(disk_writer.REMOVE, "remove", name)

@@ -20,12 +20,12 @@ import signal
 import struct
 import sys
 
-WRITE, CREATE, REPLACE, REMOVE, READ = range(1, 6)
+WRITE, CREATE, REPLACE, REMOVE, READ, STAGE, PUBLISH = range(1, 8)
 """Operations. Plain integers, because `enum` would be a good part of the start-up time."""
 
 REQUEST = struct.Struct("<BBQI")
-"""Operation, bytes of the name, offset (`WRITE`, `READ`) or size (`CREATE`), bytes of data; then
-name and data. The data of `READ` says how much to read."""
+"""Operation, bytes of the name, offset (`WRITE`, `READ`, `STAGE`) or size (`CREATE`), bytes of
+data; then name and data. The data of `READ` says how much to read."""
 
 READ_SIZE = struct.Struct("<I")
 
@@ -70,6 +70,10 @@ class Writer:
             self._replace(name, data)
         elif operation == REMOVE:
             self._remove(name)
+        elif operation == STAGE:
+            self._stage(name, number, data)
+        elif operation == PUBLISH:
+            self._publish(name)
         else:
             raise AssertionError(f"unknown operation {operation}")
         return b""
@@ -114,6 +118,28 @@ class Writer:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        self._rename(temporary, name)
+
+    def _stage(self, name: str, offset: int, data: bytes) -> None:
+        temporary = name + TEMPORARY_SUFFIX
+        if offset == 0:
+            self._forget(temporary)
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            self._keep(temporary, os.open(temporary, flags, 0o600, dir_fd=self._directory))
+        # Synced part by part: all of it at the end would hold up the writes behind it for long.
+        self._write(temporary, offset, data)
+
+    def _publish(self, name: str) -> None:
+        temporary = name + TEMPORARY_SUFFIX
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._directory)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        self._forget(temporary)
+        self._rename(temporary, name)
+
+    def _rename(self, temporary: str, name: str) -> None:
         os.rename(temporary, name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._forget(name)
         os.fsync(self._directory)

@@ -3,11 +3,13 @@
 It reports each batch that is durable, and never writes two things at once. What was ordered while a
 write was on its way is the next write, up to a bound in bytes: a write is copied on its way to the
 disk, and is read back whole.
+
+Only this node's own snapshot, which nobody waits for, goes to disk beside all that, a piece at a
+time and slower than the disk could, so that entries never wait for more than a piece.
 """
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TypeAlias, assert_never
 
 import trio
@@ -15,11 +17,15 @@ from prometheus_client import Histogram
 
 from noti.ports import Clock
 from noti.raft.core.events import Persist, Persisted, PersistSnapshot, SaveSnapshot
-from noti.raft.core.messages import Entry, HardState
+from noti.raft.core.messages import Entry, HardState, Snapshot
 from noti.raft.storage.wal import DiskOperation, Wal
 
 WRITE_BYTES_MAX = 1024 * 1024
 """Entry data in one write, or one entry. With this much, a sync is a small part of the cost."""
+
+SAVING_PAUSE = 3.0
+"""How long to leave the disk to entries after each piece of a snapshot: so many times as long as
+the piece took. It is then busy with the snapshot for a quarter of the time."""
 
 Order: TypeAlias = Persist | PersistSnapshot | SaveSnapshot
 
@@ -43,22 +49,37 @@ class LogWriter:
         self._started_at = 0.0
         self._running = False
         self._work = trio.Event()
+        self._done: Callable[[Persisted], None] = lambda news: None
+        self._reported = 0
+        """The last batch that was reported."""
+        self._to_save: SaveSnapshot | None = None
+        """The newest snapshot of this node that is not being saved yet."""
+        self._save = trio.Event()
+        self._snapshot_file = trio.Lock()
+        """Held by whoever writes a part of a snapshot."""
 
     def flush(self, now: float) -> None:
         """Begin with what was ordered, unless a write is on its way; never waits.
 
         Here and not in the task, as it spares a turn of the scheduler. Raises `StorageFailed`.
         """
-        if self._running and self._writing is None and self.orders:
+        while self._running and self._writing is None and self.orders:
+            order = self.orders.popleft()
+            if isinstance(order, SaveSnapshot):
+                self._to_save = order
+                self._save.set()
+                continue
             self._started_at = now
-            self._writing = self._begin(self.orders.popleft())
+            self._writing = self._begin(order)
             self._work.set()
 
     async def run(self, done: Callable[[Persisted], None]) -> None:
         """Write until cancelled; `done` is called in the turn in which a batch became durable.
 
-        Raises `StorageFailed`. *Cancellation* forgets what was not written yet.
+        Also with a batch that was reported before, when a long write gets on. Raises
+        `StorageFailed`. *Cancellation* forgets what was not written yet.
         """
+        self._done = done
         self._running = True
         try:
             while True:
@@ -72,21 +93,45 @@ class LogWriter:
                 _write_s.observe(self._clock.now() - self._started_at)
                 self._writing = None
                 if news is not None:
+                    self._reported = news.batch
                     done(news)
         finally:
             self._running = False
 
-    def _begin(self, order: Order) -> tuple[DiskOperation, Persisted | None]:
+    async def save_snapshots(self) -> None:
+        """Save this node's own snapshots until cancelled, beside `run`; raises `StorageFailed`.
+
+        *Cancellation* leaves the snapshot before, or this one.
+        """
+        while True:
+            await self._save.wait()
+            self._save = trio.Event()
+            if (order := self._to_save) is None:
+                continue
+            self._to_save = None
+            saving = self._wal.begin_saving(order.snapshot, keep_after=order.drop_through)
+            more = True
+            while more:
+                begun_at = self._clock.now()
+                async with self._snapshot_file:
+                    more = await saving.step()
+                now = self._clock.now()
+                await self._clock.sleep_until(now + SAVING_PAUSE * (now - begun_at))
+
+    async def _install(self, snapshot: Snapshot) -> None:
+        async with self._snapshot_file:
+            await self._wal.install_snapshot(
+                snapshot, got_on=lambda: self._done(Persisted(self._reported))
+            )
+
+    def _begin(self, order: Persist | PersistSnapshot) -> tuple[DiskOperation, Persisted | None]:
         match order:
             case Persist():
                 batch, hard_state, entries = self._join(order)
                 news = None if batch is None else Persisted(batch)
                 return self._wal.append(entries, hard_state), news
             case PersistSnapshot(batch, snapshot):
-                return DiskOperation(lambda: self._wal.install_snapshot(snapshot)), Persisted(batch)
-            case SaveSnapshot(snapshot, drop_through):
-                saved = partial(self._wal.save_snapshot, snapshot, keep_after=drop_through)
-                return DiskOperation(saved), None
+                return DiskOperation(lambda: self._install(snapshot)), Persisted(batch)
             case _:
                 assert_never(order)
 

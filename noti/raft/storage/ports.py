@@ -40,5 +40,15 @@ class Disk(Protocol):
     async def replace(self, name: str, data: bytes) -> None:
         """Make the file's content `data` atomically: after a crash it is all old or all new."""
 
+    async def stage(self, name: str, offset: int, data: bytes) -> None:
+        """Write a part of what shall replace the file, in order; offset 0 begins anew.
+
+        What was staged does not survive a crash, nor a `replace` of the same file. Unlike `replace`
+        it lets other changes come between the parts.
+        """
+
+    async def publish(self, name: str) -> None:
+        """Make what was staged the file's content, atomically as `replace` does."""
+
     async def remove(self, name: str) -> None:
         """Delete the file; no error when it is not there."""

@@ -18,7 +18,7 @@ from noti.raft.core.config import LOG_MEMORY_BYTES
 from noti.raft.core.log import Tail, size_of
 from noti.raft.core.messages import Entry, EntryKind, HardState, Snapshot
 from noti.raft.core.outline import Outline
-from noti.raft.core.records import SegmentStart, decode_snapshot, scan_records
+from noti.raft.core.records import SegmentStart, scan_records
 from noti.raft.storage.segments import (
     FRAME_OVERHEAD_BYTES,
     Extents,
@@ -28,6 +28,7 @@ from noti.raft.storage.segments import (
     read_segment,
     segment_name,
 )
+from noti.raft.storage.snapshot_file import decode_snapshot
 
 SNAPSHOT_NAME = "snapshot"
 

@@ -27,7 +27,6 @@ from noti.raft.core.records import (
     SegmentStart,
     encode_hard_state,
     encode_segment_start,
-    encode_snapshot,
     scan_records,
 )
 from noti.raft.storage.ports import Disk
@@ -43,6 +42,7 @@ from noti.raft.storage.segments import (
     segment_name,
     segment_sequence,
 )
+from noti.raft.storage.snapshot_file import encode_snapshot
 
 __all__ = ["SEGMENT_BYTES", "Recovered", "Wal"]
 
@@ -96,6 +96,7 @@ class Wal:
         self._frame = (0, 0, 0)
         """The last one that was written: number of its segment, offset, size."""
         self._in_doubt = False
+        self._snapshot_in_doubt = False
 
     @classmethod
     async def open(
@@ -177,28 +178,38 @@ class Wal:
         The log must reach the snapshot. One that is not newer than the last changes nothing.
         Raises `StorageFailed`.
         """
-        if snapshot.index <= self._base_index:
-            return
-        assert self._contains(snapshot), "a snapshot is taken of entries that are in the log"
         with self._changing():
-            await self._disk.replace(SNAPSHOT_NAME, encode_snapshot(snapshot))
-            self._base_index = snapshot.index
-            self._outline.rebase(snapshot.index)
-            await self._compact(min(keep_after, snapshot.index))
+            saving = self.begin_saving(snapshot, keep_after=keep_after)
+            while await saving.step():
+                pass
 
-    async def install_snapshot(self, snapshot: Snapshot) -> None:
+    def begin_saving(self, snapshot: Snapshot, *, keep_after: int) -> "SnapshotSaving":
+        """As `save_snapshot`, in steps, between which and during which entries may be appended."""
+        return SnapshotSaving(self, self._disk, snapshot, keep_after)
+
+    async def install_snapshot(
+        self, snapshot: Snapshot, *, got_on: Callable[[], None] = lambda: None
+    ) -> None:
         """Make a leader's snapshot durable in place of the log up to it (Raft figure 13, 5 to 7).
 
         Entries after it stay if the log agrees with it, otherwise the whole log goes. One that is
-        not newer than the last changes nothing. Raises `StorageFailed`.
+        not newer than the last changes nothing. Nothing else is written meanwhile, so `got_on` is
+        called after each piece. Raises `StorageFailed`.
         """
         if snapshot.index <= self._base_index:
             return
-        if self._contains(snapshot):
-            await self.save_snapshot(snapshot, keep_after=snapshot.index)
-            return
         with self._changing():
-            await self._disk.replace(SNAPSHOT_NAME, encode_snapshot(snapshot))
+            if self._contains(snapshot):
+                saving = self.begin_saving(snapshot, keep_after=snapshot.index)
+                while await saving.step():
+                    got_on()
+                return
+            offset = 0
+            for part in encode_snapshot(snapshot):
+                await self._disk.stage(SNAPSHOT_NAME, offset, part)
+                offset += len(part)
+                got_on()
+            await self._disk.publish(SNAPSHOT_NAME)
             # From here on a restart finds a log that lacks the snapshot's last entry, and does the
             # rest itself.
             self._base_index = snapshot.index
@@ -260,11 +271,23 @@ class Wal:
         yield
         self._in_doubt = False
 
+    @contextmanager
+    def _changing_beside(self) -> Iterator[None]:
+        """Guard a change of the files that may be made while entries are appended."""
+        self._check_ended_well(self._snapshot_in_doubt)
+        self._snapshot_in_doubt = True
+        yield
+        self._snapshot_in_doubt = False
+
     def _begin_change(self) -> None:
         """Guard a change of the files: if it does not end well, nobody knows what they hold."""
-        if self._in_doubt:
-            raise StorageFailed("an earlier write to the log did not end well; open it again")
+        self._check_ended_well(self._in_doubt)
         self._in_doubt = True
+
+    @staticmethod
+    def _check_ended_well(in_doubt: bool) -> None:
+        if in_doubt:
+            raise StorageFailed("an earlier write to the log did not end well; open it again")
 
     def _write(
         self, hard_state_record: bytes, batch: bytes, hard_state: HardState
@@ -311,18 +334,19 @@ class Wal:
         self._segments = self._segments[-1:]
         self._extents.drop_before(self._segments[0].sequence)
 
-    async def _compact(self, keep_after: int) -> None:
-        """Drop the oldest segments while they hold no entry above `keep_after`.
+    async def _drop_oldest(self, keep_after: int) -> bool:
+        """Drop the oldest segment if it holds no entry above `keep_after`; return if there was one.
 
         Never the one in use.
         """
-        count = 0
-        while count < len(self._segments) - 1 and self._segments[count].last_index <= keep_after:
-            count += 1
-        await self._remove(self._segments[:count])
-        del self._segments[:count]
+        oldest = self._segments[0]
+        if len(self._segments) == 1 or oldest.last_index > keep_after:
+            return False
+        await self._remove([oldest])
+        self._segments.remove(oldest)
         _disk_bytes.set(sum(segment.size for segment in self._segments))
         self._extents.drop_before(self._segments[0].sequence)
+        return True
 
     async def _remove(self, segments: Sequence[Segment]) -> None:
         for segment in segments:  # oldest first: whatever a crash leaves has no gap
@@ -352,3 +376,50 @@ class Wal:
             await self._disk.remove(torn.name)
         else:
             await self._disk.write(torn.name, torn.offset, bytes(torn.size))
+
+
+class SnapshotSaving:
+    """A snapshot of this node on its way to the disk; made by `Wal.begin_saving`.
+
+    Each step is one change of the disk. The snapshot that was there stays until all of the new one
+    is durable, and the log until then. A crash between any two steps leaves the older snapshot with
+    the whole log, or the newer one with more of the log than it needs.
+    """
+
+    def __init__(self, wal: Wal, disk: Disk, snapshot: Snapshot, keep_after: int) -> None:
+        self._wal = wal
+        self._disk = disk
+        self._snapshot = snapshot
+        self._keep_after = min(keep_after, snapshot.index)
+        self._parts = encode_snapshot(snapshot)
+        self._offset = 0
+        self._published = False
+
+    async def step(self) -> bool:
+        """Do a part; return whether there may be more to do.
+
+        Nothing is done once there is a snapshot that is not older. Raises `StorageFailed`.
+        *Cancellation*: as of every call of the log.
+        """
+        with self._wal._changing_beside():
+            if self._published:
+                newest = self._wal._base_index == self._snapshot.index
+                return newest and await self._wal._drop_oldest(self._keep_after)
+            if self._snapshot.index <= self._wal._base_index:
+                return False
+            part = next(self._parts, None)
+            if part is None:
+                await self._publish()
+            else:
+                await self._disk.stage(SNAPSHOT_NAME, self._offset, part)
+                self._offset += len(part)
+            return True
+
+    async def _publish(self) -> None:
+        assert self._wal._contains(self._snapshot), (
+            "a snapshot is taken of entries that are in the log"
+        )
+        await self._disk.publish(SNAPSHOT_NAME)
+        self._published = True
+        self._wal._base_index = self._snapshot.index
+        self._wal._outline.rebase(self._snapshot.index)

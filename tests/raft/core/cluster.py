@@ -63,6 +63,7 @@ from noti.raft.core.messages import (
     VoteRequest,
     VoteResponse,
 )
+from noti.raft.core.snapshot import PIECE_BYTES, split
 from tests.raft.storage.disk_image import DiskImage
 from tests.raft.storage.log_checks import check_configuration, check_logs, entry_at
 
@@ -122,8 +123,8 @@ class Node:
                 self.cluster.later(0.002, other.step, PeerConnected(self.name))
 
     def restore(self, snapshot: Snapshot | None) -> None:
-        data = snapshot.data if snapshot else b""
-        self.applied = [piece for piece in data.split(b"\n") if piece]
+        data = b"".join(snapshot.pieces) if snapshot else b""
+        self.applied = [command for command in data.split(b"\n") if command]
         self.applied_index = snapshot.index if snapshot else 0
 
     def crash(self) -> None:
@@ -192,8 +193,7 @@ class Node:
                         self.applied.append(entry.data)
                 every = self.cluster.snapshot_every
                 if every and self.applied_index % every == 0:
-                    index, data = self.applied_index, b"\n".join(self.applied)
-                    self.cluster.later(0.0, self.step, SnapshotTaken(index, data))
+                    self.take_snapshot()
             case RestoreSnapshot(snapshot):
                 assert snapshot.index >= self.applied_index, "the state machine went back"
                 self.restore(snapshot)
@@ -230,6 +230,17 @@ class Node:
         if incarnation == self.incarnation:
             self.step(read)
 
+    def take_snapshot(self) -> None:
+        """As a driver does, which encodes piece by piece while more is applied."""
+        index, incarnation = self.applied_index, self.incarnation
+        pieces = split(b"\n".join(self.applied), self.cluster.piece_bytes)
+
+        def finish() -> None:
+            if incarnation == self.incarnation:
+                self.step(SnapshotTaken(index, pieces))
+
+        self.cluster.later(self.cluster.snapshot_delays_s[index % 3], finish)
+
     def order_disk(self, order: Persist | PersistSnapshot) -> None:
         delay = self.cluster.rng.uniform(*self.cluster.disk_delay_s)
         self.disk_busy_until = max(self.disk_busy_until, self.cluster.now) + delay
@@ -262,6 +273,9 @@ class Cluster:
         self.rng = random.Random(f"world:{seed}")
         self.now = 0.0
         self.snapshot_every = snapshot_every
+        self.snapshot_delays_s = (0.0, 0.0, 0.0)
+        """How long it takes to encode one, in turn."""
+        self.piece_bytes = PIECE_BYTES
         self.delay_s = (0.001, 0.005)
         self.disk_delay_s = (0.0005, 0.002)
         self.loss = 0.0

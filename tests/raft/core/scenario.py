@@ -39,6 +39,7 @@ from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Change, Configuration, encode_configuration
 from noti.raft.core.messages import EntryKind, HardState, Message
 from noti.raft.core.records import new_entry
+from noti.raft.core.snapshot import PIECE_BYTES, split
 from tests.raft.core.scenario_words import (
     describe_effect,
     describe_entries,
@@ -164,7 +165,7 @@ class Scenario:
     # --- commands: the cluster --------------------------------------------------------------------
 
     def do_cluster(self, size: str, *options: str) -> None:
-        """`cluster 3 [learners=4,5] [window=2] [keep=0] [piece=4] [memory=0]`"""
+        """`cluster 3 [learners=4,5] [window=2] [keep=0] [piece=4] [room=8] [memory=0]`"""
         given = dict(option.split("=") for option in options)
         learners = given.pop("learners", "")
         self.options = {option: int(value) for option, value in given.items()}
@@ -186,7 +187,7 @@ class Scenario:
             name,
             in_flight_messages_max=self.options.get("window", 64),
             keep_entries=self.options.get("keep", 10_000),
-            snapshot_chunk_bytes=self.options.get("piece", 512 * 1024),
+            snapshot_window_bytes=self.options.get("room", 1024 * 1024),
             log_memory_bytes=self.options.get("memory", LOG_MEMORY_BYTES),
         )
         self.machines[name] = Machine(name, config)
@@ -290,7 +291,8 @@ class Scenario:
     def do_snapshot(self, name: str, index: str = "") -> None:
         """`snapshot 1 [5]`: save the state machine at the applied, or an older, index"""
         at = int(index or self.machines[name].running.status().applied_index)
-        self.step(name, SnapshotTaken(at, f"state@{at}".encode()), f"saves its state at {at}")
+        pieces = split(f"state@{at}".encode(), self.options.get("piece", PIECE_BYTES))
+        self.step(name, SnapshotTaken(at, pieces), f"saves its state at {at}")
 
     # --- commands: disks and network --------------------------------------------------------------
 

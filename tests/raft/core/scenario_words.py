@@ -35,6 +35,7 @@ from noti.raft.core.messages import (
     EntryKind,
     Message,
     SnapshotChunk,
+    SnapshotReceived,
     TimeoutNow,
     VoteRequest,
     VoteResponse,
@@ -99,6 +100,8 @@ def describe_message(message: Message) -> str:
             through = message.offset + len(message.data)
             piece = f"{message.offset}..{through}/{message.total}"
             return f"snapshot t{message.term} at {at} bytes {piece}"
+        case SnapshotReceived():
+            return f"have t{message.term} {message.received} bytes of snapshot {message.index}"
         case TimeoutNow():
             return f"take over t{message.term}"
         case _:
@@ -127,7 +130,7 @@ def describe_effect(effect: Effect) -> str:
         case Apply(entries):
             return f"apply {describe_entries(entries)}"
         case RestoreSnapshot(snapshot):
-            return f"restore {snapshot.index}/{snapshot.term} {snapshot.data.decode()}"
+            return f"restore {snapshot.index}/{snapshot.term} {b''.join(snapshot.pieces).decode()}"
         case RoleChanged(role, term, leader):
             return f"is {role.value} in term {term}, leader {leader or '-'}"
         case ProposalAccepted(request, index, term):

@@ -88,7 +88,7 @@ def test_own_vote_is_held_even_if_nothing_has_to_be_written() -> None:
 def test_snapshot_takes_a_number_in_the_same_line() -> None:
     gate = a_gate(HardState(1))
     gate.order(2, "n2", 0.0)
-    whole = RestoreSnapshot(Snapshot(9, 1, b"", b""), None)
+    whole = RestoreSnapshot(Snapshot(9, 1, b"", (b"",)), None)
     assert gate.install(whole, 0.0).batch == 2
     gate.add_entries(entries(1, 1))
     (order,) = gate.order(2, "n2", 0.0)

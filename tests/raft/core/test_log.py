@@ -21,7 +21,7 @@ def configuration_entry(index: int, configuration: Configuration, term: int = 1)
 
 
 def snapshot(index: int, term: int = 1, configuration: Configuration = ONE) -> Snapshot:
-    return Snapshot(index, term, encode_configuration(configuration), b"state")
+    return Snapshot(index, term, encode_configuration(configuration), (b"state",))
 
 
 def log_of(*terms: int) -> RaftLog:
@@ -235,7 +235,7 @@ def test_what_was_compacted_meanwhile_is_not_taken_not_even_the_base() -> None:
     reader.reading.want("n2", 2)
     reader.reading.want("n3", 3)
     configuration = encode_configuration(Configuration("c", ("n1", "n2", "n3")))
-    reader.log.compact(Snapshot(2, 1, configuration, b"state"), keep_entries=0)
+    reader.log.compact(Snapshot(2, 1, configuration, (b"state",)), keep_entries=0)
     assert reader.reading.take("n2", ENTRIES[1:]) == ()
     assert reader.reading.take("n3", ENTRIES[2:]) == ENTRIES[2:]
 

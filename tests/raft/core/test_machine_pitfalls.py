@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -43,6 +44,7 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 from noti.raft.core.records import new_entry
+from noti.raft.core.snapshot import WholeDecoder
 from tests import promises
 from tests.raft.core.cluster import Cluster, Node
 
@@ -56,7 +58,7 @@ class OneCore:
         self,
         term: int = 1,
         entries: tuple[Entry, ...] = (),
-        decode_state: Callable[[bytes], object] = bytes,
+        decode: Callable[[bytes], object] = bytes,
         configuration: Configuration = THREE,
     ) -> None:
         first = new_entry(1, 1, EntryKind.CONFIGURATION, encode_configuration(configuration))
@@ -69,7 +71,7 @@ class OneCore:
             entries=log,
             rng=random.Random(1),
             now=0.0,
-            decode_state=decode_state,
+            state_decoder=partial(WholeDecoder, decode),
         )
         self.batch = 0
         self.effects: list[Effect] = []
@@ -277,7 +279,7 @@ def test_snapshot_that_does_not_decode_is_refused_and_the_log_stays() -> None:
     def decode(data: bytes) -> object:
         raise MessageInvalid(f"{data!r} is no state")
 
-    core = OneCore(entries=(entry(2, 1),), decode_state=decode)
+    core = OneCore(entries=(entry(2, 1),), decode=decode)
     before = core.raft.status()
     assert core.hear(chunk(9)) == []
     assert core.effects == [
@@ -296,9 +298,9 @@ def test_own_snapshot_holds_the_configuration_at_its_index_and_no_later_one() ->
     core.hear(append("n3", 1, (3, 1), change, commit=3))
     core.write()
     assert core.raft.status().configuration == later
-    core.step(SnapshotTaken(3, b"state"))
+    core.step(SnapshotTaken(3, (b"state",)))
     [saved] = [effect for effect in core.effects if isinstance(effect, SaveSnapshot)]
-    assert saved.snapshot == Snapshot(3, 1, encode_configuration(THREE), b"state")
+    assert saved.snapshot == Snapshot(3, 1, encode_configuration(THREE), (b"state",))
 
 
 @pytest.mark.parametrize("index", [0, 4])
@@ -306,7 +308,7 @@ def test_own_snapshot_of_what_is_not_applied_is_not_taken(index: int) -> None:
     core = OneCore(entries=(entry(2, 1), entry(3, 1), entry(4, 1)))
     core.hear(append("n3", 1, (4, 1), commit=3))
     assert core.raft.status().applied_index == 3
-    core.step(SnapshotTaken(index, b"state"))
+    core.step(SnapshotTaken(index, (b"state",)))
     assert core.effects == []
 
 
@@ -340,7 +342,7 @@ def test_node_that_is_installing_a_snapshot_does_not_campaign() -> None:
 
 
 def test_restart_from_a_snapshot_knows_the_configuration_that_the_log_lost() -> None:
-    snapshot = Snapshot(7, 2, encode_configuration(THREE), b"")
+    snapshot = Snapshot(7, 2, encode_configuration(THREE), (b"",))
     raft = Raft(
         RaftConfig("n1"), HardState(2), snapshot=snapshot, entries=(), rng=random.Random(1), now=0.0
     )

@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noti.raft.core.messages import Snapshot
 from noti.raft.core.progress import Progress, ProgressState
 from tests import promises
 
@@ -116,9 +117,13 @@ def test_lost_stream_starts_again_from_what_is_known() -> None:
     assert follower.may_send(64, PLENTY)
 
 
+def snapshot(index: int) -> Snapshot:
+    return Snapshot(index, 1, b"", (b"state",))
+
+
 def test_nothing_but_the_snapshot_is_sent_until_it_is_there() -> None:
     follower = progress()
-    follower.needs_snapshot(20, now=1.0)
+    follower.needs_snapshot(snapshot(20), now=1.0)
     assert not follower.may_send(64, PLENTY)
     follower.matched(7)
     follower.rejected(30, 1)
@@ -153,7 +158,7 @@ def test_next_stays_above_match_and_match_never_falls(steps: list[tuple[str, int
             case "lost":
                 follower.lost()
             case "snapshot":
-                follower.needs_snapshot(one, 0.0)
+                follower.needs_snapshot(snapshot(one), 0.0)
             case _:
                 assert what == "sent"
         assert match_before <= follower.match_index < follower.next_index

@@ -10,15 +10,13 @@ from hypothesis import strategies as st
 
 from noti.errors import LocalError, MessageInvalid
 from noti.raft.core import records
-from noti.raft.core.messages import INDEX_MAX, Entry, EntryKind, HardState, Snapshot
+from noti.raft.core.messages import INDEX_MAX, Entry, EntryKind, HardState
 from noti.raft.core.records import (
     ENTRY_DATA_BYTES_MAX,
     SegmentStart,
     decode_entry,
-    decode_snapshot,
     encode_hard_state,
     encode_segment_start,
-    encode_snapshot,
     new_entry,
     scan_records,
 )
@@ -26,7 +24,6 @@ from tests import promises
 
 numbers = st.integers(0, INDEX_MAX)
 hard_states = st.builds(HardState, numbers, st.none() | st.text(min_size=1, max_size=60))
-snapshots = st.builds(Snapshot, numbers, numbers, st.binary(max_size=50), st.binary(max_size=200))
 
 
 @st.composite
@@ -62,11 +59,6 @@ def test_scan_finds_every_record_with_its_offset(
     assert found == list(zip(offsets, [start, hard_state, *entries], strict=True))
 
 
-@given(snapshots)
-def test_snapshot_comes_back_as_it_was(snapshot: Snapshot) -> None:
-    assert decode_snapshot(encode_snapshot(snapshot)) == snapshot
-
-
 @given(runs_of_entries().filter(bool), st.data())
 def test_one_flipped_bit_in_entries_is_refused(entries: list[Entry], data: st.DataObject) -> None:
     damaged = flip_a_bit(entries[0].record, data)
@@ -74,13 +66,6 @@ def test_one_flipped_bit_in_entries_is_refused(entries: list[Entry], data: st.Da
         decode_entry(damaged)
     with pytest.raises(MessageInvalid):
         list(scan_records(damaged + entries[-1].record))
-
-
-@given(snapshots, st.data())
-def test_one_flipped_bit_in_a_snapshot_is_refused(snapshot: Snapshot, data: st.DataObject) -> None:
-    damaged = flip_a_bit(encode_snapshot(snapshot), data)
-    with pytest.raises(MessageInvalid):
-        decode_snapshot(damaged)
 
 
 @given(runs_of_entries().filter(bool), st.data())
@@ -92,19 +77,10 @@ def test_cut_off_entries_are_refused(entries: list[Entry], data: st.DataObject) 
         list(scan_records(encoded[:cut]))
 
 
-@given(snapshots, st.data())
-def test_cut_off_or_longer_snapshot_is_refused(snapshot: Snapshot, data: st.DataObject) -> None:
-    encoded = encode_snapshot(snapshot)
-    for other in (encoded[: data.draw(st.integers(0, len(encoded) - 1))], encoded + b"x"):
-        with pytest.raises(MessageInvalid):
-            decode_snapshot(other)
-
-
 @given(st.binary(max_size=300))
 def test_garbage_is_refused_and_never_crashes(garbage: bytes) -> None:
-    for decode in (decode_entry, decode_snapshot):
-        with pytest.raises(MessageInvalid):
-            decode(garbage)
+    with pytest.raises(MessageInvalid):
+        decode_entry(garbage)
     with contextlib.suppress(MessageInvalid):
         assert list(scan_records(garbage)) == []
 
@@ -173,9 +149,6 @@ def test_numbers_beyond_any_log_are_refused_although_the_checksum_is_right(numbe
     for fields in wrong:
         with pytest.raises(MessageInvalid, match="beyond anything a log reaches"):
             list(scan_records(sealed(fields)))
-    for index, term in ((number, 1), (1, number)):
-        with pytest.raises(MessageInvalid, match="beyond anything a log reaches"):
-            decode_snapshot(encode_snapshot(Snapshot(index, term, b"", b"")))
 
 
 def test_too_long_node_id_is_refused() -> None:
@@ -185,14 +158,10 @@ def test_too_long_node_id_is_refused() -> None:
 
 def test_unknown_version_of_the_log_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "FORMAT_VERSION", 9)
-    monkeypatch.setattr(records, "SNAPSHOT_VERSION", 9)
     newer = encode_segment_start(SegmentStart(1, 0, False))
-    snapshot = encode_snapshot(Snapshot(1, 1, b"", b""))
     monkeypatch.undo()
     with pytest.raises(MessageInvalid, match="log format 9; this program reads 2"):
         list(scan_records(newer))
-    with pytest.raises(MessageInvalid, match="snapshot format 9; this program reads 1"):
-        decode_snapshot(snapshot)
 
 
 def test_segment_of_an_older_version_is_refused_with_its_version() -> None:

@@ -18,6 +18,7 @@ from noti.raft.core.messages import (
     NodeId,
     Snapshot,
     SnapshotChunk,
+    SnapshotReceived,
 )
 from noti.raft.core.records import new_entry
 from noti.raft.core.replication import Replication
@@ -185,8 +186,8 @@ def test_round_is_confirmed_by_a_quorum_and_never_by_an_invented_number() -> Non
 
 def compacted() -> Leader:
     """A leader whose log begins after entry 8 of 10, with a snapshot of 8."""
-    leader = Leader(last=10, snapshot_chunk_bytes=4)
-    leader.log.compact(Snapshot(8, 1, THREE, b"0123456789"), keep_entries=0)
+    leader = Leader(last=10, snapshot_window_bytes=1024)
+    leader.log.compact(Snapshot(8, 1, THREE, (b"0123", b"4567", b"89")), keep_entries=0)
     return leader
 
 
@@ -225,7 +226,7 @@ def test_snapshot_without_an_answer_is_sent_again_after_a_while() -> None:
 
 def test_snapshot_that_ends_at_the_last_entry_leaves_the_follower_in_step() -> None:
     leader = Leader(last=8)
-    leader.log.compact(Snapshot(8, 1, THREE, b""), keep_entries=0)
+    leader.log.compact(Snapshot(8, 1, THREE, (b"",)), keep_entries=0)
     leader.no("n2", rejected=8, hint=0, hint_term=0)
     leader.to("n2")
     leader.yes("n2", 8)
@@ -242,6 +243,42 @@ def test_broken_stream_during_a_snapshot_starts_it_again() -> None:
     leader.replication.on_lost("n2")
     leader.replication.on_connected("n2", 0, 0.1)
     assert any(isinstance(m, SnapshotChunk) for m in leader.to("n2"))
+
+
+def test_snapshot_is_sent_no_faster_than_the_follower_takes_it_in() -> None:
+    leader = Leader(last=10, snapshot_window_bytes=8)
+    leader.log.compact(Snapshot(8, 1, THREE, (b"0123", b"4567", b"89ab", b"c")), keep_entries=0)
+    leader.no("n2", rejected=10, hint=3)
+    assert pieces_in(leader.to("n2")) == [b"0123", b"4567"]
+    leader.replication.on_response(SnapshotReceived("n2", 2, 8, 4), 0, 0.1)
+    assert pieces_in(leader.to("n2")) == [b"89ab"]
+    leader.replication.on_response(SnapshotReceived("n2", 2, 8, 4), 0, 0.1)
+    assert pieces_in(leader.to("n2")) == [], "nothing new arrived"
+    leader.replication.on_response(SnapshotReceived("n2", 2, 7, 8), 0, 0.1)
+    leader.replication.on_response(SnapshotReceived("n2", 2, 8, 13), 0, 0.1)
+    assert pieces_in(leader.to("n2")) == [], "that is another one, or more than was sent"
+    leader.replication.on_response(SnapshotReceived("n2", 2, 8, 12), 0, 0.1)
+    assert pieces_in(leader.to("n2")) == [b"c"]
+
+
+def test_snapshot_that_gets_on_is_not_begun_anew_however_long_it_takes() -> None:
+    leader = Leader(last=10, snapshot_window_bytes=4)
+    pieces = (b"0123", b"4567", b"89ab")
+    leader.log.compact(Snapshot(8, 1, THREE, pieces), keep_entries=0)
+    leader.no("n2", rejected=10, hint=3)
+    leader.append(1, term=2)
+    leader.log.compact(Snapshot(11, 2, THREE, (b"newer",)), keep_entries=0)
+    sent = pieces_in(leader.to("n2"))
+    for count in (1, 2):
+        now = count * 4.0
+        leader.replication.on_response(SnapshotReceived("n2", 2, 8, count * 4), 0, now)
+        leader.replication.heartbeat(0, now + 3.0)
+        sent += pieces_in(leader.to("n2"))
+    assert sent == list(pieces), "of the one that was begun with"
+
+
+def pieces_in(messages: list[Message]) -> list[bytes]:
+    return [message.data for message in messages if isinstance(message, SnapshotChunk)]
 
 
 # --- reading back ---------------------------------------------------------------------------------
@@ -306,7 +343,7 @@ def test_only_what_a_follower_still_lacks_is_sent_of_what_was_read() -> None:
 def test_follower_whose_entries_are_gone_from_disk_gets_the_snapshot() -> None:
     leader = forgetful()
     leader.yes("n2", 4)
-    leader.log.compact(Snapshot(8, 1, THREE, b"state"), keep_entries=8)
+    leader.log.compact(Snapshot(8, 1, THREE, (b"state",)), keep_entries=8)
     answer(leader, "n2", ())
     assert any(isinstance(message, SnapshotChunk) for message in leader.to("n2"))
 
@@ -316,7 +353,7 @@ def test_follower_whose_entries_are_compacted_while_they_are_read_gets_the_snaps
     Found by: just sim seed=629204819 layer=core"""
     leader = forgetful()
     leader.yes("n2", 4)
-    leader.log.compact(Snapshot(5, 1, THREE, b"state"), keep_entries=0)
+    leader.log.compact(Snapshot(5, 1, THREE, (b"state",)), keep_entries=0)
     answer(leader, "n2", written(5, 10))
     sent = leader.to("n2")
     assert any(isinstance(message, SnapshotChunk) for message in sent)
@@ -431,7 +468,7 @@ def test_snapshot_follows_the_word_of_what_a_voter_had() -> None:
     """Whoever has forgotten that must not get it again first."""
     leader = Leader()
     leader.yes("n2", 4)
-    snapshot = leader.log.snapshot_of(5, b"state")
+    snapshot = leader.log.snapshot_of(5, (b"state",))
     leader.log.compact(snapshot, keep_entries=0)
     leader.to("n2")
     leader.replication.on_connected("n2", 5, 1.0)

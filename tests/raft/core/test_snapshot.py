@@ -1,7 +1,9 @@
 """Snapshots in pieces."""
 
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -10,39 +12,56 @@ from hypothesis import strategies as st
 from noti.errors import MessageInvalid
 from noti.raft.core.events import RestoreSnapshot
 from noti.raft.core.messages import Snapshot, SnapshotChunk
-from noti.raft.core.snapshot import SNAPSHOT_BYTES_MAX, SnapshotAssembly, cut_snapshot
+from noti.raft.core.snapshot import (
+    SNAPSHOT_BYTES_MAX,
+    SnapshotAssembly,
+    WholeDecoder,
+    chunks_of,
+    split,
+)
 from tests import promises
 
-SNAPSHOT = Snapshot(7, 3, b"configuration", b"0123456789")
+SNAPSHOT = Snapshot(7, 3, b"configuration", (b"0123", b"4567", b"89"))
 
 
-def pieces(snapshot: Snapshot = SNAPSHOT, chunk_bytes: int = 4) -> list[SnapshotChunk]:
-    return list(cut_snapshot(snapshot, sender="n1", term=5, chunk_bytes=chunk_bytes))
+def pieces(snapshot: Snapshot = SNAPSHOT) -> list[SnapshotChunk]:
+    return list(chunks_of(snapshot, sender="n1", term=5))
+
+
+def new_assembly(decode: Callable[[bytes], object] = bytes) -> SnapshotAssembly:
+    return SnapshotAssembly(partial(WholeDecoder, decode))
 
 
 def join(chunks: list[SnapshotChunk]) -> list[Snapshot]:
-    assembly = SnapshotAssembly(bytes)
+    assembly = new_assembly()
     return [whole for chunk in chunks if (whole := take(assembly, chunk)) is not None]
 
 
 def take(assembly: SnapshotAssembly, chunk: SnapshotChunk) -> Snapshot | None:
     """Do as the core does; return the snapshot that the piece made whole."""
-    assert assembly.find_invalid(chunk) is None
-    whole = assembly.add(chunk)
-    assert whole is None or whole.state == whole.snapshot.data, "decoded by `bytes`"
+    assert assembly.find_invalid(chunk, 5) is None
+    whole = assembly.take()
+    assert whole is None or whole.state == b"".join(whole.snapshot.pieces), "decoded by `bytes`"
     return None if whole is None else whole.snapshot
 
 
 @given(st.binary(max_size=64), st.integers(1, 80))
-def test_pieces_join_to_what_was_cut(data: bytes, chunk_bytes: int) -> None:
-    snapshot = Snapshot(7, 3, b"configuration", data)
-    chunks = pieces(snapshot, chunk_bytes)
-    assert all(len(chunk.data) <= chunk_bytes for chunk in chunks)
+def test_pieces_join_to_what_was_split(data: bytes, piece_bytes: int) -> None:
+    snapshot = Snapshot(7, 3, b"configuration", split(data, piece_bytes))
+    chunks = pieces(snapshot)
+    assert all(len(chunk.data) <= piece_bytes for chunk in chunks)
     assert join(chunks) == [snapshot]
 
 
 def test_empty_snapshot_is_one_piece() -> None:
-    assert len(pieces(replace(SNAPSHOT, data=b""))) == 1
+    assert split(b"") == (b"",)
+    assert len(pieces(replace(SNAPSHOT, pieces=(b"",)))) == 1
+
+
+def test_sending_goes_on_from_the_first_piece_that_was_not_sent() -> None:
+    _, two, three = pieces()
+    assert list(chunks_of(SNAPSHOT, sender="n1", term=5, offset=4)) == [two, three]
+    assert list(chunks_of(SNAPSHOT, sender="n1", term=5, offset=10)) == []
 
 
 @pytest.mark.parametrize("missing", [0, 1])
@@ -59,7 +78,7 @@ def test_repeated_piece_drops_the_whole_and_a_new_start_recovers() -> None:
 
 
 def test_two_snapshots_in_a_row_are_two_snapshots() -> None:
-    newer = replace(SNAPSHOT, index=9, data=b"abcdefgh")
+    newer = replace(SNAPSHOT, index=9, pieces=(b"abcd", b"efgh"))
     assert join([*pieces(), *pieces(newer)]) == [SNAPSHOT, newer]
 
 
@@ -79,13 +98,13 @@ def test_more_bytes_than_announced_are_refused() -> None:
 
 def test_announced_size_beyond_all_reason_is_refused() -> None:
     first = replace(pieces()[0], total=SNAPSHOT_BYTES_MAX + 1)
-    assembly = SnapshotAssembly(bytes)
+    assembly = new_assembly()
     assert take(assembly, first) is None
     assert take(assembly, replace(first, offset=4)) is None
 
 
 def test_cleared_assembly_starts_anew() -> None:
-    assembly = SnapshotAssembly(bytes)
+    assembly = new_assembly()
     one, two, three = pieces()
     take(assembly, one)
     take(assembly, two)
@@ -93,9 +112,9 @@ def test_cleared_assembly_starts_anew() -> None:
     assert take(assembly, three) is None
 
 
-@pytest.mark.parametrize("chunk_bytes", [1, 4, 100])
+@pytest.mark.parametrize("piece_bytes", [1, 4, 100])
 def test_state_that_does_not_decode_is_invalid_with_the_piece_that_makes_it_whole(
-    chunk_bytes: int,
+    piece_bytes: int,
 ) -> None:
     decoded: list[bytes] = []
 
@@ -103,56 +122,84 @@ def test_state_that_does_not_decode_is_invalid_with_the_piece_that_makes_it_whol
         decoded.append(state)
         raise MessageInvalid("nonsense")
 
-    assembly = SnapshotAssembly(decode)
-    *first, last = pieces(chunk_bytes=chunk_bytes)
+    assembly = new_assembly(decode)
+    *first, last = pieces(replace(SNAPSHOT, pieces=split(b"0123456789", piece_bytes)))
     for chunk in first:
         assert take(assembly, chunk) is None
-    assert assembly.find_invalid(last) == "a snapshot at 7 that does not decode: nonsense"
-    assert decoded == [SNAPSHOT.data]
+    assert assembly.find_invalid(last, 5) == "a snapshot at 7 that does not decode: nonsense"
+    assert assembly.take() is None
+    assert decoded == [b"0123456789"]
 
 
-def test_snapshot_is_decoded_once_however_many_pieces_it_comes_in() -> None:
-    decoded: list[bytes] = []
+class RefusesThePiece:
+    """A decoder that does not like one piece."""
 
-    def decode(state: bytes) -> object:
-        decoded.append(state)
-        return "the state"
+    def feed(self, piece: bytes) -> None:
+        if piece == b"4567":
+            raise MessageInvalid("nonsense")
 
-    assembly = SnapshotAssembly(decode)
-    wholes = []
+    def finish(self) -> object:
+        return "never"
+
+
+def test_piece_that_does_not_decode_is_invalid_at_once_and_drops_those_before() -> None:
+    assembly = SnapshotAssembly(RefusesThePiece)
+    one, two, three = pieces()
+    assert assembly.find_invalid(one, 5) is None
+    assert assembly.size == 4
+    assert assembly.find_invalid(two, 5) == "a snapshot at 7 that does not decode: nonsense"
+    assert assembly.size == 0
+    assert assembly.find_invalid(three, 5) is None
+    assert assembly.take() is None
+
+
+def test_state_is_decoded_piece_by_piece_as_they_come() -> None:
+    fed: list[bytes] = []
+
+    class Decoder(WholeDecoder):
+        def feed(self, piece: bytes) -> None:
+            fed.append(piece)
+            super().feed(piece)
+
+    assembly = SnapshotAssembly(Decoder)
+    for count, chunk in enumerate(pieces(), start=1):
+        assert assembly.find_invalid(chunk, 5) is None
+        assert fed == list(SNAPSHOT.pieces[:count])
+    assert assembly.take() == RestoreSnapshot(SNAPSHOT, b"0123456789")
+
+
+def test_first_piece_of_a_new_term_outlives_the_end_of_the_old_one() -> None:
+    assembly = new_assembly()
+    one, two, three = pieces()
+    assert assembly.find_invalid(one, 4) is None
+    assembly.clear(5)
+    assert take(assembly, two) is None
+    assembly.clear(6)
+    assert take(assembly, three) is None
+
+
+def test_piece_of_a_term_that_is_over_is_not_even_decoded() -> None:
+    assembly = SnapshotAssembly(RefusesThePiece)
     for chunk in pieces():
-        assert assembly.find_invalid(chunk) is None
-        wholes.append(assembly.add(chunk))
-    assert wholes == [None, None, RestoreSnapshot(SNAPSHOT, "the state")]
-    assert decoded == [SNAPSHOT.data]
+        assert assembly.find_invalid(chunk, 6) is None
+    assert assembly.size == 0
 
 
-def test_snapshot_in_one_piece_is_whole_although_a_new_term_cleared_the_pieces() -> None:
-    assembly = SnapshotAssembly(bytes)
-    [one] = pieces(chunk_bytes=100)
-    assert assembly.find_invalid(one) is None
-    assembly.clear()
-    assert assembly.add(one) == RestoreSnapshot(SNAPSHOT, SNAPSHOT.data)
+def test_empty_pieces_that_lead_nowhere_are_not_collected() -> None:
+    assembly = new_assembly()
+    one, *_ = pieces()
+    take(assembly, one)
+    for _ in range(3):
+        take(assembly, replace(one, offset=4, data=b""))
+    assert assembly.size == 0
 
 
-def test_nothing_is_decoded_for_a_piece_that_makes_nothing_whole() -> None:
-    def decode(_: bytes) -> object:
-        raise MessageInvalid("nonsense")
-
-    assembly = SnapshotAssembly(decode)
-    first, second, last = pieces()
-    assert assembly.find_invalid(last) is None, "of a snapshot whose begin is not here"
-    assembly.add(first)
-    assert assembly.find_invalid(last) is None, "one is missing"
-    assert assembly.find_invalid(second) is None
-
-
-def test_piece_is_looked_at_without_a_copy_of_those_before() -> None:
+def test_piece_is_taken_in_without_a_copy_of_those_before() -> None:
     """Otherwise a snapshot of many pieces takes time by the square of its size."""
     piece_bytes, count = 64 * 1024, 32
-    snapshot = Snapshot(7, 3, b"configuration", bytes(piece_bytes * count))
-    chunks = pieces(snapshot, piece_bytes)
-    assembly = SnapshotAssembly(bytes)
+    snapshot = Snapshot(7, 3, b"configuration", split(bytes(piece_bytes * count), piece_bytes))
+    chunks = pieces(snapshot)
+    assembly = new_assembly()
     tracemalloc.start()
     try:
         for chunk in chunks[:-1]:

@@ -34,7 +34,7 @@ def entry(index: int, term: int = 1, size: int = 20) -> Entry:
 
 
 def snapshot(index: int, term: int = 1) -> Snapshot:
-    return Snapshot(index, term, b"configuration", f"state at {index}".encode())
+    return Snapshot(index, term, b"configuration", (b"state at ", b"%d" % index))
 
 
 async def reopen(disk: MemoryDisk) -> tuple[Wal, Recovered]:
