@@ -39,7 +39,7 @@ from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, decode_entry
 from noti.raft.core.validate import find_invalid
 from noti.raft.ports import Hello
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
 """Of all that is in a frame. Nodes of another version are rejected at their first frame."""
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024

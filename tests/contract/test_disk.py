@@ -70,6 +70,28 @@ async def test_replace_makes_and_replaces_whole_content(open_any: OpenDisk) -> N
         assert await disk.names() == ["snapshot"]
 
 
+async def test_file_is_replaced_part_by_part_and_only_when_that_is_published(
+    open_any: OpenDisk,
+) -> None:
+    async with open_any() as disk:
+        await disk.replace("snapshot", b"before")
+        await disk.stage("snapshot", 0, b"given up, and longer")
+        await disk.stage("snapshot", 0, b"one ")
+        await disk.create("log", 4)
+        await disk.write("log", 0, b"log!")
+        await disk.stage("snapshot", 4, b"two")
+        assert await disk.names() == ["log", "snapshot"]
+        assert await disk.read("snapshot") == b"before"
+        await disk.publish("snapshot")
+        assert await disk.read("snapshot") == b"one two"
+        await disk.stage("snapshot", 0, b"lost")
+    async with open_any() as disk:
+        assert await disk.names() == ["log", "snapshot"]
+        assert await disk.read("snapshot") == b"one two"
+        with pytest.raises(StorageFailed):
+            await disk.publish("other")
+
+
 async def test_write_after_replace_and_after_remove_reaches_the_new_file(
     open_any: OpenDisk,
 ) -> None:

@@ -300,5 +300,5 @@ def test_hello_of_a_release_that_spoke_protobuf_says_to_run_one_release() -> Non
 
 def test_node_of_another_version_is_rejected_with_what_to_do() -> None:
     newer = frame_of([FORMAT_VERSION + 1, "cluster", "id", "node", "more"])
-    with pytest.raises(ClusterMismatch, match=r"version 2 .* run the same release on all nodes"):
+    with pytest.raises(ClusterMismatch, match=r"version 3 .* run the same release on all nodes"):
         decode_hello(newer)

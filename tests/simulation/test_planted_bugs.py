@@ -441,7 +441,7 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("core", changes_two_voters_in_one_step, range(20)),
     ("core", changes_members_before_its_own_term_committed, range(20)),
     ("core", counts_learners, range(10)),
-    ("core", keeps_a_truncated_configuration, range(60)),
+    ("core", keeps_a_truncated_configuration, range(60, 90)),
     ("core", answers_reads_without_asking, range(20)),
     ("core", counts_answers_to_an_older_leadership, range(60)),
     ("core", believes_what_it_reads_back, range(10)),

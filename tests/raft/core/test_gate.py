@@ -180,6 +180,14 @@ def test_one_answer_ends_it() -> None:
     assert gate.look_at == 10.0
 
 
+def test_disk_that_says_that_a_long_write_gets_on_does_not_hang() -> None:
+    gate = waiting(ordered=3, done=2, now=1.0)
+    for now in (1.9, 2.8, 3.7):
+        gate.persisted(2, now)
+        gate.look(now)
+    assert gate.hung_since is None
+
+
 def test_process_that_was_stopped_itself_blames_no_disk() -> None:
     gate = waiting(ordered=3, done=2, now=1.0)
     gate.look(8.0)

@@ -630,3 +630,48 @@ async def test_install_snapshot_is_all_or_nothing_at_every_operation() -> None:
                 _, recovered = await reopen(disk)
                 assert recovered.entries[-1] == follower
         assert outcomes == {False, True}
+
+
+@promises.SNAPSHOT_WHOLE
+async def test_crash_anywhere_while_a_snapshot_is_saved_beside_appends_harms_nothing() -> None:
+    batches = [[entry(i, size=100)] for i in range(1, 60)]
+    saved = replace(snapshot(30), pieces=(b"one", b"two", b"three", b"four"))
+    disk, _ = await written(*batches)
+    files = disk.copy()
+    outcomes = set()
+    for crash_at in range(40):
+        for luck in range(4):
+            disk = MemoryDisk(files=files, rng=random.Random(luck))
+            wal, _ = await reopen(disk)
+            disk.fail_next(after=crash_at)
+            done = attempted = Model(HardState(1, "a"), None, tuple(e for b in batches for e in b))
+            with suppress(StorageFailed):
+                saving = wal.begin_saving(saved, keep_after=20)
+                more = True
+                while more:
+                    added = entry(wal.last_index + 1, size=100)
+                    attempted = done.after_append((added,), None)
+                    written_beside = wal.append((added,), None)
+                    more = await saving.step()
+                    await written_beside
+                    done = attempted
+            disk = disk.crash()
+            wal, recovered = await reopen(disk)
+            before = done.allows(recovered) or attempted.allows(recovered)
+            after = [model.after_save(saved, 20) for model in (done, attempted)]
+            assert before or any(model.allows(recovered) for model in after), recovered
+            outcomes.add(before)
+            follower = entry(wal.last_index + 1)
+            await wal.append([follower], None)
+            _, recovered = await reopen(disk)
+            assert recovered.entries[-1] == follower
+    assert outcomes == {False, True}
+
+
+async def test_leaders_snapshot_ends_the_saving_of_an_older_one() -> None:
+    disk, wal = await written(*[[entry(i, size=100)] for i in range(1, 60)])
+    saving = wal.begin_saving(snapshot(30), keep_after=20)
+    assert await saving.step()
+    await wal.install_snapshot(snapshot(90, term=2))
+    assert not await saving.step()
+    assert (await reopen(disk))[1].snapshot == snapshot(90, term=2)
