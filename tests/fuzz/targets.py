@@ -5,15 +5,12 @@ decoder let out. Never: sockets, files.
 """
 
 import random
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import h11
 import msgpack
-import trio
 
 from noti.address import parse_address
 from noti.errors import (
@@ -55,20 +52,18 @@ from noti.publishing.nats.ports import SourceMessage
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import MessageReceived, MessageRejected
 from noti.raft.core.machine import Raft
-from noti.raft.core.membership import Configuration, decode_configuration, encode_configuration
+from noti.raft.core.membership import decode_configuration
 from noti.raft.core.messages import (
     AppendAccepted,
     AppendRejected,
     AppendRequest,
     DemotionRequest,
-    EntryKind,
     Forward,
     ForwardAnswer,
     ForwardOutcome,
     HardState,
     LeaderMessage,
     PeerMessage,
-    Snapshot,
     SnapshotChunk,
     SnapshotReceived,
     TimeoutNow,
@@ -76,19 +71,11 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 from noti.raft.core.records import (
-    SegmentStart,
     decode_entry,
-    encode_hard_state,
-    encode_segment_start,
-    new_entry,
-    scan_records,
 )
 from noti.raft.core.snapshot import WholeDecoder
 from noti.raft.ports import Hello
-from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered
-from noti.raft.storage.segments import encode_frame, read_segment, segment_name
-from noti.raft.storage.snapshot_file import decode_snapshot, encode_snapshot
-from noti.raft.storage.wal import Wal
+from noti.raft.storage.segments import read_segment
 from noti.rpc import codec
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.inbox import Inbox
@@ -109,16 +96,24 @@ from noti.swim.core.messages import (
     User,
 )
 from noti.swim.core.serf import Serf
-from tests.simulation.memory_disk import MemoryDisk
-
-CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2", "n3"), (), ("n4",)))
-ENTRIES = (
-    new_entry(11, 3, EntryKind.NOOP, b""),
-    new_entry(12, 3, EntryKind.COMMAND, b"\x00payload\xff"),
-    new_entry(13, 4, EntryKind.CONFIGURATION, CONFIGURATION),
+from tests.fuzz.logs import (
+    CONFIGURATION,
+    ENTRIES,
+    LOG_RECORDS,
+    RECORD_BODIES,
+    RECORDS,
+    SNAPSHOT,
+    SNAPSHOT_FILE,
+    decode_and_encode_snapshot,
+    log_of,
+    recover_sealed_records,
+    recover_segment,
+    recover_snapshot,
+    scan,
+    sealed_record,
+    sealed_snapshot,
 )
-SNAPSHOT = Snapshot(10, 2, CONFIGURATION, (b"sta", b"te"))
-SNAPSHOT_FILE = b"".join(encode_snapshot(SNAPSHOT))
+
 EVENTS = (Event(7, "id-7", ("a", "b"), '{"user_id":1}', 5), Event(8, "id-8", ("c",), "ö", 6))
 
 SUBSCRIBER = Subscriber(
@@ -149,74 +144,6 @@ class Target:
         except self.allowed as error:
             text = str(error)
             assert len(text.splitlines()) == 1, "an error is one line for a person"
-
-
-# --- the log --------------------------------------------------------------------------------------
-
-
-def scan(data: bytes) -> None:
-    for offset, _ in scan_records(data):
-        assert 0 <= offset < len(data)
-
-
-def decode_and_encode_snapshot(data: bytes) -> None:
-    assert b"".join(encode_snapshot(decode_snapshot(data))) == data
-
-
-def sealed_snapshot(data: bytes) -> None:
-    """With the first checksum put right, so that what is behind it is reached."""
-    end = 30 + int.from_bytes(data[26:30], "little")
-    whole = data[8:] if data[8:10] == b"\1\0" else data[8:end]
-    decode_snapshot(data[:4] + zlib.crc32(whole).to_bytes(4, "little") + data[8:])
-
-
-def sealed_record(body: bytes) -> None:
-    scan(struct.pack("<II", len(body), zlib.crc32(body)) + body)
-
-
-START = encode_segment_start(SegmentStart(1, 10, True))
-HARD_STATE = encode_hard_state(HardState(3, "n1"))
-RECORDS = b"".join(entry.record for entry in ENTRIES)
-LOG_RECORDS = [START + HARD_STATE, RECORDS, encode_hard_state(HardState(5, None))]
-RECORD_BODIES = [record[8:] for record in (START, HARD_STATE, ENTRIES[1].record)]
-
-
-def log_of(frames: Sequence[bytes]) -> bytes:
-    """A segment with these records."""
-    content = b""
-    for records in frames:
-        content += encode_frame(1, len(content), records)
-    return content + bytes(64)
-
-
-def recover(files: dict[str, bytes]) -> None:
-    """Open a log: it is refused, with every byte left as it is, or the result can be used."""
-
-    async def open_log() -> Recovered:
-        disk = MemoryDisk(files=files)
-        try:
-            _, recovered = await Wal.open(disk, segment_bytes=4096)
-        except StorageCorrupt:
-            assert {name: bytes(data) for name, data in disk.files.items()} == files
-            raise
-        return recovered
-
-    recovered = trio.run(open_log)
-    indexes = [entry.index for entry in recovered.entries]
-    assert indexes == list(range(indexes[0], indexes[0] + len(indexes))) if indexes else True
-
-
-def recover_segment(data: bytes) -> None:
-    recover({SNAPSHOT_NAME: SNAPSHOT_FILE, segment_name(1): data})
-
-
-def recover_sealed_records(data: bytes) -> None:
-    """A log whose checksums are right and whose records are not."""
-    recover({SNAPSHOT_NAME: SNAPSHOT_FILE, segment_name(1): log_of([data])})
-
-
-def recover_snapshot(data: bytes) -> None:
-    recover({SNAPSHOT_NAME: data, segment_name(1): log_of(LOG_RECORDS)})
 
 
 # --- between nodes --------------------------------------------------------------------------------

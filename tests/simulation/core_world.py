@@ -163,7 +163,7 @@ class Machine(Node):
             self.running._log.term_at(entry.index) != entry.term for entry in read.entries
         ):
             self.cluster.timeline.reach("what was read back was in the log no more")
-        super().finish_read(incarnation, read)
+        self.report(incarnation, read)
 
     def order_disk(self, order: Persist | PersistSnapshot) -> None:
         self._pending.append(order)

@@ -26,7 +26,6 @@ from noti.raft.core.events import (
     DiskHung,
     DiskOutdated,
     Effect,
-    EntriesRead,
     Event,
     MessageReceived,
     MessageRejected,
@@ -221,25 +220,21 @@ class Node:
         """What was read may be history by the time that it arrives."""
         self.cluster.later(
             self.cluster.rng.uniform(*self.cluster.disk_delay_s),
-            self.finish_read,
+            self.report,
             self.incarnation,
             self.disk.read(order),
         )
 
-    def finish_read(self, incarnation: int, read: EntriesRead) -> None:
+    def report(self, incarnation: int, event: Event) -> None:
         if incarnation == self.incarnation:
-            self.step(read)
+            self.step(event)
 
     def take_snapshot(self) -> None:
         """As a driver does, which encodes piece by piece while more is applied."""
-        index, incarnation = self.applied_index, self.incarnation
         pieces = split(b"\n".join(self.applied), self.cluster.piece_bytes)
-
-        def finish() -> None:
-            if incarnation == self.incarnation:
-                self.step(SnapshotTaken(index, pieces))
-
-        self.cluster.later(self.cluster.snapshot_delays_s[index % 3], finish)
+        delay_s = self.cluster.snapshot_delays_s[self.applied_index % 3]
+        taken = SnapshotTaken(self.applied_index, pieces)
+        self.cluster.later(delay_s, self.report, self.incarnation, taken)
 
     def order_disk(self, order: Persist | PersistSnapshot) -> None:
         delay = self.cluster.rng.uniform(*self.cluster.disk_delay_s)
