@@ -15,7 +15,7 @@ from noti.authorization.service import Authorization
 from noti.config import Config
 from noti.errors import MessageInvalid, StorageCorrupt
 from noti.history.state_machine import HistoryStateMachine
-from noti.history.store import Store
+from noti.history.store import Store, StoreDecoder, decode_store
 from noti.membership.admission import PeerAdmission
 from noti.membership.bootstrap import Bootstrap
 from noti.membership.controller import MembershipController
@@ -38,7 +38,6 @@ from noti.raft.core.machine import Raft
 from noti.raft.core.messages import NodeId
 from noti.raft.core.pacing import Pacing, report_of
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
-from noti.raft.core.snapshot import WholeDecoder
 from noti.raft.forwarder import Forwarder
 from noti.raft.intake import Intake
 from noti.raft.peers import Peers
@@ -185,7 +184,7 @@ async def _recover(
         memory_bytes=config.log_memory_bytes,
     )
     try:
-        store = Store.decode(b"".join(recovered.snapshot.pieces)) if recovered.snapshot else Store()
+        store = decode_store(recovered.snapshot.pieces) if recovered.snapshot else Store()
     except MessageInvalid as error:
         raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {error}") from None
     identity = known or await make_identity(world.disk, config.name, world.make_id)
@@ -244,7 +243,7 @@ def _raft(
         entries=recovered.tail,
         rng=world.rng,
         now=world.clock.now(),
-        state_decoder=partial(WholeDecoder, Store.decode),
+        state_decoder=StoreDecoder,
     )
 
 

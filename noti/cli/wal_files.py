@@ -24,7 +24,7 @@ from noti.errors import (
     StorageLocked,
 )
 from noti.history import commands
-from noti.history.store import Store
+from noti.history.store import Store, decode_store
 from noti.membership.identity import PROMISE_NAME
 from noti.raft.core.membership import Configuration, decode_configuration
 from noti.raft.core.messages import Entry, EntryKind, Snapshot
@@ -134,7 +134,7 @@ def decode_meaning(entry: Entry) -> Meaning:
 
 def decode_state(snapshot: Snapshot) -> tuple[Configuration, Store]:
     """Return what a snapshot holds; raises `MessageInvalid`."""
-    return decode_configuration(snapshot.configuration), Store.decode(b"".join(snapshot.pieces))
+    return decode_configuration(snapshot.configuration), decode_store(snapshot.pieces)
 
 
 def scan_segment(content: Content) -> Iterator[tuple[int, Record]]:

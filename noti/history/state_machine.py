@@ -49,10 +49,6 @@ class HistoryStateMachine:
         self._audience.trim(self._store.first_seq, self._store.gone)
 
     def snapshot_pieces(self) -> Iterator[bytes]:
-        """Return the store's whole state as it is now, in pieces (see `Store.snapshot_pieces`)."""
-        return self._store.snapshot_pieces()
-
-    def snapshot_pieces(self) -> Iterator[bytes]:
         """Return the store's whole state as it is now, encoded piece by piece."""
         return self._store.snapshot_pieces()
 

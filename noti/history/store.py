@@ -251,3 +251,11 @@ class StoreDecoder:
     def finish(self) -> Store:
         """Return the store; what it derives from its state takes about 0.1 s for 100,000 events."""
         return Store(self._reader.finish())
+
+
+def decode_store(pieces: Iterable[bytes]) -> Store:
+    """Return the store that these pieces of a snapshot make; raises `MessageInvalid`."""
+    decoder = StoreDecoder()
+    for piece in pieces:
+        decoder.feed(piece)
+    return decoder.finish()

@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import trio
@@ -21,7 +20,7 @@ from noti.history.commands import Publish, SetLimits, encode
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event, Notification
 from noti.history.state_machine import HistoryStateMachine
-from noti.history.store import Store, StoreDecoder
+from noti.history.store import Store, StoreDecoder, decode_store
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Configuration
@@ -46,10 +45,10 @@ class Nobody:
     def publish(self, notifications: Sequence[Notification]) -> None:
         """See `HistoryObserver`."""
 
-    def trim(self, oldest_seq: int) -> None:
+    def trim(self, oldest_seq: int, gone: Sequence[int]) -> None:
         """See `HistoryObserver`."""
 
-    def reset(self, notifications: Sequence[Notification]) -> None:
+    def reset(self, notifications: Sequence[Notification], oldest_seq: int) -> None:
         """See `HistoryObserver`."""
 
     def send(self, to: NodeId, message: PeerMessage) -> bool:
@@ -86,10 +85,7 @@ async def _node(directory: Path) -> AsyncIterator[tuple[Replica, Store]]:
         wal, recovered = await Wal.open(disk)
         store = Store()
         if recovered.snapshot is not None:
-            decoder = StoreDecoder()
-            for piece in recovered.snapshot.pieces:
-                decoder.feed(piece)
-            store.restore(decoder.finish())
+            store.restore(decode_store(recovered.snapshot.pieces))
         clock = TrioClock()
         core = Raft(
             RaftConfig(NODE),

@@ -7,7 +7,6 @@ decoder let out. Never: sockets, files.
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import h11
 import msgpack
@@ -41,7 +40,7 @@ from noti.history.selectors import (
     pattern_matcher,
     topic_selector,
 )
-from noti.history.store import Store
+from noti.history.store import Store, StoreDecoder
 from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
 from noti.http.heads import HeadState, RequestHead
@@ -73,7 +72,6 @@ from noti.raft.core.messages import (
 from noti.raft.core.records import (
     decode_entry,
 )
-from noti.raft.core.snapshot import WholeDecoder
 from noti.raft.ports import Hello
 from noti.raft.storage.segments import read_segment
 from noti.rpc import codec
@@ -178,7 +176,7 @@ def a_core() -> Raft:
         entries=ENTRIES,
         rng=random.Random(0),
         now=0.0,
-        state_decoder=partial(WholeDecoder, Store.decode),
+        state_decoder=StoreDecoder,
     )
 
 
