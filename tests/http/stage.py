@@ -133,14 +133,21 @@ class Client:
         return cls(await trio.open_tcp_stream(*address))
 
     async def request(
-        self, target: str, headers: Iterable[tuple[str, str]] = (), method: str = "GET"
+        self,
+        target: str,
+        headers: Iterable[tuple[str, str]] = (),
+        method: str = "GET",
+        body: bytes = b"",
     ) -> h11.Response:
         """Send a request, the next one on this connection if need be, and return the head."""
         if self.ended:
             self.http.start_next_cycle()
             self.text, self.ended = "", False
         event = h11.Request(method=method, target=target, headers=[("host", "localhost"), *headers])
-        await self.stream.send_all(self.http.send(event) + self.http.send(h11.EndOfMessage()))
+        data = self.http.send(event)
+        if body:
+            data += self.http.send(h11.Data(data=body))
+        await self.stream.send_all(data + self.http.send(h11.EndOfMessage()))
         response = await self._next()
         assert isinstance(response, h11.Response)
         return response
