@@ -4,10 +4,11 @@ import base64
 import json
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import trio
@@ -34,14 +35,17 @@ FLAGS = [
 class Page:
     """One tab."""
 
-    def __init__(self, socket: WebSocketConnection) -> None:
+    def __init__(
+        self, socket: WebSocketConnection, profile: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self._socket = socket
+        self._profile = profile
         self._number = 0
         self._session = ""
         self._target = ""
 
     async def open(self, address: str) -> None:
-        target = await self._call("Target.createTarget", url="about:blank")
+        target = await self._call("Target.createTarget", url="about:blank", **self._profile)
         self._target = target["targetId"]
         attached = await self._call("Target.attachToTarget", targetId=self._target, flatten=True)
         self._session = attached["sessionId"]
@@ -49,8 +53,15 @@ class Page:
         await self._call("Page.navigate", url=address)
 
     async def open_tab(self, address: str) -> "Page":
-        """Open another tab of the same browser."""
-        tab = Page(self._socket)
+        """Open another tab of the same person."""
+        tab = Page(self._socket, self._profile)
+        await tab.open(address)
+        return tab
+
+    async def open_as_another_person(self, address: str) -> "Page":
+        """Open a tab that shares no cookies and no storage with this one."""
+        context = await Page(self._socket)._call("Target.createBrowserContext")
+        tab = Page(self._socket, {"browserContextId": context["browserContextId"]})
         await tab.open(address)
         return tab
 

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import httpx
+import jwt
 import pytest
 import trio
 
@@ -15,6 +17,7 @@ from tests import promises
 from tests.browser.chromium import Page, chromium
 from tests.browser.web_site import web_site
 from tests.http.stage import notifications, serving, until
+from tests.interop.processes import running_node, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
 
@@ -183,3 +186,61 @@ async def test_events_come_with_all_their_lines(tmp_path: Path) -> None:
         await tab.until("events.length === 1")
         event = {"id": "id-1", "type": "message", "data": "one: 1\n\ntwo ✓"}
         assert await tab.value("events[0]") == event
+
+
+SIGN = """async (secret, claims) => {
+  const bytes = (text) => new TextEncoder().encode(text);
+  const encoded = (array) => btoa(String.fromCharCode(...array))
+    .replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
+  const part = (value) => encoded(bytes(JSON.stringify(value)));
+  const algorithm = { name: "HMAC", hash: "SHA-256" };
+  const key = await crypto.subtle.importKey("raw", bytes(secret), algorithm, false, ["sign"]);
+  const signed = `${part({ alg: "HS256" })}.${part(claims)}`;
+  const signature = await crypto.subtle.sign("HMAC", key, bytes(signed));
+  return `${signed}.${encoded(new Uint8Array(signature))}`;
+}"""
+
+
+@promises.RESUMED_WITHOUT_GAP
+async def test_a_token_is_renewed_before_it_expires_without_losing_an_event(
+    tmp_path: Path,
+) -> None:
+    secret = "a secret of this test that is long enough"
+    (tmp_path / "secret").write_text(secret)
+    settings = ("--publisher-jwt-key-file", str(tmp_path / "secret"), "--cors-origins", "*")
+    authorization = jwt.encode({"mercure": {"publish": ["*"]}}, secret, "HS256")
+    get_token = (
+        "window.asked = 0; window.getToken = async () => { asked += 1;"
+        "const now = Math.floor(Date.now() / 1000);"
+        "const claims = {mercure: {subscribe: ['*']}, iat: now, exp: now + 3, jti: `${asked}`};"
+        f"return ({SIGN})('{secret}', claims); }}; 0"
+    )
+    async with (
+        running_node(tmp_path, *settings) as node,
+        web_site() as origin,
+        chromium(tmp_path / "chromium") as first,
+        httpx.AsyncClient(base_url=f"http://{written(node.http)}") as http,
+    ):
+        tabs = [first]
+        await first.open(origin)
+        tabs.append(await first.open_tab(origin))
+        for tab in tabs:
+            await tab.until("document.readyState === 'complete'")
+            await tab.value(get_token)
+            await start(tab, [str(http.base_url)], "getToken")
+        sent = 0
+        while await first.value("asked") < 4:
+            sent += 1
+            answer = await http.post(
+                "/.well-known/mercure",
+                headers={"Authorization": f"Bearer {authorization}"},
+                data={"topic": "mine", "private": "on", "id": f"id-{sent}"},
+            )
+            answer.raise_for_status()
+            await trio.sleep(0.02)
+        await until_seen(tabs, ids(1, sent))
+        for tab in tabs:
+            assert await tab.value("gaps.length") == 0
+            states = await tab.value("states.map(({ state }) => state)")
+            assert "rejected" not in states
+        assert await tabs[1].value("asked") == 1, "who has no connection renews nothing"

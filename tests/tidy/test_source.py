@@ -42,6 +42,7 @@ TESTS_WITHOUT_A_ROOM = {
     "bench",
     "browser",
     "contract",
+    "examples",
     "fuzz",
     "interop",
     "k8s",
