@@ -12,7 +12,6 @@ import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from email.utils import formatdate
 from functools import partial
 
 import structlog
@@ -25,7 +24,9 @@ from noti.descriptors import Acceptor, reject
 from noti.http import request_counts
 from noti.http.config import HttpConfig
 from noti.http.heads import HeadState, RequestHead, rejection_response, response_head
-from noti.http.response_headers import Headers, common_headers
+from noti.http.publish_requests import wants_to_publish
+from noti.http.response_headers import Headers
+from noti.http.response_heads import ResponseHeads
 from noti.http.subscribe import PATHS, Admission, Answer, Opening, StreamRequest
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.streams import sockets, sse
@@ -79,17 +80,22 @@ class HttpAcceptor:
         *,
         catch_up: Callable[[], Awaitable[None]],
         hand_over: HandOver,
+        publish: HandOver | None = None,
+        heads: ResponseHeads | None = None,
     ) -> None:
         """`catch_up` returns when this node has applied all that was committed before the call.
 
         `hand_over` takes a socket, what was read of its first request, and the address at its other
-        end; it owns the socket from then on.
+        end; it owns the socket from then on. So does `publish`, for those that want to publish;
+        without it they go the ordinary way.
         """
         self._admission = admission
         self._hub = hub
         self._config = config
         self._catch_up = catch_up
         self._hand_over = hand_over
+        self._publish = publish
+        self._heads = heads or ResponseHeads(config)
         self._epoll: select.epoll
         self._slice = TimeSlice(hub.config.work_slice_s)
         self._pending: dict[int, _PendingConnection] = {}
@@ -107,7 +113,6 @@ class HttpAcceptor:
         self._any_undecided = trio.Event()
         self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
         """Streams that wait for the node to catch up."""
-        self._date = (0, "")
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
         """Accept until cancelled.
@@ -216,6 +221,16 @@ class HttpAcceptor:
         if not data:
             pending.sock.close()
             return True
+        return self._has_taken(pending, data)
+
+    def take_back(self, sock: socket.socket, received: bytes, peer: str) -> None:
+        """Go on with a connection as with a new one; of its next request, this was received."""
+        pending = _PendingConnection(sock, peer, trio.current_time())
+        if not self._has_taken(pending, received):
+            self._await_rest(pending)
+
+    def _has_taken(self, pending: _PendingConnection, data: bytes) -> bool:
+        """Take what was read; return whether the connection is pending no longer."""
         head = pending.head
         state = head.feed(data)
         if (rejection := head.excess(self._config.head_bytes_max)) is not None:
@@ -228,6 +243,8 @@ class HttpAcceptor:
             return False
         elif state is HeadState.COMPLETE and _wants_stream(head):
             self._decide(pending)
+        elif state is HeadState.COMPLETE and self._publish and wants_to_publish(head):
+            self._publish(pending.sock, head, pending.peer)
         else:
             self._hand_over(pending.sock, head, pending.peer)
         return True
@@ -277,11 +294,7 @@ class HttpAcceptor:
             return False
 
     def _head(self, pending: _PendingConnection, status: int, headers: Headers) -> bytes:
-        second = int(trio.current_time())
-        if self._date[0] != second:  # made once a second (RFC 9110, 6.6.1)
-            self._date = (second, formatdate(usegmt=True))
-        common = common_headers(pending.head.header("origin"), self._config)
-        return response_head(status, (*headers, *common, ("Date", self._date[1])))
+        return self._heads.head(status, headers, pending.head.header("origin"))
 
     # Requests that wait until the node has caught up
 

@@ -4,15 +4,29 @@ Probes and requests for streams always find a slot. Rejected connections are ans
 logged once an episode.
 """
 
+from typing import Protocol
+
 import trio
 
 from noti.client_key import connection_client_key
-from noti.connection_slots import Slots, SlotsFull
+from noti.connection_slots import Slot, Slots, SlotsFull
 from noti.descriptors import PROBES_MAX, QUIET_S, Episode
 from noti.http import request_counts
 from noti.http.config import HttpConfig
 from noti.http.heads import BUSY, BUSY_FOR_YOU, RETRY_AFTER, rejection_response
-from noti.http.hypercorn_glue import Connection
+
+
+class Limited(Protocol):
+    """A connection that is counted."""
+
+    def take_slot(self, slot: Slot) -> None:
+        """Have this slot for as long as the connection is open and no stream."""
+
+    def close(self) -> None:
+        """Close at once."""
+
+    def reject(self, response: bytes) -> None:
+        """Answer and close, without waiting; nobody has begun to serve the connection."""
 
 
 class ConnectionLimits:
@@ -37,7 +51,7 @@ class ConnectionLimits:
 
     def admit(
         self,
-        connection: Connection,
+        connection: Limited,
         peer: str,
         *,
         forwarded_for: str = "",
@@ -70,7 +84,7 @@ class ConnectionLimits:
             for episode in self._episodes.values():
                 episode.settle(trio.current_time())
 
-    def _reject(self, connection: Connection, full: SlotsFull) -> None:
+    def _reject(self, connection: Limited, full: SlotsFull) -> None:
         self._episodes[full].reject(trio.current_time())
         rejection = BUSY if full is SlotsFull.NODE else BUSY_FOR_YOU
         request_counts.count_unread(rejection.status)

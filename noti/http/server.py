@@ -28,8 +28,10 @@ from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import Connection, Hypercorn
 from noti.http.node_view import NodeView
 from noti.http.ops_server import serve_operators
+from noti.http.publish_connections import PublishConnections
 from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.request_counts import answers_always
+from noti.http.response_heads import ResponseHeads
 from noti.http.subscribe import Admission
 from noti.http.tls import SecuredConnection, secured
 from noti.listening import open_listeners
@@ -93,6 +95,10 @@ class Frontend:
         self._limits = ConnectionLimits("http", config.connections_max, config, per_address_max)
         self._connections: set[Connection] = set()
         self._closed = trio.lowlevel.ParkingLot()
+        self._heads = ResponseHeads(config)
+        self._publishers: PublishConnections | None = None
+        if endpoint is not None:
+            self._publishers = PublishConnections(endpoint, self._heads, config, self._note_closed)
 
     async def run(
         self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
@@ -138,14 +144,7 @@ class Frontend:
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:
                         if self._tls is None:
-                            acceptor = HttpAcceptor(
-                                self._admission,
-                                self._hub,
-                                self._config,
-                                catch_up=self._node.barrier,
-                                hand_over=partial(self._take, connections),
-                            )
-                            accepting.start_soon(acceptor.run, listeners)
+                            await self._accept(listeners, accepting, connections)
                         else:
                             secure = partial(self._serve_secured, self._tls, connections)
                             accept = partial(
@@ -169,12 +168,31 @@ class Frontend:
                     grace_s = hub.drain_window_s + self._config.grace_s
                     service.deadline = trio.current_time() + grace_s + hub.drain_timeout_s
                     self._hub.drain()
+                    if self._publishers is not None:
+                        self._publishers.drain()
                     await self._hypercorn.end_idle()
                     with trio.move_on_after(grace_s):
                         await self._all_closed()
                     for connection in self._connections:
                         connection.close()  # Also ends the sends that Hypercorn shields.
                     connections.cancel_scope.cancel()
+
+    async def _accept(
+        self, listeners: list[socket.socket], accepting: trio.Nursery, connections: trio.Nursery
+    ) -> None:
+        """Begin to take plain connections."""
+        acceptor = HttpAcceptor(
+            self._admission,
+            self._hub,
+            self._config,
+            catch_up=self._node.barrier,
+            hand_over=partial(self._take, connections),
+            publish=self._take_publisher if self._publishers is not None else None,
+            heads=self._heads,
+        )
+        if self._publishers is not None:
+            await connections.start(self._publishers.run, acceptor.take_back)
+        accepting.start_soon(acceptor.run, listeners)
 
     async def _shed_when_leading(self) -> None:
         led = False
@@ -186,8 +204,11 @@ class Frontend:
             await trio.sleep(LOOK_EVERY_S)
 
     async def _all_closed(self) -> None:
-        while self._connections:
+        while self._connections or self._publishers:
             await self._closed.park()
+
+    def _note_closed(self) -> None:
+        self._closed.unpark_all()
 
     def _take(
         self,
@@ -207,6 +228,14 @@ class Frontend:
             if head.reading is not HeadState.COMPLETE:
                 connection.mark_idle()
             connections.start_soon(self._serve, connection)
+
+    def _take_publisher(self, sock: socket.socket, head: RequestHead, peer: str) -> None:
+        """Let a connection publish, if there is room for it."""
+        assert self._publishers is not None, "only then the acceptor looks for publishers"
+        connection = self._publishers.connection(sock, peer)
+        forwarded_for = head.header("x-forwarded-for")
+        if self._limits.admit(connection, peer, forwarded_for=forwarded_for, always=False):
+            self._publishers.adopt(connection, head.received)
 
     async def _serve_secured(
         self,
@@ -237,4 +266,4 @@ class Frontend:
         finally:
             connection.close()
             self._connections.discard(connection)
-            self._closed.unpark_all()
+            self._note_closed()

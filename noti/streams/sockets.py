@@ -118,9 +118,14 @@ class TimeSlice:
         """Begin a slice: the caller has just been at a checkpoint."""
         self._ends = trio.current_time() + self._slice_s
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it is time to let the rest of the node run."""
+        return trio.current_time() >= self._ends
+
     async def checkpoint_if_over(self) -> None:
         """Let the rest of the node run when the slice is over. A checkpoint only then."""
-        if trio.current_time() >= self._ends:
+        if self.is_over:
             await trio.lowlevel.checkpoint()
             self.begin()
 

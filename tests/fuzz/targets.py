@@ -8,7 +8,6 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import h11
 import msgpack
 
 from noti.address import parse_address
@@ -43,8 +42,6 @@ from noti.history.selectors import (
 from noti.history.store import Store, StoreDecoder
 from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
-from noti.http.heads import HeadState, RequestHead
-from noti.http.hypercorn_glue import StrictConnection
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.ports import SourceMessage
@@ -94,6 +91,14 @@ from noti.swim.core.messages import (
     User,
 )
 from noti.swim.core.serf import Serf
+from tests.fuzz.http_inputs import (
+    FORMS,
+    HEADS,
+    PUBLISHERS,
+    read_form,
+    read_head,
+    read_publisher,
+)
 from tests.fuzz.logs import (
     CONFIGURATION,
     ENTRIES,
@@ -320,13 +325,6 @@ CHANGES = [
 ]
 STATUS = b'{"kind": "Status", "code": 410, "message": "too old"}'
 
-HEADS = [
-    b"GET /.well-known/mercure?topic=a HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
-    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n",
-    b"GET /category HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nA: b\r\n c\r\n\r\n",
-]
-
-
 SELECTORS = [
     b"/users/{id}/books{/book,page*}{?x,y:3}{#f}",
     b"https://example.com/:a/(\\d+)/{b-:c}?*?q=:r#*",
@@ -347,31 +345,10 @@ def make_selectors(data: bytes) -> None:
             assert selector.matches(text)
 
 
-def read_head(data: bytes) -> None:
-    """Have both readers of heads read it: they read the same, or one of them refuses."""
-    head = RequestHead()
-    for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
-        if piece and head.reading is HeadState.MORE:
-            head.feed(piece)
-    judge = StrictConnection(65_536)
-    judge.receive_data(data)
-    try:
-        request = judge.next_event()
-    except h11.RemoteProtocolError:
-        return
-    if head.reading is not HeadState.COMPLETE or not isinstance(request, h11.Request):
-        return
-    assert head.method.encode() == request.method
-    assert f"{head.path}?{head.query}".strip("?").encode("latin-1") == request.target.strip(b"?")
-    assert head.hosts == sum(name == b"host" for name, _ in request.headers)
-    for name, value in request.headers:
-        # h11 returns codings of Transfer-Encoding, which ignore case, in lower case.
-        ours = head.header(name.decode("latin-1")).encode("latin-1")
-        assert value.strip().lower() in ours.lower()
-
-
 TARGETS = [
     Target("request head", HEADS, read_head),
+    Target("form", FORMS, read_form),
+    Target("publisher's connection", PUBLISHERS, read_publisher),
     Target("topic selectors", SELECTORS, make_selectors),
     Target("records", [RECORDS, *LOG_RECORDS], scan),
     Target("record with a right checksum", RECORD_BODIES, sealed_record),
