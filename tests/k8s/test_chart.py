@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 import noti.node  # noqa: F401 - its parts declare the metrics that alerts ask for
 from noti import __version__
 from noti.certificates.names import claims, name_rejection
-from noti.config import Config, variable_of
+from noti.config import Config, is_secret, variable_of
 from tests.certificates.authority import CLIENT, SERVER, Wanted, authority, issue
 from tests.k8s.rendering import (
     CHART,
@@ -70,6 +70,8 @@ CANNOT_WORK = [
     (["nats.auth.existingSecret=a", "nats.auth.type=userPassword"], "nats.auth.user is empty"),
     (["extraEnv[0].name=NOTI_JOIN", "extraEnv[0].value=a"], "settings of noti belong into config"),
     (["fullnameOverride=" + "n" * 53], "need a name of 52 or less"),
+    (["tokens.existingSecret=a", "tokens.publisherKey="], "name the key of the secret"),
+    (["tokens.subscriberKey=a"], "tokens.existingSecret is empty"),
     (["replcias=3"], "additional properties 'replcias' not allowed"),
     (["config.histroy_size=3"], "additional properties 'histroy_size' not allowed"),
     (["termination.drainSeconds=1000"], "maximum"),
@@ -151,6 +153,21 @@ def test_even_counts_are_warned_about(replicas: int) -> None:
     assert warned is (replicas % 2 == 0)
 
 
+@pytest.mark.parametrize(
+    ("setting", "warned"),
+    [
+        ("anonymous=false", True),
+        ("anonymous=true", False),
+        ("tokens.existingSecret=keys", False),
+        ("config.jwks_url=https://issuer.example/jwks.json", False),
+    ],
+)
+def test_it_is_said_when_nobody_can_read(setting: str, warned: bool) -> None:
+    done = run_helm("install", "demo", str(CHART), "--set", setting, "--dry-run=client")
+    assert done.returncode == 0, done.stderr
+    assert ("WARNING: nobody can read" in done.stdout) is warned
+
+
 @pytest.mark.parametrize("values", VALUES)
 def test_noti_takes_the_settings_of_the_pods(values: str) -> None:
     """Of the container's variables and of the file: what `noti run` would refuse fails here."""
@@ -176,7 +193,7 @@ def test_the_schema_of_config_has_every_setting_that_the_chart_does_not_make() -
     named = set(re.findall(r"NOTI_[A-Z_]+", templates))
     made = {name for name in Config.model_fields if variable_of(name) in named}
     assert free.isdisjoint(made)
-    assert free | made == set(Config.model_fields)
+    assert free | made == {name for name in Config.model_fields if not is_secret(name)}
 
 
 def test_the_chart_is_of_this_version() -> None:

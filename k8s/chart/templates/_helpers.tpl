@@ -194,6 +194,30 @@ app.kubernetes.io/part-of: noti
 {{- end }}
 {{- end -}}
 
+{{/* Keys that tokens are checked with. */}}
+{{- define "noti.tokensEnv" -}}
+{{- with .Values.tokens }}
+{{- if .existingSecret }}
+{{- if .publisherKey }}
+- name: NOTI_PUBLISHER_JWT_KEY_FILE
+  value: /etc/noti/tokens/{{ .publisherKey }}
+{{- with .publisherAlg }}
+- name: NOTI_PUBLISHER_JWT_ALG
+  value: {{ . }}
+{{- end }}
+{{- end }}
+{{- if .subscriberKey }}
+- name: NOTI_SUBSCRIBER_JWT_KEY_FILE
+  value: /etc/noti/tokens/{{ .subscriberKey }}
+{{- with .subscriberAlg }}
+- name: NOTI_SUBSCRIBER_JWT_ALG
+  value: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
 {{/* The file of further settings. JSON's strings, numbers, booleans and arrays are TOML's too; only
      whole numbers must not become floats. */}}
 {{- define "noti.toml" -}}

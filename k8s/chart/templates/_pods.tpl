@@ -12,6 +12,12 @@
 {{- with include "noti.natsVolumes" . | trim }}
 {{ . }}
 {{- end }}
+{{- with .Values.tokens.existingSecret }}
+- name: token-keys
+  secret:
+    secretName: {{ . }}
+    defaultMode: 0440
+{{- end }}
 {{- if .Values.tls.enabled }}
 - name: tls
   secret:

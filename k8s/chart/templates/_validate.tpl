@@ -21,6 +21,14 @@
 {{- fail "nats.auth.type is userPassword, but nats.auth.user is empty: set it; the secret holds only the password" -}}
 {{- end -}}
 {{- end -}}
+{{- with $v.tokens -}}
+{{- if and .existingSecret (not .publisherKey) (not .subscriberKey) -}}
+{{- fail "tokens.existingSecret is of no use without tokens.publisherKey or tokens.subscriberKey: name the key of the secret" -}}
+{{- end -}}
+{{- if and (not .existingSecret) (or .publisherAlg .subscriberKey .subscriberAlg) -}}
+{{- fail "tokens.existingSecret is empty: name the secret with the keys" -}}
+{{- end -}}
+{{- end -}}
 {{- if and $v.nats.tls.clientCertificate (not $v.nats.tls.existingSecret) -}}
 {{- fail "nats.tls.clientCertificate needs nats.tls.existingSecret: a secret with ca.crt, tls.crt and tls.key" -}}
 {{- end -}}
