@@ -200,6 +200,7 @@ def _replica(
     recovered: Recovered,
     log_limits: LogLimits,
 ) -> Replica:
+    world.clients.hub.feed.lost_through = store.lost_through
     state_machine = HistoryStateMachine(store, world.clients.hub)
     if recovered.snapshot is not None:
         world.clients.hub.reset(store.history(), store.first_seq)

@@ -19,6 +19,7 @@ from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.server import Frontend
 from noti.publishing.ports import Publishing
 from noti.streams.config import HubConfig
+from noti.streams.feed import Feed
 from noti.streams.hub import Hub
 
 DIALECTS: Final = {
@@ -31,6 +32,9 @@ DIALECTS: Final = {
 
 class ClientHub(HistoryObserver, Protocol):
     """What the browsers of one node are shown."""
+
+    feed: Feed
+    """What can be read; asks the history what readers may have lost."""
 
     @property
     def clients(self) -> int:

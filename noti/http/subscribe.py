@@ -187,7 +187,8 @@ class Admission:
         headers = list(STREAM_HEADERS)
         cursor_header = CURSOR_HEADERS[asked.dialect]
         first = GREETING + self._hub.retry_hint()
-        if requested and admitted.position is None:
+        position = admitted.position
+        if requested and (position is None or feed.has_gap(audience, position)):
             headers.append((cursor_header, sse.EARLIEST))
             first += sse.gap_frame(requested)
             return Opening(headers, first, self._reader(audience, EDGE, admitted))
@@ -195,7 +196,7 @@ class Admission:
             headers.append((cursor_header, requested))
         elif asked.cursor is not None and asked.dialect is Dialect.V1:
             headers.append((cursor_header, sse.EARLIEST))
-        after_seq = feed.newest_seq if admitted.position is None else admitted.position
+        after_seq = feed.newest_seq if position is None else position
         if asked.last and not requested:
             after_seq = feed.before_last(audience, asked.last)
         # Whoever is sent the last events gets a cursor with each of them.

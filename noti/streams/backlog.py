@@ -23,6 +23,7 @@ too slowly, among many who do not, are not taken for a slow machine.
 
 from noti.streams.feed import Feed
 from noti.streams.open_streams import EndReason, OpenStream
+from noti.streams.retained import place_of
 from noti.streams.sending import Sending
 
 SLOW_CLIENTS_MIN = 10
@@ -69,14 +70,14 @@ class Backlog:
 
     def enter(self, cursor: int) -> None:
         """A stream begins, at this cursor: what it needs is kept from now on."""
-        if cursor >= 0:
-            self._needed_after = min(self._needed_after, cursor)
+        if (place := place_of(cursor)) >= 0:
+            self._needed_after = min(self._needed_after, place)
 
     def hold(self, cursor: int, until: float) -> None:
         """Keep what a stream at this cursor will need when it begins, if it begins by then."""
-        if cursor >= 0:
-            self._held.append((until, cursor))
-            self.enter(cursor)
+        if (place := place_of(cursor)) >= 0:
+            self._held.append((until, place))
+            self.enter(place)
 
     def take_stock(self, now: float) -> list[tuple[OpenStream, EndReason]]:
         """Look at all cursors; return the streams whose share is used up, to be ended."""
@@ -87,7 +88,7 @@ class Backlog:
         slow: list[int] = []
         readers = self._sending.count
         for stream in self._sending.not_in_step():
-            cursor = stream.cursor
+            cursor = place_of(stream.cursor)
             if cursor < 0:
                 continue
             needed = min(needed, cursor)
@@ -112,10 +113,7 @@ class Backlog:
 
     def free(self) -> bool:
         """Free some of what nobody needs any more; return whether there is more of it."""
-        first_seq = self._retained.first_seq
-        last_seq = min(self._needed_after, self._retained.oldest_seq - 1)
-        self._feed.release(min(last_seq, first_seq + FREED_AT_ONCE - 1))
-        return first_seq + FREED_AT_ONCE <= last_seq
+        return self._feed.release(self._needed_after, FREED_AT_ONCE)
 
     def free_all(self, now: float) -> None:
         """Free all that is not history: there are no clients, but perhaps some about to come."""

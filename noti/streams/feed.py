@@ -7,88 +7,44 @@ it has.
 What is held, and for whom, is said in `retained.py`: a reader anywhere in it is served, but only
 history can be resumed from.
 
-What is shared: a notification's frame is built once per view; which audiences name one of its
-topics, or see all, is looked up once; everyone of one audience at one cursor gets the same bytes
-object.
+What is shared: a notification's frame is built once per view; which audiences it is for is looked
+up once; everyone of one audience at one cursor gets the same bytes object. Nothing is kept for an
+audience but its place in the index: what it sees is found by its topics, of which it has few.
+Templates and patterns are matched as events come; whoever reads on from long ago has them matched
+again, some events a read.
 """
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from functools import cached_property
+from itertools import islice
+from typing import TypeAlias
 
 from noti.history.notification import Notification
-from noti.history.selectors import Selector, SelectorKind
+from noti.history.selectors import Selector
 from noti.streams import sse
-from noti.streams.retained import EDGE, Retained
+from noti.streams.audience import Audience, AudienceIndex, Audiences, View, in_both
+from noti.streams.frames import Frames
+from noti.streams.retained import EDGE, NOWHERE, Retained, partial, place_of
+
+__all__ = ["Audience", "Batch", "Feed", "FellBehind", "LostThrough", "View"]
 
 JOINED_BYTES_MAX = 16 * 1024 * 1024
 """Joined byte strings kept for sharing: reads of 64 KiB at 128 cursors, as each is kept as a chunk
 too."""
-EVICTED_MAX = 1000
-"""Notifications that were evicted and may still stand in lists of what audiences see."""
+EVENTS_A_READ = 1000
+"""Events that one read looks at, at most; the reader reads on from there. 2 ms, if a pattern must
+be tried on each of them."""
+MATCHES_KEPT = 1000
+"""Events that match a pattern of which it is known: those of several passes. Whoever is further
+behind has them matched again."""
+SEARCHED_MAX = 10_000
+"""Events of history that are looked through for the last ones that an audience sees."""
 
-
-class View(Enum):
-    """How a notification is shown."""
-
-    MERCURE = "mercure"
-    """Its data as it is."""
-    CATEGORY = "category"
-    """One line of text; notifications that are no category message are left out."""
-
-
-class Audience:
-    """Readers who see the same: equal view, equal selectors, equal rights.
-
-    An event is seen if any selector matches one of its topics; a private one only if one of
-    `rights` matches one of its topics, too. The category view shows no private event.
-    """
-
-    __slots__ = ("_hash", "rights", "selectors", "view")
-
-    def __init__(
-        self,
-        view: View,
-        selectors: frozenset[Selector],
-        rights: frozenset[Selector] = frozenset(),
-    ) -> None:
-        """`rights` are what a token allows its bearer to see of private events."""
-        self.view = view
-        self.selectors = selectors
-        self.rights = rights
-        self._hash = hash((view, selectors, rights))
-
-    def __hash__(self) -> int:
-        return self._hash  # computed once: every event looks audiences up
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Audience)
-            and self._hash == other._hash
-            and self.view is other.view
-            and self.selectors == other.selectors
-            and self.rights == other.rights
-        )
-
-    def __repr__(self) -> str:
-        return f"Audience({self.view}, {set(self.selectors)}, {set(self.rights)})"
-
-    @property
-    def names_topics_only(self) -> bool:
-        """Whether all selectors are topics."""
-        return all(selector.kind is SelectorKind.EXACT for selector in self.selectors)
-
-    def matches(self, topics: Sequence[str]) -> bool:
-        """Whether a selector matches one of these topics."""
-        return any(selector.matches(topic) for selector in self.selectors for topic in topics)
-
-    def may_see(self, topics: Sequence[str]) -> bool:
-        """Whether a private event of these topics may be shown."""
-        return self.view is View.MERCURE and any(
-            right.matches(topic) for right in self.rights for topic in topics
-        )
+LostThrough: TypeAlias = Callable[[Iterable[str] | None], int]
+"""Returns the highest number with one of these topics that history has lost; None means any topic
+(`noti.history.store`)."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +70,19 @@ class Batch:
 class FellBehind:
     """The cursor points outside of what is held.
 
-    Something between it and `oldest_seq`, where history begins, is gone.
+    Something between it and `oldest_seq`, where history's window begins, is gone.
     """
 
     oldest_seq: int
+
+
+@dataclass(slots=True)
+class Matches:
+    """What a pattern is known to match."""
+
+    known_after: int
+    """Behind this number, all is known."""
+    seqs: list[int]
 
 
 class Feed:
@@ -125,17 +90,18 @@ class Feed:
 
     def __init__(self) -> None:
         self.retained = Retained()
-        self._frames: dict[View, dict[int, bytes | None]] = {view: {} for view in View}
-        self._by_audience: dict[Audience, list[int]] = {}
-        """What each watched audience sees: retained notifications, and some that are gone."""
-        self._by_topic: dict[str, dict[Audience, None]] = {}
-        """Watched audiences by the topics that they name, if they do not see all."""
-        self._of_all_topics: dict[Audience, None] = {}
-        """The other watched audiences."""
-        self._with_news: dict[Audience, None] = {}
+        self.lost_through: LostThrough = lambda topics: self.retained.lost_through
+        """Set by whoever has the history: without it, all topics are taken to have lost alike."""
+        self._frames = {view: Frames(view) for view in View}
+        self._watched: Audiences = {}
+        self._readers = AudienceIndex()
+        """Watched audiences by what they ask for."""
+        self._entitled = AudienceIndex()
+        """The same by what they may see of private events."""
+        self._matches: dict[Selector, Matches] = {}
+        """By each template and pattern of a watched audience."""
+        self._with_news: Audiences = {}
         self._matched_through = 0
-        self._swept_through = 0
-        """Up to here, nothing that is gone stands in `_by_audience`."""
         self._joined: dict[tuple[Audience, int, int, int], Batch] = {}
         self._joined_bytes = 0
 
@@ -146,68 +112,81 @@ class Feed:
 
     @property
     def oldest_seq(self) -> int:
-        """History's first number; `newest_seq + 1` when there is no history."""
+        """Where history's window begins; `newest_seq + 1` when it is empty."""
         return self.retained.oldest_seq
 
     def extend(self, notifications: Iterable[Notification]) -> None:
         """Add notifications that follow the newest one."""
-        by_topic, of_all_topics = self._by_topic, len(self._of_all_topics)
-        for notification in notifications:
-            audiences = of_all_topics
-            for topic in notification.topics:
-                if topic in by_topic:
-                    audiences += len(by_topic[topic])
-            self.retained.append(notification, audiences)
+        self.retained.extend(notifications)
         self._forget_joined()
 
-    def trim(self, oldest_seq: int) -> None:
-        """Let history begin at `oldest_seq`; what was before is kept until `release`."""
-        self.retained.trim(oldest_seq)
+    def trim(self, oldest_seq: int, gone: Sequence[int] | None = None) -> None:
+        """Let history's window begin at `oldest_seq`; what is `gone` is kept until `release`.
 
-    def release(self, through_seq: int) -> None:
-        """Free what is not history any more: all readers are at `through_seq` or further."""
-        gone = self.retained.evict(through_seq)
-        for frames in self._frames.values():
-            if frames:
-                for seq in gone:
-                    frames.pop(seq, None)
-        first_seq = self.retained.first_seq
-        if first_seq - self._swept_through > EVICTED_MAX:
-            self._swept_through = first_seq
-            for seqs in self._by_audience.values():
-                del seqs[: bisect_right(seqs, first_seq - 1)]
+        None means all that was before.
+        """
+        self.retained.trim(oldest_seq, gone)
 
-    def reset(self, notifications: Sequence[Notification]) -> None:
-        """Forget everything and take `notifications` for the whole history (after a snapshot)."""
-        self.retained.clear()
-        for seqs in self._by_audience.values():
-            seqs.clear()
+    def release(self, through_seq: int, count: int | None = None) -> bool:
+        """Free what is not history any more: all readers are at `through_seq` or further.
+
+        Frees `count` events at most; returns whether it was so many, so that there may be more.
+        """
+        most = len(self.retained.notifications) if count is None else count
+        return len(self.retained.release(through_seq, most)) == count
+
+    def reset(self, notifications: Sequence[Notification], oldest_seq: int | None = None) -> None:
+        """Forget everything and take `notifications` for the whole history (after a snapshot).
+
+        Its window begins at `oldest_seq`; None means that all of it is the window.
+        """
+        if oldest_seq is None:
+            oldest_seq = notifications[0].seq if notifications else 1
+        self.retained.reset(notifications, oldest_seq)
         for frames in self._frames.values():
             frames.clear()
-        self._matched_through = self._swept_through = 0
-        self.extend(notifications)
+        for matches in self._matches.values():
+            matches.seqs.clear()
+            matches.known_after = self.newest_seq
+        self._matched_through = self.newest_seq
+        self._forget_joined()
 
     def position_of(self, event_id: str) -> int | None:
         """Return where `event_id` stands in history; None when it does not.
 
-        `earliest` is `EDGE`: wherever history begins when it is first read from there.
+        `earliest` is `EDGE`: wherever history begins when it is first read from there. Whether
+        history has holes behind that place, says `has_gap`.
         """
         return self.retained.position_of(event_id)
+
+    def has_gap(self, audience: Audience, cursor: int) -> bool:
+        """Return whether history has lost something that `audience` would see behind a cursor.
+
+        Or may have lost. Readers of topics miss only what is lost of these topics; nobody knows
+        which of the topics that are lost a template or a pattern would match.
+        """
+        if cursor < 0:
+            return False
+        whole = audience.sees_all_topics or audience.patterns
+        return cursor < self.lost_through(None if whole else audience.names)
 
     def read(
         self, audience: Audience, after_seq: int, bytes_max: int, *, through_seq: int | None = None
     ) -> Batch | FellBehind:
-        """Return what `audience` sees after `after_seq`, up to `through_seq` (default: the newest).
+        """Return what `audience` sees after a cursor, up to `through_seq` (default: the newest).
 
-        Stops early rather than pass `bytes_max`, but always returns at least one frame if there is
-        one, so that reading on from `Batch.seq` comes to the end.
+        Stops early rather than pass `bytes_max` or look at more than `EVENTS_A_READ`; reading on
+        from `Batch.seq` comes to the end. So a batch without events says that all is read only if
+        its `seq` is `through_seq`.
         """
         last_seq = self.retained.newest_seq
         if through_seq is not None:
             last_seq = min(last_seq, through_seq)
         if after_seq == EDGE:
-            after_seq = self.oldest_seq - 1
-        if not self.holds(after_seq):
+            after_seq = partial(self.retained.first_seq - 1)
+        if not self.holds(after_seq) or (
+            0 <= after_seq < self.retained.freed_through and self.has_gap(audience, after_seq)
+        ):
             return FellBehind(self.oldest_seq)
         key = (audience, after_seq, last_seq, bytes_max)
         batch = self._joined.get(key)
@@ -218,22 +197,27 @@ class Feed:
             self._joined_bytes += 2 * len(batch.data) + JOINED_BYTES_MAX // 4096
         return batch
 
-    def holds(self, after_seq: int) -> bool:
-        """Whether everything after this cursor is here."""
-        return self.retained.first_seq - 1 <= after_seq <= self.retained.newest_seq
+    def holds(self, cursor: int) -> bool:
+        """Whether a cursor is a place in the order, as far as it is known here."""
+        return cursor != NOWHERE and place_of(cursor) <= self.retained.newest_seq
 
     def before_last(self, audience: Audience, count: int) -> int:
         """Return the cursor after which history holds the last `count` events for `audience`.
 
-        Or all of them, if they are fewer; the newest cursor if there are none. Looking does not
-        watch.
+        Or those that are found, if they are fewer or far back; the newest cursor if there are none.
+        Looking does not watch. Behind a cursor of sparse history there may be holes.
         """
-        self._match_new()
-        seqs = self._by_audience.get(audience)
-        if seqs is None:
-            seqs = self._seen_by(audience)
-        first = max(bisect_left(seqs, self.oldest_seq), len(seqs) - count)
-        return seqs[first] - 1 if first < len(seqs) else self.newest_seq
+        if audience.sees_all_topics or audience.patterns:
+            seqs: Iterable[int] = islice(self.retained.backwards(), SEARCHED_MAX)
+        else:
+            lists = (self.retained.on_topic(name)[-SEARCHED_MAX:] for name in audience.names)
+            seqs = sorted(set().union(*lists), reverse=True)
+        seen = (seq for seq in seqs if self.retained.in_history(seq) and self._sees(audience, seq))
+        last = list(islice(seen, count))
+        if not last:
+            return self.newest_seq
+        first = last[-1]
+        return partial(first - 1) if first < self.oldest_seq else first - 1
 
     def heartbeat(self, cursor: int, *, with_cursor: bool) -> bytes:
         """Return what a silent reader gets.
@@ -244,30 +228,32 @@ class Feed:
             return sse.HEARTBEAT + sse.cursor(self.retained.newest_cursor)
         return sse.HEARTBEAT
 
+    # Audiences
+
     def watch(self, audience: Audience) -> None:
         """Match what comes with an audience, until `forget`. Reading does so too."""
-        if audience in self._by_audience:
+        if audience in self._watched:
             return
         self._match_new()
-        if audience.names_topics_only:
-            for selector in audience.selectors:
-                self._by_topic.setdefault(selector.text, {})[audience] = None
-        else:
-            self._of_all_topics[audience] = None
-        self._by_audience[audience] = self._seen_by(audience)
+        self._watched[audience] = None
+        self._readers.add(audience, audience.selectors)
+        self._entitled.add(audience, audience.rights)
+        if not audience.sees_all_topics:
+            for pattern in audience.patterns:
+                if pattern not in self._matches:
+                    self._matches[pattern] = Matches(self.newest_seq, [])
 
     def forget(self, audience: Audience) -> None:
         """Drop what is kept for an audience without readers; reading again brings it back."""
-        if self._by_audience.pop(audience, None) is None:
+        if audience not in self._watched:
             return
+        del self._watched[audience]
         self._with_news.pop(audience, None)
-        self._of_all_topics.pop(audience, None)
-        if audience.names_topics_only:
-            for selector in audience.selectors:
-                named = self._by_topic[selector.text]
-                del named[audience]
-                if not named:
-                    del self._by_topic[selector.text]
+        self._readers.remove(audience, audience.selectors)
+        self._entitled.remove(audience, audience.rights)
+        for pattern in audience.patterns:
+            if not self._readers.patterns.uses(pattern):
+                self._matches.pop(pattern, None)
 
     def with_news(self) -> list[Audience]:
         """Return the watched audiences for whom something came since the last call."""
@@ -276,76 +262,121 @@ class Feed:
         self._with_news.clear()
         return found
 
-    def _forget_joined(self) -> None:
-        self._joined.clear()
-        self._joined_bytes = 0
-
     def _match_new(self) -> None:
         """Match what came since the last call, each notification once."""
         newest_seq = self.retained.newest_seq
         first_seq = max(self._matched_through + 1, self.retained.first_seq)
-        for seq in range(first_seq, newest_seq + 1) if self._by_audience else ():
-            topics = self.retained.notifications[seq].topics
-            interested = dict(self._of_all_topics)
-            for topic in topics:
-                interested.update(self._by_topic.get(topic, {}))
-            for audience in interested:
-                if self._sees(audience, seq):
-                    self._by_audience[audience].append(seq)
-                    self._with_news[audience] = None
+        if self._watched and first_seq <= newest_seq:
+            for seq in self.retained.between(first_seq - 1, newest_seq):
+                self._match(self.retained.notifications[seq])
+            for matches in self._matches.values() if self._matches else ():
+                if (surplus := len(matches.seqs) - MATCHES_KEPT) > MATCHES_KEPT:
+                    matches.known_after = matches.seqs[surplus - 1]
+                    del matches.seqs[:surplus]
         self._matched_through = newest_seq
 
-    def _seen_by(self, audience: Audience) -> list[int]:
-        """Return what is held for an audience, in order."""
-        seqs: Iterable[int] = (
-            self.retained.on_topics([selector.text for selector in audience.selectors])
-            if audience.names_topics_only
-            else range(self.retained.first_seq, self.retained.newest_seq + 1)
-        )
-        return [seq for seq in seqs if self._sees(audience, seq)]
+    def _match(self, notification: Notification) -> None:
+        topics = notification.topics
+        interested = self._readers.matching(topics)
+        if self._matches:
+            for topic in topics:
+                for pattern in self._readers.patterns.matching(topic):
+                    seqs = self._matches[pattern].seqs
+                    if not seqs or seqs[-1] != notification.seq:
+                        seqs.append(notification.seq)
+        if notification.private:
+            entitled = self._entitled.matching(topics)
+            for audience in in_both(interested, entitled):
+                if audience.view is View.MERCURE:
+                    self._with_news[audience] = None
+            return
+        for audiences in interested:
+            self._with_news.update(audiences)
 
-    def _sees(self, audience: Audience, seq: int) -> bool:
-        notification = self.retained.notifications[seq]
-        if not audience.names_topics_only and not audience.matches(notification.topics):
-            return False
-        if notification.private and not audience.may_see(notification.topics):
-            return False
-        return audience.view is View.MERCURE or self._frame(audience.view, seq) is not None
+    # Reading
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
-        if audience not in self._by_audience:
-            self.watch(audience)
-        if self._matched_through < last_seq:
-            self._match_new()
-        seqs = self._by_audience[audience]
+        place = place_of(after_seq)
+        seqs, through_seq = self._candidates(audience, place, last_seq)
         pieces: list[bytes] = []
         created_ms = 0
         size_bytes = 0
-        cursor = after_seq
-        for position in range(bisect_right(seqs, after_seq), bisect_right(seqs, last_seq)):
-            frame = self._frame(audience.view, seqs[position])
-            assert frame is not None, "only what can be shown is listed"
+        cursor = place
+        frames = self._frames[audience.view]
+        for seq in seqs:
+            notification = self.retained.notifications.get(seq)
+            if notification is None or (
+                notification.private and not audience.may_see(notification)
+            ):
+                continue
+            frame = frames.of(notification)
+            if frame is None:
+                continue
             if not pieces:
-                created_ms = self.retained.notifications[seqs[position]].created_ms
+                created_ms = notification.created_ms
             elif size_bytes + len(frame) > bytes_max:
-                return Batch(b"".join(pieces), cursor, len(pieces), created_ms)
+                through_seq = cursor
+                break
             pieces.append(frame)
             size_bytes += len(frame)
-            cursor = seqs[position]
-        return Batch(b"".join(pieces), max(last_seq, after_seq), len(pieces), created_ms)
+            cursor = seq
+        if after_seq < 0 and through_seq < self.retained.oldest_seq - 1:
+            through_seq = partial(through_seq)
+        return Batch(b"".join(pieces), through_seq, len(pieces), created_ms)
 
-    def _frame(self, view: View, seq: int) -> bytes | None:
-        frames = self._frames[view]
-        if seq not in frames:
-            notification = self.retained.notifications[seq]
-            text = (
-                notification.data if view is View.MERCURE else sse.category_text(notification.data)
+    def _candidates(
+        self, audience: Audience, place: int, last_seq: int
+    ) -> tuple[Sequence[int], int]:
+        """Return what an audience may see behind a place, in order, and up to where that is all."""
+        most = EVENTS_A_READ
+        if audience.sees_all_topics:
+            seqs: Sequence[int] = list(islice(self.retained.between(place, last_seq), most))
+        elif audience.patterns and not self._knows_matches(audience, place):
+            looked_at = list(islice(self.retained.between(place, last_seq), most))
+            through_seq = looked_at[-1] if len(looked_at) == most else max(place, last_seq)
+            return [seq for seq in looked_at if self._is_for(audience, seq)], through_seq
+        else:
+            lists: list[Sequence[int]] = [self.retained.on_topic(name) for name in audience.names]
+            lists += [self._matches[pattern].seqs for pattern in audience.patterns]
+            parts = [_part(seqs, place, last_seq, most) for seqs in lists]
+            seqs = parts[0] if len(parts) == 1 else sorted(set().union(*parts))[:most]
+        return seqs, seqs[-1] if len(seqs) == most else max(place, last_seq)
+
+    def _knows_matches(self, audience: Audience, place: int) -> bool:
+        """Whether what the audience's patterns match behind a place is known."""
+        self.watch(audience)
+        self._match_new()
+        return all(place >= self._matches[one].known_after for one in audience.patterns)
+
+    def _is_for(self, audience: Audience, seq: int) -> bool:
+        """Whether a watched audience asks for an event."""
+        for topic in self.retained.notifications[seq].topics:
+            if topic in audience.names:
+                return True
+            if any(one in audience.patterns for one in self._readers.patterns.matching(topic)):
+                return True
+        return False
+
+    def _sees(self, audience: Audience, seq: int) -> bool:
+        notification = self.retained.notifications[seq]
+        return (
+            audience.matches(notification.topics)
+            and audience.may_see(notification)
+            and (
+                audience.view is View.MERCURE
+                or self._frames[audience.view].of(notification) is not None
             )
-            frames[seq] = (
-                None
-                if text is None
-                else sse.event_frame(
-                    notification.id, text, notification.type, notification.retry_ms
-                )
-            )
-        return frames[seq]
+        )
+
+    def _forget_joined(self) -> None:
+        self._joined.clear()
+        self._joined_bytes = 0
+
+
+def _part(seqs: Sequence[int], place: int, last_seq: int, most: int) -> Sequence[int]:
+    """Return those behind a place, up to another one, and at most so many."""
+    if not seqs or seqs[-1] <= place:
+        return ()
+    first = bisect_right(seqs, place)
+    last = len(seqs) if seqs[-1] <= last_seq else bisect_right(seqs, last_seq)
+    return seqs[first : min(last, first + most)]

@@ -100,19 +100,22 @@ class Hub:
             self._wakeups.ring()
         self._news.unpark_all()
 
-    def trim(self, oldest_seq: int, gone: Sequence[int] = ()) -> None:
-        """Let history begin at `oldest_seq`; clients that were open before get what they need."""
-        self.feed.trim(oldest_seq)
+    def trim(self, oldest_seq: int, gone: Sequence[int] | None = None) -> None:
+        """Let history's window begin at `oldest_seq`, and forget what is `gone` from history.
+
+        None means all that was before. Clients that were open before get what they need.
+        """
+        self.feed.trim(oldest_seq, gone)
         if not self.limits.count:
             self._backlog.free_all(trio.current_time())
 
-    def reset(self, notifications: Sequence[Notification], oldest_seq: int = 1) -> None:
-        """Replace the whole history, after a snapshot.
+    def reset(self, notifications: Sequence[Notification], oldest_seq: int | None = None) -> None:
+        """Replace the whole history, after a snapshot; its window begins at `oldest_seq`.
 
-        A client whose cursor is not in it must resume.
+        None means that all of it is the window. A client that has lost something must resume.
         """
         self._sending.groups.lag_all()
-        self.feed.reset([one for one in notifications if one.seq >= oldest_seq])
+        self.feed.reset(notifications, oldest_seq)
         self._ring()
 
     def retry_hint(self) -> bytes:
@@ -262,7 +265,9 @@ class Hub:
                 if isinstance(batch, FellBehind):
                     for stream in list(group.in_step.values()):
                         self._sockets.close(stream, EndReason.BEHIND)
-                elif batch.events:
+                elif not batch.events:
+                    await self._slice.checkpoint_if_over()
+                else:
                     await self._sockets.send_to_group(group, batch, self._slice)
                     self._take_stock_in_passing()
 

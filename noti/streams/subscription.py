@@ -59,6 +59,9 @@ class Subscription:
                     DELIVERIES.inc(batch.events)
                     SENT.inc(len(batch.data))
                     return batch.data
+                if batch.seq < hub.feed.newest_seq:
+                    await trio.lowlevel.checkpoint()
+                    continue
                 if trio.current_time() >= stream.ends_at:
                     self._reason = stream.ends_for
                     return None

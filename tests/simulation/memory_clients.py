@@ -15,7 +15,7 @@ from noti.history.selectors import ALL_TOPICS
 from noti.http.node_view import NodeView
 from noti.publishing.ports import Publishing
 from noti.streams.feed import Audience, Feed, FellBehind, View
-from noti.streams.retained import EDGE
+from noti.streams.retained import EDGE, place_of
 from noti.streams.sse import EARLIEST
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
@@ -75,18 +75,18 @@ class MemoryClients:
         self.feed.extend(notifications)
         self._ring()
 
-    def trim(self, oldest_seq: int, gone: Sequence[int]) -> None:
-        self.feed.trim(oldest_seq)
+    def trim(self, oldest_seq: int, gone: Sequence[int] | None = None) -> None:
+        self.feed.trim(oldest_seq, gone)
         for browser, place in list(self._places.items()):
             if self.feed.retained.beyond(place) > BACKLOG_BYTES:
                 del self._places[browser]
                 self._evicted.add(browser)
-        places = (place for place in self._places.values() if place != EDGE)
+        places = (place_of(place) for place in self._places.values() if place != EDGE)
         self.feed.release(min(places, default=self.feed.newest_seq))
 
-    def reset(self, notifications: Sequence[Notification], oldest_seq: int) -> None:
+    def reset(self, notifications: Sequence[Notification], oldest_seq: int | None = None) -> None:
         self._showed(notifications)
-        self.feed.reset(notifications)
+        self.feed.reset(notifications, oldest_seq)
         self._evicted.update(self._places)
         self._ring()
 

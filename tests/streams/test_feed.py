@@ -1,5 +1,8 @@
 """Promises of the feed: every reader gets exactly the suffix that its cursor promises."""
 
+from collections.abc import Iterable
+from typing import NamedTuple
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS, topic_selector
 from noti.streams import sse
 from noti.streams.feed import Audience, Batch, Feed, FellBehind, View
+from noti.streams.retained import EDGE, footprint, place_of
 from tests.http.stage import ids, notification, notifications, selecting
 
 ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
@@ -49,17 +53,6 @@ def test_what_is_no_history_any_more_is_read_until_it_is_released_and_never_resu
     assert feed.position_of("id-4") == 4
     feed.release(5)
     assert isinstance(feed.read(ALL, 1, 100), FellBehind)
-
-
-def test_releasing_frees_frames_and_lists_with_the_events() -> None:
-    feed = Feed()
-    feed.extend(notifications(1, 3000))
-    for view in View:
-        read(feed, Audience(view, frozenset({ALL_TOPICS})), 0)
-    feed.trim(2991)
-    feed.release(3000)
-    assert {len(frames) for frames in feed._frames.values()} == {10}
-    assert {len(readers) for readers in feed._by_audience.values()} == {10}
 
 
 def test_whoever_begins_at_the_edge_begins_where_it_is_when_it_is_read() -> None:
@@ -146,7 +139,7 @@ def test_looking_for_the_last_events_leaves_nothing_behind() -> None:
     feed = Feed()
     feed.extend(notifications(1, 5))
     feed.before_last(ALL, 2)
-    assert feed._by_audience == {}
+    assert not feed._watched
 
 
 def test_a_snapshot_replaces_all_history_and_numbers_may_jump() -> None:
@@ -168,80 +161,160 @@ def test_a_cursor_ahead_of_history_is_reported_too() -> None:
     assert read(feed, ALL, 0).data == b""
 
 
-TOPICS = st.sampled_from(["a", "b", "c"])
+TOPICS = ("a", "ab", "b", "c")
+SELECTORS = ("*", "a", "b", "a{x}", "c{x}")
 AUDIENCES = st.builds(
     Audience,
     st.sampled_from(View),
-    st.frozensets(st.sampled_from(["*", "a", "b"]).map(topic_selector), min_size=1),
+    st.frozensets(st.sampled_from(SELECTORS).map(topic_selector), min_size=1, max_size=3),
+    st.frozensets(st.sampled_from(["*", "ab", "a{x}"]).map(topic_selector), max_size=2),
 )
+
+
+class PublishedTopics(NamedTuple):
+    topics: tuple[str, ...]
+    is_category: bool
+    is_private: bool
+
+
+PUBLISHED = st.builds(
+    PublishedTopics,
+    st.lists(st.sampled_from(TOPICS), min_size=1, max_size=3).map(tuple),
+    st.booleans(),
+    st.booleans(),
+)
+
+
+def sees(audience: Audience, one: Notification) -> bool:
+    """What an audience sees, said as plainly as can be."""
+    if not any(selector.matches(topic) for selector in audience.selectors for topic in one.topics):
+        return False
+    if audience.view is View.CATEGORY:
+        return one.data.startswith("{") and not one.private
+    return not one.private or any(
+        right.matches(topic) for right in audience.rights for topic in one.topics
+    )
 
 
 class FeedAgainstPlainHistory(RuleBasedStateMachine):
     """Any interleaving of publishing, reading and snapshots, judged by a list of everything."""
 
     SIZE = 8
+    PER_TOPIC = 2
 
     def __init__(self) -> None:
         super().__init__()
         self.feed = Feed()
-        self.history: list[Notification] = []
-        self.held: list[Notification] = []
+        self.feed.lost_through = self.lost_through
+        self.published: dict[int, Notification] = {}
+        self.oldest_seq = 1
+        self.sparse: set[int] = set()
+        self.freed: set[int] = set()
         self.newest_seq = 0
 
     readers: Bundle[tuple[Audience, int]] = Bundle("readers")
 
-    @rule(topics=st.lists(st.tuples(TOPICS, st.booleans()), max_size=12))
-    def publish(self, topics: list[tuple[str, bool]]) -> None:
+    @property
+    def history(self) -> list[int]:
+        return [*sorted(self.sparse), *range(self.oldest_seq, self.newest_seq + 1)]
+
+    def lost_through(self, topics: Iterable[str] | None) -> int:
+        lost = set(self.published) - set(self.history)
+        if topics is not None:
+            named = set(topics)
+            lost = {seq for seq in lost if named & set(self.published[seq].topics)}
+        return max(lost, default=0)
+
+    @rule(events=st.lists(PUBLISHED, max_size=12))
+    def publish(self, events: list[PublishedTopics]) -> None:
         new = [
-            notification(self.newest_seq + n, topic, None if is_category else "hello\nthere")
-            for n, (topic, is_category) in enumerate(topics, start=1)
+            notification(
+                self.newest_seq + n, data=None if is_category else "hello\nthere"
+            )._replace(topics=topics, private=private)
+            for n, (topics, is_category, private) in enumerate(events, start=1)
         ]
         self.feed.extend(new)
+        before = set(self.history)
         self.newest_seq += len(new)
-        self.history = [*self.history, *new][-self.SIZE :]
-        self.held += new
-        self.feed.trim(self.newest_seq - len(self.history) + 1)
+        self.published.update((one.seq, one) for one in new)
+        self.oldest_seq = max(self.oldest_seq, self.newest_seq - self.SIZE + 1)
+        last = {
+            seq
+            for topic in TOPICS
+            for seq in [
+                seq
+                for seq in sorted({*before, *(one.seq for one in new)})
+                if topic in self.published[seq].topics
+            ][-self.PER_TOPIC :]
+        }
+        self.sparse = {seq for seq in last if seq < self.oldest_seq}
+        gone = ({*before} | {one.seq for one in new}) - set(self.history)
+        self.feed.trim(self.oldest_seq, list(gone))
 
-    @rule(readers_at=st.integers(0, 20))
-    def release(self, readers_at: int) -> None:
+    @rule(readers_at=st.integers(0, 20), count=st.sampled_from([None, 1, 3]))
+    def release(self, readers_at: int, count: int | None) -> None:
         through_seq = self.newest_seq - readers_at
-        self.feed.release(through_seq)
-        oldest_seq = self.newest_seq - len(self.history) + 1
-        self.held = [one for one in self.held if one.seq > through_seq or one.seq >= oldest_seq]
+        former = sorted(set(self.published) - set(self.history) - self.freed)
+        freed = [seq for seq in former if seq <= through_seq][:count]
+        assert self.feed.release(through_seq, count) == (len(freed) == count)
+        self.freed.update(freed)
 
-    @rule(jump=st.integers(0, 20), kept=st.integers(0, SIZE))
-    def install_snapshot(self, jump: int, kept: int) -> None:
-        first = self.newest_seq + jump + 1
-        self.history = notifications(first, first + kept - 1, "a") if kept else []
-        self.held = list(self.history)
-        self.feed.reset(self.history)
-        self.newest_seq = self.history[-1].seq if self.history else 0
+    @rule(jump=st.integers(0, 20), kept=st.integers(0, SIZE), data=st.data())
+    def install_snapshot(self, jump: int, kept: int, data: st.DataObject) -> None:
+        for seq in range(self.newest_seq + 1, self.newest_seq + jump + kept + 1):
+            self.published[seq] = notification(seq, data.draw(st.sampled_from(TOPICS)))
+        self.newest_seq += jump + kept
+        self.oldest_seq = self.newest_seq - kept + 1
+        older = [seq for seq in self.published if seq < self.oldest_seq]
+        self.sparse = set(data.draw(st.lists(st.sampled_from(older), max_size=5)) if older else [])
+        self.freed = set(self.published) - set(self.history)
+        self.feed.reset([self.published[seq] for seq in self.history], self.oldest_seq)
 
     @rule(target=readers, audience=AUDIENCES)
     def subscribe(self, audience: Audience) -> tuple[Audience, int]:
         return audience, self.newest_seq
 
-    @rule(target=readers, audience=AUDIENCES, place=st.integers(0, SIZE))
+    @rule(target=readers, audience=AUDIENCES, place=st.integers(0, 2 * SIZE))
     def resume(self, audience: Audience, place: int) -> tuple[Audience, int]:
-        if place < len(self.history):
-            seq = self.feed.position_of(self.history[place].id)
-            assert seq == self.history[place].seq
-            return audience, seq
-        return audience, self.feed.oldest_seq - 1
+        if place >= len(self.history):
+            return audience, EDGE
+        seq = self.history[place]
+        assert self.feed.position_of(f"id-{seq}") == seq
+        lost = [
+            other
+            for other, one in self.published.items()
+            if other > seq and other not in self.history and sees(audience, one)
+        ]
+        if self.feed.has_gap(audience, seq):
+            return audience, EDGE
+        assert not lost, "a gap was hidden"
+        return audience, seq
+
+    @rule(audience=AUDIENCES, count=st.integers(1, 5))
+    def look_for_the_last(self, audience: Audience, count: int) -> None:
+        cursor = self.feed.before_last(audience, count)
+        seen = [seq for seq in self.history if sees(audience, self.published[seq])]
+        shown = [seq for seq in seen if seq > place_of(cursor)]
+        assert shown == seen[-count:]
 
     @rule(target=readers, reader=readers, bytes_max=st.sampled_from([1, 100, 1 << 20]))
     def read(self, reader: tuple[Audience, int], bytes_max: int) -> tuple[Audience, int]:
         audience, cursor = reader
         batch = self.feed.read(audience, cursor, bytes_max)
+        place = place_of(cursor)
         if isinstance(batch, FellBehind):
-            assert not self.newest_seq - len(self.held) <= cursor <= self.newest_seq
+            assert self.feed.has_gap(audience, cursor)
+            assert place < max(self.freed)
             return audience, self.newest_seq
+        if cursor == EDGE:
+            place = min(self.history, default=self.newest_seq + 1) - 1
+        through = place_of(batch.seq)
         expected = [
             one.id
-            for one in self.held
-            if cursor < one.seq <= batch.seq
-            and audience.matches(one.topics)
-            and (audience.view is View.MERCURE or one.data.startswith("{"))
+            for seq, one in sorted(self.published.items())
+            if place < seq <= through
+            and (cursor >= 0 or seq not in self.freed)
+            and sees(audience, one)
         ]
         assert ids(batch.data.decode()) == expected
         assert batch.events == len(expected)
@@ -249,27 +322,50 @@ class FeedAgainstPlainHistory(RuleBasedStateMachine):
         return audience, batch.seq
 
     @rule(audience=AUDIENCES)
+    def watch(self, audience: Audience) -> None:
+        self.feed.watch(audience)
+        self.feed.with_news()
+
+    @rule(audience=AUDIENCES)
     def forget(self, audience: Audience) -> None:
         self.feed.forget(audience)
 
+    @rule(events=st.lists(PUBLISHED, min_size=1, max_size=4))
+    def whoever_has_something_to_read_is_named(self, events: list[PublishedTopics]) -> None:
+        self.feed.with_news()
+        before_seq = self.newest_seq
+        self.publish(events)
+        named = set(self.feed.with_news())
+        new = [one for seq, one in self.published.items() if seq > before_seq]
+        for audience in self.feed._watched:
+            if any(sees(audience, one) for one in new):
+                assert audience in named
+            elif audience.view is View.MERCURE:
+                assert audience not in named
+
     @invariant()
     def both_ends_agree(self) -> None:
+        retained = self.feed.retained
         assert self.feed.newest_seq == self.newest_seq
-        assert self.feed.oldest_seq == self.newest_seq - len(self.history) + 1
-        assert self.feed.retained.first_seq == self.newest_seq - len(self.held) + 1
+        assert self.feed.oldest_seq == self.oldest_seq
+        assert set(retained.notifications) == set(self.published) - self.freed
+        assert sorted(retained.backwards()) == self.history
 
     @invariant()
     def bytes_are_counted_by_the_event(self) -> None:
         retained = self.feed.retained
-        for after_seq in range(retained.first_seq - 1, self.newest_seq + 1):
-            beyond = retained.beyond(after_seq)
-            assert (beyond > 0) == (after_seq < self.feed.oldest_seq - 1)
-        assert retained.beyond(retained.first_seq - 1) == retained.backlog_bytes
+        former = set(self.published) - set(self.history) - self.freed
+        for after_seq in range(self.newest_seq + 1):
+            assert retained.beyond(after_seq) == sum(
+                footprint(self.published[seq]) for seq in former if seq > after_seq
+            )
+        assert retained.backlog_bytes == retained.beyond(0)
+        assert retained.history_bytes == sum(footprint(self.published[seq]) for seq in self.history)
 
 
 TestFeedAgainstPlainHistory = FeedAgainstPlainHistory.TestCase
 TestFeedAgainstPlainHistory.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None
+    max_examples=100, stateful_step_count=30, deadline=None
 )
 
 

@@ -1,0 +1,47 @@
+"""Promises of the running sums over what is not history any more: those of a plain dictionary."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from noti.streams.former_history import LATE_MAX, FormerHistory
+
+SEQS = st.integers(1, 40)
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("add"), SEQS, st.integers(1, 100)),
+        st.tuples(st.just("take"), SEQS, st.integers(1, 10)),
+    ),
+    max_size=60,
+)
+
+
+@given(STEPS)
+def test_sums_are_those_of_what_is_there_in_whatever_order_it_came(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    former, plain = FormerHistory(), dict[int, int]()
+    for what, seq, number in steps:
+        if what == "add":
+            if seq not in plain:
+                plain[seq] = number
+                former.add(seq, number)
+        else:
+            expected = [one for one in sorted(plain) if one <= seq][:number]
+            assert former.take(seq, number) == expected
+            for one in expected:
+                del plain[one]
+        assert former.size_bytes == sum(plain.values())
+        for after in (0, 7, 20, 33, 40):
+            assert former.beyond(after) == sum(size for one, size in plain.items() if one > after)
+            assert former.between(after, 35) == [one for one in sorted(plain) if after < one <= 35]
+
+
+def test_many_out_of_order_are_put_in_order() -> None:
+    former = FormerHistory()
+    for seq in range(3 * LATE_MAX, 0, -1):
+        former.add(seq, 2)
+    assert len(former._late) <= LATE_MAX
+    assert former.beyond(LATE_MAX) == 4 * LATE_MAX
+    assert former.take(5, 100) == [1, 2, 3, 4, 5]
+    former.clear()
+    assert former.beyond(0) == former.size_bytes == 0
