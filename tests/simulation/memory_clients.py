@@ -142,7 +142,7 @@ class MemoryClients:
             browser.begin(after)
         else:
             position = self.feed.position_of(browser.last_id)
-            if position is None:
+            if position is None or self.feed.has_gap(EVERYTHING, position):
                 browser.tell_gap()
                 after = EDGE
             else:
