@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import jwt
 import pytest
 import trio
 
@@ -14,7 +15,7 @@ from noti.streams.hub import Hub
 from tests import promises
 from tests.browser.chromium import chromium
 from tests.http.stage import Node, notifications, serving
-from tests.interop.processes import stable_port
+from tests.interop.processes import running_node, stable_port, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
 
@@ -203,3 +204,35 @@ async def test_the_page_says_how_presence_is_turned_on(tmp_path: Path) -> None:
         await page.until(connection("open"))
         await page.value("document.querySelector('#subscribers').open = true")
         await page.until(f"{text('subscribers-empty')}.includes('--subscriptions')")
+
+
+async def test_a_person_publishes_with_a_token_and_sees_the_type_and_the_private_event(
+    tmp_path: Path,
+) -> None:
+    secret = "a secret of this test that is long enough"
+    (tmp_path / "secret").write_text(secret)
+    rights = {"publish": ["*"], "subscribe": ["*"]}
+    token = jwt.encode({"mercure": rights}, secret, "HS256")
+    settings = ("--publisher-jwt-key-file", str(tmp_path / "secret"))
+    publish = press("#publish button")
+    async with (
+        running_node(tmp_path, *settings) as node,
+        chromium(tmp_path / "chromium") as page,
+    ):
+        await page.open(f"http://{written(node.http)}/")
+        await page.until(connection("open"))
+        await page.value(publish)
+        await page.until(f"{text('published')}.startsWith('401')")
+        assert "Paste a token" in await page.value(text("published"))
+        await page.value(fill("token", token) + press("#subscription button"))
+        await page.until(connection("open"))
+        await page.value(
+            "Object.assign(document.querySelector('#publish').elements.type, {value: 'alert'});"
+            "document.querySelector('#publish').elements.private.checked = true;"
+        )
+        await page.value(publish)
+        await page.until(f"{text('published')}.startsWith('committed as urn:uuid:')")
+        await page.until(f"{SHOWN}.length === 1")
+        shown = await page.value(f"{SHOWN}[0].innerText")
+        for part in ("alert", "hello", "*", "urn:uuid:"):
+            assert part in shown
