@@ -19,9 +19,9 @@ SNAPSHOT_EVERY_BYTES = 32 * 1024 * 1024
 """Log after which there is a snapshot, or as much as the last one had if that was more: so what is
 written for snapshots is never more than what is written for the log. A restart replays as much."""
 
-ENCODING_PAUSE = 3.0
+ENCODING_PAUSE = 9.0
 """How long to leave the loop to others after each piece: so many times as long as the piece took.
-A snapshot of 256 MiB then takes some ten seconds, of a quarter of the loop's time."""
+A snapshot of 256 MiB then takes some ten seconds, of a tenth of the loop's time."""
 
 _snapshot_bytes = Gauge("noti_raft_snapshot_bytes", "Size of the newest snapshot")
 _piece_s = Histogram(

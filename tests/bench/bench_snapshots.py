@@ -1,8 +1,8 @@
 """How much commits notice of snapshots of a full history, and how long a restart with one takes.
 
 One voter with a real log on disk and a full history, in this process: a commit at random moments,
-first with the node idle, then while one snapshot after the other is taken and written. Beside it a
-task looks how long the loop stands still. Then the log is opened again, as at a start.
+with the node idle, and while a snapshot is taken and written, in turn. Beside it a task looks how
+long the loop stands still. Then the log is opened again, as at a start.
 """
 
 import argparse
@@ -68,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments = Arguments(__doc__)
     arguments.add_argument("--events", type=int, default=100_000, help="that history holds")
     arguments.add_argument("--bytes", type=int, default=500, help="of data in each")
-    arguments.add_argument("--seconds", type=float, default=15, help="for each way")
+    arguments.add_argument("--seconds", type=float, default=6, help="for each turn")
+    arguments.add_argument("--rounds", type=int, default=4, help="of both turns")
     arguments.add_argument("--directory", type=Path, help="where to write (default: /tmp)")
     options = arguments.options(argv)
     report = Report(f"history of {options.events:,} events of {options.bytes} B", options.json)
@@ -114,13 +115,15 @@ async def _measure(directory: Path, options: argparse.Namespace, report: Report)
         await replica.propose(encode(SetLimits(limits)))
         await _fill(replica, options.events, options.bytes)
         tell(f"history holds {len(store.history()):,} events")
-        idle, still = await _probe(replica, options.seconds)
-        before = _snapshots()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_keep_taking, replica)
-            beside, stall = await _probe(replica, options.seconds)
-            nursery.cancel_scope.cancel()
-        tell(f"{_snapshots() - before:.0f} pieces of snapshots were made meanwhile")
+        idle: list[float] = []
+        beside: list[float] = []
+        still = stall = 0.0
+        before = _pieces()
+        for _ in range(options.rounds):  # in turn, so that what else the machine does hits both
+            still = max(still, await _probe(replica, options.seconds, idle))
+            replica._snapshots.count(2**40)
+            stall = max(stall, await _probe(replica, options.seconds, beside))
+        tell(f"{_pieces() - before:.0f} pieces of snapshots were encoded meanwhile")
     for name, share in (("p50", 0.5), ("p99", 0.99), ("worst", 1.0)):
         values = quantile(beside, share) * 1000, quantile(idle, share) * 1000
         report.add(f"commit beside snapshots, {name}", values[0], "ms", "idle", values[1])
@@ -137,9 +140,8 @@ async def _fill(replica: Replica, events: int, size: int) -> None:
         await replica.propose(encode(Publish(batch)))
 
 
-async def _probe(replica: Replica, seconds: float) -> tuple[list[float], float]:
-    """Return how long each commit took, and how long the loop stood still at most."""
-    durations: list[float] = []
+async def _probe(replica: Replica, seconds: float, durations: list[float]) -> float:
+    """Note how long each commit took; return how long the loop stood still at most."""
     rng = random.Random(2)
     stalls: list[float] = []
 
@@ -160,17 +162,10 @@ async def _probe(replica: Replica, seconds: float) -> tuple[list[float], float]:
             # At random moments, so that no probe follows the beat of what else goes on.
             await trio.sleep(rng.expovariate(RATE))
         nursery.cancel_scope.cancel()
-    return durations, max(stalls)
+    return max(stalls)
 
 
-async def _keep_taking(replica: Replica) -> None:
-    """Have a snapshot taken as soon as the last one is done: far more often than a node does."""
-    while True:
-        replica._snapshots.count(2**40)
-        await trio.sleep(0.1)
-
-
-def _snapshots() -> float:
+def _pieces() -> float:
     return REGISTRY.get_sample_value("noti_raft_snapshot_piece_seconds_count") or 0.0
 
 

@@ -49,7 +49,7 @@ class Commands:
         self.applied.append(command)
 
     def snapshot_pieces(self) -> Iterator[bytes]:
-        return iter(split(b"\n".join(self.applied), 20))
+        return iter(split(b"\n".join(self.applied), 200))
 
     def restore(self, state: object) -> None:
         assert isinstance(state, bytes)

@@ -93,10 +93,13 @@ class Writer:
         if descriptor is None:
             descriptor = os.open(name, os.O_RDWR | os.O_CLOEXEC, dir_fd=self._directory)
             self._keep(name, descriptor)
+        self._pwrite(descriptor, data, offset)
+        os.fdatasync(descriptor)
+
+    def _pwrite(self, descriptor: int, data: bytes, offset: int) -> None:
         written = os.pwrite(descriptor, data, offset)
         while written < len(data):
             written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
-        os.fdatasync(descriptor)
 
     def _create(self, name: str, size: int) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -122,12 +125,17 @@ class Writer:
 
     def _stage(self, name: str, offset: int, data: bytes) -> None:
         temporary = name + TEMPORARY_SUFFIX
-        if offset == 0:
+        descriptor = self._open_files.get(temporary)
+        if offset == 0 or descriptor is None:
             self._forget(temporary)
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._keep(temporary, os.open(temporary, flags, 0o600, dir_fd=self._directory))
-        # Synced part by part: all of it at the end would hold up the writes behind it for long.
-        self._write(temporary, offset, data)
+            begin = os.O_CREAT | os.O_TRUNC if offset == 0 else 0
+            flags = os.O_RDWR | os.O_CLOEXEC | begin
+            descriptor = os.open(temporary, flags, 0o600, dir_fd=self._directory)
+            self._keep(temporary, descriptor)
+        self._pwrite(descriptor, data, offset)
+        # This has the kernel begin to write now, and waits for nothing: to sync each part would
+        # hold up the writes behind it, and to sync all of it at the end even more so.
+        os.posix_fadvise(descriptor, offset, len(data), os.POSIX_FADV_DONTNEED)
 
     def _publish(self, name: str) -> None:
         temporary = name + TEMPORARY_SUFFIX
