@@ -129,7 +129,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         intake=intake,
         peers=peers,
         forwarder=forwarder,
-        publisher=Publisher(forwarder, clock, rng),
+        publisher=Publisher(forwarder, clock, rng, id_of=store.id_of),
         admission=PeerAdmission(identity, replica, gossip, peers.serve),
         report=Report(
             identity,

@@ -9,6 +9,7 @@ A test compares this tree with the classes:
     ├── RemoteError           a peer, client or publisher sent something that is rejected
     │   ├── MessageInvalid    bytes that do not decode
     │   │   └── TooLarge      more of it than is taken: bytes, topics or fields
+    │   ├── IdempotencyKeyReused  the key of a publisher stands for another event already
     │   └── ClusterMismatch   a peer of another cluster or version, or another node under this id
     ├── Unavailable           retry later; nothing is known to be wrong with the request
     │   ├── NotLeader         only the leader can do this; carries who that might be
@@ -32,6 +33,8 @@ A test compares this tree with the classes:
             ├── StorageOutdated   it is older than what this node acknowledged
             └── StorageCorrupt    damage that is not a torn tail; says file and offset
 """
+
+from collections.abc import Sequence
 
 
 class NotiError(Exception):
@@ -60,6 +63,26 @@ class MessageInvalid(RemoteError):
 
 class TooLarge(MessageInvalid):
     """There is more of it than is taken: bytes, topics or fields."""
+
+
+class IdempotencyKeyReused(RemoteError):
+    """Events were dropped, as their idempotency keys stand for other content already.
+
+    The other events that were submitted with them are committed.
+    """
+
+    def __init__(self, ids: Sequence[str | None]) -> None:
+        dropped = [number for number, one in enumerate(ids, start=1) if one is None]
+        which = ""
+        if len(ids) > 1:
+            numbers = ", ".join(map(str, dropped[:10])) + (" …" if len(dropped) > 10 else "")
+            committed = len(ids) - len(dropped)
+            which = f"; dropped of {len(ids)}: number {numbers}; committed: {committed}"
+        super().__init__(
+            f"the idempotency key was used for another event: give every event its own{which}"
+        )
+        self.ids = tuple(ids)
+        """For each event the id under which it was shown; None where it was dropped."""
 
 
 class ClusterMismatch(RemoteError):

@@ -47,8 +47,25 @@ def length_keys(*numbers: int) -> Mapping[int, int]:
     return {number << 3 | LENGTH: number for number in numbers}
 
 
-def scan(data: bytes, keys: Mapping[int, int]) -> list[tuple[int, bytes]]:
+def number_keys(*numbers: int) -> Mapping[int, int]:
+    """Return what `scan` looks for beside that: integers and booleans."""
+    return {number << 3 | _VARINT: number for number in numbers}
+
+
+def number_in(value: bytes) -> int:
+    """Return the integer in what `scan` found under one of `number_keys`; it is not negative."""
+    return _varint(value, 0)[0]
+
+
+_NONE: Final[Mapping[int, int]] = {}
+
+
+def scan(
+    data: bytes, keys: Mapping[int, int], numbers: Mapping[int, int] = _NONE
+) -> list[tuple[int, bytes]]:
     """Return number and value of each field of `keys`, which hold text, bytes or messages.
+
+    And of `numbers`, which few messages have: their values are for `number_in`.
 
     For hot paths: a generated class takes 20 times as long. Other fields, which a newer version may
     have added, are skipped. Raises `MessageInvalid` as `parse` does, except for text.
@@ -73,7 +90,9 @@ def scan(data: bytes, keys: Mapping[int, int]) -> list[tuple[int, bytes]]:
             raise MessageInvalid("protobuf: cut off, or not protobuf")
         if key in keys:
             found.append((keys[key], data[start:position]))
-        elif key >> 3 in keys.values():
+        elif key in numbers:
+            found.append((numbers[key], data[start:position]))
+        elif key >> 3 in keys.values() or key >> 3 in numbers.values():
             raise MessageInvalid(f"protobuf: field {key >> 3} has wire type {key & 7}")
     return found
 

@@ -5,10 +5,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
-from noti.protobuf import length_field, length_keys, parse, scan
+from noti.protobuf import length_field, length_keys, number_in, number_keys, parse, scan
 from noti.rpc.generated.noti.v1 import Event
 
 KEYS = length_keys(1, 2, 3)
+TEXTS, NUMBERS = length_keys(1, 2, 3, 4, 7), number_keys(5, 6)
 
 
 def parsed(data: bytes) -> Event | None:
@@ -20,12 +21,21 @@ def parsed(data: bytes) -> Event | None:
 
 def scanned(data: bytes) -> Event | None:
     try:
-        fields = [(number, value.decode()) for number, value in scan(data, KEYS)]
+        found = scan(data, TEXTS, NUMBERS)
+        texts = [(number, value.decode()) for number, value in found if number not in (5, 6)]
     except (MessageInvalid, UnicodeDecodeError):
         return None
-    topics = [text for number, text in fields if number == 1]
-    last = dict(fields)
-    return Event(topics=topics, data=last.get(2, ""), id=last.get(3, ""))
+    topics = [text for number, text in texts if number == 1]
+    last, numbers = dict(texts), dict(found)
+    return Event(
+        topics=topics,
+        data=last.get(2, ""),
+        id=last.get(3, ""),
+        type=last.get(4, ""),
+        retry_ms=number_in(numbers.get(5, b"\0")),
+        private=number_in(numbers.get(6, b"\0")) != 0,
+        idempotency_key=last.get(7, ""),
+    )
 
 
 LENGTHS = st.sampled_from([0, 1, 127, 128, 129, 255, 16_383, 16_384, 16_385])
@@ -51,6 +61,17 @@ def test_fields_of_any_length_are_found_and_what_is_cut_off_is_refused(
 def test_fields_that_a_newer_version_added_are_skipped() -> None:
     newer = b"\x20\xff\x01" + b"\x82\x01\x02ab" + b"\x29" + bytes(8) + b"\x35" + bytes(4)
     assert scan(newer + b"\x12\x01x" + newer, KEYS) == [(2, b"x")]
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 2**31 - 1])
+def test_numbers_are_found_beside_texts(number: int) -> None:
+    data = bytes(Event(topics=["a"], retry_ms=number, private=True, idempotency_key="k"))
+    found = dict(scan(data, TEXTS, NUMBERS))
+    assert number_in(found.get(5, b"\0")) == number
+    assert number_in(found[6]) == 1
+    assert found[7] == b"k"
+    with pytest.raises(MessageInvalid, match="field 5 has wire type 2"):
+        scan(b"\x2a\x00", TEXTS, NUMBERS)
 
 
 def test_length_in_more_bytes_than_it_needs_is_read_as_the_number_it_is() -> None:

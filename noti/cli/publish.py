@@ -35,7 +35,7 @@ from noti.cli.jetstream import (
 from noti.cli.settings import as_address, load_config, settings_options
 from noti.config import Config
 from noti.errors import NotiError, SourceUnavailable
-from noti.publishing.events import EVENT_BYTES_MAX, check_data, check_topics
+from noti.publishing.events import EVENT_BYTES_MAX, RETRY_MS_MAX, check_data, check_topics
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.ports import Draft
@@ -54,6 +54,14 @@ REQUEST_EVENTS_MAX: Final = 1000
 @click.option("--topic", "topics", multiple=True, help="With --rpc: any event; repeat for several.")
 @click.option("--data", help="With --topic: the event. [default: each line of standard input]")
 @click.option("--id", "event_id", help="With --data: its id, which is not shown twice.")
+@click.option("--type", "event_type", default="", help="With --topic: its name for pages.")
+@click.option("--private", is_flag=True, help="With --topic: only for whose token allows a topic.")
+@click.option(
+    "--retry-ms",
+    type=click.IntRange(0, RETRY_MS_MAX),
+    default=0,
+    help="With --topic: when readers come back that lose their connection.",
+)
 @timeout_option
 @settings_options(*STREAM_SETTINGS, "tls_cert", "tls_key", "tls_ca")
 def publish(
@@ -65,6 +73,9 @@ def publish(
     topics: tuple[str, ...],
     data: str | None,
     event_id: str | None,
+    event_type: str,
+    private: bool,
+    retry_ms: int,
     timeout_s: float,
     **options: Any,
 ) -> None:
@@ -85,6 +96,9 @@ def publish(
         category = category_message(user_id, category_from, category_to)
     given = (user_id, category_from, category_to)
     _check_options(rpc, category, any(one is not None for one in given), topics, data, event_id)
+    if (event_type or private or retry_ms) and not topics:
+        raise click.UsageError("--type, --private and --retry-ms go with --topic")
+    draft = Draft(topics, data or "", event_id, event_type, retry_ms, private)
     config = load_config(config_file, options)
     if rpc is None:
         assert category is not None
@@ -94,11 +108,11 @@ def publish(
     if category is not None:
         run_until_signalled(_one_to_node(node, _as_bridge(config, category)))
     elif data is not None:
-        run_until_signalled(_one_to_node(node, Draft(topics, data, event_id)))
+        run_until_signalled(_one_to_node(node, draft))
     elif sys.stdin is None:
         raise click.UsageError("give --data: standard input is closed")
     else:
-        run_until_signalled(_lines_to_node(node, topics))
+        run_until_signalled(_lines_to_node(node, draft))
 
 
 def _check_options(
@@ -169,8 +183,11 @@ async def _one_to_node(node: _PublishTarget, draft: Draft) -> None:
     click.echo(f"published to {draft.topics[0]}: committed as {event_id}")
 
 
-async def _lines_to_node(node: _PublishTarget, topics: tuple[str, ...]) -> None:
-    """Publish what comes until it ends; a failure ends it, and says from which line on."""
+async def _lines_to_node(node: _PublishTarget, draft: Draft) -> None:
+    """Publish what comes until it ends; a failure ends it, and says from which line on.
+
+    Each line is the data of an event that is like `draft` otherwise.
+    """
     number = published = 0
     complete = False
     try:
@@ -178,7 +195,7 @@ async def _lines_to_node(node: _PublishTarget, topics: tuple[str, ...]) -> None:
             async for lines in read_lines(sys.stdin.fileno(), EVENT_BYTES_MAX):
                 for start in range(0, len(lines), REQUEST_EVENTS_MAX):
                     some = lines[start : start + REQUEST_EVENTS_MAX]
-                    published += await _publish_lines(stream, topics, some, number)
+                    published += await _publish_lines(stream, draft, some, number)
                     number += len(some)
         complete = True
     finally:
@@ -187,12 +204,12 @@ async def _lines_to_node(node: _PublishTarget, topics: tuple[str, ...]) -> None:
 
 
 async def _publish_lines(
-    stream: PublishStream, topics: tuple[str, ...], lines: Sequence[bytes], before: int
+    stream: PublishStream, draft: Draft, lines: Sequence[bytes], before: int
 ) -> int:
     """Publish lines, of which `before` came earlier; return how many were not empty."""
     first, last = before + 1, before + len(lines)
     try:
-        drafts = [Draft(topics, line.decode()) for line in lines if line]
+        drafts = [draft._replace(data=line.decode()) for line in lines if line]
         if drafts:
             await stream.publish(drafts)
     except (UnicodeDecodeError, NotiError) as error:

@@ -8,12 +8,9 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-EVERYTHING = "*"
-"""The selector that covers every notification (Mercure 0.x, "Topic Selectors"); another one covers
-those that have a topic equal to it."""
-
-RESERVED: Final = "/.well-known/mercure"
-"""Topics at and below this path are the hub's own: it tells of subscriptions there (Mercure)."""
+from noti.history.reserved_topics import EVERYTHING as EVERYTHING
+from noti.history.reserved_topics import RESERVED as RESERVED
+from noti.history.reserved_topics import reserved_in_1_0
 
 TOPIC_BYTES_MAX: Final = 1024
 """Longest topic: four times NATS' longest subject, and longer than any URL that people write."""
@@ -37,7 +34,7 @@ def problem_of(topic: str) -> str | None:
         return f"{EVERYTHING!r} is no topic: readers follow all topics by that name"
     if (control := control_in(topic)) is not None:
         return f"topic {topic[:80]!r} has a control character, {control!r}: nobody could read it"
-    if topic == RESERVED or topic.startswith(RESERVED + "/"):
+    if reserved_in_1_0(topic):
         return f"topic {topic[:80]!r} is reserved: {RESERVED} is the hub's own"
     return None
 

@@ -17,6 +17,7 @@ from noti.authorization.presented import Presented
 from noti.authorization.rejection import Reason, TokenRejected
 from noti.authorization.rejection import answer_to as rejection_answer
 from noti.errors import (
+    IdempotencyKeyReused,
     MessageInvalid,
     NotiError,
     Overloaded,
@@ -24,8 +25,8 @@ from noti.errors import (
     TooLarge,
     Unavailable,
 )
+from noti.history.reserved_topics import reserved_in_0x, reserved_in_1_0
 from noti.http.forms import parse_form, problem_of_type
-from noti.http.reserved_topics import reserved_in_0x, reserved_in_1_0
 from noti.http.subscribe import PLAIN, Answer
 from noti.publishing.ports import Draft, Outcome
 
@@ -151,6 +152,8 @@ def answer_to(outcome: Outcome) -> Answer:
     match outcome:
         case tuple():
             return Answer(200, [("Content-Type", PLAIN)], outcome[0].encode())
+        case IdempotencyKeyReused():
+            return plain(422, _sentence(outcome))
         case TooLarge():
             return plain(413, _sentence(outcome))
         case MessageInvalid():

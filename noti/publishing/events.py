@@ -1,30 +1,48 @@
 """Says what can be an event, and makes events of what publishers send."""
 
 import random
-import string
+import re
+import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, TypeGuard
 
 from noti.errors import MessageInvalid, TooLarge
 from noti.history.notification import PREFIX, Event, lines_of, sent_bytes
-from noti.history.topics import problem_of
+from noti.history.topics import control_in, problem_of
 from noti.publishing.ports import Draft
 
 EVENT_BYTES_MAX: Final = 1024 * 1024
 """Longest event data, as it is sent to readers: NATS' own default limit for a message. Every node
-keeps 1000 of them, and frames each for its readers."""
+frames it for its readers."""
 
-ID_CHARACTERS_MAX: Final = 128
-"""Longest publisher's id that becomes an event id; browsers send it back in a header."""
+ID_CHARACTERS_MAX: Final = 256
+"""Longest publisher's id that becomes an event id; browsers send it back in a header, in which it
+takes up to 3 KiB when it is percent-encoded."""
 
-TOPICS_MAX: Final = 16
-"""Topics of one event; each is compared with each selector of each audience."""
+TYPE_CHARACTERS_MAX: Final = 128
+"""Longest type: it stands in pages' code as the name of an event."""
 
-_ID_CHARACTERS: Final = frozenset(string.ascii_letters + string.digits + string.punctuation)
+KEY_CHARACTERS_MAX: Final = 256
+"""Longest idempotency key: a hash or a UUID, and what an application puts before it."""
+
+TOPICS_MAX: Final = 1000
+"""Topics of one event, as in Mercure's reference hub."""
+
+RETRY_MS_MAX: Final = 2**31 - 1
+"""Longest time before a reader comes back: what browsers' timers take."""
+
+OWN_TYPE: Final = "mercure"
+"""The type of what the hub itself tells of subscriptions (Mercure 1.0)."""
 
 _RESERVED_IDS: Final = frozenset({"beginning", "earliest"})
 """Have a meaning of their own in `Last-Event-ID` (see `noti.streams.sse`)."""
+
+_CURSOR: Final = re.compile(r"noti:[1-9][0-9]*-[0-9a-f]+")
+"""Names a place in history, whatever stands there (see `noti.streams.retained`)."""
+
+_KNOWN_TYPES: Final = 1024
+"""Types whose check is remembered: an application has few."""
 
 
 def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
@@ -33,19 +51,23 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
     Unlike a JetStream message, which somebody else has accepted already, a draft with an id that
     cannot be one is rejected: its publisher is there to be answered.
     """
-    if not draft.topics:
+    topics, data, draft_id, event_type, retry_ms, private, key = draft
+    if not topics:
         raise MessageInvalid("an event without a topic; name at least one")
-    if len(draft.topics) > TOPICS_MAX:
-        raise TooLarge(f"an event with {len(draft.topics)} topics; {TOPICS_MAX} are allowed")
-    check_topics(draft.topics)
-    check_data(draft.data)
-    if draft.id is not None and not is_event_id(draft.id):
-        raise MessageInvalid(
-            f"{draft.id[:ID_CHARACTERS_MAX]!r} cannot be an event's id: "
-            f"1 to {ID_CHARACTERS_MAX} printable ASCII characters without spaces"
-        )
-    event_id = make_id(wall_ms, rng) if draft.id is None else draft.id
-    return Event(0, event_id, draft.topics, draft.data, wall_ms, *draft[3:])
+    if len(topics) > TOPICS_MAX:
+        raise TooLarge(f"an event with {len(topics)} topics; {TOPICS_MAX} are allowed")
+    check_topics(topics)
+    check_data(data)
+    if draft_id is not None and (problem := problem_of_id(draft_id)) is not None:
+        raise MessageInvalid(problem)
+    if event_type and (problem := problem_of_type(event_type)) is not None:
+        raise MessageInvalid(problem)
+    if key and (problem := _problem_of_text("an idempotency key", key, KEY_CHARACTERS_MAX)):
+        raise MessageInvalid(problem)
+    if not 0 <= retry_ms <= RETRY_MS_MAX:
+        raise MessageInvalid(f"{retry_ms} ms cannot be a time to retry: 0 to {RETRY_MS_MAX}")
+    event_id = make_id(wall_ms, rng) if draft_id is None else draft_id
+    return Event(0, event_id, topics, data, wall_ms, event_type, retry_ms, private, key)
 
 
 def check_topics(topics: Sequence[str]) -> None:
@@ -70,13 +92,49 @@ def check_data(data: str) -> None:
 
 
 def is_event_id(text: str | None) -> TypeGuard[str]:
-    """Return whether a publisher's id can be an event id: short, printable ASCII without spaces."""
-    return (
-        text is not None
-        and 0 < len(text) <= ID_CHARACTERS_MAX
-        and _ID_CHARACTERS.issuperset(text)
-        and text not in _RESERVED_IDS
-    )
+    """Return whether a publisher's id can be an event id."""
+    return text is not None and problem_of_id(text) is None
+
+
+def problem_of_id(text: str) -> str | None:
+    """Return why a text can be no event's id, in one line, or None."""
+    if (problem := _problem_of_text("an event's id", text, ID_CHARACTERS_MAX)) is not None:
+        return problem
+    if text[0] == "#":
+        return f"an event's id may not begin with #: {text[:80]!r}"
+    if text in _RESERVED_IDS:
+        return f"{text!r} cannot be an event's id: it stands for a place in history"
+    if text.startswith("noti:") and _CURSOR.fullmatch(text):
+        return f"{text[:80]!r} cannot be an event's id: it has the form of this hub's cursors"
+    return None
+
+
+@lru_cache(maxsize=_KNOWN_TYPES)
+def problem_of_type(text: str) -> str | None:
+    """Return why a text can be no event's type, in one line, or None."""
+    if text == OWN_TYPE:
+        return f"an event's type may not be {OWN_TYPE!r}: it is the hub's own"
+    return _problem_of_text("an event's type", text, TYPE_CHARACTERS_MAX)
+
+
+def _problem_of_text(what: str, text: str, characters_max: int) -> str | None:
+    """Return why a text cannot stand on one line of a stream, or of a header, as it is."""
+    if not text:
+        return f"{what} is empty"
+    if len(text) > characters_max:
+        return f"{what} of {len(text)} characters; {characters_max} are allowed"
+    if text != text.strip():
+        return f"{what} begins or ends with a space, which headers lose: {text[:80]!r}"
+    if text.isprintable():
+        return None
+    if (control := control_in(text)) is not None:
+        return f"{what} has a control character, {control!r}: {text[:80]!r}"
+    for character in text:
+        if (category := unicodedata.category(character)) == "Cs":
+            return f"{what} is no Unicode text: it has half a surrogate pair, {character!r}"
+        if category in ("Zl", "Zp"):
+            return f"{what} has a line end, {character!r}: {text[:80]!r}"
+    return None
 
 
 def make_id(wall_ms: int, rng: random.Random) -> str:

@@ -42,7 +42,7 @@ class Publishing(Protocol):
         `on_done` gets the ids once all are committed, or `MessageInvalid` for a draft that can
         never be an event, `Overloaded` when too much waits already, `ProposalUncertain` when
         some may or may not be committed, otherwise `Unavailable`. Only after `ProposalUncertain`
-        may any of the drafts be committed.
+        may any of the drafts be committed; and after `IdempotencyKeyReused`, which says which.
         """
 
 

@@ -11,7 +11,7 @@ lonely publisher waits for nobody, and many fall into two groups that share two 
 import math
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -21,6 +21,7 @@ from prometheus_client import Counter
 
 from noti.completion import Completion, OnDone
 from noti.errors import (
+    IdempotencyKeyReused,
     MessageInvalid,
     NotiError,
     NotLeader,
@@ -32,7 +33,7 @@ from noti.history.commands import Publish, encode
 from noti.history.notification import Event, byte_length
 from noti.ports import Clock
 from noti.publishing.events import event_of
-from noti.publishing.ports import CommandForwarder, Draft
+from noti.publishing.ports import CommandForwarder, Draft, Outcome
 
 log = structlog.get_logger("noti.publishing")
 
@@ -79,6 +80,8 @@ class _Submission:
     size_bytes: int
     at: float
     on_done: OnDone[tuple[str, ...]]
+    keyed: Sequence[Draft]
+    """What the events were made of, if any of them has an idempotency key."""
 
 
 @dataclass(slots=True, eq=False)
@@ -103,8 +106,15 @@ class Publisher:
         clock: Clock,
         rng: random.Random,
         limits: PublishLimits = PublishLimits(),
+        *,
+        id_of: Callable[[Event], str | None],
     ) -> None:
-        """Prepare; submissions are rejected before `run` and after it."""
+        """Prepare; submissions are rejected before `run` and after it.
+
+        `id_of` is asked about an event with an idempotency key once it is applied on this node, and
+        returns the id under which it is known; None when its key stood for something else.
+        """
+        self._id_of = id_of
         self._log = log
         self._clock = clock
         self._rng = rng
@@ -207,7 +217,8 @@ class Publisher:
             raise Overloaded(
                 "too many events wait to be committed on this node; retry later, or more slowly"
             )
-        return _Submission(events, size_bytes, now, on_done)
+        keyed = drafts if any(draft.idempotency_key for draft in drafts) else ()
+        return _Submission(events, size_bytes, now, on_done, keyed)
 
     # --- on its way -------------------------------------------------------------------------------
 
@@ -308,10 +319,30 @@ class Publisher:
             self._uncommitted_bytes -= submission.size_bytes
             if failure is None:
                 EVENTS.inc(len(submission.events))
-                submission.on_done(tuple([event.id for event in submission.events]))
+                submission.on_done(self._answer(submission))
             else:
                 REJECTED.labels(type(failure).__name__).inc()
                 submission.on_done(failure)
+
+    def _answer(self, submission: _Submission) -> Outcome:
+        """Return the ids of events that are applied; asked at once, while all keys are known."""
+        events = submission.events
+        if not submission.keyed:
+            return tuple([event.id for event in events])
+        ids = [
+            self._known_id(draft, event) if event.idempotency_key else event.id
+            for draft, event in zip(submission.keyed, events, strict=True)
+        ]
+        known = tuple([one for one in ids if one is not None])
+        if len(known) == len(ids):
+            return known
+        REJECTED.labels(IdempotencyKeyReused.__name__).inc()
+        return IdempotencyKeyReused(ids)
+
+    def _known_id(self, draft: Draft, event: Event) -> str | None:
+        """Return the id that a keyed event has in history; None if its key is another event's."""
+        known = self._id_of(event)
+        return known if draft.id is None or draft.id == known else None
 
 
 def _no_leader() -> Unavailable:

@@ -21,6 +21,7 @@ from noti.errors import (
     Overloaded,
     PeerUnavailable,
     ProposalUncertain,
+    RemoteError,
     Unavailable,
 )
 from noti.protobuf import parse
@@ -33,8 +34,8 @@ from noti.rpc.tls import certificate_of
 WITHIN_S: Final = 10.0
 """How long a connection, and each answer, may take, if nothing else is said. A node that lives says
 within 5 s that it found no leader, and within 10 more that nothing was committed."""
-ANSWER_BYTES_MAX: Final = 1024 * 1024
-"""A thousand ids of 128 characters."""
+ANSWER_BYTES_MAX: Final = 2 * 1024 * 1024
+"""A thousand ids of 256 characters, each of four bytes at most."""
 
 _UNKNOWN: Final = "what was sent may or may not be committed"
 _METHOD: Final = "/noti.v1.Publisher/PublishStream"
@@ -42,7 +43,21 @@ _ERRORS: Final[dict[int, type[NotiError]]] = {
     Status.INVALID_ARGUMENT.value: MessageInvalid,
     Status.RESOURCE_EXHAUSTED.value: Overloaded,
     Status.ABORTED.value: ProposalUncertain,
+    Status.ALREADY_EXISTS.value: RemoteError,
 }
+
+
+def wire_event(draft: Draft) -> wire.Event:
+    """Return a draft as it travels."""
+    return wire.Event(
+        list(draft.topics),
+        draft.data,
+        draft.id or "",
+        draft.type,
+        draft.retry_ms,
+        draft.private,
+        draft.idempotency_key,
+    )
 
 
 class PublishStream:
@@ -57,10 +72,11 @@ class PublishStream:
         """Return the events' ids when all are committed.
 
         Raises `MessageInvalid`, `Overloaded` or `Unavailable` when none is committed,
-        `ProposalUncertain` when nobody knows. *Cancellation*: nobody knows either, and the stream
+        `ProposalUncertain` when nobody knows, another `RemoteError` when some were dropped, as
+        their idempotency keys were used. *Cancellation*: nobody knows either, and the stream
         can be used no more.
         """
-        events = [wire.Event(list(one.topics), one.data, one.id or "") for one in drafts]
+        events = [wire_event(draft) for draft in drafts]
         where = format_address(self._to)
         try:
             async with asyncio.timeout(self._within_s):

@@ -18,13 +18,14 @@ from grpclib.exceptions import GRPCError
 
 from noti.completion import OnDone
 from noti.errors import (
+    IdempotencyKeyReused,
     MessageInvalid,
     NotiError,
     Overloaded,
     ProposalUncertain,
     Unavailable,
 )
-from noti.protobuf import length_field, length_keys, scan
+from noti.protobuf import length_field, length_keys, number_in, number_keys, scan
 from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.rpc.connections import PeerStream, stream_of
 from noti.rpc.generated.noti import v1 as wire
@@ -47,7 +48,8 @@ publisher alone that is never told to wait is slowed down, and not rejected."""
 
 # By hand, as both are hot: see `scan`.
 _REQUEST_KEYS: Final = length_keys(1)
-_EVENT_KEYS: Final = length_keys(1, 2, 3)
+_EVENT_KEYS: Final = length_keys(1, 2, 3, 4, 7)
+_EVENT_NUMBERS: Final = number_keys(5, 6)
 
 
 class PublisherService:
@@ -235,17 +237,25 @@ def decode_drafts(data: bytes) -> list[Draft]:
 
 
 def _draft(event: bytes) -> Draft:
-    topics: tuple[str, ...] = ()
-    data = event_id = ""
-    for number, value in scan(event, _EVENT_KEYS):
-        text = value.decode()
+    topics: list[str] = []
+    data = event_id = event_type = key = ""
+    retry_ms, private = 0, False
+    for number, value in scan(event, _EVENT_KEYS, _EVENT_NUMBERS):
         if number == 1:
-            topics += (text,)
+            topics.append(value.decode())
         elif number == 2:
-            data = text
+            data = value.decode()
+        elif number == 3:
+            event_id = value.decode()
+        elif number == 4:
+            event_type = value.decode()
+        elif number == 5:
+            retry_ms = number_in(value)
+        elif number == 6:
+            private = number_in(value) != 0
         else:
-            event_id = text
-    return Draft(topics, data, event_id or None)
+            key = value.decode()
+    return Draft(tuple(topics), data, event_id or None, event_type, retry_ms, private, key)
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
@@ -266,6 +276,8 @@ def status_of(error: NotiError) -> Status:
     match error:
         case MessageInvalid():
             return Status.INVALID_ARGUMENT
+        case IdempotencyKeyReused():
+            return Status.ALREADY_EXISTS
         case Overloaded():
             return Status.RESOURCE_EXHAUSTED
         case ProposalUncertain():

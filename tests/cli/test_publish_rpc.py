@@ -102,6 +102,14 @@ def test_category_event_is_what_the_bridge_makes_of_it(node: NodeProcess) -> Non
     assert trio.run(category) == "UserID: 7 Category: books MatchCategory: films"
 
 
+def test_event_carries_type_time_to_retry_and_privacy(node: NodeProcess) -> None:
+    said = ("--type", "chat", "--retry-ms", "250")
+    assert publish(node, "--topic", "typed", "--data", "x", *said) == 0
+    assert publish(node, "--topic", "typed", "--data", "hidden", "--private") == 0
+    assert publish(node, "--topic", "typed", "--data", "y") == 0
+    assert [data for _, data in shown(node, "typed", 2)][-1] == "y", "the private one is not shown"
+
+
 def test_each_line_of_standard_input_is_an_event_in_order(
     node: NodeProcess, tmp_path: Path
 ) -> None:
@@ -156,8 +164,8 @@ def test_line_that_never_ends_is_rejected_as_soon_as_it_is_too_long(node: NodePr
 def test_what_the_node_rejects_is_reported_in_its_words(
     node: NodeProcess, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert publish(node, "--topic", "t", "--data", "x", "--id", "not an id") == 1
-    told = f"noti: error: {written(node.rpc)} says: 'not an id' cannot be an event's id: 1 to 128"
+    assert publish(node, "--topic", "t", "--data", "x", "--id", "#7") == 1
+    told = f"noti: error: {written(node.rpc)} says: an event's id may not begin with #: '#7'"
     assert capsys.readouterr().err.startswith(told)
 
 

@@ -315,7 +315,7 @@ COMMANDS: list[Command] = [
 ]
 CATEGORY = CategoryMessage(user_id=7, category_from="books", category_to="films")
 
-PUBLISH = b"\x0a\x0f\x0a\x01a\x12\x04data\x1a\x04id-1" * 2
+PUBLISH = b"\x0a\x19\x0a\x01a\x12\x04data\x1a\x04id-1\x22\x01t\x28\x07\x30\x01\x3a\x01k" * 2
 
 POD = b'{"metadata": {"name": "noti-0", "uid": "u", "resourceVersion": "5"}}'
 PODS = [b'{"metadata": {"resourceVersion": "7"}, "items": [' + POD + b"]}"]

@@ -42,6 +42,17 @@ def test_control_character_anywhere_in_a_topic_is_refused(character: str) -> Non
         assert "control character" in (problem_of(topic) or "")
 
 
-@pytest.mark.parametrize("topic", [RESERVED, f"{RESERVED}/", f"{RESERVED}/subscriptions/a/b"])
+@pytest.mark.parametrize(
+    "topic",
+    [
+        RESERVED,
+        f"{RESERVED}/",
+        f"{RESERVED}/subscriptions/a/b",
+        f"https://elsewhere.example{RESERVED}/x",
+        f"/a/..{RESERVED}",
+        "/.well%2Dknown/mercure",
+        "mercure",
+    ],
+)
 def test_topics_of_the_hub_itself_are_refused(topic: str) -> None:
     assert "reserved" in (problem_of(topic) or "")

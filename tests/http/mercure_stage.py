@@ -196,7 +196,8 @@ async def mercure_hub(
     config = config or HttpConfig()
     settings = {"anonymous": True, "audience": None, **(authorization or {})}
     who = authorizer(**settings)
-    publisher = Publisher(LogOfOne(there), TrioClock(), random.Random(1))
+    log = LogOfOne(there)
+    publisher = Publisher(log, TrioClock(), random.Random(1), id_of=log.store.id_of)
     endpoint = PublishEndpoint(publisher, who, config)
     frontend = Frontend(("127.0.0.1", 0), there, Node(), config, authorizer=who, endpoint=endpoint)
     async with trio.open_nursery() as nursery:

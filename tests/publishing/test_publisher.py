@@ -10,6 +10,7 @@ import trio.testing
 
 from noti.completion import OnDone
 from noti.errors import (
+    IdempotencyKeyReused,
     MessageInvalid,
     NotiError,
     NotLeader,
@@ -18,6 +19,7 @@ from noti.errors import (
     Unavailable,
 )
 from noti.history.commands import Publish, decode
+from noti.history.store import Store
 from noti.history.topics import TOPIC_BYTES_MAX
 from noti.publishing.events import EVENT_BYTES_MAX, ID_CHARACTERS_MAX, TOPICS_MAX
 from noti.publishing.ports import Draft, Outcome
@@ -41,6 +43,7 @@ class FakeLeader:
     def __init__(self) -> None:
         self.known = True
         self.submitted: list[Submitted] = []
+        self.store = Store()
         self._news = trio.Event()
 
     def submit(self, command: bytes, on_done: OnDone[int]) -> None:
@@ -48,6 +51,7 @@ class FakeLeader:
             on_done(NotLeader(None))
             return
         publish = decode(command)
+        self.store.apply(command)
         assert isinstance(publish, Publish)
         self.submitted.append(Submitted([event.id for event in publish.events], on_done))
 
@@ -70,7 +74,7 @@ async def running(
 ) -> AsyncIterator[tuple[FakeLeader, Publisher]]:
     leader = FakeLeader()
     limits = limits or PublishLimits()
-    publisher = Publisher(leader, TrioClock(), random.Random(1), limits)
+    publisher = Publisher(leader, TrioClock(), random.Random(1), limits, id_of=leader.store.id_of)
     async with trio.open_nursery() as nursery:
         await nursery.start(publisher.run)
         yield leader, publisher
@@ -272,8 +276,11 @@ async def test_event_without_an_id_gets_one(autojump_clock: trio.testing.MockClo
         (Draft(("t",), "\n" * (EVENT_BYTES_MAX // 7 + 1)), "before each of its 149798 lines"),
         (Draft(("ü" * (TOPIC_BYTES_MAX // 2 + 1),), "x"), "longer than"),
         (Draft(("t",), "ü" * (EVENT_BYTES_MAX // 2 + 1)), "bytes"),
-        (Draft(("t",), "x", "a" * (ID_CHARACTERS_MAX + 1)), "cannot be an event's id"),
-        (Draft(("t",), "x", "two words"), "cannot be an event's id"),
+        (Draft(("t",), "x", "a" * (ID_CHARACTERS_MAX + 1)), "256 are allowed"),
+        (Draft(("t",), "x", "two\nlines"), "control character"),
+        (Draft(("t",), "x", type="mercure"), "the hub's own"),
+        (Draft(("t",), "x", retry_ms=-1), "time to retry"),
+        (Draft(("t",), "x", idempotency_key="a\x00"), "idempotency key has a control character"),
         (Draft(("t",), "x", "earliest"), "cannot be an event's id"),
     ],
 )
@@ -419,7 +426,7 @@ async def test_submissions_in_any_turn_of_the_end_are_answered(
     closed, and the publisher did not know it yet."""
     leader = FakeLeader()
     leader.known = False
-    publisher = Publisher(leader, TrioClock(), random.Random(1))
+    publisher = Publisher(leader, TrioClock(), random.Random(1), id_of=leader.store.id_of)
     outcomes: list[Outcome] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(publisher.run)
@@ -429,3 +436,40 @@ async def test_submissions_in_any_turn_of_the_end_are_answered(
                 publisher.submit([draft()], outcomes.append, at_once=True)
                 await trio.lowlevel.checkpoint()
     assert [type(outcome) for outcome in outcomes] == [Unavailable] * 10
+
+
+@promises.PUBLISHER_GETS_ONE_ANSWER
+async def test_retry_with_a_known_key_is_answered_with_the_first_id(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (leader, publisher):
+        outcomes: list[Outcome] = []
+        keyed = draft()._replace(idempotency_key="key")
+        for one in (keyed, keyed, keyed._replace(id="other id"), keyed._replace(data="other")):
+            publisher.submit([one], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        first = leader.submitted[0].ids[0]
+        leader.submitted[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        assert outcomes[:2] == [(first,), (first,)]
+        for outcome in outcomes[2:]:
+            assert isinstance(outcome, IdempotencyKeyReused)
+            assert outcome.ids == (None,)
+            assert str(outcome).endswith("give every event its own")
+
+
+async def test_submission_with_a_reused_key_says_which_events_were_dropped(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running() as (leader, publisher):
+        outcomes: list[Outcome] = []
+        one = draft("a")._replace(idempotency_key="key")
+        drafts = [one, draft("b"), one._replace(data="other"), draft("c")]
+        publisher.submit(drafts, outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        leader.submitted[0].end()
+        await trio.testing.wait_all_tasks_blocked()
+        [outcome] = outcomes
+        assert isinstance(outcome, IdempotencyKeyReused)
+        assert outcome.ids == ("a", "b", None, "c")
+        assert str(outcome).endswith("dropped of 4: number 3; committed: 3")

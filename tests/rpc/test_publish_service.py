@@ -23,6 +23,7 @@ from noti.errors import (
 from noti.publishing.ports import Draft, Outcome
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.inbox import FRAMES_AT_ONCE
+from noti.rpc.publish_client import wire_event
 from noti.rpc.publish_service import (
     REQUEST_BYTES_MAX,
     STREAM_BYTES_MAX,
@@ -204,12 +205,16 @@ drafts = st.builds(
     st.lists(texts, max_size=3).map(tuple),
     texts,
     st.one_of(st.none(), st.text(min_size=1, max_size=200)),
+    texts,
+    st.integers(0, 2**32 - 1),
+    st.booleans(),
+    texts,
 )
 
 
 @given(st.lists(drafts, max_size=4))
 def test_requests_are_read_as_the_generated_classes_write_them(given: list[Draft]) -> None:
-    events = [wire.Event(topics=list(d.topics), data=d.data, id=d.id or "") for d in given]
+    events = [wire_event(one) for one in given]
     assert decode_drafts(bytes(wire.PublishRequest(events=events))) == given
 
 
@@ -220,12 +225,12 @@ def test_random_bytes_are_read_as_the_generated_classes_read_them_or_refused(dat
     except MessageInvalid:
         return
     parsed = wire.PublishRequest.parse(data).events
-    assert read == [Draft(tuple(e.topics), e.data, e.id or None) for e in parsed]
+    assert [wire_event(one) for one in read] == parsed
 
 
 @given(st.lists(drafts, min_size=1, max_size=2), st.data())
 def test_cut_request_is_refused(given: list[Draft], data: st.DataObject) -> None:
-    events = [wire.Event(topics=list(d.topics), data=d.data, id=d.id or "") for d in given]
+    events = [wire_event(one) for one in given]
     last = bytes(wire.PublishRequest(events=events[-1:]))
     whole = bytes(wire.PublishRequest(events=events))
     cut = data.draw(st.integers(1, len(last) - 1))

@@ -74,14 +74,35 @@ class Role(betterproto2.Enum):
 class Event(betterproto2.Message):
     topics: "list[str]" = betterproto2.field(1, betterproto2.TYPE_STRING, repeated=True)
     """
-    at least one; the first is canonical
+    1 to 1000; the first is canonical
     """
 
     data: "str" = betterproto2.field(2, betterproto2.TYPE_STRING)
 
     id: "str" = betterproto2.field(3, betterproto2.TYPE_STRING)
     """
-    printable ASCII without spaces; empty: the node makes one
+    1 to 256 printable characters; empty: the node makes one
+    """
+
+    type: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    1 to 128 printable characters: the name by which pages listen for it; empty: none
+    """
+
+    retry_ms: "int" = betterproto2.field(5, betterproto2.TYPE_UINT32)
+    """
+    how long a reader that has got it waits before it connects again; 0: says nothing
+    """
+
+    private: "bool" = betterproto2.field(6, betterproto2.TYPE_BOOL)
+    """
+    only for readers whose token names one of its topics
+    """
+
+    idempotency_key: "str" = betterproto2.field(7, betterproto2.TYPE_STRING)
+    """
+    1 to 256 printable characters; empty: none. The first event with a key is shown, and what comes with it again is
+    answered with its id, if it says the same.
     """
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from noti.http.reserved_topics import reserved_in_0x, reserved_in_1_0
+from noti.history.reserved_topics import reserved_in_0x, reserved_in_1_0
 
 HUB = "/.well-known/mercure"
 

@@ -12,7 +12,11 @@ import string
 from functools import lru_cache
 from typing import Final
 
-from noti.history.topics import EVERYTHING, RESERVED
+EVERYTHING: Final = "*"
+"""The selector that covers every notification (Mercure 0.x, "Topic Selectors")."""
+
+RESERVED: Final = "/.well-known/mercure"
+"""Topics at and below this path are the hub's own: it tells of subscriptions there (Mercure)."""
 
 _UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~")
 _SCHEME: Final = re.compile(r"([a-z][a-z0-9+.-]*):", re.IGNORECASE)
