@@ -1,4 +1,7 @@
-"""EventSource in Node: the npm packages `eventsource` and `undici`, from the registry, once."""
+"""Readers in Node: the npm packages `eventsource`, `undici` and `@microsoft/fetch-event-source`.
+
+They come from the registry, once.
+"""
 
 import json
 import shutil
@@ -14,19 +17,19 @@ CACHE = Path(__file__).parents[2] / ".cache" / "eventsource"
 PACKAGE = ("package.json", "package-lock.json")
 
 
-def node_program() -> Path:
-    """Return the client's script, with its packages beside it, as the lock file names them."""
+def node_program(name: str = "client.mjs") -> Path:
+    """Return a client's script, with its packages beside it, as the lock file names them."""
     CACHE.mkdir(parents=True, exist_ok=True)
     wanted = [(SOURCE / name).read_bytes() for name in PACKAGE]
     stamp = CACHE / "installed"
     if not stamp.exists() or stamp.read_bytes() != b"".join(wanted):
-        for name, content in zip(PACKAGE, wanted, strict=True):
-            (CACHE / name).write_bytes(content)
+        for file, content in zip(PACKAGE, wanted, strict=True):
+            (CACHE / file).write_bytes(content)
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
         subprocess.run(command, cwd=CACHE, check=True, capture_output=True)
         stamp.write_bytes(b"".join(wanted))
-    script = CACHE / "client.mjs"
-    shutil.copy(SOURCE / "client.mjs", script)
+    script = CACHE / name
+    shutil.copy(SOURCE / name, script)
     return script
 
 
