@@ -28,8 +28,19 @@ from noti.membership.identity import (
     make_identity,
     save_promise,
 )
-from noti.membership.tags import TAG_EXPECT, TAG_HTTP, TAG_NODE_ID, TAG_RPC, name_of
+from noti.membership.tags import (
+    TAG_EXPECT,
+    TAG_HTTP,
+    TAG_NODE_ID,
+    TAG_RPC,
+    alive_and_dead,
+    name_of,
+)
 from noti.membership.voters import VoterLimits
+from noti.presence.announcing import Announcing
+from noti.presence.commits import Commits
+from noti.presence.dead_nodes import DeadNodes
+from noti.presence.presence import Presence
 from noti.publishing.limits import Limits
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.publisher import Publisher
@@ -66,6 +77,15 @@ class LogLimits:
 
 
 @dataclass(frozen=True)
+class PresenceParts:
+    """Who is subscribed, where it is to be known."""
+
+    presence: Presence
+    announcing: Announcing
+    dead_nodes: DeadNodes
+
+
+@dataclass(frozen=True)
 class Parts:
     """The parts of one node, made and not yet started."""
 
@@ -84,6 +104,7 @@ class Parts:
     limits: Limits
     authorization: Authorization
     bridge: Bridge | None
+    presence: PresenceParts | None
 
 
 async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts:
@@ -153,6 +174,38 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         authorization=Authorization(config, clock, rng, _nobody_revoked),
         limits=Limits(replica, lambda: store.limits.count, config.history_size),
         bridge=bridge,
+        presence=_presence(config, world, identity, store, forwarder, replica, gossip),
+    )
+
+
+def _presence(
+    config: Config,
+    world: World,
+    identity: Identity,
+    store: Store,
+    forwarder: Forwarder,
+    replica: Replica,
+    gossip: Gossip,
+) -> PresenceParts | None:
+    if not config.subscriptions:
+        return None
+    table, clock = store.subscriptions, world.clock
+
+    def commits() -> Commits:
+        return Commits(forwarder, clock, world.rng)
+
+    announcing = Announcing(identity.node_id, table, commits(), clock, world.make_id)
+    world.clients.hub.observe(announcing)
+    return PresenceParts(
+        Presence(table, commits(), clock, world.make_id),
+        announcing,
+        DeadNodes(
+            table,
+            commits(),
+            replica.is_ready_leader,
+            lambda: alive_and_dead(gossip.members()),
+            clock,
+        ),
     )
 
 

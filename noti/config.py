@@ -302,6 +302,9 @@ class Config(BaseModel):
     """How many gRPC connections besides other nodes'; who is idle longest makes room."""
     rpc_connections_per_address_max: int = Field(default=0, ge=0)
     """How many of those one IPv4 address or IPv6 /64 may have; 0 for any number."""
+    subscriptions: bool = False
+    """Whether all nodes know who is subscribed, and tell of it (Mercure's active subscriptions);
+    the same at all nodes."""
     trusted_proxies: Annotated[tuple[IpNetwork, ...], BeforeValidator(_commas)] = ()
     """Network of proxies whose X-Forwarded-For is believed, 10.0.0.0/8; repeat for several."""
     cors_origins: Annotated[

@@ -16,10 +16,13 @@ it is the start, read upwards the stop:
                   decommission, control        what the operator asks of this node
                   controller, limits, bridge   while this node leads: who votes,
                                                the history size, events from NATS
+                  presence     who is subscribed, told to the others; ends before gossip says
+                               that this node leaves, when the leader ends its subscriptions
                     leadership       handed over as soon as the node is to stop
 
 A node of which a part fails falls instead: all parts end in the same moment, so that nobody can
-elect it, or stay with it, while it goes down. The bridge is optional: its failure is survived.
+elect it, or stay with it, while it goes down. The bridge and presence are optional: their
+failures are survived.
 """
 
 from functools import partial
@@ -79,6 +82,7 @@ async def run(
             parts.report,
             parts.publisher,
             authorizer=parts.authorization.authorizer,
+            presence=None if parts.presence is None else parts.presence.presence,
         )
         http_addr = await tree.start("browsers", serve_http)
 
@@ -95,6 +99,10 @@ async def run(
         await tree.start("limits", parts.limits.run)
         if parts.bridge is not None:
             await tree.start("bridge", _optional(parts.bridge, world))
+        if parts.presence is not None:
+            for part in (parts.presence.announcing, parts.presence.dead_nodes):
+                run_part = partial(keep_going, "presence", part.run, world.clock, world.rng)
+                await tree.start("presence", run_part)
         within_s = config.election_timeout_ms / 1000
         await tree.before_stop("leadership", parts.replica.hand_over, within_s)
         log.info("node is up", name=parts.identity.name, node_id=parts.identity.node_id)

@@ -32,6 +32,15 @@ class HistoryObserver(Protocol):
         Those before `oldest_seq` have holes between them, those from there on none.
         """
 
+    def disconnect(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        subscriber: str | None = None,
+    ) -> int:
+        """End the streams of this node that have all of these; return how many; never waits."""
+
 
 class HistoryStateMachine:
     """A store with an audience; what Raft calls its `StateMachine` (`noti.raft.ports`)."""
@@ -46,6 +55,8 @@ class HistoryStateMachine:
         visible = self._store.apply(command)
         if visible:
             self._audience.publish(visible)
+        for subscriber in self._store.subscriptions.take_disconnected():
+            self._audience.disconnect(subscriber=subscriber)
         self._audience.trim(self._store.first_seq, self._store.gone)
 
     def snapshot_pieces(self) -> Iterator[bytes]:

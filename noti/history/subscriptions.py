@@ -62,10 +62,12 @@ class SubscriptionTable:
         """Subscriptions in the table."""
         self.size_bytes = 0
         """What they take, about."""
+        self._disconnected: list[str] = []
+        """Told to nobody yet; no state."""
 
     def __eq__(self, other: object) -> bool:
         """Whether another table is in the same state."""
-        return isinstance(other, SubscriptionTable) and vars(self) == vars(other)
+        return isinstance(other, SubscriptionTable) and self._state() == other._state()
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -92,6 +94,11 @@ class SubscriptionTable:
         node = self._nodes.get(node_id)
         return None if node is None else (node.life, node.number)
 
+    def take_disconnected(self) -> list[str]:
+        """Return the subscribers whose streams are to end, each once; in the table they are not."""
+        taken, self._disconnected = self._disconnected, []
+        return taken
+
     def apply(self, command: SubscriptionCommand) -> list[Event]:
         """Carry out a committed command; return what is to be told of it, in order."""
         match command:
@@ -103,6 +110,7 @@ class SubscriptionTable:
                 home = self._node_of.get(subscriber)
                 if home is None:
                     return []
+                self._disconnected.append(subscriber)
                 return self._close(self._nodes[home], subscriber, created_ms)
             case _:
                 assert_never(command)
@@ -164,6 +172,9 @@ class SubscriptionTable:
         if not node.subscribers:
             del self._nodes[node_id]
         return told
+
+    def _state(self) -> tuple[object, ...]:
+        return self._nodes, self._node_of, self.count, self.size_bytes
 
     # --- snapshots --------------------------------------------------------------------------------
 

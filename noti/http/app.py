@@ -20,7 +20,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from noti.authorization.authorizer import AuthorizationConfig
 from noti.completion import Completion
-from noti.http import discovery, ops
+from noti.http import discovery, ops, subscriptions_api
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
 from noti.http.publish import PublishRequest
@@ -37,6 +37,7 @@ from noti.http.subscribe import (
     Opening,
     StreamRequest,
 )
+from noti.http.subscriptions_api import SubscriptionsApi
 from noti.streams.hub import Hub
 from noti.streams.subscription import Subscription
 
@@ -100,17 +101,21 @@ def create_app(
     endpoint: PublishEndpoint | None,
     config: HttpConfig,
     authorization: AuthorizationConfig,
+    subscriptions: SubscriptionsApi | None = None,
     *,
     with_operations: bool,
 ) -> App:
     """Return the application for browsers, and for operators if they have no other address.
 
-    It holds nothing open. Without `endpoint`, nothing can be published.
+    It holds nothing open. Without `endpoint`, nothing can be published; without `subscriptions`,
+    their addresses do not exist.
     """
     app = _empty_app()
     _add_page(app)
     _add_streams(app, hub, node, admission, config.catch_up_wait_s)
-    discovery.add_routes(app, config, authorization)
+    discovery.add_routes(app, config, authorization, subscriptions=subscriptions is not None)
+    if subscriptions is not None:
+        subscriptions_api.add_routes(app, subscriptions)
     if endpoint is not None:
         _add_publishing(app, endpoint, config)
     if with_operations:

@@ -17,10 +17,12 @@ from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
 from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.server import Frontend
+from noti.presence.presence import Presence
 from noti.publishing.ports import Publishing
 from noti.streams.config import HubConfig
 from noti.streams.feed import Feed
 from noti.streams.hub import Hub
+from noti.streams.open_streams import StreamObserver
 
 DIALECTS: Final = {
     "both": frozenset(Dialect),
@@ -47,6 +49,9 @@ class ClientHub(HistoryObserver, Protocol):
         Clients that do not read never raise it. Cheap: may be asked for with every message.
         """
 
+    def observe(self, observer: StreamObserver) -> None:
+        """Tell `observer` of every stream that begins and ends; before the first one."""
+
 
 class Clients(Protocol):
     """The browsers of one node."""
@@ -61,12 +66,12 @@ class Clients(Protocol):
         publishing: Publishing,
         *,
         authorizer: Authorizer,
+        presence: Presence | None,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Take connections until cancelled; events of publishers go to `publishing`.
 
-        `authorizer` knows what tokens allow.
-
+        `authorizer` knows what tokens allow. Without `presence`, nobody is told who is subscribed.
         Then end the streams in order. Raises `AddressInUse`.
         """
 
@@ -110,6 +115,7 @@ class HttpClients:
         publishing: Publishing,
         *,
         authorizer: Authorizer,
+        presence: Presence | None,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve HTTP until cancelled."""
@@ -133,6 +139,7 @@ class HttpClients:
             tls=self._tls,
             authorizer=authorizer,
             endpoint=PublishEndpoint(publishing, authorizer, web),
+            presence=presence,
             ops_bind=self._config.ops_addr,
             falls=self._falls,
         )

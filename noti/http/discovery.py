@@ -27,7 +27,9 @@ LINK: Final = f'<{RESERVED}>; rel="mercure"'
 """The Link header of the page: where its hub is."""
 
 
-def add_routes(app: QuartTrio, config: HttpConfig, authorization: AuthorizationConfig) -> None:
+def add_routes(
+    app: QuartTrio, config: HttpConfig, authorization: AuthorizationConfig, *, subscriptions: bool
+) -> None:
     """Add all of them; the metadata only where Mercure 1.0 is spoken, as its absence says so."""
 
     @app.get(HEALTHZ)
@@ -44,11 +46,16 @@ def add_routes(app: QuartTrio, config: HttpConfig, authorization: AuthorizationC
     @app.get(METADATA)
     async def metadata() -> Response:
         hub_url = hub_url_of(header_of(request), request.scheme, request.remote_addr or "", config)
-        return json_response(metadata_of(hub_url, authorization))
+        return json_response(metadata_of(hub_url, authorization, subscriptions=subscriptions))
 
 
-def metadata_of(hub_url: str, authorization: AuthorizationConfig) -> dict[str, object]:
-    """Return the hub's metadata as a resource that tokens protect (RFC 9728, 2; Mercure 1.0)."""
+def metadata_of(
+    hub_url: str, authorization: AuthorizationConfig, *, subscriptions: bool = False
+) -> dict[str, object]:
+    """Return the hub's metadata as a resource that tokens protect (RFC 9728, 2; Mercure 1.0).
+
+    With `subscriptions`, it tells who is subscribed.
+    """
     document: dict[str, object] = {
         "resource": authorization.audience or hub_url,
         "authorization_details_types_supported": [DETAIL_TYPE],
@@ -58,4 +65,6 @@ def metadata_of(hub_url: str, authorization: AuthorizationConfig) -> dict[str, o
     }
     if authorization.issuer is not None:
         document["authorization_servers"] = [authorization.issuer]
+    if subscriptions:
+        document["mercure_subscriptions"] = True
     return document

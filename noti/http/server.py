@@ -33,9 +33,11 @@ from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.request_counts import answers_always
 from noti.http.response_heads import ResponseHeads
 from noti.http.subscribe import Admission
+from noti.http.subscriptions_api import SubscriptionsApi
 from noti.http.tls import SecuredConnection, secured
 from noti.listening import open_listeners
 from noti.optional import contained
+from noti.presence.presence import Presence
 from noti.streams.hub import Hub
 from noti.streams.open_streams import EndReason
 from noti.trio_clock import TrioClock
@@ -60,12 +62,14 @@ class Frontend:
         tls: Current[ssl.SSLContext] | None = None,
         authorizer: Authorizer | None = None,
         endpoint: PublishEndpoint | None = None,
+        presence: Presence | None = None,
         ops_bind: Address | None = None,
         falls: trio.Event | None = None,
     ) -> None:
         """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
 
-        Without `authorizer`, public events are everybody's.
+        Without `authorizer`, public events are everybody's. Without `presence`, nobody is told who
+        is subscribed.
 
         With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS. `falls`
         is set when nothing is to be ended in order any more.
@@ -79,7 +83,11 @@ class Frontend:
         self._config = config
         self._node = node
         authorizer = authorizer or Authorizer(AuthorizationConfig(anonymous=True), TrustedKeys())
-        self._admission = Admission(hub, node.ready, config, authorizer, TrioClock())
+        clock = TrioClock()
+        self._admission = Admission(hub, node.ready, config, authorizer, clock, presence)
+        subscriptions = None
+        if presence is not None:
+            subscriptions = SubscriptionsApi(presence, hub.feed, node, authorizer, config, clock)
         self._app = create_app(
             hub,
             node,
@@ -87,6 +95,7 @@ class Frontend:
             endpoint,
             config,
             authorizer.config,
+            subscriptions,
             with_operations=ops_bind is None,
         )
         self._ops_app = create_operations_app(hub, node, config)

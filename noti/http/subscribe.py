@@ -33,6 +33,7 @@ from noti.http.subscription_request import (
     parameters_of,
 )
 from noti.ports import Clock
+from noti.presence.presence import Presence
 from noti.streams import sse
 from noti.streams.feed import Audience, View
 from noti.streams.hub import Hub
@@ -103,8 +104,13 @@ class Admission:
         config: HttpConfig,
         authorizer: Authorizer,
         clock: Clock,
+        presence: Presence | None = None,
     ) -> None:
-        """`ready` returns whether this node has caught up with its cluster."""
+        """`ready` returns whether this node has caught up with its cluster.
+
+        Without `presence`, nobody is told of streams.
+        """
+        self._presence = presence
         self._hub = hub
         self._ready = ready
         self._config = config
@@ -211,6 +217,11 @@ class Admission:
         ends_at = math.inf
         if grant.expires_at is not None:
             ends_at = self._clock.now() + grant.expires_at - self._clock.wall_ms() / 1000
+        subscriber = None
+        if self._presence is not None and audience.view is View.MERCURE:
+            version = 1 if admitted.asked.dialect is Dialect.V1 else 0
+            selectors = admitted.asked.selectors
+            subscriber = self._presence.new_subscriber(version, selectors, grant.payload_of)
         return Reader(
             audience,
             after_seq,
@@ -219,6 +230,7 @@ class Admission:
             ends_at=ends_at,
             subject=grant.subject or "",
             token_id=grant.token_id or "",
+            subscriber=subscriber,
         )
 
 

@@ -46,6 +46,20 @@ def peer_addresses(members: Iterable[Member], own_id: NodeId) -> dict[NodeId, Ad
     return addresses
 
 
+def alive_and_dead(
+    members: Iterable[Member],
+) -> tuple[frozenset[NodeId], frozenset[NodeId]]:
+    """Return the ids of nodes that are alive, and of those that are dead or have left.
+
+    A node of which two members tell is alive if one of them is.
+    """
+    members = tuple(members)
+    alive = frozenset(
+        member.tags.get(TAG_NODE_ID, "") for member in members if member.state in ALIVE_STATES
+    )
+    return alive, frozenset(member.tags.get(TAG_NODE_ID, "") for member in members) - alive
+
+
 def name_of(members: Iterable[Member], node_id: NodeId) -> str | None:
     """Return the name of the node that has an id; None when no member shows it, or several do."""
     names = {member.name for member in members if member.tags.get(TAG_NODE_ID) == node_id}

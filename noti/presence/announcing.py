@@ -7,22 +7,19 @@ A node announces within a life. What an earlier life has left is ended first; an
 was ended by others, who took it for dead, begins another one with all that is open.
 """
 
-import uuid
 from collections.abc import Callable
-from random import Random
 from typing import Final
 
 import structlog
 import trio
 from prometheus_client import Counter, Gauge
 
-from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.history.subscription_commands import EndNode, SubscriptionBatch
 from noti.history.subscriptions import SubscriptionTable
 from noti.ports import Clock
 from noti.presence.commits import Commits
 from noti.presence.open_subscribers import OpenSubscribers
-from noti.publishing.ports import CommandForwarder
+from noti.streams.open_streams import Reader
 
 log = structlog.get_logger("noti.presence")
 
@@ -48,15 +45,14 @@ class Announcing:
         self,
         node_id: str,
         table: SubscriptionTable,
-        log: CommandForwarder,
+        commits: Commits,
         clock: Clock,
-        rng: Random,
         make_id: Callable[[], str],
     ) -> None:
-        """Prepare; `make_id` returns 64 random bits in hexadecimal digits, each time others."""
+        """Prepare; `make_id` returns another random text with each call."""
         self._node_id = node_id
         self._table = table
-        self._commits = Commits(log, clock, rng)
+        self._commits = commits
         self._clock = clock
         self._make_id = make_id
         self._open = OpenSubscribers()
@@ -67,22 +63,16 @@ class Announcing:
 
     # --- the hub's streams ------------------------------------------------------------------------
 
-    def opened(
-        self, stream_id: int, version: int, subscriptions: tuple[ActiveSubscription, ...]
-    ) -> None:
+    def opened(self, stream_id: int, reader: Reader) -> None:
         """Note a stream of this node; never waits."""
-        bits = uuid.UUID(hex=self._make_id() + self._make_id(), version=4)
-        self._open.opened(stream_id, Subscriber(bits.urn, version, subscriptions))
-        self._news.set()
+        if reader.subscriber is not None:
+            self._open.opened(stream_id, reader.subscriber)
+            self._news.set()
 
     def closed(self, stream_id: int) -> None:
         """Note the end of a stream; never waits."""
         self._open.closed(stream_id)
         self._news.set()
-
-    def stream_of(self, subscriber: str) -> int | None:
-        """Return the stream of a subscriber of this node, while it is open."""
-        return self._open.stream_of(subscriber)
 
     # --- the task ---------------------------------------------------------------------------------
 

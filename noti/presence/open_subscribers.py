@@ -19,8 +19,6 @@ class OpenSubscribers:
     def __init__(self) -> None:
         """There are none."""
         self._by_stream: dict[int, Subscriber] = {}
-        self._streams: dict[str, int] = {}
-        """The other way round."""
         self._unannounced: dict[str, Subscriber] = {}
         self._unclosed: dict[str, int] = {}
         """Announced and closed since: how many subscriptions each has."""
@@ -37,7 +35,6 @@ class OpenSubscribers:
     def opened(self, stream_id: int, subscriber: Subscriber) -> None:
         """Note a stream."""
         self._by_stream[stream_id] = subscriber
-        self._streams[subscriber.id] = stream_id
         self._unannounced[subscriber.id] = subscriber
 
     def closed(self, stream_id: int) -> None:
@@ -45,13 +42,8 @@ class OpenSubscribers:
         subscriber = self._by_stream.pop(stream_id, None)
         if subscriber is None:
             return
-        del self._streams[subscriber.id]
         if self._unannounced.pop(subscriber.id, None) is None:
             self._unclosed[subscriber.id] = len(subscriber.subscriptions)
-
-    def stream_of(self, subscriber: str) -> int | None:
-        """Return the stream of a subscriber, while it is open."""
-        return self._streams.get(subscriber)
 
     def next_batch(self) -> tuple[tuple[Subscriber, ...], tuple[str, ...]]:
         """Return who is to be announced, and whose end; all of it counts as announced."""

@@ -32,7 +32,7 @@ class Bearers:
         """Note whose stream begins, and that it ends with its token, if that is what ends it."""
         if stream.ends_for is EndReason.EXPIRED:
             self.end_at(stream, stream.ends_at)
-        if not (reader.subject or reader.token_id or reader.subscriber):
+        if not (reader.subject or reader.token_id or reader.subscriber is not None):
             return
         stream.bearer = reader
         for index, key in self._keys(reader):
@@ -99,9 +99,10 @@ class Bearers:
         stream.slot = None
 
     def _keys(self, reader: Reader) -> Iterable[tuple[dict[str, dict[OpenStream, None]], str]]:
+        subscriber = reader.subscriber
         asked = (
             (self._by_subject, reader.subject),
             (self._by_token, reader.token_id),
-            (self._by_subscriber, reader.subscriber),
+            (self._by_subscriber, "" if subscriber is None else subscriber.id),
         )
         return [(index, key) for index, key in asked if key]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from noti.history.subscriber import Subscriber
 from noti.streams.feed import Audience
 
 NOTHING = memoryview(b"")
@@ -90,8 +91,8 @@ class Reader:
     """Whom its token names (`sub`); empty for nobody."""
     token_id: str = ""
     """Which token that is (`jti`); empty for none."""
-    subscriber: str = ""
-    """What the stream is called in subscriptions; empty when nobody is told of it."""
+    subscriber: Subscriber | None = None
+    """What the cluster is told of the stream; None when nobody is told of it."""
 
 
 class StreamObserver(Protocol):

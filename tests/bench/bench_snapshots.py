@@ -45,6 +45,15 @@ class Nobody:
     def publish(self, notifications: Sequence[Notification]) -> None:
         """See `HistoryObserver`."""
 
+    def disconnect(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        subscriber: str | None = None,
+    ) -> int:
+        return 0
+
     def trim(self, oldest_seq: int, gone: Sequence[int]) -> None:
         """See `HistoryObserver`."""
 

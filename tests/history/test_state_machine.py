@@ -8,8 +8,11 @@ from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import PublishBatch, SetLimits, encode
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event, Notification
+from noti.history.selectors import SelectorKind
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store
+from noti.history.subscriber import ActiveSubscription, Subscriber
+from noti.history.subscription_commands import EndSubscriber, SubscriptionBatch
 
 
 class HistoryObserver:
@@ -18,6 +21,7 @@ class HistoryObserver:
     def __init__(self) -> None:
         self.shown: list[int] = []
         self.resets: list[list[int]] = []
+        self.disconnected: list[str | None] = []
         self.calls = 0
         self.oldest: int | None = None
         self.gone: list[int] = []
@@ -25,6 +29,16 @@ class HistoryObserver:
     def publish(self, notifications: Sequence[Notification]) -> None:
         self.calls += 1
         self.shown += [notification.seq for notification in notifications]
+
+    def disconnect(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        subscriber: str | None = None,
+    ) -> int:
+        self.disconnected.append(subscriber)
+        return 1
 
     def trim(self, oldest_seq: int, gone: Sequence[int]) -> None:
         self.oldest = oldest_seq
@@ -97,3 +111,15 @@ def test_restored_node_equals_the_one_that_was_saved_and_its_audience_starts_ane
     assert audience.resets == [[1, 2, 3]]
     copy.apply(batch(3, 4))
     assert audience.shown == [1, 4], "what the snapshot held is not shown again"
+
+
+def test_ended_subscriber_is_disconnected_and_that_is_told() -> None:
+    state_machine, _, audience = made()
+    news = (ActiveSubscription(SelectorKind.EXACT, "news"),)
+    one = Subscriber("urn:uuid:7c8f5b74-a128-46b7-ac85-ac241c15ea9d", 0, news)
+    state_machine.apply(encode(SubscriptionBatch("n1", "life", 1, 5, (one,), ())))
+    assert audience.disconnected == []
+    state_machine.apply(encode(EndSubscriber(one.id, 6)))
+    state_machine.apply(encode(EndSubscriber(one.id, 7)))
+    assert audience.disconnected == [one.id]
+    assert audience.shown == [1, 2]

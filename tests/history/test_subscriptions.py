@@ -141,7 +141,9 @@ def test_subscriber_can_be_ended_wherever_it_is() -> None:
     table, one = SubscriptionTable(), subscriber("a", "b")
     table.apply(batch(1, [one], node="n2"))
     assert told(table.apply(EndSubscriber(one.id, 6))) == [("a", False), ("b", False)]
+    assert table.take_disconnected() == [one.id]
     assert table.apply(EndSubscriber(one.id, 7)) == []
+    assert table.take_disconnected() == []
     assert table.apply(batch(2, closed=[one], node="n2")) == []
 
 

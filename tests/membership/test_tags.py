@@ -5,6 +5,7 @@ import pytest
 from noti.membership.tags import (
     TAG_NODE_ID,
     TAG_RPC,
+    alive_and_dead,
     name_of,
     peer_addresses,
 )
@@ -49,3 +50,15 @@ def test_an_id_has_a_name_unless_two_show_it() -> None:
     assert name_of([one, other], "1") == "one"
     assert name_of([one, other], "3") is None
     assert name_of([one, member("impostor", {TAG_NODE_ID: "1"})], "1") is None
+
+
+def test_node_is_alive_if_a_member_says_so_and_dead_if_all_do() -> None:
+    members = [
+        peer("a", "a:1"),
+        peer("b", "b:1", MemberState.SUSPECT),
+        peer("c", "c:1", MemberState.DEAD),
+        peer("d", "d:1", MemberState.LEFT),
+        peer("a", "old:1", MemberState.DEAD),
+    ]
+    alive, dead = alive_and_dead(members)
+    assert (sorted(alive), sorted(dead)) == (["id-a", "id-b"], ["id-c", "id-d"])

@@ -8,14 +8,17 @@ from noti.completion import OnDone
 from noti.errors import NotiError, NotLeader
 from noti.history.commands import Command, decode
 from noti.history.notification import Notification
+from noti.history.state_machine import HistoryObserver, HistoryStateMachine
 from noti.history.store import Store
 
 
 class MemoryLog:
     """Commits at once, or when the test says so; a `CommandForwarder`."""
 
-    def __init__(self) -> None:
+    def __init__(self, audience: HistoryObserver | None = None) -> None:
+        """Show what is committed to an audience, if there is one."""
         self.store = Store()
+        self._machine = None if audience is None else HistoryStateMachine(self.store, audience)
         self.committed: list[Command] = []
         self.shown: list[Notification] = []
         self.leader = True
@@ -55,4 +58,7 @@ class MemoryLog:
 
     def apply(self, command: bytes) -> None:
         self.committed.append(decode(command))
-        self.shown += self.store.apply(command)
+        if self._machine is None:
+            self.shown += self.store.apply(command)
+        else:
+            self._machine.apply(command)

@@ -2,8 +2,10 @@
 
 import json
 import random
+import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import pytest
 import trio
@@ -12,10 +14,13 @@ import trio.testing
 from noti.errors import Overloaded, ProposalUncertain
 from noti.history import subscriptions
 from noti.history.commands import encode
-from noti.history.selectors import SelectorKind
-from noti.history.subscriber import ActiveSubscription
+from noti.history.selectors import ALL_TOPICS, SelectorKind
+from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.history.subscription_commands import EndNode, SubscriptionBatch
 from noti.presence.announcing import LOOK_EVERY_S, Announcing
+from noti.presence.commits import Commits
+from noti.streams.feed import Audience, View
+from noti.streams.open_streams import Reader
 from noti.trio_clock import TrioClock
 from tests.presence.memory_log import MemoryLog
 
@@ -23,11 +28,19 @@ NEWS = (ActiveSubscription(SelectorKind.EXACT, "news"),)
 BOOKS = (ActiveSubscription(SelectorKind.EXACT, "books"),)
 
 
+_ids = random.Random(7)
+
+
+def reader(subscriptions: tuple[ActiveSubscription, ...]) -> Reader:
+    id_ = uuid.UUID(int=_ids.getrandbits(128), version=4).urn
+    audience = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
+    return Reader(audience, 0, "", subscriber=Subscriber(id_, 0, subscriptions))
+
+
 def announcing_to(log: MemoryLog, seed: int = 1) -> Announcing:
-    rng = random.Random(seed)
-    return Announcing(
-        "n1", log.store.subscriptions, log, TrioClock(), rng, lambda: f"{rng.getrandbits(64):016x}"
-    )
+    rng, clock = random.Random(seed), TrioClock()
+    commits = Commits(log, clock, rng)
+    return Announcing("n1", log.store.subscriptions, commits, clock, lambda: f"{rng.random()}")
 
 
 @asynccontextmanager
@@ -61,7 +74,7 @@ async def test_stream_is_in_the_table_for_as_long_as_it_is_open(
     log = MemoryLog()
     announcing = announcing_to(log)
     async with running(log, announcing):
-        announcing.opened(1, 0, NEWS)
+        announcing.opened(1, reader(NEWS))
         await settle()
         assert in_table(log) == ["news"]
         announcing.closed(1)
@@ -77,10 +90,10 @@ async def test_what_comes_while_a_batch_is_committing_is_the_next_batch(
     announcing = announcing_to(log)
     async with running(log, announcing):
         log.holds = True
-        announcing.opened(0, 0, NEWS)
+        announcing.opened(0, reader(NEWS))
         await settle()
         for number in range(1, 101):
-            announcing.opened(number, 0, NEWS)
+            announcing.opened(number, reader(NEWS))
         await settle()
         assert len(log.held) == 1
         log.commit_held()
@@ -98,7 +111,7 @@ async def test_stream_that_closes_while_its_opening_is_committing_yields_both(
     announcing = announcing_to(log)
     async with running(log, announcing):
         log.holds = True
-        announcing.opened(1, 0, NEWS)
+        announcing.opened(1, reader(NEWS))
         await settle()
         announcing.closed(1)
         log.commit_held()
@@ -116,7 +129,7 @@ async def test_nothing_is_lost_or_told_twice_when_an_answer_is_lost(
     announcing = announcing_to(log)
     async with running(log, announcing):
         log.troubles += [(done, ProposalUncertain("lost")), (False, Overloaded("full"))]
-        announcing.opened(1, 0, NEWS)
+        announcing.opened(1, reader(NEWS))
         await trio.sleep(5)
         announcing.closed(1)
         await trio.sleep(5)
@@ -128,7 +141,7 @@ async def test_streams_wait_for_a_leader(autojump_clock: trio.testing.MockClock)
     log.leader = False
     announcing = announcing_to(log)
     async with running(log, announcing):
-        announcing.opened(1, 0, NEWS)
+        announcing.opened(1, reader(NEWS))
         await trio.sleep(60)
         assert in_table(log) == []
         log.elect()
@@ -141,7 +154,7 @@ async def test_restart_leaves_no_ghosts(autojump_clock: trio.testing.MockClock) 
     killed = announcing_to(log)
     async with running(log, killed):
         for number in range(3 * subscriptions.ENDED_AT_ONCE):
-            killed.opened(number, 0, NEWS)
+            killed.opened(number, reader(NEWS))
         await trio.sleep(1)
         assert len(in_table(log)) == 3 * subscriptions.ENDED_AT_ONCE
     async with running(log, announcing_to(log, seed=2)):
@@ -155,8 +168,8 @@ async def test_node_that_was_taken_for_dead_announces_what_is_open(
     log = MemoryLog()
     announcing = announcing_to(log)
     async with running(log, announcing):
-        announcing.opened(1, 0, NEWS)
-        announcing.opened(2, 0, BOOKS)
+        announcing.opened(1, reader(NEWS))
+        announcing.opened(2, reader(BOOKS))
         await settle()
         life = log.store.subscriptions.lives()["n1"]
         log.apply(encode(EndNode("n1", life, 5)))
@@ -176,7 +189,7 @@ async def test_late_batch_of_an_earlier_life_does_not_stay(
     log.apply(encode(SubscriptionBatch("n1", "earlier", 1, 5, (), ())))
     announcing = announcing_to(log)
     async with running(log, announcing):
-        announcing.opened(1, 0, NEWS)
+        announcing.opened(1, reader(NEWS))
         await settle()
         life = log.store.subscriptions.lives()["n1"]
         log.apply(encode(EndNode("n1", life, 5)))
@@ -196,21 +209,20 @@ async def test_who_does_not_fit_into_the_table_is_counted(
     log = MemoryLog()
     announcing = announcing_to(log)
     async with running(log, announcing):
-        announcing.opened(1, 0, NEWS)
-        announcing.opened(2, 0, BOOKS + NEWS)
+        announcing.opened(1, reader(NEWS))
+        announcing.opened(2, reader(BOOKS + NEWS))
         await settle()
     assert (ANNOUNCED._value.get() - before[0], DROPPED._value.get() - before[1]) == (1, 2)
 
 
-async def test_subscribers_have_ids_of_their_own_that_are_random_uuids(
+async def test_stream_of_which_nobody_is_told_is_passed_over(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     log = MemoryLog()
     announcing = announcing_to(log)
     async with running(log, announcing):
-        for number in range(50):
-            announcing.opened(number, 0, NEWS)
+        announcing.opened(1, replace(reader(NEWS), subscriber=None))
         await settle()
-        ids = {subscriber.id for subscriber in log.store.subscriptions.subscribers()}
-    assert len(ids) == 50
-    assert all(id_[23] == "4" and id_[28] in "89ab" for id_ in ids)
+        announcing.closed(1)
+        await settle()
+    assert log.shown == []

@@ -75,14 +75,6 @@ def test_all_that_is_open_is_announced_again_and_no_end_of_what_is_not() -> None
     assert not streams.any_news
 
 
-def test_stream_of_a_subscriber_is_found_while_it_is_open() -> None:
-    streams, one = OpenSubscribers(), subscriber()
-    streams.opened(1, one)
-    assert streams.stream_of(one.id) == 1
-    streams.closed(1)
-    assert streams.stream_of(one.id) is None
-
-
 @given(st.lists(st.sampled_from(["open", "close", "batch", "again"]), max_size=40))
 def test_cluster_that_gets_all_batches_knows_exactly_what_is_open(steps: list[str]) -> None:
     streams, known, is_open = OpenSubscribers(), set[str](), dict[int, str]()

@@ -10,16 +10,25 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 - a snapshot says everything about a store;
 - what browsers can resume from is what the replicated limits say, on every node;
 - equal stores where equally much is applied;
+- a subscription is told once when created, and once, later, when terminated;
+- at rest, all nodes know of exactly the streams that are open;
 - nothing is acknowledged to the source before it is shown;
 - each browser sees the next notification, or is told of a gap;
 - a read shows all that was shown anywhere before it.
 """
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Hashable, Sequence
 
 from noti.history.notification import Notification
 from noti.history.store import Store
+from noti.history.subscriber import SUBSCRIPTIONS
 from noti.raft.core.messages import AppendRequest, NodeId, PeerMessage, SnapshotChunk, VoteResponse
+
+
+def tells_of_a_subscription(notification: Notification) -> bool:
+    """Return whether it is the cluster's own, and no publisher's."""
+    return notification.topics[0].startswith(SUBSCRIPTIONS)
 
 
 def number_of(notification: Notification) -> int:
@@ -44,9 +53,11 @@ class Checks:
         self.leaders: dict[int, NodeId] = {}
         self.fallen: dict[NodeId, int] = {}
         """Nodes that are about to end because a part failed, and their terms then."""
+        self.subscriptions: dict[str, bool] = {}
+        """Whether a subscription was last told to be active, by its topic."""
         self.cluster_id = ""
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
-        self._digests: dict[tuple[int, int], str] = {}
+        self._digests: dict[tuple[int, int, Hashable], str] = {}
 
     def _demand(self, holds: object, failure: str) -> None:
         if not holds:
@@ -66,17 +77,29 @@ class Checks:
                 notification.seq == len(self.shown) + 1,
                 f"{name} shows {notification.seq}, but nobody showed {len(self.shown) + 1}",
             )
-            number = number_of(notification)
-            self._demand(number not in self.refused, f"{name} shows event {number}, as refused")
-            self._demand(
-                number not in self.numbers, f"{name} shows event {number} for the second time"
-            )
+            if tells_of_a_subscription(notification):
+                self._told_of_a_subscription(name, notification)
+            else:
+                number = number_of(notification)
+                self._demand(number not in self.refused, f"{name} shows event {number}, as refused")
+                self._demand(
+                    number not in self.numbers, f"{name} shows event {number} for the second time"
+                )
+                self.numbers.add(number)
             self._demand(
                 notification.id not in self.seqs, f"{name} shows an id for the second time"
             )
             self.shown.append(notification)
-            self.numbers.add(number)
             self.seqs[notification.id] = notification.seq
+
+    def _told_of_a_subscription(self, name: str, notification: Notification) -> None:
+        active = json.loads(notification.data)["active"]
+        self._demand(notification.private, f"{name} tells everybody of a subscription")
+        self._demand(
+            self.subscriptions.get(notification.topics[0], False) is not active,
+            f"{name} tells for the second time that a subscription is {active=}",
+        )
+        self.subscriptions[notification.topics[0]] = active
 
     def acknowledged(self, number: int) -> None:
         """The source was told that this event need not come again, or its publisher that it is
@@ -115,9 +138,11 @@ class Checks:
         self.cluster_id = self.cluster_id or cluster_id
         self._demand(cluster_id == self.cluster_id, f"{name} belongs to a second cluster")
 
-    def store_is(self, name: str, last_seq: int, history_size: int, digest: str) -> None:
-        """A node's store has this digest."""
-        known = self._digests.setdefault((last_seq, history_size), digest)
+    def store_is(
+        self, name: str, last_seq: int, history_size: int, lives: Hashable, digest: str
+    ) -> None:
+        """A node's store has this digest; `lives` are those of its table of subscriptions."""
+        known = self._digests.setdefault((last_seq, history_size, lives), digest)
         self._demand(
             known == digest, f"{name} has another store than others at notification {last_seq}"
         )

@@ -247,10 +247,15 @@ class NodeSwarm:
     pacing_s: float
     load: str | None
     """One of `load.LOADS`, for the cluster that was repaired."""
+    subscriptions: bool = False
+    """Whether all nodes know who is subscribed."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> "NodeSwarm":
+        # Drawn from another generator, as the stories of the other seeds are to stay as they are.
+        subscriptions = random.Random(f"subscriptions:{rng.getstate()[1][0]}").random() < 0.3
         return cls(
+            subscriptions=subscriptions,
             size=rng.choice([1, 3, 3, 3, 3, 5]),
             founding_steps=rng.choice([0, 0, 0, 4, 12]),
             steps=rng.randint(5, 25),

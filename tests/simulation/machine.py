@@ -182,6 +182,7 @@ class SimulatedNode:
             voters_max=self.cluster.settings.voters_max,
             pacing_s=self.cluster.settings.pacing_s,
             log_memory_bytes=self.cluster.settings.log_memory_bytes,
+            subscriptions=self.cluster.settings.subscriptions,
         )
 
     @asynccontextmanager

@@ -13,15 +13,17 @@ from noti.authorization.authorizer import Authorizer
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS
 from noti.http.node_view import NodeView
+from noti.presence.presence import Presence
 from noti.publishing.ports import Publishing
 from noti.streams.feed import Audience, Feed, FellBehind, View
+from noti.streams.open_streams import Reader, StreamObserver
 from noti.streams.retained import EDGE, place_of
 from noti.streams.sse import EARLIEST
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
 from tests.simulation.sending import Sending
 
-EVERYTHING = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
+EVERYTHING = Audience(View.MERCURE, frozenset({ALL_TOPICS}), frozenset({ALL_TOPICS}))
 BACKLOG_BYTES = 20_000
 """Some twenty events: slow browsers use that up now and then."""
 
@@ -54,6 +56,11 @@ class MemoryClients:
         self._evicted: set[Browser] = set()
         """Those that were let go."""
         self.sending = sending or Sending()
+        self._presence: Presence | None = None
+        self._observer: StreamObserver | None = None
+        self._streams_begun = 0
+        self.subscribers: dict[int, str] = {}
+        """Ids of those whose streams are open and told of, by stream."""
         self._news = trio.Event()
         self._closed = trio.Event()
 
@@ -90,6 +97,37 @@ class MemoryClients:
         self._evicted.update(self._places)
         self._ring()
 
+    def observe(self, observer: StreamObserver) -> None:
+        self._observer = observer
+
+    def disconnect(
+        self,
+        *,
+        subject: str | None = None,
+        token_id: str | None = None,
+        subscriber: str | None = None,
+    ) -> int:
+        """Nobody here has a token."""
+        streams = [stream for stream, one in self.subscribers.items() if one == subscriber]
+        for stream in streams:
+            self._end(stream)
+        self._ring()
+        return len(streams)
+
+    def _begin(self, after: int) -> int:
+        """Say that a stream begins; return its id."""
+        self._streams_begun += 1
+        if self._presence is not None and self._observer is not None:
+            told = self._presence.new_subscriber(0, EVERYTHING.selectors, lambda _: None)
+            self.subscribers[self._streams_begun] = told.id
+            reader = Reader(EVERYTHING, after, "", subscriber=told)
+            self._observer.opened(self._streams_begun, reader)
+        return self._streams_begun
+
+    def _end(self, stream: int) -> None:
+        if self.subscribers.pop(stream, None) is not None and self._observer is not None:
+            self._observer.closed(stream)
+
     def _ring(self) -> None:
         self._news.set()
         self._news = trio.Event()
@@ -100,10 +138,12 @@ class MemoryClients:
         publishing: Publishing,
         *,
         authorizer: Authorizer,
+        presence: Presence | None,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         self.node = node
         self.publishing = publishing
+        self._presence = presence
         self.serving = True
         task_status.started(self._address)
         try:
@@ -149,8 +189,10 @@ class MemoryClients:
                 after = position
         self._count += 1
         self._places[browser] = after
+        stream = self._begin(after)
+        told = stream in self.subscribers
         try:
-            while self.serving:
+            while self.serving and told == (stream in self.subscribers):
                 batch = self.feed.read(EVERYTHING, after, 1 << 20)
                 if isinstance(batch, FellBehind):
                     # Whoever reads is not left behind by a burst, however short history is.
@@ -168,6 +210,7 @@ class MemoryClients:
                     await self._news.wait()
         finally:
             self._count -= 1
+            self._end(stream)
             self._places.pop(browser, None)
             self._evicted.discard(browser)
 

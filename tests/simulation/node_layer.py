@@ -15,7 +15,11 @@ from noti.assembly import LogLimits
 from tests.simulation import load
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.faults import NodeSwarm
-from tests.simulation.node_storm import Storm, compare_stores
+from tests.simulation.node_storm import (
+    Storm,
+    compare_stores,
+    who_knows_not_who_is_subscribed,
+)
 from tests.simulation.outcome import Outcome, outcome_of
 from tests.simulation.scene import Scene, start_again
 from tests.simulation.timeline import Timeline, in_time
@@ -99,6 +103,8 @@ def _who_lags(cluster: SimulatedCluster) -> list[str]:
     for browser in cluster.browsers:
         if browser.position is None or browser.position < newest:
             missing.append(browser.name)
+    if cluster.settings.subscriptions:
+        missing += who_knows_not_who_is_subscribed(cluster)
     return missing
 
 
@@ -117,6 +123,7 @@ def settings_of(swarm: NodeSwarm) -> Settings:
         clock_spread=swarm.clock_spread,
         hub_sends_bytes_per_s=swarm.hub_sends_bytes_per_s,
         pacing_s=swarm.pacing_s,
+        subscriptions=swarm.subscriptions,
         log_limits=LogLimits(
             snapshot_every_bytes=swarm.snapshot_every_bytes,
             keep_entries=swarm.keep_entries,

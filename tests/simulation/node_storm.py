@@ -97,13 +97,28 @@ class Storm:
         compare_stores(cluster)
 
 
+def who_knows_not_who_is_subscribed(cluster: SimulatedCluster) -> list[str]:
+    """Return the machines whose table is not exactly what streams are open on all of them."""
+    streams = {one for machine in cluster.nodes for one in machine.clients.subscribers.values()}
+    return [
+        f"the table of {machine.name}"
+        for machine in cluster.nodes
+        if machine.up and {one.id for one in machine.store().subscriptions.subscribers()} != streams
+    ]
+
+
 def compare_stores(cluster: SimulatedCluster) -> None:
     """Equally far nodes have equal stores, and a snapshot of a store is all of it."""
     for machine in cluster.nodes:
         if machine.up:
             store = machine.store()
+            table = store.subscriptions
             cluster.checks.store_is(
-                machine.name, store.last_seq, store.limits.count, store.digest()
+                machine.name,
+                store.last_seq,
+                store.limits.count,
+                tuple((node_id, table.last_batch(node_id)) for node_id in table.lives()),
+                store.digest(),
             )
             cluster.checks.history_is(machine.name, machine.clients.feed.oldest_seq, store)
             restored = Store.decode(store.snapshot())

@@ -53,6 +53,7 @@ class Settings:
     hub_sends_bytes_per_s: float = math.inf
     pacing_s: float = 10.0
     voters_max: int = 5
+    subscriptions: bool = False
     log_limits: LogLimits = field(default_factory=lambda: LogLimits(segment_bytes=65_536))
 
 

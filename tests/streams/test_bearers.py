@@ -5,7 +5,8 @@ import math
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noti.history.selectors import ALL_TOPICS
+from noti.history.selectors import ALL_TOPICS, SelectorKind
+from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.streams.bearers import EMPTY_SLOTS_MAX, SLOTS_A_SECOND, Bearers
 from noti.streams.feed import Audience, View
 from noti.streams.open_streams import EndReason, Group, OpenStream, Reader
@@ -46,6 +47,17 @@ def test_streams_are_found_by_all_that_is_asked_for() -> None:
     assert found(subject="7", token_id="a") == {first}
     assert found(token_id="c") == found() == found(subject="") == set()
     assert nobody.bearer is None, "a stream without a token costs nothing"
+
+
+def test_stream_of_a_subscriber_is_found_without_a_token() -> None:
+    bearers = Bearers()
+    news = (ActiveSubscription(SelectorKind.EXACT, "news"),)
+    told_of = Reader(ALL, 0, "", subscriber=Subscriber("urn:uuid:7", 0, news))
+    stream = begin(bearers, told_of)
+    begin(bearers, reader())
+    assert bearers.of(subject=None, token_id=None, subscriber="urn:uuid:7") == {stream}
+    bearers.remove(stream)
+    assert bearers.of(subject=None, token_id=None, subscriber="urn:uuid:7") == set()
 
 
 def test_whoever_has_ended_is_not_found_and_leaves_nothing_behind() -> None:
