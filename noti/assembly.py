@@ -14,6 +14,7 @@ from noti.address import Address, format_address
 from noti.authorization.service import Authorization
 from noti.config import Config
 from noti.errors import MessageInvalid, StorageCorrupt
+from noti.history.limits import HistoryLimits
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, StoreDecoder, decode_store
 from noti.membership.admission import PeerAdmission
@@ -172,7 +173,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
             gossip, replica, forwarder.leaving, peers.connected, clock, voters
         ),
         authorization=Authorization(config, clock, rng, _nobody_revoked),
-        limits=Limits(replica, lambda: store.limits.count, config.history_size),
+        limits=Limits(replica, store, _history_limits(config), clock),
         bridge=bridge,
         presence=_presence(config, world, identity, store, forwarder, replica, gossip),
     )
@@ -211,6 +212,16 @@ def _presence(
 
 def _nobody_revoked(_subject: str | None, _token_id: str | None, _now: float) -> bool:
     return False
+
+
+def _history_limits(config: Config) -> HistoryLimits:
+    return HistoryLimits(
+        count=config.history_size,
+        size_bytes=config.history_bytes,
+        age_ms=round(config.history_max_age_s * 1000),
+        per_topic=config.history_per_topic,
+        topics_max=config.topics_max,
+    )
 
 
 def tags_of(

@@ -266,9 +266,20 @@ class Config(BaseModel):
     nats_max_bytes: int = Field(default=0, ge=0)
     """Size at which a stream that we make drops its oldest messages, bytes; 0 for no limit."""
 
-    history_size: int = Field(default=1000, ge=1, le=100_000)
-    """How many notifications a node keeps for browsers that come back; what the leader has counts,
-    on all nodes."""
+    history_size: int = Field(default=100_000, ge=1, le=1_000_000)
+    """How many of the newest events are kept for readers that come back. Of this and the four that
+    follow, what the leader has counts, on all nodes."""
+    history_bytes: int = Field(default=256 * 1024 * 1024, ge=1024 * 1024, le=4 * 1024**3)
+    """Topics, data, ids and types of all events that are kept, bytes; memory is some 2 KB an event
+    more."""
+    history_max_age_s: float = Field(default=0, ge=0)
+    """How long an event is kept at most, seconds; 0 for no limit."""
+    history_per_topic: int = Field(default=0, ge=0, le=1000)
+    """How many of the last events of each topic are kept, however many others came since; 0 for
+    none. They take at most half of history_bytes, and are at most history_size."""
+    topics_max: int = Field(default=10_000, ge=1, le=1_000_000)
+    """Topics of which history_per_topic events are kept; the least recently published is forgotten
+    first."""
     sse_backlog_bytes: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)
     """Memory of a node for events that are older than that and that open streams still need,
     bytes; a browser that reads too slowly to be within it is disconnected, and comes back."""

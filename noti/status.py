@@ -187,6 +187,7 @@ class Report:
                 "first_seq": self._store.first_seq,
                 "last_seq": self._store.last_seq,
                 "history_size": self._store.limits.count,
+                "history_bytes": self._store.size_bytes,
             },
             "source": self._source(),
             "intake": self._intake.status(),

@@ -12,7 +12,7 @@ from tests.settings import problem
 
 def test_a_plain_config_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTI_HISTORY_SIZE", "20")
-    assert Config(name="n").history_size == 1000
+    assert Config(name="n").history_size == 100_000
 
 
 def test_a_config_cannot_be_changed() -> None:

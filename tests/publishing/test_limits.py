@@ -7,14 +7,19 @@ from contextlib import asynccontextmanager
 import trio
 import trio.testing
 
+from noti.history.commands import Publish, SetLimits, encode
+from noti.history.limits import HistoryLimits
+from noti.history.notification import Event
 from noti.publishing.limits import Limits
 from tests.publishing.replicated_log import ReplicatedLog
+from tests.simulation.clocks import MachineClock
 
 
 @asynccontextmanager
-async def limits(replicated: ReplicatedLog, wanted: int) -> AsyncIterator[None]:
+async def limits(replicated: ReplicatedLog, wanted: int, age_s: int = 0) -> AsyncIterator[None]:
     async with trio.open_nursery() as nursery:
-        watching = Limits(replicated, lambda: replicated.store.limits.count, wanted)
+        all_limits = HistoryLimits(wanted, 10**6, age_s * 1000, 2, 3)
+        watching = Limits(replicated, replicated.store, all_limits, MachineClock())
         await nursery.start(watching.run)
         yield
         nursery.cancel_scope.cancel()
@@ -28,7 +33,7 @@ async def test_leader_sets_the_limit_once(autojump_clock: trio.testing.MockClock
     replicated = the_log()
     async with limits(replicated, 7):
         await trio.sleep(10)
-    assert replicated.store.limits.count == 7
+    assert replicated.store.limits == HistoryLimits(7, 10**6, 0, 2, 3)
     assert replicated.proposals == 1
 
 
@@ -36,8 +41,35 @@ async def test_nothing_is_written_when_the_limit_is_right_already(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     replicated = the_log()
-    async with limits(replicated, replicated.store.limits.count):
+    replicated.store.apply(encode(SetLimits(HistoryLimits(7, 10**6, 0, 2, 3))))
+    async with limits(replicated, 7):
         await trio.sleep(10)
+    assert replicated.proposals == 0
+
+
+async def test_old_events_expire_and_the_leader_proposes_only_when_there_are_any(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    replicated = the_log()
+    clock = MachineClock()
+    async with limits(replicated, 7, age_s=60):
+        for number in range(3):
+            event = Event(0, f"id {number}", ("t",), "", 0)
+            replicated.store.apply(encode(Publish((event,), clock.wall_ms())))
+            await trio.sleep(30)
+        assert [n.id for n in replicated.store.history()] == ["id 1", "id 2"]
+        proposals = replicated.proposals
+        assert proposals == 2, "the limits, and one expiry"
+        await trio.sleep(200)
+        assert replicated.store.history() == ()
+        assert replicated.proposals == proposals + 2
+
+
+async def test_follower_lets_nothing_expire(autojump_clock: trio.testing.MockClock) -> None:
+    replicated = the_log(leader=False)
+    replicated.store.apply(encode(Publish((Event(0, "a", ("t",), "", 0),), 0)))
+    async with limits(replicated, 7, age_s=1):
+        await trio.sleep(100)
     assert replicated.proposals == 0
 
 
