@@ -70,6 +70,12 @@ class Page:
         self._session = ""
         await self._call("Target.closeTarget", targetId=self._target)
 
+    async def crash(self) -> None:
+        """Crash the tab: nothing in it runs any more."""
+        self._number += 1
+        message = {"id": self._number, "method": "Page.crash", "sessionId": self._session}
+        await self._socket.send_message(json.dumps(message))
+
     async def value(self, expression: str) -> Any:
         """Return what a JavaScript expression gives, through JSON; a promise is waited for."""
         answer = await self._call(
@@ -105,12 +111,12 @@ class Page:
     async def _call(self, method: str, **params: object) -> dict[str, Any]:
         self._number += 1
         message: dict[str, object] = {"id": self._number, "method": method, "params": params}
-        if self._session:
-            message["sessionId"] = self._session
+        if session := self._session:
+            message["sessionId"] = session
         await self._socket.send_message(json.dumps(message))
         while True:
             answer: dict[str, Any] = json.loads(await self._socket.get_message())
-            if answer.get("id") == self._number:
+            if (answer.get("id"), answer.get("sessionId", "")) == (self._number, session):
                 assert "error" not in answer, answer
                 result: dict[str, Any] = answer["result"]
                 return result

@@ -101,6 +101,21 @@ async def run_node(
 
 
 @promises.RESUMED_WITHOUT_GAP
+async def test_a_tab_that_crashes_leaves_the_connection_to_another_one(tmp_path: Path) -> None:
+    there = hub()
+    async with (
+        serving(there, config=CORS) as (host, port),
+        three_tabs(tmp_path, [f"http://{host}:{port}"]) as (first, *others),
+    ):
+        there.publish(notifications(1, 5))
+        await until_seen([first, *others], ids(1, 5))
+        await first.crash()
+        there.publish(notifications(6, 10))
+        await until_seen(others, ids(1, 10))
+        assert there.clients == 1
+
+
+@promises.RESUMED_WITHOUT_GAP
 async def test_a_dead_node_is_left_for_the_next_one_without_a_gap(tmp_path: Path) -> None:
     first, second = hub(), hub()
     async with trio.open_nursery() as nursery:
@@ -141,6 +156,24 @@ async def test_a_node_that_accepts_and_says_nothing_is_left_within_seconds(tmp_p
         nursery.cancel_scope.cancel()
 
 
+async def test_a_tab_whose_token_cannot_be_had_yet_waits_for_it(tmp_path: Path) -> None:
+    there = hub()
+    async with (
+        serving(there, config=CORS) as (host, port),
+        web_site() as origin,
+        chromium(tmp_path) as tab,
+    ):
+        await tab.open(origin)
+        await tab.until("document.readyState === 'complete'")
+        await tab.value(
+            "window.failed = 0; window.getToken = async () => {"
+            "if (failed) return ''; failed += 1; throw new Error('not logged in'); }; 0"
+        )
+        await start(tab, [f"http://{host}:{port}"], "getToken")
+        assert await tab.value("states[0].reason") == "no token: not logged in"
+        assert there.clients == 1
+
+
 async def test_history_that_is_gone_is_told_to_every_tab_as_a_gap(tmp_path: Path) -> None:
     there, later = hub(), hub()
     later.reset(notifications(100, 101))
@@ -173,7 +206,7 @@ async def test_a_later_tab_gets_its_part_of_history_and_then_shares_the_connecti
         await until_seen(tabs, ids(3, 7))
 
 
-async def test_events_come_with_all_their_lines(tmp_path: Path) -> None:
+async def test_events_come_with_their_type_and_all_their_lines(tmp_path: Path) -> None:
     there = hub()
     async with (
         serving(there) as (host, port),
@@ -182,9 +215,9 @@ async def test_events_come_with_all_their_lines(tmp_path: Path) -> None:
         await tab.open(f"http://{host}:{port}/liveness")
         await start(tab, [f"http://{host}:{port}"], "share: false")
         [one] = notifications(1, 1)
-        there.publish([one._replace(data="one: 1\n\ntwo ✓")])
+        there.publish([one._replace(type="news", data="one: 1\n\ntwo ✓")])
         await tab.until("events.length === 1")
-        event = {"id": "id-1", "type": "message", "data": "one: 1\n\ntwo ✓"}
+        event = {"id": "id-1", "type": "news", "data": "one: 1\n\ntwo ✓"}
         assert await tab.value("events[0]") == event
 
 

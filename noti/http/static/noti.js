@@ -23,7 +23,7 @@
 const HUB = "/.well-known/mercure";
 const ANSWER_MS = 5000; // A node that has not answered by then is left for the next one.
 const SILENCE_MS = 45000; // Three heartbeats of a node.
-const PAUSE_MS = { first: 500, max: 15000 };
+const PAUSE_MS = { first: 500, max: 5000 };
 const RENEWAL_MS = 30000; // So long before a token expires comes the next one; a tenth of its time, if shorter.
 const QUIET_MS = 300; // A tab that comes later has all of history after such a silence.
 const SEEN_MAX = 256; // Events by which a repetition is told, when one tab takes over from another.
@@ -69,7 +69,8 @@ export class Noti {
   async #run() {
     const { signal } = this.#closed;
     const { share = "", lastEventId, last } = this.#options;
-    await this.#renew();
+    // Without its token a tab would share with those that have none.
+    while (!(await this.#renew()) && !signal.aborted) await this.#pause(PAUSE_MS.max);
     if (share === false || !navigator.locks) return this.#follow();
     const name = `noti ${JSON.stringify([this.#nodes, this.#query, share, rightsIn(this.#token)])}`;
     if (signal.aborted) return;
@@ -78,7 +79,7 @@ export class Noti {
     this.#channel.onmessage = ({ data }) => (data.hello ? this.#greet() : this.#hear(data));
     this.#channel.postMessage({ hello: true });
     await navigator.locks.request(name, { ifAvailable: true }, (lock) => this.#catchUp(lock));
-    if (!signal.aborted) await navigator.locks.request(name, { signal }, () => this.#follow()).catch(() => {});
+    await navigator.locks.request(name, { signal }, () => this.#follow()).catch(() => {}); // Closed meanwhile.
   }
 
   #greet() {
@@ -136,8 +137,12 @@ export class Noti {
       else place += 1;
       const rounds = Math.max(0, end.rejected ? failures : Math.ceil(failures / this.#nodes.length) - 1);
       const pauseMs = Math.min(this.#retryMs * 2 ** rounds, PAUSE_MS.max) * (0.5 + Math.random() / 2);
-      if (!this.#closed.signal.aborted) await new Promise((wake) => setTimeout((this.#wake = wake), pauseMs));
+      await this.#pause(pauseMs);
     }
+  }
+
+  async #pause(ms) {
+    if (!this.#closed.signal.aborted) await new Promise((wake) => setTimeout((this.#wake = wake), ms));
   }
 
   async #read(node, end) {
