@@ -22,6 +22,7 @@ from noti.authorization.authorizer import AuthorizationConfig
 from noti.completion import Completion
 from noti.http import discovery, ops, subscriptions_api
 from noti.http.config import HttpConfig
+from noti.http.hub_url import hub_url_of
 from noti.http.node_view import NodeView
 from noti.http.publish import PublishRequest
 from noti.http.publish_endpoint import PATH, PublishEndpoint
@@ -151,7 +152,7 @@ def _add_publishing(app: App, endpoint: PublishEndpoint, config: HttpConfig) -> 
             request.query_string.decode("latin-1"),
             header_of(request),
             request.remote_addr or "",
-            request.scheme,
+            hub_url_of(header_of(request), request.scheme, request.remote_addr or "", config),
         )
         grant = endpoint.admit(wanted)
         if isinstance(grant, Answer):

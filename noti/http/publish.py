@@ -53,12 +53,8 @@ class PublishRequest:
     """Returns a header's value by its lower-case name; empty when there is none."""
     peer: str
     """IP address at the other end of the connection."""
-    scheme: str = "http"
-
-    @property
-    def hub_url(self) -> str:
-        """The hub's address as this request has it."""
-        return f"{self.scheme}://{self.header('host')}{self.path}"
+    hub_url: str
+    """The hub's address as this request has it, or as the operator has named it."""
 
 
 class PublishAuthorizer(Protocol):

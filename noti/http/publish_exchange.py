@@ -15,6 +15,7 @@ from noti.authorization.grant import Grant
 from noti.http import request_counts
 from noti.http.config import HttpConfig
 from noti.http.heads import RequestHead, RequestRejection, rejection_response
+from noti.http.hub_url import hub_url_of
 from noti.http.publish import PublishRequest
 from noti.http.publish_endpoint import PATH, BodyRoom, OnAnswer, PublishEndpoint
 from noti.http.publish_requests import Cut, PublishRequests, body_bytes
@@ -87,6 +88,7 @@ class PublishExchange:
         """`on_answer` is called whenever there may be something to send."""
         self.peer = peer
         self._endpoint = endpoint
+        self._config = config
         self._heads = heads
         self._body_bytes_max = config.publish_body_bytes_max
         self._on_answer = on_answer
@@ -202,7 +204,8 @@ class PublishExchange:
             self._reading, self._passes_on = _Reading.NOTHING, True
             return
         self.begun += 1
-        request = PublishRequest(head.path, head.query, head.header, self.peer)
+        hub_url = hub_url_of(head.header, "http", self.peer, self._config)
+        request = PublishRequest(head.path, head.query, head.header, self.peer, hub_url)
         place = _Place(head.header("origin"))
         self._left = body_bytes(head)
         waits = len(self._stream) < self._left and head.header("expect").lower() == "100-continue"

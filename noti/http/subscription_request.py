@@ -171,14 +171,14 @@ def _problem_of(
         return f'This hub speaks Mercure 1.0 only: say "{MATCH}" instead of "{TOPIC}".'
     if matchers and Dialect.V1 not in dialects:
         return (
-            f'This hub speaks Mercure 0.x only: say "{TOPIC}" instead of "{matchers[0][0][:80]}".'
+            f'This hub speaks Mercure 0.x only: say "{TOPIC}" instead of {matchers[0][0][:80]!r}.'
         )
     if topics and matchers:
         return f'"{TOPIC}" (Mercure 0.x) and "{MATCH}" (1.0) do not go together; choose one.'
     for name, _ in matchers:
         if name not in _MATCHERS:
             known = ", ".join(_MATCHERS)
-            return f'There is no matcher "{name[:80]}": these are {known}, in lower case.'
+            return f"There is no matcher {name[:80]!r}: these are {known}, in lower case."
     if not topics and not matchers:
         return MISSING_TOPIC if dialect is Dialect.V0 else MISSING_MATCHER
     if len(topics) + len(matchers) > MATCHERS_MAX:

@@ -17,6 +17,7 @@ from noti.http.hypercorn_glue import StrictConnection
 from noti.http.publish import PublishRequest, draft_of
 from noti.http.publish_requests import PublishRequests, body_bytes
 from noti.http.subscribe import Answer
+from noti.http.subscription_request import MATCHERS_MAX, cursor_parameters, parameters_of
 
 HEADS = [
     b"GET /.well-known/mercure?topic=a HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
@@ -48,6 +49,27 @@ def read_head(data: bytes) -> None:
         assert value.strip().lower() in ours.lower()
 
 
+HUB_URL = "http://x/.well-known/mercure"
+
+SUBSCRIPTIONS = [
+    b"topic=%2Fu%2F{id}&topic=*&lastEventID=7&authorization=x&cursor=1&last=20",
+    b"match=a&match_exact=b&match_urlpattern=%2Fu%2F:id&last_event_id=%C3%BC&Match=x",
+]
+
+
+def read_subscription(data: bytes) -> None:
+    """Read a query, and a form: what is invalid in them is said in one line, without a token."""
+    query = data.decode("latin-1")
+    for asked in (
+        parameters_of(query, frozenset(Dialect), HUB_URL),
+        parameters_of("match=a", frozenset(Dialect), HUB_URL, data),
+        cursor_parameters(query),
+    ):
+        assert len(asked.problem.splitlines()) <= 1
+        assert not (asked.problem and asked.selectors)
+        assert len(asked.selectors) <= MATCHERS_MAX
+
+
 FORMS = [
     b"topic=https%3A%2F%2Fexample.com%2F1&topic=b&data=a+b%0Ac&id=1&type=t&retry=5&private=on",
     "topic=ü&data=%C3%BC&=&&x".encode(),
@@ -60,7 +82,7 @@ def read_form(data: bytes) -> None:
     assert fields == parse_qsl(data.decode(), keep_blank_values=True, errors="strict")
     for dialect in Dialect:
         grant = Grant(dialect, publish=frozenset({ALL_TOPICS}))
-        request = PublishRequest("/.well-known/mercure", "", lambda _: "", "192.0.2.1")
+        request = PublishRequest("/.well-known/mercure", "", lambda _: "", "192.0.2.1", HUB_URL)
         outcome = draft_of(grant, request, data)
         if isinstance(outcome, Answer):
             assert outcome.status in (400, 403, 413)

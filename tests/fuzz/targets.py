@@ -95,9 +95,11 @@ from tests.fuzz.http_inputs import (
     FORMS,
     HEADS,
     PUBLISHERS,
+    SUBSCRIPTIONS,
     read_form,
     read_head,
     read_publisher,
+    read_subscription,
 )
 from tests.fuzz.logs import (
     CONFIGURATION,
@@ -348,6 +350,7 @@ def make_selectors(data: bytes) -> None:
 TARGETS = [
     Target("request head", HEADS, read_head),
     Target("form", FORMS, read_form),
+    Target("subscription", SUBSCRIPTIONS, read_subscription),
     Target("publisher's connection", PUBLISHERS, read_publisher),
     Target("topic selectors", SELECTORS, make_selectors),
     Target("records", [RECORDS, *LOG_RECORDS], scan),

@@ -143,7 +143,9 @@ class Client:
         if self.ended:
             self.http.start_next_cycle()
             self.text, self.ended = "", False
-        event = h11.Request(method=method, target=target, headers=[("host", "localhost"), *headers])
+        given = [("host", "localhost"), *headers]
+        encoded = [(name.encode(), value.encode("latin-1")) for name, value in given]
+        event = h11.Request(method=method, target=target, headers=encoded)
         data = self.http.send(event)
         if body:
             data += self.http.send(h11.Data(data=body))

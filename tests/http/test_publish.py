@@ -29,12 +29,15 @@ from noti.http.subscribe import Answer
 from noti.publishing.ports import Draft
 from tests.http.publishing_stage import GRANTS, Publishers, form
 
+HUB_URL = "http://x/.well-known/mercure"
 OLD, NEW = GRANTS["old"], GRANTS["new"]
 
 
 def request(headers: Mapping[str, str] | None = None) -> PublishRequest:
     given = {"host": "x", "content-type": FORM, "authorization": "Bearer old", **(headers or {})}
-    return PublishRequest("/.well-known/mercure", "", lambda name: given.get(name, ""), "192.0.2.1")
+    return PublishRequest(
+        "/.well-known/mercure", "", lambda name: given.get(name, ""), "192.0.2.1", HUB_URL
+    )
 
 
 def decide(headers: Mapping[str, str], authorizer: PublishAuthorizer) -> Grant | Answer:
