@@ -11,6 +11,8 @@ from prometheus_client import Gauge
 
 from noti import telemetry
 from noti.address import Address, format_address
+from noti.authorization.revoked_file import RevokedNames
+from noti.authorization.revoking import Revoking
 from noti.authorization.service import Authorization
 from noti.config import Config
 from noti.errors import MessageInvalid, StorageCorrupt
@@ -104,6 +106,7 @@ class Parts:
     controller: MembershipController
     limits: Limits
     authorization: Authorization
+    revoking: Revoking
     bridge: Bridge | None
     presence: PresenceParts | None
 
@@ -128,10 +131,9 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     )
     forwarder = Forwarder(identity.node_id, replica, intake, clock)
 
-    def hello() -> Hello:
-        return identity.hello(replica.cluster_id())
-
-    peers = Peers(world.rpc, hello, forwarder, clock, rng, name_of_node)
+    peers = Peers(
+        world.rpc, partial(_hello, identity, replica), forwarder, clock, rng, name_of_node
+    )
     discovery = Discovery(
         gossip,
         replica,
@@ -141,9 +143,8 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         save_promise=partial(save_promise, world.disk),
         clock=clock,
     )
-    bridge = None
-    if world.source is not None:
-        bridge = Bridge(world.source, intake, store.floor, clock, rng)
+    source = world.source
+    bridge = None if source is None else Bridge(source, intake, store.floor, clock, rng)
     voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
     return Parts(
         identity=identity,
@@ -172,7 +173,8 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         controller=MembershipController(
             gossip, replica, forwarder.leaving, peers.connected, clock, voters
         ),
-        authorization=Authorization(config, clock, rng, _nobody_revoked),
+        authorization=_authorization(config, world, store),
+        revoking=Revoking(forwarder.propose, clock),
         limits=Limits(replica, store, _history_limits(config), clock),
         bridge=bridge,
         presence=_presence(config, world, identity, store, forwarder, replica, gossip),
@@ -208,10 +210,6 @@ def _presence(
             clock,
         ),
     )
-
-
-def _nobody_revoked(_subject: str | None, _token_id: str | None, _now: float) -> bool:
-    return False
 
 
 def _history_limits(config: Config) -> HistoryLimits:
@@ -277,6 +275,22 @@ def _replica(
         snapshot_every_bytes=log_limits.snapshot_every_bytes,
         snapshot_bytes=recovered.snapshot.size_bytes if recovered.snapshot else 0,
     )
+
+
+def _hello(identity: Identity, replica: Replica) -> Hello:
+    return identity.hello(replica.cluster_id())
+
+
+def _authorization(config: Config, world: World, store: Store) -> Authorization:
+    revoked = store.revocations.is_revoked
+    return Authorization(config, world.clock, world.rng, revoked, partial(_disconnect, world))
+
+
+def _disconnect(world: World, names: RevokedNames) -> None:
+    for subject in sorted(names.subjects):
+        world.clients.hub.disconnect(subject=subject)
+    for token_id in sorted(names.token_ids):
+        world.clients.hub.disconnect(token_id=token_id)
 
 
 def _backlog(world: World) -> int:

@@ -355,6 +355,9 @@ class Config(BaseModel):
         tuple[Annotated[str, AfterValidator(_own_origin)], ...], BeforeValidator(_commas)
     ] = ()
     """Origin whose pages may publish with a cookie, https://app.example.com; repeat for several."""
+    revoked_file: Path | None = None
+    """File with tokens that are refused before they expire, `sub NAME` or `jti ID` in each line;
+    read again when it changes. For the whole cluster without a file: noti disconnect."""
     anonymous: bool | None = None
     """Whether public events may be read without a token [default: only at a loopback http_addr]."""
     mercure_protocol: Literal["both", "0", "1"] = "both"

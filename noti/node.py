@@ -83,6 +83,7 @@ async def run(
             parts.publisher,
             authorizer=parts.authorization.authorizer,
             presence=None if parts.presence is None else parts.presence.presence,
+            revoking=parts.revoking,
         )
         http_addr = await tree.start("browsers", serve_http)
 

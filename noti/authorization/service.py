@@ -1,5 +1,6 @@
 """Authorization at one node: made from its settings, kept fresh while it runs."""
 
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -13,6 +14,7 @@ from noti.authorization.grant import Action
 from noti.authorization.jwks import JwksFeed
 from noti.authorization.key_files import give_notice, key_file
 from noti.authorization.keys import TrustedKeys, read_keys
+from noti.authorization.revoked_file import RevokedNames, revoked_file
 from noti.certificates.renewal import Renewed, keep_renewed
 from noti.config import Config, aliases_of
 from noti.optional import keep_going
@@ -27,9 +29,23 @@ REFRESH_WITHIN_S = 2.0
 class Authorization:
     """The authorizer of a node, and what keeps its keys fresh."""
 
-    def __init__(self, config: Config, clock: Clock, rng: Random, revoked: Revoked) -> None:
-        """Read the keys; raises `ConfigInvalid` for one that cannot be used."""
+    def __init__(
+        self,
+        config: Config,
+        clock: Clock,
+        rng: Random,
+        revoked: Revoked,
+        disconnect: Callable[[RevokedNames], object] = lambda _names: None,
+    ) -> None:
+        """Read the keys; raises `ConfigInvalid` for one that cannot be used.
+
+        `revoked` tells what the cluster has revoked; `disconnect` is to end the streams of those
+        whom the file of this node revokes, whenever it is read.
+        """
         self._clock = clock
+        self._revoked = revoked
+        self._disconnect = disconnect
+        self._revoked_here = RevokedNames()
         self._rng = rng
         self._keys = TrustedKeys()
         self._renewed: list[Renewed[Any]] = []
@@ -43,7 +59,9 @@ class Authorization:
             cookie_name=config.cookie_name,
             publish_origins=frozenset(config.publish_origins),
         )
-        self.authorizer = Authorizer(settings, self._keys, revoked, self._want_keys)
+        self.authorizer = Authorizer(settings, self._keys, self._is_revoked, self._want_keys)
+        if config.revoked_file is not None:
+            self._renewed.append(revoked_file(config.revoked_file, self._revoke_here))
         self._say_who_may(config)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -63,6 +81,13 @@ class Authorization:
             deadline = self._clock.now() + REFRESH_WITHIN_S
             with self._clock.scope_until(deadline):
                 await self._jwks.refreshed()
+
+    def _is_revoked(self, subject: str | None, token_id: str | None, now: float) -> bool:
+        return self._revoked_here.covers(subject, token_id) or self._revoked(subject, token_id, now)
+
+    def _revoke_here(self, names: RevokedNames) -> None:
+        self._revoked_here = names
+        self._disconnect(names)
 
     def _want_keys(self) -> None:
         if self._jwks is not None:

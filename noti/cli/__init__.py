@@ -35,6 +35,7 @@ _MODULES = {
     "members": "status",
     "tail": "tail",
     "token": "token",
+    "disconnect": "disconnect",
     "certs": "certs",
     "wal": "wal",
     "operator": "operator",

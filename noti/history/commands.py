@@ -19,6 +19,7 @@ import msgpack
 from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
+from noti.history.revocations import REVOKE, Revoke, fields_of_revoke, revoke_of
 from noti.history.subscription_commands import (
     SUBSCRIPTION_KINDS,
     EndNode,
@@ -37,7 +38,7 @@ _PUBLISH: Final = 5
 _SET_LIMITS: Final = 6
 _EXPIRE: Final = 7
 
-_KINDS: Final = {*range(_PUBLISH_BATCH_V1, _EXPIRE + 1), *SUBSCRIPTION_KINDS}
+_KINDS: Final = {*range(_PUBLISH_BATCH_V1, _EXPIRE + 1), *SUBSCRIPTION_KINDS, REVOKE}
 
 _TEXT_ONLY: Final = {str}
 
@@ -122,6 +123,7 @@ Command: TypeAlias = (
     | PublishV1
     | SetHistorySize
     | SubscriptionCommand
+    | Revoke
 )
 
 
@@ -148,6 +150,8 @@ def encode(command: Command) -> bytes:
             fields = [_SET_HISTORY_SIZE, count]
         case SubscriptionBatch() | EndNode() | EndSubscriber():
             fields = fields_of(command)
+        case Revoke():
+            fields = fields_of_revoke(command)
         case _:
             assert_never(command)
     packed: bytes = msgpack.packb(fields)
@@ -179,6 +183,8 @@ def decode(data: bytes) -> Command:
             return PublishV1(tuple([_published_v1(fields) for fields in events]))
         case [int(kind), *fields] if kind in SUBSCRIPTION_KINDS:
             return command_of([kind, *fields])
+        case [30, *fields]:
+            return revoke_of(fields)
         case [int(kind), *_] if kind not in _KINDS:
             raise CommandUnknown(kind)
         case _:

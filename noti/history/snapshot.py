@@ -5,9 +5,9 @@ Never: I/O, clocks; more than a piece in work at a time, so that a full history 
 read over many turns.
 
 A snapshot is a sequence of msgpack arrays, one a piece: the head, which begins with the version;
-runs of events, of tracked topics, of idempotency
-keys, of subscriptions; the end. Pieces can be cut and joined at
-will: where one ends is in its bytes. Equal states give equal pieces.
+runs of events, of tracked topics, of idempotency keys, of subscriptions, of revocations; the end.
+Pieces can be cut and joined at will: where one ends is in its bytes. Equal states give equal
+pieces.
 
 Version 1, of noti 0.2, was a single array. It is read, too.
 """
@@ -33,6 +33,7 @@ from noti.history.duplicates import KEYS_MAX, IdempotencyKeys, KeyedEvent
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Notification
 from noti.history.retention import Kept, Retention, TrackedTopic, kept_bytes
+from noti.history.revocations import RevocationTable
 from noti.history.subscriptions import SubscriptionTable
 
 STREAMS_MAX: Final = 64
@@ -51,6 +52,7 @@ _EVENTS: Final = 1
 _TOPICS: Final = 2
 _KEYS: Final = 3
 _SUBSCRIPTIONS: Final = 4
+_REVOCATIONS: Final = 5
 
 _VALUE_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest piece that is read: an event is at most as long as an entry of the log, 8 MiB."""
@@ -68,6 +70,7 @@ class StoreParts:
     retention: Retention = field(default_factory=Retention)
     keys: IdempotencyKeys = field(default_factory=IdempotencyKeys)
     subscriptions: SubscriptionTable = field(default_factory=SubscriptionTable)
+    revocations: RevocationTable = field(default_factory=RevocationTable)
 
 
 def pieces_of(parts: StoreParts) -> Iterator[bytes]:
@@ -89,7 +92,8 @@ def pieces_of(parts: StoreParts) -> Iterator[bytes]:
     events = (*retention.sparse.values(), *retention.window)
     topics = [(name, one.lost_through, tuple(one.seqs)) for name, one in retention.topics.items()]
     keys = tuple(parts.keys.known.items())
-    return _pieces(head, events, topics, keys, parts.subscriptions.fields())
+    tables = (parts.subscriptions.fields(), parts.revocations.fields())
+    return _pieces(head, events, topics, keys, *tables)
 
 
 def _pieces(
@@ -98,6 +102,7 @@ def _pieces(
     topics: Iterable[tuple[str, int, tuple[int, ...]]],
     keys: Iterable[tuple[str, KeyedEvent]],
     subscriptions: Iterable[list[object]],
+    revocations: Iterable[object],
 ) -> Iterator[bytes]:
     pack = msgpack.Packer().pack
     yield pack(head)
@@ -105,6 +110,7 @@ def _pieces(
     yield from _runs(_TOPICS, topics)
     yield from _runs(_KEYS, ([key, *keyed] for key, keyed in keys))
     yield from _runs(_SUBSCRIPTIONS, subscriptions)
+    yield from _runs(_REVOCATIONS, revocations)
     yield pack([_END])
 
 
@@ -198,6 +204,9 @@ class SnapshotReader:
             case [4, [*subscriptions]]:
                 for one in subscriptions:
                     self._parts.subscriptions.add_fields(one)
+            case [5, [*revocations]]:
+                for one in revocations:
+                    self._parts.revocations.add_fields(one)
             case [0]:
                 self._read_end()
             case _:

@@ -57,6 +57,7 @@ class HistoryStateMachine:
             self._audience.publish(visible)
         for subscriber in self._store.subscriptions.take_disconnected():
             self._audience.disconnect(subscriber=subscriber)
+        self._end_revoked()
         self._audience.trim(self._store.first_seq, self._store.gone)
 
     def snapshot_pieces(self) -> Iterator[bytes]:
@@ -68,3 +69,8 @@ class HistoryStateMachine:
         assert isinstance(state, Store)
         self._store.restore(state)
         self._audience.reset(self._store.history(), self._store.first_seq)
+        self._end_revoked()
+
+    def _end_revoked(self) -> None:
+        for one in self._store.revocations.take_news():
+            self._audience.disconnect(subject=one.subject or None, token_id=one.token_id or None)

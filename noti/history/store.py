@@ -39,6 +39,7 @@ from noti.history.commands import (
 from noti.history.duplicates import Contents
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event, Notification
+from noti.history.revocations import RevocationTable, Revoke
 from noti.history.snapshot import STREAMS_MAX, SnapshotReader, StoreParts, pieces_of
 from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
 from noti.history.subscriptions import SubscriptionTable
@@ -53,6 +54,8 @@ class Store:
         """Begin empty, or with what a snapshot held."""
         self.subscriptions = SubscriptionTable()
         """Who is subscribed, on all nodes; always the same object."""
+        self.revocations = RevocationTable()
+        """Whose tokens are refused; always the same object."""
         self._take(parts or StoreParts())
 
     @property
@@ -139,6 +142,8 @@ class Store:
             case SubscriptionBatch() | EndNode() | EndSubscriber() as change:
                 told = self.subscriptions.apply(change)
                 visible = [self._show(event, change.created_ms) for event in told]
+            case Revoke() as revocation:
+                self.revocations.apply(revocation)
             case other:
                 assert_never(other)
         self._forget_gone()
@@ -180,6 +185,7 @@ class Store:
         self._retention = parts.retention
         self._keys = parts.keys
         self.subscriptions.restore(parts.subscriptions)
+        self.revocations.restore(parts.revocations)
         self._gone: list[int] = []
         if contents is None:
             contents = Contents()
@@ -188,7 +194,9 @@ class Store:
         self._contents = contents
 
     def _parts(self) -> StoreParts:
-        return StoreParts(self._floors, self._retention, self._keys, self.subscriptions)
+        return StoreParts(
+            self._floors, self._retention, self._keys, self.subscriptions, self.revocations
+        )
 
     def _publish_batch(
         self, stream: str, events: Sequence[Event], taken_ms: int | None

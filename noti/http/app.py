@@ -18,9 +18,10 @@ from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from noti.authorization.authorizer import AuthorizationConfig
+from noti.authorization.authorizer import Authorizer
+from noti.authorization.revoking import Revoking
 from noti.completion import Completion
-from noti.http import discovery, ops, subscriptions_api
+from noti.http import discovery, ops, revocations, subscriptions_api
 from noti.http.config import HttpConfig
 from noti.http.hub_url import hub_url_of
 from noti.http.node_view import NodeView
@@ -41,6 +42,7 @@ from noti.http.subscribe import (
 from noti.http.subscriptions_api import SubscriptionsApi
 from noti.streams.hub import Hub
 from noti.streams.subscription import Subscription
+from noti.trio_clock import TrioClock
 
 log = structlog.get_logger("noti.http")
 
@@ -101,7 +103,8 @@ def create_app(
     admission: Admission,
     endpoint: PublishEndpoint | None,
     config: HttpConfig,
-    authorization: AuthorizationConfig,
+    authorizer: Authorizer,
+    revoking: Revoking | None = None,
     subscriptions: SubscriptionsApi | None = None,
     *,
     with_operations: bool,
@@ -114,9 +117,11 @@ def create_app(
     app = _empty_app()
     _add_page(app)
     _add_streams(app, hub, node, admission, config.catch_up_wait_s)
-    discovery.add_routes(app, config, authorization, subscriptions=subscriptions is not None)
+    discovery.add_routes(app, config, authorizer.config, subscriptions=subscriptions is not None)
     if subscriptions is not None:
         subscriptions_api.add_routes(app, subscriptions)
+    if revoking is not None:
+        revocations.add_routes(app, authorizer, revoking, config, TrioClock())
     if endpoint is not None:
         _add_publishing(app, endpoint, config)
     if with_operations:

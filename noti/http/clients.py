@@ -9,6 +9,7 @@ import trio
 from noti.address import Address
 from noti.authorization.authorizer import Authorizer
 from noti.authorization.grant import Dialect
+from noti.authorization.revoking import Revoking
 from noti.certificates.renewal import Current
 from noti.config import Config
 from noti.descriptors import Shares
@@ -67,11 +68,13 @@ class Clients(Protocol):
         *,
         authorizer: Authorizer,
         presence: Presence | None,
+        revoking: Revoking,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Take connections until cancelled; events of publishers go to `publishing`.
 
-        `authorizer` knows what tokens allow. Without `presence`, nobody is told who is subscribed.
+        `authorizer` knows what tokens allow, `revoking` revokes them. Without `presence`, nobody is
+        told who is subscribed.
         Then end the streams in order. Raises `AddressInUse`.
         """
 
@@ -116,6 +119,7 @@ class HttpClients:
         *,
         authorizer: Authorizer,
         presence: Presence | None,
+        revoking: Revoking,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve HTTP until cancelled."""
@@ -138,6 +142,7 @@ class HttpClients:
             web,
             tls=self._tls,
             authorizer=authorizer,
+            revoking=revoking,
             endpoint=PublishEndpoint(publishing, authorizer, web),
             presence=presence,
             ops_bind=self._config.ops_addr,

@@ -18,6 +18,7 @@ from noti import listening
 from noti.address import Address
 from noti.authorization.authorizer import AuthorizationConfig, Authorizer
 from noti.authorization.keys import TrustedKeys
+from noti.authorization.revoking import Revoking
 from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.renewal import Current
 from noti.http.acceptor import HttpAcceptor
@@ -63,11 +64,13 @@ class Frontend:
         authorizer: Authorizer | None = None,
         endpoint: PublishEndpoint | None = None,
         presence: Presence | None = None,
+        revoking: Revoking | None = None,
         ops_bind: Address | None = None,
         falls: trio.Event | None = None,
     ) -> None:
         """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
 
+        Without `revoking`, no token can be revoked.
         Without `authorizer`, public events are everybody's. Without `presence`, nobody is told who
         is subscribed.
 
@@ -94,7 +97,8 @@ class Frontend:
             self._admission,
             endpoint,
             config,
-            authorizer.config,
+            authorizer,
+            revoking,
             subscriptions,
             with_operations=ops_bind is None,
         )

@@ -10,6 +10,7 @@ import trio
 
 from noti.address import Address
 from noti.authorization.authorizer import Authorizer
+from noti.authorization.revoking import Revoking
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS
 from noti.http.node_view import NodeView
@@ -139,6 +140,7 @@ class MemoryClients:
         *,
         authorizer: Authorizer,
         presence: Presence | None,
+        revoking: Revoking,
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         self.node = node

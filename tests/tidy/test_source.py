@@ -18,7 +18,7 @@ TEST_MODULE_LINES_MAX = 700
 """Of tests alone, one below the other; what they are built on has the limit of the product."""
 
 SHELLS = {
-    "noti.authorization": {"jwks", "key_files", "metrics", "service"},
+    "noti.authorization": {"jwks", "key_files", "metrics", "revoked_file", "revoking", "service"},
     "noti.kubernetes": {
         "api",
         "role_queries",

@@ -1,0 +1,89 @@
+"""Takes revocations of tokens over HTTP, from those who may publish everything.
+
+Not of Mercure's protocol; `noti disconnect` uses it, and so may an application at a user's logout.
+"""
+
+from typing import Final
+
+import trio
+from quart import Response, request
+from quart_trio import QuartTrio
+
+from noti.authorization.authorizer import Authorizer
+from noti.authorization.grant import Action, Dialect
+from noti.authorization.presented import Presented
+from noti.authorization.rejection import Reason, TokenRejected, answer_to
+from noti.authorization.revoking import REVOKE_FOR_S_MAX, Revoking
+from noti.errors import Unavailable
+from noti.history.revocations import NAME_CHARS_MAX
+from noti.history.selectors import ALL_TOPICS
+from noti.history.topics import RESERVED
+from noti.http.config import HttpConfig
+from noti.http.hub_url import hub_url_of
+from noti.http.request_headers import header_of
+from noti.ports import Clock
+
+PATH: Final = f"{RESERVED}/revocations"
+ANSWER_WITHIN_S: Final = 5.0
+"""An election takes less; then whoever asks learns that he may ask again."""
+PLAIN: Final = "text/plain; charset=utf-8"
+
+
+def add_routes(
+    app: QuartTrio, authorizer: Authorizer, revoking: Revoking, config: HttpConfig, clock: Clock
+) -> None:
+    """Add the address that takes revocations: POST with `subject` or `token_id`, and `for_s`."""
+
+    @app.post(PATH)
+    async def revoke() -> Response:
+        header = header_of(request)
+        hub_url = hub_url_of(header, request.scheme, request.remote_addr or "", config)
+        presented = Presented(
+            method="POST",
+            hub_url=hub_url,
+            authorization=header("authorization") or None,
+            cookie=header("cookie"),
+            origin=header("origin"),
+            referer=header("referer"),
+        )
+        try:
+            check_may_revoke(authorizer, presented, clock.wall_ms() / 1000)
+        except TokenRejected as rejection:
+            status, headers, body = answer_to(rejection, hub_url)
+            return Response(body, status=status, headers=dict(headers))
+        form = await request.form
+        wanted = revocation_of(form.getlist("subject"), form.getlist("token_id"), form.get("for_s"))
+        if isinstance(wanted, str):
+            return Response(f"{wanted}\n", status=400, content_type=PLAIN)
+        subject, token_id, for_s = wanted
+        try:
+            with trio.fail_after(ANSWER_WITHIN_S):
+                await revoking.revoke(subject=subject, token_id=token_id, for_s=for_s)
+        except (Unavailable, trio.TooSlowError):
+            text = "The cluster did not confirm it; repeat it, which does no harm.\n"
+            return Response(text, status=503, content_type=PLAIN, headers={"Retry-After": "1"})
+        return Response(b"", status=204)
+
+
+def check_may_revoke(authorizer: Authorizer, presented: Presented, now: float) -> None:
+    """Raise `TokenRejected` unless the sender may publish everything."""
+    grant = authorizer.grant(presented, Action.PUBLISH, now=now)
+    if ALL_TOPICS not in grant.publish:
+        text = "revoking needs a token that publishes everything (*)"
+        raise TokenRejected(Reason.INSUFFICIENT, text, grant.dialect or Dialect.V0)
+
+
+def revocation_of(
+    subjects: list[str], token_ids: list[str], for_s: str | None
+) -> tuple[str, str, float] | str:
+    """Return subject, id (one of them empty) and seconds, or what is invalid in a form."""
+    names = [*subjects, *token_ids]
+    if len(names) != 1 or not 1 <= len(names[0]) <= NAME_CHARS_MAX:
+        return f"Give subject or token_id, once, of 1 to {NAME_CHARS_MAX} characters."
+    try:
+        seconds = float(for_s or "0")
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= REVOKE_FOR_S_MAX:
+        return f"for_s is a time in seconds, 0 to {REVOKE_FOR_S_MAX:.0f}."
+    return ("".join(subjects), "".join(token_ids), seconds)
