@@ -14,6 +14,7 @@ from noti.address import parse_address
 from noti.errors import (
     ClusterMismatch,
     CommandUnknown,
+    ConfigInvalid,
     KubernetesFailed,
     MessageInvalid,
     NotiError,
@@ -33,6 +34,7 @@ from noti.history.commands import (
 )
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
+from noti.history.revocations import Revoke
 from noti.history.selectors import (
     SelectorKind,
     exact_matcher,
@@ -118,6 +120,18 @@ from tests.fuzz.logs import (
     sealed_record,
     sealed_snapshot,
 )
+from tests.fuzz.token_inputs import (
+    CLAIMS,
+    KEYS,
+    REVOKED,
+    TOKENS,
+    read_claims,
+    read_headers,
+    read_key_file,
+    read_revoked,
+    read_token,
+)
+from tests.fuzz.token_inputs import HEADERS as TOKEN_HEADERS
 
 EVENTS = (Event(7, "id-7", ("a", "b"), '{"user_id":1}', 5), Event(8, "id-8", ("c",), "ö", 6))
 
@@ -279,6 +293,7 @@ def merge_state(data: bytes) -> None:
 
 def a_store() -> Store:
     store = Store()
+    store.apply(encode(Revoke("7", "", 2000, 1000)))
     store.apply(encode(PublishBatch("s", EVENTS)))
     store.apply(encode(SUBSCRIBED))
     return store
@@ -353,6 +368,11 @@ TARGETS = [
     Target("subscription", SUBSCRIPTIONS, read_subscription),
     Target("publisher's connection", PUBLISHERS, read_publisher),
     Target("topic selectors", SELECTORS, make_selectors),
+    Target("token's claims", CLAIMS, read_claims),
+    Target("token", TOKENS, read_token),
+    Target("keys of tokens", KEYS, read_key_file, (ConfigInvalid,)),
+    Target("cookies and origins", TOKEN_HEADERS, read_headers),
+    Target("revoked tokens", REVOKED, read_revoked, (ConfigInvalid,)),
     Target("records", [RECORDS, *LOG_RECORDS], scan),
     Target("record with a right checksum", RECORD_BODIES, sealed_record),
     Target("entry", [entry.record for entry in ENTRIES], decode_entry),
@@ -395,6 +415,7 @@ TARGETS = [
             encode(SetLimits(HistoryLimits(5))),
             encode(Publish(EVENTS)),
             encode(SUBSCRIBED),
+            encode(Revoke("", "j", 2000, 1000)),
             encode(EndNode("n1", "life", 7)),
             encode(EndSubscriber(SUBSCRIBER.id, 7)),
         ],
