@@ -41,6 +41,11 @@ CHECKS_FIND_MISTAKES = promise(_EVENTS, "The checks can see: every planted mista
 BURST_DISCONNECTS_NOBODY = promise(
     _EVENTS, "A browser that reads is not disconnected by a burst, however short history is."
 )
+SUBSCRIPTIONS_KNOWN = promise(
+    _EVENTS,
+    "All nodes know exactly who is subscribed: a node that dies has its subscriptions ended, one "
+    "that restarts leaves none from before, and one that was taken for dead announces its own.",
+)
 ONE_HISTORY = promise(
     _EVENTS, "What can be resumed from is the same on every node, whatever it was started with."
 )
