@@ -103,6 +103,8 @@ class Feed:
         self._with_news: Audiences = {}
         self._matched_through = 0
         self._joined: dict[tuple[Audience, int, int, int], Batch] = {}
+        self._shared: dict[tuple[View, tuple[int, ...], int, int, bool], Batch] = {}
+        """The same by what is seen: audiences that differ often see the same."""
         self._joined_bytes = 0
 
     @property
@@ -296,31 +298,43 @@ class Feed:
     # Reading
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
-        place = place_of(after_seq)
-        seqs, through_seq = self._candidates(audience, place, last_seq)
+        seqs, through_seq = self._candidates(audience, place_of(after_seq), last_seq)
+        held = self.retained.notifications
+        seen = tuple(
+            seq
+            for seq in seqs
+            if (one := held.get(seq)) is not None and (not one.private or audience.may_see(one))
+        )
+        key = (audience.view, seen, through_seq, bytes_max, after_seq < 0)
+        batch = self._shared.get(key)
+        if batch is None:
+            batch = self._shared[key] = self._frame_all(*key)
+        return batch
+
+    def _frame_all(
+        self, view: View, seqs: Sequence[int], through_seq: int, bytes_max: int, is_partial: bool
+    ) -> Batch:
+        """Return the frames of these events, as far as they fit; `through_seq` is behind them.
+
+        `is_partial` says that the reader knows of holes.
+        """
+        frames, held = self._frames[view], self.retained.notifications
         pieces: list[bytes] = []
-        created_ms = 0
-        size_bytes = 0
-        cursor = place
-        frames = self._frames[audience.view]
+        created_ms = size_bytes = last_seq = 0
         for seq in seqs:
-            notification = self.retained.notifications.get(seq)
-            if notification is None or (
-                notification.private and not audience.may_see(notification)
-            ):
-                continue
+            notification = held[seq]
             frame = frames.of(notification)
             if frame is None:
                 continue
             if not pieces:
                 created_ms = notification.created_ms
             elif size_bytes + len(frame) > bytes_max:
-                through_seq = cursor
+                through_seq = last_seq
                 break
             pieces.append(frame)
             size_bytes += len(frame)
-            cursor = seq
-        if after_seq < 0 and through_seq < self.retained.oldest_seq - 1:
+            last_seq = seq
+        if is_partial and through_seq < self.retained.oldest_seq - 1:
             through_seq = partial(through_seq)
         return Batch(b"".join(pieces), through_seq, len(pieces), created_ms)
 
@@ -370,6 +384,7 @@ class Feed:
 
     def _forget_joined(self) -> None:
         self._joined.clear()
+        self._shared.clear()
         self._joined_bytes = 0
 
 
