@@ -5,7 +5,7 @@ Never: waits; trusts a token after its end, its revocation or a change of keys; 
 only digests of them.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final, Literal, TypeAlias
@@ -60,15 +60,19 @@ class Authorizer:
         keys: TrustedKeys,
         revoked: Revoked = lambda _subject, _token_id, _now: False,
         want_keys: Callable[[], object] = lambda: None,
+        newer_keys: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         """Use `keys`, which may change, and `revoked`, which is asked with every request.
 
-        `want_keys` is called when a token is signed with a key that is not among them.
+        `want_keys` is called when a token is signed with a key that is not among them, and
+        `newer_keys` returns after a moment in which it may have come; None if none ever comes.
         """
         self._config = config
         self._keys = keys
         self._revoked = revoked
         self._want_keys = want_keys
+        self.newer_keys = newer_keys
+        """For a request whose rejection says `unknown_key`, before it asks again."""
         self._expectation = Expectation(
             issuer=config.issuer, audience=config.audience, required=config.protocol == "0"
         )

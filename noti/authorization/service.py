@@ -59,7 +59,10 @@ class Authorization:
             cookie_name=config.cookie_name,
             publish_origins=frozenset(config.publish_origins),
         )
-        self.authorizer = Authorizer(settings, self._keys, self._is_revoked, self._want_keys)
+        newer_keys = None if self._jwks is None else self.refresh
+        self.authorizer = Authorizer(
+            settings, self._keys, self._is_revoked, self._want_keys, newer_keys
+        )
         if config.revoked_file is not None:
             self._renewed.append(revoked_file(config.revoked_file, self._revoke_here))
         self._say_who_may(config)

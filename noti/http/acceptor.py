@@ -260,6 +260,9 @@ class HttpAcceptor:
         match decision:
             case Opening() as opening:
                 self._begin(pending, opening)
+            case Answer(awaits_keys=True):
+                # There it can wait, and nobody waits with it.
+                self._hand_over(pending.sock, head, pending.peer)
             case Answer() as answer:
                 self._answer(pending, answer)
             case None if self._may_wait(pending):

@@ -196,6 +196,9 @@ def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_
             body=form,
         )
         decision = admission.decide(wanted)
+        if isinstance(decision, Answer) and decision.awaits_keys and admission.newer_keys:
+            await admission.newer_keys()
+            decision = admission.decide(wanted)
         if decision is None:
             with trio.move_on_after(wait_s) as patience:
                 await node.barrier()

@@ -92,6 +92,8 @@ class Answer:
     status: int
     headers: Headers
     body: bytes
+    awaits_keys: bool = False
+    """Whether another one may be right once newer keys are here: wait for them, and ask again."""
 
 
 class Admission:
@@ -115,6 +117,8 @@ class Admission:
         self._ready = ready
         self._config = config
         self._authorizer = authorizer
+        self.newer_keys = authorizer.newer_keys
+        """What to wait for before an answer that awaits keys."""
         self._clock = clock
 
     def decide(self, request: StreamRequest, *, caught_up: bool = False) -> Opening | Answer | None:
@@ -132,7 +136,8 @@ class Admission:
             grant = self._grant(request, asked, hub_url)
         except TokenRejected as rejection:
             status, headers, body = answer_to(rejection, hub_url)
-            return Answer(status, [*headers, NOT_STORED], body)
+            awaits_keys = rejection.unknown_key and self.newer_keys is not None
+            return Answer(status, [*headers, NOT_STORED], body, awaits_keys)
         if asked.problem:
             return invalid(asked.dialect, asked.problem)
         if asked.dialect is Dialect.V1 and not accepts_streams(request.header("accept")):

@@ -110,9 +110,14 @@ async def running(there: Hub) -> AsyncIterator[Hub]:
 
 @asynccontextmanager
 async def serving(
-    hub: Hub, node: Node | None = None, config: HttpConfig | None = None, port: int = 0
+    hub: Hub,
+    node: Node | None = None,
+    config: HttpConfig | None = None,
+    port: int = 0,
+    authorizer: Authorizer | None = None,
 ) -> AsyncIterator[Address]:
-    frontend = Frontend(("127.0.0.1", port), hub, node or Node(), config or HttpConfig())
+    bind, config = ("127.0.0.1", port), config or HttpConfig()
+    frontend = Frontend(bind, hub, node or Node(), config, authorizer=authorizer)
     async with trio.open_nursery() as nursery:
         address = await nursery.start(frontend.run)
         yield address

@@ -1,10 +1,18 @@
 """What is decided about a request for a stream."""
 
-import pytest
+import json
 
-from noti.authorization.grant import Dialect, Grant
+import pytest
+import trio
+
+from noti.authorization.authorizer import AuthorizationConfig, Authorizer
+from noti.authorization.grant import Action, Dialect, Grant
+from noti.authorization.keys import TrustedKeys, read_jwks
 from noti.history.selectors import ALL_TOPICS, Selector, exact_matcher, topic_selector
 from noti.http.subscribe import accepts_streams, rights_of
+from tests.authorization.tokens import jwk, private_key, signed
+from tests.http.mercure_stage import HUB, bearer
+from tests.http.stage import client, hub, serving
 
 ALL = frozenset({ALL_TOPICS})
 
@@ -55,3 +63,28 @@ def test_a_right_to_a_text_that_looks_like_a_template_is_one_to_that_text() -> N
 )
 def test_accept_is_read_by_its_most_specific_range(accept: str, accepted: bool) -> None:
     assert accepts_streams(accept) == accepted
+
+
+@pytest.mark.parametrize("comes", [True, False])
+async def test_a_token_with_an_unknown_key_waits_for_newer_keys_once(comes: bool) -> None:
+    """An `EventSource` that got 401 after a change of keys would never come back."""
+    keys = TrustedKeys()
+    asked = 0
+
+    async def newer_keys() -> None:
+        nonlocal asked
+        asked += 1
+        await trio.lowlevel.checkpoint()
+        if comes:
+            keys.put("issuer", Action, read_jwks(json.dumps(new).encode(), "issuer").keys)
+
+    old, new = jwk("ES256", "old"), jwk("EdDSA", "new")
+    keys.put("issuer", Action, read_jwks(json.dumps(old).encode(), "issuer").keys)
+    settings = AuthorizationConfig(anonymous=True)
+    who = Authorizer(settings, keys, newer_keys=newer_keys)
+    claims = {"mercure": {"subscribe": ["*"]}}
+    token = signed(claims, private_key("EdDSA"), "EdDSA", {"kid": "new"})
+    async with serving(hub(), authorizer=who) as address, client(address) as one:
+        response = await one.request(f"{HUB}?topic=a", [bearer(token)])
+        assert response.status_code == (200 if comes else 401)
+    assert asked == 1
