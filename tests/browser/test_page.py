@@ -206,14 +206,15 @@ async def test_the_page_says_how_presence_is_turned_on(tmp_path: Path) -> None:
         await page.until(f"{text('subscribers-empty')}.includes('--subscriptions')")
 
 
-async def test_a_person_publishes_with_a_token_and_sees_the_type_and_the_private_event(
+async def test_a_person_with_a_token_publishes_and_sees_private_events_and_who_is_subscribed(
     tmp_path: Path,
 ) -> None:
     secret = "a secret of this test that is long enough"
     (tmp_path / "secret").write_text(secret)
     rights = {"publish": ["*"], "subscribe": ["*"]}
     token = jwt.encode({"mercure": rights}, secret, "HS256")
-    settings = ("--publisher-jwt-key-file", str(tmp_path / "secret"))
+    key = str(tmp_path / "secret")
+    settings = ("--publisher-jwt-key-file", key, "--subscriptions", "true")
     publish = press("#publish button")
     async with (
         running_node(tmp_path, *settings) as node,
@@ -224,6 +225,11 @@ async def test_a_person_publishes_with_a_token_and_sees_the_type_and_the_private
         await page.value(publish)
         await page.until(f"{text('published')}.startsWith('401')")
         assert "Paste a token" in await page.value(text("published"))
+        await page.value("document.querySelector('#subscribers').open = true; 0")
+        await page.until(f"{text('subscribers-empty')}.startsWith('This needs a token')")
+        await page.value(fill("token", token[:-4]) + press("#subscription button"))
+        await page.until(connection("rejected"))
+        assert "401" in await page.value(text("notice"))
         await page.value(fill("token", token) + press("#subscription button"))
         await page.until(connection("open"))
         await page.value(
@@ -232,7 +238,13 @@ async def test_a_person_publishes_with_a_token_and_sees_the_type_and_the_private
         )
         await page.value(publish)
         await page.until(f"{text('published')}.startsWith('committed as urn:uuid:')")
-        await page.until(f"{SHOWN}.length === 1")
-        shown = await page.value(f"{SHOWN}[0].innerText")
-        for part in ("alert", "hello", "*", "urn:uuid:"):
+        # Who is subscribed is told by private events, too.
+        rows = f"[...{SHOWN}].map((item) => item.innerText).filter((row) => row.includes('alert'))"
+        await page.until(f"{rows}.length === 1")
+        [shown] = await page.value(rows)
+        for part in ("hello", "*", "urn:uuid:"):
             assert part in shown
+        await page.until(f"{text('subscribers-count')} === '1'")
+        assert (
+            await page.value("document.querySelector('#subscribers-list .name').innerText") == "*"
+        )
