@@ -9,6 +9,7 @@ The status of what is wrong depends on the dialect in use, that of the publisher
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Protocol
 from urllib.parse import parse_qsl
 
@@ -42,9 +43,9 @@ OWN_TYPE: Final = "mercure"
 """The type of the hub's own events in 1.0."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class PublishRequest:
-    """The head of a POST."""
+    """The head of a POST. What is read of it is remembered: publishers send the same again."""
 
     path: str
     query: str
@@ -55,6 +56,30 @@ class PublishRequest:
     """IP address at the other end of the connection."""
     hub_url: str
     """The hub's address as this request has it, or as the operator has named it."""
+
+    @cached_property
+    def presented(self) -> Presented:
+        """What it shows of its publisher."""
+        query = parse_qsl(self.query) if self.query else ()
+        return Presented(
+            method="POST",
+            hub_url=self.hub_url,
+            authorization=self.header("authorization") or None,
+            query_tokens=tuple([value for name, value in query if name == "authorization"]),
+            cookie=self.header("cookie"),
+            origin=self.header("origin"),
+            referer=self.header("referer"),
+        )
+
+    @cached_property
+    def type_problem(self) -> str | None:
+        """Why a body of its Content-Type cannot be read."""
+        return problem_of_type(self.header("content-type"))
+
+    @cached_property
+    def idempotency_key(self) -> str:
+        """What its publisher tells retries by; empty for nothing."""
+        return self.header("idempotency-key")
 
 
 class PublishAuthorizer(Protocol):
@@ -69,22 +94,12 @@ def admit(request: PublishRequest, authorizer: PublishAuthorizer, now: float) ->
 
     Its body is not read before.
     """
-    query = parse_qsl(request.query) if request.query else ()
-    presented = Presented(
-        method="POST",
-        hub_url=request.hub_url,
-        authorization=request.header("authorization") or None,
-        query_tokens=tuple([value for name, value in query if name == "authorization"]),
-        cookie=request.header("cookie"),
-        origin=request.header("origin"),
-        referer=request.header("referer"),
-    )
     try:
-        grant = authorizer.grant(presented, Action.PUBLISH, now=now)
+        grant = authorizer.grant(request.presented, Action.PUBLISH, now=now)
     except TokenRejected as rejection:
         return Answer(*rejection_answer(rejection, request.hub_url))
-    if (problem := problem_of_type(request.header("content-type"))) is not None:
-        return plain(415, problem)
+    if request.type_problem is not None:
+        return plain(415, request.type_problem)
     return grant
 
 
@@ -103,7 +118,7 @@ def draft_of(grant: Grant, request: PublishRequest, body: bytes) -> Draft | Answ
             if reserved(topic):
                 text = f"The topic {topic[:80]!r} is reserved for the hub; choose another one."
                 return plain(403 if in_0x else 400, text)
-        draft = _draft(topics, fields, request.header("idempotency-key"), in_0x=in_0x)
+        draft = _draft(topics, fields, request.idempotency_key, in_0x=in_0x)
     except TooLarge as error:
         return plain(400 if in_0x else 413, str(error))
     except MessageInvalid as error:

@@ -49,6 +49,7 @@ class PublishEndpoint:
         """Of one request."""
         self._unix_time = unix_time
         self._room = config.publish_bodies_bytes_max
+        BODIES.set_function(lambda: config.publish_bodies_bytes_max - self._room)
 
     def admit(self, request: PublishRequest) -> Grant | Answer:
         """Return what the publisher may do, or how to answer it before its body is read."""
@@ -102,7 +103,6 @@ class PublishEndpoint:
 
     def _change_room(self, by_bytes: int) -> None:
         self._room += by_bytes
-        BODIES.dec(by_bytes)
 
 
 @dataclass(slots=True, eq=False)

@@ -95,9 +95,18 @@ class PublishExchange:
         self._stream = PublishRequests(config.head_bytes_max)
         self._places: deque[_Place] = deque()
         self._reading = _Reading.HEAD
+        self._head: RequestHead | None = None
+        """The last one: often the next one is the same, read once."""
         self._request: PublishRequest | None = None
+        self._origin = ""
         self._grant: Grant | None = None
         self._room: BodyRoom | None = None
+        self._size_bytes = 0
+        """Of the body behind the last head."""
+        self._expects = False
+        """Whether its client waits to be told to go on."""
+        self._last = False
+        """Whether its client says that it is the last one."""
         self._left = 0
         """Bytes of the body that is read, or of what is still to be dropped of it."""
         self._closes = False
@@ -113,15 +122,15 @@ class PublishExchange:
     @property
     def phase(self) -> Phase:
         """What the connection waits for."""
-        match self._reading:
-            case _Reading.BODY | _Reading.UNWANTED:
-                return Phase.BODY
-            case _Reading.HEAD if len(self._stream) and not self.paused:
+        reading = self._reading
+        if reading is _Reading.HEAD:
+            if len(self._stream) and not self.paused:
                 return Phase.HEAD
+            return Phase.COMMIT if self._places else Phase.IDLE
+        if reading is not _Reading.NOTHING:
+            return Phase.BODY
         if self._places:
             return Phase.COMMIT
-        if self._reading is _Reading.HEAD:
-            return Phase.IDLE
         return Phase.PASSES_ON if self._passes_on else Phase.OVER
 
     @property
@@ -204,34 +213,42 @@ class PublishExchange:
             self._reading, self._passes_on = _Reading.NOTHING, True
             return
         self.begun += 1
-        hub_url = hub_url_of(head.header, "http", self.peer, self._config)
-        request = PublishRequest(head.path, head.query, head.header, self.peer, hub_url)
-        place = _Place(head.header("origin"))
-        self._left = body_bytes(head)
-        waits = len(self._stream) < self._left and head.header("expect").lower() == "100-continue"
-        if "close" in head.header("connection").lower():
-            self._closes = True
-        grant = self._endpoint.admit(request)
-        refusal = grant if isinstance(grant, Answer) else self._reserve()
+        if head is not self._head or self._request is None:
+            self._head = head
+            hub_url = hub_url_of(head.header, "http", self.peer, self._config)
+            self._request = PublishRequest(head.path, head.query, head.header, self.peer, hub_url)
+            self._origin = head.header("origin")
+            self._size_bytes = body_bytes(head)
+            self._expects = head.header("expect").lower() == "100-continue"
+            self._last = "close" in head.header("connection").lower()
+        self._left = self._size_bytes
+        self._closes = self._closes or self._last
+        is_here = len(self._stream) >= self._left
+        grant = self._endpoint.admit(self._request)
+        refusal = grant if isinstance(grant, Answer) else self._reserve(is_here=is_here)
         if isinstance(grant, Answer) or refusal is not None:
             assert refusal is not None
-            self._refuse(place, refusal, is_coming=not waits)
+            self._refuse(refusal, is_coming=is_here or not self._expects)
             return
-        self._request, self._grant = request, grant
+        self._grant = grant
         self._reading = _Reading.BODY
-        if waits:
+        if self._expects and not is_here:
             self._places.append(_Place(answer=CONTINUE))
             self._on_answer()
 
-    def _reserve(self) -> Answer | None:
+    def _reserve(self, *, is_here: bool) -> Answer | None:
+        """Make room for the body, unless it is here: then it takes no more than it does."""
+        if is_here and self._left <= self._body_bytes_max:
+            return None
         room = self._endpoint.reserve(self._left)
         if isinstance(room, Answer):
             return room
         self._room = room
         return None
 
-    def _refuse(self, place: _Place, answer: Answer, *, is_coming: bool) -> None:
+    def _refuse(self, answer: Answer, *, is_coming: bool) -> None:
         """Answer before the body; the connection goes on behind it, unless that is too far."""
+        place = _Place(self._origin)
         self._places.append(place)
         if is_coming and self._left <= self._body_bytes_max:
             self._reading = _Reading.UNWANTED
@@ -245,7 +262,7 @@ class PublishExchange:
         assert self._request is not None, "its head was read"
         assert self._grant is not None
         self._give_room_back()
-        place = _Place(self._request.header("origin"), self._closes)
+        place = _Place(self._origin, self._closes)
         self._places.append(place)
         self._read_on()
         return WholeRequest(self._grant, self._request, body, partial(self._answer, place))

@@ -97,10 +97,10 @@ async def _run(options: argparse.Namespace, report: Report) -> None:
     for round_ in range(1, options.rounds + 1):
         tell(f"round {round_} of {options.rounds}")
         noti.append(await _measure_noti(publishers, options))
-        etcd.append(await _measure_etcd(publishers, options))
+        etcd.append(await measure_etcd(publishers, options))
     most = f"{publishers[-1]} publishers"
-    theirs = _medians(etcd)
-    for name, one in _medians(noti).items():
+    theirs = medians(etcd)
+    for name, one in medians(noti).items():
         counterpart = most if name == BACKLOG else name.partition(", ")[2]
         baseline = f"etcd, {counterpart}"
         if counterpart not in theirs:
@@ -117,7 +117,7 @@ def _add_figures(
         report.add(f"{name}, p99", ours.p99_ms, "ms", baseline, theirs.p99_ms if theirs else None)
 
 
-def _medians(rounds: Sequence[dict[str, Measured]]) -> dict[str, Measured]:
+def medians(rounds: Sequence[dict[str, Measured]]) -> dict[str, Measured]:
     """Return the median of the rounds, figure by figure."""
     return {
         name: Measured(
@@ -311,9 +311,10 @@ async def _bridge(nats_url: str, leader: NotiNode) -> AsyncIterator[_Bridge]:
 # --- etcd -----------------------------------------------------------------------------------------
 
 
-async def _measure_etcd(
+async def measure_etcd(
     publishers: Sequence[int], options: argparse.Namespace
 ) -> dict[str, Measured]:
+    """Return what publishers of etcd saw; nothing where it is not installed."""
     binary = etcd_binary()
     if binary is None:
         return {}
