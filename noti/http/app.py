@@ -158,6 +158,7 @@ def _add_publishing(app: App, endpoint: PublishEndpoint, config: HttpConfig) -> 
             header_of(request),
             request.remote_addr or "",
             hub_url_of(header_of(request), request.scheme, request.remote_addr or "", config),
+            request.http_version,
         )
         grant = endpoint.admit(wanted)
         if isinstance(grant, Answer):

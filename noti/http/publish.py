@@ -56,6 +56,7 @@ class PublishRequest:
     """IP address at the other end of the connection."""
     hub_url: str
     """The hub's address as this request has it, or as the operator has named it."""
+    version: str = "1.1"
 
     @cached_property
     def presented(self) -> Presented:
@@ -75,6 +76,12 @@ class PublishRequest:
     def type_problem(self) -> str | None:
         """Why a body of its Content-Type cannot be read."""
         return problem_of_type(self.header("content-type"))
+
+    @cached_property
+    def has_length(self) -> bool:
+        """Whether it says where its body ends."""
+        is_framed = self.header("content-length") or self.header("transfer-encoding")
+        return bool(is_framed) or self.version == "2"
 
     @cached_property
     def idempotency_key(self) -> str:
@@ -100,6 +107,8 @@ def admit(request: PublishRequest, authorizer: PublishAuthorizer, now: float) ->
         return Answer(*rejection_answer(rejection, request.hub_url))
     if request.type_problem is not None:
         return plain(415, request.type_problem)
+    if not request.has_length:
+        return plain(411, "Nobody knows where the body ends; send a Content-Length.")
     return grant
 
 
@@ -171,7 +180,9 @@ def answer_to(outcome: Outcome) -> Answer:
             return plain(400, _sentence(outcome))
         case ProposalUncertain():
             return plain(
-                504, "Nobody knows whether the event is committed; publish it again, with its id."
+                504,
+                "Nobody knows yet whether the event is committed; publish it again: with the same"
+                " id or Idempotency-Key, it is shown once.",
             )
         case Overloaded() | Unavailable():
             return _later(f"Nothing was committed: {outcome}.")

@@ -68,7 +68,7 @@ def _begin_at_zero() -> None:
         _of("GET", path, 400)
         _of("GET", path, 429)
     _of("GET", "/readiness", 503)
-    for code in (200, 400, 401, 403, 413, 503, 504):
+    for code in (200, 400, 401, 403, 413, 422, 503, 504):
         _of(*PUBLISH, code)
     for code in (400, 408, 431, 503):
         _of(OTHER, OTHER, code)

@@ -9,6 +9,7 @@ from noti.authorization.grant import Dialect, Grant
 from noti.authorization.keys import TrustedKeys
 from noti.errors import (
     CommandUnknown,
+    IdempotencyKeyReused,
     MessageInvalid,
     NotiError,
     Overloaded,
@@ -34,7 +35,13 @@ OLD, NEW = GRANTS["old"], GRANTS["new"]
 
 
 def request(headers: Mapping[str, str] | None = None) -> PublishRequest:
-    given = {"host": "x", "content-type": FORM, "authorization": "Bearer old", **(headers or {})}
+    given = {
+        "host": "x",
+        "content-length": "1",
+        "content-type": FORM,
+        "authorization": "Bearer old",
+        **(headers or {}),
+    }
     return PublishRequest(
         "/.well-known/mercure", "", lambda name: given.get(name, ""), "192.0.2.1", HUB_URL
     )
@@ -161,6 +168,13 @@ def test_a_body_that_is_no_form_is_refused(content_type: str) -> None:
     assert got.status == 415
 
 
+def test_a_body_whose_end_is_not_said_is_refused() -> None:
+    got = decide({"content-length": ""}, Publishers())
+    assert isinstance(got, Answer)
+    assert got.status == 411
+    assert isinstance(decide({"content-length": "", "transfer-encoding": "x"}, Publishers()), Grant)
+
+
 def test_who_may_not_publish_is_told_so_before_anything_about_the_body() -> None:
     got = decide({"authorization": "", "content-type": "text/plain"}, Publishers())
     assert isinstance(got, Answer)
@@ -180,6 +194,7 @@ def test_success_is_the_id_and_nothing_else() -> None:
         (TooLarge("an event of 9 bytes; 8 are allowed"), 413, b"9 bytes"),
         (Overloaded("too much; retry later"), 503, b"Nothing was committed"),
         (Unavailable("no leader; retry later"), 503, b"Nothing was committed"),
+        (IdempotencyKeyReused((None,)), 422, b"give every event its own"),
         (ProposalUncertain("no answer"), 504, b"publish it again"),
         (CommandUnknown(7), 500, b"logs"),
     ],

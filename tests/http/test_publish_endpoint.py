@@ -105,7 +105,7 @@ async def test_failures_of_the_cluster_are_told(way: str, status: int, failure: 
     assert (b"retry-after" in headers) == (status == 503)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["chunked", "1.0"])
 async def test_a_body_for_which_there_is_no_memory_is_refused_for_now(way: str) -> None:
     config = HttpConfig(publish_body_bytes_max=4096, publish_bodies_bytes_max=3)
     async with publishing(Log(), config) as address:
