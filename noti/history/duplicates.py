@@ -21,7 +21,7 @@ from noti.history.notification import Event, Notification
 
 KEYS_MAX: Final = 50_000
 """Idempotency keys that are remembered, whatever the limits of history: at 1,000 keyed events a
-second the last 50 s, longer than anybody retries; about 20 MB (see the tests)."""
+second the last 50 s, longer than anybody retries; with UUIDs for keys 13 MB."""
 
 _Versions: TypeAlias = dict[tuple[tuple[str, ...], str], int]
 """Topics and data -> the newest number with them."""

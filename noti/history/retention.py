@@ -17,6 +17,9 @@ forgotten first. Each remembers the highest number that it has lost, so that a r
 topic is not told of a gap because of what others lost. Topics that are not tracked share one such
 number. One that is tracked from now on begins with it: a gap may be told where none is, but none is
 hidden.
+
+An event of one topic takes 520 bytes beside its data (CPython 3.11, test_store.py holds it to
+that), 110 more with floors per topic, 260 more with an idempotency key.
 """
 
 from collections import OrderedDict, deque

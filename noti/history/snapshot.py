@@ -240,9 +240,13 @@ class SnapshotReader:
     def _read_event(self, fields: Any) -> None:
         retention = self._parts.retention
         if type(fields) is list and len(fields) == 9:
-            taken_ms, seq, *content = fields
-            if is_integer(taken_ms) and is_integer(seq, minimum=1) and is_content(content):
-                kept = Kept(_notification(seq, content), taken_ms)
+            taken_ms, seq, id_, topics, *others = fields
+            if (
+                is_integer(taken_ms)
+                and is_integer(seq, minimum=1)
+                and is_content(id_, topics, *others)
+            ):
+                kept = Kept(Notification(seq, id_, tuple(topics), *others), taken_ms)
                 size_bytes = kept_bytes(kept.notification)
                 retention.size_bytes += size_bytes
                 window_seq = retention.last_seq - self._in_window + 1
@@ -330,11 +334,6 @@ def _floor(fields: object) -> tuple[str, int]:
             return stream, floor
         case _:
             raise MessageInvalid("a floor in a snapshot has the wrong fields")
-
-
-def _notification(seq: int, content: list[Any]) -> Notification:
-    id_, topics, *others = content
-    return Notification(seq, id_, tuple(topics), *others)
 
 
 def _notification_v1(seq: int, fields: object) -> Notification:

@@ -294,9 +294,15 @@ def merge_state(data: bytes) -> None:
 def a_store() -> Store:
     store = Store()
     store.apply(encode(Revoke("7", "", 2000, 1000)))
+    store.apply(encode(SetLimits(HistoryLimits(3, 1000, 9, 1, 3))))
     store.apply(encode(PublishBatch("s", EVENTS)))
+    keyed = [event._replace(source_seq=0, id=f"k{n}") for n, event in enumerate(EVENTS * 3)]
+    store.apply(encode(Publish(tuple([one._replace(idempotency_key=one.id) for one in keyed]), 3)))
     store.apply(encode(SUBSCRIBED))
     return store
+
+
+OLD_SNAPSHOT = msgpack.packb([1, 10, 7, [["s", 4]], [["a", ["t", "u"], "data of a", 5]]])
 
 
 def apply_command(data: bytes) -> None:
@@ -308,6 +314,13 @@ def apply_command(data: bytes) -> None:
         assert store.snapshot() == before, "rejected, and changed something"
         raise
     restore_store(store.snapshot())
+
+
+def restore_with(data: bytes) -> None:
+    """Put a piece in the place of the one that begins like it, or behind all of them."""
+    pieces = [*a_store().snapshot_pieces()]
+    number = next((n for n, one in enumerate(pieces) if one[:2] == data[:2]), len(pieces))
+    restore_store(b"".join([*pieces[:number], data, *pieces[number + 1 :]]))
 
 
 def restore_store(data: bytes) -> None:
@@ -422,7 +435,8 @@ TARGETS = [
         apply_command,
         (MessageInvalid, CommandUnknown),
     ),
-    Target("store's snapshot", [a_store().snapshot()], restore_store),
+    Target("store's snapshot", [a_store().snapshot(), OLD_SNAPSHOT], restore_store),
+    Target("store's snapshot in pieces", [*a_store().snapshot_pieces()], restore_with),
     Target("publish request", [PUBLISH], decode_drafts),
     Target("category message", [bytes(CATEGORY)], take_category),
     Target("kubernetes object", [POD], lambda data: decode_object(data, "x"), (KubernetesFailed,)),

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 
 import msgpack
@@ -328,3 +329,24 @@ def test_restored_store_knows_who_is_subscribed_by_the_same_object() -> None:
     assert restored.subscriptions is table
     assert table == store.subscriptions
     assert SUBSCRIBER.id in table
+
+
+@pytest.mark.parametrize(("per_topic", "bytes_max"), [(0, 530), (10, 640)])
+def test_event_takes_no_more_memory_than_is_said(per_topic: int, bytes_max: int) -> None:
+    """100,000 events of 200 bytes take 72 MB in the store."""
+    store = replay([encode(SetLimits(HistoryLimits(10_000, per_topic=per_topic)))])
+    ids = [f"urn:uuid:01890a5d-ac96-774b-bcce-b302{number:08}" for number in range(5000)]
+    some = [
+        Event(0, one, (f"/users/{number % 500}",), one[:40] * 5, 1_700_000_000_000 + number)
+        for number, one in enumerate(ids)
+    ]
+    encoded = [encode(Publish(tuple(some[at : at + 100]), 5)) for at in range(0, 5000, 100)]
+    del some, ids
+    tracemalloc.start()
+    try:
+        for command in encoded:
+            store.apply(command)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken / 5000 - 200 < bytes_max
