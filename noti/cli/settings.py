@@ -56,6 +56,16 @@ def _option(name: str, field: FieldInfo) -> Decorator:
         description += f"  [default: {default}]"
     if field.annotation == bool | None:
         return click.option(flag_of(name), name, default=None, help=description)
+    if field.annotation is bool:
+        # By itself it means yes; a value may follow, as in a file.
+        return click.option(
+            flag_of(name),
+            name,
+            is_flag=False,
+            flag_value="true",
+            metavar="[BOOL]",
+            help=description,
+        )
     multiple = field.default == ()
     return click.option(
         flag_of(name), name, multiple=multiple, metavar=_metavar(name, field), help=description

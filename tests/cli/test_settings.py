@@ -68,3 +68,14 @@ def test_a_choice_has_a_flag_for_no() -> None:
     for flag, expected in (("--anonymous", True), ("--no-anonymous", False)):
         assert f"'anonymous': {expected}" in CliRunner().invoke(every, [flag]).output
     assert "'anonymous': None" in CliRunner().invoke(every, []).output
+
+
+def test_a_switch_needs_no_value_and_takes_one() -> None:
+    for given, expected in [
+        (["--subscriptions"], True),
+        (["--subscriptions", "--history-size", "7"], True),
+        (["--subscriptions", "false"], False),
+        ([], False),
+    ]:
+        output = CliRunner().invoke(every, given).output
+        assert f"'subscriptions': {expected}" in output, output

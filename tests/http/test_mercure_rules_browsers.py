@@ -309,7 +309,7 @@ async def test_2_responses_carry_what_keeps_browsers_safe() -> None:
 @both_dialects
 async def test_2_head_is_answered_as_get_is_without_a_body(dialect: Dialect) -> None:
     async with mercure_hub() as there:
-        sent = await there.publish("a")
+        sent = await there.publish("a", id="\u00e9 \U0001f600")
         for to in (target(dialect, "a", **{LAST_EVENT_ID[dialect]: sent}), HUB):
             async with there.open(to) as (response, _):
                 got = Answered(response.status_code, _comparable(dict(response.headers)), "")
