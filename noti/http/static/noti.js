@@ -22,27 +22,20 @@
 
 const HUB = "/.well-known/mercure";
 const ANSWER_MS = 5000; // A node that has not answered by then is left for the next one.
-const SILENCE_MS = 45000; // Three heartbeats of a node.
+const SILENCE_MS = 45000; // Three heartbeats; with a longer --sse-heartbeat-s streams are only opened anew.
 const PAUSE_MS = { first: 500, max: 5000 };
 const RENEWAL_MS = 30000; // So long before a token expires comes the next one; a tenth of its time, if shorter.
 const QUIET_MS = 300; // A tab that comes later has all of history after such a silence.
 const SEEN_MAX = 256; // Events by which a repetition is told, when one tab takes over from another.
 
 export class Noti {
-  #nodes;
-  #options;
-  #query;
-  #token;
+  #nodes; #options; #query; #token; #cursor; #channel; #attempt; #wake;
   #renewAt = Infinity;
-  #cursor;
+  #retryMs = PAUSE_MS.first;
+  #state = {};
   #seen = [];
   #early = null; // What other tabs told while this one still reads history.
-  #state = {};
-  #channel;
   #leads = false; // Whether this tab has the connection.
-  #attempt;
-  #wake;
-  #retryMs = PAUSE_MS.first;
   #closed = new AbortController();
 
   constructor(nodes, options = {}) {
@@ -206,7 +199,7 @@ export class Noti {
       this.#token = getToken ? await getToken() : token;
     } catch (error) {
       this.#renewAt = performance.now() + PAUSE_MS.max;
-      this.#tell({ state: { ...this.#state, state: this.#state.state ?? "connecting", reason: `no token: ${error.message}` } });
+      this.#tell({ state: { state: "connecting", ...this.#state, reason: `no token: ${error.message}` } });
       return false;
     }
     const { exp, iat = Date.now() / 1000 } = claimsIn(this.#token);
