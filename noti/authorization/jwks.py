@@ -55,6 +55,8 @@ class JwksFeed:
         self._clock = clock
         self._wanted = trio.Event()
         self._fetched = trio.Event()
+        self.tried = trio.Event()
+        """Set when the first fetch has ended, well or not."""
         self._failures = 0
         self._throttled = ThrottledLog(time.monotonic)
 
@@ -81,6 +83,7 @@ class JwksFeed:
                 began = self._clock.now()
                 pause_s = await self._fetch(client, name)
                 fetched.set()
+                self.tried.set()
                 with self._clock.scope_until(self._clock.now() + pause_s):
                     await self._wanted.wait()
                 await self._clock.sleep_until(began + REFETCH_EVERY_S)

@@ -11,7 +11,7 @@ import trio
 
 from noti.authorization.authorizer import AuthorizationConfig, Authorizer, Revoked
 from noti.authorization.grant import Action
-from noti.authorization.jwks import JwksFeed
+from noti.authorization.jwks import FETCH_TIMEOUT_S, JwksFeed
 from noti.authorization.key_files import give_notice, key_file
 from noti.authorization.keys import TrustedKeys, read_keys
 from noti.authorization.revoked_file import RevokedNames, revoked_file
@@ -68,11 +68,17 @@ class Authorization:
         self._say_who_may(config)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep keys fresh until cancelled; started at once. Nothing that fails here ends a node."""
+        """Keep keys fresh until cancelled. Nothing that fails here ends a node.
+
+        Started when the issuer's keys were fetched, or that failed: browsers that came before would
+        be rejected, and an `EventSource` gives up then.
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_renewed, self._renewed)
             if self._jwks is not None:
                 await nursery.start(keep_going, "jwks", self._jwks.run, self._clock, self._rng)
+                with self._clock.scope_until(self._clock.now() + FETCH_TIMEOUT_S):
+                    await self._jwks.tried.wait()
             task_status.started()
 
     async def refresh(self) -> None:

@@ -158,6 +158,20 @@ async def test_a_token_with_a_new_key_of_the_issuer_is_good_at_the_second_look(
         nursery.cancel_scope.cancel()
 
 
+async def test_it_is_ready_with_the_keys_of_the_issuer_or_when_there_are_none() -> None:
+    token = signed(PUBLISHER, private_key("ES256"), "ES256", {"kid": "a"})
+    async with serving() as issuer, trio.open_nursery() as nursery:
+        issuer.publish(jwk("ES256", "a"))
+        one = made(jwks_url=issuer.url)
+        with trio.fail_after(10):
+            await nursery.start(one.run)
+            assert accepts(one, Action.PUBLISH, token)
+            other = made(jwks_url="http://127.0.0.1:1/")
+            await nursery.start(other.run)
+            assert not accepts(other, Action.PUBLISH, token)
+        nursery.cancel_scope.cancel()
+
+
 async def test_without_an_issuer_nobody_waits_for_one() -> None:
     with trio.fail_after(10):
         await made().refresh()
