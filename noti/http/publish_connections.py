@@ -290,11 +290,13 @@ class PublishConnections:
         if not connection.is_open or connection.lingers or not self._send(connection):
             return
         exchange = connection.exchange
-        self._unread_bytes += exchange.unread_bytes - connection.counted_bytes
-        connection.counted_bytes = exchange.unread_bytes
-        if self._unread_bytes > UNREAD_BYTES_MAX and connection.counted_bytes:
-            self.close(connection)
-            return
+        unread_bytes = exchange.unread_bytes
+        if unread_bytes != connection.counted_bytes:
+            self._unread_bytes += unread_bytes - connection.counted_bytes
+            connection.counted_bytes = unread_bytes
+            if self._unread_bytes > UNREAD_BYTES_MAX:
+                self.close(connection)
+                return
         if connection.unsent:
             self._enter(connection, exchange.phase, select.EPOLLOUT)
             return
