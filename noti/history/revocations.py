@@ -44,6 +44,12 @@ class RevocationTable:
         self._news: list[Revoke] = []
         """Told to nobody yet; no state."""
 
+    def __eq__(self, other: object) -> bool:
+        """Whether another table is in the same state."""
+        return isinstance(other, RevocationTable) and self._until_ms == other._until_ms
+
+    __hash__ = None  # type: ignore[assignment]
+
     def __len__(self) -> int:
         return len(self._until_ms)
 

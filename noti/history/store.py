@@ -87,7 +87,7 @@ class Store:
     @property
     def gone(self) -> Sequence[int]:
         """The numbers that history lost by the last command; no order is promised."""
-        return self._gone
+        return [notification.seq for notification in self._retention.gone]
 
     def history(self) -> Sequence[Notification]:
         """Return the kept notifications, oldest first; a copy.
@@ -124,7 +124,9 @@ class Store:
         then, because the others may have applied it.
         """
         visible: list[Notification] = []
-        match decode(command):
+        decoded = decode(command)
+        self._retention.take_gone()
+        match decoded:
             case PublishBatch(stream, events, taken_ms):
                 visible = self._publish_batch(stream, events, taken_ms)
             case PublishBatchV1(stream, events):
@@ -186,7 +188,6 @@ class Store:
         self._keys = parts.keys
         self.subscriptions.restore(parts.subscriptions)
         self.revocations.restore(parts.revocations)
-        self._gone: list[int] = []
         if contents is None:
             contents = Contents()
             for kept in parts.retention.all():
@@ -240,10 +241,8 @@ class Store:
 
     def _forget_gone(self) -> None:
         self._retention.trim()
-        gone = self._retention.take_gone()
-        for notification in gone:
+        for notification in self._retention.gone:
             self._contents.remove(notification)
-        self._gone = [notification.seq for notification in gone]
 
 
 class StoreDecoder:

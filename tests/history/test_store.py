@@ -118,6 +118,7 @@ def test_snapshot_then_replay_equals_replay(sequence: list[bytes], data: st.Data
     assert restored.digest() == expected.digest()
     assert restored.snapshot() == expected.snapshot()
     assert restored.history() == expected.history()
+    assert vars(restored) == vars(expected)
     for topics in (["t"], ["u", "v"], ["jobs.noti.x"], None):
         assert restored.lost_through(topics) == expected.lost_through(topics)
 
