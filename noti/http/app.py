@@ -19,6 +19,7 @@ from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from noti.authorization.authorizer import Authorizer
+from noti.authorization.grant import Dialect
 from noti.authorization.revoking import Revoking
 from noti.completion import Completion
 from noti.http import discovery, ops, revocations, subscriptions_api
@@ -116,7 +117,7 @@ def create_app(
     """
     app = _empty_app()
     _add_page(app)
-    _add_streams(app, hub, node, admission, config.catch_up_wait_s)
+    _add_streams(app, hub, node, admission, config)
     discovery.add_routes(app, config, authorizer.config, subscriptions=subscriptions is not None)
     if subscriptions is not None:
         subscriptions_api.add_routes(app, subscriptions)
@@ -182,7 +183,9 @@ def _response(answer: Answer) -> Response:
     return Response(answer.body, status=answer.status, headers=Headers(answer.headers))
 
 
-def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_s: float) -> None:
+def _add_streams(
+    app: App, hub: Hub, node: NodeView, admission: Admission, config: HttpConfig
+) -> None:
     async def stream() -> Response:
         form = b""
         if request.method == QUERY:
@@ -201,7 +204,7 @@ def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_
             await admission.newer_keys()
             decision = admission.decide(wanted)
         if decision is None:
-            with trio.move_on_after(wait_s) as patience:
+            with trio.move_on_after(config.catch_up_wait_s) as patience:
                 await node.barrier()
             decision = (
                 admission.turn_away()
@@ -222,7 +225,9 @@ def _add_streams(app: App, hub: Hub, node: NodeView, admission: Admission, wait_
                 raise AssertionError("after catching up, there is a decision")
 
     for path in sorted(PATHS):
-        methods = ["GET", QUERY] if path == MERCURE else ["GET"]
+        methods = ["GET"]
+        if path == MERCURE and Dialect.V1 in config.dialects:
+            methods.append(QUERY)
         app.add_url_rule(path, endpoint=path, view_func=stream, methods=methods)
 
 

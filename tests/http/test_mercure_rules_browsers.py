@@ -318,6 +318,14 @@ async def test_2_head_is_answered_as_get_is_without_a_body(dialect: Dialect) -> 
         assert there.hub.clients <= 1
 
 
+async def test_0_a_hub_of_0_x_alone_has_no_query() -> None:
+    config = HttpConfig(dialects=frozenset({V0}))
+    async with mercure_hub(config, authorization={"protocol": "0"}) as there:
+        answer = await there.ask(target(V0, "a"), method="QUERY")
+        assert answer.status == 405
+        assert b"QUERY" not in answer.headers[b"allow"]
+
+
 async def test_2_other_methods_are_405_with_those_that_are_allowed() -> None:
     async with mercure_hub() as there:
         for method in ("PUT", "PATCH", "DELETE"):
