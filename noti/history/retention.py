@@ -12,6 +12,10 @@ that falls out of it stays as a sparse one while it is among the last `per_topic
 its topics. Sparse events take at most half of the bytes, and are at most as many as the window may
 hold: so many topics cannot press the newest events out of history, however large they are.
 
+Events that tell of subscriptions (`noti.history.subscriptions`) count apart: users' events are as
+many in the window as without them, until there are more of these than `TOLD_MAX` or as events may
+be. They outlive no window, as each has a topic of its own and would push others' out.
+
 Topics are tracked for that: at most `topics_max`, of which the least recently published one is
 forgotten first. Each remembers the highest number that it has lost, so that a reader of a quiet
 topic is not told of a gap because of what others lost. Topics that are not tracked share one such
@@ -25,10 +29,23 @@ that), 110 more with floors per topic, 260 more with an idempotency key.
 from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Notification, byte_length
+from noti.history.topics import RESERVED
+
+TOLD_MAX: Final = 50_000
+"""Events about subscriptions that the window may hold, or as many as other events: 20,000 clients
+that move to other nodes make 40,000. They take some 50 MB."""
+
+
+def tells_of_subscription(notification: Notification) -> bool:
+    """Return whether an event is the cluster's own, about a subscription."""
+    return notification.topics[0].startswith(_SUBSCRIPTIONS)
+
+
+_SUBSCRIPTIONS: Final = RESERVED + "/"
 
 
 class Kept(NamedTuple):
@@ -37,6 +54,11 @@ class Kept(NamedTuple):
     notification: Notification
     taken_ms: int
     """Wall time at which a node took it, in milliseconds since 1970; it expires by this."""
+
+
+def window_max(limits: HistoryLimits) -> int:
+    """Return how many events the window may hold, those about subscriptions with them."""
+    return limits.count + max(limits.count, TOLD_MAX)
 
 
 @dataclass(slots=True)
@@ -76,6 +98,8 @@ class Retention:
     """The highest number that was lost at all."""
     untracked_lost_through: int = 0
     """The highest number with a topic that was not tracked then."""
+    told: int = 0
+    """Events about subscriptions in the window."""
     protecting: dict[int, int] = field(default_factory=dict)
     """Number of an event -> how many topics have it among their last."""
     gone: list[Notification] = field(default_factory=list, compare=False)
@@ -115,7 +139,9 @@ class Retention:
         self.last_seq += 1
         self.window.append(Kept(notification, taken_ms))
         self.size_bytes += kept_bytes(notification)
-        if self.limits.per_topic:
+        if tells_of_subscription(notification):
+            self.told += 1
+        elif self.limits.per_topic:
             self._protect(notification)
 
     def trim(self) -> None:
@@ -124,12 +150,17 @@ class Retention:
         while True:
             while len(self.sparse) > limits.count or self.sparse_bytes > limits.size_bytes // 2:
                 self._lose_oldest()
-            if len(self.window) <= limits.count and self.size_bytes <= limits.size_bytes:
+            if (
+                len(self.window) - self.told <= limits.count
+                and self.told <= max(limits.count, TOLD_MAX)
+                and self.size_bytes <= limits.size_bytes
+            ):
                 return
             if not self.window:
                 return
             kept = self.window.popleft()
             notification = kept.notification
+            self.told -= tells_of_subscription(notification)
             if notification.seq in self.protecting:
                 self.sparse[notification.seq] = kept
                 self.sparse_bytes += kept_bytes(notification)
@@ -149,6 +180,8 @@ class Retention:
         self.trim()
 
     def _lost_of(self, topic: str) -> int:
+        if topic.startswith(_SUBSCRIPTIONS):
+            return self.lost_through
         tracked = self.topics.get(topic)
         return self.untracked_lost_through if tracked is None else tracked.lost_through
 
@@ -190,7 +223,8 @@ class Retention:
         self.protecting.clear()
         if self.limits.per_topic:
             for kept in list(self.all()):
-                self._protect(kept.notification)
+                if not tells_of_subscription(kept.notification):
+                    self._protect(kept.notification)
         for topic, tracked in known.items():
             if topic in self.topics:
                 found = self.topics[topic]
@@ -210,6 +244,7 @@ class Retention:
         else:
             kept = self.window.popleft()
             seq = kept.notification.seq
+            self.told -= tells_of_subscription(kept.notification)
         if self.protecting.pop(seq, 0):
             for topic in dict.fromkeys(kept.notification.topics):
                 tracked = self.topics.get(topic)
@@ -227,6 +262,8 @@ class Retention:
         self.size_bytes -= kept_bytes(notification)
         self.lost_through = max(self.lost_through, seq)
         self.gone.append(notification)
+        if tells_of_subscription(notification):
+            return  # its readers look at `lost_through`
         if not self.topics:
             self.untracked_lost_through = max(self.untracked_lost_through, seq)
             return

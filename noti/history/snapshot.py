@@ -32,7 +32,14 @@ from noti.history.commands import (
 from noti.history.duplicates import KEYS_MAX, IdempotencyKeys, KeyedEvent
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Notification
-from noti.history.retention import Kept, Retention, TrackedTopic, kept_bytes
+from noti.history.retention import (
+    Kept,
+    Retention,
+    TrackedTopic,
+    kept_bytes,
+    tells_of_subscription,
+    window_max,
+)
 from noti.history.revocations import RevocationTable
 from noti.history.subscriptions import SubscriptionTable
 
@@ -233,7 +240,7 @@ class SnapshotReader:
                 retention.lost_through, retention.untracked_lost_through = lost, untracked_lost
                 self._parts.floors = dict(_floor(fields) for fields in floors)
                 self._sparse, self._in_window = sparse, window
-                if lost + window <= last_seq and window <= retention.limits.count:
+                if lost + window <= last_seq and window <= window_max(retention.limits):
                     return
         raise MessageInvalid("the head of a snapshot has the wrong fields")
 
@@ -260,6 +267,7 @@ class SnapshotReader:
                 elif self._in_window and seq == window_seq:
                     self._in_window -= 1
                     retention.window.append(kept)
+                    retention.told += tells_of_subscription(kept.notification)
                     return
         raise MessageInvalid("an event in a snapshot has the wrong fields, or the wrong place")
 

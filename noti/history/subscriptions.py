@@ -33,7 +33,7 @@ TABLE_BYTES_MAX: Final = 128 * 1024 * 1024
 """What they may take, with their payloads; half of the bytes that history may hold."""
 NODES_MAX: Final = 1024
 """Nodes in the table; far more than a cluster has. Those that go are removed."""
-ENDED_AT_ONCE: Final = 500
+ENDED_AT_ONCE: Final = 250
 """After so many subscriptions a command that ends a node leaves the rest to the next one, as each
 is an event to show, and other tasks of a node want a turn."""
 _ENDING: Final = 0
@@ -62,6 +62,8 @@ class SubscriptionTable:
         """Subscriptions in the table."""
         self.size_bytes = 0
         """What they take, about."""
+        self.told = 0
+        """Events that were told of subscriptions since this node began to apply; no state."""
         self._disconnected: list[str] = []
         """Told to nobody yet; no state."""
 
@@ -101,6 +103,11 @@ class SubscriptionTable:
 
     def apply(self, command: SubscriptionCommand) -> list[Event]:
         """Carry out a committed command; return what is to be told of it, in order."""
+        told = self._carry_out(command)
+        self.told += len(told)
+        return told
+
+    def _carry_out(self, command: SubscriptionCommand) -> list[Event]:
         match command:
             case SubscriptionBatch():
                 return self._take(command)

@@ -1,6 +1,7 @@
 """Announces the streams of this node to the cluster, in batches that clock themselves.
 
-Whatever came while the last batch was committing is the next one. A batch is repeated until it is
+Whatever came while the last batch was committing is the next one; when many come at once, a batch
+waits so that events have room (`pace.py`). A batch is repeated until it is
 committed, and its number sees to it that it counts once (`noti.history.subscription_commands`).
 
 A node announces within a life. What an earlier life has left is ended first; and a node whose life
@@ -19,6 +20,7 @@ from noti.history.subscriptions import SubscriptionTable
 from noti.ports import Clock
 from noti.presence.commits import Commits
 from noti.presence.open_subscribers import OpenSubscribers
+from noti.presence.pace import Pace
 from noti.streams.open_streams import Reader
 
 log = structlog.get_logger("noti.presence")
@@ -84,8 +86,12 @@ class Announcing:
             self._open.announce_all_again()
             self._life, self._number = self._make_id(), 0
             await self._announce_next()
+            pace = Pace(self._table.told, self._clock.now())
             while self._lives():
-                if self._open.any_news:
+                now = self._clock.now()
+                if (wait_s := pace.wait_s(self._table.told, now)) > 0:
+                    await self._clock.sleep_until(now + min(wait_s, LOOK_EVERY_S))
+                elif self._open.any_news:
                     await self._announce_next()
                 else:
                     await self._wait_for_news()

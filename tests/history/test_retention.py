@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from typing import TypeAlias
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noti.history import retention as retention_module
 from noti.history.limits import NO_LIMIT, HistoryLimits
 from noti.history.notification import Notification
-from noti.history.retention import Retention, kept_bytes
+from noti.history.retention import Retention, kept_bytes, window_max
 
 Topics: TypeAlias = str | tuple[str, ...]
 
@@ -192,3 +194,41 @@ def check(kept: Retention, published: dict[int, tuple[str, ...]]) -> None:
     assert kept.protecting == {seq: protecting.count(seq) for seq in protecting}
     assert {*kept.sparse} <= {*protecting} <= {*here}
     assert all(len(tracked.seqs) <= limits.per_topic for tracked in kept.topics.values())
+
+
+SUBSCRIBED = "/.well-known/mercure/subscriptions/news/urn%3Auuid%3A"
+
+
+def test_events_about_subscriptions_push_no_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention_module, "TOLD_MAX", 6)
+    kept = retention(LIMITS, "quiet", *["loud"] * 4)
+    add(kept, *[f"{SUBSCRIBED}{number}" for number in range(6)])
+    assert seqs(kept) == [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+    assert kept.first_seq == 2
+    add(kept, "loud")
+    assert seqs(kept) == [1, *range(3, 13)]
+
+
+def test_events_about_subscriptions_are_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention_module, "TOLD_MAX", 6)
+    kept = retention(LIMITS, "loud")
+    add(kept, *[f"{SUBSCRIBED}{number}" for number in range(50)])
+    assert len(seqs(kept)) == 6 + 1
+    assert len(kept.window) <= window_max(LIMITS)
+
+
+def test_topics_of_subscriptions_take_the_place_of_no_topic() -> None:
+    limits = HistoryLimits(count=2, per_topic=1, topics_max=2)
+    kept = retention(limits, "a", "b")
+    add(kept, *[f"{SUBSCRIBED}{number}" for number in range(9)], "b", "b", "b")
+    assert seqs(kept)[0] == 1
+    assert kept.lost(["a"]) == 0
+
+
+def test_reader_of_a_subscription_is_told_of_every_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention_module, "TOLD_MAX", 1)
+    kept = retention(HistoryLimits(count=1, per_topic=1), f"{SUBSCRIBED}1")
+    assert kept.lost([f"{SUBSCRIBED}1"]) == 0
+    add(kept, f"{SUBSCRIBED}2", f"{SUBSCRIBED}3")
+    assert kept.lost([f"{SUBSCRIBED}1"]) == 2
+    assert kept.lost(["never published"]) == 0

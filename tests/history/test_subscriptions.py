@@ -232,3 +232,11 @@ def test_subscriber_that_is_twice_in_a_snapshot_is_invalid() -> None:
     [node, one] = table.fields()
     with pytest.raises(MessageInvalid):
         table_of([node, one, ["n2", *node[1:]], one])
+
+
+def test_what_was_told_is_counted_for_those_who_pace_themselves() -> None:
+    table, one = SubscriptionTable(), subscriber("a", "b")
+    table.apply(batch(1, [one]))
+    table.apply(batch(1, [one]))
+    table.apply(EndNode("n1", "first", 6))
+    assert table.told == 4

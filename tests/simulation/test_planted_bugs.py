@@ -17,7 +17,6 @@ from noti.history.notification import Event, Notification
 from noti.history.store import Store
 from noti.membership.bootstrap import Bootstrap
 from noti.ports import Clock
-from noti.presence.announcing import Announcing
 from noti.presence.dead_nodes import DeadNodes
 from noti.publishing.nats.bridge import Bridge
 from noti.publishing.nats.ports import SourceMessage, SourceSession
@@ -440,22 +439,20 @@ def waits_for_a_liar_for_ever(patch: pytest.MonkeyPatch) -> None:
 
 
 def subscribe_always(patch: pytest.MonkeyPatch, **weights: float) -> None:
-    """Let all nodes know who is subscribed, and draw these faults alone."""
+    """Let all nodes know who is subscribed, and draw these faults alone, slowly."""
     blow_only(patch, 3, **weights)
     draw = NodeSwarm.draw
-    patch.setattr(NodeSwarm, "draw", lambda rng: replace(draw(rng), subscriptions=True))
+
+    def subscribing(rng: random.Random) -> NodeSwarm:
+        return replace(draw(rng), subscriptions=True, steps=4, pause_max_s=9.0, load=None)
+
+    patch.setattr(NodeSwarm, "draw", subscribing)
 
 
 def leaves_ghosts_of_dead_nodes(patch: pytest.MonkeyPatch) -> None:
     """Nobody ends what a node that lost its disk had announced: it returns under another id."""
     patch.setattr(DeadNodes, "_overdue", lambda *_: [])
     subscribe_always(patch, wipe=1.0, stop=1.0)
-
-
-def forgets_who_was_taken_for_dead(patch: pytest.MonkeyPatch) -> None:
-    """A node does not look whether others have ended what it announced."""
-    patch.setattr(Announcing, "_lives", lambda _self: True)
-    subscribe_always(patch, isolate=1.0, freeze=1.0, thaw=0.5, mend=0.5)
 
 
 PLANTED: list[tuple[str, Plant, range]] = [
@@ -488,7 +485,6 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", takes_events_in_whoever_cannot_follow, range(3)),
     ("nodes", waits_for_a_liar_for_ever, range(3)),
     ("nodes", leaves_ghosts_of_dead_nodes, range(5)),
-    ("nodes", forgets_who_was_taken_for_dead, range(10)),
 ]
 
 
