@@ -13,6 +13,7 @@ a hub that is late, or a process that was stopped, does not blame its clients.
 import math
 import random
 import socket
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -43,6 +44,8 @@ once would stay so for as long as a burst lasts; more than this would let the ot
 """
 STREAMS_A_LOOK = 256
 """Streams that a sweep looks at between two looks at the clock, as long as it sends nothing."""
+TRIMMED_AT_ONCE = 1000
+"""Events that leave history in one slice: 2 ms."""
 STOCK_EVERY_S = 0.02
 """How often the hub looks where all clients stand while one pass goes on."""
 
@@ -72,6 +75,8 @@ class Hub:
         )
         self._sockets = StreamSockets(self._sending, self._wakeups, self._metrics)
         self._drained_at = math.inf
+        self._trims: deque[tuple[int, Sequence[int]]] = deque()
+        """What history has lost, and the feed is yet to be told."""
 
     @property
     def clients(self) -> int:
@@ -103,8 +108,27 @@ class Hub:
     def trim(self, oldest_seq: int, gone: Sequence[int] | None = None) -> None:
         """Let history's window begin at `oldest_seq`, and forget what is `gone` from history.
 
-        None means all that was before. Clients that were open before get what they need.
+        None means all that was before. Clients that were open before get what they need. Much at
+        once, as after a change of limits, is forgotten in slices, in the order of the calls: until
+        then, one can resume from what has gone, and is told of a gap if there is one.
         """
+        if gone is None or not self.sending or not (self._trims or len(gone) > TRIMMED_AT_ONCE):
+            self._trim_rest()
+            self._trim(oldest_seq, gone)
+            return
+        ordered = sorted(gone)
+        for start in range(TRIMMED_AT_ONCE, len(ordered), TRIMMED_AT_ONCE):
+            some = ordered[start - TRIMMED_AT_ONCE : start]
+            self._trims.append((min(some[-1] + 1, oldest_seq), some))
+        last = (len(ordered) - 1) // TRIMMED_AT_ONCE * TRIMMED_AT_ONCE if ordered else 0
+        self._trims.append((oldest_seq, ordered[last:]))
+        self._wakeups.ring()
+
+    def _trim_rest(self) -> None:
+        while self._trims:
+            self._trim(*self._trims.popleft())
+
+    def _trim(self, oldest_seq: int, gone: Sequence[int] | None) -> None:
         self.feed.trim(oldest_seq, gone)
         if not self.limits.count:
             self._backlog.free_all(trio.current_time())
@@ -114,6 +138,7 @@ class Hub:
 
         None means that all of it is the window. A client that has lost something must resume.
         """
+        self._trims.clear()
         self._sending.groups.lag_all()
         self.feed.reset(notifications, oldest_seq)
         self._ring()
@@ -328,7 +353,10 @@ class Hub:
     # What is kept
 
     async def _free(self) -> None:
-        """Free what nobody needs any more."""
+        """Forget what has left history, and free what nobody needs any more."""
+        while self._trims:
+            self._trim(*self._trims.popleft())
+            await self._slice.checkpoint_if_over()
         self._took_stock = trio.current_time() >= self._backlog.due_at()
         if self._took_stock:
             self._take_stock()

@@ -37,7 +37,7 @@ CURSOR_PREFIX = "noti:"
 
 _CURSOR = re.compile(r"noti:([1-9][0-9]{0,18})-[0-9a-f]{8}")
 
-EVENT_BYTES = 560
+EVENT_BYTES = 430
 """What an event takes beside its texts: tuples, numbers, the heads of strings, entries of
 dictionaries. Measured with tracemalloc (test_retained.py holds it to that): CPython 3.11, an event
 of one topic."""

@@ -11,6 +11,11 @@ import trio
 import trio.testing
 from prometheus_client import REGISTRY
 
+from noti.history.commands import Publish, SetLimits, encode
+from noti.history.limits import HistoryLimits
+from noti.history.notification import Event
+from noti.history.state_machine import HistoryStateMachine
+from noti.history.store import Store
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
 from noti.http.subscribe import CATEGORY, Opening, StreamRequest
@@ -451,3 +456,31 @@ async def test_metrics_report_how_old_events_are_once_for_each_pass_and_not_for_
             await reader.read_until("id-6")
         await until(lambda: observed("count") == before[0] + 1)
     assert 2.0 <= observed("sum") - before[1] < 2.0 + LIMIT_S
+
+
+async def test_reader_of_a_quiet_topic_resumes_without_a_gap_beside_a_loud_one() -> None:
+    there = hub()
+    store = Store()
+    there.feed.lost_through = store.lost_through
+    history = HistoryStateMachine(store, there)
+    history.apply(encode(SetLimits(HistoryLimits(count=10, per_topic=3))))
+
+    def publish(topic: str, *ids: str) -> None:
+        history.apply(encode(Publish(tuple(Event(0, one, (topic,), one, 1) for one in ids))))
+
+    publish("quiet", "q1", "q2", "q3")
+    publish("loud", *(f"l{number}" for number in range(50)))
+    async with serving(there) as address:
+        async with client(address) as reader:
+            await reader.request("/.well-known/mercure?topic=quiet&lastEventID=q1")
+            assert ids(await reader.read_until("q3\n\n")) == ["q2", "q3"]
+            assert "noti-gap" not in reader.text
+        async with client(address) as reader:
+            await reader.request("/.well-known/mercure?topic=*&lastEventID=q1")
+            text = await reader.read_until("l49\n\n")
+            assert "noti-gap" in text, "of other topics, events between are lost"
+            assert ids(text) == ["q1", "q2", "q3", *(f"l{number}" for number in range(40, 50))]
+        publish("quiet", "q4", "q5")
+        async with client(address) as reader:
+            await reader.request("/.well-known/mercure?topic=quiet&lastEventID=q1")
+            assert "noti-gap" in await reader.read_until("q5\n\n"), "q1 has left, and so did q2"
