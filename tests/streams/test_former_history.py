@@ -1,9 +1,13 @@
-"""Promises of the running sums over what is not history any more: those of a plain dictionary."""
+"""Promises of what is not history any more: counted as a plain dictionary would, left in slices."""
+
+from collections.abc import Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.streams.former_history import LATE_MAX, FormerHistory
+from noti.streams.hub import TRIMMED_AT_ONCE
+from tests.http.stage import hub, notifications, running, until
 
 SEQS = st.integers(1, 40)
 STEPS = st.lists(
@@ -45,3 +49,34 @@ def test_many_out_of_order_are_put_in_order() -> None:
     assert former.take(5, 100) == [1, 2, 3, 4, 5]
     former.clear()
     assert former.beyond(0) == former.size_bytes == 0
+
+
+async def test_much_that_leaves_history_at_once_leaves_in_slices_and_in_order() -> None:
+    async with running(hub()) as there:
+        trimmed: list[int] = []
+        trim = there.feed.trim
+
+        def counting(oldest_seq: int, gone: Sequence[int] | None = None) -> None:
+            assert gone is not None
+            trimmed.append(len(gone))
+            trim(oldest_seq, gone)
+
+        there.feed.trim = counting  # type: ignore[method-assign]
+        there.publish(notifications(1, 5000))
+        kept = {7, 1000, 1001, 3333}
+        there.trim(4991, [seq for seq in range(4990, 0, -1) if seq not in kept])
+        there.publish(notifications(5001, 5010))
+        there.trim(5001, [7, *range(4991, 5001)])
+        assert not trimmed
+        await until(lambda: not there._trims)
+        assert max(trimmed) == TRIMMED_AT_ONCE
+        assert list(there.feed.retained.backwards()) == [
+            *range(5010, 5000, -1),
+            3333,
+            1001,
+            1000,
+        ]
+        assert len(there.feed.retained.notifications) == 13, "nobody needs the others"
+        there.publish(notifications(5011, 5011))
+        there.trim(5002, [1000, 5001])
+        assert trimmed[-1] == 2, "at once again"

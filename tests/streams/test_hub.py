@@ -3,7 +3,7 @@
 import math
 import random
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import ClassVar
 
 import h11
@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from noti.history.selectors import ALL_TOPICS
 from noti.streams import open_streams, sockets
 from noti.streams.feed import Audience, View
-from noti.streams.hub import TRIMMED_AT_ONCE, Hub
+from noti.streams.hub import Hub
 from noti.streams.open_streams import EndReason
 from noti.streams.retained import SWEPT_AT_ONCE
 from noti.streams.subscription import Subscription
@@ -653,37 +653,6 @@ async def test_an_observer_hears_of_every_stream_of_either_kind_once() -> None:
         await until(lambda: there.clients == 2)
         assert sorted(one.subject for one in observer.open.values()) == ["1", "2"]
     assert (observer.open, observer.seen) == ({}, 4)
-
-
-async def test_much_that_leaves_history_at_once_leaves_in_slices_and_in_order() -> None:
-    async with running(hub()) as there:
-        trimmed: list[int] = []
-        trim = there.feed.trim
-
-        def counting(oldest_seq: int, gone: Sequence[int] | None = None) -> None:
-            assert gone is not None
-            trimmed.append(len(gone))
-            trim(oldest_seq, gone)
-
-        there.feed.trim = counting  # type: ignore[method-assign]
-        there.publish(notifications(1, 5000))
-        kept = {7, 1000, 1001, 3333}
-        there.trim(4991, [seq for seq in range(4990, 0, -1) if seq not in kept])
-        there.publish(notifications(5001, 5010))
-        there.trim(5001, [7, *range(4991, 5001)])
-        assert not trimmed
-        await until(lambda: not there._trims)
-        assert max(trimmed) == TRIMMED_AT_ONCE
-        assert list(there.feed.retained.backwards()) == [
-            *range(5010, 5000, -1),
-            3333,
-            1001,
-            1000,
-        ]
-        assert len(there.feed.retained.notifications) == 13, "nobody needs the others"
-        there.publish(notifications(5011, 5011))
-        there.trim(5002, [1000, 5001])
-        assert trimmed[-1] == 2, "at once again"
 
 
 @promises.NOTHING_OF_UNREADABLE_EVENTS
