@@ -249,13 +249,23 @@ class NodeSwarm:
     """One of `load.LOADS`, for the cluster that was repaired."""
     subscriptions: bool = False
     """Whether all nodes know who is subscribed."""
+    token_s: float = 0.0
+    """How long browsers' tokens are good for."""
+    history_per_topic: int = 0
+    """How many events of each topic outlive the rest …"""
+    topics_max: int = 10_000
+    """… and of how many topics; there are three."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> "NodeSwarm":
         # Drawn from another generator, as the stories of the other seeds are to stay as they are.
         subscriptions = random.Random(f"subscriptions:{rng.getstate()[1][0]}").random() < 0.3
+        sparse = random.Random(f"sparse:{rng.getstate()[1][0]}")
         return cls(
             subscriptions=subscriptions,
+            token_s=sparse.choice([0.0, 5.0, 30.0]),
+            history_per_topic=sparse.choice([0, 0, 1, 3]),
+            topics_max=sparse.choice([2, 10_000]),
             size=rng.choice([1, 3, 3, 3, 3, 5]),
             founding_steps=rng.choice([0, 0, 0, 4, 12]),
             steps=rng.randint(5, 25),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
+from pydantic import SecretStr
 
 from noti import node
 from noti.address import Address
@@ -24,7 +25,7 @@ from noti.status import Report
 from noti.world import World
 from tests.simulation.clocks import MachineClock
 from tests.simulation.faults import draw_rate
-from tests.simulation.memory_clients import MemoryClients
+from tests.simulation.memory_clients import SECRET, MemoryClients
 from tests.simulation.memory_disk import Files, MemoryDisk
 from tests.simulation.memory_rpc import MemoryRpcNetwork
 from tests.simulation.memory_source import MemorySource
@@ -179,6 +180,9 @@ class SimulatedNode:
             bootstrap_expect=self.cluster.founders,
             gossip_profile="local",
             history_size=self._history_size,
+            history_per_topic=self.cluster.settings.history_per_topic,
+            topics_max=self.cluster.settings.topics_max,
+            publisher_jwt_key=SecretStr(SECRET),
             voters_max=self.cluster.settings.voters_max,
             pacing_s=self.cluster.settings.pacing_s,
             log_memory_bytes=self.cluster.settings.log_memory_bytes,

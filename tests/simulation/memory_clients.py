@@ -3,6 +3,7 @@
 There are no sockets and no HTTP; the feed is the real one.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 
@@ -10,7 +11,11 @@ import trio
 
 from noti.address import Address
 from noti.authorization.authorizer import Authorizer
+from noti.authorization.grant import Action, Grant
+from noti.authorization.presented import Presented
+from noti.authorization.rejection import TokenRejected
 from noti.authorization.revoking import Revoking
+from noti.authorization.signing import TokenDraft, signed_token
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS
 from noti.http.node_view import NodeView
@@ -25,8 +30,16 @@ from tests.simulation.clocks import MachineClock
 from tests.simulation.sending import Sending
 
 EVERYTHING = Audience(View.MERCURE, frozenset({ALL_TOPICS}), frozenset({ALL_TOPICS}))
+SECRET = "the simulation's secret, 32 bytes"
+HUB = "http://hub/.well-known/mercure"
+UNIX_AT_START = 1_800_000_000.0
 BACKLOG_BYTES = 20_000
 """Some twenty events: slow browsers use that up now and then."""
+
+
+def unix_time() -> float:
+    """Return the wall time of the simulation, seconds since 1970."""
+    return UNIX_AT_START + trio.current_time()
 
 
 class MemoryClients:
@@ -47,7 +60,7 @@ class MemoryClients:
         self.serving = False
         self._address = address
         self._showed = showed
-        self._clock = clock or MachineClock()
+        self.clock = clock or MachineClock()
         self._count = 0
         self.abandoned = False
         self.lingers_s = 0.0
@@ -145,6 +158,7 @@ class MemoryClients:
     ) -> None:
         self.node = node
         self.publishing = publishing
+        self.authorizer = authorizer
         self._presence = presence
         self.serving = True
         task_status.started(self._address)
@@ -166,8 +180,36 @@ class MemoryClients:
         self._ring()
 
     async def follow(self, browser: "Browser") -> None:
-        """Serve one stream until it is cut."""
-        await self._clock.thawed()
+        """Serve one stream until it is cut, or the browser's token expires."""
+        await self.clock.thawed()
+        ends_at = math.inf if not browser.token_s else self._admit(browser)
+        with trio.CancelScope(deadline=ends_at) as lives:
+            await self._follow(browser)
+        if lives.cancelled_caught and self.serving:
+            browser.happened("a stream ended with its token")
+
+    def _admit(self, browser: "Browser") -> float:
+        """Return when the browser's token expires; one that is over is rejected, and renewed."""
+        now = unix_time()
+        if browser.token and now > browser.token_ends_at:
+            try:
+                self._grant(browser.token, now)
+            except TokenRejected:
+                browser.token = ""
+            assert not browser.token, f"{browser.name} was let in with a token that is over"
+        if not browser.token:
+            draft = TokenDraft(subscribe=["*"], issued_at=now, expires_in_s=browser.token_s)
+            browser.token = signed_token(draft, SECRET.encode(), "the secret", "HS256")
+            browser.token_ends_at = math.floor(now + browser.token_s)
+        expires_at = self._grant(browser.token, now).expires_at
+        assert expires_at == browser.token_ends_at
+        return expires_at - UNIX_AT_START
+
+    def _grant(self, token: str, now: float) -> Grant:
+        presented = Presented(method="GET", hub_url=HUB, authorization=f"Bearer {token}")
+        return self.authorizer.grant(presented, Action.SUBSCRIBE, now=now)
+
+    async def _follow(self, browser: "Browser") -> None:
         known = browser.last_id is None or self.feed.position_of(browser.last_id) is not None
         if not (self.node.ready() and known):
             with trio.move_on_after(2.0) as patience:
@@ -176,7 +218,7 @@ class MemoryClients:
                 return
         if not self.serving:
             return
-        await self._clock.thawed()
+        await self.clock.thawed()
         after = self.feed.newest_seq
         if browser.last_id is None:
             # As on a real stream: the first words tell from where to resume.
@@ -204,9 +246,10 @@ class MemoryClients:
                 if browser in self._places:
                     self._places[browser] = batch.seq
                 if batch.data:
+                    assert not browser.token or unix_time() <= browser.token_ends_at
                     browser.take(batch.data)
                     await browser.digest()
-                    await self._clock.thawed()
+                    await self.clock.thawed()
                 after = batch.seq
                 if self.serving and after >= self.feed.newest_seq:
                     await self._news.wait()
@@ -229,14 +272,21 @@ class Browser:
         vanish: float = 0.0,
         away_max_s: float = 2.0,
         slow_s: float = 0.0,
+        token_s: float = 0.0,
     ) -> None:
-        """Vanishes with a likelihood after each piece of news, for a time; takes news slowly."""
+        """Vanishes with a likelihood after each piece of news, for a time; takes news slowly.
+
+        Comes with tokens that live for `token_s`, if that is not 0.
+        """
         self.rng = rng
         self.name = name
         self.checks = checks
         self.vanish = vanish
         self.away_max_s = away_max_s
         self.slow_s = slow_s
+        self.token_s = token_s
+        self.token = ""
+        self.token_ends_at = 0.0
         self.position: int | None = None
         """Number of the last notification that it has; None until its first stream."""
         self._told_of_gap = False

@@ -112,6 +112,9 @@ def settings_of(swarm: NodeSwarm) -> Settings:
     """Return what the swarm means for the world."""
     return Settings(
         history_sizes=swarm.history_sizes,
+        token_s=swarm.token_s,
+        history_per_topic=swarm.history_per_topic,
+        topics_max=swarm.topics_max,
         log_memory_bytes=swarm.log_memory_bytes,
         browsers=swarm.browsers,
         vanish=swarm.vanish,

@@ -14,7 +14,7 @@ import trio
 
 from noti.address import Address
 from noti.assembly import LogLimits
-from noti.errors import PeerUnavailable, ProposalUncertain
+from noti.errors import Overloaded, PeerUnavailable, ProposalUncertain
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.ports import Draft, Outcome
 from noti.raft.core.messages import PeerMessage, TimeoutNow
@@ -25,6 +25,7 @@ from tests.simulation.clocks import MachineClock
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.memory_clients import Browser
 from tests.simulation.memory_gossip import MemoryNet
+from tests.simulation.memory_http import post
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 from tests.simulation.memory_source import MemoryStream
 from tests.simulation.timeline import Timeline
@@ -54,6 +55,10 @@ class Settings:
     pacing_s: float = 10.0
     voters_max: int = 5
     subscriptions: bool = False
+    token_s: float = 0.0
+    """How long the tokens of every other browser are good for; 0: they have none."""
+    history_per_topic: int = 0
+    topics_max: int = 10_000
     log_limits: LogLimits = field(default_factory=lambda: LogLimits(segment_bytes=65_536))
 
 
@@ -101,6 +106,7 @@ class SimulatedCluster:
                 vanish=self.settings.vanish,
                 away_max_s=self.settings.away_max_s,
                 slow_s=self.settings.slow_s,
+                token_s=self.settings.token_s if number % 2 else 0.0,
             )
             for number in range(1, self.settings.browsers + 1)
         ]
@@ -191,12 +197,10 @@ class SimulatedCluster:
         self.published += 1
         number = self.published
         data = f'{{"user_id":{number},"category_from":"a","category_to":"b"}}'.ljust(size_bytes)
-        draft = Draft(("jobs.noti.b",), data, id=f"publisher-{number}")
+        topic = f"jobs.noti.{'abc'[number % 3]}"
+        draft = Draft((topic,), data, id=f"publisher-{number}", private=number % 5 == 0)
         for attempt in range(attempts):
-            outcome: Outcome | None = None
-            with trio.move_on_after(PUBLISHER_WAIT_S), suppress(PeerUnavailable):
-                outcome = await self.outside.publish(machine.rpc, [draft])
-            match outcome:
+            match await self._outcome_at(machine, number, draft):
                 case tuple():
                     self.timeline.reach("a publisher was told that an event is committed")
                     self.checks.acknowledged(number)
@@ -210,6 +214,26 @@ class SimulatedCluster:
                     return
             await trio.sleep(self.rng.uniform(0.0, 1.0))
             machine = self.rng.choice(self.nodes)
+
+    async def _outcome_at(
+        self, machine: SimulatedNode, number: int, draft: Draft
+    ) -> Outcome | None:
+        """Give one node an event, over gRPC or HTTP; None when it does not answer."""
+        outcome: Outcome | None = None
+        with trio.move_on_after(PUBLISHER_WAIT_S):
+            if number % 2:
+                with suppress(PeerUnavailable):
+                    outcome = await self.outside.publish(machine.rpc, [draft])
+                return outcome
+            match await post(machine.clients, draft):
+                case 200:
+                    self.timeline.reach("an event was published over HTTP")
+                    outcome = (draft.id or "",)
+                case 503:
+                    outcome = Overloaded("status 503")
+                case status:
+                    assert status in (None, 504), f"event {number} was answered {status}"
+        return outcome
 
     def recreate_stream(self) -> None:
         """Delete the stream with all that is in it, and make it again."""

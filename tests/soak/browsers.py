@@ -38,11 +38,16 @@ class Browsers:
         run: str,
         log: Path,
         gaps_allowed: bool,
+        token: str = "",
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Let them browse until cancelled; raises `AssertionError` when their process ends."""
+        """Let them browse until cancelled; raises `AssertionError` when their process ends.
+
+        With a `token`, which may read everything, each fourth browser goes without it.
+        """
         told = {"nodes": nodes, "clients": clients, "idle": idle, "run": run, "seed": run}
         told["gaps_allowed"] = gaps_allowed
+        told["token"] = token
         with log.open("wb") as errors:
             self._process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "tests.soak.fleet"],
@@ -60,13 +65,20 @@ class Browsers:
                 await self._process.wait()
         raise AssertionError(f"the process of the browsers ended; why is in {log}")
 
-    async def missing(self, jetstream: int, rpc: int) -> tuple[int, list[int]]:
-        """Return how many of so many events of each publisher nobody saw, and some of them."""
+    async def missing(self, acknowledged: Sequence[int]) -> tuple[int, list[int]]:
+        """Return how many of so many events of each publisher nobody saw, and some of them.
+
+        Public ones must have been seen by those without rights too, in the same order.
+        """
         self._answers.clear()
-        await self._order({"do": "missing", "jetstream": jetstream, "rpc": rpc})
+        await self._order({"do": "missing", "acknowledged": list(acknowledged)})
         while not self._answers:  # noqa: ASYNC110
             await trio.sleep(0.05)
         return self._answers[0]["missing"], self._answers[0]["some"]
+
+    async def stay(self) -> None:
+        """Let all of them stay where they are from now on."""
+        await self._order({"do": "stay"})
 
     async def add_newcomers(self) -> None:
         """Let one more browser begin at each node, from the beginning of its history."""

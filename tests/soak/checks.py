@@ -40,6 +40,8 @@ class Observed:
     """Acknowledged events that nobody got."""
     twice: int = 0
     disorder: int = 0
+    leaked: int = 0
+    """Deliveries of private events to browsers without the right."""
     gaps: int = 0
     """News of a gap."""
     gaps_allowed: bool = False
@@ -57,6 +59,10 @@ class Observed:
     samples: Sequence[Sample] = ()
     histories: Sequence[int | None] = ()
     """Where each node's history begins."""
+    open_streams: int = 0
+    """At the end, when all stay where they are."""
+    subscriptions: Sequence[int | None] = ()
+    """How many each node lists then; None for one that does not answer."""
     broken: Sequence[str] = ()
     """What was seen broken meanwhile, in words."""
 
@@ -82,6 +88,7 @@ def checks(seen: Observed) -> list[Check]:
         _none("lost deliveries", seen.lost),
         _none("twice", seen.twice),
         _none("out of order", seen.disorder),
+        _none("private events shown without the right", seen.leaked),
         _none("unexpected exits of nodes", len(unexpected)),
         Check(
             "gaps told to browsers that read",
@@ -103,6 +110,12 @@ def checks(seen: Observed) -> list[Check]:
             " ".join("?" if place is None else f"from {place}" for place in seen.histories),
             "equal",
             None in seen.histories or len(set(seen.histories)) > 1,
+        ),
+        Check(
+            "subscriptions that nodes list",
+            " ".join("?" if count is None else str(count) for count in seen.subscriptions),
+            f"{seen.open_streams} each",
+            any(count != seen.open_streams for count in seen.subscriptions),
         ),
         *_resources(seen),
         _none("other promises broken", len(seen.broken)),

@@ -6,7 +6,7 @@ No node stays dead because nobody started it, unless it is to be held back.
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -146,15 +146,17 @@ class SoakCluster:
         self.nodes = nodes
         self._say = say
 
-    def start(self, nursery: trio.Nursery, nats_url: str, history_size: int) -> None:
-        """Start all nodes; one of them is set up a little differently."""
+    def start(
+        self, nursery: trio.Nursery, nats_url: str, history_size: int, settings: Sequence[str]
+    ) -> None:
+        """Start all nodes with these settings; one of them is set up a little differently."""
         join = [part for node in self.nodes for part in ("--join", written(node.gossip))]
         common = [*join, "--bootstrap-expect", str(min(5, len(self.nodes))), "--nats-url", nats_url]
         for node in self.nodes:
             odd = node is self.nodes[1]
             size = history_size * 9 // 10 if odd else history_size
-            settings = ["--history-size", str(size), "--gossip-profile", "local"]
-            node.prepare([*common, *settings])
+            its_own = ["--history-size", str(size), "--gossip-profile", "local"]
+            node.prepare([*common, *its_own, *settings])
             node.process.start()
             nursery.start_soon(node.keep_running, self._say)
 

@@ -4,7 +4,8 @@ Enters: orders, one JSON object a line on stdin; streams. Leaves: what the brows
 object a line on stdout, twice a second.
 Never: a browser that reads and is slower than its node because of another browser.
 
-A browser comes back with its last event id, at another node; a few never read.
+A browser comes back with its last event id, at another node; a few never read. Some have no token:
+they see what is public, in the same order, and nothing else.
 """
 
 import errno
@@ -26,7 +27,7 @@ from noti.client.event_stream import EventStreamParser
 from noti.errors import MessageInvalid
 from tests.bench.load.mark import marks_of
 from tests.bench.load.reading import Body, Reader, Reading
-from tests.soak.ledger import NEWCOMER, Ledger
+from tests.soak.ledger import NEWCOMER, Ledger, first_with_id, is_private
 
 READ_BYTES = 256 * 1024
 HEAD_S_MAX = 4.0
@@ -42,7 +43,9 @@ IDLE_BACK_S = 5.0
 CONNECTED_S = 20.0, 60.0
 """After so long a browser goes on at any node, so that no node has all of them after a while."""
 GAP_KEY = 0
-"""Stands for the news of a gap; the keys of events begin at 2."""
+"""Stands for the news of a gap; the keys of events begin at 3."""
+PUBLIC_EVERY = 4
+"""Each fourth browser has no token."""
 
 
 class SoakReader(Reader):
@@ -66,6 +69,8 @@ class Browser:
     node: int
     """Where it reads, or wants to."""
     idle: bool = False
+    public: bool = False
+    """Without a token."""
     place: int = 0
     last_event_id: str = "earliest"
     retry_s: float = RETRY_S
@@ -90,11 +95,22 @@ class Fleet:
     def __init__(self, told: dict[str, Any]) -> None:
         self._nodes = [tuple(address) for address in told["nodes"]]
         self._gaps_allowed = told["gaps_allowed"]
+        self._run, self._token = told["run"], told["token"]
         self._ledger = Ledger()
+        self._public = Ledger() if self._token else self._ledger
+        """Of those without a token, if the others have one."""
+        self._leaked = 0
+        """Private events that those got."""
+        self._stays = False
         self._reader = SoakReader(told["run"])
         self._epoll = select.epoll()
         self._browsers = [
-            Browser(number, number % len(self._nodes), idle=number < told["idle"])
+            Browser(
+                number,
+                number % len(self._nodes),
+                idle=number < told["idle"],
+                public=bool(self._token) and number % PUBLIC_EVERY == 0,
+            )
             for number in range(told["clients"] + told["idle"])
         ]
         self._by_fd: dict[int, Browser] = {}
@@ -139,13 +155,40 @@ class Fleet:
             order = json.loads(line)
             match order["do"]:
                 case "missing":
-                    missing = self._ledger.missing(order["jetstream"], order["rpc"])
+                    missing = self._missing(order["acknowledged"])
                     _say({"missing": len(missing), "some": missing[:20]})
+                case "stay":
+                    self._stay()
                 case "newcomers":
                     self._add_newcomers()
                 case unknown:
                     raise AssertionError(unknown)
         return bool(data)
+
+    def _stay(self) -> None:
+        """From now on nobody moves on, and those who never read are gone for good."""
+        self._stays = True
+        for browser in [one for one in self._by_fd.values() if one.idle]:
+            self._lost(browser)
+        self._later = [entry for entry in self._later if not entry[2].idle]
+        heapq.heapify(self._later)
+
+    def _missing(self, acknowledged: list[int]) -> list[int]:
+        """Return what some kind of browser never saw, or saw in another order than the other."""
+        missing = self._ledger.missing(acknowledged)
+        if self._public is self._ledger:
+            return missing
+        for_all = [key for key in self._ledger.order if not is_private(key)]
+        missing += self._public.missing(acknowledged, public=True)
+        return missing + [
+            one for one, other in zip(for_all, self._public.order, strict=False) if one != other
+        ]
+
+    def _ledger_of(self, browser: Browser) -> Ledger:
+        return self._public if browser.public else self._ledger
+
+    def _behind(self, browser: Browser) -> int:
+        return len(self._ledger_of(browser).order) - max(0, browser.place)
 
     def _add_newcomers(self) -> None:
         """One at each node, who asks for all that there is."""
@@ -157,20 +200,23 @@ class Fleet:
 
     def _report(self) -> dict[str, Any]:
         ledger, reading = self._ledger, [one for one in self._browsers if not one.idle]
+        ledgers = {id(one): one for one in (ledger, self._public)}.values()
         placed = [one for one in reading if not one.after_gap] or reading
         ends, self._ends = self._ends, Counter()
         silences, self._silences = self._silences, []
         return {
             "events": len(ledger.order),
             "deliveries": self._deliveries,
-            "lost": ledger.lost,
-            "twice": ledger.twice,
-            "disorder": ledger.disorder,
+            "lost": sum(one.lost for one in ledgers),
+            "twice": sum(one.twice for one in ledgers),
+            "disorder": sum(one.disorder for one in ledgers),
+            "leaked": self._leaked,
             "gaps": self._gaps,
-            "examples": ledger.examples,
-            "slowest": min(browser.place for browser in placed),
-            "behind": sum(len(ledger.order) - max(0, browser.place) for browser in placed),
+            "examples": [example for one in ledgers for example in one.examples],
+            "slowest": len(ledger.order) - max(map(self._behind, placed)),
+            "behind": sum(map(self._behind, placed)),
             "open": sum(browser.body is not None for browser in reading),
+            "reading": sum(bool(browser.body and browser.body.status) for browser in reading),
             "opened": self._opened,
             "idle_opened": self._idle_opened,
             "ends": [[at, node, count] for (at, node), count in ends.items()],
@@ -207,10 +253,15 @@ class Fleet:
         assert browser.sock is not None
         request = (
             "GET /.well-known/mercure?topic=* HTTP/1.1\r\nHost: soak\r\n"
-            f"Accept: text/event-stream\r\nLast-Event-ID: {browser.last_event_id}\r\n\r\n"
+            f"Accept: text/event-stream\r\nLast-Event-ID: {browser.last_event_id}\r\n"
         )
+        if self._token and not browser.public:
+            request += f"Authorization: Bearer {self._token}\r\n"
+        first = first_with_id(self._run, browser.last_event_id)
+        if first is not None:
+            browser.place = self._ledger_of(browser).resume_at(browser.place, first)
         try:
-            browser.sock.send(request.encode())
+            browser.sock.send(f"{request}\r\n".encode())
         except OSError:
             self._lost(browser)
             return
@@ -233,8 +284,8 @@ class Fleet:
         try:
             readings = body.take(data) if data else []
         except MessageInvalid as error:
-            self._ledger.examples.append(f"{browser} cannot read its stream: {error}")
-            self._ledger.disorder += 1
+            self._ledger_of(browser).examples.append(f"{browser} cannot read its stream: {error}")
+            self._ledger_of(browser).disorder += 1
             data, readings = b"", []
         if body.status and not was_open:
             self._opened += 1
@@ -248,12 +299,14 @@ class Fleet:
         known = len(self._ledger.order)
         if reading.seqs:
             keys = [key for key in reading.seqs if key != GAP_KEY]
+            if browser.public:
+                self._leaked += sum(map(is_private, keys))
             gaps = len(reading.seqs) - len(keys)
             self._gaps += gaps
             self._deliveries += len(keys)
             browser.after_gap = browser.after_gap or (gaps > 0 and self._gaps_allowed)
             keys = self._behind_the_gap(browser, keys) if browser.after_gap else keys
-            browser.place = self._ledger.see(str(browser), browser.place, keys)
+            browser.place = self._ledger_of(browser).see(str(browser), browser.place, keys)
             if browser.first_place is None and keys:
                 browser.first_place = browser.place - len(keys)
         if reading.last_event_id is not None:
@@ -269,7 +322,7 @@ class Fleet:
     def _behind_the_gap(self, browser: Browser, keys: list[int]) -> list[int]:
         """Return what a browser sees from the first event on whose place is known; put it there."""
         for number, key in enumerate(keys):
-            place = self._ledger.after_gap(browser.place, key)
+            place = self._ledger_of(browser).after_gap(browser.place, key)
             if place is not None:
                 browser.place, browser.after_gap = place, False
                 return keys[number:]
@@ -286,7 +339,8 @@ class Fleet:
         """Let those who were at their node for long go on at any."""
         for browser in self._by_fd.copy().values():
             opened = browser.body is not None and browser.body.status
-            if opened and now > browser.leaves_at and not browser.newcomer:
+            may_leave = not (browser.newcomer or self._stays)
+            if opened and now > browser.leaves_at and may_leave:
                 browser.body = None  # the stream does not end, it is left
                 browser.node = self._rng.randrange(len(self._nodes)) - 1
                 self._lost(browser)

@@ -17,13 +17,37 @@ NEWCOMER = -1
 """The place of a browser that asked for all that there is and has seen nothing yet."""
 
 
-JETSTREAM, RPC = 0, 1
-"""The two publishers, each with events 1, 2, 3, …"""
+JETSTREAM, RPC, HTTP = range(3)
+"""The publishers, each with events 1, 2, 3, …"""
+PUBLISHERS = ("JetStream", "gRPC", "HTTP")
+VERSIONS = 2
+"""Events in a row over HTTP that have one id: the address of something, and what became of it."""
+PRIVATE_EVERY = 4
+"""Of what is published over HTTP, each fourth thing is private, in all its versions."""
 
 
 def key_of(publisher: int, number: int) -> int:
     """Return the key of a publisher's event."""
-    return 2 * number + publisher
+    return len(PUBLISHERS) * number + publisher
+
+
+def is_private(key: int) -> bool:
+    """Whether only those see an event whose token has the right."""
+    number, publisher = divmod(key, len(PUBLISHERS))
+    return publisher == HTTP and number // VERSIONS % PRIVATE_EVERY == 0
+
+
+def http_id(run: str, number: int) -> str:
+    """Return the id of an event that is published over HTTP."""
+    return f"{run}-h{number // VERSIONS}"
+
+
+def first_with_id(run: str, event_id: str) -> int | None:
+    """Return the key of the earliest event that has this id, if it is one of `http_id`."""
+    thing = event_id.removeprefix(f"{run}-h")
+    if thing == event_id or not thing.isdigit():
+        return None
+    return key_of(HTTP, max(1, VERSIONS * int(thing)))
 
 
 @dataclass
@@ -57,6 +81,13 @@ class Ledger:
         """
         there = self._places.get(key)
         return None if there is None else max(place, there)
+
+    def resume_at(self, place: int, key: int) -> int:
+        """Return where a browser goes on that asks for all after this event.
+
+        Not after its last one, if an older one has the same id.
+        """
+        return min(place, self._places.get(key, place) + 1)
 
     def _see(self, who: str, place: int, key: int) -> int:
         there = self._places.get(key)
@@ -94,14 +125,20 @@ class Ledger:
         if len(self.examples) < EXAMPLES_MAX:
             self.examples.append(example)
 
-    def missing(self, jetstream: int, rpc: int) -> list[int]:
-        """Return the keys that nobody saw, of so many acknowledged events of each publisher."""
-        wanted = [key_of(JETSTREAM, number) for number in range(1, jetstream + 1)]
-        wanted += [key_of(RPC, number) for number in range(1, rpc + 1)]
-        return [key for key in wanted if key not in self._places]
+    def missing(self, acknowledged: Sequence[int], *, public: bool = False) -> list[int]:
+        """Return the keys that nobody saw, of so many acknowledged events of each publisher.
+
+        With `public`, only of those that everybody may see.
+        """
+        return [
+            key
+            for publisher, count in enumerate(acknowledged)
+            for key in (key_of(publisher, number) for number in range(1, count + 1))
+            if key not in self._places and not (public and is_private(key))
+        ]
 
 
 def told(key: int) -> str:
     """Return a key for a person."""
-    number, publisher = divmod(key, 2)
-    return f"{'gRPC' if publisher == RPC else 'JetStream'} event {number}"
+    number, publisher = divmod(key, len(PUBLISHERS))
+    return f"{PUBLISHERS[publisher]} event {number}"

@@ -1,11 +1,13 @@
-"""Numbered events, through JetStream and through gRPC, each published until somebody has it.
+"""Numbered events, through JetStream, gRPC and HTTP, each published until somebody has it.
 
 Enters: how many more events there shall be at once. Leaves: how many are acknowledged.
 Never: the next number before the last one is acknowledged or on its way on the same connection;
 a number given up.
 
-Whatever goes wrong, what was not acknowledged is published again with the same id. Both ways have
-a memory for ids that is longer than any trouble here, so that each event is shown once.
+Whatever goes wrong, what was not acknowledged is published again with the same id and content. All
+ways have a memory for that which is longer than any trouble here, so that each event is shown once.
+Over HTTP two events in a row have one id, and some events are published again although they were
+acknowledged.
 """
 
 import asyncio
@@ -13,6 +15,7 @@ import contextlib
 import time
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
+from urllib.parse import urlencode
 
 import grpclib.exceptions
 import nats.errors
@@ -41,6 +44,13 @@ REQUEST_EVENTS = 50
 REQUEST_BYTES = 200_000
 REQUESTS_AT_ONCE = 64
 """Of a burst through gRPC."""
+SIZES_MAX = 100_000
+"""More than a burst."""
+HTTP_PER_S = 20
+HTTP_TWICE_EVERY = 10
+"""Each tenth event is published again after it was acknowledged."""
+HTTP_AGAIN = {429, 503, 504}
+"""Nothing was committed, or nobody knows: publish again."""
 ANSWER_S_MAX = 5.0
 PAUSE_S = 0.1
 RESOURCE_EXHAUSTED = 8
@@ -188,6 +198,8 @@ class RpcFeed(Feed):
         self._nodes = nodes
         self._run = run
         self._turn = 0
+        self._sizes: dict[int, int] = {}
+        """Of events that were sent: what is published again after a burst has begun is the same."""
 
     async def _connect_aio(self) -> _Connection:
         host, port = self._nodes[self._turn % len(self._nodes)]
@@ -210,8 +222,12 @@ class RpcFeed(Feed):
 
     def event(self, number: int) -> Event:
         """Return an event with this number."""
-        mark = Mark(self._run, ledger.key_of(ledger.RPC, number), time.monotonic_ns())
+        # No time: another content under the same id would be another event.
+        mark = Mark(self._run, ledger.key_of(ledger.RPC, number), 0)
         size = self.event_bytes if number <= self._burst_end else EVENT_BYTES
+        if len(self._sizes) > SIZES_MAX:
+            self._sizes = {n: size for n, size in self._sizes.items() if n > self.acknowledged}
+        size = self._sizes.setdefault(number, size)
         return Event([TOPIC], event_text(mark, size), f"{self._run}-r{number}")
 
 
@@ -244,6 +260,83 @@ class _Rpc:
 
     async def close(self) -> None:
         self._channel.close()
+
+
+class HttpFeed(Feed):
+    """Posts to one node after the other, another one whenever something goes wrong."""
+
+    def __init__(
+        self, asyncio_loop: AsyncioLoop, nodes: Sequence[Address], run: str, token: str
+    ) -> None:
+        """`token` may publish everything."""
+        super().__init__(asyncio_loop, HTTP_PER_S, 1)
+        self.wrong: list[str] = []
+        """Answers that no node should have given, in words."""
+        self._nodes = nodes
+        self._run = run
+        self._token = token
+        self._turn = 0
+
+    async def _connect_aio(self) -> _Connection:
+        host, port = self._nodes[self._turn % len(self._nodes)]
+        self._turn += 1
+        async with asyncio.timeout(ANSWER_S_MAX):
+            return _Http(*await asyncio.open_connection(host, port), self)
+
+    def request(self, number: int) -> bytes:
+        """Return the request that publishes this event."""
+        key = ledger.key_of(ledger.HTTP, number)
+        fields = {"topic": TOPIC, "data": event_text(Mark(self._run, key, 0)), "type": "soak"}
+        fields["id"] = ledger.http_id(self._run, number)
+        if ledger.is_private(key):
+            fields["private"] = "on"
+        body = urlencode(fields).encode()
+        head = (
+            "POST /.well-known/mercure HTTP/1.1\r\nHost: soak\r\n"
+            f"Authorization: Bearer {self._token}\r\n"
+            "Content-Type: application/x-www-form-urlencoded\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        return head.encode() + body
+
+    def check(self, number: int, status: int, body: str) -> None:
+        """Look at an answer; raises `Unavailable` when the event is to be published again."""
+        if status in HTTP_AGAIN:
+            raise Unavailable(f"status {status}")
+        if status != 200 or body != ledger.http_id(self._run, number):
+            self.wrong.append(f"HTTP event {number} was answered {status}: {body[:200]!r}")
+            raise Unavailable(body)
+
+
+class _Http:
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, feed: HttpFeed
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._feed = feed
+
+    async def publish(self, numbers: Sequence[int]) -> int:
+        """One after the other; some once more, as somebody does who lost the answer."""
+        for number in numbers:
+            for _ in range(2 if number % HTTP_TWICE_EVERY == 0 else 1):
+                async with asyncio.timeout(ANSWER_S_MAX):
+                    self._writer.write(self._feed.request(number))
+                    await self._writer.drain()
+                    self._feed.check(number, *await self._answer())
+        return len(numbers)
+
+    async def _answer(self) -> tuple[int, str]:
+        try:
+            head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
+            length = int(head.partition("content-length:")[2].partition("\r\n")[0])
+            body = await self._reader.readexactly(length)
+        except (EOFError, ValueError):
+            raise Unavailable("the node hung up") from None
+        return int(head.split(" ", 2)[1]), body.decode()
+
+    async def close(self) -> None:
+        self._writer.close()
 
 
 _TROUBLE = (

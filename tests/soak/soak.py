@@ -3,14 +3,19 @@
 No process is left, whatever happens.
 """
 
+import json
+import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import h11
 import trio
 
 from noti.asyncio_loop import AsyncioLoop
+from noti.authorization.signing import TokenDraft, signed_token
+from tests.http.stage import client
 from tests.interop.processes import stable_port
 from tests.publishing.nats.nats_server import NatsServer
 from tests.soak import ledger
@@ -19,13 +24,15 @@ from tests.soak.checks import Observed
 from tests.soak.cluster import SoakCluster, SoakNode
 from tests.soak.faults import Trouble
 from tests.soak.network import GATEWAY, Machine, Network, small_disk
-from tests.soak.publishers import JetStreamFeed, RpcFeed
+from tests.soak.publishers import Feed, HttpFeed, JetStreamFeed, RpcFeed
 from tests.soak.schedule import Episode, Size, episodes, size_of
 from tests.soak.watch import Watch
 
 IDLE = 4
 """Browsers that never read."""
 START_S_MAX = 60.0
+ANSWER_S_MAX = 5.0
+SUBSCRIPTIONS_PATH = "/.well-known/mercure/subscriptions"
 SETTLE_S_MAX = 60.0
 """When the publishers have stopped, every browser has everything within this."""
 
@@ -68,6 +75,7 @@ class Soak:
         self._directory = directory
         self._say = say
         self._run = f"{plan.seed & 0xFFFFFFFF:08x}"
+        self._secret = secrets.token_hex(32)
         self._browsers = Browsers()
         self._watch = Watch()
         self._made = time.monotonic()
@@ -94,15 +102,18 @@ class Soak:
             jetstream = JetStreamFeed(asyncio_loop, nats.url, self._run)
             at_once = self._plan.history_size // 3
             rpc = RpcFeed(asyncio_loop, [node.rpc for node in self._nodes], self._run, at_once)
+            posts = [node.http for node in self._nodes]
+            http = HttpFeed(asyncio_loop, posts, self._run, self._token(publish=["*"]))
             trouble = Trouble(cluster, nats, jetstream, rpc, self._say)
             async with trio.open_nursery() as nursery:
                 try:
                     await self._start(nursery, cluster, nats)
                     nursery.start_soon(jetstream.run)
                     nursery.start_soon(rpc.run)
+                    nursery.start_soon(http.run)
                     await self._soak(trouble)
-                    observed = await self._finish(jetstream, rpc, trouble)
-                    observed.broken = [*trouble.broken, *await cluster.stop()]
+                    observed = await self._finish([jetstream, rpc, http], trouble)
+                    observed.broken = [*trouble.broken, *http.wrong, *await cluster.stop()]
                 finally:
                     with trio.CancelScope(shield=True):
                         await cluster.destroy()
@@ -123,11 +134,16 @@ class Soak:
 
     async def _start(self, nursery: trio.Nursery, cluster: SoakCluster, nats: NatsServer) -> None:
         await nats.start()
-        cluster.start(nursery, nats.url, self._plan.history_size)
+        key_file = self._directory / "jwt.key"
+        key_file.write_text(self._secret)
+        settings = [f"--{role}-jwt-key-file={key_file}" for role in ("publisher", "subscriber")]
+        settings += ["--anonymous", "--subscriptions"]
+        cluster.start(nursery, nats.url, self._plan.history_size, settings)
         assert await cluster.until_whole(START_S_MAX), "the cluster did not come up"
         plan, log = self._plan, self._directory / "browsers.log"
         addresses = [node.http for node in self._nodes]
-        told = (addresses, plan.clients, IDLE, self._run, log, bool(plan.history))
+        token = self._token(subscribe=["*"])
+        told = (addresses, plan.clients, IDLE, self._run, log, bool(plan.history), token)
         await nursery.start(self._browsers.run, *told)
         with trio.fail_after(START_S_MAX):
             while self._browsers.report.get("open", 0) < plan.clients:  # noqa: ASYNC110
@@ -151,23 +167,25 @@ class Soak:
 
     def _progress(self) -> None:
         report = self._browsers.report
-        wrong = [f"{report[key]} {key}" for key in ("lost", "twice", "disorder", "gaps")]
+        wrong = [f"{report[key]} {key}" for key in ("lost", "twice", "disorder", "leaked", "gaps")]
         self._say(f"{report['events']} events, {report['deliveries']} deliveries; {wrong}")
 
-    async def _finish(self, jetstream: JetStreamFeed, rpc: RpcFeed, trouble: Trouble) -> Observed:
+    async def _finish(self, feeds: Sequence[Feed], trouble: Trouble) -> Observed:
         """Stop publishing, let everybody get everything, and look at what they have."""
-        acknowledged = [0, 0]
         with trio.move_on_after(SETTLE_S_MAX) as settling:
-            acknowledged = [await jetstream.stop(), await rpc.stop()]
+            for feed in feeds:
+                await feed.stop()
         if settling.cancelled_caught:
             trouble.broken.append(f"events were not taken within {SETTLE_S_MAX:g} s")
-            acknowledged = [jetstream.acknowledged, rpc.acknowledged]
+        acknowledged = [feed.acknowledged for feed in feeds]
         published = sum(acknowledged)
         await self._until_slowest_has(published)
         lost = self._browsers.report["lost"] + self._browsers.report["behind"]
         await self._browsers.add_newcomers()
         await self._until_newcomers_know()
-        missing, some = await self._browsers.missing(*acknowledged)
+        missing, some = await self._browsers.missing(acknowledged)
+        await self._browsers.stay()
+        listed = await self._listed()
         if missing:
             self._say(f"never shown: {', '.join(map(ledger.told, some))}")
         for begin, end in self._browsers.silences:
@@ -185,6 +203,7 @@ class Soak:
             missing=missing,
             twice=report["twice"],
             disorder=report["disorder"],
+            leaked=report["leaked"],
             gaps=report["gaps"],
             gaps_allowed=bool(self._plan.history),
             ended=self._ended_without_trouble(trouble),
@@ -195,7 +214,33 @@ class Soak:
             busy_s=self._browsers.busy_s,
             samples=self._watch.samples,
             histories=report["first_places"],
+            open_streams=self._browsers.report["reading"],
+            subscriptions=listed,
         )
+
+    async def _listed(self) -> list[int | None]:
+        """Return how many subscriptions each node lists, once that is what there is."""
+        counts: list[int | None] = []
+        with trio.move_on_after(SETTLE_S_MAX):
+            while counts != [self._browsers.report["reading"]] * len(self._nodes):
+                await trio.sleep(1.0)
+                counts = [await self._count_at(node) for node in self._nodes]
+        return counts
+
+    async def _count_at(self, node: SoakNode) -> int | None:
+        token = self._token(subscribe=["*"])
+        with trio.move_on_after(ANSWER_S_MAX):
+            try:
+                async with client(node.http) as http:
+                    await http.request(SUBSCRIPTIONS_PATH, [("authorization", f"Bearer {token}")])
+                    return len(json.loads(await http.read_all())["subscriptions"])
+            except (OSError, h11.RemoteProtocolError, trio.BrokenResourceError, ValueError):
+                return None
+        return None
+
+    def _token(self, *, publish: Sequence[str] = (), subscribe: Sequence[str] = ()) -> str:
+        draft = TokenDraft(publish=publish, subscribe=subscribe, issued_at=time.time())
+        return signed_token(draft, self._secret.encode(), "the soak's key", "HS256")
 
     async def _until_slowest_has(self, published: int) -> None:
         with trio.move_on_after(SETTLE_S_MAX):

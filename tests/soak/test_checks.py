@@ -43,6 +43,8 @@ GOOD = Observed(
     silences=[(1.0, 3.0)],
     samples=samples([100, 200, 200, 205]),
     histories=[0, 0, 0],
+    open_streams=304,
+    subscriptions=[304, 304, 304],
 )
 
 
@@ -61,6 +63,9 @@ def test_what_is_right_breaks_nothing() -> None:
         ({"lost": 1}, "lost deliveries"),
         ({"twice": 1}, "twice"),
         ({"disorder": 1}, "out of order"),
+        ({"leaked": 1}, "private events shown without the right"),
+        ({"subscriptions": [304, 305, 304]}, "subscriptions that nodes list"),
+        ({"subscriptions": [304, 304, None]}, "subscriptions that nodes list"),
         ({"gaps": 1}, "gaps told to browsers that read"),
         ({"ended": 1}, "streams ended without trouble"),
         ({"closed": {"behind": 5}}, "browsers that read closed as slow"),

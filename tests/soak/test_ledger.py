@@ -2,7 +2,17 @@ import random
 
 import pytest
 
-from tests.soak.ledger import JETSTREAM, NEWCOMER, RPC, Ledger, key_of
+from tests.soak.ledger import (
+    HTTP,
+    JETSTREAM,
+    NEWCOMER,
+    RPC,
+    Ledger,
+    first_with_id,
+    http_id,
+    is_private,
+    key_of,
+)
 
 EVENTS = [key_of(n % 2, n) for n in range(1, 200)]
 
@@ -88,8 +98,29 @@ def test_newcomer_may_begin_anywhere_and_is_held_to_the_order_from_there(ledger:
 def test_acknowledged_event_that_nobody_saw_is_missing() -> None:
     ledger = Ledger()
     ledger.see("a", 0, [key_of(JETSTREAM, 1), key_of(RPC, 1), key_of(JETSTREAM, 3)])
-    assert ledger.missing(3, 2) == [key_of(JETSTREAM, 2), key_of(RPC, 2)]
-    assert ledger.missing(1, 1) == []
+    assert ledger.missing([3, 2, 0]) == [key_of(JETSTREAM, 2), key_of(RPC, 2)]
+    assert ledger.missing([1, 1, 0]) == []
+
+
+def test_private_event_is_missing_only_to_those_who_may_see_it() -> None:
+    ledger = Ledger()
+    keys = [key_of(HTTP, number) for number in range(1, 11)]
+    ledger.see("a", 0, [key for key in keys if not is_private(key)])
+    assert ledger.missing([0, 0, 10], public=True) == []
+    assert ledger.missing([0, 0, 10]) == [key_of(HTTP, number) for number in (1, 8, 9)]
+
+
+def test_browser_resumes_after_the_earliest_event_that_has_its_last_id(ledger: Ledger) -> None:
+    ledger = Ledger()
+    keys = [key_of(HTTP, number) for number in range(1, 8)]
+    place = ledger.see("a", 0, keys)
+    first = first_with_id("abc", http_id("abc", 7))
+    assert first == key_of(HTTP, 6)
+    assert ledger.resume_at(place, first) == 6
+    assert ledger.see("a", 6, [key_of(HTTP, 7)]) == 7
+    assert counts(ledger) == (0, 0, 0)
+    assert first_with_id("abc", "earliest") is None
+    assert first_with_id("abc", "abc-r7") is None
 
 
 def test_what_a_reported_gap_skips_is_not_lost_and_what_comes_again_after_it_is_seen_twice(
