@@ -247,7 +247,7 @@ class MemoryClients:
                     self._places[browser] = batch.seq
                 if batch.data:
                     assert not browser.token or unix_time() <= browser.token_ends_at
-                    browser.take(batch.data)
+                    browser.take(batch.data, holes=after < 0)
                     await browser.digest()
                     await self.clock.thawed()
                 after = batch.seq
@@ -316,14 +316,15 @@ class Browser:
             self.happened("a browser was slow")
             await trio.sleep(self.rng.uniform(0.0, self.slow_s))
 
-    def take(self, data: bytes) -> None:
+    def take(self, data: bytes, *, holes: bool = False) -> None:
+        """Take events; with `holes` out of sparse history, where it knows of them."""
         for block in data.decode().split("\n\n"):
             fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line)
             if "data" in fields:
                 self.seen.append(fields["data"])
                 self.last_id = fields["id"]
                 if self.checks is not None:
-                    gap, self._told_of_gap = self._told_of_gap, False
+                    gap, self._told_of_gap = self._told_of_gap or holes, False
                     self.position = self.checks.browser_saw(
                         self.name, self.position, fields["id"], gap=gap
                     )

@@ -1,6 +1,9 @@
 """`just soak minutes=10 seed=N nodes=3 clients=300`: a real cluster under random trouble.
 
-Three to five `noti run`, a nats-server, two publishers of numbered events, browsers that count.
+Three to five `noti run`, a nats-server, three publishers of numbered events (JetStream, gRPC and
+HTTP), browsers that count. What is published over HTTP has ids that come twice, with other content, and is
+private now and then; some is published again although it was acknowledged. One browser in four has
+no token.
 Episodes of trouble are drawn from the seed (`schedule.py`); after each the cluster has to be whole
 again, and there is calm. At most a minority of the nodes is in trouble at one time. Every node has
 a network of its own, if the machine permits that; otherwise it says so, and goes without partitions
@@ -16,6 +19,8 @@ How to read the table, line by line:
 - *acknowledged and never shown*: of those, what no browser ever got.
 - *lost*, *twice*, *out of order*: deliveries, each browser's counted, over all its connections.
   All browsers must see one sequence, whichever node they read.
+- *private events shown without the right*: to browsers without a token, which must see all others,
+  in the same order as those that have one.
 - *unexpected exits*: nodes that ended although nobody killed them. One whose disk is full may end.
 - *gaps told*: no browser was away for longer than history lasts, unless `history=` made it short.
 - *closed as slow*: streams that nodes closed as `behind`, `stalled` or the like, less one for each
@@ -26,6 +31,8 @@ How to read the table, line by line:
   the machine is too slow for so many browsers, and the line above says little.
 - *events in all histories*: where the history of each node begins, asked for at the end. One node
   has another `--history-size`; what is shown must not depend on it.
+- *subscriptions that nodes list*: at the end, when all browsers stay where they are; as many as
+  there are open streams.
 - *memory* and *open files*: medians of the first and the last quarter. The sum of all nodes is
   judged from half an hour on, second quarter against last.
 - *other promises*: a cluster that is not whole again a minute after its trouble, a node that does
