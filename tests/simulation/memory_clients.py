@@ -247,7 +247,9 @@ class MemoryClients:
                     self._places[browser] = batch.seq
                 if batch.data:
                     assert not browser.token or unix_time() <= browser.token_ends_at
-                    browser.take(batch.data, holes=after < 0)
+                    retained = self.feed.retained
+                    holes = after < 0 and retained.first_seq < retained.oldest_seq
+                    browser.take(batch.data, holes=holes)
                     await browser.digest()
                     await self.clock.thawed()
                 after = batch.seq
@@ -317,16 +319,16 @@ class Browser:
             await trio.sleep(self.rng.uniform(0.0, self.slow_s))
 
     def take(self, data: bytes, *, holes: bool = False) -> None:
-        """Take events; with `holes` out of sparse history, where it knows of them."""
+        """Take events; with `holes` out of sparse history, in which it begins anew."""
         for block in data.decode().split("\n\n"):
             fields = dict(line.split(": ", 1) for line in block.split("\n") if ": " in line)
             if "data" in fields:
                 self.seen.append(fields["data"])
                 self.last_id = fields["id"]
                 if self.checks is not None:
-                    gap, self._told_of_gap = self._told_of_gap or holes, False
+                    gap, self._told_of_gap = self._told_of_gap, False
                     self.position = self.checks.browser_saw(
-                        self.name, self.position, fields["id"], gap=gap
+                        self.name, self.position, fields["id"], gap=gap, holes=holes
                     )
 
     async def run(self, nodes: Sequence[MemoryClients]) -> None:

@@ -1,9 +1,9 @@
 """`just soak minutes=10 seed=N nodes=3 clients=300`: a real cluster under random trouble.
 
 Three to five `noti run`, a nats-server, three publishers of numbered events (JetStream, gRPC and
-HTTP), browsers that count. What is published over HTTP has ids that come twice, with other content, and is
-private now and then; some is published again although it was acknowledged. One browser in four has
-no token.
+HTTP), browsers that count. What is published over HTTP has ids that come twice, with other content,
+and is private now and then; some is published again although it was acknowledged. One browser in
+four has no token.
 Episodes of trouble are drawn from the seed (`schedule.py`); after each the cluster has to be whole
 again, and there is calm. At most a minority of the nodes is in trouble at one time. Every node has
 a network of its own, if the machine permits that; otherwise it says so, and goes without partitions
