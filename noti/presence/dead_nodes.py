@@ -15,9 +15,9 @@ log = structlog.get_logger("noti.presence")
 
 LOOK_EVERY_S: Final = 0.5
 """What this adds to the failure detector's time; a look costs microseconds."""
-PAUSE_S: Final = 0.05
-"""Between two commands that end a node with many subscriptions: each is 10 ms of every node's time,
-and events want theirs. 10,000 are ended in 3 s."""
+PAUSE_S: Final = 0.1
+"""Between two commands that end a node with many subscriptions: each is 20 ms of every node's time,
+and events want theirs. 10,000 are ended in 5 s."""
 UNSEEN_S: Final = 10.0
 """How long a node that gossip does not know at all is waited for: a leader that has just started
 hears of all members within a second or two."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from noti.history.subscriber import Subscriber
 
-BATCH_SUBSCRIPTIONS_MAX: Final = 250
+BATCH_SUBSCRIPTIONS_MAX: Final = 100
 """In one batch, opened and closed each: some 10 ms of each node's time, in one piece."""
 
 

@@ -22,6 +22,16 @@ def test_many_are_told_at_the_pace_however_many_nodes_tell(nodes: int) -> None:
     assert 0.9 * until * TOLD_A_SECOND < told <= most
 
 
+def test_every_wait_moves_the_clock() -> None:
+    pace = Pace(0, 0.0)
+    told, now = 0, 1e6
+    for _ in range(200):
+        told += 33
+        while wait_s := pace.wait_s(told, now):
+            assert now + wait_s > now
+            now += wait_s
+
+
 def test_quiet_time_is_not_saved_up() -> None:
     pace = Pace(0, 0.0)
     assert pace.wait_s(0, 1000.0) == 0.0
