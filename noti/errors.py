@@ -9,6 +9,7 @@ A test compares this tree with the classes:
     ├── RemoteError           a peer, client or publisher sent something that is rejected
     │   ├── MessageInvalid    bytes that do not decode
     │   │   └── TooLarge      more of it than is taken: bytes, topics or fields
+    │   ├── RequestRejected   a hub answered that it will never take this request; has the status
     │   ├── IdempotencyKeyReused  the key of a publisher stands for another event already
     │   └── ClusterMismatch   a peer of another cluster or version, or another node under this id
     ├── Unavailable           retry later; nothing is known to be wrong with the request
@@ -63,6 +64,15 @@ class MessageInvalid(RemoteError):
 
 class TooLarge(MessageInvalid):
     """There is more of it than is taken: bytes, topics or fields."""
+
+
+class RequestRejected(RemoteError):
+    """A hub answered that it will never take this request; the text is its own."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        """Of HTTP: 401 for a token, 403 for a right, 400 for the request itself."""
 
 
 class IdempotencyKeyReused(RemoteError):

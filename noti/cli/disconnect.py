@@ -7,6 +7,7 @@ import click
 import httpx
 
 from noti.certificates.files import read_file
+from noti.cli.http import token_in
 from noti.cli.token import as_seconds
 from noti.errors import LocalError, Unavailable
 
@@ -50,7 +51,7 @@ def disconnect(
     """
     if bool(subject) == bool(token_id):
         raise click.UsageError("give --subject or --token-id")
-    token = read_file(token_file, "token file").decode(errors="replace").strip()
+    token = token_in(token_file)
     form = {"subject": subject, "token_id": token_id, "for_s": for_s}
     try:
         answer = httpx.post(

@@ -9,9 +9,10 @@ import click
 import trio
 
 from noti.certificates.credentials import load_authorities
+from noti.certificates.files import read_file
 from noti.cli.deadline import TIMEOUT_S, no_answer
 from noti.client.http import open_response
-from noti.errors import LocalError, MessageInvalid, PeerUnavailable, Unavailable
+from noti.errors import ConfigInvalid, LocalError, MessageInvalid, PeerUnavailable, Unavailable
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
 
@@ -24,6 +25,24 @@ tls_ca_option = click.option(
     help="CAs to trust for an https URL, PEM. [default: those of this machine]",
 )
 """For every command that reads from an https URL."""
+
+token_file_option = click.option(
+    "--token-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="File with the token to show (noti token makes one).",
+)
+"""For every command that needs a right."""
+
+
+def token_in(path: Path | None) -> str | None:
+    """Return the token in a file, None without one; raises `ConfigInvalid`."""
+    if path is None:
+        return None
+    token = read_file(path, "token file").decode(errors="replace").strip()
+    if not token or not token.isascii() or not token.isprintable():
+        raise ConfigInvalid(f"token file {path}: it holds no token; noti token makes one")
+    return token
 
 
 def get_json(

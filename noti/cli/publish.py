@@ -1,10 +1,12 @@
-"""`noti publish`: events from the command line, through JetStream or straight to a node.
+"""`noti publish`: events from the command line, straight to a node or through JetStream.
 
+- A node takes any event over HTTP (`--url`); its answer means that the cluster has committed it.
+- It takes any event over gRPC too (`--rpc`), which needs a certificate instead of a token. Lines
+  travel as they come: while a request is under way, the next one gathers in the pipe.
 - JetStream takes category events; its acknowledgement means that the stream has it.
-- A node (`--rpc`) takes any event, over gRPC; its answer means that the cluster has committed it.
-  Lines travel as they come: while a request is under way, the next one gathers in the pipe.
 
-What was acknowledged is counted; nothing is tried a second time.
+What was acknowledged is counted. Over HTTP an event is tried again, at the next node if there are
+several, with a key by which it is shown once; otherwise nothing is tried a second time.
 """
 
 import random
@@ -24,6 +26,7 @@ from noti.certificates.context import mutual_client_context
 from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.cli.asyncio_commands import read_lines, run_until_signalled, within
 from noti.cli.deadline import timeout_option
+from noti.cli.http import tls_context, token_file_option, token_in
 from noti.cli.jetstream import (
     FOREIGN_ERRORS,
     STREAM_SETTINGS,
@@ -32,6 +35,7 @@ from noti.cli.jetstream import (
     problem,
     subject_of,
 )
+from noti.cli.publish_http import URL, HttpTarget, lines_over_http, one_over_http
 from noti.cli.settings import as_address, load_config, settings_options
 from noti.config import Config
 from noti.errors import NotiError, SourceUnavailable
@@ -47,11 +51,19 @@ REQUEST_EVENTS_MAX: Final = 1000
 
 
 @click.command()
-@click.option("--rpc", metavar="HOST:PORT", callback=as_address, help="A node, instead of NATS.")
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help=f"A node's HTTP address; repeat for several of one cluster. [default: {URL}]",
+)
+@token_file_option
+@click.option("--rpc", metavar="HOST:PORT", callback=as_address, help="A node's gRPC address.")
 @click.option("--user-id", type=click.IntRange(0, 2**32 - 1), help="Whom it is about.")
 @click.option("--from", "category_from", help="The user's category.")
 @click.option("--to", "category_to", help="The category that it was matched with.")
-@click.option("--topic", "topics", multiple=True, help="With --rpc: any event; repeat for several.")
+@click.option("--topic", "topics", multiple=True, help="Of the event; repeat for several.")
 @click.option("--data", help="With --topic: the event. [default: each line of standard input]")
 @click.option("--id", "event_id", help="With --data: its id, which is not shown twice.")
 @click.option("--type", "event_type", default="", help="With --topic: its name for pages.")
@@ -66,6 +78,8 @@ REQUEST_EVENTS_MAX: Final = 1000
 @settings_options(*STREAM_SETTINGS, "tls_cert", "tls_key", "tls_ca")
 def publish(
     config_file: Path | None,
+    urls: tuple[str, ...],
+    token_file: Path | None,
     rpc: Address | None,
     user_id: int | None,
     category_from: str | None,
@@ -79,26 +93,35 @@ def publish(
     timeout_s: float,
     **options: Any,
 ) -> None:
-    """Publish events, and wait until JetStream has them, or with --rpc the cluster.
+    """Publish events, and wait until the cluster has them, or JetStream.
 
     \b
-    noti publish --user-id 7 --from books --to films
-    noti publish --rpc 127.0.0.1:8400 --user-id 7 --from books --to films
-    noti publish --rpc 127.0.0.1:8400 --topic news --data hello
+    noti publish --topic news --data hello --token-file token
+    noti publish --url https://noti.example.com --topic /users/7 --private --data '{"unread": 3}'
     tail -f app.log | noti publish --rpc 127.0.0.1:8400 --topic log
+    noti publish --user-id 7 --from books --to films
 
-    Nodes with TLS take events from holders of a node certificate only. With lines, the time for an
-    answer begins anew with each request; a failure says which lines it is about.
+    Over HTTP, a token must allow the topics. Over gRPC, nodes with TLS take events from holders of
+    a node certificate only. Category events (--user-id) go to JetStream, or with --rpc to a node.
+    With lines, the time for an answer begins anew with each request; a failure says which lines it
+    is about.
     """
     _check_texts((category_from, category_to), topics, data)
     category = None
     if user_id is not None and category_from is not None and category_to is not None:
         category = category_message(user_id, category_from, category_to)
     given = (user_id, category_from, category_to)
-    _check_options(rpc, category, any(one is not None for one in given), topics, data, event_id)
+    is_category = any(one is not None for one in given)
+    _check_options(category, is_category, topics, data, event_id)
+    if (urls or token_file is not None) and (rpc is not None or not topics):
+        raise click.UsageError("--url and --token-file go with --topic, and not with --rpc")
     if (event_type or private or retry_ms) and not topics:
         raise click.UsageError("--type, --private and --retry-ms go with --topic")
     draft = Draft(topics, data or "", event_id, event_type, retry_ms, private)
+    if topics and rpc is None:
+        tls = tls_context(options["tls_ca"])
+        _over_http(HttpTarget(urls, token_in(token_file), tls, timeout_s), draft, data)
+        return
     config = load_config(config_file, options)
     if rpc is None:
         assert category is not None
@@ -115,8 +138,16 @@ def publish(
         run_until_signalled(_lines_to_node(node, draft))
 
 
+def _over_http(target: HttpTarget, draft: Draft, data: str | None) -> None:
+    if data is not None:
+        run_until_signalled(one_over_http(target, draft))
+    elif sys.stdin is None:
+        raise click.UsageError("give --data: standard input is closed")
+    else:
+        run_until_signalled(lines_over_http(target, draft, sys.stdin.fileno()))
+
+
 def _check_options(
-    rpc: Address | None,
     category: CategoryMessage | None,
     is_category: bool,
     topics: Sequence[str],
@@ -124,13 +155,10 @@ def _check_options(
     event_id: str | None,
 ) -> None:
     """Raise `UsageError` unless they say exactly one thing to publish."""
-    if topics and rpc is None:
-        raise click.UsageError("--topic goes with --rpc: JetStream takes category events only")
     if topics and is_category:
         raise click.UsageError("give --topic, or --user-id, --from and --to; not both")
     if not topics and category is None:
-        other = "" if rpc is None else ", or --topic"
-        raise click.UsageError(f"give --user-id, --from and --to{other}")
+        raise click.UsageError("give --topic, or --user-id, --from and --to")
     if data is not None and not topics:
         raise click.UsageError("--data goes with --topic")
     if event_id is not None and data is None:

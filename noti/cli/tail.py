@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.text import Text
 
 from noti.cli.deadline import no_answer, timeout_option
-from noti.cli.http import tls_ca_option, tls_context
+from noti.cli.http import tls_ca_option, tls_context, token_file_option, token_in
 from noti.cli.run import until_signalled
 from noti.client.event_source import SILENCE_S_MAX, read_stream
 from noti.client.event_stream import StreamEvent
@@ -65,6 +65,7 @@ _VISIBLE.pop(ord("\t"))
     metavar="SECONDS",
     help="Reconnect after so long without a byte.",
 )
+@token_file_option
 @timeout_option
 @tls_ca_option
 def tail(
@@ -75,6 +76,7 @@ def tail(
     count: int | None,
     headers: tuple[str, ...],
     silence_s: float,
+    token_file: Path | None,
     timeout_s: float,
     tls_ca: Path | None,
 ) -> None:
@@ -88,12 +90,15 @@ def tail(
         raise LocalError("--from is an id: printable ASCII, or earliest")
     reconnection = Reconnection(stream_url(url, topics), random.Random(), last_event_id.strip())
     screen = Screen(as_json, count)
+    shown = [_header(header) for header in headers]
+    if (token := token_in(token_file)) is not None:
+        shown.append(("Authorization", f"Bearer {token}"))
     reading = partial(
         read_stream,
         reconnection,
         screen,
         tls=tls_context(tls_ca),
-        headers=[_header(header) for header in headers],
+        headers=shown,
         silence_s_max=silence_s,
     )
     show = partial(_begin_within, timeout_s, reconnection.url, screen, reading)

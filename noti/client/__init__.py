@@ -1,10 +1,16 @@
-"""The client: reads event streams over HTTP/1.1 as a browser does.
+"""The client: publishes over HTTP, and reads event streams as a browser does.
 
-For our own commands (`noti tail`, `noti status`) and tests: `http` makes one request,
-`event_source` reads an event stream over any number of connections, `event_stream` parses it, and
-`reconnection` decides when and where to connect again; these two are pure.
+`Client` is for applications, on Trio or asyncio. For our own commands (`noti tail`, `noti status`),
+`http` makes one request, and `event_source` reads an event stream over any number of connections.
+Both read by `event_stream`, which parses, and `reconnection`, which decides when and where to
+connect again; these two are pure.
 
-Enters: addresses of servers, a place to resume from.
-Leaves: events, each once, across any number of connections.
-Never: loses its place when a connection breaks.
+Enters: addresses of servers, a place to resume from, events to publish.
+Leaves: events, each once, across any number of connections; ids of what is committed.
+Never: loses its place when a connection breaks, publishes an event under two keys.
 """
+
+from noti.client.client import Client
+from noti.client.event_stream import StreamEvent
+
+__all__ = ["Client", "StreamEvent"]

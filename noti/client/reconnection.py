@@ -4,6 +4,9 @@ Enters: heads of responses, bytes of bodies, ends and failures of connections; a
 Leaves: events, and how long to wait before the next attempt.
 Never: I/O, clocks.
 
+With several URLs, nodes of one cluster, the next one is tried when one does not answer: at once, as
+long as there is one that has not been tried in this round.
+
 It does what an `EventSource` does (WHATWG HTML 9.2.2 to 9.2.4: resume from the last id, 204 is the
 end, `retry:` is obeyed), and what a browser leaves to its page: it reconnects also after 429 and
 5xx, waits longer after each failure, and never reconnects in step with others.
@@ -72,11 +75,17 @@ NextStep: TypeAlias = Open | Move | Reconnect | Stop | GiveUp
 class Reconnection:
     """One stream over all its connections."""
 
-    def __init__(self, url: str, rng: Random, last_event_id: str = "") -> None:
-        """Begin at `url`, after `last_event_id` if there is one."""
-        self.url = url
-        self._asked_url = url
-        self._origin = _origin(url)
+    def __init__(self, url: str | Sequence[str], rng: Random, last_event_id: str = "") -> None:
+        """Begin at `url`, or the first of several, after `last_event_id` if there is one."""
+        self._urls = [url] if isinstance(url, str) else list(url)
+        self._turn = 0
+        """Which of the URLs is asked."""
+        self._untried = len(self._urls)
+        """URLs of this round that have not failed."""
+        self._answered = False
+        """Whether a stream began at the URL that is asked."""
+        self.url = self._urls[0]
+        self._origins = frozenset(map(_origin, self._urls))
         self._parser = EventStreamParser(last_event_id)
         self._reconnection_s = RECONNECTION_S
         self._backoff = Backoff(rng, first_s=RECONNECTION_S / 2, most_s=RECONNECTION_S_MAX)
@@ -89,8 +98,8 @@ class Reconnection:
 
     @property
     def at_home(self) -> bool:
-        """Whether the next request goes to the origin that was named, and may carry secrets."""
-        return _origin(self.url) == self._origin
+        """Whether the next request goes to an origin that was named, and may carry secrets."""
+        return _origin(self.url) in self._origins
 
     def request_headers(self) -> list[tuple[str, str]]:
         """Return what a request needs besides its host."""
@@ -108,6 +117,7 @@ class Reconnection:
                 if media_type != EVENT_STREAM:
                     return GiveUp(f"it answers with {media_type or 'no type'}, not {EVENT_STREAM}")
                 self._redirects = 0
+                self._answered = True
                 resumed_from = headers.get("last-event-id", headers.get("mercure-last-event-id"))
                 return Open(resumed_from)
             case 204:
@@ -135,8 +145,13 @@ class Reconnection:
         return self._reconnect(why, 0.0)
 
     def _reconnect(self, why: str, least_s: float) -> Reconnect:
-        self.url = self._asked_url
+        self._turn = (self._turn + 1) % len(self._urls)
         self._redirects = 0
+        self.url = self._urls[self._turn]
+        if not self._answered and self._untried > 1:
+            self._untried -= 1
+            return Reconnect(0.0, why)
+        self._untried, self._answered = len(self._urls), False
         return Reconnect(self._backoff.failed(max(self._reconnection_s, least_s)), why)
 
     def _moved(self, status: int, location: str) -> NextStep:
@@ -150,7 +165,7 @@ class Reconnection:
             return GiveUp(f"it redirects from https to {target!r}")
         self.url = target
         if status in (301, 308):
-            self._asked_url = target
+            self._urls[self._turn] = target
         return Move(target)
 
 

@@ -1,0 +1,238 @@
+"""Publishes to a cluster, and reads from it, over HTTP: for applications, on Trio or asyncio.
+
+    async with Client(["http://10.0.0.1:8402", "http://10.0.0.2:8402"], token=token) as client:
+        event_id = await client.publish("news", "hello", type="greeting")
+        async with client.subscribe("news") as events:
+            async for event in events:
+                print(event.last_event_id, event.data)
+
+Any node will do, so a client that knows several goes on when one of them dies: what it publishes is
+shown once, as each attempt carries the same key; what it reads comes once and without a gap, as far
+as history reaches.
+"""
+
+import inspect
+import uuid
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from random import Random
+from types import TracebackType
+from typing import Final, Self, TypeAlias
+from urllib.parse import urlencode
+
+import anyio
+import httpx
+
+from noti.backoff import Backoff
+from noti.client.event_stream import StreamEvent
+from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
+from noti.errors import MessageInvalid, ProposalUncertain, RequestRejected, Unavailable
+
+HUB_PATH: Final = "/.well-known/mercure"
+WITHIN_S: Final = 30.0
+"""How long an event is tried to be published: an election, and a node that restarts."""
+ANSWER_S_MAX: Final = 15.0
+"""How long a node may take for one answer; it gives an event up after 10 s at the latest."""
+SILENCE_S_MAX: Final = 60.0
+"""A stream without a byte for so long counts as dead: nodes send heartbeats."""
+
+Token: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
+"""A token, or what returns a fresh one; it is asked before each request."""
+
+_AGAIN: Final = frozenset({429, 500, 502, 503, 504})
+_UNKNOWN: Final = frozenset({500, 502, 504})
+"""Of these, what may have been committed all the same."""
+
+
+class Client:
+    """One cluster, as an application sees it."""
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        token: Token = None,
+        http: httpx.AsyncClient | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        """`urls` are nodes, as `http://HOST:PORT`, or hubs with their path.
+
+        `http` has settings of its own (certificates, proxies), and stays open in the end.
+        """
+        self._hubs = [_hub(url) for url in ([urls] if isinstance(urls, str) else urls)]
+        if not self._hubs:
+            raise ValueError("a client needs the URL of a node, one at least")
+        self._token = token
+        self._own_http = http is None
+        self._http = httpx.AsyncClient() if http is None else http
+        self._rng = Random() if rng is None else rng
+        self._turn = 0
+        """The hub that answered last."""
+
+    async def __aenter__(self) -> Self:
+        """Return the client."""
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Close its connections."""
+        if self._own_http:
+            await self._http.aclose()
+
+    async def publish(
+        self,
+        topics: str | Sequence[str],
+        data: str = "",
+        *,
+        id: str | None = None,  # noqa: A002 - the field's name
+        type: str | None = None,  # noqa: A002 - the field's name
+        private: bool = False,
+        retry_ms: int | None = None,
+        idempotency_key: str | None = None,
+        within_s: float = WITHIN_S,
+    ) -> str:
+        """Return the event's id once a majority of nodes has it on disk.
+
+        Until then it is tried at one node after the other, and shown once: each attempt carries
+        `idempotency_key`, or one that is made here.
+
+        Raises `RequestRejected` when it will never be taken; after `within_s` seconds `Unavailable`
+        when nothing was committed, `ProposalUncertain` when that is not known. *Cancellation*: it
+        may be committed all the same.
+        """
+        fields = [("topic", topic) for topic in ([topics] if isinstance(topics, str) else topics)]
+        fields.append(("data", data))
+        given = {"id": id, "type": type, "private": "on" if private else None, "retry": retry_ms}
+        fields += [(name, str(value)) for name, value in given.items() if value is not None]
+        content = urlencode(fields).encode()
+        key = idempotency_key or str(uuid.uuid4())
+        backoff = Backoff(self._rng)
+        uncertain, why, retry_after_s = False, "no time was given", 0.0
+        with anyio.move_on_after(within_s):
+            while True:
+                for _ in self._hubs:
+                    answer = await self._attempt(content, key)
+                    if isinstance(answer, str):
+                        return answer
+                    why, maybe, retry_after_s = answer
+                    uncertain = uncertain or maybe
+                    self._turn = (self._turn + 1) % len(self._hubs)
+                await anyio.sleep(backoff.failed(retry_after_s))
+        if uncertain:
+            raise ProposalUncertain(
+                f"the event may or may not be committed: {why}; publish it again with the same id"
+            )
+        raise Unavailable(f"nothing was committed within {within_s:g} s: {why}")
+
+    @asynccontextmanager
+    async def subscribe(
+        self,
+        *topics: str,
+        last_event_id: str = "",
+        silence_s_max: float = SILENCE_S_MAX,
+    ) -> AsyncIterator[AsyncIterator[StreamEvent]]:
+        """Follow topics (selectors of Mercure 0.x; `*` for all), from now or after an event.
+
+        Yields the events, each once. An event of the type `noti-gap` tells that some are missing,
+        as history does not reach back far enough. The iteration ends when the server says so.
+        While iterating, raises `RequestRejected` when the server rejects the stream permanently.
+        Leaving the context, or *cancellation*, closes the connection.
+        """
+        query = urlencode([*(("topic", topic) for topic in topics), ("cursor", "1")])
+        urls = [f"{hub}?{query}" for hub in self._hubs]
+        reconnection = Reconnection(urls, self._rng, last_event_id)
+        events = self._events(reconnection, silence_s_max)
+        try:
+            yield events
+        finally:
+            await events.aclose()
+
+    async def _attempt(self, content: bytes, key: str) -> str | tuple[str, bool, float]:
+        """Return the id, or what went wrong, whether it may be committed, and when to come back."""
+        hub = self._hubs[self._turn]
+        headers = {
+            "Content-Type": "application/x-www-form-urlencoded",
+            "Idempotency-Key": key,
+            **await self._authorization(),
+        }
+        try:
+            response = await self._http.post(
+                hub, content=content, headers=headers, timeout=ANSWER_S_MAX
+            )
+        except httpx.ConnectError as error:
+            return f"{hub}: {_reason(error)}", False, 0.0
+        except httpx.TransportError as error:
+            return f"{hub}: {_reason(error)}", True, 0.0
+        text = " ".join(response.text.split())
+        if response.is_success:
+            return response.text
+        if response.status_code not in _AGAIN:
+            raise RequestRejected(response.status_code, f"{hub}: {response.status_code}: {text}")
+        wanted = response.headers.get("retry-after", "")
+        retry_after_s = float(wanted) if wanted.isascii() and wanted.isdigit() else 0.0
+        maybe = response.status_code in _UNKNOWN
+        return f"{hub}: {response.status_code}: {text}", maybe, retry_after_s
+
+    async def _events(
+        self, reconnection: Reconnection, silence_s_max: float
+    ) -> AsyncGenerator[StreamEvent, None]:
+        step: NextStep
+        while True:
+            why = ""
+            try:
+                async with self._opened(reconnection, silence_s_max) as response:
+                    step = reconnection.answered(response.status_code, response.headers)
+                    if isinstance(step, GiveUp):
+                        text = " ".join((await response.aread()).decode("utf-8", "replace").split())
+                        raise RequestRejected(response.status_code, f"{step.why}: {text}")
+                    if isinstance(step, Open):
+                        async for data in response.aiter_raw():
+                            for event in reconnection.feed(data):
+                                yield event
+                        why = "the stream ended"
+            except httpx.TransportError as error:
+                why = _reason(error)
+            except MessageInvalid as error:
+                why = str(error)
+            if why:
+                step = reconnection.ended(why)
+            match step:
+                case Stop():
+                    return
+                case Reconnect(after_s, _):
+                    await anyio.sleep(after_s)
+                case Move() | Open() | GiveUp():
+                    pass
+
+    @asynccontextmanager
+    async def _opened(
+        self, reconnection: Reconnection, silence_s_max: float
+    ) -> AsyncIterator[httpx.Response]:
+        headers = dict(reconnection.request_headers())
+        if reconnection.at_home:
+            headers |= await self._authorization()
+        timeout = httpx.Timeout(ANSWER_S_MAX, read=silence_s_max)
+        async with self._http.stream(
+            "GET", reconnection.url, headers=headers, timeout=timeout
+        ) as response:
+            yield response
+
+    async def _authorization(self) -> dict[str, str]:
+        token = self._token() if callable(self._token) else self._token
+        if inspect.isawaitable(token):
+            token = await token
+        return {} if token is None else {"Authorization": f"Bearer {token}"}
+
+
+def _hub(url: str) -> str:
+    parts = httpx.URL(url)
+    return str(parts.copy_with(path=HUB_PATH) if parts.path in ("", "/") else parts)
+
+
+def _reason(error: httpx.TransportError) -> str:
+    """Return what went wrong, for a person; some errors have no text."""
+    return str(error) or type(error).__name__
