@@ -11,7 +11,7 @@ import httpx
 
 from noti.cli.asyncio_commands import read_lines
 from noti.client.client import Client
-from noti.errors import LocalError, NotiError
+from noti.errors import NotiError
 from noti.publishing.events import EVENT_BYTES_MAX
 from noti.publishing.ports import Draft
 
@@ -33,11 +33,7 @@ class HttpTarget:
         """Yield a client; raises `LocalError` for a URL that cannot be asked."""
         # As our other commands, it asks the node itself, and no proxy of the environment.
         async with httpx.AsyncClient(verify=self.tls, trust_env=False) as http:
-            try:
-                client = Client(self.urls or [URL], token=self.token, http=http)
-                yield client
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-                raise LocalError(f"that is not the URL of a node: {error}") from None
+            yield Client(self.urls or [URL], token=self.token, http=http)
 
     async def publish(self, client: Client, draft: Draft) -> str:
         """Return the event's id once it is committed."""

@@ -14,7 +14,7 @@ as history reaches.
 import inspect
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from random import Random
 from types import TracebackType
 from typing import Final, Self, TypeAlias
@@ -26,7 +26,13 @@ import httpx
 from noti.backoff import Backoff
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
-from noti.errors import MessageInvalid, ProposalUncertain, RequestRejected, Unavailable
+from noti.errors import (
+    LocalError,
+    MessageInvalid,
+    ProposalUncertain,
+    RequestRejected,
+    Unavailable,
+)
 
 HUB_PATH: Final = "/.well-known/mercure"
 WITHIN_S: Final = 30.0
@@ -55,13 +61,13 @@ class Client:
         http: httpx.AsyncClient | None = None,
         rng: Random | None = None,
     ) -> None:
-        """`urls` are nodes, as `http://HOST:PORT`, or hubs with their path.
+        """`urls` are nodes, as `http://HOST:PORT`, or hubs with their path; else `LocalError`.
 
         `http` has settings of its own (certificates, proxies), and stays open in the end.
         """
         self._hubs = [_hub(url) for url in ([urls] if isinstance(urls, str) else urls)]
         if not self._hubs:
-            raise ValueError("a client needs the URL of a node, one at least")
+            raise LocalError("a client needs the URL of a node, one at least")
         self._token = token
         self._own_http = http is None
         self._http = httpx.AsyncClient() if http is None else http
@@ -190,9 +196,10 @@ class Client:
                         text = " ".join((await response.aread()).decode("utf-8", "replace").split())
                         raise RequestRejected(response.status_code, f"{step.why}: {text}")
                     if isinstance(step, Open):
-                        async for data in response.aiter_raw():
-                            for event in reconnection.feed(data):
-                                yield event
+                        async with _pieces(response) as pieces:
+                            async for data in pieces:
+                                for event in reconnection.feed(data):
+                                    yield event
                         why = "the stream ended"
             except httpx.TransportError as error:
                 why = _reason(error)
@@ -228,8 +235,29 @@ class Client:
         return {} if token is None else {"Authorization": f"Bearer {token}"}
 
 
+@asynccontextmanager
+async def _pieces(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes]]:
+    """Yield the pieces of a body, which need not be read to its end.
+
+    httpx reads by generators inside generators, none of which closes the one that it reads. Asked
+    once more when the response is closed, they all end, here and not when they are collected.
+    """
+    pieces = response.aiter_raw()
+    try:
+        yield pieces
+    finally:
+        await response.aclose()
+        with suppress(httpx.TransportError, httpx.StreamError, StopAsyncIteration):
+            await anext(pieces)
+
+
 def _hub(url: str) -> str:
-    parts = httpx.URL(url)
+    try:
+        parts = httpx.URL(url)
+    except httpx.InvalidURL:
+        parts = httpx.URL()
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise LocalError(f"{url!r} is not the URL of a node; write http://HOST:PORT")
     return str(parts.copy_with(path=HUB_PATH) if parts.path in ("", "/") else parts)
 
 

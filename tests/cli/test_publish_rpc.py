@@ -186,10 +186,11 @@ def test_node_that_is_not_there_is_reported_in_one_line(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ([], "give --user-id, --from and --to ("),
-        (["--rpc=h:1"], "give --user-id, --from and --to, or --topic ("),
-        (["--rpc=h:1", "--user-id=1"], "give --user-id, --from and --to, or --topic ("),
-        (["--topic=t"], "--topic goes with --rpc"),
+        ([], "give --topic, or --user-id, --from and --to ("),
+        (["--rpc=h:1"], "give --topic, or --user-id, --from and --to ("),
+        (["--rpc=h:1", "--user-id=1"], "give --topic, or --user-id, --from and --to ("),
+        (["--rpc=h:1", "--topic=t", "--url=http://h"], "not with --rpc"),
+        (["--user-id=1", "--from=a", "--to=b", "--url=http://h"], "go with --topic"),
         (["--rpc=h:1", "--topic=t", "--from=a"], "not both"),
         (["--rpc=h:1", "--user-id=1", "--from=a", "--to=b", "--data=x"], "--data goes with"),
         (["--rpc=h:1", "--topic=t", "--id=x"], "--id goes with --data"),

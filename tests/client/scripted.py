@@ -1,5 +1,6 @@
 """HTTP servers that answer as they are told."""
 
+import re
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ class Script:
         async with connection:
             request = b""
             try:
-                while not request.endswith(b"\r\n\r\n"):
+                while not _is_whole(request):
                     received = await connection.receive_some()
                     if not received:
                         return
@@ -33,6 +34,12 @@ class Script:
                     await connection.receive_some()
             except trio.BrokenResourceError:
                 return
+
+
+def _is_whole(request: bytes) -> bool:
+    head, end, body = request.partition(b"\r\n\r\n")
+    length = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
+    return bool(end) and len(body) >= (int(length[1]) if length else 0)
 
 
 @asynccontextmanager

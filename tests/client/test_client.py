@@ -1,0 +1,201 @@
+"""Publishing and following for applications, against servers that answer as they are told."""
+
+from random import Random
+from urllib.parse import parse_qsl
+
+import httpx
+import pytest
+import trio
+
+from noti.client import Client, StreamEvent
+from noti.errors import LocalError, ProposalUncertain, RequestRejected, Unavailable
+from tests.client.scripted import Script, scripted
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nretry: 1\n"
+NO_CONTENT = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+
+
+def answer(status: int, text: str = "", *headers: str) -> bytes:
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Length: {len(text.encode())}",
+        "Connection: close",
+        *headers,
+    ]
+    return ("\r\n".join(lines) + "\r\n\r\n" + text).encode()
+
+
+def hub_of(url: str) -> str:
+    """Return a server's root, as applications write it."""
+    return url.removesuffix("/events")
+
+
+def headers_of(request: str) -> dict[str, str]:
+    lines = request.partition("\r\n\r\n")[0].split("\r\n")[1:]
+    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+
+def keys_of(*scripts: Script) -> set[str]:
+    return {
+        headers_of(request)["idempotency-key"] for script in scripts for request in script.requests
+    }
+
+
+async def closed_port() -> str:
+    """Return an address at which nobody listens."""
+    async with scripted() as (_, url):
+        pass
+    return hub_of(url)
+
+
+async def test_an_event_is_published_with_all_its_fields() -> None:
+    async with (
+        scripted(answer(200, "ü-1")) as (script, url),
+        Client(hub_of(url), token="t") as client,
+    ):
+        event_id = await client.publish(
+            ["a", "b"], "x&y=ü\n", id="ü-1", type="note", private=True, retry_ms=7
+        )
+    head, _, body = script.requests[0].partition("\r\n\r\n")
+    assert head.startswith("POST /.well-known/mercure HTTP/1.1\r\n")
+    assert headers_of(script.requests[0])["authorization"] == "Bearer t"
+    assert parse_qsl(body) == [
+        ("topic", "a"),
+        ("topic", "b"),
+        ("data", "x&y=ü\n"),
+        ("id", "ü-1"),
+        ("type", "note"),
+        ("private", "on"),
+        ("retry", "7"),
+    ]
+    assert event_id == "ü-1"
+
+
+async def test_an_event_goes_to_the_next_node_under_the_same_key() -> None:
+    dead = await closed_port()
+    async with (
+        scripted(answer(503, "no leader", "Retry-After: 0")) as (busy, one),
+        scripted(b"") as (hanging_up, two),
+        scripted(answer(200, "id-1"), answer(200, "id-2")) as (good, three),
+        Client([dead, *map(hub_of, (one, two, three))]) as client,
+    ):
+        assert await client.publish("a") == "id-1"
+        # It stays with the node that answered; another event has another key.
+        assert await client.publish("a") == "id-2"
+    first, second = (headers_of(request)["idempotency-key"] for request in good.requests)
+    assert keys_of(busy, hanging_up) == {first}
+    assert second != first
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 413, 422])
+async def test_an_event_that_will_never_be_taken_is_not_tried_again(status: int) -> None:
+    async with (
+        scripted(answer(status, "Say why.\n")) as (_, url),
+        Client(hub_of(url)) as client,
+    ):
+        with pytest.raises(RequestRejected, match=r"Say why\.$") as rejection:
+            await client.publish("a", idempotency_key="k")
+    assert rejection.value.status == status
+
+
+async def test_who_publishes_learns_whether_the_event_may_be_committed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    dead = await closed_port()
+    async with Client(dead, rng=Random(1)) as client:
+        with pytest.raises(Unavailable, match="nothing was committed") as nothing:
+            await client.publish("a", within_s=3)
+    assert not isinstance(nothing.value, ProposalUncertain)
+    async with (
+        scripted(*[answer(504, "unknown")] * 20) as (_, url),
+        Client([hub_of(url), dead], rng=Random(1)) as client,
+    ):
+        with pytest.raises(ProposalUncertain, match="publish it again with the same id"):
+            await client.publish("a", within_s=3)
+
+
+async def read(client: Client, *topics: str, after: str = "") -> list[StreamEvent]:
+    async with client.subscribe(*topics, last_event_id=after) as events:
+        return [event async for event in events]
+
+
+async def test_a_stream_goes_on_at_the_next_node_where_it_was() -> None:
+    dead = await closed_port()
+    async with (
+        scripted(HEAD + b"id: 1\ndata: a\n\nid: 2\ndata: cut", NO_CONTENT) as (first, one),
+        scripted(HEAD + b"event: t\nid: 2\ndata: b\n\n") as (second, two),
+        Client([hub_of(one), dead, hub_of(two)], token="t") as client,
+    ):
+        events = await read(client, "x y", "*", after="0")
+    assert [(event.last_event_id, event.type, event.data) for event in events] == [
+        ("1", "message", "a"),
+        ("2", "t", "b"),
+    ]
+    target = first.requests[0].split()[1]
+    assert target == "/.well-known/mercure?topic=x+y&topic=%2A&cursor=1"
+    asked = [headers_of(request) for request in (*first.requests, *second.requests)]
+    assert [request["last-event-id"] for request in asked] == ["0", "2", "1"]
+    assert {request["authorization"] for request in asked} == {"Bearer t"}
+
+
+async def test_a_stream_that_is_rejected_says_why() -> None:
+    async with (
+        scripted(answer(401, "the token has expired\n")) as (_, url),
+        Client(hub_of(url)) as client,
+    ):
+        with pytest.raises(RequestRejected, match="the token has expired") as rejection:
+            await read(client, "a")
+    assert rejection.value.status == 401
+
+
+async def test_a_fresh_token_is_asked_for_each_time() -> None:
+    tokens = iter(["one", "two"])
+
+    async def fresh() -> str:
+        return next(tokens)
+
+    async with (
+        scripted(HEAD, NO_CONTENT) as (script, url),
+        Client(hub_of(url), token=fresh) as client,
+    ):
+        assert await read(client, "a") == []
+    shown = [headers_of(request)["authorization"] for request in script.requests]
+    assert shown == ["Bearer one", "Bearer two"]
+
+
+async def test_a_stream_is_closed_when_its_reader_leaves() -> None:
+    body = b"id: 1\ndata: a\n\n"
+    chunked = HEAD.replace(b"Connection: close", b"Transfer-Encoding: chunked")
+    head, _, hint = chunked.partition(b"\r\n\r\n")
+    chunk = b"%x\r\n%b\r\n" % (len(hint + body), hint + body)
+    async with (
+        scripted(head + b"\r\n\r\n" + chunk) as (_, url),
+        Client(hub_of(url)) as client,
+        client.subscribe("a") as events,
+    ):
+        async for event in events:
+            assert event.data == "a"
+            break
+        # `scripted` ends only when its connection is closed.
+
+
+async def test_settings_of_httpx_are_the_applications() -> None:
+    async with (
+        scripted(answer(200, "id-1")) as (script, url),
+        httpx.AsyncClient(headers={"X-Trace": "7"}) as http,
+    ):
+        async with Client(hub_of(url), http=http) as client:
+            await client.publish("a")
+        assert not http.is_closed
+    assert headers_of(script.requests[0])["x-trace"] == "7"
+
+
+def test_a_client_without_a_node_is_a_mistake_of_its_maker() -> None:
+    with pytest.raises(LocalError, match="one at least"):
+        Client([])
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8402", "ftp://a", "http://", "http://x:y/", ""])
+def test_what_is_no_url_of_a_node_is_a_mistake_of_its_maker(url: str) -> None:
+    with pytest.raises(LocalError, match="not the URL of a node"):
+        Client(url)
