@@ -259,13 +259,13 @@ class NodeSwarm:
     @classmethod
     def draw(cls, rng: random.Random) -> "NodeSwarm":
         # Drawn from another generator, as the stories of the other seeds are to stay as they are.
-        subscriptions = random.Random(f"subscriptions:{rng.getstate()[1][0]}").random() < 0.3
-        sparse = random.Random(f"sparse:{rng.getstate()[1][0]}")
+        # The first number of its state is the same for every seed.
+        other = random.Random(f"other:{rng.getstate()[1][1]}")
         return cls(
-            subscriptions=subscriptions,
-            token_s=sparse.choice([0.0, 5.0, 30.0]),
-            history_per_topic=sparse.choice([0, 0, 1, 3]),
-            topics_max=sparse.choice([2, 10_000]),
+            subscriptions=other.random() < 0.3,
+            token_s=other.choice([0.0, 5.0, 30.0]),
+            history_per_topic=other.choice([0, 0, 1, 3]),
+            topics_max=other.choice([2, 10_000]),
             size=rng.choice([1, 3, 3, 3, 3, 5]),
             founding_steps=rng.choice([0, 0, 0, 4, 12]),
             steps=rng.randint(5, 25),
