@@ -45,7 +45,10 @@ class Scene:
         return one, other
 
     def may_lose_a_disk(self) -> bool:
-        """Whether all are up, connected and equal, and no other loss is still to be made good."""
+        """Whether all are up, connected and equal, and no other loss is still to be made good.
+
+        The leader must know that they are: what it has not heard of may be forgotten.
+        """
         cluster, leader = self.cluster, self.cluster.leader()
         if leader is None or not cluster.connected() or not self.may_be_strange():
             return False
@@ -53,11 +56,13 @@ class Scene:
             (status.commit_index, status.last_index, status.applied_index, status.configuration)
             for status in (machine.consensus() for machine in cluster.nodes if machine.up)
         }
-        configuration = leader.consensus().configuration
+        leading = leader.consensus()
+        configuration = leading.configuration
         return (
             all(machine.up and not machine.clock.frozen for machine in cluster.nodes)
             and len(states) == 1
             and all(commit == last == applied for commit, last, applied, _ in states)
+            and all(match == leading.last_index for _, match in leading.followers)
             and not configuration.outgoing
             and len(configuration.voters) >= 3
             and not self.lost.intersection(configuration.voters)
