@@ -479,7 +479,7 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", reads_what_is_at_hand, range(5)),
     ("nodes", lies_about_the_sync, range(20)),
     ("nodes", answers_reads_of_whoever_replaced_it_unawares, range(10)),
-    ("nodes", takes_all_damage_for_a_torn_tail, range(10)),
+    ("nodes", takes_all_damage_for_a_torn_tail, range(10, 20)),
     ("nodes", orders_by_the_wall_clock, range(10)),
     ("nodes", founds_with_whoever_is_there, range(40)),
     ("nodes", takes_events_in_whoever_cannot_follow, range(3)),
