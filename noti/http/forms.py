@@ -19,8 +19,8 @@ def problem_of_type(content_type: str) -> str | None:
     """Return why a body of this Content-Type cannot be read, in one sentence; None if it can."""
     media_type, *parameters = content_type.split(";")
     if media_type.strip().lower() != FORM:
-        named = f" not {media_type.strip()[:80]!r}" if media_type.strip() else " and is not named"
-        return f"The body must be a form: send it with Content-Type: {FORM},{named}."
+        named = f", not {media_type.strip()[:80]!r}" if media_type.strip() else ""
+        return f"The body must be a form: send it with Content-Type: {FORM}{named}."
     for parameter in parameters:
         name, _, value = parameter.partition("=")
         charset = value.strip().strip('"').lower()

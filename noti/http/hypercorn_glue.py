@@ -65,6 +65,9 @@ HYPERCORNS_REJECTION = re.compile(
 )
 """What Hypercorn says to what is not HTTP; our application's answers have bodies."""
 
+BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
+"""Methods whose requests are answered without a look at a body."""
+
 FIELD_OVERHEAD_BYTES = 32
 """HTTP/2 counts each header so much longer than it is (RFC 9113, 6.5.2)."""
 
@@ -165,6 +168,7 @@ class Connection:
         if self.adoptable and scope["http_version"] == "1.1" and scope["method"] == "GET":
             cast("dict[str, object]", scope["extensions"])[CONNECTION] = self
         complete, streams = False, False
+        awaits_body = scope["method"] not in BODILESS
 
         async def send_noting(message: ASGISendEvent) -> None:
             nonlocal complete, streams
@@ -178,7 +182,14 @@ class Connection:
             await send(message)
 
         async def receive_until_complete() -> ASGIReceiveEvent:
+            nonlocal awaits_body
+            if awaits_body and self._answering == 1:
+                # It is the client's turn: whoever sends half a request makes room for others.
+                slot.mark_idle()
             message = await receive()
+            if awaits_body:
+                slot.mark_busy()
+                awaits_body = bool(message.get("more_body"))
             if complete and message["type"] == "http.disconnect":
                 # Hypercorn reports every complete response as a disconnect, upon which Quart
                 # cancels the task in which Hypercorn just makes the connection ready for the next
@@ -274,7 +285,11 @@ class Connection:
             INVALID.inc()
             data = self._with_explanation(data, int(rejected[1]))
         with trio.move_on_after(self._config.send_timeout_s) as limit:
-            await self._send(data)
+            try:
+                await self._send(data)
+            except trio.BusyResourceError:
+                # Hypercorn is about to close, for what came behind the request.
+                raise trio.BrokenResourceError("the connection is being closed") from None
         if limit.cancelled_caught:
             self.close()
             raise trio.BrokenResourceError("the client does not take its answer")
@@ -344,6 +359,16 @@ class StrictConnection(h11.Connection):
     def __init__(self, head_bytes_max: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes_max)
         self._receive_buffer = _StrictBuffer()
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return what comes next, but nothing of what stands behind a connection's last request.
+
+        h11 makes an error of it, upon which Hypercorn closes before that request is answered. Some
+        clients end a body with an empty line.
+        """
+        if self.their_state is h11.MUST_CLOSE and self._receive_buffer:
+            self._receive_buffer = _StrictBuffer()
+        return super().next_event()
 
 
 class StrictH11(H11Protocol):

@@ -37,6 +37,8 @@ LINGER_S: Final = 2.0
 unread it would be reset, and the answer lost (RFC 9112, 9.6)."""
 WORK_SLICE_S: Final = 0.002
 """Then the rest of the node runs, consensus above all."""
+CLIENTS_TURN: Final = frozenset({Phase.IDLE, Phase.HEAD, Phase.BODY})
+"""Whoever sends half a request and waits makes room for others, like those who send none."""
 GONE: Final = select.EPOLLHUP | select.EPOLLERR
 
 PassOn = Callable[[socket.socket, bytes, str], None]
@@ -340,7 +342,7 @@ class PublishConnections:
         if not connection.unsent:
             connection.since = trio.current_time()
         if connection.slot is not None:
-            if phase is Phase.IDLE:
+            if phase in CLIENTS_TURN and not connection.exchange.unanswered:
                 connection.slot.mark_idle()
             else:
                 connection.slot.mark_busy()

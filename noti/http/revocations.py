@@ -14,11 +14,12 @@ from noti.authorization.grant import Action, Dialect
 from noti.authorization.presented import Presented
 from noti.authorization.rejection import Reason, TokenRejected, answer_to
 from noti.authorization.revoking import REVOKE_FOR_S_MAX, Revoking
-from noti.errors import Unavailable
+from noti.errors import MessageInvalid, TooLarge, Unavailable
 from noti.history.revocations import NAME_CHARS_MAX
 from noti.history.selectors import ALL_TOPICS
 from noti.history.topics import RESERVED
 from noti.http.config import HttpConfig
+from noti.http.forms import parse_form, problem_of_type
 from noti.http.hub_url import hub_url_of
 from noti.http.request_headers import header_of
 from noti.ports import Clock
@@ -26,6 +27,8 @@ from noti.ports import Clock
 PATH: Final = f"{RESERVED}/revocations"
 ANSWER_WITHIN_S: Final = 5.0
 """An election takes less; then whoever asks learns that he may ask again."""
+FIELDS_MAX: Final = 100
+"""Fields of one form; it has two that mean something."""
 PLAIN: Final = "text/plain; charset=utf-8"
 
 
@@ -51,8 +54,10 @@ def add_routes(
         except TokenRejected as rejection:
             status, headers, body = answer_to(rejection, hub_url)
             return Response(body, status=status, headers=dict(headers))
-        form = await request.form
-        wanted = revocation_of(form.getlist("subject"), form.getlist("token_id"), form.get("for_s"))
+        if (problem := problem_of_type(header("content-type"))) is not None:
+            return Response(f"{problem}\n", status=415, content_type=PLAIN)
+        form: bytes = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+        wanted = revocation_in(form)
         if isinstance(wanted, str):
             return Response(f"{wanted}\n", status=400, content_type=PLAIN)
         subject, token_id, for_s = wanted
@@ -71,6 +76,22 @@ def check_may_revoke(authorizer: Authorizer, presented: Presented, now: float) -
     if ALL_TOPICS not in grant.publish:
         text = "revoking needs a token that publishes everything (*)"
         raise TokenRejected(Reason.INSUFFICIENT, text, grant.dialect or Dialect.V0)
+
+
+def revocation_in(body: bytes) -> tuple[str, str, float] | str:
+    """Return subject, id (one of them empty) and seconds of a form, or what is invalid in it.
+
+    A name that is not UTF-8 is refused: whoever it is, somebody else would be shut out.
+    """
+    try:
+        fields = parse_form(body, FIELDS_MAX)
+    except (MessageInvalid, TooLarge) as error:
+        return str(error)
+    subjects, token_ids, times = (
+        [value for name, value in fields if name == wanted]
+        for wanted in ("subject", "token_id", "for_s")
+    )
+    return revocation_of(subjects, token_ids, times[0] if times else None)
 
 
 def revocation_of(

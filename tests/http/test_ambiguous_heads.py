@@ -67,6 +67,16 @@ async def answers(address: Address, *requests: bytes) -> list[bytes]:
     return received
 
 
+@pytest.mark.parametrize("behind", [b"\r\n", b"junk", FIRST], ids=["empty", "junk", "request"])
+async def test_what_stands_behind_the_last_request_does_not_cost_its_answer(behind: bytes) -> None:
+    last = b"GET /robots.txt HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    async with serving(hub()) as address:
+        for _ in range(5):  # two tasks race for the connection
+            [answer] = await answers(address, last + behind)
+            assert answer.startswith(b"HTTP/1.1 200 "), answer
+            assert answer.count(b"HTTP/1.1 ") == 1
+
+
 async def whole_answer(stream: trio.SocketStream) -> bytes:
     received = b""
     while True:

@@ -15,8 +15,15 @@ from noti.http.publish_connections import LINGER_S
 from noti.http.publish_exchange import REQUESTS_MAX
 from tests.http.publishing_stage import Log, post, publishing
 from tests.http.stage import LIMIT_S, hub, ids, notifications, until
+from tests.http.test_connection_limits import taken
 
 STATUS = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
+
+HALVES = {
+    "body": post()[:-2],
+    "refused": post(token="")[:-2],
+    "chunks": post(b"5\r\ntop").replace(b"Content-Length: 6", b"Transfer-Encoding: chunked"),
+}
 
 
 class Publisher:
@@ -271,6 +278,25 @@ async def test_connections_of_publishers_are_counted_with_the_others() -> None:
             await one.read_all()  # it was idle, and made room
             log.commit()
             await three.read_until(b"200 OK")
+
+
+@pytest.mark.parametrize("half", HALVES.values(), ids=HALVES.keys())
+async def test_half_a_request_makes_room_for_a_whole_one(half: bytes) -> None:
+    log = Log()
+    async with (
+        publishing(log, HttpConfig(connections_max=1)) as address,
+        publisher(address) as one,
+        publisher(address) as two,
+    ):
+        before = taken("http")
+        await one.send(half)
+        if half == HALVES["refused"]:
+            await one.read_until(b"HTTP/1.1 401 ")
+        await until(lambda: taken("http") == before + 1)
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await two.send(post())
+        await two.read_until(b"HTTP/1.1 200 ")
+        await one.read_all()
 
 
 async def test_one_address_has_no_more_connections_than_it_may() -> None:

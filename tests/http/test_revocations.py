@@ -10,6 +10,7 @@ from noti.history.commands import decode
 from noti.history.revocations import Revoke
 from noti.http.app import App
 from noti.http.config import HttpConfig
+from noti.http.forms import FORM
 from noti.http.revocations import PATH, add_routes
 from noti.trio_clock import TrioClock
 from tests.authorization.tokens import authorizer, token_v0
@@ -83,3 +84,24 @@ async def test_a_cluster_that_cannot_commit_says_so() -> None:
     log = Log()
     log.fails = True
     assert (await post({"subject": "7"}, log=log))[0] == 503
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"subject=J%FCrgen", FORM, 400),
+        (b"subject=J\xfcrgen", FORM, 400),
+        (b"&".join([b"a=b"] * 200), FORM, 400),
+        (b'{"subject": "7"}', "application/json", 415),
+    ],
+)
+async def test_a_name_that_cannot_be_read_revokes_nobody(
+    body: bytes, kind: str, status: int
+) -> None:
+    log = Log()
+    app, clock = App("test"), TrioClock()
+    add_routes(app, authorizer(), Revoking(log.propose, clock), HttpConfig(), clock)
+    headers = {"Authorization": f"Bearer {ADMIN}", "Content-Type": kind}
+    answer = await app.test_client().post(PATH, data=body, headers=headers)
+    assert answer.status_code == status
+    assert log.commands == []
