@@ -43,7 +43,7 @@ OWN_TYPE: Final = "mercure"
 """The type of the hub's own events in 1.0."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class PublishRequest:
     """The head of a POST. What is read of it is remembered: publishers send the same again."""
 
@@ -57,6 +57,10 @@ class PublishRequest:
     hub_url: str
     """The hub's address as this request has it, or as the operator has named it."""
     version: str = "1.1"
+    grant: Grant | None = None
+    """What it was admitted with the last time; given while the authorizer had this …"""
+    generation: int = 0
+    """… generation of keys."""
 
     @cached_property
     def presented(self) -> Presented:
@@ -95,12 +99,23 @@ class PublishAuthorizer(Protocol):
     def grant(self, presented: Presented, action: Action, *, now: float) -> Grant:
         """Return what the request may do at Unix time `now`; raises `TokenRejected`."""
 
+    @property
+    def generation(self) -> int:
+        """Changes whenever keys do."""
+
+    def holds(self, grant: Grant, generation: int, now: float) -> bool:
+        """Whether a grant, given while `generation` was this one, would be given again."""
+
 
 def admit(request: PublishRequest, authorizer: PublishAuthorizer, now: float) -> Grant | Answer:
     """Return what the publisher may do at Unix time `now`, or how to answer it.
 
     Its body is not read before.
     """
+    known = request.grant
+    if known is not None and authorizer.holds(known, request.generation, now):
+        return known
+    request.grant, request.generation = None, authorizer.generation
     try:
         grant = authorizer.grant(request.presented, Action.PUBLISH, now=now)
     except TokenRejected as rejection:
@@ -109,6 +124,7 @@ def admit(request: PublishRequest, authorizer: PublishAuthorizer, now: float) ->
         return plain(415, request.type_problem)
     if not request.has_length:
         return plain(411, "Nobody knows where the body ends; send a Content-Length.")
+    request.grant = grant
     return grant
 
 

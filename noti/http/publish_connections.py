@@ -289,9 +289,12 @@ class PublishConnections:
 
     def _settle(self, connection: PublishConnection) -> None:
         """Send what can be sent, and do what is to be done then."""
-        if not connection.is_open or connection.lingers or not self._send(connection):
+        if not connection.is_open or connection.lingers:
             return
         exchange = connection.exchange
+        output = connection.unsent or exchange.take_output()
+        if output and not self._send(connection, output):
+            return
         unread_bytes = exchange.unread_bytes
         if unread_bytes != connection.counted_bytes:
             self._unread_bytes += unread_bytes - connection.counted_bytes
@@ -314,11 +317,8 @@ class PublishConnections:
             case _:
                 self._enter(connection, phase, select.EPOLLIN if exchange.wants_input else 0)
 
-    def _send(self, connection: PublishConnection) -> bool:
+    def _send(self, connection: PublishConnection, data: bytes) -> bool:
         """Send what can be sent; return whether the connection is still open."""
-        data = connection.unsent or connection.exchange.take_output()
-        if not data:
-            return True
         try:
             sent = connection.sock.send(data)
         except BlockingIOError:
@@ -326,9 +326,10 @@ class PublishConnections:
         except OSError:
             self.close(connection)
             return False
-        if sent or not connection.unsent:
+        rest = data[sent:]
+        if (rest and sent) or bool(rest) != bool(connection.unsent):
             connection.since = trio.current_time()
-        connection.unsent = data[sent:]
+        connection.unsent = rest
         return True
 
     def _enter(self, connection: PublishConnection, phase: Phase, events: int) -> None:
@@ -339,7 +340,7 @@ class PublishConnections:
         if phase is connection.phase and begun == connection.begun:
             return
         connection.phase, connection.begun = phase, begun
-        if not connection.unsent:
+        if not connection.unsent and phase is not Phase.COMMIT:  # which may take any time
             connection.since = trio.current_time()
         if connection.slot is not None:
             if phase in CLIENTS_TURN and not connection.exchange.unanswered:

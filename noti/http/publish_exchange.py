@@ -124,7 +124,7 @@ class PublishExchange:
         """What the connection waits for."""
         reading = self._reading
         if reading is _Reading.HEAD:
-            if len(self._stream) and not self.paused:
+            if self._stream.waiting and not self.paused:
                 return Phase.HEAD
             return Phase.COMMIT if self._places else Phase.IDLE
         if reading is not _Reading.NOTHING:
@@ -146,8 +146,10 @@ class PublishExchange:
     @property
     def unread_bytes(self) -> int:
         """What came and is neither read nor part of a body."""
-        body = self._left if self._reading is _Reading.BODY else 0
-        return max(0, len(self._stream) - body)
+        unread_bytes = len(self._stream.waiting)
+        if self._reading is _Reading.BODY:
+            unread_bytes = max(0, unread_bytes - self._left)
+        return unread_bytes
 
     # Requests
 
@@ -223,7 +225,7 @@ class PublishExchange:
             self._last = "close" in head.header("connection").lower()
         self._left = self._size_bytes
         self._closes = self._closes or self._last
-        is_here = len(self._stream) >= self._left
+        is_here = len(self._stream.waiting) >= self._left
         grant = self._endpoint.admit(self._request)
         refusal = grant if isinstance(grant, Answer) else self._reserve(is_here=is_here)
         if isinstance(grant, Answer) or refusal is not None:

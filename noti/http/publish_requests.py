@@ -57,27 +57,26 @@ class PublishRequests:
 
     def __init__(self, head_bytes_max: int) -> None:
         self._head_bytes_max = head_bytes_max
-        self._buffer = bytearray()
+        self.waiting = bytearray()
+        """What came and was not taken; for others to look at."""
         self._searched = 0
         """Before this there is no end of a head."""
         self._known = b""
         self._known_head = RequestHead()
         """The last head, as bytes and as read."""
 
-    def __len__(self) -> int:
-        """Return how many bytes wait to be taken."""
-        return len(self._buffer)
-
     def feed(self, data: bytes) -> None:
         """Take more bytes in."""
-        self._buffer += data
+        self.waiting += data
 
     def take_head(self) -> RequestHead | RequestRejection | Cut:
         """Return the next request's head, if it is complete and for here.
 
         Its body is to be taken, or dropped, before the next head.
         """
-        buffer = self._buffer
+        buffer = self.waiting
+        if not buffer:
+            return Cut.MORE
         if self._known and buffer.startswith(self._known):
             del buffer[: len(self._known)]
             return self._known_head
@@ -102,20 +101,20 @@ class PublishRequests:
 
     def take_body(self, size_bytes: int) -> bytes | None:
         """Return so many bytes once they are there, None before."""
-        if len(self._buffer) < size_bytes:
+        if len(self.waiting) < size_bytes:
             return None
-        body = bytes(self._buffer[:size_bytes])
-        del self._buffer[:size_bytes]
+        body = bytes(self.waiting[:size_bytes])
+        del self.waiting[:size_bytes]
         return body
 
     def drop(self, size_bytes: int) -> int:
         """Forget up to so many bytes; return how many are still to come."""
-        dropped = min(size_bytes, len(self._buffer))
-        del self._buffer[:dropped]
+        dropped = min(size_bytes, len(self.waiting))
+        del self.waiting[:dropped]
         return size_bytes - dropped
 
     def take_rest(self) -> bytes:
         """Return all that waits."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
+        rest = bytes(self.waiting)
+        self.waiting.clear()
         return rest

@@ -10,8 +10,8 @@ from noti.http.config import HttpConfig
 from noti.http.heads import response_head
 from noti.http.response_headers import common_headers
 
-ORIGINS_MAX: Final = 64
-"""Origins remembered; applications have a few."""
+HEADS_MAX: Final = 64
+"""Heads remembered: applications have a few origins, and nearly all answers are alike."""
 
 
 class ResponseHeads:
@@ -21,8 +21,8 @@ class ResponseHeads:
         self._config = config
         self._second = -1
         self._date = ""
-        self._common: dict[str, tuple[tuple[str, str], ...]] = {}
-        """By the request's origin; of this second."""
+        self._heads: dict[tuple[int, str, tuple[tuple[str, str], ...]], bytes] = {}
+        """Of this second."""
 
     def head(self, status: int, headers: Sequence[tuple[str, str]], origin: str) -> bytes:
         """Return status line and headers; `origin` is the request's Origin header."""
@@ -30,10 +30,12 @@ class ResponseHeads:
         if self._second != second:  # made once a second (RFC 9110, 6.6.1)
             self._second = second
             self._date = formatdate(usegmt=True)
-            self._common.clear()
-        common = self._common.get(origin)
-        if common is None:
-            common = (*common_headers(origin, self._config), ("Date", self._date))
-            if len(self._common) < ORIGINS_MAX:
-                self._common[origin] = common
-        return response_head(status, (*headers, *common))
+            self._heads.clear()
+        wanted = status, origin, tuple(headers)
+        head = self._heads.get(wanted)
+        if head is None:
+            common = *common_headers(origin, self._config), ("Date", self._date)
+            head = response_head(status, (*headers, *common))
+            if len(self._heads) < HEADS_MAX:
+                self._heads[wanted] = head
+        return head

@@ -74,7 +74,7 @@ EVENT_OVERHEAD_BYTES = 100
 """What an event takes in memory and log beside its data and topics: id, time, framing."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Submission:
     events: tuple[Event, ...]
     size_bytes: int
@@ -202,10 +202,9 @@ class Publisher:
             )
         wall_ms = self._clock.wall_ms()
         events = tuple([event_of(draft, wall_ms=wall_ms, rng=self._rng) for draft in drafts])
-        size_bytes = sum(
-            byte_length(event.data) + sum(map(len, event.topics)) + EVENT_OVERHEAD_BYTES
-            for event in events
-        )
+        size_bytes = EVENT_OVERHEAD_BYTES * len(events)
+        for event in events:
+            size_bytes += byte_length(event.data) + sum(map(len, event.topics))
         if len(events) > 1 and size_bytes > limits.submission_bytes_max:
             raise MessageInvalid(
                 f"a batch of {size_bytes} bytes; {limits.submission_bytes_max} are allowed"
@@ -314,15 +313,18 @@ class Publisher:
             self._send_commands(self._clock.now())
 
     def _finish(self, batch: Sequence[_Submission], failure: NotiError | None) -> None:
+        committed = 0
         for submission in batch:
             self._uncommitted_events -= len(submission.events)
             self._uncommitted_bytes -= submission.size_bytes
             if failure is None:
-                EVENTS.inc(len(submission.events))
+                committed += len(submission.events)
                 submission.on_done(self._answer(submission))
             else:
                 REJECTED.labels(type(failure).__name__).inc()
                 submission.on_done(failure)
+        if committed:
+            EVENTS.inc(committed)
 
     def _answer(self, submission: _Submission) -> Outcome:
         """Return the ids of events that are applied; asked at once, while all keys are known."""

@@ -42,6 +42,11 @@ GRANTS = {
 class Publishers:
     """Knows these tokens and no other; a `PublishAuthorizer`."""
 
+    generation = 1
+
+    def holds(self, grant: Grant, generation: int, now: float) -> bool:
+        return generation == self.generation
+
     def grant(self, presented: Presented, action: Action, *, now: float) -> Grant:
         assert action is Action.PUBLISH
         token = (presented.authorization or "").removeprefix("Bearer ")

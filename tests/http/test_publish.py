@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import pytest
 
 from noti.authorization.authorizer import AuthorizationConfig, Authorizer
-from noti.authorization.grant import Dialect, Grant
-from noti.authorization.keys import TrustedKeys
+from noti.authorization.grant import Action, Dialect, Grant
+from noti.authorization.keys import TrustedKeys, read_keys
 from noti.errors import (
     CommandUnknown,
     IdempotencyKeyReused,
@@ -28,6 +28,7 @@ from noti.http.publish import (
 )
 from noti.http.subscribe import Answer
 from noti.publishing.ports import Draft
+from tests.authorization.tokens import NOW, SECRET, token_v0
 from tests.http.publishing_stage import GRANTS, Publishers, form
 
 HUB_URL = "http://x/.well-known/mercure"
@@ -210,3 +211,24 @@ def test_every_failure_of_the_cluster_has_its_status(
 
 def test_tokens_of_both_dialects_have_one() -> None:
     assert {grant.dialect for grant in GRANTS.values()} == set(Dialect)
+
+
+def test_a_request_that_comes_again_is_refused_once_its_token_has_ended() -> None:
+    revoked: set[str] = set()
+    keys = TrustedKeys()
+    keys.put("file", Action, read_keys(SECRET.encode(), "old").keys)
+    authorizer = Authorizer(AuthorizationConfig(), keys, lambda subject, *_: subject in revoked)
+    token = token_v0(["*"], sub="7", exp=NOW + 5)
+    again = request({"authorization": f"Bearer {token}"})
+
+    def status(now: float) -> int:
+        got = admit(again, authorizer, now)
+        return got.status if isinstance(got, Answer) else 200
+
+    assert (status(NOW), status(NOW + 4), status(NOW + 5), status(NOW)) == (200, 200, 401, 200)
+    revoked.add("7")
+    assert status(NOW) == 401
+    revoked.clear()
+    assert status(NOW) == 200
+    keys.put("file", Action, read_keys(b"n" * 32, "new").keys)
+    assert status(NOW) == 401
