@@ -16,6 +16,7 @@ from noti.authorization.keys import TrustedKeys
 from noti.authorization.metrics import CHECKED, REJECTED
 from noti.authorization.presented import (
     COOKIE_V0,
+    IN_QUERY,
     SAFE_METHODS,
     Channel,
     Presented,
@@ -132,11 +133,11 @@ class Authorizer:
         if bearer.channel is Channel.COOKIE and presented.method not in SAFE_METHODS:
             check_origin(presented, self._config.publish_origins, spoken)
         if bearer.channel is Channel.QUERY and self._config.protocol == "1":
-            raise TokenRejected(Reason.MALFORMED, _QUERY, Dialect.V1)
+            raise TokenRejected(Reason.MALFORMED, IN_QUERY, Dialect.V1)
         grant = self._of_token(bearer.token, action, self.resource(presented.hub_url), now, spoken)
         dialect = grant.dialect or spoken
         if bearer.channel is Channel.QUERY and dialect is Dialect.V1:
-            raise TokenRejected(Reason.MALFORMED, _QUERY, Dialect.V1)
+            raise TokenRejected(Reason.MALFORMED, IN_QUERY, Dialect.V1)
         if grant.expires_at is not None and now >= grant.expires_at:
             raise TokenRejected(Reason.INVALID, "the token has expired; get a new one", dialect)
         if self._revoked(grant.subject, grant.token_id, now):
@@ -205,4 +206,3 @@ _NO_KEY: Final = {
     Action.SUBSCRIBE: "nobody may read here: start noti with --subscriber-jwt-key-file, or with"
     " --anonymous to let everybody read public events",
 }
-_QUERY: Final = "a token of Mercure 1.0 must not be in the address: use the Authorization header"

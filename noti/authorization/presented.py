@@ -24,6 +24,9 @@ TOKEN_BYTES_MAX: Final = 65_536
 """As long as a request's head may be by default."""
 
 
+IN_QUERY: Final = "in Mercure 1.0, a token must not be in the address: use the Authorization header"
+
+
 class Channel(Enum):
     """Where a token was."""
 
@@ -73,6 +76,8 @@ def bearer_of(presented: Presented, cookie_v0: str, spoken: Dialect) -> Bearer |
             raise _malformed("the Authorization header must be: Bearer TOKEN", spoken)
         return Bearer(_checked(token.strip(" "), spoken), Channel.HEADER, None)
     if presented.query_tokens:
+        if presented.dialect is Dialect.V1:
+            raise _malformed(IN_QUERY, Dialect.V1)
         if len(presented.query_tokens) > 1:
             raise _malformed("there must be one authorization parameter, not several", spoken)
         [token] = presented.query_tokens

@@ -15,6 +15,9 @@ from noti.history.reserved_topics import reserved_in_1_0
 TOPIC_BYTES_MAX: Final = 1024
 """Longest topic: four times NATS' longest subject, and longer than any URL that people write."""
 
+TOPIC_TOO_LONG: Final = f"a topic is longer than {TOPIC_BYTES_MAX} bytes"
+"""What is told of one; others have other problems."""
+
 _KNOWN_TOPICS: Final = 1024
 """Topics whose check is remembered: most publishers use few, again and again."""
 
@@ -29,7 +32,7 @@ def problem_of(topic: str) -> str | None:
     except UnicodeEncodeError as error:
         return f"a topic is no Unicode text: it has half a surrogate pair at {error.start}"
     if size_bytes > TOPIC_BYTES_MAX:
-        return f"a topic is longer than {TOPIC_BYTES_MAX} bytes"
+        return TOPIC_TOO_LONG
     if topic == EVERYTHING:
         return f"{EVERYTHING!r} is no topic: readers follow all topics by that name"
     if (control := control_in(topic)) is not None:

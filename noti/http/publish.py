@@ -39,8 +39,6 @@ RETRY_DIGITS_MAX: Final = 10
 """Longest time to reconnect: 115 days."""
 RETRY_AFTER: Final = ("Retry-After", "1")
 """A leader is elected, and a backlog is worked off, within about a second."""
-OWN_TYPE: Final = "mercure"
-"""The type of the hub's own events in 1.0."""
 
 
 @dataclass(eq=False)
@@ -159,11 +157,9 @@ def _draft(
     topics: tuple[str, ...], fields: Sequence[tuple[str, str]], key: str, *, in_0x: bool
 ) -> Draft:
     first = dict(reversed(fields))  # of several, the first
-    event_id, event_type = first.get("id", ""), first.get("type", "")
+    event_id = first.get("id", "")
     if event_id.startswith("#"):
         raise MessageInvalid('Invalid "id" parameter: it must not begin with #.')
-    if event_type == OWN_TYPE and not in_0x:
-        raise MessageInvalid(f'Invalid "type" parameter: {OWN_TYPE} is the hub\'s own.')
     retry = first.get("retry", "0" if in_0x else None)
     retry_ms = 0
     if retry or (retry is not None and not in_0x):
@@ -176,7 +172,7 @@ def _draft(
         topics,
         first.get("data", ""),
         event_id or None,
-        event_type,
+        first.get("type", ""),
         retry_ms,
         "private" in first,
         key,

@@ -157,7 +157,9 @@ class Admission:
             return Answer(429, headers, f"Come back later: {reached.value}.\n".encode())
         if reached is not None or not self._hub.running:
             return self.turn_away()
-        return self._open(request.path, _Admitted(asked, grant, requested, position, key))
+        takes_hints = is_browser(request.header("user-agent"))
+        admitted = _Admitted(asked, grant, requested, position, key, takes_hints)
+        return self._open(request.path, admitted)
 
     def turn_away(self) -> Answer:
         """Return the answer after which an `EventSource` comes back in a moment."""
@@ -197,7 +199,9 @@ class Admission:
             audience = Audience(View.MERCURE, asked.selectors, rights)
         headers = list(STREAM_HEADERS)
         cursor_header = CURSOR_HEADERS[asked.dialect]
-        first = GREETING + self._hub.retry_hint()
+        first = GREETING
+        if admitted.takes_hints or path == CATEGORY or asked.wants_cursors:
+            first += self._hub.retry_hint()
         position = admitted.position
         if requested and (position is None or feed.has_gap(audience, position)):
             headers.append((cursor_header, sse.EARLIEST))
@@ -251,6 +255,10 @@ class _Admitted:
     """Where it stands in history; None when it does not, or there is none."""
     client_key: str
     """By which the stream is counted."""
+    takes_hints: bool
+    """Whether it is a browser, of which there may be thousands: they are told when to come back, in
+    case that the node dies. Others parse events block by block, and would take the hub's `retry:`
+    for the first event's own (Mercure: only the publisher's is sent)."""
 
 
 def rights_of(grant: Grant, selectors: frozenset[Selector]) -> frozenset[Selector]:
@@ -276,6 +284,11 @@ def _covered(selector: Selector, rights: frozenset[Selector]) -> bool:
     return selector in rights or (
         selector.kind is SelectorKind.EXACT and any(one.matches(selector.text) for one in rights)
     )
+
+
+def is_browser(user_agent: str) -> bool:
+    """Return whether a User-Agent header is a browser's: all begin so, for history's sake."""
+    return user_agent.startswith("Mozilla/")
 
 
 def accepts_streams(accept: str) -> bool:

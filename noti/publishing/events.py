@@ -9,7 +9,7 @@ from typing import Final, TypeGuard
 
 from noti.errors import MessageInvalid, TooLarge
 from noti.history.notification import PREFIX, Event, lines_of, sent_bytes
-from noti.history.topics import control_in, problem_of
+from noti.history.topics import TOPIC_TOO_LONG, control_in, problem_of
 from noti.publishing.ports import Draft
 
 EVENT_BYTES_MAX: Final = 1024 * 1024
@@ -41,12 +41,18 @@ _RESERVED_IDS: Final = frozenset({"beginning", "earliest"})
 _CURSOR: Final = re.compile(r"noti:[1-9][0-9]*-[0-9a-f]+")
 """Names a place in history, whatever stands there (see `noti.streams.retained`)."""
 
+_ID: Final = "an event's id"
+_TYPE: Final = "an event's type"
+_KEY: Final = "an idempotency key"
+
 _KNOWN_TYPES: Final = 1024
 """Types whose check is remembered: an application has few."""
 
 
 def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
     """Return the event that a publisher wants shown; raises `MessageInvalid`.
+
+    It is `TooLarge` where there is too much of something.
 
     Unlike a JetStream message, which somebody else has accepted already, a draft with an id that
     cannot be one is rejected: its publisher is there to be answered.
@@ -58,11 +64,18 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
         raise TooLarge(f"an event with {len(topics)} topics; {TOPICS_MAX} are allowed")
     check_topics(topics)
     check_data(data)
+    for what, text, characters_max in (
+        (_ID, draft_id or "", ID_CHARACTERS_MAX),
+        (_TYPE, event_type, TYPE_CHARACTERS_MAX),
+        (_KEY, key, KEY_CHARACTERS_MAX),
+    ):
+        if len(text) > characters_max:
+            raise TooLarge(_too_long(what, text, characters_max))
     if draft_id is not None and (problem := problem_of_id(draft_id)) is not None:
         raise MessageInvalid(problem)
     if event_type and (problem := problem_of_type(event_type)) is not None:
         raise MessageInvalid(problem)
-    if key and (problem := _problem_of_text("an idempotency key", key, KEY_CHARACTERS_MAX)):
+    if key and (problem := _problem_of_text(_KEY, key, KEY_CHARACTERS_MAX)):
         raise MessageInvalid(problem)
     if not 0 <= retry_ms <= RETRY_MS_MAX:
         raise MessageInvalid(f"{retry_ms} ms cannot be a time to retry: 0 to {RETRY_MS_MAX}")
@@ -74,7 +87,8 @@ def check_topics(topics: Sequence[str]) -> None:
     """Raise `MessageInvalid` unless readers can name all of them."""
     for topic in topics:
         if (problem := problem_of(topic)) is not None:
-            raise MessageInvalid(problem)
+            is_too_long = problem == TOPIC_TOO_LONG
+            raise TooLarge(problem) if is_too_long else MessageInvalid(problem)
 
 
 def check_data(data: str) -> None:
@@ -98,7 +112,7 @@ def is_event_id(text: str | None) -> TypeGuard[str]:
 
 def problem_of_id(text: str) -> str | None:
     """Return why a text can be no event's id, in one line, or None."""
-    if (problem := _problem_of_text("an event's id", text, ID_CHARACTERS_MAX)) is not None:
+    if (problem := _problem_of_text(_ID, text, ID_CHARACTERS_MAX)) is not None:
         return problem
     if text[0] == "#":
         return f"an event's id may not begin with #: {text[:80]!r}"
@@ -114,7 +128,7 @@ def problem_of_type(text: str) -> str | None:
     """Return why a text can be no event's type, in one line, or None."""
     if text == OWN_TYPE:
         return f"an event's type may not be {OWN_TYPE!r}: it is the hub's own"
-    return _problem_of_text("an event's type", text, TYPE_CHARACTERS_MAX)
+    return _problem_of_text(_TYPE, text, TYPE_CHARACTERS_MAX)
 
 
 def _problem_of_text(what: str, text: str, characters_max: int) -> str | None:
@@ -122,7 +136,7 @@ def _problem_of_text(what: str, text: str, characters_max: int) -> str | None:
     if not text:
         return f"{what} is empty"
     if len(text) > characters_max:
-        return f"{what} of {len(text)} characters; {characters_max} are allowed"
+        return _too_long(what, text, characters_max)
     if text != text.strip():
         return f"{what} begins or ends with a space, which headers lose: {text[:80]!r}"
     if text.isprintable():
@@ -135,6 +149,10 @@ def _problem_of_text(what: str, text: str, characters_max: int) -> str | None:
         if category in ("Zl", "Zp"):
             return f"{what} has a line end, {character!r}: {text[:80]!r}"
     return None
+
+
+def _too_long(what: str, text: str, characters_max: int) -> str:
+    return f"{what} of {len(text)} characters; {characters_max} are allowed"
 
 
 def make_id(wall_ms: int, rng: random.Random) -> str:

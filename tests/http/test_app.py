@@ -39,7 +39,8 @@ from tests.http.stage import (
 
 async def test_a_stream_sends_its_first_bytes_at_once_with_the_headers_that_proxies_need() -> None:
     async with serving(hub()) as address, client(address) as one:
-        response = await one.request("/.well-known/mercure?topic=*")
+        browser = ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64)")
+        response = await one.request("/.well-known/mercure?topic=*", [browser])
         headers = dict(response.headers)
         await one.read_until(": ok\nretry: ")
     assert response.status_code == 200

@@ -81,6 +81,14 @@ async def test_1_7_a_token_of_1_0_must_not_be_in_the_query() -> None:
         assert 'error="invalid_request"' in challenge(answer)
 
 
+async def test_1_7_no_token_must_be_in_the_query_of_a_request_of_1_0() -> None:
+    async with mercure_hub() as there:
+        for text in (token(V0, subscribe=["a"]), "garbage"):
+            answer = await there.ask(target(V1, "a", authorization=text))
+            assert answer.status == 400
+            assert 'error="invalid_request"' in challenge(answer)
+
+
 @both_dialects
 async def test_1_7_a_bad_token_is_401_even_where_none_is_needed(dialect: Dialect) -> None:
     expired = token(dialect, subscribe=["a"], lasts_s=-1)

@@ -150,10 +150,20 @@ async def test_1_6_ids_may_be_of_any_printable_text(dialect: Dialect) -> None:
                 assert value.decode() == event_id
 
 
-async def test_1_6_the_type_mercure_is_the_hubs_own_in_1_0() -> None:
+@both_dialects
+async def test_1_6_the_type_mercure_is_the_hubs_own(dialect: Dialect) -> None:
     async with mercure_hub() as there:
-        answer = await there.post(("topic", "a"), ("type", "mercure"), by=publisher(V1))
+        answer = await there.post(("topic", "a"), ("type", "mercure"), by=publisher(dialect))
         assert answer.status == 400
+
+
+@both_dialects
+@pytest.mark.parametrize("field", ["topic", "id", "type"])
+async def test_1_6_a_field_over_its_limit_is_413(dialect: Dialect, field: str) -> None:
+    async with mercure_hub() as there:
+        fields = {"topic": "a", field: "x" * 1025}
+        answer = await there.post(*fields.items(), by=publisher(dialect))
+        assert answer.status == 413
 
 
 @both_dialects

@@ -164,6 +164,14 @@ async def test_1_5_an_event_is_written_as_event_retry_id_data(dialect: Dialect) 
 
 
 @both_dialects
+async def test_1_5_an_event_without_retry_has_none_even_the_first(dialect: Dialect) -> None:
+    async with mercure_hub() as there, there.open(target(dialect, "a")) as (_, one):
+        await there.publish("a", data="x", id="i")
+        text = await one.read_until("data: x\n\n")
+        assert "retry" not in text
+
+
+@both_dialects
 async def test_1_5_data_are_split_at_cr_lf_and_crlf(dialect: Dialect) -> None:
     async with mercure_hub() as there, there.open(target(dialect, "a")) as (_, one):
         await there.publish("a", data="1\r2\n3\r\n4\n\nid: forged", id="i")

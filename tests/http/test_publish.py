@@ -122,10 +122,9 @@ def test_what_is_wrong_gets_the_status_of_the_dialect(body: bytes, in_0x: int, i
     assert (refused(body, OLD), refused(body, NEW)) == (in_0x, in_1_0)
 
 
-@pytest.mark.parametrize("body", [b"topic=a&type=mercure", b"topic=mercure", b"topic=a&retry="])
-def test_what_only_1_0_forbids_is_allowed_in_0_x(body: bytes) -> None:
-    assert refused(body, NEW) == 400
-    draft(body, OLD)
+def test_an_empty_retry_is_none_in_0_x_and_wrong_in_1_0() -> None:
+    assert refused(b"topic=a&retry=", NEW) == 400
+    assert draft(b"topic=a&retry=", OLD).retry_ms == 0
 
 
 def test_as_many_topics_as_allowed_are_taken() -> None:
