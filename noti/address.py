@@ -1,9 +1,12 @@
-"""Network addresses, and how people write them."""
+"""Network addresses and how people write them, and where the hub is at one."""
 
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Address: TypeAlias = tuple[str, int]
 """Host (name or IP) and port."""
+
+HUB_PATH: Final = "/.well-known/mercure"
+"""Where the hub is, below the root of each node's host."""
 
 
 def format_address(address: Address) -> str:

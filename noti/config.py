@@ -23,12 +23,9 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from noti.address import Address, format_address, parse_address
+from noti.address import HUB_PATH, Address, format_address, parse_address
 
 VARIABLE_PREFIX = "NOTI_"
-
-HUB_PATH = "/.well-known/mercure"
-"""Where the hub is below the root of its host."""
 
 STOP_S = 7.0
 """What stopping takes besides draining: hand-over, leaving gossip 2.5, last answers 2, the log."""

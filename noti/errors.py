@@ -231,3 +231,9 @@ def reason_of(error: OSError) -> str:
     reason = (inner.strerror if isinstance(inner, OSError) else None) or str(inner)
     # Trio names the address, as a tuple; who shows the reason has named it as people write it.
     return reason.rpartition("): ")[2] if reason.startswith("Error connecting to (") else reason
+
+
+def sentence(error: Exception) -> str:
+    """Return an error's text, which is a clause, as a sentence."""
+    text = str(error)
+    return f"{text[:1].upper()}{text[1:]}."

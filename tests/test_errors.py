@@ -4,7 +4,7 @@ import inspect
 import re
 
 from noti import errors
-from noti.errors import NotiError, leaves_of, reason_of
+from noti.errors import MessageInvalid, NotiError, leaves_of, reason_of, sentence
 
 BRANCH = re.compile(r"    ((?:│   |    )*)(?:├── |└── )(\w+)  *\S")
 
@@ -57,3 +57,7 @@ def test_a_failed_connection_has_the_words_of_its_first_attempt() -> None:
     assert reason_of(OSError("no words")) == "no words"
     named = OSError(111, "Error connecting to ('::1', 9, 0, 0): Connection refused")
     assert reason_of(named) == "Connection refused"
+
+
+def test_a_clause_becomes_a_sentence() -> None:
+    assert sentence(MessageInvalid("a topic is empty")) == "A topic is empty."

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from noti.authorization.grant import Dialect, Grant, Payload
 from noti.errors import MessageInvalid
+from noti.history.revocations import NAME_CHARS_MAX
 from noti.history.selectors import Selector, exact_matcher, pattern_matcher, topic_selector
+from noti.history.subscription_commands import PAYLOAD_BYTES_MAX
 
 DETAIL_TYPE: Final = "https://mercure.rocks/authorization-detail"
 NAMESPACED_CLAIM: Final = "https://mercure.rocks/"
@@ -28,10 +30,6 @@ SELECTORS_MAX: Final = 1000
 """Selectors of a token of 0.x, which knows no limit: as many as an event may have topics."""
 MATCHER_BYTES_MAX: Final = 4096
 """Of one matcher; the reference hub has the same limit."""
-PAYLOAD_BYTES_MAX: Final = 4096
-"""Of all payloads of a token, as JSON: each subscription replicates one to all nodes."""
-NAME_CHARS_MAX: Final = 512
-"""Of `sub` and `jti`, which are kept with each stream."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,10 @@ Never: what the token says; a choice between two tokens that the sender did not 
 Sources: Mercure 0.x and 1.0, "Authorization"; RFC 6750, 2; RFC 6265, 5.4.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Final, Self
 from urllib.parse import urlsplit
 
 from noti.authorization.grant import Dialect
@@ -19,6 +20,9 @@ COOKIE_V1: Final = "__Secure-mercure_access_token"
 
 SAFE_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "QUERY"})
 """They change nothing (RFC 9110, 9.2.1), so a page that forges them gains nothing."""
+
+TOKEN_PARAMETER: Final = "authorization"  # noqa: S105 - a name
+"""The query's parameter with a token (0.x)."""
 
 TOKEN_BYTES_MAX: Final = 65_536
 """As long as a request's head may be by default."""
@@ -42,23 +46,45 @@ class Presented:
     method: str = "GET"
     hub_url: str = ""
     """The hub's address as the request has it: https://host/.well-known/mercure."""
-    authorization: str | None = None
+    authorization: str | None = field(default=None, repr=False)
     """The Authorization header; None without one. Several are joined with commas, and refused."""
-    query_tokens: tuple[str, ...] = ()
+    query_tokens: tuple[str, ...] = field(default=(), repr=False)
     """Values of the query's `authorization` parameters, decoded."""
-    cookie: str = ""
+    cookie: str = field(default="", repr=False)
     """The Cookie header; several are joined with `; `."""
     origin: str = ""
     referer: str = ""
     dialect: Dialect | None = None
     """Which dialect the request's other parameters speak, if they tell (`topic`, `match`)."""
 
+    @classmethod
+    def by(
+        cls,
+        header: Callable[[str], str],
+        *,
+        method: str,
+        hub_url: str,
+        query_tokens: tuple[str, ...] = (),
+        dialect: Dialect | None = None,
+    ) -> Self:
+        """Return what a request shows; `header` returns a header's value by its lower-case name."""
+        return cls(
+            method=method,
+            hub_url=hub_url,
+            authorization=header("authorization") or None,
+            query_tokens=query_tokens,
+            cookie=header("cookie"),
+            origin=header("origin"),
+            referer=header("referer"),
+            dialect=dialect,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Bearer:
     """A token, unchecked, and where it was."""
 
-    token: str
+    token: str = field(repr=False)
     channel: Channel
     dialect: Dialect | None
     """Which dialect has such a channel; None for both."""

@@ -18,6 +18,7 @@ import trio
 from rich.console import Console
 from rich.table import Table
 
+from noti.address import HUB_PATH
 from noti.authorization.signing import TokenDraft, signed_token
 from noti.certificates.files import write_file
 from noti.cli.children import Child, keep_running, stop_all
@@ -246,7 +247,7 @@ class Demo:
             url = self._url(number)
             table.add_row(node.name, f"{url}/", f"kill -9 {node.pid}")
         first = self._url(1)
-        hub = f"{first}/.well-known/mercure"
+        hub = f"{first}{HUB_PATH}"
         cacert = f" --cacert {self._tls.ca}" if self._tls else ""
         tls_ca = f" --tls-ca {self._tls.ca}" if self._tls else ""
         self._console.print(

@@ -6,12 +6,13 @@ from pathlib import Path
 import click
 import httpx
 
+from noti.address import HUB_PATH
 from noti.certificates.files import read_file
 from noti.cli.http import token_in
 from noti.cli.token import as_seconds
 from noti.errors import LocalError, Unavailable
 
-PATH = "/.well-known/mercure/revocations"
+PATH = f"{HUB_PATH}/revocations"
 TIMEOUT_S = 10.0
 """A node answers within 5 s."""
 

@@ -3,7 +3,7 @@
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import click
@@ -24,7 +24,7 @@ class HttpTarget:
     """Whom to ask, and how."""
 
     urls: Sequence[str]
-    token: str | None
+    token: str | None = field(repr=False)
     tls: ssl.SSLContext
     timeout_s: float
 

@@ -20,6 +20,7 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
+from noti.address import HUB_PATH
 from noti.cli.deadline import no_answer, timeout_option
 from noti.cli.http import tls_ca_option, tls_context, token_file_option, token_in
 from noti.cli.run import until_signalled
@@ -28,7 +29,6 @@ from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import Reconnect, Reconnection
 from noti.errors import LocalError, Unavailable
 
-MERCURE = "/.well-known/mercure"
 STOP_DEADLINE_S = 3.0
 
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
@@ -121,7 +121,7 @@ def stream_url(url: str, topics: tuple[str, ...]) -> str:
     parts = urlsplit(url)
     if parts.scheme in ("http", "https") and parts.path in ("", "/") and not parts.query:
         query = urlencode([*(("topic", topic) for topic in topics or ("*",)), ("cursor", "1")])
-        return parts._replace(path=MERCURE, query=query).geturl()
+        return parts._replace(path=HUB_PATH, query=query).geturl()
     if topics:
         raise LocalError(f"--topic goes with the address of a node, as http://host:8402; not {url}")
     return url

@@ -23,6 +23,7 @@ from urllib.parse import urlencode
 import anyio
 import httpx
 
+from noti.address import HUB_PATH
 from noti.backoff import Backoff
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
@@ -34,7 +35,6 @@ from noti.errors import (
     Unavailable,
 )
 
-HUB_PATH: Final = "/.well-known/mercure"
 WITHIN_S: Final = 30.0
 """How long an event is tried to be published: an election, and a node that restarts."""
 ANSWER_S_MAX: Final = 15.0

@@ -12,10 +12,12 @@ import string
 from functools import lru_cache
 from typing import Final
 
+from noti.address import HUB_PATH
+
 EVERYTHING: Final = "*"
 """The selector that covers every notification (Mercure 0.x, "Topic Selectors")."""
 
-RESERVED: Final = "/.well-known/mercure"
+RESERVED: Final = HUB_PATH
 """Topics at and below this path are the hub's own: it tells of subscriptions there (Mercure)."""
 
 _UNRESERVED: Final = frozenset(string.ascii_letters + string.digits + "-._~")

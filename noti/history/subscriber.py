@@ -20,7 +20,7 @@ from noti.history.topics import RESERVED
 SUBSCRIPTIONS: Final = f"{RESERVED}/subscriptions"
 """Where the API has all of them."""
 
-EVENT_TYPE: Final = "mercure"
+OWN_TYPE: Final = "mercure"
 """What 1.0 tells of subscriptions has this type; 0.x has none."""
 
 CONTEXT: Final = "https://mercure.rocks/"

@@ -17,7 +17,7 @@ from typing import Final, assert_never
 
 from noti.errors import MessageInvalid
 from noti.history.notification import Event
-from noti.history.subscriber import EVENT_TYPE, Subscriber, address, document
+from noti.history.subscriber import OWN_TYPE, Subscriber, address, document
 from noti.history.subscription_commands import (
     EndNode,
     EndSubscriber,
@@ -242,7 +242,7 @@ def _told(life: str, subscriber: Subscriber, created_ms: int, *, active: bool) -
                 topics=(topic,),
                 data=document(subscriber, subscription, active=active),
                 created_ms=created_ms,
-                type=EVENT_TYPE if subscriber.version == 1 else "",
+                type=OWN_TYPE if subscriber.version == 1 else "",
                 private=True,
             )
         )

@@ -22,12 +22,12 @@ from noti.client_key import client_key, connection_client_key
 from noti.connection_slots import Slot, Slots
 from noti.descriptors import Acceptor, reject
 from noti.http import request_counts
+from noti.http.answers import Answer
 from noti.http.config import HttpConfig
-from noti.http.heads import HeadState, RequestHead, rejection_response, response_head
+from noti.http.heads import Headers, HeadState, RequestHead, rejection_response, response_head
 from noti.http.publish_requests import wants_to_publish
-from noti.http.response_headers import Headers
 from noti.http.response_heads import ResponseHeads
-from noti.http.subscribe import PATHS, Admission, Answer, Opening, StreamRequest
+from noti.http.subscribe import PATHS, Admission, Opening, StreamRequest
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.streams import sockets, sse
 from noti.streams.hub import Hub

@@ -11,7 +11,7 @@ address is the topic of what was told of it.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from noti.authorization.grant import Dialect
@@ -28,8 +28,7 @@ from noti.history.subscriber import (
 )
 from noti.history.subscriptions import SubscriptionTable
 from noti.history.topics import RESERVED
-
-Headers: TypeAlias = list[tuple[str, str]]
+from noti.http.heads import Headers
 
 JSON: Final = "application/json"
 CONTENT_TYPES: Final = {0: "application/ld+json", 1: JSON}

@@ -18,25 +18,23 @@ from quart_trio.wrappers import TrioRequest
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
+from noti.address import HUB_PATH
 from noti.authorization.authorizer import Authorizer
 from noti.authorization.grant import Dialect
 from noti.authorization.revoking import Revoking
 from noti.completion import Completion
 from noti.http import discovery, ops, revocations, subscriptions_api
+from noti.http.answers import PLAIN, Answer
 from noti.http.config import HttpConfig
-from noti.http.hub_url import hub_url_of
 from noti.http.node_view import NodeView
 from noti.http.publish import PublishRequest
 from noti.http.publish_endpoint import PATH, PublishEndpoint
-from noti.http.request_headers import header_of
+from noti.http.quart_glue import header_of, hub_url_in, query_of, response_of
 from noti.http.response_headers import common_headers, preflight_headers
 from noti.http.subscribe import (
-    MERCURE,
     PATHS,
-    PLAIN,
     QUERY,
     Admission,
-    Answer,
     Opening,
     StreamRequest,
 )
@@ -155,18 +153,18 @@ def _add_publishing(app: App, endpoint: PublishEndpoint, config: HttpConfig) -> 
     async def publish() -> Response:
         wanted = PublishRequest(
             request.path,
-            request.query_string.decode("latin-1"),
+            query_of(request),
             header_of(request),
             request.remote_addr or "",
-            hub_url_of(header_of(request), request.scheme, request.remote_addr or "", config),
+            hub_url_in(request, config),
             request.http_version,
         )
         grant = endpoint.admit(wanted)
         if isinstance(grant, Answer):
-            return _response(grant)
+            return response_of(grant)
         room = endpoint.reserve(request.content_length)
         if isinstance(room, Answer):
-            return _response(room)
+            return response_of(room)
         try:
             body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
             completion: Completion[Answer] = Completion()
@@ -174,13 +172,9 @@ def _add_publishing(app: App, endpoint: PublishEndpoint, config: HttpConfig) -> 
         finally:
             room.release()
         # If the client goes away, the event is committed all the same.
-        return _response(await completion.wait())
+        return response_of(await completion.wait())
 
     app.add_url_rule(PATH, endpoint="publish", view_func=publish, methods=["POST"])
-
-
-def _response(answer: Answer) -> Response:
-    return Response(answer.body, status=answer.status, headers=Headers(answer.headers))
 
 
 def _add_streams(
@@ -192,7 +186,7 @@ def _add_streams(
             form = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         wanted = StreamRequest(
             request.path,
-            request.query_string.decode("latin-1"),
+            query_of(request),
             header_of(request),
             request.remote_addr or "",
             method=request.method,
@@ -220,13 +214,13 @@ def _add_streams(
                 body = StreamBody(opening, connection, hub)
                 return Response(body, headers=Headers(opening.headers))
             case Answer() as answer:
-                return _response(answer)
+                return response_of(answer)
             case None:
                 raise AssertionError("after catching up, there is a decision")
 
     for path in sorted(PATHS):
         methods = ["GET"]
-        if path == MERCURE and Dialect.V1 in config.dialects:
+        if path == HUB_PATH and Dialect.V1 in config.dialects:
             methods.append(QUERY)
         app.add_url_rule(path, endpoint=path, view_func=stream, methods=methods)
 

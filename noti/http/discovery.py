@@ -14,10 +14,10 @@ from noti.authorization.grant import Dialect
 from noti.authorization.presented import COOKIE_V1
 from noti.authorization.rejection import METADATA_PREFIX
 from noti.history.topics import RESERVED
+from noti.http.answers import PLAIN
 from noti.http.config import HttpConfig
-from noti.http.hub_url import hub_url_of
 from noti.http.ops import json_response
-from noti.http.request_headers import header_of
+from noti.http.quart_glue import hub_url_in
 
 METADATA: Final = METADATA_PREFIX + RESERVED
 HEALTHZ: Final = "/healthz"
@@ -34,18 +34,18 @@ def add_routes(
 
     @app.get(HEALTHZ)
     async def healthz() -> Response:
-        return Response("ok\n", content_type="text/plain; charset=utf-8")
+        return Response("ok\n", content_type=PLAIN)
 
     @app.get(ROBOTS)
     async def robots() -> Response:
-        return Response("User-agent: *\nDisallow: /\n", content_type="text/plain; charset=utf-8")
+        return Response("User-agent: *\nDisallow: /\n", content_type=PLAIN)
 
     if Dialect.V1 not in config.dialects:
         return
 
     @app.get(METADATA)
     async def metadata() -> Response:
-        hub_url = hub_url_of(header_of(request), request.scheme, request.remote_addr or "", config)
+        hub_url = hub_url_in(request, config)
         return json_response(metadata_of(hub_url, authorization, subscriptions=subscriptions))
 
 

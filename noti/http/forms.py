@@ -1,18 +1,21 @@
-"""Reads forms: what `POST` carries.
+"""Reads forms: what `POST` carries, and queries, which have the same format.
 
-Enters: the bytes of a body; its Content-Type. Leaves: names and values in their order, or why there
-are none.
+Enters: bytes of bodies and queries; Content-Types. Leaves: names and values in their order, or why
+there are none.
 Never: I/O, more fields than allowed, text that is not UTF-8.
 
 Source: WHATWG URL, 5.1 (application/x-www-form-urlencoded parsing), but strict about UTF-8.
 """
 
+import re
 from typing import Final
-from urllib.parse import unquote
+from urllib.parse import parse_qsl, unquote
 
 from noti.errors import MessageInvalid, TooLarge
 
 FORM: Final = "application/x-www-form-urlencoded"
+
+_MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
 
 
 def problem_of_type(content_type: str) -> str | None:
@@ -29,6 +32,11 @@ def problem_of_type(content_type: str) -> str | None:
                 f"The form must be UTF-8: leave the charset out, or name it, not {charset[:40]!r}."
             )
     return None
+
+
+def is_media_type(content_type: str) -> bool:
+    """Return whether a Content-Type names one at all."""
+    return _MEDIA_TYPE.fullmatch(content_type.partition(";")[0].strip().lower()) is not None
 
 
 def parse_form(body: bytes, fields_max: int) -> list[tuple[str, str]]:
@@ -50,6 +58,16 @@ def parse_form(body: bytes, fields_max: int) -> list[tuple[str, str]]:
     except UnicodeDecodeError as error:
         raise MessageInvalid(f"The form is not UTF-8 ({error.reason}); encode it so.") from None
     return fields
+
+
+def values_of(query: str, wanted: str) -> tuple[str, ...]:
+    """Return the values of a parameter, of a query as it stands in the target.
+
+    Whatever else is in the query, and what is not UTF-8, is no mistake here.
+    """
+    if wanted not in query:
+        return ()
+    return tuple([value for name, value in parse_qsl(query) if name == wanted])
 
 
 def _decoded(text: str) -> str:

@@ -11,9 +11,12 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeAlias
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+Headers: TypeAlias = list[tuple[str, str]]
+"""Of a response: names and values."""
 
 
 class HeadState(Enum):

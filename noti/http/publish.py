@@ -8,37 +8,32 @@ The status of what is wrong depends on the dialect in use, that of the publisher
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final, Protocol
-from urllib.parse import parse_qsl
 
 from noti.authorization.grant import Action, Dialect, Grant
-from noti.authorization.presented import Presented
+from noti.authorization.presented import TOKEN_PARAMETER, Presented
 from noti.authorization.rejection import Reason, TokenRejected
-from noti.authorization.rejection import answer_to as rejection_answer
 from noti.errors import (
     IdempotencyKeyReused,
     MessageInvalid,
-    NotiError,
     Overloaded,
     ProposalUncertain,
     TooLarge,
     Unavailable,
+    sentence,
 )
 from noti.history.reserved_topics import reserved_in_0x, reserved_in_1_0
-from noti.http.forms import parse_form, problem_of_type
-from noti.http.subscribe import PLAIN, Answer
+from noti.http.answers import PLAIN, RETRY_AFTER, Answer, plain, rejected
+from noti.http.forms import parse_form, problem_of_type, values_of
+from noti.publishing.events import TOPICS_MAX
 from noti.publishing.ports import Draft, Outcome
 
 FIELDS_MAX: Final = 4096
 """Fields of one form; four times the topics, each of which is one."""
-TOPICS_MAX: Final = 1000
-"""Topics of one event: the reference hub's limit."""
 RETRY_DIGITS_MAX: Final = 10
 """Longest time to reconnect: 115 days."""
-RETRY_AFTER: Final = ("Retry-After", "1")
-"""A leader is elected, and a backlog is worked off, within about a second."""
 
 
 @dataclass(eq=False)
@@ -46,7 +41,7 @@ class PublishRequest:
     """The head of a POST. What is read of it is remembered: publishers send the same again."""
 
     path: str
-    query: str
+    query: str = field(repr=False)
     """As it stands in the target, still percent-encoded."""
     header: Callable[[str], str]
     """Returns a header's value by its lower-case name; empty when there is none."""
@@ -63,15 +58,11 @@ class PublishRequest:
     @cached_property
     def presented(self) -> Presented:
         """What it shows of its publisher."""
-        query = parse_qsl(self.query) if self.query else ()
-        return Presented(
+        return Presented.by(
+            self.header,
             method="POST",
             hub_url=self.hub_url,
-            authorization=self.header("authorization") or None,
-            query_tokens=tuple([value for name, value in query if name == "authorization"]),
-            cookie=self.header("cookie"),
-            origin=self.header("origin"),
-            referer=self.header("referer"),
+            query_tokens=values_of(self.query, TOKEN_PARAMETER),
         )
 
     @cached_property
@@ -117,7 +108,7 @@ def admit(request: PublishRequest, authorizer: PublishAuthorizer, now: float) ->
     try:
         grant = authorizer.grant(request.presented, Action.PUBLISH, now=now)
     except TokenRejected as rejection:
-        return Answer(*rejection_answer(rejection, request.hub_url))
+        return rejected(rejection, request.hub_url)
     if request.type_problem is not None:
         return plain(415, request.type_problem)
     if not request.has_length:
@@ -149,7 +140,7 @@ def draft_of(grant: Grant, request: PublishRequest, body: bytes) -> Draft | Answ
     if not grant.may_publish(topics):
         text = "the token does not allow to publish to all of these topics; get one that does"
         rejection = TokenRejected(Reason.INSUFFICIENT, text, Dialect.V0 if in_0x else Dialect.V1)
-        return Answer(*rejection_answer(rejection, request.hub_url))
+        return rejected(rejection, request.hub_url)
     return draft
 
 
@@ -185,11 +176,11 @@ def answer_to(outcome: Outcome) -> Answer:
         case tuple():
             return Answer(200, [("Content-Type", PLAIN)], outcome[0].encode())
         case IdempotencyKeyReused():
-            return plain(422, _sentence(outcome))
+            return plain(422, sentence(outcome))
         case TooLarge():
-            return plain(413, _sentence(outcome))
+            return plain(413, sentence(outcome))
         case MessageInvalid():
-            return plain(400, _sentence(outcome))
+            return plain(400, sentence(outcome))
         case ProposalUncertain():
             return plain(
                 504,
@@ -215,14 +206,4 @@ def no_room() -> Answer:
 
 
 def _later(text: str) -> Answer:
-    return Answer(503, [("Content-Type", PLAIN), RETRY_AFTER], f"{text}\n".encode())
-
-
-def _sentence(error: NotiError) -> str:
-    text = str(error)
-    return f"{text[:1].upper()}{text[1:]}."
-
-
-def plain(status: int, text: str) -> Answer:
-    """Return an answer for people."""
-    return Answer(status, [("Content-Type", PLAIN)], f"{text}\n".encode())
+    return plain(503, text, RETRY_AFTER)

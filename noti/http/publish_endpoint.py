@@ -13,11 +13,12 @@ from typing import Final
 import structlog
 from prometheus_client import Counter, Gauge
 
+from noti.address import HUB_PATH
 from noti.authorization.grant import Grant
 from noti.http import publish
+from noti.http.answers import Answer
 from noti.http.config import HttpConfig
 from noti.http.publish import PublishAuthorizer, PublishRequest
-from noti.http.subscribe import MERCURE, Answer
 from noti.publishing.ports import Outcome, Publishing
 
 log = structlog.get_logger("noti.http")
@@ -25,7 +26,7 @@ log = structlog.get_logger("noti.http")
 PUBLISHED = Counter("noti_http_published_total", "Events committed that came over HTTP.")
 BODIES = Gauge("noti_http_body_bytes", "Memory kept for the bodies of requests to publish.")
 
-PATH: Final = MERCURE
+PATH: Final = HUB_PATH
 """Where events are published."""
 
 OnAnswer = Callable[[Answer], None]

@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from noti.authorization.grant import Grant
 from noti.http import request_counts
+from noti.http.answers import Answer
 from noti.http.config import HttpConfig
 from noti.http.heads import RequestHead, RequestRejection, rejection_response
 from noti.http.hub_url import hub_url_of
@@ -20,7 +21,6 @@ from noti.http.publish import PublishRequest
 from noti.http.publish_endpoint import PATH, BodyRoom, OnAnswer, PublishEndpoint
 from noti.http.publish_requests import Cut, PublishRequests, body_bytes
 from noti.http.response_heads import ResponseHeads
-from noti.http.subscribe import Answer
 
 REQUESTS_MAX: Final = 64
 """Requests of one connection without an answer; with so many it is not read. Fewer would do: a

@@ -8,6 +8,8 @@ from typing import Final
 
 from prometheus_client import Counter
 
+from noti.address import HUB_PATH
+
 REQUESTS: Final = Counter(
     "noti_http_requests_total",
     "Requests answered, by method, path and status; others than known ones are `other`.",
@@ -15,13 +17,13 @@ REQUESTS: Final = Counter(
 )
 
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "QUERY", "OPTIONS"})
-STREAMS: Final = ("/category", "/.well-known/mercure")
+STREAMS: Final = ("/category", HUB_PATH)
 PROBES: Final = ("/liveness", "/readiness", "/metrics", "/healthz")
 ALWAYS: Final = frozenset({*PROBES, *STREAMS})
 """Answered also when all connections are busy: a node that is used to the full must not look dead
 to whatever would restart it, and a stream is counted with the streams as soon as it begins; any
 status but 200 would end an `EventSource` permanently."""
-PUBLISH: Final = ("POST", "/.well-known/mercure")
+PUBLISH: Final = ("POST", HUB_PATH)
 """Not so: who publishes comes back when there is room."""
 PAGE: Final = (
     "/",

@@ -1,12 +1,11 @@
 """Says which headers responses carry: safety in browsers, who may read them (CORS), no caching."""
 
 import re
-from typing import Final, TypeAlias
+from typing import Final
 
 from noti.http.config import HttpConfig
+from noti.http.heads import Headers
 from noti.streams import sse
-
-Headers: TypeAlias = list[tuple[str, str]]
 
 STREAM_HEADERS: Final[Headers] = [
     ("Content-Type", sse.MEDIA_TYPE),

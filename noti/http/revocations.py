@@ -12,16 +12,16 @@ from quart_trio import QuartTrio
 from noti.authorization.authorizer import Authorizer
 from noti.authorization.grant import Action, Dialect
 from noti.authorization.presented import Presented
-from noti.authorization.rejection import Reason, TokenRejected, answer_to
+from noti.authorization.rejection import Reason, TokenRejected
 from noti.authorization.revoking import REVOKE_FOR_S_MAX, Revoking
 from noti.errors import MessageInvalid, TooLarge, Unavailable
 from noti.history.revocations import NAME_CHARS_MAX
 from noti.history.selectors import ALL_TOPICS
 from noti.history.topics import RESERVED
+from noti.http.answers import RETRY_AFTER, plain, rejected
 from noti.http.config import HttpConfig
 from noti.http.forms import parse_form, problem_of_type
-from noti.http.hub_url import hub_url_of
-from noti.http.request_headers import header_of
+from noti.http.quart_glue import header_of, hub_url_in, response_of
 from noti.ports import Clock
 
 PATH: Final = f"{RESERVED}/revocations"
@@ -29,7 +29,6 @@ ANSWER_WITHIN_S: Final = 5.0
 """An election takes less; then whoever asks learns that he may ask again."""
 FIELDS_MAX: Final = 100
 """Fields of one form; it has two that mean something."""
-PLAIN: Final = "text/plain; charset=utf-8"
 
 
 def add_routes(
@@ -40,33 +39,25 @@ def add_routes(
     @app.post(PATH)
     async def revoke() -> Response:
         header = header_of(request)
-        hub_url = hub_url_of(header, request.scheme, request.remote_addr or "", config)
-        presented = Presented(
-            method="POST",
-            hub_url=hub_url,
-            authorization=header("authorization") or None,
-            cookie=header("cookie"),
-            origin=header("origin"),
-            referer=header("referer"),
-        )
+        hub_url = hub_url_in(request, config)
+        presented = Presented.by(header, method="POST", hub_url=hub_url)
         try:
             check_may_revoke(authorizer, presented, clock.wall_ms() / 1000)
         except TokenRejected as rejection:
-            status, headers, body = answer_to(rejection, hub_url)
-            return Response(body, status=status, headers=dict(headers))
+            return response_of(rejected(rejection, hub_url))
         if (problem := problem_of_type(header("content-type"))) is not None:
-            return Response(f"{problem}\n", status=415, content_type=PLAIN)
+            return response_of(plain(415, problem))
         form: bytes = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         wanted = revocation_in(form)
         if isinstance(wanted, str):
-            return Response(f"{wanted}\n", status=400, content_type=PLAIN)
+            return response_of(plain(400, wanted))
         subject, token_id, for_s = wanted
         try:
             with trio.fail_after(ANSWER_WITHIN_S):
                 await revoking.revoke(subject=subject, token_id=token_id, for_s=for_s)
         except (Unavailable, trio.TooSlowError):
-            text = "The cluster did not confirm it; repeat it, which does no harm.\n"
-            return Response(text, status=503, content_type=PLAIN, headers={"Retry-After": "1"})
+            text = "The cluster did not confirm it; repeat it, which does no harm."
+            return response_of(plain(503, text, RETRY_AFTER))
         return Response(b"", status=204)
 
 

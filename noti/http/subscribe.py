@@ -8,28 +8,28 @@ give up permanently. A client that does not ask for an event stream by its type 
 coming back is of no use, as with a bad token, giving up is right.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from http import HTTPStatus
+from dataclasses import dataclass, field
 from typing import Final
 
+from noti.address import HUB_PATH
 from noti.authorization.authorizer import Authorizer
 from noti.authorization.grant import Action, Dialect, Grant
 from noti.authorization.presented import Presented
-from noti.authorization.rejection import TokenRejected, answer_to
+from noti.authorization.rejection import TokenRejected
 from noti.client_key import client_key
 from noti.history.selectors import ALL_TOPICS, Selector, SelectorKind
-from noti.history.topics import RESERVED
+from noti.http.answers import Answer, invalid, plain, rejected
 from noti.http.config import HttpConfig
+from noti.http.forms import is_media_type, problem_of_type
+from noti.http.heads import Headers
 from noti.http.hub_url import hub_url_of
-from noti.http.response_headers import NOT_STORED, STREAM_HEADERS, Headers, header_text
+from noti.http.response_headers import STREAM_HEADERS, header_text
 from noti.http.subscription_request import (
     SubscriptionParameters,
     cursor_parameters,
-    form_problem,
     parameters_of,
 )
 from noti.ports import Clock
@@ -41,15 +41,11 @@ from noti.streams.open_streams import Reader
 from noti.streams.retained import EDGE
 
 CATEGORY: Final = "/category"
-MERCURE: Final = RESERVED
-PATHS: Final = frozenset({CATEGORY, MERCURE})
+PATHS: Final = frozenset({CATEGORY, HUB_PATH})
 """Where streams are."""
 QUERY: Final = "QUERY"
 """The method that asks as GET does, with a form beside the query (Mercure 1.0)."""
 
-PLAIN: Final = "text/plain; charset=utf-8"
-PROBLEM: Final = "application/problem+json"
-"""RFC 9457."""
 GREETING: Final = sse.comment("ok")
 """Sent at once, so that no proxy takes a quiet stream for a dead one."""
 
@@ -62,7 +58,7 @@ class StreamRequest:
     """A GET, HEAD or QUERY for one of `PATHS`."""
 
     path: str
-    query: str
+    query: str = field(repr=False)
     """As it stands in the target, still percent-encoded."""
     header: Callable[[str], str]
     """Returns a header's value by its lower-case name; empty when there is none."""
@@ -71,7 +67,7 @@ class StreamRequest:
     method: str = "GET"
     scheme: str = "http"
     """Of the connection."""
-    body: bytes = b""
+    body: bytes = field(default=b"", repr=False)
     """Of a QUERY."""
 
 
@@ -83,17 +79,6 @@ class Opening:
     first: bytes
     """The first bytes of the body."""
     reader: Reader
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A whole response; no stream."""
-
-    status: int
-    headers: Headers
-    body: bytes
-    awaits_keys: bool = False
-    """Whether another one may be right once newer keys are here: wait for them, and ask again."""
 
 
 class Admission:
@@ -135,9 +120,8 @@ class Admission:
         try:
             grant = self._grant(request, asked, hub_url)
         except TokenRejected as rejection:
-            status, headers, body = answer_to(rejection, hub_url)
             awaits_keys = rejection.unknown_key and self.newer_keys is not None
-            return Answer(status, [*headers, NOT_STORED], body, awaits_keys)
+            return rejected(rejection, hub_url, awaits_keys=awaits_keys)
         if asked.problem:
             return invalid(asked.dialect, asked.problem)
         if asked.dialect is Dialect.V1 and not accepts_streams(request.header("accept")):
@@ -153,8 +137,7 @@ class Admission:
             key = client_key(key, forwarded_for, self._config.trusted_proxies)
         reached = self._hub.limits.reached(key)
         if reached is not None and sse.MEDIA_TYPE not in request.header("accept"):
-            headers = [("Content-Type", PLAIN), ("Retry-After", "2")]
-            return Answer(429, headers, f"Come back later: {reached.value}.\n".encode())
+            return plain(429, f"Come back later: {reached.value}.", ("Retry-After", "2"))
         if reached is not None or not self._hub.running:
             return self.turn_away()
         takes_hints = is_browser(request.header("user-agent"))
@@ -168,23 +151,22 @@ class Admission:
     def _asked(self, request: StreamRequest, hub_url: str) -> SubscriptionParameters | Answer:
         if request.path == CATEGORY:
             return cursor_parameters(request.query)
-        assert request.path == MERCURE, "the caller looked at `PATHS`"
+        assert request.path == HUB_PATH, "the caller looked at `PATHS`"
         body = None
         if request.method == QUERY:
-            problem = form_problem(request.header("content-type"))
-            if problem is not None:
-                return invalid(Dialect.V1, problem.text, problem.status)
+            content_type = request.header("content-type")
+            if (problem := problem_of_type(content_type)) is not None:
+                return invalid(Dialect.V1, problem, 415 if is_media_type(content_type) else 400)
             body = request.body
         return parameters_of(request.query, self._config.dialects, hub_url, body)
 
     def _grant(self, request: StreamRequest, asked: SubscriptionParameters, hub_url: str) -> Grant:
         """Return what the client may see; raises `TokenRejected`."""
-        presented = Presented(
+        presented = Presented.by(
+            request.header,
             method=request.method,
             hub_url=hub_url,
-            authorization=request.header("authorization") or None,
             query_tokens=asked.tokens,
-            cookie=request.header("cookie"),
             dialect=asked.dialect,
         )
         now = self._clock.wall_ms() / 1000
@@ -194,7 +176,7 @@ class Admission:
         feed = self._hub.feed
         asked, requested = admitted.asked, admitted.requested
         audience = Audience(View.CATEGORY, frozenset({ALL_TOPICS}))
-        if path == MERCURE:
+        if path == HUB_PATH:
             rights = rights_of(admitted.grant, asked.selectors)
             audience = Audience(View.MERCURE, asked.selectors, rights)
         headers = list(STREAM_HEADERS)
@@ -304,11 +286,3 @@ def accepts_streams(accept: str) -> bool:
         if media_range in qualities:
             return qualities[media_range]
     return False
-
-
-def invalid(dialect: Dialect, text: str, status: int = 400) -> Answer:
-    """Return how an invalid request is answered; `text` is a sentence."""
-    if dialect is Dialect.V0:
-        return Answer(status, [("Content-Type", PLAIN), NOT_STORED], f"{text}\n".encode())
-    problem = {"title": HTTPStatus(status).phrase, "status": status, "detail": text}
-    return Answer(status, [("Content-Type", PROBLEM), NOT_STORED], json.dumps(problem).encode())

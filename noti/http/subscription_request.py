@@ -8,17 +8,16 @@ The dialects share one address and are told apart by their parameters (Mercure 0
 `match`, `match_exact`, `match_urlpattern`). Whoever uses both is asked to choose.
 """
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
-from urllib.parse import parse_qsl
 
 from noti.authorization.grant import Dialect
-from noti.errors import MessageInvalid
+from noti.authorization.presented import TOKEN_PARAMETER
+from noti.errors import MessageInvalid, sentence
 from noti.history.selectors import Selector, exact_matcher, pattern_matcher, topic_selector
-from noti.http.forms import FORM
+from noti.http.forms import parse_form
 
 MATCHERS_MAX: Final = 100
 """Topics in one subscription; the reference hub has the same limit."""
@@ -36,8 +35,6 @@ _MATCHERS: Final[Mapping[str, Callable[[str, str], Selector]]] = {
     "match_exact": lambda text, _: exact_matcher(text),
     "match_urlpattern": pattern_matcher,
 }
-TOKEN_PARAMETER: Final = "authorization"  # noqa: S105 - a name
-"""The parameter with a token (0.x)."""
 
 CURSOR_PARAMETERS: Final = (
     "lastEventId",  # the polyfills of Yaffle and others
@@ -101,31 +98,8 @@ def cursor_parameters(query: str) -> SubscriptionParameters:
     """Return what a request asks for where topics are not chosen: a cursor, and tokens."""
     try:
         return _common(_fields(query, None), Dialect.V0)
-    except ValueError:
+    except MessageInvalid:
         return SubscriptionParameters(Dialect.V0, problem=_UNREADABLE)
-
-
-@dataclass(frozen=True, slots=True)
-class FormProblem:
-    """Why the body of a QUERY request cannot be read."""
-
-    status: int
-    text: str
-
-
-_MEDIA_TYPE: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+/[!#$%&'*+.^_`|~0-9a-z-]+")
-
-
-def form_problem(content_type: str) -> FormProblem | None:
-    """Return what is wrong with the Content-Type of a QUERY request, or None."""
-    media_type = content_type.partition(";")[0].strip().lower()
-    if media_type == FORM:
-        return None
-    if _MEDIA_TYPE.fullmatch(media_type) is None:
-        return FormProblem(
-            400, f"A QUERY request has a form as its body, and Content-Type: {FORM}."
-        )
-    return FormProblem(415, f"The body must be a form: send it with Content-Type: {FORM}.")
 
 
 def _read(
@@ -136,7 +110,7 @@ def _read(
         default = Dialect.V1
     try:
         fields = _fields(query, body)
-    except ValueError:
+    except MessageInvalid:
         return SubscriptionParameters(default, problem=_UNREADABLE)
     topics = [value for name, value in fields if name == TOPIC]
     matchers = [(name, value) for name, value in fields if name.lower().startswith(MATCH)]
@@ -149,8 +123,7 @@ def _read(
         selectors = {topic_selector(text) for text in topics}
         selectors |= {_MATCHERS[name](text, hub_url) for name, text in matchers}
     except MessageInvalid as error:
-        text = str(error)
-        return replace(common, problem=f"{text[:1].upper()}{text[1:]}.")
+        return replace(common, problem=sentence(error))
     return replace(common, selectors=frozenset(selectors))
 
 
@@ -187,15 +160,9 @@ def _problem_of(
 
 
 def _fields(query: str, body: bytes | None) -> list[tuple[str, str]]:
-    """Return the parameters in order, those of the query first. Raises `ValueError`."""
-    fields = _parsed(query.encode("latin-1"))
-    return fields if body is None else fields + _parsed(body)
-
-
-def _parsed(form: bytes) -> list[tuple[str, str]]:
-    return parse_qsl(
-        form.decode(), keep_blank_values=True, errors="strict", max_num_fields=FIELDS_MAX
-    )
+    """Return the parameters in order, those of the query first. Raises `MessageInvalid`."""
+    fields = parse_form(query.encode("latin-1"), FIELDS_MAX)
+    return fields if body is None else fields + parse_form(body, FIELDS_MAX)
 
 
 def _common(fields: list[tuple[str, str]], dialect: Dialect) -> SubscriptionParameters:

@@ -14,8 +14,8 @@ from werkzeug.datastructures import Headers
 
 from noti.authorization.authorizer import Authorizer
 from noti.authorization.grant import Action, Dialect, Grant
-from noti.authorization.presented import Presented
-from noti.authorization.rejection import Reason, TokenRejected, answer_to
+from noti.authorization.presented import TOKEN_PARAMETER, Presented
+from noti.authorization.rejection import Reason, TokenRejected
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS
 from noti.history.subscriber import SUBSCRIPTIONS
@@ -28,13 +28,11 @@ from noti.http.active_subscriptions import (
     is_current,
     segments_of,
 )
+from noti.http.answers import invalid, rejected
 from noti.http.config import HttpConfig
-from noti.http.hub_url import hub_url_of
+from noti.http.forms import values_of
 from noti.http.node_view import NodeView
-from noti.http.request_headers import header_of
-from noti.http.response_headers import NOT_STORED
-from noti.http.subscribe import invalid
-from noti.http.subscription_request import TOKEN_PARAMETER
+from noti.http.quart_glue import header_of, hub_url_in, query_of, response_of
 from noti.ports import Clock
 from noti.presence.presence import Presence
 from noti.streams.feed import Feed
@@ -67,7 +65,7 @@ class SubscriptionsApi:
 
     async def show(self, path: str) -> Response:
         """Return what is at `path`, which is as it stands in the target."""
-        hub_url = self._hub_url()
+        hub_url = hub_url_in(request, self._config)
         segments = segments_of(path) or []
         try:
             grant = self._grant(Action.SUBSCRIBE, hub_url, segments)
@@ -78,7 +76,7 @@ class SubscriptionsApi:
                 text = f"listing subscriptions at {path} needs a token that may subscribe to it"
                 raise TokenRejected(reason, text, dialect)
         except TokenRejected as rejection:
-            return _rejected(rejection, hub_url)
+            return response_of(rejected(rejection, hub_url))
         if not await self._caught_up():
             return _unavailable(dialect)
         table = self._presence.table
@@ -95,7 +93,7 @@ class SubscriptionsApi:
 
     async def end(self, path: str) -> Response:
         """End the stream of the subscription at `path`, at whichever node it is."""
-        hub_url = self._hub_url()
+        hub_url = hub_url_in(request, self._config)
         segments = segments_of(path) or []
         dialect = _spoken(segments)
         try:
@@ -105,7 +103,7 @@ class SubscriptionsApi:
                 text = 'ending a stream needs a token that may publish to all topics ("*")'
                 raise TokenRejected(Reason.INSUFFICIENT, text, dialect)
         except TokenRejected as rejection:
-            return _rejected(rejection, hub_url)
+            return response_of(rejected(rejection, hub_url))
         if not await self._caught_up():
             return _unavailable(dialect)
         found = find(segments, grant.dialect, self._presence.table)
@@ -144,20 +142,12 @@ class SubscriptionsApi:
             return id_
         return self._feed.retained.newest_cursor
 
-    def _hub_url(self) -> str:
-        peer = request.remote_addr or ""
-        return hub_url_of(header_of(request), request.scheme, peer, self._config)
-
     def _grant(self, action: Action, hub_url: str, segments: list[str]) -> Grant:
-        header = header_of(request)
-        presented = Presented(
+        presented = Presented.by(
+            header_of(request),
             method=request.method,
             hub_url=hub_url,
-            authorization=header("authorization") or None,
-            query_tokens=tuple(request.args.getlist(TOKEN_PARAMETER)),
-            cookie=header("cookie"),
-            origin=header("origin"),
-            referer=header("referer"),
+            query_tokens=values_of(query_of(request), TOKEN_PARAMETER),
             dialect=_spoken(segments),
         )
         return self._authorizer.grant(presented, action, now=self._clock.wall_ms() / 1000)
@@ -199,14 +189,8 @@ def _sees(grant: Grant, notification: Notification) -> bool:
     )
 
 
-def _rejected(rejection: TokenRejected, hub_url: str) -> Response:
-    status, headers, body = answer_to(rejection, hub_url)
-    return Response(body, status=status, headers=Headers([*headers, NOT_STORED]))
-
-
 def _problem(dialect: Dialect, text: str, status: HTTPStatus) -> Response:
-    answer = invalid(dialect, text, status)
-    return Response(answer.body, status=answer.status, headers=Headers(answer.headers))
+    return response_of(invalid(dialect, text, status))
 
 
 def _unavailable(dialect: Dialect) -> Response:

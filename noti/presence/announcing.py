@@ -1,8 +1,8 @@
 """Announces the streams of this node to the cluster, in batches that clock themselves.
 
 Whatever came while the last batch was committing is the next one; when many come at once, a batch
-waits so that events have room (`pace.py`). A batch is repeated until it is
-committed, and its number sees to it that it counts once (`noti.history.subscription_commands`).
+waits so that events have room (`pace.py`). A batch is repeated until it is committed, and its
+number sees to it that it counts once (`noti.history.subscription_commands`).
 
 A node announces within a life. What an earlier life has left is ended first; and a node whose life
 was ended by others, who took it for dead, begins another one with all that is open.

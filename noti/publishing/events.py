@@ -9,6 +9,7 @@ from typing import Final, TypeGuard
 
 from noti.errors import MessageInvalid, TooLarge
 from noti.history.notification import PREFIX, Event, lines_of, sent_bytes
+from noti.history.subscriber import OWN_TYPE
 from noti.history.topics import TOPIC_TOO_LONG, control_in, problem_of
 from noti.publishing.ports import Draft
 
@@ -31,9 +32,6 @@ TOPICS_MAX: Final = 1000
 
 RETRY_MS_MAX: Final = 2**31 - 1
 """Longest time before a reader comes back: what browsers' timers take."""
-
-OWN_TYPE: Final = "mercure"
-"""The type of what the hub itself tells of subscriptions (Mercure 1.0)."""
 
 _RESERVED_IDS: Final = frozenset({"beginning", "earliest"})
 """Have a meaning of their own in `Last-Event-ID` (see `noti.streams.sse`)."""

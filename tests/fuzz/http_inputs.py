@@ -11,12 +11,12 @@ import h11
 
 from noti.authorization.grant import Dialect, Grant
 from noti.history.selectors import ALL_TOPICS
+from noti.http.answers import Answer
 from noti.http.forms import parse_form
 from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import StrictConnection
 from noti.http.publish import PublishRequest, draft_of
 from noti.http.publish_requests import PublishRequests, body_bytes
-from noti.http.subscribe import Answer
 from noti.http.subscription_request import MATCHERS_MAX, cursor_parameters, parameters_of
 
 HEADS = [

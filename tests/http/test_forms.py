@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid, TooLarge
-from noti.http.forms import FORM, parse_form, problem_of_type
+from noti.http.forms import FORM, is_media_type, parse_form, problem_of_type, values_of
 from tests.http.publishing_stage import form
 
 
@@ -65,3 +65,16 @@ def test_other_bodies_are_refused_with_what_to_send(content_type: str) -> None:
 
 def test_another_charset_is_refused() -> None:
     assert "UTF-8" in (problem_of_type(f"{FORM}; charset=latin1") or "")
+
+
+@pytest.mark.parametrize("content_type", ["", "form", "a/b/c", "application json"])
+def test_what_is_no_media_type_is_told_from_another_one(content_type: str) -> None:
+    assert problem_of_type(content_type)
+    assert not is_media_type(content_type)
+    assert is_media_type("application/json")
+    assert is_media_type(f"{FORM.upper()}; charset=utf-8")
+
+
+def test_a_parameter_is_found_in_a_query_whatever_else_is_in_it() -> None:
+    assert values_of("a=1&token=x%2B&token=y&b=%ff", "token") == ("x+", "y")
+    assert values_of("", "token") == values_of("a=token", "token") == ()

@@ -4,7 +4,8 @@ from ipaddress import ip_network
 
 import pytest
 
-from noti.config import HUB_PATH, Config
+from noti.address import HUB_PATH
+from noti.config import Config
 from noti.history.topics import RESERVED
 from noti.http.config import HttpConfig
 from noti.http.hub_url import hub_url_of

@@ -17,16 +17,16 @@ from noti.errors import (
     TooLarge,
     Unavailable,
 )
+from noti.http.answers import Answer
 from noti.http.forms import FORM
 from noti.http.publish import (
-    TOPICS_MAX,
     PublishAuthorizer,
     PublishRequest,
     admit,
     answer_to,
     draft_of,
 )
-from noti.http.subscribe import Answer
+from noti.publishing.events import TOPICS_MAX
 from noti.publishing.ports import Draft
 from tests.authorization.tokens import NOW, SECRET, token_v0
 from tests.http.publishing_stage import GRANTS, Publishers, form

@@ -12,11 +12,9 @@ from noti.history.selectors import (
     pattern_matcher,
     topic_selector,
 )
-from noti.http.forms import FORM
 from noti.http.subscription_request import (
     SubscriptionParameters,
     cursor_parameters,
-    form_problem,
     parameters_of,
 )
 
@@ -133,19 +131,3 @@ def test_tokens_are_kept_apart_and_out_of_what_is_shown() -> None:
     assert "secret" not in repr(asked)
     assert cursor_parameters("authorization=x").tokens == ("x",)
     assert cursor_parameters("authorization=%ff").problem
-
-
-@pytest.mark.parametrize(
-    ("content_type", "status"),
-    [
-        (FORM, None),
-        (f"{FORM.upper()}; charset=utf-8", None),
-        ("", 400),
-        ("form", 400),
-        ("a/b/c", 400),
-        ("application/json", 415),
-    ],
-)
-def test_only_forms_are_read(content_type: str, status: int | None) -> None:
-    problem = form_problem(content_type)
-    assert (None if problem is None else problem.status) == status

@@ -4,7 +4,7 @@ from quart import Request
 from werkzeug.datastructures import Headers
 
 from noti.http.heads import RequestHead
-from noti.http.request_headers import header_of
+from noti.http.quart_glue import header_of
 
 PIECES = [("Cookie", "a=1"), ("Cookie", "b=2"), ("Authorization", "x"), ("Authorization", "y")]
 
