@@ -1,10 +1,9 @@
 """Writes the heads of responses of plain HTTP/1.1 connections, with what all of them carry."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from typing import Final
-
-import trio
 
 from noti.http.config import HttpConfig
 from noti.http.heads import response_head
@@ -17,8 +16,9 @@ HEADS_MAX: Final = 64
 class ResponseHeads:
     """The heads of one node's responses."""
 
-    def __init__(self, config: HttpConfig) -> None:
+    def __init__(self, config: HttpConfig, unix_time: Callable[[], float] = time.time) -> None:
         self._config = config
+        self._unix_time = unix_time
         self._second = -1
         self._date = ""
         self._heads: dict[tuple[int, str, tuple[tuple[str, str], ...]], bytes] = {}
@@ -26,10 +26,10 @@ class ResponseHeads:
 
     def head(self, status: int, headers: Sequence[tuple[str, str]], origin: str) -> bytes:
         """Return status line and headers; `origin` is the request's Origin header."""
-        second = int(trio.current_time())
+        second = int(self._unix_time())
         if self._second != second:  # made once a second (RFC 9110, 6.6.1)
             self._second = second
-            self._date = formatdate(usegmt=True)
+            self._date = formatdate(second, usegmt=True)
             self._heads.clear()
         wanted = status, origin, tuple(headers)
         head = self._heads.get(wanted)
