@@ -102,6 +102,15 @@ class Selector:
             case _:
                 assert_never(self.kind)
 
+    @property
+    def path_prefix(self) -> str:
+        """What the path of each topic that a URL pattern matches begins with (see `path_of`)."""
+        pattern = _pattern(self.text, self.base)
+        path = "" if pattern is None else pattern.pathname
+        literal = path[: _SPECIAL.search(path + "*").start()]  # type: ignore[union-attr]
+        # The slash before a group belongs to it, and may be absent with it.
+        return literal if literal == path else literal.removesuffix("/")
+
 
 ALL_TOPICS = Selector(SelectorKind.ALL, EVERYTHING)
 
@@ -263,6 +272,20 @@ def _pattern(text: str, base: str) -> URLPattern | None:
         return URLPattern(text, base)
     except ValueError:
         return None
+
+
+_SPECIAL: Final = re.compile(r"[:*({})+?\\]")
+"""What in a component of a URL pattern may be no literal text (WHATWG URL Pattern, 1.3)."""
+_ANY_URL: Final = URLPattern({})
+
+
+def path_of(topic: str, base: str) -> str | None:
+    """Return the path with which URL patterns compare theirs; None when a topic is no URL."""
+    try:
+        parts = _ANY_URL.exec(topic, base)
+    except (TypeError, ValueError):  # half a surrogate pair
+        return None
+    return None if parts is None else parts["pathname"]["input"]
 
 
 def _fits_pattern(pattern: URLPattern | None, topic: str, base: str) -> bool:

@@ -37,7 +37,7 @@ from noti.presence.presence import Presence
 from noti.streams import sse
 from noti.streams.feed import Audience, View
 from noti.streams.hub import Hub
-from noti.streams.open_streams import Reader
+from noti.streams.open_streams import Reader, StreamLimit
 from noti.streams.retained import EDGE
 
 CATEGORY: Final = "/category"
@@ -136,6 +136,8 @@ class Admission:
             forwarded_for = request.header("x-forwarded-for")
             key = client_key(key, forwarded_for, self._config.trusted_proxies)
         reached = self._hub.limits.reached(key)
+        if reached is None and self._hub.feed.is_crowded(asked.selectors):
+            reached = StreamLimit.PATTERNS
         if reached is not None and sse.MEDIA_TYPE not in request.header("accept"):
             return plain(429, f"Come back later: {reached.value}.", ("Retry-After", "2"))
         if reached is not None or not self._hub.running:

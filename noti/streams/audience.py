@@ -2,8 +2,8 @@
 
 An event is looked up, not tried on every audience: topics that audiences name are in an index; each
 distinct template or pattern is tried once for a topic, and what it said is remembered for the
-topics in use. Templates are found by what stands before their first variable, so that ten thousand
-users with a template of their own are one look-up, too.
+topics in use. They are found by what stands before their first variable, so that ten thousand
+users with a template or a pattern of their own are one look-up, too.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,10 +11,16 @@ from enum import Enum
 from typing import TypeAlias, TypeVar
 
 from noti.history.notification import Notification
-from noti.history.selectors import ALL_TOPICS, Selector, SelectorKind
+from noti.history.selectors import ALL_TOPICS, Selector, SelectorKind, path_of
 
 TOPICS_REMEMBERED = 4096
 """Topics of which is known which patterns match them: most applications use few at a time."""
+
+PATTERNS_ALIKE_MAX = 500
+"""Patterns in use at a node that begin with the same text: all of them are tried on each topic that
+begins so, in some 1 ms. Beyond what is kept compiled, it would be a second."""
+BASES_MAX = 64
+"""Addresses of the hub against which patterns in use are resolved; a public URL makes them one."""
 
 PATTERN_KINDS = (SelectorKind.TEMPLATE, SelectorKind.URL_PATTERN)
 
@@ -93,14 +99,43 @@ Audiences: TypeAlias = dict[Audience, None]
 """In the order in which they came."""
 
 
+class _Prefixes:
+    """Patterns by what they begin with."""
+
+    def __init__(self) -> None:
+        self.by_prefix: dict[str, dict[Selector, None]] = {}
+        self._lengths: dict[int, int] = {}
+        """How many prefixes are so long."""
+
+    def add(self, pattern: Selector, prefix: str) -> None:
+        if prefix not in self.by_prefix:
+            self.by_prefix[prefix] = {}
+            self._lengths[len(prefix)] = self._lengths.get(len(prefix), 0) + 1
+        self.by_prefix[prefix][pattern] = None
+
+    def remove(self, pattern: Selector, prefix: str) -> None:
+        del self.by_prefix[prefix][pattern]
+        if not self.by_prefix[prefix]:
+            del self.by_prefix[prefix]
+            self._lengths[len(prefix)] -= 1
+            if not self._lengths[len(prefix)]:
+                del self._lengths[len(prefix)]
+
+    def of(self, text: str) -> Iterable[Selector]:
+        """Return those that may match what begins as `text` does."""
+        return (
+            pattern for length in self._lengths for pattern in self.by_prefix.get(text[:length], ())
+        )
+
+
 class PatternIndex:
     """Templates and patterns, each of which is tried once for a topic."""
 
     def __init__(self) -> None:
         self._uses: dict[Selector, int] = {}
-        self._by_prefix: dict[str, dict[Selector, None]] = {}
-        self._lengths: dict[int, int] = {}
-        """How many prefixes are so long."""
+        self._beginnings: dict[Selector, str] = {}
+        self._groups: dict[str | None, _Prefixes] = {}
+        """URL patterns by their base, templates under None."""
         self._remembered: dict[str, tuple[Selector, ...]] = {}
 
     def add(self, pattern: Selector) -> None:
@@ -108,11 +143,8 @@ class PatternIndex:
         uses = self._uses[pattern] = self._uses.get(pattern, 0) + 1
         if uses > 1:
             return
-        prefix = pattern.prefix
-        if prefix not in self._by_prefix:
-            self._by_prefix[prefix] = {}
-            self._lengths[len(prefix)] = self._lengths.get(len(prefix), 0) + 1
-        self._by_prefix[prefix][pattern] = None
+        prefix = self._beginnings[pattern] = _beginning(pattern)
+        self._groups.setdefault(_group(pattern), _Prefixes()).add(pattern, prefix)
         self._remembered.clear()
 
     def remove(self, pattern: Selector) -> None:
@@ -121,18 +153,25 @@ class PatternIndex:
         if self._uses[pattern]:
             return
         del self._uses[pattern]
-        prefix = pattern.prefix
-        del self._by_prefix[prefix][pattern]
-        if not self._by_prefix[prefix]:
-            del self._by_prefix[prefix]
-            self._lengths[len(prefix)] -= 1
-            if not self._lengths[len(prefix)]:
-                del self._lengths[len(prefix)]
+        group = _group(pattern)
+        prefixes = self._groups[group]
+        prefixes.remove(pattern, self._beginnings.pop(pattern))
+        if not prefixes.by_prefix:
+            del self._groups[group]
         self._remembered.clear()
 
     def uses(self, pattern: Selector) -> int:
         """Return how often a pattern is used."""
         return self._uses.get(pattern, 0)
+
+    def is_crowded(self, pattern: Selector) -> bool:
+        """Whether so many begin like a pattern that is not used yet that one more is too many."""
+        if pattern in self._uses:
+            return False
+        group = _group(pattern)
+        if (prefixes := self._groups.get(group)) is None:
+            return len(self._groups) > BASES_MAX
+        return len(prefixes.by_prefix.get(_beginning(pattern), ())) >= PATTERNS_ALIKE_MAX
 
     def matching(self, topic: str) -> tuple[Selector, ...]:
         """Return the patterns that match a topic."""
@@ -140,14 +179,23 @@ class PatternIndex:
         if found is None:
             found = tuple(
                 pattern
-                for length in self._lengths
-                for pattern in self._by_prefix.get(topic[:length], ())
+                for base, prefixes in self._groups.items()
+                if (text := topic if base is None else path_of(topic, base)) is not None
+                for pattern in prefixes.of(text)
                 if pattern.matches(topic)
             )
             if len(self._remembered) >= TOPICS_REMEMBERED:
                 self._remembered.clear()
             self._remembered[topic] = found
         return found
+
+
+def _group(pattern: Selector) -> str | None:
+    return pattern.base if pattern.kind is SelectorKind.URL_PATTERN else None
+
+
+def _beginning(pattern: Selector) -> str:
+    return pattern.path_prefix if pattern.kind is SelectorKind.URL_PATTERN else pattern.prefix
 
 
 class AudienceIndex:

@@ -24,7 +24,14 @@ from typing import TypeAlias
 from noti.history.notification import Notification
 from noti.history.selectors import Selector
 from noti.streams import sse
-from noti.streams.audience import Audience, AudienceIndex, Audiences, View, in_both
+from noti.streams.audience import (
+    PATTERN_KINDS,
+    Audience,
+    AudienceIndex,
+    Audiences,
+    View,
+    in_both,
+)
 from noti.streams.frames import Frames
 from noti.streams.retained import EDGE, NOWHERE, Retained, partial, place_of
 
@@ -244,6 +251,11 @@ class Feed:
             for pattern in audience.patterns:
                 if pattern not in self._matches:
                     self._matches[pattern] = Matches(self.newest_seq, [])
+
+    def is_crowded(self, selectors: Iterable[Selector]) -> bool:
+        """Whether one of these is a pattern for which there is no room beside those in use."""
+        patterns = self._readers.patterns
+        return any(one.kind in PATTERN_KINDS and patterns.is_crowded(one) for one in selectors)
 
     def forget(self, audience: Audience) -> None:
         """Drop what is kept for an audience without readers; reading again brings it back."""

@@ -175,6 +175,7 @@ class StreamLimit(Enum):
 
     NODE = "this node has as many streams as it may have"
     CLIENT = "your address has as many streams as one may have"
+    PATTERNS = "this node has as many patterns that begin like one of yours as it may have"
 
 
 class StreamLimits:

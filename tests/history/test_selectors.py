@@ -18,6 +18,7 @@ from noti.history.selectors import (
     Selector,
     SelectorKind,
     exact_matcher,
+    path_of,
     pattern_matcher,
     topic_selector,
 )
@@ -215,6 +216,27 @@ def test_templates_match_what_a_slow_reference_matches(pieces: list[Piece], topi
     assert selector.matches(topic) == (topic == template or reference(pieces, topic))
     if selector.matches(topic):
         assert topic.startswith(selector.prefix)
+
+
+PATTERN_PIECES = st.sampled_from(
+    [*"ab/:x*?+#{}().é%\\", "/:x?", "{/a}?", "(b)", "%61", "//", "https://h", "urn:", ".."]
+)
+
+
+@given(st.lists(PATTERN_PIECES, max_size=7).map("".join), TOPICS)
+@example("/a/:x?", "/a")
+@example("/a/*?", "/a")
+@example("https://h/b{/a}?", "https://h/a/../b")
+@example("/é/:x", "/é/b")
+def test_what_a_url_pattern_matches_begins_as_it_does(text: str, topic: str) -> None:
+    try:
+        selector = pattern_matcher(text, HUB)
+    except MessageInvalid:
+        return
+    if selector.kind is SelectorKind.URL_PATTERN and selector.matches(topic):
+        path = path_of(topic, HUB)
+        assert path is not None
+        assert path.startswith(selector.path_prefix)
 
 
 @given(st.text(max_size=60), st.text(max_size=30))

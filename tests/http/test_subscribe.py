@@ -10,6 +10,8 @@ from noti.authorization.grant import Action, Dialect, Grant
 from noti.authorization.keys import TrustedKeys, read_jwks
 from noti.history.selectors import ALL_TOPICS, Selector, exact_matcher, topic_selector
 from noti.http.subscribe import accepts_streams, rights_of
+from noti.streams import audience
+from noti.streams.audience import Audience, View
 from tests.authorization.tokens import jwk, private_key, signed
 from tests.http.mercure_stage import HUB, bearer
 from tests.http.stage import client, hub, serving
@@ -88,3 +90,24 @@ async def test_a_token_with_an_unknown_key_waits_for_newer_keys_once(comes: bool
         response = await one.request(f"{HUB}?topic=a", [bearer(token)])
         assert response.status_code == (200 if comes else 401)
     assert asked == 1
+
+
+async def test_who_asks_for_one_pattern_too_many_is_asked_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audience, "PATTERNS_ALIKE_MAX", 1)
+    there = hub()
+    there.feed.watch(Audience(View.MERCURE, of("{a}/1")))
+    address = "/.well-known/mercure?topic="
+    async with serving(there) as node:
+        async with client(node) as one:
+            assert (await one.request(f"{address}%7Ba%7D/2")).status_code == 429
+            assert "patterns that begin like one of yours" in await one.read_all()
+        async with client(node) as page:
+            headers = [("Accept", "text/event-stream")]
+            response = await page.request(f"{address}%7Ba%7D/2", headers=headers)
+            assert response.status_code == 200
+            assert "retry: " in await page.read_all()
+        for welcome in ("%7Ba%7D/1", "/u/%7Ba%7D", "news", "*"):
+            async with client(node) as other:
+                assert (await other.request(f"{address}{welcome}")).status_code == 200

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from noti.history.selectors import ALL_TOPICS, Selector, pattern_matcher, topic_selector
 from noti.streams import audience
 from noti.streams.audience import Audience, AudienceIndex, PatternIndex, View, in_both
+from tests.history.test_selectors import HUB
 from tests.http.stage import notification, selecting
 
 
@@ -70,8 +71,8 @@ def test_the_index_finds_whom_trying_all_would_find(
     assert not index._by_topic
     assert not index._by_pattern
     assert not index.patterns._uses
-    assert not index.patterns._by_prefix
-    assert not index.patterns._lengths
+    assert not index.patterns._groups
+    assert not index.patterns._beginnings
 
 
 def test_ten_thousand_audiences_of_a_topic_each_are_one_look_up() -> None:
@@ -117,6 +118,37 @@ def test_templates_that_begin_otherwise_are_not_tried(monkeypatch: pytest.Monkey
     tried = counted(monkeypatch)
     assert [one.text for one in index.matching("/users/77/mail")] == ["/users/77/{what}"]
     assert len(tried) < 5
+
+
+def test_url_patterns_whose_paths_begin_otherwise_are_not_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    index = PatternIndex()
+    for number in range(100):
+        index.add(pattern_matcher(f"/users/{number}/:what", HUB))
+    tried = counted(monkeypatch)
+    for topic in ("/users/77/mail", "https://hub.example/a/../users/77/mail"):
+        assert [one.text for one in index.matching(topic)] == ["/users/77/:what"]
+    assert len(tried) < 10
+
+
+def test_no_more_patterns_begin_alike_than_one_topic_can_be_tried_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(audience, "PATTERNS_ALIKE_MAX", 3)
+    monkeypatch.setattr(audience, "BASES_MAX", 2)
+    index = PatternIndex()
+    for number in range(3):
+        for pattern in (topic_selector(f"{{a}}{number}"), pattern_matcher(f"/:a/{number}", HUB)):
+            assert not index.is_crowded(pattern)
+            index.add(pattern)
+            assert not index.is_crowded(pattern), "it is in use already"
+    assert index.is_crowded(topic_selector("{a}4"))
+    assert index.is_crowded(pattern_matcher("/:a/4", HUB))
+    assert not index.is_crowded(topic_selector("/a/{a}"))
+    assert not index.is_crowded(pattern_matcher("/a/:a", HUB))
+    index.add(pattern_matcher("/:a", "http://other/hub"))
+    assert index.is_crowded(pattern_matcher("/:a", "http://third/hub"))
 
 
 def test_topics_that_are_remembered_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
