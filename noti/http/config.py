@@ -21,6 +21,10 @@ class HttpConfig:
     """How long a stream waits for this node to catch up with the others before it is told to come
     back later; a node in touch with its leader needs a tenth of a second.
     """
+    announced_within_s: float = 0.2
+    """How long who asks for subscriptions waits first, for streams that other nodes have just begun
+    or ended: these are known everywhere some 20 ms later, unless very many come at once.
+    """
     trusted_proxies: tuple[IpNetwork, ...] = ()
     """Networks whose X-Forwarded-For is believed when clients are counted by address."""
     leader_sheds: bool = False

@@ -1,6 +1,7 @@
 """Answers who is subscribed, on all nodes together (Mercure, "Active Subscriptions").
 
-Each answer shows all that was committed before it was asked for, so it is the same at every node.
+Each answer shows all that was committed before it was asked for, so it is the same at every node;
+and streams that had begun by then, at whichever node.
 What is at which path, and in which form, is decided in `active_subscriptions.py`.
 """
 
@@ -123,7 +124,12 @@ class SubscriptionsApi:
         return collection.document(shown, cursor)
 
     async def _caught_up(self) -> bool:
-        """Return whether this node has, within the time that a stream would wait, too."""
+        """Return whether this node has, within the time that a stream would wait, too.
+
+        A client that was answered at one node may ask at another one at once, and expects to find
+        itself: its own node first has to tell of it.
+        """
+        await self._clock.sleep_until(self._clock.now() + self._config.announced_within_s)
         with trio.move_on_after(self._config.catch_up_wait_s) as limit:
             await self._node.barrier()
         return not limit.cancelled_caught

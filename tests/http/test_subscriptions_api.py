@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -72,7 +72,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage() -> AsyncIterator[Stage]:
+async def stage(
+    announced_within_s: float = 0.0, asked: Callable[[], None] = lambda: None
+) -> AsyncIterator[Stage]:
+    """`asked` is called when a request's token is looked at."""
     there, node = hub(), Node()
     log, clock, rng = MemoryLog(there), TrioClock(), random.Random(1)
     table = log.store.subscriptions
@@ -80,14 +83,19 @@ async def stage() -> AsyncIterator[Stage]:
     def make_id() -> str:
         return f"{rng.getrandbits(64):016x}"
 
+    def revoked(_subject: str | None, _token_id: str | None, _now: float) -> bool:
+        asked()
+        return False
+
+    config = HttpConfig(public_url=HUB, catch_up_wait_s=0.2, announced_within_s=announced_within_s)
     announcing = Announcing("n1", table, Commits(log, clock, rng), clock, make_id)
     there.observe(announcing)
     frontend = Frontend(
         ("127.0.0.1", 0),
         there,
         node,
-        HttpConfig(public_url=HUB, catch_up_wait_s=0.2),
-        authorizer=authorizer(anonymous=True),
+        config,
+        authorizer=authorizer(revoked, anonymous=True),
         presence=Presence(table, Commits(log, clock, rng), clock, make_id),
     )
     async with trio.open_nursery() as nursery:
@@ -130,6 +138,28 @@ async def test_collection_of_0x_has_every_stream_for_as_long_as_it_is_open() -> 
             assert books["active"] is True
         await there.subscribers(0)
         assert await there.listed(reader()) == []
+
+
+async def test_stream_that_began_before_the_request_is_listed_although_it_is_being_told() -> None:
+    asked = trio.Event()
+
+    async def tell_when_asked() -> None:
+        await asked.wait()
+        there.log.holds = False
+        there.log.commit_held()
+
+    async with (
+        stage(announced_within_s=0.5, asked=asked.set) as there,
+        trio.open_nursery() as tasks,
+    ):
+        await until(lambda: len(there.log.committed) == 1)
+        there.log.holds = True
+        async with client(there.address) as one:
+            await one.request("/.well-known/mercure?topic=news")
+            await until(lambda: len(there.log.held) == 1)
+            tasks.start_soon(tell_when_asked)
+            [news] = await there.listed(reader())
+            assert news["topic"] == "news"
 
 
 async def test_root_of_0x_is_json_ld_with_the_last_event_id() -> None:
