@@ -1,5 +1,6 @@
 """Network addresses and how people write them, and where the hub is at one."""
 
+from ipaddress import IPv6Address
 from typing import Final, TypeAlias
 
 Address: TypeAlias = tuple[str, int]
@@ -26,8 +27,13 @@ def parse_address(text: str) -> Address:
     bracketed = host.startswith("[") and host.endswith("]")
     if bracketed:
         host = host[1:-1]
-    if bracketed != (":" in host):
-        wrong = "brackets around what is no IPv6 address" if bracketed else "no brackets"
+    wrong = "" if bracketed or ":" not in host else "no brackets"
+    if bracketed:
+        try:
+            IPv6Address(host)
+        except ValueError:
+            wrong = "brackets around what is no IPv6 address"
+    if wrong:
         raise ValueError(f"has {wrong}; write an IPv6 address for example as [::1]:8402")
     if len(port) > len("65535") or int(port) > 65535:
         raise ValueError("has a port above 65535")

@@ -54,6 +54,8 @@ _NATS_FILES = (*_NATS_PROOFS, "nats_tls_ca", "nats_tls_cert")
 
 
 def _address(value: object) -> object:
+    if not isinstance(value, str | tuple):
+        raise ValueError("is not host:port in quotes; write for example 127.0.0.1:8402")
     return parse_address(value) if isinstance(value, str) else value
 
 
@@ -67,6 +69,8 @@ def _commas(value: object) -> object:
     """Split text at commas, as environment variables carry lists."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        raise ValueError("is not a list; write texts in quotes, between [ and ]")
     return value
 
 

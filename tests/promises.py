@@ -95,9 +95,8 @@ NATS_CLIENT_ENDS_NO_NODE = promise(
 )
 PUBLISHER_GETS_ONE_ANSWER = promise(
     _EVENTS,
-    "A publisher over gRPC gets one answer, at any node: committed, or why not, or that "
-    "nobody knows; and what it publishes again with the same id is not shown twice while "
-    "history holds it.",
+    "A publisher gets one answer, over HTTP and gRPC, at any node: committed, or why not, or that "
+    "nobody knows.",
 )
 ONLY_CERTIFIED_PEERS = promise(
     _EVENTS,
@@ -134,6 +133,54 @@ STOPS_IN_ORDER = promise(
 )
 DEMO_ENDS = promise(
     _EVENTS, "The demo ends within 10 s of Ctrl-C and leaves no process and no port."
+)
+
+_HUB = "Who publishes, and who sees what"
+ANSWERED_AFTER_MAJORITY = promise(
+    _HUB,
+    "An event that is published over HTTP, at any node, is answered with its id only after a "
+    "majority has it on disk; what failed is told apart from what nobody knows.",
+)
+RETRY_SHOWN_ONCE = promise(
+    _HUB,
+    "What is published again, with the same id, topics and data or the same idempotency key, is "
+    "shown once, however often and at whichever node; other content under an id is a new event.",
+)
+PRIVATE_ONLY_FOR_ALLOWED = promise(
+    _HUB,
+    "A private event reaches only those whose token allows one of its topics, live and in replay.",
+)
+BAD_TOKEN_NEVER_ANONYMOUS = promise(
+    _HUB, "A token that is shown and bad is an error, also where none is needed."
+)
+STREAM_ENDS_WITH_TOKEN = promise(
+    _HUB, "A stream ends at the second at which its token expires, whatever it is doing."
+)
+REVOKED_EVERYWHERE = promise(
+    _HUB,
+    "A revoked token is refused on every node that has caught up, also after a snapshot, and its "
+    "streams end.",
+)
+SECRETS_NOT_SHOWN = promise(
+    _HUB, "No answer, error or log line shows a key or a token, or a part of one."
+)
+QUIET_TOPIC_KEPT = promise(
+    _HUB,
+    "With `--history-per-topic`, a loud topic washes out no quiet one, and a reader is told of a "
+    "gap only if one of its own topics has lost something.",
+)
+MERCURE_CLIENTS_WORK = promise(
+    _HUB, "Clients that others wrote for Mercure work unchanged, each at another node."
+)
+APPLICATION_GOES_ON = promise(
+    _HUB,
+    "`noti.client` and `/noti.js` go on at other nodes without gap or duplicate, and renew tokens "
+    "without loss; all tabs of a browser share one connection.",
+)
+BODIES_BOUNDED = promise(
+    _HUB,
+    "What publishers send is bounded before it is read, and half a request makes room for a whole "
+    "one.",
 )
 
 _RAFT = "Raft"

@@ -35,6 +35,7 @@ def test_only_ipv6_is_written_in_brackets() -> None:
         ("::1:8402", "has no brackets"),
         ("[::1:8402", "has no brackets"),
         ("[host]:8402", "has brackets around what is no IPv6 address"),
+        ("[::g]:80", "has brackets around what is no IPv6 address"),
         ("[]:8402", "has brackets around what is no IPv6 address"),
     ],
 )

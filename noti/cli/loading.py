@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -25,10 +26,15 @@ _SERVICE_LINK = re.compile(
 """Kubernetes sets such variables for every service; a service `noti` makes them `NOTI_…`."""
 
 
-def load(flags: Mapping[str, object], file: Path | None = None) -> Config:
+def load(
+    flags: Mapping[str, object],
+    file: Path | None = None,
+    defaults: Mapping[str, object] = MappingProxyType({}),
+) -> Config:
     """Compose the configuration from defaults, `file` (or `NOTI_CONFIG`), environment and `flags`.
 
-    `flags` holds only what was given, by setting name. Raises `ConfigInvalid` with one line that
+    `flags` holds only what was given, by setting name; `defaults` are those that are others than
+    a node's. Raises `ConfigInvalid` with one line that
     says which setting is wrong, where it came from, what is wrong with it and what to do.
     """
     if file is None and (named := os.environ.get(FILE_VARIABLE)):
@@ -39,7 +45,7 @@ def load(flags: Mapping[str, object], file: Path | None = None) -> Config:
     from_environment = {
         setting: os.environ[variable] for setting, variable in variables.items() if variable
     }
-    values = {**from_file, **from_environment, **flags}
+    values = {**defaults, **from_file, **from_environment, **flags}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -72,11 +78,38 @@ def _explain(setting: str, origin: str, detail: ErrorDetails, values: Mapping[st
     value = detail["input"] if detail["loc"] else values.get(setting)
     if value is None and setting in Config.model_fields:
         value = Config.model_fields[setting].get_default(call_default_factory=True)
-    problem = detail["msg"].removeprefix("Value error, ")
-    problem = problem.replace("Input should be", "should be")
+    problem = _problem_of(detail)
     return f"setting {setting} (from {origin}): {shown(setting, value)!r} {problem}".replace(
         "\n", " "
     )
+
+
+def _problem_of(detail: ErrorDetails) -> str:
+    """Return what is wrong with a value, in our words."""
+    limits = detail.get("ctx", {})
+    match detail["type"].split("_"):
+        case ["int", *_]:
+            return "should be a whole number"
+        case ["float", *_] | ["finite", *_]:
+            return "should be a number"
+        case ["bool", *_]:
+            return "should be true or false"
+        case ["string" | "path", *_]:
+            return "should be text, in quotes"
+        case ["ip", *_]:
+            return "is not a network; write for example 10.0.0.0/8"
+        case ["greater", *_]:
+            return f"should be {_plain(limits['ge'])} or more"
+        case ["less", *_]:
+            return f"should be {_plain(limits['le'])} or less"
+        case ["literal", *_]:
+            return f"should be {limits['expected']}"
+        case _:
+            return detail["msg"].removeprefix("Value error, ")
+
+
+def _plain(limit: object) -> str:
+    return str(limit).removesuffix(".0")
 
 
 def _read_file(file: Path) -> dict[str, Any]:

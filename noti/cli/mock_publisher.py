@@ -17,6 +17,7 @@ from noti.backoff import Backoff
 from noti.cli.asyncio_commands import run_until_signalled, within
 from noti.cli.deadline import timeout_option
 from noti.cli.jetstream import (
+    DEFAULT_NATS_URL,
     FOREIGN_ERRORS,
     STREAM_SETTINGS,
     category_message,
@@ -55,7 +56,7 @@ def mock_publisher(
     The user_id of an event is its number, so a gap or a duplicate is easy to see. Waits for NATS,
     and says when it does not answer in time.
     """
-    config = load_config(config_file, options)
+    config = load_config(config_file, options, nats_url=DEFAULT_NATS_URL)
     numbers = iter(range(start, start + count)) if count else itertools.count(start)
     run_until_signalled(_publish_numbers(config, numbers, rate, timeout_s, _Report(config)))
 

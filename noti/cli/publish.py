@@ -28,6 +28,7 @@ from noti.cli.asyncio_commands import read_lines, run_until_signalled, within
 from noti.cli.deadline import timeout_option
 from noti.cli.http import tls_context, token_file_option, token_in
 from noti.cli.jetstream import (
+    DEFAULT_NATS_URL,
     FOREIGN_ERRORS,
     STREAM_SETTINGS,
     category_message,
@@ -122,7 +123,7 @@ def publish(
         tls = tls_context(options["tls_ca"])
         _over_http(HttpTarget(urls, token_in(token_file), tls, timeout_s), draft, data)
         return
-    config = load_config(config_file, options)
+    config = load_config(config_file, options, nats_url=DEFAULT_NATS_URL)
     if rpc is None:
         assert category is not None
         run_until_signalled(_to_jetstream(config, category, timeout_s))

@@ -31,10 +31,13 @@ def settings_options(*names: str) -> Decorator:
     return lambda function: reduce(lambda inner, option: option(inner), reversed(options), function)
 
 
-def load_config(config_file: Path | None, options: dict[str, Any]) -> Config:
-    """Load the configuration with the flags that were really given; raises `ConfigInvalid`."""
+def load_config(config_file: Path | None, options: dict[str, Any], **defaults: object) -> Config:
+    """Load the configuration with the flags that were really given; raises `ConfigInvalid`.
+
+    `defaults` are the command's own.
+    """
     given = {name: value for name, value in options.items() if value not in (None, ())}
-    return load(given, config_file)
+    return load(given, config_file, defaults)
 
 
 def as_address(

@@ -49,9 +49,10 @@ from prometheus_client import Counter
 from noti.connection_slots import Slot, SlotsFull
 from noti.descriptors import reject
 from noti.http import heads, request_counts
-from noti.http.app import CONNECTION, App
+from noti.http.app import App
 from noti.http.config import HttpConfig
 from noti.http.heads import RequestRejection
+from noti.http.stream_routes import CONNECTION
 from noti.http.subscribe import Opening
 from noti.streams import sse
 from noti.streams.hub import Hub

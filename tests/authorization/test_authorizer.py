@@ -8,6 +8,7 @@ from noti.authorization.keys import TrustedKeys, read_keys
 from noti.authorization.presented import Presented
 from noti.authorization.rejection import Reason, TokenRejected
 from noti.history.selectors import ALL_TOPICS, topic_selector
+from tests import promises
 from tests.authorization.tokens import HUB, NOW, SECRET, authorizer, detail, token_v0, token_v1
 
 
@@ -42,6 +43,7 @@ def test_without_a_token_only_readers_are_anonymous_and_only_if_allowed() -> Non
     assert rejected(open_hub, Presented(), Action.PUBLISH).reason is Reason.MISSING
 
 
+@promises.BAD_TOKEN_NEVER_ANONYMOUS
 @pytest.mark.parametrize(
     "presented",
     [
@@ -91,6 +93,7 @@ def test_a_remembered_token_ends_with_its_key() -> None:
     assert rejected(one, presented).reason is Reason.INVALID
 
 
+@promises.REVOKED_EVERYWHERE
 def test_a_remembered_token_ends_with_its_revocation() -> None:
     revoked: set[str] = set()
     one = authorizer(lambda subject, token_id, now: bool(revoked & {subject, token_id}))
@@ -154,6 +157,7 @@ def test_a_cookie_publishes_only_from_origins_that_may_and_a_header_from_anywher
     assert one.grant(header, Action.PUBLISH, now=NOW).publish
 
 
+@promises.SECRETS_NOT_SHOWN
 def test_no_rejection_shows_a_part_of_the_token() -> None:
     token = token_v0(["/secret/topic"], sub="secret-subject", exp=NOW - 1, iss="secret-issuer")
     text = str(rejected(authorizer(), with_header(token)))

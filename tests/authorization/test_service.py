@@ -15,6 +15,7 @@ from noti.authorization.service import Authorization
 from noti.cli.loading import load
 from noti.errors import ConfigInvalid
 from noti.trio_clock import TrioClock
+from tests import promises
 from tests.authorization.issuer import serving
 from tests.authorization.tokens import (
     NOW,
@@ -95,6 +96,7 @@ def test_variables_of_mercures_image_are_taken(monkeypatch: pytest.MonkeyPatch) 
     assert "pppp" not in str(logs)
 
 
+@promises.SECRETS_NOT_SHOWN
 def test_an_unusable_key_names_its_place_and_not_its_content(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

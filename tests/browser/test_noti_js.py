@@ -67,6 +67,7 @@ async def three_tabs(
         yield tabs
 
 
+@promises.APPLICATION_GOES_ON
 @promises.RESUMED_WITHOUT_GAP
 async def test_three_tabs_have_one_connection_and_lose_nothing_with_the_tab_that_holds_it(
     tmp_path: Path,
@@ -115,6 +116,7 @@ async def test_a_tab_that_crashes_leaves_the_connection_to_another_one(tmp_path:
         assert there.clients == 1
 
 
+@promises.APPLICATION_GOES_ON
 @promises.RESUMED_WITHOUT_GAP
 async def test_a_dead_node_is_left_for_the_next_one_without_a_gap(tmp_path: Path) -> None:
     first, second = hub(), hub()
@@ -234,6 +236,7 @@ SIGN = """async (secret, claims) => {
 }"""
 
 
+@promises.APPLICATION_GOES_ON
 @promises.RESUMED_WITHOUT_GAP
 async def test_a_token_is_renewed_before_it_expires_without_losing_an_event(
     tmp_path: Path,

@@ -1,5 +1,6 @@
 """Settings: where they come from, which one wins, and what is said about a wrong one."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,37 @@ def test_an_unreadable_file_is_reported_in_one_line(toml: Path) -> None:
     assert "not valid TOML" in problem({}, toml)
     toml.write_bytes(b"\xff\xfe")
     assert "not valid TOML" in problem({}, toml)
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("name = 7", "should be text, in quotes"),
+        ("data_dir = 7", "should be text, in quotes"),
+        ('history_size = "many"', "should be a whole number"),
+        ("history_size = 1.5", "should be a whole number"),
+        ("history_size = 0", "should be 1 or more"),
+        ("pacing_s = 601", "should be 600 or less"),
+        ('pacing_s = "long"', "should be a number"),
+        ('subscriptions = "perhaps"', "should be true or false"),
+        ("http_addr = 8402", "is not host:port in quotes"),
+        ("join = 8401", "is not a list"),
+        ("join = [8401]", "is not host:port in quotes"),
+        ('trusted_proxies = ["10.0.0"]', "is not a network"),
+        ('gossip_profile = "wan"', "should be 'local' or 'lan'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_rejected_in_our_words(
+    line: str, wrong: str, toml: Path
+) -> None:
+    toml.write_text(line)
+    told = problem({}, toml)
+    assert f" {wrong}" in told
+    assert not re.search("Input|valid|Tuple|parse", told)
+
+
+def test_a_command_may_have_a_default_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {"nats_url": "nats://a:1"}
+    assert load({}, defaults=own).nats_url == "nats://a:1"
+    monkeypatch.setenv("NOTI_NATS_URL", "nats://b:2")
+    assert load({}, defaults=own).nats_url == "nats://b:2"

@@ -9,6 +9,7 @@ import trio
 
 from noti.client import Client, StreamEvent
 from noti.errors import LocalError, ProposalUncertain, RequestRejected, Unavailable
+from tests import promises
 from tests.client.scripted import Script, scripted
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nretry: 1\n"
@@ -71,6 +72,7 @@ async def test_an_event_is_published_with_all_its_fields() -> None:
     assert event_id == "ü-1"
 
 
+@promises.RETRY_SHOWN_ONCE
 async def test_an_event_goes_to_the_next_node_under_the_same_key() -> None:
     dead = await closed_port()
     async with (
@@ -98,6 +100,7 @@ async def test_an_event_that_will_never_be_taken_is_not_tried_again(status: int)
     assert rejection.value.status == status
 
 
+@promises.ANSWERED_AFTER_MAJORITY
 async def test_who_publishes_learns_whether_the_event_may_be_committed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

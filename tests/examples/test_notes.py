@@ -13,6 +13,7 @@ import jwt
 import pytest
 import trio
 
+from tests import promises
 from tests.browser.chromium import Page, chromium
 from tests.interop.processes import HOST, running_node, stable_port, written
 
@@ -89,6 +90,7 @@ async def send(tab: Page, to: str, text: str) -> None:
     )
 
 
+@promises.PRIVATE_ONLY_FOR_ALLOWED
 async def test_each_of_two_users_sees_the_notes_for_him_and_no_others(tmp_path: Path) -> None:
     async with (
         application(tmp_path) as (origin, noti_url),

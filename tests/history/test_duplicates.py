@@ -2,6 +2,7 @@
 
 from noti.history.duplicates import KEYS_MAX, Contents, IdempotencyKeys
 from noti.history.notification import Event, Notification
+from tests import promises
 
 
 def event(event_id: str, data: str = "", key: str = "") -> Event:
@@ -12,6 +13,7 @@ def shown(seq: int, event_id: str, data: str = "") -> Notification:
     return Notification(seq, event_id, ("t",), data, 0)
 
 
+@promises.RETRY_SHOWN_ONCE
 def test_same_id_is_the_same_event_only_with_the_same_topics_and_data() -> None:
     contents = Contents()
     assert not contents.holds(event("a"))
@@ -51,6 +53,7 @@ def test_content_that_history_holds_twice_is_known_until_both_are_gone() -> None
         assert not contents.holds(event("a", "x"))
 
 
+@promises.RETRY_SHOWN_ONCE
 def test_key_stands_for_the_first_event_that_came_with_it() -> None:
     keys = IdempotencyKeys()
     assert keys.add(event("a", "one", "key"))

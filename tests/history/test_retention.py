@@ -11,6 +11,7 @@ from noti.history import retention as retention_module
 from noti.history.limits import NO_LIMIT, HistoryLimits
 from noti.history.notification import Notification
 from noti.history.retention import Retention, kept_bytes, window_max
+from tests import promises
 
 Topics: TypeAlias = str | tuple[str, ...]
 
@@ -35,6 +36,7 @@ def seqs(kept: Retention) -> list[int]:
     return [one.notification.seq for one in kept.all()]
 
 
+@promises.QUIET_TOPIC_KEPT
 def test_window_holds_the_newest_and_of_each_topic_the_last_few_outlive_it() -> None:
     kept = retention(LIMITS, "quiet", "quiet", "quiet", *["loud"] * 10)
     assert seqs(kept) == [2, 3, 10, 11, 12, 13]
@@ -56,6 +58,7 @@ def test_event_of_several_topics_stays_for_any_of_them() -> None:
     assert 1 not in seqs(kept)
 
 
+@promises.QUIET_TOPIC_KEPT
 def test_reader_of_a_quiet_topic_has_lost_nothing_when_a_loud_one_has() -> None:
     kept = retention(LIMITS, "quiet", *["loud"] * 10)
     assert kept.lost(["quiet"]) == 0
@@ -153,6 +156,7 @@ steps = st.lists(
 )
 
 
+@promises.QUIET_TOPIC_KEPT
 @given(limits, steps)
 def test_nothing_is_lost_of_which_readers_are_not_told(
     first: HistoryLimits, course: Sequence[tuple[str, ...] | HistoryLimits | int]

@@ -11,6 +11,7 @@ from noti.history.notification import Notification
 from noti.history.revocations import RevocationTable, Revoke
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store
+from tests import promises
 
 
 class Audience:
@@ -37,6 +38,7 @@ class Audience:
         return 0
 
 
+@promises.REVOKED_EVERYWHERE
 def test_a_subject_or_a_token_is_refused_until_its_time() -> None:
     table = RevocationTable()
     assert not table.is_revoked("7", "j", 0.0)
@@ -108,6 +110,7 @@ def test_a_command_is_what_it_was() -> None:
     assert decode(encode(command)) == command
 
 
+@promises.REVOKED_EVERYWHERE
 def test_streams_end_when_the_command_is_applied_and_when_a_snapshot_is_restored() -> None:
     store, audience = Store(), Audience()
     machine = HistoryStateMachine(store, audience)

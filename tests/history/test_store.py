@@ -183,6 +183,7 @@ def test_new_limit_evicts_at_once_and_keeps_numbers() -> None:
     assert [n.seq for n in store.history()] == [6, 7]
 
 
+@promises.RETRY_SHOWN_ONCE
 @promises.PUBLISHER_GETS_ONE_ANSWER
 def test_retry_is_shown_once_while_history_holds_the_event() -> None:
     store = replay([encode(SetLimits(HistoryLimits(3)))])
@@ -193,6 +194,7 @@ def test_retry_is_shown_once_while_history_holds_the_event() -> None:
     assert store.first_seq == 3
 
 
+@promises.RETRY_SHOWN_ONCE
 @promises.PUBLISHER_GETS_ONE_ANSWER
 def test_same_id_with_other_content_is_news() -> None:
     versions = [Event(0, "book 1", ("books",), f"version {one}", 1) for one in (1, 2, 1, 3)]

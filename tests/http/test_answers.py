@@ -7,6 +7,7 @@ from noti.authorization.presented import Bearer, Channel, Presented
 from noti.authorization.rejection import Reason, TokenRejected
 from noti.http.answers import PROBLEM, invalid, plain, rejected
 from noti.http.response_headers import NOT_STORED
+from tests import promises
 
 
 def test_what_is_invalid_is_told_in_each_dialect_and_not_stored() -> None:
@@ -25,6 +26,7 @@ def test_a_rejection_is_not_stored_and_says_whether_keys_may_come() -> None:
     assert NOT_STORED in answer.headers
 
 
+@promises.SECRETS_NOT_SHOWN
 def test_what_is_presented_is_not_in_what_is_logged_of_it() -> None:
     headers = {"authorization": "Bearer s3cret", "cookie": "mercureAuthorization=s3cret"}
     shown = Presented.by(

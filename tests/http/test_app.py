@@ -10,6 +10,7 @@ import pytest
 import trio
 import trio.testing
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from noti.history.commands import Publish, SetLimits, encode
 from noti.history.limits import HistoryLimits
@@ -253,12 +254,30 @@ async def test_an_unknown_address_is_answered_with_where_to_go_and_a_wrong_metho
     async with serving(hub()) as address, client(address) as one:
         response = await one.request("/nothing")
         assert response.status_code == 404
-        assert "/category" in await one.read_all()
+        text = await one.read_all()
+        assert "/category" in text
+        assert "/status for this node" in text
     async with serving(hub()) as address, client(address) as one:
         response = await one.request("/.well-known/mercure", method="POST")
         assert response.status_code == 405
         assert b"GET" in dict(response.headers)[b"allow"]
         assert "does not answer POST" in await one.read_all()
+
+
+async def test_an_unknown_address_is_told_what_is_where_when_operators_have_their_own() -> None:
+    bind = ("127.0.0.1", 0)
+    frontend = Frontend(bind, hub(), Node(), HttpConfig(), ops_bind=bind)
+    async with trio.open_nursery() as nursery:
+        with capture_logs() as lines:
+            address = await nursery.start(frontend.run)
+        [ops] = [line for line in lines if line["event"] == "listening for operators"]
+        async with client(address) as browser:
+            await browser.request("/status")
+            assert "/status is at the address of --ops-addr" in await browser.read_all()
+        async with client((ops["host"], ops["port"])) as operator:
+            await operator.request("/category")
+            assert "Try /status for this node." in await operator.read_all()
+        nursery.cancel_scope.cancel()
 
 
 async def test_head_gets_a_streams_headers_and_no_stream() -> None:
@@ -459,6 +478,7 @@ async def test_metrics_report_how_old_events_are_once_for_each_pass_and_not_for_
     assert 2.0 <= observed("sum") - before[1] < 2.0 + LIMIT_S
 
 
+@promises.QUIET_TOPIC_KEPT
 async def test_reader_of_a_quiet_topic_resumes_without_a_gap_beside_a_loud_one() -> None:
     there = hub()
     store = Store()

@@ -8,6 +8,7 @@ import trio
 
 from noti.authorization.grant import Dialect
 from noti.http.config import HttpConfig
+from tests import promises
 from tests.authorization.tokens import detail, signed, token_v0, token_v1
 from tests.http.mercure_stage import (
     DIALECTS,
@@ -89,6 +90,7 @@ async def test_1_7_no_token_must_be_in_the_query_of_a_request_of_1_0() -> None:
             assert 'error="invalid_request"' in challenge(answer)
 
 
+@promises.BAD_TOKEN_NEVER_ANONYMOUS
 @both_dialects
 async def test_1_7_a_bad_token_is_401_even_where_none_is_needed(dialect: Dialect) -> None:
     expired = token(dialect, subscribe=["a"], lasts_s=-1)
@@ -190,6 +192,7 @@ async def test_1_7_an_unsigned_token_and_a_key_of_its_own_are_refused() -> None:
             assert (await there.ask(target(V0, "a"), bearer(bad))).status == 401
 
 
+@promises.PRIVATE_ONLY_FOR_ALLOWED
 async def test_1_7_one_topic_of_an_event_must_be_asked_for_and_one_be_allowed() -> None:
     async with mercure_hub() as there:
         sent = await there.publish("a", "b", private="on")
@@ -209,6 +212,7 @@ async def test_1_7_a_right_may_be_a_template_or_a_star_and_the_claim_be_namespac
         assert await there.shown(where, bearer(namespaced)) == [sent]
 
 
+@promises.STREAM_ENDS_WITH_TOKEN
 @both_dialects
 async def test_1_7_the_stream_ends_when_the_token_does(dialect: Dialect) -> None:
     async with mercure_hub() as there:
@@ -350,6 +354,7 @@ def _comparable(headers: object) -> dict[bytes, bytes]:
     return {name: value for name, value in headers.items() if name not in per_connection}
 
 
+@promises.SECRETS_NOT_SHOWN
 async def test_1_10_no_token_is_in_what_an_answer_says() -> None:
     async with mercure_hub() as there:
         secret = token_v0(subscribe=["*"])[:-4] + "AAAA"

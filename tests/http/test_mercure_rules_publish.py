@@ -7,6 +7,7 @@ import pytest
 from noti.authorization.grant import Dialect
 from noti.http.config import HttpConfig
 from noti.http.forms import FORM
+from tests import promises
 from tests.http.mercure_stage import (
     DIALECTS,
     HUB,
@@ -235,6 +236,7 @@ async def test_1_6_nobody_publishes_without_a_token(dialect: Dialect) -> None:
         assert (await there.post(("topic", "a"), by="bad")).status == 401
 
 
+@promises.RETRY_SHOWN_ONCE
 @both_dialects
 async def test_1_6_a_repeated_request_shows_an_event_once_and_a_new_version_again(
     dialect: Dialect,
@@ -250,6 +252,7 @@ async def test_1_6_a_repeated_request_shows_an_event_once_and_a_new_version_agai
             assert [event["data"] for event in shown] == ["1", "2", ""]
 
 
+@promises.RETRY_SHOWN_ONCE
 @both_dialects
 async def test_1_6_other_content_under_a_used_idempotency_key_is_422(dialect: Dialect) -> None:
     async with mercure_hub() as there:

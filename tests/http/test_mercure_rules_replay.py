@@ -3,6 +3,7 @@
 import pytest
 
 from noti.authorization.grant import Dialect
+from tests import promises
 from tests.http.mercure_stage import (
     DIALECTS,
     HUB,
@@ -69,6 +70,7 @@ async def test_1_4_everything_after_the_cursor_is_sent_then_what_comes(dialect: 
             assert ids(await one.read_until(sent[-1])) == sent[2:]
 
 
+@promises.PRIVATE_ONLY_FOR_ALLOWED
 @both_dialects
 async def test_1_4_replay_is_checked_against_the_current_token(dialect: Dialect) -> None:
     async with mercure_hub() as there:

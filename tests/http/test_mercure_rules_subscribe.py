@@ -9,6 +9,7 @@ from noti.authorization.grant import Dialect
 from noti.http.config import HttpConfig
 from noti.http.forms import FORM
 from noti.http.subscription_request import MATCHERS_MAX
+from tests import promises
 from tests.http.mercure_stage import (
     DIALECTS,
     HUB,
@@ -169,6 +170,7 @@ async def test_1_3_an_idle_stream_gets_comments(dialect: Dialect) -> None:
         assert events(text) == []
 
 
+@promises.PRIVATE_ONLY_FOR_ALLOWED
 @both_dialects
 async def test_1_3_a_private_event_is_for_those_with_a_right_to_it(dialect: Dialect) -> None:
     async with mercure_hub() as there:

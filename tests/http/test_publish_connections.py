@@ -13,6 +13,7 @@ from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.publish_connections import LINGER_S
 from noti.http.publish_exchange import REQUESTS_MAX
+from tests import promises
 from tests.http.publishing_stage import Log, post, publishing
 from tests.http.stage import LIMIT_S, hub, ids, notifications, until
 from tests.http.test_connection_limits import taken
@@ -280,6 +281,7 @@ async def test_connections_of_publishers_are_counted_with_the_others() -> None:
             await three.read_until(b"200 OK")
 
 
+@promises.BODIES_BOUNDED
 @pytest.mark.parametrize("half", HALVES.values(), ids=HALVES.keys())
 async def test_half_a_request_makes_room_for_a_whole_one(half: bytes) -> None:
     log = Log()

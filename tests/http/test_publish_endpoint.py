@@ -10,6 +10,7 @@ from noti.address import Address
 from noti.errors import NotiError, ProposalUncertain, TooLarge, Unavailable
 from noti.http.config import HttpConfig
 from noti.http.forms import FORM
+from tests import promises
 from tests.http.publishing_stage import PATH, Log, form, post, publishing
 from tests.http.stage import LIMIT_S, until
 
@@ -48,6 +49,7 @@ def sent(way: str, body: bytes, token: str, content_type: str, *headers: str) ->
     return whole.replace(b"HTTP/1.1", b"HTTP/1.0", 1) if way == "1.0" else whole
 
 
+@promises.ANSWERED_AFTER_MAJORITY
 @pytest.mark.parametrize("way", WAYS)
 async def test_an_event_is_committed_and_answered_with_its_id(way: str) -> None:
     log = Log()
@@ -89,6 +91,7 @@ async def test_what_is_wrong_is_told_and_nothing_reaches_the_log(
     assert log.drafts == []
 
 
+@promises.ANSWERED_AFTER_MAJORITY
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize(
     ("status", "failure"),

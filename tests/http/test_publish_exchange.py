@@ -9,6 +9,7 @@ from noti.http.config import HttpConfig
 from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.publish_exchange import CONTINUE, REQUESTS_MAX, Phase, PublishExchange
 from noti.http.response_heads import ResponseHeads
+from tests import promises
 from tests.http.publishing_stage import Log, Publishers, post
 
 GET = b"GET /category HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -66,6 +67,7 @@ async def test_requests_may_come_in_pieces_of_any_size() -> None:
         assert one.phase() is Phase.IDLE
 
 
+@promises.PUBLISHER_GETS_ONE_ANSWER
 async def test_several_requests_commit_at_once_and_are_answered_in_their_order() -> None:
     one = Fixture(Log(held=True))
     one.take(b"".join(post(b"topic=a&id=%d" % number) for number in range(5)))
@@ -140,6 +142,7 @@ async def test_a_client_that_asks_is_refused_before_its_body(
     assert one.phase() is Phase.OVER
 
 
+@promises.BODIES_BOUNDED
 async def test_a_body_that_is_too_long_is_refused_by_its_length() -> None:
     one = Fixture(publish_body_bytes_max=4096)
     one.take(post(b"t", length=4097))
@@ -157,6 +160,7 @@ async def test_behind_a_refused_body_the_connection_goes_on() -> None:
         assert len(one.log.drafts) == 1
 
 
+@promises.BODIES_BOUNDED
 async def test_all_bodies_together_are_bounded_and_their_room_comes_back() -> None:
     one = Fixture(publish_bodies_bytes_max=10)
     other = PublishExchange(

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests import promises
 from tests.authorization.tokens import token_v0
 from tests.interop.application import TOPIC
 from tests.interop.processes import written
@@ -17,6 +18,8 @@ pytestmark = [pytest.mark.interop, pytest.mark.slow]
 COUNT = 300
 
 
+@promises.APPLICATION_GOES_ON
+@promises.RETRY_SHOWN_ONCE
 @pytest.mark.parametrize("backend", ["trio", "asyncio"])
 async def test_an_application_goes_on_at_other_nodes_without_gap_or_duplicate(
     tmp_path: Path, backend: str

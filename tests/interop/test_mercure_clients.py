@@ -18,6 +18,7 @@ import trio
 from httpx_sse import aconnect_sse
 from mercure_publisher import MercureConfig, MercurePublisher
 
+from tests import promises
 from tests.authorization.tokens import SECRET, token_v0
 from tests.interop.node_clients import node_program
 from tests.interop.processes import NodeProcess, written
@@ -114,6 +115,8 @@ READERS = [
 ]
 
 
+@promises.MERCURE_CLIENTS_WORK
+@promises.PRIVATE_ONLY_FOR_ALLOWED
 @pytest.mark.parametrize("read", READERS)
 async def test_foreign_clients_publish_and_read_each_at_another_node(
     tmp_path: Path, read: Reader

@@ -21,6 +21,7 @@ from noti.rpc.generated.noti.v1 import (
     PublishRequest,
     PublishStreamResponse,
 )
+from tests import promises
 from tests.http.stage import client, events
 from tests.interop.cluster import SETTLE_S_MAX, until
 from tests.interop.processes import NodeProcess, written
@@ -89,6 +90,7 @@ async def history(node: NodeProcess) -> list[int]:
     return [int(event["data"]) for event in shown]
 
 
+@promises.ANSWERED_AFTER_MAJORITY
 async def test_what_a_follower_acknowledged_is_in_every_history_once_when_the_leader_died(
     tmp_path: Path,
 ) -> None:

@@ -22,6 +22,7 @@ from noti.presence.commits import Commits
 from noti.streams.feed import Audience, View
 from noti.streams.open_streams import Reader
 from noti.trio_clock import TrioClock
+from tests import promises
 from tests.presence.memory_log import MemoryLog
 
 NEWS = (ActiveSubscription(SelectorKind.EXACT, "news"),)
@@ -149,6 +150,7 @@ async def test_streams_wait_for_a_leader(autojump_clock: trio.testing.MockClock)
         assert in_table(log) == ["news"]
 
 
+@promises.SUBSCRIPTIONS_KNOWN
 async def test_restart_leaves_no_ghosts(autojump_clock: trio.testing.MockClock) -> None:
     log = MemoryLog()
     killed = announcing_to(log)
@@ -162,6 +164,7 @@ async def test_restart_leaves_no_ghosts(autojump_clock: trio.testing.MockClock) 
         assert in_table(log) == []
 
 
+@promises.SUBSCRIPTIONS_KNOWN
 async def test_node_that_was_taken_for_dead_announces_what_is_open(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

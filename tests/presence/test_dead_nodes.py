@@ -15,6 +15,7 @@ from noti.history.subscription_commands import SubscriptionBatch
 from noti.presence.commits import Commits
 from noti.presence.dead_nodes import AGAIN_AFTER_S, LOOK_EVERY_S, UNSEEN_S, DeadNodes
 from noti.trio_clock import TrioClock
+from tests import promises
 from tests.presence.memory_log import MemoryLog
 
 ONE = Subscriber(
@@ -66,6 +67,7 @@ async def watched() -> AsyncIterator[Cluster]:
         nursery.cancel_scope.cancel()
 
 
+@promises.SUBSCRIPTIONS_KNOWN
 async def test_dead_node_is_ended_at_the_next_look(autojump_clock: trio.testing.MockClock) -> None:
     async with watched() as cluster:
         await trio.sleep(60)

@@ -42,6 +42,7 @@ def shown_ids(simulated: SimulatedNode) -> list[str]:
     ]
 
 
+@promises.RETRY_SHOWN_ONCE
 @promises.PUBLISHER_GETS_ONE_ANSWER
 @pytest.mark.parametrize("seed", range(3))
 def test_every_acknowledged_event_is_shown_once_whatever_leader_died(seed: int) -> None:

@@ -567,6 +567,7 @@ async def test_a_leader_can_send_its_clients_away_gently(
     assert closed("shed") == shed + 20
 
 
+@promises.STREAM_ENDS_WITH_TOKEN
 async def test_streams_end_at_the_second_at_which_their_token_expires(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -594,6 +595,7 @@ async def test_streams_end_at_the_second_at_which_their_token_expires(
     assert closed("expired") == expired + 2
 
 
+@promises.STREAM_ENDS_WITH_TOKEN
 async def test_a_stream_that_waits_for_its_client_is_cut_off_when_its_token_expires(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -606,6 +608,7 @@ async def test_a_stream_that_waits_for_its_client_is_cut_off_when_its_token_expi
         assert there.clients == 0
 
 
+@promises.REVOKED_EVERYWHERE
 async def test_streams_of_a_subject_are_ended_at_once_and_nobody_elses() -> None:
     revoked = closed("revoked")
     async with running(hub()) as there:
