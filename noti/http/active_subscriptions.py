@@ -111,7 +111,7 @@ def find(
     match segments:
         case []:
             return SubscriptionCollection(version, SUBSCRIPTIONS)
-        case [topic]:
+        case [topic] if version == 0:
             return SubscriptionCollection(0, canonical(segments), text=topic)
         case [*_, last] if (item := _item(segments, table.find(last))) is not None:
             return item

@@ -91,6 +91,7 @@ def test_collection_of_a_matcher_has_those_of_its_type_and_text(table: Subscript
     ]
     assert listed(at("/exact/%2Fbooks%2F%3Aid", Dialect.V1, table), table) == []
     assert at("/regexp/a", Dialect.V1, table) is None
+    assert at("/news", Dialect.V1, table) is None, "only 0.x has collections of a topic"
 
 
 @pytest.mark.parametrize("dialect", [None, *Dialect])
