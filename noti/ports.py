@@ -23,4 +23,4 @@ class Clock(Protocol):
         """Return a scope, to be entered at once, that `deadline` on this clock cancels."""
 
     def wall_ms(self) -> int:
-        """Return milliseconds since 1970, to be stored as data and never compared."""
+        """Return milliseconds since 1970: data, compared only with what others date (a token)."""

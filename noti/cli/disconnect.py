@@ -1,14 +1,12 @@
 """`noti disconnect`: ends the streams of a user or a token, and refuses the token for a time."""
 
-import ssl
 from pathlib import Path
 
 import click
 import httpx
 
 from noti.address import HUB_PATH
-from noti.certificates.files import read_file
-from noti.cli.http import token_in
+from noti.cli.http import tls_ca_option, tls_context, token_in
 from noti.cli.token import as_seconds
 from noti.errors import LocalError, Unavailable
 
@@ -36,7 +34,7 @@ TIMEOUT_S = 10.0
     metavar="FILE",
     help="File with a token that publishes everything (noti token --publish '*').",
 )
-@click.option("--tls-ca", type=click.Path(path_type=Path), help="CAs of the node, PEM.")
+@tls_ca_option
 def disconnect(
     subject: str | None,
     token_id: str | None,
@@ -59,7 +57,8 @@ def disconnect(
             url.rstrip("/") + PATH,
             data={name: str(value) for name, value in form.items() if value is not None},
             headers={"Authorization": f"Bearer {token}"},
-            verify=_trusting(tls_ca),
+            verify=tls_context(tls_ca),
+            trust_env=False,  # it asks the node itself, and shows its token to no proxy
             timeout=TIMEOUT_S,
         )
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
@@ -69,11 +68,3 @@ def disconnect(
         raise LocalError(f"{url} answers with status {answer.status_code}: {said}")
     whose = f"subject {subject}" if subject else f"token {token_id}"
     click.echo(f"streams of {whose} end" + (", and its tokens are refused" if for_s else ""))
-
-
-def _trusting(tls_ca: Path | None) -> ssl.SSLContext | bool:
-    return (
-        True
-        if tls_ca is None
-        else ssl.create_default_context(cadata=read_file(tls_ca).decode(errors="replace"))
-    )

@@ -2,9 +2,9 @@
 
 After a node's death its clients come back within seconds, all of them. So accepting, reading heads
 and answering streams is one task with one epoll descriptor, in slices of time; the kernel's queue
-holds those for whom there is no room yet. What is no stream goes the ordinary way (Quart on
-Hypercorn), with what was read of it. Nothing here reads a body, knows TLS, or decides how a request
-for a stream is answered (`subscribe.py` does).
+holds those for whom there is no room yet. `stream_openings.py` answers who asks for a stream; what
+is none goes the ordinary way (Quart on Hypercorn), with what was read of it. Nothing here reads a
+body, or knows TLS.
 """
 
 import select
@@ -18,20 +18,19 @@ import structlog
 import trio
 from prometheus_client import Counter
 
-from noti.client_key import client_key, connection_client_key
+from noti.client_key import connection_client_key
 from noti.connection_slots import Slot, Slots
 from noti.descriptors import Acceptor, reject
 from noti.http import request_counts
-from noti.http.answers import Answer
 from noti.http.config import HttpConfig
-from noti.http.heads import Headers, HeadState, RequestHead, rejection_response, response_head
+from noti.http.heads import HeadState, RequestHead, rejection_response, response_head
 from noti.http.publish_requests import wants_to_publish
 from noti.http.response_heads import ResponseHeads
-from noti.http.subscribe import PATHS, Admission, Opening, StreamRequest
+from noti.http.stream_openings import HandOver, StreamAsker, StreamOpenings
+from noti.http.subscribe import PATHS, Admission
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
-from noti.streams import sockets, sse
+from noti.streams import sockets
 from noti.streams.hub import Hub
-from noti.streams.open_streams import StreamLimits
 from noti.streams.sockets import TimeSlice
 
 log = structlog.get_logger("noti.http")
@@ -50,8 +49,6 @@ HEADS_BYTES_MAX = 32 * 1024 * 1024
 
 REQUEST_TIMEOUT = response_head(408, (("Connection", "close"), ("Content-Length", "0")))
 
-HandOver = Callable[[socket.socket, RequestHead, str], None]
-
 
 @dataclass(slots=True, eq=False)
 class _PendingConnection:
@@ -65,8 +62,6 @@ class _PendingConnection:
     """While the head is not complete."""
     counted_bytes: int = 0
     """What its head takes of what all heads may take."""
-    client_key: str = ""
-    """By which it is counted while it waits for the node to catch up."""
 
 
 class HttpAcceptor:
@@ -89,13 +84,14 @@ class HttpAcceptor:
         end; it owns the socket from then on. So does `publish`, for those that want to publish;
         without it they go the ordinary way.
         """
-        self._admission = admission
         self._hub = hub
         self._config = config
-        self._catch_up = catch_up
         self._hand_over = hand_over
         self._publish = publish
-        self._heads = heads or ResponseHeads(config)
+        heads = heads or ResponseHeads(config)
+        self._openings = StreamOpenings(
+            admission, hub, config, catch_up=catch_up, hand_over=hand_over, heads=heads
+        )
         self._epoll: select.epoll
         self._slice = TimeSlice(hub.config.work_slice_s)
         self._pending: dict[int, _PendingConnection] = {}
@@ -109,10 +105,6 @@ class HttpAcceptor:
         )
         self._listens = True
         """Whether new connections are taken; otherwise they wait in the kernel's queue."""
-        self._undecided: list[_PendingConnection] = []
-        self._any_undecided = trio.Event()
-        self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
-        """Streams that wait for the node to catch up."""
 
     async def run(self, listeners: Sequence[socket.socket]) -> None:
         """Accept until cancelled.
@@ -129,7 +121,7 @@ class HttpAcceptor:
                 listener.setblocking(False)
                 self._epoll.register(listener, select.EPOLLIN)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._decide_undecided)
+                nursery.start_soon(self._openings.run)
                 while True:
                     self._listen(by_fd)
                     await self._wait(acceptor)
@@ -242,103 +234,12 @@ class HttpAcceptor:
             self._pending_bytes += len(data)
             return False
         elif state is HeadState.COMPLETE and _wants_stream(head):
-            self._decide(pending)
+            self._openings.decide(StreamAsker(pending.sock, head, pending.peer))
         elif state is HeadState.COMPLETE and self._publish and wants_to_publish(head):
             self._publish(pending.sock, head, pending.peer)
         else:
             self._hand_over(pending.sock, head, pending.peer)
         return True
-
-    def _decide(self, pending: _PendingConnection, *, caught_up: bool = False) -> None:
-        head = pending.head
-        request = StreamRequest(head.path, head.query, head.header, pending.peer)
-        try:
-            decision = self._admission.decide(request, caught_up=caught_up)
-        except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's
-            log.error("request failed", path=head.path, error=repr(error))
-            decision = Answer(500, [], b"")
-        match decision:
-            case Opening() as opening:
-                self._begin(pending, opening)
-            case Answer(awaits_keys=True):
-                # There it can wait, and nobody waits with it.
-                self._hand_over(pending.sock, head, pending.peer)
-            case Answer() as answer:
-                self._answer(pending, answer)
-            case None if self._may_wait(pending):
-                self._undecided.append(pending)
-                self._any_undecided.set()
-            case None:
-                self._answer(pending, self._admission.turn_away())
-
-    def _begin(self, pending: _PendingConnection, opening: Opening) -> None:
-        headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
-        if self._send(pending, self._head(pending, 200, headers) + sse.chunk(opening.first)):
-            request_counts.count("GET", pending.head.path, 200)
-            self._hub.adopt(pending.sock, opening.reader)
-        else:
-            pending.sock.close()
-
-    def _answer(self, pending: _PendingConnection, answer: Answer) -> None:
-        length = ("Content-Length", str(len(answer.body)))
-        headers = [*answer.headers, length, ("Connection", "close")]
-        request_counts.count("GET", pending.head.path, answer.status)
-        self._send(pending, self._head(pending, answer.status, headers) + answer.body)
-        pending.sock.close()
-
-    def _send(self, pending: _PendingConnection, data: bytes) -> bool:
-        """Send the first bytes on a connection; return False if it is broken.
-
-        Its buffer is empty, and takes them.
-        """
-        try:
-            return pending.sock.send(data) == len(data)
-        except OSError:
-            return False
-
-    def _head(self, pending: _PendingConnection, status: int, headers: Headers) -> bytes:
-        return self._heads.head(status, headers, pending.head.header("origin"))
-
-    # Requests that wait until the node has caught up
-
-    def _may_wait(self, pending: _PendingConnection) -> bool:
-        """Whether there will be room for this stream once the node has caught up.
-
-        Notes that it waits.
-        """
-        if self._hub.clients + self._waiting.count >= self._hub.config.clients_max:
-            return False
-        if self._waiting.counts_clients:
-            forwarded_for = pending.head.header("x-forwarded-for")
-            proxies = self._config.trusted_proxies
-            pending.client_key = client_key(pending.peer, forwarded_for, proxies)
-            if self._waiting.reached(pending.client_key):
-                return False
-        self._waiting.begin(pending.client_key)
-        return True
-
-    async def _decide_undecided(self) -> None:
-        """Catch up once for all that wait; those that come meanwhile are the next batch."""
-        while True:
-            await self._any_undecided.wait()
-            self._any_undecided = trio.Event()
-            batch, self._undecided = self._undecided, []
-            try:
-                with trio.move_on_after(self._config.catch_up_wait_s) as patience:
-                    await self._catch_up()
-                self._slice.begin()
-                while batch:
-                    pending = batch.pop()
-                    self._waiting.end(pending.client_key)
-                    if patience.cancelled_caught:
-                        self._answer(pending, self._admission.turn_away())
-                    else:
-                        self._decide(pending, caught_up=True)
-                    await self._slice.checkpoint_if_over()
-            finally:
-                for pending in batch:
-                    self._waiting.end(pending.client_key)
-                    pending.sock.close()
 
     # Connections whose request does not come
 
@@ -355,7 +256,8 @@ class HttpAcceptor:
             self._forget(oldest, oldest.sock.fileno())
             if len(oldest.head):
                 request_counts.count_unread(408)
-                self._send(oldest, REQUEST_TIMEOUT)
+                with suppress(OSError):
+                    oldest.sock.send(REQUEST_TIMEOUT)
             oldest.sock.close()
 
     def _make_room(self, pending: _PendingConnection) -> None:
@@ -381,10 +283,7 @@ class HttpAcceptor:
             pending.sock.close()
             if pending.slot is not None:
                 pending.slot.release()
-        for pending in self._undecided:
-            pending.sock.close()
         self._pending.clear()
-        self._undecided.clear()
 
 
 def _wants_stream(head: RequestHead) -> bool:

@@ -1,0 +1,169 @@
+"""Begins streams on plain connections at once: answers whoever asks, or lets him wait.
+
+How a request is answered is decided in `subscribe.py`. One that must wait until this node has
+caught up waits here, with all others that do.
+"""
+
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import structlog
+import trio
+
+from noti.client_key import client_key
+from noti.http import request_counts
+from noti.http.answers import Answer
+from noti.http.config import HttpConfig
+from noti.http.heads import Headers, RequestHead
+from noti.http.response_heads import ResponseHeads
+from noti.http.subscribe import Admission, Opening, StreamRequest
+from noti.streams import sse
+from noti.streams.hub import Hub
+from noti.streams.open_streams import StreamLimits
+from noti.streams.sockets import TimeSlice
+
+log = structlog.get_logger("noti.http")
+
+HandOver = Callable[[socket.socket, RequestHead, str], None]
+
+
+@dataclass(slots=True, eq=False)
+class StreamAsker:
+    """Who asks for a stream, on a connection of his own."""
+
+    sock: socket.socket
+    head: RequestHead
+    peer: str
+    client_key: str = ""
+    """By which he is counted while he waits for the node to catch up."""
+
+
+class StreamOpenings:
+    """The streams that are about to begin at one listener."""
+
+    def __init__(
+        self,
+        admission: Admission,
+        hub: Hub,
+        config: HttpConfig,
+        *,
+        catch_up: Callable[[], Awaitable[None]],
+        hand_over: HandOver,
+        heads: ResponseHeads,
+    ) -> None:
+        """See `HttpAcceptor`."""
+        self._admission = admission
+        self._hub = hub
+        self._config = config
+        self._catch_up = catch_up
+        self._hand_over = hand_over
+        self._heads = heads
+        self._slice = TimeSlice(hub.config.work_slice_s)
+        self._undecided: list[StreamAsker] = []
+        self._any_undecided = trio.Event()
+        self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
+        """Streams that wait for the node to catch up."""
+
+    def decide(self, asker: StreamAsker, *, caught_up: bool = False) -> None:
+        """Own the socket of a whole request: answer it, begin its stream, or let it wait."""
+        head = asker.head
+        request = StreamRequest(head.path, head.query, head.header, asker.peer)
+        try:
+            decision = self._admission.decide(request, caught_up=caught_up)
+        except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's
+            log.error("request failed", path=head.path, error=repr(error))
+            decision = Answer(500, [], b"")
+        match decision:
+            case Opening() as opening:
+                self._begin(asker, opening)
+            case Answer(awaits_keys=True):
+                # There it can wait, and nobody waits with it.
+                self._hand_over(asker.sock, head, asker.peer)
+            case Answer() as answer:
+                self._answer(asker, answer)
+            case None if self._may_wait(asker):
+                self._undecided.append(asker)
+                self._any_undecided.set()
+            case None:
+                self._answer(asker, self._admission.turn_away())
+
+    def _begin(self, asker: StreamAsker, opening: Opening) -> None:
+        headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
+        if self._send(asker, self._head(asker, 200, headers) + sse.chunk(opening.first)):
+            request_counts.count("GET", asker.head.path, 200)
+            self._hub.adopt(asker.sock, opening.reader)
+        else:
+            asker.sock.close()
+
+    def _answer(self, asker: StreamAsker, answer: Answer) -> None:
+        length = ("Content-Length", str(len(answer.body)))
+        headers = [*answer.headers, length, ("Connection", "close")]
+        request_counts.count("GET", asker.head.path, answer.status)
+        self._send(asker, self._head(asker, answer.status, headers) + answer.body)
+        asker.sock.close()
+
+    def _send(self, asker: StreamAsker, data: bytes) -> bool:
+        """Send the first bytes on a connection; return False if it is broken.
+
+        Its buffer is empty, and takes them.
+        """
+        try:
+            return asker.sock.send(data) == len(data)
+        except OSError:
+            return False
+
+    def _head(self, asker: StreamAsker, status: int, headers: Headers) -> bytes:
+        return self._heads.head(status, headers, asker.head.header("origin"))
+
+    # Those that wait until the node has caught up
+
+    def _may_wait(self, asker: StreamAsker) -> bool:
+        """Whether there will be room for this stream once the node has caught up.
+
+        Notes that it waits.
+        """
+        if self._hub.clients + self._waiting.count >= self._hub.config.clients_max:
+            return False
+        if self._waiting.counts_clients:
+            forwarded_for = asker.head.header("x-forwarded-for")
+            proxies = self._config.trusted_proxies
+            asker.client_key = client_key(asker.peer, forwarded_for, proxies)
+            if self._waiting.reached(asker.client_key):
+                return False
+        self._waiting.begin(asker.client_key)
+        return True
+
+    async def run(self) -> None:
+        """Catch up once for all that wait, until cancelled; who comes meanwhile is the next batch.
+
+        Resource handling: closes the sockets of those that wait.
+        """
+        try:
+            while True:
+                await self._any_undecided.wait()
+                await self._decide_undecided()
+        finally:
+            for asker in self._undecided:
+                asker.sock.close()
+            self._undecided.clear()
+
+    async def _decide_undecided(self) -> None:
+        self._any_undecided = trio.Event()
+        batch, self._undecided = self._undecided, []
+        try:
+            with trio.move_on_after(self._config.catch_up_wait_s) as patience:
+                await self._catch_up()
+            self._slice.begin()
+            while batch:
+                asker = batch.pop()
+                self._waiting.end(asker.client_key)
+                if patience.cancelled_caught:
+                    self._answer(asker, self._admission.turn_away())
+                else:
+                    self.decide(asker, caught_up=True)
+                await self._slice.checkpoint_if_over()
+        finally:
+            for asker in batch:
+                self._waiting.end(asker.client_key)
+                asker.sock.close()
