@@ -142,7 +142,7 @@ def test_a_place_is_held_for_who_is_about_to_come_and_not_for_ever() -> None:
 
 
 def test_no_place_is_held_beyond_the_bound() -> None:
-    stage = Stage(100, 91, bytes_max=50_000)
+    stage = Stage(100, 91, bytes_max=20_000)
     stage.backlog.hold(1, NOW + 1)
     stage.backlog.free_all(NOW)
     assert min(stage.feed.retained.notifications) == 91
