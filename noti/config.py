@@ -477,6 +477,9 @@ def shown(setting: str, value: object) -> object:
     """Return the value of a setting as a person writes it, without credentials."""
     if isinstance(value, str) and setting == "nats_url":
         return _USER_INFO.sub("//***@", value)
+    if isinstance(value, str) and setting == "jwks_url" and urlsplit(value).scheme:
+        url, query, _ = _USER_INFO.sub("//***@", value).partition("?")
+        return f"{url}?***" if query else url
     if isinstance(value, SecretStr) or (value is not None and setting in dict(_SECRETS)):
         return "***"
     if isinstance(value, Path):

@@ -94,6 +94,13 @@ def test_credentials_are_never_shown() -> None:
     assert "hush" not in problem({"nats_url": "ftp://user:hush@nats.example"})
 
 
+def test_a_login_or_a_key_in_the_address_of_keys_is_never_shown() -> None:
+    url = "https://me:secret@id.example:8443/jwks?key=secret"
+    shown = Config(jwks_url=url).masked()["jwks_url"]
+    assert shown == "https://***@id.example:8443/jwks?***"
+    assert Config(jwks_url="/etc/jwks.json").masked()["jwks_url"] == "/etc/jwks.json"
+
+
 def test_masked_values_are_plain() -> None:
     shown = Config(name="n", join=(("::1", 1), ("b", 2))).masked()
     assert shown["join"] == ["[::1]:1", "b:2"]

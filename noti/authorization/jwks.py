@@ -75,7 +75,8 @@ class JwksFeed:
     async def run(self) -> NoReturn:
         """Fetch the keys, and again, until cancelled."""
         parts = urlsplit(self._url)
-        name = f"{parts.scheme}://{parts.hostname}{parts.path}"  # no login, no query
+        host = parts.netloc.rpartition("@")[2]
+        name = f"{parts.scheme}://{host}{parts.path}"  # no login, no query
         async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_S, follow_redirects=False) as client:
             while True:
                 # Who asks from now on may mean keys that this fetch will not bring.

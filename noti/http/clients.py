@@ -143,7 +143,7 @@ class HttpClients:
             tls=self._tls,
             authorizer=authorizer,
             revoking=revoking,
-            endpoint=PublishEndpoint(publishing, authorizer, web),
+            endpoint=PublishEndpoint(publishing, authorizer, web, ready=node.ready),
             presence=presence,
             ops_bind=self._config.ops_addr,
             falls=self._falls,

@@ -205,5 +205,10 @@ def no_room() -> Answer:
     return _later("The bodies of other requests take all memory that they may; retry later.")
 
 
+def not_ready() -> Answer:
+    """Return the answer of a node that has just begun, and does not know yet who may publish."""
+    return _later("Nothing was committed: this node has just started; retry, or ask another one.")
+
+
 def _later(text: str) -> Answer:
     return plain(503, text, RETRY_AFTER)

@@ -42,8 +42,14 @@ class PublishEndpoint:
         authorizer: PublishAuthorizer,
         config: HttpConfig,
         unix_time: Callable[[], float] = time.time,
+        ready: Callable[[], bool] = lambda: True,
     ) -> None:
-        """Take whatever `authorizer` allows at `unix_time()`."""
+        """Take whatever `authorizer` allows at `unix_time()`, once this node has been `ready`.
+
+        Before that, it may not know yet which tokens are revoked.
+        """
+        self._ready = ready
+        self._was_ready = False
         self._publishing = publishing
         self._authorizer = authorizer
         self.body_bytes_max = config.publish_body_bytes_max
@@ -54,6 +60,9 @@ class PublishEndpoint:
 
     def admit(self, request: PublishRequest) -> Grant | Answer:
         """Return what the publisher may do, or how to answer it before its body is read."""
+        self._was_ready = self._was_ready or self._ready()
+        if not self._was_ready:
+            return publish.not_ready()
         try:
             return publish.admit(request, self._authorizer, self._unix_time())
         except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's

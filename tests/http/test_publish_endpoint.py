@@ -7,11 +7,15 @@ import pytest
 import trio
 
 from noti.address import Address
+from noti.authorization.grant import Grant
 from noti.errors import NotiError, ProposalUncertain, TooLarge, Unavailable
+from noti.http.answers import Answer
 from noti.http.config import HttpConfig
 from noti.http.forms import FORM
+from noti.http.publish import PublishRequest
+from noti.http.publish_endpoint import PublishEndpoint
 from tests import promises
-from tests.http.publishing_stage import PATH, Log, form, post, publishing
+from tests.http.publishing_stage import PATH, Log, Publishers, form, post, publishing
 from tests.http.stage import LIMIT_S, until
 
 WAYS = ("plain", "chunked", "1.0")
@@ -141,3 +145,18 @@ async def test_other_addresses_take_no_large_bodies() -> None:
         whole = post(b"x" * 100_000).replace(PATH.encode(), b"/nowhere", 1)
         status, _, _ = await exchange(address, whole)
     assert status in (404, 413)
+
+
+def test_a_node_that_may_not_know_yet_who_is_revoked_takes_nothing() -> None:
+    ready = False
+    endpoint = PublishEndpoint(Log(), Publishers(), HttpConfig(), ready=lambda: ready)
+    headers = {"authorization": "Bearer old", "content-type": FORM, "content-length": "1"}
+    request = PublishRequest(PATH, "", lambda name: headers.get(name, ""), "192.0.2.1", "http://h")
+    early = endpoint.admit(request)
+    assert isinstance(early, Answer)
+    assert early.status == 503
+    assert ("Retry-After", "1") in early.headers
+    ready = True
+    assert isinstance(endpoint.admit(request), Grant)
+    ready = False  # later, whoever cannot reach a majority commits nothing anyway
+    assert isinstance(endpoint.admit(request), Grant)
