@@ -48,6 +48,10 @@ MATCHES_KEPT = 1000
 behind has them matched again."""
 SEARCHED_MAX = 10_000
 """Events of history that are looked through for the last ones that an audience sees."""
+SEARCH_COST_MAX = 200_000
+"""Beginnings of patterns that are compared with a topic in such a search, some 20 ms."""
+TRY_COST = 100
+"""How many of those a pattern costs that is tried."""
 
 LostThrough: TypeAlias = Callable[[Iterable[str] | None], int]
 """Returns the highest number with one of these topics that history has lost; None means any topic
@@ -218,6 +222,8 @@ class Feed:
         """
         if audience.sees_all_topics or audience.patterns:
             seqs: Iterable[int] = islice(self.retained.backwards(), SEARCHED_MAX)
+            if not audience.sees_all_topics:
+                seqs = self._asked_for(audience, seqs)
         else:
             lists = (self.retained.on_topic(name)[-SEARCHED_MAX:] for name in audience.names)
             seqs = sorted(set().union(*lists), reverse=True)
@@ -227,6 +233,30 @@ class Feed:
             return self.newest_seq
         first = last[-1]
         return partial(first - 1) if first < self.oldest_seq else first - 1
+
+    def _asked_for(self, audience: Audience, seqs: Iterable[int]) -> Iterable[int]:
+        """Yield those that an audience with patterns asks for, until that has cost too much.
+
+        Whoever may connect chooses the patterns, and nobody else is served meanwhile.
+        """
+        names = frozenset(audience.names)
+        beginnings = [(pattern.prefix, pattern) for pattern in audience.patterns]
+        left = SEARCH_COST_MAX
+        for seq in seqs:
+            for topic in self.retained.notifications[seq].topics:
+                left -= len(beginnings)
+                fits = topic in names
+                for prefix, pattern in beginnings:
+                    if fits or left < 0:
+                        break
+                    if topic.startswith(prefix):
+                        left -= TRY_COST
+                        fits = pattern.matches(topic)
+                if fits:
+                    yield seq
+                    break
+                if left < 0:
+                    return
 
     def heartbeat(self, cursor: int, *, with_cursor: bool) -> bytes:
         """Return what a silent reader gets.

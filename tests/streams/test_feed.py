@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from noti.history.notification import Notification
-from noti.history.selectors import ALL_TOPICS, topic_selector
+from noti.history.selectors import ALL_TOPICS, Selector, topic_selector
 from noti.streams import sse
 from noti.streams.feed import Audience, Batch, Feed, FellBehind, View
 from noti.streams.retained import EDGE, footprint, place_of
@@ -133,6 +133,29 @@ def test_the_last_events_are_those_that_the_audience_sees_in_history() -> None:
             ["id-8", "id-9", "id-10"],
             [],
         ]
+
+
+def test_looking_for_the_last_events_costs_a_bounded_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    feed = Feed()
+    feed.extend([notification(1, "/u/7/mail"), notification(2, "mail")])
+    feed.extend(notification(seq, f"/t/{seq}") for seq in range(3, 6001))
+    own, mixed, costly = (
+        Audience(View.MERCURE, selecting(*texts))
+        for texts in (("/u/7/{what}",), ("/u/8/{what}", "mail"), ("{+any}/nothing", "{any}"))
+    )
+    tried = []
+    matches = Selector.matches
+
+    def counting(selector: Selector, topic: str) -> bool:
+        tried.append(topic)
+        return matches(selector, topic)
+
+    monkeypatch.setattr(Selector, "matches", counting)
+    assert feed.before_last(own, 20) == 0, "far back, and found by how it begins"
+    assert feed.before_last(mixed, 20) == 1
+    assert len(tried) < 10
+    assert feed.before_last(costly, 20) == feed.newest_seq, "given up"
+    assert len(tried) < 3000
 
 
 def test_looking_for_the_last_events_leaves_nothing_behind() -> None:
