@@ -362,7 +362,7 @@ class Config(BaseModel):
     anonymous: bool | None = None
     """Whether public events may be read without a token [default: only at a loopback http_addr]."""
     mercure_protocol: Literal["both", "0", "1"] = "both"
-    """Versions of Mercure's protocol whose tokens are taken: `0` for 0.x, `1` for 1.0."""
+    """Versions of Mercure's protocol that are spoken: `0` for 0.x, `1` for 1.0."""
     cookie_name: Annotated[str, AfterValidator(_cookie_name)] = "mercureAuthorization"
     """Cookie with a token of Mercure 0.x; that of 1.0 is __Secure-mercure_access_token."""
 

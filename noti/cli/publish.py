@@ -121,7 +121,11 @@ def publish(
     draft = Draft(topics, data or "", event_id, event_type, retry_ms, private)
     if topics and rpc is None:
         tls = tls_context(options["tls_ca"])
-        _over_http(HttpTarget(urls, token_in(token_file), tls, timeout_s), draft, data)
+        target = HttpTarget(urls, token_in(token_file), tls, timeout_s)
+        if data is not None:
+            run_until_signalled(one_over_http(target, draft))
+        else:
+            run_until_signalled(lines_over_http(target, draft, sys.stdin.fileno()))
         return
     config = load_config(config_file, options, nats_url=DEFAULT_NATS_URL)
     if rpc is None:
@@ -133,19 +137,8 @@ def publish(
         run_until_signalled(_one_to_node(node, _as_bridge(config, category)))
     elif data is not None:
         run_until_signalled(_one_to_node(node, draft))
-    elif sys.stdin is None:
-        raise click.UsageError("give --data: standard input is closed")
     else:
         run_until_signalled(_lines_to_node(node, draft))
-
-
-def _over_http(target: HttpTarget, draft: Draft, data: str | None) -> None:
-    if data is not None:
-        run_until_signalled(one_over_http(target, draft))
-    elif sys.stdin is None:
-        raise click.UsageError("give --data: standard input is closed")
-    else:
-        run_until_signalled(lines_over_http(target, draft, sys.stdin.fileno()))
 
 
 def _check_options(
@@ -164,6 +157,8 @@ def _check_options(
         raise click.UsageError("--data goes with --topic")
     if event_id is not None and data is None:
         raise click.UsageError("--id goes with --data")
+    if topics and data is None and sys.stdin is None:
+        raise click.UsageError("give --data: standard input is closed")
 
 
 def _check_texts(categories: Sequence[str | None], topics: Sequence[str], data: str | None) -> None:

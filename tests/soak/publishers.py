@@ -13,6 +13,7 @@ acknowledged.
 import asyncio
 import contextlib
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, TypeAlias
 from urllib.parse import urlencode
@@ -68,7 +69,7 @@ class _Connection(Protocol):
         """Hang up."""
 
 
-class Feed:
+class Feed(ABC):
     """Publishes 1, 2, 3, … at a steady rate, and bursts between."""
 
     def __init__(self, asyncio_loop: AsyncioLoop, per_s: float, at_once: int) -> None:
@@ -132,8 +133,9 @@ class Feed:
             if burst <= 0:
                 await asyncio.sleep(due - time.monotonic())
 
+    @abstractmethod
     async def _connect_aio(self) -> _Connection:
-        raise NotImplementedError
+        """Return a connection to the system that takes events; raises one of `_TROUBLE`."""
 
 
 class JetStreamFeed(Feed):
