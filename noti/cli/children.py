@@ -7,13 +7,12 @@ order in which things stop; `die_with_parent` ends it even when the supervisor i
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import trio
 
-from noti.cli import die_with_parent
+from noti.cli.die_with_parent import dying_with_us
 from noti.errors import LocalError
 
 START_S_MIN = 3.0
@@ -42,7 +41,7 @@ class Child:
         }
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - our own commands
-                [sys.executable, die_with_parent.__file__, str(os.getpid()), *self._command],
+                dying_with_us(*self._command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

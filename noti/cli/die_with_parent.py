@@ -13,6 +13,15 @@ _PR_SET_PDEATHSIG = 1
 """prctl(2). Survives exec, and follows the *thread* that forked: start us from the main one."""
 
 
+def dying_with_us(*command: str) -> list[str]:
+    """Return the command line of a child that dies with this process.
+
+    Without `-P`, this file's folder would come first on the path, and its `operator`, `http` and
+    `token` before those of the standard library.
+    """
+    return [sys.executable, "-P", __file__, str(os.getpid()), *command]
+
+
 def main() -> None:
     """Have the kernel kill this process when its parent dies, and exec the command."""
     parent, *command = sys.argv[1:]

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from noti.cli import die_with_parent
+from noti.cli.die_with_parent import dying_with_us
 from noti.cli.http import get_json
 from noti.errors import NotiError
 from tests.interop.serf_agent import free_port
@@ -39,7 +39,6 @@ class Processes:
 
     def __init__(self, logs: Path) -> None:
         self._logs = logs
-        self._with_parent = [sys.executable, die_with_parent.__file__, str(os.getpid())]
         self._started: list[subprocess.Popen[bytes]] = []
 
     def start(
@@ -48,7 +47,7 @@ class Processes:
         """Start a command, on one processor if need be; its output goes to `NAME.log`."""
         with (self._logs / f"{name}.log").open("ab") as output:
             process = subprocess.Popen(
-                [*self._with_parent, *command],
+                dying_with_us(*command),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from noti.cli.children import Child, ending, keep_running, stop_all
+from noti.cli.die_with_parent import dying_with_us
 from noti.errors import LocalError
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -128,6 +129,13 @@ def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
         pid = int(process.stdout.readline())
         process.kill()
     trio.run(until, lambda: not is_running(pid))
+
+
+def test_a_child_starts_also_where_python_has_imported_little() -> None:
+    # Modules of noti are named like some of the standard library, and lie beside this program.
+    python, *arguments = dying_with_us("/bin/echo", "up")
+    done = subprocess.run([python, "-S", *arguments], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"up\n"), done.stderr
 
 
 def test_endings_are_named() -> None:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from noti.cli import die_with_parent
+from noti.cli.die_with_parent import dying_with_us
 
 PROGRAMS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2"}
 
@@ -61,14 +61,7 @@ def run_inside(command: Sequence[str]) -> int:
     """
     unshare = shutil.which("unshare")
     assert unshare is not None, "asked for by `obstacle`"
-    tied = [
-        sys.executable,
-        die_with_parent.__file__,
-        str(os.getpid()),
-        unshare,
-        *_unshare()[1:],
-        *command,
-    ]
+    tied = dying_with_us(unshare, *_unshare()[1:], *command)
     with subprocess.Popen(tied, start_new_session=True) as process:
 
         def pass_on(number: int, _frame: object) -> None:
