@@ -309,9 +309,9 @@ class Feed:
     def _match_new(self) -> None:
         """Match what came since the last call, each notification once."""
         newest_seq = self.retained.newest_seq
-        first_seq = max(self._matched_through + 1, self.retained.first_seq)
-        if self._watched and first_seq <= newest_seq:
-            for seq in self.retained.between(first_seq - 1, newest_seq):
+        if self._watched and self._matched_through < newest_seq:
+            # Also what has left history meanwhile: readers that are open get it.
+            for seq in self.retained.between(self._matched_through, newest_seq):
                 self._match(self.retained.notifications[seq])
             for matches in self._matches.values() if self._matches else ():
                 if (surplus := len(matches.seqs) - MATCHES_KEPT) > MATCHES_KEPT:
