@@ -398,3 +398,15 @@ def test_no_heartbeat_moves_a_reader_past_what_it_was_not_sent() -> None:
     assert feed.heartbeat(0, with_cursor=True) == feed.heartbeat(2, with_cursor=False) == b":\n"
     fresh = sse.cursor(feed.retained.newest_cursor)
     assert feed.heartbeat(2, with_cursor=True) == b":\n" + fresh
+
+
+def test_a_pattern_gets_what_left_history_before_it_was_matched() -> None:
+    feed = Feed()
+    reader = Audience(View.MERCURE, frozenset({topic_selector("a{x}")}))
+    feed.watch(reader)
+    feed.with_news()
+    feed.extend([notification(seq, "a1") for seq in range(1, 13)])
+    feed.trim(5)
+    batch = feed.read(reader, 0, 1 << 20)
+    assert isinstance(batch, Batch)
+    assert ids(batch.data.decode()) == [f"id-{seq}" for seq in range(1, 13)]
