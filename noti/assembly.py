@@ -45,7 +45,8 @@ from noti.presence.commits import Commits
 from noti.presence.dead_nodes import DeadNodes
 from noti.presence.presence import Presence
 from noti.publishing.limits import Limits
-from noti.publishing.nats.bridge import Bridge
+from noti.publishing.nats.bridge import Bridge, source_status
+from noti.publishing.nats.mapping import StreamMapping
 from noti.publishing.publisher import Publisher
 from noti.raft.core.config import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
 from noti.raft.core.machine import Raft
@@ -107,7 +108,8 @@ class Parts:
     limits: Limits
     authorization: Authorization
     revoking: Revoking
-    bridge: Bridge | None
+    bridges: tuple[Bridge, ...]
+    """One for each stream that is read."""
     presence: PresenceParts | None
 
 
@@ -143,8 +145,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         save_promise=partial(save_promise, world.disk),
         clock=clock,
     )
-    source = world.source
-    bridge = None if source is None else Bridge(source, intake, store.floor, clock, rng)
+    bridges = _bridges(config, world, intake, store)
     voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
     return Parts(
         identity=identity,
@@ -162,7 +163,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
             telemetry.build(),
             members=gossip.members,
             clients=lambda: world.clients.hub.clients,
-            source=bridge.status if bridge is not None else lambda: {"state": "none"},
+            source=partial(source_status, bridges),
             intake=intake,
         ),
         gossip=gossip,
@@ -176,7 +177,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         authorization=_authorization(config, world, store),
         revoking=Revoking(forwarder.propose, clock),
         limits=Limits(replica, store, _history_limits(config), clock),
-        bridge=bridge,
+        bridges=bridges,
         presence=_presence(config, world, identity, store, forwarder, replica, gossip),
     )
 
@@ -209,6 +210,21 @@ def _presence(
             lambda: alive_and_dead(gossip.members()),
             clock,
         ),
+    )
+
+
+def _bridges(config: Config, world: World, intake: Intake, store: Store) -> tuple[Bridge, ...]:
+    return tuple(
+        Bridge(
+            world.sources[stream.name],
+            StreamMapping(stream.subjects).event_of,
+            intake,
+            store.floor,
+            world.clock,
+            world.rng,
+        )
+        for stream in config.streams
+        if stream.name in world.sources
     )
 
 

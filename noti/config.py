@@ -24,6 +24,15 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from noti.address import HUB_PATH, Address, format_address, parse_address
+from noti.stream_settings import (
+    DEFAULT_STREAM,
+    DEFAULT_SUBJECT,
+    DecoderName,
+    NatsName,
+    NatsSubject,
+    StreamSettings,
+    SubjectSettings,
+)
 
 VARIABLE_PREFIX = "NOTI_"
 
@@ -34,8 +43,6 @@ IpNetwork: TypeAlias = IPv4Network | IPv6Network
 
 _NAME = re.compile(r"[A-Za-z0-9.-]{1,128}")
 _WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only when asked for
-_NATS_NAME = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_NATS_SUBJECT = re.compile(r"(?=.{1,255}$)([^\s.*>]+|\*)(\.([^\s.*>]+|\*))*(\.>)?|>")
 _NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 _USER_INFO = re.compile(r"//[^/@]*@")
 _TOGETHER = (
@@ -77,18 +84,6 @@ def _commas(value: object) -> object:
 def _node_name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError("is not a node name; use 1 to 128 letters, digits, dots and hyphens")
-    return value
-
-
-def _nats_name(value: str) -> str:
-    if not _NATS_NAME.fullmatch(value):
-        raise ValueError("is not a NATS name; use 1 to 128 letters, digits, - and _")
-    return value
-
-
-def _nats_subject(value: str) -> str:
-    if not _NATS_SUBJECT.fullmatch(value):
-        raise ValueError("is not a NATS subject; write for example jobs.noti.>")
     return value
 
 
@@ -250,13 +245,13 @@ class Config(BaseModel):
     nats_password_file: Path | None = None
     """File with the password of nats_user."""
 
-    nats_stream: Annotated[str, AfterValidator(_nats_name)] = "jobs"
+    nats_stream: NatsName = DEFAULT_STREAM
     """JetStream stream; made when it is missing."""
-    nats_subject: Annotated[str, AfterValidator(_nats_subject)] = "jobs.noti.>"
+    nats_subject: NatsSubject = DEFAULT_SUBJECT
     """Subjects that the stream collects."""
-    nats_durable: Annotated[str, AfterValidator(_nats_name)] = "noti"
+    nats_durable: NatsName = "noti"
     """Durable consumer that all nodes of the cluster share."""
-    nats_retention: Literal["workqueue", "limits"] = "workqueue"
+    nats_retention: Literal["workqueue", "limits", "interest"] = "workqueue"
     """Retention of a stream that we make: `workqueue` drops what was acked, `limits` keeps it."""
     nats_storage: Literal["file", "memory"] = "file"
     """Storage of a stream that we make."""
@@ -428,6 +423,15 @@ class Config(BaseModel):
         ):
             raise _invalid("publisher_jwt_alg", "is of no use without publisher_jwt_key_file")
         return self
+
+    @property
+    def streams(self) -> tuple[StreamSettings, ...]:
+        """What is read from NATS."""
+        if self.nats_url is None:
+            return ()
+        decoder: DecoderName = "category" if self.nats_stream == DEFAULT_STREAM else "text"
+        subject = SubjectSettings(subject=self.nats_subject, decoder=decoder)
+        return (StreamSettings(name=self.nats_stream, subjects=(subject,)),)
 
     @property
     def allows_anonymous(self) -> bool:

@@ -98,8 +98,8 @@ async def run(
 
         await tree.start("controller", parts.controller.run)
         await tree.start("limits", parts.limits.run)
-        if parts.bridge is not None:
-            await tree.start("bridge", _optional(parts.bridge, world))
+        for bridge in parts.bridges:
+            await tree.start("bridge", _optional(bridge, world))
         if parts.presence is not None:
             for part in (parts.presence.announcing, parts.presence.dead_nodes):
                 run_part = partial(keep_going, "presence", part.run, world.clock, world.rng)

@@ -3,7 +3,7 @@
 import random
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -49,8 +49,8 @@ class World:
     gossip: GossipNetwork
     rpc: RpcNetwork
     clients: Clients
-    source: Source | None
-    """None when no event source is configured."""
+    sources: Mapping[str, Source]
+    """By the name of the stream, of those in `Config.streams`; empty when there are none."""
     control: Control
 
 
@@ -70,7 +70,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
     between_nodes = _tls_between_nodes(config)
     for_browsers = _tls_for_browsers(config)
     to_nats = _tls_to_nats(config)
-    source = _source(config, asyncio_loop, to_nats)
+    sources = _sources(config, asyncio_loop, to_nats)
     renewed = [tls for tls in (between_nodes, for_browsers, to_nats) if tls is not None]
     async with (
         open_disk(config.data_dir) as disk,
@@ -90,7 +90,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
                 RpcLimits(shares.rpc, config.rpc_connections_per_address_max),
             ),
             clients=HttpClients(config, rng, shares, for_browsers),
-            source=source,
+            sources=sources,
             control=ControlSocket(config.data_dir),
         )
 
@@ -113,25 +113,32 @@ def _tls_to_nats(config: Config) -> Renewed[ssl.SSLContext] | None:
     return uses.for_nats(config.nats_tls_ca, config.nats_tls_cert, config.nats_tls_key)
 
 
-def _source(
+def _sources(
     config: Config, asyncio_loop: AsyncioLoop, tls: Renewed[ssl.SSLContext] | None
-) -> Source | None:
-    """Return NATS as the source, if it is; raises `ConfigInvalid` for a file that is no login."""
+) -> dict[str, Source]:
+    """Return the source of each stream; raises `ConfigInvalid` for a file that is no login."""
     if config.nats_url is None:
-        return None
+        return {}
     login = NatsLogin.of(config)
     login.options()
-    settings = NatsSettings(
-        urls=tuple(config.nats_url.split(",")),
-        stream=config.nats_stream,
-        subject=config.nats_subject,
-        durable=config.nats_durable,
-        retention=config.nats_retention,
-        storage=config.nats_storage,
-        replicas=config.nats_replicas,
-        max_age_s=config.nats_max_age_s,
-        max_bytes=config.nats_max_bytes or -1,
-        login=login,
-        tls=tls,
-    )
-    return NatsSource(asyncio_loop, settings)
+    urls = tuple(config.nats_url.split(","))
+    return {
+        stream.name: NatsSource(
+            asyncio_loop,
+            NatsSettings(
+                urls=urls,
+                stream=stream.name,
+                subjects=tuple(subject.subject for subject in stream.subjects),
+                durable=stream.durable or config.nats_durable,
+                retention=config.nats_retention,
+                storage=config.nats_storage,
+                replicas=config.nats_replicas,
+                max_age_s=config.nats_max_age_s,
+                max_bytes=config.nats_max_bytes or -1,
+                dead_letter=stream.dead_letter or f"noti.dead-letter.{stream.name}",
+                login=login,
+                tls=tls,
+            ),
+        )
+        for stream in config.streams
+    }

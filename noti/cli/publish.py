@@ -184,7 +184,7 @@ async def _to_jetstream(config: Config, category: CategoryMessage, timeout_s: fl
 def _as_bridge(config: Config, category: CategoryMessage) -> Draft:
     """Return what the bridge would make of the message, so that it is the same event either way."""
     subject = subject_of(config, category.category_from)
-    message = SourceMessage(0, subject, bytes(category), None, None)
+    message = SourceMessage(0, subject, bytes(category))
     event = decode_category(message, wall_ms=time.time_ns() // 1_000_000, rng=random.Random())
     return Draft(event.topics, event.data)
 

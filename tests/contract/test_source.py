@@ -11,7 +11,7 @@ from nats.aio.client import Client
 
 from noti.asyncio_loop import AsyncioLoop
 from noti.errors import SourceUnavailable
-from noti.publishing.nats.ports import Source, SourceLag, SourceMessage, SourceSession
+from noti.publishing.nats.ports import DeadLetter, Source, SourceLag, SourceMessage, SourceSession
 from noti.publishing.nats.source import NatsSettings, NatsSource
 from noti.trio_clock import TrioClock
 from tests.publishing.nats.nats_server import NatsServer, nats_server
@@ -157,7 +157,7 @@ async def test_messages_come_in_order_with_all_their_parts(open_world: WorldFact
     assert [message.seq for message in messages] == list(range(1, 251))
     assert messages[6].subject == "jobs.noti.x"
     assert messages[6].payload == b"payload 7"
-    assert messages[6].message_id == "id-7"
+    assert messages[6].headers == {"nats-msg-id": ["id-7"]}
 
 
 async def test_fetch_returns_no_more_than_asked(open_world: WorldFactory) -> None:
@@ -235,7 +235,7 @@ async def test_terminated_message_never_comes_again(open_world: WorldFactory) ->
         async with world.source.open() as session:
             await session.begin(0)
             messages = await fetch_count(session, 3)
-            await session.terminate(messages[0])
+            await session.dead_letter([DeadLetter(messages[0], "no event")])
             await session.ack(messages[1:2])
         async with world.source.open() as session:
             await session.begin(2)
@@ -349,7 +349,7 @@ async def test_lag_follows_what_was_fetched_and_settled(open_world: WorldFactory
             assert lag.pending + lag.unacknowledged == 10
             assert lag.oldest_ms is not None
             assert before_ms - 1 <= lag.oldest_ms
-            await session.terminate(messages[0])
+            await session.dead_letter([DeadLetter(messages[0], "no event")])
             await session.ack(messages[1:])
             messages = await fetch_count(session, 6)
             await session.ack(messages)

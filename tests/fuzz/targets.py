@@ -329,7 +329,7 @@ def restore_store(data: bytes) -> None:
 
 
 def take_category(data: bytes) -> None:
-    message = SourceMessage(1, "jobs.noti.a", data, None, None)
+    message = SourceMessage(1, "jobs.noti.a", data)
     event = decode_category(message, wall_ms=10, rng=random.Random(0))
     assert decode(encode(PublishBatch("s", (event,)))) == PublishBatch("s", (event,))
 

@@ -182,6 +182,7 @@ class SimulatedNode:
             history_size=self._history_size,
             history_per_topic=self.cluster.settings.history_per_topic,
             topics_max=self.cluster.settings.topics_max,
+            nats_url="nats://127.0.0.1:4222",
             publisher_jwt_key=SecretStr(SECRET),
             voters_max=self.cluster.settings.voters_max,
             pacing_s=self.cluster.settings.pacing_s,
@@ -200,7 +201,7 @@ class SimulatedNode:
             gossip=self.cluster.net.host(self.host),
             rpc=MemoryRpcNetwork(self.cluster.hub, self.rpc),
             clients=self.clients,
-            source=self.source,
+            sources={"jobs": self.source},
             control=self.control,
         )
 

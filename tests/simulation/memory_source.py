@@ -16,7 +16,7 @@ import trio
 
 from noti.errors import SourceUnavailable
 from noti.ports import Clock
-from noti.publishing.nats.ports import SourceLag, SourceMessage
+from noti.publishing.nats.ports import DeadLetter, SourceLag, SourceMessage
 from tests.simulation.clocks import MachineClock
 
 
@@ -48,7 +48,6 @@ class MemoryStream:
         self._last_seq = 0
         self._messages: dict[int, SourceMessage] = {}
         self._ids: dict[str, int] = {}
-        self._times: dict[int, int] = {}
         self._consumer = _Consumer(deque())
         self._up = True
         self._changed = trio.Event()
@@ -90,9 +89,14 @@ class MemoryStream:
         if message_id is not None and message_id in self._ids:
             return self._ids[message_id]
         self._last_seq += 1
-        message = SourceMessage(self._last_seq, subject, payload, message_id, self._last_seq)
+        message = SourceMessage(
+            self._last_seq,
+            subject,
+            payload,
+            {} if message_id is None else {"nats-msg-id": [message_id]},
+            published_ms=self._clock.wall_ms(),
+        )
         self._messages[self._last_seq] = message
-        self._times[self._last_seq] = self._clock.wall_ms()
         self._consumer.pending.append(message)
         if message_id is not None:
             self._ids[message_id] = self._last_seq
@@ -143,10 +147,6 @@ class MemoryStream:
         if sequence in self._delivered:
             self.happened("a message was delivered again")
         self._delivered.add(sequence)
-
-    def published_ms(self, sequence: int) -> int:
-        """Return when a message was published."""
-        return self._times[sequence]
 
     def pending(self) -> list[SourceMessage]:
         """Return all that is not acknowledged."""
@@ -222,6 +222,10 @@ class MemorySession:
     def stream(self) -> str:
         return self._identity
 
+    @property
+    def acknowledges(self) -> bool:
+        return True
+
     def check(self) -> None:
         """Raise when the connection is, or has been, lost."""
         if not self._stream.up or not self._source.reachable:
@@ -274,8 +278,8 @@ class MemorySession:
     async def ack(self, messages: Sequence[SourceMessage]) -> None:
         await self._settle("ack", messages)
 
-    async def terminate(self, message: SourceMessage) -> None:
-        await self._settle("terminate", [message])
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        await self._settle("dead_letter", [letter.message for letter in letters])
 
     async def _settle(self, word: str, messages: Sequence[SourceMessage]) -> None:
         await self._step(word)
@@ -301,8 +305,7 @@ class MemorySession:
             self._stream.note_delivery(delivery.message.seq)
             if delivery.message.seq > self._after_seq:
                 messages.append(delivery.message)
-                at_ms = self._stream.published_ms(delivery.message.seq)
-                self._unsettled[delivery.message.seq] = at_ms
+                self._unsettled[delivery.message.seq] = delivery.message.published_ms
             else:
                 self._stream.remove(delivery.message.seq)
         return messages

@@ -46,7 +46,7 @@ class SourceFaults(Faults):
         leader = self._cluster.leader()  # most often: only who leads uses its library
         machine = self._scene.any() if leader is None or self._rng.random() < 0.2 else leader
         share = self._rng.choice([0.02, 0.2, 1.0])
-        place = self._rng.choice(["", "", "begin", "fetch", "ack", "terminate"])
+        place = self._rng.choice(["", "", "begin", "fetch", "ack", "dead_letter"])
 
         def stumble(at: str) -> None:
             if place in ("", at) and self._rng.random() < share:

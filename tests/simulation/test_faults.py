@@ -77,7 +77,7 @@ FAULTS = {
         "failing library, beginning": "the source's library failed in begin",
         "failing library, fetching": "the source's library failed in fetch",
         "failing library, acknowledging": "the source's library failed in ack",
-        "failing library, terminating": "the source's library failed in terminate",
+        "failing library, with dead letters": "the source's library failed in dead_letter",
         "failing library, closing": "the source's library failed in close",
         "lead lost while the source opens": "a session was cancelled while it opened",
         "restart of the source": "the source was restarted",

@@ -12,7 +12,7 @@ without an ack comes again and is dropped by the store.
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Final, Protocol
 
 import structlog
 import trio
@@ -32,9 +32,8 @@ from noti.history.commands import PublishBatch, encode
 from noti.history.notification import Event
 from noti.optional import FAILURES
 from noti.ports import Clock
-from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.metrics import Gauges, State
-from noti.publishing.nats.ports import Source, SourceMessage, SourceSession
+from noti.publishing.nats.ports import DeadLetter, Source, SourceMessage, SourceSession
 from noti.publishing.ports import Proposer
 
 log = structlog.get_logger("noti.publishing")
@@ -59,12 +58,20 @@ BACKOFF_MAX_S: Final = 5.0
 """Waits between attempts double from the first to the last, each drawn from its upper half."""
 
 
+class EventOf(Protocol):
+    """Makes events of messages; see `noti.publishing.nats.mapping`."""
+
+    def __call__(self, message: SourceMessage, *, wall_ms: int, rng: random.Random) -> Event:
+        """Return the event in a message; raises `MessageInvalid`."""
+
+
 class Bridge:
     """Reads while this node leads."""
 
     def __init__(
         self,
         source: Source,
+        event_of: EventOf,
         proposer: Proposer,
         floor: Callable[[str], int],
         clock: Clock,
@@ -74,6 +81,7 @@ class Bridge:
     ) -> None:
         """`floor` returns the store's floor for a stream identity, on this node, now."""
         self._source = source
+        self._event_of = event_of
         self._proposer = proposer
         self._floor = floor
         self._clock = clock
@@ -171,14 +179,17 @@ class Bridge:
     async def _commit(self, session: SourceSession, messages: Sequence[SourceMessage]) -> None:
         """Propose what parses, acknowledge what was committed, terminate the rest."""
         good: list[tuple[SourceMessage, Event]] = []
+        letters: list[DeadLetter] = []
         for message in messages:
             try:
-                event = decode_category(message, wall_ms=self._clock.wall_ms(), rng=self._rng)
+                event = self._event_of(message, wall_ms=self._clock.wall_ms(), rng=self._rng)
             except MessageInvalid as error:
                 self._count_invalid(session.stream, message, error)
-                await session.terminate(message)
+                letters.append(DeadLetter(message, str(error)))
             else:
                 good.append((message, event))
+        if letters:
+            await session.dead_letter(letters)
         for batch in _batches(good):
             events = tuple(event for _, event in batch)
             command = PublishBatch(session.stream, events, self._clock.wall_ms())
@@ -218,3 +229,12 @@ def _batches(
             batch, batch_bytes = [], 0
     if batch:
         yield batch
+
+
+def source_status(bridges: Sequence[Bridge]) -> dict[str, object]:
+    """Return what `/status` shows of the source: the first stream in trouble, and all of them."""
+    streams = [bridge.status() for bridge in bridges]
+    if not streams:
+        return {"state": "none"}
+    first = next((stream for stream in streams if stream["error"] is not None), streams[0])
+    return {**first, "streams": streams}

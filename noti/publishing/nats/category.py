@@ -55,11 +55,12 @@ def decode_category(message: SourceMessage, *, wall_ms: int, rng: random.Random)
         ensure_ascii=False,
         separators=(",", ":"),
     )
+    message_id = message.headers.get("nats-msg-id", ("",))[0]
     check_topics([message.subject])
     check_data(data)
     return Event(
         source_seq=message.seq,
-        id=message.message_id if is_event_id(message.message_id) else make_id(wall_ms, rng),
+        id=message_id if is_event_id(message_id) else make_id(wall_ms, rng),
         topics=(message.subject,),
         data=data,
         created_ms=created_ms,

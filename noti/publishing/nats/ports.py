@@ -1,23 +1,36 @@
 """A source of events: a stream that is read in order, and acknowledged after the commit."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol, TypeAlias
+
+Headers: TypeAlias = Mapping[str, Sequence[str]]
+"""Names in lower case -> values in their order, one at least."""
+
+NO_HEADERS: Final[Headers] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class SourceMessage:
+class SourceMessage(NamedTuple):
     """One message of the source's stream."""
 
     seq: int
     """Sequence in the stream: stable across consumers and redelivery."""
     subject: str
     payload: bytes
-    message_id: str | None
-    """The publisher's id (`Nats-Msg-Id`), if it gave one."""
-    token: object
+    headers: Headers = NO_HEADERS
+    published_ms: int = 0
+    """When the source took it, in milliseconds of its wall clock."""
+    token: object = None
     """The adapter's own handle; only it looks inside."""
+
+
+class DeadLetter(NamedTuple):
+    """A message that can never be an event."""
+
+    message: SourceMessage
+    reason: str
+    """Why, in one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,13 @@ class SourceSession(Protocol):
     def stream(self) -> str:
         """Identity of the stream, different after it was deleted and made again."""
 
+    @property
+    def acknowledges(self) -> bool:
+        """Whether the source keeps each message until it is acknowledged.
+
+        Otherwise the place of the next session is its `after_seq` alone, and `ack` does nothing.
+        """
+
     async def begin(self, after_seq: int) -> None:
         """Start reading.
 
@@ -56,8 +76,8 @@ class SourceSession(Protocol):
     async def ack(self, messages: Sequence[SourceMessage]) -> None:
         """Tell the source that these are committed and need not come again."""
 
-    async def terminate(self, message: SourceMessage) -> None:
-        """Tell the source that this one can never be processed and must not come again."""
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        """Put these where operators find them, and have them never come again."""
 
     def lag(self) -> SourceLag:
         """Return how far this reader is behind; at once, and never raises."""

@@ -28,7 +28,7 @@ from noti.certificates.renewal import Current
 from noti.errors import ConfigInvalid, NotiError, SourceUnavailable
 from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.login import NatsLogin
-from noti.publishing.nats.ports import SourceLag, SourceMessage
+from noti.publishing.nats.ports import DeadLetter, SourceLag, SourceMessage
 from noti.publishing.nats.pull import Pull
 from noti.throttled_log import ThrottledLog
 
@@ -65,13 +65,13 @@ class NatsSettings:
     urls: tuple[str, ...] = ("nats://127.0.0.1:4222",)
     """Servers of one NATS cluster, tried in random order; may hold user and password."""
     stream: str = "jobs"
-    subject: str = "jobs.noti.>"
+    subjects: tuple[str, ...] = ("jobs.noti.>",)
     """Subjects to read; the new stream gets exactly these."""
     durable: str = "noti"
     """Name of the consumer. One cluster of noti, one name."""
-    retention: Literal["workqueue", "limits"] = "workqueue"
-    """`workqueue` deletes a message once it is acknowledged; `limits` keeps it for other
-    readers."""
+    retention: Literal["workqueue", "limits", "interest"] = "workqueue"
+    """`workqueue` deletes a message once it is acknowledged, `interest` once all consumers have;
+    `limits` keeps it for other readers."""
     max_age_s: float = 0.0
     """Messages older than this are dropped unread; 0 means never."""
     max_bytes: int = -1
@@ -81,6 +81,8 @@ class NatsSettings:
     """Copies in the NATS cluster: 1, 3 or 5."""
     max_ack_pending: int = 4096
     """Messages the server hands out before the first is acknowledged; at least two fetches."""
+    dead_letter: str = "noti.dead-letter.jobs"
+    """Subject for copies of what can never be an event."""
     login: NatsLogin = field(default_factory=NatsLogin)
     tls: Current[ssl.SSLContext] | None = None
     """Makes TLS a must; without, it is one for `tls://` URLs, with the system's CAs."""
@@ -186,6 +188,11 @@ class NatsSession:
         """Name and creation time of the stream."""
         return self._stream
 
+    @property
+    def acknowledges(self) -> bool:
+        """Whether the server keeps each message until it is acknowledged."""
+        return True
+
     async def begin(self, after_seq: int) -> None:
         """Delete the durable consumer, if there is one, and make it anew.
 
@@ -212,9 +219,10 @@ class NatsSession:
         tokens = [message.token for message in messages]
         await self._edge.call(self._acknowledge_aio, tokens, b"+ACK")
 
-    async def terminate(self, message: SourceMessage) -> None:
-        """Tell the server never to deliver this message again."""
-        await self._edge.call(self._acknowledge_aio, [message.token], b"+TERM")
+    async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        """Tell the server never to deliver these messages again."""
+        tokens = [letter.message.token for letter in letters]
+        await self._edge.call(self._acknowledge_aio, tokens, b"+TERM")
 
     def lag(self) -> SourceLag:
         """Return how far this reader is behind, by the last messages."""
@@ -234,7 +242,7 @@ class NatsSession:
         config = api.ConsumerConfig(
             durable_name=settings.durable,
             name=settings.durable,
-            filter_subject=settings.subject,
+            filter_subjects=list(settings.subjects),
             ack_policy=api.AckPolicy.EXPLICIT,
             ack_wait=ACK_WAIT_S,
             max_deliver=-1,
@@ -291,7 +299,7 @@ async def _open_aio(edge: _Edge, client: Client, settings: NatsSettings) -> Nats
     except nats.js.errors.NotFoundError:
         info = await jetstream.add_stream(
             name=settings.stream,
-            subjects=[settings.subject],
+            subjects=list(settings.subjects),
             retention=api.RetentionPolicy(settings.retention),
             storage=api.StorageType(settings.storage),
             max_age=settings.max_age_s,
@@ -344,7 +352,8 @@ def _source_message(message: Msg) -> SourceMessage:
         seq=message.metadata.sequence.stream,
         subject=message.subject,
         payload=message.data,
-        message_id=(message.headers or {}).get(api.Header.MSG_ID),
+        headers={name.lower(): [value] for name, value in (message.headers or {}).items()},
+        published_ms=int(message.metadata.timestamp.timestamp() * 1000),
         token=message,
     )
 

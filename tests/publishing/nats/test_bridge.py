@@ -16,9 +16,11 @@ from trio.testing import MockClock
 from noti.errors import SourceUnavailable
 from noti.optional import keep_going
 from noti.publishing.nats.bridge import Bridge
+from noti.publishing.nats.mapping import StreamMapping
 from noti.publishing.nats.metrics import State
 from noti.publishing.nats.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.stream_settings import SubjectSettings
 from noti.trio_clock import TrioClock
 from tests import promises
 from tests.publishing.replicated_log import ReplicatedLog
@@ -43,6 +45,7 @@ class Stage:
         self.log = ReplicatedLog(self.rng, leader=self.leader)
         self.bridge = Bridge(
             self.source,
+            StreamMapping((SubjectSettings(subject="jobs.noti.>", decoder="category"),)).event_of,
             self.log,
             self.log.store.floor,
             clock,

@@ -11,7 +11,7 @@ import structlog.testing
 import trio
 
 from noti import asyncio_loop
-from noti.publishing.nats.ports import SourceMessage
+from noti.publishing.nats.ports import DeadLetter, SourceMessage
 from noti.publishing.nats.source import NatsSettings, NatsSource
 from tests import promises
 from tests.publishing.nats.nats_server import nats_server
@@ -65,7 +65,7 @@ async def live(source: NatsSource) -> None:
             messages += await session.fetch(10, 5.0)
         first, second, *_ = messages
         await session.ack([second])
-        await session.terminate(first)
+        await session.dead_letter([DeadLetter(first, "no event")])
         assert await session.fetch(10, 0.01) == []
 
 

@@ -20,7 +20,8 @@ CREATED = datetime(2024, 5, 6, 7, 8, 9, 250_000, tzinfo=UTC)
 
 
 def decode(payload: bytes, message_id: str | None = "id-1", subject: str = "jobs.noti.x") -> Event:
-    message = SourceMessage(7, subject, payload, message_id, None)
+    headers = {} if message_id is None else {"nats-msg-id": [message_id]}
+    message = SourceMessage(7, subject, payload, headers)
     return decode_category(message, wall_ms=WALL_MS, rng=random.Random(5))
 
 

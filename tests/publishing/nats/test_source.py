@@ -18,7 +18,8 @@ from nats.js import JetStreamContext
 from noti.asyncio_loop import AsyncioLoop
 from noti.errors import SourceUnavailable
 from noti.publishing.nats.bridge import Bridge
-from noti.publishing.nats.ports import SourceSession
+from noti.publishing.nats.category import decode_category
+from noti.publishing.nats.ports import DeadLetter, SourceSession
 from noti.publishing.nats.pull import PULL_LINGER_S, SILENCE_S
 from noti.publishing.nats.source import NatsSettings, NatsSource
 from noti.rpc.generated.category.v1 import CategoryMessage
@@ -233,7 +234,7 @@ async def live_once(source: NatsSource) -> None:
         await session.begin(0)
         messages = await session.fetch(10, 5.0)
         await session.ack(messages)
-        await session.terminate(messages[0])
+        await session.dead_letter([DeadLetter(messages[0], "no event")])
 
 
 async def test_call_that_hangs_in_the_library_is_given_up(
@@ -270,7 +271,9 @@ async def test_crash_of_nats_costs_nothing(tmp_path: Path) -> None:
         rng = random.Random(1)
         log = ReplicatedLog(rng)
         source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
-        bridge = Bridge(source, log, log.store.floor, TrioClock(), rng, messages_max=20)
+        bridge = Bridge(
+            source, decode_category, log, log.store.floor, TrioClock(), rng, messages_max=20
+        )
         await open_once(source)
         async with trio.open_nursery() as nursery:
             await nursery.start(bridge.run)
