@@ -264,7 +264,7 @@ async def test_unreachable_source_is_retried_with_backoff_and_logged(
 
 
 @promises.NATS_CLIENT_ENDS_NO_NODE
-@pytest.mark.parametrize("at", ["open", "begin", "fetch", "ack", "terminate", "close"])
+@pytest.mark.parametrize("at", ["open", "begin", "fetch", "ack", "dead_letter", "close"])
 async def test_error_that_nobody_foresaw_is_logged_and_survived_wherever_it_comes(
     at: str, autojump_clock: MockClock
 ) -> None:
