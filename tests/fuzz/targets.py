@@ -46,6 +46,7 @@ from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.publishing.nats.category import decode_category
+from noti.publishing.nats.dead_letter import stored_letter
 from noti.publishing.nats.ports import SourceMessage
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import MessageReceived, MessageRejected
@@ -343,6 +344,23 @@ COMMANDS: list[Command] = [
     PublishV1(EVENTS),
     SetHistorySize(5),
 ]
+
+
+def take_dead_letter(data: bytes) -> None:
+    headers, _, payload = data.partition(b"\r\n\r\n")
+    letter = stored_letter(1, headers, payload)
+    assert letter.size_bytes >= 0
+    for name, value in letter.headers_again():
+        assert "\r\n" not in name + value
+
+
+DEAD_LETTER = (
+    b"NATS/1.0\r\nNoti-Topic: a\r\nNoti-Topic: b\r\nNoti-Dead-Letter-Reason: no\r\n"
+    b"Noti-Dead-Letter-Stream: jobs\r\nNoti-Dead-Letter-Sequence: 7\r\n"
+    b"Noti-Dead-Letter-Subject: jobs.noti.x\r\nNoti-Dead-Letter-Time: 2026-01-01T00:00:00Z\r\n"
+    b"Noti-Dead-Letter-Id: n-7\r\nNats-Msg-Id: jobs@x-7\r\n\r\n{}"
+)
+
 CATEGORY = CategoryMessage(user_id=7, category_from="books", category_to="films")
 
 PUBLISH = b"\x0a\x19\x0a\x01a\x12\x04data\x1a\x04id-1\x22\x01t\x28\x07\x30\x01\x3a\x01k" * 2
@@ -439,6 +457,7 @@ TARGETS = [
     Target("store's snapshot in pieces", [*a_store().snapshot_pieces()], restore_with),
     Target("publish request", [PUBLISH], decode_drafts),
     Target("category message", [bytes(CATEGORY)], take_category),
+    Target("dead letter", [DEAD_LETTER], take_dead_letter),
     Target("kubernetes object", [POD], lambda data: decode_object(data, "x"), (KubernetesFailed,)),
     Target("kubernetes list", PODS, lambda data: decode_listing(data, "x"), (KubernetesFailed,)),
     Target("kubernetes watch", CHANGES, lambda data: decode_change(data, "x"), (KubernetesFailed,)),
