@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
-from noti.config import IpNetwork
+from noti.setting_values import IpNetwork
 
 IPV6_CLIENT_BITS = 64
 """One IPv6 customer has at least a /64, so that single addresses say nothing (RFC 6177)."""

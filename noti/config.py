@@ -7,31 +7,40 @@ field is its help.
 
 import re
 import socket
-from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeAlias
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from noti.address import HUB_PATH, Address, format_address, parse_address
+from noti.address import Address, format_address
+from noti.setting_values import (
+    COMMAS,
+    WILDCARDS,
+    BindAddress,
+    CookieName,
+    HubUrl,
+    IpNetwork,
+    JwksLocation,
+    JwtAlgorithmName,
+    NatsUrls,
+    NodeName,
+    Origin,
+    OwnOrigin,
+    Seed,
+    is_loopback,
+)
 from noti.stream_settings import (
+    DEFAULT_DURABLE,
     DEFAULT_STREAM,
-    DEFAULT_SUBJECT,
-    DecoderName,
     NatsName,
     NatsSubject,
+    PlainDecoderName,
+    PlainSubject,
     StreamSettings,
-    SubjectSettings,
+    problem_of_streams,
+    stream_of_flags,
 )
 
 VARIABLE_PREFIX = "NOTI_"
@@ -39,11 +48,6 @@ VARIABLE_PREFIX = "NOTI_"
 STOP_S = 7.0
 """What stopping takes besides draining: hand-over, leaving gossip 2.5, last answers 2, the log."""
 
-IpNetwork: TypeAlias = IPv4Network | IPv6Network
-
-_NAME = re.compile(r"[A-Za-z0-9.-]{1,128}")
-_WILDCARDS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only when asked for
-_NATS_SCHEMES = ("nats", "tls", "ws", "wss")
 _USER_INFO = re.compile(r"//[^/@]*@")
 _TOGETHER = (
     ("tls_cert", "tls_key", "tls_ca"),
@@ -56,115 +60,17 @@ _SECRETS = (
     ("publisher_jwt_key", "publisher_jwt_key_file"),
     ("subscriber_jwt_key", "subscriber_jwt_key_file"),
 )
-_COOKIE_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _NATS_FILES = (*_NATS_PROOFS, "nats_tls_ca", "nats_tls_cert")
 
 
-def _address(value: object) -> object:
-    if not isinstance(value, str | tuple):
-        raise ValueError("is not host:port in quotes; write for example 127.0.0.1:8402")
-    return parse_address(value) if isinstance(value, str) else value
-
-
-def _reachable(address: Address) -> Address:
-    if address[0] in _WILDCARDS or address[1] == 0:
-        raise ValueError("cannot be dialled; name a host and a port above 0")
-    return address
-
-
-def _commas(value: object) -> object:
-    """Split text at commas, as environment variables carry lists."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.split(",") if part.strip()]
-    if not isinstance(value, list | tuple):
-        raise ValueError("is not a list; write texts in quotes, between [ and ]")
-    return value
-
-
-def _node_name(value: str) -> str:
-    if not _NAME.fullmatch(value):
-        raise ValueError("is not a node name; use 1 to 128 letters, digits, dots and hyphens")
-    return value
-
-
-def _nats_locations(value: str) -> str:
-    for url in value.split(","):
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in _NATS_SCHEMES and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError("is not a NATS URL; write for example nats://127.0.0.1:4222")
-    return value
-
-
-def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if value != "*" and (not parts.scheme or not parts.netloc or value != value.rstrip("/")):
-        raise ValueError("is not an origin; write for example https://app.example.com")
-    if value != "*" and "*" in value.replace("://*.", "://", 1):
-        raise ValueError("has a * elsewhere than in https://*.example.com")
-    return value
-
-
-def _hub_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError("is not a hub's URL; write for example https://example.com")
-    return value if parts.path.strip("/") else f"{value.rstrip('/')}{HUB_PATH}"
-
-
-def _own_origin(value: str) -> str:
-    if value == "*":
-        raise ValueError("would let any page publish; name each origin")
-    return _origin(value)
-
-
-def _jwks_location(value: str) -> str:
-    parts = urlsplit(value)
-    if not parts.scheme:
-        return value  # a path
-    usable = parts.scheme == "https" or (
-        parts.scheme == "http" and is_loopback(parts.hostname or "")
-    )
-    if not usable or not parts.hostname:
-        raise ValueError("is not a path or an https:// URL (http:// is for loopback alone)")
-    return value
-
-
-def _cookie_name(value: str) -> str:
-    if not _COOKIE_NAME.fullmatch(value):
-        raise ValueError("is not a cookie's name; use letters, digits, - and _")
-    return value
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs of this machine reach a host."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-JwtAlgorithmName: TypeAlias = Literal[
-    "HS256",
-    "HS384",
-    "HS512",
-    "RS256",
-    "RS384",
-    "RS512",
-    "PS256",
-    "PS384",
-    "PS512",
-    "ES256",
-    "ES384",
-    "ES512",
-    "EdDSA",
-]
-
-BindAddress: TypeAlias = Annotated[Address, BeforeValidator(_address)]
-Seed: TypeAlias = Annotated[BindAddress, AfterValidator(_reachable)]
+STREAM_FLAGS = (
+    "nats_stream",
+    "nats_subject",
+    "nats_decoder",
+    "nats_topic",
+    "nats_dead_letter",
+)
+"""Settings that describe one stream, where no tables do."""
 
 
 class Config(BaseModel):
@@ -174,7 +80,7 @@ class Config(BaseModel):
         frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
     )
 
-    name: Annotated[str, AfterValidator(_node_name)] = Field(default_factory=socket.gethostname)
+    name: NodeName = Field(default_factory=socket.gethostname)
     """Name of this node, unique in the cluster [default: the host name]."""
     data_dir: Path = Path("noti-data")
     """Directory for the log, the snapshots and the node's identity; one per node, never shared."""
@@ -201,7 +107,7 @@ class Config(BaseModel):
     advertise_host: str | None = None
     """Host by which others reach this node; needed when an address is a wildcard, 0.0.0.0."""
 
-    join: Annotated[tuple[Seed, ...], BeforeValidator(_commas)] = ()
+    join: Annotated[tuple[Seed, ...], COMMAS] = ()
     """Gossip address of a node to join, host:port; repeat for several; retried without end."""
     bootstrap_expect: int = Field(default=1, ge=1, le=5)
     """How many new nodes form a cluster once they see each other; 3 for a cluster of three."""
@@ -219,7 +125,7 @@ class Config(BaseModel):
     log_memory_bytes: int = Field(default=32 * 1024 * 1024, ge=0)
     """Log kept in memory, bytes; older entries are read back from disk for a node that lags."""
 
-    nats_url: Annotated[str, AfterValidator(_nats_locations)] | None = None
+    nats_url: NatsUrls | None = None
     """NATS servers to take events from, nats://127.0.0.1:4222,… [default: none, no bridge]."""
     nats_tls_ca: Path | None = None
     """CAs of the NATS servers, PEM; makes TLS a must [default: the system's, for tls:// URLs]."""
@@ -246,11 +152,23 @@ class Config(BaseModel):
     """File with the password of nats_user."""
 
     nats_stream: NatsName = DEFAULT_STREAM
-    """JetStream stream; made when it is missing."""
-    nats_subject: NatsSubject = DEFAULT_SUBJECT
-    """Subjects that the stream collects."""
-    nats_durable: NatsName = "noti"
+    """JetStream stream; made when it is missing and its subjects are known."""
+    nats_subject: Annotated[tuple[NatsSubject, ...], COMMAS] = ()
+    """Subjects that are read, 'news.>'; repeat for several [default: jobs.noti.> of jobs, all that
+    another stream has]."""
+    nats_decoder: PlainDecoderName | None = None
+    """How payloads are read: `category`, `json`, `text` or `cloudevents` [default: category for
+    jobs, text for another stream]."""
+    nats_topic: str | None = None
+    """Topic of the events, https://example.com/users/{2}, {1} being the first token of the subject,
+    or {user.id}, a field of the payload [default: the subject]."""
+    nats_dead_letter: PlainSubject | None = None
+    """Subject for what can never be an event [default: noti.dead-letter. and the stream]."""
+    nats_durable: NatsName = DEFAULT_DURABLE
     """Durable consumer that all nodes of the cluster share."""
+    nats_streams: tuple[StreamSettings, ...] = ()
+    """Several streams, or several decoders: tables in the file, instead of the five settings above
+    nats_durable; see noti/publishing/nats/README.md."""
     nats_retention: Literal["workqueue", "limits", "interest"] = "workqueue"
     """Retention of a stream that we make: `workqueue` drops what was acked, `limits` keeps it."""
     nats_storage: Literal["file", "memory"] = "file"
@@ -312,14 +230,12 @@ class Config(BaseModel):
     subscriptions: bool = False
     """Whether all nodes know who is subscribed, and tell of it (Mercure's active subscriptions);
     the same at all nodes."""
-    trusted_proxies: Annotated[tuple[IpNetwork, ...], BeforeValidator(_commas)] = ()
+    trusted_proxies: Annotated[tuple[IpNetwork, ...], COMMAS] = ()
     """Network of proxies whose X-Forwarded-For is believed, 10.0.0.0/8; repeat for several."""
-    cors_origins: Annotated[
-        tuple[Annotated[str, AfterValidator(_origin)], ...], BeforeValidator(_commas)
-    ] = ()
+    cors_origins: Annotated[tuple[Origin, ...], COMMAS] = ()
     """Origin whose pages may read this node, https://app.example.com, https://*.example.com or *;
     repeat for several."""
-    public_url: Annotated[str, AfterValidator(_hub_url)] | None = None
+    public_url: HubUrl | None = None
     """URL of the hub as browsers know it, https://example.com, against which relative topics and
     patterns are resolved and for which tokens must be [default: as each request names it]."""
 
@@ -338,7 +254,7 @@ class Config(BaseModel):
     """The key itself instead of its file, MERCURE_SUBSCRIBER_JWT_KEY; as publisher_jwt_key."""
     subscriber_jwt_alg: JwtAlgorithmName | None = None
     """Algorithm of subscribers' tokens; as publisher_jwt_alg."""
-    jwks_url: Annotated[str, AfterValidator(_jwks_location)] | None = None
+    jwks_url: JwksLocation | None = None
     """Where an issuer's JWK set is, for the tokens of publishers and subscribers: an https:// URL,
     fetched again and again, or a path."""
     jwt_issuer: str | None = None
@@ -347,9 +263,7 @@ class Config(BaseModel):
     jwt_audience: str | None = None
     """This hub's name in tokens (aud), the same at all nodes [default: each request's address of
     the hub for Mercure 1.0, not looked at for 0.x]."""
-    publish_origins: Annotated[
-        tuple[Annotated[str, AfterValidator(_own_origin)], ...], BeforeValidator(_commas)
-    ] = ()
+    publish_origins: Annotated[tuple[OwnOrigin, ...], COMMAS] = ()
     """Origin whose pages may publish with a cookie, https://app.example.com; repeat for several."""
     revoked_file: Path | None = None
     """File with tokens that are refused before they expire, `sub NAME` or `jti ID` in each line;
@@ -358,7 +272,7 @@ class Config(BaseModel):
     """Whether public events may be read without a token [default: only at a loopback http_addr]."""
     mercure_protocol: Literal["both", "0", "1"] = "both"
     """Versions of Mercure's protocol that are spoken: `0` for 0.x, `1` for 1.0."""
-    cookie_name: Annotated[str, AfterValidator(_cookie_name)] = "mercureAuthorization"
+    cookie_name: CookieName = "mercureAuthorization"
     """Cookie with a token of Mercure 0.x; that of 1.0 is __Secure-mercure_access_token."""
 
     shutdown_deadline_s: float = Field(default=9, ge=1, le=300)
@@ -379,11 +293,11 @@ class Config(BaseModel):
             )
         if self.advertise_host is None:
             for setting in ("gossip_addr", "rpc_addr"):
-                if getattr(self, setting)[0] in _WILDCARDS:
+                if getattr(self, setting)[0] in WILDCARDS:
                     raise _invalid(
                         setting, "is a wildcard that others cannot dial; set advertise_host too"
                     )
-        if self.advertise_host is not None and self.advertise_host in _WILDCARDS:
+        if self.advertise_host is not None and self.advertise_host in WILDCARDS:
             raise _invalid("advertise_host", "cannot be dialled; name a host or an IP address")
         bound = (self.http_addr, self.gossip_addr, self.rpc_addr, self.ops_addr)
         fixed = [address for address in bound if address is not None and address[1] != 0]
@@ -424,14 +338,33 @@ class Config(BaseModel):
             raise _invalid("publisher_jwt_alg", "is of no use without publisher_jwt_key_file")
         return self
 
+    @model_validator(mode="after")
+    def _streams_are_told_once(self) -> Self:
+        beside = [name for name in STREAM_FLAGS if name in self.model_fields_set]
+        if self.nats_streams and beside:
+            raise _invalid(
+                beside[0],
+                "is given beside [[nats_streams]] tables; write it into a table, or leave one out",
+            )
+        if self.nats_streams and self.nats_url is None:
+            raise _invalid("nats_streams", "is of no use without nats_url; set both or neither")
+        if (problem := problem_of_streams(self.streams)) is not None:
+            raise _invalid("nats_streams" if self.nats_streams else "nats_subject", problem)
+        return self
+
     @property
     def streams(self) -> tuple[StreamSettings, ...]:
-        """What is read from NATS."""
-        if self.nats_url is None:
-            return ()
-        decoder: DecoderName = "category" if self.nats_stream == DEFAULT_STREAM else "text"
-        subject = SubjectSettings(subject=self.nats_subject, decoder=decoder)
-        return (StreamSettings(name=self.nats_stream, subjects=(subject,)),)
+        """What is read from NATS: the tables, or the one stream that the flags describe."""
+        if self.nats_url is None or self.nats_streams:
+            return self.nats_streams
+        flags = stream_of_flags(
+            self.nats_stream,
+            self.nats_subject,
+            self.nats_decoder,
+            self.nats_topic,
+            self.nats_dead_letter,
+        )
+        return (flags,)
 
     @property
     def allows_anonymous(self) -> bool:
@@ -442,11 +375,12 @@ class Config(BaseModel):
         """Return the address by which others reach what is bound to `bound` (its real port)."""
         if self.advertise_host is not None:
             return self.advertise_host, bound[1]
-        return self.gossip_addr[0] if bound[0] in _WILDCARDS else bound[0], bound[1]
+        return self.gossip_addr[0] if bound[0] in WILDCARDS else bound[0], bound[1]
 
     def masked(self) -> dict[str, object]:
         """Return all settings as plain values for the start-up log, credentials masked."""
-        return {name: shown(name, getattr(self, name)) for name in type(self).model_fields}
+        plain = {name: shown(name, getattr(self, name)) for name in type(self).model_fields}
+        return {**plain, "nats_streams": [shown("nats_streams", one) for one in self.streams]}
 
 
 def flag_of(setting: str) -> str:
@@ -459,6 +393,11 @@ def flag_of(setting: str) -> str:
 def is_secret(setting: str) -> bool:
     """Whether a setting is a secret, which has no flag: command lines are seen by everybody."""
     return Config.model_fields[setting].annotation == SecretStr | None
+
+
+def has_flag(setting: str) -> bool:
+    """Whether a setting can stand on a command line; tables are for the file alone."""
+    return not is_secret(setting) and setting != "nats_streams"
 
 
 def aliases_of(setting: str) -> tuple[str, ...]:
@@ -488,6 +427,8 @@ def shown(setting: str, value: object) -> object:
         return "***"
     if isinstance(value, Path):
         return str(value)
+    if isinstance(value, StreamSettings):
+        return value.model_dump(mode="json", exclude_none=True)
     if isinstance(value, tuple):
         if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
             return format_address(value)

@@ -5,6 +5,7 @@ flags for the simple case.
 """
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -14,10 +15,22 @@ _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _SUBJECT: Final = re.compile(r"(?=.{1,255}$)([^\s.*>]+|\*)(\.([^\s.*>]+|\*))*(\.>)?|>")
 
 DecoderName: TypeAlias = Literal["category", "json", "text", "protobuf", "cloudevents"]
+PlainDecoderName: TypeAlias = Literal["category", "json", "text", "cloudevents"]
+"""Those that need nothing but their name."""
 
 DEFAULT_STREAM: Final = "jobs"
 DEFAULT_SUBJECT: Final = "jobs.noti.>"
 """What bb-dist-noti publishes to; its payload is decoded as `category`."""
+DEFAULT_DURABLE: Final = "noti"
+
+ALL_SUBJECTS: Final = ">"
+"""Whatever a stream has; a stream that is missing cannot be made of it."""
+
+STREAMS_MAX: Final = 16
+"""Each has a connection, a consumer and a task of its own."""
+
+SUBJECTS_MAX: Final = 64
+"""Of one stream: a subject that is seen for the first time is compared with all of them."""
 
 
 def nats_name(value: str) -> str:
@@ -34,8 +47,16 @@ def nats_subject(value: str) -> str:
     return value
 
 
+def plain_subject(value: str) -> str:
+    """Return a subject to publish to; raises `ValueError`."""
+    if set("*>") & set(nats_subject(value)):
+        raise ValueError("has a wildcard; name one subject, for example noti.dead-letter.jobs")
+    return value
+
+
 NatsName: TypeAlias = Annotated[str, AfterValidator(nats_name)]
 NatsSubject: TypeAlias = Annotated[str, AfterValidator(nats_subject)]
+PlainSubject: TypeAlias = Annotated[str, AfterValidator(plain_subject)]
 
 
 class SubjectSettings(BaseModel):
@@ -66,5 +87,129 @@ class StreamSettings(BaseModel):
     """What is read of it, one at least."""
     durable: NatsName | None = None
     """Durable consumer that all nodes of the cluster share [default: nats_durable]."""
-    dead_letter: NatsSubject | None = None
+    dead_letter: PlainSubject | None = None
     """Subject for what can never be an event [default: noti.dead-letter. and the stream]."""
+
+    @property
+    def dead_letter_subject(self) -> str:
+        """Where what can never be an event goes."""
+        return self.dead_letter or f"noti.dead-letter.{self.name}"
+
+    @property
+    def filters(self) -> tuple[str, ...]:
+        """The subjects without those that others hold: NATS takes none twice."""
+        return _widest([one.subject for one in self.subjects])
+
+
+def stream_of_flags(
+    name: str,
+    subjects: Sequence[str],
+    decoder: DecoderName | None,
+    topic: str | None,
+    dead_letter: str | None,
+) -> StreamSettings:
+    """Return the stream of the simple case; values that were left out suit its name."""
+    is_default = name == DEFAULT_STREAM
+    read = subjects or (DEFAULT_SUBJECT if is_default else ALL_SUBJECTS,)
+    how = decoder or ("category" if is_default else "text")
+    return StreamSettings(
+        name=name,
+        subjects=tuple(SubjectSettings(subject=one, decoder=how, topic=topic) for one in read),
+        dead_letter=dead_letter,
+    )
+
+
+def problem_of_streams(streams: Sequence[StreamSettings]) -> str | None:
+    """Return why these cannot be read, in a clause, or None."""
+    if len(streams) > STREAMS_MAX:
+        return f"has {len(streams)} streams; {STREAMS_MAX} are allowed"
+    names = [stream.name for stream in streams]
+    if repeated := _repeated(names):
+        return f"has stream {repeated} twice; put all its subjects into one table"
+    for stream in streams:
+        if (problem := _problem_of_subjects(stream)) is not None:
+            return f"is wrong at stream {stream.name}: {problem}"
+        if (reader := _reader_of(stream.dead_letter_subject, streams)) is not None:
+            return (
+                f"is wrong at stream {stream.name}: what goes to {stream.dead_letter_subject} would"
+                f" be read as an event, by {reader}; name another dead_letter"
+            )
+    return None
+
+
+def _problem_of_subjects(stream: StreamSettings) -> str | None:
+    subjects = stream.subjects
+    if not subjects:
+        return "it has no subjects; add a table [[nats_streams.subjects]]"
+    if len(subjects) > SUBJECTS_MAX:
+        return f"it has {len(subjects)} subjects; {SUBJECTS_MAX} are allowed"
+    for number, one in enumerate(subjects):
+        if (problem := _problem_of_decoder(one)) is not None:
+            return f"subject {one.subject}: {problem}"
+        for earlier in subjects[:number]:
+            if covers(earlier.subject, one.subject):
+                hint = "remove one" if earlier.subject == one.subject else "put the narrower first"
+                return f"subject {one.subject} is never reached behind {earlier.subject}; {hint}"
+    widest = stream.filters
+    for number, one_filter in enumerate(widest):
+        for other in widest[:number]:
+            if overlap(one_filter, other):
+                return (
+                    f"subjects {other} and {one_filter} share some, and neither holds the other,"
+                    " which NATS does not take; name narrower ones, or one that holds both"
+                )
+    return None
+
+
+def _problem_of_decoder(one: SubjectSettings) -> str | None:
+    given = [one.descriptor_set, one.message]
+    if one.decoder == "protobuf" and None in given:
+        return "decoder protobuf needs descriptor_set, a file, and message, a name in it"
+    if one.decoder != "protobuf" and given != [None, None]:
+        return f"descriptor_set and message are for decoder protobuf, not for {one.decoder}"
+    return None
+
+
+def _reader_of(subject: str, streams: Sequence[StreamSettings]) -> str | None:
+    """Return the stream that is read at a subject, as far as its settings tell."""
+    for stream in streams:
+        for one in stream.subjects:
+            if one.subject != ALL_SUBJECTS and covers(one.subject, subject):
+                return f"stream {stream.name} at {one.subject}"
+    return None
+
+
+def _repeated(texts: Sequence[str]) -> str | None:
+    return next((text for number, text in enumerate(texts) if text in texts[:number]), None)
+
+
+def _widest(subjects: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        one
+        for one in dict.fromkeys(subjects)
+        if not any(other != one and covers(other, one) for other in subjects)
+    )
+
+
+def covers(pattern: str, subject: str) -> bool:
+    """Whether all that is published to a subject, perhaps with wildcards, matches a pattern."""
+    wanted, tokens = pattern.split("."), subject.split(".")
+    for number, word in enumerate(wanted):
+        if number == len(tokens):
+            return False
+        if word == ">":
+            return True
+        if tokens[number] == ">" or word not in ("*", tokens[number]):
+            return False
+    return len(wanted) == len(tokens)
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether a subject can match both patterns."""
+    left, right = one.split("."), other.split(".")
+    for mine, theirs in zip(left, right, strict=False):
+        if ">" in (mine, theirs):
+            return True
+        if "*" not in (mine, theirs) and mine != theirs:
+            return False
+    return len(left) == len(right)

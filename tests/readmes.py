@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from noti.config import Config, flag_of, is_secret, variable_of
+from noti.config import Config, flag_of, has_flag, is_secret, variable_of
 from tests import promises
 
 ROOT = Path(__file__).parents[1]
@@ -62,6 +62,8 @@ def setting_list() -> list[str]:
     for name, field in Config.model_fields.items():
         default = "" if defaults[name] in (None, []) else f" ({defaults[name]})"
         written = variable_of(name) if is_secret(name) else flag_of(name)
+        if not (is_secret(name) or has_flag(name)):
+            written = f"[[{name}]]"
         lines += _item(f"`{written}`{default}: {field.description}")
     return lines
 

@@ -1,10 +1,12 @@
 """Settings: which values are valid, alone and together."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
 from noti.cli.loading import load
-from noti.config import Config, is_loopback
+from noti.config import Config
 from noti.errors import ConfigInvalid
 from tests.settings import clean_environment as clean_environment
 from tests.settings import problem
@@ -158,7 +160,109 @@ def test_our_variable_wins_over_that_of_mercures_image(monkeypatch: pytest.Monke
     )
 
 
-def test_a_loopback_address_is_for_programs_of_this_machine() -> None:
-    loopback = [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")]
-    assert all(loopback)
-    assert not any(is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example", ""))
+TABLES = """
+nats_url = "nats://127.0.0.1:4222"
+
+[[nats_streams]]
+name = "orders"
+dead_letter = "dead.orders"
+
+[[nats_streams.subjects]]
+subject = "orders.*.paid"
+decoder = "json"
+topic = "https://example.com/users/{user.id}"
+
+[[nats_streams.subjects]]
+subject = "orders.>"
+decoder = "text"
+
+[[nats_streams]]
+name = "audit"
+
+[[nats_streams.subjects]]
+subject = ">"
+decoder = "cloudevents"
+"""
+
+
+def test_tables_say_what_is_read_from_several_streams(tmp_path: Path) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text(TABLES)
+    orders, audit = load({}, file).streams
+    assert (orders.name, orders.dead_letter_subject, orders.filters) == (
+        "orders",
+        "dead.orders",
+        ("orders.>",),
+    )
+    assert [one.decoder for one in orders.subjects] == ["json", "text"]
+    assert audit.subjects[0].decoder == "cloudevents"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ('"json"', '"jsn"', "setting nats_streams 1 (orders) subjects 1 (orders.*.paid) decoder"),
+        ('"json"', '"jsn"', "'jsn' should be 'category', 'json', 'text', 'protobuf' or 'cloude"),
+        ('"orders.>"', '"orders..a"', "subjects 2 (orders..a) subject"),
+        ('"orders.>"', '"orders..a"', "'orders..a' is not a NATS subject"),
+        ('name = "audit"', 'durable = "a"', "nats_streams 2 name (from file"),
+        ('name = "audit"', 'durable = "a"', "is missing"),
+        ('topic = "', 'tpoic = "', "subjects 1 (orders.*.paid) tpoic"),
+        ('topic = "', 'tpoic = "', "is no setting of such a table"),
+        ('"audit"', '"orders"', "has stream orders twice"),
+        ('"dead.orders"', '"dead.*"', "'dead.*' has a wildcard"),
+        ('nats_url = "nats://127.0.0.1:4222"', "", "of no use without nats_url"),
+        ('nats_url = "nats://127.0.0.1:4222"', "nats_streams = 7", "not valid TOML"),
+    ],
+)
+def test_what_is_wrong_in_a_table_is_told_with_its_place(
+    old: str, new: str, told: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text(TABLES.replace(old, new))
+    text = problem({}, file)
+    assert told in text
+    assert len(text) < 300
+
+
+@pytest.mark.parametrize("value", ['"orders"', "[7]", '[{name = "a", subjects = 7}]'])
+def test_streams_that_are_no_tables_are_refused(value: str, tmp_path: Path) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text(f"nats_streams = {value}")
+    assert "should be tables, [[nats_streams]]" in problem({}, file)
+
+
+@pytest.mark.parametrize(
+    "flag", ["nats_stream", "nats_subject", "nats_decoder", "nats_topic", "nats_dead_letter"]
+)
+def test_flags_of_one_stream_are_refused_beside_tables(flag: str, tmp_path: Path) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text(TABLES)
+    text = problem({flag: "text"}, file)
+    assert text.startswith(f"setting {flag} (from flag --")
+    assert "is given beside [[nats_streams]] tables" in text
+
+
+def test_tables_cannot_stand_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTI_NATS_STREAMS", "[]")
+    assert "cannot hold tables; write them into a file" in problem({})
+
+
+def test_flags_of_one_stream_become_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTI_NATS_SUBJECT", "a.>, b.*")
+    config = load({"nats_url": "nats://h", "nats_stream": "s", "nats_decoder": "json"})
+    assert config.masked()["nats_streams"] == [
+        {
+            "name": "s",
+            "subjects": [
+                {"subject": "a.>", "decoder": "json"},
+                {"subject": "b.*", "decoder": "json"},
+            ],
+        }
+    ]
+    assert load({}).streams == ()
+
+
+def test_overlapping_flags_are_reported() -> None:
+    flags: dict[str, object] = {"nats_url": "nats://h", "nats_subject": ("a.*.c", "a.b.*")}
+    assert problem(flags).startswith("setting nats_subject (from flag --nats-subject)")

@@ -22,9 +22,11 @@ from noti.certificates.uses import for_nats
 from noti.cli.asyncio_commands import within
 from noti.cli.deadline import no_answer
 from noti.config import Config
+from noti.errors import ConfigInvalid
 from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.login import NatsLogin
 from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.stream_settings import ALL_SUBJECTS
 
 DEFAULT_NATS_URL = "nats://127.0.0.1:4222"
 CLOSE_TIMEOUT_S = 1
@@ -117,10 +119,26 @@ def category_message(user_id: int, category_from: str, category_to: str) -> Cate
     )
 
 
+def target_of(config: Config) -> tuple[str, str]:
+    """Return the stream and its subjects to which events go: the first that takes such messages.
+
+    Raises `ConfigInvalid` when the settings name none.
+    """
+    for stream in config.streams:
+        for one in stream.subjects:
+            if one.decoder == "category":
+                return stream.name, one.subject
+    for stream in config.streams:
+        if stream.subjects[0].subject != ALL_SUBJECTS:
+            return stream.name, stream.subjects[0].subject
+    raise ConfigInvalid("there is no subject to publish to; name one by --nats-subject")
+
+
 def subject_of(config: Config, category: str) -> str:
     """Return the subject below `jobs.noti.>`; only token characters survive from the category."""
     token = "".join(char if char.isalnum() or char in "-_" else "-" for char in category) or "-"
-    return config.nats_subject.replace(">", token).replace("*", token)
+    _, subject = target_of(config)
+    return subject.replace(">", token).replace("*", token)
 
 
 def shown_url(config: Config) -> object:
@@ -149,13 +167,14 @@ async def _close(client: NatsClient) -> None:
 async def _ensure_stream(client: NatsClient, config: Config, timeout_s: float) -> JetStreamContext:
     """Return JetStream with the stream in it."""
     jetstream = client.jetstream(timeout=timeout_s)
+    name, subject = target_of(config)
     try:
-        await jetstream.stream_info(config.nats_stream)
+        await jetstream.stream_info(name)
     except NotFoundError:
         await jetstream.add_stream(
             StreamConfig(
-                name=config.nats_stream,
-                subjects=[config.nats_subject],
+                name=name,
+                subjects=[subject],
                 retention=RetentionPolicy(config.nats_retention),
                 storage=StorageType(config.nats_storage),
                 num_replicas=config.nats_replicas,

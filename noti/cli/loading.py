@@ -15,7 +15,16 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from noti.config import VARIABLE_PREFIX, Config, aliases_of, flag_of, shown, variable_of
+from noti.config import (
+    VARIABLE_PREFIX,
+    Config,
+    aliases_of,
+    flag_of,
+    has_flag,
+    is_secret,
+    shown,
+    variable_of,
+)
 from noti.errors import ConfigInvalid
 
 FILE_VARIABLE = "NOTI_CONFIG"
@@ -79,9 +88,25 @@ def _explain(setting: str, origin: str, detail: ErrorDetails, values: Mapping[st
     if value is None and setting in Config.model_fields:
         value = Config.model_fields[setting].get_default(call_default_factory=True)
     problem = _problem_of(detail)
-    return f"setting {setting} (from {origin}): {shown(setting, value)!r} {problem}".replace(
-        "\n", " "
-    )
+    where, told = setting, f"{shown(setting, value)!r} {problem}"
+    if setting == "nats_streams":
+        where = _where(detail["loc"], values) or setting
+        told = told if isinstance(value, str) else problem  # a table says too much
+    return f"setting {where} (from {origin}): {told}".replace("\n", " ")
+
+
+def _where(location: tuple[int | str, ...], values: object) -> str:
+    """Return the way to a value in tables: by their number, from 1, and name."""
+    words: list[str] = []
+    for step in location:
+        if isinstance(step, str):
+            words.append(step)
+            values = values.get(step) if isinstance(values, Mapping) else None
+        else:
+            values = values[step] if isinstance(values, list | tuple) else None
+            name = values.get("name", values.get("subject")) if isinstance(values, Mapping) else ""
+            words.append(f"{step + 1} ({name})" if name else f"{step + 1}")
+    return " ".join(words)
 
 
 def _problem_of(detail: ErrorDetails) -> str:
@@ -102,6 +127,12 @@ def _problem_of(detail: ErrorDetails) -> str:
             return f"should be {_plain(limits['ge'])} or more"
         case ["less", *_]:
             return f"should be {_plain(limits['le'])} or less"
+        case ["missing"]:
+            return "is missing; every such table needs it"
+        case ["extra", *_]:
+            return "is no setting of such a table; see noti/publishing/nats/README.md"
+        case ["tuple" | "model", *_]:
+            return "should be tables, [[nats_streams]] and in it [[nats_streams.subjects]]"
         case ["literal", *_]:
             return f"should be {limits['expected']}"
         case _:
@@ -134,6 +165,11 @@ def _check_variables() -> None:
             continue
         setting = variable.removeprefix(VARIABLE_PREFIX).lower()
         known = setting in Config.model_fields and variable == variable_of(setting)
+        if known and not (has_flag(setting) or is_secret(setting)):
+            raise ConfigInvalid(
+                f"environment variable {variable} cannot hold tables; write them into a file, and"
+                f" name it by --config or {FILE_VARIABLE}"
+            )
         if not known and not _SERVICE_LINK.search(variable):
             hint = _nearest(setting, spell=variable_of)
             raise ConfigInvalid(f"unknown environment variable {variable}{hint}")

@@ -25,6 +25,7 @@ from noti.cli.jetstream import (
     problem,
     shown_url,
     subject_of,
+    target_of,
 )
 from noti.cli.settings import load_config, settings_options
 from noti.config import Config
@@ -66,7 +67,7 @@ class _Report:
 
     def __init__(self, config: Config) -> None:
         self.published = 0
-        self._stream = f"{config.nats_stream} at {shown_url(config)}"
+        self._stream = f"{target_of(config)[0]} at {shown_url(config)}"
         self._console = Console(stderr=True, highlight=False)
         self._status: Status | None = None
         self._reported_kind = ""
@@ -131,7 +132,7 @@ async def _publish_number(
     publishing = jetstream.publish(
         subject_of(config, category_from),
         bytes(category_message(number, category_from, category_to)),
-        stream=config.nats_stream,
+        stream=target_of(config)[0],
         timeout=timeout_s,
         # When an ack was lost we publish again; JetStream drops the second by this id.
         headers={"Nats-Msg-Id": f"{run_id}-{number}"},

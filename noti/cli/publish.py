@@ -35,6 +35,7 @@ from noti.cli.jetstream import (
     open_jetstream,
     problem,
     subject_of,
+    target_of,
 )
 from noti.cli.publish_http import URL, HttpTarget, lines_over_http, one_over_http
 from noti.cli.settings import as_address, load_config, settings_options
@@ -173,7 +174,7 @@ async def _to_jetstream(config: Config, category: CategoryMessage, timeout_s: fl
     try:
         async with open_jetstream(config, timeout_s) as jetstream:
             publishing = jetstream.publish(
-                subject, bytes(category), stream=config.nats_stream, timeout=timeout_s
+                subject, bytes(category), stream=target_of(config)[0], timeout=timeout_s
             )
             ack = await within(timeout_s, publishing)
     except FOREIGN_ERRORS as error:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 from noti.address import Address, format_address, parse_address
 from noti.cli.loading import FILE_VARIABLE, load
-from noti.config import Config, flag_of, is_secret
+from noti.config import Config, flag_of, has_flag
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -26,7 +26,7 @@ def settings_options(*names: str) -> Decorator:
             help=f"TOML file with settings, keys as flags with _ for -; also {FILE_VARIABLE}.",
         )
     ]
-    named = names or [name for name in Config.model_fields if not is_secret(name)]
+    named = names or [name for name in Config.model_fields if has_flag(name)]
     options += [_option(name, Config.model_fields[name]) for name in named]
     return lambda function: reduce(lambda inner, option: option(inner), reversed(options), function)
 

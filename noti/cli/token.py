@@ -12,7 +12,7 @@ import click
 from noti.authorization.grant import Dialect
 from noti.authorization.signing import TokenDraft, signed_token
 from noti.certificates.files import read_file
-from noti.config import JwtAlgorithmName
+from noti.setting_values import JwtAlgorithmName
 
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 DIALECTS = {"0": Dialect.V0, "1": Dialect.V1}

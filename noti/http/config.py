@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from noti.authorization.grant import Dialect
-from noti.config import IpNetwork
+from noti.setting_values import IpNetwork
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -219,14 +219,17 @@ app.kubernetes.io/part-of: noti
 {{- end -}}
 
 {{/* The file of further settings. JSON's strings, numbers, booleans and arrays are TOML's too; only
-     whole numbers must not become floats. */}}
+     whole numbers must not become floats. Tables come last, as what follows one belongs to it. */}}
 {{- define "noti.toml" -}}
-{{- range $name, $value := .Values.config }}
+{{- range $name, $value := omit .Values.config "nats_streams" }}
 {{- if kindIs "float64" $value }}
 {{ $name }} = {{ if eq (float64 (int64 $value)) $value }}{{ int64 $value }}{{ else }}{{ $value }}{{ end }}
 {{- else }}
 {{ $name }} = {{ toJson $value }}
 {{- end }}
+{{- end }}
+{{- with .Values.config.nats_streams }}
+{{ toToml (dict "nats_streams" .) }}
 {{- end }}
 {{- end -}}
 

@@ -30,6 +30,7 @@ from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.login import NatsLogin
 from noti.publishing.nats.ports import DeadLetter, SourceLag, SourceMessage
 from noti.publishing.nats.pull import Pull
+from noti.stream_settings import ALL_SUBJECTS
 from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.publishing")
@@ -297,6 +298,11 @@ async def _open_aio(edge: _Edge, client: Client, settings: NatsSettings) -> Nats
     try:
         info = await jetstream.stream_info(settings.stream)
     except nats.js.errors.NotFoundError:
+        if ALL_SUBJECTS in settings.subjects:
+            raise SourceUnavailable(
+                f"there is no stream {settings.stream}, and no subjects are named to make it of;"
+                f" make it, nats stream add {settings.stream}, or name --nats-subject"
+            ) from None
         info = await jetstream.add_stream(
             name=settings.stream,
             subjects=list(settings.subjects),

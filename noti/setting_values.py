@@ -1,0 +1,137 @@
+"""Kinds of values that settings have, each with what makes one wrong and what to write instead.
+
+What is wrong is a `ValueError` whose text is a clause about the value.
+"""
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Annotated, Final, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator
+
+from noti.address import HUB_PATH, Address, parse_address
+
+WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only when asked for
+
+_NAME: Final = re.compile(r"[A-Za-z0-9.-]{1,128}")
+_NATS_SCHEMES: Final = ("nats", "tls", "ws", "wss")
+_COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+
+
+def _address(value: object) -> object:
+    if not isinstance(value, str | tuple):
+        raise ValueError("is not host:port in quotes; write for example 127.0.0.1:8402")
+    return parse_address(value) if isinstance(value, str) else value
+
+
+def _reachable(address: Address) -> Address:
+    if address[0] in WILDCARDS or address[1] == 0:
+        raise ValueError("cannot be dialled; name a host and a port above 0")
+    return address
+
+
+def _commas(value: object) -> object:
+    """Split text at commas, as environment variables carry lists."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if not isinstance(value, list | tuple):
+        raise ValueError("is not a list; write texts in quotes, between [ and ]")
+    return value
+
+
+def _node_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("is not a node name; use 1 to 128 letters, digits, dots and hyphens")
+    return value
+
+
+def _nats_locations(value: str) -> str:
+    for url in value.split(","):
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in _NATS_SCHEMES and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("is not a NATS URL; write for example nats://127.0.0.1:4222")
+    return value
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if value != "*" and (not parts.scheme or not parts.netloc or value != value.rstrip("/")):
+        raise ValueError("is not an origin; write for example https://app.example.com")
+    if value != "*" and "*" in value.replace("://*.", "://", 1):
+        raise ValueError("has a * elsewhere than in https://*.example.com")
+    return value
+
+
+def _hub_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError("is not a hub's URL; write for example https://example.com")
+    return value if parts.path.strip("/") else f"{value.rstrip('/')}{HUB_PATH}"
+
+
+def _own_origin(value: str) -> str:
+    if value == "*":
+        raise ValueError("would let any page publish; name each origin")
+    return _origin(value)
+
+
+def _jwks_location(value: str) -> str:
+    parts = urlsplit(value)
+    if not parts.scheme:
+        return value  # a path
+    usable = parts.scheme == "https" or (
+        parts.scheme == "http" and is_loopback(parts.hostname or "")
+    )
+    if not usable or not parts.hostname:
+        raise ValueError("is not a path or an https:// URL (http:// is for loopback alone)")
+    return value
+
+
+def _cookie_name(value: str) -> str:
+    if not _COOKIE_NAME.fullmatch(value):
+        raise ValueError("is not a cookie's name; use letters, digits, - and _")
+    return value
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach a host."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+JwtAlgorithmName: TypeAlias = Literal[
+    "HS256",
+    "HS384",
+    "HS512",
+    "RS256",
+    "RS384",
+    "RS512",
+    "PS256",
+    "PS384",
+    "PS512",
+    "ES256",
+    "ES384",
+    "ES512",
+    "EdDSA",
+]
+
+BindAddress: TypeAlias = Annotated[Address, BeforeValidator(_address)]
+Seed: TypeAlias = Annotated[BindAddress, AfterValidator(_reachable)]
+NodeName: TypeAlias = Annotated[str, AfterValidator(_node_name)]
+NatsUrls: TypeAlias = Annotated[str, AfterValidator(_nats_locations)]
+IpNetwork: TypeAlias = IPv4Network | IPv6Network
+Origin: TypeAlias = Annotated[str, AfterValidator(_origin)]
+OwnOrigin: TypeAlias = Annotated[str, AfterValidator(_own_origin)]
+HubUrl: TypeAlias = Annotated[str, AfterValidator(_hub_url)]
+JwksLocation: TypeAlias = Annotated[str, AfterValidator(_jwks_location)]
+CookieName: TypeAlias = Annotated[str, AfterValidator(_cookie_name)]
+
+COMMAS: Final = BeforeValidator(_commas)
+"""For lists."""
