@@ -36,6 +36,7 @@ _MODULES = {
     "tail": "tail",
     "token": "token",
     "disconnect": "disconnect",
+    "dead-letter": "dead_letter",
     "certs": "certs",
     "wal": "wal",
     "operator": "operator",

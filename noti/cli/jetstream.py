@@ -48,7 +48,7 @@ FOREIGN_ERRORS: Final = (
 )
 """What `problem` puts into words."""
 
-STREAM_SETTINGS: Final = (
+CONNECTION_SETTINGS: Final = (
     "nats_url",
     "nats_tls_ca",
     "nats_tls_cert",
@@ -58,6 +58,11 @@ STREAM_SETTINGS: Final = (
     "nats_token_file",
     "nats_user",
     "nats_password_file",
+)
+"""Settings of any client of NATS."""
+
+STREAM_SETTINGS: Final = (
+    *CONNECTION_SETTINGS,
     "nats_stream",
     "nats_subject",
     "nats_retention",
@@ -71,9 +76,17 @@ STREAM_SETTINGS: Final = (
 
 @asynccontextmanager
 async def open_jetstream(config: Config, timeout_s: float) -> AsyncIterator[JetStreamContext]:
-    """Connect once, without silent retries, and make the stream when it is missing.
+    """Connect as `open_nats` does, and make the stream when it is missing.
 
-    Both take `timeout_s` seconds at most.
+    Each takes `timeout_s` seconds at most.
+    """
+    async with open_nats(config, timeout_s) as client:
+        yield await within(timeout_s, _ensure_stream(client, config, timeout_s))
+
+
+@asynccontextmanager
+async def open_nats(config: Config, timeout_s: float) -> AsyncIterator[NatsClient]:
+    """Connect once, without silent retries, within `timeout_s` seconds.
 
     Raises `FOREIGN_ERRORS`, and `ConfigInvalid` for a bad file.
     """
@@ -87,11 +100,11 @@ async def open_jetstream(config: Config, timeout_s: float) -> AsyncIterator[JetS
     client = NatsClient()
     servers = (config.nats_url or DEFAULT_NATS_URL).split(",")
 
-    async def connect() -> JetStreamContext:
+    async def connect() -> None:
         try:
             await client.connect(
                 servers,
-                name="noti publisher",
+                name="noti command",
                 error_cb=note,
                 connect_timeout=max(1, math.ceil(timeout_s)),
                 allow_reconnect=False,
@@ -101,10 +114,10 @@ async def open_jetstream(config: Config, timeout_s: float) -> AsyncIterator[JetS
             )
         except nats.errors.NoServersError:
             raise ConnectionError(reasons[-1] if reasons else "no answer") from None
-        return await _ensure_stream(client, config, timeout_s)
 
     try:
-        yield await within(timeout_s, connect())
+        await within(timeout_s, connect())
+        yield client
     finally:
         await _close(client)
 

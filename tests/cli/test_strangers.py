@@ -21,7 +21,7 @@ ENDS_WITHIN_S = 8.0
 
 EVENT = ["--user-id=7", "--from=a", "--to=b"]
 
-COMMANDS = ["status", "members", "tail", "publish-rpc", "publish-nats"]
+COMMANDS = ["status", "members", "tail", "publish-rpc", "publish-nats", "dead-letter"]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,8 @@ def asking(command: str, at: str, certificates: Path | None = None) -> list[str]
             return [command, "--http", f"http{s}://{at}"]
         case "tail":
             return [command, f"http{s}://{at}"]
+        case "dead-letter":
+            return [command, "list", f"--nats-url={'tls' if s else 'nats'}://{at}"]
         case "publish-rpc":
             files = {"cert": "n1.pem", "key": "n1.key", "ca": "ca.pem"} if certificates else {}
             tls = [f"--tls-{name}={certificates}/{file}" for name, file in files.items()]

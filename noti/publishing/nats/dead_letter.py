@@ -5,7 +5,7 @@ Leaves: what it is a copy of, and how to publish that again.
 Never: I/O; an order to the server that was meant for the first publication.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -37,6 +37,18 @@ _SERVERS: Final = "nats-"
 
 HeaderLines: TypeAlias = Sequence[tuple[str, str]]
 """Names as written, and values, in their order; a name may be repeated."""
+
+
+class RepeatedHeaders(dict[str, str]):
+    """Headers for nats-py, which writes what `items` says: of a dict, each name once."""
+
+    def __init__(self, lines: HeaderLines) -> None:
+        super().__init__(lines)
+        self._lines = lines
+
+    def items(self) -> Iterable[tuple[str, str]]:  # type: ignore[override]
+        """Return all lines."""
+        return self._lines
 
 
 @dataclass(frozen=True, slots=True)
