@@ -20,6 +20,7 @@ A test compares this tree with the classes:
     │   ├── DecommissionRejected  this node cannot be decommissioned, or not in time; says why
     │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke
     │   ├── SourceUnavailable the event source (NATS) cannot be reached or lost its place
+    │   │   └── SourceOccupied    somebody else reads it, and both cannot; says who
     │   └── KubernetesFailed  the Kubernetes API does not answer, or will not do it now
     │       ├── KubernetesForbidden  the Role lacks a right
     │       ├── ObjectAbsent         there is no such object
@@ -136,6 +137,10 @@ class PeerUnavailable(Unavailable):
 
 class SourceUnavailable(Unavailable):
     """The event source cannot be reached, or lost its place and must be opened again."""
+
+
+class SourceOccupied(SourceUnavailable):
+    """A consumer of somebody else's reads the source: an operator decides; the text says how."""
 
 
 class KubernetesFailed(Unavailable):

@@ -21,7 +21,8 @@ from noti.membership.ports import Control
 from noti.ports import Clock
 from noti.publishing.nats.login import NatsLogin
 from noti.publishing.nats.ports import Source
-from noti.publishing.nats.source import NatsSettings, NatsSource
+from noti.publishing.nats.settings import NatsSettings
+from noti.publishing.nats.source import NatsSource
 from noti.raft.storage.disk import open_disk
 from noti.raft.storage.ports import Disk
 from noti.rpc.accepting import RpcLimits

@@ -12,7 +12,8 @@ from nats.aio.client import Client
 from noti.asyncio_loop import AsyncioLoop
 from noti.errors import SourceUnavailable
 from noti.publishing.nats.ports import DeadLetter, Source, SourceLag, SourceMessage, SourceSession
-from noti.publishing.nats.source import NatsSettings, NatsSource
+from noti.publishing.nats.settings import NatsSettings
+from noti.publishing.nats.source import NatsSource
 from noti.trio_clock import TrioClock
 from tests.publishing.nats.nats_server import NatsServer, nats_server
 from tests.simulation.memory_source import MemorySource, MemoryStream
@@ -24,6 +25,7 @@ class World(Protocol):
     """A source, and the hands of a tester on what is behind it."""
 
     source: Source
+    acknowledges: bool
 
     async def publish(self, first: int, last: int) -> None:
         """Publish numbered messages with ids, in order."""
@@ -39,8 +41,9 @@ class World(Protocol):
 
 
 class MemoryWorld:
-    def __init__(self) -> None:
-        self._stream = MemoryStream(TrioClock())
+    def __init__(self, acknowledges: bool) -> None:
+        self.acknowledges = acknowledges
+        self._stream = MemoryStream(TrioClock(), acknowledges=acknowledges)
         self.source: Source = MemorySource(self._stream)
 
     async def publish(self, first: int, last: int) -> None:
@@ -64,6 +67,7 @@ class NatsWorld:
         self._server = server
         self._asyncio_loop = asyncio_loop
         self.settings = settings
+        self.acknowledges = settings.retention != "limits"
         self.source: Source = NatsSource(asyncio_loop, settings)
 
     async def jetstream(self, function: Callable[[Any], Awaitable[T]]) -> T:
@@ -93,8 +97,12 @@ class NatsWorld:
 
     async def recreate(self) -> None:
         await self.jetstream(lambda jetstream: jetstream.delete_stream("jobs"))
-        async with self.source.open():
-            pass
+        await self.make()
+
+    async def make(self) -> None:
+        async with self.source.open() as session:
+            # A stream with interest retention keeps nothing before it has a consumer.
+            await session.begin(0)
 
 
 WorldFactory = Callable[[], AbstractAsyncContextManager[World]]
@@ -102,7 +110,7 @@ WorldFactory = Callable[[], AbstractAsyncContextManager[World]]
 
 @asynccontextmanager
 async def nats_world(
-    store: Path, retention: Literal["workqueue", "limits"] = "workqueue"
+    store: Path, retention: Literal["workqueue", "interest", "limits"] = "workqueue"
 ) -> AsyncIterator[NatsWorld]:
     with trio.fail_after(30):
         async with nats_server(store) as server, trio.open_nursery() as nursery:
@@ -110,28 +118,39 @@ async def nats_world(
             await nursery.start(asyncio_loop.run)
             settings = NatsSettings(urls=(server.url,), retention=retention)
             world = NatsWorld(server, asyncio_loop, settings)
-            async with world.source.open():
-                pass  # creates the stream
+            await world.make()
             yield world
             nursery.cancel_scope.cancel()
 
 
-@pytest.fixture(
-    params=[
-        pytest.param("workqueue", marks=pytest.mark.interop),
-        pytest.param("limits", marks=pytest.mark.interop),
-        "memory",
-    ]
-)
+KINDS = [
+    pytest.param("workqueue", marks=pytest.mark.interop),
+    pytest.param("interest", marks=pytest.mark.interop),
+    pytest.param("limits", marks=pytest.mark.interop),
+    "memory that acknowledges",
+    "memory",
+]
+WITH_ONE_PLACE = [KINDS[0], KINDS[3]]
+"""Sources whose sessions all have the same consumer."""
+
+
+@pytest.fixture(params=KINDS)
 def open_world(request: pytest.FixtureRequest, tmp_path: Path) -> WorldFactory:
+    return factory_of(request.param, tmp_path)
+
+
+@pytest.fixture(params=WITH_ONE_PLACE)
+def open_world_with_one_place(request: pytest.FixtureRequest, tmp_path: Path) -> WorldFactory:
+    return factory_of(request.param, tmp_path)
+
+
+def factory_of(kind: Any, store: Path) -> WorldFactory:
     @asynccontextmanager
     async def memory() -> AsyncIterator[World]:
         with trio.fail_after(30):
-            yield MemoryWorld()
+            yield MemoryWorld(acknowledges=kind != "memory")
 
-    if request.param == "memory":
-        return memory
-    return lambda: nats_world(tmp_path, request.param)
+    return memory if kind.startswith("memory") else lambda: nats_world(store, kind)
 
 
 async def fetch_count(
@@ -248,7 +267,9 @@ async def read_on(session: SourceSession) -> None:
         await session.fetch(10, 0.5)
 
 
-async def test_reader_whose_messages_were_taken_gets_an_error(open_world: WorldFactory) -> None:
+async def test_acknowledging_needs_one_reader_and_the_other_is_told(
+    open_world: WorldFactory,
+) -> None:
     async with open_world() as world:
         await world.publish(1, 5)
         async with world.source.open() as deposed, world.source.open() as leader:
@@ -256,12 +277,24 @@ async def test_reader_whose_messages_were_taken_gets_an_error(open_world: WorldF
             await fetch_count(deposed, 5)
             await leader.begin(0)
             assert numbers(await fetch_count(leader, 5)) == [1, 2, 3, 4, 5]
-            with pytest.raises(SourceUnavailable):
-                await read_on(deposed)
+            if world.acknowledges:
+                with pytest.raises(SourceUnavailable):
+                    await read_on(deposed)
+            else:
+                # Nothing was taken: each has a place of its own, and nobody acknowledges.
+                await world.publish(6, 6)
+                assert numbers(await fetch_count(deposed, 1)) == [6]
+                assert numbers(await fetch_count(leader, 1)) == [6]
 
 
-async def test_gap_after_a_stolen_message_is_noticed(open_world: WorldFactory) -> None:
-    async with open_world() as world, world.source.open() as thief, world.source.open() as leader:
+async def test_gap_after_a_stolen_message_is_noticed(
+    open_world_with_one_place: WorldFactory,
+) -> None:
+    async with (
+        open_world_with_one_place() as world,
+        world.source.open() as thief,
+        world.source.open() as leader,
+    ):
         await thief.begin(0)
         await leader.begin(0)
         await world.publish(1, 2)
@@ -271,9 +304,15 @@ async def test_gap_after_a_stolen_message_is_noticed(open_world: WorldFactory) -
 
 
 @pytest.mark.slow
-async def test_theft_of_the_last_message_is_noticed(open_world: WorldFactory) -> None:
+async def test_theft_of_the_last_message_is_noticed(
+    open_world_with_one_place: WorldFactory,
+) -> None:
     """Nothing comes after it, so the order of messages alone would not show it."""
-    async with open_world() as world, world.source.open() as thief, world.source.open() as leader:
+    async with (
+        open_world_with_one_place() as world,
+        world.source.open() as thief,
+        world.source.open() as leader,
+    ):
         await thief.begin(0)
         await leader.begin(0)
         await world.publish(1, 1)

@@ -1,10 +1,12 @@
 """An event stream in memory: the `Source` of the simulator.
 
-Enters: published messages; faults. Leaves: what JetStream with one durable consumer would show.
+Enters: published messages; faults. Leaves: what JetStream would show of a stream of either kind.
 Never: threads, asyncio, sockets, real time.
 
-All nodes of a simulation share one `MemoryStream`. As with JetStream, the durable consumer belongs
-to the server: sessions of two nodes compete for it, and the one that began last has made it anew.
+All nodes of a simulation share one `MemoryStream`. As with JetStream, consumers belong to the
+server. If it acknowledges, there is one durable consumer (as on a work queue): sessions of two
+nodes compete for it, and the one that began last has made it anew. Otherwise (retention by limits)
+each session has one of its own, behind the sequence that it named, and messages stay.
 """
 
 from collections import deque
@@ -27,7 +29,7 @@ class _Delivery:
 
 
 class _Consumer:
-    """The server's side of the durable consumer."""
+    """The server's side of a consumer."""
 
     def __init__(self, pending: deque[SourceMessage]) -> None:
         self.pending = pending
@@ -39,9 +41,19 @@ class _Consumer:
 
 
 class MemoryStream:
-    """The server: a work-queue stream and one durable consumer."""
+    """The server: a stream and its consumers."""
 
-    def __init__(self, clock: Clock, trace: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        trace: Callable[[str], None] = lambda line: None,
+        *,
+        acknowledges: bool = True,
+    ) -> None:
+        self.acknowledges = acknowledges
+        """Whether messages leave when they are acknowledged."""
+        self.dead_letters: dict[str, DeadLetter] = {}
+        """Copies by their ids: a repeated one is one."""
         self._clock = clock
         self._trace = trace
         self._generation = 1
@@ -49,6 +61,7 @@ class MemoryStream:
         self._messages: dict[int, SourceMessage] = {}
         self._ids: dict[str, int] = {}
         self._consumer = _Consumer(deque())
+        self._own_consumers: list[_Consumer] = []
         self._up = True
         self._changed = trio.Event()
         self.removed: Callable[[SourceMessage], None] = lambda message: None
@@ -97,7 +110,8 @@ class MemoryStream:
             published_ms=self._clock.wall_ms(),
         )
         self._messages[self._last_seq] = message
-        self._consumer.pending.append(message)
+        for consumer in (self._consumer, *self._own_consumers):
+            consumer.pending.append(message)
         if message_id is not None:
             self._ids[message_id] = self._last_seq
         self._notify()
@@ -124,19 +138,46 @@ class MemoryStream:
         self._delivered.clear()
         self._ids.clear()
         self._consumer = _Consumer(deque())
+        self._own_consumers.clear()
         self._notify()
 
-    def begin(self) -> _Consumer:
-        """Make the consumer anew: it will deliver all that is in the stream."""
-        self._consumer = _Consumer(deque(self._messages[seq] for seq in sorted(self._messages)))
-        self._notify()
-        return self._consumer
+    def begin(self, after_seq: int = 0) -> _Consumer:
+        """Make the durable consumer anew, which delivers all there is; or one more, for a session.
+
+        That one delivers what is behind `after_seq`.
+        """
+        if self.acknowledges:
+            self._consumer = _Consumer(deque(self.pending()))
+            self._notify()
+            return self._consumer
+        consumer = _Consumer(deque(one for one in self.pending() if one.seq > after_seq))
+        self._own_consumers.append(consumer)
+        return consumer
+
+    def end(self, consumer: _Consumer | None) -> None:
+        """Delete the consumer of a session, if it had one of its own."""
+        if consumer in self._own_consumers:
+            self._own_consumers.remove(consumer)
+
+    def is_there(self, consumer: _Consumer | None) -> bool:
+        """Whether this consumer was not deleted."""
+        return consumer is self._consumer or consumer in self._own_consumers
+
+    def interrupt(self) -> None:
+        """Deliver again what is not acknowledged; sessions with consumers of their own lose them.
+
+        As when an operator deletes consumers, or a server that had them in memory restarts.
+        """
+        self._own_consumers.clear()
+        self.begin() if self.acknowledges else self._notify()
 
     def remove(self, sequence: int) -> None:
         """Drop a message that was acknowledged or terminated."""
         message = self._messages.get(sequence)
         if message is not None:
             self.removed(message)
+            if not self.acknowledges:
+                return
             if self.loses():
                 self.happened("an acknowledgement was lost")
             else:
@@ -149,7 +190,7 @@ class MemoryStream:
         self._delivered.add(sequence)
 
     def pending(self) -> list[SourceMessage]:
-        """Return all that is not acknowledged."""
+        """Return all that is in the stream: on a work queue, what is not acknowledged."""
         return [self._messages[seq] for seq in sorted(self._messages)]
 
     async def wait_changed(self, deadline: float) -> None:
@@ -183,12 +224,15 @@ class MemorySource:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["MemorySession"]:
+        session = None
         try:
             await self._connect()
             session = MemorySession(self, self._stream)
             session.check()
             yield session
         finally:
+            if session is not None:
+                session.close()
             self.stumbles("close")
 
     async def _connect(self) -> None:
@@ -224,7 +268,11 @@ class MemorySession:
 
     @property
     def acknowledges(self) -> bool:
-        return True
+        return self._stream.acknowledges
+
+    def close(self) -> None:
+        """Leave nothing behind on the server."""
+        self._stream.end(self._consumer)
 
     def check(self) -> None:
         """Raise when the connection is, or has been, lost."""
@@ -253,9 +301,11 @@ class MemorySession:
 
     async def begin(self, after_seq: int) -> None:
         await self._step("begin")
-        self._consumer = self._stream.begin()
+        self._stream.end(self._consumer)
+        self._consumer = self._stream.begin(after_seq)
         self._after_seq = after_seq
         self._consumer_seq = 0
+        self._unsettled.clear()
         self._source.stumbles("begin")
 
     async def fetch(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
@@ -279,6 +329,8 @@ class MemorySession:
         await self._settle("ack", messages)
 
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            self._stream.dead_letters[f"{self._identity}:{letter.message.seq}"] = letter
         await self._settle("dead_letter", [letter.message for letter in letters])
 
     async def _settle(self, word: str, messages: Sequence[SourceMessage]) -> None:
@@ -294,7 +346,8 @@ class MemorySession:
         return SourceLag(pending, len(self._unsettled), oldest_ms)
 
     def _take(self, messages_max: int) -> list[SourceMessage]:
-        consumer = self._stream.consumer
+        consumer = self._consumer if not self.acknowledges else self._stream.consumer
+        assert consumer is not None, "begin comes before fetch"
         messages: list[SourceMessage] = []
         while consumer.pending and len(messages) < messages_max:
             delivery = consumer.take()
@@ -311,7 +364,8 @@ class MemorySession:
         return messages
 
     def _check_place(self) -> None:
-        consumer = self._stream.consumer
-        if consumer is not self._consumer or consumer.delivered != self._consumer_seq:
+        consumer = self._consumer
+        assert consumer is not None, "begin comes before fetch"
+        if not self._stream.is_there(consumer) or consumer.delivered != self._consumer_seq:
             self._broken = "messages were taken by another reader"
             raise SourceUnavailable(self._broken)

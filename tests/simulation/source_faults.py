@@ -90,7 +90,7 @@ class SourceFaults(Faults):
         return f"for {machine.name} {'mended' if machine.source.reachable else 'cut'}"
 
     async def redeliver(self) -> str:
-        self._cluster.stream.begin()
+        self._cluster.stream.interrupt()
         return "all that is not acknowledged"
 
     async def recreate_stream(self) -> str:

@@ -116,8 +116,13 @@ def stored_letter(place: int, raw_headers: bytes, payload: bytes) -> StoredLette
         truncated_bytes=number(HEADER_TRUNCATED) if HEADER_TRUNCATED.lower() in ours else None,
         original_id=ours.get(HEADER_ID.lower()),
         copy_id=ours.get(HEADER_MESSAGE_ID.lower()),
-        headers=tuple(line for line in lines if not line[0].lower().startswith((_OWN, _SERVERS))),
+        headers=tuple(line for line in lines if not belongs_to_one_publication(line[0])),
     )
+
+
+def belongs_to_one_publication(name: str) -> bool:
+    """Whether a header of this name is no part of what is copied, or published again."""
+    return name.lower().startswith((_OWN, _SERVERS))
 
 
 def parse_headers(raw: bytes) -> HeaderLines:

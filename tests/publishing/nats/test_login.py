@@ -19,7 +19,8 @@ from noti.certificates import uses
 from noti.certificates.renewal import Current
 from noti.errors import ConfigInvalid, SourceUnavailable
 from noti.publishing.nats.login import NatsLogin
-from noti.publishing.nats.source import NatsSettings, NatsSource
+from noti.publishing.nats.settings import NatsSettings
+from noti.publishing.nats.source import NatsSource
 from tests import promises
 from tests.certificates.authority import CLIENT, Issued, Wanted, authority, issue
 from tests.publishing.nats.nats_server import nats_server

@@ -21,7 +21,8 @@ from noti.publishing.nats.bridge import Bridge
 from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.ports import DeadLetter, SourceSession
 from noti.publishing.nats.pull import PULL_LINGER_S, SILENCE_S
-from noti.publishing.nats.source import NatsSettings, NatsSource
+from noti.publishing.nats.settings import NatsSettings
+from noti.publishing.nats.source import NatsSource
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.trio_clock import TrioClock
 from tests import promises
@@ -171,19 +172,6 @@ async def test_existing_stream_is_used_as_it_is(tmp_path: Path) -> None:
     assert (info.config.retention, info.config.max_msgs) == ("limits", 7)
 
 
-async def test_interest_retention_is_refused_with_the_reason(tmp_path: Path) -> None:
-    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
-        await on_jetstream(
-            asyncio_loop,
-            server,
-            lambda jetstream: jetstream.add_stream(
-                name="jobs", subjects=["jobs.noti.>"], retention="interest"
-            ),
-        )
-        with pytest.raises(SourceUnavailable, match="interest retention"):
-            await open_once(NatsSource(asyncio_loop, NatsSettings(urls=(server.url,))))
-
-
 NATS_PY: list[tuple[type, str]] = [
     (Client, "connect"),
     (JetStreamContext, "stream_info"),
@@ -192,6 +180,7 @@ NATS_PY: list[tuple[type, str]] = [
     (Client, "subscribe"),
     (Client, "publish"),
     (Client, "flush"),
+    (JetStreamContext, "publish"),
 ]
 """All of nats-py that a session uses."""
 
@@ -210,10 +199,11 @@ async def test_whatever_the_library_raises_is_reported_as_an_unavailable_source(
         asyncio.CancelledError(),
     )
     async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
-        source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,), retention="limits"))
+        source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
         await open_once(source)
         await publish(asyncio_loop, server, 1, 1)
-        for error in foreign:
+        for index, error in enumerate(foreign):
+            await publish(asyncio_loop, server, 2 * index + 2, 2 * index + 3)
             with monkeypatch.context() as broken, structlog.testing.capture_logs() as logs:
 
                 async def fail(*args: object, error: BaseException = error, **_: object) -> None:
@@ -232,7 +222,7 @@ async def test_whatever_the_library_raises_is_reported_as_an_unavailable_source(
 async def live_once(source: NatsSource) -> None:
     async with source.open() as session:
         await session.begin(0)
-        messages = await session.fetch(10, 5.0)
+        messages = await session.fetch(1, 5.0)
         await session.ack(messages)
         await session.dead_letter([DeadLetter(messages[0], "no event")])
 
@@ -253,7 +243,7 @@ async def test_call_that_hangs_in_the_library_is_given_up(
         return task.cancelling()
 
     async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
-        monkeypatch.setattr("noti.publishing.nats.source.CALL_S", 0.2)
+        monkeypatch.setattr("noti.publishing.nats.edge.CALL_S", 0.2)
         source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
         async with source.open() as session:
             await session.begin(0)

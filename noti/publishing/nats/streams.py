@@ -1,0 +1,132 @@
+"""Finds a stream, or makes it, and knows which one it is; asyncio."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import nats.js.errors
+import structlog
+from nats.js import api
+
+from noti.errors import SourceUnavailable
+from noti.publishing.nats.connection import NatsConnection
+from noti.publishing.nats.settings import NatsSettings
+
+log = structlog.get_logger("noti.publishing")
+
+SUBJECTS_OVERLAP: Final = 10065
+"""Error code of the server: another stream takes one of the subjects."""
+
+
+def identity_of(info: api.StreamInfo) -> str:
+    """Return which stream this is: one that is deleted and made anew is another.
+
+    A stream that was restored from a backup is the one that was backed up, and has its creation
+    time; a mirror is a stream of its own.
+    """
+    return f"{info.config.name}@{info.created.isoformat() if info.created else ''}"
+
+
+async def find_or_make(connection: NatsConnection, settings: NatsSettings) -> api.StreamInfo:
+    """Return the stream as it is; raises `SourceUnavailable` if it cannot be what is wanted."""
+    jetstream = connection.jetstream
+    try:
+        info = await connection.asked(jetstream.stream_info(settings.stream))
+    except nats.js.errors.NotFoundError:
+        return await _make(connection, settings)
+    # A mirror, and a stream that copies others, has messages on subjects that it does not list.
+    if info.config.mirror is None and not info.config.sources:
+        carried = info.config.subjects or []
+        for subject in settings.subjects:
+            if not any(subjects_overlap(subject, other) for other in carried):
+                raise SourceUnavailable(
+                    f"stream {settings.stream} takes {', '.join(carried)} and never {subject}:"
+                    f" correct the subjects that are read, or: nats stream edit {settings.stream}"
+                )
+    return info
+
+
+async def _make(connection: NatsConnection, settings: NatsSettings) -> api.StreamInfo:
+    config = api.StreamConfig(
+        name=settings.stream,
+        subjects=list(settings.subjects),
+        retention=api.RetentionPolicy(settings.retention),
+        storage=api.StorageType(settings.storage),
+        max_age=settings.max_age_s,
+        max_bytes=settings.max_bytes,
+        num_replicas=settings.replicas,
+    )
+    try:
+        info = await connection.asked(connection.jetstream.add_stream(config))
+    except nats.js.errors.APIError as error:
+        if error.err_code != SUBJECTS_OVERLAP:
+            raise
+        others = await _streams_of(connection, settings.subjects)
+        raise SourceUnavailable(
+            f"stream {settings.stream} cannot be made: its subjects {', '.join(settings.subjects)}"
+            f" go to stream {', '.join(others) or '?'}; read that one (nats_stream), or choose"
+            " subjects that no stream takes"
+        ) from error
+    log.info("created the stream", stream=settings.stream, retention=settings.retention)
+    return info
+
+
+async def _streams_of(connection: NatsConnection, subjects: Sequence[str]) -> list[str]:
+    """Return streams that take messages on these subjects, for one each."""
+    names = set()
+    for subject in subjects:
+        try:
+            names.add(await connection.jetstream.find_stream_name_by_subject(subject))
+        except nats.js.errors.NotFoundError:
+            continue
+    return sorted(names)
+
+
+def subjects_overlap(one: str, other: str) -> bool:
+    """Whether a message can have a subject that both of these match."""
+    first, second = one.split("."), other.split(".")
+    for a, b in zip(first, second, strict=False):
+        if ">" in (a, b):
+            return True
+        if a != b and "*" not in (a, b):
+            return False
+    return len(first) == len(second)
+
+
+def subject_covers(wide: str, narrow: str) -> bool:
+    """Whether `wide` matches each subject that `narrow` does."""
+    first, second = wide.split("."), narrow.split(".")
+    for index, part in enumerate(first):
+        if part == ">":
+            return len(second) > index
+        if index >= len(second) or second[index] == ">":
+            return False
+        if part not in ("*", second[index]):
+            return False
+    return len(first) == len(second)
+
+
+def check_end(info: api.StreamInfo, after_seq: int) -> None:
+    """Raise `SourceUnavailable` if the stream ends before what was read of it.
+
+    It lost its end then: it was restored from a backup, or its server lost what it had not synced.
+    New messages would get the sequences of those that were read, and be dropped as such.
+    """
+    name, last_seq = info.config.name, info.state.last_seq
+    if last_seq < after_seq:
+        raise SourceUnavailable(
+            f"stream {name} ends at message {last_seq}, but {after_seq} was read already: it was"
+            " restored from an older backup, or its server lost the end; have it go on behind that"
+            f" with: nats stream purge {name} --seq {after_seq + 1}"
+        )
+
+
+async def same_again(connection: NatsConnection, info: api.StreamInfo) -> api.StreamInfo:
+    """Return the stream as it is now; raises `SourceUnavailable` if it is another one."""
+    name = info.config.name or ""
+    try:
+        now = await connection.asked(connection.jetstream.stream_info(name))
+    except nats.js.errors.NotFoundError:
+        raise SourceUnavailable(f"stream {name} was deleted") from None
+    if identity_of(now) != identity_of(info):
+        raise SourceUnavailable(f"stream {name} was deleted and made anew")
+    return now
