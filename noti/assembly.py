@@ -46,7 +46,7 @@ from noti.presence.dead_nodes import DeadNodes
 from noti.presence.presence import Presence
 from noti.publishing.limits import Limits
 from noti.publishing.nats.bridge import Bridge, source_status
-from noti.publishing.nats.mapping import StreamMapping
+from noti.publishing.nats.mapping import mapping_of
 from noti.publishing.publisher import Publisher
 from noti.raft.core.config import KEEP_ENTRIES, LOG_KEEP_BYTES, RaftConfig
 from noti.raft.core.machine import Raft
@@ -217,7 +217,7 @@ def _bridges(config: Config, world: World, intake: Intake, store: Store) -> tupl
     return tuple(
         Bridge(
             world.sources[stream.name],
-            StreamMapping(stream.subjects).event_of,
+            mapping_of(stream).event_of,
             intake,
             store.floor,
             world.clock,

@@ -9,7 +9,6 @@ What was acknowledged is counted. Over HTTP an event is tried again, at the next
 several, with a key by which it is shown once; otherwise nothing is tried a second time.
 """
 
-import random
 import ssl
 import sys
 import time
@@ -186,8 +185,9 @@ def _as_bridge(config: Config, category: CategoryMessage) -> Draft:
     """Return what the bridge would make of the message, so that it is the same event either way."""
     subject = subject_of(config, category.category_from)
     message = SourceMessage(0, subject, bytes(category))
-    event = decode_category(message, wall_ms=time.time_ns() // 1_000_000, rng=random.Random())
-    return Draft(event.topics, event.data)
+    content = decode_category(message, time.time_ns() // 1_000_000)
+    check_data(content.data)
+    return Draft((subject,), content.data)
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,6 +121,14 @@ def problem_of_id(text: str) -> str | None:
     return None
 
 
+def check_type(event_type: str) -> None:
+    """Raise `MessageInvalid` unless a text can be an event's type."""
+    if len(event_type) > TYPE_CHARACTERS_MAX:
+        raise TooLarge(_too_long(_TYPE, event_type, TYPE_CHARACTERS_MAX))
+    if (problem := problem_of_type(event_type)) is not None:
+        raise MessageInvalid(problem)
+
+
 @lru_cache(maxsize=_KNOWN_TYPES)
 def problem_of_type(text: str) -> str | None:
     """Return why a text can be no event's type, in one line, or None."""

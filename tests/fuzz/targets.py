@@ -29,7 +29,6 @@ from noti.history.commands import (
     PublishV1,
     SetHistorySize,
     SetLimits,
-    decode,
     encode,
 )
 from noti.history.limits import HistoryLimits
@@ -45,9 +44,7 @@ from noti.history.store import Store, StoreDecoder
 from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
-from noti.publishing.nats.category import decode_category
 from noti.publishing.nats.dead_letter import stored_letter
-from noti.publishing.nats.ports import SourceMessage
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import MessageReceived, MessageRejected
 from noti.raft.core.machine import Raft
@@ -75,7 +72,6 @@ from noti.raft.core.records import (
 from noti.raft.ports import Hello
 from noti.raft.storage.segments import read_segment
 from noti.rpc import codec
-from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.inbox import Inbox
 from noti.rpc.publish_service import decode_drafts
 from noti.swim.core import packets, streams
@@ -94,6 +90,7 @@ from noti.swim.core.messages import (
     User,
 )
 from noti.swim.core.serf import Serf
+from tests.fuzz import payloads
 from tests.fuzz.http_inputs import (
     FORMS,
     HEADS,
@@ -329,12 +326,6 @@ def restore_store(data: bytes) -> None:
     assert Store.decode(store.snapshot()).snapshot() == store.snapshot()
 
 
-def take_category(data: bytes) -> None:
-    message = SourceMessage(1, "jobs.noti.a", data)
-    event = decode_category(message, wall_ms=10, rng=random.Random(0))
-    assert decode(encode(PublishBatch("s", (event,)))) == PublishBatch("s", (event,))
-
-
 COMMANDS: list[Command] = [
     PublishBatch("s", EVENTS, 7),
     Publish(EVENTS, 7),
@@ -361,7 +352,6 @@ DEAD_LETTER = (
     b"Noti-Dead-Letter-Id: n-7\r\nNats-Msg-Id: jobs@x-7\r\n\r\n{}"
 )
 
-CATEGORY = CategoryMessage(user_id=7, category_from="books", category_to="films")
 
 PUBLISH = b"\x0a\x19\x0a\x01a\x12\x04data\x1a\x04id-1\x22\x01t\x28\x07\x30\x01\x3a\x01k" * 2
 
@@ -456,7 +446,15 @@ TARGETS = [
     Target("store's snapshot", [a_store().snapshot(), OLD_SNAPSHOT], restore_store),
     Target("store's snapshot in pieces", [*a_store().snapshot_pieces()], restore_with),
     Target("publish request", [PUBLISH], decode_drafts),
-    Target("category message", [bytes(CATEGORY)], take_category),
+    Target("category message", payloads.CATEGORIES, payloads.take_category),
+    Target("text of JetStream", ["né\r\n".encode()], payloads.take_text),
+    Target("JSON of JetStream", payloads.JSON, payloads.take_json),
+    Target("cloud event", payloads.CLOUD_EVENTS, payloads.take_cloud_event),
+    Target("protobuf by descriptors", payloads.MESSAGES, payloads.take_message),
+    Target("headers of JetStream", payloads.HEADERS, payloads.take_headers),
+    Target(
+        "topic template", payloads.TEMPLATES, payloads.make_template, (MessageInvalid, ValueError)
+    ),
     Target("dead letter", [DEAD_LETTER], take_dead_letter),
     Target("kubernetes object", [POD], lambda data: decode_object(data, "x"), (KubernetesFailed,)),
     Target("kubernetes list", PODS, lambda data: decode_listing(data, "x"), (KubernetesFailed,)),

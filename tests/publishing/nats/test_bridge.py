@@ -45,7 +45,7 @@ class Stage:
         self.log = ReplicatedLog(self.rng, leader=self.leader)
         self.bridge = Bridge(
             self.source,
-            StreamMapping((SubjectSettings(subject="jobs.noti.>", decoder="category"),)).event_of,
+            StreamMapping((SubjectSettings(subject=">", decoder="category"),)).event_of,
             self.log,
             self.log.store.floor,
             clock,

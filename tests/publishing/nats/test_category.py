@@ -11,18 +11,20 @@ from hypothesis import strategies as st
 from noti.errors import MessageInvalid
 from noti.history.notification import Event
 from noti.publishing.events import EVENT_BYTES_MAX, make_id
-from noti.publishing.nats.category import decode_category
+from noti.publishing.nats.mapping import StreamMapping
 from noti.publishing.nats.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.stream_settings import SubjectSettings
 
 WALL_MS = 1_700_000_000_123
+MAPPING = StreamMapping((SubjectSettings(subject=">", decoder="category"),))
 CREATED = datetime(2024, 5, 6, 7, 8, 9, 250_000, tzinfo=UTC)
 
 
 def decode(payload: bytes, message_id: str | None = "id-1", subject: str = "jobs.noti.x") -> Event:
     headers = {} if message_id is None else {"nats-msg-id": [message_id]}
     message = SourceMessage(7, subject, payload, headers)
-    return decode_category(message, wall_ms=WALL_MS, rng=random.Random(5))
+    return MAPPING.event_of(message, wall_ms=WALL_MS, rng=random.Random(5))
 
 
 def payload(**fields: object) -> bytes:

@@ -18,12 +18,13 @@ from nats.js import JetStreamContext
 from noti.asyncio_loop import AsyncioLoop
 from noti.errors import SourceUnavailable
 from noti.publishing.nats.bridge import Bridge
-from noti.publishing.nats.category import decode_category
+from noti.publishing.nats.mapping import StreamMapping
 from noti.publishing.nats.ports import DeadLetter, SourceSession
 from noti.publishing.nats.pull import PULL_LINGER_S, SILENCE_S
 from noti.publishing.nats.settings import NatsSettings
 from noti.publishing.nats.source import NatsSource
 from noti.rpc.generated.category.v1 import CategoryMessage
+from noti.stream_settings import SubjectSettings
 from noti.trio_clock import TrioClock
 from tests import promises
 from tests.publishing.nats.nats_server import NatsServer, free_port, nats_server
@@ -261,8 +262,9 @@ async def test_crash_of_nats_costs_nothing(tmp_path: Path) -> None:
         rng = random.Random(1)
         log = ReplicatedLog(rng)
         source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
+        mapping = StreamMapping((SubjectSettings(subject=">", decoder="category"),))
         bridge = Bridge(
-            source, decode_category, log, log.store.floor, TrioClock(), rng, messages_max=20
+            source, mapping.event_of, log, log.store.floor, TrioClock(), rng, messages_max=20
         )
         await open_once(source)
         async with trio.open_nursery() as nursery:
