@@ -158,6 +158,11 @@ soak *args: venv
     -@{{ attend }} .venv/bin/python -m tests.soak "$@"
     @{{ report }}
 
+# Leaders and NATS servers die under numbered events: just interop-nats minutes=2 (retention=workqueue servers=3 restarts=5)
+[no-exit-message]
+interop-nats *args: venv
+    @exec .venv/bin/python -m tests.interop.nats "$@"
+
 # Write the golden scenarios of the Raft core anew; then read the difference.
 scenarios-rewrite: venv
     .venv/bin/python -m tests.raft.core.scenario

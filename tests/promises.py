@@ -82,6 +82,12 @@ BAD_PAYLOAD_BLOCKS_NOTHING = promise(_EVENTS, "A payload that does not parse blo
 NATS_MAY_BE_DOWN = promise(
     _EVENTS, "NATS may be down, restarted or unreachable; nodes go on and retry."
 )
+NATS_TROUBLE_COSTS_NO_EVENT = promise(
+    _EVENTS,
+    "At full speed, with the leader killed every 2 s, NATS restarted and its leaders stepped down: "
+    "every event of a stream is shown once, in the stream's order, and the queue is empty in the "
+    "end.",
+)
 BROKEN_NODE_ENDS = promise(
     _EVENTS,
     "A node that meets an error it cannot survive ends at once; nobody elects it, or stays "

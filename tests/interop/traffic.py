@@ -159,7 +159,7 @@ class Subscriber:
         backwards = [(first, second) for first, second in pairwise(numbers) if second <= first]
         return (
             f"{self}: {len(numbers)} of {published} seen on {self.opened} connections, last "
-            f"{self.last}; missing {_shown(missing)}; repeated {_shown(repeated)}; "
+            f"{self.last}; missing {shown(missing)}; repeated {shown(repeated)}; "
             f"backwards {backwards[:5]}; gaps {self.gaps}; refusals {self.refusals}"
         )
 
@@ -219,7 +219,7 @@ def _number(data: str) -> int:
     return int(json.loads(data)["user_id"])
 
 
-def _shown(numbers: Sequence[int]) -> str:
+def shown(numbers: Sequence[int]) -> str:
     """Return numbers as runs, the first few of them."""
     runs = list(_runs(numbers))
     return (", ".join(runs[:8]) + (", …" if len(runs) > 8 else "")) or "none"
