@@ -27,6 +27,7 @@ INTERRUPTED = 130
 
 _MODULES = {
     "run": "run",
+    "config": "config",
     "leave": "leave",
     "demo": "demo",
     "publish": "publish",
