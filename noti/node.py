@@ -33,7 +33,7 @@ import trio
 from noti.assembly import LogLimits, assemble, tags_of
 from noti.config import Config
 from noti.optional import keep_going
-from noti.publishing.nats.bridge import Bridge
+from noti.publishing.nats.bridge import NO_SOURCE, Bridge
 from noti.service import Service, Tree
 from noti.status import Report
 from noti.world import OpenWorld, World, real_world
@@ -98,6 +98,8 @@ async def run(
 
         await tree.start("controller", parts.controller.run)
         await tree.start("limits", parts.limits.run)
+        if not parts.bridges:
+            log.info(NO_SOURCE)
         for bridge in parts.bridges:
             await tree.start("bridge", _optional(bridge, world))
         if parts.presence is not None:

@@ -72,6 +72,26 @@ def cancel_after(seconds: float, seed: int = 1) -> list[structlog.typing.EventDi
     return records
 
 
+def test_node_without_a_source_says_so_once_and_in_its_status() -> None:
+    seen: list[object] = []
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = SimulatedCluster(nursery, 1, size=1)
+            simulated = cluster.nodes[0]
+            config = simulated.config().model_copy(update={"nats_url": None})
+            report = await nursery.start(partial(node.run, config, open_world=simulated.open_world))
+            await trio.sleep(60)
+            seen.append(report.status()["source"])
+            nursery.cancel_scope.cancel()
+
+    with structlog.testing.capture_logs() as records:
+        run_deterministically(1, main)
+    says = "no source of events: nats_url is not set; events come by HTTP and gRPC only"
+    assert [record["event"] for record in records].count(says) == 1
+    assert seen == [{"state": "none", "text": says}]
+
+
 @promises.STOPS_IN_ORDER
 def test_parts_stop_in_the_opposite_order_of_their_start() -> None:
     records = cancel_after(5.0)

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from noti import telemetry
+from noti.cli.former_flags import former_flags, translated
 from noti.cli.settings import load_config, settings_options
 
 log = structlog.get_logger("noti.cli")
@@ -32,13 +33,14 @@ GARBAGE_OBJECTS = 10_000
     "of the TOML file (http_addr). Flags win over the environment, the environment over the file."
 )
 @settings_options()
+@former_flags
 def run(config_file: Path | None, **options: Any) -> None:
     """Run one node until SIGTERM or Ctrl-C.
 
     The node hands over what it leads, announces that it leaves, ends its streams and exits with
     status 0.
     """
-    config = load_config(config_file, options)
+    config = load_config(config_file, translated(options))
     telemetry.set_up(level=config.log_level, form=config.log_format)
     from noti import node  # here, so that the other commands start without loading a node
 

@@ -8,6 +8,7 @@ nodes in a storm.
 """
 
 import json
+from collections.abc import Mapping
 
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
@@ -20,6 +21,10 @@ from noti.streams.hub import Hub
 CONSISTENT_WAIT_S = 3.0
 """An election fits in; without a majority there is no point in waiting longer."""
 JSON = "application/json"
+
+TROUBLES_MAX = 4
+TROUBLE_CHARS_MAX = 500
+"""A probe's answer stays within what any client takes for headers."""
 
 
 def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
@@ -42,9 +47,13 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
             {"ServerID": server.id, "RPCAddress": server.rpc_addr, "IsLeader": server.is_leader}
             for server in node.servers()
         ]
-        if node.ready() and hub.running:
-            return json_response(servers)
         troubles = node.troubles()
+        if node.ready() and hub.running:
+            # The body is a list that programs know; what does not keep browsers away is beside it.
+            response = json_response(servers)
+            for trouble in troubles[:TROUBLES_MAX]:
+                response.headers.add("Noti-Trouble", _header_value(trouble))
+            return response
         if not hub.running:
             troubles.append({"trouble": "stopping", "text": "this node is shutting down"})
         return json_response({"ready": False, "troubles": troubles, "servers": servers}, status=503)
@@ -74,3 +83,10 @@ def json_response(document: object, status: int = 200) -> Response:
     """Return a document that nobody keeps."""
     headers = {"Cache-Control": "no-store"}
     return Response(json.dumps(document), status=status, content_type=JSON, headers=headers)
+
+
+def _header_value(trouble: Mapping[str, object]) -> str:
+    """Return a trouble as a header: what, since when, in words."""
+    text = f"{trouble['trouble']}; since={trouble.get('since')}; {trouble.get('text')}"
+    safe = "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
+    return safe[:TROUBLE_CHARS_MAX]

@@ -58,6 +58,7 @@ class Node:
     extra: dict[str, object] = field(default_factory=dict)
     barriers: int = 0
     on_barrier: Callable[[], None] = lambda: None
+    told: list[dict[str, object]] = field(default_factory=lambda: [{"trouble": "quorum"}])
 
     def is_leader(self) -> bool:
         return self.leader
@@ -66,7 +67,7 @@ class Node:
         return self.is_ready
 
     def troubles(self) -> list[dict[str, object]]:
-        return [{"trouble": "quorum"}]
+        return self.told
 
     async def barrier(self) -> None:
         self.barriers += 1

@@ -443,6 +443,21 @@ async def test_readiness_of_a_node_that_is_not_ready_is_503_with_the_list_and_wh
         assert len(told["servers"]) == 2
 
 
+async def test_readiness_names_troubles_that_do_not_keep_browsers_away() -> None:
+    """In a header: the body is a list that programs of bb-dist-noti know."""
+    text = "events are not read: \r\nInjected: \u00fc" + "x" * 1000
+    trouble: dict[str, object] = {"trouble": "source", "since": "2026-01-01", "text": text}
+    node = Node(told=[trouble])
+    async with serving(hub(), node) as address, client(address) as one:
+        response = await one.request("/readiness")
+        assert response.status_code == 200
+        assert len(json.loads(await one.read_all())) == 2
+        [value] = [value for name, value in response.headers if name == b"noti-trouble"]
+    said = "source; since=2026-01-01; events are not read: ??Injected: ?x"
+    assert value.startswith(said.encode())
+    assert len(value) == 500
+
+
 async def test_metrics_count_clients() -> None:
     there = hub()
     async with serving(there) as address, client(address) as one, client(address) as two:

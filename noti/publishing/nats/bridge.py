@@ -50,6 +50,9 @@ BATCH_BYTES_MAX: Final = 1024 * 1024
 """A command is closed when its events reach this. With one more event of the same size at most,
 it stays well within what a log record (8 MiB) and a frame between nodes (16 MiB) may hold."""
 
+NO_SOURCE: Final = "no source of events: nats_url is not set; events come by HTTP and gRPC only"
+"""What a node without one says of it."""
+
 FETCH_WAIT_S: Final = 1.0
 """How long one fetch may stay empty; it returns early when something comes."""
 
@@ -235,6 +238,6 @@ def source_status(bridges: Sequence[Bridge]) -> dict[str, object]:
     """Return what `/status` shows of the source: the first stream in trouble, and all of them."""
     streams = [bridge.status() for bridge in bridges]
     if not streams:
-        return {"state": "none"}
+        return {"state": "none", "text": NO_SOURCE}
     first = next((stream for stream in streams if stream["error"] is not None), streams[0])
     return {**first, "streams": streams}

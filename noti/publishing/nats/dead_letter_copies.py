@@ -1,6 +1,7 @@
 """Copies what can never be an event to the dead-letter subject, each once; asyncio."""
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -29,8 +30,8 @@ COPIES: Final = Counter(
     "Messages that can never be events, by what became of their copies on the dead-letter subject.",
     ["stream", "outcome"],
 )
-"""Outcomes: `copied`, `truncated` (without the payload, which is too large), `refused` (the server
-takes no copy; the message is gone)."""
+"""Outcomes: `copied`, `truncated` (without the payload or the headers, which are too large),
+`refused` (the server takes no copy; the message is gone)."""
 
 MAX_AGE_S: Final = 30 * 24 * 3600.0
 """How long the stream that is made here keeps a letter; longer than anybody's holidays."""
@@ -44,11 +45,17 @@ AT_ONCE: Final = 64
 REASON_CHARS_MAX: Final = 512
 """A reason is a line of a header."""
 
+HEADERS_BYTES_MAX: Final = 64_000
+"""JetStream stores 64 KiB of them; ours come on top of those of the message."""
+
 FRAME_BYTES: Final = 64
 """What NATS itself puts around headers, at most."""
 
 _PASSING: Final = (10008,)
 """Error codes of the server that pass: the cluster is choosing a leader."""
+
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+"""What nats-py sends as the name of a header; the server takes any."""
 
 _throttled = ThrottledLog(time.monotonic)
 
@@ -110,16 +117,19 @@ class DeadLetterCopies:
         ]
         theirs = []
         for name, value in header_lines_of(message):
+            text = value.encode(errors="surrogateescape").decode(errors="replace")
             if name.lower() == dead_letter.HEADER_MESSAGE_ID.lower():
-                ours.append((dead_letter.HEADER_ID, value))
-            elif not dead_letter.belongs_to_one_publication(name):
-                theirs.append((name, value))
+                ours.append((dead_letter.HEADER_ID, text))
+            elif _NAME.fullmatch(name) and not dead_letter.belongs_to_one_publication(name):
+                theirs.append((name, text))
+        outcome, payload = "copied", message.payload
+        if _size_of(ours + theirs) > HEADERS_BYTES_MAX:
+            outcome, theirs = "truncated", []
         room = self._connection.client.max_payload - FRAME_BYTES
-        if _size_of(ours + theirs) + len(message.payload) <= room:
-            return "copied", RepeatedHeaders(ours + theirs), message.payload
-        ours.append((dead_letter.HEADER_TRUNCATED, str(len(message.payload))))
-        kept = ours + theirs if _size_of(ours + theirs) <= room else ours
-        return "truncated", RepeatedHeaders(kept), b""
+        if _size_of(ours + theirs) + len(payload) > room:
+            ours.append((dead_letter.HEADER_TRUNCATED, str(len(payload))))
+            outcome, payload = "truncated", b""
+        return outcome, RepeatedHeaders(ours + theirs), payload
 
     async def _refusal_of(self, headers: RepeatedHeaders, payload: bytes) -> str | None:
         """Publish the copy; return None, or why the server will not take it."""

@@ -2,19 +2,21 @@
 
 import json
 import random
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
 from noti.history.notification import Event
+from noti.protobuf import parse
 from noti.publishing.events import EVENT_BYTES_MAX, make_id
 from noti.publishing.nats.mapping import StreamMapping
 from noti.publishing.nats.ports import SourceMessage
 from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.stream_settings import SubjectSettings
+from tests.fuzz.mutations import mutated
 
 WALL_MS = 1_700_000_000_123
 MAPPING = StreamMapping((SubjectSettings(subject=">", decoder="category"),))
@@ -135,3 +137,36 @@ def test_random_payload_gives_one_line_of_json_or_is_invalid(data: bytes) -> Non
         "category_to",
         "created_at",
     }
+
+
+EXAMPLES = [
+    payload(user_id=2**32 - 1, category_from='é\n"\\\0', category_to="films", created_at=CREATED),
+    payload(category_from="a", created_at=datetime(9999, 12, 31, tzinfo=UTC)),
+    b"\x22\x06\x08\x05\x10\xff\xff\x03",
+]
+
+
+def as_the_class_reads(data: bytes) -> dict[str, object] | None:
+    """Return what the generated class makes of a payload, which takes it much longer."""
+    try:
+        category = parse(CategoryMessage, data)
+    except MessageInvalid:
+        return None
+    created = category.created_at or datetime.fromtimestamp(0, UTC) + timedelta(
+        milliseconds=WALL_MS
+    )
+    if category == CategoryMessage() or created.astimezone(UTC).year < 1970:
+        return None
+    at = created.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    texts = {"category_from": category.category_from, "category_to": category.category_to}
+    return {"user_id": category.user_id, **texts, "created_at": at}
+
+
+@settings(max_examples=500, deadline=None)
+@given(mutated(EXAMPLES))
+def test_payload_is_read_as_the_generated_class_reads_it(data: bytes) -> None:
+    try:
+        read: object = json.loads(decode(data).data)
+    except MessageInvalid:
+        read = None
+    assert read == as_the_class_reads(data)

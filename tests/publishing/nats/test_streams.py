@@ -1,0 +1,97 @@
+"""Which stream it is, and whether it can be what is wanted."""
+
+from pathlib import Path
+
+import pytest
+from nats.js import api
+
+from noti.errors import SourceUnavailable
+from noti.publishing.nats.streams import subject_covers, subjects_overlap
+from tests.publishing.nats.test_consumers import fetch, read, stage
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap", "covers"),
+    [
+        ("a", "a", True, True),
+        ("a", "b", False, False),
+        ("a.>", "a.b", True, True),
+        ("a.>", "a", False, False),
+        ("a", "a.>", False, False),
+        ("a.*", "a.b", True, True),
+        ("a.b", "a.*", True, False),
+        ("a.*.c", "a.b.*", True, False),
+        ("a.*", "a.b.c", False, False),
+        ("a.*", "a.>", True, False),
+        ("a.>", "a.*", True, True),
+        ("a.>", "a.>", True, True),
+        ("a.>", "a.b.>", True, True),
+        ("a.b.>", "a.>", True, False),
+        (">", "a.b", True, True),
+        ("*.b", "a.>", True, False),
+    ],
+)
+def test_subjects_are_compared_token_by_token(
+    one: str, other: str, overlap: bool, covers: bool
+) -> None:
+    assert subjects_overlap(one, other) == overlap
+    assert subjects_overlap(other, one) == overlap
+    assert subject_covers(one, other) == covers
+
+
+@pytest.mark.interop
+async def test_stream_that_never_has_the_subject_is_told(tmp_path: Path) -> None:
+    async with stage(tmp_path) as here:
+        await here.do("add_stream", name="jobs", subjects=["jobs.a", "jobs.b"])
+        with pytest.raises(SourceUnavailable, match=r"takes jobs\.a, jobs\.b and never"):
+            await read(here.source(), 0, 0)
+
+
+@pytest.mark.interop
+async def test_mirror_has_subjects_that_it_does_not_list(tmp_path: Path) -> None:
+    async with stage(tmp_path) as here:
+        await here.do("add_stream", name="origin", subjects=["jobs.noti.>"])
+        await here.do("add_stream", name="jobs", mirror=api.StreamSource(name="origin"))
+        await here.publish(1, 3)
+        assert await read(here.source(), 0, 3) == [1, 2, 3]
+
+
+@pytest.mark.interop
+async def test_subjects_of_another_stream_are_told_with_its_name(tmp_path: Path) -> None:
+    async with stage(tmp_path) as here:
+        await here.do("add_stream", name="orders", subjects=["jobs.>"])
+        with pytest.raises(SourceUnavailable) as caught:
+            await read(here.source(), 0, 0)
+        assert "stream jobs cannot be made: its subjects jobs.noti.> go to stream orders" in str(
+            caught.value
+        )
+
+
+@pytest.mark.interop
+async def test_stream_made_anew_after_it_was_opened_is_noticed(tmp_path: Path) -> None:
+    async with stage(tmp_path) as here:
+        source = here.source(retention="limits")
+        async with source.open() as session:
+            await here.do("delete_stream", "jobs")
+            await here.do("add_stream", name="jobs", subjects=["jobs.noti.>"])
+            with pytest.raises(SourceUnavailable, match="stream jobs was deleted and made anew"):
+                await session.begin(0)
+
+
+@pytest.mark.interop
+@pytest.mark.parametrize("retention", ["workqueue", "interest", "limits"])
+async def test_stream_that_lost_its_end_is_told_and_the_way_out_works(
+    tmp_path: Path, retention: str
+) -> None:
+    async with stage(tmp_path) as here:
+        source = here.source(retention=retention)
+        await read(source, 0, 0)
+        await here.publish(1, 3)
+        with pytest.raises(SourceUnavailable, match="nats stream purge jobs --seq 8") as caught:
+            await read(source, 7, 0)
+        assert "ends at message 3, but 7 was read already" in str(caught.value)
+        await here.do("purge_stream", "jobs", seq=8)
+        await here.publish(4, 4)
+        async with source.open() as session:
+            await session.begin(7)
+            assert [message.seq for message in await fetch(session, 1)] == [8]
