@@ -1,11 +1,15 @@
 """`noti config` shows what a node would run with, and refuses what it would refuse."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from noti.cli import exit_status
 from noti.cli.loading import load
+from noti.publishing.nats.message_headers import DIRECTIVES, MESSAGE_ID
+from noti.stream_settings import DecoderName
+from tests.readmes import ROOT
 from tests.settings import clean_environment as clean_environment
 from tests.test_config import TABLES
 
@@ -47,6 +51,17 @@ topic = "/{id}"
     assert '# nats_url = "nats://***@h"' in shown
     assert "secret" not in shown
     assert "\nnats_stream" not in shown
+
+
+def test_readme_of_jetstream_has_tables_that_a_node_takes(tmp_path: Path) -> None:
+    readme = (ROOT / "noti" / "publishing" / "nats" / "README.md").read_text()
+    file = tmp_path / "noti.toml"
+    file.write_text(readme.split("```toml")[1].split("```")[0])
+    orders, audit = load({}, file).streams
+    assert [one.decoder for one in orders.subjects] == ["json", "protobuf"]
+    assert (audit.durable, audit.dead_letter_subject) == ("noti-audit", "dead.audit")
+    for name in (*get_args(DecoderName), *sorted(DIRECTIVES), MESSAGE_ID):
+        assert f"| `{name}` |" in readme.replace("**", "").lower(), f"{name} is not explained"
 
 
 def test_masked_secret_is_no_setting_of_the_file(
