@@ -147,13 +147,13 @@ def _problem_of_subjects(stream: StreamSettings) -> str | None:
         if (problem := _problem_of_decoder(one)) is not None:
             return f"subject {one.subject}: {problem}"
         for earlier in subjects[:number]:
-            if covers(earlier.subject, one.subject):
+            if subject_covers(earlier.subject, one.subject):
                 hint = "remove one" if earlier.subject == one.subject else "put the narrower first"
                 return f"subject {one.subject} is never reached behind {earlier.subject}; {hint}"
     widest = stream.filters
     for number, one_filter in enumerate(widest):
         for other in widest[:number]:
-            if overlap(one_filter, other):
+            if subjects_overlap(one_filter, other):
                 return (
                     f"subjects {other} and {one_filter} share some, and neither holds the other,"
                     " which NATS does not take; name narrower ones, or one that holds both"
@@ -174,7 +174,7 @@ def _reader_of(subject: str, streams: Sequence[StreamSettings]) -> str | None:
     """Return the stream that is read at a subject, as far as its settings tell."""
     for stream in streams:
         for one in stream.subjects:
-            if one.subject != ALL_SUBJECTS and covers(one.subject, subject):
+            if one.subject != ALL_SUBJECTS and subject_covers(one.subject, subject):
                 return f"stream {stream.name} at {one.subject}"
     return None
 
@@ -187,11 +187,11 @@ def _widest(subjects: Sequence[str]) -> tuple[str, ...]:
     return tuple(
         one
         for one in dict.fromkeys(subjects)
-        if not any(other != one and covers(other, one) for other in subjects)
+        if not any(other != one and subject_covers(other, one) for other in subjects)
     )
 
 
-def covers(pattern: str, subject: str) -> bool:
+def subject_covers(pattern: str, subject: str) -> bool:
     """Whether all that is published to a subject, perhaps with wildcards, matches a pattern."""
     wanted, tokens = pattern.split("."), subject.split(".")
     for number, word in enumerate(wanted):
@@ -204,7 +204,7 @@ def covers(pattern: str, subject: str) -> bool:
     return len(wanted) == len(tokens)
 
 
-def overlap(one: str, other: str) -> bool:
+def subjects_overlap(one: str, other: str) -> bool:
     """Whether a subject can match both patterns."""
     left, right = one.split("."), other.split(".")
     for mine, theirs in zip(left, right, strict=False):

@@ -6,10 +6,10 @@ from pydantic import ValidationError
 from noti.stream_settings import (
     StreamSettings,
     SubjectSettings,
-    covers,
-    overlap,
     problem_of_streams,
     stream_of_flags,
+    subject_covers,
+    subjects_overlap,
 )
 
 
@@ -49,10 +49,13 @@ def test_subject_that_nats_refuses_is_refused(subject: str) -> None:
         ("a.>", "a.>", True),
         (">", "a", True),
         ("*.b", "a.b", True),
+        ("a.>", "a.b.>", True),
+        ("a.b.>", "a.>", False),
+        ("*.b", "a.>", False),
     ],
 )
 def test_pattern_covers_what_nats_would_deliver(pattern: str, subject: str, expected: bool) -> None:
-    assert covers(pattern, subject) is expected
+    assert subject_covers(pattern, subject) is expected
 
 
 @pytest.mark.parametrize(
@@ -63,10 +66,13 @@ def test_pattern_covers_what_nats_would_deliver(pattern: str, subject: str, expe
         ("a.>", "*.b", True),
         ("a.>", "a", False),
         ("a.*", "a.b.c", False),
+        ("a.*", "a.>", True),
+        ("a.b.>", "a.>", True),
+        (">", "a.b", True),
     ],
 )
 def test_patterns_overlap_when_a_subject_matches_both(one: str, other: str, expected: bool) -> None:
-    assert overlap(one, other) is overlap(other, one) is expected
+    assert subjects_overlap(one, other) is subjects_overlap(other, one) is expected
 
 
 def stream(*subjects: str, name: str = "s", dead_letter: str | None = None) -> StreamSettings:

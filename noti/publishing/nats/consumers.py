@@ -27,7 +27,7 @@ from nats.js import api
 from noti.errors import SourceOccupied, SourceUnavailable
 from noti.publishing.nats.connection import REQUEST_S, NatsConnection
 from noti.publishing.nats.settings import NatsSettings
-from noti.publishing.nats.streams import subjects_overlap
+from noti.stream_settings import subjects_overlap
 
 log = structlog.get_logger("noti.publishing")
 

@@ -20,7 +20,7 @@ from noti.publishing.nats.dead_letter import HeaderLines, RepeatedHeaders
 from noti.publishing.nats.ports import DeadLetter
 from noti.publishing.nats.pull import header_lines_of
 from noti.publishing.nats.settings import NatsSettings
-from noti.publishing.nats.streams import subject_covers
+from noti.stream_settings import subject_covers
 from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.publishing")

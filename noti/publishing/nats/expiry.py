@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.settings import NatsSettings
-from noti.publishing.nats.streams import subject_covers
+from noti.stream_settings import subject_covers
 
 log = structlog.get_logger("noti.publishing")
 

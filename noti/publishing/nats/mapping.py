@@ -22,7 +22,7 @@ from noti.publishing.nats.message_headers import (
 )
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.topic_template import BoundTopic, TopicTemplate
-from noti.stream_settings import StreamSettings, SubjectSettings, covers
+from noti.stream_settings import StreamSettings, SubjectSettings, subject_covers
 
 SUBJECTS_KNOWN_MAX: Final = 4096
 """Subjects whose way is remembered, so that only the first message of each is compared with
@@ -91,7 +91,7 @@ class StreamMapping:
 
     def _way_of(self, subject: str) -> _Way:
         for pattern, decode, template, may_name_topic in self._rules:
-            if covers(pattern, subject):
+            if subject_covers(pattern, subject):
                 way = _way(subject, decode, template, may_name_topic)
                 break
         else:

@@ -10,6 +10,7 @@ from nats.js import api
 from noti.errors import SourceUnavailable
 from noti.publishing.nats.connection import NatsConnection
 from noti.publishing.nats.settings import NatsSettings
+from noti.stream_settings import ALL_SUBJECTS, subjects_overlap
 
 log = structlog.get_logger("noti.publishing")
 
@@ -46,6 +47,11 @@ async def find_or_make(connection: NatsConnection, settings: NatsSettings) -> ap
 
 
 async def _make(connection: NatsConnection, settings: NatsSettings) -> api.StreamInfo:
+    if ALL_SUBJECTS in settings.subjects:
+        raise SourceUnavailable(
+            f"there is no stream {settings.stream}, and no subject is named to make it of; make it"
+            f" with: nats stream add {settings.stream}, or name its subjects (nats_subject)"
+        )
     config = api.StreamConfig(
         name=settings.stream,
         subjects=list(settings.subjects),
@@ -79,30 +85,6 @@ async def _streams_of(connection: NatsConnection, subjects: Sequence[str]) -> li
         except nats.js.errors.NotFoundError:
             continue
     return sorted(names)
-
-
-def subjects_overlap(one: str, other: str) -> bool:
-    """Whether a message can have a subject that both of these match."""
-    first, second = one.split("."), other.split(".")
-    for a, b in zip(first, second, strict=False):
-        if ">" in (a, b):
-            return True
-        if a != b and "*" not in (a, b):
-            return False
-    return len(first) == len(second)
-
-
-def subject_covers(wide: str, narrow: str) -> bool:
-    """Whether `wide` matches each subject that `narrow` does."""
-    first, second = wide.split("."), narrow.split(".")
-    for index, part in enumerate(first):
-        if part == ">":
-            return len(second) > index
-        if index >= len(second) or second[index] == ">":
-            return False
-        if part not in ("*", second[index]):
-            return False
-    return len(first) == len(second)
 
 
 def check_end(info: api.StreamInfo, after_seq: int) -> None:

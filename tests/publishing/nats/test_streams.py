@@ -6,37 +6,19 @@ import pytest
 from nats.js import api
 
 from noti.errors import SourceUnavailable
-from noti.publishing.nats.streams import subject_covers, subjects_overlap
 from tests.publishing.nats.test_consumers import fetch, read, stage
 
 
-@pytest.mark.parametrize(
-    ("one", "other", "overlap", "covers"),
-    [
-        ("a", "a", True, True),
-        ("a", "b", False, False),
-        ("a.>", "a.b", True, True),
-        ("a.>", "a", False, False),
-        ("a", "a.>", False, False),
-        ("a.*", "a.b", True, True),
-        ("a.b", "a.*", True, False),
-        ("a.*.c", "a.b.*", True, False),
-        ("a.*", "a.b.c", False, False),
-        ("a.*", "a.>", True, False),
-        ("a.>", "a.*", True, True),
-        ("a.>", "a.>", True, True),
-        ("a.>", "a.b.>", True, True),
-        ("a.b.>", "a.>", True, False),
-        (">", "a.b", True, True),
-        ("*.b", "a.>", True, False),
-    ],
-)
-def test_subjects_are_compared_token_by_token(
-    one: str, other: str, overlap: bool, covers: bool
-) -> None:
-    assert subjects_overlap(one, other) == overlap
-    assert subjects_overlap(other, one) == overlap
-    assert subject_covers(one, other) == covers
+@pytest.mark.interop
+async def test_stream_that_is_read_whole_is_not_made(tmp_path: Path) -> None:
+    async with stage(tmp_path) as here:
+        source = here.source(stream="orders", subjects=(">",))
+        with pytest.raises(SourceUnavailable, match=r"no stream orders.*nats stream add orders"):
+            await read(source, 0, 0)
+        await here.do("add_stream", name="orders", subjects=["a.>", "b"])
+        for subject in ("a.1", "b", "a.2"):
+            await here.do("publish", subject, b"")
+        assert await read(source, 0, 3) == [1, 2, 3]
 
 
 @pytest.mark.interop
