@@ -177,7 +177,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         authorization=_authorization(config, world, store),
         revoking=Revoking(forwarder.propose, clock),
         limits=Limits(replica, store, _history_limits(config), clock),
-        bridges=bridges,
+        bridges=tuple(bridges.values()),
         presence=_presence(config, world, identity, store, forwarder, replica, gossip),
     )
 
@@ -213,9 +213,9 @@ def _presence(
     )
 
 
-def _bridges(config: Config, world: World, intake: Intake, store: Store) -> tuple[Bridge, ...]:
-    return tuple(
-        Bridge(
+def _bridges(config: Config, world: World, intake: Intake, store: Store) -> dict[str, Bridge]:
+    return {
+        stream.name: Bridge(
             world.sources[stream.name],
             mapping_of(stream).event_of,
             intake,
@@ -225,7 +225,7 @@ def _bridges(config: Config, world: World, intake: Intake, store: Store) -> tupl
         )
         for stream in config.streams
         if stream.name in world.sources
-    )
+    }
 
 
 def _history_limits(config: Config) -> HistoryLimits:

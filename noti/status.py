@@ -6,7 +6,7 @@ All answers are read from the node's parts when they are asked for; nothing is k
 import socket
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 from noti import __version__
 from noti.history.store import Store
@@ -106,12 +106,7 @@ class Report:
             }
             for trouble in self._replica.troubles()
         ]
-        source = self._source()
-        if source.get("error") is not None:
-            text = f"events are not read: {source['error']}"
-            shown = {key: source.get(key) for key in ("since", "for_s")}
-            troubles.append({"trouble": "source", **shown, "text": text})
-        return troubles
+        return troubles + _troubles_of(self._source())
 
     async def barrier(self) -> None:
         """Return when everything committed before this call is applied; a majority confirms it."""
@@ -199,6 +194,20 @@ class Report:
 
 def _time(wall_ms: int) -> str:
     return datetime.fromtimestamp(wall_ms / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _troubles_of(source: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Return one for each stream that is not read, which is named where there are several."""
+    streams = source.get("streams") or [source]
+    troubles = []
+    for stream in streams:
+        if stream.get("error") is None:
+            continue
+        which = f" of stream {stream['name']}" if len(streams) > 1 else ""
+        shown = {key: stream.get(key) for key in ("since", "for_s")}
+        text = f"events{which} are not read: {stream['error']}"
+        troubles.append({"trouble": "source", **shown, "text": text})
+    return troubles
 
 
 def _name(member: Member | None) -> str:

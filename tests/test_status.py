@@ -165,6 +165,21 @@ def test_status_reports_troubles_with_the_time_at_which_they_began() -> None:
     }
 
 
+def test_each_stream_that_cannot_be_read_is_a_trouble_and_named() -> None:
+    parts = Parts()
+    bad = {"state": "waiting", "since": "2026-07-23T10:00:00.000+00:00", "for_s": 2.0}
+    streams: list[dict[str, object]] = [
+        {"name": "jobs", **bad, "error": "NATS: no"},
+        {"name": "orders", "state": "reading", "error": None},
+        {"name": "users", **bad, "error": "NATS: never"},
+    ]
+    parts.source = {**streams[0], "streams": streams}
+    assert [trouble["text"] for trouble in parts.report().troubles()] == [
+        "events of stream jobs are not read: NATS: no",
+        "events of stream users are not read: NATS: never",
+    ]
+
+
 def test_source_that_cannot_be_read_is_a_trouble() -> None:
     parts = Parts()
     since = "2023-11-14T22:13:20.000+00:00"

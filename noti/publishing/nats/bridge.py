@@ -11,7 +11,7 @@ without an ack comes again and is dropped by the store.
 """
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, Protocol
 
 import structlog
@@ -234,9 +234,12 @@ def _batches(
         yield batch
 
 
-def source_status(bridges: Sequence[Bridge]) -> dict[str, object]:
-    """Return what `/status` shows of the source: the first stream in trouble, and all of them."""
-    streams = [bridge.status() for bridge in bridges]
+def source_status(bridges: Mapping[str, Bridge]) -> dict[str, object]:
+    """Return what `/status` shows of the source: the first stream in trouble, and all of them.
+
+    `bridges` are by the name of the stream.
+    """
+    streams = [{"name": name, **bridge.status()} for name, bridge in bridges.items()]
     if not streams:
         return {"state": "none", "text": NO_SOURCE}
     first = next((stream for stream in streams if stream["error"] is not None), streams[0])
