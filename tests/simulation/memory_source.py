@@ -18,7 +18,7 @@ import trio
 
 from noti.errors import SourceUnavailable
 from noti.ports import Clock
-from noti.publishing.nats.ports import DeadLetter, SourceLag, SourceMessage
+from noti.publishing.nats.ports import NO_HEADERS, DeadLetter, Headers, SourceLag, SourceMessage
 from tests.simulation.clocks import MachineClock
 
 
@@ -97,7 +97,13 @@ class MemoryStream:
         """The durable consumer as it is now."""
         return self._consumer
 
-    def publish(self, subject: str, payload: bytes, message_id: str | None = None) -> int:
+    def publish(
+        self,
+        subject: str,
+        payload: bytes,
+        message_id: str | None = None,
+        headers: Headers = NO_HEADERS,
+    ) -> int:
         """Append a message and return its sequence; the same id again returns the first one's."""
         if message_id is not None and message_id in self._ids:
             return self._ids[message_id]
@@ -106,7 +112,7 @@ class MemoryStream:
             self._last_seq,
             subject,
             payload,
-            {} if message_id is None else {"nats-msg-id": [message_id]},
+            headers if message_id is None else {**headers, "nats-msg-id": [message_id]},
             published_ms=self._clock.wall_ms(),
         )
         self._messages[self._last_seq] = message

@@ -29,7 +29,7 @@ from noti.errors import (
     leaves_of,
 )
 from noti.history.commands import PublishBatch, encode
-from noti.history.notification import Event
+from noti.history.notification import Event, byte_length
 from noti.optional import FAILURES
 from noti.ports import Clock
 from noti.publishing.nats.metrics import Gauges, State
@@ -226,7 +226,8 @@ def _batches(
     batch_bytes = 0
     for pair in pairs:
         batch.append(pair)
-        batch_bytes += len(pair[1].data.encode())
+        event = pair[1]  # headers may name a thousand topics, a megabyte of them
+        batch_bytes += byte_length(event.data) + sum(map(byte_length, event.topics))
         if batch_bytes >= BATCH_BYTES_MAX:
             yield batch
             batch, batch_bytes = [], 0

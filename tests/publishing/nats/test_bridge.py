@@ -206,6 +206,17 @@ async def test_bad_payload_is_terminated_counted_and_logged_once(autojump_clock:
     assert [line["seq"] for line in told] == [3]
 
 
+async def test_command_is_closed_by_topics_as_by_data(autojump_clock: MockClock) -> None:
+    """Twenty messages of half a megabyte of topics each would be more than an entry may hold."""
+    stage = Stage()
+    topics = [f"{number:03}{'x' * 997}" for number in range(500)]
+    for _ in range(20):
+        stage.stream.publish("a", bytes(CategoryMessage(user_id=1)), headers={"noti-topic": topics})
+    async with stage.running():
+        await stage.until_shown(20)
+    assert stage.log.proposals == 7, "three at a time, of half a megabyte each"
+
+
 @promises.UNREADABLE_NOT_LET_IN
 async def test_event_on_a_subject_that_no_reader_can_name_is_terminated_and_counted(
     autojump_clock: MockClock,
