@@ -37,6 +37,7 @@ from noti.cli.jetstream import (
     target_of,
 )
 from noti.cli.publish_http import URL, HttpTarget, lines_over_http, one_over_http
+from noti.cli.publish_subject import to_subject
 from noti.cli.settings import as_address, load_config, settings_options
 from noti.config import Config
 from noti.errors import NotiError, SourceUnavailable
@@ -61,6 +62,9 @@ REQUEST_EVENTS_MAX: Final = 1000
 )
 @token_file_option
 @click.option("--rpc", metavar="HOST:PORT", callback=as_address, help="A node's gRPC address.")
+@click.option(
+    "--subject", help="With --data: a NATS subject, in JetStream; --topic may be left out."
+)
 @click.option("--user-id", type=click.IntRange(0, 2**32 - 1), help="Whom it is about.")
 @click.option("--from", "category_from", help="The user's category.")
 @click.option("--to", "category_to", help="The category that it was matched with.")
@@ -82,6 +86,7 @@ def publish(
     urls: tuple[str, ...],
     token_file: Path | None,
     rpc: Address | None,
+    subject: str | None,
     user_id: int | None,
     category_from: str | None,
     category_to: str | None,
@@ -100,6 +105,7 @@ def publish(
     noti publish --topic news --data hello --token-file token
     noti publish --url https://noti.example.com --topic /users/7 --private --data '{"unread": 3}'
     tail -f app.log | noti publish --rpc 127.0.0.1:8400 --topic log
+    noti publish --subject orders.new --data '{"order": 7}'
     noti publish --user-id 7 --from books --to films
 
     Over HTTP, a token must allow the topics. Over gRPC, nodes with TLS take events from holders of
@@ -113,12 +119,18 @@ def publish(
         category = category_message(user_id, category_from, category_to)
     given = (user_id, category_from, category_to)
     is_category = any(one is not None for one in given)
+    draft = Draft(topics, data or "", event_id, event_type, retry_ms, private)
+    if subject is not None:
+        if data is None or is_category or rpc is not None or urls or token_file is not None:
+            raise click.UsageError("--subject goes with --data, and to JetStream alone")
+        config = load_config(config_file, options, nats_url=DEFAULT_NATS_URL)
+        run_until_signalled(to_subject(config, subject, draft, timeout_s))
+        return
     _check_options(category, is_category, topics, data, event_id)
     if (urls or token_file is not None) and (rpc is not None or not topics):
         raise click.UsageError("--url and --token-file go with --topic, and not with --rpc")
     if (event_type or private or retry_ms) and not topics:
         raise click.UsageError("--type, --private and --retry-ms go with --topic")
-    draft = Draft(topics, data or "", event_id, event_type, retry_ms, private)
     if topics and rpc is None:
         tls = tls_context(options["tls_ca"])
         target = HttpTarget(urls, token_in(token_file), tls, timeout_s)
