@@ -29,8 +29,11 @@ class NatsServer:
         port: int | None = None,
         arguments: Sequence[str] = (),
         host: str = "127.0.0.1",
+        *,
+        jetstream: bool = True,
     ) -> None:
         self._store = store
+        self._jetstream = jetstream
         self._arguments = arguments
         self._process: trio.Process | None = None
         self.port = port or free_port()
@@ -50,8 +53,7 @@ class NatsServer:
                 str(SERVER),
                 *("--addr", self._host),
                 *("--port", str(self.port)),
-                "--jetstream",
-                *("--store_dir", str(self._store)),
+                *(("--jetstream", "--store_dir", str(self._store)) if self._jetstream else ()),
                 *self._arguments,
             ],
             stdout=subprocess.DEVNULL,
