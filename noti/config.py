@@ -170,7 +170,8 @@ class Config(BaseModel):
     """Several streams, or several decoders: tables in the file, instead of the five settings above
     nats_durable; see noti/publishing/nats/README.md."""
     nats_retention: Literal["workqueue", "limits", "interest"] = "workqueue"
-    """Retention of a stream that we make: `workqueue` drops what was acked, `limits` keeps it."""
+    """Retention of a stream that we make: `workqueue` drops what was acked, `interest` what every
+    consumer acked, `limits` keeps it."""
     nats_storage: Literal["file", "memory"] = "file"
     """Storage of a stream that we make."""
     nats_replicas: int = Field(default=1, ge=1, le=5)

@@ -1,6 +1,7 @@
 """Whatever happens to NATS, a session ends with one clear line, and the next one reads on."""
 
 import json
+import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ import pytest
 import trio
 from nats.aio.client import Client
 
+import noti
 from noti.errors import SourceUnavailable
 from noti.publishing.nats.settings import NatsSettings
 from noti.publishing.nats.source import NatsSource
@@ -18,6 +20,7 @@ from tests import promises
 from tests.interop.nats.nats_cluster import NatsCluster, nats_cluster
 from tests.publishing.nats.nats_server import NatsServer, free_port, nats_server
 from tests.publishing.nats.test_consumers import Stage, read, stage
+from tests.publishing.nats.test_dead_letter_copies import as_user, bury, letters
 from tests.publishing.nats.test_source import running_asyncio_loop
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -202,6 +205,32 @@ async def test_missing_permission_is_told(tmp_path: Path, denied: str) -> None:
         assert str(caught.value).startswith(
             f'NATS does not permit this user: for publish to "{subject}'
         )
+
+
+NATS_PAGE = Path(noti.__file__).parent / "publishing/nats/README.md"
+
+
+@pytest.mark.parametrize("retention", ["workqueue", "interest", "limits"])
+async def test_permissions_of_the_page_are_enough(tmp_path: Path, retention: Retention) -> None:
+    [permissions] = re.findall(r"```\n(publish: .*?)```", NATS_PAGE.read_text(), re.DOTALL)
+    (tmp_path / "nats.conf").write_text(
+        "authorization { users: [ {user: all, password: all}, {user: noti, password: noti,"
+        f" permissions: {{ {permissions} }} }} ] }}"
+    )
+    arguments = ("--config", str(tmp_path / "nats.conf"))
+    async with (
+        running_asyncio_loop() as loop,
+        nats_server(tmp_path / "store", *arguments) as server,
+    ):
+        here, noti_user = Stage(as_user(server, "all"), loop), as_user(server, "noti")
+        for name, subject in (("jobs", "jobs.noti.>"), ("dead", "noti.dead-letter.>")):
+            kept = retention if name == "jobs" else "limits"
+            await here.do("add_stream", name=name, subjects=[subject], retention=kept)
+        source = Stage(noti_user, loop).source()
+        await read(source, 0, 0)
+        await here.publish(1, 2)
+        await bury(source, 2)
+        assert len(await letters(here, "dead")) == 2
 
 
 class Wire:
