@@ -141,10 +141,12 @@ def target_of(config: Config) -> tuple[str, str]:
         for one in stream.subjects:
             if one.decoder == "category":
                 return stream.name, one.subject
-    for stream in config.streams:
-        if stream.subjects[0].subject != ALL_SUBJECTS:
-            return stream.name, stream.subjects[0].subject
-    raise ConfigInvalid("there is no subject to publish to; name one by --nats-subject")
+    if config.nats_streams:
+        raise ConfigInvalid("no table [[nats_streams.subjects]] has decoder category; add one")
+    [stream] = config.streams  # whose messages may be wanted whatever reads them
+    if stream.subjects[0].subject == ALL_SUBJECTS:
+        raise ConfigInvalid("there is no subject to publish to; name one by --nats-subject")
+    return stream.name, stream.subjects[0].subject
 
 
 def subject_of(config: Config, category: str) -> str:

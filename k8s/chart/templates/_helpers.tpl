@@ -218,6 +218,17 @@ app.kubernetes.io/part-of: noti
 {{- end }}
 {{- end -}}
 
+{{/* Whether some stream is read as what `noti publish` sends. */}}
+{{- define "noti.takesCategory" -}}
+{{- $config := .Values.config -}}
+{{- if $config.nats_streams -}}
+{{- contains "\"decoder\":\"category\"" (toJson $config.nats_streams) -}}
+{{- else -}}
+{{- $default := ternary "category" "text" (eq ($config.nats_stream | default "jobs") "jobs") -}}
+{{- eq ($config.nats_decoder | default $default) "category" -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The file of further settings. JSON's strings, numbers, booleans and arrays are TOML's too; only
      whole numbers must not become floats. Tables come last, as what follows one belongs to it. */}}
 {{- define "noti.toml" -}}

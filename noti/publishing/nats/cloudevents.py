@@ -84,11 +84,11 @@ def _attributes_in(headers: Headers) -> dict[str, object]:
         if not name.startswith(_PREFIX):
             continue
         if len(set(values)) > 1:
-            raise MessageInvalid(f"header {name[:80]} stands there {len(values)} times")
+            raise MessageInvalid(f"header {name[:80]!r} stands there {len(values)} times")
         try:
             attributes[name.removeprefix(_PREFIX)] = unquote(values[0], errors="strict")
         except UnicodeDecodeError:
-            raise MessageInvalid(f"header {name[:80]} is no UTF-8 text") from None
+            raise MessageInvalid(f"header {name[:80]!r} is no UTF-8 text") from None
     return attributes
 
 

@@ -9,9 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from noti.errors import ConfigInvalid, MessageInvalid
+from noti.errors import ConfigInvalid, MessageInvalid, TooLarge
 from noti.history.notification import Event
-from noti.publishing.events import check_data, check_topics, check_type, is_event_id, make_id
+from noti.publishing.events import (
+    EVENT_BYTES_MAX,
+    check_data,
+    check_topics,
+    check_type,
+    is_event_id,
+    make_id,
+)
 from noti.publishing.nats.content import Decode
 from noti.publishing.nats.decoders import decoder_of
 from noti.publishing.nats.message_headers import (
@@ -23,6 +30,10 @@ from noti.publishing.nats.message_headers import (
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.topic_template import BoundTopic, TopicTemplate
 from noti.stream_settings import StreamSettings, SubjectSettings, subject_covers
+
+PAYLOAD_BYTES_MAX: Final = 4 * EVENT_BYTES_MAX
+"""More is not decoded, as that would hold everything else up; escapes in the JSON of a CloudEvent
+can make it so much longer than its data."""
 
 SUBJECTS_KNOWN_MAX: Final = 4096
 """Subjects whose way is remembered, so that only the first message of each is compared with
@@ -58,7 +69,9 @@ class StreamMapping:
         carry; otherwise a UUIDv7 made of `wall_ms` and `rng`. It is made once, by the leader, and
         replicated.
         """
-        seq, subject, _, headers, published_ms, _ = message
+        seq, subject, payload, headers, published_ms, _ = message
+        if len(payload) > PAYLOAD_BYTES_MAX:
+            raise TooLarge(f"a payload of {len(payload)} bytes; {PAYLOAD_BYTES_MAX} are allowed")
         way = self._ways.get(subject) or self._way_of(subject)
         content = way.decode(message, wall_ms)
         data, fields, event_id, event_type, topic, created_ms = content
@@ -95,7 +108,7 @@ class StreamMapping:
                 way = _way(subject, decode, template, may_name_topic)
                 break
         else:
-            raise MessageInvalid(f"subject {subject[:80]} is none that is read")
+            raise MessageInvalid(f"subject {subject[:80]!r} is none that is read")
         if len(subject) <= SUBJECT_KNOWN_CHARACTERS_MAX:
             if len(self._ways) >= SUBJECTS_KNOWN_MAX:
                 self._ways.clear()

@@ -92,7 +92,8 @@ class TopicTemplate:
         tokens = subject.split(".")
         if self.tokens_min > len(tokens):
             raise MessageInvalid(
-                f"subject {subject} has {len(tokens)} tokens; the topic needs {self.tokens_min}"
+                f"subject {subject[:80]!r} has {len(tokens)} tokens;"
+                f" the topic needs {self.tokens_min}"
             )
         bound: list[str | _Field] = []
         for part in self._parts:

@@ -9,7 +9,12 @@ from noti.errors import ConfigInvalid, MessageInvalid, TooLarge
 from noti.history.commands import PublishBatch, decode, encode
 from noti.history.notification import Event
 from noti.publishing.events import EVENT_BYTES_MAX, make_id
-from noti.publishing.nats.mapping import SUBJECTS_KNOWN_MAX, StreamMapping, mapping_of
+from noti.publishing.nats.mapping import (
+    PAYLOAD_BYTES_MAX,
+    SUBJECTS_KNOWN_MAX,
+    StreamMapping,
+    mapping_of,
+)
 from noti.publishing.nats.ports import SourceMessage
 from noti.stream_settings import StreamSettings, SubjectSettings
 
@@ -103,6 +108,9 @@ def test_topic_that_readers_cannot_name_is_invalid_unless_a_header_names_another
 def test_data_that_is_too_large_is_invalid() -> None:
     with pytest.raises(TooLarge):
         event(NEWS, b"x" * (EVENT_BYTES_MAX + 1))
+    made = mapping({"subject": ">", "decoder": "json"})
+    with pytest.raises(TooLarge, match="a payload of"):
+        event(made, b"[" * (PAYLOAD_BYTES_MAX + 1))
 
 
 def test_subjects_that_are_remembered_are_bounded() -> None:

@@ -78,7 +78,7 @@ def test_field_that_cannot_be_part_of_a_topic_is_invalid(fields: object, problem
 
 
 def test_subject_with_too_few_tokens_is_invalid() -> None:
-    with pytest.raises(MessageInvalid, match="has 1 tokens; the topic needs 2"):
+    with pytest.raises(MessageInvalid, match="'orders' has 1 tokens; the topic needs 2"):
         topic("{2}", "orders")
 
 
