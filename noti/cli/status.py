@@ -52,10 +52,9 @@ def status(url: str, tls_ca: Path | None, timeout_s: float) -> None:
     for name, value in plain:
         facts.add_row(f"[dim]{_text(name)}[/dim]", _cell(value))
     console.print(facts)
-    for name, value in report.items():
-        if _is_rows(value):
-            console.print()
-            console.print(_rows(name, value))
+    for name, value in _tables(report):
+        console.print()
+        console.print(_rows(name, value))
 
 
 @click.command()
@@ -97,6 +96,17 @@ def _flat(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
         elif not _is_rows(value):
             facts.append((name, value))
     return facts
+
+
+def _tables(report: Mapping[str, Any], prefix: str = "") -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return the tables of a report; inner ones only of several rows, as one is among the facts."""
+    tables = []
+    for key, value in report.items():
+        if isinstance(value, Mapping):
+            tables += _tables(value, f"{prefix}{key} ")
+        elif _is_rows(value) and (not prefix or len(value) > 1):
+            tables.append((prefix + key, value))
+    return tables
 
 
 def _is_rows(value: object) -> TypeGuard[list[dict[str, Any]]]:

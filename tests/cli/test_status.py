@@ -142,3 +142,17 @@ def test_status_over_https_wants_a_certificate_that_is_right(
     with node(json.dumps(REPORT).encode(), tls=elsewhere) as url:
         assert exit_status(["members", "--http", url, "--tls-ca", str(own)]) == 1
         assert "IP address mismatch" in capsys.readouterr().err
+
+
+def test_streams_of_the_source_are_a_table_when_there_are_several(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    streams = [{"name": "jobs", "state": "reading"}, {"name": "orders", "state": "waiting"}]
+    for shown, is_table in ((streams, True), (streams[:1], False)):
+        report = {**REPORT, "source": {"state": "reading", "streams": shown}}
+        with node(json.dumps(report).encode()) as url:
+            assert exit_status(["status", "--http", url]) == 0
+        drawn = lines(capsys.readouterr().out)
+        assert "source state reading" in drawn
+        assert ("source streams" in drawn) is is_table
+        assert ("orders waiting" in drawn) is is_table
