@@ -40,6 +40,7 @@ class Processes:
     def __init__(self, logs: Path) -> None:
         self._logs = logs
         self._started: list[subprocess.Popen[bytes]] = []
+        self._names: list[str] = []
 
     def start(
         self, name: str, command: list[str], cpu: int | None = None
@@ -56,7 +57,13 @@ class Processes:
         if cpu is not None:
             os.sched_setaffinity(process.pid, {cpu})  # before it can have started others
         self._started.append(process)
+        self._names.append(name)
         return process
+
+    def started(self, prefix: str) -> list[subprocess.Popen[bytes]]:
+        """Return the processes whose names begin with `prefix`."""
+        named = zip(self._names, self._started, strict=True)
+        return [process for name, process in named if name.startswith(prefix)]
 
     def __enter__(self) -> Self:
         return self

@@ -18,13 +18,25 @@ EARLY_ROUNDS = 3
 class ElectionTimer:
     """The moment of the next campaign."""
 
-    def __init__(self, config: RaftConfig, rng: Rng, *, now: float) -> None:
-        """Start a full timeout."""
+    def __init__(
+        self, config: RaftConfig, rng: Rng, configuration: Configuration, *, now: float
+    ) -> None:
+        """Start as `begin` does."""
         self._config = config
         self._rng = rng
         self._early_rounds = 0
         self.deadline = now
-        self.reset(now)
+        self.begin(now, configuration)
+
+    def begin(self, now: float, configuration: Configuration) -> None:
+        """Wait a full timeout for a leader, as a node does that has just come up.
+
+        A voter without others has nobody to hear of, and need not wait.
+        """
+        if configuration.voters == (self._config.node_id,) and not configuration.outgoing:
+            self.deadline = now
+        else:
+            self.reset(now)
 
     def reset(self, now: float) -> None:
         """Wait a full, random timeout again: 1x to 2x, so that ties are rare."""

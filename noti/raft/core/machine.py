@@ -100,7 +100,7 @@ class Raft:
         self.role = Role.FOLLOWER
         self._leader: NodeId | None = None
         self._following = self._new_following(now)
-        self._timer = ElectionTimer(config, rng, now=now)
+        self._timer = ElectionTimer(config, rng, self._log.configuration, now=now)
         self._ballot = Ballot()
         self._commit = self._applied = snapshot.index if snapshot else 0
         self._leadership: Leadership | None = None  # set while, and only while, this node leads
@@ -371,7 +371,7 @@ class Raft:
         assert configuration.voters
         self._term = 1
         self._append_own(EntryKind.CONFIGURATION, encode_configuration(configuration))
-        self._timer.reset(now)
+        self._timer.begin(now, configuration)
 
     def _on_request(self, request: Request, now: float) -> None:
         if self._leadership is None:

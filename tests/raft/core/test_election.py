@@ -13,7 +13,19 @@ THREE = Configuration("c", ("n1", "n2", "n3"))
 
 
 def timer(name: str = "n1", seed: int = 1) -> ElectionTimer:
-    return ElectionTimer(RaftConfig(name), random.Random(seed), now=0.0)
+    return ElectionTimer(RaftConfig(name), random.Random(seed), THREE, now=0.0)
+
+
+def test_voter_without_others_does_not_wait_for_a_leader() -> None:
+    config = RaftConfig("n1")
+    alone, others_still_count = Configuration("c", ("n1",)), Configuration("c", ("n1",), ("n2",))
+    waiting = ElectionTimer(config, random.Random(1), alone, now=10.0)
+    assert waiting.deadline == 10.0
+    waiting.begin(20.0, alone)
+    assert waiting.deadline == 20.0
+    for configuration in (others_still_count, Configuration("c", ("n2",)), THREE):
+        waiting.begin(20.0, configuration)
+        assert waiting.deadline >= 20.5
 
 
 def test_timeout_is_drawn_from_once_to_twice_the_configured_one() -> None:
