@@ -19,10 +19,7 @@ from noti.http.clients import Clients, HttpClients
 from noti.membership.control import ControlSocket
 from noti.membership.ports import Control
 from noti.ports import Clock
-from noti.publishing.nats.login import NatsLogin
 from noti.publishing.nats.ports import Source
-from noti.publishing.nats.settings import NatsSettings
-from noti.publishing.nats.source import NatsSource
 from noti.raft.storage.disk import open_disk
 from noti.raft.storage.ports import Disk
 from noti.rpc.accepting import RpcLimits
@@ -120,6 +117,11 @@ def _sources(
     """Return the source of each stream; raises `ConfigInvalid` for a file that is no login."""
     if config.nats_url is None:
         return {}
+    # Here, so that nodes without NATS start without its library.
+    from noti.publishing.nats.login import NatsLogin
+    from noti.publishing.nats.settings import NatsSettings
+    from noti.publishing.nats.source import NatsSource
+
     login = NatsLogin.of(config)
     login.options()
     urls = tuple(config.nats_url.split(","))

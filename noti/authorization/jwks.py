@@ -72,6 +72,11 @@ class JwksFeed:
         self.want()
         await self._fetched.wait()
 
+    async def tried_once(self) -> None:
+        """Wait until keys were fetched, or that failed; no longer than a fetch may take."""
+        with self._clock.scope_until(self._clock.now() + FETCH_TIMEOUT_S):
+            await self.tried.wait()
+
     async def run(self) -> NoReturn:
         """Fetch the keys, and again, until cancelled."""
         parts = urlsplit(self._url)

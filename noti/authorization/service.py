@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import structlog
@@ -11,7 +11,6 @@ import trio
 
 from noti.authorization.authorizer import AuthorizationConfig, Authorizer, Revoked
 from noti.authorization.grant import Action
-from noti.authorization.jwks import FETCH_TIMEOUT_S, JwksFeed
 from noti.authorization.key_files import give_notice, key_file
 from noti.authorization.keys import TrustedKeys, read_keys
 from noti.authorization.revoked_file import RevokedNames, revoked_file
@@ -19,6 +18,9 @@ from noti.certificates.renewal import Renewed, keep_renewed
 from noti.config import Config, aliases_of
 from noti.optional import keep_going
 from noti.ports import Clock
+
+if TYPE_CHECKING:
+    from noti.authorization.jwks import JwksFeed
 
 log = structlog.get_logger("noti.authorization")
 
@@ -77,8 +79,7 @@ class Authorization:
             nursery.start_soon(keep_renewed, self._renewed)
             if self._jwks is not None:
                 await nursery.start(keep_going, "jwks", self._jwks.run, self._clock, self._rng)
-                with self._clock.scope_until(self._clock.now() + FETCH_TIMEOUT_S):
-                    await self._jwks.tried.wait()
+                await self._jwks.tried_once()
             task_status.started()
 
     async def refresh(self) -> None:
@@ -129,6 +130,9 @@ class Authorization:
                 self._keys.put(variable, actions, found.keys)
         if config.jwks_url is not None:
             if urlsplit(config.jwks_url).scheme:
+                # Here, so that nodes that ask no issuer start without an HTTP client.
+                from noti.authorization.jwks import JwksFeed
+
                 self._jwks = JwksFeed(config.jwks_url, self._keys, self._clock)
             else:
                 self._renewed.append(key_file(Path(config.jwks_url), None, Action, self._keys))

@@ -25,37 +25,41 @@ log = structlog.get_logger("noti.cli")
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
 
-_MODULES = {
-    "run": "run",
-    "config": "config",
-    "leave": "leave",
-    "demo": "demo",
-    "publish": "publish",
-    "mock-publisher": "mock_publisher",
-    "status": "status",
-    "members": "status",
-    "tail": "tail",
-    "token": "token",
-    "disconnect": "disconnect",
-    "dead-letter": "dead_letter",
-    "certs": "certs",
-    "wal": "wal",
-    "operator": "operator",
+_COMMANDS = {
+    "run": ("run", "Run one node until SIGTERM or Ctrl-C."),
+    "config": ("config", "Show the settings that a node would run with, as a file has them."),
+    "leave": ("leave", "Decommission the node that runs with --data-dir, permanently."),
+    "demo": ("demo", "Run NATS, three nodes and a publisher until Ctrl-C."),
+    "publish": ("publish", "Publish events, and wait until they are taken."),
+    "mock-publisher": ("mock_publisher", "Publish numbered events to NATS until Ctrl-C."),
+    "status": ("status", "Show what a node knows: its role, log, source and clients."),
+    "members": ("status", "Show the members of the cluster as a node sees them."),
+    "tail": ("tail", "Follow the event stream at URL, and resume it when it breaks."),
+    "token": ("token", "Print a token that a node accepts."),
+    "disconnect": ("disconnect", "End streams on all nodes, by whose they are."),
+    "dead-letter": ("dead_letter", "Look at, and publish again, what could not become events."),
+    "certs": ("certs", "Make and read the certificates that nodes use for TLS."),
+    "wal": ("wal", "Look into the data directory of a stopped node."),
+    "operator": ("operator", "Label pods in Kubernetes by their role."),
 }
-"""Where each command is. It is imported when it is used: all of them together take longer to load
-than a node."""
+"""Where each command is, and what it does. It is imported when it is used: all of them together
+take longer to load than a node, also for the list that --help shows."""
 
 
 class _Commands(click.Group):
     """Commands that are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_MODULES)
+        return list(_COMMANDS)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, does) for name, (_, does) in _COMMANDS.items()])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _MODULES:
+        if cmd_name not in _COMMANDS:
             return super().get_command(ctx, cmd_name)
-        module = import_module(f"noti.cli.{_MODULES[cmd_name]}")
+        module = import_module(f"noti.cli.{_COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 

@@ -42,6 +42,7 @@ def run(config_file: Path | None, **options: Any) -> None:
     """
     config = load_config(config_file, translated(options))
     telemetry.set_up(level=config.log_level, form=config.log_format)
+    gc.disable()  # loading a node makes no garbage, and looking for it took a tenth of the time
     from noti import node  # here, so that the other commands start without loading a node
 
     telemetry.show_build()
@@ -60,6 +61,7 @@ def _collect_garbage_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
+    gc.enable()
 
 
 async def until_signalled(

@@ -102,3 +102,28 @@ def test_command_is_loaded_without_the_others() -> None:
     assert loaded.stdout.startswith("Usage: noti status")
     # Certificates for https, and Trio, on which it asks; not what talks to NATS or over gRPC.
     assert loaded.stderr == "['cryptography', 'trio']\n"
+
+
+def test_list_of_commands_is_shown_without_loading_one() -> None:
+    program = (
+        "import sys; from noti.cli import exit_status; exit_status(['--help']);"
+        "sys.exit(str([name for name in sys.modules if name.startswith('noti.cli.')]))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "  dead-letter     Look at" in shown.stdout
+    assert shown.stderr == "[]\n"
+
+
+def test_node_loads_no_library_that_only_its_settings_may_ask_for() -> None:
+    """Each of them would cost every start of every node some of a tenth of a second."""
+    program = (
+        "import sys; from noti.cli import run; from noti import node;"
+        "asked_for = {'nats', 'nkeys', 'httpx', 'lightkube', 'trustme', 'yaml'};"
+        "sys.exit(str(sorted(asked_for & set(sys.modules))))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert loaded.stderr == "[]\n"
