@@ -13,6 +13,7 @@ import pytest
 
 from tests import time_limit
 from tests.interop import nginx
+from tests.interop.nats.go_programs import go
 from tests.interop.rehearsal import namespaces
 from tests.interop.serf_agent import CACHE
 from tests.k8s.helm import helm
@@ -21,6 +22,10 @@ PROGRAMS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (
         lambda: shutil.which("chromium") is not None,
         "a browser: apt-get install chromium",
+    ),
+    "go": (
+        lambda: go() is not None,
+        "Go 1.26: on x86-64 it is fetched by itself, elsewhere put `go` on the PATH",
     ),
     "helm": (
         lambda: helm() is not None,

