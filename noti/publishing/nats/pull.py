@@ -190,11 +190,14 @@ def _has_no_news(message: Msg) -> bool:
 
 
 def _source_message(message: Msg) -> SourceMessage:
+    headers: dict[str, list[str]] = {}
+    for name, value in (message.headers or {}).items():
+        headers.setdefault(name.lower(), []).append(value)
     return SourceMessage(
         seq=message.metadata.sequence.stream,
         subject=message.subject,
         payload=message.data,
-        headers={name.lower(): [value] for name, value in (message.headers or {}).items()},
+        headers=headers,
         published_ms=int(message.metadata.timestamp.timestamp() * 1000),
         token=message,
     )

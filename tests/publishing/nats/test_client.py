@@ -179,3 +179,32 @@ async def test_pong_for_a_cancelled_flush_does_not_end_the_connection(
     with trio.fail_after(30):
         assert await asyncio_loop.call(late_pong)
     nursery.cancel_scope.cancel()
+
+
+async def test_repeated_header_keeps_all_its_values(nursery: trio.Nursery) -> None:
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
+    block = b"NATS/1.0\r\nNoti-Topic: /a\r\nOne: 1\r\nNoti-Topic: /b\r\n\r\n"
+
+    async def received() -> list[tuple[str, str]]:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b'INFO {"headers":true}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"PONG\r\n")
+            await reader.readuntil(b"SUB a  1\r\n")
+            writer.write(b"HMSG a 1 %d %d\r\n%b\r\n" % (len(block), len(block), block))
+            await reader.read()
+            writer.close()
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0)
+        client = NatsClient()
+        port = server.sockets[0].getsockname()[1]
+        await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
+        message = await (await client.subscribe("a")).next_msg(10)
+        await client.close()
+        server.close()
+        return list((message.headers or {}).items())
+
+    lines = await asyncio_loop.call(received)
+    assert lines == [("Noti-Topic", "/a"), ("One", "1"), ("Noti-Topic", "/b")]
+    nursery.cancel_scope.cancel()
