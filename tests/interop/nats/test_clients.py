@@ -1,7 +1,7 @@
 """JSON, text, CloudEvents and protobuf, from clients of others to streams of three retentions.
 
-Publishers: nats-py with the packages `cloudevents` and `protobuf`, the `nats` command with `protoc`,
-and nats.go with Go's packages for both. Readers: `httpx-sse`, and the client of this project.
+Publishers: nats-py with the packages `cloudevents` and `protobuf`, the `nats` command with
+`protoc`, nats.go with Go's packages for both. Readers: `httpx-sse`, and the client of this project.
 """
 
 import json
