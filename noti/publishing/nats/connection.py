@@ -93,15 +93,17 @@ class NatsConnection:
                 ) from error
             raise
         except TimeoutError as error:
-            if self.refusal is not None:
-                raise SourceUnavailable(
-                    f"NATS does not permit this user: {self.refusal}"
-                ) from error
+            self.check_permitted()
             raise SourceUnavailable(f"NATS gave no answer within {REQUEST_S} s") from error
 
     def forget_refusal(self) -> None:
         """Begin anew: what the server does not permit from here on is about what is asked now."""
         self._complaint = ""
+
+    def check_permitted(self) -> None:
+        """Raise `SourceUnavailable` if the server did not permit what was asked last."""
+        if self.refusal is not None:
+            raise SourceUnavailable(f"NATS does not permit this user: {self.refusal}")
 
     @property
     def refusal(self) -> str | None:

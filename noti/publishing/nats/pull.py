@@ -88,6 +88,7 @@ class Pull:
             if self._client.is_closed:
                 raise SourceUnavailable("the connection to NATS broke")
             if silence_s <= 0:
+                self._connection.check_permitted()
                 raise SourceUnavailable(f"NATS was silent for {SILENCE_S} s")
             if loop.time() >= deadline:
                 return []

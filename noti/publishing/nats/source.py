@@ -180,8 +180,10 @@ class NatsSession:
 
     async def _settle_aio(self, messages: Sequence[SourceMessage], words: Sequence[bytes]) -> None:
         if self._acknowledges:
+            self._connection.forget_refusal()
             for message, word in zip(messages, words, strict=True):
                 await self._connection.client.publish(reply_subject_of(message), word)
             await self._connection.client.flush(REQUEST_S)
+            self._connection.check_permitted()
         for message in messages:
             self._unsettled.pop(message.seq, None)

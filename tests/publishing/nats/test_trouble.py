@@ -21,7 +21,7 @@ from tests.interop.nats.nats_cluster import NatsCluster, nats_cluster
 from tests.publishing.nats.nats_server import NatsServer, free_port, nats_server
 from tests.publishing.nats.test_consumers import Stage, read, stage
 from tests.publishing.nats.test_dead_letter_copies import as_user, bury, letters
-from tests.publishing.nats.test_source import running_asyncio_loop
+from tests.publishing.nats.test_source import live_once, running_asyncio_loop
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -188,7 +188,13 @@ authorization {{ users: [
 
 @pytest.mark.parametrize(
     "denied",
-    ["$JS.API.STREAM.INFO.>", "$JS.API.CONSUMER.CREATE.>", "$JS.API.CONSUMER.DELETE.>"],
+    [
+        "$JS.API.STREAM.INFO.>",
+        "$JS.API.CONSUMER.CREATE.>",
+        "$JS.API.CONSUMER.DELETE.>",
+        "$JS.API.CONSUMER.MSG.NEXT.>",
+        "$JS.ACK.>",
+    ],
 )
 async def test_missing_permission_is_told(tmp_path: Path, denied: str) -> None:
     (tmp_path / "nats.conf").write_text(PERMISSIONS.format(denied=denied))
@@ -199,12 +205,15 @@ async def test_missing_permission_is_told(tmp_path: Path, denied: str) -> None:
     ):
         url = server.url.replace("nats://", "nats://noti:noti@")
         source = NatsSource(loop, NatsSettings(urls=(url,)))
+        here = Stage(as_user(server, "all"), loop)
+        await here.do("add_stream", name="jobs", subjects=["jobs.noti.>"], retention="workqueue")
+        await here.publish(1, 1)
         with pytest.raises(SourceUnavailable) as caught:
-            await read(source, 0, 0)
-        subject = denied.removesuffix(">").lower()
-        assert str(caught.value).startswith(
-            f'NATS does not permit this user: for publish to "{subject}'
-        )
+            await live_once(source)
+    subject = denied.removesuffix(">").lower()
+    assert str(caught.value).startswith(
+        f'NATS does not permit this user: for publish to "{subject}'
+    )
 
 
 NATS_PAGE = Path(noti.__file__).parent / "publishing/nats/README.md"
