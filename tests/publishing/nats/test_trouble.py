@@ -14,6 +14,7 @@ from nats.aio.client import Client
 
 import noti
 from noti.errors import SourceUnavailable
+from noti.publishing.nats.pull import REQUEST_BYTES_MAX
 from noti.publishing.nats.settings import NatsSettings
 from noti.publishing.nats.source import NatsSource
 from tests import promises
@@ -417,3 +418,19 @@ async def publish_surely(here: Stage, first: int, last: int) -> None:
                 return await here.publish(first, last)
             except Exception:  # noqa: BLE001 (whatever a cluster without a leader causes)
                 await trio.sleep(0.2)
+
+
+async def test_large_messages_come_a_few_at_a_time(tmp_path: Path) -> None:
+    """However many are asked for: what a server cannot write soon makes it give its client up."""
+    total, size = 30, 1_000_000
+    async with stage(tmp_path) as here, here.source().open() as session:
+        await session.begin(0)
+        for _ in range(total):
+            await here.do("publish", "jobs.noti.x", b"x" * size)
+        read = 0
+        with trio.fail_after(30):
+            while read < total:
+                messages = await session.fetch(500, 1.0)
+                assert session.lag().unacknowledged <= REQUEST_BYTES_MAX // size + 1
+                await session.ack(messages)
+                read += len(messages)
