@@ -216,6 +216,7 @@ def _presence(
 def _bridges(config: Config, world: World, intake: Intake, store: Store) -> dict[str, Bridge]:
     return {
         stream.name: Bridge(
+            stream.name,
             world.sources[stream.name],
             mapping_of(stream).event_of,
             intake,

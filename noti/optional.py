@@ -78,8 +78,10 @@ async def keep_going(
             await part()
         except* Exception as group:  # the one place in which a part's failure is survived
             errors = leaves_of(group)
-            problem = "; ".join(f"{type(error).__name__}: {error}" for error in errors)
-            for error in errors if problem != last_problem else ():
+            # Tasks side by side may all meet the same trouble.
+            different = {f"{type(error).__name__}: {error}": error for error in errors}
+            problem = "; ".join(different)
+            for error in different.values() if problem != last_problem else ():
                 log.error("optional part failed", part=name, exc_info=error)
         if clock.now() - began > PAUSE_MAX_S:
             backoff.succeeded()

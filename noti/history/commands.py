@@ -37,8 +37,9 @@ _PUBLISH_BATCH: Final = 4
 _PUBLISH: Final = 5
 _SET_LIMITS: Final = 6
 _EXPIRE: Final = 7
+_ADVANCE_FLOOR: Final = 8
 
-_KINDS: Final = {*range(_PUBLISH_BATCH_V1, _EXPIRE + 1), *SUBSCRIPTION_KINDS, REVOKE}
+_KINDS: Final = {*range(_PUBLISH_BATCH_V1, _ADVANCE_FLOOR + 1), *SUBSCRIPTION_KINDS, REVOKE}
 
 _TEXT_ONLY: Final = {str}
 
@@ -93,6 +94,16 @@ class Expire:
 
 
 @dataclass(frozen=True, slots=True)
+class AdvanceFloor:
+    """Take a source's stream for read up to here: what was not shown can never be an event."""
+
+    stream: str
+    """As in `PublishBatch`."""
+    seq: int
+    """Nothing happens when the floor is there already."""
+
+
+@dataclass(frozen=True, slots=True)
 class PublishBatchV1:
     """Kind 1: events of a stream, dropped by its floor alone."""
 
@@ -119,6 +130,7 @@ Command: TypeAlias = (
     | Publish
     | SetLimits
     | Expire
+    | AdvanceFloor
     | PublishBatchV1
     | PublishV1
     | SetHistorySize
@@ -141,6 +153,8 @@ def encode(command: Command) -> bytes:
             fields = [_SET_LIMITS, *limits_fields(limits)]
         case Expire(before_ms):
             fields = [_EXPIRE, before_ms]
+        case AdvanceFloor(stream, seq):
+            fields = [_ADVANCE_FLOOR, stream, seq]
         case PublishBatchV1(stream, events):
             old = [[e.source_seq, e.id, list(e.topics), e.data, e.created_ms] for e in events]
             fields = [_PUBLISH_BATCH_V1, stream, old]
@@ -175,6 +189,8 @@ def decode(data: bytes) -> Command:
             return SetLimits(limits_of(fields))
         case [7, before_ms] if is_integer(before_ms):
             return Expire(before_ms)
+        case [8, str(stream), seq] if is_integer(seq, minimum=1):
+            return AdvanceFloor(stream, seq)
         case [1, str(stream), [*events]]:
             return PublishBatchV1(stream, tuple([_in_stream_v1(fields) for fields in events]))
         case [2, count] if is_integer(count, minimum=1):

@@ -12,7 +12,7 @@ Why one number for each stream, its floor, is enough to show each event exactly 
   event is still to come for the first time.
 
 Together: at any point of the log, the events of a stream that were applied are exactly those at or
-below its floor (sequences that were skipped were terminated as invalid, and must not come either).
+below its floor (sequences that were skipped can never be events, and must not come either).
 Whatever comes at or below the floor was shown before and is dropped. A set of exceptions above the
 floor is not needed.
 
@@ -27,6 +27,7 @@ from dataclasses import replace
 from typing import Final, assert_never
 
 from noti.history.commands import (
+    AdvanceFloor,
     Expire,
     Publish,
     PublishBatch,
@@ -141,6 +142,8 @@ class Store:
                 self._retention.set_limits(replace(self.limits, count=count))
             case Expire(before_ms):
                 self._retention.expire(before_ms)
+            case AdvanceFloor(stream, seq):
+                self._advance(stream, seq)
             case SubscriptionBatch() | EndNode() | EndSubscriber() as change:
                 told = self.subscriptions.apply(change)
                 visible = [self._show(event, change.created_ms) for event in told]
@@ -203,7 +206,7 @@ class Store:
         self, stream: str, events: Sequence[Event], taken_ms: int | None
     ) -> list[Notification]:
         """Show what is above the floor; without `taken_ms` as version 0.2 did."""
-        before = floor = self._floors.get(stream, 0)
+        floor = self._floors.get(stream, 0)
         visible: list[Notification] = []
         for event in events:
             if event.source_seq > floor:
@@ -212,12 +215,15 @@ class Store:
                     visible.append(self._show(event, event.created_ms))
                 elif not self._contents.holds(event):
                     visible.append(self._show(event, taken_ms))
-        if floor > before:
+        self._advance(stream, floor)
+        return visible
+
+    def _advance(self, stream: str, floor: int) -> None:
+        if floor > self._floors.get(stream, 0):
             self._floors.pop(stream, None)
             self._floors[stream] = floor
             if len(self._floors) > STREAMS_MAX:
                 del self._floors[next(iter(self._floors))]
-        return visible
 
     def _publish(self, events: Sequence[Event], taken_ms: int) -> list[Notification]:
         return [

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import (
     INTEGER_MAX,
+    AdvanceFloor,
     Command,
     Expire,
     Publish,
@@ -59,6 +60,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
         SetLimits, st.builds(HistoryLimits, positive, positive, integers, integers, positive)
     ),
     st.builds(Expire, integers),
+    st.builds(AdvanceFloor, texts, positive),
     st.builds(
         PublishBatchV1,
         texts,
@@ -103,6 +105,7 @@ def test_bytes_are_an_array_that_begins_with_the_kind() -> None:
     ]
     assert msgpack.unpackb(encode(SetLimits(HistoryLimits(1, 2, 3, 4, 5)))) == [6, 1, 2, 3, 4, 5]
     assert msgpack.unpackb(encode(Expire(9))) == [7, 9]
+    assert msgpack.unpackb(encode(AdvanceFloor("s", 9))) == [8, "s", 9]
 
 
 def test_kinds_of_older_versions_are_read_as_they_were_meant() -> None:
@@ -164,6 +167,9 @@ def test_unknown_kind_fails_with_what_to_do() -> None:
         [6, 1, 2, 3, 4, 0],
         [7],
         [7, -1],
+        [8, "s"],
+        [8, "s", 0],
+        [8, 1, 1],
     ],
 )
 def test_wrong_fields_are_invalid(value: object) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from noti.errors import CommandUnknown, MessageInvalid
 from noti.history.commands import (
+    AdvanceFloor,
     Expire,
     Publish,
     PublishBatch,
@@ -88,6 +89,7 @@ commands = st.lists(
         ),
         st.builds(lambda limits: encode(SetLimits(limits)), some_limits),
         st.builds(lambda ms: encode(Expire(ms)), st.integers(0, 9)),
+        st.builds(lambda seq: encode(AdvanceFloor("a", seq)), st.integers(1, 30)),
         st.builds(lambda size: encode(SetHistorySize(size)), st.integers(1, 10)),
         st.sampled_from(
             [
@@ -353,3 +355,14 @@ def test_event_takes_no_more_memory_than_is_said(per_topic: int, bytes_max: int)
     finally:
         tracemalloc.stop()
     assert taken / 5000 - 200 < bytes_max
+
+
+def test_floor_goes_past_what_can_never_be_an_event_and_never_back() -> None:
+    store = Store()
+    store.apply(batch(1, 2))
+    assert store.apply(encode(AdvanceFloor("s", 5))) == []
+    assert (store.floor("s"), store.floor("a")) == (5, 0)
+    store.apply(encode(AdvanceFloor("s", 3)))
+    assert store.floor("s") == 5
+    assert store.apply(batch(4, 5)) == []
+    assert [shown.seq for shown in store.apply(batch(6))] == [3]

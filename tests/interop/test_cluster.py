@@ -176,7 +176,7 @@ async def test_a_poison_message_blocks_nothing_and_is_counted_once(tmp_path: Pat
         await cluster.until_source_is("waiting", leader)
         await cluster.nats.start()
         await cluster.recovery_s(time.monotonic(), cluster.nodes)
-        assert [report["source"]["invalid"] for report in await cluster.reports()] == [
+        assert [report["source"]["dead_letters"] for report in await cluster.reports()] == [
             int(node is leader) for node in cluster.nodes
         ]
         await cluster.finish()

@@ -250,6 +250,8 @@ class NodeSwarm:
     subscriptions: bool = False
     """Whether all nodes know who is subscribed."""
     token_s: float = 0.0
+    acknowledges: bool = True
+    """Whether the source's stream is a work queue; otherwise it has limits retention."""
     """How long browsers' tokens are good for."""
     history_per_topic: int = 0
     """How many events of each topic outlive the rest …"""
@@ -264,6 +266,7 @@ class NodeSwarm:
         return cls(
             subscriptions=other.random() < 0.3,
             token_s=other.choice([0.0, 5.0, 30.0]),
+            acknowledges=other.random() < 0.5,
             history_per_topic=other.choice([0, 0, 1, 3]),
             topics_max=other.choice([2, 10_000]),
             size=rng.choice([1, 3, 3, 3, 3, 5]),

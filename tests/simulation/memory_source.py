@@ -88,6 +88,11 @@ class MemoryStream:
         return self._up
 
     @property
+    def last_seq(self) -> int:
+        """The newest sequence."""
+        return self._last_seq
+
+    @property
     def unacknowledged(self) -> list[int]:
         """Sequences that are still in the stream."""
         return sorted(self._messages)
@@ -223,6 +228,7 @@ class MemorySource:
         self.clock = clock or MachineClock()
         self.reachable = True
         self.opens_in_s = 0.0
+        self.acks_in_s = 0.0
         self.opening = False
         """Whether somebody waits for a session now."""
         self.stumbles: Callable[[str], None] = lambda at: None
@@ -332,6 +338,8 @@ class MemorySession:
             self._source.stumbles("fetch")
 
     async def ack(self, messages: Sequence[SourceMessage]) -> None:
+        if self._source.acks_in_s:
+            await self._source.clock.sleep(self._source.acks_in_s)
         await self._settle("ack", messages)
 
     async def dead_letter(self, letters: Sequence[DeadLetter]) -> None:

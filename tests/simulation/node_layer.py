@@ -113,6 +113,7 @@ def settings_of(swarm: NodeSwarm) -> Settings:
     return Settings(
         history_sizes=swarm.history_sizes,
         token_s=swarm.token_s,
+        acknowledges=swarm.acknowledges,
         history_per_topic=swarm.history_per_topic,
         topics_max=swarm.topics_max,
         log_memory_bytes=swarm.log_memory_bytes,

@@ -54,6 +54,8 @@ class SourceFaults(Faults):
                 raise self._rng.choice(FOREIGN_ERRORS)(f"planted in {at}")
 
         machine.source.stumbles = stumble
+        if place == "begin":
+            self._cluster.stream.interrupt()  # so that there is a new session
         await self.publish_garbage()  # so that there is something to terminate
         return f"{machine.name} {share:.0%} {place}"
 

@@ -18,8 +18,8 @@ from noti.history.store import Store
 from noti.membership.bootstrap import Bootstrap
 from noti.ports import Clock
 from noti.presence.dead_nodes import DeadNodes
-from noti.publishing.nats.bridge import Bridge
-from noti.publishing.nats.ports import SourceMessage, SourceSession
+from noti.publishing.nats.ports import SourceMessage
+from noti.publishing.nats.reading import SessionReading
 from noti.raft.core import leadership, replication
 from noti.raft.core.events import Effect, ReadReady
 from noti.raft.core.leadership import Leadership
@@ -263,15 +263,13 @@ def forgets_the_floors_in_snapshots(patch: pytest.MonkeyPatch) -> None:
 
 def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     """What is fetched is acknowledged."""
-    right = Bridge._commit
+    right = SessionReading._commit
 
-    async def hasty(
-        self: Bridge, session: SourceSession, messages: Sequence[SourceMessage]
-    ) -> None:
-        await session.ack(messages)
-        await right(self, session, messages)
+    async def hasty(self: SessionReading, batch: Any) -> list[SourceMessage]:
+        await self._session.ack([message for message, _ in batch.good])
+        return await right(self, batch)
 
-    patch.setattr(Bridge, "_commit", hasty)
+    patch.setattr(SessionReading, "_commit", hasty)
 
 
 def lets_errors_of_the_source_through(patch: pytest.MonkeyPatch) -> None:

@@ -104,5 +104,5 @@ _REACHED_BY_LOG = {
     ),
     "membership changed": "the membership changed",
     "reading stopped": "the bridge lost the source or its place",
-    "terminated a message that does not parse": "an invalid message was terminated",
+    "a message can never be an event": "an invalid message was terminated",
 }

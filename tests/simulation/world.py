@@ -57,6 +57,8 @@ class Settings:
     subscriptions: bool = False
     token_s: float = 0.0
     """How long the tokens of every other browser are good for; 0: they have none."""
+    acknowledges: bool = True
+    """Whether the source's stream is a work queue; otherwise it has limits retention."""
     history_per_topic: int = 0
     topics_max: int = 10_000
     log_limits: LogLimits = field(default_factory=lambda: LogLimits(segment_bytes=65_536))
@@ -91,7 +93,9 @@ class SimulatedCluster:
         self.hub = RpcHub(self.rng, latency_s=self.settings.rpc_latency_s, trace=self.note)
         self.hub.watch = self._hear
         self.net.happened = self.hub.happened = self.timeline.reach
-        self.stream = MemoryStream(world_clock, trace=self.note)
+        self.stream = MemoryStream(
+            world_clock, trace=self.note, acknowledges=self.settings.acknowledges
+        )
         self.stream.removed = self._hear_acknowledged
         self.stream.happened = self.timeline.reach
         self.founders = size
@@ -119,6 +123,8 @@ class SimulatedCluster:
         """Events that must be shown: those in the stream, and those of publishers who were told."""
         self.lost_at_source: set[int] = set()
         """Events that went with their stream before anybody acknowledged them."""
+        self.heard: set[int] = set()
+        """Events of which the source was told that they are committed."""
 
     @property
     def trace(self) -> list[str]:
@@ -139,7 +145,9 @@ class SimulatedCluster:
 
     def _hear_acknowledged(self, message: SourceMessage) -> None:
         if message.subject != INVALID_SUBJECT:
-            self.checks.acknowledged(CategoryMessage.parse(message.payload).user_id)
+            number = CategoryMessage.parse(message.payload).user_id
+            self.heard.add(number)
+            self.checks.acknowledged(number)
 
     def trace_hash(self) -> str:
         """One text for all that happened, states of the nodes included."""
@@ -241,7 +249,7 @@ class SimulatedCluster:
             CategoryMessage.parse(message.payload).user_id
             for message in self.stream.pending()
             if message.subject != INVALID_SUBJECT
-        }
+        } - self.heard
         self.stream.recreate()
 
     def missing(self) -> list[str]:

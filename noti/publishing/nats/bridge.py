@@ -1,26 +1,19 @@
-"""Carries events from the source into the replicated log, on the leader only.
-
-No message is acknowledged before its event is on a majority's disks.
-
-The rule of this file: **one proposal at a time**. While it commits, the next messages are fetched,
-but they are proposed only after it succeeded. If a later batch could commit after an earlier one
-was rejected, the store's floor would rise above the rejected events, and they would be lost.
+"""Reads one stream while this node leads: session after session, each from the store's floor.
 
 Any failure drops the session, and the next one starts again from the floor. What was committed
-without an ack comes again and is dropped by the store.
+without an ack comes again and is dropped by the store. What happens inside of a session is in
+`noti.publishing.nats.reading`.
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import structlog
 import trio
-from prometheus_client import Counter
 
 from noti.backoff import Backoff
 from noti.errors import (
-    MessageInvalid,
     NotLeader,
     Overloaded,
     ProposalUncertain,
@@ -28,51 +21,30 @@ from noti.errors import (
     Unavailable,
     leaves_of,
 )
-from noti.history.commands import PublishBatch, encode
-from noti.history.notification import Event, byte_length
 from noti.optional import FAILURES
 from noti.ports import Clock
 from noti.publishing.nats.metrics import Gauges, State
-from noti.publishing.nats.ports import DeadLetter, Source, SourceMessage, SourceSession
+from noti.publishing.nats.outcomes import Outcomes
+from noti.publishing.nats.ports import Source
+from noti.publishing.nats.reading import MESSAGES_MAX, EventOf, SessionReading
 from noti.publishing.ports import Proposer
 
 log = structlog.get_logger("noti.publishing")
 
-INVALID = Counter("noti_ingest_invalid_total", "Messages that did not parse and were terminated")
-PUBLISHED = Counter(
-    "noti_ingest_published_total", "Messages whose event was committed and acknowledged"
-)
-
-MESSAGES_MAX: Final = 500
-"""Messages in one fetch; beyond a few hundred, a larger batch no longer makes a commit cheaper."""
-
-BATCH_BYTES_MAX: Final = 1024 * 1024
-"""A command is closed when its events reach this. With one more event of the same size at most,
-it stays well within what a log record (8 MiB) and a frame between nodes (16 MiB) may hold."""
-
 NO_SOURCE: Final = "no source of events: nats_url is not set; events come by HTTP and gRPC only"
 """What a node without one says of it."""
-
-FETCH_WAIT_S: Final = 1.0
-"""How long one fetch may stay empty; it returns early when something comes."""
 
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 5.0
 """Waits between attempts double from the first to the last, each drawn from its upper half."""
 
 
-class EventOf(Protocol):
-    """Makes events of messages; see `noti.publishing.nats.mapping`."""
-
-    def __call__(self, message: SourceMessage, *, wall_ms: int, rng: random.Random) -> Event:
-        """Return the event in a message; raises `MessageInvalid`."""
-
-
 class Bridge:
-    """Reads while this node leads."""
+    """Reads a stream while this node leads."""
 
     def __init__(
         self,
+        name: str,
         source: Source,
         event_of: EventOf,
         proposer: Proposer,
@@ -82,7 +54,11 @@ class Bridge:
         *,
         messages_max: int = MESSAGES_MAX,
     ) -> None:
-        """`floor` returns the store's floor for a stream identity, on this node, now."""
+        """Prepare to read the stream called `name`.
+
+        `floor` returns the store's floor for a stream identity, on this node, now.
+        """
+        self._name = name
         self._source = source
         self._event_of = event_of
         self._proposer = proposer
@@ -90,13 +66,10 @@ class Bridge:
         self._clock = clock
         self._rng = rng
         self._messages_max = messages_max
-        self._gauges = Gauges(clock)
+        self._gauges = Gauges(name, clock)
+        self._outcomes = Outcomes(name, clock)
         self._stream: str | None = None
-        self._invalid = 0
-        self._published = 0
         self._backoff = Backoff(rng, first_s=BACKOFF_FIRST_S, most_s=BACKOFF_MAX_S)
-        # Stream and sequence of the last invalid message, so that it is logged once.
-        self._last_invalid: tuple[str, int] = ("", 0)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Bridge until cancelled; started at once, whether or not the source can be reached.
@@ -123,10 +96,11 @@ class Bridge:
     def status(self) -> dict[str, object]:
         """Return what `/status` shows: state, last error, since when, stream identity, counts."""
         return {
+            "name": self._name,
             **self._gauges.status(),
             "stream": self._stream,
-            "invalid": self._invalid,
-            "published": self._published,
+            "dead_letters": self._outcomes.dead_letter_count,
+            "published": self._outcomes.committed_count,
         }
 
     def _enter(self, state: State, error: str | None = None) -> None:
@@ -146,7 +120,9 @@ class Bridge:
             failures = self._backoff.failures
             self._enter("waiting", str(failure))
             if failures == 1 or str(failure) != logged:  # an outage may take days
-                log.warning("reading stopped", error=str(failure), failures=failures)
+                log.warning(
+                    "reading stopped", source=self._name, error=str(failure), failures=failures
+                )
             logged = str(failure)
             if isinstance(failure, SourceUnavailable):
                 FAILURES.labels("source").inc()
@@ -164,75 +140,22 @@ class Bridge:
                 await session.begin(self._floor(session.stream))
                 self._enter("reading")
                 log.info("reading events", stream=session.stream)
+                reading = SessionReading(
+                    session,
+                    self._event_of,
+                    self._proposer,
+                    self._outcomes,
+                    self._clock,
+                    self._rng,
+                    committed=self._backoff.succeeded,
+                    messages_max=self._messages_max,
+                )
                 with self._gauges.reading(session):
-                    await self._read(session)
+                    await reading.run()
         except* (SourceUnavailable, NotLeader, Overloaded, ProposalUncertain) as group:
             failure = leaves_of(group)[0]
         assert isinstance(failure, Unavailable), "reading ends only by an error"
         return failure
-
-    async def _read(self, session: SourceSession) -> None:
-        """Fetch and commit, overlapping; ends only by an error."""
-        messages = await session.fetch(self._messages_max, FETCH_WAIT_S)
-        while True:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._commit, session, messages)
-                messages = await session.fetch(self._messages_max, FETCH_WAIT_S)
-
-    async def _commit(self, session: SourceSession, messages: Sequence[SourceMessage]) -> None:
-        """Propose what parses, acknowledge what was committed, terminate the rest."""
-        good: list[tuple[SourceMessage, Event]] = []
-        letters: list[DeadLetter] = []
-        for message in messages:
-            try:
-                event = self._event_of(message, wall_ms=self._clock.wall_ms(), rng=self._rng)
-            except MessageInvalid as error:
-                self._count_invalid(session.stream, message, error)
-                letters.append(DeadLetter(message, str(error)))
-            else:
-                good.append((message, event))
-        if letters:
-            await session.dead_letter(letters)
-        for batch in _batches(good):
-            events = tuple(event for _, event in batch)
-            command = PublishBatch(session.stream, events, self._clock.wall_ms())
-            await self._proposer.propose(encode(command))
-            await session.ack([message for message, _ in batch])
-            self._backoff.succeeded()
-            self._published += len(batch)
-            PUBLISHED.inc(len(batch))
-
-    def _count_invalid(self, stream: str, message: SourceMessage, error: MessageInvalid) -> None:
-        known_stream, known_seq = self._last_invalid
-        if stream == known_stream and message.seq <= known_seq:
-            return
-        self._last_invalid = (stream, message.seq)
-        self._invalid += 1
-        INVALID.inc()
-        log.warning(
-            "terminated a message that does not parse",
-            stream=stream,
-            seq=message.seq,
-            subject=message.subject,
-            error=str(error),
-        )
-
-
-def _batches(
-    pairs: Sequence[tuple[SourceMessage, Event]],
-) -> Iterator[list[tuple[SourceMessage, Event]]]:
-    """Cut into runs whose events have about `BATCH_BYTES_MAX`, in order."""
-    batch: list[tuple[SourceMessage, Event]] = []
-    batch_bytes = 0
-    for pair in pairs:
-        batch.append(pair)
-        event = pair[1]  # headers may name a thousand topics, a megabyte of them
-        batch_bytes += byte_length(event.data) + sum(map(byte_length, event.topics))
-        if batch_bytes >= BATCH_BYTES_MAX:
-            yield batch
-            batch, batch_bytes = [], 0
-    if batch:
-        yield batch
 
 
 def source_status(bridges: Mapping[str, Bridge]) -> dict[str, object]:

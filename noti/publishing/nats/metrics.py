@@ -21,16 +21,23 @@ error that nobody foresaw; its traceback is in the log."""
 _TROUBLE: Final = ("connecting", "waiting", "failed")
 """These alternate while the source is away, and are one episode."""
 
-STATE: Final = Gauge("noti_source_state", "1 for what the reader of events does.", ["state"])
+STATE: Final = Gauge(
+    "noti_source_state", "1 for what the reader of a stream does.", ["stream", "state"]
+)
 PENDING: Final = Gauge(
-    "noti_source_pending", "Messages of the source that were not delivered to this node yet."
+    "noti_source_pending",
+    "Messages of a stream that were not delivered to this node yet.",
+    ["stream"],
 )
 UNACKNOWLEDGED: Final = Gauge(
-    "noti_source_unacknowledged", "Messages that this node has got and not acknowledged."
+    "noti_source_unacknowledged",
+    "Messages that this node has got and that are neither committed nor acknowledged.",
+    ["stream"],
 )
 OLDEST: Final = Gauge(
     "noti_source_oldest_unacknowledged_seconds",
-    "Age of the oldest message that this node has got and not acknowledged.",
+    "Age of the oldest of these messages.",
+    ["stream"],
 )
 
 NO_LAG: Final = SourceLag(0, 0, None)
@@ -39,7 +46,8 @@ NO_LAG: Final = SourceLag(0, 0, None)
 class Gauges:
     """Of one reader."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, name: str, clock: Clock) -> None:
+        self._name = name
         self._clock = clock
         self._session: SourceSession | None = None
         self._state: State = "standby"
@@ -53,11 +61,11 @@ class Gauges:
             self._since, self._since_ms = self._clock.now(), self._clock.wall_ms()
         self._state, self.error = state, error
         for one in get_args(State):
-            STATE.labels(one).set(one == state)
+            STATE.labels(self._name, one).set(one == state)
         # A scrape gets the figures of that moment.
-        PENDING.set_function(lambda: self._lag().pending)
-        UNACKNOWLEDGED.set_function(lambda: self._lag().unacknowledged)
-        OLDEST.set_function(self._oldest_s)
+        PENDING.labels(self._name).set_function(lambda: self._lag().pending)
+        UNACKNOWLEDGED.labels(self._name).set_function(lambda: self._lag().unacknowledged)
+        OLDEST.labels(self._name).set_function(self._oldest_s)
 
     @contextmanager
     def reading(self, session: SourceSession) -> Iterator[None]:

@@ -27,6 +27,7 @@ from tests.publishing.replicated_log import ReplicatedLog
 from tests.simulation.clocks import MachineClock
 from tests.simulation.memory_source import MemorySource, MemoryStream
 
+DEAD = "a message can never be an event"
 STATES: tuple[State, ...] = get_args(State)
 
 
@@ -37,13 +38,15 @@ class Stage:
     rng: random.Random = field(default_factory=lambda: random.Random(1))
     leader: bool = True
     messages_max: int = 500
+    acknowledges: bool = True
 
     def __post_init__(self) -> None:
         clock = TrioClock()
-        self.stream = MemoryStream(clock)
+        self.stream = MemoryStream(clock, acknowledges=self.acknowledges)
         self.source = MemorySource(self.stream)
         self.log = ReplicatedLog(self.rng, leader=self.leader)
         self.bridge = Bridge(
+            "jobs",
             self.source,
             StreamMapping((SubjectSettings(subject=">", decoder="category"),)).event_of,
             self.log,
@@ -108,13 +111,14 @@ async def test_events_are_shown_and_then_acknowledged(autojump_clock: MockClock)
         assert status.pop("since")
         assert isinstance(status.pop("for_s"), float)
         assert status == {
+            "name": "jobs",
             "state": "reading",
             "error": None,
             "stream": "memory@1",
             "pending": 0,
             "unacknowledged": 0,
             "oldest_unacknowledged_s": 0.0,
-            "invalid": 0,
+            "dead_letters": 0,
             "published": 8,
         }
 
@@ -174,6 +178,7 @@ async def test_next_messages_are_fetched_while_the_last_commit(autojump_clock: M
         await trio.sleep(0.001)
         taken_while_committing.append(stage.stream.consumer.delivered - stage.log.proposals)
         await stage.until_shown(20)
+    # One waits behind the one that commits.
     assert taken_while_committing == [1]
     assert stage.numbers == list(range(1, 21))
 
@@ -200,9 +205,9 @@ async def test_bad_payload_is_terminated_counted_and_logged_once(autojump_clock:
             await stage.until(lambda: stage.log.proposals >= 3)
             stage.log.refuse = 0.0
             await stage.until(lambda: stage.stream.unacknowledged == [])
-            assert stage.bridge.status()["invalid"] == 1
+            assert stage.bridge.status()["dead_letters"] == 1
     assert stage.numbers == [1, 2, 3, 4]
-    told = [line for line in logs if "does not parse" in line["event"]]
+    told = [line for line in logs if line["event"] == DEAD]
     assert [line["seq"] for line in told] == [3]
 
 
@@ -228,9 +233,9 @@ async def test_event_on_a_subject_that_no_reader_can_name_is_terminated_and_coun
     with structlog.testing.capture_logs() as logs:
         async with stage.running():
             await stage.until(lambda: stage.stream.unacknowledged == [])
-            assert stage.bridge.status()["invalid"] == 2
+            assert stage.bridge.status()["dead_letters"] == 2
     assert stage.numbers == [1]
-    errors = [line["error"] for line in logs if "does not parse" in line["event"]]
+    errors = [line["error"] for line in logs if line["event"] == DEAD]
     assert ["reserved" in errors[0], "control character" in errors[1]] == [True, True]
 
 
@@ -240,7 +245,7 @@ async def test_only_bad_payloads_block_nothing(autojump_clock: MockClock) -> Non
         stage.stream.publish("jobs.noti.x", b"")
     async with stage.running():
         await stage.until(lambda: stage.stream.unacknowledged == [])
-        assert stage.bridge.status()["invalid"] == 5
+        assert stage.bridge.status()["dead_letters"] == 5
         assert stage.log.proposals == 0
         stage.publish(1)
         await stage.until_shown(1)
@@ -309,9 +314,17 @@ async def test_error_that_nobody_foresaw_is_logged_and_survived_wherever_it_come
     assert [str(line["exc_info"]) for line in told] == [f"planted in {at}"]
 
 
+def labels(state: State) -> dict[str, str]:
+    return {"stream": "jobs", "state": state}
+
+
+def gauge(name: str) -> float | None:
+    return REGISTRY.get_sample_value(f"noti_source_{name}", {"stream": "jobs"})
+
+
 def shown_state() -> str:
     """What the metric says; exactly one state is 1."""
-    values = {one: REGISTRY.get_sample_value("noti_source_state", {"state": one}) for one in STATES}
+    values = {one: REGISTRY.get_sample_value("noti_source_state", labels(one)) for one in STATES}
     assert sorted(filter(None, values.values())) == [1.0]
     return next(one for one, value in values.items() if value)
 
@@ -325,14 +338,14 @@ async def test_lag_is_shown_without_asking_the_source(autojump_clock: MockClock)
         await trio.sleep(0.01)
         status = stage.bridge.status()
         assert (status["pending"], status["unacknowledged"]) == (6, 4)
-        assert REGISTRY.get_sample_value("noti_source_pending") == 6
-        assert REGISTRY.get_sample_value("noti_source_unacknowledged") == 4
-        oldest_s = REGISTRY.get_sample_value("noti_source_oldest_unacknowledged_seconds")
+        assert gauge("pending") == 6
+        assert gauge("unacknowledged") == 4
+        oldest_s = gauge("oldest_unacknowledged_seconds")
         assert oldest_s is not None
         assert oldest_s >= 0
         stage.log.set_leader(False)
         await trio.sleep(0.01)
-        assert REGISTRY.get_sample_value("noti_source_pending") == 0
+        assert gauge("pending") == 0
         assert shown_state() == "standby"
 
 
@@ -401,7 +414,8 @@ async def test_every_event_is_shown_once_in_order_whatever_fails(
     seed: int, autojump_clock: MockClock
 ) -> None:
     rng = random.Random(seed)
-    stage = Stage(rng=rng, messages_max=rng.choice([1, 3, 50]))
+    acknowledges = rng.random() < 0.5
+    stage = Stage(rng=rng, messages_max=rng.choice([1, 3, 50]), acknowledges=acknowledges)
     stage.log.refuse, stage.log.uncertain = rng.random() * 0.4, rng.random() * 0.4
     stage.log.commit_s = rng.choice([0.001, 0.05, 0.5])
     async with stage.running():
@@ -421,6 +435,75 @@ async def test_every_event_is_shown_once_in_order_whatever_fails(
                     pass
         stage.stream.start()
         stage.log.set_leader(True)
-        await stage.until(lambda: stage.stream.unacknowledged == [])
+        await stage.until(lambda: len(stage.log.shown) >= stage.published)
+        if acknowledges:
+            await stage.until(lambda: stage.stream.unacknowledged == [])
+        else:
+            await stage.until(lambda: stage.log.store.floor("memory@1") == stage.stream.last_seq)
     assert stage.numbers == list(range(1, stage.published + 1))
     assert stage.published > 40
+
+
+async def test_event_is_proposed_while_the_one_before_is_acknowledged(
+    autojump_clock: MockClock,
+) -> None:
+    """An acknowledgement takes a round trip, for which nobody has to wait."""
+    stage = Stage(messages_max=1)
+    stage.source.acks_in_s = 100
+    async with stage.running():
+        stage.publish(1)
+        await stage.until_shown(1)
+        stage.publish(1)
+        await stage.until_shown(2)
+        assert stage.stream.unacknowledged == [1, 2]
+
+
+@promises.BAD_PAYLOAD_BLOCKS_NOTHING
+async def test_dead_letter_is_away_before_anything_above_it_is_committed(
+    autojump_clock: MockClock,
+) -> None:
+    stage = Stage()
+    shown_before: list[int] = []
+    stage.source.stumbles = lambda at: (
+        shown_before.append(len(stage.log.shown)) if at == "dead_letter" else None
+    )
+    stage.stream.publish("jobs.noti.x", b"\xff")
+    stage.publish(2)
+    async with stage.running():
+        await stage.until_shown(2)
+    assert shown_before
+    assert set(shown_before) == {0}
+
+
+async def test_floor_passes_a_dead_letter_at_the_end_where_nothing_is_acknowledged(
+    autojump_clock: MockClock,
+) -> None:
+    """Otherwise each new leader would read it again."""
+    stage = Stage(acknowledges=False)
+    stage.publish(2)
+    stage.stream.publish("jobs.noti.x", b"\xff")
+    async with stage.running():
+        await stage.until(lambda: stage.log.store.floor("memory@1") == 3)
+        stage.log.set_leader(False)
+        await trio.sleep(1)
+        stage.log.set_leader(True)
+        stage.publish(1)
+        await stage.until_shown(3)
+        assert stage.bridge.status()["dead_letters"] == 1
+    assert stage.log.proposals == 3
+
+
+async def test_stream_without_acknowledgements_is_read_on_from_the_floor(
+    autojump_clock: MockClock,
+) -> None:
+    stage = Stage(acknowledges=False, messages_max=2)
+    stage.log.refuse, stage.log.uncertain = 0.3, 0.3
+    async with stage.running():
+        for _ in range(20):
+            stage.publish(3)
+            await trio.sleep(0.05)
+            stage.log.set_leader(not stage.log.is_ready_leader())
+        stage.log.set_leader(True)
+        await stage.until_shown(60)
+        await trio.sleep(10)
+    assert stage.numbers == list(range(1, 61))

@@ -263,9 +263,8 @@ async def test_crash_of_nats_costs_nothing(tmp_path: Path) -> None:
         log = ReplicatedLog(rng)
         source = NatsSource(asyncio_loop, NatsSettings(urls=(server.url,)))
         mapping = StreamMapping((SubjectSettings(subject=">", decoder="category"),))
-        bridge = Bridge(
-            source, mapping.event_of, log, log.store.floor, TrioClock(), rng, messages_max=20
-        )
+        event_of, floor, clock = mapping.event_of, log.store.floor, TrioClock()
+        bridge = Bridge("jobs", source, event_of, log, floor, clock, rng, messages_max=20)
         await open_once(source)
         async with trio.open_nursery() as nursery:
             await nursery.start(bridge.run)
