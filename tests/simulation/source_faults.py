@@ -45,7 +45,7 @@ class SourceFaults(Faults):
         """At any await, on any way: the library raises whatever it likes."""
         leader = self._cluster.leader()  # most often: only who leads uses its library
         machine = self._scene.any() if leader is None or self._rng.random() < 0.2 else leader
-        share = self._rng.choice([0.02, 0.2, 1.0])
+        share = self._rng.choice([0.1, 0.5, 1.0])
         place = self._rng.choice(["", "", "begin", "fetch", "ack", "dead_letter"])
 
         def stumble(at: str) -> None:
