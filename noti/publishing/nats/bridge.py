@@ -163,7 +163,7 @@ def source_status(bridges: Mapping[str, Bridge]) -> dict[str, object]:
 
     `bridges` are by the name of the stream.
     """
-    streams = [{"name": name, **bridge.status()} for name, bridge in bridges.items()]
+    streams = [bridge.status() for bridge in bridges.values()]
     if not streams:
         return {"state": "none", "text": NO_SOURCE}
     first = next((stream for stream in streams if stream["error"] is not None), streams[0])
