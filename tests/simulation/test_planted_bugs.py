@@ -40,6 +40,7 @@ from tests.simulation.core_world import Machine
 from tests.simulation.faults import CoreSwarm, NodeSwarm
 from tests.simulation.memory_clients import MemoryClients
 from tests.simulation.memory_disk import MemoryDisk
+from tests.simulation.memory_source import MemoryStream
 from tests.simulation.sim import LAYERS
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -261,6 +262,12 @@ def forgets_the_floors_in_snapshots(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Store, "snapshot_pieces", lean)
 
 
+def reads_a_stream_made_anew_from_the_old_floor(patch: pytest.MonkeyPatch) -> None:
+    """A stream that was deleted and made again counts from 1 again."""
+    patch.setattr(MemoryStream, "identity", "memory")
+    blow_only(patch, recreate_stream=1.0)
+
+
 def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     """What is fetched is acknowledged."""
     right = SessionReading._commit
@@ -379,10 +386,9 @@ def orders_by_the_wall_clock(patch: pytest.MonkeyPatch) -> None:
     def strict(
         self: Store, stream: str, events: Sequence[Event], taken_ms: int
     ) -> list[Notification]:
-        history = self.history()
-        newest_ms = history[-1].created_ms if history else 0
-        kept = [event for event in events if event.created_ms > newest_ms - 30_000]
-        return right(self, stream, kept, taken_ms)
+        newest_ms = max((kept.taken_ms for kept in self._retention.all()), default=0)
+        is_old = taken_ms is not None and taken_ms < newest_ms - 30_000
+        return right(self, stream, () if is_old else events, taken_ms)
 
     patch.setattr(Store, "_publish_batch", strict)
     blow_only(patch, step_wall_clock=1.0, crash=1.0, restart=1.0)
@@ -479,6 +485,7 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", answers_reads_of_whoever_replaced_it_unawares, range(10)),
     ("nodes", takes_all_damage_for_a_torn_tail, range(10, 20)),
     ("nodes", orders_by_the_wall_clock, range(10)),
+    ("nodes", reads_a_stream_made_anew_from_the_old_floor, range(5)),
     ("nodes", founds_with_whoever_is_there, range(40)),
     ("nodes", takes_events_in_whoever_cannot_follow, range(3)),
     ("nodes", waits_for_a_liar_for_ever, range(3)),
