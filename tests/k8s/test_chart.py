@@ -34,6 +34,7 @@ from tests.k8s.rendering import (
     values_file,
 )
 from tests.kubernetes.memory_api import RIGHTS
+from tests.readmes import metric_list
 
 pytestmark = pytest.mark.helm
 
@@ -217,6 +218,20 @@ def test_alerts_ask_for_metrics_that_exist() -> None:
     asked = {name for rule in rules for name in re.findall(r"\bnoti_\w+", rule["expr"])}
     assert len(asked) >= 5
     assert asked - known == set()
+
+
+def test_series_that_an_alert_compares_are_of_the_same_streams() -> None:
+    """`and`, `or` and `unless` find nothing where only one side has the label."""
+    metrics = " ".join(metric_list()).split("- `noti_")[1:]
+    by = {f"noti_{one.partition('`')[0]}": "`stream`" in one.partition(":")[0] for one in metrics}
+    rules = the(rendered("gateway"), "PrometheusRule")["spec"]["groups"][0]["rules"]
+    compared = 0
+    for rule in rules:
+        if "by (stream)" in rule["expr"]:
+            names = set(re.findall(r"\bnoti_\w+", rule["expr"]))
+            compared += len(names) > 1
+            assert len({by[name] for name in names}) == 1, rule["alert"]
+    assert compared >= 1
 
 
 def test_the_certificate_lets_each_pod_be_a_node_and_nobody_else() -> None:
