@@ -143,10 +143,14 @@ class Checks:
         self._demand(cluster_id == self.cluster_id, f"{name} belongs to a second cluster")
 
     def store_is(
-        self, name: str, last_seq: int, history_size: int, lives: Hashable, digest: str
+        self, name: str, last_seq: int, history_size: int, silent: Hashable, digest: str
     ) -> None:
-        """A node's store has this digest; `lives` are those of its table of subscriptions."""
-        known = self._digests.setdefault((last_seq, history_size, lives), digest)
+        """A node's store has this digest.
+
+        `silent` is what commands change that show nothing: lives in the table of subscriptions, and
+        floors of streams.
+        """
+        known = self._digests.setdefault((last_seq, history_size, silent), digest)
         self._demand(
             known == digest, f"{name} has another store than others at notification {last_seq}"
         )

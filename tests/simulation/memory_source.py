@@ -80,7 +80,12 @@ class MemoryStream:
     @property
     def identity(self) -> str:
         """What sessions report as the stream."""
-        return f"memory@{self._generation}"
+        return self.identities[-1]
+
+    @property
+    def identities(self) -> list[str]:
+        """All that it ever had, oldest first."""
+        return [f"memory@{number}" for number in range(1, self._generation + 1)]
 
     @property
     def up(self) -> bool:

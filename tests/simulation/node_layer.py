@@ -18,6 +18,7 @@ from tests.simulation.faults import NodeSwarm
 from tests.simulation.node_storm import (
     Storm,
     compare_stores,
+    floors_of,
     who_knows_not_who_is_subscribed,
 )
 from tests.simulation.outcome import Outcome, outcome_of
@@ -100,6 +101,8 @@ def _who_lags(cluster: SimulatedCluster) -> list[str]:
     for machine in cluster.nodes:
         if not machine.up or machine.store().last_seq < newest:
             missing.append(machine.name)
+        elif floors_of(cluster, machine.store()) != floors_of(cluster, leader.store()):
+            missing.append(f"floors of {machine.name}")
     for browser in cluster.browsers:
         if browser.position is None or browser.position < newest:
             missing.append(browser.name)

@@ -107,6 +107,11 @@ def who_knows_not_who_is_subscribed(cluster: SimulatedCluster) -> list[str]:
     ]
 
 
+def floors_of(cluster: SimulatedCluster, store: Store) -> tuple[int, ...]:
+    """Return up to where a store has taken each stream that there ever was."""
+    return tuple(store.floor(stream) for stream in cluster.stream.identities)
+
+
 def compare_stores(cluster: SimulatedCluster) -> None:
     """Equally far nodes have equal stores, and a snapshot of a store is all of it."""
     for machine in cluster.nodes:
@@ -117,7 +122,10 @@ def compare_stores(cluster: SimulatedCluster) -> None:
                 machine.name,
                 store.last_seq,
                 store.limits.count,
-                tuple((node_id, table.last_batch(node_id)) for node_id in table.lives()),
+                (
+                    tuple((node_id, table.last_batch(node_id)) for node_id in table.lives()),
+                    floors_of(cluster, store),
+                ),
                 store.digest(),
             )
             cluster.checks.history_is(machine.name, machine.clients.feed.oldest_seq, store)
