@@ -12,6 +12,7 @@ from pathlib import Path
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorSet
 
 from noti.history.commands import PublishBatch, decode, encode
+from noti.publishing.nats.dead_letter import parse_headers
 from noti.publishing.nats.mapping import StreamMapping
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.topic_template import TopicTemplate
@@ -99,11 +100,9 @@ def take_message(data: bytes) -> None:
 
 
 def take_headers(data: bytes) -> None:
-    """As a client reads them: bytes that are no UTF-8 are half surrogate pairs."""
     headers: dict[str, list[str]] = {}
-    for line in data.decode("utf-8", "surrogateescape").split("\n"):
-        name, _, value = line.partition(":")
-        headers.setdefault(name.lower(), []).append(value.strip())
+    for name, value in parse_headers(b"NATS/1.0\r\n" + data.replace(b"\n", b"\r\n")):
+        headers.setdefault(name.lower(), []).append(value)
     for decoder, payload in (("text", b"{}"), ("cloudevents", CLOUD_EVENTS[0])):
         _take(mapping(decoder, None), SourceMessage(1, "a", payload, headers))
 
