@@ -12,7 +12,8 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-import noti.node  # noqa: F401 - its parts declare the metrics that alerts ask for
+import noti.node
+import noti.publishing.nats.source  # noqa: F401 - their parts declare the metrics of alerts
 from noti import __version__
 from noti.certificates.names import claims, name_rejection
 from noti.config import Config, is_secret, variable_of
