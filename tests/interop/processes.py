@@ -136,6 +136,15 @@ class NodeProcess:
                     return status
                 await trio.sleep(0.02)
 
+    async def until_reading(self) -> None:
+        """Wait until it, the leader, reads all its streams."""
+        with trio.fail_after(30):
+            while True:
+                status = await self.until_up()
+                if {one["state"] for one in status["source"]["streams"]} == {"reading"}:
+                    return
+                await trio.sleep(0.02)
+
     def log_text(self) -> str:
         """Everything it wrote."""
         return self._log.read_text(errors="replace") if self._log.exists() else ""

@@ -38,30 +38,37 @@ def go() -> Path | None:
 
 def program(name: str) -> Path:
     """Return one of `PROGRAMS`, built before if its sources have not changed since."""
-    command = go()
-    assert command is not None, "there is no Go, and it cannot be fetched"
     with _locked():
         sources = b"".join(file.read_bytes() for file in sorted(SOURCE.iterdir()))
         stamp = CACHE / "built"
         if not stamp.exists() or stamp.read_bytes() != sources:
-            _build(command)
+            _build()
             stamp.write_bytes(sources)
     return CACHE / name
 
 
-def _build(command: Path) -> None:
-    """Build; without optimisations, which take as long again. Nothing of C is needed."""
-    environment = {**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""}
-    build = [str(command), "build", "-gcflags=all=-N -l", "-ldflags=-s -w", "-buildvcs=false"]
-    ran = subprocess.run(
-        [*build, "-o", f"{CACHE}/", ".", NATS_COMMAND],
+def run_source(file: Path) -> subprocess.CompletedProcess[str]:
+    """Run a program of one file, on the packages of the publisher."""
+    return _go("run", str(file))
+
+
+def _build() -> None:
+    ran = _go("build", "-ldflags=-s -w", "-o", f"{CACHE}/", ".", NATS_COMMAND)
+    assert ran.returncode == 0, ran.stderr
+
+
+def _go(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Go; without optimisations, which take as long again. Nothing of C is needed."""
+    command = go()
+    assert command is not None, "there is no Go, and it cannot be fetched"
+    return subprocess.run(
+        [str(command), verb, "-gcflags=all=-N -l", "-buildvcs=false", *arguments],
         cwd=SOURCE,
-        env=environment,
+        env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ran.returncode == 0, ran.stderr
 
 
 @contextmanager

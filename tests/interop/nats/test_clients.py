@@ -263,15 +263,6 @@ def url_of(node: NodeProcess, topic: str) -> str:
     return f"http://{written(node.http)}/.well-known/mercure?{query}"
 
 
-async def until_streams_are_read(node: NodeProcess) -> None:
-    """Wait for the readers: an interest stream keeps nothing that nobody waits for."""
-    while True:
-        status = await node.until_up()
-        if {one["state"] for one in status["source"]["streams"]} == {"reading"}:
-            return
-        await trio.sleep(0.05)
-
-
 @promises.NATS_CLIENTS_WORK
 @pytest.mark.parametrize(
     "publish",
@@ -292,7 +283,8 @@ async def test_what_foreign_clients_publish_in_four_formats_reaches_browsers_fro
             trio.open_nursery() as nursery,
         ):
             with trio.fail_after(LIMIT_S):
-                await until_streams_are_read(node)
+                # An interest stream keeps nothing that nobody waits for.
+                await node.until_reading()
                 await publish(site, "publish")
                 for read in (read_with_httpx, read_with_noti):
                     for kind, topic in TOPICS.items():
