@@ -13,6 +13,7 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 - a subscription is told once when created, and once, later, when terminated;
 - at rest, all nodes know of exactly the streams that are open;
 - nothing is acknowledged to the source before it is shown;
+- nothing above a dead letter is shown before that one is copied;
 - each browser sees the next notification, or is told of a gap;
 - a read shows all that was shown anywhere before it.
 """
@@ -111,6 +112,10 @@ class Checks:
         self._demand(
             number in self.numbers, f"event {number} was acknowledged before it was committed"
         )
+
+    def passed_a_dead_letter(self, name: str, seq: int, *, is_copied: bool) -> None:
+        """A node's floor is at or above a message that can never be an event."""
+        self._demand(is_copied, f"{name} went past dead letter {seq} before it was copied")
 
     def refuses(self, number: int) -> None:
         """A publisher was told that this event is not committed, and never will be."""

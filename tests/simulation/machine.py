@@ -109,7 +109,7 @@ class SimulatedNode:
     def _new_clients(self) -> MemoryClients:
         return MemoryClients(
             (self.host, HTTP_PORT),
-            showed=partial(self.cluster.checks.node_showed, self.name),
+            showed=partial(self.cluster.hear_shown, self),
             clock=self.clock,
             sending=Sending(self.cluster.settings.hub_sends_bytes_per_s, HUB_BOUND_BYTES),
         )

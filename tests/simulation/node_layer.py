@@ -73,6 +73,7 @@ async def recover(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
     with in_time(cluster.timeline, LEADER_WITHIN_S, "no leader"):
         await cluster.wait_for(cluster.leader, LEADER_WITHIN_S)
     cluster.publish(3)
+    cluster.publish_invalid(b"")  # at the end, where no event is above it
     await come_to_rest(cluster)
     if any(browser.gaps for browser in cluster.browsers):
         cluster.timeline.reach("a browser was told of a gap")
@@ -103,6 +104,14 @@ def _who_lags(cluster: SimulatedCluster) -> list[str]:
             missing.append(machine.name)
         elif floors_of(cluster, machine.store()) != floors_of(cluster, leader.store()):
             missing.append(f"floors of {machine.name}")
+    stream = cluster.stream
+    if not stream.acknowledges and leader.store().floor(stream.identity) < stream.last_seq:
+        missing.append("the floor of the stream")
+    missing += [
+        f"a copy of message {seq}"
+        for identity, seq in sorted(cluster.invalid)
+        if identity == stream.identity and f"{identity}:{seq}" not in stream.dead_letters
+    ]
     for browser in cluster.browsers:
         if browser.position is None or browser.position < newest:
             missing.append(browser.name)

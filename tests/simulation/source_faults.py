@@ -10,7 +10,6 @@ from contextlib import suppress
 import trio
 
 from tests.simulation.scene import Faults
-from tests.simulation.world import INVALID_SUBJECT
 
 INVALID = (
     b"",
@@ -106,5 +105,5 @@ class SourceFaults(Faults):
 
     async def publish_garbage(self) -> str:
         for _ in range(self._rng.randint(1, 3)):
-            self._cluster.stream.publish(INVALID_SUBJECT, self._rng.choice(INVALID))
+            self._cluster.publish_invalid(self._rng.choice(INVALID))
         return "some"

@@ -13,11 +13,13 @@ import pytest
 import trio
 
 from noti import node
+from noti.history.commands import AdvanceFloor
 from noti.history.notification import Event, Notification
 from noti.history.store import Store
 from noti.membership.bootstrap import Bootstrap
 from noti.ports import Clock
 from noti.presence.dead_nodes import DeadNodes
+from noti.publishing.nats import reading
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.reading import SessionReading
 from noti.raft.core import leadership, replication
@@ -279,6 +281,28 @@ def acknowledges_before_the_commit(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SessionReading, "_commit", hasty)
 
 
+def copies_dead_letters_after_the_commit(patch: pytest.MonkeyPatch) -> None:
+    """The events of a batch first."""
+    right = SessionReading._commit
+
+    async def late(self: SessionReading, batch: Any) -> list[SourceMessage]:
+        done = await right(self, batch._replace(letters=[]))
+        if batch.letters:
+            await self._session.dead_letter(batch.letters)
+        return done
+
+    patch.setattr(SessionReading, "_commit", late)
+    blow_only(patch, publish_garbage=1.0, stop_source=1.0)
+
+
+def stays_below_dead_letters(patch: pytest.MonkeyPatch) -> None:
+    """Where nothing is acknowledged, only the floor says that one at the end was copied."""
+    patch.setattr(reading, "AdvanceFloor", lambda stream, _seq: AdvanceFloor(stream, 1))
+    blow_only(patch, publish_garbage=1.0)
+    draw = NodeSwarm.draw
+    patch.setattr(NodeSwarm, "draw", lambda rng: replace(draw(rng), acknowledges=False))
+
+
 def lets_errors_of_the_source_through(patch: pytest.MonkeyPatch) -> None:
     """The bridge is no optional part."""
 
@@ -474,6 +498,8 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", shows_redelivered_events_again, range(20)),
     ("nodes", forgets_the_floors_in_snapshots, range(5)),
     ("nodes", acknowledges_before_the_commit, range(1)),
+    ("nodes", copies_dead_letters_after_the_commit, range(10)),
+    ("nodes", stays_below_dead_letters, range(5)),
     ("nodes", lets_errors_of_the_source_through, range(10)),
     ("nodes", takes_an_error_with_a_cancellation_for_one, range(10)),
     ("nodes", stops_in_order_though_a_part_failed, range(20)),

@@ -15,6 +15,7 @@ import trio
 from noti.address import Address
 from noti.assembly import LogLimits
 from noti.errors import Overloaded, PeerUnavailable, ProposalUncertain
+from noti.history.notification import Notification
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.ports import Draft, Outcome
 from noti.raft.core.messages import PeerMessage, TimeoutNow
@@ -123,6 +124,8 @@ class SimulatedCluster:
         """Events that must be shown: those in the stream, and those of publishers who were told."""
         self.lost_at_source: set[int] = set()
         """Events that went with their stream before anybody acknowledged them."""
+        self.invalid: set[tuple[str, int]] = set()
+        """Stream and sequence of each message of the source that can never be an event."""
         self.heard: set[int] = set()
         """Events of which the source was told that they are committed."""
 
@@ -142,6 +145,21 @@ class SimulatedCluster:
             self.timeline.reach("leadership was handed over under faults")
         shown = " ".join(f"{type(m).__name__}{m.term}" for m in messages)
         self.timeline.mix(f"{source[0]} > {peer.name} {shown}")
+
+    def publish_invalid(self, payload: bytes) -> None:
+        """Publish to the source what can never be an event."""
+        seq = self.stream.publish(INVALID_SUBJECT, payload)
+        self.invalid.add((self.stream.identity, seq))
+
+    def hear_shown(self, machine: SimulatedNode, notifications: Sequence[Notification]) -> None:
+        """A machine shows these, and its store has applied them."""
+        self.checks.node_showed(machine.name, notifications)
+        if machine.report is None:
+            return
+        for stream, seq in self.invalid:
+            if seq <= machine.store().floor(stream):
+                is_copied = f"{stream}:{seq}" in self.stream.dead_letters
+                self.checks.passed_a_dead_letter(machine.name, seq, is_copied=is_copied)
 
     def _hear_acknowledged(self, message: SourceMessage) -> None:
         if message.subject != INVALID_SUBJECT:
