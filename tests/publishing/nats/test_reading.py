@@ -9,9 +9,11 @@ from trio.testing import MockClock
 
 from noti.errors import SourceUnavailable
 from noti.history.commands import PublishBatch, decode
+from noti.history.notification import Event
 from noti.publishing.nats import reading
 from noti.publishing.nats.mapping import StreamMapping
 from noti.publishing.nats.outcomes import Outcomes
+from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.reading import SessionReading
 from noti.stream_settings import SubjectSettings
 from noti.trio_clock import TrioClock
@@ -79,3 +81,39 @@ async def test_session_that_breaks_ends_the_reading(autojump_clock: MockClock) -
             nursery.start_soon(read, stream, log, 2)
             await trio.sleep(1)
             stream.stop()
+
+
+async def test_others_get_turns_while_large_messages_are_decoded(
+    autojump_clock: MockClock,
+) -> None:
+    clock, turns = TrioClock(), 0
+    stream, log = MemoryStream(clock), RecordingLog()
+    decoded_in: list[int] = []
+    decode_text = StreamMapping((SubjectSettings(subject=">", decoder="text"),)).event_of
+
+    def event_of(message: SourceMessage, *, wall_ms: int, rng: random.Random) -> Event:
+        decoded_in.append(turns)
+        return decode_text(message, wall_ms=wall_ms, rng=rng)
+
+    for _ in range(10):
+        stream.publish("a", b"x" * reading.DECODED_AT_ONCE_BYTES)
+    async with MemorySource(stream).open() as session:
+        await session.begin(0)
+        one = SessionReading(
+            session,
+            event_of,
+            log,
+            Outcomes("turns", clock),
+            clock,
+            random.Random(1),
+            committed=lambda: None,
+        )
+        with trio.fail_after(600):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one.run)
+                while len(decoded_in) < 10:
+                    turns += 1
+                    await trio.lowlevel.checkpoint()
+                nursery.cancel_scope.cancel()
+    # Two in one turn of ours, when the scheduler lets us go first and then last.
+    assert len(set(decoded_in)) >= 5
