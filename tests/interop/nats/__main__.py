@@ -4,6 +4,7 @@ Enters: `minutes=2 retention=workqueue servers=1 restarts=5`, without `retention
 in turn. Leaves: what was done, one line a run; exit status 1 when a promise was broken, with logs.
 """
 
+import shutil
 import sys
 import tempfile
 from functools import partial
@@ -41,6 +42,7 @@ def main(arguments: list[str]) -> int:
         directory = Path(tempfile.mkdtemp(prefix="noti-nats-"))
         print(f"{plan}, in {directory}", flush=True)
         print(trio.run(partial(run, directory, plan)), flush=True)
+        shutil.rmtree(directory)
     return 0
 
 
