@@ -37,8 +37,11 @@ ETCD_INSTALL = "apt-get install etcd-server"
 class Processes:
     """Child processes, each with its own log; all are killed at the end of the context."""
 
-    def __init__(self, logs: Path) -> None:
+    def __init__(self, logs: Path, *, own_sessions: bool = True) -> None:
+        """With `own_sessions` each gets a session, so that Ctrl-C is for the benchmark alone; Linux
+        may share out processors by sessions (autogroup)."""
         self._logs = logs
+        self._own_sessions = own_sessions
         self._started: list[subprocess.Popen[bytes]] = []
         self._names: list[str] = []
 
@@ -52,7 +55,7 @@ class Processes:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                start_new_session=self._own_sessions,
             )
         if cpu is not None:
             os.sched_setaffinity(process.pid, {cpu})  # before it can have started others
@@ -120,8 +123,15 @@ class NotiCluster:
     """Three nodes that read from a NATS server."""
 
     def __init__(
-        self, processes: Processes, directory: Path, nats_url: str, settings: Sequence[str] = ()
+        self,
+        processes: Processes,
+        directory: Path,
+        nats_url: str,
+        settings: Sequence[str] = (),
+        program: Sequence[str] = ("-m", "noti"),
     ) -> None:
+        """Start them; `program` is what Python runs for a node."""
+        self._program = program
         self._settings = settings
         self._processes = processes
         self._directory = directory
@@ -133,7 +143,7 @@ class NotiCluster:
     def start(self, node: NotiNode) -> None:
         """Start a node that does not run."""
         command = [
-            *(sys.executable, "-m", "noti", "run"),
+            *(sys.executable, *self._program, "run"),
             f"--name={node.name}",
             f"--data-dir={self._directory / node.name}",
             f"--http-addr={HOST}:{node.http}",
