@@ -15,7 +15,7 @@ from noti.address import HUB_PATH, Address, parse_address
 WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only when asked for
 
 _NAME: Final = re.compile(r"[A-Za-z0-9.-]{1,128}")
-_NATS_SCHEMES: Final = ("nats", "tls", "ws", "wss")
+_NATS_SCHEMES: Final = ("nats", "tls")
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 
 

@@ -21,6 +21,7 @@ from noti.errors import (
     StorageCorrupt,
 )
 from noti.history.commands import (
+    AdvanceFloor,
     Command,
     Expire,
     Publish,
@@ -45,6 +46,7 @@ from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
 from noti.kubernetes.decoding import decode_change, decode_listing, decode_object, explanation
 from noti.publishing.nats.dead_letter import stored_letter
+from noti.publishing.nats.frames import FrameSplitter, place_of, status_of
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import MessageReceived, MessageRejected
 from noti.raft.core.machine import Raft
@@ -331,10 +333,27 @@ COMMANDS: list[Command] = [
     Publish(EVENTS, 7),
     SetLimits(HistoryLimits(5, 6, 7, 8, 9)),
     Expire(6),
+    AdvanceFloor("s", 6),
     PublishBatchV1("s", EVENTS),
     PublishV1(EVENTS),
     SetHistorySize(5),
 ]
+
+
+NATS_FRAMES = [
+    b"MSG a 7 $JS.ACK.jobs.noti.1.20.10.1700000000123456789.5 2\r\nhi\r\nPING\r\n",
+    b"HMSG a 7 r 20 22\r\nNATS/1.0 404 No\r\n\r\n\r\nhi\r\n",
+]
+
+
+def take_nats_bytes(data: bytes) -> None:
+    splitter = FrameSplitter()
+    splitter.sid = b"7"
+    for at in range(0, len(data), 7):
+        _, frames = splitter.feed(data[at : at + 7])
+        for frame in frames:
+            status_of(frame.headers)
+            place_of(frame.reply)
 
 
 def take_dead_letter(data: bytes) -> None:
@@ -456,6 +475,7 @@ TARGETS = [
         "topic template", payloads.TEMPLATES, payloads.make_template, (MessageInvalid, ValueError)
     ),
     Target("dead letter", [DEAD_LETTER], take_dead_letter),
+    Target("NATS frames", NATS_FRAMES, take_nats_bytes),
     Target("kubernetes object", [POD], lambda data: decode_object(data, "x"), (KubernetesFailed,)),
     Target("kubernetes list", PODS, lambda data: decode_listing(data, "x"), (KubernetesFailed,)),
     Target("kubernetes watch", CHANGES, lambda data: decode_change(data, "x"), (KubernetesFailed,)),

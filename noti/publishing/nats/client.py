@@ -1,6 +1,8 @@
 """nats-py's client, made careful: for nodes, which read, and for commands, which publish; asyncio.
 
-Three things differ from nats-py:
+Four things differ from nats-py:
+- messages of one inbox can be had without it, many at once and as they came (`tap`), and many small
+  ones written in one piece;
 - it keeps its login to itself where TLS was asked for and is not there. Otherwise the server, or
   another program in its place, decides: nats-py begins TLS only when the server's greeting, which
   comes in plain text, says that it must;
@@ -12,9 +14,9 @@ Three things differ from nats-py:
 
 import asyncio
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from urllib.parse import ParseResult
 
 import nats.errors
@@ -23,12 +25,24 @@ from nats.aio.client import Client
 from nats.aio.transport import Transport
 
 from noti.asyncio_loop import CANCEL_AGAIN_S
+from noti.errors import MessageInvalid
 from noti.publishing.nats.dead_letter import RepeatedHeaders, parse_headers
+from noti.publishing.nats.frames import Frame, FrameSplitter
 
 log = structlog.get_logger("noti.publishing")
 
+FLUSH_S: Final = 2
+"""Time for the server to have read what it was sent; a healthy one takes milliseconds."""
+
 CLOSE_S: Final = 1.0
 """What is still to be written goes out in a moment, or never."""
+
+OnFrames: TypeAlias = Callable[[Sequence[Frame]], None]
+"""Takes messages that came together; never waits, never raises."""
+
+TAP_SID: Final = 10**15
+"""Ids of subscriptions that nats-py did not make are from here on; it numbers its own from 1, and
+passes over messages of an id that it does not know."""
 
 NO_TLS: Final = "the server offers no TLS, and nothing was sent to it"
 
@@ -45,6 +59,15 @@ class NatsTransport(Transport):
         self._must_encrypt = False
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
+        self._splitter = FrameSplitter()
+        self._on_frames: OnFrames | None = None
+
+    def tap(self, sid: bytes, on_frames: OnFrames) -> None:
+        """Hand messages of this subscription to `on_frames`, past nats-py, from now on.
+
+        It gets none when the connection has ended.
+        """
+        self._splitter.sid, self._on_frames = sid, on_frames
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         """See nats-py."""
@@ -82,7 +105,22 @@ class NatsTransport(Transport):
     async def read(self, buffer_size: int) -> bytes:
         """See nats-py."""
         assert self._reader is not None
-        return await self._reader.read(buffer_size)
+        while True:
+            data = await self._reader.read(buffer_size)
+            if self._on_frames is None:
+                return data
+            if not data:
+                self._on_frames([])
+                return data
+            try:
+                others, frames = self._splitter.feed(data)
+            except MessageInvalid as error:
+                log.warning("the NATS server broke its protocol", error=str(error))
+                raise nats.errors.ProtocolError from error
+            if frames:
+                self._on_frames(frames)
+            if others:
+                return others
 
     async def readline(self) -> bytes:
         """See nats-py."""
@@ -131,19 +169,41 @@ class NatsClient(Client):
         super().__init__()
         self._tcp = NatsTransport()
         self._pinging: set[asyncio.Future[None]] = set()
+        self._taps = 0
 
     async def connect(  # type: ignore[override]
         self, servers: str | list[str], **options: Any
     ) -> None:
         """See nats-py."""
-        urls = [servers] if isinstance(servers, str) else servers
         self._tcp.wants_tls = options.get("tls") is not None
-        if not any(url.startswith(("ws:", "wss:")) for url in urls):
-            # nats-py takes no transport from outside, but keeps one that is there.
-            self._transport = self._tcp
-        elif self._tcp.wants_tls and not all(url.startswith("wss:") for url in urls):
-            raise nats.errors.Error(NO_TLS)
+        # nats-py takes no transport from outside, but keeps one that is there.
+        self._transport = self._tcp
         await super().connect(servers, **options)
+
+    async def tap(self, inbox: str, on_frames: OnFrames) -> None:
+        """Subscribe to an inbox whose messages `on_frames` takes, instead of the last one."""
+        if self._taps:
+            self._tcp.write(b"UNSUB %d\r\n" % (TAP_SID + self._taps))
+        self._taps += 1
+        sid = TAP_SID + self._taps
+        self._tcp.tap(b"%d" % sid, on_frames)
+        self._tcp.write(b"SUB %b %d\r\n" % (inbox.encode(), sid))
+        await self._tcp.drain()
+
+    async def publish_many(self, messages: Iterable[tuple[str, bytes]]) -> None:
+        """Publish small messages, each to its subject, in one piece; then await the server.
+
+        Returns when it has read them. Raises what `flush` does.
+        """
+        if self.is_closed:
+            raise nats.errors.ConnectionClosedError
+        pieces = [
+            b"PUB %b %d\r\n%b\r\n" % (subject.encode(), len(payload), payload)
+            for subject, payload in messages
+        ]
+        self._tcp.write(b"".join(pieces))
+        await self._tcp.drain()
+        await self.flush(FLUSH_S)
 
     async def flush(self, timeout: int = 10) -> None:
         """See nats-py. When this is cancelled, the answer may still come."""

@@ -4,7 +4,6 @@ nats-py connects here, and reconnects never: after any trouble the bridge opens 
 exceptions stop here as well, whatever they are (see `edge`).
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -16,7 +15,7 @@ from nats.js import api
 from noti.asyncio_loop import AsyncioLoop
 from noti.errors import SourceUnavailable
 from noti.publishing.nats import consumers, streams
-from noti.publishing.nats.connection import REQUEST_S, NatsConnection
+from noti.publishing.nats.connection import NatsConnection
 from noti.publishing.nats.dead_letter_copies import DeadLetterCopies
 from noti.publishing.nats.edge import NatsEdge
 from noti.publishing.nats.expiry import Expiry
@@ -114,7 +113,21 @@ class NatsSession:
         Messages up to the `after_seq` of `begin` were committed earlier: they are acknowledged and
         not returned. *Cancellation* loses nothing.
         """
-        return await self._edge.call(self._fetch_aio, messages_max, wait_s, wait_s=wait_s)
+        assert self._pull is not None, "begin comes before fetch"
+        deadline = trio.current_time() + wait_s
+        while True:
+            wait_s = max(0, deadline - trio.current_time())
+            received = await self._pull.receive(messages_max, wait_s)
+            fresh = [message for message in received if message.seq > self._after_seq]
+            for message in fresh:
+                self._unsettled[message.seq] = message.published_ms
+            if not self._acknowledges:
+                self._expiry.note(fresh)
+            if len(fresh) < len(received):
+                old = [message for message in received if message.seq <= self._after_seq]
+                await self.ack(old)
+            if fresh or trio.current_time() >= deadline:
+                return fresh
 
     async def ack(self, messages: Sequence[SourceMessage]) -> None:
         """Acknowledge; returns when the server has read the acks.
@@ -147,25 +160,8 @@ class NatsSession:
             self._expiry.begin(self._stream, self._info, after_seq)
         self._after_seq = after_seq
         self._unsettled.clear()
-        self._pull = Pull(self._connection, consumer)
-        await self._pull.subscribe()
-
-    async def _fetch_aio(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
-        assert self._pull is not None, "begin comes before fetch"
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
-        while True:
-            received = await self._pull.receive(messages_max, max(0, deadline - loop.time()))
-            fresh = [message for message in received if message.seq > self._after_seq]
-            old = [message for message in received if message.seq <= self._after_seq]
-            for message in fresh:
-                self._unsettled[message.seq] = message.published_ms
-            if not self._acknowledges:
-                self._expiry.note(fresh)
-            if old:
-                await self._settle_aio(old, [b"+ACK"] * len(old))
-            if fresh or loop.time() >= deadline:
-                return fresh
+        self._pull = Pull(self._edge, self._connection, consumer)
+        await self._pull.subscribe_aio()
 
     async def _dead_letter_aio(self, letters: Sequence[DeadLetter]) -> None:
         await self._copies.add(letters)
@@ -181,9 +177,8 @@ class NatsSession:
     async def _settle_aio(self, messages: Sequence[SourceMessage], words: Sequence[bytes]) -> None:
         if self._acknowledges:
             self._connection.forget_refusal()
-            for message, word in zip(messages, words, strict=True):
-                await self._connection.client.publish(reply_subject_of(message), word)
-            await self._connection.client.flush(REQUEST_S)
+            replies = map(reply_subject_of, messages)
+            await self._connection.client.publish_many(zip(replies, words, strict=True))
             self._connection.check_permitted()
         for message in messages:
             self._unsettled.pop(message.seq, None)

@@ -4,14 +4,18 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from unittest.mock import AsyncMock, Mock
 
 import nats.errors
 import pytest
 import trio
+from nats.aio.msg import Msg
 
 from noti.asyncio_loop import AsyncioLoop
 from noti.publishing.nats.client import NatsClient
+from noti.publishing.nats.frames import Frame
+from tests.publishing.nats.nats_server import nats_server
 
 
 @asynccontextmanager
@@ -36,7 +40,7 @@ async def open_server() -> AsyncIterator[tuple[str, list[asyncio.StreamReader]]]
             writer.close()
 
 
-@pytest.mark.parametrize("scheme", ["ws", "nats", "tls"])
+@pytest.mark.parametrize("scheme", ["nats", "tls"])
 async def test_server_without_tls_gets_no_login_where_tls_was_asked_for(
     nursery: trio.Nursery, scheme: str
 ) -> None:
@@ -75,9 +79,8 @@ async def test_server_without_tls_gets_no_login_where_tls_was_asked_for(
 
     with trio.fail_after(30):
         await asyncio_loop.call(connect)
-        if scheme != "ws":  # there not even the greeting was waited for
-            while not received:  # noqa: ASYNC110 - nobody announces it
-                await trio.sleep(0.01)
+        while not received:  # noqa: ASYNC110 - nobody announces it
+            await trio.sleep(0.01)
     assert b"".join(received) == b""
     assert "the server offers no TLS, and nothing was sent to it" in reasons
     nursery.cancel_scope.cancel()
@@ -207,4 +210,66 @@ async def test_repeated_header_keeps_all_its_values(nursery: trio.Nursery) -> No
 
     lines = await asyncio_loop.call(received)
     assert lines == [("Noti-Topic", "/a"), ("One", "1"), ("Noti-Topic", "/b")]
+    nursery.cancel_scope.cancel()
+
+
+async def test_tapped_messages_pass_nats_py_by_and_the_others_do_not(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    """The second tap replaces the first; requests of nats-py are answered all the while."""
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
+
+    async def talk(url: str) -> None:
+        client = NatsClient()
+        await client.connect(url)
+        first: list[Frame] = []
+        second: list[Frame] = []
+        theirs: list[bytes] = []
+
+        async def hear(message: Msg) -> None:
+            theirs.append(message.data)
+
+        await client.subscribe("other", cb=hear)
+        await client.tap("inbox.1", first.extend)
+        await client.publish("inbox.1", b"one", headers={"A": "b"}, reply="answer.me")
+        await client.publish("other", b"two")
+        await client.flush()
+        await client.tap("inbox.2", second.extend)
+        await client.publish_many([("inbox.1", b"lost"), ("inbox.2", b"three"), ("other", b"four")])
+        await client.flush()
+        assert [(one.subject, one.reply, one.payload) for one in first] == [
+            ("inbox.1", "answer.me", b"one")
+        ]
+        assert b"A: b" in first[0].headers
+        assert [one.payload for one in second] == [b"three"]
+        assert theirs == [b"two", b"four"]
+        await client.close()
+
+    async with nats_server(tmp_path) as server:
+        with trio.fail_after(30):
+            await asyncio_loop.call(talk, server.url)
+    nursery.cancel_scope.cancel()
+
+
+async def test_reader_of_a_tap_learns_at_once_that_the_connection_ended(
+    nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    asyncio_loop = AsyncioLoop()
+    await nursery.start(asyncio_loop.run)
+    ended = trio.Event()
+
+    async def connect(url: str) -> NatsClient:
+        client = NatsClient()
+        await client.connect(url, allow_reconnect=False)
+        await client.tap("inbox", lambda frames: None if frames else ended.set())
+        await client.flush()
+        return client
+
+    async with nats_server(tmp_path) as server:
+        client = await asyncio_loop.call(connect, server.url)
+        await server.kill()
+        with trio.fail_after(30):
+            await ended.wait()
+        await asyncio_loop.call(client.close)
     nursery.cancel_scope.cancel()
