@@ -342,7 +342,8 @@ COMMANDS: list[Command] = [
 
 NATS_FRAMES = [
     b"MSG a 7 $JS.ACK.jobs.noti.1.20.10.1700000000123456789.5 2\r\nhi\r\nPING\r\n",
-    b"HMSG a 7 $JS.ACK.jobs.noti.1.20.10.1700000000123456789.5 19 21\r\nNATS/1.0 404 No\r\n\r\n\r\nhi\r\n",
+    b"HMSG a 7 $JS.ACK.jobs.noti.1.20.10.1700000000123456789.5 19 21\r\n"
+    b"NATS/1.0 404 No\r\n\r\nhi\r\n",
 ]
 
 
