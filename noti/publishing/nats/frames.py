@@ -37,7 +37,7 @@ class Frame(NamedTuple):
     payload: bytes
 
 
-class Place(NamedTuple):
+class StreamPlace(NamedTuple):
     """Where a message stands, as the reply subject of JetStream says."""
 
     stream_seq: int
@@ -130,7 +130,7 @@ def _frame(words: Sequence[bytes], body: bytes, headers_bytes: int) -> Frame:
     )
 
 
-def place_of(reply: str) -> Place:
+def place_of(reply: str) -> StreamPlace:
     """Return what a reply subject of JetStream says; raises `MessageInvalid` for another.
 
     `$JS.ACK.STREAM.CONSUMER.DELIVERED.STREAM_SEQ.CONSUMER_SEQ.TIME.PENDING`, or with the domain and
@@ -144,7 +144,7 @@ def place_of(reply: str) -> Place:
         stream_seq, consumer_seq, published_ns, pending = map(int, tokens[first : first + 4])
     except (ValueError, IndexError):
         raise MessageInvalid(f"{reply[:80]!r} is no reply subject of JetStream") from None
-    return Place(stream_seq, consumer_seq, published_ns // 1_000_000, pending)
+    return StreamPlace(stream_seq, consumer_seq, published_ns // 1_000_000, pending)
 
 
 def status_of(headers: bytes) -> tuple[str, str] | None:
