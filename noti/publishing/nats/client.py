@@ -27,7 +27,7 @@ from nats.aio.transport import Transport
 from noti.asyncio_loop import CANCEL_AGAIN_S
 from noti.errors import MessageInvalid
 from noti.publishing.nats.dead_letter import RepeatedHeaders, parse_headers
-from noti.publishing.nats.frames import Frame, FrameSplitter
+from noti.publishing.nats.frames import MessageFrame, FrameSplitter
 
 log = structlog.get_logger("noti.publishing")
 
@@ -37,7 +37,7 @@ FLUSH_S: Final = 2
 CLOSE_S: Final = 1.0
 """What is still to be written goes out in a moment, or never."""
 
-OnFrames: TypeAlias = Callable[[Sequence[Frame]], None]
+OnFrames: TypeAlias = Callable[[Sequence[MessageFrame]], None]
 """Takes messages that came together; never waits, never raises."""
 
 TAP_SID: Final = 10**15

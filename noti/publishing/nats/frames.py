@@ -26,7 +26,7 @@ _STARTS: Final = frozenset(b"MmHh")
 _SIZE: Final = re.compile(rb"[0-9]{1,9}")
 
 
-class Frame(NamedTuple):
+class MessageFrame(NamedTuple):
     """One message, as the server sent it."""
 
     subject: str
@@ -59,7 +59,7 @@ class FrameSplitter:
         self._rest_bytes = 0
         self._needed_bytes = 0
 
-    def feed(self, data: bytes) -> tuple[bytes, list[Frame]]:
+    def feed(self, data: bytes) -> tuple[bytes, list[MessageFrame]]:
         """Return what is not for us, and our messages; the rest waits for what follows it.
 
         Raises `MessageInvalid`; then nothing that follows has a meaning.
@@ -71,7 +71,7 @@ class FrameSplitter:
                 return b"", []
             data = b"".join(self._rest)
             self._rest.clear()
-        frames: list[Frame] = []
+        frames: list[MessageFrame] = []
         others: list[bytes] = []
         start = position = 0
         """Where what is not for us begins, and how far we are."""
@@ -119,10 +119,10 @@ def _sizes_of(words: Sequence[bytes]) -> tuple[int, int]:
     return total, headers_bytes
 
 
-def _frame(words: Sequence[bytes], body: bytes, headers_bytes: int) -> Frame:
+def _frame(words: Sequence[bytes], body: bytes, headers_bytes: int) -> MessageFrame:
     sizes = 2 if headers_bytes or words[0][:1] in b"Hh" else 1
     reply = words[3] if len(words) == 4 + sizes else b""
-    return Frame(
+    return MessageFrame(
         words[1].decode("utf-8", "replace"),
         reply.decode("utf-8", "replace"),
         body[:headers_bytes],

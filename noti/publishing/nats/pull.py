@@ -20,7 +20,7 @@ from noti.errors import MessageInvalid, SourceUnavailable
 from noti.publishing.nats.connection import NatsConnection
 from noti.publishing.nats.dead_letter import HeaderLines, parse_headers
 from noti.publishing.nats.edge import NatsEdge
-from noti.publishing.nats.frames import Frame, place_of, status_of
+from noti.publishing.nats.frames import MessageFrame, place_of, status_of
 from noti.publishing.nats.ports import NO_HEADERS, Headers, SourceMessage
 
 PULL_LINGER_S: Final = 2.0
@@ -120,7 +120,7 @@ class Pull:
             taken.append(message)
         return taken
 
-    def _on_frames(self, frames: Sequence[Frame]) -> None:
+    def _on_frames(self, frames: Sequence[MessageFrame]) -> None:
         """Take what one read brought; none when the connection has ended."""
         self._last_contact_at = trio.current_time()
         try:
@@ -136,7 +136,7 @@ class Pull:
             self._broken = error
         self._news.set()
 
-    def _accept(self, frame: Frame) -> None:
+    def _accept(self, frame: MessageFrame) -> None:
         subject, reply, headers, payload = frame
         stream_seq, consumer_seq, published_ms, self.pending = place_of(reply)
         if consumer_seq != self._consumer_seq + 1 or stream_seq <= self._stream_seq:
@@ -213,11 +213,11 @@ def _headers_of(block: bytes) -> Headers:
 
 def reply_subject_of(message: SourceMessage) -> str:
     """Return where the server waits for the acknowledgement."""
-    assert isinstance(message.token, Frame)
+    assert isinstance(message.token, MessageFrame)
     return message.token.reply
 
 
 def header_lines_of(message: SourceMessage) -> HeaderLines:
     """Return the headers as they were written."""
-    assert isinstance(message.token, Frame)
+    assert isinstance(message.token, MessageFrame)
     return parse_headers(message.token.headers)

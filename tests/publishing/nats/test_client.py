@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 
 from noti.asyncio_loop import AsyncioLoop
 from noti.publishing.nats.client import NatsClient
-from noti.publishing.nats.frames import Frame
+from noti.publishing.nats.frames import MessageFrame
 from tests.publishing.nats.nats_server import nats_server
 
 
@@ -223,8 +223,8 @@ async def test_tapped_messages_pass_nats_py_by_and_the_others_do_not(
     async def talk(url: str) -> None:
         client = NatsClient()
         await client.connect(url)
-        first: list[Frame] = []
-        second: list[Frame] = []
+        first: list[MessageFrame] = []
+        second: list[MessageFrame] = []
         theirs: list[bytes] = []
 
         async def hear(message: Msg) -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
 from noti.publishing.nats import frames
-from noti.publishing.nats.frames import Frame, FrameSplitter, place_of, status_of
+from noti.publishing.nats.frames import MessageFrame, FrameSplitter, place_of, status_of
 
 SID = b"77"
 WORDS = st.text("abcXYZ$.-_0123456789", min_size=1, max_size=12)
@@ -27,7 +27,7 @@ def message(sid: bytes, subject: str, reply: str, headers: bytes, payload: bytes
     return line + b"\r\n" + headers + payload + b"\r\n"
 
 
-OURS = st.builds(Frame, WORDS, st.one_of(st.just(""), WORDS), BODIES, BODIES)
+OURS = st.builds(MessageFrame, WORDS, st.one_of(st.just(""), WORDS), BODIES, BODIES)
 THEIRS = st.one_of(
     st.sampled_from([b"PING\r\n", b"PONG\r\n", b"+OK\r\n", b"-ERR 'no'\r\n", b'INFO {"a":1}\r\n']),
     st.builds(message, st.just(b"7"), WORDS, WORDS, BODIES, BODIES),
@@ -42,7 +42,7 @@ def splitter() -> FrameSplitter:
 
 @given(st.lists(st.one_of(OURS, THEIRS), max_size=8), st.data())
 def test_frames_come_whole_and_the_rest_untouched_wherever_bytes_are_cut(
-    sent: list[Frame | bytes], data: st.DataObject
+    sent: list[MessageFrame | bytes], data: st.DataObject
 ) -> None:
     stream = b"".join(one if isinstance(one, bytes) else message(SID, *one) for one in sent)
     places = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
@@ -52,12 +52,12 @@ def test_frames_come_whole_and_the_rest_untouched_wherever_bytes_are_cut(
         passed, taken = split.feed(stream[start:end])
         others += passed
         ours += taken
-    assert ours == [one for one in sent if isinstance(one, Frame)]
+    assert ours == [one for one in sent if isinstance(one, MessageFrame)]
     assert others == b"".join(one for one in sent if isinstance(one, bytes))
 
 
 def test_large_message_in_many_pieces_is_put_together_once() -> None:
-    frame = Frame("a", "r", b"", b"x" * 3_000_000)
+    frame = MessageFrame("a", "r", b"", b"x" * 3_000_000)
     stream, split = message(SID, *frame), splitter()
     taken = [split.feed(stream[at : at + 1000]) for at in range(0, len(stream), 1000)]
     assert [one for _, some in taken for one in some] == [frame]
