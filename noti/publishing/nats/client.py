@@ -27,7 +27,7 @@ from nats.aio.transport import Transport
 from noti.asyncio_loop import CANCEL_AGAIN_S
 from noti.errors import MessageInvalid
 from noti.publishing.nats.dead_letter import RepeatedHeaders, parse_headers
-from noti.publishing.nats.frames import MessageFrame, FrameSplitter
+from noti.publishing.nats.frames import FrameSplitter, MessageFrame
 
 log = structlog.get_logger("noti.publishing")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
 from noti.publishing.nats import frames
-from noti.publishing.nats.frames import MessageFrame, FrameSplitter, place_of, status_of
+from noti.publishing.nats.frames import FrameSplitter, MessageFrame, place_of, status_of
 
 SID = b"77"
 WORDS = st.text("abcXYZ$.-_0123456789", min_size=1, max_size=12)
