@@ -145,7 +145,7 @@ def _cluster(
         browsers = Browsers()
         browsers.connect(cluster.nodes, options.browsers)
         try:
-            browsers.follow(_publish(processes, url, 50, 1))
+            browsers.follow(publish(processes, url, f"{STREAM}.bench", 50, 1))
             yield processes, url, cluster, browsers
         finally:
             browsers.close()
@@ -161,10 +161,11 @@ def _beside(busy: bool, directory: Path, options: argparse.Namespace) -> Iterato
         yield
 
 
-def _publish(
-    processes: Processes, url: str, rate: float, seconds: float
+def publish(
+    processes: Processes, url: str, subject: str, rate: float, seconds: float
 ) -> subprocess.Popen[bytes]:
-    command = [*PROCESSES, "publish", url.rpartition(":")[2], f"{STREAM}.bench"]
+    """Start a publisher of `rate` events a second."""
+    command = [*PROCESSES, "publish", url.rpartition(":")[2], subject]
     return processes.start("publisher", [*command, str(rate), str(seconds)])
 
 
@@ -175,9 +176,11 @@ def _measure_all(directory: Path, options: argparse.Namespace, report: Report) -
             beside = f"beside {BUSY_LOOPS} busy loops" if busy else "quiet"
             for rate in rates:
                 with _beside(busy, directory, options):
-                    baseline_ms = _baseline(processes, url, rate, options.seconds / 2)
+                    baseline_ms = ages_at_baseline(processes, url, rate, options.seconds / 2)
                     cpu_s = _processor_s(cluster)
-                    read = browsers.follow(_publish(processes, url, rate, options.seconds))
+                    read = browsers.follow(
+                        publish(processes, url, f"{STREAM}.bench", rate, options.seconds)
+                    )
                     cpu_s = _processor_s(cluster) - cpu_s
                 ages_ms = [(now - at) / 1e6 for at, now in read]
                 events = len({at for at, _ in read})
@@ -191,14 +194,14 @@ def _measure_all(directory: Path, options: argparse.Namespace, report: Report) -
                 tell(f"{name}: p50 {quantile(ages_ms, 0.5):.1f} ms of {events} events")
 
 
-def _baseline(processes: Processes, url: str, rate: float, seconds: float) -> list[float]:
+def ages_at_baseline(processes: Processes, url: str, rate: float, seconds: float) -> list[float]:
+    """Return the ages, ms, of events that a plain program fetches and acknowledges."""
     command = [*PROCESSES, "consume", url, "baseline", "baseline", str(seconds + SETTLE_S)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as consumer:
         try:
             assert consumer.stdout is not None
             consumer.stdout.readline()
-            publish = [*PROCESSES, "publish", url.rpartition(":")[2], "baseline"]
-            processes.start("publisher", [*publish, str(rate), str(seconds)])
+            publish(processes, url, "baseline", rate, seconds)
             ages_ms: list[float] = json.loads(consumer.stdout.read())
         finally:
             consumer.kill()
@@ -226,7 +229,9 @@ def _draw_timelines(directory: Path, options: argparse.Namespace, report: Report
         leader = cluster.wait_until_whole()
         for busy in (False, True):
             with _beside(busy, directory, options):
-                read = browsers.follow(_publish(processes, url, 10, options.seconds))
+                read = browsers.follow(
+                    publish(processes, url, f"{STREAM}.bench", 10, options.seconds)
+                )
             beside = "busy" if busy else "quiet"
             first_read: dict[int, int] = {}
             last_read: dict[int, int] = {}
