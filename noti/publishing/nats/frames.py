@@ -86,6 +86,8 @@ class FrameSplitter:
             if after > len(data):
                 self._needed_bytes = after - position
                 break
+            if not data.startswith(_END, after - 2):
+                raise MessageInvalid("NATS sent a message that is longer than it said")
             if words[2] == self.sid:
                 others.append(data[start:position])
                 frames.append(_frame(words, data[line_end + 2 : after - 2], headers_bytes))

@@ -110,3 +110,10 @@ def test_status_is_what_the_server_says_and_no_message_has_one() -> None:
     assert status_of(b"NATS/1.0 100\r\n\r\n") == ("100", "")
     assert status_of(b"NATS/1.0\r\nA: b\r\n\r\n") is None
     assert status_of(b"") is None
+
+
+def test_message_that_does_not_end_where_it_said_is_refused() -> None:
+    splitter = FrameSplitter()
+    splitter.sid = b"9"
+    with pytest.raises(MessageInvalid, match="longer than it said"):
+        splitter.feed(b"MSG a 9 2\r\nabcdPING\r\n")
