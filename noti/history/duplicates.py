@@ -37,7 +37,7 @@ class Contents:
         """Tell whether an event with this id is held."""
         return event_id in self._by_id
 
-    def holds(self, event: Event) -> bool:
+    def holds(self, event: Event | Notification) -> bool:
         """Tell whether an event with the same id, topics and data is held."""
         known = self._by_id.get(event.id)
         if known is None:
@@ -45,6 +45,16 @@ class Contents:
         if isinstance(known, Notification):
             return known.topics == event.topics and known.data == event.data
         return (event.topics, event.data) in known
+
+    def add_new(self, notification: Notification) -> bool:
+        """Add an event, unless one with the same id, topics and data is held; return whether."""
+        known = self._by_id.setdefault(notification.id, notification)
+        if known is notification:
+            return True
+        if self.holds(notification):
+            return False
+        self.add(notification)
+        return True
 
     def add(self, notification: Notification) -> None:
         """History has gained an event."""
@@ -63,6 +73,9 @@ class Contents:
     def remove(self, notification: Notification) -> None:
         """History has lost an event."""
         known = self._by_id[notification.id]
+        if known is notification:
+            del self._by_id[notification.id]
+            return
         if isinstance(known, Notification):
             if known.seq == notification.seq:
                 del self._by_id[notification.id]

@@ -65,6 +65,8 @@ class Notification(NamedTuple):
 
 def lines_of(data: str) -> list[str]:
     """Return the lines of `data`, without their ends; one at least."""
+    if "\n" not in data and "\r" not in data:
+        return [data]  # as nearly always; it is asked for every event, on every node
     return _END.split(data)
 
 

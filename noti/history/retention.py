@@ -27,7 +27,7 @@ that), 110 more with floors per topic, 260 more with an idempotency key.
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -134,18 +134,31 @@ class Retention:
 
     def append(self, notification: Notification, taken_ms: int) -> None:
         """Add the event that follows; `trim` must be called before anybody looks."""
-        assert notification.seq == self.last_seq + 1, "a hole in history"
-        self.last_seq += 1
-        self.window.append(Kept(notification, taken_ms))
-        self.size_bytes += kept_bytes(notification)
-        if tells_of_subscription(notification):
-            self.told += 1
-        elif self.limits.per_topic:
-            self._protect(notification)
+        self.extend([notification], taken_ms)
+
+    def extend(self, notifications: Sequence[Notification], taken_ms: int) -> None:
+        """Add the events that follow, as `append` does."""
+        per_topic, seq, size_bytes = self.limits.per_topic, self.last_seq, 0
+        for notification in notifications:
+            seq += 1
+            assert notification[0] == seq, "a hole in history"
+            size_bytes += kept_bytes(notification)
+            if tells_of_subscription(notification):
+                self.told += 1
+            elif per_topic:
+                self._protect(notification)
+        # Made as tuples are: the call that names fields takes three times as long.
+        self.window.extend(
+            [tuple.__new__(Kept, (notification, taken_ms)) for notification in notifications]
+        )
+        self.last_seq = seq
+        self.size_bytes += size_bytes
 
     def trim(self) -> None:
         """Let go what the limits do not allow."""
         limits = self.limits
+        if not (self.told or self.topics or self.sparse):
+            self._trim_plain()
         while True:
             while len(self.sparse) > limits.count or self.sparse_bytes > limits.size_bytes // 2:
                 self._lose_oldest()
@@ -165,6 +178,21 @@ class Retention:
                 self.sparse_bytes += kept_bytes(notification)
             else:
                 self._lose(notification)
+
+    def _trim_plain(self) -> None:
+        """Do so where all is in the window and nobody has part of it apart: most of the time."""
+        window, gone, size_bytes = self.window, self.gone, self.size_bytes
+        surplus, bytes_max = len(window) - self.limits.count, self.limits.size_bytes
+        if surplus <= 0 and size_bytes <= bytes_max:
+            return
+        while window and (surplus > 0 or size_bytes > bytes_max):
+            notification = window.popleft()[0]
+            size_bytes -= kept_bytes(notification)
+            gone.append(notification)
+            surplus -= 1
+        self.size_bytes = size_bytes
+        self.lost_through = max(self.lost_through, gone[-1].seq)
+        self.untracked_lost_through = max(self.untracked_lost_through, gone[-1].seq)
 
     def expire(self, before_ms: int) -> None:
         """Let the oldest events go, up to the first that was not taken before this time."""

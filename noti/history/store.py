@@ -208,13 +208,21 @@ class Store:
         """Show what is above the floor; without `taken_ms` as version 0.2 did."""
         floor = self._floors.get(stream, 0)
         visible: list[Notification] = []
+        add_new, number = self._contents.add_new, self.last_seq + 1
         for event in events:
-            if event.source_seq > floor:
-                floor = event.source_seq
+            source_seq = event[0]
+            if source_seq > floor:
+                floor = source_seq
                 if taken_ms is None:
                     visible.append(self._show(event, event.created_ms))
-                elif not self._contents.holds(event):
-                    visible.append(self._show(event, taken_ms))
+                    continue
+                # Made as a tuple is, without the call that names fields, in a third of the time.
+                notification = tuple.__new__(Notification, (number, *event[1:8]))
+                if add_new(notification):
+                    number += 1
+                    visible.append(notification)
+        if taken_ms is not None:
+            self._retention.extend(visible, taken_ms)
         self._advance(stream, floor)
         return visible
 

@@ -70,7 +70,8 @@ def place_of(cursor: int) -> int:
 def footprint(notification: Notification) -> int:
     """Return about how many bytes of memory an event takes."""
     _, event_id, topics, data, _, type_, _, _ = notification
-    return EVENT_BYTES + getsizeof(data) + len(event_id) + len(type_) + sum(map(len, topics))
+    topics_length = len(topics[0]) if len(topics) == 1 else sum(map(len, topics))
+    return EVENT_BYTES + getsizeof(data) + len(event_id) + len(type_) + topics_length
 
 
 def cursor_of(notification: Notification) -> str:
@@ -208,6 +209,9 @@ class Retained:
             gone = [seq for seq in before if self.in_history(seq)]
         left = range(self.oldest_seq, min(oldest_seq, self.newest_seq + 1))
         self.oldest_seq = left.stop if left else self.oldest_seq
+        if len(gone) == len(left) and gone == [*left]:
+            self._leave_history(left)  # as nearly always
+            return
         if len(left) > sum(seq in left for seq in gone):
             lost = set(gone)
             self._sparse += [seq for seq in left if seq not in lost]
@@ -216,19 +220,25 @@ class Retained:
                 at = bisect_left(self._sparse, seq)
                 assert self._sparse[at] == seq, "what leaves history was in it"
                 del self._sparse[at]
-            self._leave_history(seq)
+        self._leave_history(gone)
 
     def release(self, through_seq: int, count: int) -> list[int]:
         """Hold no former history up to a number, and free at most so many; return what is gone."""
+        history_bytes = self.history_bytes
         freed = self._former.take(through_seq, count)
         if not freed:
             return freed
         self.freed_through = max(self.freed_through, freed[-1])
+        self._held_bytes = history_bytes + self._former.size_bytes
+        held, unswept = self.notifications, self._unswept
         for seq in freed:
-            notification = self.notifications.pop(seq)
-            self._held_bytes -= footprint(notification)
-            for topic in dict.fromkeys(notification.topics):
-                self._unswept.setdefault(topic, []).append(seq)
+            topics = held.pop(seq).topics
+            for topic in topics if len(topics) == 1 else dict.fromkeys(topics):
+                seqs = unswept.get(topic)
+                if seqs is None:
+                    unswept[topic] = [seq]
+                else:
+                    seqs.append(seq)
         self._unswept_count += len(freed)
         if self._unswept_count >= SWEPT_AT_ONCE:
             self._sweep()
@@ -264,15 +274,20 @@ class Retained:
         if self._positions.setdefault(event_id, seq) != seq:
             self._repeats.setdefault(event_id, []).append(seq)
 
-    def _leave_history(self, seq: int) -> None:
-        notification = self.notifications[seq]
-        event_id = notification.id
-        self.lost_through = max(self.lost_through, seq)
-        self._former.add(seq, footprint(notification))
-        repeats = self._repeats.get(event_id) if self._repeats else None
-        if repeats is None:
-            del self._positions[event_id]
-            return
+    def _leave_history(self, seqs: Sequence[int]) -> None:
+        held, positions, repeats = self.notifications, self._positions, self._repeats
+        self.lost_through = max(self.lost_through, max(seqs, default=0))
+        for seq in seqs:
+            notification = held[seq]
+            self._former.add(seq, footprint(notification))
+            if repeats and notification.id in repeats:
+                self._leave_place(seq, notification.id)
+            else:
+                del positions[notification.id]
+
+    def _leave_place(self, seq: int, event_id: str) -> None:
+        """Of those at which an id stands."""
+        repeats = self._repeats[event_id]
         if self._positions[event_id] == seq:
             self._positions[event_id] = repeats.pop(0)
         else:

@@ -34,8 +34,8 @@ def event_frame(event_id: str, data: str, event: str = "", retry_ms: int = 0) ->
     head = f"event: {_field(event)}\n" if event else ""
     if retry_ms:
         head += f"retry: {retry_ms}\n"
-    lines = "".join(f"{PREFIX}{line}\n" for line in lines_of(data))
-    return f"{head}id: {_field(event_id)}\n{lines}\n".encode("utf-8", "replace")
+    lines = f"\n{PREFIX}".join(lines_of(data))
+    return f"{head}id: {_field(event_id)}\n{PREFIX}{lines}\n\n".encode("utf-8", "replace")
 
 
 def comment(text: str = "") -> bytes:
