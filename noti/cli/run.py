@@ -56,9 +56,8 @@ def _collect_garbage_seldom() -> None:
     """Keep modules out of garbage collections, and let there be fewer.
 
     They took 8 % of a busy leader's time, and nearly all that a node allocates is free without
-    them.
+    them. None is made now: it found 187 objects of garbage, and took 50 ms of the start.
     """
-    gc.collect()
     gc.freeze()
     gc.set_threshold(GARBAGE_OBJECTS, 20, 20)
     gc.enable()

@@ -120,10 +120,18 @@ def test_node_loads_no_library_that_only_its_settings_may_ask_for() -> None:
     """Each of them would cost every start of every node some of a tenth of a second."""
     program = (
         "import sys; from noti.cli import run; from noti import node;"
-        "asked_for = {'nats', 'nkeys', 'httpx', 'lightkube', 'trustme', 'yaml'};"
+        "asked_for = {'nats', 'nkeys', 'httpx', 'lightkube', 'rich', 'trustme', 'yaml'};"
         "sys.exit(str(sorted(asked_for & set(sys.modules))))"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert loaded.stderr == "[]\n"
+
+
+def test_commands_that_draw_have_rich_all_the_same() -> None:
+    program = "from noti.cli import tail; print(tail.Console.__module__)"
+    loaded = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert loaded.stdout == "rich.console\n"
