@@ -33,6 +33,9 @@ TOPICS_MAX: Final = 1000
 RETRY_MS_MAX: Final = 2**31 - 1
 """Longest time before a reader comes back: what browsers' timers take."""
 
+_SURELY_FITS: Final = EVENT_BYTES_MAX // (len(PREFIX) + 1)
+"""So many characters of ASCII do not take more, even if all of them are line ends."""
+
 _RESERVED_IDS: Final = frozenset({"beginning", "earliest"})
 """Have a meaning of their own in `Last-Event-ID` (see `noti.streams.sse`)."""
 
@@ -91,6 +94,8 @@ def check_topics(topics: Sequence[str]) -> None:
 
 def check_data(data: str) -> None:
     """Raise `MessageInvalid` unless it can be sent to readers, and is not too long for that."""
+    if len(data) <= _SURELY_FITS and data.isascii():
+        return  # as nearly always
     try:
         size_bytes = sent_bytes(data)
     except UnicodeEncodeError as error:
@@ -165,7 +170,9 @@ def make_id(wall_ms: int, rng: random.Random) -> str:
     """Return a new event id: `urn:uuid:` and a UUIDv7 (RFC 9562, 5.7), which sorts by time."""
     bits = rng.getrandbits(74)
     group = 0b10 << 14 | bits >> 48 & 0x3FFF  # begins with the variant
-    return f"{_id_start(wall_ms)}{bits >> 62:03x}-{group:04x}-{bits & 0xFFFF_FFFF_FFFF:012x}"
+    # Printed so, it takes three quarters of the time; it is done for every event.
+    parts = (_id_start(wall_ms), bits >> 62, group, bits & 0xFFFF_FFFF_FFFF)
+    return "%s%03x-%04x-%012x" % parts  # noqa: UP031 - see above
 
 
 @lru_cache(maxsize=1)  # All events of a batch are of the same moment.

@@ -10,6 +10,7 @@ one read brought, at some 4 us each.
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from noti.errors import MessageInvalid
@@ -19,6 +20,12 @@ LINE_BYTES_MAX: Final = 1024 * 1024
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024 * 1024 + 64 * 1024
 """Longest headers and payload: as large as a server lets one set its own limit."""
+
+PLAIN_DIGITS_MAX: Final = 7
+"""Of a size that needs no other check than that it is one: ten megabytes less one byte."""
+
+SUBJECTS_KNOWN: Final = 1024
+"""Subjects whose text is kept, so that all messages of one share it; 300 kB."""
 
 _END: Final = b"\r\n"
 _STARTS: Final = frozenset(b"MmHh")
@@ -82,7 +89,13 @@ class FrameSplitter:
                 position = line_end + 2
                 continue
             words = data[position:line_end].split()
-            total, headers_bytes = _sizes_of(words)
+            is_plain = (
+                len(words) == 5
+                and words[0] == b"MSG"
+                and len(words[4]) <= PLAIN_DIGITS_MAX
+                and words[4].isdigit()
+            )
+            total, headers_bytes = (int(words[4]), 0) if is_plain else _sizes_of(words)
             after = line_end + total + 4
             if after > len(data):
                 self._needed_bytes = after - position
@@ -90,8 +103,15 @@ class FrameSplitter:
             if not data.startswith(_END, after - 2):
                 raise MessageInvalid("NATS sent a message that is longer than it said")
             if words[2] == self.sid:
-                others.append(data[start:position])
-                frames.append(_frame(words, data[line_end + 2 : after - 2], headers_bytes))
+                if start < position:
+                    others.append(data[start:position])
+                body = data[line_end + 2 : after - 2]
+                if is_plain:
+                    # Made as a tuple is: the call that names fields takes three times as long.
+                    plain = (_subject(words[1]), words[3].decode("utf-8", "replace"), b"", body)
+                    frames.append(tuple.__new__(MessageFrame, plain))
+                else:
+                    frames.append(_frame(words, body, headers_bytes))
                 start = after
             position = after
         others.append(data[start:position])
@@ -122,6 +142,11 @@ def _sizes_of(words: Sequence[bytes]) -> tuple[int, int]:
     return total, headers_bytes
 
 
+@lru_cache(maxsize=SUBJECTS_KNOWN)
+def _subject(name: bytes) -> str:
+    return name.decode("utf-8", "replace")
+
+
 def _frame(words: Sequence[bytes], body: bytes, headers_bytes: int) -> MessageFrame:
     sizes = 2 if headers_bytes or words[0][:1] in b"Hh" else 1
     reply = words[3] if len(words) == 4 + sizes else b""
@@ -140,14 +165,20 @@ def place_of(reply: str) -> StreamPlace:
     the account before the stream, and something of the server's at the end (ADR-15).
     """
     tokens = reply.split(".")
-    first = 5 if len(tokens) == 9 else 7
     try:
-        if tokens[0] != "$JS" or tokens[1] != "ACK" or len(tokens) < first + 4:
+        if len(tokens) == 9:
+            start, ack, _, _, _, stream_seq, consumer_seq, published_ns, pending = tokens
+        else:
+            start, ack, _, _, _, _, _, stream_seq, consumer_seq, published_ns, pending, *_ = tokens
+        if start != "$JS" or ack != "ACK":
             raise ValueError(reply)
-        stream_seq, consumer_seq, published_ns, pending = map(int, tokens[first : first + 4])
-    except (ValueError, IndexError):
+        # Made as a tuple is, see above.
+        return tuple.__new__(
+            StreamPlace,
+            (int(stream_seq), int(consumer_seq), int(published_ns) // 1_000_000, int(pending)),
+        )
+    except ValueError:
         raise MessageInvalid(f"{reply[:80]!r} is no reply subject of JetStream") from None
-    return StreamPlace(stream_seq, consumer_seq, published_ns // 1_000_000, pending)
 
 
 def status_of(headers: bytes) -> tuple[str, str] | None:

@@ -125,7 +125,8 @@ class Pull:
         self._last_contact_at = trio.current_time()
         try:
             for frame in frames:
-                status = status_of(frame.headers)
+                headers = frame.headers
+                status = status_of(headers) if headers else None
                 if status is None:
                     self._accept(frame)
                 else:
@@ -151,7 +152,7 @@ class Pull:
         self._check_needed = False
         known = _headers_of(headers) if headers else NO_HEADERS
         self._arrived.append(
-            SourceMessage(stream_seq, subject, payload, known, published_ms, frame)
+            tuple.__new__(SourceMessage, (stream_seq, subject, payload, known, published_ms, frame))
         )
 
     def _hear(self, status: str, description: str) -> None:
