@@ -16,7 +16,8 @@ from noti.publishing.nats.settings import NatsSettings
 from noti.publishing.nats.source import NatsSource
 from noti.trio_clock import TrioClock
 from tests.publishing.nats.nats_server import NatsServer, nats_server
-from tests.simulation.memory_source import MemorySource, MemoryStream
+from tests.simulation.memory_source import MemorySource
+from tests.simulation.memory_stream import MemoryStream, Retention
 
 T = TypeVar("T")
 
@@ -41,9 +42,9 @@ class World(Protocol):
 
 
 class MemoryWorld:
-    def __init__(self, acknowledges: bool) -> None:
-        self.acknowledges = acknowledges
-        self._stream = MemoryStream(TrioClock(), acknowledges=acknowledges)
+    def __init__(self, retention: Retention) -> None:
+        self._stream = MemoryStream(TrioClock(), retention=retention)
+        self.acknowledges = self._stream.acknowledges
         self.source: Source = MemorySource(self._stream)
 
     async def publish(self, first: int, last: int) -> None:
@@ -58,6 +59,12 @@ class MemoryWorld:
 
     async def recreate(self) -> None:
         self._stream.recreate()
+        await self.make()
+
+    async def make(self) -> None:
+        async with self.source.open() as session:
+            # A stream with interest retention keeps nothing before it has a consumer.
+            await session.begin(0)
 
 
 class NatsWorld:
@@ -127,8 +134,9 @@ KINDS = [
     pytest.param("workqueue", marks=pytest.mark.interop),
     pytest.param("interest", marks=pytest.mark.interop),
     pytest.param("limits", marks=pytest.mark.interop),
-    "memory that acknowledges",
-    "memory",
+    "memory, workqueue",
+    "memory, interest",
+    "memory, limits",
 ]
 WITH_ONE_PLACE = [KINDS[0], KINDS[3]]
 """Sources whose sessions all have the same consumer."""
@@ -148,7 +156,9 @@ def factory_of(kind: Any, store: Path) -> WorldFactory:
     @asynccontextmanager
     async def memory() -> AsyncIterator[World]:
         with trio.fail_after(30):
-            yield MemoryWorld(acknowledges=kind != "memory")
+            world = MemoryWorld(kind.removeprefix("memory, "))
+            await world.make()
+            yield world
 
     return memory if kind.startswith("memory") else lambda: nats_world(store, kind)
 

@@ -13,6 +13,7 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 - a subscription is told once when created, and once, later, when terminated;
 - at rest, all nodes know of exactly the streams that are open;
 - nothing is acknowledged to the source before it is shown;
+- what the source has is shown in the order of its stream;
 - nothing above a dead letter is shown before that one is copied;
 - each browser sees the next notification, or is told of a gap;
 - a read shows all that was shown anywhere before it.
@@ -61,6 +62,10 @@ class Checks:
         self.subscriptions: dict[str, bool] = {}
         """Whether a subscription was last told to be active, by its topic."""
         self.cluster_id = ""
+        self.places: dict[int, tuple[str, int]] = {}
+        """Of numbers that were published to the source: stream and sequence."""
+        self._reached: dict[str, int] = {}
+        """The sequence up to which a stream was shown."""
         self._votes: dict[tuple[NodeId, int], NodeId] = {}
         self._digests: dict[tuple[int, int, Hashable], str] = {}
 
@@ -91,6 +96,12 @@ class Checks:
                     number not in self.numbers, f"{name} shows event {number} for the second time"
                 )
                 self.numbers.add(number)
+                stream, place = self.places.get(number, ("", 0))
+                self._demand(
+                    not stream or place > self._reached.get(stream, 0),
+                    f"{name} shows event {number}, number {place} of stream {stream}, late",
+                )
+                self._reached[stream] = place
             self._demand(
                 notification.id not in self.seqs, f"{name} shows an id for the second time"
             )

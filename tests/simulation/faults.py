@@ -13,6 +13,8 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tests.simulation.memory_stream import Retention
+
 CORE_FAULTS = (
     "crash",
     "restart",
@@ -82,6 +84,9 @@ NODE_FAULTS = (
 )
 """What the node layer can do; methods of the `Faults` in process_faults.py and its neighbours."""
 
+SOURCE_FAULTS = ("refuse_messages", "hold_acks", "expire_messages")
+"""What it can do beside these. Drawn by themselves, so that the stories of seeds stay."""
+
 FOUNDING_FAULTS = (
     "crash",
     "crash_at_disk_operation",
@@ -118,11 +123,16 @@ SELDOM_POSSIBLE = {
     "cut_one_way": 4.0,
     "lose_acks": 4.0,
     "break_library": 4.0,
+    "refuse_messages": 4.0,
+    "hold_acks": 6.0,
+    "expire_messages": 8.0,
     "stop": 4.0,
     "replace": 2.0,
     "promote": 2.0,
 }
 """More weight for what needs a whole cluster, or to meet something else by chance."""
+
+RETENTIONS: tuple[Retention, ...] = ("workqueue", "interest", "limits")
 
 LOADS = ("overload_all", "overload_one", "lie")
 """Functions of load.py."""
@@ -250,9 +260,11 @@ class NodeSwarm:
     subscriptions: bool = False
     """Whether all nodes know who is subscribed."""
     token_s: float = 0.0
-    acknowledges: bool = True
-    """Whether the source's stream is a work queue; otherwise it has limits retention."""
     """How long browsers' tokens are good for."""
+    retention: Retention = "workqueue"
+    """Of the source's stream."""
+    second_retention: Retention | None = None
+    """Of another stream that is read beside it."""
     history_per_topic: int = 0
     """How many events of each topic outlive the rest …"""
     topics_max: int = 10_000
@@ -266,13 +278,14 @@ class NodeSwarm:
         return cls(
             subscriptions=other.random() < 0.3,
             token_s=other.choice([0.0, 5.0, 30.0]),
-            acknowledges=other.random() < 0.5,
+            retention=other.choice(RETENTIONS),
             history_per_topic=other.choice([0, 0, 1, 3]),
             topics_max=other.choice([2, 10_000]),
+            second_retention=other.choice([None, None, *RETENTIONS]),
             size=rng.choice([1, 3, 3, 3, 3, 5]),
             founding_steps=rng.choice([0, 0, 0, 4, 12]),
             steps=rng.randint(5, 25),
-            weights=draw_weights(rng, NODE_FAULTS),
+            weights=draw_weights(rng, NODE_FAULTS) | draw_weights(other, SOURCE_FAULTS),
             history_sizes=draw_history_sizes(rng),
             snapshot_every_bytes=rng.choice([1000, 5000, 10_000_000]),
             keep_entries=rng.choice([0, 5, 10_000]),

@@ -22,6 +22,7 @@ from noti.history.store import Store
 from noti.raft.core.events import TransferRequested
 from noti.raft.core.status import Status
 from noti.status import Report
+from noti.stream_settings import StreamSettings, SubjectSettings
 from noti.world import World
 from tests.simulation.clocks import MachineClock
 from tests.simulation.faults import draw_rate
@@ -38,6 +39,16 @@ if TYPE_CHECKING:
 RPC_PORT, GOSSIP_PORT, HTTP_PORT = 8400, 8401, 8402
 HUB_BOUND_BYTES = 2 * 1024 * 1024
 """Twice what a command may hold."""
+
+
+STREAMS = {
+    name: StreamSettings(name=name, subjects=(SubjectSettings.model_validate(how),))
+    for name, how in {
+        "jobs": {"subject": "jobs.noti.>", "decoder": "category"},
+        "texts": {"subject": "texts.*", "decoder": "text", "topic": "jobs.noti.{2}"},
+    }.items()
+}
+"""What there may be in a run, and how it is read."""
 
 
 class Broken(Exception):
@@ -83,7 +94,7 @@ class SimulatedNode:
         self._history_size = sizes[number % len(sizes)]
         self.disk = self._new_disk()
         self.clients = self._new_clients()
-        self.source = MemorySource(cluster.stream, self.clock)
+        self.sources = self._new_sources()
         self.control = MemoryControl()
         self.report: Report | None = None
         self.scope = trio.CancelScope()
@@ -105,6 +116,14 @@ class SimulatedNode:
         disk = MemoryDisk(rng=self.cluster.rng, sleep=self.clock.sleep, latency_s=latency_s)
         disk.happened = self.cluster.timeline.reach
         return disk
+
+    def _new_sources(self) -> dict[str, MemorySource]:
+        return {one.name: MemorySource(one, self.clock) for one in self.cluster.streams}
+
+    @property
+    def source(self) -> MemorySource:
+        """Its way to the first stream."""
+        return self.sources[self.cluster.stream.name]
 
     def _new_clients(self) -> MemoryClients:
         return MemoryClients(
@@ -183,6 +202,7 @@ class SimulatedNode:
             history_per_topic=self.cluster.settings.history_per_topic,
             topics_max=self.cluster.settings.topics_max,
             nats_url="nats://127.0.0.1:4222",
+            nats_streams=tuple(STREAMS[stream.name] for stream in self.cluster.streams),
             publisher_jwt_key=SecretStr(SECRET),
             voters_max=self.cluster.settings.voters_max,
             pacing_s=self.cluster.settings.pacing_s,
@@ -201,7 +221,7 @@ class SimulatedNode:
             gossip=self.cluster.net.host(self.host),
             rpc=MemoryRpcNetwork(self.cluster.hub, self.rpc),
             clients=self.clients,
-            sources={"jobs": self.source},
+            sources=self.sources,
             control=self.control,
         )
 
@@ -251,7 +271,7 @@ class SimulatedNode:
             self.disk.finish()
         self.clients.cut()
         self.clients = self._new_clients()
-        self.source = MemorySource(self.cluster.stream, self.clock)
+        self.sources = self._new_sources()
         self.control = MemoryControl()
         self.cluster.checks.fallen.pop(self._fell_as, None)
         self.cluster.clients[self.cluster.nodes.index(self)] = self.clients
@@ -337,7 +357,8 @@ class SimulatedNode:
         self.cluster.note(f"crash {self.name}")
         self.crashed = True
         self.clients.cut()
-        self.source.reachable = False
+        for source in self.sources.values():
+            source.reachable = False
         self.thaw()
         self.cluster.net.silence(self.host)
         (self.cluster.hub.vanish if unnoticed else self.cluster.hub.kill)(self.rpc)

@@ -1,228 +1,23 @@
-"""An event stream in memory: the `Source` of the simulator.
+"""One node's way to an event stream in memory: the `Source` of the simulator.
 
-Enters: published messages; faults. Leaves: what JetStream would show of a stream of either kind.
+Enters: a `MemoryStream`, faults. Leaves: what noti's own source makes of JetStream.
 Never: threads, asyncio, sockets, real time.
-
-All nodes of a simulation share one `MemoryStream`. As with JetStream, consumers belong to the
-server. If it acknowledges, there is one durable consumer (as on a work queue): sessions of two
-nodes compete for it, and the one that began last has made it anew. Otherwise (retention by limits)
-each session has one of its own, behind the sequence that it named, and messages stay.
 """
 
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 
 import trio
+from nats.js import api
 
 from noti.errors import SourceUnavailable
-from noti.ports import Clock
-from noti.publishing.nats.ports import NO_HEADERS, DeadLetter, Headers, SourceLag, SourceMessage
+from noti.publishing.nats.expiry import Expiry
+from noti.publishing.nats.ports import DeadLetter, SourceLag, SourceMessage
+from noti.publishing.nats.settings import NatsSettings
 from tests.simulation.clocks import MachineClock
+from tests.simulation.memory_stream import Consumer, MemoryStream
 
-
-@dataclass(frozen=True, slots=True)
-class _Delivery:
-    consumer_seq: int
-    message: SourceMessage
-
-
-class _Consumer:
-    """The server's side of a consumer."""
-
-    def __init__(self, pending: deque[SourceMessage]) -> None:
-        self.pending = pending
-        self.delivered = 0
-
-    def take(self) -> _Delivery:
-        self.delivered += 1
-        return _Delivery(self.delivered, self.pending.popleft())
-
-
-class MemoryStream:
-    """The server: a stream and its consumers."""
-
-    def __init__(
-        self,
-        clock: Clock,
-        trace: Callable[[str], None] = lambda line: None,
-        *,
-        acknowledges: bool = True,
-    ) -> None:
-        self.acknowledges = acknowledges
-        """Whether messages leave when they are acknowledged."""
-        self.dead_letters: dict[str, DeadLetter] = {}
-        """Copies by their ids: a repeated one is one."""
-        self._clock = clock
-        self._trace = trace
-        self._generation = 1
-        self._last_seq = 0
-        self._messages: dict[int, SourceMessage] = {}
-        self._ids: dict[str, int] = {}
-        self._consumer = _Consumer(deque())
-        self._own_consumers: list[_Consumer] = []
-        self._up = True
-        self._changed = trio.Event()
-        self.removed: Callable[[SourceMessage], None] = lambda message: None
-        """Hears what was acknowledged or terminated."""
-        self.loses: Callable[[], bool] = lambda: False
-        """Whether an acknowledgement is lost on its way; the message comes again."""
-        self._delivered: set[int] = set()
-        self.happened: Callable[[str], None] = lambda fault: None
-        """Hears of each fault when it takes effect."""
-
-    @property
-    def clock(self) -> Clock:
-        """The clock that fetches wait on."""
-        return self._clock
-
-    @property
-    def identity(self) -> str:
-        """What sessions report as the stream."""
-        return self.identities[-1]
-
-    @property
-    def identities(self) -> list[str]:
-        """All that it ever had, oldest first."""
-        return [f"memory@{number}" for number in range(1, self._generation + 1)]
-
-    @property
-    def up(self) -> bool:
-        """Whether the server can be reached."""
-        return self._up
-
-    @property
-    def last_seq(self) -> int:
-        """The newest sequence."""
-        return self._last_seq
-
-    @property
-    def unacknowledged(self) -> list[int]:
-        """Sequences that are still in the stream."""
-        return sorted(self._messages)
-
-    @property
-    def consumer(self) -> _Consumer:
-        """The durable consumer as it is now."""
-        return self._consumer
-
-    def publish(
-        self,
-        subject: str,
-        payload: bytes,
-        message_id: str | None = None,
-        headers: Headers = NO_HEADERS,
-    ) -> int:
-        """Append a message and return its sequence; the same id again returns the first one's."""
-        if message_id is not None and message_id in self._ids:
-            return self._ids[message_id]
-        self._last_seq += 1
-        message = SourceMessage(
-            self._last_seq,
-            subject,
-            payload,
-            headers if message_id is None else {**headers, "nats-msg-id": [message_id]},
-            published_ms=self._clock.wall_ms(),
-        )
-        self._messages[self._last_seq] = message
-        for consumer in (self._consumer, *self._own_consumers):
-            consumer.pending.append(message)
-        if message_id is not None:
-            self._ids[message_id] = self._last_seq
-        self._notify()
-        return self._last_seq
-
-    def stop(self) -> None:
-        """Begin an outage: every session breaks, nobody can open one."""
-        self._trace("source stopped")
-        self._up = False
-        self._notify()
-
-    def start(self) -> None:
-        """End the outage; messages and consumer are as they were, sessions are not."""
-        self._trace("source started")
-        self.happened("the source was restarted")
-        self._up = True
-        self._notify()
-
-    def recreate(self) -> None:
-        """Delete the stream and make it again: sequences start at 1, the identity is new."""
-        self._generation += 1
-        self._last_seq = 0
-        self._messages.clear()
-        self._delivered.clear()
-        self._ids.clear()
-        self._consumer = _Consumer(deque())
-        self._own_consumers.clear()
-        self._notify()
-
-    def begin(self, after_seq: int = 0) -> _Consumer:
-        """Make the durable consumer anew, which delivers all there is; or one more, for a session.
-
-        That one delivers what is behind `after_seq`.
-        """
-        if self.acknowledges:
-            self._consumer = _Consumer(deque(self.pending()))
-            self._notify()
-            return self._consumer
-        consumer = _Consumer(deque(one for one in self.pending() if one.seq > after_seq))
-        self._own_consumers.append(consumer)
-        return consumer
-
-    def end(self, consumer: _Consumer | None) -> None:
-        """Delete the consumer of a session, if it had one of its own."""
-        if consumer in self._own_consumers:
-            self._own_consumers.remove(consumer)
-
-    def is_there(self, consumer: _Consumer | None) -> bool:
-        """Whether this consumer was not deleted."""
-        return consumer is self._consumer or consumer in self._own_consumers
-
-    def interrupt(self) -> None:
-        """Deliver again what is not acknowledged; sessions with consumers of their own lose them.
-
-        As when an operator deletes consumers, or a server that had them in memory restarts.
-        """
-        self._own_consumers.clear()
-        self.begin() if self.acknowledges else self._notify()
-
-    def remove(self, sequence: int) -> None:
-        """Drop a message that was acknowledged or terminated."""
-        message = self._messages.get(sequence)
-        if message is not None:
-            self.removed(message)
-            if not self.acknowledges:
-                return
-            if self.loses():
-                self.happened("an acknowledgement was lost")
-            else:
-                del self._messages[sequence]
-
-    def note_delivery(self, sequence: int) -> None:
-        """Remember that a reader has got this message."""
-        if sequence in self._delivered:
-            self.happened("a message was delivered again")
-        self._delivered.add(sequence)
-
-    def pending(self) -> list[SourceMessage]:
-        """Return all that is in the stream: on a work queue, what is not acknowledged."""
-        return [self._messages[seq] for seq in sorted(self._messages)]
-
-    async def wait_changed(self, deadline: float) -> None:
-        """Return at the next change, or at `deadline`."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._wait_event, self._changed, nursery.cancel_scope)
-            await self._clock.sleep_until(deadline)
-            nursery.cancel_scope.cancel()
-
-    async def _wait_event(self, changed: trio.Event, scope: trio.CancelScope) -> None:
-        await changed.wait()
-        scope.cancel()
-
-    def _notify(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
+ALL = ">"
 
 
 class MemorySource:
@@ -231,6 +26,7 @@ class MemorySource:
     def __init__(self, stream: MemoryStream, clock: MachineClock | None = None) -> None:
         self._stream = stream
         self.clock = clock or MachineClock()
+        self.expiry = Expiry(NatsSettings(stream=stream.name, subjects=(ALL,)))
         self.reachable = True
         self.opens_in_s = 0.0
         self.acks_in_s = 0.0
@@ -274,8 +70,8 @@ class MemorySession:
         self._stream = stream
         self._identity = stream.identity
         self._after_seq = 0
-        self._consumer: _Consumer | None = None
-        self._consumer_seq = 0
+        self._consumer: Consumer | None = None
+        self._consumer_seq = self._stream_seq = 0
         self._broken: str | None = None
         self._unsettled: dict[int, int] = {}
 
@@ -321,9 +117,20 @@ class MemorySession:
         self._stream.end(self._consumer)
         self._consumer = self._stream.begin(after_seq)
         self._after_seq = after_seq
-        self._consumer_seq = 0
+        self._consumer_seq = self._stream_seq = 0
         self._unsettled.clear()
+        if self._stream.retention == "interest":
+            await self._step("begin")  # who dies here leaves the older ones to the next
+            self._stream.end_before(self._consumer)
+        if not self.acknowledges:
+            self._source.expiry.begin(self._identity, self._info(), after_seq)
         self._source.stumbles("begin")
+
+    def _info(self) -> api.StreamInfo:
+        stream = self._stream
+        config = api.StreamConfig(name=stream.name, subjects=[ALL])
+        state = api.StreamState(0, 0, stream.first_seq, stream.last_seq, 0)
+        return api.StreamInfo(config, state)
 
     async def fetch(self, messages_max: int, wait_s: float) -> list[SourceMessage]:
         await self._step("fetch")
@@ -333,6 +140,8 @@ class MemorySession:
             await self._source.clock.thawed()
             self.check()
             messages = self._take(messages_max)
+            if not self.acknowledges:
+                self._source.expiry.note(messages)
             if messages:
                 return messages
             self._check_place()
@@ -355,7 +164,7 @@ class MemorySession:
     async def _settle(self, word: str, messages: Sequence[SourceMessage]) -> None:
         await self._step(word)
         for message in messages:
-            self._stream.remove(message.seq)
+            self._stream.acknowledge(self._consumer, message.seq)
             self._unsettled.pop(message.seq, None)
         self._source.stumbles(word)
 
@@ -364,23 +173,40 @@ class MemorySession:
         pending = len(self._consumer.pending) if self._consumer is not None else 0
         return SourceLag(pending, len(self._unsettled), oldest_ms)
 
+    def _place(self) -> Consumer:
+        """Return what is asked for messages: on a work queue, whoever has the name."""
+        assert self._consumer is not None, "begin comes before fetch"
+        if self._stream.retention == "workqueue":
+            return self._stream.consumer
+        if not self._stream.is_there(self._consumer):
+            self._broken = "the consumer is gone"
+            raise SourceUnavailable(self._broken)
+        return self._consumer
+
     def _take(self, messages_max: int) -> list[SourceMessage]:
-        consumer = self._consumer if not self.acknowledges else self._stream.consumer
-        assert consumer is not None, "begin comes before fetch"
+        consumer = self._place()
         messages: list[SourceMessage] = []
         while consumer.pending and len(messages) < messages_max:
-            delivery = consumer.take()
-            if delivery.consumer_seq != self._consumer_seq + 1:
-                self._broken = "messages were taken by another reader"
-                raise SourceUnavailable(self._broken)
-            self._consumer_seq = delivery.consumer_seq
-            self._stream.note_delivery(delivery.message.seq)
-            if delivery.message.seq > self._after_seq:
-                messages.append(delivery.message)
-                self._unsettled[delivery.message.seq] = delivery.message.published_ms
+            consumer_seq, message = consumer.take()
+            self._check_order(consumer_seq, message.seq)
+            self._consumer_seq, self._stream_seq = consumer_seq, message.seq
+            self._stream.note_delivery(message.seq)
+            if message.seq > self._after_seq:
+                messages.append(message)
+                self._unsettled[message.seq] = message.published_ms
             else:
-                self._stream.remove(delivery.message.seq)
+                self._stream.acknowledge(consumer, message.seq)
         return messages
+
+    def _check_order(self, consumer_seq: int, stream_seq: int) -> None:
+        if consumer_seq != self._consumer_seq + 1:
+            self._stream.happened("messages were taken by another reader")
+            self._broken = "messages were taken by another reader"
+        elif stream_seq <= self._stream_seq:
+            self._stream.happened("a message came out of order")
+            self._broken = "a message came out of order"
+        if self._broken is not None:
+            raise SourceUnavailable(self._broken)
 
     def _check_place(self) -> None:
         consumer = self._consumer

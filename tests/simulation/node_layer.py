@@ -23,6 +23,7 @@ from tests.simulation.node_storm import (
 )
 from tests.simulation.outcome import Outcome, outcome_of
 from tests.simulation.scene import Scene, start_again
+from tests.simulation.source_faults import invalid_for
 from tests.simulation.timeline import Timeline, in_time
 from tests.simulation.world import Settings, SimulatedCluster
 
@@ -39,9 +40,10 @@ def repair(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
     cluster.mend()
     cluster.net.loss = cluster.net.duplicates = 0.0
     cluster.hub.latency_s = (0.0002, 0.002)
-    cluster.stream.loses = lambda: False
-    if not cluster.stream.up:
-        cluster.stream.start()
+    for stream in cluster.streams:
+        stream.loses = stream.holds = lambda: False
+        if not stream.up:
+            stream.start()
     for machine in cluster.nodes:
         machine.thaw()
         machine.spare()
@@ -49,8 +51,9 @@ def repair(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
         machine.disk.full = machine.disk.fail_reads = False
         machine.disk.fail_next(None)
         machine.disk.latency_s = (0.0002, 0.002)
-        machine.source.reachable = True
-        machine.source.stumbles = lambda at: None
+        for source in machine.sources.values():
+            source.reachable = True
+            source.stumbles = lambda at: None
     for browser in cluster.browsers:
         browser.vanish, browser.away_max_s, browser.slow_s = 0.0, 1.0, 0.0
 
@@ -73,7 +76,8 @@ async def recover(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
     with in_time(cluster.timeline, LEADER_WITHIN_S, "no leader"):
         await cluster.wait_for(cluster.leader, LEADER_WITHIN_S)
     cluster.publish(3)
-    cluster.publish_invalid(b"")  # at the end, where no event is above it
+    for stream in cluster.streams:
+        cluster.publish_invalid(stream, invalid_for(stream)[0])  # at the end, above all events
     await come_to_rest(cluster)
     if any(browser.gaps for browser in cluster.browsers):
         cluster.timeline.reach("a browser was told of a gap")
@@ -104,14 +108,15 @@ def _who_lags(cluster: SimulatedCluster) -> list[str]:
             missing.append(machine.name)
         elif floors_of(cluster, machine.store()) != floors_of(cluster, leader.store()):
             missing.append(f"floors of {machine.name}")
-    stream = cluster.stream
-    if not stream.acknowledges and leader.store().floor(stream.identity) < stream.last_seq:
-        missing.append("the floor of the stream")
-    missing += [
-        f"a copy of message {seq}"
-        for identity, seq in sorted(cluster.invalid)
-        if identity == stream.identity and f"{identity}:{seq}" not in stream.dead_letters
-    ]
+    for stream in cluster.streams:
+        if not stream.acknowledges and leader.store().floor(stream.identity) < stream.last_seq:
+            missing.append(f"the floor of stream {stream.name}")
+        missing += [
+            f"a copy of message {seq}"
+            for identity, seq in sorted(cluster.invalid)
+            if identity == stream.identity and f"{identity}:{seq}" not in stream.dead_letters
+        ]
+    missing += [f"news of deleted message {seq} of {name}" for name, seq in cluster.untold()]
     for browser in cluster.browsers:
         if browser.position is None or browser.position < newest:
             missing.append(browser.name)
@@ -125,7 +130,8 @@ def settings_of(swarm: NodeSwarm) -> Settings:
     return Settings(
         history_sizes=swarm.history_sizes,
         token_s=swarm.token_s,
-        acknowledges=swarm.acknowledges,
+        retention=swarm.retention,
+        second_retention=swarm.second_retention,
         history_per_topic=swarm.history_per_topic,
         topics_max=swarm.topics_max,
         log_memory_bytes=swarm.log_memory_bytes,

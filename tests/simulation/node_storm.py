@@ -9,7 +9,7 @@ import trio
 
 from noti.history.store import Store
 from tests.simulation.disk_faults import DiskFaults
-from tests.simulation.faults import FOUNDING_FAULTS, NODE_FAULTS, choose
+from tests.simulation.faults import FOUNDING_FAULTS, NODE_FAULTS, SOURCE_FAULTS, choose
 from tests.simulation.network_faults import NetworkFaults
 from tests.simulation.process_faults import ProcessFaults
 from tests.simulation.reads import read
@@ -31,7 +31,7 @@ class Storm:
         made = [group(scene) for group in groups]
         self._faults: dict[str, Callable[[], Awaitable[str | None]]] = {
             kind: getattr(owner, kind)
-            for kind in NODE_FAULTS
+            for kind in (*NODE_FAULTS, *SOURCE_FAULTS)
             for owner in made
             if hasattr(owner, kind)
         }
@@ -109,7 +109,7 @@ def who_knows_not_who_is_subscribed(cluster: SimulatedCluster) -> list[str]:
 
 def floors_of(cluster: SimulatedCluster, store: Store) -> tuple[int, ...]:
     """Return up to where a store has taken each stream that there ever was."""
-    return tuple(store.floor(stream) for stream in cluster.stream.identities)
+    return tuple(store.floor(name) for stream in cluster.streams for name in stream.identities)
 
 
 def compare_stores(cluster: SimulatedCluster) -> None:

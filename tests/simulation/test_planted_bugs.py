@@ -20,6 +20,7 @@ from noti.membership.bootstrap import Bootstrap
 from noti.ports import Clock
 from noti.presence.dead_nodes import DeadNodes
 from noti.publishing.nats import reading
+from noti.publishing.nats.expiry import Expiry
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.reading import SessionReading
 from noti.raft.core import leadership, replication
@@ -42,7 +43,8 @@ from tests.simulation.core_world import Machine
 from tests.simulation.faults import CoreSwarm, NodeSwarm
 from tests.simulation.memory_clients import MemoryClients
 from tests.simulation.memory_disk import MemoryDisk
-from tests.simulation.memory_source import MemoryStream
+from tests.simulation.memory_source import MemorySession
+from tests.simulation.memory_stream import Consumer, MemoryStream, Retention
 from tests.simulation.sim import LAYERS
 
 Plant = Callable[[pytest.MonkeyPatch], None]
@@ -236,6 +238,16 @@ def blow_only(patch: pytest.MonkeyPatch, size: int = 3, **weights: float) -> Non
     patch.setattr(NodeSwarm, "draw", narrow)
 
 
+def retain(patch: pytest.MonkeyPatch, retention: Retention) -> None:
+    """Draw this retention of the only stream."""
+    draw = NodeSwarm.draw
+
+    def narrow(rng: random.Random) -> NodeSwarm:
+        return replace(draw(rng), retention=retention, second_retention=None)
+
+    patch.setattr(NodeSwarm, "draw", narrow)
+
+
 # --- what is around it: the nodes layer -----------------------------------------------------------
 
 
@@ -299,8 +311,40 @@ def stays_below_dead_letters(patch: pytest.MonkeyPatch) -> None:
     """Where nothing is acknowledged, only the floor says that one at the end was copied."""
     patch.setattr(reading, "AdvanceFloor", lambda stream, _seq: AdvanceFloor(stream, 1))
     blow_only(patch, publish_garbage=1.0)
-    draw = NodeSwarm.draw
-    patch.setattr(NodeSwarm, "draw", lambda rng: replace(draw(rng), acknowledges=False))
+    retain(patch, "limits")
+
+
+def overlooks_other_readers(patch: pytest.MonkeyPatch) -> None:
+    """What another reader took and gave back comes behind later ones, below the floor by then."""
+
+    def trustful(self: MemorySession, *_: int) -> None:
+        pass
+
+    patch.setattr(MemorySession, "_check_order", trustful)
+    patch.setattr(MemorySession, "_check_place", trustful)
+    blow_only(patch, refuse_messages=1.0)
+
+
+def hides_what_was_deleted_unread(patch: pytest.MonkeyPatch) -> None:
+    """A reader that goes on where a stream with limits begins, whatever was there before."""
+    patch.setattr(Expiry, "_tell", lambda *_: None)
+    blow_only(patch, expire_messages=1.0)
+    retain(patch, "limits")
+
+
+def reads_an_interest_stream_by_a_consumer_that_is_made_anew(patch: pytest.MonkeyPatch) -> None:
+    """As on a work queue: what nobody has acknowledged is gone with the last consumer."""
+    right = MemoryStream.begin
+
+    def anew(self: MemoryStream, after_seq: int = 0) -> Consumer:
+        if self.retention == "interest":
+            self._consumers.clear()
+            self._drop_unwanted()
+        return right(self, after_seq)
+
+    patch.setattr(MemoryStream, "begin", anew)
+    blow_only(patch, crash=1.0, restart=1.0, lose_acks=1.0, stop_source=1.0)
+    retain(patch, "interest")
 
 
 def lets_errors_of_the_source_through(patch: pytest.MonkeyPatch) -> None:
@@ -500,6 +544,9 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", acknowledges_before_the_commit, range(1)),
     ("nodes", copies_dead_letters_after_the_commit, range(10)),
     ("nodes", stays_below_dead_letters, range(5)),
+    ("nodes", overlooks_other_readers, range(5)),
+    ("nodes", hides_what_was_deleted_unread, range(5)),
+    ("nodes", reads_an_interest_stream_by_a_consumer_that_is_made_anew, range(10)),
     ("nodes", lets_errors_of_the_source_through, range(10)),
     ("nodes", takes_an_error_with_a_cancellation_for_one, range(10)),
     ("nodes", stops_in_order_though_a_part_failed, range(20)),

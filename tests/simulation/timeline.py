@@ -14,6 +14,9 @@ import structlog
 import trio
 from structlog.typing import EventDict
 
+DELETED_UNREAD = "the stream deleted messages before they were read"
+"""What a node logs then."""
+
 MACHINE: ContextVar[str] = ContextVar("machine", default="world")
 """In whose process a task runs, so that a log line can say who wrote it."""
 
@@ -31,6 +34,8 @@ class Timeline:
         self._over = False
         self.troubled: Callable[[], bool] = lambda: False
         """Whether something is broken now."""
+        self.logged: Callable[[str, EventDict], None] = lambda what, fields: None
+        """Hears what nodes log, and its fields."""
 
     def end(self, why: str) -> None:
         """Add a last line: what comes after a failure explains nothing."""
@@ -79,6 +84,7 @@ class Timeline:
             self.reach(_REACHED_BY_LOG[what])
             if what == "membership changed" and self.troubled():
                 self.reach("the membership changed under faults")
+        self.logged(what, event)
         fields = " ".join(f"{name}={value}" for name, value in event.items())
         self.note(MACHINE.get(), f"{what} {fields}".rstrip())
         raise structlog.DropEvent
@@ -105,4 +111,5 @@ _REACHED_BY_LOG = {
     "membership changed": "the membership changed",
     "reading stopped": "the bridge lost the source or its place",
     "a message can never be an event": "an invalid message was terminated",
+    DELETED_UNREAD: "a node told of messages that were deleted unread",
 }

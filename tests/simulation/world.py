@@ -4,11 +4,13 @@ A seed decides the trace, so there are no threads, no asyncio, sockets, files or
 """
 
 import hashlib
+import json
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import trio
 
@@ -16,7 +18,8 @@ from noti.address import Address
 from noti.assembly import LogLimits
 from noti.errors import Overloaded, PeerUnavailable, ProposalUncertain
 from noti.history.notification import Notification
-from noti.publishing.nats.ports import SourceMessage
+from noti.ports import Clock
+from noti.publishing.nats.ports import DeadLetter, SourceMessage
 from noti.publishing.ports import Draft, Outcome
 from noti.raft.core.messages import PeerMessage, TimeoutNow
 from noti.raft.ports import Hello
@@ -28,12 +31,14 @@ from tests.simulation.memory_clients import Browser
 from tests.simulation.memory_gossip import MemoryNet
 from tests.simulation.memory_http import post
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
-from tests.simulation.memory_source import MemoryStream
-from tests.simulation.timeline import Timeline
+from tests.simulation.memory_stream import MemoryStream, Retention
+from tests.simulation.timeline import DELETED_UNREAD, Timeline
 
 VOTING = ("leader", "follower")
-INVALID_SUBJECT = "jobs.noti.invalid"
-"""Messages under this subject do not parse."""
+TEXTS = "texts"
+"""The second stream, whose messages are text."""
+INVALID_SUBJECTS = {"jobs": "jobs.noti.invalid", TEXTS: "texts.invalid"}
+"""By stream: messages under this subject do not parse."""
 PUBLISHER_WAIT_S = 12.0
 
 
@@ -58,11 +63,30 @@ class Settings:
     subscriptions: bool = False
     token_s: float = 0.0
     """How long the tokens of every other browser are good for; 0: they have none."""
-    acknowledges: bool = True
-    """Whether the source's stream is a work queue; otherwise it has limits retention."""
+    retention: Retention = "workqueue"
+    """Of the source's stream."""
+    second_retention: Retention | None = None
+    """Of another stream that is read beside it."""
     history_per_topic: int = 0
     topics_max: int = 10_000
     log_limits: LogLimits = field(default_factory=lambda: LogLimits(segment_bytes=65_536))
+
+
+def message_with(stream: str, number: int) -> tuple[str, bytes]:
+    """Return subject and payload of an event for a stream."""
+    if stream == TEXTS:
+        text = f'{{"user_id":{number},"category_from":"a","category_to":"b"}}'
+        return "texts.b", text.encode()
+    return "jobs.noti.b", bytes(CategoryMessage(user_id=number, category_from="a", category_to="b"))
+
+
+def number_in(message: SourceMessage) -> int | None:
+    """Return the number of the event in a message; None if it can never be one."""
+    if message.subject in INVALID_SUBJECTS.values():
+        return None
+    if message.subject.startswith(f"{TEXTS}."):
+        return int(json.loads(message.payload)["user_id"])
+    return CategoryMessage.parse(message.payload).user_id
 
 
 class SimulatedCluster:
@@ -94,11 +118,15 @@ class SimulatedCluster:
         self.hub = RpcHub(self.rng, latency_s=self.settings.rpc_latency_s, trace=self.note)
         self.hub.watch = self._hear
         self.net.happened = self.hub.happened = self.timeline.reach
-        self.stream = MemoryStream(
-            world_clock, trace=self.note, acknowledges=self.settings.acknowledges
-        )
-        self.stream.removed = self._hear_acknowledged
-        self.stream.happened = self.timeline.reach
+        self.timeline.logged = self._hear_logged
+        self.dead_letters: dict[str, DeadLetter] = {}
+        self.streams = [self._new_stream("jobs", world_clock, self.settings.retention)]
+        if self.settings.second_retention is not None:
+            self.streams.append(
+                self._new_stream(TEXTS, world_clock, self.settings.second_retention)
+            )
+            self.timeline.reach("two streams were read at once")
+        self.stream = self.streams[0]
         self.founders = size
         self.nodes: list[SimulatedNode] = []
         self.nodes = [SimulatedNode(self, number) for number in range(1, size + 1)]
@@ -128,6 +156,11 @@ class SimulatedCluster:
         """Stream and sequence of each message of the source that can never be an event."""
         self.heard: set[int] = set()
         """Events of which the source was told that they are committed."""
+        self.deleted: dict[tuple[str, int], int] = {}
+        """Stream and sequence of events that a stream deleted by its limits, behind a place that a
+        node had reached."""
+        self.told: set[tuple[str, int]] = set()
+        """Stream and sequence of messages that nodes told to be deleted unread."""
 
     @property
     def trace(self) -> list[str]:
@@ -146,10 +179,49 @@ class SimulatedCluster:
         shown = " ".join(f"{type(m).__name__}{m.term}" for m in messages)
         self.timeline.mix(f"{source[0]} > {peer.name} {shown}")
 
-    def publish_invalid(self, payload: bytes) -> None:
-        """Publish to the source what can never be an event."""
-        seq = self.stream.publish(INVALID_SUBJECT, payload)
-        self.invalid.add((self.stream.identity, seq))
+    def _new_stream(self, name: str, clock: Clock, retention: Retention) -> MemoryStream:
+        stream = MemoryStream(
+            clock,
+            trace=self.note,
+            retention=retention,
+            name=name,
+            dead_letters=self.dead_letters,
+        )
+        stream.removed = self._hear_acknowledged
+        stream.happened = self.timeline.reach
+        return stream
+
+    def _hear_logged(self, what: str, fields: Mapping[str, Any]) -> None:
+        if what == DELETED_UNREAD:
+            first, last = fields["first_seq"], fields["last_seq"]
+            self.told |= {(fields["stream"], seq) for seq in range(first, last + 1)}
+
+    def publish_invalid(self, stream: MemoryStream, payload: bytes) -> None:
+        """Publish to a stream what can never be an event."""
+        seq = stream.publish(INVALID_SUBJECTS[stream.name], payload)
+        if seq in stream.unacknowledged:
+            self.invalid.add((stream.identity, seq))
+
+    def expire(self, stream: MemoryStream, count: int) -> int:
+        """Let a stream delete its oldest messages; return how many there were."""
+        place = max((m.store().floor(stream.identity) for m in self.nodes if m.up), default=0)
+        gone = stream.expire(count)
+        for message in gone:
+            self.invalid.discard((stream.identity, message.seq))
+            number = number_in(message)
+            if number is not None and number not in self.checks.numbers:
+                self.lost_at_source.add(number)
+                if place:
+                    self.deleted[stream.name, message.seq] = number
+        return len(gone)
+
+    def untold(self) -> list[tuple[str, int]]:
+        """Return what streams deleted unread and no node told of."""
+        return [
+            place
+            for place, number in self.deleted.items()
+            if place not in self.told and number not in self.checks.numbers
+        ]
 
     def hear_shown(self, machine: SimulatedNode, notifications: Sequence[Notification]) -> None:
         """A machine shows these, and its store has applied them."""
@@ -158,12 +230,12 @@ class SimulatedCluster:
             return
         for stream, seq in self.invalid:
             if seq <= machine.store().floor(stream):
-                is_copied = f"{stream}:{seq}" in self.stream.dead_letters
+                is_copied = f"{stream}:{seq}" in self.dead_letters
                 self.checks.passed_a_dead_letter(machine.name, seq, is_copied=is_copied)
 
     def _hear_acknowledged(self, message: SourceMessage) -> None:
-        if message.subject != INVALID_SUBJECT:
-            number = CategoryMessage.parse(message.payload).user_id
+        number = number_in(message)
+        if number is not None:
             self.heard.add(number)
             self.checks.acknowledged(number)
 
@@ -211,12 +283,19 @@ class SimulatedCluster:
         own = {simulated.name: simulated.node_id() for simulated in self.nodes if simulated.up}
         return {name for name, node_id in own.items() if roles.get(node_id) in VOTING}
 
-    def publish(self, count: int = 1) -> None:
+    def publish(self, count: int = 1, stream: MemoryStream | None = None) -> None:
+        """Publish events to one stream, or to whichever."""
         for _ in range(count):
             self.published += 1
             self.promised.add(self.published)
-            message = CategoryMessage(user_id=self.published, category_from="a", category_to="b")
-            self.stream.publish("jobs.noti.b", bytes(message))
+            some = stream or self.stream
+            if stream is None and len(self.streams) > 1:
+                some = self.rng.choice(self.streams)
+            subject, payload = message_with(some.name, self.published)
+            seq = some.publish(subject, payload)
+            self.checks.places[self.published] = some.identity, seq
+            if seq not in some.unacknowledged:
+                self.lost_at_source.add(self.published)
 
     async def publish_to(self, machine: SimulatedNode, attempts: int, size_bytes: int = 0) -> None:
         """Be a publisher who gives an event to one node, and to others while he is in doubt."""
@@ -261,14 +340,13 @@ class SimulatedCluster:
                     assert status in (None, 504), f"event {number} was answered {status}"
         return outcome
 
-    def recreate_stream(self) -> None:
-        """Delete the stream with all that is in it, and make it again."""
-        self.lost_at_source |= {
-            CategoryMessage.parse(message.payload).user_id
-            for message in self.stream.pending()
-            if message.subject != INVALID_SUBJECT
-        } - self.heard
-        self.stream.recreate()
+    def recreate_stream(self, stream: MemoryStream) -> None:
+        """Delete a stream with all that is in it, and make it again."""
+        numbers = {number_in(message) for message in stream.pending()}
+        self.lost_at_source |= {n for n in numbers if n is not None} - self.heard
+        self.deleted = {place: n for place, n in self.deleted.items() if place[0] != stream.name}
+        self.told = {place for place in self.told if place[0] != stream.name}
+        stream.recreate()
 
     def missing(self) -> list[str]:
         """Events that should be shown and are not."""

@@ -25,7 +25,8 @@ from noti.trio_clock import TrioClock
 from tests import promises
 from tests.publishing.replicated_log import ReplicatedLog
 from tests.simulation.clocks import MachineClock
-from tests.simulation.memory_source import MemorySource, MemoryStream
+from tests.simulation.memory_source import MemorySource
+from tests.simulation.memory_stream import MemoryStream, Retention
 
 DEAD = "a message can never be an event"
 STATES: tuple[State, ...] = get_args(State)
@@ -42,7 +43,8 @@ class Stage:
 
     def __post_init__(self) -> None:
         clock = TrioClock()
-        self.stream = MemoryStream(clock, acknowledges=self.acknowledges)
+        retention: Retention = "workqueue" if self.acknowledges else "limits"
+        self.stream = MemoryStream(clock, retention=retention)
         self.source = MemorySource(self.stream)
         self.log = ReplicatedLog(self.rng, leader=self.leader)
         self.bridge = Bridge(

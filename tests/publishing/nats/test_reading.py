@@ -18,7 +18,8 @@ from noti.publishing.nats.reading import SessionReading
 from noti.stream_settings import SubjectSettings
 from noti.trio_clock import TrioClock
 from tests.publishing.replicated_log import ReplicatedLog
-from tests.simulation.memory_source import MemorySource, MemoryStream
+from tests.simulation.memory_source import MemorySource
+from tests.simulation.memory_stream import MemoryStream
 
 
 class RecordingLog(ReplicatedLog):
