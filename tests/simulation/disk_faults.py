@@ -19,6 +19,8 @@ LED_AGAIN_WITHIN_S = 20.0
 
 REPLACED_WITHIN_S = 3.0
 """Two election timeouts until it is clear that the disk hangs; clocks may run slow."""
+PROMPT_S = 0.3
+"""While messages take longer than this, no vote comes back within an election timeout."""
 PUBLISHED_WITHIN_S = 3.0
 REFUSED_WITHIN_S = 5.0
 """The leader dials it, or is dialed, and speaks to it."""
@@ -149,7 +151,7 @@ class DiskFaults(Faults):
         machine = leader or self._scene.running()
         if machine is None or machine.disk.hangs:
             return None
-        leads = machine is leader
+        leads = machine is leader and cluster.hub.latency_s[1] < PROMPT_S
         disk = machine.disk
         disk.hang()
         cluster.nursery.start_soon(self._answer_later, disk, seconds)
