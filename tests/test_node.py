@@ -79,7 +79,7 @@ def test_node_without_a_source_says_so_once_and_in_its_status() -> None:
         async with trio.open_nursery() as nursery:
             cluster = SimulatedCluster(nursery, 1, size=1)
             simulated = cluster.nodes[0]
-            config = simulated.config().model_copy(update={"nats_url": None})
+            config = simulated.config().model_copy(update={"nats_url": None, "nats_streams": ()})
             report = await nursery.start(partial(node.run, config, open_world=simulated.open_world))
             await trio.sleep(60)
             seen.append(report.status()["source"])

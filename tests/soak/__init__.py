@@ -1,7 +1,10 @@
 """`just soak minutes=10 seed=N nodes=3 clients=300`: a real cluster under random trouble.
 
-Three to five `noti run`, a nats-server, three publishers of numbered events (JetStream, gRPC and
-HTTP), browsers that count. What is published over HTTP has ids that come twice, with other content,
+Three to five `noti run`, a nats-server, four publishers of numbered events (two streams of
+JetStream, gRPC and HTTP), browsers that count. One stream is a work queue with payloads of
+bb-dist-noti; the other, whose retention the seed chooses (limits or interest), has text with its
+topics in headers, JSON and CloudEvents. With every twentieth message of each comes one that can
+never be an event. What is published over HTTP has ids that come twice, with other content,
 and is private now and then; some is published again although it was acknowledged. One browser in
 four has no token.
 Episodes of trouble are drawn from the seed (`schedule.py`); after each the cluster has to be whole
@@ -19,6 +22,10 @@ How to read the table, line by line:
 - *acknowledged and never shown*: of those, what no browser ever got.
 - *lost*, *twice*, *out of order*: deliveries, each browser's counted, over all its connections.
   All browsers must see one sequence, whichever node they read.
+- *dead letters*: messages that can never be events, acknowledged to their publisher. Each must have
+  a copy in the stream of dead letters, and only one, whoever made it and however often NATS or the
+  leader died meanwhile.
+- *left in streams unacknowledged*: in streams that drop what is acknowledged, at the end.
 - *private events shown without the right*: to browsers without a token, which must see all others,
   in the same order as those that have one.
 - *unexpected exits*: nodes that ended although nobody killed them. One whose disk is full may end.

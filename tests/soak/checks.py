@@ -59,6 +59,14 @@ class Observed:
     samples: Sequence[Sample] = ()
     histories: Sequence[int | None] = ()
     """Where each node's history begins."""
+    garbage: int = 0
+    """Messages of JetStream that can never be events, acknowledged to their publisher."""
+    uncopied: int = 0
+    """Of these, what has no dead letter."""
+    copied_twice: int = 0
+    """Dead letters of one message of a stream beyond the first."""
+    left: int = 0
+    """Messages in streams that drop what is acknowledged, when all was shown."""
     open_streams: int = 0
     """At the end, when all stay where they are."""
     subscriptions: Sequence[int | None] = ()
@@ -89,6 +97,10 @@ def checks(seen: Observed) -> list[Check]:
         _none("twice", seen.twice),
         _none("out of order", seen.disorder),
         _none("private events shown without the right", seen.leaked),
+        Check("dead letters", f"{seen.garbage:,}"),
+        _none("dead letters never copied", seen.uncopied),
+        _none("dead letters copied twice", seen.copied_twice),
+        _none("left in streams unacknowledged", seen.left),
         _none("unexpected exits of nodes", len(unexpected)),
         Check(
             "gaps told to browsers that read",

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -16,7 +16,7 @@ from tests.bench.load.mark import EVENT_BYTES
 from tests.publishing.nats.nats_server import NatsServer
 from tests.soak.cluster import SoakCluster, SoakNode
 from tests.soak.network import small_disk_full
-from tests.soak.publishers import JetStreamFeed, RpcFeed
+from tests.soak.publishers import Feed, RpcFeed
 from tests.soak.schedule import BURSTS, HARMFUL, LARGE_BYTES, Cut, Episode, Fault, Kind
 
 WHOLE_S_MAX = 60.0
@@ -35,7 +35,7 @@ class Trouble:
         self,
         cluster: SoakCluster,
         nats: NatsServer,
-        jetstream: JetStreamFeed,
+        jetstream: Sequence[Feed],
         rpc: RpcFeed,
         say: Callable[[str], None],
     ) -> None:
@@ -177,11 +177,12 @@ class Trouble:
 
     async def _burst(self, fault: Fault) -> None:
         assert fault.kind in BURSTS
-        feed = self._jetstream if fault.kind is Kind.BURST_JETSTREAM else self._rpc
+        feeds = self._jetstream if fault.kind is Kind.BURST_JETSTREAM else [self._rpc]
         size = LARGE_BYTES if fault.kind is Kind.BURST_LARGE else EVENT_BYTES
-        end, begun = feed.burst(fault.events, size), time.monotonic()
+        ends = [(feed, feed.burst(fault.events // len(feeds), size)) for feed in feeds]
+        begun = time.monotonic()
         with trio.move_on_after(BURST_S_MAX):
-            while feed.acknowledged < end:  # noqa: ASYNC110
+            while any(feed.acknowledged < end for feed, end in ends):  # noqa: ASYNC110
                 await trio.sleep(0.05)
             rate = fault.events / (time.monotonic() - begun)
             self._say(f"{fault}: acknowledged, {rate:.0f}/s")

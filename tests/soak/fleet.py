@@ -43,7 +43,7 @@ IDLE_BACK_S = 5.0
 CONNECTED_S = 20.0, 60.0
 """After so long a browser goes on at any node, so that no node has all of them after a while."""
 GAP_KEY = 0
-"""Stands for the news of a gap; the keys of events begin at 3."""
+"""Stands for the news of a gap; the keys of events begin at 4."""
 PUBLIC_EVERY = 4
 """Each fourth browser has no token."""
 

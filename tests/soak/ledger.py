@@ -17,9 +17,9 @@ NEWCOMER = -1
 """The place of a browser that asked for all that there is and has seen nothing yet."""
 
 
-JETSTREAM, RPC, HTTP = range(3)
+JETSTREAM, RPC, HTTP, MIXED = range(4)
 """The publishers, each with events 1, 2, 3, …"""
-PUBLISHERS = ("JetStream", "gRPC", "HTTP")
+PUBLISHERS = ("JetStream", "gRPC", "HTTP", "second stream")
 VERSIONS = 2
 """Events in a row over HTTP that have one id: the address of something, and what became of it."""
 PRIVATE_EVERY = 4

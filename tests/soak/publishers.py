@@ -1,4 +1,6 @@
-"""Numbered events, through JetStream, gRPC and HTTP, each published until somebody has it.
+"""Numbered events, each published until somebody has it: through gRPC and HTTP.
+
+What all publishers share is here, too; see `jetstream.py` for others.
 
 Enters: how many more events there shall be at once. Leaves: how many are acknowledged.
 Never: the next number before the last one is acknowledged or on its way on the same connection;
@@ -24,23 +26,16 @@ import nats.js.errors
 import trio
 from grpclib.client import Channel, Stream
 from grpclib.const import Cardinality
-from nats.aio.client import Client
-from nats.js import JetStreamContext
 
 from noti.address import Address
 from noti.asyncio_loop import AsyncioLoop
 from noti.errors import Unavailable
-from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.rpc.generated.noti.v1 import Event, PublishRequest, PublishStreamResponse
 from tests.bench.load.mark import EVENT_BYTES, Mark, event_text
 from tests.soak import ledger
 
-SUBJECT = "jobs.noti.soak"
 TOPIC = "soak"
-JETSTREAM_PER_S = 30
 RPC_PER_S = 20
-AT_ONCE = 500
-"""Messages of a burst through JetStream that wait for their acknowledgement together."""
 REQUEST_EVENTS = 50
 REQUEST_BYTES = 200_000
 REQUESTS_AT_ONCE = 64
@@ -59,7 +54,7 @@ RESOURCE_EXHAUSTED = 8
 _Stream: TypeAlias = Stream[PublishRequest, PublishStreamResponse]
 
 
-class _Connection(Protocol):
+class Connection(Protocol):
     """Something to publish on, until it breaks."""
 
     async def publish(self, numbers: Sequence[int]) -> int:
@@ -120,7 +115,7 @@ class Feed(ABC):
             with contextlib.suppress(*_TROUBLE):
                 await connection.close()
 
-    async def _publish_aio(self, connection: _Connection) -> None:
+    async def _publish_aio(self, connection: Connection) -> None:
         due = time.monotonic()
         while not self._done():
             first, burst = self.acknowledged + 1, self._burst_end - self.acknowledged
@@ -134,57 +129,8 @@ class Feed(ABC):
                 await asyncio.sleep(due - time.monotonic())
 
     @abstractmethod
-    async def _connect_aio(self) -> _Connection:
+    async def _connect_aio(self) -> Connection:
         """Return a connection to the system that takes events; raises one of `_TROUBLE`."""
-
-
-class JetStreamFeed(Feed):
-    """Publishes category messages to NATS."""
-
-    def __init__(self, asyncio_loop: AsyncioLoop, url: str, run: str) -> None:
-        super().__init__(asyncio_loop, JETSTREAM_PER_S, AT_ONCE)
-        self._url = url
-        self._run = run
-
-    async def _connect_aio(self) -> _Connection:
-        client = Client()
-        await client.connect(
-            self._url,
-            error_cb=_ignore,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=1,
-        )
-        return _JetStream(client, client.jetstream(timeout=ANSWER_S_MAX), self._run)
-
-
-class _JetStream:
-    def __init__(self, client: Client, jetstream: JetStreamContext, run: str) -> None:
-        self._client = client
-        self._jetstream = jetstream
-        self._run = run
-
-    async def publish(self, numbers: Sequence[int]) -> int:
-        """One connection keeps their order; what is stored of them is so from the first."""
-        async with asyncio.timeout(ANSWER_S_MAX):
-            futures = [
-                await self._jetstream.publish_async(
-                    SUBJECT,
-                    self._message(number),
-                    headers={"Nats-Msg-Id": f"{self._run}-j{number}"},
-                )
-                for number in numbers
-            ]
-            await asyncio.gather(*futures)
-        return len(numbers)
-
-    def _message(self, number: int) -> bytes:
-        mark = Mark(self._run, ledger.key_of(ledger.JETSTREAM, number), time.monotonic_ns())
-        return bytes(CategoryMessage(number % 2**32, str(mark), "soak"))
-
-    async def close(self) -> None:
-        await self._client.close()
 
 
 class RpcFeed(Feed):
@@ -203,7 +149,7 @@ class RpcFeed(Feed):
         self._sizes: dict[int, int] = {}
         """Of events that were sent: what is published again after a burst has begun is the same."""
 
-    async def _connect_aio(self) -> _Connection:
+    async def _connect_aio(self) -> Connection:
         host, port = self._nodes[self._turn % len(self._nodes)]
         self._turn += 1
         channel = Channel(host, port)
@@ -279,7 +225,7 @@ class HttpFeed(Feed):
         self._token = token
         self._turn = 0
 
-    async def _connect_aio(self) -> _Connection:
+    async def _connect_aio(self) -> Connection:
         host, port = self._nodes[self._turn % len(self._nodes)]
         self._turn += 1
         async with asyncio.timeout(ANSWER_S_MAX):
@@ -354,5 +300,5 @@ _TROUBLE = (
 )
 
 
-async def _ignore(_error: Exception) -> None:
+async def ignore(_error: Exception) -> None:
     """Errors come out of the calls too; nats-py would print them."""

@@ -8,6 +8,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import h11
@@ -23,8 +24,18 @@ from tests.soak.browsers import Browsers
 from tests.soak.checks import Observed
 from tests.soak.cluster import SoakCluster, SoakNode
 from tests.soak.faults import Trouble
+from tests.soak.jetstream import (
+    CONFIG,
+    JOBS,
+    MIXED,
+    AtTheEnd,
+    JetStreamFeed,
+    look_aio,
+    make_stream_aio,
+    retention_of,
+)
 from tests.soak.network import GATEWAY, Machine, Network, small_disk
-from tests.soak.publishers import Feed, HttpFeed, JetStreamFeed, RpcFeed
+from tests.soak.publishers import Feed, HttpFeed, RpcFeed
 from tests.soak.schedule import Episode, Size, episodes, size_of
 from tests.soak.watch import Watch
 
@@ -99,7 +110,10 @@ class Soak:
         async with trio.open_nursery() as outer:
             asyncio_loop = AsyncioLoop()
             await outer.start(asyncio_loop.run)
-            jetstream = JetStreamFeed(asyncio_loop, nats.url, self._run)
+            self._look = partial(asyncio_loop.call, look_aio, nats.url)
+            jetstream = [
+                JetStreamFeed(asyncio_loop, nats.url, self._run, stream) for stream in (JOBS, MIXED)
+            ]
             at_once = self._plan.history_size // 3
             rpc = RpcFeed(asyncio_loop, [node.rpc for node in self._nodes], self._run, at_once)
             posts = [node.http for node in self._nodes]
@@ -107,12 +121,17 @@ class Soak:
             trouble = Trouble(cluster, nats, jetstream, rpc, self._say)
             async with trio.open_nursery() as nursery:
                 try:
+                    await nats.start()
+                    retention = retention_of(self._plan.seed)
+                    await asyncio_loop.call(make_stream_aio, nats.url, retention)
                     await self._start(nursery, cluster, nats)
-                    nursery.start_soon(jetstream.run)
-                    nursery.start_soon(rpc.run)
-                    nursery.start_soon(http.run)
+                    self._say(f"JetStream: {JOBS} is a work queue, {MIXED} is by {retention}")
+                    feeds: list[Feed] = [jetstream[0], rpc, http, jetstream[1]]
+                    for feed in feeds:
+                        nursery.start_soon(feed.run)
                     await self._soak(trouble)
-                    observed = await self._finish([jetstream, rpc, http], trouble)
+                    observed = await self._finish(feeds, trouble)
+                    await self._look_at_jetstream(jetstream, observed)
                     observed.broken = [*trouble.broken, *http.wrong, *await cluster.stop()]
                 finally:
                     with trio.CancelScope(shield=True):
@@ -133,11 +152,12 @@ class Soak:
         return list(machines)
 
     async def _start(self, nursery: trio.Nursery, cluster: SoakCluster, nats: NatsServer) -> None:
-        await nats.start()
+        config_file = self._directory / "noti.toml"
+        config_file.write_text(CONFIG)
         key_file = self._directory / "jwt.key"
         key_file.write_text(self._secret)
         settings = [f"--{role}-jwt-key-file={key_file}" for role in ("publisher", "subscriber")]
-        settings += ["--anonymous", "--subscriptions"]
+        settings += ["--anonymous", "--subscriptions", f"--config={config_file}"]
         cluster.start(nursery, nats.url, self._plan.history_size, settings)
         assert await cluster.until_whole(START_S_MAX), "the cluster did not come up"
         plan, log = self._plan, self._directory / "browsers.log"
@@ -217,6 +237,20 @@ class Soak:
             open_streams=self._browsers.report["reading"],
             subscriptions=listed,
         )
+
+    async def _look_at_jetstream(self, feeds: Sequence[JetStreamFeed], observed: Observed) -> None:
+        """Add what there is, once all is as it should be or time is up."""
+        wanted = {one for feed in feeds for one in feed.garbage_ids()}
+        seen: AtTheEnd | None = None
+        with trio.move_on_after(SETTLE_S_MAX):
+            while seen is None or seen.left or wanted - seen.letters.keys():
+                await trio.sleep(1.0)
+                seen = await self._look()
+        assert seen is not None, "JetStream does not answer"
+        observed.garbage = len(wanted)
+        observed.uncopied = len(wanted - seen.letters.keys())
+        observed.copied_twice = seen.twice
+        observed.left = seen.left
 
     async def _listed(self) -> list[int | None]:
         """Return how many subscriptions each node lists, once that is what there is."""
