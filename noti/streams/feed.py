@@ -311,8 +311,13 @@ class Feed:
         newest_seq = self.retained.newest_seq
         if self._watched and self._matched_through < newest_seq:
             # Also what has left history meanwhile: readers that are open get it.
+            held, matched = self.retained.notifications, None
             for seq in self.retained.between(self._matched_through, newest_seq):
-                self._match(self.retained.notifications[seq])
+                notification = held[seq]
+                # Of events of one topic in a row, the first has told all that follow it.
+                if notification.private or self._matches or notification.topics != matched:
+                    self._match(notification)
+                    matched = None if notification.private else notification.topics
             for matches in self._matches.values() if self._matches else ():
                 if (surplus := len(matches.seqs) - MATCHES_KEPT) > MATCHES_KEPT:
                     matches.known_after = matches.seqs[surplus - 1]

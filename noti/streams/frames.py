@@ -33,7 +33,8 @@ class Frames:
         seq = notification.seq
         if seq in self._newer:
             return self._newer[seq]
-        frame = self._older[seq] if seq in self._older else self._frame(notification)
+        older = self._older
+        frame = older[seq] if older and seq in older else self._frame(notification)
         self._newer[seq] = frame
         self._newer_bytes += FRAME_BYTES + (len(frame) if frame is not None else 0)
         if self._newer_bytes > FRAMES_BYTES_MAX // 2:
@@ -47,13 +48,14 @@ class Frames:
         self._newer_bytes = 0
 
     def _frame(self, notification: Notification) -> bytes | None:
+        _, event_id, _, data, _, event_type, retry_ms, _ = notification
         match self._view:
             case View.MERCURE:
-                text: str | None = notification.data
+                text: str | None = data
             case View.CATEGORY:
-                text = sse.category_text(notification.data)
+                text = sse.category_text(data)
             case _:
                 assert_never(self._view)
         if text is None:
             return None
-        return sse.event_frame(notification.id, text, notification.type, notification.retry_ms)
+        return sse.event_frame(event_id, text, event_type, retry_ms)

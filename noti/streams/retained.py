@@ -166,23 +166,29 @@ class Retained:
 
     def extend(self, notifications: Iterable[Notification]) -> None:
         """Add notifications that follow."""
-        held, by_topic = self.notifications, self._by_topic
+        held, by_topic, positions = self.notifications, self._by_topic, self._positions
+        held_bytes, newest_seq = 0, self.newest_seq
         if not held:
             notifications = list(notifications)
             if notifications:
                 self.oldest_seq = notifications[0].seq
-                self.newest_seq = self.oldest_seq - 1
+                newest_seq = self.oldest_seq - 1
         for notification in notifications:
             seq, event_id, topics = notification[:3]
-            assert seq == self.newest_seq + 1, "a hole in the feed"
-            self.newest_seq = seq
-            self._hold(notification, seq, event_id)
+            newest_seq += 1
+            assert seq == newest_seq, "a hole in the feed"
+            held[seq] = notification
+            held_bytes += footprint(notification)
+            if positions.setdefault(event_id, seq) != seq:
+                self._repeats.setdefault(event_id, []).append(seq)
             for topic in topics if len(topics) == 1 else dict.fromkeys(topics):
                 seqs = by_topic.get(topic)
                 if seqs is None:
                     by_topic[topic] = [seq]
                 else:
                     seqs.append(seq)
+        self.newest_seq = newest_seq
+        self._held_bytes += held_bytes
 
     def reset(self, notifications: Sequence[Notification], oldest_seq: int) -> None:
         """Hold nothing but this history, whose window begins at `oldest_seq`."""

@@ -165,8 +165,10 @@ def _runs(
     """Cut into runs whose events have about `BATCH_BYTES_MAX`, in order."""
     start = size_bytes = 0
     for end, (_, event) in enumerate(pairs, 1):
+        data, topics = event.data, event.topics
+        size_bytes += len(data) if data.isascii() else byte_length(data)
         # Headers may name a thousand topics, a megabyte of them.
-        size_bytes += byte_length(event.data) + sum(map(byte_length, event.topics))
+        size_bytes += byte_length(topics[0]) if len(topics) == 1 else sum(map(byte_length, topics))
         if size_bytes >= BATCH_BYTES_MAX:
             yield pairs[start:end]
             start, size_bytes = end, 0
