@@ -10,7 +10,7 @@ from nats.js import api
 from noti.errors import SourceUnavailable
 from noti.publishing.nats.connection import NatsConnection
 from noti.publishing.nats.settings import NatsSettings
-from noti.stream_settings import ALL_SUBJECTS, subjects_overlap
+from noti.stream_settings import ALL_SUBJECTS, subject_covers, subjects_overlap
 
 log = structlog.get_logger("noti.publishing")
 
@@ -34,6 +34,7 @@ async def find_or_make(connection: NatsConnection, settings: NatsSettings) -> ap
         info = await connection.asked(jetstream.stream_info(settings.stream))
     except nats.js.errors.NotFoundError:
         return await _make(connection, settings)
+    _check_dead_letters(info, settings)
     # A mirror, and a stream that copies others, has messages on subjects that it does not list.
     if info.config.mirror is None and not info.config.sources:
         carried = info.config.subjects or []
@@ -44,6 +45,18 @@ async def find_or_make(connection: NatsConnection, settings: NatsSettings) -> ap
                     f" correct the subjects that are read, or: nats stream edit {settings.stream}"
                 )
     return info
+
+
+def _check_dead_letters(info: api.StreamInfo, settings: NatsSettings) -> None:
+    """Raise `SourceUnavailable` if copies of dead letters would come back to be read, for ever."""
+    subject, carried = settings.dead_letter, info.config.subjects or []
+    is_taken = any(subject_covers(pattern, subject) for pattern in carried)
+    if is_taken and any(subject_covers(pattern, subject) for pattern in settings.subjects):
+        raise SourceUnavailable(
+            f"stream {settings.stream} takes what goes to {subject}, and dead letters would be read"
+            " as events; name another dead-letter subject (nats_dead_letter), or narrower subjects"
+            " to read"
+        )
 
 
 async def _make(connection: NatsConnection, settings: NatsSettings) -> api.StreamInfo:

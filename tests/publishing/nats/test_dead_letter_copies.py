@@ -134,6 +134,24 @@ async def test_repeated_copy_is_one(tmp_path: Path) -> None:
         ]
 
 
+async def test_copy_that_is_read_again_is_not_copied_again(tmp_path: Path) -> None:
+    """A mirror does not list what it has; its own dead letters may be among that."""
+    async with stage(tmp_path) as here:
+        await here.do("add_stream", name=dead_letter.STREAM_NAME, subjects=["noti.dead-letter.>"])
+        origin = api.StreamSource(name=dead_letter.STREAM_NAME)
+        await here.do("add_stream", name="jobs", mirror=origin)
+        await here.do("publish", "noti.dead-letter.other", b"{")
+        before = copies("refused")
+        source = here.source(subjects=(">",))
+        await bury(source)
+        assert [message.subject for message in await bury(source, 2)] == [
+            "noti.dead-letter.other",
+            SUBJECT,
+        ]
+        assert len(await letters(here)) == 2
+        assert copies("refused") == before + 1
+
+
 async def test_server_is_told_the_reason(tmp_path: Path) -> None:
     async with stage(tmp_path) as here:
         source = here.source()

@@ -30,6 +30,18 @@ async def test_stream_that_never_has_the_subject_is_told(tmp_path: Path) -> None
 
 
 @pytest.mark.interop
+async def test_stream_whose_dead_letters_would_come_back_is_refused(tmp_path: Path) -> None:
+    """Otherwise each copy is a dead letter itself, and so on: one message fills the disk."""
+    async with stage(tmp_path) as here:
+        await here.do("add_stream", name="noti", subjects=["noti.>"])
+        source = here.source(stream="noti", subjects=(">",), dead_letter="noti.dead-letter.noti")
+        with pytest.raises(SourceUnavailable, match=r"takes what goes to noti\.dead-letter\.noti"):
+            await read(source, 0, 0)
+        source = here.source(stream="noti", subjects=("noti.x",), dead_letter="noti.dead.noti")
+        assert await read(source, 0, 0) == []
+
+
+@pytest.mark.interop
 async def test_mirror_has_subjects_that_it_does_not_list(tmp_path: Path) -> None:
     async with stage(tmp_path) as here:
         await here.do("add_stream", name="origin", subjects=["jobs.noti.>"])
