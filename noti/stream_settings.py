@@ -12,7 +12,9 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_SUBJECT: Final = re.compile(r"(?=.{1,255}$)([^\s.*>]+|\*)(\.([^\s.*>]+|\*))*(\.>)?|>")
+_SUBJECT: Final = re.compile(
+    r"(?=.{1,255}$)([^\s.*>\0-\x1f\x7f]+|\*)(\.([^\s.*>\0-\x1f\x7f]+|\*))*(\.>)?|>"
+)
 
 DecoderName: TypeAlias = Literal["category", "json", "text", "protobuf", "cloudevents"]
 PlainDecoderName: TypeAlias = Literal["category", "json", "text", "cloudevents"]
@@ -51,6 +53,8 @@ def plain_subject(value: str) -> str:
     """Return a subject to publish to; raises `ValueError`."""
     if set("*>") & set(nats_subject(value)):
         raise ValueError("has a wildcard; name one subject, for example noti.dead-letter.jobs")
+    if value.startswith("$"):
+        raise ValueError("belongs to NATS itself; name another, for example noti.dead-letter.jobs")
     return value
 
 

@@ -128,3 +128,9 @@ def test_flags_make_a_stream_with_defaults_that_suit_its_name() -> None:
     assert (flags.subjects[0].decoder, flags.subjects[0].topic) == ("json", "{1}")
     assert flags.dead_letter_subject == "dead"
     assert stream_of_flags("s", ["a"], None, None, None).dead_letter_subject == "noti.dead-letter.s"
+
+
+@pytest.mark.parametrize("subject", ["$JS.API.STREAM.DELETE.jobs", "a\0b", "a.*", "a b"])
+def test_dead_letter_subject_that_is_not_for_messages_is_refused(subject: str) -> None:
+    with pytest.raises(ValueError, match="dead_letter"):
+        stream("a.>", dead_letter=subject)

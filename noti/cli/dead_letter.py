@@ -89,7 +89,7 @@ def list_command(
 
 
 @dead_letter.command("replay")
-@click.argument("numbers", nargs=-1, type=click.IntRange(1), metavar="[NUMBER]...")
+@click.argument("numbers", nargs=-1, type=click.IntRange(1, 2**64 - 1), metavar="[NUMBER]...")
 @click.option("--all", "all_of_them", is_flag=True, help="All that are there now.")
 @_stream
 @click.option(

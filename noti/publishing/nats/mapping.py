@@ -137,7 +137,13 @@ def _rule(one: SubjectSettings) -> tuple[Decode, TopicTemplate | None, bool]:
         try:
             template = TopicTemplate(one.topic)
         except ValueError as error:
-            raise ConfigInvalid(f"{where}: topic {one.topic!r} {error}") from None
+            raise ConfigInvalid(f"{where}: topic {one.topic[:80]!r} {error}") from None
+        try:
+            check_topics((template.sample,))
+        except MessageInvalid as error:
+            raise ConfigInvalid(
+                f"{where}: topic {one.topic[:80]!r} cannot be one: {error}"
+            ) from None
         tokens = one.subject.split(".")
         if tokens[-1] != ">" and template.tokens_min > len(tokens):
             raise ConfigInvalid(

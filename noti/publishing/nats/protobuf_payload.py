@@ -77,6 +77,9 @@ class ProtobufDecoder:
 def _pool_of(file: Path) -> DescriptorPool:
     """Return the descriptors in a file; raises `ConfigInvalid`."""
     try:
+        if file.exists() and not (file.is_file() or file.is_dir()):
+            # To read a pipe may take for ever, and a device may have no end.
+            raise ConfigInvalid(f"descriptor_set {file} is no regular file")
         if file.stat().st_size > DESCRIPTOR_SET_BYTES_MAX:
             raise ConfigInvalid(f"descriptor_set {file} is over {DESCRIPTOR_SET_BYTES_MAX} bytes")
         data = file.read_bytes()

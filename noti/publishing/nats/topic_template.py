@@ -82,6 +82,8 @@ class TopicTemplate:
         """How many tokens a subject must have."""
         self._is_whole = len(self._parts) == 1 and bool(placeholders)
         shape = "".join(part if isinstance(part, str) else "x" for part in self._parts)
+        self.sample = shape
+        """The topic when each placeholder is `x`."""
         if not shape:
             raise ValueError("is empty; leave it out for the subject")
         if _DOTS.search(shape):

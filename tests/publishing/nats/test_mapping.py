@@ -152,6 +152,10 @@ def test_cloud_event_names_topic_type_and_id_unless_settings_or_headers_do() -> 
         ({"subject": "a.>", "topic": "x{"}, "stream s, subject a.>: topic 'x{' has a single {"),
         ({"subject": "a.*", "topic": "{3}"}, "has {3}, and the subject has 2 tokens"),
         ({"subject": "a.>", "topic": "{id}"}, "has fields, and text has none"),
+        ({"subject": "a.>", "topic": "a\0b{1}"}, "cannot be one: topic 'a\\x00bx' has a control"),
+        ({"subject": "a.>", "topic": "/.well-known/mercure/{1}"}, "is reserved"),
+        ({"subject": "a.>", "topic": "*"}, "'*' is no topic"),
+        ({"subject": "a.>", "topic": "x" * 1025}, "longer than 1024 bytes"),
     ],
 )
 def test_mapping_that_cannot_be_used_says_where(subject: dict[str, str], problem: str) -> None:

@@ -1,6 +1,7 @@
 """Messages of any protobuf type, by descriptors out of a file."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -144,6 +145,14 @@ def test_unknown_message_and_bad_file_are_told_with_the_remedy(
     file.write_bytes(FileDescriptorSet(file=alone.file[-1:]).SerializeToString())
     with pytest.raises(ConfigInvalid, match=r"order\.proto: .*--include_imports"):
         ProtobufDecoder(file, "shop.v1.Order")
+
+
+def test_descriptors_in_a_pipe_are_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for file in (pipe, Path("/dev/zero")):
+        with pytest.raises(ConfigInvalid, match="is no regular file"):
+            ProtobufDecoder(file, "a.B")
 
 
 def test_library_is_loaded_only_where_it_is_configured() -> None:
