@@ -89,12 +89,10 @@ class DeadLetterCopies:
                 task.result()  # The group does not tell of one that was cancelled from inside.
 
     async def _add_one(self, letter: DeadLetter) -> None:
-        outcome, headers, payload = self._copy_of(letter)
         if letter.message.subject == self._settings.dead_letter:
-            # Of a stream that copies another with dead letters: theirs would never end.
-            refusal: str | None = "it is a copy itself"
-        else:
-            refusal = self._forbidden or await self._refusal_of(headers, payload)
+            return  # A copy, by way of a mirror, which keeps it; copies of copies would not end.
+        outcome, headers, payload = self._copy_of(letter)
+        refusal = self._forbidden or await self._refusal_of(headers, payload)
         if refusal is not None:
             outcome = "refused"
             _throttled.log(
