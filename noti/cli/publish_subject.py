@@ -18,6 +18,8 @@ async def to_subject(config: Config, subject: str, draft: Draft, timeout_s: floa
     What the draft says beside its data becomes headers, which win over a node's settings. Raises
     `SourceUnavailable`.
     """
+    if subject.startswith("$JS."):
+        raise SourceUnavailable(f"{subject!r} belongs to NATS itself: it would be a command to it")
     headers = RepeatedHeaders(_headers(draft))
     try:
         async with open_nats(config, timeout_s) as client:

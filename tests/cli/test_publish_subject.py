@@ -77,6 +77,7 @@ def test_what_is_said_beside_the_data_becomes_headers(
     [
         ("elsewhere", "no stream takes elsewhere"),
         ("orders.a b", "'orders.a b' is no subject to publish to"),
+        ("$JS.API.STREAM.PURGE.orders", "belongs to NATS itself"),
     ],
 )
 def test_subject_that_no_stream_takes_is_told(
