@@ -77,7 +77,7 @@ async def test_three_tabs_have_one_connection_and_lose_nothing_with_the_tab_that
         serving(there, config=CORS) as (host, port),
         three_tabs(tmp_path, [f"http://{host}:{port}"]) as (first, *others),
     ):
-        assert there.clients == 1
+        await until(lambda: there.clients == 1)
         there.publish(notifications(1, 5))
         await until_seen([first, *others], ids(1, 5))
         await first.close()

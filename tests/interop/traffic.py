@@ -17,6 +17,7 @@ from nats.aio.client import Client
 from noti.address import Address
 from noti.asyncio_loop import AsyncioLoop
 from noti.client.event_stream import EventStreamParser, StreamEvent
+from noti.publishing.nats.client import NatsClient
 from noti.rpc.generated.category.v1 import CategoryMessage
 
 INTERVAL_S = 1 / 50
@@ -90,15 +91,19 @@ class Publisher:
             await client.close()
 
     async def _connect_aio(self) -> Client:
-        client = Client()
-        await client.connect(
-            self._url,
-            error_cb=_ignore,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=1,
-        )
+        client = NatsClient()
+        try:
+            await client.connect(
+                self._url,
+                error_cb=_ignore,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=1,
+            )
+        except BaseException:
+            await client.close()  # nats-py leaves a half-made connection to the garbage collector
+            raise
         return client
 
 

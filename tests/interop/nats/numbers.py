@@ -16,6 +16,7 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
 from noti.asyncio_loop import AsyncioLoop
+from noti.publishing.nats.client import NatsClient
 from tests.interop.traffic import shown
 
 STREAM = "numbers"
@@ -187,15 +188,19 @@ class NumberPublisher:
 
 async def connect_aio(urls: Sequence[str]) -> Client:
     """Return a client that ends with its connection."""
-    client = Client()
-    await client.connect(
-        list(urls),
-        error_cb=_ignore,
-        allow_reconnect=False,
-        max_reconnect_attempts=1,
-        reconnect_time_wait=0,
-        connect_timeout=1,
-    )
+    client = NatsClient()
+    try:
+        await client.connect(
+            list(urls),
+            error_cb=_ignore,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,
+            reconnect_time_wait=0,
+            connect_timeout=1,
+        )
+    except BaseException:
+        await client.close()  # nats-py leaves a half-made connection to the garbage collector
+        raise
     return client
 
 
