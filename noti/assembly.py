@@ -36,6 +36,7 @@ from noti.membership.tags import (
     TAG_HTTP,
     TAG_NODE_ID,
     TAG_RPC,
+    TAG_SOURCE,
     alive_and_dead,
     name_of,
 )
@@ -243,7 +244,9 @@ def tags_of(
     config: Config, identity: Identity, rpc_addr: Address, http_addr: Address
 ) -> dict[str, str]:
     """Return what a node shows in gossip; the addresses have the ports that are really bound."""
+    source = {TAG_SOURCE: "nats"} if config.streams else {}
     return {
+        **source,
         TAG_NODE_ID: identity.node_id,
         TAG_EXPECT: str(config.bootstrap_expect),
         TAG_RPC: format_address(config.advertised(rpc_addr)),

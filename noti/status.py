@@ -12,7 +12,7 @@ from noti import __version__
 from noti.history.store import Store
 from noti.membership.identity import Identity
 from noti.membership.ports import RaftStatus
-from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC
+from noti.membership.tags import ALIVE_STATES, TAG_HTTP, TAG_NODE_ID, TAG_RPC, TAG_SOURCE
 from noti.raft.core.events import Role
 from noti.raft.core.messages import NodeId
 from noti.raft.core.status import Status
@@ -106,7 +106,25 @@ class Report:
             }
             for trouble in self._replica.troubles()
         ]
-        return troubles + _troubles_of(self._source())
+        source = self._source()
+        return troubles + self._missing_source(source) + _troubles_of(source)
+
+    def _missing_source(self, source: Mapping[str, Any]) -> list[dict[str, object]]:
+        """Return the trouble of a leader without a source, where another node has one."""
+        if source["state"] != "none" or not self.is_leader():
+            return []
+        having = sorted(
+            member.name
+            for member in self._members()
+            if TAG_SOURCE in member.tags and member.state in ALIVE_STATES
+        )
+        if not having:
+            return []
+        text = (
+            "events are not read: this node leads and has no source of events, as"
+            f" {', '.join(having)} has; give all nodes the same nats_url, and restart this one"
+        )
+        return [{"trouble": "source", "since": None, "for_s": None, "text": text}]
 
     async def barrier(self) -> None:
         """Return when everything committed before this call is applied; a majority confirms it."""

@@ -9,7 +9,7 @@ import trio
 
 from noti.history.store import Store
 from noti.membership.identity import Identity
-from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC
+from noti.membership.tags import TAG_HTTP, TAG_NODE_ID, TAG_RPC, TAG_SOURCE
 from noti.raft.core.config import RaftConfig
 from noti.raft.core.events import Role
 from noti.raft.core.machine import Raft
@@ -232,3 +232,17 @@ def test_role_comes_with_term_and_name_of_the_leader(
 def test_role_names_no_leader_that_gossip_does_not_know() -> None:
     assert Parts(replace(THREE, leader="id-b")).report().role().leader == ""
     assert Parts().report().role() == NodeRole("a", "follower", 4, "")
+
+
+def test_leader_without_a_source_is_in_trouble_where_another_node_has_one() -> None:
+    """The others would read, but only the leader does; nothing would say that nobody reads."""
+    parts = Parts(replace(THREE, role=Role.LEADER, leader="id-a", leads_ready=True))
+    parts.source = {"state": "none", "text": "no source"}
+    parts.seen = [node("a"), node("b")]
+    assert parts.report().troubles() == []
+    other = node("c")
+    parts.seen.append(replace(other, tags={**other.tags, TAG_SOURCE: "nats"}))
+    [trouble] = parts.report().troubles()
+    assert "as c has" in str(trouble["text"])
+    parts.now = THREE
+    assert parts.report().troubles() == []

@@ -87,6 +87,7 @@ def json_response(document: object, status: int = 200) -> Response:
 
 def _header_value(trouble: Mapping[str, object]) -> str:
     """Return a trouble as a header: what, since when, in words."""
-    text = f"{trouble['trouble']}; since={trouble.get('since')}; {trouble.get('text')}"
+    since = f"; since={trouble['since']}" if trouble.get("since") else ""
+    text = f"{trouble['trouble']}{since}; {trouble.get('text')}"
     safe = "".join(char if char.isascii() and char.isprintable() else "?" for char in text)
     return safe[:TROUBLE_CHARS_MAX]

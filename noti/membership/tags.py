@@ -19,6 +19,8 @@ TAG_PROMISE = "promise"
 TAG_EXPECT = "expect"
 TAG_RPC = "rpc"
 TAG_HTTP = "http"
+TAG_SOURCE = "source"
+"""Shown by a node that reads events from somewhere when it leads; all nodes should."""
 TAG_LEAVING = "leaving"
 """Shown by a node that is being decommissioned: it must not become a voter. No more than that:
 gossip alone demotes nobody."""

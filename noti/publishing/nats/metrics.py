@@ -84,7 +84,7 @@ class Gauges:
         lag, since = self._lag(), datetime.fromtimestamp(self._since_ms / 1000, UTC)
         return {
             "state": self._state,
-            "error": self.error,
+            "error": self.error or lag.trouble,
             "since": since.isoformat(timespec="milliseconds"),
             "for_s": round(self._clock.now() - self._since, 1),
             "pending": lag.pending,

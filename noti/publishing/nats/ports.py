@@ -43,6 +43,8 @@ class SourceLag:
     """Messages that were, and are neither acknowledged nor terminated."""
     oldest_ms: int | None
     """When the oldest of these was published, in milliseconds of the wall clock."""
+    trouble: str | None = None
+    """Why nothing comes, in one line, where the source said so and the session goes on."""
 
 
 class SourceSession(Protocol):

@@ -69,6 +69,8 @@ class Pull:
         self._broken: SourceUnavailable | None = None
         self.pending = consumer.num_pending or 0
         """Messages that were not delivered yet, when the server last reported."""
+        self.trouble: str | None = None
+        """Why nothing comes, if an operator of NATS wanted it so."""
         self._requested = 0
         self._brought = 0
         self._check_needed = False
@@ -150,6 +152,7 @@ class Pull:
         self._brought += 1
         # Otherwise what comes next shows whether something is missing.
         self._check_needed = False
+        self.trouble = None
         known = _headers_of(headers) if headers else NO_HEADERS
         self._arrived.append(
             tuple.__new__(SourceMessage, (stream_seq, subject, payload, known, published_ms, frame))
@@ -203,6 +206,12 @@ class Pull:
                 f"messages were taken by another reader of consumer {self._consumer}"
             )
         self.pending = info.num_pending or 0
+        self.trouble = None
+        if info.paused:
+            self.trouble = (
+                f"consumer {self._consumer} of stream {self._stream} is paused; go on with:"
+                f" nats consumer resume {self._stream} {self._consumer}"
+            )
 
 
 def _headers_of(block: bytes) -> Headers:

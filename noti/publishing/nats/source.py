@@ -150,7 +150,7 @@ class NatsSession:
             return SourceLag(0, 0, None)
         unacknowledged = len(self._unsettled) + self._pull.arrived
         oldest_ms = next(iter(self._unsettled.values()), None)
-        return SourceLag(self._pull.pending, unacknowledged, oldest_ms)
+        return SourceLag(self._pull.pending, unacknowledged, oldest_ms, self._pull.trouble)
 
     async def _begin_aio(self, after_seq: int) -> None:
         streams.check_end(self._info, after_seq)

@@ -7,7 +7,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import structlog.testing
@@ -102,6 +102,37 @@ async def test_server_that_never_greets_is_reported_within_the_limit() -> None:
         with pytest.raises(SourceUnavailable), trio.fail_after(30):
             await open_once(source)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("retention", ["workqueue", "limits"])
+async def test_consumer_that_an_operator_paused_is_told_and_read_when_it_goes_on(
+    tmp_path: Path, retention: Literal["workqueue", "limits"]
+) -> None:
+    async with running_asyncio_loop() as asyncio_loop, nats_server(tmp_path) as server:
+        settings = NatsSettings(urls=(server.url,), retention=retention)
+        async with NatsSource(asyncio_loop, settings).open() as session:
+            await session.begin(0)
+
+            async def pause(until: str) -> None:
+                async def ask(jetstream: Any) -> None:
+                    [consumer] = await jetstream.consumers_info("jobs")
+                    place = f"$JS.API.CONSUMER.PAUSE.jobs.{consumer.name}"
+                    body = json.dumps({"pause_until": until}).encode()
+                    await jetstream._nc.request(place, body)
+
+                await on_jetstream(asyncio_loop, server, ask)
+
+            await pause("2099-01-01T00:00:00Z")
+            await publish(asyncio_loop, server, 1, 1)
+            with trio.fail_after(30):
+                while session.lag().trouble is None:
+                    assert await session.fetch(10, 0.1) == []
+                assert "is paused" in str(session.lag().trouble)
+                await pause("2000-01-01T00:00:00Z")
+                while not await session.fetch(10, 0.1):
+                    pass
+            assert session.lag().trouble is None
 
 
 @pytest.mark.slow
