@@ -51,6 +51,9 @@ HEADERS_BYTES_MAX: Final = 64_000
 FRAME_BYTES: Final = 64
 """What NATS itself puts around headers, at most."""
 
+_NAME_IN_USE: Final = 10058
+"""Error code of the server: there is a stream of this name, made otherwise."""
+
 _PASSING: Final = (10008,)
 """Error codes of the server that pass: the cluster is choosing a leader."""
 
@@ -186,14 +189,22 @@ class DeadLetterCopies:
         return None
 
     async def _make_or_widen(self, config: api.StreamConfig) -> None:
+        # Whoever reads another stream may do the same at the same moment, and be faster.
         jetstream, subjects = self._connection.jetstream, config.subjects or []
         try:
             there = (await jetstream.stream_info(dead_letter.STREAM_NAME)).config
         except nats.js.errors.NotFoundError:
-            await jetstream.add_stream(config)
-        else:
-            # It was made for the dead letters of another stream, on a subject of their own.
-            await jetstream.update_stream(there, subjects=[*(there.subjects or []), *subjects])
+            try:
+                await jetstream.add_stream(config)
+                return
+            except nats.js.errors.APIError as error:
+                if error.err_code != _NAME_IN_USE:
+                    raise
+            there = (await jetstream.stream_info(dead_letter.STREAM_NAME)).config
+        # It was made for the dead letters of another stream, perhaps on a subject of their own.
+        taken = there.subjects or []
+        if missing := [subject for subject in subjects if subject not in taken]:
+            await jetstream.update_stream(there, subjects=[*taken, *missing])
 
 
 def _size_of(lines: HeaderLines) -> int:

@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import structlog.testing
 import trio
 from nats.js import api
+from nats.js.errors import NotFoundError
 from prometheus_client import REGISTRY
 
 from noti.publishing.nats import dead_letter
@@ -25,8 +27,8 @@ pytestmark = pytest.mark.interop
 SUBJECT = "noti.dead-letter.jobs"
 
 
-def copies(outcome: str) -> float:
-    labels = {"stream": "jobs", "outcome": outcome}
+def copies(outcome: str, stream: str = "jobs") -> float:
+    labels = {"stream": stream, "outcome": outcome}
     return REGISTRY.get_sample_value("noti_source_dead_letters_total", labels) or 0.0
 
 
@@ -185,6 +187,33 @@ async def test_stream_of_dead_letters_takes_subjects_of_several_streams(tmp_path
         # The second one is no repetition: it has another subject, but the id of the first.
         info = await here.do("stream_info", dead_letter.STREAM_NAME)
     assert info.config.subjects == ["noti.dead-letter.>", "graves.jobs"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("own_subject", [None, "rejected.orders"])
+async def test_readers_that_make_the_stream_of_dead_letters_at_once_lose_none(
+    tmp_path: Path, own_subject: str | None
+) -> None:
+    """Two streams are read, and the first dead letters of both come together."""
+    async with stage(tmp_path) as here:
+        jobs = here.source()
+        settings = {"stream": "orders", "subjects": ("orders.>",)}
+        settings["dead_letter"] = own_subject or "noti.dead-letter.orders"
+        orders = here.source(**settings)
+        refused = copies("refused"), copies("refused", "orders")
+        for source in (jobs, orders):
+            async with source.open():
+                pass  # makes the stream
+        for number in range(1, 16):
+            await here.do("publish", "jobs.noti.x", b"%d" % number)
+            await here.do("publish", "orders.x", b"%d" % number)
+            with suppress(NotFoundError):
+                await here.do("delete_stream", dead_letter.STREAM_NAME)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(bury, jobs)
+                nursery.start_soon(bury, orders)
+            assert (copies("refused"), copies("refused", "orders")) == refused
+            assert len(await letters(here)) == 2
 
 
 async def test_copy_that_is_too_large_goes_without_what_is_too_large(tmp_path: Path) -> None:
