@@ -17,8 +17,8 @@ from nats.aio.client import Client
 from noti.address import Address
 from noti.asyncio_loop import AsyncioLoop
 from noti.client.event_stream import EventStreamParser, StreamEvent
-from noti.publishing.nats.client import NatsClient
 from noti.rpc.generated.category.v1 import CategoryMessage
+from tests.interop.nats_client import connect_aio
 
 INTERVAL_S = 1 / 50
 SUBJECT = "jobs.noti.number"
@@ -62,7 +62,7 @@ class Publisher:
 
     async def _session_aio(self) -> None:
         try:
-            client = await self._connect_aio()
+            client = await connect_aio([self._url])
             try:
                 await self._publish_aio(client)
             finally:
@@ -84,31 +84,11 @@ class Publisher:
             await asyncio.sleep(due - time.monotonic())
 
     async def _garbage_aio(self) -> None:
-        client = await self._connect_aio()
+        client = await connect_aio([self._url])
         try:
             await client.jetstream().publish(SUBJECT, b"\xff\xff this is no protobuf")
         finally:
             await client.close()
-
-    async def _connect_aio(self) -> Client:
-        client = NatsClient()
-        try:
-            await client.connect(
-                self._url,
-                error_cb=_ignore,
-                allow_reconnect=False,
-                max_reconnect_attempts=1,
-                reconnect_time_wait=0,
-                connect_timeout=1,
-            )
-        except BaseException:
-            await client.close()  # nats-py leaves a half-made connection to the garbage collector
-            raise
-        return client
-
-
-async def _ignore(_error: Exception) -> None:
-    """Errors come out of the calls too; nats-py would print them."""
 
 
 @dataclass(frozen=True)

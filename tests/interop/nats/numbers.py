@@ -12,11 +12,10 @@ from collections.abc import Callable, Sequence
 import nats.errors
 import nats.js.errors
 import trio
-from nats.aio.client import Client
 from nats.js import JetStreamContext, api
 
 from noti.asyncio_loop import AsyncioLoop
-from noti.publishing.nats.client import NatsClient
+from tests.interop.nats_client import connect_aio
 from tests.interop.traffic import shown
 
 STREAM = "numbers"
@@ -184,25 +183,3 @@ class NumberPublisher:
             return 0
         finally:
             await client.close()
-
-
-async def connect_aio(urls: Sequence[str]) -> Client:
-    """Return a client that ends with its connection."""
-    client = NatsClient()
-    try:
-        await client.connect(
-            list(urls),
-            error_cb=_ignore,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,
-            reconnect_time_wait=0,
-            connect_timeout=1,
-        )
-    except BaseException:
-        await client.close()  # nats-py leaves a half-made connection to the garbage collector
-        raise
-    return client
-
-
-async def _ignore(_error: Exception) -> None:
-    """Errors come out of the calls too; nats-py would print them."""

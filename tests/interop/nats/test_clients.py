@@ -30,7 +30,7 @@ from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import Reconnect, Reconnection
 from tests import promises
 from tests.interop.nats.go_programs import program
-from tests.interop.nats.numbers import connect_aio
+from tests.interop.nats_client import connect_aio
 from tests.interop.processes import NodeProcess, running_node, written
 from tests.publishing.nats.nats_server import nats_server
 
