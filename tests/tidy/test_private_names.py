@@ -66,13 +66,6 @@ def keeps_a_transport() -> bool:
     return Client()._transport is None and "if not self._transport:" in makes_one
 
 
-def reads_headers() -> bool:
-    from nats.aio.client import Client
-
-    reads = "hdr = await self._process_headers(headers)" in inspect.getsource(Client._process_msg)
-    return reads and parameters(Client._process_headers) == ["self", "headers"]
-
-
 def describes_fields() -> bool:
     from noti.rpc.generated.noti import v1 as wire
 
@@ -85,7 +78,6 @@ ALLOWED = [
     Private("noti/asyncio_loop.py", "_main_loop_one", "trio-asyncio", runs_one_callback),
     Private("noti/protobuf.py", "_betterproto", "betterproto2", describes_fields),
     Private("noti/publishing/nats/client.py", "_transport", "nats-py", keeps_a_transport),
-    Private("noti/publishing/nats/client.py", "_process_headers", "nats-py", reads_headers),
 ]
 
 HTTP_GLUE = {"noti/http/hypercorn_glue.py", "noti/http/tls.py"}

@@ -1,6 +1,6 @@
 """nats-py's client, made careful: for nodes, which read, and for commands, which publish; asyncio.
 
-Four things differ from nats-py:
+Three things differ from nats-py:
 - messages of one inbox can be had without it, many at once and as they came (`tap`), and many small
   ones written in one piece;
 - it keeps its login to itself where TLS was asked for and is not there. Otherwise the server, or
@@ -8,8 +8,7 @@ Four things differ from nats-py:
   comes in plain text, says that it must;
 - its end is quiet and complete, whenever it comes. nats-py's own `close` fails on a client that
   never connected, and leaves the socket and its tasks behind when a last write fails or is
-  cancelled; and the answer to a ping whose sender was cancelled breaks its reading task;
-- a header that is repeated keeps all its values, see `RepeatedHeaders`. nats-py keeps the last.
+  cancelled; and the answer to a ping whose sender was cancelled breaks its reading task.
 """
 
 import asyncio
@@ -26,7 +25,6 @@ from nats.aio.transport import Transport
 
 from noti.asyncio_loop import CANCEL_AGAIN_S
 from noti.errors import MessageInvalid
-from noti.publishing.nats.dead_letter import RepeatedHeaders, parse_headers
 from noti.publishing.nats.frames import FrameSplitter, MessageFrame
 
 log = structlog.get_logger("noti.publishing")
@@ -211,13 +209,6 @@ class NatsClient(Client):
         self._pinging.add(pinging)
         pinging.add_done_callback(self._forget)
         await asyncio.shield(pinging)
-
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        parsed: dict[str, str] | None = await super()._process_headers(headers)
-        # Lines are a version, headers, and an empty one.
-        if parsed and headers.count(b"\r\n") - 2 > len(parsed):
-            return RepeatedHeaders(parse_headers(headers))
-        return parsed
 
     def _forget(self, pinging: "asyncio.Future[None]") -> None:
         self._pinging.discard(pinging)

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from unittest.mock import AsyncMock, Mock
@@ -14,6 +14,7 @@ from nats.aio.msg import Msg
 
 from noti.asyncio_loop import AsyncioLoop
 from noti.publishing.nats.client import NatsClient
+from noti.publishing.nats.dead_letter import HeaderLines, parse_headers
 from noti.publishing.nats.frames import MessageFrame
 from tests.publishing.nats.nats_server import nats_server
 
@@ -189,13 +190,13 @@ async def test_repeated_header_keeps_all_its_values(nursery: trio.Nursery) -> No
     await nursery.start(asyncio_loop.run)
     block = b"NATS/1.0\r\nNoti-Topic: /a\r\nOne: 1\r\nNoti-Topic: /b\r\n\r\n"
 
-    async def received() -> list[tuple[str, str]]:
+    async def received() -> HeaderLines:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             writer.write(b'INFO {"headers":true}\r\n')
             await reader.readuntil(b"PING\r\n")
             writer.write(b"PONG\r\n")
-            await reader.readuntil(b"SUB a  1\r\n")
-            writer.write(b"HMSG a 1 %d %d\r\n%b\r\n" % (len(block), len(block), block))
+            sid = (await reader.readuntil(b"\r\n")).split()[-1]
+            writer.write(b"HMSG a %b %d %d\r\n%b\r\n" % (sid, len(block), len(block), block))
             await reader.read()
             writer.close()
 
@@ -203,13 +204,16 @@ async def test_repeated_header_keeps_all_its_values(nursery: trio.Nursery) -> No
         client = NatsClient()
         port = server.sockets[0].getsockname()[1]
         await client.connect(f"nats://127.0.0.1:{port}", allow_reconnect=False)
-        message = await (await client.subscribe("a")).next_msg(10)
+        tapped: asyncio.Queue[Sequence[MessageFrame]] = asyncio.Queue()
+        await client.tap("a", tapped.put_nowait)
+        async with asyncio.timeout(10):
+            [frame] = await tapped.get()
         await client.close()
         server.close()
-        return list((message.headers or {}).items())
+        return parse_headers(frame.headers)
 
     lines = await asyncio_loop.call(received)
-    assert lines == [("Noti-Topic", "/a"), ("One", "1"), ("Noti-Topic", "/b")]
+    assert lines == (("Noti-Topic", "/a"), ("One", "1"), ("Noti-Topic", "/b"))
     nursery.cancel_scope.cancel()
 
 
