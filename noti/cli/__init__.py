@@ -96,13 +96,14 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line of this process and exit."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    telemetry.set_up(level="warning", form="human")  # `run` sets it up again, by its settings
     try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        telemetry.set_up(level="warning", form="human")  # `run` sets it up again, by its settings
         status = exit_status(sys.argv[1:])
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         status = INTERRUPTED
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
     sys.exit(status)
 
 

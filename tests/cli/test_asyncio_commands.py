@@ -9,6 +9,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -156,6 +158,43 @@ def test_silent_name_server_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> 
         answered.set()
 
 
+@contextmanager
+def started(command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN, *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def assert_ended(process: subprocess.Popen[bytes], command: list[str]) -> None:
+    try:
+        _, err = process.communicate(timeout=ENDS_WITHIN_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        pytest.fail(f"{command} goes on after Ctrl-C: {process.communicate()[1]!r}")
+    assert b"Traceback" not in err, (command, err)
+    ends = (0, asyncio_commands.INTERRUPTED, -signal.SIGINT)
+    assert process.returncode in ends, (command, err)
+
+
+def test_signal_while_the_log_is_set_up_ends_without_a_traceback() -> None:
+    program = """
+import os, signal
+from noti import cli
+cli.telemetry.set_up = lambda **_: os.kill(os.getpid(), signal.SIGINT)
+cli.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, timeout=60)
+    assert ended.returncode == asyncio_commands.INTERRUPTED
+    assert ended.stderr == b""
+
+
 @promises.COMMANDS_END_IN_TIME
 @pytest.mark.interop
 def test_one_signal_at_any_moment_ends_every_command(tmp_path: Path) -> None:
@@ -182,29 +221,15 @@ def test_one_signal_at_any_moment_ends_every_command(tmp_path: Path) -> None:
         ]
         for start in range(0, SIGNALS, AT_ONCE):
             some = [commands[(start + number) % len(commands)] for number in range(AT_ONCE)]
-            running = [
-                subprocess.Popen(
-                    [sys.executable, "-c", RUN, *one],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                )
-                for one in some
-            ]
-            for process in running:
-                assert process.stdout is not None
-                assert process.stdout.readline() == b"up\n"
-            moments = sorted((rng.uniform(0.0, 2.5), number) for number in range(AT_ONCE))
-            began_at = time.monotonic()
-            for moment, number in moments:
-                time.sleep(max(0.0, began_at + moment - time.monotonic()))
-                running[number].send_signal(signal.SIGINT)
-            for one, process in zip(some, running, strict=True):
-                try:
-                    _, err = process.communicate(timeout=ENDS_WITHIN_S)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    pytest.fail(f"{one} goes on after Ctrl-C: {process.communicate()[1]!r}")
-                assert b"Traceback" not in err, (one, err)
-                ends = (0, asyncio_commands.INTERRUPTED, -signal.SIGINT)
-                assert process.returncode in ends, (one, err)
+            with ExitStack() as stack:
+                running = [stack.enter_context(started(one)) for one in some]
+                for process in running:
+                    assert process.stdout is not None
+                    assert process.stdout.readline() == b"up\n"
+                moments = sorted((rng.uniform(0.0, 2.5), number) for number in range(AT_ONCE))
+                began_at = time.monotonic()
+                for moment, number in moments:
+                    time.sleep(max(0.0, began_at + moment - time.monotonic()))
+                    running[number].send_signal(signal.SIGINT)
+                for one, process in zip(some, running, strict=True):
+                    assert_ended(process, one)

@@ -1,5 +1,6 @@
 """`noti demo` with real processes, on ports of its own."""
 
+import atexit
 import re
 import signal
 import socket
@@ -21,8 +22,25 @@ from noti.errors import Unavailable
 from tests import promises
 from tests.interop.processes import children_of, is_running
 
-SHIFT = 21_000
 STOP_S_MAX = 10
+
+
+def _claimed() -> tuple[int, socket.socket]:
+    """Return a shift of the demo's ports that no other process of these tests has at the time, and
+    what keeps it: a port of its own just below them."""
+    for shift in range(12_000, 24_000, 1_000):
+        claim = socket.socket()
+        try:
+            claim.bind((HOST, Ports.of(1, shift).rpc - 1))
+        except OSError:
+            claim.close()
+        else:
+            return shift, claim
+    raise AssertionError("no ports are left for a demo")
+
+
+SHIFT, CLAIM = _claimed()
+atexit.register(CLAIM.close)
 PORTS = [NATS_PORT + SHIFT] + [
     port
     for number in (1, 2, 3)
