@@ -39,8 +39,8 @@ from noti.http.tls import SecuredConnection, secured
 from noti.listening import open_listeners
 from noti.optional import contained
 from noti.presence.presence import Presence
+from noti.streams.end_reason import EndReason
 from noti.streams.hub import Hub
-from noti.streams.open_streams import EndReason
 from noti.trio_clock import TrioClock
 
 log = structlog.get_logger("noti.http")

@@ -18,7 +18,6 @@ from noti.http.config import HttpConfig
 from noti.http.heads import Headers, RequestHead
 from noti.http.response_heads import ResponseHeads
 from noti.http.subscribe import Admission, Opening, StreamRequest
-from noti.streams import sse
 from noti.streams.hub import Hub
 from noti.streams.open_streams import StreamLimits
 from noti.streams.sockets import TimeSlice
@@ -90,7 +89,7 @@ class StreamOpenings:
 
     def _begin(self, asker: StreamAsker, opening: Opening) -> None:
         headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
-        if self._send(asker, self._head(asker, 200, headers) + sse.chunk(opening.first)):
+        if self._send(asker, self._head(asker, 200, headers) + opening.wire):
             request_counts.count("GET", asker.head.path, 200)
             self._hub.adopt(asker.sock, opening.reader)
         else:

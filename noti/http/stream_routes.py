@@ -127,5 +127,5 @@ class StreamBody(ResponseBody):
         data = await self._subscription.next()
         if data is None:
             self._ended = True
-            return self._hub.retry_hint()
+            return self._opening.reader.audience.framing.retry(self._hub.retry_ms())
         return data

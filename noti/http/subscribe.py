@@ -36,6 +36,7 @@ from noti.ports import Clock
 from noti.presence.presence import Presence
 from noti.streams import sse
 from noti.streams.feed import Audience, View
+from noti.streams.framing import EVENT_STREAM, Framing
 from noti.streams.hub import Hub
 from noti.streams.open_streams import Reader, StreamLimit
 from noti.streams.retained import EDGE
@@ -45,9 +46,6 @@ PATHS: Final = frozenset({CATEGORY, HUB_PATH})
 """Where streams are."""
 QUERY: Final = "QUERY"
 """The method that asks as GET does, with a form beside the query (Mercure 1.0)."""
-
-GREETING: Final = sse.comment("ok")
-"""Sent at once, so that no proxy takes a quiet stream for a dead one."""
 
 CURSOR_HEADERS: Final = {Dialect.V0: "Last-Event-ID", Dialect.V1: "Mercure-Last-Event-ID"}
 """Says which event precedes the first one of a stream."""
@@ -69,6 +67,8 @@ class StreamRequest:
     """Of the connection."""
     body: bytes = field(default=b"", repr=False)
     """Of a QUERY."""
+    framing: Framing = EVENT_STREAM
+    """How the stream is to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,11 @@ class Opening:
     first: bytes
     """The first bytes of the body."""
     reader: Reader
+
+    @property
+    def wire(self) -> bytes:
+        """`first` as it goes to a socket."""
+        return self.reader.audience.framing.wire(self.first)
 
 
 class Admission:
@@ -143,12 +148,13 @@ class Admission:
         if reached is not None or not self._hub.running:
             return self.turn_away()
         takes_hints = is_browser(request.header("user-agent"))
-        admitted = _Admitted(asked, grant, requested, position, key, takes_hints)
+        admitted = _Admitted(asked, grant, requested, position, key, takes_hints, request.framing)
         return self._open(request.path, admitted)
 
     def turn_away(self) -> Answer:
         """Return the answer after which an `EventSource` comes back in a moment."""
-        return Answer(200, STREAM_HEADERS, GREETING + self._hub.retry_hint())
+        hint = EVENT_STREAM.retry(self._hub.retry_ms())
+        return Answer(200, STREAM_HEADERS, EVENT_STREAM.greeting() + hint)
 
     def _asked(self, request: StreamRequest, hub_url: str) -> SubscriptionParameters | Answer:
         if request.path == CATEGORY:
@@ -177,19 +183,20 @@ class Admission:
     def _open(self, path: str, admitted: "_Admitted") -> Opening:
         feed = self._hub.feed
         asked, requested = admitted.asked, admitted.requested
-        audience = Audience(View.CATEGORY, frozenset({ALL_TOPICS}))
+        framing = admitted.framing
+        audience = Audience(View.CATEGORY, frozenset({ALL_TOPICS}), framing=framing)
         if path == HUB_PATH:
             rights = rights_of(admitted.grant, asked.selectors)
-            audience = Audience(View.MERCURE, asked.selectors, rights)
+            audience = Audience(View.MERCURE, asked.selectors, rights, framing)
         headers = list(STREAM_HEADERS)
         cursor_header = CURSOR_HEADERS[asked.dialect]
-        first = GREETING
+        first = framing.greeting()
         if admitted.takes_hints or path == CATEGORY or asked.wants_cursors:
-            first += self._hub.retry_hint()
+            first += framing.retry(self._hub.retry_ms())
         position = admitted.position
         if requested and (position is None or feed.has_gap(audience, position)):
             headers.append((cursor_header, sse.EARLIEST))
-            first += sse.gap_frame(requested)
+            first += framing.gap(requested)
             return Opening(headers, first, self._reader(audience, EDGE, admitted))
         if requested:
             headers.append((cursor_header, requested))
@@ -202,7 +209,7 @@ class Admission:
         if asked.wants_cursors and (requested or after_seq == feed.newest_seq):
             # It makes sure that a client whose connection breaks before its first event misses
             # nothing.
-            first += sse.cursor(requested or feed.retained.newest_cursor)
+            first += framing.cursor(requested or feed.retained.newest_cursor)
         return Opening(headers, first, self._reader(audience, after_seq, admitted))
 
     def _reader(self, audience: Audience, after_seq: int, admitted: "_Admitted") -> Reader:
@@ -243,6 +250,7 @@ class _Admitted:
     """Whether it is a browser, of which there may be thousands: they are told when to come back, in
     case that the node dies. Others parse events block by block, and would take the hub's `retry:`
     for the first event's own (Mercure: only the publisher's is sent)."""
+    framing: Framing
 
 
 def rights_of(grant: Grant, selectors: frozenset[Selector]) -> frozenset[Selector]:

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS, Selector, SelectorKind, path_of
+from noti.streams.framing import EVENT_STREAM, Framing
 
 TOPICS_REMEMBERED = 4096
 """Topics of which is known which patterns match them: most applications use few at a time."""
@@ -35,22 +36,33 @@ class View(Enum):
 
 
 class Audience:
-    """Readers who see the same: equal view, equal selectors, equal rights.
+    """Readers who are sent the same: equal view, equal selectors, equal rights, equal framing.
 
     An event is seen if any selector matches one of its topics; a private one only if one of
     `rights` matches one of its topics, too. The category view shows no private event.
     """
 
-    __slots__ = ("_hash", "names", "patterns", "rights", "sees_all_topics", "selectors", "view")
+    __slots__ = (
+        "_hash",
+        "framing",
+        "names",
+        "patterns",
+        "rights",
+        "sees_all_topics",
+        "selectors",
+        "view",
+    )
 
     def __init__(
         self,
         view: View,
         selectors: frozenset[Selector],
         rights: frozenset[Selector] = frozenset(),
+        framing: Framing = EVENT_STREAM,
     ) -> None:
         """`rights` are what a token allows its bearer to see of private events."""
         self.view = view
+        self.framing = framing
         self.selectors = selectors
         self.rights = rights
         self.sees_all_topics = ALL_TOPICS in selectors
@@ -59,7 +71,7 @@ class Audience:
         """The topics that they name."""
         self.patterns = tuple(one for one in selectors if one.kind in PATTERN_KINDS)
         """Their templates and patterns."""
-        self._hash = hash((view, selectors, rights))
+        self._hash = hash((view, selectors, rights, framing))
 
     def __hash__(self) -> int:
         return self._hash  # computed once: every event looks audiences up
@@ -69,6 +81,7 @@ class Audience:
             isinstance(other, Audience)
             and self._hash == other._hash
             and self.view is other.view
+            and self.framing is other.framing
             and self.selectors == other.selectors
             and self.rights == other.rights
         )

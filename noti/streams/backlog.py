@@ -21,8 +21,9 @@ Clients that follow quiet topics count as readers that are in step. So a few who
 too slowly, among many who do not, are not taken for a slow machine.
 """
 
+from noti.streams.end_reason import EndReason
 from noti.streams.feed import Feed
-from noti.streams.open_streams import EndReason, OpenStream
+from noti.streams.open_streams import OpenStream
 from noti.streams.retained import place_of
 from noti.streams.sending import Sending
 

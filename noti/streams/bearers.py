@@ -7,7 +7,8 @@ import heapq
 import math
 from collections.abc import Iterable
 
-from noti.streams.open_streams import EndReason, OpenStream, Reader
+from noti.streams.end_reason import EndReason
+from noti.streams.open_streams import OpenStream, Reader
 
 SLOTS_A_SECOND = 10
 """Streams that end in the same tenth of a second are ended together: tokens expire at whole

@@ -23,7 +23,6 @@ from typing import TypeAlias
 
 from noti.history.notification import Notification
 from noti.history.selectors import Selector
-from noti.streams import sse
 from noti.streams.audience import (
     PATTERN_KINDS,
     Audience,
@@ -33,6 +32,7 @@ from noti.streams.audience import (
     in_both,
 )
 from noti.streams.frames import Frames
+from noti.streams.framing import EVENT_STREAM, Framing
 from noti.streams.retained import EDGE, NOWHERE, Retained, partial, place_of
 
 __all__ = ["Audience", "Batch", "Feed", "FellBehind", "LostThrough", "View"]
@@ -70,11 +70,12 @@ class Batch:
     """How many frames `data` holds."""
     created_ms: int
     """When the first of them was made, wall time; 0 without any."""
+    framing: Framing = EVENT_STREAM
 
     @cached_property
-    def chunk(self) -> bytes:
-        """`data` as one HTTP/1.1 chunk, built once for all who share this batch."""
-        return sse.chunk(self.data)
+    def wire(self) -> bytes:
+        """`data` as it goes to a socket, built once for all who share this batch."""
+        return self.framing.wire(self.data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Feed:
         self.retained = Retained()
         self.lost_through: LostThrough = lambda topics: self.retained.lost_through
         """Set by whoever has the history: without it, all topics are taken to have lost alike."""
-        self._frames = {view: Frames(view) for view in View}
+        self._frames: dict[tuple[View, Framing], Frames] = {}
         self._watched: Audiences = {}
         self._readers = AudienceIndex()
         """Watched audiences by what they ask for."""
@@ -114,7 +115,7 @@ class Feed:
         self._with_news: Audiences = {}
         self._matched_through = 0
         self._joined: dict[tuple[Audience, int, int, int], Batch] = {}
-        self._shared: dict[tuple[View, tuple[int, ...], int, int, bool], Batch] = {}
+        self._shared: dict[tuple[View, Framing, tuple[int, ...], int, int, bool], Batch] = {}
         """The same by what is seen: audiences that differ often see the same."""
         self._joined_bytes = 0
 
@@ -258,14 +259,11 @@ class Feed:
                 if left < 0:
                     return
 
-    def heartbeat(self, cursor: int, *, with_cursor: bool) -> bytes:
-        """Return what a silent reader gets.
-
-        A comment, and a fresh cursor if it wants one and has all that is here.
-        """
+    def heartbeat(self, framing: Framing, cursor: int, *, with_cursor: bool) -> bytes:
+        """Return what a silent reader gets, and a fresh cursor if it wants one and has all."""
         if with_cursor and cursor == self.newest_seq:
-            return sse.HEARTBEAT + sse.cursor(self.retained.newest_cursor)
-        return sse.HEARTBEAT
+            return framing.heartbeat() + framing.cursor(self.retained.newest_cursor)
+        return framing.heartbeat()
 
     # Audiences
 
@@ -354,20 +352,26 @@ class Feed:
                 if (one := held.get(seq)) is not None and (not one.private or audience.may_see(one))
             ]
         )
-        key = (audience.view, seen, through_seq, bytes_max, after_seq < 0)
+        key = (audience.view, audience.framing, seen, through_seq, bytes_max, after_seq < 0)
         batch = self._shared.get(key)
         if batch is None:
             batch = self._shared[key] = self._frame_all(*key)
         return batch
 
     def _frame_all(
-        self, view: View, seqs: Sequence[int], through_seq: int, bytes_max: int, is_partial: bool
+        self,
+        view: View,
+        framing: Framing,
+        seqs: Sequence[int],
+        through_seq: int,
+        bytes_max: int,
+        is_partial: bool,
     ) -> Batch:
         """Return the frames of these events, as far as they fit; `through_seq` is behind them.
 
         `is_partial` says that the reader knows of holes.
         """
-        frames, held = self._frames[view], self.retained.notifications
+        frames, held = self._frames_of(view, framing), self.retained.notifications
         pieces: list[bytes] = []
         created_ms = size_bytes = last_seq = 0
         for seq in seqs:
@@ -385,7 +389,13 @@ class Feed:
             last_seq = seq
         if is_partial and through_seq < self.retained.oldest_seq - 1:
             through_seq = partial(through_seq)
-        return Batch(b"".join(pieces), through_seq, len(pieces), created_ms)
+        return Batch(b"".join(pieces), through_seq, len(pieces), created_ms, framing)
+
+    def _frames_of(self, view: View, framing: Framing) -> Frames:
+        frames = self._frames.get((view, framing))
+        if frames is None:
+            frames = self._frames[view, framing] = Frames(view, framing)
+        return frames
 
     def _candidates(
         self, audience: Audience, place: int, last_seq: int
@@ -427,7 +437,7 @@ class Feed:
             and audience.may_see(notification)
             and (
                 audience.view is View.MERCURE
-                or self._frames[audience.view].of(notification) is not None
+                or self._frames_of(audience.view, audience.framing).of(notification) is not None
             )
         )
 

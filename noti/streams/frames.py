@@ -9,19 +9,22 @@ from typing import assert_never
 from noti.history.notification import Notification
 from noti.streams import sse
 from noti.streams.audience import View
+from noti.streams.framing import Framing
 
 FRAMES_BYTES_MAX = 64 * 1024 * 1024
-"""Of each view: a history of 100,000 small events. A reader who is further behind than this is sent
-frames built for him alone, at 3 to 4 us an event instead of 1.2: many such fall back for good."""
+"""Of each view in one framing: a history of 100,000 small events. A reader who is further behind
+than this is sent frames built for him alone, at 3 to 4 us an event instead of 1.2: many such fall
+back for good."""
 FRAME_BYTES = 150
 """What a frame takes beside its bytes."""
 
 
 class Frames:
-    """The frames of one view."""
+    """The frames of one view in one framing."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, framing: Framing) -> None:
         self._view = view
+        self._framing = framing
         self._newer: dict[int, bytes | None] = {}
         """Those that were asked for lately, by number; None for what the view does not show."""
         self._older: dict[int, bytes | None] = {}
@@ -48,14 +51,13 @@ class Frames:
         self._newer_bytes = 0
 
     def _frame(self, notification: Notification) -> bytes | None:
-        _, event_id, _, data, _, event_type, retry_ms, _ = notification
         match self._view:
             case View.MERCURE:
-                text: str | None = data
+                text: str | None = notification.data
             case View.CATEGORY:
-                text = sse.category_text(data)
+                text = sse.category_text(notification.data)
             case _:
                 assert_never(self._view)
         if text is None:
             return None
-        return sse.event_frame(event_id, text, event_type, retry_ms)
+        return self._framing.event(notification, text)

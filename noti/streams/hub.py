@@ -20,14 +20,13 @@ from contextlib import contextmanager
 import trio
 
 from noti.history.notification import Notification
-from noti.streams import sse
 from noti.streams.backlog import Backlog
 from noti.streams.config import HubConfig
+from noti.streams.end_reason import EndReason
 from noti.streams.feed import Feed, FellBehind
 from noti.streams.metrics import CLOSED_FOR, OPENED, HubMetrics
 from noti.streams.open_streams import (
     AdoptedStream,
-    EndReason,
     OpenStream,
     Reader,
     StreamLimits,
@@ -143,9 +142,9 @@ class Hub:
         self.feed.reset(notifications, oldest_seq)
         self._ring()
 
-    def retry_hint(self) -> bytes:
-        """Return what a stream ends with: when to come back, different for each client."""
-        return sse.retry(self._rng.randint(self.config.retry_ms_min, self.config.retry_ms_max))
+    def retry_ms(self) -> int:
+        """Return after how many milliseconds a client is to come back, different for each."""
+        return self._rng.randint(self.config.retry_ms_min, self.config.retry_ms_max)
 
     def observe(self, observer: StreamObserver) -> None:
         """Tell `observer` of every stream that begins and ends; before the first one."""
@@ -253,7 +252,7 @@ class Hub:
                         await self._sweep()
             finally:
                 with trio.move_on_after(self.config.drain_timeout_s, shield=True):
-                    await self._sockets.end_all(self._closing_chunk)
+                    await self._sockets.end_all(self._last_words)
 
     async def wait_for_news(self) -> None:
         """Return after the next change: news, another history, or the end of some streams."""
@@ -318,7 +317,7 @@ class Hub:
             elif stream.is_blocked:
                 self._sockets.close(stream, stream.ends_for)
             else:
-                self._sending.end(stream, self._closing_chunk())
+                self._sending.end(stream, self._last_words(stream))
 
     # Time
 
@@ -338,17 +337,20 @@ class Hub:
             if number % STREAMS_A_LOOK == 0:
                 await time_slice.checkpoint_if_over()
             if stream.ends_at <= now:
-                self._sending.end(stream, self._closing_chunk())
+                self._sending.end(stream, self._last_words(stream))
             if self._sending.has_stalled(stream, since_last_s, now, timeout_s):
                 self._sockets.close(stream, EndReason.STALLED)
             elif heartbeats and self._sending.needs_heartbeat(stream):
-                heartbeat = self.feed.heartbeat(stream.cursor, with_cursor=stream.wants_cursors)
-                self._sockets.send(stream, sse.chunk(heartbeat))
+                framing = stream.group.audience.framing
+                heartbeat = self.feed.heartbeat(
+                    framing, stream.cursor, with_cursor=stream.wants_cursors
+                )
+                self._sockets.send(stream, framing.wire(heartbeat))
                 await time_slice.checkpoint_if_over()
         self._schedule.plan(trio.current_time())
 
-    def _closing_chunk(self) -> bytes:
-        return sse.chunk(self.retry_hint()) + sse.LAST_CHUNK
+    def _last_words(self, stream: AdoptedStream) -> bytes:
+        return stream.group.audience.framing.ending(self.retry_ms(), stream.ends_for)
 
     # What is kept
 

@@ -12,7 +12,7 @@ import trio
 from prometheus_client import Counter, Gauge, Histogram
 
 from noti.streams.config import HubConfig
-from noti.streams.open_streams import EndReason
+from noti.streams.end_reason import EndReason
 from noti.streams.retained import Retained
 from noti.throttled_log import ThrottledLog
 

@@ -26,11 +26,11 @@ from itertools import chain
 from typing import assert_never
 
 from noti.streams.bearers import Bearers
+from noti.streams.end_reason import EndReason
 from noti.streams.feed import Audience, Batch, Feed, FellBehind
 from noti.streams.open_streams import (
     NOTHING,
     AdoptedStream,
-    EndReason,
     Group,
     OpenStream,
     Reader,

@@ -14,9 +14,10 @@ import structlog
 import trio
 
 from noti.streams.config import HubConfig
+from noti.streams.end_reason import EndReason
 from noti.streams.feed import Batch, FellBehind
 from noti.streams.metrics import CLOSED_FOR, DELIVERIES, SENT, HubMetrics
-from noti.streams.open_streams import AdoptedStream, EndReason, Group, Reader, State
+from noti.streams.open_streams import AdoptedStream, Group, Reader, State
 from noti.streams.sending import Sending
 
 log = structlog.get_logger("noti.streams")
@@ -158,11 +159,11 @@ class StreamSockets:
         for stream in list(self._sending.adopted.values()):
             self.close(stream, EndReason.DRAINED)
 
-    async def end_all(self, last_words: Callable[[], bytes]) -> None:
+    async def end_all(self, last_words: Callable[[AdoptedStream], bytes]) -> None:
         """End every stream in order; bounded by the caller."""
         for stream in list(self._sending.adopted.values()):
             stream.ends_for = EndReason.DRAINED
-            self._sending.end(stream, last_words())
+            self._sending.end(stream, last_words(stream))
         while self._sending.adopted:
             for stream in list(self._sending.sendable.values()):
                 self.send_next(stream)
@@ -184,7 +185,7 @@ class StreamSockets:
     async def send_to_group(self, group: Group, batch: Batch, time_slice: TimeSlice) -> None:
         """Send one batch to all members in step: the innermost loop of this server."""
         members = list(group.in_step.values())
-        chunk = batch.chunk
+        chunk = batch.wire
         size_bytes = len(chunk)
         self._metrics.sends(batch.created_ms)
         for start in range(0, len(members), SENDS_A_LOOK):
@@ -214,7 +215,7 @@ class StreamSockets:
                 if stream.live:
                     self._metrics.sends(batch.created_ms)
                 DELIVERIES.inc(batch.events)
-                self.send(stream, batch.chunk)
+                self.send(stream, batch.wire)
             case rest:
                 self.send(stream, rest)
 

@@ -19,6 +19,9 @@ BEGINNING = "beginning"
 """The cursor of a reader who came when there was no history yet: it stands before the first
 notification ever. Unlike with `EARLIEST`, what history has lost meanwhile is a gap."""
 
+GAP = "noti-gap"
+"""The type of the event that tells of a gap."""
+
 LAST_CHUNK = b"0\r\n\r\n"
 """Ends a chunked body without trailers."""
 
@@ -82,8 +85,12 @@ def gap_frame(requested: str) -> bytes:
     A comment for people with `curl`, and a named event for programs. Its id makes sure that a
     reader whose connection breaks right here is not shown it twice.
     """
-    details = json.dumps({"requested": requested[:REQUESTED_LENGTH_MAX], "resumed": EARLIEST})
-    return comment("noti-gap") + event_frame(EARLIEST, details, event="noti-gap")
+    return comment(GAP) + event_frame(EARLIEST, gap_details(requested), event=GAP)
+
+
+def gap_details(requested: str) -> str:
+    """Return the data of a gap: which cursor is not known, and where the stream begins instead."""
+    return json.dumps({"requested": requested[:REQUESTED_LENGTH_MAX], "resumed": EARLIEST})
 
 
 REQUESTED_LENGTH_MAX = 256

@@ -5,10 +5,11 @@ That is HTTP/1.0, HTTP/2 or TLS: the response that asks for the bytes sends them
 
 import trio
 
+from noti.streams.end_reason import EndReason
 from noti.streams.feed import FellBehind
 from noti.streams.hub import Hub
 from noti.streams.metrics import DELIVERIES, SENT
-from noti.streams.open_streams import EndReason, OpenStream, Reader, State
+from noti.streams.open_streams import OpenStream, Reader, State
 from noti.streams.retained import NOWHERE
 
 AT_ONCE = (EndReason.EXPIRED, EndReason.REVOKED)
@@ -68,6 +69,7 @@ class Subscription:
                 with trio.move_on_at(stream.ends_at):
                     await hub.wait_for_news()
         if silence.cancelled_caught:
-            return hub.feed.heartbeat(stream.cursor, with_cursor=stream.wants_cursors)
+            framing = self._reader.audience.framing
+            return hub.feed.heartbeat(framing, stream.cursor, with_cursor=stream.wants_cursors)
         self._reason = EndReason.DRAINED
         return None

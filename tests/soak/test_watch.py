@@ -1,4 +1,4 @@
-from noti.streams.open_streams import EndReason
+from noti.streams.end_reason import EndReason
 from tests.soak.watch import NOT_SLOW, parsed
 
 

@@ -4,8 +4,9 @@ import pytest
 
 from noti.history.selectors import ALL_TOPICS
 from noti.streams.backlog import FREED_AT_ONCE, SLOW_CLIENTS_MIN, Backlog
+from noti.streams.end_reason import EndReason
 from noti.streams.feed import Audience, Feed, View
-from noti.streams.open_streams import EndReason, OpenStream, Reader, State, StreamLimits
+from noti.streams.open_streams import OpenStream, Reader, State, StreamLimits
 from noti.streams.sending import Sending
 from tests import promises
 from tests.http.stage import notifications

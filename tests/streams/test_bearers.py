@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from noti.history.selectors import ALL_TOPICS, SelectorKind
 from noti.history.subscriber import ActiveSubscription, Subscriber
 from noti.streams.bearers import EMPTY_SLOTS_MAX, SLOTS_A_SECOND, Bearers
+from noti.streams.end_reason import EndReason
 from noti.streams.feed import Audience, View
-from noti.streams.open_streams import EndReason, Group, OpenStream, Reader
+from noti.streams.open_streams import Group, OpenStream, Reader
 
 ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 GROUP = Group(ALL, 0)

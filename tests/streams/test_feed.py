@@ -12,6 +12,7 @@ from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS, Selector, topic_selector
 from noti.streams import sse
 from noti.streams.feed import Audience, Batch, Feed, FellBehind, View
+from noti.streams.framing import EVENT_STREAM, WEBSOCKET_OBJECTS
 from noti.streams.retained import EDGE, footprint, place_of
 from tests.http.stage import ids, notification, notifications, selecting
 
@@ -32,7 +33,7 @@ def test_readers_at_one_place_share_one_bytes_object() -> None:
         read(feed, Audience(View.MERCURE, frozenset({ALL_TOPICS})), 2),
     )
     assert first.data is second.data
-    assert first.chunk is second.chunk
+    assert first.wire is second.wire
 
 
 def test_a_cursor_that_fell_off_is_reported() -> None:
@@ -396,9 +397,13 @@ TestFeedAgainstPlainHistory.settings = settings(
 def test_no_heartbeat_moves_a_reader_past_what_it_was_not_sent() -> None:
     feed = Feed()
     feed.extend(notifications(1, 2))
-    assert feed.heartbeat(0, with_cursor=True) == feed.heartbeat(2, with_cursor=False) == b":\n"
+    assert (
+        feed.heartbeat(EVENT_STREAM, 0, with_cursor=True)
+        == feed.heartbeat(EVENT_STREAM, 2, with_cursor=False)
+        == b":\n"
+    )
     fresh = sse.cursor(feed.retained.newest_cursor)
-    assert feed.heartbeat(2, with_cursor=True) == b":\n" + fresh
+    assert feed.heartbeat(EVENT_STREAM, 2, with_cursor=True) == b":\n" + fresh
 
 
 def test_a_pattern_gets_what_left_history_before_it_was_matched() -> None:
@@ -411,3 +416,14 @@ def test_a_pattern_gets_what_left_history_before_it_was_matched() -> None:
     batch = feed.read(reader, 0, 1 << 20)
     assert isinstance(batch, Batch)
     assert ids(batch.data.decode()) == [f"id-{seq}" for seq in range(1, 13)]
+
+
+def test_each_framing_has_batches_of_its_own_and_what_is_seen_is_the_same() -> None:
+    feed = Feed()
+    feed.extend(notifications(1, 3))
+    objects = Audience(View.MERCURE, frozenset({ALL_TOPICS}), framing=WEBSOCKET_OBJECTS)
+    streamed, shown = read(feed, ALL, 0), read(feed, objects, 0)
+    assert (streamed.seq, streamed.events) == (shown.seq, shown.events) == (3, 3)
+    assert streamed.wire == sse.chunk(streamed.data)
+    assert shown.wire == shown.data
+    assert shown.data.count(b'"id":"id-') == 3

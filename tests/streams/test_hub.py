@@ -14,9 +14,9 @@ from prometheus_client import REGISTRY
 
 from noti.history.selectors import ALL_TOPICS
 from noti.streams import open_streams, sockets
+from noti.streams.end_reason import EndReason
 from noti.streams.feed import Audience, View
 from noti.streams.hub import Hub
-from noti.streams.open_streams import EndReason
 from noti.streams.retained import SWEPT_AT_ONCE
 from noti.streams.subscription import Subscription
 from tests import promises

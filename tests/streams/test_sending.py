@@ -47,7 +47,7 @@ class Stage:
                 self.sending.close(stream)
                 return
             case Batch() as batch:
-                data: bytes | memoryview = batch.chunk
+                data: bytes | memoryview = batch.wire
             case rest:
                 data = rest
         self.sending.took(stream, data, self.takers[stream].take(data, size), self.now)
@@ -62,8 +62,8 @@ class Stage:
                         self.sending.close(stream)
                     continue
                 for stream in members if batch.events else ():
-                    taken = self.takers[stream].take(batch.chunk, size)
-                    self.sending.took(stream, batch.chunk, taken, self.now)
+                    taken = self.takers[stream].take(batch.wire, size)
+                    self.sending.took(stream, batch.wire, taken, self.now)
 
     def fall_in(self, stream: AdoptedStream) -> None:
         self.send_to_groups()
