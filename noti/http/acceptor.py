@@ -3,8 +3,8 @@
 After a node's death its clients come back within seconds, all of them. So accepting, reading heads
 and answering streams is one task with one epoll descriptor, in slices of time; the kernel's queue
 holds those for whom there is no room yet. `stream_openings.py` answers who asks for a stream; what
-is none goes the ordinary way (Quart on Hypercorn), with what was read of it. Nothing here reads a
-body, or knows TLS.
+is none goes the ordinary way (Quart on Hypercorn), with what was read of it. Over TLS, a connection
+is pending from the first byte of its handshake on. Nothing here reads a body.
 """
 
 import select
@@ -23,11 +23,13 @@ from noti.connection_slots import Slot, Slots
 from noti.descriptors import Acceptor, reject
 from noti.http import request_counts
 from noti.http.config import HttpConfig
+from noti.http.handshakes import Handshakes
 from noti.http.heads import HeadState, RequestHead, rejection_response, response_head
 from noti.http.publish_requests import wants_to_publish
 from noti.http.response_heads import ResponseHeads
 from noti.http.stream_openings import HandOver, StreamAsker, StreamOpenings
 from noti.http.subscribe import PATHS, Admission
+from noti.http.tls_socket import RECORD_BYTES, awaits_room, is_secured, speaks_http_2
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.streams import sockets
 from noti.streams.hub import Hub
@@ -43,7 +45,9 @@ TIMED_OUT = Counter(
 
 ACCEPTS_A_TURN = 64
 """Then the heads of those who came before are read, so that nobody waits without limit."""
-RECEIVE_BYTES = 16 * 1024
+RECEIVE_BYTES = RECORD_BYTES
+"""Over TLS, no less: what is kept decrypted, epoll does not know of."""
+READABLE = select.EPOLLIN | select.EPOLLRDHUP
 HEADS_BYTES_MAX = 32 * 1024 * 1024
 """Of all heads that are not complete; honest ones take a hundredth, as they come in one piece."""
 
@@ -62,6 +66,8 @@ class _PendingConnection:
     """While the head is not complete."""
     counted_bytes: int = 0
     """What its head takes of what all heads may take."""
+    events: int = READABLE
+    """What epoll reports."""
 
 
 class HttpAcceptor:
@@ -77,17 +83,19 @@ class HttpAcceptor:
         hand_over: HandOver,
         publish: HandOver | None = None,
         heads: ResponseHeads | None = None,
+        handshakes: Handshakes | None = None,
     ) -> None:
         """`catch_up` returns when this node has applied all that was committed before the call.
 
         `hand_over` takes a socket, what was read of its first request, and the address at its other
         end; it owns the socket from then on. So does `publish`, for those that want to publish;
-        without it they go the ordinary way.
+        without it they go the ordinary way. With `handshakes`, all connections are over TLS.
         """
         self._hub = hub
         self._config = config
         self._hand_over = hand_over
         self._publish = publish
+        self._handshakes = handshakes
         heads = heads or ResponseHeads(config)
         self._openings = StreamOpenings(
             admission, hub, config, catch_up=catch_up, hand_over=hand_over, heads=heads
@@ -198,12 +206,23 @@ class HttpAcceptor:
         slot.mark_idle()
         pending.slot = slot
         self._pending[pending.sock.fileno()] = pending
-        self._epoll.register(pending.sock, select.EPOLLIN | select.EPOLLRDHUP)
+        self._epoll.register(pending.sock, pending.events)
 
     # Requests
 
     def _has_read(self, pending: _PendingConnection) -> bool:
         """Read what is there; return whether the connection is pending no longer."""
+        if self._handshakes is not None and not is_secured(pending.sock):
+            sock = self._handshakes.advance(pending.sock, pending.peer)
+            if sock is None:
+                return True
+            pending.sock = sock
+            self._watch(pending)
+            if not is_secured(sock):
+                return False
+            if speaks_http_2(sock):
+                self._hand_over(sock, pending.head, pending.peer)
+                return True
         try:
             data = pending.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
@@ -214,6 +233,14 @@ class HttpAcceptor:
             pending.sock.close()
             return True
         return self._has_taken(pending, data)
+
+    def _watch(self, pending: _PendingConnection) -> None:
+        """Let epoll report what a handshake waits for."""
+        events = select.EPOLLOUT if awaits_room(pending.sock) else READABLE
+        if events != pending.events:
+            pending.events = events
+            if pending.slot is not None:
+                self._epoll.modify(pending.sock, events)
 
     def take_back(self, sock: socket.socket, received: bytes, peer: str) -> None:
         """Go on with a connection as with a new one; of its next request, this was received."""

@@ -18,7 +18,7 @@ module, and no other of this room, uses what Hypercorn and its parsers do not pr
 import re
 import socket
 import sys
-from typing import Any, cast
+from typing import Any, Protocol, TypeAlias, cast
 
 import h11
 import hypercorn.protocol
@@ -69,6 +69,9 @@ HYPERCORNS_REJECTION = re.compile(
 BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 """Methods whose requests are answered without a look at a body."""
 
+Socket: TypeAlias = socket.socket
+"""A connection has a property of that name."""
+
 FIELD_OVERHEAD_BYTES = 32
 """HTTP/2 counts each header so much longer than it is (RFC 9113, 6.5.2)."""
 
@@ -98,14 +101,30 @@ class Hypercorn:
         await self._context.terminated.set()
 
 
+class ConnectionStream(Protocol):
+    """What carries a connection: a `trio.SocketStream`, or the same over TLS."""
+
+    socket: Any
+    """With the two addresses."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Send."""
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        """Receive."""
+
+    async def send_eof(self) -> None:
+        """End our side, if that can be done without closing."""
+
+    async def aclose(self) -> None:
+        """Close."""
+
+
 class Connection:
     """One TCP connection as Hypercorn sees it: a stream that can be emptied of its socket."""
 
-    adoptable = True
-    """Whether the hub can take its socket."""
-
     def __init__(
-        self, stream: trio.SocketStream, app: App, config: HttpConfig, early: bytes = b""
+        self, stream: ConnectionStream, app: App, config: HttpConfig, early: bytes = b""
     ) -> None:
         """`early` is what was received already."""
         self._stream = stream
@@ -127,7 +146,7 @@ class Connection:
             self._slot.mark_idle()
 
     @property
-    def socket(self) -> trio.socket.SocketType:
+    def socket(self) -> Any:
         """For Hypercorn, which asks it for the two addresses."""
         return self._stream.socket
 
@@ -166,7 +185,7 @@ class Connection:
         if rejection is not None:
             await self._send_rejection(scope, send, rejection)
             return
-        if self.adoptable and scope["http_version"] == "1.1" and scope["method"] == "GET":
+        if scope["http_version"] == "1.1" and scope["method"] == "GET":
             cast("dict[str, object]", scope["extensions"])[CONNECTION] = self
         complete, streams = False, False
         awaits_body = scope["method"] not in BODILESS
@@ -262,17 +281,22 @@ class Connection:
         if self._adopted or not hub.running:
             return
         try:
-            taken = socket.fromfd(
-                self._stream.socket.fileno(), self._stream.socket.family, socket.SOCK_STREAM
-            )
+            taken = self._taken_socket()
         except OSError:
             return  # The client hung up and the descriptor is closed already.
-        taken.setblocking(False)
         self._adopted = True
+        hub.adopt(taken, opening.reader)
+
+    def _taken_socket(self) -> Socket:
+        """Return the non-blocking socket; this stream looks closed then. Raises `OSError`."""
+        taken = socket.fromfd(
+            self._stream.socket.fileno(), self._stream.socket.family, socket.SOCK_STREAM
+        )
+        taken.setblocking(False)
         # Closes this descriptor only, and wakes the task that reads from it; the connection lives
         # on in `taken`.
         self._stream.socket.close()
-        hub.adopt(taken, opening.reader)
+        return taken
 
     async def send_all(self, data: bytes) -> None:
         """Send, within a time limit; to nobody when the socket was adopted.
@@ -287,7 +311,7 @@ class Connection:
             data = self._with_explanation(data, int(rejected[1]))
         with trio.move_on_after(self._config.send_timeout_s) as limit:
             try:
-                await self._send(data)
+                await self._stream.send_all(data)
             except trio.BusyResourceError:
                 # Hypercorn is about to close, for what came behind the request.
                 raise trio.BrokenResourceError("the connection is being closed") from None
@@ -295,16 +319,13 @@ class Connection:
             self.close()
             raise trio.BrokenResourceError("the client does not take its answer")
 
-    async def _send(self, data: bytes) -> None:
-        await self._stream.send_all(data)
-
     async def receive_some(self, bytes_max: int) -> bytes:
         """Receive; raises `trio.ClosedResourceError` as soon as the socket is adopted."""
         if self._early:
             await trio.lowlevel.checkpoint()
             early, self._early = self._early[:bytes_max], self._early[bytes_max:]
             return early
-        return await self._stream.receive_some(bytes_max)
+        return bytes(await self._stream.receive_some(bytes_max))
 
     async def send_eof(self) -> None:
         """End our side of the connection, unless it goes on elsewhere.
@@ -325,9 +346,12 @@ class Connection:
 
         Tasks that wait for it get `trio.ClosedResourceError`.
         """
-        self._stream.socket.close()
+        self._close_stream()
         if self._slot is not None:
             self._slot.release()
+
+    def _close_stream(self) -> None:
+        self._stream.socket.close()
 
     def reject(self, response: bytes) -> None:
         """Answer and close, without waiting; nobody has begun to serve the connection."""

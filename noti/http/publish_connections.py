@@ -1,4 +1,4 @@
-"""Serves publishers on plain HTTP/1.1: the short way from their connections to the log.
+"""Serves publishers on HTTP/1.1: the short way from their connections to the log.
 
 One task watches all connections with one epoll descriptor. What came in one turn is submitted
 together, and an answer is sent as soon as it is known, by whoever brings it. A connection whose
@@ -22,6 +22,7 @@ from noti.http.config import HttpConfig
 from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.publish_exchange import Phase, PublishExchange, WholeRequest
 from noti.http.response_heads import ResponseHeads
+from noti.http.tls_socket import scheme_of
 from noti.streams.sockets import TimeSlice
 
 log = structlog.get_logger("noti.http")
@@ -139,7 +140,7 @@ class PublishConnections:
         connection = PublishConnection(sock, self)
         on_answer = partial(self._on_answer, connection)
         connection.exchange = PublishExchange(
-            peer, self._endpoint, self._heads, self._config, on_answer
+            peer, self._endpoint, self._heads, self._config, on_answer, scheme_of(sock)
         )
         return connection
 

@@ -84,9 +84,11 @@ class PublishExchange:
         heads: ResponseHeads,
         config: HttpConfig,
         on_answer: Callable[[], None],
+        scheme: str = "http",
     ) -> None:
         """`on_answer` is called whenever there may be something to send."""
         self.peer = peer
+        self._scheme = scheme
         self._endpoint = endpoint
         self._config = config
         self._heads = heads
@@ -217,7 +219,7 @@ class PublishExchange:
         self.begun += 1
         if head is not self._head or self._request is None:
             self._head = head
-            hub_url = hub_url_of(head.header, "http", self.peer, self._config)
+            hub_url = hub_url_of(head.header, self._scheme, self.peer, self._config)
             self._request = PublishRequest(head.path, head.query, head.header, self.peer, hub_url)
             self._origin = head.header("origin")
             self._size_bytes = body_bytes(head)

@@ -8,13 +8,11 @@ return. No client is shown a traceback.
 
 import socket
 import ssl
-from contextlib import suppress
 from functools import partial
 
 import structlog
 import trio
 
-from noti import listening
 from noti.address import Address
 from noti.authorization.authorizer import AuthorizationConfig, Authorizer
 from noti.authorization.keys import TrustedKeys
@@ -25,6 +23,7 @@ from noti.http.acceptor import HttpAcceptor
 from noti.http.app import create_app, create_operations_app
 from noti.http.config import HttpConfig
 from noti.http.connection_limits import ConnectionLimits
+from noti.http.handshakes import Handshakes
 from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import Connection, Hypercorn
 from noti.http.node_view import NodeView
@@ -35,7 +34,8 @@ from noti.http.request_counts import answers_always
 from noti.http.response_heads import ResponseHeads
 from noti.http.subscribe import Admission
 from noti.http.subscriptions_api import SubscriptionsApi
-from noti.http.tls import SecuredConnection, secured
+from noti.http.tls import SecuredConnection
+from noti.http.tls_socket import TlsSocket
 from noti.listening import open_listeners
 from noti.optional import contained
 from noti.presence.presence import Presence
@@ -156,17 +156,7 @@ class Frontend:
                 await serving.start(self._hub.run)
                 async with trio.open_nursery() as connections:
                     async with trio.open_nursery() as accepting:
-                        if self._tls is None:
-                            await self._accept(listeners, accepting, connections)
-                        else:
-                            secure = partial(self._serve_secured, self._tls, connections)
-                            accept = partial(
-                                listening.serve,
-                                listener="http_arriving",
-                                connections_max=self._config.pending_connections_max,
-                            )
-                            for listener in listeners:
-                                accepting.start_soon(accept, listener, secure, connections)
+                        await self._accept(listeners, accepting, connections)
                         accepting.start_soon(self._limits.log_episodes)
                         if self._config.leader_sheds:
                             accepting.start_soon(self._shed_when_leading)
@@ -193,7 +183,7 @@ class Frontend:
     async def _accept(
         self, listeners: list[socket.socket], accepting: trio.Nursery, connections: trio.Nursery
     ) -> None:
-        """Begin to take plain connections."""
+        """Begin to take connections."""
         acceptor = HttpAcceptor(
             self._admission,
             self._hub,
@@ -202,6 +192,7 @@ class Frontend:
             hand_over=partial(self._take, connections),
             publish=self._take_publisher if self._publishers is not None else None,
             heads=self._heads,
+            handshakes=None if self._tls is None else Handshakes(self._tls, self._rejections),
         )
         if self._publishers is not None:
             await connections.start(self._publishers.run, acceptor.take_back)
@@ -231,12 +222,15 @@ class Frontend:
         peer: str,
     ) -> None:
         """Let Hypercorn serve a connection whose first request is no stream's, if there is room."""
-        stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-        connection = Connection(stream, self._app, self._config, head.received)
-        forwarded_for, always = (
-            head.header("x-forwarded-for"),
-            answers_always(head.method, head.path),
-        )
+        connection: Connection
+        if isinstance(sock, TlsSocket):
+            connection = SecuredConnection(sock, self._app, self._config, head.received)
+        else:
+            stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+            connection = Connection(stream, self._app, self._config, head.received)
+        forwarded_for = head.header("x-forwarded-for")
+        # Of HTTP/2, the acceptor has read nothing.
+        always = answers_always(head.method, head.path) if len(head) else None
         if self._limits.admit(connection, peer, forwarded_for=forwarded_for, always=always):
             if head.reading is not HeadState.COMPLETE:
                 connection.mark_idle()
@@ -249,27 +243,6 @@ class Frontend:
         forwarded_for = head.header("x-forwarded-for")
         if self._limits.admit(connection, peer, forwarded_for=forwarded_for, always=False):
             self._publishers.adopt(connection, head.received)
-
-    async def _serve_secured(
-        self,
-        tls: Current[ssl.SSLContext],
-        connections: trio.Nursery,
-        stream: trio.SocketStream,
-    ) -> None:
-        """Shake hands; only that is counted by the listener."""
-        encrypted = None
-        try:
-            with contained("connection"), suppress(OSError, trio.BrokenResourceError):
-                encrypted = await secured(stream, tls, self._rejections)
-        finally:
-            if encrypted is None:
-                stream.socket.close()
-        if encrypted is None:
-            return
-        connection = SecuredConnection(encrypted, self._app, self._config)
-        if self._limits.admit(connection, listening.peer_of(stream)):
-            connection.mark_idle()
-            connections.start_soon(self._serve, connection)
 
     async def _serve(self, connection: Connection) -> None:
         self._connections.add(connection)

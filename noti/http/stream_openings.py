@@ -1,4 +1,4 @@
-"""Begins streams on plain connections at once: answers whoever asks, or lets him wait.
+"""Begins streams on HTTP/1.1 connections at once: answers whoever asks, or lets him wait.
 
 How a request is answered is decided in `subscribe.py`. One that must wait until this node has
 caught up waits here, with all others that do.
@@ -18,6 +18,7 @@ from noti.http.config import HttpConfig
 from noti.http.heads import Headers, RequestHead
 from noti.http.response_heads import ResponseHeads
 from noti.http.subscribe import Admission, Opening, StreamRequest
+from noti.http.tls_socket import scheme_of
 from noti.streams.hub import Hub
 from noti.streams.open_streams import StreamLimits
 from noti.streams.sockets import TimeSlice
@@ -67,7 +68,9 @@ class StreamOpenings:
     def decide(self, asker: StreamAsker, *, caught_up: bool = False) -> None:
         """Own the socket of a whole request: answer it, begin its stream, or let it wait."""
         head = asker.head
-        request = StreamRequest(head.path, head.query, head.header, asker.peer)
+        request = StreamRequest(
+            head.path, head.query, head.header, asker.peer, scheme=scheme_of(asker.sock)
+        )
         try:
             decision = self._admission.decide(request, caught_up=caught_up)
         except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's

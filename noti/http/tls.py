@@ -1,86 +1,104 @@
-"""HTTPS: the handshake, and a connection as Hypercorn sees it after that.
+"""A connection over TLS as tasks use it, and as Hypercorn sees it.
 
-A handshake keeps no other connection from being accepted. Streams take the ordinary way here: the
-hub, which owns sockets, could not encrypt.
+Streams over HTTPS/1.1 are the hub's, like plain ones.
 """
 
 import socket
 import ssl
+from collections.abc import Callable
+from typing import TypeVar
 
 import trio
 
-from noti.certificates.rejection_log import RejectionLog
-from noti.certificates.rejections import Rejection, handshake_rejection
-from noti.certificates.renewal import Current
+from noti.descriptors import reject
 from noti.http.app import App
 from noti.http.config import HttpConfig
 from noti.http.hypercorn_glue import Connection
+from noti.http.tls_socket import TlsSocket, speaks_http_2
 
-HANDSHAKE_S = 10.0
-"""Two round trips and some arithmetic, also on a bad mobile network."""
-
-TLS_RECORD = b"\x16"
-"""Begins a TLS handshake, and no request."""
-
-HTTPS_WANTED = (
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n"
-    b"Content-Length: 45\r\nConnection: close\r\n\r\n"
-    b"This address speaks HTTPS only: use https://\n"
-)
+T = TypeVar("T")
 
 
-async def secured(
-    stream: trio.SocketStream, tls: Current[ssl.SSLContext], rejections: RejectionLog
-) -> "trio.SSLStream[trio.SocketStream] | None":
-    """Shake hands; return None, with the connection closed, when that fails or takes too long."""
-    host, port = stream.socket.getpeername()[:2]
-    rejection = None
-    with trio.move_on_after(HANDSHAKE_S):
-        first = await stream.socket.recv(1, socket.MSG_PEEK)
-        if first == TLS_RECORD:
-            encrypted = trio.SSLStream(stream, tls.current, server_side=True, https_compatible=True)
+class TlsStream:
+    """A connection over TLS, as tasks use it."""
+
+    def __init__(self, sock: TlsSocket) -> None:
+        """The handshake is done. One task may send, while another one receives."""
+        self.socket = sock
+        self._sends = False
+        self._detached = False
+
+    async def send_all(self, data: bytes) -> None:
+        """Send; raises `trio.BrokenResourceError`, `ClosedResourceError`, `BusyResourceError`.
+
+        Cancellation: a part may be sent, and nothing else can be sent any more.
+        """
+        if self._sends:
+            raise trio.BusyResourceError("another task is sending")
+        self._sends = True
+        try:
+            if data:
+                await self._repeated(self.socket.write, data)
+        finally:
+            self._sends = False
+
+    async def receive_some(self, bytes_max: int) -> bytes:
+        """Receive, nothing at the end; raises as `send_all` does."""
+        return await self._repeated(self.socket.read, bytes_max)
+
+    async def _repeated(self, operation: Callable[..., T], *args: object) -> T:
+        await trio.lowlevel.checkpoint()
+        while True:
+            if self._detached or self.socket.fileno() < 0:
+                raise trio.ClosedResourceError("this connection was closed")
             try:
-                await encrypted.do_handshake()
-            except trio.BrokenResourceError as error:
-                if isinstance(error.__cause__, ssl.SSLError):
-                    rejection = _rejection(error.__cause__)
-                    # Trio closes without the alert that tells the client what is wrong.
-                    await stream.send_all(encrypted._outgoing.read())
-            else:
-                return encrypted
-        elif first:
-            rejection = Rejection("plain", "speaks plain HTTP, and this address takes HTTPS only")
-            await stream.send_all(HTTPS_WANTED)
-            await stream.send_eof()
-            await stream.receive_some()  # Bytes left unread would reset the connection.
-    if rejection is not None:
-        rejections.log(host, port, rejection)
-    stream.socket.close()
-    return None
+                return operation(*args)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self.socket)
+            except ssl.SSLWantWriteError:
+                await trio.lowlevel.wait_writable(self.socket)
+            except OSError as error:
+                raise trio.BrokenResourceError("the connection broke") from error
 
+    async def send_eof(self) -> None:
+        """Nothing: TLS has no half-closed connections here, closing ends it."""
+        await trio.lowlevel.checkpoint()
 
-def _rejection(error: ssl.SSLError) -> Rejection:
-    rejection = handshake_rejection(error)
-    if rejection.reason == "protocol":  # between nodes only TLS 1.3 will do, and the text says so
-        return Rejection("protocol", "speaks no TLS that is still safe: neither 1.2 nor 1.3")
-    return rejection
+    async def aclose(self) -> None:
+        """Close in order."""
+        self.close()
+        await trio.lowlevel.checkpoint()
+
+    def close(self) -> None:
+        """Close in order, without waiting; who waits for it gets `trio.ClosedResourceError`."""
+        if not self._detached and self.socket.fileno() >= 0:
+            trio.lowlevel.notify_closing(self.socket)
+            self.socket.close()
+
+    def detach(self) -> TlsSocket:
+        """Look closed from now on, and return the connection, which goes on elsewhere.
+
+        Raises `OSError` when it is closed.
+        """
+        if self.socket.fileno() < 0:
+            raise OSError("this connection is closed")
+        self._detached = True
+        trio.lowlevel.notify_closing(self.socket)
+        return self.socket
 
 
 class SecuredConnection(Connection):
-    """One TLS connection."""
+    """One TLS connection, for Hypercorn."""
 
-    adoptable = False
-
-    def __init__(
-        self, stream: "trio.SSLStream[trio.SocketStream]", app: App, config: HttpConfig
-    ) -> None:
-        super().__init__(stream.transport_stream, app, config)
-        self._encrypted = stream
+    def __init__(self, sock: TlsSocket, app: App, config: HttpConfig, early: bytes = b"") -> None:
+        """See `Connection`."""
+        self._secured = TlsStream(sock)
+        super().__init__(self._secured, app, config, early)
 
     @property
-    def transport_stream(self) -> trio.SocketStream:
+    def transport_stream(self) -> TlsStream:
         """For Hypercorn, which asks it for the two addresses."""
-        return self._encrypted.transport_stream
+        return self._secured
 
     async def do_handshake(self) -> None:
         """Nothing: it is done."""
@@ -88,20 +106,18 @@ class SecuredConnection(Connection):
 
     def selected_alpn_protocol(self) -> str:
         """Return what was agreed; HTTP/1.1 when nothing was."""
-        return self._encrypted.selected_alpn_protocol() or "http/1.1"
+        return self._secured.socket.selected_alpn_protocol() or "http/1.1"
 
-    async def _send(self, data: bytes) -> None:
-        await self._encrypted.send_all(data)
+    def reject(self, response: bytes) -> None:
+        """Answer and close, without waiting, in HTTP/1.1; HTTP/2 is closed without a word."""
+        sock = self._secured.detach()
+        if speaks_http_2(sock):
+            sock.close()
+        else:
+            reject(sock, response)
 
-    async def receive_some(self, bytes_max: int) -> bytes:
-        """Receive; raises `trio.BrokenResourceError` when the client breaks TLS."""
-        return bytes(await self._encrypted.receive_some(bytes_max))
+    def _taken_socket(self) -> socket.socket:
+        return self._secured.detach()
 
-    async def send_eof(self) -> None:
-        """Nothing: TLS has no half-closed connections here, `aclose` closes it."""
-        await trio.lowlevel.checkpoint()
-
-    async def aclose(self) -> None:
-        """Close in order, within the time limit for sends."""
-        with trio.move_on_after(self._config.send_timeout_s):
-            await self._encrypted.aclose()
+    def _close_stream(self) -> None:
+        self._secured.close()

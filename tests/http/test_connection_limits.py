@@ -16,8 +16,9 @@ from noti.http.config import HttpConfig
 from noti.http.request_counts import PROBES
 from noti.http.server import Frontend
 from tests.http.stage import LIMIT_S, Client, Node, client, hub, ids, notifications, serving, until
-from tests.http.test_tls import Site, opened, site
+from tests.http.test_tls import opened, site
 from tests.http.test_tls import serving as serving_secured
+from tests.http.tls_stage import Site
 
 __all__ = ["site"]
 

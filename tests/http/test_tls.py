@@ -4,7 +4,6 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import h2.connection
@@ -15,40 +14,18 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from noti.address import Address
-from noti.certificates.context import https_context
-from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
 from noti.streams.hub import Hub
-from tests.certificates.authority import Issued, Wanted, authority, issue
 from tests.http.stage import LIMIT_S, Node, client, hub, ids, notifications, until
+from tests.http.tls_stage import Site, new_context, new_site
 
 OPERATIONS = ["/liveness", "/readiness", "/status", "/metrics"]
 
 
-@dataclass
-class Fixed:
-    current: ssl.SSLContext
-
-
-@dataclass
-class Site:
-    """A certificate for localhost, and what trusts it."""
-
-    ca: Issued
-    tls: Fixed
-
-    def trusting(self, *protocols: str) -> ssl.SSLContext:
-        context = ssl.create_default_context(cadata=self.ca.pem.decode())
-        context.set_alpn_protocols(list(protocols))
-        return context
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    ca = authority()
-    paths = issue(Wanted(dns=("localhost",)), ca).write(tmp_path, "site")
-    return Site(ca, Fixed(https_context(load_credentials(*paths, use=CertificateUse.HTTPS))))
+    return new_site(tmp_path)
 
 
 @asynccontextmanager
@@ -105,7 +82,7 @@ async def test_http_2_is_agreed_by_alpn_and_streams_every_event(site: Site) -> N
 
 
 @pytest.mark.parametrize("protocols", [["http/1.1"], []], ids=["http/1.1", "no ALPN"])
-async def test_http_1_1_streams_every_event_and_drains(site: Site, protocols: list[str]) -> None:
+async def test_http_1_1_streams_from_the_hub_and_drains(site: Site, protocols: list[str]) -> None:
     there = hub()
     there.publish(notifications(1, 3))
     async with serving(there, site) as address:
@@ -119,7 +96,7 @@ async def test_http_1_1_streams_every_event_and_drains(site: Site, protocols: li
             there.publish(notifications(4, 5))
             while b"id-5" not in received:
                 received += await stream.receive_some()
-        assert there.clients == 1
+        assert len(there._sending.adopted) == there.clients == 1
     with trio.fail_after(LIMIT_S):
         while chunk := await stream.receive_some():
             received += chunk
@@ -134,8 +111,7 @@ async def test_a_renewed_certificate_is_shown_and_older_connections_live_on(
     async with serving(there, site) as address:
         older = await opened(address, site.trusting())
         first = older.getpeercert(binary_form=True)
-        paths = issue(Wanted(dns=("localhost",)), site.ca).write(tmp_path, "new")
-        site.tls.current = https_context(load_credentials(*paths, use=CertificateUse.HTTPS))
+        site.tls.current = new_context(site.ca, tmp_path)
         newer = await opened(address, site.trusting())
         assert newer.getpeercert(binary_form=True) != first
         for stream in (older, newer):
@@ -179,13 +155,11 @@ async def test_tls_1_1_is_refused_and_logged(site: Site) -> None:
 
 
 async def test_silent_handshakes_end_and_keep_nobody_from_being_served(
-    site: Site, monkeypatch: pytest.MonkeyPatch
+    site: Site,
 ) -> None:
-    monkeypatch.setattr("noti.http.tls.HANDSHAKE_S", 0.2)
-    async with serving(hub(), site) as address:
+    async with serving(hub(), site, HttpConfig(head_timeout_s=0.5)) as address:
         silent = [await trio.open_tcp_stream(*address) for _ in range(20)]
         await silent[0].send_all(b"\x16\x03\x01")
-        monkeypatch.setattr("noti.http.tls.HANDSHAKE_S", 10)
         served = await opened(address, site.trusting())
         await served.aclose()
         for stream in silent:
@@ -224,14 +198,14 @@ async def test_by_default_operators_are_served_where_browsers_are() -> None:
 async def test_error_in_a_handshake_ends_one_connection_and_no_more(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(*_: object) -> None:
-        await trio.lowlevel.checkpoint()
+    def fail(*_: object) -> None:
         raise AttributeError("'NoneType' object has no attribute 'write'")
 
     async with serving(hub(), site) as address:
         with monkeypatch.context() as broken:
-            broken.setattr("noti.http.server.secured", fail)
+            broken.setattr("noti.http.handshakes.server_side", fail)
             stream = await trio.open_tcp_stream(*address)
+            await stream.send_all(b"\x16")
             with trio.fail_after(LIMIT_S):
                 assert await stream.receive_some() == b""
             await stream.aclose()

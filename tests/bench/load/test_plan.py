@@ -22,8 +22,8 @@ from tests.bench.load.mark import Mark, event_text
 from tests.bench.load.plan import Plan, measure, publisher_for
 from tests.certificates.authority import Wanted, authority, issue
 from tests.http.stage import hub, notification, serving
-from tests.http.test_tls import Fixed, Site
 from tests.http.test_tls import serving as secured
+from tests.http.tls_stage import Fixed, Site
 
 pytestmark = pytest.mark.slow
 

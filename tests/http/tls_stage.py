@@ -1,0 +1,91 @@
+"""TLS for tests: a certificate for localhost, what trusts it, and pairs of connected sockets."""
+
+import functools
+import socket
+import ssl
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from noti.certificates.context import https_context
+from noti.certificates.credentials import CertificateUse, load_credentials
+from noti.http.tls_socket import TlsSocket, server_side
+from tests.certificates.authority import Issued, Wanted, authority, issue
+
+
+@dataclass
+class Fixed:
+    """A context that is renewed when a test says so."""
+
+    current: ssl.SSLContext
+
+
+@dataclass
+class Site:
+    """A certificate for localhost, and what trusts it."""
+
+    ca: Issued
+    tls: Fixed
+
+    def trusting(self, *protocols: str) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.ca.pem.decode())
+        context.set_alpn_protocols(list(protocols))
+        return context
+
+
+def new_context(ca: Issued, directory: Path) -> ssl.SSLContext:
+    paths = issue(Wanted(dns=("localhost",)), ca).write(directory, "site")
+    return https_context(load_credentials(*paths, use=CertificateUse.HTTPS))
+
+
+def new_site(directory: Path) -> Site:
+    ca = authority()
+    return Site(ca, Fixed(new_context(ca, directory)))
+
+
+@functools.cache
+def shared_site() -> Site:
+    """Return the site of all tests that do not change it."""
+    with tempfile.TemporaryDirectory() as directory:
+        return new_site(Path(directory))
+
+
+def plain_pair(receive_bytes: int = 4096, send_bytes: int = 4096) -> tuple[socket.socket, ...]:
+    """Return the server's end and the client's end of a loopback connection, non-blocking."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        near = socket.socket()
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+    far.setblocking(False)
+    near.setblocking(False)
+    return far, near
+
+
+def secured_pair(
+    pair: tuple[socket.socket, ...] | None = None, context: ssl.SSLContext | None = None
+) -> tuple[TlsSocket, ssl.SSLSocket]:
+    """Return both ends after the handshake; the client's tells an end out of order."""
+    plain_far, plain_near = pair or plain_pair()
+    site = shared_site()
+    far = server_side(plain_far, site.tls.current)
+    near = (context or site.trusting("http/1.1")).wrap_socket(
+        plain_near,
+        server_hostname="localhost",
+        do_handshake_on_connect=False,
+        suppress_ragged_eofs=False,
+    )
+    client_is_done = False
+    while not (far.secured and client_is_done):
+        if not client_is_done:
+            with suppress(ssl.SSLWantReadError):
+                near.do_handshake()
+                client_is_done = True
+        if not far.secured:
+            with suppress(BlockingIOError):
+                far.shake_hands()
+    return far, near
