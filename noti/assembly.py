@@ -17,7 +17,6 @@ from noti.authorization.service import Authorization
 from noti.config import Config
 from noti.errors import MessageInvalid, StorageCorrupt
 from noti.history.limits import HistoryLimits
-from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, StoreDecoder, decode_store
 from noti.membership.admission import PeerAdmission
 from noti.membership.bootstrap import Bootstrap
@@ -282,14 +281,10 @@ def _replica(
     recovered: Recovered,
     log_limits: LogLimits,
 ) -> Replica:
-    world.clients.hub.feed.lost_through = store.lost_through
-    state_machine = HistoryStateMachine(store, world.clients.hub)
-    if recovered.snapshot is not None:
-        world.clients.hub.reset(store.history(), store.first_seq)
     return Replica(
         _raft(config, world, identity, recovered, log_limits),
         wal,
-        state_machine,
+        world.clients.state_machine(store),
         world.clock,
         backlog=partial(_backlog, world),
         snapshot_every_bytes=log_limits.snapshot_every_bytes,

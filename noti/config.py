@@ -228,6 +228,10 @@ class Config(BaseModel):
     """How many gRPC connections besides other nodes'; who is idle longest makes room."""
     rpc_connections_per_address_max: int = Field(default=0, ge=0)
     """How many of those one IPv4 address or IPv6 /64 may have; 0 for any number."""
+    web_workers: Annotated[int, Field(ge=0, le=256)] | Literal["auto"] | None = None
+    """Processes that serve browsers beside the node, so that it uses every core; `auto` for the
+    cores less one, 0 for none [default: none where there are two cores or fewer, otherwise
+    auto]."""
     subscriptions: bool = False
     """Whether all nodes know who is subscribed, and tell of it (Mercure's active subscriptions);
     the same at all nodes."""

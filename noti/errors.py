@@ -21,6 +21,7 @@ A test compares this tree with the classes:
     │   ├── PeerUnavailable   the stream to a peer could not be opened, or broke
     │   ├── SourceUnavailable the event source (NATS) cannot be reached or lost its place
     │   │   └── SourceOccupied    somebody else reads it, and both cannot; says who
+    │   ├── WorkerLost        a web worker, or its node, is gone or does not answer
     │   └── KubernetesFailed  the Kubernetes API does not answer, or will not do it now
     │       ├── KubernetesForbidden  the Role lacks a right
     │       ├── ObjectAbsent         there is no such object
@@ -141,6 +142,10 @@ class SourceUnavailable(Unavailable):
 
 class SourceOccupied(SourceUnavailable):
     """A consumer of somebody else's reads the source: an operator decides; the text says how."""
+
+
+class WorkerLost(Unavailable):
+    """A web worker, or the node that it belongs to, is gone or does not answer."""
 
 
 class KubernetesFailed(Unavailable):

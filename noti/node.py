@@ -81,6 +81,7 @@ async def run(
             world.clients.serve,
             parts.report,
             parts.publisher,
+            commands=parts.forwarder,
             authorizer=parts.authorization.authorizer,
             presence=None if parts.presence is None else parts.presence.presence,
             revoking=parts.revoking,

@@ -76,6 +76,11 @@ class Report:
         self._intake = intake
 
     @property
+    def node_id(self) -> str:
+        """Which node of the cluster this is."""
+        return self._identity.node_id
+
+    @property
     def hostname(self) -> str:
         """The machine's or pod's name."""
         return socket.gethostname()

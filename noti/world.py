@@ -15,7 +15,8 @@ from noti.certificates import uses
 from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
 from noti.config import Config
-from noti.http.clients import Clients, HttpClients
+from noti.descriptors import Shares
+from noti.http.clients import Clients, HttpClients, tls_for_browsers
 from noti.membership.control import ControlSocket
 from noti.membership.ports import Control
 from noti.ports import Clock
@@ -29,6 +30,7 @@ from noti.service import running
 from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
 from noti.trio_clock import TrioClock
+from noti.web_workers.cores import cores, worker_count
 
 NODE_ID_BYTES = 8
 """64 random bits: two nodes of one cluster never get the same."""
@@ -66,7 +68,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
     rng = random.Random()
     asyncio_loop = AsyncioLoop()
     between_nodes = _tls_between_nodes(config)
-    for_browsers = _tls_for_browsers(config)
+    for_browsers = tls_for_browsers(config)
     to_nats = _tls_to_nats(config)
     sources = _sources(config, asyncio_loop, to_nats)
     renewed = [tls for tls in (between_nodes, for_browsers, to_nats) if tls is not None]
@@ -87,16 +89,22 @@ async def real_world(config: Config) -> AsyncIterator[World]:
                 between_nodes,
                 RpcLimits(shares.rpc, config.rpc_connections_per_address_max),
             ),
-            clients=HttpClients(config, rng, shares, for_browsers),
+            clients=_clients(config, rng, shares, for_browsers),
             sources=sources,
             control=ControlSocket(config.data_dir),
         )
 
 
-def _tls_for_browsers(config: Config) -> Renewed[ssl.SSLContext] | None:
-    if config.http_tls_cert is None or config.http_tls_key is None:
-        return None
-    return uses.for_browsers(config.http_tls_cert, config.http_tls_key)
+def _clients(
+    config: Config, rng: random.Random, shares: Shares, tls: Renewed[ssl.SSLContext] | None
+) -> Clients:
+    count = worker_count(config.web_workers, cores())
+    if not count:
+        return HttpClients(config, rng, shares, tls)
+    # Here, so that nodes without workers start without what only these need.
+    from noti.web_workers.workers import WebWorkers
+
+    return WebWorkers(config, count, TrioClock(), rng)
 
 
 def _tls_between_nodes(config: Config) -> Renewed[MutualContexts] | None:

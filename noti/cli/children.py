@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from noti.cli.die_with_parent import dying_with_us
+from noti.die_with_parent import dying_with_us
 from noti.errors import LocalError
 
 START_S_MIN = 3.0

@@ -17,6 +17,7 @@ from noti.http import discovery, ops, revocations, stream_routes, subscriptions_
 from noti.http.answers import PLAIN, Answer
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
+from noti.http.ops import Operations
 from noti.http.publish import PublishRequest
 from noti.http.publish_endpoint import PATH, PublishEndpoint
 from noti.http.quart_glue import header_of, hub_url_in, query_of, response_of
@@ -83,9 +84,9 @@ def create_app(
     revoking: Revoking | None = None,
     subscriptions: SubscriptionsApi | None = None,
     *,
-    with_operations: bool,
+    operations: Operations | None,
 ) -> App:
-    """Return the application for browsers, and for operators if they have no other address.
+    """Return the application for browsers, and for operators, with `operations`.
 
     It holds nothing open. Without `endpoint`, nothing can be published; without `subscriptions`,
     their addresses do not exist.
@@ -100,17 +101,17 @@ def create_app(
         revocations.add_routes(app, authorizer, revoking, config, TrioClock())
     if endpoint is not None:
         _add_publishing(app, endpoint, config)
-    if with_operations:
-        ops.add_routes(app, hub, node)
-    _add_errors(app, BROWSERS_FIND + (OPERATORS_FIND if with_operations else OPERATORS_ELSEWHERE))
+    if operations is not None:
+        ops.add_routes(app, operations)
+    _add_errors(app, BROWSERS_FIND + (OPERATORS_FIND if operations else OPERATORS_ELSEWHERE))
     _add_headers(app, config)
     return app
 
 
-def create_operations_app(hub: Hub, node: NodeView, config: HttpConfig) -> App:
+def create_operations_app(operations: Operations, config: HttpConfig) -> App:
     """Return the application for operators alone."""
     app = _empty_app()
-    ops.add_routes(app, hub, node)
+    ops.add_routes(app, operations)
     _add_errors(app, f"Try{OPERATORS_FIND}")
     _add_headers(app, config)
     return app

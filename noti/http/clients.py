@@ -1,7 +1,9 @@
 """The browsers of one node: the hub that sends, and the HTTP server that takes them in."""
 
 import random
+import socket
 import ssl
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import trio
@@ -10,18 +12,21 @@ from noti.address import Address
 from noti.authorization.authorizer import Authorizer
 from noti.authorization.grant import Dialect
 from noti.authorization.revoking import Revoking
-from noti.certificates.renewal import Current
+from noti.certificates import uses
+from noti.certificates.renewal import Current, Renewed
 from noti.config import Config
 from noti.descriptors import Shares
-from noti.history.state_machine import HistoryObserver
+from noti.history.state_machine import HistoryStateMachine
+from noti.history.store import Store
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
+from noti.http.ops import Operations
 from noti.http.publish_endpoint import PublishEndpoint
 from noti.http.server import Frontend
 from noti.presence.presence import Presence
-from noti.publishing.ports import Publishing
+from noti.publishing.ports import CommandForwarder, Publishing
+from noti.raft.ports import StateMachine
 from noti.streams.config import HubConfig
-from noti.streams.feed import Feed
 from noti.streams.hub import Hub
 from noti.streams.open_streams import StreamObserver
 
@@ -33,11 +38,18 @@ DIALECTS: Final = {
 """What `mercure_protocol` stands for."""
 
 
-class ClientHub(HistoryObserver, Protocol):
-    """What the browsers of one node are shown."""
+def tls_for_browsers(config: Config) -> Renewed[ssl.SSLContext] | None:
+    """Return what makes HTTPS of HTTP, to be kept renewed; None without a certificate.
 
-    feed: Feed
-    """What can be read; asks the history what readers may have lost."""
+    Raises `ConfigInvalid`.
+    """
+    if config.http_tls_cert is None or config.http_tls_key is None:
+        return None
+    return uses.for_browsers(config.http_tls_cert, config.http_tls_key)
+
+
+class ClientHub(Protocol):
+    """The open streams of one node."""
 
     @property
     def clients(self) -> int:
@@ -53,19 +65,42 @@ class ClientHub(HistoryObserver, Protocol):
     def observe(self, observer: StreamObserver) -> None:
         """Tell `observer` of every stream that begins and ends; before the first one."""
 
+    def disconnect(self, *, subject: str | None = None, token_id: str | None = None) -> int:
+        """End the streams that have all of these; return how many; never waits."""
+
+
+class CommandLog(CommandForwarder, Protocol):
+    """The replicated log, wherever its leader is (`noti.raft.forwarder`)."""
+
+    async def propose(self, command: bytes) -> None:
+        """Return once the command is committed, and applied on this node.
+
+        Waits for a leader as long as there is none. Raises `Overloaded` or `ProposalUncertain`.
+        """
+
+    async def read(self) -> None:
+        """Return when everything committed before this call is applied on this node.
+
+        Waits for a leader as long as there is none.
+        """
+
 
 class Clients(Protocol):
     """The browsers of one node."""
 
     @property
     def hub(self) -> ClientHub:
-        """What they are shown."""
+        """Their streams."""
+
+    def state_machine(self, store: Store) -> StateMachine:
+        """Return what applies commands to `store`, and shows them what it holds; before `serve`."""
 
     async def serve(
         self,
         node: NodeView,
         publishing: Publishing,
         *,
+        commands: CommandLog,
         authorizer: Authorizer,
         presence: Presence | None,
         revoking: Revoking,
@@ -73,13 +108,22 @@ class Clients(Protocol):
     ) -> None:
         """Take connections until cancelled; events of publishers go to `publishing`.
 
-        `authorizer` knows what tokens allow, `revoking` revokes them. Without `presence`, nobody is
-        told who is subscribed.
-        Then end the streams in order. Raises `AddressInUse`.
+        `commands` is for those who are served by other processes. `authorizer` knows what tokens
+        allow, `revoking` revokes them. Without `presence`, nobody is told who is subscribed. Then
+        end the streams in order. Raises `AddressInUse`.
         """
 
     def abandon(self) -> None:
         """When `serve` is cancelled from now on, reset the streams at once: the node falls."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What a process that is not the node itself has from the node."""
+
+    listeners: list[socket.socket]
+    operations: Operations
+    """How the node answers operators, where they have no address of their own."""
 
 
 class HttpClients:
@@ -91,8 +135,10 @@ class HttpClients:
         rng: random.Random,
         shares: Shares,
         tls: Current[ssl.SSLContext] | None = None,
+        elsewhere: "Elsewhere | None" = None,
     ) -> None:
         """Prepare; nothing listens before `serve`. With `tls`, browsers get HTTPS."""
+        self._elsewhere = elsewhere
         self._config = config
         self._shares = shares
         self._tls = tls
@@ -108,6 +154,13 @@ class HttpClients:
         self.hub = Hub(settings, rng)
         self._falls = trio.Event()
 
+    def state_machine(self, store: Store) -> HistoryStateMachine:
+        """Show what `store` holds, and what becomes visible, to the hub's streams."""
+        self.hub.feed.lost_through = store.lost_through
+        if store.last_seq:
+            self.hub.reset(store.history(), store.first_seq)
+        return HistoryStateMachine(store, self.hub)
+
     def abandon(self) -> None:
         """When `serve` is cancelled from now on, reset the streams at once."""
         self._falls.set()
@@ -117,6 +170,7 @@ class HttpClients:
         node: NodeView,
         publishing: Publishing,
         *,
+        commands: CommandLog,
         authorizer: Authorizer,
         presence: Presence | None,
         revoking: Revoking,
@@ -145,7 +199,10 @@ class HttpClients:
             revoking=revoking,
             endpoint=PublishEndpoint(publishing, authorizer, web, ready=node.ready),
             presence=presence,
-            ops_bind=self._config.ops_addr,
+            ops_bind=None if self._elsewhere else self._config.ops_addr,
+            operations=None if self._elsewhere is None else self._elsewhere.operations,
+            operations_elsewhere=self._elsewhere is not None and self._config.ops_addr is not None,
+            listeners=None if self._elsewhere is None else self._elsewhere.listeners,
             falls=self._falls,
         )
         await frontend.run(task_status=task_status)

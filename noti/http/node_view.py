@@ -9,6 +9,10 @@ class NodeView(Protocol):
     """A node, as its operations endpoints show it. All answers are immediate and never raise."""
 
     @property
+    def node_id(self) -> str:
+        """Which node of the cluster this is."""
+
+    @property
     def hostname(self) -> str:
         """The machine's or pod's name."""
 

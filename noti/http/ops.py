@@ -8,31 +8,60 @@ nodes in a storm.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final, TypeAlias
+from urllib.parse import parse_qs
 
 import trio
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from quart import Response, request
 from quart_trio import QuartTrio
 
+from noti.http.answers import Answer
 from noti.http.node_view import NodeView
+from noti.http.quart_glue import query_of, response_of
 from noti.streams.hub import Hub
 
 CONSISTENT_WAIT_S = 3.0
 """An election fits in; without a majority there is no point in waiting longer."""
 JSON = "application/json"
 
+LIVENESS, READINESS, STATUS, METRICS = "/liveness", "/readiness", "/status", "/metrics"
+PATHS: Final = (LIVENESS, READINESS, STATUS, METRICS)
+
 TROUBLES_MAX = 4
 TROUBLE_CHARS_MAX = 500
 """A probe's answer stays within what any client takes for headers."""
 
+Operations: TypeAlias = Callable[[str, str], Awaitable[Answer]]
+"""Takes one of `PATHS` and a query, and returns the answer."""
 
-def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
-    """Add `/liveness`, `/readiness`, `/status` and `/metrics`."""
 
-    @app.get("/liveness")
-    async def liveness() -> Response:
-        return json_response(
+class NodeOperations:
+    """The answers of a node."""
+
+    def __init__(self, node: NodeView, serves: Callable[[], bool]) -> None:
+        """`serves` returns whether streams may begin here."""
+        self._node = node
+        self._serves = serves
+
+    async def __call__(self, path: str, query: str) -> Answer:
+        """Answer one of `PATHS`."""
+        match path:
+            case "/liveness":
+                return self._liveness()
+            case "/readiness":
+                return self._readiness()
+            case "/status":
+                return await self._status(query)
+            case "/metrics":
+                return Answer(200, [("Content-Type", CONTENT_TYPE_LATEST)], generate_latest())
+            case _:
+                raise AssertionError(f"{path} is none of those")
+
+    def _liveness(self) -> Answer:
+        node = self._node
+        return json_answer(
             {
                 "hostname": node.hostname,
                 "build": node.build,
@@ -41,48 +70,64 @@ def add_routes(app: QuartTrio, hub: Hub, node: NodeView) -> None:
             }
         )
 
-    @app.get("/readiness")
-    async def readiness() -> Response:
+    def _readiness(self) -> Answer:
+        node = self._node
         servers = [
             {"ServerID": server.id, "RPCAddress": server.rpc_addr, "IsLeader": server.is_leader}
             for server in node.servers()
         ]
         troubles = node.troubles()
-        if node.ready() and hub.running:
+        serves = self._serves()
+        if node.ready() and serves:
             # The body is a list that programs know; what does not keep browsers away is beside it.
-            response = json_response(servers)
-            for trouble in troubles[:TROUBLES_MAX]:
-                response.headers.add("Noti-Trouble", _header_value(trouble))
-            return response
-        if not hub.running:
+            shown = [("Noti-Trouble", _header_value(one)) for one in troubles[:TROUBLES_MAX]]
+            return json_answer(servers, 200, *shown)
+        if not serves:
             troubles.append({"trouble": "stopping", "text": "this node is shutting down"})
-        return json_response({"ready": False, "troubles": troubles, "servers": servers}, status=503)
+        return json_answer({"ready": False, "troubles": troubles, "servers": servers}, 503)
 
-    @app.get("/status")
-    async def status() -> Response:
-        if request.args.get("consistent") in ("1", "true", "yes"):
+    async def _status(self, query: str) -> Answer:
+        if parse_qs(query).get("consistent", [""])[0] in ("1", "true", "yes"):
             with trio.move_on_after(CONSISTENT_WAIT_S) as patience:
-                await node.barrier()
+                await self._node.barrier()
             if patience.cancelled_caught:
                 reason = "no majority answered in time; without ?consistent=1 this node answers"
-                return json_response({"error": reason}, status=503)
-        return json_response({"clients": hub.clients, **node.status()})
+                return json_answer({"error": reason}, 503)
+        return json_answer(self._node.status())
 
-    add_metrics(app)
+
+def operations_of(hub: Hub, node: NodeView) -> Operations:
+    """Return the answers of a node whose streams are those of `hub`."""
+    return NodeOperations(node, lambda: hub.running)
+
+
+def add_routes(app: QuartTrio, operations: Operations) -> None:
+    """Add `PATHS`."""
+
+    async def answer() -> Response:
+        return response_of(await operations(request.path, query_of(request)))
+
+    for path in PATHS:
+        app.add_url_rule(path, endpoint=path, view_func=answer, methods=["GET"])
 
 
 def add_metrics(app: QuartTrio) -> None:
     """Add `/metrics`."""
 
-    @app.get("/metrics")
+    @app.get(METRICS)
     async def metrics() -> Response:
         return Response(generate_latest(), content_type=CONTENT_TYPE_LATEST)
 
 
-def json_response(document: object, status: int = 200) -> Response:
+def json_answer(document: object, status: int = 200, *headers: tuple[str, str]) -> Answer:
     """Return a document that nobody keeps."""
-    headers = {"Cache-Control": "no-store"}
-    return Response(json.dumps(document), status=status, content_type=JSON, headers=headers)
+    fixed = [("Content-Type", JSON), ("Cache-Control", "no-store")]
+    return Answer(status, [*fixed, *headers], json.dumps(document).encode())
+
+
+def json_response(document: object, status: int = 200) -> Response:
+    """The same as Quart has it."""
+    return response_of(json_answer(document, status))
 
 
 def _header_value(trouble: Mapping[str, object]) -> str:

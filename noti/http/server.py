@@ -27,6 +27,7 @@ from noti.http.handshakes import Handshakes
 from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import Connection, Hypercorn
 from noti.http.node_view import NodeView
+from noti.http.ops import Operations, operations_of
 from noti.http.ops_server import serve_operators
 from noti.http.publish_connections import PublishConnections
 from noti.http.publish_endpoint import PublishEndpoint
@@ -66,6 +67,9 @@ class Frontend:
         presence: Presence | None = None,
         revoking: Revoking | None = None,
         ops_bind: Address | None = None,
+        operations: Operations | None = None,
+        operations_elsewhere: bool = False,
+        listeners: list[socket.socket] | None = None,
         falls: trio.Event | None = None,
     ) -> None:
         """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
@@ -74,11 +78,14 @@ class Frontend:
         Without `authorizer`, public events are everybody's. Without `presence`, nobody is told who
         is subscribed.
 
-        With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS. `falls`
-        is set when nothing is to be ended in order any more.
+        With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS; or they
+        are `operations_elsewhere`. `operations` answers them, if it is not this node itself.
+        `falls` is set when nothing is to be ended in order any more. `listeners` listen at `bind`
+        already.
         """
         self._falls = trio.Event() if falls is None else falls
         self._bind = bind
+        self._listeners = listeners
         self._ops_bind = ops_bind
         self._tls = tls
         self._rejections = RejectionLog("http")
@@ -91,6 +98,7 @@ class Frontend:
         subscriptions = None
         if presence is not None:
             subscriptions = SubscriptionsApi(presence, hub.feed, node, authorizer, config, clock)
+        operations = operations or operations_of(hub, node)
         self._app = create_app(
             hub,
             node,
@@ -100,9 +108,9 @@ class Frontend:
             authorizer,
             revoking,
             subscriptions,
-            with_operations=ops_bind is None,
+            operations=None if ops_bind is not None or operations_elsewhere else operations,
         )
-        self._ops_app = create_operations_app(hub, node, config)
+        self._ops_app = create_operations_app(operations, config)
         self._hypercorn = Hypercorn(config)
         per_address_max = config.connections_per_address_max
         self._limits = ConnectionLimits("http", config.connections_max, config, per_address_max)
@@ -123,7 +131,7 @@ class Frontend:
         Raises `AddressInUse` before anything is started. Cancellation: browsers' streams end in
         order; returns within the two grace times of the configuration.
         """
-        listeners = await open_listeners(self._bind, "--http-addr")
+        listeners = self._listeners or await open_listeners(self._bind, "--http-addr")
         ops_listeners = []
         if self._ops_bind is not None:
             ops_listeners = await open_listeners(self._ops_bind, "--ops-addr")

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from noti.cli.children import Child, ending, keep_running, stop_all
-from noti.cli.die_with_parent import dying_with_us
+from noti.die_with_parent import dying_with_us
 from noti.errors import LocalError
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]

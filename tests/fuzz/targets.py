@@ -92,6 +92,8 @@ from noti.swim.core.messages import (
     User,
 )
 from noti.swim.core.serf import Serf
+from noti.web_workers import messages as web_workers
+from noti.web_workers.messages import Decoder
 from tests.fuzz import payloads
 from tests.fuzz.http_inputs import (
     FORMS,
@@ -403,6 +405,16 @@ def make_selectors(data: bytes) -> None:
             assert selector.matches(text)
 
 
+WORKER_MESSAGES = [
+    web_workers.encode(one)
+    for one in (
+        web_workers.Applied([b"command"]),
+        web_workers.Answered(1, 7, "", ""),
+        web_workers.Page(3, 200, [("content-type", "text/plain")], b"body"),
+        web_workers.Heartbeat(8, 0.5),
+    )
+]
+
 TARGETS = [
     Target("request head", HEADS, read_head),
     Target("form", FORMS, read_form),
@@ -428,6 +440,7 @@ TARGETS = [
         (StorageCorrupt,),
     ),
     Target("snapshot file", [SNAPSHOT_FILE], recover_snapshot, (StorageCorrupt,)),
+    Target("node and web worker", WORKER_MESSAGES, lambda data: Decoder().feed(data)),
     Target("configuration", [CONFIGURATION], decode_configuration),
     Target(
         "hello",

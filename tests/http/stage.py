@@ -51,6 +51,7 @@ async def until(condition: Callable[[], bool]) -> None:
 class Node:
     """A `NodeView` that says what it is told to say."""
 
+    node_id = "n1"
     hostname: str = "host-1"
     build: str = "test"
     leader: bool = True

@@ -431,7 +431,7 @@ async def test_liveness_readiness_and_status_report_what_the_node_reports() -> N
             {"ServerID": "n2", "RPCAddress": "127.0.0.1:8500", "IsLeader": False},
         ],
     )
-    assert answers[2] == (200, {"clients": 0, "role": "leader", "commit": 7})
+    assert answers[2] == (200, {"role": "leader", "commit": 7})
 
 
 async def test_readiness_of_a_node_that_is_not_ready_is_503_with_the_list_and_why() -> None:

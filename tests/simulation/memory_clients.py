@@ -18,6 +18,9 @@ from noti.authorization.revoking import Revoking
 from noti.authorization.signing import TokenDraft, signed_token
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS
+from noti.history.state_machine import HistoryStateMachine
+from noti.history.store import Store
+from noti.http.clients import CommandLog
 from noti.http.node_view import NodeView
 from noti.presence.presence import Presence
 from noti.publishing.ports import Publishing
@@ -111,6 +114,12 @@ class MemoryClients:
         self._evicted.update(self._places)
         self._ring()
 
+    def state_machine(self, store: Store) -> HistoryStateMachine:
+        self.feed.lost_through = store.lost_through
+        if store.last_seq:
+            self.reset(store.history(), store.first_seq)
+        return HistoryStateMachine(store, self)
+
     def observe(self, observer: StreamObserver) -> None:
         self._observer = observer
 
@@ -151,6 +160,7 @@ class MemoryClients:
         node: NodeView,
         publishing: Publishing,
         *,
+        commands: CommandLog,
         authorizer: Authorizer,
         presence: Presence | None,
         revoking: Revoking,

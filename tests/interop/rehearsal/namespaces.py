@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from noti.cli.die_with_parent import dying_with_us
+from noti.die_with_parent import dying_with_us
 
 PROGRAMS = {"unshare": "util-linux", "nsenter": "util-linux", "ip": "iproute2"}
 

@@ -1,0 +1,207 @@
+"""A web worker: its process from start to end.
+
+It inherits the socket to its node, and one that listens at the node's address.
+"""
+
+import os
+import pickle
+import random
+import secrets
+import signal
+import socket
+from contextlib import AsyncExitStack
+from functools import partial
+from typing import Final
+
+import structlog
+import trio
+
+from noti import descriptors, telemetry
+from noti.authorization.revoked_file import RevokedNames
+from noti.authorization.revoking import Revoking
+from noti.authorization.service import Authorization
+from noti.certificates.renewal import keep_renewed
+from noti.config import Config
+from noti.errors import MessageInvalid, WorkerLost
+from noti.history.state_machine import HistoryStateMachine
+from noti.history.store import Store, StoreDecoder
+from noti.http.clients import Elsewhere, HttpClients, tls_for_browsers
+from noti.optional import keep_going
+from noti.presence.announcing import Announcing
+from noti.presence.commits import Commits
+from noti.presence.presence import Presence
+from noti.publishing.publisher import Publisher
+from noti.service import Tree, running
+from noti.trio_clock import TrioClock
+from noti.web_workers.link import Link
+from noti.web_workers.messages import (
+    Answered,
+    Applied,
+    Drain,
+    Heartbeat,
+    Listening,
+    Message,
+    NodeState,
+    Page,
+    Start,
+    StateEnd,
+    StatePiece,
+)
+from noti.web_workers.node_link import NodeLink
+
+log = structlog.get_logger("noti.web_workers")
+
+ALIVE_EVERY_S: Final = 0.25
+HOLDER_ID_BYTES: Final = 8
+
+
+class Worker:
+    """One web worker."""
+
+    def __init__(self, stream: trio.SocketStream, listeners: list[socket.socket]) -> None:
+        self._link = Link(stream)
+        self._listeners = listeners
+        self._node = NodeLink(self._link)
+        self._start: Start | None = None
+        self._config: Config
+        self._decoder = StoreDecoder()
+        self._machine: HistoryStateMachine | None = None
+        self._store: Store
+        self._clients: HttpClients
+        self._complete = trio.Event()
+        self._drains = trio.CancelScope()
+
+    async def run(self) -> None:
+        """Serve until the node says that it is over; raises `WorkerLost` when the node is gone."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow)
+            await self._complete.wait()
+            with self._drains:
+                await self._serve()
+            nursery.cancel_scope.cancel()
+
+    async def _follow(self) -> None:
+        try:
+            await self._link.run(self._take)
+        except* WorkerLost:
+            # Whoever is here has to find another node, at once.
+            if self._machine is not None:
+                self._clients.abandon()
+            self._node.lost()
+            raise
+
+    def _take(self, message: Message) -> None:
+        match message:
+            case Applied(commands):
+                assert self._machine is not None, "commands follow the state"
+                for command in commands:
+                    self._machine.apply(command)
+            case Answered() | Page() | NodeState():
+                self._node.take(message)
+            case Start():
+                self._start = message
+            case StatePiece(piece):
+                self._decoder.feed(piece)
+            case StateEnd():
+                self._take_state(self._decoder.finish())
+                self._decoder = StoreDecoder()
+            case Drain():
+                self._drains.cancel()
+            case _:
+                raise MessageInvalid(f"a node never says {type(message).__name__}")
+
+    def _take_state(self, store: Store) -> None:
+        if self._machine is not None:
+            self._machine.restore(store)
+            return
+        assert self._start is not None, "the state follows the start"
+        self._config = pickle.loads(self._start.config)  # noqa: S301 - the parent's own
+        telemetry.set_up(level=self._config.log_level, form=self._config.log_format)
+        self._store = store
+        self._tls = tls_for_browsers(self._config)
+        self._clients = HttpClients(
+            self._config,
+            random.Random(),
+            descriptors.shares_of(self._config),
+            self._tls,
+            Elsewhere(self._listeners, self._node.operations),
+        )
+        self._machine = self._clients.state_machine(store)
+        self._complete.set()
+
+    async def _serve(self) -> None:
+        assert self._start is not None
+        config, store, clock, rng = self._config, self._store, TrioClock(), random.Random()
+        publisher = Publisher(self._node, clock, rng, id_of=store.id_of)
+        authorization = Authorization(
+            config, clock, rng, store.revocations.is_revoked, self._disconnect
+        )
+        make_id = partial(secrets.token_hex, HOLDER_ID_BYTES)
+        presence = announcing = None
+        if config.subscriptions:
+            table = store.subscriptions
+            presence = Presence(table, Commits(self._node, clock, rng), clock, make_id)
+            holder = f"{self._start.node_id}/{self._start.number}"
+            announcing = Announcing(holder, table, Commits(self._node, clock, rng), clock, make_id)
+            self._clients.hub.observe(announcing)
+        async with AsyncExitStack() as stack, Tree() as tree:
+            if self._tls is not None:
+                renew = partial(keep_renewed, [self._tls])
+                await stack.enter_async_context(running("certificates", renew))
+            await tree.start("alive", self._say_alive)
+            await tree.start("publisher", publisher.run)
+            await tree.start("authorization", authorization.run)
+            serve = partial(
+                self._clients.serve,
+                self._node,
+                publisher,
+                commands=self._node,
+                authorizer=authorization.authorizer,
+                presence=presence,
+                revoking=Revoking(self._node.propose, clock),
+            )
+            await tree.start("browsers", serve)
+            if announcing is not None:
+                announce = partial(keep_going, "presence", announcing.run, clock, rng)
+                await tree.start("presence", announce)
+            self._link.send(Listening())
+            await trio.sleep_forever()
+
+    def _disconnect(self, names: RevokedNames) -> None:
+        for subject in sorted(names.subjects):
+            self._clients.hub.disconnect(subject=subject)
+        for token_id in sorted(names.token_ids):
+            self._clients.hub.disconnect(token_id=token_id)
+
+    async def _say_alive(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        task_status.started()
+        while True:
+            self._link.send(Heartbeat(self._clients.hub.clients, self._clients.hub.pressure))
+            await trio.sleep(ALIVE_EVERY_S)
+
+
+async def _run(link_fd: int, listener_fds: list[int]) -> None:
+    link = socket.socket(fileno=link_fd)
+    stream = trio.SocketStream(trio.socket.from_stdlib_socket(link))
+    listeners = [socket.socket(fileno=fd) for fd in listener_fds]
+    await Worker(stream, listeners).run()
+
+
+def main(arguments: list[str]) -> None:
+    """Serve until the node is gone, or says that it is over.
+
+    Arguments: which worker this is, and the inherited descriptors of the socket to the node and of
+    those that listen.
+    """
+    # They are for a whole process group; the node tells its workers what to do.
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, signal.SIG_IGN)
+    telemetry.set_up()
+    number, link_fd, *listener_fds = map(int, arguments)
+    structlog.contextvars.bind_contextvars(web_worker=number)
+    try:
+        trio.run(_run, link_fd, listener_fds)
+    except* WorkerLost:
+        os._exit(1)

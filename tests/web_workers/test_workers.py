@@ -1,0 +1,191 @@
+"""Promises of web workers, which are real processes here, to a node and to its browsers."""
+
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlencode
+
+import h11
+import pytest
+import trio
+
+from noti.errors import Overloaded
+from noti.streams import sse
+from noti.web_workers import workers as pool
+from tests.http.stage import LIMIT_S, Client, client, ids, until
+from tests.interop.processes import is_running
+from tests.web_workers.stage import Site, publisher_token, site
+
+STREAM = "/.well-known/mercure?topic=t"
+READERS = 8
+"""Enough that both workers have some: the kernel spreads them."""
+
+pytestmark = pytest.mark.interop
+
+
+@asynccontextmanager
+async def readers(one: Site, count: int = READERS) -> AsyncIterator[list[Client]]:
+    found = [await Client.open(one.address) for _ in range(count)]
+    try:
+        for reader in found:
+            await reader.request(STREAM, [("accept", sse.MEDIA_TYPE)])
+        yield found
+    finally:
+        for reader in found:
+            await reader.aclose()
+
+
+async def gets(reader: Client, text: str) -> bool:
+    """Return whether a reader gets a text, and not the end of its connection."""
+    try:
+        await reader.read_until(text)
+    except (trio.BrokenResourceError, h11.RemoteProtocolError):
+        return False
+    return True
+
+
+def numbers(first: int, last: int) -> list[str]:
+    return [str(number) for number in range(first, last + 1)]
+
+
+async def test_each_worker_shows_all_that_the_node_applies_in_its_order(tmp_path: Path) -> None:
+    async with site(tmp_path) as one, readers(one) as clients:
+        await until(lambda: one.workers.clients == READERS)
+        assert all(worker.alive.clients for worker in one.workers._workers.values())
+        one.publish(1, 300)
+        for reader in clients:
+            assert ids(await reader.read_until("data: 300\n")) == numbers(1, 300)
+
+
+async def test_what_was_applied_before_a_worker_started_can_be_resumed_from(tmp_path: Path) -> None:
+    one = Site(tmp_path, 1)
+    one.publish(1, 5)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(one.run)
+        async with client(one.address) as reader:
+            await reader.request(STREAM, [("last-event-id", "2")])
+            one.publish(6, 6)
+            assert ids(await reader.read_until("data: 6\n")) == numbers(3, 6)
+        nursery.cancel_scope.cancel()
+
+
+async def test_an_event_is_published_at_a_worker_and_answered_once_it_is_shown_there(
+    tmp_path: Path,
+) -> None:
+    headers = [
+        ("authorization", f"Bearer {publisher_token()}"),
+        ("content-type", "application/x-www-form-urlencoded"),
+    ]
+    body = urlencode({"topic": "t", "data": "hello", "id": "7"}).encode()
+    headers.append(("content-length", str(len(body))))
+    async with site(tmp_path) as one, readers(one, 2) as clients:
+        one.commands.failures = [Overloaded("too much waits")]
+        async with client(one.address) as publisher:
+            refused = await publisher.request("/.well-known/mercure", headers, "POST", body)
+            assert refused.status_code == 503
+        async with client(one.address) as publisher:
+            taken = await publisher.request("/.well-known/mercure", headers, "POST", body)
+            assert taken.status_code == 200
+            assert await publisher.read_all() == "7"
+        for reader in clients:
+            await reader.read_until("data: hello\n")
+        assert len(one.commands.committed) == 1
+
+
+async def test_operators_are_answered_by_the_node(tmp_path: Path) -> None:
+    async with site(tmp_path, 1) as one:
+        one.node.extra = {"commit": 7}
+        for target in ("/liveness", "/readiness", "/status?consistent=1", "/metrics"):
+            async with client(one.address) as operator:
+                response = await operator.request(target)
+                assert response.status_code == 200, target
+                await operator.read_all()
+                if target.startswith("/status"):
+                    assert '"commit": 7' in operator.text
+        assert one.node.barriers == 1
+        one.node.is_ready = False
+        async with client(one.address) as operator:
+            assert (await operator.request("/readiness")).status_code == 503
+
+
+async def test_a_killed_worker_is_replaced_and_its_clients_resume(tmp_path: Path) -> None:
+    async with site(tmp_path) as one, readers(one) as clients:
+        one.publish(1, 10)
+        for reader in clients:
+            await reader.read_until("data: 10\n")
+        before = one.pids()
+        os.kill(before[0], signal.SIGKILL)
+        await until(lambda: len(one.pids()) == 2 and one.pids()[0] != before[0])
+        one.publish(11, 20)
+        kept = 0
+        for reader in clients:
+            if await gets(reader, "data: 20\n"):
+                assert ids(reader.text) == numbers(1, 20)
+                kept += 1
+            else:
+                async with client(one.address) as again:
+                    await again.request(STREAM, [("last-event-id", ids(reader.text)[-1])])
+                    assert ids(await again.read_until("data: 20\n")) == numbers(11, 20)
+        assert 0 < kept < READERS, "only the clients of one worker had to come back"
+
+
+async def test_a_worker_that_hangs_holds_up_nobody_and_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "SILENT_S_MAX", 1.0)
+    async with site(tmp_path) as one, readers(one) as clients:
+        hung = one.pids()[0]
+        os.kill(hung, signal.SIGSTOP)
+        one.publish(1, 1000)  # which returns: nothing waits for a worker
+        shown = 0
+
+        async def follow(reader: Client) -> None:
+            nonlocal shown
+            if await gets(reader, "data: 1000\n"):
+                shown += 1
+
+        async with trio.open_nursery() as nursery:
+            for reader in clients:
+                nursery.start_soon(follow, reader)
+        assert 0 < shown < READERS
+        await until(lambda: not is_running(hung) and len(one.pids()) == 2)
+        async with client(one.address) as again:
+            await again.request(STREAM, [("last-event-id", "999")])
+            assert ids(await again.read_until("data: 1000\n")) == ["1000"]
+
+
+async def test_a_worker_that_does_not_take_what_it_is_told_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "WAITING_BYTES_MAX", 100_000)
+    async with site(tmp_path) as one:
+        hung = one.pids()[0]
+        os.kill(hung, signal.SIGSTOP)
+        one.publish(1, 20_000)
+        await until(lambda: not is_running(hung))
+
+
+async def test_streams_end_in_order_when_the_node_stops(tmp_path: Path) -> None:
+    async with site(tmp_path) as one:
+        pids = one.pids()
+        found = [await Client.open(one.address) for _ in range(4)]
+        for reader in found:
+            await reader.request(STREAM)
+    for reader in found:
+        assert "retry: " in await reader.read_all()
+        await reader.aclose()
+    assert not any(map(is_running, pids))
+
+
+async def test_a_node_that_falls_ends_its_streams_at_once(tmp_path: Path) -> None:
+    async with site(tmp_path) as one:
+        pids = one.pids()
+        reader = await Client.open(one.address)
+        await reader.request(STREAM)
+        one.workers.abandon()
+    assert not any(map(is_running, pids))
+    with trio.fail_after(LIMIT_S), suppress(h11.RemoteProtocolError, trio.BrokenResourceError):
+        await reader.read_all()
+    await reader.aclose()
