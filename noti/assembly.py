@@ -165,6 +165,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
             clients=lambda: world.clients.hub.clients,
             source=partial(source_status, bridges),
             intake=intake,
+            web_workers=world.clients.processes,
         ),
         gossip=gossip,
         discovery=discovery,
@@ -198,7 +199,14 @@ def _presence(
     def commits() -> Commits:
         return Commits(forwarder, clock, world.rng)
 
-    announcing = Announcing(identity.node_id, table, commits(), clock, world.make_id)
+    announcing = Announcing(
+        identity.node_id,
+        table,
+        commits(),
+        clock,
+        world.make_id,
+        workers=len(world.clients.processes()),
+    )
     world.clients.hub.observe(announcing)
     return PresenceParts(
         Presence(table, commits(), clock, world.make_id),

@@ -63,6 +63,7 @@ class Report:
         clients: Callable[[], int],
         source: Callable[[], dict[str, object]],
         intake: IntakeReport,
+        web_workers: Callable[[], list[dict[str, object]]] = list,
     ) -> None:
         """Read from these parts; all of them answer at any time."""
         self._identity = identity
@@ -74,6 +75,7 @@ class Report:
         self._clients = clients
         self._source = source
         self._intake = intake
+        self._web_workers = web_workers
 
     @property
     def node_id(self) -> str:
@@ -201,6 +203,7 @@ class Report:
                 for member in sorted(self._members(), key=lambda member: member.name)
             ],
             "clients": self._clients(),
+            "web_workers": self._web_workers(),
             "store": {
                 "first_seq": self._store.first_seq,
                 "last_seq": self._store.last_seq,

@@ -92,6 +92,9 @@ class Clients(Protocol):
     def hub(self) -> ClientHub:
         """Their streams."""
 
+    def processes(self) -> list[dict[str, object]]:
+        """Return how those stand that serve them beside this process, ready for JSON."""
+
     def state_machine(self, store: Store) -> StateMachine:
         """Return what applies commands to `store`, and shows them what it holds; before `serve`."""
 
@@ -153,6 +156,10 @@ class HttpClients:
         )
         self.hub = Hub(settings, rng)
         self._falls = trio.Event()
+
+    def processes(self) -> list[dict[str, object]]:
+        """Return nothing: they are served here."""
+        return []
 
     def state_machine(self, store: Store) -> HistoryStateMachine:
         """Show what `store` holds, and what becomes visible, to the hub's streams."""

@@ -33,6 +33,9 @@ TROUBLES_MAX = 4
 TROUBLE_CHARS_MAX = 500
 """A probe's answer stays within what any client takes for headers."""
 
+STOPPING: Final = ("stopping", "this node is shutting down")
+"""A trouble, and what it is in words."""
+
 Operations: TypeAlias = Callable[[str, str], Awaitable[Answer]]
 """Takes one of `PATHS` and a query, and returns the answer."""
 
@@ -40,10 +43,10 @@ Operations: TypeAlias = Callable[[str, str], Awaitable[Answer]]
 class NodeOperations:
     """The answers of a node."""
 
-    def __init__(self, node: NodeView, serves: Callable[[], bool]) -> None:
-        """`serves` returns whether streams may begin here."""
+    def __init__(self, node: NodeView, why_not: Callable[[], tuple[str, str] | None]) -> None:
+        """`why_not` returns why no stream may begin here, as a trouble and in words."""
         self._node = node
-        self._serves = serves
+        self._why_not = why_not
 
     async def __call__(self, path: str, query: str) -> Answer:
         """Answer one of `PATHS`."""
@@ -77,13 +80,14 @@ class NodeOperations:
             for server in node.servers()
         ]
         troubles = node.troubles()
-        serves = self._serves()
-        if node.ready() and serves:
+        why_not = self._why_not()
+        if node.ready() and why_not is None:
             # The body is a list that programs know; what does not keep browsers away is beside it.
             shown = [("Noti-Trouble", _header_value(one)) for one in troubles[:TROUBLES_MAX]]
             return json_answer(servers, 200, *shown)
-        if not serves:
-            troubles.append({"trouble": "stopping", "text": "this node is shutting down"})
+        if why_not is not None:
+            trouble, text = why_not
+            troubles.append({"trouble": trouble, "text": text})
         return json_answer({"ready": False, "troubles": troubles, "servers": servers}, 503)
 
     async def _status(self, query: str) -> Answer:
@@ -98,7 +102,7 @@ class NodeOperations:
 
 def operations_of(hub: Hub, node: NodeView) -> Operations:
     """Return the answers of a node whose streams are those of `hub`."""
-    return NodeOperations(node, lambda: hub.running)
+    return NodeOperations(node, lambda: None if hub.running else STOPPING)
 
 
 def add_routes(app: QuartTrio, operations: Operations) -> None:

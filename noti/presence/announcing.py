@@ -19,6 +19,7 @@ from noti.history.subscription_commands import EndNode, SubscriptionBatch
 from noti.history.subscriptions import SubscriptionTable
 from noti.ports import Clock
 from noti.presence.commits import Commits
+from noti.presence.holders import is_left_over
 from noti.presence.open_subscribers import OpenSubscribers
 from noti.presence.pace import Pace
 from noti.streams.open_streams import Reader
@@ -50,9 +51,16 @@ class Announcing:
         commits: Commits,
         clock: Clock,
         make_id: Callable[[], str],
+        *,
+        workers: int = 0,
     ) -> None:
-        """Prepare; `make_id` returns another random text with each call."""
+        """Prepare; `make_id` returns another random text with each call.
+
+        `node_id` is that of the holder. A node announces what it serves itself; `workers` of its
+        own do so beside it.
+        """
         self._node_id = node_id
+        self._workers = workers
         self._table = table
         self._commits = commits
         self._clock = clock
@@ -101,8 +109,13 @@ class Announcing:
         return self._table.last_batch(self._node_id) == (self._life, self._number)
 
     async def _end_earlier_lives(self) -> None:
-        while (batch := self._table.last_batch(self._node_id)) is not None:
-            await self._commits.commit(EndNode(self._node_id, batch[0], self._clock.wall_ms()))
+        for holder in list(self._table.lives()):
+            if holder == self._node_id or is_left_over(holder, self._node_id, self._workers):
+                await self._end(holder)
+
+    async def _end(self, holder: str) -> None:
+        while (batch := self._table.last_batch(holder)) is not None:
+            await self._commits.commit(EndNode(holder, batch[0], self._clock.wall_ms()))
 
     async def _announce_next(self) -> None:
         opened, closed = self._open.next_batch()

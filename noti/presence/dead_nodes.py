@@ -10,6 +10,7 @@ from noti.history.subscription_commands import EndNode
 from noti.history.subscriptions import SubscriptionTable
 from noti.ports import Clock
 from noti.presence.commits import Commits
+from noti.presence.holders import node_of
 
 log = structlog.get_logger("noti.presence")
 
@@ -51,7 +52,7 @@ class DeadNodes:
         self._clock = clock
         self._unseen_since: dict[str, float] = {}
         self._ended_at: dict[str, float] = {}
-        """Nodes that were ended, and not seen alive since."""
+        """Holders that were ended, and whose nodes were not seen alive since."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look twice a second until cancelled."""
@@ -62,35 +63,35 @@ class DeadNodes:
                 self._unseen_since.clear()
                 self._ended_at.clear()
                 continue
-            for node_id in self._overdue(self._clock.now()):
-                await self._end(node_id)
+            for holder in self._overdue(self._clock.now()):
+                await self._end(holder)
 
     def _overdue(self, now: float) -> list[str]:
-        """Return the nodes in the table that are to be ended now."""
+        """Return the holders in the table that are to be ended now."""
         alive, dead = map(frozenset, self._liveness())
         announced = self._table.lives().keys()
         self._unseen_since = {
-            node_id: self._unseen_since.get(node_id, now) for node_id in announced - alive - dead
+            holder: self._unseen_since.get(holder, now)
+            for holder in announced
+            if node_of(holder) not in alive | dead
         }
         self._ended_at = {
-            node_id: at for node_id, at in self._ended_at.items() if node_id not in alive
+            holder: at for holder, at in self._ended_at.items() if node_of(holder) not in alive
         }
-        gone = [node_id for node_id in announced if node_id in dead and node_id not in alive]
-        gone += [
-            node_id for node_id, since in self._unseen_since.items() if now - since >= UNSEEN_S
-        ]
+        gone = [holder for holder in announced if node_of(holder) in dead - alive]
+        gone += [holder for holder, since in self._unseen_since.items() if now - since >= UNSEEN_S]
         return [
-            node_id
-            for node_id in gone
-            if now - self._ended_at.get(node_id, -AGAIN_AFTER_S) >= AGAIN_AFTER_S
+            holder
+            for holder in gone
+            if now - self._ended_at.get(holder, -AGAIN_AFTER_S) >= AGAIN_AFTER_S
         ]
 
-    async def _end(self, node_id: str) -> None:
-        """End one life of a node, in as many commands as it takes, while this node leads."""
-        life = self._table.lives().get(node_id)
-        log.info("ending the subscriptions of a node that is gone", node_id=node_id)
-        while self._leads() and life is not None and self._table.lives().get(node_id) == life:
-            await self._commits.commit(EndNode(node_id, life, self._clock.wall_ms()))
+    async def _end(self, holder: str) -> None:
+        """End one life of a holder, in as many commands as it takes, while this node leads."""
+        life = self._table.lives().get(holder)
+        log.info("ending the subscriptions of a node that is gone", node_id=holder)
+        while self._leads() and life is not None and self._table.lives().get(holder) == life:
+            await self._commits.commit(EndNode(holder, life, self._clock.wall_ms()))
             await self._clock.sleep_until(self._clock.now() + PAUSE_S)
         if self._leads():
-            self._ended_at[node_id] = self._clock.now()
+            self._ended_at[holder] = self._clock.now()

@@ -29,6 +29,7 @@ from noti.http.clients import Elsewhere, HttpClients, tls_for_browsers
 from noti.optional import keep_going
 from noti.presence.announcing import Announcing
 from noti.presence.commits import Commits
+from noti.presence.holders import holder_of
 from noti.presence.presence import Presence
 from noti.publishing.publisher import Publisher
 from noti.service import Tree, running
@@ -141,7 +142,7 @@ class Worker:
         if config.subscriptions:
             table = store.subscriptions
             presence = Presence(table, Commits(self._node, clock, rng), clock, make_id)
-            holder = f"{self._start.node_id}/{self._start.number}"
+            holder = holder_of(self._start.node_id, self._start.number)
             announcing = Announcing(holder, table, Commits(self._node, clock, rng), clock, make_id)
             self._clients.hub.observe(announcing)
         async with AsyncExitStack() as stack, Tree() as tree:

@@ -41,7 +41,7 @@ from noti.http.app import create_operations_app
 from noti.http.clients import CommandLog
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
-from noti.http.ops import NodeOperations, Operations
+from noti.http.ops import STOPPING, NodeOperations, Operations
 from noti.http.ops_server import serve_operators
 from noti.listening import open_listeners
 from noti.optional import contained, keep_going
@@ -152,6 +152,13 @@ class WebWorkers:
         """Nothing: each worker reads what is revoked for itself."""
         return 0
 
+    def processes(self) -> list[dict[str, object]]:
+        """Return how the workers stand, in the order of their numbers, ready for JSON."""
+        return [_shown(number, self._workers.get(number)) for number in self._numbers()]
+
+    def _numbers(self) -> range:
+        return range(1, self._count + 1)
+
     def state_machine(self, store: Store) -> SharedState:
         """Return what applies commands to `store` and has workers do so too."""
         self._state = SharedState(store)
@@ -174,7 +181,7 @@ class WebWorkers:
     ) -> None:
         """Keep workers going until cancelled; then end them in order."""
         self._commands, self._node = commands, node
-        self._operations = NodeOperations(node, lambda: not self._draining)
+        self._operations = NodeOperations(node, self._why_not_serving)
         listeners = await _listeners(self._config.http_addr, self._count)
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
@@ -243,6 +250,13 @@ class WebWorkers:
                 for worker in self._workers.values():
                     worker.link.send(state)
             await trio.sleep(STATE_EVERY_S)
+
+    def _why_not_serving(self) -> tuple[str, str] | None:
+        if self._draining:
+            return STOPPING
+        if not any(worker.listening for worker in self._workers.values()):
+            return "web_workers", "no web worker takes connections: see the log"
+        return None
 
     # --- one worker -------------------------------------------------------------------------------
 
@@ -376,6 +390,18 @@ class WebWorkers:
         with contained("web worker's request"):
             answer = await self._operations(path, query)
             worker.link.send(Page(number, answer.status, list(answer.headers), answer.body))
+
+
+def _shown(number: int, worker: _Worker | None) -> dict[str, object]:
+    if worker is None:
+        return {"number": number, "pid": None, "state": "dead", "clients": 0, "pressure": 0.0}
+    return {
+        "number": number,
+        "pid": worker.process.pid,
+        "state": "serving" if worker.listening else "starting",
+        "clients": worker.alive.clients,
+        "pressure": round(worker.alive.pressure, 3),
+    }
 
 
 async def _listeners(bind: Address, count: int) -> list[list[socket.socket]]:

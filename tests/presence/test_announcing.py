@@ -38,10 +38,12 @@ def reader(subscriptions: tuple[ActiveSubscription, ...]) -> Reader:
     return Reader(audience, 0, "", subscriber=Subscriber(id_, 0, subscriptions))
 
 
-def announcing_to(log: MemoryLog, seed: int = 1) -> Announcing:
+def announcing_to(
+    log: MemoryLog, seed: int = 1, holder: str = "n1", workers: int = 0
+) -> Announcing:
     rng, clock = random.Random(seed), TrioClock()
-    commits = Commits(log, clock, rng)
-    return Announcing("n1", log.store.subscriptions, commits, clock, lambda: f"{rng.random()}")
+    commits, table = Commits(log, clock, rng), log.store.subscriptions
+    return Announcing(holder, table, commits, clock, lambda: f"{rng.random()}", workers=workers)
 
 
 @asynccontextmanager
@@ -165,6 +167,22 @@ async def test_restart_leaves_no_ghosts(autojump_clock: trio.testing.MockClock) 
 
 
 @promises.SUBSCRIPTIONS_KNOWN
+async def test_what_workers_have_announced_that_a_node_has_no_more_is_ended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    log = MemoryLog()
+    for number in (1, 2, 3):
+        worker = announcing_to(log, number, f"n1/{number}")
+        async with running(log, worker):
+            worker.opened(number, reader(NEWS))
+            await settle()
+    async with running(log, announcing_to(log, 4, workers=1)):
+        assert in_table(log) == ["news"]
+        assert set(log.store.subscriptions.lives()) == {"n1", "n1/1"}
+    async with running(log, announcing_to(log, 5)):
+        assert set(log.store.subscriptions.lives()) == {"n1"}
+
+
 async def test_node_that_was_taken_for_dead_announces_what_is_open(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

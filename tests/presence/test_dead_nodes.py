@@ -77,6 +77,19 @@ async def test_dead_node_is_ended_at_the_next_look(autojump_clock: trio.testing.
         assert cluster.announced == {"n1"}
 
 
+async def test_web_workers_of_a_dead_node_are_ended_with_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with watched() as cluster:
+        for holder in ("n1/1", "n2/1", "n2/2"):
+            cluster.announce(holder)
+        await trio.sleep(60)
+        assert cluster.announced == {"n1", "n1/1", "n2", "n2/1", "n2/2"}
+        cluster.kill("n2")
+        await trio.sleep(LOOK_EVERY_S + 2)
+        assert cluster.announced == {"n1", "n1/1"}
+
+
 async def test_node_with_many_subscriptions_is_ended_whole(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

@@ -114,6 +114,9 @@ class MemoryClients:
         self._evicted.update(self._places)
         self._ring()
 
+    def processes(self) -> list[dict[str, object]]:
+        return []
+
     def state_machine(self, store: Store) -> HistoryStateMachine:
         self.feed.lost_through = store.lost_through
         if store.last_seq:

@@ -19,8 +19,8 @@ from tests.interop.processes import is_running
 from tests.web_workers.stage import Site, publisher_token, site
 
 STREAM = "/.well-known/mercure?topic=t"
-READERS = 8
-"""Enough that both workers have some: the kernel spreads them."""
+READERS = 16
+"""Enough that both workers have some, as the kernel spreads them: but for one run in 32,000."""
 
 pytestmark = pytest.mark.interop
 
@@ -189,3 +189,39 @@ async def test_a_node_that_falls_ends_its_streams_at_once(tmp_path: Path) -> Non
     with trio.fail_after(LIMIT_S), suppress(h11.RemoteProtocolError, trio.BrokenResourceError):
         await reader.read_all()
     await reader.aclose()
+
+
+async def test_who_is_subscribed_is_announced_by_each_worker_and_ends_with_it(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path, subscriptions=True) as one, readers(one):
+        table = one.store.subscriptions
+        await until(lambda: table.count == one.workers.clients == READERS)
+        assert set(table.lives()) == {"n1/1", "n1/2"}
+        killed = one.workers.processes()[0]
+        os.kill(one.pids()[0], signal.SIGKILL)
+        await until(lambda: table.count == READERS - int(str(killed["clients"])))
+
+
+async def test_how_each_worker_stands_is_in_the_status(tmp_path: Path) -> None:
+    async with site(tmp_path) as one, readers(one):
+        await until(lambda: one.workers.clients == READERS)
+        shown = one.workers.processes()
+        assert [worker["number"] for worker in shown] == [1, 2]
+        assert [worker["pid"] for worker in shown] == one.pids()
+        assert {worker["state"] for worker in shown} == {"serving"}
+        assert sum(int(str(worker["clients"])) for worker in shown) == READERS
+
+
+async def test_a_node_without_a_worker_that_serves_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "PAUSE_FIRST_S", 60.0)
+    async with site(tmp_path, 1) as one:
+        assert (await one.workers._operations("/readiness", "")).status == 200
+        os.kill(one.pids()[0], signal.SIGKILL)
+        await until(lambda: not one.pids())
+        answer = await one.workers._operations("/readiness", "")
+        assert answer.status == 503
+        assert b"no web worker takes connections" in answer.body
+        assert one.workers.processes()[0]["state"] == "dead"
