@@ -1,12 +1,15 @@
 """TLS for tests: a certificate for localhost, what trusts it, and pairs of connected sockets."""
 
 import functools
+import os
 import socket
 import ssl
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+import trio
 
 from noti.certificates.context import https_context
 from noti.certificates.credentials import CertificateUse, load_credentials
@@ -55,6 +58,7 @@ def plain_pair(receive_bytes: int = 4096, send_bytes: int = 4096) -> tuple[socke
     """Return the server's end and the client's end of a loopback connection, non-blocking."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         near = socket.socket()
@@ -89,3 +93,40 @@ def secured_pair(
             with suppress(BlockingIOError):
                 far.shake_hands()
     return far, near
+
+
+class SecuredEnd:
+    """The client's end of a connection over TLS, awaited like a socket of Trio's."""
+
+    def __init__(self, sock: ssl.SSLSocket) -> None:
+        self._sock = sock
+
+    async def recv(self, size: int) -> bytes:
+        """Receive; raises `ConnectionResetError` when the end is out of order."""
+        while True:
+            await trio.lowlevel.checkpoint()
+            try:
+                return self._sock.recv(size)
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(self._sock)
+            except ssl.SSLEOFError as error:
+                raise ConnectionResetError("ended out of order") from error
+
+    async def send(self, data: bytes) -> int:
+        """Send what there is room for, as there is in tests."""
+        await trio.lowlevel.checkpoint()
+        return self._sock.send(data)
+
+    def shutdown(self, how: int) -> None:
+        """End our side, of TLS and then of TCP."""
+        with suppress(OSError):
+            self._sock.unwrap()
+        plain = socket.socket(fileno=os.dup(self._sock.fileno()))
+        with plain:
+            plain.shutdown(how)
+
+    def close(self) -> None:
+        """Close at once."""
+        if self._sock.fileno() >= 0:
+            trio.lowlevel.notify_closing(self._sock)
+        self._sock.close()

@@ -1,8 +1,9 @@
-"""Promises of the hub, over socket pairs and real loopback sockets."""
+"""Promises of the hub, over real loopback sockets, each with TLS, too."""
 
 import math
 import random
 import socket
+import ssl
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ import trio.testing
 from prometheus_client import REGISTRY
 
 from noti.history.selectors import ALL_TOPICS
-from noti.streams import open_streams, sockets
+from noti.streams import open_streams
 from noti.streams.end_reason import EndReason
 from noti.streams.feed import Audience, View
 from noti.streams.hub import Hub
@@ -31,6 +32,7 @@ from tests.http.stage import (
     show,
     until,
 )
+from tests.http.tls_stage import SecuredEnd, plain_pair, secured_pair
 
 ALL = Audience(View.MERCURE, frozenset({ALL_TOPICS}))
 
@@ -41,8 +43,9 @@ def closed(reason: str) -> float:
     return value or 0.0
 
 
-@pytest.fixture(autouse=True)
-def _readers_are_closed() -> Iterator[None]:
+@pytest.fixture(autouse=True, params=["plain", "tls"])
+def _readers_are_closed(request: pytest.FixtureRequest) -> Iterator[None]:
+    Reader.secured = request.param == "tls"
     yield
     while Reader.opened:
         Reader.opened.pop().close()
@@ -52,6 +55,8 @@ class Reader:
     """The far end of an adopted connection."""
 
     opened: ClassVar[list[socket.socket]] = []
+    secured: ClassVar[bool] = False
+    """Whether they come over TLS."""
 
     def __init__(
         self,
@@ -62,20 +67,20 @@ class Reader:
         wants_cursors: bool = False,
         ends_at: float = math.inf,
         subject: str = "",
+        receive_bytes: int = 4096,
     ) -> None:
-        with socket.socket() as listener:
-            sockets.prepare(listener, there.config)
-            listener.bind(("127.0.0.1", 0))
-            listener.listen()
-            near = socket.socket()
-            near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            near.connect(listener.getsockname())
-            far, _ = listener.accept()
-        far.setblocking(False)
-        near.setblocking(False)
+        """Where virtual time passes, `receive_bytes` must hold all: a full buffer takes real time
+        to be sent on.
+        """
+        far, near = plain_pair(receive_bytes, there.config.send_buffer_bytes)
+        self.sock: trio.socket.SocketType | SecuredEnd
+        if self.secured:
+            far, near = secured_pair((far, near))
+            self.sock = SecuredEnd(near)
+        else:
+            self.sock = trio.socket.from_stdlib_socket(near)
         self.number = len(self.opened)
         self.opened.append(near)
-        self.sock = trio.socket.from_stdlib_socket(near)
         self.http = h11.Connection(h11.CLIENT)
         self.http.send(h11.Request(method="GET", target="/", headers=[("host", "x")]))
         self.http.send(h11.EndOfMessage())
@@ -100,7 +105,7 @@ class Reader:
         """Take so much off the socket, if it is there, for `receive`."""
         try:
             return self.opened[self.number].recv(size)
-        except (BlockingIOError, ConnectionResetError):
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLEOFError, ConnectionResetError):
             return b""
 
     def receive(self, data: bytes) -> None:
@@ -385,7 +390,7 @@ async def test_heartbeats_come_as_often_as_promised_and_only_in_silence(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(hub(heartbeat_s=10.0, stall_timeout_s=1.0)) as there:
-        reader = Reader(there)
+        reader = Reader(there, receive_bytes=65_536)
         await trio.sleep(102)
         for seq in range(1, 31):
             there.publish([notification(seq)])
@@ -575,7 +580,8 @@ async def test_streams_end_at_the_second_at_which_their_token_expires(
     async with running(hub()) as there:
         began = trio.current_time()
         brief, longer, anonymous = (
-            Reader(there, ends_at=began + seconds) for seconds in (7.0, 8.0, math.inf)
+            Reader(there, ends_at=began + seconds, receive_bytes=65_536)
+            for seconds in (7.0, 8.0, math.inf)
         )
         await trio.sleep(6.85)
         there.publish(notifications(1, 1))
