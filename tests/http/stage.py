@@ -1,6 +1,7 @@
 """A node's front end on a loopback port, and a client that speaks HTTP with h11 as the judge."""
 
 import random
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ import trio
 from noti.address import Address
 from noti.authorization.authorizer import AuthorizationConfig, Authorizer
 from noti.authorization.keys import TrustedKeys
+from noti.certificates.renewal import Current
 from noti.client.event_stream import EventStreamParser
 from noti.history.notification import Notification
 from noti.history.selectors import Selector, topic_selector
@@ -117,9 +119,10 @@ async def serving(
     config: HttpConfig | None = None,
     port: int = 0,
     authorizer: Authorizer | None = None,
+    tls: Current[ssl.SSLContext] | None = None,
 ) -> AsyncIterator[Address]:
     bind, config = ("127.0.0.1", port), config or HttpConfig()
-    frontend = Frontend(bind, hub, node or Node(), config, authorizer=authorizer)
+    frontend = Frontend(bind, hub, node or Node(), config, authorizer=authorizer, tls=tls)
     async with trio.open_nursery() as nursery:
         address = await nursery.start(frontend.run)
         yield address

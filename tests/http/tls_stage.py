@@ -101,6 +101,27 @@ class SecuredEnd:
     def __init__(self, sock: ssl.SSLSocket) -> None:
         self._sock = sock
 
+    @classmethod
+    async def connected(cls, plain: socket.socket) -> "SecuredEnd":
+        """Shake hands on a non-blocking connection."""
+        secured = (
+            shared_site()
+            .trusting("http/1.1")
+            .wrap_socket(
+                plain,
+                server_hostname="localhost",
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
+            )
+        )
+        while True:
+            try:
+                secured.do_handshake()
+            except ssl.SSLWantReadError:
+                await trio.lowlevel.wait_readable(secured)
+            else:
+                return cls(secured)
+
     async def recv(self, size: int) -> bytes:
         """Receive; raises `ConnectionResetError` when the end is out of order."""
         while True:
@@ -109,6 +130,8 @@ class SecuredEnd:
                 return self._sock.recv(size)
             except ssl.SSLWantReadError:
                 await trio.lowlevel.wait_readable(self._sock)
+            except ssl.SSLZeroReturnError:  # both sides have ended in order
+                return b""
             except ssl.SSLEOFError as error:
                 raise ConnectionResetError("ended out of order") from error
 

@@ -1,10 +1,10 @@
 """Any interleaving of publishing, coming, going, stalling and resuming keeps what cursors promise.
 
-Real loopback sockets with tiny buffers, so that almost every write is partial; every byte goes
-through h11 and then through our own parser of event streams. The model is a list: what was
-published. A stream says where it begins (its first `id:`); from there on, it must bring exactly
-what its topics cover, in order, each once. It ends only when its browser leaves: however long a
-burst is, and however far history has moved.
+Real loopback sockets with tiny buffers, without TLS and with it, so that almost every write is
+partial; every byte goes through h11 and then through our own parser of event streams. The model is
+a list: what was published. A stream says where it begins (its first `id:`); from there on, it must
+bring exactly what its topics cover, in order, each once. It ends only when its browser leaves:
+however long a burst is, and however far history has moved.
 """
 
 import socket
@@ -26,6 +26,7 @@ from noti.streams.hub import Hub
 from noti.streams.retained import seq_in
 from tests import promises
 from tests.http.stage import LIMIT_S, hub, notification, serving
+from tests.http.tls_stage import SecuredEnd, shared_site
 
 HISTORY = 12
 TOPICS = ("a", "b", "c")
@@ -154,11 +155,12 @@ def seq_of(event_id: str) -> int:
 class Browser:
     """One subscriber over all its connections, and the judge of what it is sent."""
 
-    def __init__(self, course: Course, address: Address, asked: Connect) -> None:
+    def __init__(self, course: Course, address: Address, asked: Connect, *, secured: bool) -> None:
+        self._secured = secured
         self.topics = asked.topics
         self.at: int | None = None
         """The event up to which it has everything; None until a stream has told."""
-        self.sock: trio.socket.SocketType | None = None
+        self.sock: trio.socket.SocketType | SecuredEnd | None = None
         self._course = course
         self._address = address
         self._http_1_0 = asked.http_1_0
@@ -170,8 +172,11 @@ class Browser:
         plain = socket.socket()
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         plain.setblocking(False)
-        self.sock = trio.socket.from_stdlib_socket(plain)
-        await self.sock.connect(self._address)
+        connecting = trio.socket.from_stdlib_socket(plain)
+        await connecting.connect(self._address)
+        self.sock = connecting
+        if self._secured:
+            self.sock = await SecuredEnd.connected(plain)
         self._http = h11.Connection(h11.CLIENT)
         self._parser = EventStreamParser(UNTOLD)
         self._asked = self._last_event_id
@@ -277,7 +282,9 @@ class Browser:
         self.at = seq
 
 
-async def walk(course: Course, address: Address, steps: Sequence[Step]) -> list[Browser]:
+async def walk(
+    course: Course, address: Address, steps: Sequence[Step], *, secured: bool
+) -> list[Browser]:
     """Take the steps; return all browsers, whatever state they are in."""
     browsers: list[Browser] = []
     for step in steps:
@@ -285,7 +292,7 @@ async def walk(course: Course, address: Address, steps: Sequence[Step]) -> list[
             case Publish(events):
                 course.publish(events)
             case Connect():
-                browsers.append(Browser(course, address, step))
+                browsers.append(Browser(course, address, step, secured=secured))
                 await browsers[-1].connect()
             case Checkpoints(turns):
                 for _ in range(turns):
@@ -328,12 +335,17 @@ async def finish(course: Course, browsers: Sequence[Browser]) -> None:
 
 @promises.CURSOR_KEPT
 @pytest.mark.slow
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(STEPS, max_size=40))
-async def test_each_client_gets_exactly_what_its_cursor_promises(steps: list[Step]) -> None:
+async def test_each_client_gets_exactly_what_its_cursor_promises(
+    secured: bool,
+    steps: list[Step],
+) -> None:
     course = Course(hub(**SETTINGS))
-    async with serving(course.hub, config=HttpConfig(grace_s=0.1)) as address:
-        browsers = await walk(course, address, steps)
+    tls = shared_site().tls if secured else None
+    async with serving(course.hub, config=HttpConfig(grace_s=0.1), tls=tls) as address:
+        browsers = await walk(course, address, steps, secured=secured)
         try:
             await finish(course, browsers)
         finally:
