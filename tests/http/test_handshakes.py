@@ -10,7 +10,8 @@ from structlog.testing import capture_logs
 from noti.certificates.rejection_log import RejectionLog
 from noti.http.handshakes import HTTPS_WANTED, Handshakes
 from noti.http.tls_socket import TlsSocket
-from tests.http.tls_stage import plain_pair, shared_site
+from tests.http.stage import LIMIT_S
+from tests.http.tls_stage import arrived, plain_pair, shared_site
 
 
 def handshakes() -> Handshakes:
@@ -36,9 +37,11 @@ def test_handshake_goes_on_with_every_piece_that_comes() -> None:
         for byte in hello():
             near.send(bytes((byte,)))
             assert here is not None
+            arrived(here)
             here = there.advance(here, "127.0.0.1")
         assert isinstance(here, TlsSocket)
         assert not here.secured
+        near.settimeout(LIMIT_S)
         assert near.recv(5)[:1] == b"\x16", "the answer"
         here.close()
 
@@ -60,6 +63,7 @@ def test_handshake_waits_for_room() -> None:
 def test_who_hangs_up_before_a_word_is_not_logged() -> None:
     far, near = plain_pair()
     near.close()
+    arrived(far)
     with capture_logs() as logs:
         assert handshakes().advance(far, "127.0.0.1") is None
     assert logs == []
@@ -69,7 +73,9 @@ def test_who_speaks_plain_http_is_told_to_use_https() -> None:
     far, near = plain_pair()
     with closing(near), capture_logs() as logs:
         near.send(b"GET / HTTP/1.1\r\n\r\n")
+        arrived(far)
         assert handshakes().advance(far, "127.0.0.1") is None
+        near.settimeout(LIMIT_S)
         assert near.recv(1000) == HTTPS_WANTED
         assert near.recv(1000) == b""
     assert "speaks plain HTTP" in logs[0]["event"]
@@ -83,7 +89,9 @@ def test_broken_handshake_gets_an_alert_and_is_logged(bytes_sent: bytes) -> None
     far, near = plain_pair()
     with closing(near), capture_logs() as logs:
         near.send(bytes_sent)
+        arrived(far)
         assert handshakes().advance(far, "127.0.0.1") is None
+        near.settimeout(LIMIT_S)
         assert near.recv(1000)[:1] == b"\x15", "an alert, not a reset"
         assert near.recv(1000) == b""
     assert len(logs) == 1

@@ -9,7 +9,8 @@ from contextlib import closing, contextmanager
 import pytest
 
 from noti.http.tls_socket import RECORD_BYTES, TlsSocket, scheme_of
-from tests.http.tls_stage import plain_pair, secured_pair
+from tests.http.stage import LIMIT_S
+from tests.http.tls_stage import arrived, plain_pair, secured_pair
 
 
 @contextmanager
@@ -28,6 +29,7 @@ def take(near: ssl.SSLSocket, size: int = 65536) -> bytes:
 
 
 def read_to_end(near: ssl.SSLSocket) -> bytes:
+    near.settimeout(LIMIT_S)
     return b"".join(iter(lambda: near.recv(65536), b""))
 
 
@@ -75,6 +77,7 @@ def test_what_waits_for_the_client_is_told_as_with_any_socket() -> None:
         with pytest.raises(BlockingIOError):
             far.recv()
         near.send(b"hello")
+        arrived(far)
         assert far.recv() == b"hello"
         with pytest.raises(BlockingIOError):
             far.recv()
@@ -92,7 +95,9 @@ def test_end_of_what_a_client_sends_is_empty(in_order: bool) -> None:
                 near.unwrap()
         else:
             near.shutdown(socket.SHUT_WR)
+        arrived(far)
         assert far.recv() == b"bye"
+        arrived(far)
         assert far.recv() == b""
 
 
@@ -108,6 +113,7 @@ def test_close_tells_the_client_so_without_waiting_for_it() -> None:
     with connected() as (far, near):
         far.send(b"last words")
         far.close()
+        near.settimeout(LIMIT_S)
         assert near.recv(100) == b"last words"
         assert near.recv(100) == b"", "told in order: a ragged end would raise"
 
@@ -131,8 +137,10 @@ def test_connection_that_is_closed_can_be_closed_again() -> None:
 def test_shutdown_ends_tls_and_then_our_side() -> None:
     with connected() as (far, near):
         far.shutdown(socket.SHUT_WR)
+        near.settimeout(LIMIT_S)
         assert near.recv(100) == b""
         with closing(socket.socket(fileno=near.detach())) as plain:
+            arrived(plain)
             assert plain.recv(100) == b""
 
 

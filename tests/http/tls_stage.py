@@ -2,6 +2,7 @@
 
 import functools
 import os
+import select
 import socket
 import ssl
 import tempfile
@@ -15,6 +16,7 @@ from noti.certificates.context import https_context
 from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.http.tls_socket import TlsSocket, server_side
 from tests.certificates.authority import Issued, Wanted, authority, issue
+from tests.http.stage import LIMIT_S
 
 
 @dataclass
@@ -93,6 +95,11 @@ def secured_pair(
             with suppress(BlockingIOError):
                 far.shake_hands()
     return far, near
+
+
+def arrived(sock: socket.socket) -> None:
+    """Wait until something came: loopback takes a moment on a busy machine."""
+    assert select.select([sock], [], [], LIMIT_S)[0]
 
 
 class SecuredEnd:
