@@ -52,7 +52,8 @@ from noti.web_workers.node_link import NodeLink
 
 log = structlog.get_logger("noti.web_workers")
 
-ALIVE_EVERY_S: Final = 0.25
+ALIVE_EVERY_S: Final = 0.1
+"""Also how late the node is to learn that clients cannot follow."""
 HOLDER_ID_BYTES: Final = 8
 
 

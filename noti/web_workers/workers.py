@@ -70,7 +70,7 @@ log = structlog.get_logger("noti.web_workers")
 
 LOOK_EVERY_S: Final = 0.25
 SILENT_S_MAX: Final = 5.0
-"""A worker says that it is alive four times a second. One that has not for so long hangs; what this
+"""A worker says that it is alive ten times a second. One that has not for so long hangs; what this
 process was stopped for does not count."""
 STARTS_WITHIN_S: Final = 60.0
 """The same until it takes connections: it loads its program, and reads a large history."""
@@ -84,7 +84,13 @@ STATE_EVERY_S: Final = 0.1
 LISTEN_BACKLOG: Final = 4096
 GRACE_S: Final = 1.0
 """How much longer a worker may take to end than its streams."""
-
+KILLED_WITHIN_S: Final = 5.0
+"""The kernel closes its sockets and frees its memory, some 0.1 s for 20,000 streams."""
+LAG_BYTES: Final = 8 * 1024 * 1024
+"""What waits for a worker that lives, above which publishers are slowed down; far below the bound
+at which it is replaced."""
+DEAF_S: Final = 1.0
+"""A worker that has said nothing for so long slows nobody down any more: it may hang."""
 
 PAUSE_FIRST_S: Final = 0.05
 PAUSE_MAX_S: Final = 5.0
@@ -143,7 +149,7 @@ class WebWorkers:
     @property
     def pressure(self) -> float:
         """How full the backlog of clients that read is, at the worker where it is fullest."""
-        return max((worker.alive.pressure for worker in self._workers.values()), default=0.0)
+        return max(map(_pressure_of, self._workers.values()), default=0.0)
 
     def observe(self, observer: StreamObserver) -> None:
         """Nothing: each worker announces its own streams."""
@@ -186,15 +192,16 @@ class WebWorkers:
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve_until, stop, listeners)
-            if self._config.ops_addr is not None:
-                operators = await open_listeners(self._config.ops_addr, "--ops-addr")
-                web = HttpConfig()
-                app = create_operations_app(self._operations, web)
-                await nursery.start(serve_operators, operators, app, web)
-            host, port = listeners[0][0].getsockname()[:2]
-            log.info("listening for http", host=host, port=port, web_workers=self._count)
-            task_status.started((host, port))
             try:
+                if self._config.ops_addr is not None:
+                    operators = await open_listeners(self._config.ops_addr, "--ops-addr")
+                    web = HttpConfig()
+                    app = create_operations_app(self._operations, web)
+                    await nursery.start(serve_operators, operators, app, web)
+                await self._wait_until_all_listen()
+                host, port = listeners[0][0].getsockname()[:2]
+                log.info("listening for http", host=host, port=port, web_workers=self._count)
+                task_status.started((host, port))
                 await trio.sleep_forever()
             finally:
                 stop.set()
@@ -217,13 +224,10 @@ class WebWorkers:
                         )
                     nursery.start_soon(self._state.run)
                     nursery.start_soon(self._watch_node)
-                    with trio.move_on_after(READY_WITHIN_S) as patience:
-                        await self._wait_until_all(lambda worker: worker.listening)
-                    if patience.cancelled_caught:
-                        log.error("web workers do not start; the node goes on", count=self._count)
                     task_status.started()
                     await stop.wait()
                     self._draining = True
+                    _close(listeners)
                     if not self._falls.is_set():
                         drain_s = self._config.sse_drain_s + HttpConfig().grace_s + 1.0 + GRACE_S
                         service.deadline = trio.current_time() + drain_s
@@ -233,13 +237,14 @@ class WebWorkers:
                             await self._changed.park()
                     nursery.cancel_scope.cancel()
             finally:
-                for one in listeners:
-                    for listener in one:
-                        listener.close()
+                _close(listeners)
 
-    async def _wait_until_all(self, done: Callable[[_Worker], bool]) -> None:
-        while not (len(self._workers) == self._count and all(map(done, self._workers.values()))):
-            await self._changed.park()
+    async def _wait_until_all_listen(self) -> None:
+        with trio.move_on_after(READY_WITHIN_S) as patience:
+            while sum(worker.listening for worker in self._workers.values()) < self._count:
+                await self._changed.park()
+        if patience.cancelled_caught:
+            log.error("web workers do not start; the node goes on", count=self._count)
 
     async def _watch_node(self) -> None:
         """Tell the workers how the node is, when that changes."""
@@ -263,7 +268,7 @@ class WebWorkers:
     async def _keep_worker(self, number: int, listeners: list[socket.socket]) -> None:
         """Run one process after the other."""
         backoff = Backoff(self._rng, first_s=PAUSE_FIRST_S, most_s=PAUSE_MAX_S)
-        while True:
+        while not self._draining:
             began, problem = trio.current_time(), ""
             try:
                 await self._run_worker(number, listeners)
@@ -275,6 +280,7 @@ class WebWorkers:
             REPLACED.inc()
             log.warning("web worker is replaced", problem=problem, pause_s=round(pause_s, 2))
             await trio.sleep(pause_s)
+        await trio.sleep_forever()
 
     async def _run_worker(self, number: int, listeners: list[socket.socket]) -> None:
         """Run one process to its end; raises `WorkerLost` unless it was told to end."""
@@ -299,7 +305,8 @@ class WebWorkers:
                     nursery.cancel_scope.cancel()
         finally:
             process.kill()
-            process.wait()
+            with trio.move_on_after(KILLED_WITHIN_S, shield=True):
+                await _exited(process)
         if self._draining:
             await trio.sleep_forever()
         raise WorkerLost(f"web worker {number} has ended with status {process.returncode}")
@@ -400,8 +407,16 @@ def _shown(number: int, worker: _Worker | None) -> dict[str, object]:
         "pid": worker.process.pid,
         "state": "serving" if worker.listening else "starting",
         "clients": worker.alive.clients,
-        "pressure": round(worker.alive.pressure, 3),
+        "pressure": round(_pressure_of(worker), 3),
     }
+
+
+def _pressure_of(worker: _Worker) -> float:
+    """Return how far publishers are ahead of a worker that lives, and of its clients."""
+    if not worker.alive.clients or worker.silent_s > DEAF_S:
+        return 0.0
+    lag_bytes = max(0, worker.link.waiting_bytes - LAG_BYTES)
+    return max(worker.alive.pressure, lag_bytes / WAITING_BYTES_MAX)
 
 
 async def _listeners(bind: Address, count: int) -> list[list[socket.socket]]:
@@ -424,6 +439,12 @@ async def _listeners(bind: Address, count: int) -> list[list[socket.socket]]:
         raise AddressInUse(f"{problem}; choose another address") from error
 
 
+def _close(listeners: list[list[socket.socket]]) -> None:
+    for one in listeners:
+        for listener in one:
+            listener.close()
+
+
 def _listener(family: int, address: tuple[object, ...]) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -437,6 +458,8 @@ def _listener(family: int, address: tuple[object, ...]) -> socket.socket:
 
 async def _exited(process: subprocess.Popen[bytes]) -> None:
     """Return when a process has ended."""
+    if process.returncode is not None:
+        return
     descriptor = os.pidfd_open(process.pid)
     try:
         await trio.lowlevel.wait_readable(descriptor)

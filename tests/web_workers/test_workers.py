@@ -225,3 +225,58 @@ async def test_a_node_without_a_worker_that_serves_is_not_ready(
         assert answer.status == 503
         assert b"no web worker takes connections" in answer.body
         assert one.workers.processes()[0]["state"] == "dead"
+
+
+async def test_whoever_comes_while_a_node_drains_is_refused_at_once(tmp_path: Path) -> None:
+    async with trio.open_nursery() as nursery:
+        one = Site(tmp_path, 2, sse_drain_s=30.0, shutdown_deadline_s=60.0)
+        await nursery.start(one.run)
+        reader = await Client.open(one.address)
+        await reader.request(STREAM)
+        nursery.cancel_scope.cancel()
+        refused = False
+        with trio.CancelScope(shield=True), trio.fail_after(LIMIT_S):
+            while not refused:
+                try:
+                    (await trio.open_tcp_stream(*one.address)).socket.close()
+                except OSError:
+                    refused = True
+            # Its worker still has it, and is not replaced when it dies.
+            for pid in one.pids():
+                os.kill(pid, signal.SIGKILL)
+            with suppress(h11.RemoteProtocolError, trio.BrokenResourceError):
+                await reader.read_all()
+            await reader.aclose()
+            await until(lambda: not one.workers._workers)
+    assert not one.workers._workers
+
+
+async def test_a_node_that_is_stopped_while_its_workers_start_does_not_wait_for_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "READY_WITHIN_S", 10 * LIMIT_S)
+    monkeypatch.setattr(pool, "dying_with_us", lambda *_command: ["sleep", "1000"])
+    one = Site(tmp_path, 2)
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nursery.start, one.run)
+            await until(lambda: len(one.workers._workers) == 2)
+            one.workers.abandon()
+            nursery.cancel_scope.cancel()
+
+
+async def test_publishers_are_slowed_by_a_worker_that_lags_and_not_by_one_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "LAG_BYTES", 100_000)
+    async with site(tmp_path, 1) as one, readers(one, 1):
+        await until(lambda: one.workers.clients == 1)
+        (worker,) = one.workers._workers.values()
+        os.kill(worker.process.pid, signal.SIGSTOP)
+        one.publish(1, 20_000)
+        await until(lambda: one.workers.pressure > 0.0)
+        await until(lambda: one.workers.pressure == 0.0)
+        assert worker.link.waiting_bytes > pool.LAG_BYTES
+        os.kill(worker.process.pid, signal.SIGCONT)
+        await until(lambda: worker.link.waiting_bytes == 0)
+        assert one.workers.pressure == 0.0
