@@ -132,7 +132,7 @@ async def serving(
 class Client:
     """One HTTP/1.1 connection; every byte it gets goes through h11."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.http = h11.Connection(h11.CLIENT)
         self.text = ""
@@ -167,7 +167,7 @@ class Client:
     async def _next(self) -> object:
         with trio.fail_after(LIMIT_S):
             while (event := self.http.next_event()) is h11.NEED_DATA:
-                self.http.receive_data(await self.stream.receive_some(65536))
+                self.http.receive_data(bytes(await self.stream.receive_some(65536)))
         return event
 
     async def read_more(self) -> None:

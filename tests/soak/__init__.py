@@ -7,6 +7,8 @@ topics in headers, JSON and CloudEvents. With every twentieth message of each co
 never be an event. What is published over HTTP has ids that come twice, with other content,
 and is private now and then; some is published again although it was acknowledged. One browser in
 four has no token.
+Nodes have TLS or none, and as many web workers as the seed says; browsers read Server-Sent Events
+over HTTP/1.1 or HTTP/2 (four streams a connection), or a WebSocket with one of both subprotocols.
 Episodes of trouble are drawn from the seed (`schedule.py`); after each the cluster has to be whole
 again, and there is calm. At most a minority of the nodes is in trouble at one time. Every node has
 a network of its own, if the machine permits that; otherwise it says so, and goes without partitions
@@ -22,6 +24,8 @@ How to read the table, line by line:
 - *acknowledged and never shown*: of those, what no browser ever got.
 - *lost*, *twice*, *out of order*: deliveries, each browser's counted, over all its connections.
   All browsers must see one sequence, whichever node they read.
+- *deliveries by* a transport: each that there is must have had some.
+- *WebSockets closed with code*: 1006 stands for none, as when a node or a web worker died.
 - *dead letters*: messages that can never be events, acknowledged to their publisher. Each must have
   a copy in the stream of dead letters, and only one, whoever made it and however often NATS or the
   leader died meanwhile.
@@ -42,8 +46,9 @@ How to read the table, line by line:
   there are open streams.
 - *memory* and *open files*: medians of the first and the last quarter. The sum of all nodes is
   judged from half an hour on, second quarter against last.
-- *other promises*: a cluster that is not whole again a minute after its trouble, a node that does
-  not stop when told, a burst that is not taken; told in the timeline.
+- *other promises*: a web worker that died or hangs and is not replaced by its node, a cluster that
+  is not whole again a minute after its trouble, a node that does not stop when told, a burst that
+  is not taken; told in the timeline.
 
 The directory that is named at the end holds the timeline, the table, the nodes' data and logs.
 """

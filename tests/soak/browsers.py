@@ -39,15 +39,18 @@ class Browsers:
         log: Path,
         gaps_allowed: bool,
         token: str = "",
+        tls: Sequence[int] = (),
+        ca_pem: str = "",
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Let them browse until cancelled; raises `AssertionError` when their process ends.
 
-        With a `token`, which may read everything, each fourth browser goes without it.
+        With a `token`, which may read everything, each fourth browser goes without it. `tls` names
+        the places of nodes that have it, with certificates of the CA in `ca_pem`.
         """
         told = {"nodes": nodes, "clients": clients, "idle": idle, "run": run, "seed": run}
         told["gaps_allowed"] = gaps_allowed
-        told["token"] = token
+        told |= {"token": token, "tls": list(tls), "ca": ca_pem}
         with log.open("wb") as errors:
             self._process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "tests.soak.fleet"],

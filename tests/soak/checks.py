@@ -4,7 +4,7 @@ Enters: observations of one run. Leaves: one line for each promise, kept or brok
 Never: I/O; a promise that no observation could break (`test_checks.py` breaks each).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -22,6 +22,9 @@ JUDGED_S_MIN = 30 * 60
 """Shorter runs only fill their history."""
 GROWTH_MAX = 0.05
 """Of the memory of all nodes together, from the second quarter to the last."""
+ORDERLY = ("1001", "1006", "1008", "1013")
+"""Close codes of WebSockets: a node goes away, it died (that is no code), a client is slow, all is
+full."""
 MIB = 1024 * 1024
 
 
@@ -38,6 +41,10 @@ class Observed:
     """Deliveries that a browser did not get, the end of the run included."""
     missing: int = 0
     """Acknowledged events that nobody got."""
+    by_transport: Mapping[str, int] = field(default_factory=dict)
+    """Deliveries over each transport that there is."""
+    closes: Mapping[str, int] = field(default_factory=dict)
+    """WebSockets that ended, by the code of their close."""
     twice: int = 0
     disorder: int = 0
     leaked: int = 0
@@ -92,6 +99,10 @@ def checks(seen: Observed) -> list[Check]:
     return [
         Check("events acknowledged", f"{seen.published:,}"),
         Check("deliveries", f"{seen.deliveries:,}"),
+        *(
+            Check(f"deliveries by {name}", f"{count:,}", "> 0", count == 0)
+            for name, count in seen.by_transport.items()
+        ),
         _none("acknowledged and never shown", seen.missing),
         _none("lost deliveries", seen.lost),
         _none("twice", seen.twice),
@@ -110,6 +121,12 @@ def checks(seen: Observed) -> list[Check]:
         ),
         _none("browsers that read closed as slow", closed_healthy(seen)),
         _none("streams ended without trouble", seen.ended),
+        Check(
+            "WebSockets closed with code",
+            ", ".join(f"{code}: {count:,}" for code, count in sorted(seen.closes.items())),
+            ", ".join(ORDERLY),
+            bool(seen.closes.keys() - set(ORDERLY)),
+        ),
         Check(
             "longest time without an event",
             f"{silence_s:.1f} s",

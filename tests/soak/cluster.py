@@ -3,6 +3,7 @@
 No node stays dead because nobody started it, unless it is to be held back.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ from noti.address import Address
 from noti.cli.children import Child, ending
 from tests.interop.processes import children_of, get_json, stable_port, written
 from tests.soak.network import Machine
+from tests.soak.setups import Setup
 
 RESTART_S = 0.5
 STATUS_EVERY_S = 0.2
@@ -44,18 +46,19 @@ class SoakNode:
     name: str
     directory: Path
     machine: Machine | None
+    setup: Setup
     child: Child | None = None
     expected: str = ""
     """Why the process that runs now is about to end."""
     held: bool = False
     """Not to be started again for the time being."""
     disk_full: bool = False
-    ports: tuple[int, int, int] = (8402, 8401, 8400)
+    ports: tuple[int, int, int, int] = (8402, 8401, 8400, 8403)
     exits: list[Exit] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if self.machine is None:
-            self.ports = (stable_port(), stable_port(), stable_port())
+            self.ports = (stable_port(), stable_port(), stable_port(), stable_port())
 
     @property
     def host(self) -> str:
@@ -72,6 +75,10 @@ class SoakNode:
     @property
     def rpc(self) -> Address:
         return self.host, self.ports[2]
+
+    @property
+    def operations(self) -> Address:
+        return self.host, self.ports[3]
 
     @property
     def data_dir(self) -> Path:
@@ -95,6 +102,7 @@ class SoakNode:
             *("--http-addr", written(self.http)),
             *("--gossip-addr", written(self.gossip)),
             *("--rpc-addr", written(self.rpc)),
+            *("--ops-addr", written(self.operations)),
             *arguments,
         ]
         self.child = Child(self.name, command, self.log)
@@ -106,10 +114,19 @@ class SoakNode:
 
     def writer(self) -> int | None:
         """Return the process that writes its log; None when there is none now."""
+        return next(iter(self._children(b"disk_writer")), None)
+
+    def workers(self) -> list[int]:
+        """Return the processes that serve its browsers; none when it does that by itself."""
+        return self._children(b"noti.web_workers")
+
+    def _children(self, of: bytes) -> list[int]:
+        found = []
         for pid in self.family()[1:]:
-            if b"disk_writer" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return pid
-        return None
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if of in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return sorted(found)
 
     def family(self) -> list[int]:
         """Return its process and the children of that, which may be gone a moment later."""
@@ -119,7 +136,7 @@ class SoakNode:
             return []
 
     async def status(self) -> dict[str, Any] | None:
-        report: dict[str, Any] | None = await get_json(self.http, "/status")
+        report: dict[str, Any] | None = await get_json(self.operations, "/status")
         return report
 
     async def keep_running(self, say: Callable[[str], None]) -> None:
@@ -147,15 +164,25 @@ class SoakCluster:
         self._say = say
 
     def start(
-        self, nursery: trio.Nursery, nats_url: str, history_size: int, settings: Sequence[str]
+        self,
+        nursery: trio.Nursery,
+        nats_url: str,
+        history_size: int,
+        settings: Sequence[str],
+        tls: Sequence[str],
     ) -> None:
-        """Start all nodes with these settings; one of them is set up a little differently."""
+        """Start all nodes with these settings; some with TLS, whose settings are `tls`.
+
+        One of them is set up a little differently.
+        """
         join = [part for node in self.nodes for part in ("--join", written(node.gossip))]
         common = [*join, "--bootstrap-expect", str(min(5, len(self.nodes))), "--nats-url", nats_url]
         for node in self.nodes:
             odd = node is self.nodes[1]
             size = history_size * 9 // 10 if odd else history_size
             its_own = ["--history-size", str(size), "--gossip-profile", "local"]
+            its_own += tls if node.setup.has_tls else []
+            its_own += ["--web-workers", str(node.setup.workers)]
             node.prepare([*common, *its_own, *settings])
             node.process.start()
             nursery.start_soon(node.keep_running, self._say)
@@ -190,6 +217,7 @@ class SoakCluster:
             alive
             and len({report["leader"] for report in known}) == 1
             and max(applied) - min(applied) < LAGS_MAX
+            and all(len(node.workers()) == node.setup.workers for node in self.nodes)
             and all(report["voters"] == min(5, len(self.nodes)) for report in known)
         )
 

@@ -17,10 +17,12 @@ from tests.publishing.nats.nats_server import NatsServer
 from tests.soak.cluster import SoakCluster, SoakNode
 from tests.soak.network import small_disk_full
 from tests.soak.publishers import Feed, RpcFeed
-from tests.soak.schedule import BURSTS, HARMFUL, LARGE_BYTES, Cut, Episode, Fault, Kind
+from tests.soak.schedule import BURSTS, HARMFUL, LARGE_BYTES, WORKERS, Cut, Episode, Fault, Kind
 
 WHOLE_S_MAX = 60.0
 """After trouble ended, all nodes serve again within this."""
+REPLACED_S_MAX = 30.0
+"""For a web worker; a node gives a hung one 5 s of its own running time."""
 AFTERMATH_S = 5.0
 """Streams of a node in trouble may end a little later than its trouble."""
 BURST_S_MAX = 120.0
@@ -80,6 +82,11 @@ class Trouble:
             target = None
             if fault.kind is Kind.FULL_DISK:
                 target = self._cluster.nodes[-1]
+            elif fault.kind in WORKERS:
+                having = [node for node in self._cluster.nodes if node.setup.workers]
+                target = leader if fault.leads else None
+                if target not in having:
+                    target = having[int(fault.pick * len(having))]
             elif fault.kind in HARMFUL:
                 others = [node for node in free if node is not leader]
                 if len(self._cluster.nodes) > 3:
@@ -102,6 +109,9 @@ class Trouble:
                 await self._roll()
             case Kind.BURST_JETSTREAM | Kind.BURST_RPC | Kind.BURST_LARGE:
                 await self._burst(fault)
+            case Kind.KILL_WORKER | Kind.HANG_WORKER:
+                assert node is not None
+                await self._harm_worker(fault, node)
             case _:
                 assert node is not None
                 await self._harm(fault, node)
@@ -127,6 +137,24 @@ class Trouble:
                 await self._full_disk(fault, node)
             case _:
                 raise AssertionError(fault)
+
+    async def _harm_worker(self, fault: Fault, node: SoakNode) -> None:
+        """Kill or stop one; the node must put another one into its place by itself."""
+        there = node.workers()
+        if not there:
+            self._break(f"{node.name} has no web worker")
+            return
+        victim = there[int(fault.pick * len(there))]
+        os.kill(victim, signal.SIGKILL if fault.kind is Kind.KILL_WORKER else signal.SIGSTOP)
+        begun = time.monotonic()
+        with trio.move_on_after(REPLACED_S_MAX):
+            while victim in node.workers() or len(node.workers()) < node.setup.workers:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+            self._say(f"{node.name} replaced it after {time.monotonic() - begun:.1f} s")
+            return
+        self._break(f"{node.name} did not replace worker {victim} in {REPLACED_S_MAX:g} s: {fault}")
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGCONT)
 
     async def _partition(self, fault: Fault, node: SoakNode) -> None:
         own = node.machine

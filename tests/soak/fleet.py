@@ -8,7 +8,6 @@ A browser comes back with its last event id, at another node; a few never read. 
 they see what is public, in the same order, and nothing else.
 """
 
-import errno
 import heapq
 import json
 import math
@@ -16,7 +15,7 @@ import os
 import random
 import resource
 import select
-import socket
+import ssl
 import sys
 import time
 from collections import Counter
@@ -26,10 +25,14 @@ from typing import Any
 from noti.client.event_stream import EventStreamParser
 from noti.errors import MessageInvalid
 from tests.bench.load.mark import marks_of
-from tests.bench.load.reading import Body, Reader, Reading
+from tests.bench.load.reading import Reader, Reading
+from tests.soak.connections import Connection, Ended, trusting
+from tests.soak.conversations import OK, Request, Stream, conversation
 from tests.soak.ledger import NEWCOMER, Ledger, first_with_id, is_private
+from tests.soak.setups import PUBLIC_EVERY, Transport, label, spoken, transport_of
+from tests.soak.websockets import GAP_KEY
 
-READ_BYTES = 256 * 1024
+ORDER_BYTES = 256 * 1024
 HEAD_S_MAX = 4.0
 """Longer than a node waits for its own catching up (2 s) before it answers."""
 RETRY_S = 1.0
@@ -37,15 +40,9 @@ RETRY_S = 1.0
 REPORT_S = 0.5
 SILENCE_S_MIN = 0.5
 """Shorter silences are not reported."""
-IDLE_RECEIVE_BYTES = 4096
-"""What the kernel keeps for a browser that never reads."""
 IDLE_BACK_S = 5.0
 CONNECTED_S = 20.0, 60.0
 """After so long a browser goes on at any node, so that no node has all of them after a while."""
-GAP_KEY = 0
-"""Stands for the news of a gap; the keys of events begin at 4."""
-PUBLIC_EVERY = 4
-"""Each fourth browser has no token."""
 
 
 class SoakReader(Reader):
@@ -74,19 +71,28 @@ class Browser:
     place: int = 0
     last_event_id: str = "earliest"
     retry_s: float = RETRY_S
-    sock: socket.socket | None = None
-    body: Body | None = None
+    connection: Connection | None = None
+    stream: Stream | None = None
+    """What it reads there."""
     began: float = 0.0
     """When it last tried to connect."""
     newcomer: bool = False
     first_place: int | None = None
-    connected: bool = False
     leaves_at: float = 0.0
     after_gap: bool = False
     """It was told of a gap, and nothing since."""
 
     def __str__(self) -> str:
-        return f"browser {self.number}"
+        return f"browser {self.number} ({self.transport.value})"
+
+    @property
+    def transport(self) -> Transport:
+        return transport_of(self.number)
+
+    @property
+    def reads(self) -> bool:
+        """Whether a node answered and goes on doing so."""
+        return self.stream is not None and self.stream.status == OK
 
 
 class Fleet:
@@ -113,7 +119,18 @@ class Fleet:
             )
             for number in range(told["clients"] + told["idle"])
         ]
-        self._by_fd: dict[int, Browser] = {}
+        self._by_fd: dict[int, Connection] = {}
+        self._readers: dict[Stream, Browser] = {}
+        self._tls = set(told["tls"])
+        """The places of nodes that have it."""
+        self._contexts: dict[str, ssl.SSLContext] = {}
+        self._ca_pem = told["ca"]
+        self._by_transport: Counter[str] = Counter()
+        """Deliveries."""
+        self._closes: Counter[str] = Counter()
+        """WebSockets that ended, by the code of their close."""
+        self._refused: Counter[str] = Counter()
+        """Answers other than a stream."""
         self._later = [(0.0, browser.number, browser) for browser in self._browsers]
         self._orders = b""
         self._deliveries = self._gaps = self._idle_opened = self._opened = 0
@@ -135,8 +152,8 @@ class Fleet:
                 if fd == 0:
                     if not self._take_orders():
                         return
-                elif browser := self._by_fd.get(fd):
-                    self._turn(browser, fd, events)
+                elif connection := self._by_fd.get(fd):
+                    self._turn(connection, events)
             now = time.monotonic()
             while self._later and self._later[0][0] <= now:
                 self._connect(heapq.heappop(self._later)[2])
@@ -149,7 +166,7 @@ class Fleet:
     # --- orders -----------------------------------------------------------------------------------
 
     def _take_orders(self) -> bool:
-        data = os.read(0, READ_BYTES)
+        data = os.read(0, ORDER_BYTES)
         *lines, self._orders = (self._orders + data).split(b"\n")
         for line in lines:
             order = json.loads(line)
@@ -168,7 +185,7 @@ class Fleet:
     def _stay(self) -> None:
         """From now on nobody moves on, and those who never read are gone for good."""
         self._stays = True
-        for browser in [one for one in self._by_fd.values() if one.idle]:
+        for browser in [one for one in self._readers.values() if one.idle]:
             self._lost(browser)
         self._later = [entry for entry in self._later if not entry[2].idle]
         heapq.heapify(self._later)
@@ -215,8 +232,11 @@ class Fleet:
             "examples": [example for one in ledgers for example in one.examples],
             "slowest": len(ledger.order) - max(map(self._behind, placed)),
             "behind": sum(map(self._behind, placed)),
-            "open": sum(browser.body is not None for browser in reading),
-            "reading": sum(bool(browser.body and browser.body.status) for browser in reading),
+            "open": sum(browser.stream is not None for browser in reading),
+            "reading": sum(browser.reads for browser in reading),
+            "by_transport": self._by_transport,
+            "closes": self._closes,
+            "refused": self._refused,
             "opened": self._opened,
             "idle_opened": self._idle_opened,
             "ends": [[at, node, count] for (at, node), count in ends.items()],
@@ -229,71 +249,86 @@ class Fleet:
     # --- connections ------------------------------------------------------------------------------
 
     def _connect(self, browser: Browser) -> None:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-        if browser.idle:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, IDLE_RECEIVE_BYTES)
-        browser.sock, browser.body, browser.connected = sock, None, False
         browser.began = time.monotonic()
-        problem = sock.connect_ex(self._nodes[browser.node])
-        if problem not in (0, errno.EINPROGRESS):
-            self._lost(browser)
-            return
-        self._by_fd[sock.fileno()] = browser
-        self._epoll.register(sock.fileno(), select.EPOLLOUT)
-
-    def _turn(self, browser: Browser, fd: int, events: int) -> None:
-        if not browser.connected:
-            self._ask(browser, fd)
-        elif browser.idle:
-            self._lost(browser)
-        else:
-            self._read(browser, fd)
-
-    def _ask(self, browser: Browser, fd: int) -> None:
-        assert browser.sock is not None
-        request = (
-            "GET /.well-known/mercure?topic=* HTTP/1.1\r\nHost: soak\r\n"
-            f"Accept: text/event-stream\r\nLast-Event-ID: {browser.last_event_id}\r\n"
-        )
-        if self._token and not browser.public:
-            request += f"Authorization: Bearer {self._token}\r\n"
         first = first_with_id(self._run, browser.last_event_id)
         if first is not None:
             browser.place = self._ledger_of(browser).resume_at(browser.place, first)
+        token = "" if browser.public else self._token
+        request = Request(browser.last_event_id, token, in_subprotocol=browser.number % 2 == 0)
         try:
-            browser.sock.send(f"{request}\r\n".encode())
-        except OSError:
-            self._lost(browser)
+            connection = self._connection_for(browser)
+        except Ended:
+            self._come_back(browser)
             return
-        browser.connected = True
-        self._idle_opened += browser.idle
-        browser.body = None if browser.idle else Body(self._reader)
-        wanted = select.EPOLLRDHUP if browser.idle else select.EPOLLIN | select.EPOLLRDHUP
-        self._epoll.modify(fd, wanted)
+        browser.connection = connection
+        browser.stream = connection.conversation.begin(request)
+        self._readers[browser.stream] = browser
+        if connection.established:
+            self._turn(connection, 0)
 
-    def _read(self, browser: Browser, fd: int) -> None:
-        body = browser.body
-        assert body is not None
+    def _connection_for(self, browser: Browser) -> Connection:
+        """Return one that takes another stream, or a new one; raises `Ended`."""
+        has_tls = browser.node in self._tls
+        transport = spoken(browser.transport, has_tls=has_tls)
+        if transport is Transport.HTTP_2 and not browser.idle:
+            for one in self._by_fd.values():
+                words = one.conversation
+                shared = words.protocol == "h2" and not one.idle and words.takes_more
+                if shared and one.node == browser.node:
+                    return one
+        words = conversation(transport, self._reader)
+        context = self._trusting(words.protocol) if has_tls else None
+        address = self._nodes[browser.node]
+        connection = Connection(browser.node, address, words, context, idle=browser.idle)
+        self._by_fd[connection.fileno()] = connection
+        self._epoll.register(connection.fileno(), connection.interest)
+        return connection
+
+    def _trusting(self, protocol: str) -> ssl.SSLContext:
+        if protocol not in self._contexts:
+            self._contexts[protocol] = trusting(self._ca_pem, protocol)
+        return self._contexts[protocol]
+
+    def _turn(self, connection: Connection, events: int) -> None:
         try:
-            data = os.read(fd, READ_BYTES)
-        except BlockingIOError:
+            was_established = connection.established
+            data = connection.turn(events)
+            if connection.idle and connection.established and not was_established:
+                self._idle_opened += 1
+            self._read(connection, data)
+            connection.flush()
+        except Ended:
+            self._broken(connection)
             return
-        except OSError:
-            data = b""
-        was_open = bool(body.status)
+        if connection.conversation.streams:
+            self._epoll.modify(connection.fileno(), connection.interest)
+        else:
+            self._broken(connection)
+
+    def _read(self, connection: Connection, data: bytes) -> None:
+        if not data:
+            return
         try:
-            readings = body.take(data) if data else []
+            taken = connection.conversation.take(data)
         except MessageInvalid as error:
-            self._ledger_of(browser).examples.append(f"{browser} cannot read its stream: {error}")
-            self._ledger_of(browser).disorder += 1
-            data, readings = b"", []
-        if body.status and not was_open:
-            self._opened += 1
-            browser.leaves_at = time.monotonic() + self._rng.uniform(*CONNECTED_S)
-        for reading in readings:
-            self._take(browser, reading)
-        if not data or body.ended or body.status not in (0, 200):
-            self._lost(browser)
+            for stream in connection.conversation.streams:
+                ledger = self._ledger_of(self._readers[stream])
+                ledger.examples.append(f"{self._readers[stream]} cannot read its stream: {error}")
+                ledger.disorder += 1
+            raise Ended("it cannot be read") from error
+        for stream, readings in taken:
+            browser = self._readers.get(stream)
+            if browser is None:
+                continue
+            if stream.status == OK and not browser.leaves_at:
+                self._opened += 1
+                browser.leaves_at = time.monotonic() + self._rng.uniform(*CONNECTED_S)
+            if stream.status not in (0, OK):
+                self._refused[f"{stream.status} for {browser.transport.value}"] += 1
+            for reading in readings:
+                self._take(browser, reading)
+            if stream.ended:
+                self._lost(browser)
 
     def _take(self, browser: Browser, reading: Reading) -> None:
         known = len(self._ledger.order)
@@ -304,6 +339,9 @@ class Fleet:
             gaps = len(reading.seqs) - len(keys)
             self._gaps += gaps
             self._deliveries += len(keys)
+            has_tls = browser.node in self._tls
+            over = spoken(browser.transport, has_tls=has_tls)
+            self._by_transport[label(over, has_tls=has_tls)] += len(keys)
             browser.after_gap = browser.after_gap or (gaps > 0 and self._gaps_allowed)
             keys = self._behind_the_gap(browser, keys) if browser.after_gap else keys
             browser.place = self._ledger_of(browser).see(str(browser), browser.place, keys)
@@ -329,39 +367,65 @@ class Fleet:
         return []
 
     def _give_up_on_the_silent(self, now: float) -> None:
-        for browser in self._by_fd.copy().values():
-            opened = browser.body is not None and browser.body.status
-            patient = browser.idle and browser.connected
-            if not (opened or patient) and now - browser.began > HEAD_S_MAX:
+        for browser in list(self._readers.values()):
+            established = browser.connection is not None and browser.connection.established
+            patient = browser.reads or (browser.idle and established)
+            if not patient and now - browser.began > HEAD_S_MAX:
                 self._lost(browser)
 
     def _move_on(self, now: float) -> None:
         """Let those who were at their node for long go on at any."""
-        for browser in self._by_fd.copy().values():
-            opened = browser.body is not None and browser.body.status
-            may_leave = not (browser.newcomer or self._stays)
-            if opened and now > browser.leaves_at and may_leave:
-                browser.body = None  # the stream does not end, it is left
-                browser.node = self._rng.randrange(len(self._nodes)) - 1
-                self._lost(browser)
+        for browser in list(self._readers.values()):
+            may_leave = not (browser.newcomer or self._stays or browser.idle)
+            if browser.reads and now > browser.leaves_at and may_leave:
+                self._leave(browser)
+                browser.node = self._rng.randrange(len(self._nodes))
+                self._come_back(browser)
+
+    def _broken(self, connection: Connection) -> None:
+        """The connection ended, with all that is on it; or nothing is on it any more."""
+        for stream in list(connection.conversation.streams):
+            if stream in self._readers:
+                self._lost(self._readers[stream])
+        self._close(connection)
+
+    def _close(self, connection: Connection) -> None:
+        if self._by_fd.pop(connection.fileno(), None) is not None:
+            self._epoll.unregister(connection.fileno())
+            connection.close()
 
     def _lost(self, browser: Browser) -> None:
         """The stream ended or could not be opened: come back later, at any other node."""
-        assert browser.sock is not None
-        self._by_fd.pop(browser.sock.fileno(), None)
-        browser.sock.close()
-        now = time.monotonic()
-        if browser.body is not None and browser.body.status:
+        if browser.reads:
+            assert browser.stream is not None
             # Rounded up: an end must not seem to be earlier than the trouble that made it.
-            self._ends[math.ceil(now * 10) / 10, browser.node] += 1
-        browser.sock = browser.body = None
-        browser.connected = False
+            self._ends[math.ceil(time.monotonic() * 10) / 10, browser.node] += 1
+            if browser.transport.subprotocol:
+                self._closes[str(browser.stream.close_code)] += 1
+        self._leave(browser)
         if not browser.newcomer:
             # Not at the next one: after a rolling restart all of them would be at the first.
             others = range(1, max(2, len(self._nodes)))
             browser.node = (browser.node + self._rng.choice(others)) % len(self._nodes)
+        self._come_back(browser)
+
+    def _leave(self, browser: Browser) -> None:
+        """Read no more of its stream."""
+        connection, stream = browser.connection, browser.stream
+        assert connection is not None
+        assert stream is not None
+        self._readers.pop(stream, None)
+        connection.conversation.leave(stream)
+        browser.connection = browser.stream = None
+        browser.leaves_at = 0.0
+        if not connection.conversation.streams:
+            self._close(connection)
+        elif connection.fileno() in self._by_fd:
+            self._epoll.modify(connection.fileno(), connection.interest)
+
+    def _come_back(self, browser: Browser) -> None:
         pause_s = IDLE_BACK_S if browser.idle else browser.retry_s
-        back_at = now + pause_s * self._rng.uniform(0.5, 1)
+        back_at = time.monotonic() + pause_s * self._rng.uniform(0.5, 1)
         heapq.heappush(self._later, (back_at, browser.number, browser))
 
 

@@ -14,6 +14,7 @@ acknowledged.
 
 import asyncio
 import contextlib
+import ssl
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ from noti.errors import Unavailable
 from noti.rpc.generated.noti.v1 import Event, PublishRequest, PublishStreamResponse
 from tests.bench.load.mark import EVENT_BYTES, Mark, event_text
 from tests.soak import ledger
+from tests.soak.connections import HOST
 
 TOPIC = "soak"
 RPC_PER_S = 20
@@ -214,9 +216,13 @@ class HttpFeed(Feed):
     """Posts to one node after the other, another one whenever something goes wrong."""
 
     def __init__(
-        self, asyncio_loop: AsyncioLoop, nodes: Sequence[Address], run: str, token: str
+        self,
+        asyncio_loop: AsyncioLoop,
+        nodes: Sequence[tuple[Address, ssl.SSLContext | None]],
+        run: str,
+        token: str,
     ) -> None:
-        """`token` may publish everything."""
+        """Post to nodes of which some have TLS; `token` may publish everything."""
         super().__init__(asyncio_loop, HTTP_PER_S, 1)
         self.wrong: list[str] = []
         """Answers that no node should have given, in words."""
@@ -226,10 +232,12 @@ class HttpFeed(Feed):
         self._turn = 0
 
     async def _connect_aio(self) -> Connection:
-        host, port = self._nodes[self._turn % len(self._nodes)]
+        (host, port), context = self._nodes[self._turn % len(self._nodes)]
         self._turn += 1
+        name = HOST if context else None
         async with asyncio.timeout(ANSWER_S_MAX):
-            return _Http(*await asyncio.open_connection(host, port), self)
+            ends = await asyncio.open_connection(host, port, ssl=context, server_hostname=name)
+            return _Http(*ends, self)
 
     def request(self, number: int) -> bytes:
         """Return the request that publishes this event."""

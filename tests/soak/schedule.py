@@ -21,6 +21,8 @@ class Kind(Enum):
     HANG_WRITER = "hung disk"
     PARTITION = "partition"
     FULL_DISK = "full disk"
+    KILL_WORKER = "kill -9 of a web worker"
+    HANG_WORKER = "hung web worker"
     ROLL = "rolling restart"
     NATS = "NATS down"
     BURST_JETSTREAM = "burst through JetStream"
@@ -30,6 +32,8 @@ class Kind(Enum):
 
 HARMFUL = {Kind.KILL, Kind.PAUSE, Kind.HANG_WRITER, Kind.PARTITION, Kind.FULL_DISK}
 """Kinds that take one node away; a rolling restart takes each, one after the other."""
+WORKERS = {Kind.KILL_WORKER, Kind.HANG_WORKER}
+"""Kinds that cost some browsers of one node a reconnection; the node itself goes on."""
 BURSTS = {Kind.BURST_JETSTREAM, Kind.BURST_RPC, Kind.BURST_LARGE}
 LARGE_EVENTS = 500
 LARGE_BYTES = 20_000
@@ -69,7 +73,7 @@ class Fault:
 
     def __str__(self) -> str:
         words = [self.kind.value]
-        if self.kind in HARMFUL and self.kind is not Kind.FULL_DISK:
+        if self.kind in HARMFUL | WORKERS and self.kind is not Kind.FULL_DISK:
             words.append("of the leader" if self.leads else "of another node")
         if self.kind is Kind.PARTITION:
             words.append(self.cut.value)
@@ -105,7 +109,13 @@ class Size:
         return (self.nodes - 1) // 2
 
 
-def size_of(minutes: float, nodes: int, *, namespaces: bool, short_history: bool = False) -> Size:
+def size_of(
+    minutes: float,
+    nodes: int,
+    *,
+    namespaces: bool,
+    short_history: bool = False,
+) -> Size:
     """Return what fits into a run: in a short one, outages and bursts are short."""
     without = set() if namespaces else NEED_NAMESPACES
     without = without | LATE if short_history else without
@@ -141,6 +151,8 @@ def _fault(kind: Kind, rng: random.Random, size: Size, *, leads: bool | None = N
     pick, seconds = rng.random(), rng.uniform(1.0, size.outage_s_max)
     cut = rng.choice(list(Cut))
     match kind:
+        case Kind.KILL_WORKER | Kind.HANG_WORKER:
+            return Fault(kind, leads, pick)
         case Kind.KILL:
             return Fault(kind, leads, pick, seconds=min(seconds, 5.0))
         case Kind.PAUSE | Kind.HANG_WRITER:

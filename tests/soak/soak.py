@@ -5,8 +5,10 @@ No process is left, whatever happens.
 
 import json
 import secrets
+import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,13 +18,15 @@ import trio
 
 from noti.asyncio_loop import AsyncioLoop
 from noti.authorization.signing import TokenDraft, signed_token
-from tests.http.stage import client
+from tests.certificates.authority import Wanted, authority, issue
+from tests.http.stage import Client
 from tests.interop.processes import stable_port
 from tests.publishing.nats.nats_server import NatsServer
 from tests.soak import ledger
 from tests.soak.browsers import Browsers
 from tests.soak.checks import Observed
 from tests.soak.cluster import SoakCluster, SoakNode
+from tests.soak.connections import HOST, trusting
 from tests.soak.faults import Trouble
 from tests.soak.jetstream import (
     CONFIG,
@@ -37,6 +41,7 @@ from tests.soak.jetstream import (
 from tests.soak.network import GATEWAY, Machine, Network, small_disk
 from tests.soak.publishers import Feed, HttpFeed, RpcFeed
 from tests.soak.schedule import Episode, Size, episodes, size_of
+from tests.soak.setups import Setup, labels_of, setups_of
 from tests.soak.watch import Watch
 
 IDLE = 4
@@ -63,7 +68,17 @@ class Plan:
     @property
     def size(self) -> Size:
         short = bool(self.history)
-        return size_of(self.minutes, self.nodes, namespaces=self.namespaces, short_history=short)
+        return size_of(
+            self.minutes,
+            self.nodes,
+            namespaces=self.namespaces,
+            short_history=short,
+        )
+
+    @property
+    def setups(self) -> list[Setup]:
+        """How each node is set up."""
+        return setups_of(self.seed, self.nodes)
 
     @property
     def history_size(self) -> int:
@@ -87,6 +102,7 @@ class Soak:
         self._say = say
         self._run = f"{plan.seed & 0xFFFFFFFF:08x}"
         self._secret = secrets.token_hex(32)
+        self._authority = authority()
         self._browsers = Browsers()
         self._watch = Watch()
         self._made = time.monotonic()
@@ -99,8 +115,10 @@ class Soak:
         host = GATEWAY if self._plan.namespaces else "127.0.0.1"
         nats = NatsServer(self._directory / "nats", stable_port(), host=host)
         self._nodes = [
-            SoakNode(f"node{number}", self._directory, machine)
-            for number, machine in enumerate(machines, start=1)
+            SoakNode(f"node{number}", self._directory, machine, setup)
+            for number, (machine, setup) in enumerate(
+                zip(machines, self._plan.setups, strict=True), start=1
+            )
         ]
         for node in self._nodes:
             node.data_dir.parent.mkdir()
@@ -116,7 +134,7 @@ class Soak:
             ]
             at_once = self._plan.history_size // 3
             rpc = RpcFeed(asyncio_loop, [node.rpc for node in self._nodes], self._run, at_once)
-            posts = [node.http for node in self._nodes]
+            posts = [(node.http, self._context_of(node)) for node in self._nodes]
             http = HttpFeed(asyncio_loop, posts, self._run, self._token(publish=["*"]))
             trouble = Trouble(cluster, nats, jetstream, rpc, self._say)
             async with trio.open_nursery() as nursery:
@@ -158,18 +176,24 @@ class Soak:
         key_file.write_text(self._secret)
         settings = [f"--{role}-jwt-key-file={key_file}" for role in ("publisher", "subscriber")]
         settings += ["--anonymous", "--subscriptions", f"--config={config_file}"]
-        cluster.start(nursery, nats.url, self._plan.history_size, settings)
+        issue(Wanted(dns=(HOST,)), self._authority).write(self._directory, "site")
+        tls = ["--http-tls-cert", str(self._directory / "site.pem")]
+        tls += ["--http-tls-key", str(self._directory / "site.key")]
+        cluster.start(nursery, nats.url, self._plan.history_size, settings, tls)
         assert await cluster.until_whole(START_S_MAX), "the cluster did not come up"
         plan, log = self._plan, self._directory / "browsers.log"
         addresses = [node.http for node in self._nodes]
         token = self._token(subscribe=["*"])
         told = (addresses, plan.clients, IDLE, self._run, log, bool(plan.history), token)
-        await nursery.start(self._browsers.run, *told)
+        secured = [place for place, node in enumerate(self._nodes) if node.setup.has_tls]
+        await nursery.start(self._browsers.run, *told, secured, self._authority.pem.decode())
         with trio.fail_after(START_S_MAX):
             while self._browsers.report.get("open", 0) < plan.clients:  # noqa: ASYNC110
                 await trio.sleep(0.1)
         nursery.start_soon(self._watch.run, self._nodes)
         self._say(f"{plan.nodes} nodes, {plan.clients} browsers that read, {IDLE} that never do")
+        for node in self._nodes:
+            self._say(f"{node.name}: {node.setup}")
         self._begun = time.monotonic()
 
     def _schedule(self) -> Iterator[Episode]:
@@ -212,6 +236,7 @@ class Soak:
             first, last = begin - self._made, end - self._made
             self._say(f"no event for {end - begin:.1f} s, from {first:.1f} to {last:.1f} s")
         report = self._browsers.report
+        self._say(f"answers other than streams: {report['refused']}")
         for example in report["examples"]:
             self._say(f"SEEN: {example}")
         return Observed(
@@ -219,6 +244,8 @@ class Soak:
             published=published,
             seen=report["events"],
             deliveries=report["deliveries"],
+            by_transport={name: report["by_transport"].get(name, 0) for name in self._transports()},
+            closes=report["closes"],
             lost=lost,
             missing=missing,
             twice=report["twice"],
@@ -265,12 +292,28 @@ class Soak:
         token = self._token(subscribe=["*"])
         with trio.move_on_after(ANSWER_S_MAX):
             try:
-                async with client(node.http) as http:
+                async with self._connected(node) as http:
                     await http.request(SUBSCRIPTIONS_PATH, [("authorization", f"Bearer {token}")])
                     return len(json.loads(await http.read_all())["subscriptions"])
             except (OSError, h11.RemoteProtocolError, trio.BrokenResourceError, ValueError):
                 return None
         return None
+
+    @asynccontextmanager
+    async def _connected(self, node: SoakNode) -> AsyncIterator[Client]:
+        context = self._context_of(node)
+        stream: trio.abc.Stream = await trio.open_tcp_stream(*node.http)
+        if context is not None:
+            stream = trio.SSLStream(stream, context, server_hostname=HOST, https_compatible=True)
+        async with stream:
+            yield Client(stream)
+
+    def _context_of(self, node: SoakNode) -> ssl.SSLContext | None:
+        pem = self._authority.pem.decode()
+        return trusting(pem, "http/1.1") if node.setup.has_tls else None
+
+    def _transports(self) -> list[str]:
+        return labels_of([node.setup for node in self._nodes], self._plan.clients)
 
     def _token(self, *, publish: Sequence[str] = (), subscribe: Sequence[str] = ()) -> str:
         draft = TokenDraft(publish=publish, subscribe=subscribe, issued_at=time.time())

@@ -37,6 +37,8 @@ GOOD = Observed(
     published=1000,
     seen=1000,
     deliveries=300_000,
+    by_transport={"SSE": 290_000, "SSE, TLS": 10_000},
+    closes={"1001": 3, "1006": 7, "1008": 1, "1013": 1},
     closed={"behind": 2, "stalled": 2, "disconnected": 300},
     idle_opened=4,
     exits=[Exit("node1", "SIGKILL", "kill -9", "…")],
@@ -61,6 +63,8 @@ def test_what_is_right_breaks_nothing() -> None:
     [
         ({"missing": 1}, "acknowledged and never shown"),
         ({"lost": 1}, "lost deliveries"),
+        ({"by_transport": {"SSE": 1, "SSE, TLS": 0}}, "deliveries by SSE, TLS"),
+        ({"closes": {"1001": 5, "1011": 1}}, "WebSockets closed with code"),
         ({"twice": 1}, "twice"),
         ({"disorder": 1}, "out of order"),
         ({"uncopied": 1}, "dead letters never copied"),
