@@ -32,6 +32,10 @@ HOLDS_FOR_PROCESSES = promise(
     "All of that holds for real processes under 50 events a second: `kill -9` of the leader, "
     "of a follower, of all; a paused leader; a rolling restart; a restarted NATS.",
 )
+WEB_WORKER_COSTS_A_RECONNECTION = promise(
+    _EVENTS,
+    "A web worker that dies or hangs costs its browsers a reconnection, and nobody an event.",
+)
 DECOMMISSION_KEEPS_QUORUM = promise(
     _EVENTS,
     "A decommissioned node takes no vote with it, also when the leader goes, or several "

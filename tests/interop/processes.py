@@ -1,5 +1,6 @@
 """Nodes as real processes on this machine, to be killed, paused, stopped and started again."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -206,6 +207,22 @@ def children_of(pid: int) -> set[int]:
     """Return the processes that a process started and that still run."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return {int(child) for thread in threads for child in (thread / "children").read_text().split()}
+
+
+def web_workers_of(pid: int) -> list[int]:
+    """Return the processes that serve a node's browsers for it."""
+    return children_running(pid, b"noti.web_workers")
+
+
+def children_running(pid: int, part: bytes) -> list[int]:
+    """Return those of a process's children whose command has this part."""
+    found = []
+    with contextlib.suppress(FileNotFoundError):
+        for child in children_of(pid):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if part in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(child)
+    return sorted(found)
 
 
 def is_running(pid: int) -> bool:

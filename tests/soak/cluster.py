@@ -3,7 +3,6 @@
 No node stays dead because nobody started it, unless it is to be held back.
 """
 
-import contextlib
 import os
 import signal
 import sys
@@ -16,7 +15,14 @@ import trio
 
 from noti.address import Address
 from noti.cli.children import Child, ending
-from tests.interop.processes import children_of, get_json, stable_port, written
+from tests.interop.processes import (
+    children_of,
+    children_running,
+    get_json,
+    stable_port,
+    web_workers_of,
+    written,
+)
 from tests.soak.network import Machine
 from tests.soak.setups import Setup
 
@@ -114,19 +120,11 @@ class SoakNode:
 
     def writer(self) -> int | None:
         """Return the process that writes its log; None when there is none now."""
-        return next(iter(self._children(b"disk_writer")), None)
+        return next(iter(children_running(self.process.pid, b"disk_writer")), None)
 
     def workers(self) -> list[int]:
         """Return the processes that serve its browsers; none when it does that by itself."""
-        return self._children(b"noti.web_workers")
-
-    def _children(self, of: bytes) -> list[int]:
-        found = []
-        for pid in self.family()[1:]:
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if of in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(pid)
-        return sorted(found)
+        return web_workers_of(self.process.pid)
 
     def family(self) -> list[int]:
         """Return its process and the children of that, which may be gone a moment later."""
