@@ -3,7 +3,7 @@
 import random
 import socket
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 import trio
@@ -36,6 +36,10 @@ DIALECTS: Final = {
     "1": frozenset({Dialect.V1}),
 }
 """What `mercure_protocol` stands for."""
+
+
+SLICE_ALONE_S: Final = 0.002
+"""How long streams may hold the loop of a process that has no part in consensus."""
 
 
 def tls_for_browsers(config: Config) -> Renewed[ssl.SSLContext] | None:
@@ -154,6 +158,8 @@ class HttpClients:
             clients_max=shares.streams,
             clients_per_address_max=config.sse_clients_per_address_max,
         )
+        if elsewhere is not None:
+            settings = replace(settings, slice_s=SLICE_ALONE_S, work_slice_s=SLICE_ALONE_S)
         self.hub = Hub(settings, rng)
         self._falls = trio.Event()
 

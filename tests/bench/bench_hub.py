@@ -74,6 +74,7 @@ def _arguments() -> Arguments:
     arguments.add_argument("--seconds", type=float, default=5, help="for each measurement")
     arguments.add_argument("--window", type=int, default=256, help="events under way at most")
     arguments.add_argument("--batch", type=int, default=64, help="events in a JetStream batch")
+    arguments.add_argument("--workers", type=int, default=0, help="web workers of the node")
     arguments.add_argument("--only", default="", help="measure this server only: noti or nchan")
     arguments.add_argument("--directory", type=Path, help="where the data goes (default: /tmp)")
     return arguments
@@ -100,7 +101,10 @@ class Bench:
         root = nchan_root()
         self._starts: dict[str, StartServer] = {}
         if options.only in ("", "noti"):
-            self._starts["noti"] = lambda them, directory: Noti(them, directory, SERVER_CPU)
+            settings = [f"--web-workers={options.workers}"]
+            self._starts["noti"] = lambda them, directory: Noti(
+                them, directory, SERVER_CPU, settings
+            )
         if options.only in ("", "nchan") and root is not None:
             self._starts["nchan"] = lambda them, directory: Nchan(them, directory, root, SERVER_CPU)
         self._baseline = "nchan" if root else f"nchan (not installed: {NCHAN_INSTALL})"
