@@ -30,6 +30,7 @@ from noti.http.response_heads import ResponseHeads
 from noti.http.stream_openings import HandOver, StreamAsker, StreamOpenings
 from noti.http.subscribe import PATHS, Admission
 from noti.http.tls_socket import RECORD_BYTES, awaits_room, is_secured, speaks_http_2
+from noti.http.websocket_handshake import wants_websocket
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.streams import sockets
 from noti.streams.hub import Hub
@@ -321,7 +322,7 @@ def _wants_stream(head: RequestHead) -> bool:
         and head.path in PATHS
         and head.hosts == 1
         and bool(head.header("host"))
-        and not head.header("upgrade")
+        and (not head.header("upgrade") or wants_websocket(head.header))
         and not head.header("content-length")
         and not head.header("transfer-encoding")
     )

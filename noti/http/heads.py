@@ -42,7 +42,7 @@ BAD_REQUEST: Final = RequestRejection(
 )
 
 NO_WEBSOCKET: Final = RequestRejection(
-    501, "There are no WebSockets here: ask for the same address with an EventSource."
+    501, "There are WebSockets at /.well-known/mercure and /category only, over HTTP/1.1."
 )
 
 END: Final = b"\r\n\r\n"
@@ -128,6 +128,11 @@ class RequestHead:
     def received(self) -> bytes:
         """All that came, also what came behind the head."""
         return bytes(self._bytes)
+
+    @property
+    def ends_received(self) -> bool:
+        """Whether nothing came behind the head, which is complete."""
+        return self._bytes.find(END) == len(self._bytes) - len(END)
 
     def feed(self, data: bytes) -> HeadState:
         """Take more bytes in; only to be called while the answer is `MORE`."""

@@ -24,6 +24,7 @@ import h11
 import hypercorn.protocol
 import structlog
 import trio
+from h2.settings import SettingCodes, Settings
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.config import Config
 from hypercorn.logging import Logger
@@ -412,6 +413,11 @@ class StrictH2(H2Protocol):
         overhead_bytes = heads.FIELDS_MAX * FIELD_OVERHEAD_BYTES
         limit_bytes = 2 * self.config.h2_max_header_list_size + overhead_bytes
         self.connection.decoder.max_header_list_size = limit_bytes
+        # A browser would ask here for a WebSocket, and for no other connection (RFC 8441).
+        known = self.connection.local_settings.items()
+        offered = {SettingCodes(code): value for code, value in known}
+        offered.pop(SettingCodes.ENABLE_CONNECT_PROTOCOL, None)
+        self.connection.local_settings = Settings(client=False, initial_values=offered)
 
 
 class HypercornLog(Logger):

@@ -48,7 +48,7 @@ def common_headers(origin: str, config: HttpConfig) -> Headers:
     if not allowed:
         return SAFETY
     headers = [*SAFETY, ("Vary", "Origin")]
-    if origin and any(_names(pattern, origin) for pattern in allowed):
+    if may_send_cookies(origin, config):
         headers.append(("Access-Control-Allow-Origin", origin))
         headers.append(("Access-Control-Allow-Credentials", "true"))
     elif "*" in allowed:
@@ -57,6 +57,11 @@ def common_headers(origin: str, config: HttpConfig) -> Headers:
         return headers
     headers.append(("Access-Control-Expose-Headers", EXPOSED))
     return headers
+
+
+def may_send_cookies(origin: str, config: HttpConfig) -> bool:
+    """Return whether pages of this other origin are named as such that read with cookies."""
+    return bool(origin) and any(_names(pattern, origin) for pattern in config.cors_origins)
 
 
 def preflight_headers(methods: str) -> Headers:

@@ -13,12 +13,15 @@ import trio
 
 from noti.client_key import client_key
 from noti.http import request_counts
-from noti.http.answers import Answer
+from noti.http.answers import Answer, plain
 from noti.http.config import HttpConfig
 from noti.http.heads import Headers, RequestHead
+from noti.http.hub_url import hub_url_of
 from noti.http.response_heads import ResponseHeads
 from noti.http.subscribe import Admission, Opening, StreamRequest
 from noti.http.tls_socket import scheme_of
+from noti.http.websocket_handshake import Handshake, answer_to_handshake
+from noti.streams.framing import EVENT_STREAM
 from noti.streams.hub import Hub
 from noti.streams.open_streams import StreamLimits
 from noti.streams.sockets import TimeSlice
@@ -37,6 +40,8 @@ class StreamAsker:
     peer: str
     client_key: str = ""
     """By which he is counted while he waits for the node to catch up."""
+    handshake: Handshake | None = None
+    """Of a WebSocket that may be opened."""
 
 
 class StreamOpenings:
@@ -68,10 +73,11 @@ class StreamOpenings:
     def decide(self, asker: StreamAsker, *, caught_up: bool = False) -> None:
         """Own the socket of a whole request: answer it, begin its stream, or let it wait."""
         head = asker.head
-        request = StreamRequest(
-            head.path, head.query, head.header, asker.peer, scheme=scheme_of(asker.sock)
-        )
         try:
+            request = self._request_of(asker)
+            if isinstance(request, Answer):
+                self._answer(asker, request)
+                return
             decision = self._admission.decide(request, caught_up=caught_up)
         except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's
             log.error("request failed", path=head.path, error=repr(error))
@@ -88,17 +94,47 @@ class StreamOpenings:
                 self._undecided.append(asker)
                 self._any_undecided.set()
             case None:
-                self._answer(asker, self._admission.turn_away())
+                self._turn_away(asker)
+
+    def _request_of(self, asker: StreamAsker) -> StreamRequest | Answer:
+        """Return what is asked for, or what is wrong about how a WebSocket is to be opened."""
+        head, peer, scheme = asker.head, asker.peer, scheme_of(asker.sock)
+        if not head.header("upgrade"):
+            return StreamRequest(head.path, head.query, head.header, peer, scheme=scheme)
+        if asker.handshake is None:
+            if not head.ends_received:
+                return plain(400, "A client of a WebSocket waits for the answer before it speaks.")
+            hub_url = hub_url_of(head.header, scheme, peer, self._config)
+            handshake = answer_to_handshake(head.header, hub_url, self._config)
+            if isinstance(handshake, Answer):
+                return handshake
+            asker.handshake = handshake
+        header, framing = asker.handshake.header, asker.handshake.framing
+        return StreamRequest(head.path, head.query, header, peer, scheme=scheme, framing=framing)
 
     def _begin(self, asker: StreamAsker, opening: Opening) -> None:
-        headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
-        if self._send(asker, self._head(asker, 200, headers) + opening.wire):
-            request_counts.count("GET", asker.head.path, 200)
+        if asker.handshake is not None:
+            status, head = 101, asker.handshake.response(opening.headers)
+        else:
+            headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
+            status, head = 200, self._head(asker, 200, headers)
+        if self._send(asker, head + opening.wire):
+            request_counts.count("GET", asker.head.path, status)
             self._hub.adopt(asker.sock, opening.reader)
         else:
             asker.sock.close()
 
+    def _turn_away(self, asker: StreamAsker) -> None:
+        framing = EVENT_STREAM if asker.handshake is None else asker.handshake.framing
+        self._answer(asker, self._admission.turn_away(framing))
+
     def _answer(self, asker: StreamAsker, answer: Answer) -> None:
+        if answer.status == 101:
+            assert asker.handshake is not None, "only then a WebSocket is opened"
+            request_counts.count("GET", asker.head.path, 101)
+            self._send(asker, asker.handshake.response(answer.headers) + answer.body)
+            asker.sock.close()
+            return
         length = ("Content-Length", str(len(answer.body)))
         headers = [*answer.headers, length, ("Connection", "close")]
         request_counts.count("GET", asker.head.path, answer.status)
@@ -161,7 +197,7 @@ class StreamOpenings:
                 asker = batch.pop()
                 self._waiting.end(asker.client_key)
                 if patience.cancelled_caught:
-                    self._answer(asker, self._admission.turn_away())
+                    self._turn_away(asker)
                 else:
                     self.decide(asker, caught_up=True)
                 await self._slice.checkpoint_if_over()

@@ -50,6 +50,8 @@ QUERY: Final = "QUERY"
 CURSOR_HEADERS: Final = {Dialect.V0: "Last-Event-ID", Dialect.V1: "Mercure-Last-Event-ID"}
 """Says which event precedes the first one of a stream."""
 
+NOT_READY: Final = "this node is not ready"
+
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
@@ -129,7 +131,9 @@ class Admission:
             return rejected(rejection, hub_url, awaits_keys=awaits_keys)
         if asked.problem:
             return invalid(asked.dialect, asked.problem)
-        if asked.dialect is Dialect.V1 and not accepts_streams(request.header("accept")):
+        over_http = not request.framing.is_websocket
+        accept = request.header("accept")
+        if over_http and asked.dialect is Dialect.V1 and not accepts_streams(accept):
             text = f"There is only {sse.MEDIA_TYPE} here: name it in Accept, or leave Accept out."
             return invalid(asked.dialect, text, 406)
         requested = header_text(request.header("last-event-id")) or asked.cursor or ""
@@ -143,18 +147,26 @@ class Admission:
         reached = self._hub.limits.reached(key)
         if reached is None and self._hub.feed.is_crowded(asked.selectors):
             reached = StreamLimit.PATTERNS
-        if reached is not None and sse.MEDIA_TYPE not in request.header("accept"):
+        if reached is not None and over_http and sse.MEDIA_TYPE not in accept:
             return plain(429, f"Come back later: {reached.value}.", ("Retry-After", "2"))
-        if reached is not None or not self._hub.running:
-            return self.turn_away()
+        if reached is not None:
+            return self.turn_away(request.framing, reached.value)
+        if not self._hub.running:
+            return self.turn_away(request.framing)
         takes_hints = is_browser(request.header("user-agent"))
         admitted = _Admitted(asked, grant, requested, position, key, takes_hints, request.framing)
         return self._open(request.path, admitted)
 
-    def turn_away(self) -> Answer:
-        """Return the answer after which an `EventSource` comes back in a moment."""
-        hint = EVENT_STREAM.retry(self._hub.retry_ms())
-        return Answer(200, STREAM_HEADERS, EVENT_STREAM.greeting() + hint)
+    def turn_away(self, framing: Framing = EVENT_STREAM, why: str = NOT_READY) -> Answer:
+        """Return the answer after which a client comes back in a moment.
+
+        An `EventSource` does so by itself. A WebSocket is opened, and closed with 1013 and the
+        reason, as scripts in a browser learn nothing of any other answer.
+        """
+        body = framing.turning_away(self._hub.retry_ms(), why)
+        if framing.is_websocket:
+            return Answer(101, [], body)
+        return Answer(200, STREAM_HEADERS, body)
 
     def _asked(self, request: StreamRequest, hub_url: str) -> SubscriptionParameters | Answer:
         if request.path == CATEGORY:
@@ -188,7 +200,7 @@ class Admission:
         if path == HUB_PATH:
             rights = rights_of(admitted.grant, asked.selectors)
             audience = Audience(View.MERCURE, asked.selectors, rights, framing)
-        headers = list(STREAM_HEADERS)
+        headers = [] if framing.is_websocket else list(STREAM_HEADERS)
         cursor_header = CURSOR_HEADERS[asked.dialect]
         first = framing.greeting()
         if admitted.takes_hints or path == CATEGORY or asked.wants_cursors:

@@ -16,6 +16,8 @@ class EndReason(Enum):
     """This node could not send in time, though the client took all that it was sent."""
     STALLED = "stalled"
     """The client did not take what it was sent."""
+    INVALID = "invalid"
+    """The client of a WebSocket sent what is no frame, or too long a message."""
     AGED = "aged"
     """It was open as long as a stream may be."""
     EXPIRED = "expired"

@@ -34,6 +34,10 @@ CLOSE_CODES: Final = {
 class Framing(Protocol):
     """One way to write what a stream says. There is one object of each kind."""
 
+    @property
+    def is_websocket(self) -> bool:
+        """Whether clients may say something, too, which must be read."""
+
     def event(self, notification: Notification, text: str) -> bytes:
         """Return an event whose data is shown as `text`; raises `MessageInvalid`."""
 
@@ -55,12 +59,17 @@ class Framing(Protocol):
     def ending(self, delay_ms: int, reason: EndReason) -> bytes:
         """Return the last words on the wire, with when to come back."""
 
+    def turning_away(self, delay_ms: int, why: str) -> bytes:
+        """Return all that a client gets for whom there is no room now."""
+
     def wire(self, data: bytes) -> bytes:
-        """Return what any of these but `ending` returned, joined, as it goes to a socket."""
+        """Return what the first six of these returned, joined, as it goes to a socket."""
 
 
 class _EventStream:
     """Server-Sent Events; on a socket they are chunks of HTTP/1.1."""
+
+    is_websocket = False
 
     def event(self, notification: Notification, text: str) -> bytes:
         return sse.event_frame(notification.id, text, notification.type, notification.retry_ms)
@@ -83,12 +92,17 @@ class _EventStream:
     def ending(self, delay_ms: int, reason: EndReason) -> bytes:
         return sse.chunk(sse.retry(delay_ms)) + sse.LAST_CHUNK
 
+    def turning_away(self, delay_ms: int, why: str) -> bytes:
+        return self.greeting() + self.retry(delay_ms)
+
     def wire(self, data: bytes) -> bytes:
         return sse.chunk(data)
 
 
 class _WebSocket(ABC):
     """What is the same in all messages of a WebSocket."""
+
+    is_websocket = True
 
     def greeting(self) -> bytes:
         return b""
@@ -102,6 +116,9 @@ class _WebSocket(ABC):
     def ending(self, delay_ms: int, reason: EndReason) -> bytes:
         code = CLOSE_CODES.get(reason, websocket_frames.GOING_AWAY)
         return self.retry(delay_ms) + websocket_frames.close(code, reason.value)
+
+    def turning_away(self, delay_ms: int, why: str) -> bytes:
+        return self.retry(delay_ms) + websocket_frames.close(websocket_frames.TRY_AGAIN_LATER, why)
 
     def wire(self, data: bytes) -> bytes:
         return data

@@ -238,11 +238,13 @@ class Hub:
                         await trio.lowlevel.checkpoint()
                     else:
                         stock_at = math.inf if self._took_stock else self._backlog.due_at()
-                        ends_at = self._sending.bearers.due_at
-                        wakes_at = min(self._schedule.sweep_at, self._drained_at, stock_at, ends_at)
+                        ends_at = min(self._drained_at, self._sending.bearers.due_at)
+                        heard_at = self._sockets.said.due_at
+                        wakes_at = min(self._schedule.sweep_at, stock_at, ends_at, heard_at)
                         await self._wakeups.sleep_until(wakes_at)
                     self._slice.begin()
                     self._sockets.notice()
+                    self._sockets.hear()
                     self._end_due()
                     await self._send_to_groups()
                     await self._send_to_others()

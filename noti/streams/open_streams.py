@@ -47,6 +47,9 @@ class StreamSocket(Protocol):
     def send(self, data: bytes | memoryview, /) -> int:
         """Return how many bytes the kernel took; raises `OSError`."""
 
+    def recv(self, size: int, /) -> bytes:
+        """Return what came, up to `size` bytes, empty at the end; raises `OSError`."""
+
     def close(self) -> None:
         """Close it."""
 

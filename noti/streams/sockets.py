@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import structlog
 import trio
 
+from noti.streams.client_messages import ClientMessages
 from noti.streams.config import HubConfig
 from noti.streams.end_reason import EndReason
 from noti.streams.feed import Batch, FellBehind
@@ -71,10 +72,14 @@ class Wakeups:
                 self._doorbell = -1
                 self._rung = False
 
-    def watch(self, fd: int) -> None:
-        """Report a socket once when the kernel has room again, and once at hang-up."""
+    def watch(self, fd: int, *, reads: bool = False) -> None:
+        """Report a socket once when the kernel has room again, and once at hang-up.
+
+        With `reads`, also whenever something has come.
+        """
         assert self._epoll is not None
-        self._epoll.register(fd, select.EPOLLET | select.EPOLLOUT | select.EPOLLRDHUP)
+        events = select.EPOLLET | select.EPOLLOUT | select.EPOLLRDHUP
+        self._epoll.register(fd, events | select.EPOLLIN if reads else events)
 
     def forget(self, fd: int) -> None:
         """Report nothing more about a socket."""
@@ -93,15 +98,15 @@ class Wakeups:
         with trio.move_on_at(deadline):
             await trio.lowlevel.wait_readable(self._epoll.fileno())
 
-    def reports(self) -> list[tuple[int, bool]]:
-        """Return what happened since the last call: (descriptor, whether it hung up)."""
+    def reports(self) -> list[tuple[int, int]]:
+        """Return what happened since the last call: (descriptor, epoll's events)."""
         assert self._epoll is not None
         events = self._epoll.poll(0)
         if self._rung:
             # Rings while this was at work are for the next time; `poll` has seen this one.
             os.eventfd_read(self._doorbell)
             self._rung = False
-        return [(fd, bool(event & HANG_UP)) for fd, event in events if fd != self._doorbell]
+        return [report for report in events if report[0] != self._doorbell]
 
 
 class TimeSlice:
@@ -138,17 +143,22 @@ class StreamSockets:
         self._sending = sending
         self._wakeups = wakeups
         self._metrics = metrics
+        self.said = ClientMessages()
+        """What clients of WebSockets have said."""
 
     def adopt(self, sock: socket.socket, reader: Reader, ends_at: float) -> None:
         """Begin a stream on a non-blocking socket, which is closed with it."""
         stream = self._sending.adopt(reader, ends_at, sock)
-        self._wakeups.watch(stream.fd)
+        self._wakeups.watch(stream.fd, reads=reader.audience.framing.is_websocket)
         self._wakeups.ring()
 
     def close(self, stream: AdoptedStream, reason: EndReason) -> None:
         """Forget a stream and close its socket."""
+        told = stream.state is State.ENDING
         self._sending.close(stream)
         self._wakeups.forget(stream.fd)
+        if stream.group.audience.framing.is_websocket:
+            self.said.part(stream, reason, told=told)
         stream.connection.close()
         CLOSED_FOR[reason].inc()
         if reason in (EndReason.BEHIND, EndReason.STALLED):
@@ -173,14 +183,29 @@ class StreamSockets:
 
     def notice(self) -> None:
         """Take in what happened to sockets since the last call."""
-        for fd, hung_up in self._wakeups.reports():
+        for fd, events in self._wakeups.reports():
             stream = self._sending.adopted.get(fd)
             if stream is None:
                 continue
-            if hung_up:
+            if events & HANG_UP:
                 self.close(stream, EndReason.DISCONNECTED)
-            else:
-                self._sending.room_again(stream)
+                continue
+            self._sending.room_again(stream)
+            if events & select.EPOLLIN:
+                self.said.note(stream)
+
+    def hear(self) -> None:
+        """Read what clients of WebSockets say, and answer it; for 2 ms at the most."""
+        for stream in self.said.turn():
+            reply = self.said.read(stream)
+            if reply is None:
+                self.close(stream, EndReason.DISCONNECTED)
+                continue
+            if reply.pongs:
+                self.send(stream, reply.pongs)
+            if reply.close is not None and stream.state is not State.CLOSED:
+                stream.ends_for = EndReason.INVALID if reply.invalid else EndReason.DISCONNECTED
+                self._sending.end(stream, reply.close)
 
     async def send_to_group(self, group: Group, batch: Batch, time_slice: TimeSlice) -> None:
         """Send one batch to all members in step: the innermost loop of this server."""
@@ -232,5 +257,9 @@ class StreamSockets:
             self.close(stream, EndReason.DISCONNECTED)
             return
         self._sending.took(stream, data, sent_bytes, trio.current_time())
-        if stream.state is State.ENDING and not stream.unsent:
+        if stream.unsent:
+            return
+        if stream.state is State.ENDING:
             self.close(stream, stream.ends_for)
+        else:
+            self.said.taken(stream)

@@ -41,8 +41,10 @@ def pong(payload: bytes) -> bytes:
     return _control(PONG, payload)
 
 
-def close(code: int, reason: str = "") -> bytes:
-    """Return a close with its status code; `reason` is short, and for people."""
+def close(code: int | None = None, reason: str = "") -> bytes:
+    """Return a close, with a status code if there is one; `reason` is short, and for people."""
+    if code is None:
+        return _control(CLOSE, b"")
     return _control(CLOSE, code.to_bytes(2, "big") + reason.encode())
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from urllib.parse import parse_qsl
 
 import h11
+from wsproto.connection import Connection, ConnectionType
+from wsproto.events import CloseConnection, Pong
 
 from noti.authorization.grant import Dialect, Grant
 from noti.history.selectors import ALL_TOPICS
@@ -18,6 +20,17 @@ from noti.http.hypercorn_glue import StrictConnection
 from noti.http.publish import PublishRequest, draft_of
 from noti.http.publish_requests import PublishRequests, body_bytes
 from noti.http.subscription_request import MATCHERS_MAX, cursor_parameters, parameters_of
+from noti.streams.websocket_frames import CONTROL_BYTES_MAX
+from noti.streams.websocket_reader import PONGS_MAX, WebSocketReader
+from tests.streams.websocket_clients import (
+    BINARY,
+    CONTINUATION,
+    PING,
+    PONG,
+    TEXT,
+    close_with,
+    masked,
+)
 
 HEADS = [
     b"GET /.well-known/mercure?topic=a HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\n\r\n",
@@ -47,6 +60,26 @@ def read_head(data: bytes) -> None:
         # h11 returns codings of Transfer-Encoding, which ignore case, in lower case.
         ours = head.header(name.decode("latin-1")).encode("latin-1")
         assert value.strip().lower() in ours.lower()
+
+
+WEBSOCKETS = [
+    masked(PING, b"a") + masked(TEXT, b"hello", final=False) + masked(CONTINUATION, b"b"),
+    masked(TEXT, "ü".encode()) + masked(BINARY, b"b" * 300) + masked(PONG) + close_with(1000, b"c"),
+]
+
+
+def read_websocket(data: bytes) -> None:
+    """Hear a client in two pieces: whatever it says, the answers are frames, and short."""
+    reader = WebSocketReader()
+    replies = [reader.feed(piece) for piece in (data[: len(data) // 2], data[len(data) // 2 :])]
+    judge = Connection(ConnectionType.CLIENT)
+    for reply in replies:
+        assert len(reply.pongs) <= PONGS_MAX * (2 + CONTROL_BYTES_MAX)
+        judge.receive_data(reply.pongs + (reply.close or b""))
+    events = list(judge.events())
+    closes = [event for event in events if isinstance(event, CloseConnection)]
+    assert [event for event in events if not isinstance(event, Pong)] == closes
+    assert len(closes) == sum(reply.close is not None for reply in replies) <= 1
 
 
 HUB_URL = "http://x/.well-known/mercure"

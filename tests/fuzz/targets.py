@@ -100,10 +100,12 @@ from tests.fuzz.http_inputs import (
     HEADS,
     PUBLISHERS,
     SUBSCRIPTIONS,
+    WEBSOCKETS,
     read_form,
     read_head,
     read_publisher,
     read_subscription,
+    read_websocket,
 )
 from tests.fuzz.logs import (
     CONFIGURATION,
@@ -417,6 +419,7 @@ WORKER_MESSAGES = [
 
 TARGETS = [
     Target("request head", HEADS, read_head),
+    Target("client of a WebSocket", WEBSOCKETS, read_websocket),
     Target("form", FORMS, read_form),
     Target("subscription", SUBSCRIPTIONS, read_subscription),
     Target("publisher's connection", PUBLISHERS, read_publisher),

@@ -63,16 +63,32 @@ async def test_invalid_bytes_get_an_answer_for_people_and_the_node_goes_on(
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
-async def test_a_websocket_is_refused_with_what_there_is(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_websocket_is_refused_where_there_is_none(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     async with serving(hub()) as address:
         answer = await exchange(
             address,
-            b"GET /category HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            b"GET /status HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
             b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
         )
     assert answer.startswith(b"HTTP/1.1 501 ")
-    assert answer.endswith(b"EventSource.\n")
+    assert answer.endswith(b"over HTTP/1.1.\n")
     assert "Traceback" not in "".join(capfd.readouterr())
+
+
+async def test_no_websocket_is_offered_over_http_2() -> None:
+    """A browser would open it on the connection that it has, and nowhere else (RFC 8441)."""
+    http = h2.connection.H2Connection()
+    http.initiate_connection()
+    async with serving(hub()) as address, await trio.open_tcp_stream(*address) as stream:
+        await stream.send_all(http.data_to_send())
+        events: list[h2.events.Event] = []
+        with trio.fail_after(LIMIT_S):
+            while not any(isinstance(one, h2.events.RemoteSettingsChanged) for one in events):
+                events += http.receive_data(await stream.receive_some(65536))
+    assert http.remote_settings.enable_connect_protocol == 0
+    assert http.remote_settings.max_concurrent_streams is not None
 
 
 async def test_requests_behind_a_stream_are_ignored() -> None:

@@ -19,5 +19,8 @@ class Taker:
     def send(self, data: bytes | memoryview, /) -> int:
         raise AssertionError("the core does not send")
 
+    def recv(self, size: int, /) -> bytes:
+        raise AssertionError("the core does not receive")
+
     def close(self) -> None:
         raise AssertionError("the core does not close")

@@ -33,7 +33,7 @@ SHELLS = {
     "noti.history": set[str](),
     "noti.raft.core": set[str](),
     "noti.raft.storage": {"disk", "disk_writer", "log_reader", "log_writer", "ports", "wal"},
-    "noti.streams": {"hub", "metrics", "sockets", "subscription"},
+    "noti.streams": {"client_messages", "hub", "metrics", "sockets", "subscription"},
     "noti.swim.core": set[str](),
 }
 """Modules that touch the world, in rooms whose other modules must not."""
