@@ -123,11 +123,11 @@ class Page:
 
 
 @asynccontextmanager
-async def chromium(folder: Path) -> AsyncIterator[Page]:
+async def chromium(folder: Path, *flags: str) -> AsyncIterator[Page]:
     """Start a browser whose profile is in `folder`; it is gone afterwards."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     assert program, "this test needs a browser: apt-get install chromium"
-    command = [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
+    command = [program, *FLAGS, *flags, f"--user-data-dir={folder}", "about:blank"]
     async with trio.open_nursery() as nursery:
         process = await nursery.start(
             partial(

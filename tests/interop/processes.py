@@ -65,6 +65,8 @@ class NodeProcess:
         self.name = name
         self.data_dir = directory / name
         self.move()
+        self.operations: Address | None = None
+        """Where its status is, if not beside its streams."""
         self._log = directory / f"{name}.log"
         self._child: Child | None = None
 
@@ -125,7 +127,7 @@ class NodeProcess:
 
     async def status(self) -> dict[str, Any] | None:
         """Return what it says about itself, or None when it does not answer."""
-        report: dict[str, Any] | None = await get_json(self.http, "/status")
+        report: dict[str, Any] | None = await get_json(self.operations or self.http, "/status")
         return report
 
     async def until_up(self) -> dict[str, Any]:

@@ -17,6 +17,9 @@ class Witness:
     errors: list[int] = field(default_factory=list)
     """`readyState` at each error: 0 is connecting again, 2 is closed for ever."""
 
+    closes: list[int] = field(default_factory=list)
+    """Codes with which WebSockets ended, 1006 for none."""
+
     def see(self, said: dict[str, Any]) -> None:
         """Take what a client says: it opened, an event, a gap or an error."""
         match said:
@@ -28,6 +31,8 @@ class Witness:
                 self.gaps.append(gap)
             case {"error": int(state)}:
                 self.errors.append(state)
+            case {"close": int(code)}:
+                self.closes.append(code)
             case _:
                 raise AssertionError(said)
 

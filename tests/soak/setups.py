@@ -9,11 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
 
-import noti
-
-HAS_WEBSOCKETS = any((Path(noti.__file__).parent / "http").glob("websocket*.py"))
 WORKERS_MAX = 2
 PUBLIC_EVERY = 4
 """Each fourth browser has no token."""
@@ -45,8 +41,7 @@ _TURN = (
 
 def transport_of(number: int) -> Transport:
     """Return how the browser of this number reads."""
-    transport = _TURN[number % len(_TURN)]
-    return transport if HAS_WEBSOCKETS or not transport.subprotocol else Transport.EVENTS
+    return _TURN[number % len(_TURN)]
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@ import pytest
 
 from tests.soak.setups import (
     PUBLIC_EVERY,
+    Transport,
     labels_of,
     setups_of,
     transport_of,
@@ -20,13 +21,13 @@ def test_every_run_has_nodes_with_and_without_tls_and_web_workers_somewhere(node
 
 
 def test_each_transport_is_read_with_and_without_a_token() -> None:
-    for transport in set(map(transport_of, range(40))):
+    for transport in Transport:
         numbers = [number for number in range(40) if transport_of(number) is transport]
         assert {number % PUBLIC_EVERY == 0 for number in numbers} == {True, False}
 
 
 def test_transports_of_a_run_are_all_but_http_2_without_tls() -> None:
     labels = labels_of(setups_of(1, 3), 40)
-    assert len(labels) == 2 * len(set(map(transport_of, range(40)))) - 1
+    assert len(labels) == 2 * len(Transport) - 1
     assert "SSE over HTTP/2" not in labels
     assert "SSE over HTTP/2, TLS" in labels

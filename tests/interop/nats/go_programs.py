@@ -47,6 +47,18 @@ def program(name: str) -> Path:
     return CACHE / name
 
 
+def built(source: Path) -> Path:
+    """Return the program of another module, built before if its sources have not changed since."""
+    target, stamp = CACHE / source.name, CACHE / f"{source.name}.built"
+    with _locked():
+        sources = b"".join(file.read_bytes() for file in sorted(source.iterdir()))
+        if not stamp.exists() or stamp.read_bytes() != sources:
+            ran = _go("build", "-o", str(target), ".", source=source)
+            assert ran.returncode == 0, ran.stderr
+            stamp.write_bytes(sources)
+    return target
+
+
 def run_source(file: Path) -> subprocess.CompletedProcess[str]:
     """Run a program of one file, on the packages of the publisher."""
     return _go("run", str(file))
@@ -57,13 +69,13 @@ def _build() -> None:
     assert ran.returncode == 0, ran.stderr
 
 
-def _go(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def _go(verb: str, *arguments: str, source: Path = SOURCE) -> subprocess.CompletedProcess[str]:
     """Run Go; without optimisations, which take as long again. Nothing of C is needed."""
     command = go()
     assert command is not None, "there is no Go, and it cannot be fetched"
     return subprocess.run(
         [str(command), verb, "-gcflags=all=-N -l", "-buildvcs=false", *arguments],
-        cwd=SOURCE,
+        cwd=source,
         env={**os.environ, "CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": ""},
         capture_output=True,
         text=True,
