@@ -13,6 +13,7 @@ import trio
 
 from noti.errors import Overloaded
 from noti.streams import sse
+from noti.web_workers import worker_process
 from noti.web_workers import workers as pool
 from tests.http.stage import LIMIT_S, Client, client, ids, until
 from tests.interop.processes import is_running
@@ -134,7 +135,7 @@ async def test_a_killed_worker_is_replaced_and_its_clients_resume(tmp_path: Path
 async def test_a_worker_that_hangs_holds_up_nobody_and_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "SILENT_S_MAX", 1.0)
+    monkeypatch.setattr(worker_process, "SILENT_S_MAX", 1.0)
     async with site(tmp_path) as one, readers(one) as clients:
         hung = one.pids()[0]
         os.kill(hung, signal.SIGSTOP)
@@ -159,7 +160,7 @@ async def test_a_worker_that_hangs_holds_up_nobody_and_is_replaced(
 async def test_a_worker_that_does_not_take_what_it_is_told_is_replaced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "WAITING_BYTES_MAX", 100_000)
+    monkeypatch.setattr(worker_process, "WAITING_BYTES_MAX", 100_000)
     async with site(tmp_path) as one:
         hung = one.pids()[0]
         os.kill(hung, signal.SIGSTOP)
@@ -255,7 +256,7 @@ async def test_a_node_that_is_stopped_while_its_workers_start_does_not_wait_for_
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "READY_WITHIN_S", 10 * LIMIT_S)
-    monkeypatch.setattr(pool, "dying_with_us", lambda *_command: ["sleep", "1000"])
+    monkeypatch.setattr(worker_process, "dying_with_us", lambda *_command: ["sleep", "1000"])
     one = Site(tmp_path, 2)
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
@@ -268,7 +269,7 @@ async def test_a_node_that_is_stopped_while_its_workers_start_does_not_wait_for_
 async def test_publishers_are_slowed_by_a_worker_that_lags_and_not_by_one_that_hangs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "LAG_BYTES", 100_000)
+    monkeypatch.setattr(worker_process, "LAG_BYTES", 100_000)
     async with site(tmp_path, 1) as one, readers(one, 1):
         await until(lambda: one.workers.clients == 1)
         (worker,) = one.workers._workers.values()
@@ -276,7 +277,7 @@ async def test_publishers_are_slowed_by_a_worker_that_lags_and_not_by_one_that_h
         one.publish(1, 20_000)
         await until(lambda: one.workers.pressure > 0.0)
         await until(lambda: one.workers.pressure == 0.0)
-        assert worker.link.waiting_bytes > pool.LAG_BYTES
+        assert worker.link.waiting_bytes > worker_process.LAG_BYTES
         os.kill(worker.process.pid, signal.SIGCONT)
         await until(lambda: worker.link.waiting_bytes == 0)
         assert one.workers.pressure == 0.0
