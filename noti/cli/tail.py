@@ -82,6 +82,8 @@ def tail(
 ) -> None:
     """Follow the event stream at URL, any server's, and resume it when it breaks.
 
+    With ws:// or wss://, over WebSocket, as noti's nodes offer it.
+
     It must begin within the --timeout; after that, it is tried again and again.
 
     The address of a node is enough: noti tail http://127.0.0.1:8402 --topic jobs.noti.books
@@ -119,7 +121,11 @@ async def _begin_within(
 def stream_url(url: str, topics: tuple[str, ...]) -> str:
     """Return the URL of a stream; the address of a node is completed. Raises `LocalError`."""
     parts = urlsplit(url)
-    if parts.scheme in ("http", "https") and parts.path in ("", "/") and not parts.query:
+    if (
+        parts.scheme in ("http", "https", "ws", "wss")
+        and parts.path in ("", "/")
+        and not parts.query
+    ):
         query = urlencode([*(("topic", topic) for topic in topics or ("*",)), ("cursor", "1")])
         return parts._replace(path=HUB_PATH, query=query).geturl()
     if topics:

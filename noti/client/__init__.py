@@ -1,7 +1,8 @@
 """The client: publishes over HTTP, and reads event streams as a browser does.
 
 `Client` is for applications, on Trio or asyncio. For our own commands (`noti tail`, `noti status`),
-`http` makes one request, and `event_source` reads an event stream over any number of connections.
+`http` makes one request, `websocket` opens one, and `event_source` reads an event stream over any
+number of connections of either kind.
 Both read by `event_stream`, which parses, and `reconnection`, which decides when and where to
 connect again; these two are pure.
 

@@ -1,4 +1,4 @@
-"""Reads one event stream over HTTP/1.1, with or without TLS, from connection to connection.
+"""Reads one event stream, over HTTP/1.1 or WebSocket, from connection to connection.
 
 As far as ids go, no event comes twice, and there is no gap that the server did not report.
 """
@@ -12,6 +12,7 @@ import trio
 from noti.client.event_stream import StreamEvent
 from noti.client.http import HttpResponse, open_response
 from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
+from noti.client.websocket import WebSocketResponse, is_websocket, open_websocket
 from noti.errors import MessageInvalid, PeerUnavailable, Unavailable
 
 HEAD_S_MAX: Final = 30.0
@@ -79,7 +80,8 @@ async def _one_connection(
 ) -> NextStep | None:
     """Read one connection to its end; None when the watcher has enough."""
     own = headers if reconnection.at_home else ()
-    async with open_response(
+    open_stream = open_websocket if is_websocket(reconnection.url) else open_response
+    async with open_stream(
         reconnection.url,
         tls,
         headers=[*reconnection.request_headers(), *own],
@@ -104,7 +106,7 @@ async def _one_connection(
                     return None
 
 
-async def _explanation(response: HttpResponse) -> str:
+async def _explanation(response: HttpResponse | WebSocketResponse) -> str:
     """Return what the body of a rejection says, ready to be appended."""
     body = b""
     with trio.move_on_after(1):

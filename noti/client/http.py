@@ -20,6 +20,7 @@ from noti.errors import LocalError, MessageInvalid, PeerUnavailable, reason_of
 CONNECT_S_MAX: Final = 10.0
 """With the handshake of TLS."""
 RECEIVE_BYTES: Final = 64 * 1024
+HTTP: Final = ("http", "https")
 
 
 class HttpResponse:
@@ -76,7 +77,7 @@ async def open_response(
     `handshake_rejection`, to be put after a name), and `MessageInvalid` for what is no HTTP.
     *Cancellation* closes the connection.
     """
-    target = _target(url)
+    target = target_of(url)
     http = h11.Connection(h11.CLIENT)
     if content:
         headers = [*headers, ("Content-Length", str(len(content)))]
@@ -92,8 +93,8 @@ async def open_response(
     if content:
         sent += http.send(h11.Data(data=content)) or b""
     sent += http.send(h11.EndOfMessage()) or b""
-    with trio.fail_after(min(head_s, CONNECT_S_MAX)), _our_errors():
-        stream = await _connect(target, tls)
+    with trio.fail_after(min(head_s, CONNECT_S_MAX)), our_errors():
+        stream = await connect(target, tls)
     async with stream:
         connection = _Connection(http, stream)
         with trio.fail_after(head_s):
@@ -109,12 +110,12 @@ class _Connection(NamedTuple):
     stream: trio.abc.Stream
 
     async def send(self, data: bytes) -> None:
-        with _our_errors():
+        with our_errors():
             await self.stream.send_all(data)
 
     async def receive(self) -> object:
         """Return the next event of h11."""
-        with _our_errors():
+        with our_errors():
             try:
                 while (event := self.http.next_event()) is h11.NEED_DATA:
                     self.http.receive_data(bytes(await self.stream.receive_some(RECEIVE_BYTES)))
@@ -125,7 +126,9 @@ class _Connection(NamedTuple):
         return event
 
 
-class _Target(NamedTuple):
+class Target(NamedTuple):
+    """What a URL names."""
+
     host: str
     port: int
     secure: bool
@@ -134,17 +137,22 @@ class _Target(NamedTuple):
     """With the query."""
 
 
-def _target(url: str) -> _Target:
+def target_of(url: str, schemes: tuple[str, str] = HTTP) -> Target:
+    """Return what a URL names, of one of two schemes: without TLS, and with it.
+
+    Raises `LocalError`.
+    """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise LocalError(f"{url!r} cannot be asked for; write http://HOST:PORT/PATH")
-    secure = parts.scheme == "https"
+    plain, with_tls = schemes
+    if parts.scheme not in schemes or not parts.hostname or port == 0:
+        raise LocalError(f"{url!r} cannot be asked for; write {plain}://HOST:PORT/PATH")
+    secure = parts.scheme == with_tls
     path = parts._replace(scheme="", netloc="", fragment="").geturl()
-    return _Target(
+    return Target(
         parts.hostname,
         port or (443 if secure else 80),
         secure,
@@ -153,7 +161,8 @@ def _target(url: str) -> _Target:
     )
 
 
-async def _connect(target: _Target, tls: ssl.SSLContext) -> trio.abc.Stream:
+async def connect(target: Target, tls: ssl.SSLContext) -> trio.abc.Stream:
+    """Connect, and shake hands where there is TLS; within `our_errors`."""
     stream = await trio.open_tcp_stream(target.host, target.port)
     if not target.secure:
         return stream
@@ -167,7 +176,8 @@ async def _connect(target: _Target, tls: ssl.SSLContext) -> trio.abc.Stream:
 
 
 @contextmanager
-def _our_errors() -> Iterator[None]:
+def our_errors() -> Iterator[None]:
+    """Raise what happens to a connection as `PeerUnavailable`, see `open_response`."""
     try:
         yield
     except (OSError, trio.BrokenResourceError) as error:

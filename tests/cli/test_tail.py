@@ -26,11 +26,12 @@ async def tail(*arguments: str) -> "subprocess.CompletedProcess[bytes]":
         )
 
 
-async def test_a_pipe_gets_one_json_object_a_line() -> None:
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+async def test_a_pipe_gets_one_json_object_a_line(scheme: str) -> None:
     there = hub()
     there.publish(notifications(1, 4))
     async with serving(there) as (host, port):
-        done = await tail(f"http://{host}:{port}", "--from", "id-1", "--json", "--count", "3")
+        done = await tail(f"{scheme}://{host}:{port}", "--from", "id-1", "--json", "--count", "3")
     assert done.returncode == 0, done.stderr
     shown = [json.loads(line) for line in done.stdout.splitlines()]
     assert [one["id"] for one in shown] == ["id-2", "id-3", "id-4"]
@@ -92,6 +93,7 @@ def test_the_address_of_a_node_is_completed() -> None:
     assert stream_url("http://h:1/", ("a b", "c")) == (
         "http://h:1/.well-known/mercure?topic=a+b&topic=c&cursor=1"
     )
+    assert stream_url("wss://h", ("a",)) == "wss://h/.well-known/mercure?topic=a&cursor=1"
     assert stream_url("https://h/any?x=1", ()) == "https://h/any?x=1"
     with pytest.raises(LocalError, match="--topic goes with the address of a node"):
         stream_url("http://h:1/category", ("a",))
