@@ -17,23 +17,18 @@ gets every event once; what is lost or repeated is told.
 
 import argparse
 import json
-import os
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
-from tests.bench.clusters import Processes
-from tests.bench.hub_servers import NCHAN_INSTALL, Nchan, Noti, Server, nchan_root
-from tests.bench.load.course import Course, Stretch, new_run
-from tests.bench.load.fleets import Fleets
+from tests.bench.hub_servers import Noti, Server
+from tests.bench.load.course import Stretch
 from tests.bench.load.publishers import Publisher
 from tests.bench.report import Arguments, Report, quantile, tell
+from tests.bench.sites import Site, Sites, add_placing, stay_beside, tell_of
 
-SERVER_CPU, LOAD_CPU = 0, 1
 PACED_CLIENTS, PACED_RATE = 1000, 100
 COMMIT_CLIENTS = 5000
 UNPACED_S = 10.0
@@ -42,15 +37,13 @@ AWAY_S = 1.0
 
 PARTS = ("fanout", "unpaced", "delay", "idle", "storm", "commit")
 
-StartServer = Callable[[Processes, Path], Server]
-
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run and report."""
     options = _arguments().options(argv)
     wanted = options.parts.split(",")
     report = Report("fan-out of events of 150 bytes, one processor for the server", options.json)
-    os.sched_setaffinity(0, {LOAD_CPU})
+    stay_beside(options)
     bench = Bench(options, report)
     if "fanout" in wanted:
         for clients in map(int, options.clients.split(",")):
@@ -74,22 +67,10 @@ def _arguments() -> Arguments:
     arguments.add_argument("--seconds", type=float, default=5, help="for each measurement")
     arguments.add_argument("--window", type=int, default=256, help="events under way at most")
     arguments.add_argument("--batch", type=int, default=64, help="events in a JetStream batch")
-    arguments.add_argument("--workers", type=int, default=0, help="web workers of the node")
+    add_placing(arguments)
     arguments.add_argument("--only", default="", help="measure this server only: noti or nchan")
     arguments.add_argument("--directory", type=Path, help="where the data goes (default: /tmp)")
     return arguments
-
-
-@dataclass
-class Site:
-    """A server with its clients."""
-
-    server: Server
-    course: Course
-    open_s: float
-    """How long it took until all clients had their stream."""
-    client_bytes: float
-    """What the server's memory grew by for each of them."""
 
 
 class Bench:
@@ -98,16 +79,10 @@ class Bench:
     def __init__(self, options: argparse.Namespace, report: Report) -> None:
         self._options = options
         self._report = report
-        root = nchan_root()
-        self._starts: dict[str, StartServer] = {}
-        if options.only in ("", "noti"):
-            settings = [f"--web-workers={options.workers}"]
-            self._starts["noti"] = lambda them, directory: Noti(
-                them, directory, SERVER_CPU, settings
-            )
-        if options.only in ("", "nchan") and root is not None:
-            self._starts["nchan"] = lambda them, directory: Nchan(them, directory, root, SERVER_CPU)
-        self._baseline = "nchan" if root else f"nchan (not installed: {NCHAN_INSTALL})"
+        self._sites = Sites(options)
+        self._starts = self._sites.names("noti", "nchan")
+        how = self._sites.missing.get("nchan")
+        self._baseline = f"nchan (not installed: {how})" if how else "nchan"
 
     def fan_out(self, clients: int) -> None:
         """Deliveries a second, published one by one, and in batches."""
@@ -134,7 +109,7 @@ class Bench:
     def _flood(self, site: Site, publisher: Publisher, batch: int) -> Stretch:
         options = self._options
         stretch = site.course.flood(publisher, options.window, batch, options.seconds)
-        self._tell(stretch)
+        tell_of(stretch)
         return stretch
 
     def unpaced(self) -> None:
@@ -146,7 +121,7 @@ class Bench:
             closing(site.server.publisher()) as publisher,
         ):
             stretch = site.course.unpaced(publisher, UNPACED_S)
-            self._tell(stretch)
+            tell_of(stretch)
         name = f"{PACED_CLIENTS} clients, publisher flat out, unpaced, {UNPACED_S:g} s"
         self._report.add(name, stretch.deliveries_per_s, "deliveries/s")
         self._report.add(f"{name}, published", stretch.published / UNPACED_S, "events/s")
@@ -163,7 +138,7 @@ class Bench:
                 closing(site.server.publisher()) as publisher,
             ):
                 stretch = site.course.pace(publisher, PACED_RATE, self._options.seconds)
-                self._tell(stretch)
+                tell_of(stretch)
                 found[name] = [stretch.tally.delay_ms(share) for share in shares]
         for place, share in enumerate(shares):
             ours, theirs = (found[n][place] if n in found else None for n in ("noti", "nchan"))
@@ -215,7 +190,7 @@ class Bench:
             idle = _probe(site.server, seconds)()
             finish = _probe(site.server, seconds)
             with closing(site.server.publisher()) as publisher:
-                self._tell(site.course.flood(publisher, self._options.window, 1, seconds + 1))
+                tell_of(site.course.flood(publisher, self._options.window, 1, seconds + 1))
             busy = finish()
         tell(f"  {len(idle)} commits idle, {len(busy)} during fan-out")
         for share in (0.5, 0.99):
@@ -227,36 +202,14 @@ class Bench:
                 quantile(idle, share),
             )
 
-    @contextmanager
-    def _site(self, name: str, clients: int) -> Iterator[Site]:
-        run = new_run()
-        with (
-            tempfile.TemporaryDirectory(dir=self._options.directory) as directory,
-            Processes(Path(directory)) as them,
-        ):
-            server = self._starts[name](them, Path(directory))
-            with Fleets(server.url, clients, run, cpus=[LOAD_CPU]) as fleets:
-                course = Course(fleets, run, server.pids)
-                before = course.resident_bytes()
-                open_s = fleets.open().open_s
-                client_bytes = (course.resident_bytes() - before) / clients
-                tell(f"{name}: {clients} clients open after {open_s:.2f} s")
-                yield Site(server, course, open_s, client_bytes)
+    def _site(self, name: str, clients: int) -> AbstractContextManager[Site]:
+        return self._sites.site(name, clients)
 
     def _add(self, name: str, ours: float | None, unit: str, theirs: float | None) -> None:
         if ours is not None:
             self._report.add(name, ours, unit, self._baseline, theirs)
         elif theirs is not None:
             self._report.add(f"nchan, {name}", theirs, unit)
-
-    def _tell(self, stretch: Stretch) -> None:
-        tally = stretch.tally
-        tell(
-            f"  {stretch.deliveries_per_s:,.0f} deliveries/s, {stretch.published} published, "
-            f"lost {tally.lost}, repeated {tally.repeated}, ended {tally.ended}; "
-            f"p50 {tally.delay_ms(0.5):.1f} ms, p99 {tally.delay_ms(0.99):.1f} ms; "
-            f"clients' CPU {stretch.clients_cpu:.0%}, server's {stretch.server_cpu or 0:.0%}"
-        )
 
 
 def _pair(

@@ -28,6 +28,7 @@ from typing import Any, Final, NoReturn
 from noti.errors import MessageInvalid
 from tests.bench.load.reading import Body, Reader, Reading
 from tests.bench.load.tally import DELAY_STEP_NS, Tally
+from tests.bench.load.websocket_reading import WebSocketBody
 
 FIRST_READ_BYTES: Final = 4 * 1024
 """Most often one event is there: a larger buffer would cost more than the call."""
@@ -55,6 +56,7 @@ class Target:
     host: str = ""
     """What the certificate must name."""
     tls: ssl.SSLContext | None = None
+    body: type[Body] | type[WebSocketBody] = Body
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> "Target":
@@ -69,6 +71,7 @@ class Target:
             document["sources"],
             document["host"],
             tls,
+            WebSocketBody if document["websocket"] else Body,
         )
 
 
@@ -80,7 +83,7 @@ class Client:
     def __init__(self, number: int) -> None:
         self.number = number
         self.sock: socket.socket | None = None
-        self.body: Body | None = None
+        self.body: Body | WebSocketBody | None = None
         self.last_event_id = ""
         self.expected_seq = 1
         self.retry_s = RETRY_S
@@ -266,10 +269,10 @@ class Fleet:
         except OSError:
             self._lost(client)
             return
-        client.body = Body(self._reader)
+        client.body = self._target.body(self._reader)
         self._epoll.modify(fd, _READABLE)
 
-    def _read(self, client: Client, body: Body, fd: int) -> None:
+    def _read(self, client: Client, body: Body | WebSocketBody, fd: int) -> None:
         try:
             if isinstance(client.sock, ssl.SSLSocket):
                 data = _decrypted(client.sock)
@@ -289,8 +292,11 @@ class Fleet:
             _give_up(f"the server's answer cannot be read: {error}")
         if not was_open and body.status:
             self._opening -= 1
-            if body.status != 200:
-                _give_up(f"the server answers with status {body.status}; a stream needs 200")
+            if body.status != body.wanted_status:
+                _give_up(
+                    f"the server answers with status {body.status}; a stream needs"
+                    f" {body.wanted_status}"
+                )
             self._open += 1
             self._ever_open = True
         self.tally.received_bytes += len(data)

@@ -30,6 +30,13 @@ CLIENTS_OF_A_SOURCE: Final = 5_000
 """Connections from one loopback address: a quarter of its ports, as closed ones block theirs."""
 CONNECTING_MAX: Final = 1_000
 """Connections that wait for their answer at once; a server's accept queue holds some thousand."""
+UPGRADE: Final = (
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: bm90aSBsb2FkIGNsaWVudA==",
+)
+"""The same key for all: nobody looks at the answer to it. 16 bytes, as RFC 6455 wants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +193,10 @@ def _slowest(answers: Sequence[Mapping[str, Any]]) -> Reached:
 
 def _target(url: str, headers: Sequence[str], sources: int) -> dict[str, Any]:
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise LocalError(f"{url!r} cannot be loaded: write http://HOST:PORT/PATH")
-    tls = parts.scheme == "https"
+    if parts.scheme not in ("http", "https", "ws", "wss") or not parts.hostname:
+        raise LocalError(f"{url!r} cannot be loaded: write http://HOST:PORT/PATH, or ws://…")
+    tls = parts.scheme in ("https", "wss")
+    websocket = parts.scheme in ("ws", "wss")
     try:
         family, _, _, _, address = socket.getaddrinfo(
             parts.hostname, parts.port or (443 if tls else 80), type=socket.SOCK_STREAM
@@ -196,12 +204,14 @@ def _target(url: str, headers: Sequence[str], sources: int) -> dict[str, Any]:
     except OSError as error:
         raise LocalError(f"{parts.hostname} has no address: {error.strerror}") from None
     path = parts._replace(scheme="", netloc="", fragment="").geturl() or "/"
-    lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}", "Accept: text/event-stream"]
+    lines = [f"GET {path} HTTP/1.1", f"Host: {parts.netloc}"]
+    lines += UPGRADE if websocket else ["Accept: text/event-stream"]
     return {
         "family": int(family),
         "address": address,
         "request_head": "".join(f"{line}\r\n" for line in (*lines, *headers)),
         "host": parts.hostname,
         "tls": tls,
+        "websocket": websocket,
         "sources": sources if str(address[0]).startswith("127.") else 1,
     }

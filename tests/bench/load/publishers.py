@@ -53,14 +53,24 @@ class Publisher(Protocol):
 class HttpPublisher:
     """Posts events to a URL, as many as wait, without waiting for each answer."""
 
-    def __init__(self, url: str, event_bytes: int = EVENT_BYTES) -> None:
-        """Connect."""
+    def __init__(
+        self,
+        url: str,
+        event_bytes: int = EVENT_BYTES,
+        *,
+        headers: Sequence[str] = (),
+        around: tuple[bytes, bytes] = (b"", b""),
+    ) -> None:
+        """Connect; `around` is what comes before and after an event's data in each body."""
         parts = urlsplit(url)
         self._url = url
+        self._around = around
+        further = [f"{header}\r\n" for header in headers]
         self._event_bytes = event_bytes
         self._head = (
             f"POST {parts.path or '/'}{'?' + parts.query if parts.query else ''} HTTP/1.1\r\n"
-            f"Host: {parts.netloc}\r\nContent-Type: application/json\r\nContent-Length: "
+            f"Host: {parts.netloc}\r\nContent-Type: application/json\r\n"
+            f"{''.join(further)}Content-Length: "
         ).encode("ascii")
         try:
             self._sock = socket.create_connection(
@@ -75,8 +85,9 @@ class HttpPublisher:
     def publish(self, marks: Sequence[Mark]) -> None:
         """Post all, and read answers to what was posted before."""
         requests = []
+        before, after = self._around
         for mark in marks:
-            body = event_text(mark, self._event_bytes).encode()
+            body = before + event_text(mark, self._event_bytes).encode() + after
             requests.append(b"%b%d\r\n\r\n%b" % (self._head, len(body), body))
         try:
             self._sock.sendall(b"".join(requests))

@@ -98,6 +98,8 @@ class Body:
 
     __slots__ = ("_chunked", "_parser", "_pending", "_reader", "ended", "status")
 
+    wanted_status = 200
+
     def __init__(self, reader: Reader) -> None:
         self.status = 0
         """The response's status; 0 until its head is here."""
