@@ -2,7 +2,8 @@
 
 Event streams (`sse`) and WebSockets (`ws`), plain and over TLS (`sse-tls`, `ws-tls`); the same load
 clients, the same events of 150 bytes. Each server has one processor, clients and publisher share
-the other (with `workers` all share all, unless `bound=yes`). Every client checks that it gets every event once.
+the other (with `workers` all share all, unless `bound=yes`). Every client checks that it gets every
+event once.
 
 - fan-out: published as fast as it is accepted, `window` events ahead of the clients at most. The
   share of a processor that the clients took is told: close to 100 %, they are the limit, and the
