@@ -1,9 +1,10 @@
-"""Promises of the way in, over real loopback sockets."""
+"""Promises of the way in, over real loopback sockets, each with TLS, too."""
 
 import errno
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextvars import ContextVar
 from typing import cast
 
 import pytest
@@ -12,17 +13,19 @@ import trio.testing
 from prometheus_client import REGISTRY
 
 from noti.address import Address
+from noti.certificates.rejection_log import RejectionLog
 from noti.http.acceptor import HttpAcceptor
 from noti.http.config import HttpConfig
+from noti.http.handshakes import Handshakes
 from noti.http.heads import RequestHead
 from noti.http.subscribe import Admission
 from noti.streams.hub import Hub
 from tests import promises
 from tests.http.stage import (
     LIMIT_S,
+    Client,
     Node,
     admission,
-    client,
     hub,
     ids,
     notifications,
@@ -30,8 +33,37 @@ from tests.http.stage import (
     serving,
     until,
 )
+from tests.http.tls_stage import shared_site
 
 STREAM = b"GET /category HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+SECURED: ContextVar[bool] = ContextVar("secured")
+"""Whether connections are over TLS."""
+
+
+@pytest.fixture(autouse=True, params=["plain", "tls"])
+def _with_and_without_tls(request: pytest.FixtureRequest) -> Iterator[None]:
+    token = SECURED.set(request.param == "tls")
+    yield
+    SECURED.reset(token)
+
+
+async def opened(address: Address) -> trio.abc.Stream:
+    stream = await trio.open_tcp_stream(*address)
+    if not SECURED.get():
+        return stream
+    context = shared_site().trusting("http/1.1")
+    secured = trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
+    with trio.fail_after(LIMIT_S):
+        await secured.do_handshake()
+    return secured
+
+
+@asynccontextmanager
+async def client(address: Address) -> AsyncIterator[Client]:
+    async with await opened(address) as stream:
+        yield Client(stream)
 
 
 class Taker:
@@ -56,6 +88,7 @@ async def accepting(
         config,
         catch_up=node.barrier,
         hand_over=taker,
+        handshakes=Handshakes(shared_site().tls, RejectionLog("http")) if SECURED.get() else None,
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with running(there), trio.open_nursery() as nursery:
@@ -64,7 +97,7 @@ async def accepting(
             nursery.cancel_scope.cancel()
 
 
-async def read_to_end(stream: trio.SocketStream) -> bytes:
+async def read_to_end(stream: trio.abc.ReceiveStream) -> bytes:
     with trio.fail_after(LIMIT_S):
         return b"".join([part async for part in stream])
 
@@ -108,7 +141,7 @@ async def test_a_stream_goes_to_the_hub_without_the_ordinary_way() -> None:
 async def test_everything_else_goes_the_ordinary_way_with_every_byte(request_bytes: bytes) -> None:
     taker = Taker()
     async with accepting(hub(), taker) as address:
-        stream = await trio.open_tcp_stream(*address)
+        stream = await opened(address)
         async with stream:
             await stream.send_all(request_bytes)
             await until(lambda: bool(taker.got))
@@ -119,7 +152,7 @@ async def test_everything_else_goes_the_ordinary_way_with_every_byte(request_byt
 async def test_a_head_may_come_byte_by_byte() -> None:
     there = hub()
     async with accepting(there, Taker()) as address:
-        stream = await trio.open_tcp_stream(*address)
+        stream = await opened(address)
         async with stream:
             for n in range(len(STREAM)):
                 await stream.send_all(STREAM[n : n + 1])
@@ -133,7 +166,7 @@ async def test_a_head_that_never_ends_and_one_that_never_begins_are_closed() -> 
     before = count("heads_timed_out")
     config = HttpConfig(head_timeout_s=0.1)
     async with accepting(hub(), Taker(), config=config) as address:
-        silent, endless = await trio.open_tcp_stream(*address), await trio.open_tcp_stream(*address)
+        silent, endless = await trio.open_tcp_stream(*address), await opened(address)
         async with silent, endless:
             await endless.send_all(STREAM[:-2])
             assert (await read_to_end(endless)).startswith(b"HTTP/1.1 408 ")
@@ -153,6 +186,23 @@ async def test_too_many_silent_connections_make_room_for_an_honest_one() -> None
             assert await read_to_end(stream) == b""
         for stream in silent:
             await stream.aclose()
+
+
+@promises.HOSTILE_CLIENT_HARMS_NOBODY
+async def test_a_thousand_half_requests_are_bounded_and_let_an_honest_one_in() -> None:
+    """Over TLS, half handshakes."""
+    there, config = hub(), HttpConfig(pending_connections_max=200)
+    arriving = {"listener": "http_arriving"}
+    half = b"\x16\x03\x01\x02\x00\x01\x00" if SECURED.get() else STREAM[:7]
+    async with accepting(there, Taker(), config=config) as address, AsyncExitStack() as stack:
+        for _ in range(1000):
+            stream = await trio.open_tcp_stream(*address)
+            await stack.enter_async_context(stream)
+            await stream.send_all(half)
+        async with client(address) as honest:
+            await honest.request("/category")
+            await until(lambda: there.clients == 1)
+        assert (REGISTRY.get_sample_value("noti_connections", arriving) or 0) <= 200
 
 
 async def test_those_whose_cursor_is_unknown_wait_for_one_catch_up_together() -> None:
@@ -210,7 +260,8 @@ async def test_a_request_that_breaks_the_code_is_answered_and_hurts_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = hub()
-    async with serving(there) as address, client(address) as good, client(address) as bad:
+    tls = shared_site().tls if SECURED.get() else None
+    async with serving(there, tls=tls) as address, client(address) as good, client(address) as bad:
         await good.request("/category")
         with monkeypatch.context() as broken:
             broken.setattr(Admission, "decide", lambda *_, **__: 1 / 0)
@@ -224,7 +275,7 @@ async def test_cancelled_acceptor_closes_all_that_nobody_took(checkpoints: int) 
     streams = []
     async with accepting(hub(), Taker(), Node(is_ready=False)) as address:
         for first in (b"", STREAM[:9], STREAM):
-            stream = await trio.open_tcp_stream(*address)
+            stream = await opened(address)
             if first:
                 await stream.send_all(first)
             streams.append(stream)

@@ -2,8 +2,10 @@
 
 import json
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import h2.connection
@@ -17,7 +19,16 @@ from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
 from noti.streams.hub import Hub
-from tests.http.stage import LIMIT_S, Node, client, hub, ids, notifications, until
+from tests.http.stage import (
+    LIMIT_S,
+    Node,
+    client,
+    hub,
+    ids,
+    notification,
+    notifications,
+    until,
+)
 from tests.http.tls_stage import Site, new_context, new_site
 
 OPERATIONS = ["/liveness", "/readiness", "/status", "/metrics"]
@@ -102,6 +113,105 @@ async def test_http_1_1_streams_from_the_hub_and_drains(site: Site, protocols: l
             received += chunk
     assert b"retry:" in received, "the end is told"
     await stream.aclose()
+
+
+STREAM = b"GET /category HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def read_until(stream: trio.abc.ReceiveStream, words: bytes) -> bytes:
+    received = b""
+    with trio.fail_after(LIMIT_S):
+        while words not in received:
+            data = await stream.receive_some(65_536)
+            assert data, received
+            received += data
+    return received
+
+
+async def test_stream_behind_another_request_goes_to_the_hub_too(site: Site) -> None:
+    there = hub()
+    async with serving(there, site) as address:
+        stream = await opened(address, site.trusting("http/1.1"))
+        await stream.send_all(b"GET /liveness HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await read_until(stream, b"200")
+        await stream.send_all(STREAM)
+        await read_until(stream, b": ok")
+        await until(lambda: len(there._sending.adopted) == 1)
+        there.publish(notifications(1, 2))
+        await read_until(stream, b"id-2")
+        await stream.aclose()
+        await until(lambda: there.clients == 0)
+
+
+async def test_relative_patterns_are_resolved_against_an_https_url(site: Site) -> None:
+    there = hub()
+    query = "match_urlpattern=/books/:id"
+    request = f"GET /.well-known/mercure?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+    async with serving(there, site) as address:
+        stream = await opened(address, site.trusting("http/1.1"))
+        await stream.send_all(request)
+        await read_until(stream, b": ok")
+        there.publish([notification(1, "http://localhost/books/1")])
+        there.publish([notification(2, "https://localhost/books/1")])
+        assert b"id-1" not in await read_until(stream, b"id-2")
+        await stream.aclose()
+
+
+async def test_client_that_renews_its_keys_and_ends_its_side_is_served_until_it_goes(
+    site: Site, tmp_path: Path
+) -> None:
+    """OpenSSL's own client: the hub reads nothing of what it sends, and need not."""
+    there = hub()
+    async with serving(there, site) as (host, port), trio.open_nursery() as nursery:
+        command = ["openssl", "s_client", "-crlf", "-connect", f"{host}:{port}"]
+        start = partial(
+            trio.run_process,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+        process = await nursery.start(start)
+        await process.stdin.send_all(STREAM.replace(b"\r\n", b"\n"))
+        await read_until(process.stdout, b": ok")
+        assert len(there._sending.adopted) == 1
+        for number in range(1, 4):
+            await process.stdin.send_all(b"K\n")  # "update your keys, too"
+            await read_until(process.stderr, b"KEYUPDATE")
+            there.publish(notifications(number, number))
+            await read_until(process.stdout, b"id-%d\n" % number)
+        await process.stdin.send_all(b"Q\n")
+        await until(lambda: there.clients == 0)
+
+
+async def test_client_that_breaks_tls_is_nobody_elses_trouble(site: Site) -> None:
+    there = hub()
+    async with serving(there, site) as address:
+        good, bad = [await opened(address, site.trusting("http/1.1")) for _ in range(2)]
+        for stream in (good, bad):
+            await stream.send_all(STREAM)
+            await read_until(stream, b": ok")
+        await bad.transport_stream.send_all(b"\x17\x03\x03\xff\xff" + bytes(1000))
+        there.publish(notifications(1, 1))
+        await read_until(good, b"id-1")
+        await bad.transport_stream.aclose()
+        await until(lambda: there.clients == 1)
+        there.publish(notifications(2, 2))
+        await read_until(good, b"id-2")
+        await good.aclose()
+
+
+async def test_http_1_0_streams_over_tls(site: Site) -> None:
+    there = hub()
+    async with serving(there, site) as address:
+        stream = await opened(address, site.trusting("http/1.1"))
+        await stream.send_all(b"GET /category HTTP/1.0\r\n\r\n")
+        await read_until(stream, b": ok")
+        there.publish(notifications(1, 1))
+        await read_until(stream, b"id-1")
+        await stream.aclose()
+        await until(lambda: there.clients == 0)
 
 
 async def test_a_renewed_certificate_is_shown_and_older_connections_live_on(
