@@ -21,6 +21,7 @@ from noti.http.server import Frontend
 from noti.publishing.ports import Draft
 from noti.streams.hub import Hub
 from tests.http.stage import Node, hub
+from tests.http.tls_stage import tls_in_use
 
 PATH = "/.well-known/mercure"
 
@@ -112,7 +113,12 @@ async def publishing(
     config = config or HttpConfig()
     endpoint = PublishEndpoint(log, Publishers(), config)
     frontend = Frontend(
-        ("127.0.0.1", 0), hub() if there is None else there, Node(), config, endpoint=endpoint
+        ("127.0.0.1", 0),
+        hub() if there is None else there,
+        Node(),
+        config,
+        endpoint=endpoint,
+        tls=tls_in_use(),
     )
     async with trio.open_nursery() as nursery:
         address = await nursery.start(frontend.run)

@@ -4,7 +4,6 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from contextvars import ContextVar
 from typing import cast
 
 import pytest
@@ -33,31 +32,15 @@ from tests.http.stage import (
     serving,
     until,
 )
-from tests.http.tls_stage import shared_site
+from tests.http.tls_stage import opened, secured, tls_in_use
 
 STREAM = b"GET /category HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-SECURED: ContextVar[bool] = ContextVar("secured")
-"""Whether connections are over TLS."""
-
-
 @pytest.fixture(autouse=True, params=["plain", "tls"])
 def _with_and_without_tls(request: pytest.FixtureRequest) -> Iterator[None]:
-    token = SECURED.set(request.param == "tls")
-    yield
-    SECURED.reset(token)
-
-
-async def opened(address: Address) -> trio.abc.Stream:
-    stream = await trio.open_tcp_stream(*address)
-    if not SECURED.get():
-        return stream
-    context = shared_site().trusting("http/1.1")
-    secured = trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
-    with trio.fail_after(LIMIT_S):
-        await secured.do_handshake()
-    return secured
+    with secured(request.param == "tls"):
+        yield
 
 
 @asynccontextmanager
@@ -88,7 +71,7 @@ async def accepting(
         config,
         catch_up=node.barrier,
         hand_over=taker,
-        handshakes=Handshakes(shared_site().tls, RejectionLog("http")) if SECURED.get() else None,
+        handshakes=None if (tls := tls_in_use()) is None else Handshakes(tls, RejectionLog("http")),
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with running(there), trio.open_nursery() as nursery:
@@ -193,7 +176,7 @@ async def test_a_thousand_half_requests_are_bounded_and_let_an_honest_one_in() -
     """Over TLS, half handshakes."""
     there, config = hub(), HttpConfig(pending_connections_max=200)
     arriving = {"listener": "http_arriving"}
-    half = b"\x16\x03\x01\x02\x00\x01\x00" if SECURED.get() else STREAM[:7]
+    half = b"\x16\x03\x01\x02\x00\x01\x00" if tls_in_use() else STREAM[:7]
     async with accepting(there, Taker(), config=config) as address, AsyncExitStack() as stack:
         for _ in range(1000):
             stream = await trio.open_tcp_stream(*address)
@@ -260,8 +243,11 @@ async def test_a_request_that_breaks_the_code_is_answered_and_hurts_nobody(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     there = hub()
-    tls = shared_site().tls if SECURED.get() else None
-    async with serving(there, tls=tls) as address, client(address) as good, client(address) as bad:
+    async with (
+        serving(there, tls=tls_in_use()) as address,
+        client(address) as good,
+        client(address) as bad,
+    ):
         await good.request("/category")
         with monkeypatch.context() as broken:
             broken.setattr(Admission, "decide", lambda *_, **__: 1 / 0)

@@ -1,8 +1,11 @@
-"""Promises of the short way from a publisher's connection to the log, over loopback sockets."""
+"""Promises of the short way from a publisher's connection to the log, over loopback sockets.
+
+Each with TLS, too.
+"""
 
 import re
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -17,6 +20,20 @@ from tests import promises
 from tests.http.publishing_stage import Log, post, publishing
 from tests.http.stage import LIMIT_S, hub, ids, notifications, until
 from tests.http.test_connection_limits import taken
+from tests.http.tls_stage import opened, secured, tls_in_use
+
+
+@pytest.fixture(autouse=True, params=["plain", "tls"])
+def _with_and_without_tls(request: pytest.FixtureRequest) -> Iterator[None]:
+    with secured(request.param == "tls"):
+        yield
+
+
+def only_plain() -> None:
+    """Skip a test over TLS that is about sockets as such."""
+    if tls_in_use() is not None:
+        pytest.skip("about plain sockets")
+
 
 STATUS = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -30,7 +47,7 @@ HALVES = {
 class Publisher:
     """One connection."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.received = b""
 
@@ -65,7 +82,7 @@ class Publisher:
 
 @asynccontextmanager
 async def publisher(address: Address) -> AsyncIterator[Publisher]:
-    async with await trio.open_tcp_stream(*address) as stream:
+    async with await opened(address) as stream:
         yield Publisher(stream)
 
 
@@ -165,9 +182,11 @@ async def test_a_client_that_wants_no_more_is_answered_and_the_connection_closed
 
 
 async def test_a_client_that_ends_its_side_is_answered() -> None:
+    only_plain()
     log = Log(held=True)
     async with publishing(log) as address, publisher(address) as one:
         await one.send(post())
+        assert isinstance(one.stream, trio.SocketStream)
         await one.stream.send_eof()
         await until(lambda: len(log.waiting) == 1)
         await trio.testing.wait_all_tasks_blocked()
@@ -177,6 +196,7 @@ async def test_a_client_that_ends_its_side_is_answered() -> None:
 
 
 async def test_a_client_that_goes_away_does_not_cancel_its_commits() -> None:
+    only_plain()
     log = Log(held=True)
     async with publishing(log) as address:
         with socket.create_connection(address) as sock:
@@ -229,6 +249,7 @@ async def test_a_commit_may_take_its_time(autojump_clock: trio.testing.MockClock
 async def test_who_does_not_take_its_answers_is_read_no_more_and_cut_off(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
+    only_plain()
     log = Log()
     async with publishing(log) as address:
         with socket.socket() as sock:

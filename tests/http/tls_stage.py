@@ -6,12 +6,15 @@ import select
 import socket
 import ssl
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
 import trio
 
+from noti.address import Address
 from noti.certificates.context import https_context
 from noti.certificates.credentials import CertificateUse, load_credentials
 from noti.http.tls_socket import TlsSocket, server_side
@@ -160,3 +163,31 @@ class SecuredEnd:
         if self._sock.fileno() >= 0:
             trio.lowlevel.notify_closing(self._sock)
         self._sock.close()
+
+
+_SECURED: ContextVar[bool] = ContextVar("secured", default=False)
+
+
+@contextmanager
+def secured(whether: bool) -> Iterator[None]:
+    """Let a test be about connections over TLS, or not."""
+    token = _SECURED.set(whether)
+    yield
+    _SECURED.reset(token)
+
+
+def tls_in_use() -> Fixed | None:
+    """Return the server's TLS, if this test is about that."""
+    return shared_site().tls if _SECURED.get() else None
+
+
+async def opened(address: Address) -> trio.abc.Stream:
+    """Connect, with TLS if this test is about that."""
+    stream = await trio.open_tcp_stream(*address)
+    if not _SECURED.get():
+        return stream
+    context = shared_site().trusting("http/1.1")
+    over_tls = trio.SSLStream(stream, context, server_hostname="localhost", https_compatible=True)
+    with trio.fail_after(LIMIT_S):
+        await over_tls.do_handshake()
+    return over_tls
