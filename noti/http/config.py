@@ -34,7 +34,7 @@ class HttpConfig:
     shed_window_s: float = 10.0
     """How long sending browsers away takes, so that the other nodes are not overrun."""
     head_timeout_s: float = 10.0
-    """A connection without a whole request is closed after this."""
+    """A connection without a whole request is closed after this, be it in a handshake."""
     head_bytes_max: int = 64 * 1024
     """A longer request head is rejected: 100 topics of some 600 characters fit."""
     publish_body_bytes_max: int = 1_114_112

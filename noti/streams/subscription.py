@@ -1,6 +1,6 @@
 """Reads the feed for one connection that only its own task can write to.
 
-That is HTTP/1.0, HTTP/2 or TLS: the response that asks for the bytes sends them.
+That is HTTP/1.0 or HTTP/2: the response that asks for the bytes sends them.
 """
 
 import trio

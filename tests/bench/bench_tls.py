@@ -6,8 +6,7 @@ Real processes on loopback, with TLS and without in turns; a figure is the media
   RPCs are encrypted; a publisher sends its next event when the last one is shown at the leader.
 - `committed, backlog`: what the cluster takes in when it never lacks work.
 - `delivered to N browsers`: one node of its own on one core, HTTPS to all browsers, which share the
-  other core with NATS; so many events are on their way at once that the node never waits. Without
-  TLS the hub writes to the sockets itself; with TLS each browser's response does.
+  other core with NATS; so many events are on their way at once that the node never waits.
 """
 
 import argparse

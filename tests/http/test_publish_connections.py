@@ -20,7 +20,7 @@ from tests import promises
 from tests.http.publishing_stage import Log, post, publishing
 from tests.http.stage import LIMIT_S, hub, ids, notifications, until
 from tests.http.test_connection_limits import taken
-from tests.http.tls_stage import opened, secured, tls_in_use
+from tests.http.tls_stage import opened, secured
 
 
 @pytest.fixture(autouse=True, params=["plain", "tls"])
@@ -29,11 +29,8 @@ def _with_and_without_tls(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-def only_plain() -> None:
-    """Skip a test over TLS that is about sockets as such."""
-    if tls_in_use() is not None:
-        pytest.skip("about plain sockets")
-
+only_plain = pytest.mark.parametrize("_with_and_without_tls", ["plain"], indirect=True)
+"""Marks tests about sockets as such."""
 
 STATUS = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -181,8 +178,8 @@ async def test_a_client_that_wants_no_more_is_answered_and_the_connection_closed
     assert one.statuses() == [200]
 
 
+@only_plain
 async def test_a_client_that_ends_its_side_is_answered() -> None:
-    only_plain()
     log = Log(held=True)
     async with publishing(log) as address, publisher(address) as one:
         await one.send(post())
@@ -195,8 +192,8 @@ async def test_a_client_that_ends_its_side_is_answered() -> None:
     assert one.statuses() == [200]
 
 
+@only_plain
 async def test_a_client_that_goes_away_does_not_cancel_its_commits() -> None:
-    only_plain()
     log = Log(held=True)
     async with publishing(log) as address:
         with socket.create_connection(address) as sock:
@@ -246,10 +243,10 @@ async def test_a_commit_may_take_its_time(autojump_clock: trio.testing.MockClock
         await one.read_until(b"200 OK")
 
 
+@only_plain
 async def test_who_does_not_take_its_answers_is_read_no_more_and_cut_off(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    only_plain()
     log = Log()
     async with publishing(log) as address:
         with socket.socket() as sock:
