@@ -12,6 +12,7 @@ gets every event once; what is lost or repeated is told.
 - delay: from publication to the client's read, at a steady rate.
 - memory: of the server's process, before and after the clients came; the kernel's is not in it.
 - storm: all clients drop, miss 100 events, and come back at once, each from its last id.
+- crowd: more clients than a process may hold, e.g. `clients=100000` (see `crowd.py`).
 - commit: how long one event takes to be committed, while clients idle and while events fan out.
 """
 
@@ -23,6 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
+from tests.bench.crowd import CROWD, Crowd
 from tests.bench.hub_servers import Noti, Server
 from tests.bench.load.course import Stretch
 from tests.bench.load.publishers import Publisher
@@ -41,13 +43,18 @@ PARTS = ("fanout", "unpaced", "delay", "idle", "storm", "commit")
 def main(argv: Sequence[str] | None = None) -> None:
     """Run and report."""
     options = _arguments().options(argv)
-    wanted = options.parts.split(",")
+    numbers = [int(number) for number in options.clients.split(",")]
+    usual = PARTS if min(numbers) <= CROWD else ("crowd",)
+    wanted = options.parts.split(",") if options.parts else usual
     report = Report("fan-out of events of 150 bytes, one processor for the server", options.json)
+    if "crowd" in wanted:
+        for number in numbers:
+            Crowd(options, report, number).measure()
     stay_beside(options)
     bench = Bench(options, report)
     if "fanout" in wanted:
-        for clients in map(int, options.clients.split(",")):
-            bench.fan_out(clients)
+        for number in numbers:
+            bench.fan_out(number)
     if "unpaced" in wanted:
         bench.unpaced()
     if "delay" in wanted:
@@ -61,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _arguments() -> Arguments:
     arguments = Arguments(__doc__)
-    arguments.add_argument("--parts", default=",".join(PARTS), help="what to measure")
+    arguments.add_argument("--parts", default="", help=f"{','.join(PARTS)},crowd")
+    arguments.add_argument("--limit", type=float, default=600, help="seconds, for a crowd")
     arguments.add_argument("--clients", default="1000,5000", help="numbers of clients, fan-out")
     arguments.add_argument("--many", type=int, default=10_000, help="clients, idle and storm")
     arguments.add_argument("--seconds", type=float, default=5, help="for each measurement")

@@ -213,7 +213,7 @@ class Noti:
             f"--web-workers={web_workers}",
             *settings,
         ]
-        self._process = processes.start(self.node.name, command, cpu)
+        self.process = processes.start(self.node.name, command, cpu)
         self._web_workers = web_workers
         until("the node reads from NATS, and its web workers serve", self._reads)
         self.url = (
@@ -231,7 +231,7 @@ class Noti:
     @property
     def pids(self) -> Sequence[int]:
         """The node, and the process that writes its log."""
-        return family(self._process.pid)
+        return family(self.process.pid)
 
     def publisher(self) -> Publisher:
         return GrpcPublisher(HOST, self.node.rpc, SUBJECT)
@@ -280,7 +280,7 @@ class Centrifugo:
         }
         config = directory / "centrifugo.json"
         config.write_text(json.dumps(settings))
-        self._process = processes.start("centrifugo", [binary, "-c", str(config)], cpu)
+        self.process = processes.start("centrifugo", [binary, "-c", str(config)], cpu)
         until("centrifugo listens", lambda: listens(self._port) and listens(api_port))
         way = "uni_websocket" if transport.startswith("ws") else "uni_sse"
         connect = quote(json.dumps({"subs": {"bench": {}}}))
@@ -292,7 +292,7 @@ class Centrifugo:
     @property
     def pids(self) -> Sequence[int]:
         """Its only process."""
-        return [self._process.pid]
+        return [self.process.pid]
 
     def publisher(self) -> Publisher:
         return HttpPublisher(self._publish_url, around=(b'{"channel":"bench","data":', b"}"))

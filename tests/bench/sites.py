@@ -24,6 +24,7 @@ from tests.bench.hub_servers import (
 )
 from tests.bench.load.course import Course, Stretch, new_run
 from tests.bench.load.fleets import Fleets
+from tests.bench.load.processes import cpu_s
 from tests.bench.report import Arguments, Report, tell
 
 SERVER_CPU, LOAD_CPU = 0, 1
@@ -40,6 +41,8 @@ class Site:
     fleets: Fleets
     open_s: float
     """How long it took until all clients had their stream."""
+    open_cpu_s: float
+    """CPU time of the server for that."""
     client_bytes: float
     """What the server's memory grew by for each of them."""
 
@@ -111,11 +114,13 @@ class Sites:
             ) as fleets:
                 course = Course(fleets, run, server.pids)
                 before = course.resident_bytes()
+                cpu_before = cpu_s(server.pids)
                 open_s = fleets.open().open_s
+                open_cpu_s = cpu_s(server.pids) - cpu_before
                 client_bytes = (course.resident_bytes() - before) / clients
                 tell(f"{name}, {transport}: {clients} clients open after {open_s:.2f} s")
                 time.sleep(settle_s)
-                yield Site(server, course, fleets, open_s, client_bytes)
+                yield Site(server, course, fleets, open_s, open_cpu_s, client_bytes)
 
 
 def add_placing(arguments: Arguments) -> None:

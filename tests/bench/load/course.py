@@ -84,6 +84,10 @@ class Course:
             publisher, lambda: self._publish_ahead(publisher, window, batch, seconds)
         )
 
+    def singly(self, publisher: Publisher, events: int) -> Stretch:
+        """Publish one event after the other, each when all clients have the one before."""
+        return self._measured(publisher, lambda: self._publish_singly(publisher, events))
+
     def unpaced(self, publisher: Publisher, seconds: float) -> Stretch:
         """Publish as fast as the server takes it, whether or not clients follow."""
         return self._measured(publisher, lambda: self._publish_unpaced(publisher, seconds))
@@ -158,6 +162,12 @@ class Course:
                 raise Unavailable(f"nothing arrives any more, {moved} deliveries so far")
             else:
                 time.sleep(LOOK_S)
+
+    def _publish_singly(self, publisher: Publisher, events: int) -> None:
+        for _ in range(events):
+            self._publish(publisher, 1)
+            publisher.settle()
+            self._fleets.wait_until_all_have(self.last_seq)
 
     def _publish_unpaced(self, publisher: Publisher, seconds: float) -> None:
         ends = time.monotonic() + seconds

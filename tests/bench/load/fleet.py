@@ -332,6 +332,7 @@ class Fleet:
         if not self._ever_open:
             _give_up(f"no connection to {self._target.address[0]}:{self._target.address[1]}")
         self.tally.ended += 1
+        self.tally.finished += client.body is not None and client.body.ended
         self._close(client)
         heapq.heappush(self._later, (time.monotonic() + client.retry_s, client.number, client))
 

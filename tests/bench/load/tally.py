@@ -26,6 +26,8 @@ class Tally:
     """Events that a client had already, or that came after a later one."""
     ended: int = 0
     """Streams that the server ended or broke, or that could not be opened."""
+    finished: int = 0
+    """Those of them that ended in order."""
     delays: Counter[int] = field(default_factory=Counter)
     """Deliveries by delay from publication to the client's read, in steps of `DELAY_STEP_NS`."""
 
@@ -36,6 +38,7 @@ class Tally:
         self.lost += other.lost
         self.repeated += other.repeated
         self.ended += other.ended
+        self.finished += other.finished
         self.delays.update(other.delays)
 
     def delay_ms(self, share: float) -> float:
@@ -60,6 +63,7 @@ class Tally:
             "lost": self.lost,
             "repeated": self.repeated,
             "ended": self.ended,
+            "finished": self.finished,
             "delays": sorted(self.delays.items()),
         }
 
