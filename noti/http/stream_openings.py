@@ -42,6 +42,7 @@ class StreamAsker:
     """By which he is counted while he waits for the node to catch up."""
     handshake: Handshake | None = None
     """Of a WebSocket that may be opened."""
+    has_waited_for_keys: bool = False
 
 
 class StreamOpenings:
@@ -65,10 +66,10 @@ class StreamOpenings:
         self._hand_over = hand_over
         self._heads = heads
         self._slice = TimeSlice(hub.config.work_slice_s)
-        self._undecided: list[StreamAsker] = []
-        self._any_undecided = trio.Event()
+        self._undecided = _WaitingAskers()
+        self._without_keys = _WaitingAskers()
         self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
-        """Streams that wait for the node to catch up."""
+        """Streams that wait for something."""
 
     def decide(self, asker: StreamAsker, *, caught_up: bool = False) -> None:
         """Own the socket of a whole request: answer it, begin its stream, or let it wait."""
@@ -85,14 +86,18 @@ class StreamOpenings:
         match decision:
             case Opening() as opening:
                 self._begin(asker, opening)
-            case Answer(awaits_keys=True):
+            case Answer(awaits_keys=True) if asker.handshake is None:
                 # There it can wait, and nobody waits with it.
                 self._hand_over(asker.sock, head, asker.peer)
+            case Answer(awaits_keys=True) if not asker.has_waited_for_keys and self._may_wait(
+                asker
+            ):
+                asker.has_waited_for_keys = True
+                self._without_keys.add(asker)
             case Answer() as answer:
                 self._answer(asker, answer)
             case None if self._may_wait(asker):
-                self._undecided.append(asker)
-                self._any_undecided.set()
+                self._undecided.add(asker)
             case None:
                 self._turn_away(asker)
 
@@ -154,7 +159,7 @@ class StreamOpenings:
     def _head(self, asker: StreamAsker, status: int, headers: Headers) -> bytes:
         return self._heads.head(status, headers, asker.head.header("origin"))
 
-    # Those that wait until the node has caught up
+    # Those that wait until the node has caught up, or has newer keys
 
     def _may_wait(self, asker: StreamAsker) -> bool:
         """Whether there will be room for this stream once the node has caught up.
@@ -175,33 +180,59 @@ class StreamOpenings:
     async def run(self) -> None:
         """Catch up once for all that wait, until cancelled; who comes meanwhile is the next batch.
 
+        The same for WebSockets whose tokens have unknown keys.
         Resource handling: closes the sockets of those that wait.
         """
+        async with trio.open_nursery() as nursery:
+            if (newer_keys := self._admission.newer_keys) is not None:
+                nursery.start_soon(self._serve, self._without_keys, newer_keys)
+            await self._serve(self._undecided, self._catch_up)
+
+    async def _serve(self, queue: "_WaitingAskers", wait: Callable[[], Awaitable[None]]) -> None:
         try:
             while True:
-                await self._any_undecided.wait()
-                await self._decide_undecided()
+                await queue.any.wait()
+                await self._decide_batch(queue, wait)
         finally:
-            for asker in self._undecided:
+            for asker in queue.take_all():
                 asker.sock.close()
-            self._undecided.clear()
 
-    async def _decide_undecided(self) -> None:
-        self._any_undecided = trio.Event()
-        batch, self._undecided = self._undecided, []
+    async def _decide_batch(
+        self, queue: "_WaitingAskers", wait: Callable[[], Awaitable[None]]
+    ) -> None:
+        batch = queue.take_all()
+        caught_up = queue is self._undecided
         try:
             with trio.move_on_after(self._config.catch_up_wait_s) as patience:
-                await self._catch_up()
+                await wait()
             self._slice.begin()
             while batch:
                 asker = batch.pop()
                 self._waiting.end(asker.client_key)
-                if patience.cancelled_caught:
+                if caught_up and patience.cancelled_caught:
                     self._turn_away(asker)
                 else:
-                    self.decide(asker, caught_up=True)
+                    self.decide(asker, caught_up=caught_up)
                 await self._slice.checkpoint_if_over()
         finally:
             for asker in batch:
                 self._waiting.end(asker.client_key)
                 asker.sock.close()
+
+
+class _WaitingAskers:
+    """Those who wait for the same thing."""
+
+    def __init__(self) -> None:
+        self.any = trio.Event()
+        self._askers: list[StreamAsker] = []
+
+    def add(self, asker: StreamAsker) -> None:
+        """Let one more wait."""
+        self._askers.append(asker)
+        self.any.set()
+
+    def take_all(self) -> list[StreamAsker]:
+        """Return those who wait; those who come from now on are the next ones."""
+        taken, self._askers, self.any = self._askers, [], trio.Event()
+        return taken

@@ -5,6 +5,7 @@ command is applied as soon as it is submitted.
 """
 
 import itertools
+import json
 import random
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
@@ -14,7 +15,9 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 import h11
+import pytest
 import trio
+from wsproto.events import TextMessage
 
 from noti.address import Address
 from noti.authorization.grant import Dialect
@@ -30,6 +33,7 @@ from noti.streams.hub import Hub
 from noti.trio_clock import TrioClock
 from tests.authorization.tokens import authorizer, detail, token_v0, token_v1
 from tests.http.stage import Client, Node, events, hub
+from tests.http.websocket_stage import HANDSHAKE, Speaker
 
 HUB = "/.well-known/mercure"
 HUB_URL = f"http://localhost{HUB}"
@@ -113,6 +117,8 @@ class MercureHub:
 
     address: Address
     hub: Hub
+    subprotocol: str | None = None
+    """Of the WebSockets by which `shown` reads; None for event streams."""
 
     async def ask(
         self,
@@ -172,13 +178,46 @@ class MercureHub:
         last = f"end-{next(_ends)}"
         separator = "&" if "?" in to else "?"
         ends = f"match={last}" if "match" in to or method == "QUERY" else f"topic={last}"
-        async with self.open(f"{to}{separator}{ends}", *headers, method=method, body=body) as (
-            response,
-            one,
-        ):
+        to = f"{to}{separator}{ends}"
+        if self.subprotocol is not None and method == "GET":
+            return await self._shown_over_websocket(to, headers, last, self.subprotocol)
+        async with self.open(to, *headers, method=method, body=body) as (response, one):
             assert response.status_code == 200, await one.read_all()
             end = await self.publish(last)
             return [event["id"] for event in events(await one.read_until(f"id: {end}\n"))][:-1]
+
+    async def _shown_over_websocket(
+        self, to: str, headers: Iterable[tuple[str, str]], last: str, subprotocol: str
+    ) -> list[str]:
+        offered, page = ("sec-websocket-protocol", subprotocol), ("origin", "http://localhost")
+        given = [*HANDSHAKE, offered, page, *headers]
+        async with Speaker.open(self.address, to, given) as speaker:
+            assert speaker.status == 101, speaker.body
+            end = await self.publish(last)
+            shown: list[str] = []
+            while end not in shown:
+                message = await speaker.hear()
+                if isinstance(message, TextMessage):
+                    shown += ids_in(message.data, subprotocol)
+            return shown[:-1]
+
+
+def ids_in(message: str, subprotocol: str) -> list[str]:
+    """Return the ids of the events in a message: one, or none."""
+    if subprotocol == "sse":
+        return [event["id"] for event in events(message)]
+    said = json.loads(message)
+    return [said["id"]] if "topics" in said else []
+
+
+over_every_transport = pytest.mark.parametrize(
+    "subprotocol",
+    [
+        pytest.param(None, id="event-stream"),
+        pytest.param("noti", id="websocket-noti"),
+        pytest.param("sse", id="websocket-sse"),
+    ],
+)
 
 
 @asynccontextmanager
@@ -186,6 +225,7 @@ async def mercure_hub(
     config: HttpConfig | None = None,
     *,
     authorization: Mapping[str, Any] | None = None,
+    subprotocol: str | None = None,
     **hub_settings: object,
 ) -> AsyncIterator[MercureHub]:
     """Serve a hub whose tokens are checked with the key of `tests.authorization.tokens`.
@@ -203,5 +243,5 @@ async def mercure_hub(
     async with trio.open_nursery() as nursery:
         await nursery.start(publisher.run)
         address = await nursery.start(frontend.run)
-        yield MercureHub(address, there)
+        yield MercureHub(address, there, subprotocol)
         nursery.cancel_scope.cancel()

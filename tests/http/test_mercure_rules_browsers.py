@@ -20,6 +20,7 @@ from tests.http.mercure_stage import (
     Answered,
     bearer,
     mercure_hub,
+    over_every_transport,
     target,
     token,
 )
@@ -40,8 +41,11 @@ def challenge(answer: Answered) -> str:
 
 
 @both_dialects
-async def test_1_7_a_token_is_taken_from_header_and_cookie(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_7_a_token_is_taken_from_header_and_cookie(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = await there.publish("a", private="on")
         where = target(dialect, "a", **{LAST_EVENT_ID[dialect]: "earliest"})
         right = token(dialect, subscribe=["a"])
@@ -50,8 +54,9 @@ async def test_1_7_a_token_is_taken_from_header_and_cookie(dialect: Dialect) -> 
 
 
 @both_dialects
-async def test_1_7_the_header_is_used_alone(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_7_the_header_is_used_alone(dialect: Dialect, subprotocol: str | None) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         await there.publish("a", private="on")
         where = target(dialect, "a", **{LAST_EVENT_ID[dialect]: "earliest"})
         right, none = token(dialect, subscribe=["a"]), token(dialect)
@@ -60,8 +65,11 @@ async def test_1_7_the_header_is_used_alone(dialect: Dialect) -> None:
         assert bad.status == 401
 
 
-async def test_1_7_a_token_of_0_x_may_be_in_the_query_and_wins_over_the_cookie() -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_7_a_token_of_0_x_may_be_in_the_query_and_wins_over_the_cookie(
+    subprotocol: str | None,
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = await there.publish("a", private="on")
         right, none = token(V0, subscribe=["a"]), token(V0)
         where = target(V0, "a", lastEventID="earliest", authorization=right)
@@ -172,11 +180,14 @@ async def test_1_7_one_invalid_detail_refuses_the_whole_token(bad: dict[str, Any
         assert 'error="invalid_token"' in challenge(answer)
 
 
-async def test_1_7_details_of_other_types_give_no_right_and_do_no_harm() -> None:
+@over_every_transport
+async def test_1_7_details_of_other_types_give_no_right_and_do_no_harm(
+    subprotocol: str | None,
+) -> None:
     other = {**detail("a"), "type": "https://other.example"}
     claims = {"aud": HUB_URL, "exp": time.time() + 60, "iss": "https://issuer.example"}
     foreign = signed({**claims, "authorization_details": [other]}, header={"typ": "at+jwt"})
-    async with mercure_hub() as there:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         await there.publish("a", private="on")
         where = target(V1, "a", last_event_id="earliest")
         assert await there.shown(where, bearer(foreign)) == []
@@ -193,8 +204,11 @@ async def test_1_7_an_unsigned_token_and_a_key_of_its_own_are_refused() -> None:
 
 
 @promises.PRIVATE_ONLY_FOR_ALLOWED
-async def test_1_7_one_topic_of_an_event_must_be_asked_for_and_one_be_allowed() -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_7_one_topic_of_an_event_must_be_asked_for_and_one_be_allowed(
+    subprotocol: str | None,
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = await there.publish("a", "b", private="on")
         await there.publish("a", private="on")
         for dialect in DIALECTS:
@@ -202,8 +216,11 @@ async def test_1_7_one_topic_of_an_event_must_be_asked_for_and_one_be_allowed() 
             assert await there.shown(where, bearer(token(dialect, subscribe=["b"]))) == [sent]
 
 
-async def test_1_7_a_right_may_be_a_template_or_a_star_and_the_claim_be_namespaced() -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_7_a_right_may_be_a_template_or_a_star_and_the_claim_be_namespaced(
+    subprotocol: str | None,
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = await there.publish("/u/7", private="on")
         where = target(V0, "/u/7", lastEventID="earliest")
         for selector in ("/u/{id}", "*", "/u/7"):
@@ -227,8 +244,11 @@ async def test_1_7_the_stream_ends_when_the_token_does(dialect: Dialect) -> None
 
 
 @both_dialects
-async def test_1_7_reading_without_a_right_is_no_mistake(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_7_reading_without_a_right_is_no_mistake(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = await there.publish("a")
         where = target(dialect, "a", **{LAST_EVENT_ID[dialect]: "earliest"})
         assert await there.shown(where, bearer(token(dialect, publish=["*"]))) == [sent]

@@ -16,6 +16,7 @@ from tests.http.mercure_stage import (
     V1,
     bearer,
     mercure_hub,
+    over_every_transport,
     target,
     token,
 )
@@ -33,10 +34,11 @@ def replay(dialect: Dialect, *topics: str, after: str = "earliest") -> str:
 
 
 @both_dialects
+@over_every_transport
 async def test_1_4_a_cursor_on_an_id_that_was_used_again_means_its_first_event(
-    dialect: Dialect,
+    dialect: Dialect, subprotocol: str | None
 ) -> None:
-    async with mercure_hub() as there:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         await there.publish("a", id="book", data="1")
         between = await there.publish("a", data="2")
         await there.publish("a", id="book", data="3")
@@ -95,8 +97,11 @@ async def test_1_6_a_topic_is_needed(dialect: Dialect) -> None:
 
 
 @both_dialects
-async def test_1_6_whoever_follows_any_topic_gets_the_event_once(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_6_whoever_follows_any_topic_gets_the_event_once(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = await there.publish("a", "b", "c")
         for topics in (["a"], ["b"], ["c", "a"], ["*", "b"]):
             shown = await there.shown(replay(dialect, *topics))
@@ -104,8 +109,11 @@ async def test_1_6_whoever_follows_any_topic_gets_the_event_once(dialect: Dialec
 
 
 @both_dialects
-async def test_1_6_private_is_present_whatever_its_value(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_6_private_is_present_whatever_its_value(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         for value in ("on", "", "false", "0"):
             await there.post(("topic", "a"), ("private", value), by=publisher(dialect))
         assert await there.shown(replay(dialect, "a")) == []
@@ -137,8 +145,11 @@ async def test_1_6_an_id_must_not_be_earliest(dialect: Dialect) -> None:
 
 
 @both_dialects
-async def test_1_6_ids_may_be_of_any_printable_text(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_6_ids_may_be_of_any_printable_text(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         for event_id in ("https://example.com/books/\u00e9", "\U0001f600", "two words"):
             assert await there.publish("a", id=event_id) == event_id
             after = await there.publish("a")
@@ -216,8 +227,11 @@ async def test_1_6_a_body_over_the_limit_is_413(dialect: Dialect) -> None:
 
 
 @both_dialects
-async def test_1_6_a_publisher_needs_a_right_to_each_topic(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_6_a_publisher_needs_a_right_to_each_topic(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         by = publisher(dialect, "a")
         assert (await there.post(("topic", "a"), by=by)).status == 200
         answer = await there.post(("topic", "a"), ("topic", "b"), by=by)

@@ -14,6 +14,7 @@ from tests.http.mercure_stage import (
     MercureHub,
     bearer,
     mercure_hub,
+    over_every_transport,
     target,
     token,
 )
@@ -36,8 +37,11 @@ async def resumed_from(
 
 
 @both_dialects
-async def test_1_4_header_wins_over_query_parameter(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_4_header_wins_over_query_parameter(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = [await there.publish("a") for _ in range(3)]
         where = target(dialect, "a", **{LAST_EVENT_ID[dialect]: sent[0]})
         header = ("Last-Event-ID", sent[1])
@@ -46,15 +50,19 @@ async def test_1_4_header_wins_over_query_parameter(dialect: Dialect) -> None:
 
 
 @pytest.mark.parametrize("name", ["lastEventID", "Last-Event-ID", "last_event_id", "lastEventId"])
-async def test_1_4_the_query_parameter_is_known_by_all_its_names(name: str) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_4_the_query_parameter_is_known_by_all_its_names(
+    name: str, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = [await there.publish("a") for _ in range(3)]
         for dialect in DIALECTS:
             assert await there.shown(target(dialect, "a", **{name: sent[0]})) == sent[1:]
 
 
-async def test_1_4_symfonys_two_parameters_go_together() -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_4_symfonys_two_parameters_go_together(subprotocol: str | None) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = [await there.publish("a") for _ in range(3)]
         both = {"lastEventID": sent[1], "Last-Event-ID": sent[1]}
         assert await there.shown(target(V0, "a", **both)) == sent[2:]
@@ -72,8 +80,11 @@ async def test_1_4_everything_after_the_cursor_is_sent_then_what_comes(dialect: 
 
 @promises.PRIVATE_ONLY_FOR_ALLOWED
 @both_dialects
-async def test_1_4_replay_is_checked_against_the_current_token(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_4_replay_is_checked_against_the_current_token(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         first = await there.publish("a")
         private = await there.publish("a", private="on")
         where = target(dialect, "a")
@@ -85,8 +96,11 @@ async def test_1_4_replay_is_checked_against_the_current_token(dialect: Dialect)
 
 
 @both_dialects
-async def test_1_4_earliest_is_everything_that_the_hub_has(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_4_earliest_is_everything_that_the_hub_has(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = [await there.publish("a") for _ in range(3)]
         where = target(dialect, "a", **{LAST_EVENT_ID[dialect]: "earliest"})
         assert await there.shown(where) == sent
@@ -113,8 +127,9 @@ async def test_1_4_an_empty_history_begins_with_earliest(dialect: Dialect) -> No
             assert await resumed_from(there, dialect, where) == "earliest"
 
 
-async def test_1_4_an_empty_parameter_is_answered_too_in_1_0() -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_4_an_empty_parameter_is_answered_too_in_1_0(subprotocol: str | None) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         await there.publish("a")
         assert await resumed_from(there, V1, target(V1, "a", last_event_id="")) == "earliest"
         assert await there.shown(target(V1, "a", last_event_id="")) == []
@@ -135,8 +150,11 @@ async def test_1_4_an_unknown_cursor_gets_all_that_is_kept_and_is_told_of_the_ga
 
 
 @both_dialects
-async def test_1_4_ids_are_of_the_hub_not_of_a_topic(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_4_ids_are_of_the_hub_not_of_a_topic(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = [await there.publish(topic) for topic in ("a", "b", "a", "b")]
         where = target(dialect, "a", **{LAST_EVENT_ID[dialect]: sent[1]})
         assert await there.shown(where) == [sent[2]]

@@ -20,6 +20,7 @@ from tests.http.mercure_stage import (
     V1,
     bearer,
     mercure_hub,
+    over_every_transport,
     target,
     token,
 )
@@ -61,16 +62,22 @@ async def test_1_1_a_hub_of_0_x_alone_has_no_metadata() -> None:
 
 
 @both_dialects
-async def test_1_1_last_event_id_of_a_link_is_taken_as_a_query_parameter(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_1_last_event_id_of_a_link_is_taken_as_a_query_parameter(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         first, second = await there.publish("a"), await there.publish("a")
         where = target(dialect, "a", **{LAST_EVENT_ID[dialect]: first})
         assert await there.shown(where) == [second]
 
 
 @both_dialects
-async def test_1_3_several_topics_are_one_subscription_each(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_3_several_topics_are_one_subscription_each(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = [await there.publish(topic) for topic in ("a", "b", "c")]
         where = target(dialect, "a", "c", **{LAST_EVENT_ID[dialect]: "earliest"})
         assert await there.shown(where) == [sent[0], sent[2]]
@@ -84,8 +91,9 @@ async def test_1_3_a_missing_topic_is_400_with_the_reference_hubs_words() -> Non
         assert answer.headers[b"content-type"] == b"text/plain; charset=utf-8"
 
 
-async def test_1_3_matchers_of_all_types_may_be_mixed() -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_3_matchers_of_all_types_may_be_mixed(subprotocol: str | None) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = [await there.publish(topic) for topic in ("a", "b", "/u/7", "c")]
         query = "match=a&match_exact=b&match_urlpattern=/u/:id&last_event_id=earliest"
         assert await there.shown(f"{HUB}?{query}") == sent[:3]
@@ -139,8 +147,11 @@ async def test_1_3_topic_is_400_for_a_hub_of_1_0_alone_and_match_for_one_of_0_x(
 
 
 @both_dialects
-async def test_1_3_equal_topics_show_an_event_once(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_3_equal_topics_show_an_event_once(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         sent = await there.publish("a", "b")
         where = target(dialect, "a", "a", "b", "*", **{LAST_EVENT_ID[dialect]: "earliest"})
         assert await there.shown(where) == [sent]
@@ -172,8 +183,11 @@ async def test_1_3_an_idle_stream_gets_comments(dialect: Dialect) -> None:
 
 @promises.PRIVATE_ONLY_FOR_ALLOWED
 @both_dialects
-async def test_1_3_a_private_event_is_for_those_with_a_right_to_it(dialect: Dialect) -> None:
-    async with mercure_hub() as there:
+@over_every_transport
+async def test_1_3_a_private_event_is_for_those_with_a_right_to_it(
+    dialect: Dialect, subprotocol: str | None
+) -> None:
+    async with mercure_hub(subprotocol=subprotocol) as there:
         public = await there.publish("a")
         private = await there.publish("a", private="on")
         where = target(dialect, "a", **{LAST_EVENT_ID[dialect]: "earliest"})

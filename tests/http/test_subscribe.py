@@ -15,6 +15,7 @@ from noti.streams.audience import Audience, View
 from tests.authorization.tokens import jwk, private_key, signed
 from tests.http.mercure_stage import HUB, bearer
 from tests.http.stage import client, hub, serving
+from tests.http.websocket_stage import HANDSHAKE, Speaker
 
 ALL = frozenset({ALL_TOPICS})
 
@@ -67,8 +68,11 @@ def test_accept_is_read_by_its_most_specific_range(accept: str, accepted: bool) 
     assert accepts_streams(accept) == accepted
 
 
+@pytest.mark.parametrize("websocket", [False, True])
 @pytest.mark.parametrize("comes", [True, False])
-async def test_a_token_with_an_unknown_key_waits_for_newer_keys_once(comes: bool) -> None:
+async def test_a_token_with_an_unknown_key_waits_for_newer_keys_once(
+    comes: bool, websocket: bool
+) -> None:
     """An `EventSource` that got 401 after a change of keys would never come back."""
     keys = TrustedKeys()
     asked = 0
@@ -86,9 +90,15 @@ async def test_a_token_with_an_unknown_key_waits_for_newer_keys_once(comes: bool
     who = Authorizer(settings, keys, newer_keys=newer_keys)
     claims = {"mercure": {"subscribe": ["*"]}}
     token = signed(claims, private_key("EdDSA"), "EdDSA", {"kid": "new"})
-    async with serving(hub(), authorizer=who) as address, client(address) as one:
-        response = await one.request(f"{HUB}?topic=a", [bearer(token)])
-        assert response.status_code == (200 if comes else 401)
+    async with serving(hub(), authorizer=who) as address:
+        if websocket:
+            headers = [*HANDSHAKE, bearer(token)]
+            async with Speaker.open(address, f"{HUB}?topic=a", headers) as speaker:
+                assert speaker.status == (101 if comes else 401)
+        else:
+            async with client(address) as one:
+                response = await one.request(f"{HUB}?topic=a", [bearer(token)])
+                assert response.status_code == (200 if comes else 401)
     assert asked == 1
 
 
