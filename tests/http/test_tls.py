@@ -202,6 +202,27 @@ async def test_client_that_breaks_tls_is_nobody_elses_trouble(site: Site) -> Non
         await good.aclose()
 
 
+async def test_websocket_over_tls_is_heard_to_the_last_byte_of_a_record(site: Site) -> None:
+    """The hub reads less at once than OpenSSL decrypts, of which epoll knows nothing."""
+    there = hub()
+    upgrade = (
+        b"GET /category HTTP/1.1\r\nHost: localhost\r\n"
+        b"Connection: upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    )
+    async with serving(there, site) as address:
+        stream = await opened(address, site.trusting("http/1.1"))
+        await stream.send_all(upgrade)
+        await read_until(stream, b" 101 ")
+        await until(lambda: len(there._sending.adopted) == 1)
+        await stream.send_all(b"\x89\x81\0\0\0\0p" * 300 + b"\x89\x81\0\0\0\0q")
+        await read_until(stream, b"\x8a\x01q")
+        there.publish(notifications(1, 1))
+        await read_until(stream, b"id-1")
+        await stream.aclose()
+        await until(lambda: there.clients == 0)
+
+
 async def test_http_1_0_streams_over_tls(site: Site) -> None:
     there = hub()
     async with serving(there, site) as address:
