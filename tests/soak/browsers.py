@@ -79,6 +79,10 @@ class Browsers:
             await trio.sleep(0.05)
         return self._answers[0]["missing"], self._answers[0]["some"]
 
+    def behind(self) -> int:
+        """Return how many events the slowest one has still to get."""
+        return int(self.report["events"] - self.report["slowest"])
+
     async def stay(self) -> None:
         """Let all of them stay where they are from now on."""
         await self._order({"do": "stay"})

@@ -25,6 +25,8 @@ REPLACED_S_MAX = 30.0
 """For a web worker; a node gives a hung one 5 s of its own running time."""
 AFTERMATH_S = 5.0
 """Streams of a node in trouble may end a little later than its trouble."""
+FOLLOW_S_MAX = 60.0
+"""On a busy machine, browsers need longer for a burst than publishers."""
 BURST_S_MAX = 120.0
 HELD_S_MAX = 10.0
 """A node that was killed may be starting for as long, with its history."""
@@ -39,8 +41,14 @@ class Trouble:
         nats: NatsServer,
         jetstream: Sequence[Feed],
         rpc: RpcFeed,
+        behind: Callable[[], int],
+        behind_max: int,
         say: Callable[[str], None],
     ) -> None:
+        """`behind` tells by how many events the slowest browser is; with more than `behind_max`
+        nothing more is done."""
+        self._behind = behind
+        self._behind_max = behind_max
         self.broken: list[str] = []
         """Promises that were seen broken meanwhile."""
         self._harmed: list[tuple[str, float, float]] = []
@@ -54,6 +62,10 @@ class Trouble:
 
     async def run(self, episode: Episode) -> None:
         """Carry out an episode; returns after its calm."""
+        if not await self._until_followed():
+            self._break(
+                f"browsers did not follow within {FOLLOW_S_MAX:g} s: {self._behind()} behind"
+            )
         nodes = await self._targets(episode)
         self._begun = time.monotonic()
         async with trio.open_nursery() as nursery:
@@ -68,6 +80,14 @@ class Trouble:
             if node is not None:
                 self._harmed.append((node.name, self._begun, time.monotonic() + AFTERMATH_S))
         await trio.sleep(episode.calm_s)
+
+    async def _until_followed(self) -> bool:
+        """Wait until no browser is so far behind that it could fall off history in a burst."""
+        with trio.move_on_after(FOLLOW_S_MAX):
+            while self._behind() > self._behind_max:  # noqa: ASYNC110
+                await trio.sleep(0.1)
+            return True
+        return False
 
     def was_harmed(self, name: str, at: float) -> bool:
         """Whether a node was in trouble, or had been right before."""

@@ -28,7 +28,7 @@ from tests.bench.load.mark import marks_of
 from tests.bench.load.reading import Reader, Reading
 from tests.soak.connections import Connection, Ended, trusting
 from tests.soak.conversations import OK, Request, Stream, conversation
-from tests.soak.ledger import NEWCOMER, Ledger, first_with_id, is_private
+from tests.soak.ledger import EXAMPLES_MAX, NEWCOMER, Ledger, first_with_id, is_private
 from tests.soak.setups import PUBLIC_EVERY, Transport, label, spoken, transport_of
 from tests.soak.websockets import GAP_KEY
 
@@ -69,6 +69,8 @@ class Browser:
     public: bool = False
     """Without a token."""
     place: int = 0
+    resumed: str = ""
+    """What it had when it last tried to connect, in words."""
     last_event_id: str = "earliest"
     retry_s: float = RETRY_S
     connection: Connection | None = None
@@ -253,6 +255,7 @@ class Fleet:
         first = first_with_id(self._run, browser.last_event_id)
         if first is not None:
             browser.place = self._ledger_of(browser).resume_at(browser.place, first)
+        browser.resumed = f"{browser.place} events, the last one {browser.last_event_id},"
         token = "" if browser.public else self._token
         request = Request(browser.last_event_id, token, in_subprotocol=browser.number % 2 == 0)
         try:
@@ -338,13 +341,19 @@ class Fleet:
                 self._leaked += sum(map(is_private, keys))
             gaps = len(reading.seqs) - len(keys)
             self._gaps += gaps
+            if gaps and not self._gaps_allowed:
+                self._note(browser, "was told of a gap")
             self._deliveries += len(keys)
             has_tls = browser.node in self._tls
             over = spoken(browser.transport, has_tls=has_tls)
             self._by_transport[label(over, has_tls=has_tls)] += len(keys)
             browser.after_gap = browser.after_gap or (gaps > 0 and self._gaps_allowed)
             keys = self._behind_the_gap(browser, keys) if browser.after_gap else keys
-            browser.place = self._ledger_of(browser).see(str(browser), browser.place, keys)
+            ledger = self._ledger_of(browser)
+            wrong = ledger.lost + ledger.twice
+            browser.place = ledger.see(str(browser), browser.place, keys)
+            if ledger.lost + ledger.twice > wrong:
+                self._note(browser, "saw that")
             if browser.first_place is None and keys:
                 browser.first_place = browser.place - len(keys)
         if reading.last_event_id is not None:
@@ -356,6 +365,14 @@ class Fleet:
             if self._newest_at and now - self._newest_at > SILENCE_S_MIN:
                 self._silences.append((self._newest_at, now))
             self._newest_at = now
+
+    def _note(self, browser: Browser, what: str) -> None:
+        ledger = self._ledger_of(browser)
+        if len(ledger.examples) < EXAMPLES_MAX:
+            ledger.examples.append(
+                f"{browser} {what} at node {browser.node + 1}: it had {browser.resumed} when it "
+                f"came, of {len(ledger.order)} events there are now"
+            )
 
     def _behind_the_gap(self, browser: Browser, keys: list[int]) -> list[int]:
         """Return what a browser sees from the first event on whose place is known; put it there."""

@@ -136,7 +136,10 @@ class Soak:
             rpc = RpcFeed(asyncio_loop, [node.rpc for node in self._nodes], self._run, at_once)
             posts = [(node.http, self._context_of(node)) for node in self._nodes]
             http = HttpFeed(asyncio_loop, posts, self._run, self._token(publish=["*"]))
-            trouble = Trouble(cluster, nats, jetstream, rpc, self._say)
+            behind_max = self._plan.history_size // 4
+            trouble = Trouble(
+                cluster, nats, jetstream, rpc, self._browsers.behind, behind_max, self._say
+            )
             async with trio.open_nursery() as nursery:
                 try:
                     await nats.start()
@@ -212,7 +215,8 @@ class Soak:
     def _progress(self) -> None:
         report = self._browsers.report
         wrong = [f"{report[key]} {key}" for key in ("lost", "twice", "disorder", "leaked", "gaps")]
-        self._say(f"{report['events']} events, {report['deliveries']} deliveries; {wrong}")
+        told = f"{report['events']} events, {report['deliveries']} deliveries; {wrong}"
+        self._say(f"{told}, the slowest is {self._browsers.behind()} behind")
 
     async def _finish(self, feeds: Sequence[Feed], trouble: Trouble) -> Observed:
         """Stop publishing, let everybody get everything, and look at what they have."""
