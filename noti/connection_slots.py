@@ -12,6 +12,7 @@ used to the full must not look dead to whatever would restart it.
 from collections.abc import Callable
 from enum import Enum
 
+from noti.client_counts import ClientCounts
 from noti.descriptors import MADE_ROOM, OPEN, OPEN_MAX
 
 
@@ -54,25 +55,21 @@ class Slot:
         self._slots._enter(self)
 
 
-class _ClientSlots:
-    """The slots of one client."""
-
-    __slots__ = ("idle", "taken")
-
-    def __init__(self) -> None:
-        self.taken = 0
-        self.idle: dict[Slot, None] = {}
-
-
 class Slots:
     """The slots of one listener."""
 
     def __init__(
-        self, listener: str, slots_max: int, per_client_max: int = 0, probes_max: int = 0
+        self,
+        listener: str,
+        slots_max: int,
+        per_client_max: int = 0,
+        probes_max: int = 0,
+        counts: ClientCounts | None = None,
     ) -> None:
         """`per_client_max` of 0 means that clients are not told apart.
 
-        `probes_max` more slots are for probes when all others are busy.
+        `probes_max` more slots are for probes when all others are busy. `counts` has what clients
+        have elsewhere, too.
         """
         self._max = slots_max
         self._per_client_max = per_client_max
@@ -81,7 +78,9 @@ class Slots:
         self._probes: dict[Slot, None] = {}
         self._idle: dict[Slot, None] = {}
         """The one that is idle longest comes first."""
-        self._by_client: dict[str, _ClientSlots] = {}
+        self._idle_of: dict[str, dict[Slot, None]] = {}
+        """The same for each client that has any."""
+        self._counts = ClientCounts() if counts is None else counts
         self._made_room = MADE_ROOM.labels(listener)
         self._open = OPEN.labels(listener)
         OPEN_MAX.labels(listener).set(slots_max)
@@ -100,9 +99,9 @@ class Slots:
         Closes the connection that is idle longest, if need be.
         """
         slot = Slot(self, client_key if self.counts_clients else "", close)
-        if slot.client_key and (client := self._by_client.get(slot.client_key)) is not None:
-            full = client.taken >= self._per_client_max
-            if full and not self._make_room(client.idle):
+        if slot.client_key:
+            full = self._counts.of(slot.client_key) >= self._per_client_max
+            if full and not self._make_room(self._idle_of.get(slot.client_key, {})):
                 return SlotsFull.ADDRESS
         if len(self._taken) >= self._max and not self._make_room(self._idle):
             return SlotsFull.NODE
@@ -142,7 +141,7 @@ class Slots:
             return
         self._taken.add(slot)
         if slot.client_key:
-            self._by_client.setdefault(slot.client_key, _ClientSlots()).taken += 1
+            self._counts.add(slot.client_key)
 
     def _release(self, slot: Slot) -> None:
         if slot in self._probes:
@@ -151,21 +150,20 @@ class Slots:
             self._mark_busy(slot)
             self._taken.remove(slot)
             if slot.client_key:
-                client = self._by_client[slot.client_key]
-                client.taken -= 1
-                if not client.taken:
-                    del self._by_client[slot.client_key]
+                self._counts.remove(slot.client_key)
         else:
             return
         self._open.dec()
 
     def _mark_busy(self, slot: Slot) -> None:
         self._idle.pop(slot, None)
-        if slot.client_key and (client := self._by_client.get(slot.client_key)) is not None:
-            client.idle.pop(slot, None)
+        if (idle := self._idle_of.get(slot.client_key)) is not None:
+            idle.pop(slot, None)
+            if not idle:
+                del self._idle_of[slot.client_key]
 
     def _mark_idle(self, slot: Slot) -> None:
         if slot in self._taken:
             self._idle[slot] = None
             if slot.client_key:
-                self._by_client[slot.client_key].idle[slot] = None
+                self._idle_of.setdefault(slot.client_key, {})[slot] = None

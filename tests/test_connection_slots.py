@@ -91,7 +91,7 @@ def test_a_stream_gives_its_slot_back_and_may_return() -> None:
     other.release()
     stream.release()
     assert len(room.slots) == 0
-    assert not room.slots._by_client
+    assert not room.slots._counts
 
 
 @settings(max_examples=200)
@@ -123,11 +123,12 @@ def test_whatever_happens_places_are_neither_lost_nor_invented(
         slot.release()
     assert not slots._taken
     assert not slots._idle
-    assert not slots._by_client
+    assert not slots._counts
+    assert not slots._idle_of
 
 
 @pytest.mark.parametrize("per_client_max", [0, 1])
 def test_clients_are_remembered_only_if_they_are_counted(per_client_max: int) -> None:
     room = Room(2, per_client_max)
     room.take("one")
-    assert len(room.slots._by_client) == per_client_max
+    assert len(room.slots._counts) == per_client_max

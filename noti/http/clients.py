@@ -14,6 +14,7 @@ from noti.authorization.grant import Dialect
 from noti.authorization.revoking import Revoking
 from noti.certificates import uses
 from noti.certificates.renewal import Current, Renewed
+from noti.client_counts import ClientCounts
 from noti.config import Config
 from noti.descriptors import Shares
 from noti.history.state_machine import HistoryStateMachine
@@ -161,6 +162,8 @@ class HttpClients:
         if elsewhere is not None:
             settings = replace(settings, slice_s=SLICE_ALONE_S, work_slice_s=SLICE_ALONE_S)
         self.hub = Hub(settings, rng)
+        self.connection_counts = ClientCounts()
+        """How many connections that are no streams each client has, where that matters."""
         self._falls = trio.Event()
 
     def processes(self) -> list[dict[str, object]]:
@@ -217,5 +220,6 @@ class HttpClients:
             operations_elsewhere=self._elsewhere is not None and self._config.ops_addr is not None,
             listeners=None if self._elsewhere is None else self._elsewhere.listeners,
             falls=self._falls,
+            counts=self.connection_counts,
         )
         await frontend.run(task_status=task_status)

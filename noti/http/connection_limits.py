@@ -8,6 +8,7 @@ from typing import Protocol
 
 import trio
 
+from noti.client_counts import ClientCounts
 from noti.client_key import connection_client_key
 from noti.connection_slots import Slot, Slots, SlotsFull
 from noti.descriptors import PROBES_MAX, QUIET_S, Episode
@@ -33,11 +34,19 @@ class ConnectionLimits:
     """The limits of one listener."""
 
     def __init__(
-        self, listener: str, slots_max: int, config: HttpConfig, per_address_max: int = 0
+        self,
+        listener: str,
+        slots_max: int,
+        config: HttpConfig,
+        per_address_max: int = 0,
+        counts: ClientCounts | None = None,
     ) -> None:
-        """`per_address_max` of 0 means any number of them from one address."""
+        """`per_address_max` of 0 means any number of them from one address.
+
+        `counts` has those that an address has elsewhere, too.
+        """
         self._trusted = config.trusted_proxies
-        self._slots = Slots(listener, slots_max, per_address_max, PROBES_MAX)
+        self._slots = Slots(listener, slots_max, per_address_max, PROBES_MAX, counts)
         self._episodes = {
             SlotsFull.NODE: Episode(
                 listener, "node", "all are busy, raise --http-connections-max, or add nodes"

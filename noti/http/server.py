@@ -19,6 +19,7 @@ from noti.authorization.keys import TrustedKeys
 from noti.authorization.revoking import Revoking
 from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.renewal import Current
+from noti.client_counts import ClientCounts
 from noti.http.acceptor import HttpAcceptor
 from noti.http.app import create_app, create_operations_app
 from noti.http.config import HttpConfig
@@ -71,6 +72,7 @@ class Frontend:
         operations_elsewhere: bool = False,
         listeners: list[socket.socket] | None = None,
         falls: trio.Event | None = None,
+        counts: ClientCounts | None = None,
     ) -> None:
         """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
 
@@ -81,7 +83,7 @@ class Frontend:
         With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS; or they
         are `operations_elsewhere`. `operations` answers them, if it is not this node itself.
         `falls` is set when nothing is to be ended in order any more. `listeners` listen at `bind`
-        already.
+        already. `counts` has what clients have at other processes of this node, too.
         """
         self._falls = trio.Event() if falls is None else falls
         self._bind = bind
@@ -113,7 +115,9 @@ class Frontend:
         self._ops_app = create_operations_app(operations, config)
         self._hypercorn = Hypercorn(config)
         per_address_max = config.connections_per_address_max
-        self._limits = ConnectionLimits("http", config.connections_max, config, per_address_max)
+        self._limits = ConnectionLimits(
+            "http", config.connections_max, config, per_address_max, counts
+        )
         self._connections: set[Connection] = set()
         self._closed = trio.lowlevel.ParkingLot()
         self._heads = ResponseHeads(config)

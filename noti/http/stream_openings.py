@@ -166,7 +166,7 @@ class StreamOpenings:
 
         Notes that it waits.
         """
-        if self._hub.clients + self._waiting.count >= self._hub.config.clients_max:
+        if self._hub.clients + self._waiting.count >= self._hub.limits.streams_max:
             return False
         if self._waiting.counts_clients:
             forwarded_for = asker.head.header("x-forwarded-for")

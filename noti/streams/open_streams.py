@@ -5,11 +5,11 @@ and whether there is room for another one.
 """
 
 import math
-from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from noti.client_counts import ClientCounts
 from noti.history.subscriber import Subscriber
 from noti.streams.end_reason import EndReason
 from noti.streams.feed import Audience
@@ -162,9 +162,11 @@ class StreamLimits:
 
     def __init__(self, streams_max: int, streams_per_client_max: int) -> None:
         """`streams_per_client_max` of 0 means that clients are not told apart."""
-        self._streams_max = streams_max
+        self.streams_max = streams_max
+        """How many there may be; it may change."""
         self._per_client_max = streams_per_client_max
-        self._by_client: Counter[str] = Counter()
+        self.by_client = ClientCounts()
+        """How many each client has, where that matters."""
         self.count = 0
         """Streams open now."""
 
@@ -175,9 +177,9 @@ class StreamLimits:
 
     def reached(self, client_key: str) -> StreamLimit | None:
         """Return the limit for which this client gets no stream; None when it does."""
-        if self.count >= self._streams_max:
+        if self.count >= self.streams_max:
             return StreamLimit.NODE
-        if self._per_client_max and self._by_client[client_key] >= self._per_client_max:
+        if self._per_client_max and self.by_client.of(client_key) >= self._per_client_max:
             return StreamLimit.CLIENT
         return None
 
@@ -185,12 +187,10 @@ class StreamLimits:
         """Count a stream."""
         self.count += 1
         if self._per_client_max:
-            self._by_client[client_key] += 1
+            self.by_client.add(client_key)
 
     def end(self, client_key: str) -> None:
         """Count a stream that ended."""
         self.count -= 1
         if self._per_client_max:
-            self._by_client[client_key] -= 1
-            if not self._by_client[client_key]:
-                del self._by_client[client_key]
+            self.by_client.remove(client_key)

@@ -26,6 +26,8 @@ class Start(NamedTuple):
     """The node's settings, pickled: both are the same program, and secrets stay in memory."""
     number: int
     """Which of the node's workers this is, from 1 on."""
+    workers: int
+    """How many it has."""
     node_id: str
 
 
@@ -50,6 +52,21 @@ class NodeState(NamedTuple):
 
     ready: bool
     leads: bool
+
+
+class Allowance(NamedTuple):
+    """How many streams this worker may have."""
+
+    streams: int
+
+
+class Counts(NamedTuple):
+    """How many of a kind some clients have: where the sender stands for, a worker or all others."""
+
+    kind: str
+    """One of `shared_limits.KINDS`."""
+    by_client: dict[str, int]
+    """By the key that stands for a client; those that are not named have what they had."""
 
 
 class Answered(NamedTuple):
@@ -112,12 +129,23 @@ class Heartbeat(NamedTuple):
 
     clients: int
     pressure: float
+    allowance: int
+    """By which it goes."""
 
 
 NodeMessage: TypeAlias = (
-    Start | StatePiece | StateEnd | Applied | NodeState | Answered | Page | Drain
+    Start
+    | StatePiece
+    | StateEnd
+    | Applied
+    | NodeState
+    | Allowance
+    | Counts
+    | Answered
+    | Page
+    | Drain
 )
-WorkerMessage: TypeAlias = Listening | Submit | Read | WaitNews | Ask | Heartbeat
+WorkerMessage: TypeAlias = Listening | Submit | Read | WaitNews | Ask | Counts | Heartbeat
 Message: TypeAlias = NodeMessage | WorkerMessage
 
 _KINDS: Final[tuple[type[Any], ...]] = (
@@ -126,6 +154,8 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     StateEnd,
     Applied,
     NodeState,
+    Allowance,
+    Counts,
     Answered,
     Page,
     Drain,

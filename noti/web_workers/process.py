@@ -3,6 +3,7 @@
 It inherits the socket to its node, and one that listens at the node's address.
 """
 
+import math
 import os
 import pickle
 import random
@@ -10,6 +11,7 @@ import secrets
 import signal
 import socket
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -21,7 +23,9 @@ from noti.authorization.revoked_file import RevokedNames
 from noti.authorization.revoking import Revoking
 from noti.authorization.service import Authorization
 from noti.certificates.renewal import keep_renewed
+from noti.client_counts import ClientCounts
 from noti.config import Config
+from noti.descriptors import Shares
 from noti.errors import MessageInvalid, WorkerLost
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, StoreDecoder
@@ -36,8 +40,10 @@ from noti.service import Tree, running
 from noti.trio_clock import TrioClock
 from noti.web_workers.link import Link
 from noti.web_workers.messages import (
+    Allowance,
     Answered,
     Applied,
+    Counts,
     Drain,
     Heartbeat,
     Listening,
@@ -49,6 +55,7 @@ from noti.web_workers.messages import (
     StatePiece,
 )
 from noti.web_workers.node_link import NodeLink
+from noti.web_workers.shared_limits import KINDS
 
 log = structlog.get_logger("noti.web_workers")
 
@@ -73,7 +80,10 @@ class Worker:
         self._machine: HistoryStateMachine | None = None
         self._store: Store
         self._clients: HttpClients
+        self._allowance = 0
+        self._counted: dict[str, ClientCounts]
         self._complete = trio.Event()
+        self._any_counts = trio.Event()
         self._drains = trio.CancelScope()
 
     async def run(self) -> None:
@@ -110,6 +120,12 @@ class Worker:
             case StateEnd():
                 self._take_state(self._decoder.finish())
                 self._decoder = StoreDecoder()
+            case Allowance(streams):
+                self._allowance = streams
+                hub = self._clients.hub
+                hub.limits.streams_max = min(streams, hub.config.clients_max)
+            case Counts(kind, by_client):
+                self._counted[kind].set_elsewhere(by_client)
             case Drain():
                 self._drains.cancel()
             case _:
@@ -127,10 +143,16 @@ class Worker:
         self._clients = HttpClients(
             self._config,
             random.Random(),
-            descriptors.shares_of(self._config),
+            _part(descriptors.shares_of(self._config), self._config, self._start.workers),
             self._tls,
             Elsewhere(self._listeners, self._node.operations),
         )
+        # None begins before the node has said how many there may be.
+        self._clients.hub.limits.streams_max = 0
+        kinds = (self._clients.hub.limits.by_client, self._clients.connection_counts)
+        self._counted = dict(zip(KINDS, kinds, strict=True))
+        for counts in kinds:
+            counts.tell(lambda: self._any_counts.set())
         self._machine = self._clients.state_machine(store)
         self._complete.set()
 
@@ -154,6 +176,7 @@ class Worker:
                 renew = partial(keep_renewed, [self._tls])
                 await stack.enter_async_context(running("certificates", renew))
             await tree.start("alive", self._say_alive)
+            await tree.start("counts", self._tell_counts)
             await tree.start("publisher", publisher.run)
             await tree.start("authorization", authorization.run)
             serve = partial(
@@ -183,8 +206,29 @@ class Worker:
     ) -> None:
         task_status.started()
         while True:
-            self._link.send(Heartbeat(self._clients.hub.clients, self._clients.hub.pressure))
+            hub = self._clients.hub
+            self._link.send(Heartbeat(hub.clients, hub.pressure, self._allowance))
             await trio.sleep(ALIVE_EVERY_S)
+
+    async def _tell_counts(
+        self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Tell what clients have here, in the turn after it has changed."""
+        task_status.started()
+        while True:
+            await self._any_counts.wait()
+            self._any_counts = trio.Event()
+            for kind, counts in self._counted.items():
+                if changes := counts.take_changes():
+                    self._link.send(Counts(kind, changes))
+
+
+def _part(shares: Shares, config: Config, workers: int) -> Shares:
+    """Return what of a node's connections that are no streams one worker may have.
+
+    Where more come to one than to others, who is idle longest makes room.
+    """
+    return replace(shares, http=min(shares.http, math.ceil(config.http_connections_max / workers)))
 
 
 async def _run(link_fd: int, listener_fds: list[int]) -> None:

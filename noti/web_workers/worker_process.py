@@ -30,7 +30,7 @@ DEAF_S: Final = 1.0
 KILLED_WITHIN_S: Final = 5.0
 """The kernel closes its sockets and frees its memory, some 0.1 s for 20,000 streams."""
 
-AT_FIRST: Final = Heartbeat(0, 0.0)
+AT_FIRST: Final = Heartbeat(0, 0.0, 0)
 
 
 @dataclass(eq=False)

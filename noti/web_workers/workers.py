@@ -40,10 +40,12 @@ from noti.ports import Clock
 from noti.presence.presence import Presence
 from noti.publishing.ports import Publishing
 from noti.streams.open_streams import StreamObserver
+from noti.web_workers.limits import WorkersLimits
 from noti.web_workers.link import Link
 from noti.web_workers.listeners import close_all, open_shared_listeners
 from noti.web_workers.messages import (
     Ask,
+    Counts,
     Drain,
     Heartbeat,
     Listening,
@@ -85,6 +87,7 @@ class WebWorkers:
         self._clock = clock
         self._rng = rng
         self._state: SharedState
+        self._limits = WorkersLimits(config, count)
         self._workers: dict[int, WorkerProcess] = {}
         self._changed = trio.lowlevel.ParkingLot()
         self._falls = trio.Event()
@@ -252,18 +255,20 @@ class WebWorkers:
                 with self._counted(worker):
                     self._state.join(worker.link, self._start_of(number))
                     worker.link.send(self._last_state)
+                    self._limits.join(worker)
                     nursery.start_soon(worker.watch)
                     nursery.start_soon(self._converse, worker)
                     await exited(process)
                     nursery.cancel_scope.cancel()
         finally:
             await kill(process)
+            self._limits.leave(number)
         if self._draining:
             await trio.sleep_forever()
         raise WorkerLost(f"web worker {number} has ended with status {process.returncode}")
 
     def _start_of(self, number: int) -> Start:
-        return Start(pickle.dumps(self._config), number, self._node.node_id)
+        return Start(pickle.dumps(self._config), number, self._count, self._node.node_id)
 
     async def _converse(self, worker: WorkerProcess) -> None:
         try:
@@ -288,6 +293,9 @@ class WebWorkers:
         match message:
             case Heartbeat():
                 worker.alive = message
+                self._limits.reported(worker, message)
+            case Counts():
+                self._limits.counted(worker, message)
             case Submit() | Read() | WaitNews() | Ask():
                 self._requests.take(worker, message)
             case Listening():

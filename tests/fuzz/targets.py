@@ -413,7 +413,7 @@ WORKER_MESSAGES = [
         web_workers.Applied([b"command"]),
         web_workers.Answered(1, 7, "", ""),
         web_workers.Page(3, 200, [("content-type", "text/plain")], b"body"),
-        web_workers.Heartbeat(8, 0.5),
+        web_workers.Heartbeat(8, 0.5, 100),
     )
 ]
 

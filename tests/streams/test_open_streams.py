@@ -21,4 +21,4 @@ def test_by_client_are_not_remembered_when_nobody_asks_or_nobody_is_left() -> No
         limits = StreamLimits(10, per_address)
         limits.begin("a")
         limits.end("a")
-        assert not limits._by_client
+        assert not limits.by_client

@@ -7,9 +7,11 @@ import pytest
 from noti.errors import MessageInvalid
 from noti.web_workers.messages import (
     MESSAGE_BYTES_MAX,
+    Allowance,
     Answered,
     Applied,
     Ask,
+    Counts,
     Decoder,
     Drain,
     Heartbeat,
@@ -27,7 +29,7 @@ from noti.web_workers.messages import (
 )
 
 ALL: list[Message] = [
-    Start(b"settings", 1, "node"),
+    Start(b"settings", 1, 2, "node"),
     StatePiece(b"piece"),
     StateEnd(),
     Applied([b"a", b"b"]),
@@ -41,7 +43,9 @@ ALL: list[Message] = [
     Read(5),
     WaitNews(6),
     Ask(7, "/status", "consistent=1"),
-    Heartbeat(8, 0.5),
+    Heartbeat(8, 0.5, 100),
+    Allowance(100),
+    Counts("streams", {"192.0.2.1": 3}),
 ]
 
 

@@ -12,7 +12,7 @@ from noti.web_workers.link import Link
 from noti.web_workers.messages import Applied, Message, Start, StateEnd, StatePiece
 from noti.web_workers.shared_state import SharedState
 
-START = Start(b"", 1, "n1")
+START = Start(b"", 1, 1, "n1")
 
 
 def command(number: int) -> bytes:

@@ -84,13 +84,13 @@ async def test_its_lag_is_pressure_while_it_lives_and_has_clients() -> None:
     async with trio.open_nursery() as nursery:
         worker = await worker_of(process, nursery)
         worker.link.send_encoded(bytes(worker_process.LAG_BYTES))
-        worker.alive = Heartbeat(1, 0.01)
+        worker.alive = Heartbeat(1, 0.01, 0)
         assert worker.pressure == 0.01
         worker.link.send_encoded(bytes(worker_process.WAITING_BYTES_MAX // 4))
         assert worker.pressure == 0.25
-        worker.alive = Heartbeat(0, 0.0)
+        worker.alive = Heartbeat(0, 0.0, 0)
         assert worker.pressure == 0.0
-        worker.alive = Heartbeat(1, 0.5)
+        worker.alive = Heartbeat(1, 0.5, 0)
         worker.silent_s = 1.5
         assert worker.pressure == 0.0
     end(process)

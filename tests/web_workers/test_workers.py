@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -281,3 +281,46 @@ async def test_publishers_are_slowed_by_a_worker_that_lags_and_not_by_one_that_h
         os.kill(worker.process.pid, signal.SIGCONT)
         await until(lambda: worker.link.waiting_bytes == 0)
         assert one.workers.pressure == 0.0
+
+
+async def is_streaming(reader: Client) -> bool:
+    """Ask for a stream; return whether it has begun, and not just ended for want of room."""
+    await reader.request(STREAM, [("accept", sse.MEDIA_TYPE)])
+    with trio.move_on_after(0.2):
+        await reader.read_all()
+        return False
+    return True
+
+
+async def test_all_workers_together_have_as_many_streams_as_the_node_may_have(
+    tmp_path: Path,
+) -> None:
+    async with site(tmp_path, sse_clients_max=4) as one, AsyncExitStack() as stack:
+        open_streams = 0
+        with trio.fail_after(LIMIT_S):
+            while open_streams < 4:
+                reader = await stack.enter_async_context(client(one.address))
+                open_streams += await is_streaming(reader)
+        for _ in range(6):
+            async with client(one.address) as reader:
+                assert not await is_streaming(reader)
+        assert one.workers.clients == 4
+
+
+async def test_an_address_has_as_many_streams_at_all_workers_as_it_may_have(
+    tmp_path: Path,
+) -> None:
+    async with (
+        site(tmp_path, sse_clients_per_address_max=3) as one,
+        AsyncExitStack() as stack,
+    ):
+        for _ in range(3):
+            reader = await stack.enter_async_context(client(one.address))
+            assert await is_streaming(reader)
+        for _ in range(6):
+            async with client(one.address) as reader:
+                assert not await is_streaming(reader)
+        await stack.aclose()
+        await until(lambda: one.workers.clients == 0)
+        async with client(one.address) as reader:
+            assert await is_streaming(reader)
