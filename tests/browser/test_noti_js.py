@@ -118,12 +118,15 @@ async def test_a_tab_that_crashes_leaves_the_connection_to_another_one(tmp_path:
 
 @promises.APPLICATION_GOES_ON
 @promises.RESUMED_WITHOUT_GAP
-async def test_a_dead_node_is_left_for_the_next_one_without_a_gap(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", ["", "websocket: true"])
+async def test_a_dead_node_is_left_for_the_next_one_without_a_gap(
+    tmp_path: Path, options: str
+) -> None:
     first, second = hub(), hub()
     async with trio.open_nursery() as nursery:
         dying, life = await nursery.start(run_node, first)
         other, _ = await nursery.start(run_node, second)
-        async with three_tabs(tmp_path, [dying, other]) as tabs:
+        async with three_tabs(tmp_path, [dying, other], options) as tabs:
             assert (first.clients, second.clients) == (1, 0)
             for one in (first, second):
                 one.publish(notifications(1, 5))
@@ -238,8 +241,9 @@ SIGN = """async (secret, claims) => {
 
 @promises.APPLICATION_GOES_ON
 @promises.RESUMED_WITHOUT_GAP
+@pytest.mark.parametrize("options", ["getToken", "getToken, websocket: true"])
 async def test_a_token_is_renewed_before_it_expires_without_losing_an_event(
-    tmp_path: Path,
+    tmp_path: Path, options: str
 ) -> None:
     secret = "a secret of this test that is long enough"
     (tmp_path / "secret").write_text(secret)
@@ -263,7 +267,7 @@ async def test_a_token_is_renewed_before_it_expires_without_losing_an_event(
         for tab in tabs:
             await tab.until("document.readyState === 'complete'")
             await tab.value(get_token)
-            await start(tab, [str(http.base_url)], "getToken")
+            await start(tab, [str(http.base_url)], options)
         sent = 0
         while await first.value("asked") < 4:
             sent += 1

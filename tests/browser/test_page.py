@@ -14,7 +14,7 @@ from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 from tests import promises
 from tests.browser.chromium import chromium
-from tests.http.stage import Node, notifications, serving
+from tests.http.stage import Node, notifications, serving, until
 from tests.interop.processes import running_node, stable_port, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
@@ -152,6 +152,22 @@ async def test_a_person_chooses_topics_and_may_stop_the_list_to_read(tmp_path: P
         assert len(await page.value(SHOWN_IDS)) == 3
         await page.value(press("#pause"))
         await page.until(f"{SHOWN}.length === 5")
+
+
+async def test_a_person_chooses_a_websocket_instead_of_an_event_stream(tmp_path: Path) -> None:
+    there = hub(notifications(1, 3))
+    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+        await page.open(f"http://{host}:{port}/")
+        await page.until(f"{SHOWN}.length === 3")
+        await page.value(fill("transport", "websocket") + press("#subscription button"))
+        await until(
+            lambda: any(
+                stream.group.audience.framing.is_websocket for stream in there._sending.all()
+            )
+        )
+        there.publish(notifications(4, 5))
+        await page.until(f"{SHOWN}.length === 5")
+        assert await page.value(SHOWN_IDS) == [f"id-{number}" for number in (5, 4, 3, 2, 1)]
 
 
 async def test_a_token_stays_in_the_tab_and_out_of_what_is_shown(tmp_path: Path) -> None:

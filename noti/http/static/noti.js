@@ -8,6 +8,8 @@
 //     topics: ["/users/7"],        // selectors of Mercure 0.x; or `match`, `matchUrlPattern` of 1.0
 //     getToken: async () => "...", // or token: "..."; neither where a cookie or nothing is needed
 //     cookies: false,              // true: send cookies to nodes of other origins too
+//     websocket: false,            // true: read over a WebSocket, where a proxy holds streams back
+//     websocket: false,            // true: read over a WebSocket, where something holds streams back
 //     lastEventId: "", last: 0,    // begin behind this event, or with the last so many
 //     share: "",                   // whose connection tabs share: where a cookie says who it is, name
 //                                  // the user here; false: this tab has a connection of its own
@@ -154,24 +156,16 @@ export class Noti {
       const url = new URL(node);
       for (const pair of this.#query) url.searchParams.append(...pair);
       if (this.#cursor) url.searchParams.set(this.#options.topics ? "lastEventID" : "last_event_id", this.#cursor);
-      const answer = await fetch(url, {
-        headers: { Accept: "text/event-stream", ...(this.#token && { Authorization: `Bearer ${this.#token}` }) },
-        credentials: this.#options.cookies ? "include" : "same-origin",
-        cache: "no-store",
-        signal: attempt.signal,
-      });
-      if (!answer.ok) {
-        end.rejected = answer.status < 500 && answer.status !== 429;
-        end.reason = `${answer.status}: ${(await answer.text()).trim()}`;
-        return;
-      }
+      const { websocket } = this.#options;
+      const parts = websocket ? await messages(url, this.#token, attempt.signal) : await this.#body(url, attempt.signal, end);
+      if (!parts) return;
       end.opened = true;
       this.#tell({ state: { state: "open", node: node.origin } });
       within("renewal", this.#renewAt - performance.now(), async () => {
         end.renewed = await this.#renew();
         if (end.renewed) attempt.abort();
       });
-      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      const reader = parts.getReader();
       const parser = new Parser();
       for (let part = await reader.read(); !part.done; part = await reader.read()) {
         within("silence", SILENCE_MS, silent);
@@ -193,6 +187,18 @@ export class Noti {
     }
   }
 
+  async #body(url, signal, end) {
+    const answer = await fetch(url, {
+      headers: { Accept: "text/event-stream", ...(this.#token && { Authorization: `Bearer ${this.#token}` }) },
+      credentials: this.#options.cookies ? "include" : "same-origin",
+      cache: "no-store",
+      signal,
+    });
+    if (answer.ok) return answer.body.pipeThrough(new TextDecoderStream());
+    end.rejected = answer.status < 500 && answer.status !== 429;
+    end.reason = `${answer.status}: ${(await answer.text()).trim()}`;
+  }
+
   async #renew() {
     const { getToken, token } = this.#options;
     try {
@@ -207,6 +213,28 @@ export class Noti {
     this.#renewAt = getToken && exp ? performance.now() + Math.max(lifeMs - RENEWAL_MS, lifeMs * 0.9, 1000) : Infinity;
     return true;
   }
+}
+
+// The text of an event stream in the messages of a WebSocket, as soon as that is open. Why one is refused, no
+// page is told.
+function messages(url, token, signal) {
+  url.protocol = url.protocol.replace("http", "ws");
+  const socket = new WebSocket(url, ["sse", ...(token ? [`authorization.bearer.${token}`] : [])]);
+  return new Promise((opened, failed) => {
+    const parts = new ReadableStream({
+      start(control) {
+        const end = (reason) => {
+          socket.close();
+          failed(new Error(reason));
+          control.error(new Error(reason));
+        };
+        socket.onopen = () => opened(parts);
+        socket.onmessage = ({ data }) => control.enqueue(data);
+        socket.onclose = ({ code, reason }) => end(`the WebSocket is closed: ${code} ${reason}`.trim());
+        signal.addEventListener("abort", () => end("given up"));
+      },
+    });
+  });
 }
 
 class Parser { // Of an event stream whose lines end with LF, as those of noti do.

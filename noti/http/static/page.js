@@ -32,6 +32,7 @@ function follow() {
   noti = new Noti([location.origin], {
     [named]: topics,
     token: tokenNow(),
+    websocket: $("transport").value === "websocket",
     last: LAST,
     onevent: arrived,
     ongap: toldOfGap,
