@@ -83,7 +83,7 @@ def test_who_speaks_plain_http_is_told_to_use_https() -> None:
 
 @pytest.mark.parametrize(
     "bytes_sent",
-    [b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\xff\xff" + bytes(3000)],
+    [b"\x16\x03\x01\x00\x05hello", b"\x16\x03\x01\x00\x05hello" + bytes(3000)],
 )
 def test_broken_handshake_gets_an_alert_and_is_logged(bytes_sent: bytes) -> None:
     far, near = plain_pair()

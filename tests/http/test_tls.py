@@ -1,6 +1,7 @@
 """HTTPS and the operators' address, over real loopback sockets."""
 
 import json
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ from tests.http.stage import (
     notifications,
     until,
 )
-from tests.http.tls_stage import Site, new_context, new_site
+from tests.http.tls_stage import SecuredEnd, Site, new_context, new_site
 
 OPERATIONS = ["/liveness", "/readiness", "/status", "/metrics"]
 
@@ -221,6 +222,31 @@ async def test_websocket_over_tls_is_heard_to_the_last_byte_of_a_record(site: Si
         await read_until(stream, b"id-1")
         await stream.aclose()
         await until(lambda: there.clients == 0)
+
+
+async def test_handshake_that_waits_for_room_goes_on_when_there_is_some(
+    site: Site, tmp_path: Path
+) -> None:
+    """A certificate of many names does not fit into the buffers between both."""
+    names = [f"host-{number}.example.com" for number in range(2000)]
+    site.tls.current = new_context(site.ca, tmp_path, *names)
+    there = hub(send_buffer_bytes=4096, chunk_bytes_max=2000)
+    async with serving(there, site) as address:
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        plain.setblocking(False)
+        await trio.socket.from_stdlib_socket(plain).connect(address)
+        stream = SecuredEnd(
+            site.trusting("http/1.1").wrap_socket(
+                plain, server_hostname="localhost", do_handshake_on_connect=False
+            )
+        )
+        with trio.fail_after(LIMIT_S):
+            await stream.shake_hands()
+            await stream.send(STREAM)
+            assert b"200" in await stream.recv(1000)
+        await until(lambda: there.clients == 1)
+        stream.close()
 
 
 async def test_http_1_0_streams_over_tls(site: Site) -> None:

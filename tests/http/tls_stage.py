@@ -42,8 +42,8 @@ class Site:
         return context
 
 
-def new_context(ca: Issued, directory: Path) -> ssl.SSLContext:
-    paths = issue(Wanted(dns=("localhost",)), ca).write(directory, "site")
+def new_context(ca: Issued, directory: Path, *names: str) -> ssl.SSLContext:
+    paths = issue(Wanted(dns=("localhost", *names)), ca).write(directory, "site")
     return https_context(load_credentials(*paths, use=CertificateUse.HTTPS))
 
 
@@ -126,13 +126,17 @@ class SecuredEnd:
                 suppress_ragged_eofs=False,
             )
         )
+        end = cls(secured)
+        await end.shake_hands()
+        return end
+
+    async def shake_hands(self) -> None:
+        """Do the whole handshake."""
         while True:
             try:
-                secured.do_handshake()
+                return self._sock.do_handshake()
             except ssl.SSLWantReadError:
-                await trio.lowlevel.wait_readable(secured)
-            else:
-                return cls(secured)
+                await trio.lowlevel.wait_readable(self._sock)
 
     async def recv(self, size: int) -> bytes:
         """Receive; raises `ConnectionResetError` when the end is out of order."""
