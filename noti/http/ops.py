@@ -43,8 +43,17 @@ Operations: TypeAlias = Callable[[str, str], Awaitable[Answer]]
 class NodeOperations:
     """The answers of a node."""
 
-    def __init__(self, node: NodeView, why_not: Callable[[], tuple[str, str] | None]) -> None:
-        """`why_not` returns why no stream may begin here, as a trouble and in words."""
+    def __init__(
+        self,
+        node: NodeView,
+        why_not: Callable[[], tuple[str, str] | None],
+        metrics: Callable[[], Awaitable[bytes]] | None = None,
+    ) -> None:
+        """`why_not` returns why no stream may begin here, as a trouble and in words.
+
+        `metrics` returns those of all processes, where there are others than this one.
+        """
+        self._metrics = metrics
         self._node = node
         self._why_not = why_not
 
@@ -58,7 +67,8 @@ class NodeOperations:
             case "/status":
                 return await self._status(query)
             case "/metrics":
-                return Answer(200, [("Content-Type", CONTENT_TYPE_LATEST)], generate_latest())
+                page = generate_latest() if self._metrics is None else await self._metrics()
+                return Answer(200, [("Content-Type", CONTENT_TYPE_LATEST)], page)
             case _:
                 raise AssertionError(f"{path} is none of those")
 

@@ -89,6 +89,12 @@ class Page(NamedTuple):
     body: bytes
 
 
+class Measure(NamedTuple):
+    """Say what is measured."""
+
+    number: int
+
+
 class Drain(NamedTuple):
     """Take no more connections, end the streams in order, and end."""
 
@@ -124,6 +130,14 @@ class Ask(NamedTuple):
     query: str
 
 
+class Measured(NamedTuple):
+    """The answer to `Measure`."""
+
+    number: int
+    families: list[Any]
+    """Of `merging.Family`."""
+
+
 class Heartbeat(NamedTuple):
     """Sent several times a second, by a worker whose loop runs."""
 
@@ -143,9 +157,12 @@ NodeMessage: TypeAlias = (
     | Counts
     | Answered
     | Page
+    | Measure
     | Drain
 )
-WorkerMessage: TypeAlias = Listening | Submit | Read | WaitNews | Ask | Counts | Heartbeat
+WorkerMessage: TypeAlias = (
+    Listening | Submit | Read | WaitNews | Ask | Counts | Measured | Heartbeat
+)
 Message: TypeAlias = NodeMessage | WorkerMessage
 
 _KINDS: Final[tuple[type[Any], ...]] = (
@@ -158,12 +175,14 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     Counts,
     Answered,
     Page,
+    Measure,
     Drain,
     Listening,
     Submit,
     Read,
     WaitNews,
     Ask,
+    Measured,
     Heartbeat,
 )
 _NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}

@@ -17,6 +17,7 @@ from typing import Final
 
 import structlog
 import trio
+from prometheus_client import REGISTRY
 
 from noti import descriptors, telemetry
 from noti.authorization.revoked_file import RevokedNames
@@ -39,6 +40,7 @@ from noti.publishing.publisher import Publisher
 from noti.service import Tree, running
 from noti.trio_clock import TrioClock
 from noti.web_workers.link import Link
+from noti.web_workers.merging import families_of
 from noti.web_workers.messages import (
     Allowance,
     Answered,
@@ -47,6 +49,8 @@ from noti.web_workers.messages import (
     Drain,
     Heartbeat,
     Listening,
+    Measure,
+    Measured,
     Message,
     NodeState,
     Page,
@@ -124,6 +128,8 @@ class Worker:
                 self._allowance = streams
                 hub = self._clients.hub
                 hub.limits.streams_max = min(streams, hub.config.clients_max)
+            case Measure(number):
+                self._link.send(Measured(number, families_of(REGISTRY)))
             case Counts(kind, by_client):
                 self._counted[kind].set_elsewhere(by_client)
             case Drain():

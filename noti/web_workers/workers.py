@@ -49,6 +49,7 @@ from noti.web_workers.messages import (
     Drain,
     Heartbeat,
     Listening,
+    Measured,
     Message,
     NodeState,
     Read,
@@ -56,6 +57,7 @@ from noti.web_workers.messages import (
     Submit,
     WaitNews,
 )
+from noti.web_workers.metrics import WorkersMetrics
 from noti.web_workers.requests import WorkersRequests
 from noti.web_workers.shared_state import SharedState
 from noti.web_workers.worker_process import WorkerProcess, exited, kill, spawn
@@ -88,6 +90,7 @@ class WebWorkers:
         self._rng = rng
         self._state: SharedState
         self._limits = WorkersLimits(config, count)
+        self._metrics = WorkersMetrics(config)
         self._workers: dict[int, WorkerProcess] = {}
         self._changed = trio.lowlevel.ParkingLot()
         self._falls = trio.Event()
@@ -150,7 +153,7 @@ class WebWorkers:
     ) -> None:
         """Keep workers going until cancelled; then end them in order."""
         self._node = node
-        self._operations = NodeOperations(node, self._why_not_serving)
+        self._operations = NodeOperations(node, self._why_not_serving, self._metrics.page)
         self._requests = WorkersRequests(commands, self._operations, self._state.flush)
         listeners = await open_shared_listeners(self._config.http_addr, self._count)
         stop = trio.Event()
@@ -256,6 +259,7 @@ class WebWorkers:
                     self._state.join(worker.link, self._start_of(number))
                     worker.link.send(self._last_state)
                     self._limits.join(worker)
+                    self._metrics.join(worker)
                     nursery.start_soon(worker.watch)
                     nursery.start_soon(self._converse, worker)
                     await exited(process)
@@ -263,6 +267,7 @@ class WebWorkers:
         finally:
             await kill(process)
             self._limits.leave(number)
+            self._metrics.leave(number)
         if self._draining:
             await trio.sleep_forever()
         raise WorkerLost(f"web worker {number} has ended with status {process.returncode}")
@@ -294,6 +299,8 @@ class WebWorkers:
             case Heartbeat():
                 worker.alive = message
                 self._limits.reported(worker, message)
+            case Measured():
+                self._metrics.measured(worker, message)
             case Counts():
                 self._limits.counted(worker, message)
             case Submit() | Read() | WaitNews() | Ask():

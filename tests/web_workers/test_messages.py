@@ -16,6 +16,8 @@ from noti.web_workers.messages import (
     Drain,
     Heartbeat,
     Listening,
+    Measure,
+    Measured,
     Message,
     NodeState,
     Page,
@@ -44,6 +46,8 @@ ALL: list[Message] = [
     WaitNews(6),
     Ask(7, "/status", "consistent=1"),
     Heartbeat(8, 0.5, 100),
+    Measure(9),
+    Measured(9, [["noti_x", "counter", "text", [["noti_x_total", {"a": "b"}, 1.0]]]]),
     Allowance(100),
     Counts("streams", {"192.0.2.1": 3}),
 ]
