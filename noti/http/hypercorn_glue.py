@@ -9,7 +9,7 @@ module, and no other of this room, uses what Hypercorn and its parsers do not pr
 - a connection as `TCPServer` uses it: `Connection`, and `SecuredConnection` in `tls.py`.
 - `hypercorn.protocol`'s names for its two protocols, replaced by stricter ones, once for the
   process: Hypercorn makes its parsers itself. Nothing else that uses h11 or h2 is changed.
-- h11's buffer, and the decoder of h2: where the parsers must be stricter.
+- h11's buffer, and the decoder and unfinished head of h2: where the parsers must be stricter.
 - `Logger`: what it is asked to log while it serves a connection.
 - how it rejects a WebSocket, how it answers what is not HTTP, and that it reports a complete
   response as a disconnect.
@@ -18,15 +18,19 @@ module, and no other of this room, uses what Hypercorn and its parsers do not pr
 import re
 import socket
 import sys
+from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias, cast
 
 import h11
 import hypercorn.protocol
 import structlog
 import trio
+from h2.errors import ErrorCodes
+from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamReset
 from h2.settings import SettingCodes, Settings
 from h11._receivebuffer import ReceiveBuffer
 from hypercorn.config import Config
+from hypercorn.events import Closed
 from hypercorn.logging import Logger
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
@@ -53,6 +57,7 @@ from noti.http import heads, request_counts
 from noti.http.app import App
 from noti.http.config import HttpConfig
 from noti.http.heads import RequestRejection
+from noti.http.http2_limits import Http2Limits, why_malformed
 from noti.http.stream_routes import CONNECTION
 from noti.http.subscribe import Opening
 from noti.streams import sse
@@ -61,6 +66,10 @@ from noti.streams.hub import Hub
 log = structlog.get_logger("noti.http")
 
 INVALID = Counter("noti_http_requests_invalid_total", "Requests that are not HTTP.")
+FLOODS = Counter(
+    "noti_http2_floods_total",
+    "HTTP/2 connections closed for a flood of resets, headers or frames without content.",
+)
 
 HYPERCORNS_REJECTION = re.compile(
     rb"HTTP/1\.1 (4\d\d|501) \r\ncontent-length: 0\r\nconnection: close\r\n"
@@ -87,6 +96,8 @@ class Hypercorn:
         self._config.logger_class = HypercornLog
         self._config.include_server_header = False
         self._config.keep_alive_timeout = config.idle_timeout_s
+        # A connection may carry streams beside any number of requests, and would end with them.
+        self._config.keep_alive_max_requests = sys.maxsize
         self._config.h11_max_incomplete_size = config.head_bytes_max
         self._config.h2_max_header_list_size = config.head_bytes_max
         self._context = WorkerContext(None)
@@ -418,6 +429,45 @@ class StrictH2(H2Protocol):
         offered = {SettingCodes(code): value for code, value in known}
         offered.pop(SettingCodes.ENABLE_CONNECT_PROTOCOL, None)
         self.connection.local_settings = Settings(client=False, initial_values=offered)
+        self._head_bytes_max = limit_bytes
+        self._limits = Http2Limits()
+
+    async def _handle_events(self, events: list[Event]) -> None:
+        """Pass on what the client has sent, unless it is a flood."""
+        unfinished: Any = self.connection.incoming_buffer._headers_buffer
+        head_bytes = sum(len(frame.data) for frame in unfinished)
+        bears = self._limits.bears(events, trio.current_time())
+        if head_bytes > self._head_bytes_max or not bears:
+            FLOODS.inc()
+            self.connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
+            await self._flush()
+            await self.send(Closed())
+            return
+        reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
+        # Lazily: which streams there are changes from one event to the next.
+        await super()._handle_events(cast("Any", self._passed_on(events, reset)))
+
+    def _passed_on(self, events: list[Event], reset: set[int]) -> Iterator[Event]:
+        """Leave out what Hypercorn fails at, or would begin for nothing."""
+        for event in events:
+            match event:
+                case RequestReceived(stream_id=int(stream_id)):
+                    if stream_id in reset:
+                        continue
+                    if why_malformed(event) is not None:
+                        INVALID.inc()
+                        self.connection.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
+                        continue
+                case DataReceived(stream_id=int(stream_id)) if stream_id not in self.streams:
+                    # The rest of a request that was answered already.
+                    length = event.flow_controlled_length or 0
+                    self.connection.acknowledge_received_data(length, stream_id)
+                    continue
+                case PriorityUpdated():
+                    continue  # Obsolete (RFC 9113, 5.3.2), and a tree that others can fill.
+                case _:
+                    pass
+            yield event
 
 
 class HypercornLog(Logger):

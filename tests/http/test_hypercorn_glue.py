@@ -18,6 +18,7 @@ NAMES = {
     "h11._receivebuffer": ["ReceiveBuffer.maybe_extract_lines"],
     "hypercorn.logging": ["Logger.access", "Logger.exception"],
     "hypercorn.protocol": ["H11Protocol", "H2Protocol", "ProtocolWrapper.handle"],
+    "hypercorn.protocol.h2": ["H2Protocol._handle_events", "H2Protocol._flush"],
     "hypercorn.trio.tcp_server": ["TCPServer.run", "TCPServer.protocol_send"],
     "hypercorn.trio.worker_context": ["WorkerContext", "EventWrapper.set"],
     "hypercorn.typing": ["ConnectionState", "LifespanState"],
@@ -57,6 +58,8 @@ def test_parsers_are_where_stricter_ones_are_put() -> None:
     assert isinstance(protocol("H11Protocol").connection, h11.Connection)
     decoder = protocol("H2Protocol").connection.decoder
     assert hasattr(decoder, "max_header_list_size"), "hpack has no Decoder.max_header_list_size"
+    frames = protocol("H2Protocol").connection.incoming_buffer
+    assert hasattr(frames, "_headers_buffer"), gone("h2", "FrameBuffer._headers_buffer")
 
 
 def test_a_protocol_wrapper_looks_its_protocols_up_when_it_needs_them() -> None:
