@@ -22,6 +22,7 @@ from noti.streams.hub import Hub
 from noti.trio_clock import TrioClock
 from tests.authorization.tokens import HUB, authorizer, detail, signed, token_v0, token_v1
 from tests.http.stage import Client, Node, client, events, hub, serving, until
+from tests.http.websocket_stage import web_socket
 from tests.presence.memory_log import MemoryLog
 
 BOOK = "https://example.com/books/1"
@@ -138,6 +139,15 @@ async def test_collection_of_0x_has_every_stream_for_as_long_as_it_is_open() -> 
             assert books["active"] is True
         await there.subscribers(0)
         assert await there.listed(reader()) == []
+
+
+async def test_websocket_is_listed_for_as_long_as_it_is_open() -> None:
+    async with stage() as there:
+        async with web_socket(there.address, "/.well-known/mercure?topic=news"):
+            await there.subscribers(1)
+            [news] = await there.listed(reader())
+            assert news["topic"] == "news"
+        await there.subscribers(0)
 
 
 async def test_stream_that_began_before_the_request_is_listed_although_it_is_being_told() -> None:

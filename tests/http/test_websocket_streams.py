@@ -19,7 +19,7 @@ from tests.http.mercure_stage import (
     target,
     token,
 )
-from tests.http.stage import Node, anybody, hub, notifications, serving
+from tests.http.stage import Node, anybody, hub, notifications, serving, until
 from tests.http.tls_stage import shared_site
 from tests.http.websocket_stage import (
     HANDSHAKE,
@@ -100,6 +100,22 @@ async def test_node_that_shuts_down_says_so() -> None:
         messages, code, reason = await messages_until_closed(opened)
         assert "retry" in json.loads(messages[-1])
         assert (code, reason) == (1001, "drained")
+
+
+async def test_stream_has_a_lifetime() -> None:
+    async with mercure_hub(lifetime_s=0.2) as there, web_socket(there.address, ANY) as opened:
+        assert (await messages_until_closed(opened))[1:] == (1001, "aged")
+
+
+async def test_streams_of_one_address_are_counted_whatever_carries_them() -> None:
+    async with mercure_hub(clients_per_address_max=1) as there:
+        async with there.open(ANY), web_socket(there.address, ANY) as turned_away:
+            _, code, reason = await messages_until_closed(turned_away)
+            assert (code, reason) == (1013, "your address has as many streams as one may have")
+        await until(lambda: there.hub.clients == 0)
+        async with web_socket(there.address, ANY) as opened:
+            await there.publish("a")
+            assert await next_event(opened)
 
 
 async def test_client_for_whom_there_is_no_room_is_told_why_and_when_to_come_back() -> None:
