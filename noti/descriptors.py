@@ -132,16 +132,17 @@ def shares(limit: int, wanted: Shares) -> Shares:
     return Shares(min(wanted.streams, left), arriving, http, rpc)
 
 
-def shares_of(config: Config) -> Shares:
+def shares_of(config: Config, *, with_rpc: bool = True) -> Shares:
     """Return what each kind of client may have; logged when that is less than was configured.
 
-    Raises `LocalError` when there are too few descriptors for anything.
+    Without RPC, as in a web worker, browsers have its share. Raises `LocalError` when there are
+    too few descriptors for anything.
     """
     wanted = Shares(
         config.sse_clients_max,
         ARRIVING_MAX,
         config.http_connections_max,
-        config.rpc_connections_max,
+        config.rpc_connections_max if with_rpc else 0,
     )
     limit = allowed()
     granted = shares(limit, wanted)

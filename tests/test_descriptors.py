@@ -5,6 +5,7 @@ import resource
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from noti.config import Config
 from noti.descriptors import (
     LEAST,
     PEERS_MAX,
@@ -22,6 +24,7 @@ from noti.descriptors import (
     Shares,
     rpc_unready_max,
     shares,
+    shares_of,
 )
 from noti.errors import LocalError
 from tests import promises
@@ -45,6 +48,12 @@ def test_streams_get_most_of_few_descriptors_and_all_wishes_of_many() -> None:
     few = shares(300, WANTED)
     assert few.streams > few.arriving + few.http
     assert shares(2**31, WANTED) == WANTED
+
+
+def test_browsers_have_the_share_of_rpc_where_there_is_none() -> None:
+    assert shares_of(Config(name="n"), with_rpc=False).rpc == 0
+    with_rpc, without = shares(20_000, WANTED), shares(20_000, replace(WANTED, rpc=0))
+    assert without.streams > with_rpc.streams + with_rpc.rpc
 
 
 def test_too_few_descriptors_for_anything_are_refused_with_the_remedy() -> None:

@@ -149,7 +149,11 @@ class Worker:
         self._clients = HttpClients(
             self._config,
             random.Random(),
-            _part(descriptors.shares_of(self._config), self._config, self._start.workers),
+            _part(
+                descriptors.shares_of(self._config, with_rpc=False),
+                self._config,
+                self._start.workers,
+            ),
             self._tls,
             Elsewhere(self._listeners, self._node.operations),
         )
