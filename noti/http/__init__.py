@@ -1,8 +1,9 @@
 """HTTP: takes requests in, and answers them or hands their sockets to the streams.
 
 `acceptor` reads the heads of plain HTTP/1.1 requests, `stream_openings` begins their streams at
-once; all else goes to Quart (`app`, `stream_routes`) on Hypercorn (`hypercorn_glue`), within
-`connection_limits`. Both ask `subscribe` how a request for a stream is answered;
+once; all else goes to Quart (`app`, `stream_routes`) on Hypercorn (`hypercorn_glue`,
+`strict_parsers`), within `connection_limits`; `http2_streams` sends what follows on the streams of
+HTTP/2. Both ask `subscribe` how a request for a stream is answered;
 `subscription_request` reads what it asks for, and `hub_url` says under which URL it knows the hub.
 Publishers' connections stay at `publish_connections` (in order by `publish_requests` and
 `publish_exchange`); these and Quart bring events to `publish_endpoint`, which asks `publish` (with

@@ -1,15 +1,14 @@
-"""Everything that bends Hypercorn: its connections, its parsers, its log lines.
+"""Everything that bends Hypercorn but its parsers: its connections, its log lines.
 
 Hypercorn serves a process; here it serves one connection at a time, which the acceptor has taken,
 whose socket the hub may take away, and which has a slot. It has no settings for that. So this
-module, and no other of this room, uses what Hypercorn and its parsers do not promise to keep
+module, with `strict_parsers.py`, uses what Hypercorn does not promise to keep
 (`test_hypercorn_glue.py` names whichever is gone):
 
 - `TCPServer`, `WorkerContext`: serve one connection, without Hypercorn's own listening sockets.
 - a connection as `TCPServer` uses it: `Connection`, and `SecuredConnection` in `tls.py`.
 - `hypercorn.protocol`'s names for its two protocols, replaced by stricter ones, once for the
   process: Hypercorn makes its parsers itself. Nothing else that uses h11 or h2 is changed.
-- h11's buffer, and the decoder and unfinished head of h2: where the parsers must be stricter.
 - `Logger`: what it is asked to log while it serves a connection.
 - how it rejects a WebSocket, how it answers what is not HTTP, and that it reports a complete
   response as a disconnect.
@@ -18,22 +17,13 @@ module, and no other of this room, uses what Hypercorn and its parsers do not pr
 import re
 import socket
 import sys
-from collections.abc import Iterator
 from typing import Any, Protocol, TypeAlias, cast
 
-import h11
 import hypercorn.protocol
 import structlog
 import trio
-from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamReset
-from h2.settings import SettingCodes, Settings
-from h11._receivebuffer import ReceiveBuffer
 from hypercorn.config import Config
-from hypercorn.events import Closed
 from hypercorn.logging import Logger
-from hypercorn.protocol.h2 import H2Protocol
-from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import (
@@ -49,7 +39,6 @@ from hypercorn.typing import (
     WebsocketScope,
     WWWScope,
 )
-from prometheus_client import Counter
 
 from noti.connection_slots import Slot, SlotsFull
 from noti.descriptors import reject
@@ -57,19 +46,14 @@ from noti.http import heads, request_counts
 from noti.http.app import App
 from noti.http.config import HttpConfig
 from noti.http.heads import RequestRejection
-from noti.http.http2_limits import Http2Limits, why_malformed
 from noti.http.stream_routes import CONNECTION
+from noti.http.strict_parsers import INVALID, StrictH2, StrictH11
 from noti.http.subscribe import Opening
 from noti.streams import sse
 from noti.streams.hub import Hub
 
 log = structlog.get_logger("noti.http")
 
-INVALID = Counter("noti_http_requests_invalid_total", "Requests that are not HTTP.")
-FLOODS = Counter(
-    "noti_http2_floods_total",
-    "HTTP/2 connections closed for a flood of resets, headers or frames without content.",
-)
 
 HYPERCORNS_REJECTION = re.compile(
     rb"HTTP/1\.1 (4\d\d|501) \r\ncontent-length: 0\r\nconnection: close\r\n"
@@ -81,9 +65,6 @@ BODILESS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE"})
 
 Socket: TypeAlias = socket.socket
 """A connection has a property of that name."""
-
-FIELD_OVERHEAD_BYTES = 32
-"""HTTP/2 counts each header so much longer than it is (RFC 9113, 6.5.2)."""
 
 
 class Hypercorn:
@@ -376,98 +357,6 @@ class Connection:
         request_counts.count_unread(status)
         body = f"{rejection.text}\n".encode()
         return head.replace(b"content-length: 0", b"content-length: %d" % len(body)) + body
-
-
-class _StrictBuffer(ReceiveBuffer):
-    def maybe_extract_lines(self) -> list[bytearray] | None:
-        """Return the lines of a head as h11 does, which may not go on in the next line.
-
-        Such a header is an error, as h11 would join what others cut (RFC 9112, 5.2).
-        """
-        lines = super().maybe_extract_lines()
-        if any(line.startswith((b" ", b"\t")) for line in lines or ()):
-            raise h11.LocalProtocolError("a header goes on in the next line")
-        return lines
-
-
-class StrictConnection(h11.Connection):
-    """h11, without its leniency: no request whose end two servers could see at different places."""
-
-    def __init__(self, head_bytes_max: int) -> None:
-        super().__init__(h11.SERVER, max_incomplete_event_size=head_bytes_max)
-        self._receive_buffer = _StrictBuffer()
-
-    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
-        """Return what comes next, but nothing of what stands behind a connection's last request.
-
-        h11 makes an error of it, upon which Hypercorn closes before that request is answered. Some
-        clients end a body with an empty line.
-        """
-        if self.their_state is h11.MUST_CLOSE and self._receive_buffer:
-            self._receive_buffer = _StrictBuffer()
-        return super().next_event()
-
-
-class StrictH11(H11Protocol):
-    """HTTP/1."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.connection = StrictConnection(self.config.h11_max_incomplete_size)
-
-
-class StrictH2(H2Protocol):
-    """HTTP/2; a head a little too long is answered by our application, a longer one not read."""
-
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        overhead_bytes = heads.FIELDS_MAX * FIELD_OVERHEAD_BYTES
-        limit_bytes = 2 * self.config.h2_max_header_list_size + overhead_bytes
-        self.connection.decoder.max_header_list_size = limit_bytes
-        # A browser would ask here for a WebSocket, and for no other connection (RFC 8441).
-        known = self.connection.local_settings.items()
-        offered = {SettingCodes(code): value for code, value in known}
-        offered.pop(SettingCodes.ENABLE_CONNECT_PROTOCOL, None)
-        self.connection.local_settings = Settings(client=False, initial_values=offered)
-        self._head_bytes_max = limit_bytes
-        self._limits = Http2Limits()
-
-    async def _handle_events(self, events: list[Event]) -> None:
-        """Pass on what the client has sent, unless it is a flood."""
-        unfinished: Any = self.connection.incoming_buffer._headers_buffer
-        head_bytes = sum(len(frame.data) for frame in unfinished)
-        bears = self._limits.bears(events, trio.current_time())
-        if head_bytes > self._head_bytes_max or not bears:
-            FLOODS.inc()
-            self.connection.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
-            await self._flush()
-            await self.send(Closed())
-            return
-        reset = {event.stream_id for event in events if isinstance(event, StreamReset)}
-        # Lazily: which streams there are changes from one event to the next.
-        await super()._handle_events(cast("Any", self._passed_on(events, reset)))
-
-    def _passed_on(self, events: list[Event], reset: set[int]) -> Iterator[Event]:
-        """Leave out what Hypercorn fails at, or would begin for nothing."""
-        for event in events:
-            match event:
-                case RequestReceived(stream_id=int(stream_id)):
-                    if stream_id in reset:
-                        continue
-                    if why_malformed(event) is not None:
-                        INVALID.inc()
-                        self.connection.reset_stream(stream_id, ErrorCodes.PROTOCOL_ERROR)
-                        continue
-                case DataReceived(stream_id=int(stream_id)) if stream_id not in self.streams:
-                    # The rest of a request that was answered already.
-                    length = event.flow_controlled_length or 0
-                    self.connection.acknowledge_received_data(length, stream_id)
-                    continue
-                case PriorityUpdated():
-                    continue  # Obsolete (RFC 9113, 5.3.2), and a tree that others can fill.
-                case _:
-                    pass
-            yield event
 
 
 class HypercornLog(Logger):

@@ -4,7 +4,7 @@ A stream's connection goes to the hub as soon as its head is written, where the 
 How a request is answered is decided in `subscribe.py`.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Protocol, cast
 
 import trio
@@ -25,6 +25,19 @@ from noti.streams.subscription import Subscription
 
 CONNECTION = "noti.connection"
 """Where the server puts an `Adoptable` into the ASGI scope's extensions."""
+
+
+SENDER = "noti.sender"
+"""Where the server puts a `StreamSender`, instead, for a connection that has several streams."""
+
+
+class StreamSender(Protocol):
+    """A connection that sends its streams by itself, once their first bytes are on their way."""
+
+    async def __call__(
+        self, subscription: Subscription, hub: Hub, last_words: Callable[[], bytes]
+    ) -> None:
+        """Return when the stream is over, and its last words were sent."""
 
 
 class Adoptable(Protocol):
@@ -73,7 +86,8 @@ def add_routes(
             case Opening() as opening:
                 hub.hold(opening.reader)
                 connection = cast("Adoptable | None", request.scope["extensions"].get(CONNECTION))
-                body = StreamBody(opening, connection, hub)
+                sender = cast("StreamSender | None", request.scope["extensions"].get(SENDER))
+                body = StreamBody(opening, connection, hub, sender)
                 return Response(body, headers=Headers(opening.headers))
             case Answer() as answer:
                 return response_of(answer)
@@ -90,14 +104,22 @@ def add_routes(
 class StreamBody(ResponseBody):
     """A stream's body: its first bytes, and what follows them.
 
-    Either the hub takes the connection over, or events follow one by one.
+    Either the hub takes the connection over, or the connection sends what follows, or events follow
+    one by one.
     """
 
-    def __init__(self, opening: Opening, connection: Adoptable | None, hub: Hub) -> None:
+    def __init__(
+        self,
+        opening: Opening,
+        connection: Adoptable | None,
+        hub: Hub,
+        sender: StreamSender | None = None,
+    ) -> None:
         self._opening = opening
         self._first = opening.first
         self._connection = connection
         self._hub = hub
+        self._sender = sender
         self._subscription: Subscription | None = None
         self._ended = False
 
@@ -124,8 +146,14 @@ class StreamBody(ResponseBody):
             if self._connection is not None:
                 self._connection.give_to(self._hub, self._opening)
             raise StopAsyncIteration
+        if self._sender is not None:
+            await self._sender(self._subscription, self._hub, self._last_words)
+            raise StopAsyncIteration
         data = await self._subscription.next()
         if data is None:
             self._ended = True
-            return self._opening.reader.audience.framing.retry(self._hub.retry_ms())
+            return self._last_words()
         return data
+
+    def _last_words(self) -> bytes:
+        return self._opening.reader.audience.framing.retry(self._hub.retry_ms())

@@ -14,7 +14,7 @@ import math
 import random
 import socket
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import trio
@@ -49,6 +49,24 @@ STOCK_EVERY_S = 0.02
 """How often the hub looks where all clients stand while one pass goes on."""
 
 
+class News:
+    """Tells tasks and others that something has changed."""
+
+    def __init__(self) -> None:
+        self._waiting = trio.lowlevel.ParkingLot()
+        self.listeners: set[Callable[[], None]] = set()
+
+    async def wait(self) -> None:
+        """Return after the next change."""
+        await self._waiting.park()
+
+    def tell(self) -> None:
+        """Wake all who wait, and call all listeners."""
+        self._waiting.unpark_all()
+        for listener in tuple(self.listeners):
+            listener()
+
+
 class Hub:
     """One node's clients and what they are to see; clients are adopted only while `run` runs.
 
@@ -63,7 +81,7 @@ class Hub:
         self._sending = Sending(self.feed, self.limits, config.chunk_bytes_max)
         reads_within_s = config.stall_timeout_s / 4
         self._backlog = Backlog(self.feed, self._sending, config.backlog_bytes, reads_within_s)
-        self._news = trio.lowlevel.ParkingLot()
+        self._news = News()
         self._slice = TimeSlice(config.slice_s)
         self._wakeups = Wakeups()
         self._took_stock = True
@@ -102,7 +120,7 @@ class Hub:
         self.feed.extend(notifications)
         if self.limits.count:
             self._wakeups.ring()
-        self._news.unpark_all()
+        self._news.tell()
 
     def trim(self, oldest_seq: int, gone: Sequence[int] | None = None) -> None:
         """Let history's window begin at `oldest_seq`, and forget what is `gone` from history.
@@ -258,7 +276,16 @@ class Hub:
 
     async def wait_for_news(self) -> None:
         """Return after the next change: news, another history, or the end of some streams."""
-        await self._news.park()
+        await self._news.wait()
+
+    @contextmanager
+    def listening(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Have `listener`, which never waits, called at each change as in `wait_for_news`."""
+        self._news.listeners.add(listener)
+        try:
+            yield
+        finally:
+            self._news.listeners.discard(listener)
 
     def _is_drained(self) -> bool:
         return self._drained_at < math.inf and (
@@ -276,12 +303,12 @@ class Hub:
                 finally:
                     self._sockets.close_all()
         finally:
-            self._news.unpark_all()
+            self._news.tell()
 
     def _ring(self) -> None:
         """Wake the sending task and all subscriptions."""
         self._wakeups.ring()
-        self._news.unpark_all()
+        self._news.tell()
 
     async def _send_to_groups(self) -> None:
         """Bring every group, with its members in step, to the newest notification."""
@@ -315,7 +342,7 @@ class Hub:
         """End the streams whose tokens have expired, or were revoked."""
         for stream in self._sending.bearers.due(trio.current_time()):
             if not isinstance(stream, AdoptedStream):
-                self._news.unpark_all()  # its task looks at the time
+                self._news.tell()  # its task looks at the time
             elif stream.is_blocked:
                 self._sockets.close(stream, stream.ends_for)
             else:
@@ -384,6 +411,6 @@ class Hub:
                     self._sockets.close(stream, reason)
                 else:
                     stream.cursor, stream.ends_for = NOWHERE, reason
-            self._news.unpark_all()
+            self._news.tell()
             self._metrics.ended_early(len(overdrawn))
         self._backlog.took_stock(began, trio.current_time())

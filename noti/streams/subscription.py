@@ -1,6 +1,7 @@
-"""Reads the feed for one connection that only its own task can write to.
+"""Reads the feed for one stream that does not own its socket.
 
-That is HTTP/1.0 or HTTP/2: the response that asks for the bytes sends them.
+That is HTTP/1.0 and HTTP/2: a response that asks for the bytes, or a connection that has several
+streams.
 """
 
 import trio
@@ -24,9 +25,11 @@ class Subscription:
         self._reader = reader
         self._reason = EndReason.DISCONNECTED
         self._stream: OpenStream | None = None
+        self._quiet_since = 0.0
 
     def __enter__(self) -> "Subscription":
         self._stream = self._hub.join(self._reader)
+        self._quiet_since = trio.current_time()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -39,37 +42,77 @@ class Subscription:
 
         Cancellation: nothing is lost, the next call returns it.
         """
-        hub, stream = self._hub, self._stream
-        assert stream is not None, "a subscription is read while it is entered"
+        while (data := self.poll()) == b"":
+            if self.is_behind:
+                await trio.lowlevel.checkpoint()
+                continue
+            with trio.move_on_at(self.due_at):
+                await self._hub.wait_for_news()
+        return data
+
+    def poll(self) -> bytes | None:
+        """Return the next bytes, none if there are none yet; None when the stream is over.
+
+        To be called again after the next change of the hub, at `due_at`, and at once while it
+        `is_behind`.
+        """
+        hub, stream, now = self._hub, self._opened, trio.current_time()
         stream.state, stream.slow = State.BEHIND, False
-        with trio.move_on_after(hub.config.heartbeat_s) as silence:
-            while hub.sending:
-                if trio.current_time() >= stream.ends_at and stream.ends_for in AT_ONCE:
-                    self._reason = stream.ends_for
-                    return None
-                batch = hub.feed.read(
-                    self._reader.audience, stream.cursor, hub.config.chunk_bytes_max
-                )
-                if isinstance(batch, FellBehind):
-                    self._reason = stream.ends_for if stream.cursor == NOWHERE else EndReason.BEHIND
-                    return None
-                stream.cursor = batch.seq
-                if batch.events:
-                    stream.state, stream.slow = State.BLOCKED, True
-                    stream.blocked_at = trio.current_time()
-                    DELIVERIES.inc(batch.events)
-                    SENT.inc(len(batch.data))
-                    return batch.data
-                if batch.seq < hub.feed.newest_seq:
-                    await trio.lowlevel.checkpoint()
-                    continue
-                if trio.current_time() >= stream.ends_at:
-                    self._reason = stream.ends_for
-                    return None
-                with trio.move_on_at(stream.ends_at):
-                    await hub.wait_for_news()
-        if silence.cancelled_caught:
-            framing = self._reader.audience.framing
-            return hub.feed.heartbeat(framing, stream.cursor, with_cursor=stream.wants_cursors)
-        self._reason = EndReason.DRAINED
-        return None
+        if not hub.sending:
+            self._reason = EndReason.DRAINED
+            return None
+        if now >= stream.ends_at and stream.ends_for in AT_ONCE:
+            self._reason = stream.ends_for
+            return None
+        batch = hub.feed.read(self._reader.audience, stream.cursor, hub.config.chunk_bytes_max)
+        if isinstance(batch, FellBehind):
+            self._reason = stream.ends_for if stream.cursor == NOWHERE else EndReason.BEHIND
+            return None
+        stream.cursor = batch.seq
+        if batch.events:
+            stream.state, stream.slow, stream.blocked_at = State.BLOCKED, True, now
+            self._quiet_since = now
+            DELIVERIES.inc(batch.events)
+            SENT.inc(len(batch.data))
+            return batch.data
+        if not self.is_behind:
+            if now >= stream.ends_at:
+                self._reason = stream.ends_for
+                return None
+            if now >= self._quiet_since + hub.config.heartbeat_s:
+                self._quiet_since = now
+                framing = self._reader.audience.framing
+                with_cursor = stream.wants_cursors
+                return hub.feed.heartbeat(framing, stream.cursor, with_cursor=with_cursor)
+        return b""
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether the stream is over, and not even what was begun is to be sent."""
+        stream = self._opened
+        ended = stream.ends_for in AT_ONCE and trio.current_time() >= stream.ends_at
+        return ended or stream.cursor == NOWHERE
+
+    def cut_off(self) -> None:
+        """Note that the stream is over for that reason."""
+        self._reason = self._opened.ends_for
+
+    def stall(self) -> None:
+        """Note that the client does not take what it is sent: the stream is over."""
+        self._reason = EndReason.STALLED
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more that may be for this reader."""
+        return self._opened.cursor < self._hub.feed.newest_seq
+
+    @property
+    def due_at(self) -> float:
+        """When to look again, whatever happens: the stream ends, or has been silent too long."""
+        quiet_until = self._quiet_since + self._hub.config.heartbeat_s
+        return min(self._opened.ends_at, quiet_until)
+
+    @property
+    def _opened(self) -> OpenStream:
+        assert self._stream is not None, "a subscription is read while it is entered"
+        return self._stream

@@ -90,14 +90,14 @@ def best(rounds: list[dict[str, float]]) -> dict[str, float]:
 @contextmanager
 def server() -> Iterator[subprocess.Popen[str]]:
     """Run the server on its processor."""
-    yield from _running([sys.executable, "-m", "tests.bench.topic_server"], SERVER_CPU)
+    yield from running([sys.executable, "-m", "tests.bench.topic_server"], SERVER_CPU)
 
 
 @contextmanager
 def clients(port: int, queries: list[str]) -> Iterator[None]:
     """Hold these streams open, and read what comes."""
     command = [sys.executable, "-m", "tests.bench.topic_clients", str(port)]
-    for process in _running(command, LOAD_CPU):
+    for process in running(command, LOAD_CPU):
         assert process.stdin is not None
         assert process.stdout is not None
         process.stdin.write("\n".join(queries) + "\n")
@@ -106,7 +106,8 @@ def clients(port: int, queries: list[str]) -> Iterator[None]:
         yield
 
 
-def _running(command: list[str], cpu: int) -> Iterator[subprocess.Popen[str]]:
+def running(command: list[str], cpu: int) -> Iterator[subprocess.Popen[str]]:
+    """Run a command on a processor, and kill it in the end."""
     process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     )

@@ -1,9 +1,10 @@
 """A front end and its hub, and a publisher in the same process that is as fast as they are.
 
-`python -m tests.bench.topic_server` writes its port, and then for each line `TOPICS SECONDS` on its
-input publishes events on one of so many topics each, chosen at random, and writes a JSON line: what
-it published, what was delivered, and the processor time of this process. Without a log and a
-network of publishers, what the hub does for an event is nearly all of it.
+`python -m tests.bench.topic_server [CERTIFICATE KEY]` writes its port, and then for each line
+`TOPICS READERS SECONDS` on its input publishes events on one of so many topics each, chosen at
+random, and writes a JSON line: what it published, what was delivered, and the processor time of
+this process. Without a log and a network of publishers, what the hub does for an event is nearly
+all of it.
 """
 
 import json
@@ -11,10 +12,12 @@ import random
 import sys
 import time
 from collections import deque
+from pathlib import Path
 
 import structlog
 import trio
 
+from noti.certificates import uses
 from noti.history.notification import Notification
 from noti.http.config import HttpConfig
 from noti.streams.hub import Hub
@@ -72,7 +75,8 @@ class Publisher:
 async def main() -> None:
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     there = hub(clients_max=20_000, heartbeat_s=600.0)
-    async with serving(there, config=HttpConfig()) as address:
+    tls = uses.for_browsers(*map(Path, sys.argv[1:3])) if sys.argv[1:] else None
+    async with serving(there, config=HttpConfig(), tls=tls) as address:
         print(address[1], flush=True)
         publisher = Publisher(there)
         while line := await trio.to_thread.run_sync(sys.stdin.readline):

@@ -16,9 +16,9 @@ from noti.history.selectors import ALL_TOPICS
 from noti.http.answers import Answer
 from noti.http.forms import parse_form
 from noti.http.heads import HeadState, RequestHead
-from noti.http.hypercorn_glue import StrictConnection
 from noti.http.publish import PublishRequest, draft_of
 from noti.http.publish_requests import PublishRequests, body_bytes
+from noti.http.strict_parsers import StrictConnection
 from noti.http.subscription_request import MATCHERS_MAX, cursor_parameters, parameters_of
 from noti.streams.websocket_frames import CONTROL_BYTES_MAX
 from noti.streams.websocket_reader import PONGS_MAX, WebSocketReader

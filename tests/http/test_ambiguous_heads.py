@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.heads import FIELDS_MAX, HeadState, RequestHead, why_head_invalid
-from noti.http.hypercorn_glue import StrictConnection
+from noti.http.strict_parsers import StrictConnection
 from tests import promises
 from tests.http.stage import LIMIT_S, client, hub, serving
 

@@ -6,16 +6,12 @@ the glue: it is to say what is gone when the glue cannot be imported.
 
 import importlib
 import inspect
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
-import h11
 import pytest
-from hypercorn.config import Config
 
 NAMES = {
-    "h11._receivebuffer": ["ReceiveBuffer.maybe_extract_lines"],
     "hypercorn.logging": ["Logger.access", "Logger.exception"],
     "hypercorn.protocol": ["H11Protocol", "H2Protocol", "ProtocolWrapper.handle"],
     "hypercorn.protocol.h2": ["H2Protocol._handle_events", "H2Protocol._flush"],
@@ -40,26 +36,6 @@ def test_names_are_where_they_were(module: str, name: str) -> None:
             found = getattr(found, part)
     except (ImportError, AttributeError):
         pytest.fail(gone(module, name))
-
-
-def protocol(name: str) -> Any:
-    """One of Hypercorn's protocols, connected to nothing."""
-    from hypercorn import protocol as protocols
-    from hypercorn.trio.worker_context import WorkerContext
-
-    found: Callable[..., Any] = getattr(protocols, name)
-    nothing: Any = None
-    context = WorkerContext(None)
-    return found(nothing, Config(), context, nothing, nothing, False, None, None, nothing)
-
-
-def test_parsers_are_where_stricter_ones_are_put() -> None:
-    assert hasattr(h11.Connection(h11.SERVER), "_receive_buffer"), gone("h11", "_receive_buffer")
-    assert isinstance(protocol("H11Protocol").connection, h11.Connection)
-    decoder = protocol("H2Protocol").connection.decoder
-    assert hasattr(decoder, "max_header_list_size"), "hpack has no Decoder.max_header_list_size"
-    frames = protocol("H2Protocol").connection.incoming_buffer
-    assert hasattr(frames, "_headers_buffer"), gone("h2", "FrameBuffer._headers_buffer")
 
 
 def test_a_protocol_wrapper_looks_its_protocols_up_when_it_needs_them() -> None:

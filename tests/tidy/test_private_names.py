@@ -80,7 +80,11 @@ ALLOWED = [
     Private("noti/publishing/nats/client.py", "_transport", "nats-py", keeps_a_transport),
 ]
 
-HTTP_GLUE = {"noti/http/hypercorn_glue.py", "noti/http/tls.py"}
+HTTP_GLUE = {
+    "noti/http/hypercorn_glue.py",
+    "noti/http/strict_parsers.py",
+    "noti/http/tls.py",
+}
 
 
 def is_private(name: str) -> bool:

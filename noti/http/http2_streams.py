@@ -1,0 +1,169 @@
+"""Sends the streams of one HTTP/2 connection: what is new on all of them leaves in one write.
+
+Quart answers each request; what follows the first bytes does not go its way, which costs a task, a
+queue and a system call for each event of each stream. One task of the connection reads the feed for
+all of its streams, within their windows of flow control (RFC 9113, 5.2). A stream whose window is
+closed keeps what it has begun, and holds up no other one.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol
+
+import trio
+
+from noti.streams.hub import Hub
+from noti.streams.sockets import TimeSlice
+from noti.streams.subscription import Subscription
+
+TURN_BYTES_MAX: Final = 256 * 1024
+"""Written at once; then streams that closed or opened a window meanwhile are looked at again."""
+
+
+class Http2Connection(Protocol):
+    """What is asked of the connection; nothing here knows the library."""
+
+    def window_bytes(self, stream_id: int) -> int:
+        """Return how much may be sent on a stream now, at most a frame; 0 when it is closed."""
+
+    def put(self, stream_id: int, data: bytes, *, ends: bool = False) -> None:
+        """Have data sent with the next flush, within the window; the last of a stream `ends` it."""
+
+    async def flush(self) -> None:
+        """Send what was put; returns when the socket has taken it."""
+
+    async def reset(self, stream_id: int) -> None:
+        """End a stream without its last words."""
+
+
+class _Sent:
+    """One stream of the connection."""
+
+    __slots__ = ("blocked_at", "last_words", "over", "subscription", "unsent")
+
+    def __init__(self, subscription: Subscription, last_words: Callable[[], bytes]) -> None:
+        self.subscription = subscription
+        self.last_words = last_words
+        self.unsent = memoryview(b"")
+        self.over = trio.Event()
+        self.blocked_at: float | None = None
+        """Since when the window is closed, while something is unsent."""
+
+
+class Http2Streams:
+    """The event streams of one connection."""
+
+    def __init__(
+        self, connection: Http2Connection, spawn: Callable[[Callable[[], Awaitable[None]]], None]
+    ) -> None:
+        """`spawn` starts a task that is cancelled with the connection."""
+        self._connection = connection
+        self._spawn = spawn
+        self._streams: dict[int, _Sent] = {}
+        self._work = trio.Event()
+        self._running = False
+
+    async def send(
+        self, stream_id: int, subscription: Subscription, hub: Hub, last_words: Callable[[], bytes]
+    ) -> None:
+        """Send what a stream is to see, and in the end its last words; return when it has ended.
+
+        *Cancellation*: it is sent nothing more.
+        """
+        one = self._streams[stream_id] = _Sent(subscription, last_words)
+        self.wake()
+        if not self._running:
+            self._running = True
+            self._spawn(lambda: self._run(hub))
+        try:
+            await one.over.wait()
+        finally:
+            del self._streams[stream_id]
+
+    def wake(self) -> None:
+        """Look at all streams: a window has opened, or there is news."""
+        self._work.set()
+
+    async def _run(self, hub: Hub) -> None:
+        """Send while there are streams."""
+        time_slice = TimeSlice(hub.config.slice_s)
+        try:
+            with hub.listening(self.wake):
+                while self._streams:
+                    self._work = trio.Event()
+                    time_slice.begin()
+                    wakes_at = await self._turn(hub, time_slice)
+                    with trio.move_on_at(wakes_at):
+                        await self._work.wait()
+        finally:
+            self._running = False
+
+    async def _turn(self, hub: Hub, time_slice: TimeSlice) -> float:
+        """Bring all streams on; return when to look again, whatever happens."""
+        wakes_at, put_bytes = trio.current_time() + hub.config.heartbeat_s, 0
+        for stream_id, one in list(self._streams.items()):
+            if self._streams.get(stream_id) is not one or one.over.is_set():
+                continue
+            put_bytes += await self._bring_on(stream_id, one, hub.config.stall_timeout_s)
+            wakes_at = min(wakes_at, self._due_at(one, hub.config.stall_timeout_s))
+            if put_bytes >= TURN_BYTES_MAX:
+                await self._connection.flush()
+                put_bytes = 0
+            await time_slice.checkpoint_if_over()
+        await self._connection.flush()
+        return wakes_at
+
+    async def _bring_on(self, stream_id: int, one: _Sent, stall_timeout_s: float) -> int:
+        """Put what a stream may be sent; return how many bytes."""
+        put_bytes = 0
+        if one.unsent and one.subscription.is_cut_off:
+            one.subscription.cut_off()
+            await self._give_up(stream_id, one)
+            return 0
+        while put_bytes < TURN_BYTES_MAX:
+            if not one.unsent:
+                data = one.subscription.poll()
+                if data is None:
+                    return put_bytes + self._end(stream_id, one)
+                if not data:
+                    break
+                one.unsent, one.blocked_at = memoryview(data), None
+            room_bytes = self._connection.window_bytes(stream_id)
+            if room_bytes <= 0:
+                await self._note_blocked(stream_id, one, stall_timeout_s)
+                break
+            part = one.unsent[:room_bytes]
+            self._connection.put(stream_id, bytes(part))
+            one.unsent = one.unsent[len(part) :]
+            put_bytes += len(part)
+        return put_bytes
+
+    def _end(self, stream_id: int, one: _Sent) -> int:
+        """Put the last words of a stream, if there is room for them, and its end."""
+        words = one.last_words()
+        if len(words) > self._connection.window_bytes(stream_id):
+            words = b""
+        self._connection.put(stream_id, words, ends=True)
+        one.over.set()
+        return len(words)
+
+    async def _note_blocked(self, stream_id: int, one: _Sent, stall_timeout_s: float) -> None:
+        """Give a stream up whose window was closed for too long before its chunk was through."""
+        now = trio.current_time()
+        if one.blocked_at is None:
+            one.blocked_at = now
+        if now >= one.blocked_at + stall_timeout_s:
+            one.subscription.stall()
+            await self._give_up(stream_id, one)
+
+    async def _give_up(self, stream_id: int, one: _Sent) -> None:
+        one.unsent = memoryview(b"")
+        one.over.set()
+        await self._connection.reset(stream_id)
+
+    def _due_at(self, one: _Sent, stall_timeout_s: float) -> float:
+        if one.over.is_set():
+            return trio.current_time() + stall_timeout_s
+        if one.unsent:
+            since = one.blocked_at
+            return trio.current_time() if since is None else since + stall_timeout_s
+        return trio.current_time() if one.subscription.is_behind else one.subscription.due_at

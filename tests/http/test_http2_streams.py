@@ -1,0 +1,310 @@
+"""Promises of event streams over HTTP/2, to a client that is another implementation (hyper-h2)."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+import trio
+import trio.testing
+
+from noti.address import Address
+from noti.http.config import HttpConfig
+from noti.http.http2_streams import Http2Streams
+from noti.streams.end_reason import EndReason
+from noti.streams.feed import Audience, View
+from noti.streams.hub import Hub
+from noti.streams.open_streams import Reader
+from noti.streams.subscription import Subscription
+from tests.http.stage import (
+    LIMIT_S,
+    hub,
+    ids,
+    notifications,
+    running,
+    selecting,
+    serving,
+    until,
+)
+from tests.http.tls_stage import shared_site
+
+ALL = Audience(View.MERCURE, selecting("*"))
+STREAM = "/.well-known/mercure?topic=*"
+
+
+class Browser:
+    """One HTTP/2 connection with streams; what arrives is acknowledged only when a test says so."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        config = h2.config.H2Configuration(header_encoding="utf-8")
+        self.http = h2.connection.H2Connection(config)
+        self.http.initiate_connection()
+        self.texts: dict[int, str] = {}
+        self.resets: set[int] = set()
+        self.ended: set[int] = set()
+        self.terminated = False
+        self.keeps_windows_open = True
+
+    async def ask(self, number: int, target: str = STREAM) -> int:
+        """Open the stream with this number, from 0 on; return its id."""
+        stream_id = 1 + 2 * number
+        head = [(":method", "GET"), (":scheme", "https"), (":authority", "localhost")]
+        self.http.send_headers(stream_id, [*head, (":path", target)], end_stream=True)
+        self.texts[stream_id] = ""
+        await self.flush()
+        return stream_id
+
+    async def flush(self) -> None:
+        await self._stream.send_all(self.http.data_to_send())
+
+    async def read_more(self) -> None:
+        data = await self._stream.receive_some(65536)
+        if not data:
+            self.terminated = True
+        for event in self.http.receive_data(bytes(data)) if data else ():
+            match event:
+                case h2.events.DataReceived(stream_id=stream_id, data=text):
+                    assert stream_id is not None
+                    self.texts[stream_id] += bytes(text or b"").decode()
+                    if self.keeps_windows_open:
+                        length = event.flow_controlled_length or 0
+                        self.http.acknowledge_received_data(length, stream_id)
+                case h2.events.StreamReset(stream_id=stream_id):
+                    assert stream_id is not None
+                    self.resets.add(stream_id)
+                case h2.events.StreamEnded(stream_id=stream_id):
+                    assert stream_id is not None
+                    self.ended.add(stream_id)
+                case h2.events.ConnectionTerminated():
+                    self.terminated = True
+                case _:
+                    pass
+        await self.flush()
+
+    async def read_until(self, stream_id: int, text: str) -> list[str]:
+        """Return the ids of a stream's events, once it has a text."""
+        with trio.fail_after(LIMIT_S):
+            while text not in self.texts[stream_id]:
+                assert not self.terminated, self.texts
+                await self.read_more()
+        return ids(self.texts[stream_id])
+
+
+@asynccontextmanager
+async def browser(address: Address) -> AsyncIterator[Browser]:
+    plain = await trio.open_tcp_stream(*address)
+    context = shared_site().trusting("h2")
+    stream = trio.SSLStream(plain, context, server_hostname="localhost", https_compatible=True)
+    async with plain:
+        await stream.do_handshake()
+        assert stream.selected_alpn_protocol() == "h2"
+        yield Browser(stream)
+
+
+@asynccontextmanager
+async def site(there: Hub, config: HttpConfig | None = None) -> AsyncIterator[Address]:
+    async with serving(there, config=config, tls=shared_site().tls) as address:
+        yield address
+
+
+def names(first: int, last: int) -> list[str]:
+    return [f"id-{number}" for number in range(first, last + 1)]
+
+
+async def test_all_streams_of_a_connection_get_every_event_in_order() -> None:
+    there = hub()
+    async with site(there) as address, browser(address) as one:
+        opened = [await one.ask(number) for number in range(20)]
+        for stream_id in opened:
+            await one.read_until(stream_id, ": ok")
+        assert there.clients == 20
+        for number in range(1, 200):
+            there.publish(notifications(number, number))
+            await trio.lowlevel.checkpoint()
+        for stream_id in opened:
+            assert await one.read_until(stream_id, '"user_id":199,') == names(1, 199)
+    await until(lambda: there.clients == 0)
+
+
+async def test_websockets_are_not_offered_over_http_2() -> None:
+    async with site(hub()) as address, browser(address) as one:
+        await one.read_until(await one.ask(0), ": ok")
+        assert one.http.remote_settings.enable_connect_protocol == 0
+
+
+async def test_a_stream_whose_window_is_closed_holds_up_no_other_and_loses_nothing() -> None:
+    there = hub()
+    async with site(there) as address, browser(address) as one:
+        slow, quick = await one.ask(0), await one.ask(1)
+        for stream_id in (slow, quick):
+            await one.read_until(stream_id, ": ok")
+        # Its window lets 65,535 bytes through, all together; only the connection's is kept open.
+        one.keeps_windows_open = False
+        for number in range(1, 2001):
+            there.publish(notifications(number, number))
+            if number % 100 == 0:
+                await until_quiet(one, quick, number)
+        assert len(one.texts[slow]) <= 65_535
+        assert ids(one.texts[quick]) == names(1, 2000)
+        one.keeps_windows_open = True
+        one.http.increment_flow_control_window(1_000_000, slow)
+        await one.flush()
+        assert await one.read_until(slow, '"user_id":2000,') == names(1, 2000)
+
+
+async def until_quiet(one: Browser, stream_id: int, number: int) -> None:
+    """Read until a stream has an event, and open the other windows by what came."""
+    before = sum(map(len, one.texts.values()))
+    mine = len(one.texts[stream_id])
+    await one.read_until(stream_id, f'"user_id":{number},')
+    if (got := sum(map(len, one.texts.values())) - before) > 0:
+        one.http.increment_flow_control_window(got)
+    if (got := len(one.texts[stream_id]) - mine) > 0:
+        one.http.increment_flow_control_window(got, stream_id)
+    await one.flush()
+
+
+async def test_a_window_that_stays_closed_ends_its_stream_and_no_other() -> None:
+    there = hub(stall_timeout_s=0.2)
+    async with site(there) as address, browser(address) as one:
+        one.http.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 100})
+        await one.flush()
+        slow = await one.ask(0)
+        quick = await one.ask(1)
+        one.http.increment_flow_control_window(1_000_000, quick)
+        await one.read_until(quick, ": ok")
+        await one.read_until(slow, ": ok")
+        one.keeps_windows_open = False
+        there.publish(notifications(1, 10))
+        with trio.fail_after(LIMIT_S):
+            while slow not in one.resets:
+                await one.read_more()
+        there.publish(notifications(11, 12))
+        assert await one.read_until(quick, '"user_id":12,') == names(1, 12)
+        assert there.clients == 1
+
+
+async def test_a_stream_that_its_client_resets_ends_alone() -> None:
+    there = hub()
+    async with site(there) as address, browser(address) as one:
+        gone, stays = await one.ask(0), await one.ask(1)
+        await one.read_until(gone, ": ok")
+        await one.read_until(stays, ": ok")
+        one.http.reset_stream(gone)
+        await one.flush()
+        await until(lambda: there.clients == 1)
+        there.publish(notifications(1, 1))
+        assert await one.read_until(stays, '"user_id":1,') == names(1, 1)
+        assert "id-1" not in one.texts[gone]
+
+
+async def test_streams_end_in_order_when_the_node_stops() -> None:
+    there = hub()
+    async with trio.open_nursery() as nursery:
+        stopped = trio.Event()
+
+        async def serve(*, task_status: trio.TaskStatus[Address]) -> None:
+            async with site(there) as address:
+                task_status.started(address)
+                await stopped.wait()
+
+        address = await nursery.start(serve)
+        async with browser(address) as one:
+            opened = [await one.ask(number) for number in range(3)]
+            for stream_id in opened:
+                await one.read_until(stream_id, ": ok")
+            stopped.set()
+            with trio.fail_after(LIMIT_S):
+                while not one.terminated:
+                    await one.read_more()
+            assert one.ended == set(opened)
+            assert all("retry: " in one.texts[stream_id] for stream_id in opened)
+
+
+async def test_a_silent_stream_gets_heartbeats() -> None:
+    there = hub(heartbeat_s=0.1)
+    async with site(there) as address, browser(address) as one:
+        stream_id = await one.ask(0)
+        await one.read_until(stream_id, ":\n:\n:\n")
+
+
+class Recorded:
+    """An `Http2Connection` in memory."""
+
+    def __init__(self) -> None:
+        self.windows: dict[int, int] = {}
+        self.sent: dict[int, bytes] = {}
+        self.flushes = 0
+        self.resets: list[int] = []
+
+    def window_bytes(self, stream_id: int) -> int:
+        return self.windows.get(stream_id, 1_000_000)
+
+    def put(self, stream_id: int, data: bytes, *, ends: bool = False) -> None:
+        assert ends or data, "nothing is sent for nothing"
+        assert len(data) <= self.window_bytes(stream_id)
+        self.sent[stream_id] = self.sent.get(stream_id, b"") + data
+        if stream_id in self.windows:
+            self.windows[stream_id] -= len(data)
+
+    async def flush(self) -> None:
+        self.flushes += 1
+        await trio.lowlevel.checkpoint()
+
+    async def reset(self, stream_id: int) -> None:
+        self.resets.append(stream_id)
+        await trio.lowlevel.checkpoint()
+
+
+@asynccontextmanager
+async def sending(
+    there: Hub, count: int
+) -> AsyncIterator[tuple[Recorded, Http2Streams, list[Subscription]]]:
+    connection = Recorded()
+    async with running(there), trio.open_nursery() as nursery:
+        streams = Http2Streams(connection, nursery.start_soon)
+        subscriptions = [Subscription(there, Reader(ALL, 0, "")) for _ in range(count)]
+
+        async def send(number: int) -> None:
+            with subscriptions[number] as subscription:
+                await streams.send(number, subscription, there, lambda: b"bye")
+
+        for number in range(count):
+            nursery.start_soon(send, number)
+        await trio.testing.wait_all_tasks_blocked()
+        yield connection, streams, subscriptions
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_is_new_for_all_streams_leaves_in_one_write(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    there = hub()
+    async with sending(there, 10) as (connection, _, _):
+        before = connection.flushes
+        there.publish(notifications(1, 5))
+        await trio.testing.wait_all_tasks_blocked()
+        assert connection.flushes - before <= 2
+        assert {ids(data.decode())[-1] for data in connection.sent.values()} == {"id-5"}
+
+
+async def test_whoever_may_see_no_more_is_not_sent_the_rest_of_what_was_begun(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    there = hub()
+    async with sending(there, 2) as (connection, streams, _):
+        connection.windows[0] = 10
+        there.publish(notifications(1, 5))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(connection.sent[0]) == 10
+        for stream in there._sending.all():
+            stream.ends_at, stream.ends_for = trio.current_time(), EndReason.REVOKED
+        connection.windows[0] = 1_000_000
+        streams.wake()
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(connection.sent[0]) == 10
+        assert connection.resets == [0]
+        assert there.clients == 0
