@@ -1,57 +1,72 @@
 """Web workers and nodes die or hang at random under load: each browser sees each number once.
 
-Three nodes with two web workers each, a publisher of numbered events through JetStream, browsers
+Three nodes with one or two web workers, a publisher of numbered events through JetStream, browsers
 that reconnect with their last id, and what is done to whom out of a seed.
 """
 
 import os
 import random
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import trio
 
 from tests import promises
-from tests.interop.cluster import SETTLE_S_MAX, Cluster, running_cluster
-from tests.interop.processes import NodeProcess, web_workers_of
+from tests.interop.cluster import Cluster, running_cluster
+from tests.interop.processes import HOST, NodeProcess, stable_port, web_workers_of, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
-WORKERS = 2
-STEPS = 6
+WORKERS = {"node1": 2, "node2": 1, "node3": 1}
+REPLACED_S_MAX = 60.0
+"""On a machine that is busy with everything else; nothing is measured with it."""
+HARMS = (
+    "kill a worker",
+    "kill a worker",
+    "kill all workers",
+    "hang all workers of the leader",
+    "kill a node",
+    "kill a node",
+)
 BETWEEN_S_MAX = 0.5
 
 
 async def until_all_workers_run(node: NodeProcess, *, without: int = 0) -> None:
     """Wait until a node has as many web workers as it should, and not that one."""
-    with trio.fail_after(SETTLE_S_MAX):
-        while len(there := web_workers_of(node.pid)) < WORKERS or without in there:  # noqa: ASYNC110
+    with trio.fail_after(REPLACED_S_MAX):
+        while True:
+            there = web_workers_of(node.pid)
+            if len(there) == WORKERS[node.name] and without not in there:
+                return
             await trio.sleep(0.02)
 
 
-async def harm(cluster: Cluster, rng: random.Random) -> None:
-    """Do something to a web worker, or kill a node, and wait until it has what it should again."""
+async def harm(cluster: Cluster, what: str, rng: random.Random) -> None:
+    """Do that, and wait until the node has what it should again."""
     node = rng.choice(cluster.nodes)
+    if what.endswith("leader"):
+        node = await cluster.leader()
     await until_all_workers_run(node)
-    victim = rng.choice(web_workers_of(node.pid))
-    what = rng.choices(
-        ("kill worker", "kill all workers", "hang worker", "kill node"), (6, 2, 1, 2)
-    )
-    print(f"{what[0]}: {node.name}, {victim}")
-    match what[0]:
-        case "kill worker":
-            os.kill(victim, signal.SIGKILL)
-        case "kill all workers":
-            for worker in web_workers_of(node.pid):
-                os.kill(worker, signal.SIGKILL)
-        case "hang worker":
-            os.kill(victim, signal.SIGSTOP)
-        case _:
+    workers = web_workers_of(node.pid)
+    rng.shuffle(workers)
+    print(f"{what}: {node.name}, of {workers}")
+    match what:
+        case "kill a node":
             await node.kill()
             node.start()
             await node.until_up()
-    await until_all_workers_run(node, without=victim)
+        case "kill a worker":
+            os.kill(workers[0], signal.SIGKILL)
+        case "kill all workers":
+            for worker in workers:
+                os.kill(worker, signal.SIGKILL)
+        case _:
+            for worker in workers:
+                os.kill(worker, signal.SIGSTOP)
+            await cluster.until_caught_up(node)
+    await until_all_workers_run(node, without=workers[0])
     await trio.sleep(rng.uniform(0, BETWEEN_S_MAX))
 
 
@@ -61,27 +76,15 @@ async def test_nothing_is_lost_or_shown_twice_when_workers_and_nodes_die_at_rand
     seed: int, tmp_path: Path
 ) -> None:
     rng = random.Random(seed)
-    async with running_cluster(tmp_path, lambda _: ("--web-workers", str(WORKERS))) as cluster:
-        leaders = {(await cluster.leader()).name}
-        for _ in range(STEPS):
-            await harm(cluster, rng)
-        leaders.add((await cluster.leader()).name)
-        print(f"led: {leaders}")
+
+    def flags_of(name: str) -> Sequence[str]:
+        # The node itself says how it is, whatever its workers do.
+        workers, operations = str(WORKERS[name]), written((HOST, stable_port()))
+        return ("--web-workers", workers, "--ops-addr", operations)
+
+    async with running_cluster(tmp_path, flags_of) as cluster:
+        for what in rng.sample(HARMS, len(HARMS)):
+            await harm(cluster, what, rng)
         await cluster.finish()
         opened = sum(one.opened for one in cluster.subscribers)
         assert opened > len(cluster.subscribers), "nobody had to come back: nothing was tried"
-
-
-@promises.WEB_WORKER_COSTS_A_RECONNECTION
-async def test_node_goes_on_leading_while_its_web_workers_hang(tmp_path: Path) -> None:
-    async with running_cluster(tmp_path, lambda _: ("--web-workers", str(WORKERS))) as cluster:
-        leader = await cluster.leader()
-        term = (await leader.until_up())["term"]
-        workers = web_workers_of(leader.pid)
-        for worker in workers:
-            os.kill(worker, signal.SIGSTOP)
-        for worker in workers:
-            await until_all_workers_run(leader, without=worker)
-        after = await leader.until_up()
-        assert (after["role"], after["term"]) == ("leader", term)
-        await cluster.finish()
