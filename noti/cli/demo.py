@@ -3,6 +3,7 @@
 No process and no port outlives it; logs and data stay.
 """
 
+import os
 import shutil
 import socket
 import sys
@@ -201,6 +202,8 @@ class Demo:
             f"--nats-url=nats://{HOST}:{self._nats_port}",
             f"--publisher-jwt-key-file={self._key}",
             "--log-format=human",
+            # Three nodes share the machine, and one that is killed is to be seen as one process.
+            *(() if "NOTI_WEB_WORKERS" in os.environ else ("--web-workers=0",)),
             *seeds,
             *(self._tls.node_arguments(f"node{number}") if self._tls else ()),
         ]
