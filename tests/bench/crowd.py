@@ -35,6 +35,8 @@ HEARTBEATS_S: Final = 30.0
 AWAY_S: Final = 2.0
 DRAINED: Final = ("--sse-drain-s=5", "--shutdown-deadline-s=60")
 """Who is sent away at once comes back at once; 5 s are the least that is used with so many."""
+NOTICED_S: Final = 30.0
+"""Until fleets have read what a node that has ended left for them."""
 MIB: Final = 1024 * 1024
 LOOK_S: Final = 0.05
 
@@ -108,6 +110,9 @@ class Crowd:
             time.sleep(LOOK_S)
         self._add("drain until the node has ended", time.monotonic() - began, "s")
         self._add("drain, CPU of a client", 1e6 * (spent - before) / self._clients, "us")
+        noticed_by = time.monotonic() + NOTICED_S
+        while site.fleets.open_now and time.monotonic() < noticed_by:
+            time.sleep(LOOK_S)
         tally, _ = site.fleets.report(0)
         self._add("drain, streams ended in order", 100 * tally.finished / self._clients, "%")
 

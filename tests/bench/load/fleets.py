@@ -154,6 +154,11 @@ class Fleets:
         """Events received by all clients since the beginning; costs nothing to ask."""
         return sum(events for events, _ in self._counts())
 
+    @property
+    def open_now(self) -> int:
+        """Streams that are open, as far as fleets have noticed; costs nothing to ask."""
+        return sum(streams for _, streams in self._counts())
+
     def _counts(self) -> list[tuple[int, int]]:
         assert self._shared is not None, "a context manager is entered first"
         return [
