@@ -103,6 +103,11 @@ class Authorizer:
             raise
 
     @property
+    def without_token(self) -> Grant | None:
+        """What whoever shows no token may read; None where that is a mistake."""
+        return ANONYMOUS if self._config.anonymous else None
+
+    @property
     def generation(self) -> int:
         """Changes whenever keys do."""
         return self._keys.generation

@@ -38,6 +38,9 @@ class Framing(Protocol):
     def is_websocket(self) -> bool:
         """Whether clients may say something, too, which must be read."""
 
+    def __hash__(self) -> int:
+        """As of any object."""
+
     def event(self, notification: Notification, text: str) -> bytes:
         """Return an event whose data is shown as `text`; raises `MessageInvalid`."""
 

@@ -40,6 +40,8 @@ def test_without_a_token_only_readers_are_anonymous_and_only_if_allowed() -> Non
     assert authorizer(anonymous=True).grant(Presented(), Action.SUBSCRIBE, now=NOW) is ANONYMOUS
     assert rejected(authorizer(), Presented()).reason is Reason.MISSING
     open_hub = authorizer(anonymous=True)
+    assert open_hub.without_token is ANONYMOUS
+    assert authorizer().without_token is None
     assert rejected(open_hub, Presented(), Action.PUBLISH).reason is Reason.MISSING
 
 
