@@ -215,7 +215,10 @@ class SoakCluster:
             alive
             and len({report["leader"] for report in known}) == 1
             and max(applied) - min(applied) < LAGS_MAX
-            and all(len(node.workers()) == node.setup.workers for node in self.nodes)
+            and all(
+                [one["state"] for one in report["web_workers"]] == ["serving"] * node.setup.workers
+                for node, report in zip(self.nodes, known, strict=True)
+            )
             and all(report["voters"] == min(5, len(self.nodes)) for report in known)
         )
 

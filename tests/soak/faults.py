@@ -21,8 +21,9 @@ from tests.soak.schedule import BURSTS, HARMFUL, LARGE_BYTES, WORKERS, Cut, Epis
 
 WHOLE_S_MAX = 60.0
 """After trouble ended, all nodes serve again within this."""
-REPLACED_S_MAX = 30.0
-"""For a web worker; a node gives a hung one 5 s of its own running time."""
+REPLACED_S_MAX = 90.0
+"""For a web worker; a node gives a hung one 5 s of its own running time, or 60 s to one that has
+not served anybody yet."""
 AFTERMATH_S = 5.0
 """Streams of a node in trouble may end a little later than its trouble."""
 FOLLOW_S_MAX = 60.0

@@ -221,14 +221,21 @@ class HttpFeed(Feed):
         nodes: Sequence[tuple[Address, ssl.SSLContext | None]],
         run: str,
         token: str,
+        *,
+        repeats: bool,
     ) -> None:
-        """Post to nodes of which some have TLS; `token` may publish everything."""
+        """Post to nodes of which some have TLS; `token` may publish everything.
+
+        With `repeats`, some events again after they were acknowledged: history must be so long
+        that it still holds them then, whatever else is published meanwhile.
+        """
         super().__init__(asyncio_loop, HTTP_PER_S, 1)
         self.wrong: list[str] = []
         """Answers that no node should have given, in words."""
         self._nodes = nodes
         self._run = run
         self._token = token
+        self.repeats = repeats
         self._turn = 0
 
     async def _connect_aio(self) -> Connection:
@@ -275,7 +282,8 @@ class _Http:
     async def publish(self, numbers: Sequence[int]) -> int:
         """One after the other; some once more, as somebody does who lost the answer."""
         for number in numbers:
-            for _ in range(2 if number % HTTP_TWICE_EVERY == 0 else 1):
+            again = self._feed.repeats and number % HTTP_TWICE_EVERY == 0
+            for _ in range(2 if again else 1):
                 async with asyncio.timeout(ANSWER_S_MAX):
                     self._writer.write(self._feed.request(number))
                     await self._writer.drain()

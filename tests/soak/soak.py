@@ -135,7 +135,8 @@ class Soak:
             at_once = self._plan.history_size // 3
             rpc = RpcFeed(asyncio_loop, [node.rpc for node in self._nodes], self._run, at_once)
             posts = [(node.http, self._context_of(node)) for node in self._nodes]
-            http = HttpFeed(asyncio_loop, posts, self._run, self._token(publish=["*"]))
+            may_publish, repeats = self._token(publish=["*"]), not self._plan.history
+            http = HttpFeed(asyncio_loop, posts, self._run, may_publish, repeats=repeats)
             behind_max = self._plan.history_size // 4
             trouble = Trouble(
                 cluster, nats, jetstream, rpc, self._browsers.behind, behind_max, self._say
