@@ -1,7 +1,7 @@
 """Sends the streams of one HTTP/2 connection: what is new on all of them leaves in one write.
 
-Quart answers each request; what follows the first bytes does not go its way, which costs a task, a
-queue and a system call for each event of each stream. One task of the connection reads the feed for
+Quart answers each request; what follows the head does not go its way, which costs a task, a queue
+and a system call for each event of each stream. One task of the connection reads the feed for
 all of its streams, within their windows of flow control (RFC 9113, 5.2). A stream whose window is
 closed keeps what it has begun, and holds up no other one.
 """
@@ -40,10 +40,12 @@ class _Sent:
 
     __slots__ = ("blocked_at", "last_words", "over", "subscription", "unsent")
 
-    def __init__(self, subscription: Subscription, last_words: Callable[[], bytes]) -> None:
+    def __init__(
+        self, subscription: Subscription, first: bytes, last_words: Callable[[], bytes]
+    ) -> None:
         self.subscription = subscription
         self.last_words = last_words
-        self.unsent = memoryview(b"")
+        self.unsent = memoryview(first)
         self.over = trio.Event()
         self.blocked_at: float | None = None
         """Since when the window is closed, while something is unsent."""
@@ -63,13 +65,19 @@ class Http2Streams:
         self._running = False
 
     async def send(
-        self, stream_id: int, subscription: Subscription, hub: Hub, last_words: Callable[[], bytes]
+        self,
+        stream_id: int,
+        subscription: Subscription,
+        hub: Hub,
+        first: bytes,
+        last_words: Callable[[], bytes],
     ) -> None:
-        """Send what a stream is to see, and in the end its last words; return when it has ended.
+        """Send `first`, what a stream is to see, and its last words; return when it has ended.
 
+        Nothing else may send on that stream: what waits in another queue would be overtaken.
         *Cancellation*: it is sent nothing more.
         """
-        one = self._streams[stream_id] = _Sent(subscription, last_words)
+        one = self._streams[stream_id] = _Sent(subscription, first, last_words)
         self.wake()
         if not self._running:
             self._running = True

@@ -32,12 +32,16 @@ SENDER = "noti.sender"
 
 
 class StreamSender(Protocol):
-    """A connection that sends its streams by itself, once their first bytes are on their way."""
+    """A connection that sends its streams by itself, once their heads are on their way."""
 
     async def __call__(
-        self, subscription: Subscription, hub: Hub, last_words: Callable[[], bytes]
+        self,
+        subscription: Subscription,
+        hub: Hub,
+        first: bytes,
+        last_words: Callable[[], bytes],
     ) -> None:
-        """Return when the stream is over, and its last words were sent."""
+        """Send `first` and what follows; return when the stream is over, with its last words."""
 
 
 class Adoptable(Protocol):
@@ -137,17 +141,17 @@ class StreamBody(ResponseBody):
         return self
 
     async def __anext__(self) -> bytes:
-        if self._first:
-            first, self._first = self._first, b""
+        first, self._first = self._first, b""
+        if self._sender is not None and self._subscription is not None:
+            await self._sender(self._subscription, self._hub, first, self._last_words)
+            raise StopAsyncIteration
+        if first:
             return first
         # Being asked again means that the server has written the response's head and the first
         # bytes.
         if self._ended or self._subscription is None:
             if self._connection is not None:
                 self._connection.give_to(self._hub, self._opening)
-            raise StopAsyncIteration
-        if self._sender is not None:
-            await self._sender(self._subscription, self._hub, self._last_words)
             raise StopAsyncIteration
         data = await self._subscription.next()
         if data is None:

@@ -135,6 +135,27 @@ async def test_websockets_are_not_offered_over_http_2() -> None:
         assert one.http.remote_settings.enable_connect_protocol == 0
 
 
+async def test_first_bytes_come_first_however_much_follows_them() -> None:
+    there = hub()
+    there.publish(notifications(1, 3000))
+    there.trim(1001)
+    async with site(there) as address, browser(address) as one:
+        one.http.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        await one.flush()
+        opened = [await one.ask(number, f"{STREAM}&lastEventID=unknown") for number in range(10)]
+        await until(lambda: there.clients == 10)
+        for stream_id in opened:
+            one.http.increment_flow_control_window(1_000_000, stream_id)
+        one.http.increment_flow_control_window(10_000_000)
+        await one.flush()
+        for stream_id in opened:
+            events = await one.read_until(stream_id, '"user_id":3000,')
+            text = one.texts[stream_id]
+            assert text.startswith(": ok\n")
+            assert text.index("noti-gap") < text.index("id-1001")
+            assert events == names(1001, 3000)
+
+
 async def test_a_stream_whose_window_is_closed_holds_up_no_other_and_loses_nothing() -> None:
     there = hub()
     async with site(there) as address, browser(address) as one:
@@ -270,7 +291,7 @@ async def sending(
 
         async def send(number: int) -> None:
             with subscriptions[number] as subscription:
-                await streams.send(number, subscription, there, lambda: b"bye")
+                await streams.send(number, subscription, there, b": ok\n", lambda: b"bye")
 
         for number in range(count):
             nursery.start_soon(send, number)
@@ -297,14 +318,15 @@ async def test_whoever_may_see_no_more_is_not_sent_the_rest_of_what_was_begun(
     there = hub()
     async with sending(there, 2) as (connection, streams, _):
         connection.windows[0] = 10
+        begun = len(connection.sent[0])
         there.publish(notifications(1, 5))
         await trio.testing.wait_all_tasks_blocked()
-        assert len(connection.sent[0]) == 10
+        assert len(connection.sent[0]) == begun + 10
         for stream in there._sending.all():
             stream.ends_at, stream.ends_for = trio.current_time(), EndReason.REVOKED
         connection.windows[0] = 1_000_000
         streams.wake()
         await trio.testing.wait_all_tasks_blocked()
-        assert len(connection.sent[0]) == 10
+        assert len(connection.sent[0]) == begun + 10
         assert connection.resets == [0]
         assert there.clients == 0
