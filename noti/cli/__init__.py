@@ -39,6 +39,7 @@ with _hidden("rich"):
     import structlog
 
 from noti import __version__, telemetry  # noqa: E402
+from noti.cli.importing import importing  # noqa: E402
 from noti.errors import ConfigInvalid, NotiError, leaves_of  # noqa: E402
 
 log = structlog.get_logger("noti.cli")
@@ -80,7 +81,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return super().get_command(ctx, cmd_name)
-        module = import_module(f"noti.cli.{_COMMANDS[cmd_name][0]}")
+        with importing():
+            module = import_module(f"noti.cli.{_COMMANDS[cmd_name][0]}")
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 

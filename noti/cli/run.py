@@ -14,6 +14,7 @@ import trio
 
 from noti import telemetry
 from noti.cli.former_flags import former_flags, translated
+from noti.cli.importing import importing
 from noti.cli.settings import load_config, settings_options
 
 log = structlog.get_logger("noti.cli")
@@ -43,7 +44,8 @@ def run(config_file: Path | None, **options: Any) -> None:
     config = load_config(config_file, translated(options))
     telemetry.set_up(level=config.log_level, form=config.log_format)
     gc.disable()  # loading a node makes no garbage, and looking for it took a tenth of the time
-    from noti import node  # here, so that the other commands start without loading a node
+    with importing():
+        from noti import node  # here, so that the other commands start without loading a node
 
     telemetry.show_build()
     _collect_garbage_seldom()

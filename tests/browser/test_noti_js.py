@@ -83,7 +83,7 @@ async def test_three_tabs_have_one_connection_and_lose_nothing_with_the_tab_that
         await first.close()
         there.publish(notifications(6, 10))
         await until_seen(others, ids(1, 10))
-        assert there.clients == 1
+        await until(lambda: there.clients == 1)
         await others[0].close()
         there.publish(notifications(11, 12))
         await until_seen(others[1:], ids(1, 12))
