@@ -172,6 +172,7 @@ class Http2Streams:
         if one.over.is_set():
             return trio.current_time() + stall_timeout_s
         if one.unsent:
-            since = one.blocked_at
-            return trio.current_time() if since is None else since + stall_timeout_s
+            if one.blocked_at is None:
+                return trio.current_time()
+            return min(one.blocked_at + stall_timeout_s, one.subscription.cut_off_at)
         return trio.current_time() if one.subscription.is_behind else one.subscription.due_at

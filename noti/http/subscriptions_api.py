@@ -112,7 +112,7 @@ class SubscriptionsApi:
             return _problem(dialect, "There is no such subscription.", HTTPStatus.NOT_FOUND)
         with trio.move_on_after(END_WITHIN_S) as limit:
             await self._presence.end(found.subscriber.id)
-        return _unavailable(dialect) if limit.cancelled_caught else Response(status=204)
+        return _unavailable(dialect) if limit.cancelled_caught else Response(b"", status=204)
 
     async def _document(self, collection: SubscriptionCollection, cursor: str) -> str:
         """Return a document of all that was in the table when this was called."""

@@ -4,6 +4,8 @@ That is HTTP/1.0 and HTTP/2: a response that asks for the bytes, or a connection
 streams.
 """
 
+import math
+
 import trio
 
 from noti.streams.end_reason import EndReason
@@ -89,9 +91,13 @@ class Subscription:
     @property
     def is_cut_off(self) -> bool:
         """Whether the stream is over, and not even what was begun is to be sent."""
+        return trio.current_time() >= self.cut_off_at or self._opened.cursor == NOWHERE
+
+    @property
+    def cut_off_at(self) -> float:
+        """When it `is_cut_off`, if that is known; infinity if not."""
         stream = self._opened
-        ended = stream.ends_for in AT_ONCE and trio.current_time() >= stream.ends_at
-        return ended or stream.cursor == NOWHERE
+        return stream.ends_at if stream.ends_for in AT_ONCE else math.inf
 
     def cut_off(self) -> None:
         """Note that the stream is over for that reason."""

@@ -282,12 +282,12 @@ class Recorded:
 
 @asynccontextmanager
 async def sending(
-    there: Hub, count: int
+    there: Hub, count: int, reader: Reader | None = None
 ) -> AsyncIterator[tuple[Recorded, Http2Streams, list[Subscription]]]:
     connection = Recorded()
     async with running(there), trio.open_nursery() as nursery:
         streams = Http2Streams(connection, nursery.start_soon)
-        subscriptions = [Subscription(there, Reader(ALL, 0, "")) for _ in range(count)]
+        subscriptions = [Subscription(there, reader or Reader(ALL, 0, "")) for _ in range(count)]
 
         async def send(number: int) -> None:
             with subscriptions[number] as subscription:
@@ -310,6 +310,21 @@ async def test_what_is_new_for_all_streams_leaves_in_one_write(
         await trio.testing.wait_all_tasks_blocked()
         assert connection.flushes - before <= 2
         assert {ids(data.decode())[-1] for data in connection.sent.values()} == {"id-5"}
+
+
+async def test_a_stream_ends_with_its_token_though_its_window_is_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    there = hub(stall_timeout_s=10.0, heartbeat_s=15.0)
+    reader = Reader(ALL, 0, "", ends_at=trio.current_time() + 2.05)
+    async with sending(there, 1, reader) as (connection, _, _):
+        connection.windows[0] = 10
+        there.publish(notifications(1, 5))
+        await trio.sleep(2.0)
+        assert not connection.resets
+        await trio.sleep(0.2)
+        assert connection.resets == [0]
+        assert there.clients == 0
 
 
 async def test_whoever_may_see_no_more_is_not_sent_the_rest_of_what_was_begun(

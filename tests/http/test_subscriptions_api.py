@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import h11
 import trio
+from structlog.testing import capture_logs
 
 from noti.address import Address
 from noti.history.commands import Publish, encode
@@ -363,6 +364,16 @@ async def test_delete_ends_the_stream_and_tells_of_it() -> None:
         response, _ = await there.get(str(news["id"]), token_v0(publish=["*"]), "DELETE")
         assert response.status_code == 404
         assert not b.ended
+
+
+async def test_delete_is_answered_without_an_error_in_the_log() -> None:
+    async with stage() as there, there.stream("topic=news"):
+        (news,) = await there.listed(reader())
+        with capture_logs() as logged:
+            response, _ = await there.get(str(news["id"]), token_v0(publish=["*"]), "DELETE")
+            assert not await there.listed(reader())
+        assert response.status_code == 204
+        assert not [one for one in logged if one["log_level"] == "error"]
 
 
 async def test_delete_needs_a_token_that_may_publish_everything() -> None:
