@@ -39,6 +39,7 @@ def test_a_config_cannot_be_changed() -> None:
         ("election_timeout_ms", "299", "at least 300"),
         ("history_size", "0", "should be 1 or more"),
         ("history_size", "many", "should be a whole number"),
+        ("web_workers", "all", "should be a whole number, or auto"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
         ("nats_url", "http://127.0.0.1", "nats://127.0.0.1:4222"),
         ("nats_url", "nats://127.0.0.1,127.0.0.2", "nats://127.0.0.1:4222"),

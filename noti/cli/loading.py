@@ -88,6 +88,8 @@ def _explain(setting: str, origin: str, detail: ErrorDetails, values: Mapping[st
     if value is None and setting in Config.model_fields:
         value = Config.model_fields[setting].get_default(call_default_factory=True)
     problem = _problem_of(detail)
+    if setting == "web_workers" and detail["type"].startswith("int"):
+        problem += ", or auto"
     where, told = setting, f"{shown(setting, value)!r} {problem}"
     if setting == "nats_streams":
         where = _where(detail["loc"], values) or setting
