@@ -206,6 +206,7 @@ async def test_real_node_that_is_cancelled_leaves_no_file_socket_or_process(tmp_
         http_addr=(LOCALHOST, 0),
         gossip_addr=(LOCALHOST, stable_port()),
         rpc_addr=(LOCALHOST, stable_port()),
+        web_workers=0,
     )
 
     async def run_and_cancel() -> set[int]:

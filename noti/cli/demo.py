@@ -203,7 +203,7 @@ class Demo:
             f"--publisher-jwt-key-file={self._key}",
             "--log-format=human",
             # Three nodes share the machine, and one that is killed is to be seen as one process.
-            *(() if "NOTI_WEB_WORKERS" in os.environ else ("--web-workers=0",)),
+            f"--web-workers={os.environ.get('NOTI_WEB_WORKERS', '0')}",
             *seeds,
             *(self._tls.node_arguments(f"node{number}") if self._tls else ()),
         ]

@@ -85,6 +85,8 @@ class NodeProcess:
             *("--gossip-addr", written(self.gossip)),
             *("--rpc-addr", written(self.rpc)),
             *("--gossip-profile", "local"),
+            # However many cores there are; `arguments` may want some.
+            *("--web-workers", "0"),
             *arguments,
         ]
 
