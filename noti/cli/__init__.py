@@ -39,8 +39,8 @@ with _hidden("rich"):
     import structlog
 
 from noti import __version__, telemetry  # noqa: E402
-from noti.cli.importing import importing  # noqa: E402
 from noti.errors import ConfigInvalid, NotiError, leaves_of  # noqa: E402
+from noti.importing import importing  # noqa: E402
 
 log = structlog.get_logger("noti.cli")
 

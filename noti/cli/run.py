@@ -14,8 +14,8 @@ import trio
 
 from noti import telemetry
 from noti.cli.former_flags import former_flags, translated
-from noti.cli.importing import importing
 from noti.cli.settings import load_config, settings_options
+from noti.importing import importing
 
 log = structlog.get_logger("noti.cli")
 

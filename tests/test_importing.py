@@ -3,7 +3,7 @@
 import signal
 import threading
 
-from noti.cli.importing import importing
+from noti.importing import importing
 
 
 def test_ctrl_c_ends_the_process_at_once_while_modules_are_imported() -> None:
