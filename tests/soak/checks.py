@@ -18,6 +18,8 @@ COMMIT_S_MAX = 10.0
 machines. A hung disk or a paused leader that stops everybody takes as long as it lasts."""
 MEMORY_BYTES_MAX = 700 * 1024 * 1024
 """Of one node with its log writer and 100,000 events of history, whatever the load."""
+WORKER_BYTES_MAX = 400 * 1024 * 1024
+"""Of each of its web workers, which has as much of history."""
 JUDGED_S_MIN = 30 * 60
 """Shorter runs only fill their history."""
 GROWTH_MAX = 0.05
@@ -64,6 +66,8 @@ class Observed:
     busy_s: float = 0.0
     """The longest time for which nobody looked at what browsers got."""
     samples: Sequence[Sample] = ()
+    workers: Mapping[str, int] = field(default_factory=dict)
+    """How many web workers each node has; their memory is in its own."""
     histories: Sequence[int | None] = ()
     """Where each node's history begins."""
     garbage: int = 0
@@ -169,8 +173,9 @@ def _resources(seen: Observed) -> Iterable[Check]:
         files = _quarters([(s.at, s.files) for s in seen.samples if s.node == name])
         most = max(sample.memory_bytes for sample in seen.samples if sample.node == name)
         told = f"{memory[0] / MIB:.0f} -> {memory[3] / MIB:.0f} MiB, at most {most / MIB:.0f}"
-        limit = f"< {MEMORY_BYTES_MAX // MIB} MiB"
-        yield Check(f"memory of {name}", told, limit, most >= MEMORY_BYTES_MAX)
+        limit_bytes = MEMORY_BYTES_MAX + seen.workers.get(name, 0) * WORKER_BYTES_MAX
+        limit = f"< {limit_bytes // MIB} MiB"
+        yield Check(f"memory of {name}", told, limit, most >= limit_bytes)
         yield Check(f"open files of {name}", f"{files[0]:.0f} -> {files[3]:.0f}")
     if seen.seconds >= JUDGED_S_MIN and names:
         per_node = [

@@ -265,6 +265,7 @@ class Soak:
             silences=self._browsers.silences,
             busy_s=self._browsers.busy_s,
             samples=self._watch.samples,
+            workers={node.name: node.setup.workers for node in self._nodes},
             histories=report["first_places"],
             open_streams=self._browsers.report["reading"],
             subscriptions=listed,

@@ -94,6 +94,7 @@ def test_a_node_that_takes_too_much_memory_once_is_found() -> None:
     peak = Sample(60.0, "node2", MEMORY_BYTES_MAX, 50)
     seen = dataclasses.replace(GOOD, samples=[*GOOD.samples[:300], peak, *GOOD.samples[300:]])
     assert [line.name for line in broken(seen)] == ["memory of node2"]
+    assert broken(dataclasses.replace(seen, workers={"node2": 1})) == []
 
 
 def test_gaps_break_nothing_where_history_is_short() -> None:
