@@ -162,7 +162,9 @@ class Hub:
 
     def retry_ms(self) -> int:
         """Return after how many milliseconds a client is to come back, different for each."""
-        return self._rng.randint(self.config.retry_ms_min, self.config.retry_ms_max)
+        least = self.config.retry_ms_min
+        span = self.config.retry_ms_max - least + 1
+        return least + int(self._rng.random() * span)
 
     def observe(self, observer: StreamObserver) -> None:
         """Tell `observer` of every stream that begins and ends; before the first one."""

@@ -5,7 +5,8 @@ again. Leaves: the next bytes of a group or of a stream, or why a stream must be
 Never: sockets, waiting, clocks; a byte of a second chunk before the first one is through, so that
 a stream can be ended at any time.
 
-Every adopted stream is in one state:
+Every adopted stream is in one state. It begins IN_STEP if it has all that its group has, and the
+group is not lagging; otherwise BEHIND.
 
     from                    what happens                                       to
     ---------------------   ------------------------------------------------   --------------
@@ -132,18 +133,27 @@ class Sending:
         self._streams_begun = 0
 
     def adopt(self, reader: Reader, ends_at: float, connection: StreamSocket) -> AdoptedStream:
-        """Begin a stream on a connection."""
+        """Begin a stream on a connection.
+
+        One that has all that its group has is in step from the beginning, as nearly all are that
+        do not resume.
+        """
+        group = self._enter(reader)
+        in_step = not group.lagging and reader.after_seq == self.groups.passed_seq
         stream = AdoptedStream(
-            group=self._enter(reader),
+            group=group,
             stream_id=self._streams_begun,
             client_key=reader.client_key,
             ends_at=ends_at,
             cursor=reader.after_seq,
             wants_cursors=reader.wants_cursors,
+            state=State.IN_STEP if in_step else State.BEHIND,
             connection=connection,
             fd=connection.fileno(),
+            live=in_step,
         )
-        self.adopted[stream.fd] = self.sendable[stream.fd] = stream
+        self.adopted[stream.fd] = stream
+        (group.in_step if in_step else self.sendable)[stream.fd] = stream
         self._begun(stream, reader)
         return stream
 

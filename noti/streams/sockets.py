@@ -28,6 +28,8 @@ DEAD_PEER_MS = 30_000
 SENDS_A_LOOK = 2
 """Sends between two looks at the clock: one takes 10 to 30 us."""
 HANG_UP = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+WATCHED = select.EPOLLET | select.EPOLLRDHUP
+"""What is reported of every socket, beside errors."""
 
 
 def prepare(listener: socket.socket, config: HubConfig) -> None:
@@ -48,6 +50,8 @@ class Wakeups:
 
     def __init__(self) -> None:
         self._epoll: select.epoll | None = None
+        self._room_watched: set[int] = set()
+        """Sockets that were full once; most never are."""
         self._doorbell = -1
         self._rung = False
 
@@ -68,22 +72,32 @@ class Wakeups:
                 yield
             finally:
                 self._epoll = None
+                self._room_watched.clear()
                 os.close(self._doorbell)
                 self._doorbell = -1
                 self._rung = False
 
     def watch(self, fd: int, *, reads: bool = False) -> None:
-        """Report a socket once when the kernel has room again, and once at hang-up.
+        """Report a socket once at hang-up. With `reads`, also whenever something has come.
 
-        With `reads`, also whenever something has come.
+        That there is room is not reported before `watch_room`: every new socket has room, and to
+        hear so would wake the sleeper once for each of them.
         """
         assert self._epoll is not None
-        events = select.EPOLLET | select.EPOLLOUT | select.EPOLLRDHUP
-        self._epoll.register(fd, events | select.EPOLLIN if reads else events)
+        self._epoll.register(fd, WATCHED | select.EPOLLIN if reads else WATCHED)
+
+    def watch_room(self, fd: int, *, reads: bool = False) -> None:
+        """Report from now on also when the kernel has room again, or has it already."""
+        assert self._epoll is not None
+        if fd not in self._room_watched:
+            self._room_watched.add(fd)
+            events = WATCHED | select.EPOLLOUT
+            self._epoll.modify(fd, events | select.EPOLLIN if reads else events)
 
     def forget(self, fd: int) -> None:
         """Report nothing more about a socket."""
         assert self._epoll is not None
+        self._room_watched.discard(fd)
         self._epoll.unregister(fd)
 
     def ring(self) -> None:
@@ -150,7 +164,8 @@ class StreamSockets:
         """Begin a stream on a non-blocking socket, which is closed with it."""
         stream = self._sending.adopt(reader, ends_at, sock)
         self._wakeups.watch(stream.fd, reads=reader.audience.framing.is_websocket)
-        self._wakeups.ring()
+        if stream.state is not State.IN_STEP:
+            self._wakeups.ring()
 
     def close(self, stream: AdoptedStream, reason: EndReason) -> None:
         """Forget a stream and close its socket."""
@@ -258,6 +273,9 @@ class StreamSockets:
             return
         self._sending.took(stream, data, sent_bytes, trio.current_time())
         if stream.unsent:
+            if stream.is_blocked:
+                reads = stream.group.audience.framing.is_websocket
+                self._wakeups.watch_room(stream.fd, reads=reads)
             return
         if stream.state is State.ENDING:
             self.close(stream, stream.ends_for)

@@ -62,7 +62,7 @@ def test_a_group_that_the_hub_is_late_for_raises_it_too() -> None:
     stage = Stage(200, 191)
     stage.client(200, slow=False)
     stage.sending.adopt(Reader(ALL, 200, ""), 0.0, Taker(7))
-    assert stage.sending.next_for(stage.sending.adopted[7]) is None
+    assert stage.sending.adopted[7].state is State.IN_STEP
     stage.group.cursor, stage.group.lagging = 20, True
     stage.sending.groups.lagging[ALL] = stage.group
     assert stage.pressure() == stage.share(20)

@@ -121,6 +121,39 @@ def test_stream_replays_and_then_shares_its_groups_cursor() -> None:
     assert stream.state is State.IN_STEP
 
 
+def test_stream_that_has_all_that_its_group_has_begins_in_step() -> None:
+    stage = Stage()
+    stage.feed.extend(notifications(1, 5))
+    first = stage.adopt(5)
+    assert first.state is State.BEHIND, "its group is new"
+    stage.fall_in(first)
+    second, older = stage.adopt(5), stage.adopt(3)
+    assert second.state is State.IN_STEP
+    assert older.state is State.BEHIND
+    stage.feed.extend(notifications(6, 6))
+    newer = stage.adopt(6)
+    assert newer.state is State.BEHIND, "its group is not there yet"
+    stage.fall_in(newer)
+    stage.fall_in(older)
+    assert ids(stage.text(second)) == ids(stage.text(first)) == ["id-6"]
+    assert ids(stage.text(older)) == ["id-4", "id-5", "id-6"]
+    assert ids(stage.text(newer)) == []
+
+
+def test_stream_of_a_history_that_was_replaced_does_not_begin_in_step() -> None:
+    stage = Stage()
+    stage.feed.extend(notifications(1, 5))
+    stage.fall_in(stage.adopt(5))
+    stage.sending.groups.lag_all()
+    stage.feed.reset(notifications(1, 3))
+    late = stage.adopt(3)
+    assert late.state is State.BEHIND
+    stage.fall_in(late)
+    stage.feed.extend(notifications(4, 4))
+    stage.send_to_groups()
+    assert ids(stage.text(late)) == ["id-4"]
+
+
 def test_stream_whose_socket_is_full_waits_for_room_and_holds_up_nobody() -> None:
     stage = Stage()
     full, other = stage.adopt(0), stage.adopt(0)
