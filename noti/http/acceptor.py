@@ -134,14 +134,24 @@ class HttpAcceptor:
                 while True:
                     self._listen(by_fd)
                     await self._wait(acceptor)
-                    self._slice.begin()
+                    self._begin_slice()
                     for fd, _ in self._epoll.poll(0):
                         if fd in by_fd:
                             await self._accept(by_fd[fd], acceptor)
                         elif (pending := self._pending.get(fd)) and self._has_read(pending):
                             self._forget(pending, fd)
-                        await self._slice.checkpoint_if_over()
+                        await self._checkpoint_if_over()
                     self._close_overdue()
+
+    def _begin_slice(self) -> None:
+        self._slice.begin()
+        self._openings.begin_turn()
+
+    async def _checkpoint_if_over(self) -> None:
+        """Let others run when the slice is over."""
+        if self._slice.is_over:
+            await trio.lowlevel.checkpoint()
+            self._begin_slice()
 
     # Connections that come
 
@@ -185,16 +195,33 @@ class HttpAcceptor:
                 if acceptor.stuck:
                     await trio.sleep(STUCK_PAUSE_S)
                     return
-                await self._slice.checkpoint_if_over()
+                await self._checkpoint_if_over()
                 continue
             ACCEPTED.inc()
             sock, address = accepted
             sock.setblocking(False)
-            pending = _PendingConnection(sock, str(address[0]), now)
-            # Most often the request is here already.
-            if not self._has_read(pending):
-                self._await_rest(pending)
-            await self._slice.checkpoint_if_over()
+            self._begin(sock, str(address[0]), now)
+            if self._slice.is_over:
+                await self._checkpoint_if_over()
+
+    def _begin(self, sock: socket.socket, peer: str, now: float) -> None:
+        """Serve a new connection if its request is here, as it is most often; or let it wait."""
+        if self._handshakes is None:
+            try:
+                data = _received(sock)
+            except BlockingIOError:
+                self._await_rest(_PendingConnection(sock, peer, now))
+                return
+            if not data:
+                sock.close()
+            elif not self._openings.has_begun(sock, data, peer):
+                pending = _PendingConnection(sock, peer, now)
+                if not self._has_taken(pending, data):
+                    self._await_rest(pending)
+            return
+        pending = _PendingConnection(sock, peer, now)
+        if not self._has_read(pending):
+            self._await_rest(pending)
 
     def _await_rest(self, pending: _PendingConnection) -> None:
         """Let a connection wait here for the rest of its request."""
@@ -225,13 +252,13 @@ class HttpAcceptor:
                 self._hand_over(sock, pending.head, pending.peer)
                 return True
         try:
-            data = pending.sock.recv(RECEIVE_BYTES)
+            data = _received(pending.sock)
         except BlockingIOError:
             return False
-        except OSError:
-            data = b""
         if not data:
             pending.sock.close()
+            return True
+        if not len(pending.head) and self._openings.has_begun(pending.sock, data, pending.peer):
             return True
         return self._has_taken(pending, data)
 
@@ -312,6 +339,16 @@ class HttpAcceptor:
             if pending.slot is not None:
                 pending.slot.release()
         self._pending.clear()
+
+
+def _received(sock: socket.socket) -> bytes:
+    """Return what came; empty at the end, whatever ended it. Raises `BlockingIOError`."""
+    try:
+        return sock.recv(RECEIVE_BYTES)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return b""
 
 
 def _wants_stream(head: RequestHead) -> bool:

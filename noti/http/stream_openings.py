@@ -7,6 +7,7 @@ caught up waits here, with all others that do.
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 import trio
@@ -17,6 +18,7 @@ from noti.http.answers import Answer, plain
 from noti.http.config import HttpConfig
 from noti.http.heads import Headers, RequestHead
 from noti.http.hub_url import hub_url_of
+from noti.http.known_requests import KnownRequests
 from noti.http.response_heads import ResponseHeads
 from noti.http.subscribe import Admission, Opening, StreamRequest
 from noti.http.tls_socket import scheme_of
@@ -27,6 +29,8 @@ from noti.streams.open_streams import StreamLimits
 from noti.streams.sockets import TimeSlice
 
 log = structlog.get_logger("noti.http")
+
+CHUNKED: Final = ("Transfer-Encoding", "chunked")
 
 HandOver = Callable[[socket.socket, RequestHead, str], None]
 
@@ -66,6 +70,9 @@ class StreamOpenings:
         self._hand_over = hand_over
         self._heads = heads
         self._slice = TimeSlice(hub.config.work_slice_s)
+        self._known = KnownRequests()
+        self._is_ready: bool | None = None
+        """Whether this node is ready, if that was looked up in this turn."""
         self._undecided = _WaitingAskers()
         self._without_keys = _WaitingAskers()
         self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
@@ -79,7 +86,13 @@ class StreamOpenings:
             if isinstance(request, Answer):
                 self._answer(asker, request)
                 return
-            decision = self._admission.decide(request, caught_up=caught_up)
+            wanted = self._admission.wanted(request)
+            if isinstance(wanted, Answer):
+                decision: Opening | Answer | None = wanted
+            else:
+                decision = self._admission.decide_on(wanted, asker.peer, caught_up=caught_up)
+                if isinstance(decision, Opening) and asker.handshake is None:
+                    self._known.note(head, wanted)
         except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's
             log.error("request failed", path=head.path, error=repr(error))
             decision = Answer(500, [], b"")
@@ -101,6 +114,29 @@ class StreamOpenings:
             case None:
                 self._turn_away(asker)
 
+    def has_begun(self, sock: socket.socket, received: bytes, peer: str) -> bool:
+        """Begin a stream if these bytes, all that came, are a request that is known.
+
+        Otherwise, or if another answer is due, nothing is done: read the head, and `decide`.
+        """
+        if (known := self._known.of(received)) is None:
+            return False
+        if self._is_ready is None:
+            self._is_ready = self._admission.is_ready()
+        try:
+            decision = self._admission.decide_on(known.wanted, peer, is_ready=self._is_ready)
+        except Exception:  # noqa: BLE001 - `decide` will meet it again, and says so
+            return False
+        if not isinstance(decision, Opening):
+            return False
+        head = self._heads.head(200, (*decision.headers, CHUNKED), known.origin)
+        self._start(sock, head, decision, known.wanted.path, 200)
+        return True
+
+    def begin_turn(self) -> None:
+        """Note that other tasks have run: what was looked up once for many is looked up again."""
+        self._is_ready = None
+
     def _request_of(self, asker: StreamAsker) -> StreamRequest | Answer:
         """Return what is asked for, or what is wrong about how a WebSocket is to be opened."""
         head, peer, scheme = asker.head, asker.peer, scheme_of(asker.sock)
@@ -121,13 +157,18 @@ class StreamOpenings:
         if asker.handshake is not None:
             status, head = 101, asker.handshake.response(opening.headers)
         else:
-            headers = [*opening.headers, ("Transfer-Encoding", "chunked")]
+            headers = [*opening.headers, CHUNKED]
             status, head = 200, self._head(asker, 200, headers)
-        if self._send(asker, head + opening.wire):
-            request_counts.count("GET", asker.head.path, status)
-            self._hub.adopt(asker.sock, opening.reader)
+        self._start(asker.sock, head, opening, asker.head.path, status)
+
+    def _start(
+        self, sock: socket.socket, head: bytes, opening: Opening, path: str, status: int
+    ) -> None:
+        if _sent(sock, head + opening.wire):
+            request_counts.count("GET", path, status)
+            self._hub.adopt(sock, opening.reader)
         else:
-            asker.sock.close()
+            sock.close()
 
     def _turn_away(self, asker: StreamAsker) -> None:
         framing = EVENT_STREAM if asker.handshake is None else asker.handshake.framing
@@ -137,24 +178,14 @@ class StreamOpenings:
         if answer.status == 101:
             assert asker.handshake is not None, "only then a WebSocket is opened"
             request_counts.count("GET", asker.head.path, 101)
-            self._send(asker, asker.handshake.response(answer.headers) + answer.body)
+            _sent(asker.sock, asker.handshake.response(answer.headers) + answer.body)
             asker.sock.close()
             return
         length = ("Content-Length", str(len(answer.body)))
         headers = [*answer.headers, length, ("Connection", "close")]
         request_counts.count("GET", asker.head.path, answer.status)
-        self._send(asker, self._head(asker, answer.status, headers) + answer.body)
+        _sent(asker.sock, self._head(asker, answer.status, headers) + answer.body)
         asker.sock.close()
-
-    def _send(self, asker: StreamAsker, data: bytes) -> bool:
-        """Send the first bytes on a connection; return False if it is broken.
-
-        Its buffer is empty, and takes them.
-        """
-        try:
-            return asker.sock.send(data) == len(data)
-        except OSError:
-            return False
 
     def _head(self, asker: StreamAsker, status: int, headers: Headers) -> bytes:
         return self._heads.head(status, headers, asker.head.header("origin"))
@@ -218,6 +249,17 @@ class StreamOpenings:
             for asker in batch:
                 self._waiting.end(asker.client_key)
                 asker.sock.close()
+
+
+def _sent(sock: socket.socket, data: bytes) -> bool:
+    """Send the first bytes on a connection; return False if it is broken.
+
+    Its buffer is empty, and takes them.
+    """
+    try:
+        return sock.send(data) == len(data)
+    except OSError:
+        return False
 
 
 class _WaitingAskers:

@@ -86,13 +86,13 @@ def add_routes(
             )
         match decision:
             case Opening() as opening if request.method == "HEAD":
-                return Response(b"", headers=Headers(opening.headers))
+                return Response(b"", headers=Headers(list(opening.headers)))
             case Opening() as opening:
                 hub.hold(opening.reader)
                 connection = cast("Adoptable | None", request.scope["extensions"].get(CONNECTION))
                 sender = cast("StreamSender | None", request.scope["extensions"].get(SENDER))
                 body = StreamBody(opening, connection, hub, sender)
-                return Response(body, headers=Headers(opening.headers))
+                return Response(body, headers=Headers(list(opening.headers)))
             case Answer() as answer:
                 return response_of(answer)
             case None:

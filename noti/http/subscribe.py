@@ -10,14 +10,14 @@ coming back is of no use, as with a bad token, giving up is right.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
 from noti.address import HUB_PATH
 from noti.authorization.authorizer import Authorizer
-from noti.authorization.grant import Action, Dialect, Grant
+from noti.authorization.grant import ANONYMOUS, Action, Dialect, Grant
 from noti.authorization.presented import Presented
 from noti.authorization.rejection import TokenRejected
 from noti.client_key import client_key
@@ -25,7 +25,6 @@ from noti.history.selectors import ALL_TOPICS, Selector, SelectorKind
 from noti.http.answers import Answer, invalid, plain, rejected
 from noti.http.config import HttpConfig
 from noti.http.forms import is_media_type, problem_of_type
-from noti.http.heads import Headers
 from noti.http.hub_url import hub_url_of
 from noti.http.response_headers import STREAM_HEADERS, header_text
 from noti.http.subscription_request import (
@@ -79,10 +78,30 @@ class StreamRequest:
 
 
 @dataclass(slots=True)
+class WantedStream:
+    """What a request asks for; whoever sends the same gets the same, if it shows no token."""
+
+    path: str
+    asked: SubscriptionParameters
+    grant: Grant
+    audience: Audience
+    requested: str
+    """The cursor that counts; empty for none."""
+    forwarded_for: str
+    """The X-Forwarded-For header."""
+    takes_hints: bool
+    """Whether it is told when to come back: a browser is, of which there may be thousands, in case
+    that the node dies. Others parse events block by block, and would take the hub's `retry:` for
+    the first event's own (Mercure: only the publisher's is sent)."""
+    may_be_refused: bool
+    """Whether it gets a status that says so when there is no room: it is no `EventSource`."""
+
+
+@dataclass(slots=True)
 class Opening:
     """A stream begins."""
 
-    headers: Headers
+    headers: Sequence[tuple[str, str]]
     first: bytes
     """The first bytes of the body."""
     reader: Reader
@@ -125,6 +144,13 @@ class Admission:
         from a node that was further, so that its cursor will be known here in a moment. After
         waiting, call again with `caught_up`.
         """
+        wanted = self.wanted(request)
+        if isinstance(wanted, Answer):
+            return wanted
+        return self.decide_on(wanted, request.peer, caught_up=caught_up)
+
+    def wanted(self, request: StreamRequest) -> WantedStream | Answer:
+        """Return what a request asks for, as far as it alone and its token decide that."""
         hub_url = hub_url_of(request.header, request.scheme, request.peer, self._config)
         asked = self._asked(request, hub_url)
         if isinstance(asked, Answer):
@@ -136,31 +162,62 @@ class Admission:
             return rejected(rejection, hub_url, awaits_keys=awaits_keys)
         if asked.problem:
             return invalid(asked.dialect, asked.problem)
-        over_http = not request.framing.is_websocket
-        accept = request.header("accept")
+        framing, accept = request.framing, request.header("accept")
+        over_http = not framing.is_websocket
         if over_http and asked.dialect is Dialect.V1 and not accepts_streams(accept):
             text = f"There is only {sse.MEDIA_TYPE} here: name it in Accept, or leave Accept out."
             return invalid(asked.dialect, text, 406)
-        requested = header_text(request.header("last-event-id")) or asked.cursor or ""
-        position = self._hub.feed.position_of(requested) if requested else None
-        if not caught_up and (not self._ready() or (requested and position is None)):
-            return None
-        key = request.peer
-        if self._hub.limits.counts_clients:
-            forwarded_for = request.header("x-forwarded-for")
-            key = client_key(key, forwarded_for, self._config.trusted_proxies)
-        reached = self._hub.limits.reached(key)
-        if reached is None and self._hub.feed.is_crowded(asked.selectors):
+        if request.path == CATEGORY:
+            audience = _audience(View.CATEGORY, _ALL, _NOTHING, framing)
+        else:
+            rights = rights_of(grant, asked.selectors)
+            audience = _audience(View.MERCURE, asked.selectors, rights, framing)
+        return WantedStream(
+            request.path,
+            asked,
+            grant,
+            audience,
+            header_text(request.header("last-event-id")) or asked.cursor or "",
+            request.header("x-forwarded-for"),
+            request.path == CATEGORY
+            or asked.wants_cursors
+            or is_browser(request.header("user-agent")),
+            over_http and sse.MEDIA_TYPE not in accept,
+        )
+
+    def is_ready(self) -> bool:
+        """Return whether this node has caught up with its cluster."""
+        return self._ready()
+
+    def decide_on(
+        self,
+        wanted: WantedStream,
+        peer: str,
+        *,
+        caught_up: bool = False,
+        is_ready: bool | None = None,
+    ) -> Opening | Answer | None:
+        """Return what to do, as `decide` does; `is_ready` is looked up unless it is given."""
+        hub, requested = self._hub, wanted.requested
+        position = hub.feed.position_of(requested) if requested else None
+        if not caught_up:
+            ready = self._ready() if is_ready is None else is_ready
+            if not ready or (requested and position is None):
+                return None
+        key = ""
+        if hub.limits.counts_clients:
+            key = client_key(peer, wanted.forwarded_for, self._config.trusted_proxies)
+        framing = wanted.audience.framing
+        reached = hub.limits.reached(key)
+        if reached is None and hub.feed.is_crowded(wanted.audience.patterns):
             reached = StreamLimit.PATTERNS
-        if reached is not None and over_http and sse.MEDIA_TYPE not in accept:
+        if reached is not None and wanted.may_be_refused:
             return plain(429, f"Come back later: {reached.value}.", ("Retry-After", "2"))
         if reached is not None:
-            return self.turn_away(request.framing, reached.value)
-        if not self._hub.running:
-            return self.turn_away(request.framing)
-        takes_hints = is_browser(request.header("user-agent"))
-        admitted = _Admitted(asked, grant, requested, position, key, takes_hints, request.framing)
-        return self._open(request.path, admitted)
+            return self.turn_away(framing, reached.value)
+        if not hub.running:
+            return self.turn_away(framing)
+        return self._open(wanted, position, key)
 
     def turn_away(self, framing: Framing = EVENT_STREAM, why: str = NOT_READY) -> Answer:
         """Return the answer after which a client comes back in a moment.
@@ -202,28 +259,23 @@ class Admission:
         now = self._clock.wall_ms() / 1000
         return self._authorizer.grant(presented, Action.SUBSCRIBE, now=now)
 
-    def _open(self, path: str, admitted: "_Admitted") -> Opening:
-        feed = self._hub.feed
-        asked, requested = admitted.asked, admitted.requested
-        framing = admitted.framing
-        audience = _audience(View.CATEGORY, _ALL, _NOTHING, framing)
-        if path == HUB_PATH:
-            rights = rights_of(admitted.grant, asked.selectors)
-            audience = _audience(View.MERCURE, asked.selectors, rights, framing)
-        headers = [] if framing.is_websocket else list(STREAM_HEADERS)
+    def _open(self, wanted: WantedStream, position: int | None, client_key: str) -> Opening:
+        feed, asked, requested = self._hub.feed, wanted.asked, wanted.requested
+        audience = wanted.audience
+        framing = audience.framing
+        headers = () if framing.is_websocket else _STREAM_HEADERS
         cursor_header = CURSOR_HEADERS[asked.dialect]
         first = framing.greeting()
-        if admitted.takes_hints or path == CATEGORY or asked.wants_cursors:
+        if wanted.takes_hints:
             first += framing.retry(self._hub.retry_ms())
-        position = admitted.position
         if requested and (position is None or feed.has_gap(audience, position)):
-            headers.append((cursor_header, sse.EARLIEST))
+            headers = (*headers, (cursor_header, sse.EARLIEST))
             first += framing.gap(requested)
-            return Opening(headers, first, self._reader(audience, EDGE, admitted))
+            return Opening(headers, first, self._reader(wanted, EDGE, client_key))
         if requested:
-            headers.append((cursor_header, requested))
+            headers = (*headers, (cursor_header, requested))
         elif asked.cursor is not None and asked.dialect is Dialect.V1:
-            headers.append((cursor_header, sse.EARLIEST))
+            headers = (*headers, (cursor_header, sse.EARLIEST))
         after_seq = feed.newest_seq if position is None else position
         if asked.last and not requested:
             after_seq = feed.before_last(audience, asked.last)
@@ -232,47 +284,29 @@ class Admission:
             # It makes sure that a client whose connection breaks before its first event misses
             # nothing.
             first += framing.cursor(requested or feed.retained.newest_cursor)
-        return Opening(headers, first, self._reader(audience, after_seq, admitted))
+        return Opening(headers, first, self._reader(wanted, after_seq, client_key))
 
-    def _reader(self, audience: Audience, after_seq: int, admitted: "_Admitted") -> Reader:
-        grant = admitted.grant
+    def _reader(self, wanted: WantedStream, after_seq: int, client_key: str) -> Reader:
+        grant, asked, audience = wanted.grant, wanted.asked, wanted.audience
+        subscriber = None
+        if self._presence is not None and audience.view is View.MERCURE:
+            version = 1 if asked.dialect is Dialect.V1 else 0
+            subscriber = self._presence.new_subscriber(version, asked.selectors, grant.payload_of)
+        elif grant is ANONYMOUS:
+            return Reader(audience, after_seq, client_key, asked.wants_cursors)
         ends_at = math.inf
         if grant.expires_at is not None:
             ends_at = self._clock.now() + grant.expires_at - self._clock.wall_ms() / 1000
-        subscriber = None
-        if self._presence is not None and audience.view is View.MERCURE:
-            version = 1 if admitted.asked.dialect is Dialect.V1 else 0
-            selectors = admitted.asked.selectors
-            subscriber = self._presence.new_subscriber(version, selectors, grant.payload_of)
         return Reader(
             audience,
             after_seq,
-            admitted.client_key,
-            admitted.asked.wants_cursors,
+            client_key,
+            asked.wants_cursors,
             ends_at=ends_at,
             subject=grant.subject or "",
             token_id=grant.token_id or "",
             subscriber=subscriber,
         )
-
-
-@dataclass(slots=True)
-class _Admitted:
-    """Whose stream is to begin, and where."""
-
-    asked: SubscriptionParameters
-    grant: Grant
-    requested: str
-    """The cursor that counts; empty for none."""
-    position: int | None
-    """Where it stands in history; None when it does not, or there is none."""
-    client_key: str
-    """By which the stream is counted."""
-    takes_hints: bool
-    """Whether it is a browser, of which there may be thousands: they are told when to come back, in
-    case that the node dies. Others parse events block by block, and would take the hub's `retry:`
-    for the first event's own (Mercure: only the publisher's is sent)."""
-    framing: Framing
 
 
 def rights_of(grant: Grant, selectors: frozenset[Selector]) -> frozenset[Selector]:
@@ -290,6 +324,7 @@ def rights_of(grant: Grant, selectors: frozenset[Selector]) -> frozenset[Selecto
     return rights
 
 
+_STREAM_HEADERS: Final = tuple(STREAM_HEADERS)
 _ALL: Final = frozenset({ALL_TOPICS})
 _NOTHING: Final[frozenset[Selector]] = frozenset()
 

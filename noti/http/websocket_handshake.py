@@ -17,7 +17,7 @@ Sources: RFC 6455, 4.2 (opening handshake), 10.2 (origin).
 import binascii
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha1
 from typing import Final
@@ -25,7 +25,6 @@ from typing import Final
 from noti.authorization.presented import origin_of
 from noti.http.answers import Answer, plain
 from noti.http.config import HttpConfig
-from noti.http.heads import Headers
 from noti.http.response_headers import may_send_cookies
 from noti.streams.framing import WEBSOCKET_EVENT_STREAM, WEBSOCKET_OBJECTS, Framing
 
@@ -56,7 +55,7 @@ class Handshake:
         """How the stream is to be written."""
         return SUBPROTOCOLS[self.subprotocol or "noti"]
 
-    def response(self, headers: Headers) -> bytes:
+    def response(self, headers: Sequence[tuple[str, str]]) -> bytes:
         """Return the head of the answer that opens it, with these headers besides."""
         lines = [
             "HTTP/1.1 101 Switching Protocols",

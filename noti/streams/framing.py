@@ -69,6 +69,9 @@ class Framing(Protocol):
         """Return what the first six of these returned, joined, as it goes to a socket."""
 
 
+_GREETING: Final = sse.comment("ok")
+
+
 class _EventStream:
     """Server-Sent Events; on a socket they are chunks of HTTP/1.1."""
 
@@ -78,7 +81,7 @@ class _EventStream:
         return sse.event_frame(notification.id, text, notification.type, notification.retry_ms)
 
     def greeting(self) -> bytes:
-        return sse.comment("ok")
+        return _GREETING
 
     def retry(self, delay_ms: int) -> bytes:
         return sse.retry(delay_ms)

@@ -250,7 +250,7 @@ async def test_a_request_that_breaks_the_code_is_answered_and_hurts_nobody(
     ):
         await good.request("/category")
         with monkeypatch.context() as broken:
-            broken.setattr(Admission, "decide", lambda *_, **__: 1 / 0)
+            broken.setattr(Admission, "decide_on", lambda *_, **__: 1 / 0)
             assert (await bad.request("/category")).status_code == 500
         there.publish(notifications(1, 1))
         await good.read_until("id-1")

@@ -372,6 +372,7 @@ async def test_a_stream_that_has_all_that_there_is_does_not_wake_the_hub() -> No
         await until(lambda: not there._sending.sendable)
         await trio.testing.wait_all_tasks_blocked()
         others = [Reader(there) for _ in range(3)]
+        assert there._wakeups._epoll is not None
         assert not select.select([there._wakeups._epoll], [], [], 0)[0]
         there.publish(notifications(4, 4))
         for reader in (first, *others):
