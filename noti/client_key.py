@@ -1,9 +1,16 @@
 """The key by which a client is counted: its IPv4 address, or the /64 of its IPv6 address."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv6Address, IPv6Network, ip_address
 
 from noti.setting_values import IpNetwork
+
+KEYS_KNOWN_MAX = 4096
+"""Addresses whose keys are remembered: clients of one address come again."""
+
+ADDRESS_LENGTH_MAX = 64
+"""What is longer is no address: IPv6 takes 45 characters, and the name of an interface 15."""
 
 IPV6_CLIENT_BITS = 64
 """One IPv6 customer has at least a /64, so that single addresses say nothing (RFC 6177)."""
@@ -19,6 +26,11 @@ def client_key(peer: str, forwarded_for: str, trusted: Sequence[IpNetwork]) -> s
     hops = [hop.strip() for hop in forwarded_for.split(",") if hop.strip()]
     while hops and is_trusted(address, trusted):
         address = hops.pop()
+    return peer if len(address) > ADDRESS_LENGTH_MAX else _key_of(address, peer)
+
+
+@lru_cache(maxsize=KEYS_KNOWN_MAX)
+def _key_of(address: str, peer: str) -> str:
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:

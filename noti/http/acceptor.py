@@ -52,6 +52,9 @@ READABLE = select.EPOLLIN | select.EPOLLRDHUP
 HEADS_BYTES_MAX = 32 * 1024 * 1024
 """Of all heads that are not complete; honest ones take a hundredth, as they come in one piece."""
 
+UNUSUAL = frozenset({b"upgrade", b"content-length", b"transfer-encoding"})
+"""Headers that a plain request for a stream does not have."""
+
 REQUEST_TIMEOUT = response_head(408, (("Connection", "close"), ("Content-Length", "0")))
 
 
@@ -272,6 +275,7 @@ class HttpAcceptor:
 
     def take_back(self, sock: socket.socket, received: bytes, peer: str) -> None:
         """Go on with a connection as with a new one; of its next request, this was received."""
+        self._openings.begin_turn()
         pending = _PendingConnection(sock, peer, trio.current_time())
         if not self._has_taken(pending, received):
             self._await_rest(pending)
@@ -359,7 +363,13 @@ def _wants_stream(head: RequestHead) -> bool:
         and head.path in PATHS
         and head.hosts == 1
         and bool(head.header("host"))
-        and (not head.header("upgrade") or wants_websocket(head.header))
+        and (head.lacks(UNUSUAL) or _is_usual(head))
+    )
+
+
+def _is_usual(head: RequestHead) -> bool:
+    return (
+        (not head.header("upgrade") or wants_websocket(head.header))
         and not head.header("content-length")
         and not head.header("transfer-encoding")
     )

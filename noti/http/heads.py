@@ -103,6 +103,8 @@ class RequestHead:
         "fields",
         "hosts",
         "method",
+        "path",
+        "query",
         "reading",
         "version",
     )
@@ -117,6 +119,10 @@ class RequestHead:
         self.hosts = 0
         """How many of them are Host."""
         self.method = ""
+        self.path = ""
+        """The target up to the question mark, as it was sent."""
+        self.query = ""
+        """The target after the question mark, as it was sent."""
         self.version = ""
         self.reading = HeadState.MORE
 
@@ -147,15 +153,9 @@ class RequestHead:
                 self.reading = HeadState.FOREIGN
         return self.reading
 
-    @property
-    def path(self) -> str:
-        """The target up to the question mark, as it was sent."""
-        return self._target.partition(b"?")[0].decode("latin-1")
-
-    @property
-    def query(self) -> str:
-        """The target after the question mark, as it was sent."""
-        return self._target.partition(b"?")[2].decode("latin-1")
+    def lacks(self, names: frozenset[bytes]) -> bool:
+        """Return whether there is none of these headers, whose names are in lower case."""
+        return names.isdisjoint(self._headers)
 
     def header(self, name: str) -> str:
         """Return a header's value by its lower-case name; empty when there is none.
@@ -204,6 +204,7 @@ class RequestHead:
         if self.reading is HeadState.MORE:
             self.method = self._parser.get_method().decode("latin-1")
             self.version = self._parser.get_http_version()
+            self.path, _, self.query = self._target.decode("latin-1").partition("?")
             self.reading = HeadState.COMPLETE
 
 

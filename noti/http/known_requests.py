@@ -1,12 +1,9 @@
 """Remembers what requests for streams asked for, by all the bytes of their heads.
 
-Enters: heads, complete and alone, and what each of them asks for. Leaves: what a head asks for that
-has come before, byte for byte.
-Never: a head with a token or a cookie, or one that a proxy wrote for somebody; I/O, time.
-
 Browsers of one kind on one page send the same head, up to the cursor, and after a node's death
 thousands of them come with the same cursor, too. To read a head and what it asks for takes longer
-than all the rest until the stream has begun.
+than all the rest until the stream has begun. A head with a token or a cookie, or one that a proxy
+wrote for somebody, is never remembered.
 """
 
 from dataclasses import dataclass
@@ -21,9 +18,11 @@ KNOWN_MAX: Final = 512
 HEAD_BYTES_MAX: Final = 2048
 """Longer ones are read anew each time, so that those kept take a few MB at most."""
 
-PERSONAL: Final = ("authorization", "cookie", "forwarded", "x-forwarded-for", "x-forwarded-proto")
-"""Headers that say who it is: a secret is not kept, and what is said of one client by a proxy is
-believed or not by the address of the connection."""
+PERSONAL: Final = frozenset(
+    {b"authorization", b"cookie", b"upgrade", b"x-forwarded-for", b"x-forwarded-proto"}
+)
+"""Headers of requests that are not remembered. A secret is not kept; whether a proxy is believed
+depends on the address of the connection; and a WebSocket has a key of its own."""
 
 
 @dataclass(slots=True)
@@ -50,11 +49,9 @@ class KnownRequests:
 
     def note(self, head: RequestHead, wanted: WantedStream) -> None:
         """Remember what a plain request for a stream asks for, if anybody may have sent it."""
-        if not (wanted.grant is ANONYMOUS and not wanted.asked.tokens and head.ends_received):
+        if not (wanted.grant is ANONYMOUS and not wanted.asked.tokens and head.lacks(PERSONAL)):
             return
-        if len(head) > HEAD_BYTES_MAX or head.header("upgrade"):
-            return
-        if any(head.header(name) for name in PERSONAL):
+        if len(head) > HEAD_BYTES_MAX or not head.ends_received:
             return
         if len(self._known) >= KNOWN_MAX:
             self._known.clear()  # whoever sends others all the time harms nobody

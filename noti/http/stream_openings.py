@@ -90,7 +90,9 @@ class StreamOpenings:
             if isinstance(wanted, Answer):
                 decision: Opening | Answer | None = wanted
             else:
-                decision = self._admission.decide_on(wanted, asker.peer, caught_up=caught_up)
+                decision = self._admission.decide_on(
+                    wanted, asker.peer, caught_up=caught_up, is_ready=caught_up or self._ready()
+                )
                 if isinstance(decision, Opening) and asker.handshake is None:
                     self._known.note(head, wanted)
         except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's
@@ -121,10 +123,8 @@ class StreamOpenings:
         """
         if (known := self._known.of(received)) is None:
             return False
-        if self._is_ready is None:
-            self._is_ready = self._admission.is_ready()
         try:
-            decision = self._admission.decide_on(known.wanted, peer, is_ready=self._is_ready)
+            decision = self._admission.decide_on(known.wanted, peer, is_ready=self._ready())
         except Exception:  # noqa: BLE001 - `decide` will meet it again, and says so
             return False
         if not isinstance(decision, Opening):
@@ -134,8 +134,13 @@ class StreamOpenings:
         return True
 
     def begin_turn(self) -> None:
-        """Note that other tasks have run: what was looked up once for many is looked up again."""
+        """Look up again what was looked up once for many, as other tasks may have run."""
         self._is_ready = None
+
+    def _ready(self) -> bool:
+        if self._is_ready is None:
+            self._is_ready = self._admission.is_ready()
+        return self._is_ready
 
     def _request_of(self, asker: StreamAsker) -> StreamRequest | Answer:
         """Return what is asked for, or what is wrong about how a WebSocket is to be opened."""
@@ -237,6 +242,7 @@ class StreamOpenings:
             with trio.move_on_after(self._config.catch_up_wait_s) as patience:
                 await wait()
             self._slice.begin()
+            self.begin_turn()
             while batch:
                 asker = batch.pop()
                 self._waiting.end(asker.client_key)
@@ -244,7 +250,9 @@ class StreamOpenings:
                     self._turn_away(asker)
                 else:
                     self.decide(asker, caught_up=caught_up)
-                await self._slice.checkpoint_if_over()
+                if self._slice.is_over:
+                    await self._slice.checkpoint_if_over()
+                    self.begin_turn()
         finally:
             for asker in batch:
                 self._waiting.end(asker.client_key)

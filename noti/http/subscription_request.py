@@ -10,7 +10,6 @@ The dialects share one address and are told apart by their parameters (Mercure 0
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from typing import Final
 
 from noti.authorization.grant import Dialect
@@ -25,6 +24,8 @@ FIELDS_MAX: Final = 1000
 """Parameters of one request; those of applications beside ours are few."""
 LAST_MAX: Final = 1000
 """Events that `?last=` may ask for; more is what cursors are for."""
+KNOWN_MAX: Final = 1024
+"""Queries that are remembered."""
 CACHED_CHARS_MAX: Final = 2048
 """Longer queries are read anew each time, so that those kept take a few MB at most."""
 
@@ -91,7 +92,18 @@ def parameters_of(
     """
     if body is not None or len(query) > CACHED_CHARS_MAX:
         return _read(query, dialects, hub_url, body)
-    return _read_cached(query, dialects, hub_url)
+    asked = _known.get((query, dialects, hub_url))
+    if asked is None:
+        asked = _read(query, dialects, hub_url, None)
+        if not asked.tokens:
+            if len(_known) >= KNOWN_MAX:
+                _known.clear()
+            _known[query, dialects, hub_url] = asked
+    return asked
+
+
+_known: Final[dict[tuple[str, frozenset[Dialect], str], SubscriptionParameters]] = {}
+"""Most clients of one application ask with the same query; it is read once. None has a token."""
 
 
 def cursor_parameters(query: str) -> SubscriptionParameters:
@@ -125,12 +137,6 @@ def _read(
     except MessageInvalid as error:
         return replace(common, problem=sentence(error))
     return replace(common, selectors=frozenset(selectors))
-
-
-@lru_cache(maxsize=1024)
-def _read_cached(query: str, dialects: frozenset[Dialect], hub_url: str) -> SubscriptionParameters:
-    """Most clients of one application ask with the same query; it is read once."""
-    return _read(query, dialects, hub_url, None)
 
 
 def _problem_of(

@@ -12,7 +12,10 @@ from noti.history.selectors import (
     pattern_matcher,
     topic_selector,
 )
+from noti.http import subscription_request
 from noti.http.subscription_request import (
+    CACHED_CHARS_MAX,
+    KNOWN_MAX,
     SubscriptionParameters,
     cursor_parameters,
     parameters_of,
@@ -131,3 +134,28 @@ def test_tokens_are_kept_apart_and_out_of_what_is_shown() -> None:
     assert "secret" not in repr(asked)
     assert cursor_parameters("authorization=x").tokens == ("x",)
     assert cursor_parameters("authorization=%ff").problem
+
+
+@pytest.mark.parametrize("name", ["authorization", "%61uthorization"])
+def test_a_query_with_a_token_is_not_remembered(name: str) -> None:
+    query = f"topic=secret-reader&{name}=s3cr3t"
+    assert read(query).tokens == ("s3cr3t",)
+    assert all("s3cr3t" not in known for known, _, _ in subscription_request._known)
+    assert read("topic=secret-reader").tokens == ()
+
+
+def test_queries_that_are_remembered_are_bounded_in_number_and_length() -> None:
+    for number in range(2 * KNOWN_MAX):
+        read(f"topic=bounded-{number}")
+        assert len(subscription_request._known) <= KNOWN_MAX
+    read(f"topic={'x' * CACHED_CHARS_MAX}")
+    assert max(len(known) for known, _, _ in subscription_request._known) <= CACHED_CHARS_MAX
+
+
+def test_a_query_that_is_remembered_is_read_by_its_own_hub_and_dialects() -> None:
+    query = "match_urlpattern=/u/:id"
+    here = parameters_of(query, BOTH, HUB)
+    there = parameters_of(query, BOTH, "https://other.example/.well-known/mercure")
+    assert here.selectors != there.selectors
+    assert parameters_of(query, frozenset({Dialect.V0}), HUB).problem
+    assert parameters_of(query, BOTH, HUB) is here

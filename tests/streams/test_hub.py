@@ -2,7 +2,6 @@
 
 import math
 import random
-import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -363,28 +362,6 @@ async def test_a_snapshot_disconnects_only_those_whose_place_is_gone() -> None:
         there.reset(notifications(100, 101))
         await reader.read_all()
         assert there.clients == 0
-
-
-async def test_a_stream_that_has_all_that_there_is_does_not_wake_the_hub() -> None:
-    async with running(hub()) as there:
-        there.publish(notifications(1, 3))
-        first = Reader(there)
-        await until(lambda: not there._sending.sendable)
-        await trio.testing.wait_all_tasks_blocked()
-        others = [Reader(there) for _ in range(3)]
-        assert there._wakeups._epoll is not None
-        assert not select.select([there._wakeups._epoll], [], [], 0)[0]
-        there.publish(notifications(4, 4))
-        for reader in (first, *others):
-            assert await reader.read_through("id-4") == ["id-4"]
-
-
-async def test_a_hang_up_before_the_hub_has_the_socket_is_noticed() -> None:
-    async with running(hub()) as there:
-        far, near = plain_pair(4096, there.config.send_buffer_bytes)
-        near.close()
-        there.adopt(far, open_streams.Reader(ALL, there.feed.newest_seq, ""))
-        await until(lambda: there.clients == 0)
 
 
 async def test_a_hang_up_is_noticed_at_once() -> None:
