@@ -137,24 +137,14 @@ class HttpAcceptor:
                 while True:
                     self._listen(by_fd)
                     await self._wait(acceptor)
-                    self._begin_slice()
+                    self._slice.begin()
                     for fd, _ in self._epoll.poll(0):
                         if fd in by_fd:
                             await self._accept(by_fd[fd], acceptor)
                         elif (pending := self._pending.get(fd)) and self._has_read(pending):
                             self._forget(pending, fd)
-                        await self._checkpoint_if_over()
+                        await self._slice.checkpoint_if_over()
                     self._close_overdue()
-
-    def _begin_slice(self) -> None:
-        self._slice.begin()
-        self._openings.begin_turn()
-
-    async def _checkpoint_if_over(self) -> None:
-        """Let others run when the slice is over."""
-        if self._slice.is_over:
-            await trio.lowlevel.checkpoint()
-            self._begin_slice()
 
     # Connections that come
 
@@ -198,14 +188,14 @@ class HttpAcceptor:
                 if acceptor.stuck:
                     await trio.sleep(STUCK_PAUSE_S)
                     return
-                await self._checkpoint_if_over()
+                await self._slice.checkpoint_if_over()
                 continue
             ACCEPTED.inc()
             sock, address = accepted
             sock.setblocking(False)
             self._begin(sock, str(address[0]), now)
             if self._slice.is_over:
-                await self._checkpoint_if_over()
+                await self._slice.checkpoint_if_over()
 
     def _begin(self, sock: socket.socket, peer: str, now: float) -> None:
         """Serve a new connection if its request is here, as it is most often; or let it wait."""
@@ -275,7 +265,6 @@ class HttpAcceptor:
 
     def take_back(self, sock: socket.socket, received: bytes, peer: str) -> None:
         """Go on with a connection as with a new one; of its next request, this was received."""
-        self._openings.begin_turn()
         pending = _PendingConnection(sock, peer, trio.current_time())
         if not self._has_taken(pending, received):
             self._await_rest(pending)

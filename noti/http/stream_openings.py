@@ -71,8 +71,6 @@ class StreamOpenings:
         self._heads = heads
         self._slice = TimeSlice(hub.config.work_slice_s)
         self._known = KnownRequests()
-        self._is_ready: bool | None = None
-        """Whether this node is ready, if that was looked up in this turn."""
         self._undecided = _WaitingAskers()
         self._without_keys = _WaitingAskers()
         self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
@@ -90,9 +88,7 @@ class StreamOpenings:
             if isinstance(wanted, Answer):
                 decision: Opening | Answer | None = wanted
             else:
-                decision = self._admission.decide_on(
-                    wanted, asker.peer, caught_up=caught_up, is_ready=caught_up or self._ready()
-                )
+                decision = self._admission.decide_on(wanted, asker.peer, caught_up=caught_up)
                 if isinstance(decision, Opening) and asker.handshake is None:
                     self._known.note(head, wanted)
         except Exception as error:  # noqa: BLE001 - one request's trouble is nobody else's
@@ -124,7 +120,7 @@ class StreamOpenings:
         if (known := self._known.of(received)) is None:
             return False
         try:
-            decision = self._admission.decide_on(known.wanted, peer, is_ready=self._ready())
+            decision = self._admission.decide_on(known.wanted, peer)
         except Exception:  # noqa: BLE001 - `decide` will meet it again, and says so
             return False
         if not isinstance(decision, Opening):
@@ -132,15 +128,6 @@ class StreamOpenings:
         head = self._heads.head(200, (*decision.headers, CHUNKED), known.origin)
         self._start(sock, head, decision, known.wanted.path, 200)
         return True
-
-    def begin_turn(self) -> None:
-        """Look up again what was looked up once for many, as other tasks may have run."""
-        self._is_ready = None
-
-    def _ready(self) -> bool:
-        if self._is_ready is None:
-            self._is_ready = self._admission.is_ready()
-        return self._is_ready
 
     def _request_of(self, asker: StreamAsker) -> StreamRequest | Answer:
         """Return what is asked for, or what is wrong about how a WebSocket is to be opened."""
@@ -242,7 +229,6 @@ class StreamOpenings:
             with trio.move_on_after(self._config.catch_up_wait_s) as patience:
                 await wait()
             self._slice.begin()
-            self.begin_turn()
             while batch:
                 asker = batch.pop()
                 self._waiting.end(asker.client_key)
@@ -250,9 +236,7 @@ class StreamOpenings:
                     self._turn_away(asker)
                 else:
                     self.decide(asker, caught_up=caught_up)
-                if self._slice.is_over:
-                    await self._slice.checkpoint_if_over()
-                    self.begin_turn()
+                await self._slice.checkpoint_if_over()
         finally:
             for asker in batch:
                 self._waiting.end(asker.client_key)

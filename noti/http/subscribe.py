@@ -185,25 +185,14 @@ class Admission:
             over_http and sse.MEDIA_TYPE not in accept,
         )
 
-    def is_ready(self) -> bool:
-        """Return whether this node has caught up with its cluster."""
-        return self._ready()
-
     def decide_on(
-        self,
-        wanted: WantedStream,
-        peer: str,
-        *,
-        caught_up: bool = False,
-        is_ready: bool | None = None,
+        self, wanted: WantedStream, peer: str, *, caught_up: bool = False
     ) -> Opening | Answer | None:
-        """Return what to do, as `decide` does; `is_ready` is looked up unless it is given."""
+        """Return what to do, as `decide` does."""
         hub, requested = self._hub, wanted.requested
         position = hub.feed.position_of(requested) if requested else None
-        if not caught_up:
-            ready = self._ready() if is_ready is None else is_ready
-            if not ready or (requested and position is None):
-                return None
+        if not caught_up and (not self._ready() or (requested and position is None)):
+            return None
         key = ""
         if hub.limits.counts_clients:
             key = client_key(peer, wanted.forwarded_for, self._config.trusted_proxies)

@@ -32,6 +32,9 @@ LEADERLESS_GRACE_S = 5.0
 """An election takes a fraction of this; without a leader for longer, browsers had better move."""
 REPORT_AFTER_S = 2.0
 """A trouble that is over by then is an election, or a moment of load: no line for it."""
+SEEN_FOR_S = 0.01
+"""Each of thousands of clients that come in a second asks. What makes a node unhealthy takes
+seconds, or is noted at once."""
 LOOK_EVERY_S = 0.5
 """Prometheus looks far less often, and the core steps far more often."""
 
@@ -112,6 +115,7 @@ class Health:
         self._reported: set[Kind] = set()
         self._fresh_at = -math.inf
         self._started_at = now
+        self._seen_until = -math.inf
         self.look_at = -math.inf
         """When to look again."""
         self._throttled = ThrottledLog(clock.now)
@@ -123,7 +127,7 @@ class Health:
         """Take in what the core noticed."""
         match noticed:
             case DiskHung():
-                self.look_at = -math.inf  # the status says so, too
+                self.look_at = self._seen_until = -math.inf  # the status says so, too
             case CommitStalled(reason):
                 log.warning("elected, and nothing is committed yet", reason=reason)
             case DiskOutdated(acknowledged, holds):
@@ -146,7 +150,7 @@ class Health:
 
     def role_changed(self, role: Role, term: int) -> None:
         """Count elections."""
-        self.look_at = -math.inf
+        self.look_at = self._seen_until = -math.inf
         _term.set(term)
         _is_leader.set(role is Role.LEADER)
         if role is Role.CANDIDATE:
@@ -166,6 +170,8 @@ class Health:
         self._set(Kind.DISK, status.disk_hung_since)
         late = led and not self.in_touch()
         self._set(Kind.BEHIND, max(self._fresh_at, self._started_at) if late else None)
+        is_healthy = self.in_touch() and status.disk_hung_since is None
+        self._seen_until = now + SEEN_FOR_S if is_healthy else -math.inf
         self._report(now)
         self._set_gauges(status, now)
 
@@ -174,6 +180,10 @@ class Health:
     def in_touch(self) -> bool:
         """Whether this node has caught up since its start, and has not lost touch for long."""
         return self._clock.now() - self._fresh_at < LEADERLESS_GRACE_S
+
+    def seen_healthy(self) -> bool:
+        """Whether it was in touch, and its disk answered, at a look that was taken just now."""
+        return self._clock.now() < self._seen_until
 
     def troubles(self) -> tuple[Trouble, ...]:
         """Return what ails this node now."""

@@ -149,9 +149,9 @@ class Replica:
 
         A node that has lost touch for a moment only is in touch.
         """
-        status = self.status()
-        self._health.look(status)
-        return self._health.in_touch() and status.disk_hung_since is None
+        if not self._health.seen_healthy():
+            self._health.look(self.status())
+        return self._health.seen_healthy()
 
     def troubles(self) -> tuple[Trouble, ...]:
         """Return what ails this node now, whether or not it is healthy all the same."""

@@ -62,13 +62,8 @@ class Taker:
 
 @asynccontextmanager
 async def accepting(
-    there: Hub,
-    taker: Taker,
-    node: Node | None = None,
-    config: HttpConfig | None = None,
-    acceptors: list[HttpAcceptor] | None = None,
+    there: Hub, taker: Taker, node: Node | None = None, config: HttpConfig | None = None
 ) -> AsyncIterator[Address]:
-    """`acceptors` gets the acceptor."""
     node, config = node or Node(), config or HttpConfig()
     acceptor = HttpAcceptor(
         admission(there, node, config),
@@ -78,8 +73,6 @@ async def accepting(
         hand_over=taker,
         handshakes=None if (tls := tls_in_use()) is None else Handshakes(tls, RejectionLog("http")),
     )
-    if acceptors is not None:
-        acceptors.append(acceptor)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         async with running(there), trio.open_nursery() as nursery:
             nursery.start_soon(acceptor.run, [listener])
@@ -201,20 +194,20 @@ async def test_those_whose_cursor_is_unknown_wait_for_one_catch_up_together() ->
     all_here = trio.Event()
     missed = [notifications(4, 6)]
     node = Node(on_barrier=lambda: there.publish(missed.pop() if missed else []))
-    barrier = node.barrier
-    acceptors: list[HttpAcceptor] = []
+    barrier, asked = node.barrier, []
 
     async def wait_for_all() -> None:
-        if not all_here.is_set():
-            await until(lambda: acceptors[0]._openings._waiting.count == 20)
-            all_here.set()
+        await all_here.wait()
         await barrier()
 
-    node.barrier = wait_for_all  # type: ignore[method-assign]
-    async with (
-        accepting(there, Taker(), node, acceptors=acceptors) as address,
-        trio.open_nursery() as nursery,
-    ):
+    def ready() -> bool:
+        asked.append(1)
+        if len(asked) == 20:
+            all_here.set()
+        return True
+
+    node.barrier, node.ready = wait_for_all, ready  # type: ignore[method-assign]
+    async with accepting(there, Taker(), node) as address, trio.open_nursery() as nursery:
 
         async def resume() -> None:
             async with client(address) as one:

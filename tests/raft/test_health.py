@@ -7,10 +7,24 @@ import structlog
 from prometheus_client import REGISTRY
 
 from noti.raft import forwarder, peers  # noqa: F401 - with their metrics
-from noti.raft.core.events import CommitStalled, DiskOutdated, MessageRejected, Role, VoterForgot
+from noti.raft.core.events import (
+    CommitStalled,
+    DiskHung,
+    DiskOutdated,
+    MessageRejected,
+    Role,
+    VoterForgot,
+)
 from noti.raft.core.membership import Configuration
 from noti.raft.core.status import Status
-from noti.raft.health import LEADERLESS_GRACE_S, LOOK_EVERY_S, REPORT_AFTER_S, Health, Kind
+from noti.raft.health import (
+    LEADERLESS_GRACE_S,
+    LOOK_EVERY_S,
+    REPORT_AFTER_S,
+    SEEN_FOR_S,
+    Health,
+    Kind,
+)
 from tests.simulation.clocks import MachineClock
 
 LED = Status(
@@ -93,6 +107,27 @@ def test_mere_election_is_no_line() -> None:
         patient.look(11.5, replace(LED, fresh_at=11.5))
     assert logs == []
     assert patient.health.troubles() == ()
+
+
+def test_node_that_was_healthy_is_looked_at_again_in_a_moment_or_when_something_happens() -> None:
+    patient = Patient()
+    health = patient.health
+    assert not health.seen_healthy()
+    for happens in (DiskHung(8.0), None):
+        patient.look(8.0, replace(LED, fresh_at=8.0))
+        assert health.seen_healthy()
+        if happens is not None:
+            health.note(happens)
+        else:
+            health.role_changed(Role.CANDIDATE, 4)
+        assert not health.seen_healthy()
+    patient.look(9.0, replace(LED, fresh_at=9.0))
+    patient.clock.time = 9.0 + SEEN_FOR_S
+    assert not health.seen_healthy()
+    patient.look(9.5, replace(LED, fresh_at=9.0, disk_hung_since=9.2))
+    assert not health.seen_healthy()
+    patient.look(9.0 + LEADERLESS_GRACE_S, replace(LED, fresh_at=9.0))
+    assert not health.seen_healthy(), "it is out of touch"
 
 
 def test_hung_disk_is_logged_at_once_and_shown_since_it_was_asked() -> None:
