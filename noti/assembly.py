@@ -11,13 +11,13 @@ from prometheus_client import Gauge
 
 from noti import telemetry
 from noti.address import Address, format_address
-from noti.authorization.revoked_file import RevokedNames
 from noti.authorization.revoking import Revoking
 from noti.authorization.service import Authorization
 from noti.config import Config
 from noti.errors import MessageInvalid, StorageCorrupt
 from noti.history.limits import HistoryLimits
 from noti.history.store import Store, StoreDecoder, decode_store
+from noti.http.clients import disconnect_all
 from noti.membership.admission import PeerAdmission
 from noti.membership.bootstrap import Bootstrap
 from noti.membership.controller import MembershipController
@@ -306,14 +306,9 @@ def _hello(identity: Identity, replica: Replica) -> Hello:
 
 def _authorization(config: Config, world: World, store: Store) -> Authorization:
     revoked = store.revocations.is_revoked
-    return Authorization(config, world.clock, world.rng, revoked, partial(_disconnect, world))
-
-
-def _disconnect(world: World, names: RevokedNames) -> None:
-    for subject in sorted(names.subjects):
-        world.clients.hub.disconnect(subject=subject)
-    for token_id in sorted(names.token_ids):
-        world.clients.hub.disconnect(token_id=token_id)
+    return Authorization(
+        config, world.clock, world.rng, revoked, partial(disconnect_all, world.clients.hub)
+    )
 
 
 def _backlog(world: World) -> int:

@@ -4,12 +4,12 @@ The caller passes an `on_done`, and goes on. It is called once, in the turn in w
 known, and perhaps before the function that took it returns.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeAlias, TypeVar
 
 import trio
 
-from noti.errors import NotiError
+from noti.errors import NotiError, NotLeader
 
 T = TypeVar("T")
 
@@ -40,3 +40,19 @@ class Completion(Generic[T]):
         if isinstance(self._outcome, NotiError):
             raise self._outcome
         return self._outcome  # type: ignore[return-value]
+
+
+async def once_led(
+    submit: Callable[[OnDone[T]], None], wait_news: Callable[[], Awaitable[object]]
+) -> T:
+    """Return what `submit` is answered; as long as there is no leader, wait for news of one.
+
+    Raises what else it is answered. *Cancellation*: what was submitted goes on.
+    """
+    while True:
+        completion: Completion[T] = Completion()
+        submit(completion)
+        try:
+            return await completion.wait()
+        except NotLeader:
+            await wait_news()

@@ -4,7 +4,8 @@ Connections that could not be taken are not logged one by one.
 """
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -23,14 +24,21 @@ STUCK_PAUSE_S: Final = 0.1
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
 
 
-async def open_listeners(bind: Address, flag: str) -> list[socket.socket]:
-    """Return sockets that listen at an address; raises `AddressInUse`, which names the flag."""
-    host, port = bind
+@contextmanager
+def usable(bind: Address, flag: str) -> Iterator[None]:
+    """Raise `AddressInUse`, which names the flag, when the body cannot listen at an address."""
     try:
-        listeners = await trio.open_tcp_listeners(port, host=host or None)
+        yield
     except OSError as error:
         problem = f"{flag} {format_address(bind)} cannot be used: {reason_of(error)}"
         raise AddressInUse(f"{problem}; choose another address") from error
+
+
+async def open_listeners(bind: Address, flag: str) -> list[socket.socket]:
+    """Return sockets that listen at an address; raises `AddressInUse`, which names the flag."""
+    host, port = bind
+    with usable(bind, flag):
+        listeners = await trio.open_tcp_listeners(port, host=host or None)
     return [socket.socket(fileno=one.socket.detach()) for one in listeners]
 
 

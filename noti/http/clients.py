@@ -11,6 +11,7 @@ import trio
 from noti.address import Address
 from noti.authorization.authorizer import Authorizer
 from noti.authorization.grant import Dialect
+from noti.authorization.revoked_file import RevokedNames
 from noti.authorization.revoking import Revoking
 from noti.certificates import uses
 from noti.certificates.renewal import Current, Renewed
@@ -72,6 +73,14 @@ class ClientHub(Protocol):
 
     def disconnect(self, *, subject: str | None = None, token_id: str | None = None) -> int:
         """End the streams that have all of these; return how many; never waits."""
+
+
+def disconnect_all(hub: ClientHub, names: RevokedNames) -> None:
+    """End the streams of all whom an operator's file revokes."""
+    for subject in sorted(names.subjects):
+        hub.disconnect(subject=subject)
+    for token_id in sorted(names.token_ids):
+        hub.disconnect(token_id=token_id)
 
 
 class CommandLog(CommandForwarder, Protocol):

@@ -15,7 +15,7 @@ from typing import assert_never
 import prometheus_client
 import trio
 
-from noti.completion import Completion, OnDone
+from noti.completion import Completion, OnDone, once_led
 from noti.errors import NotiError, NotLeader, Overloaded, ProposalUncertain
 from noti.ports import Clock
 from noti.raft.core.messages import (
@@ -102,14 +102,7 @@ class Forwarder:
         Waits for a leader as long as there is none; the caller sets the deadline. Raises
         `Overloaded` or, when it may or may not have been committed, `ProposalUncertain`.
         """
-        while True:
-            completion: Completion[int] = Completion()
-            self.submit(command, completion)
-            try:
-                await completion.wait()
-                return
-            except NotLeader:
-                await self.wait_news()
+        await once_led(partial(self.submit, command), self.wait_news)
 
     async def wait_news(self) -> None:
         """Return when there may be another leader."""

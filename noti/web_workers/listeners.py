@@ -3,10 +3,10 @@
 import socket
 from typing import Final
 
-from noti.address import Address, format_address
-from noti.errors import AddressInUse, reason_of
-from noti.listening import open_listeners
+from noti.address import Address
+from noti.listening import open_listeners, usable
 
+FLAG: Final = "--http-addr"
 LISTEN_BACKLOG: Final = 4096
 
 
@@ -17,17 +17,14 @@ async def open_shared_listeners(bind: Address, count: int) -> list[list[socket.s
     `AddressInUse`.
     """
     # One without a share in it shows whether the address is free, and which port it is.
-    first = await open_listeners(bind, "--http-addr")
+    first = await open_listeners(bind, FLAG)
     addresses = [(one.family, one.getsockname()) for one in first]
     if bind[1] == 0:
         addresses = addresses[:1]
     for one in first:
         one.close()
-    try:
+    with usable(bind, FLAG):
         return [[_listener(family, at) for family, at in addresses] for _ in range(count)]
-    except OSError as error:
-        problem = f"--http-addr {format_address(bind)} cannot be used: {reason_of(error)}"
-        raise AddressInUse(f"{problem}; choose another address") from error
 
 
 def close_all(listeners: list[list[socket.socket]]) -> None:

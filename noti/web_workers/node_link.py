@@ -1,10 +1,11 @@
 """What a web worker asks of its node: the log, its state, the answers to operators."""
 
+from functools import partial
 from typing import Final, assert_never
 
 import trio
 
-from noti.completion import Completion, OnDone
+from noti.completion import Completion, OnDone, once_led
 from noti.errors import (
     NotiError,
     NotLeader,
@@ -53,14 +54,7 @@ class NodeLink:
 
     async def propose(self, command: bytes) -> None:
         """Return once the command is committed, and applied here. See `CommandLog`."""
-        while True:
-            completion: Completion[int] = Completion()
-            self.submit(command, completion)
-            try:
-                await completion.wait()
-                return
-            except NotLeader:
-                await self.wait_news()
+        await once_led(partial(self.submit, command), self.wait_news)
 
     async def read(self) -> None:
         """Return when everything committed before this call is applied here."""

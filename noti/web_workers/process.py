@@ -20,7 +20,6 @@ import trio
 from prometheus_client import REGISTRY
 
 from noti import descriptors, telemetry
-from noti.authorization.revoked_file import RevokedNames
 from noti.authorization.revoking import Revoking
 from noti.authorization.service import Authorization
 from noti.certificates.renewal import keep_renewed
@@ -30,7 +29,7 @@ from noti.descriptors import Shares
 from noti.errors import MessageInvalid, WorkerLost
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, StoreDecoder
-from noti.http.clients import Elsewhere, HttpClients, tls_for_browsers
+from noti.http.clients import Elsewhere, HttpClients, disconnect_all, tls_for_browsers
 from noti.optional import keep_going
 from noti.presence.announcing import Announcing
 from noti.presence.commits import Commits
@@ -170,9 +169,8 @@ class Worker:
         assert self._start is not None
         config, store, clock, rng = self._config, self._store, TrioClock(), random.Random()
         publisher = Publisher(self._node, clock, rng, id_of=store.id_of)
-        authorization = Authorization(
-            config, clock, rng, store.revocations.is_revoked, self._disconnect
-        )
+        disconnect = partial(disconnect_all, self._clients.hub)
+        authorization = Authorization(config, clock, rng, store.revocations.is_revoked, disconnect)
         make_id = partial(secrets.token_hex, HOLDER_ID_BYTES)
         presence = announcing = None
         if config.subscriptions:
@@ -204,12 +202,6 @@ class Worker:
                 await tree.start("presence", announce)
             self._link.send(Listening())
             await trio.sleep_forever()
-
-    def _disconnect(self, names: RevokedNames) -> None:
-        for subject in sorted(names.subjects):
-            self._clients.hub.disconnect(subject=subject)
-        for token_id in sorted(names.token_ids):
-            self._clients.hub.disconnect(token_id=token_id)
 
     async def _say_alive(
         self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -170,19 +170,28 @@ class NodeProcess:
 
 
 @asynccontextmanager
-async def running_node(directory: Path, *arguments: str) -> AsyncIterator[NodeProcess]:
-    """Run one node that is a cluster of its own, without a source, unless told otherwise."""
-    node = NodeProcess("single", directory)
+async def destroyed_in_the_end(nodes: Sequence[NodeProcess]) -> AsyncIterator[None]:
+    """Leave none of these nodes behind; what they said last is shown if the body fails."""
     try:
-        node.start(*arguments)
-        await node.until_up()
-        yield node
+        yield
     except BaseException:
-        print(node.last_lines())
+        for node in nodes:
+            print(f"--- {node.name}\n{node.last_lines()}")
         raise
     finally:
         with trio.CancelScope(shield=True):
-            await node.destroy()
+            for node in nodes:
+                await node.destroy()
+
+
+@asynccontextmanager
+async def running_node(directory: Path, *arguments: str) -> AsyncIterator[NodeProcess]:
+    """Run one node that is a cluster of its own, without a source, unless told otherwise."""
+    node = NodeProcess("single", directory)
+    async with destroyed_in_the_end([node]):
+        node.start(*arguments)
+        await node.until_up()
+        yield node
 
 
 def _answers(address: Address) -> bool:

@@ -18,7 +18,7 @@ import trio
 from noti.address import Address
 from tests import promises
 from tests.http.stage import LIMIT_S, Client, until
-from tests.interop.processes import HOST, NodeProcess, stable_port, written
+from tests.interop.processes import HOST, NodeProcess, destroyed_in_the_end, stable_port, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -115,7 +115,7 @@ def request(path: str) -> bytes:
 @asynccontextmanager
 async def running(node: FewFiles, *arguments: str) -> AsyncIterator[Crowd]:
     """Run a node with its crowd, and look at what it wrote meanwhile."""
-    try:
+    async with destroyed_in_the_end([node]):
         node.start(*arguments)
         await eventually(partial(probe, node.ops if arguments else node.http, "/readiness"))
         lines_before = len(node.log_text().splitlines())
@@ -131,12 +131,6 @@ async def running(node: FewFiles, *arguments: str) -> AsyncIterator[Crowd]:
         lines = node.log_text().splitlines()[lines_before:]
         assert len(lines) <= LOG_LINES_MAX, "\n".join(lines)
         assert not any('"used_up": "descriptors"' in line for line in lines), "they never ran out"
-    except BaseException:
-        print(node.last_lines())
-        raise
-    finally:
-        with trio.CancelScope(shield=True):
-            await node.destroy()
 
 
 async def eventually(asking: Callable[[], Awaitable[int]]) -> None:

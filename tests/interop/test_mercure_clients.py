@@ -21,7 +21,7 @@ from mercure_publisher import MercureConfig, MercurePublisher
 from tests import promises
 from tests.authorization.tokens import SECRET, token_v0
 from tests.interop.node_clients import node_program
-from tests.interop.processes import NodeProcess, written
+from tests.interop.processes import NodeProcess, destroyed_in_the_end, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -64,17 +64,9 @@ class Site:
 @asynccontextmanager
 async def site(directory: Path) -> AsyncIterator[Site]:
     there = Site(directory)
-    try:
+    async with destroyed_in_the_end(there.nodes):
         await there.start()
         yield there
-    except BaseException:
-        for node in there.nodes:
-            print(f"--- {node.name}\n{node.last_lines()}")
-        raise
-    finally:
-        with trio.CancelScope(shield=True):
-            for node in there.nodes:
-                await node.destroy()
 
 
 async def read_with_httpx(url: str, token: str, seen: trio.MemorySendChannel[Seen]) -> None:

@@ -24,7 +24,7 @@ from noti.rpc.generated.noti.v1 import (
 from tests import promises
 from tests.http.stage import client, events
 from tests.interop.cluster import SETTLE_S_MAX, until
-from tests.interop.processes import NodeProcess, written
+from tests.interop.processes import NodeProcess, destroyed_in_the_end, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -97,7 +97,7 @@ async def test_what_a_follower_acknowledged_is_in_every_history_once_when_the_le
     nodes = [NodeProcess(f"node{number}", tmp_path) for number in (1, 2, 3)]
     join = [part for node in nodes for part in ("--join", written(node.gossip))]
     publisher = Publisher()
-    try:
+    async with destroyed_in_the_end(nodes):
         for node in nodes:
             node.start(*join, "--bootstrap-expect", "3")
         leader = await leading(nodes)
@@ -126,14 +126,6 @@ async def test_what_a_follower_acknowledged_is_in_every_history_once_when_the_le
         for node in nodes:
             status = await node.until_up()
             assert status["store"]["last_seq"] == EVENTS
-    except BaseException:
-        for node in nodes:
-            print(f"--- {node.name}\n{node.last_lines()}")
-        raise
-    finally:
-        with trio.CancelScope(shield=True):
-            for node in nodes:
-                await node.destroy()
 
 
 async def leading(nodes: list[NodeProcess]) -> NodeProcess:

@@ -21,7 +21,7 @@ from tests.browser.chromium import chromium
 from tests.browser.web_site import web_site
 from tests.certificates.authority import Wanted, authority, issue
 from tests.interop.cluster import SETTLE_S_MAX
-from tests.interop.processes import HOST, NodeProcess, stable_port, written
+from tests.interop.processes import HOST, NodeProcess, destroyed_in_the_end, stable_port, written
 from tests.interop.websocket_clients import (
     SOCKETS,
     STREAMS,
@@ -92,17 +92,9 @@ class Site:
 @asynccontextmanager
 async def site(directory: Path) -> AsyncIterator[Site]:
     there = Site(directory)
-    try:
+    async with destroyed_in_the_end(there.nodes):
         await there.start()
         yield there
-    except BaseException:
-        for node in there.nodes:
-            print(f"--- {node.name}\n{node.last_lines()}")
-        raise
-    finally:
-        with trio.CancelScope(shield=True):
-            for node in there.nodes:
-                await node.destroy()
 
 
 async def until_all_have(last: int, witnesses: list[Witness]) -> None:
