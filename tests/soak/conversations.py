@@ -170,7 +170,9 @@ class Http2(Conversation):
 
     @property
     def takes_more(self) -> bool:
-        return len(self.streams) < STREAMS_MAX and not self._goes_away
+        # A node that stops allows none any more.
+        most = min(STREAMS_MAX, self._http.remote_settings.max_concurrent_streams)
+        return len(self.streams) < most and not self._goes_away
 
     def begin(self, request: Request) -> Stream:
         fields = {":method": "GET", ":scheme": "https", ":authority": AUTHORITY}

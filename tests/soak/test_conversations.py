@@ -8,6 +8,7 @@ from typing import Any
 
 import h2.config
 import h2.connection
+import h2.settings
 import pytest
 
 from noti.errors import MessageInvalid
@@ -176,3 +177,14 @@ def test_refusal_ends_the_stream_with_its_status() -> None:
     stream = there.begin(REQUEST)
     there.take(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
     assert (stream.status, stream.ended) == (503, True)
+
+
+def test_nothing_more_is_asked_for_where_a_node_allows_no_stream_any_more() -> None:
+    there = Http2(SoakReader(RUN))
+    there.begin(REQUEST)
+    node = http_2_node(there)
+    there.take(node.data_to_send())
+    assert there.takes_more
+    node.update_settings({h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 0})
+    there.take(node.data_to_send())
+    assert not there.takes_more
