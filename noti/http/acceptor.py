@@ -194,8 +194,7 @@ class HttpAcceptor:
             sock, address = accepted
             sock.setblocking(False)
             self._begin(sock, str(address[0]), now)
-            if self._slice.is_over:
-                await self._slice.checkpoint_if_over()
+            await self._slice.checkpoint_if_over()
 
     def _begin(self, sock: socket.socket, peer: str, now: float) -> None:
         """Serve a new connection if its request is here, as it is most often; or let it wait."""
