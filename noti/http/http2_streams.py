@@ -2,10 +2,11 @@
 
 Quart answers each request; what follows the head does not go its way, which costs a task, a queue
 and a system call for each event of each stream. One task of the connection reads the feed for
-all of its streams, within their windows of flow control (RFC 9113, 5.2). A stream whose window is
-closed keeps what it has begun, and holds up no other one.
+all of its streams, within their windows of flow control (RFC 9113, 5.2). They take turns. A stream
+whose window is closed keeps what it has begun, and holds up no other one.
 """
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Final, Protocol
 
@@ -17,6 +18,11 @@ from noti.streams.subscription import Subscription
 
 TURN_BYTES_MAX: Final = 256 * 1024
 """Written at once; then streams that closed or opened a window meanwhile are looked at again."""
+CHUNK_BYTES: Final = 16 * 1024
+"""About what one stream is sent before it is the next one's turn: a frame. All of a connection
+share its window, which is 64 KiB if the client says nothing; with more, one stream that has much to
+catch up with would leave none of it to others, which were then taken for clients that read
+nothing."""
 
 
 class Http2Connection(Protocol):
@@ -60,7 +66,8 @@ class Http2Streams:
         """`spawn` starts a task that is cancelled with the connection."""
         self._connection = connection
         self._spawn = spawn
-        self._streams: dict[int, _Sent] = {}
+        self._streams: OrderedDict[int, _Sent] = OrderedDict()
+        """By id; who was sent something longest ago comes first."""
         self._work = trio.Event()
         self._running = False
 
@@ -106,12 +113,15 @@ class Http2Streams:
             self._running = False
 
     async def _turn(self, hub: Hub, time_slice: TimeSlice) -> float:
-        """Bring all streams on; return when to look again, whatever happens."""
+        """Bring each stream on by a chunk; return when to look again, whatever happens."""
         wakes_at, put_bytes = trio.current_time() + hub.config.heartbeat_s, 0
         for stream_id, one in list(self._streams.items()):
             if self._streams.get(stream_id) is not one or one.over.is_set():
                 continue
-            put_bytes += await self._bring_on(stream_id, one, hub.config.stall_timeout_s)
+            sent_bytes = await self._bring_on(stream_id, one, hub.config.stall_timeout_s)
+            put_bytes += sent_bytes
+            if sent_bytes and stream_id in self._streams:
+                self._streams.move_to_end(stream_id)
             wakes_at = min(wakes_at, self._due_at(one, hub.config.stall_timeout_s))
             if put_bytes >= TURN_BYTES_MAX:
                 await self._connection.flush()
@@ -121,28 +131,26 @@ class Http2Streams:
         return wakes_at
 
     async def _bring_on(self, stream_id: int, one: _Sent, stall_timeout_s: float) -> int:
-        """Put what a stream may be sent; return how many bytes."""
-        put_bytes = 0
+        """Put a chunk of what a stream may be sent, or its rest; return how many bytes."""
         if one.unsent and one.subscription.is_cut_off:
             one.subscription.cut_off()
             await self._give_up(stream_id, one)
             return 0
-        while put_bytes < TURN_BYTES_MAX:
-            if not one.unsent:
-                data = one.subscription.poll()
-                if data is None:
-                    return put_bytes + self._end(stream_id, one)
-                if not data:
-                    break
-                one.unsent, one.blocked_at = memoryview(data), None
-            room_bytes = self._connection.window_bytes(stream_id)
-            if room_bytes <= 0:
-                await self._note_blocked(stream_id, one, stall_timeout_s)
-                break
+        if not one.unsent:
+            data = one.subscription.poll(CHUNK_BYTES)
+            if data is None:
+                return self._end(stream_id, one)
+            one.unsent, one.blocked_at = memoryview(data), None
+        put_bytes = 0
+        while one.unsent and (room_bytes := self._connection.window_bytes(stream_id)) > 0:
             part = one.unsent[:room_bytes]
             self._connection.put(stream_id, bytes(part))
             one.unsent = one.unsent[len(part) :]
             put_bytes += len(part)
+        if one.unsent:
+            await self._note_blocked(stream_id, one, stall_timeout_s)
+        elif put_bytes:
+            one.subscription.through()
         return put_bytes
 
     def _end(self, stream_id: int, one: _Sent) -> int:

@@ -44,7 +44,8 @@ class Subscription:
 
         Cancellation: nothing is lost, the next call returns it.
         """
-        while (data := self.poll()) == b"":
+        chunk_bytes_max = self._hub.config.chunk_bytes_max
+        while (data := self.poll(chunk_bytes_max)) == b"":
             if self.is_behind:
                 await trio.lowlevel.checkpoint()
                 continue
@@ -52,21 +53,23 @@ class Subscription:
                 await self._hub.wait_for_news()
         return data
 
-    def poll(self) -> bytes | None:
+    def poll(self, bytes_max: int) -> bytes | None:
         """Return the next bytes, none if there are none yet; None when the stream is over.
+
+        Stops early rather than return more than `bytes_max`, as far as an event allows it.
 
         To be called again after the next change of the hub, at `due_at`, and at once while it
         `is_behind`.
         """
         hub, stream, now = self._hub, self._opened, trio.current_time()
-        stream.state, stream.slow = State.BEHIND, False
+        self.through()
         if not hub.sending:
             self._reason = EndReason.DRAINED
             return None
         if now >= stream.ends_at and stream.ends_for in AT_ONCE:
             self._reason = stream.ends_for
             return None
-        batch = hub.feed.read(self._reader.audience, stream.cursor, hub.config.chunk_bytes_max)
+        batch = hub.feed.read(self._reader.audience, stream.cursor, bytes_max)
         if isinstance(batch, FellBehind):
             self._reason = stream.ends_for if stream.cursor == NOWHERE else EndReason.BEHIND
             return None
@@ -87,6 +90,10 @@ class Subscription:
                 with_cursor = stream.wants_cursors
                 return hub.feed.heartbeat(framing, stream.cursor, with_cursor=with_cursor)
         return b""
+
+    def through(self) -> None:
+        """Note that the client has taken what was returned last."""
+        self._opened.state, self._opened.slow = State.BEHIND, False
 
     @property
     def is_cut_off(self) -> bool:

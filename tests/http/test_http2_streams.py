@@ -257,17 +257,20 @@ class Recorded:
 
     def __init__(self) -> None:
         self.windows: dict[int, int] = {}
+        self.window = 100_000_000
+        """Of all streams together."""
         self.sent: dict[int, bytes] = {}
         self.flushes = 0
         self.resets: list[int] = []
 
     def window_bytes(self, stream_id: int) -> int:
-        return self.windows.get(stream_id, 1_000_000)
+        return min(self.windows.get(stream_id, 1_000_000), self.window, 16_384)
 
     def put(self, stream_id: int, data: bytes, *, ends: bool = False) -> None:
         assert ends or data, "nothing is sent for nothing"
         assert len(data) <= self.window_bytes(stream_id)
         self.sent[stream_id] = self.sent.get(stream_id, b"") + data
+        self.window -= len(data)
         if stream_id in self.windows:
             self.windows[stream_id] -= len(data)
 
@@ -345,3 +348,26 @@ async def test_whoever_may_see_no_more_is_not_sent_the_rest_of_what_was_begun(
         assert len(connection.sent[0]) == begun + 10
         assert connection.resets == [0]
         assert there.clients == 0
+
+
+async def test_streams_that_have_much_to_catch_up_with_share_the_window_of_their_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """One that took all of it made the others look as if their client read nothing."""
+    there = hub(stall_timeout_s=10.0)
+    async with sending(there, 8) as (connection, streams, _):
+        connection.window = 0
+        there.publish(notifications(1, 10_000))
+        for _ in range(20):
+            before = {number: len(data) for number, data in connection.sent.items()}
+            await trio.sleep(1.5)  # as long as a busy client may take
+            connection.window = 65_536
+            streams.wake()
+            await trio.testing.wait_all_tasks_blocked()
+            assert connection.window < 1000, "all of it is used"
+            grown = sum(len(connection.sent[n]) > before[n] for n in before)
+            assert grown >= 4, "four frames fit in, and each is another stream's"
+        assert there.clients == 8
+        assert connection.resets == []
+        sizes = sorted(map(len, connection.sent.values()))
+        assert sizes[-1] < 1.5 * sizes[0]
