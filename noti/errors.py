@@ -5,6 +5,7 @@ A test compares this tree with the classes:
     NotiError
     ├── LocalError            our own caller did something that cannot work
     │   ├── ConfigInvalid     a setting is wrong; the message says which one and what to do
+    │   ├── KeyRejected       the gossip keys cannot be changed so
     │   └── AddressInUse      a port that we should listen on is taken
     ├── RemoteError           a peer, client or publisher sent something that is rejected
     │   ├── MessageInvalid    bytes that do not decode
@@ -50,6 +51,10 @@ class LocalError(NotiError):
 
 class ConfigInvalid(LocalError):
     """A setting is wrong; the text names the setting and the remedy."""
+
+
+class KeyRejected(LocalError):
+    """A change of the gossip keys that cannot be made; the text says why, without the key."""
 
 
 class AddressInUse(LocalError):

@@ -3,9 +3,10 @@
 `member_states` decides the states of the other members, `own_state` speaks for this node,
 `suspicion` decides how long a suspect may answer, `probing` who is probed next, `exchanges` with
 whom full state is exchanged, `broadcasts` and `outbox` what travels with which packet. `encoding`,
-`packets`, `streams` and `serf` are the wire format. Bytes become messages in
-`packets.decode_packet` and `streams.StreamDecoder`, messages become bytes in `packets.encode` and
-`streams.encode_stream`; what Serf put into them is decoded and encoded in `serf`.
+`packets`, `streams` and `serf` are the wire format, `keyring` the keys that it is encrypted with.
+Bytes become messages in `packets.decode_packet` and `streams.StreamDecoder`, messages become bytes
+in `packets.encode` and `streams.encode_stream`; what Serf put into them is decoded and encoded in
+`serf`.
 
 Enters: `events` (packets, streams, the time). Leaves: effects, in `events` too.
 Never: I/O, a clock, a task; an invalid packet accepted in part, but the valid parts of a compound.
