@@ -9,7 +9,9 @@ A test compares this tree with the classes:
     │   └── AddressInUse      a port that we should listen on is taken
     ├── RemoteError           a peer, client or publisher sent something that is rejected
     │   ├── MessageInvalid    bytes that do not decode
-    │   │   └── TooLarge      more of it than is taken: bytes, topics or fields
+    │   │   ├── TooLarge      more of it than is taken: bytes, topics or fields
+    │   │   ├── LabelForeign  gossip with another label than ours, or without one
+    │   │   └── Undecryptable gossip under none of our keys, or not encrypted where it must be
     │   ├── RequestRejected   a hub answered that it will never take this request; has the status
     │   ├── IdempotencyKeyReused  the key of a publisher stands for another event already
     │   └── ClusterMismatch   a peer of another cluster or version, or another node under this id
@@ -71,6 +73,14 @@ class MessageInvalid(RemoteError):
 
 class TooLarge(MessageInvalid):
     """There is more of it than is taken: bytes, topics or fields."""
+
+
+class LabelForeign(MessageInvalid):
+    """Gossip with another label than ours, or without one."""
+
+
+class Undecryptable(MessageInvalid):
+    """Gossip under none of our keys, or not encrypted where it must be."""
 
 
 class RequestRejected(RemoteError):

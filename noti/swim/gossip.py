@@ -4,7 +4,9 @@ Whatever peers send, it raises nothing.
 """
 
 import random
+import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 
 import structlog
@@ -12,7 +14,14 @@ import trio
 from prometheus_client import Counter
 
 from noti.address import Address, format_address
-from noti.errors import AddressInUse, ConfigInvalid, MessageInvalid, PeerUnavailable
+from noti.errors import (
+    AddressInUse,
+    ConfigInvalid,
+    LabelForeign,
+    MessageInvalid,
+    PeerUnavailable,
+    Undecryptable,
+)
 from noti.ports import Clock
 from noti.swim.core.events import (
     Effect,
@@ -29,11 +38,13 @@ from noti.swim.core.events import (
     TagsChanged,
     TimerExpired,
 )
+from noti.swim.core.keyring import KeyRing
 from noti.swim.core.machine import Swim
 from noti.swim.core.messages import (
     Member,
 )
 from noti.swim.core.packets import decode_packet, encode_tags
+from noti.swim.core.sealing import Encryption, Sealing
 from noti.swim.core.timing import SwimConfig
 from noti.swim.ports import Datagrams, GossipNetwork
 from noti.swim.reporting import GossipReporter
@@ -68,16 +79,23 @@ class Gossip:
         network: GossipNetwork,
         clock: Clock,
         rng: random.Random,
+        keys: KeyRing | None = None,
+        encryption: Encryption = Encryption.REQUIRED,
+        label: str = "",
     ) -> None:
         """Describe the node; nothing starts before `run`.
 
-        Others reach it at `advertise`, or at `bind` if that is None. Hosts may be names.
+        Others reach it at `advertise`, or at `bind` if that is None. Hosts may be names. `keys` may
+        change at any time; None: nothing is encrypted, whatever `encryption` says. Raises
+        `ConfigInvalid` when the label is too long.
         """
         self._name = name
         self._bind = bind
         self._advertise = advertise
         self._seeds = tuple(seeds)
-        self._timing = timing
+        self._sealing = Sealing(keys, encryption, label, secrets.token_bytes)
+        packet_bytes_max = timing.packet_bytes_max - self._sealing.packet_overhead_bytes
+        self._timing = replace(timing, packet_bytes_max=packet_bytes_max)
         self._network = network
         self._clock = clock
         self._rng = rng
@@ -216,9 +234,9 @@ class Gossip:
             payload, source = await datagrams.receive()
             _received.inc()
             try:
-                packet = decode_packet(payload)
+                packet = decode_packet(self._sealing.open_packet(payload))
             except MessageInvalid as error:
-                self._reporter.reject("undecodable", source[0], str(error))
+                self._reporter.reject(_reason_of(error), source[0], str(error))
                 continue
             if packet.invalid_parts:
                 self._reporter.reject("part", source[0], "a packet with invalid parts")
@@ -227,7 +245,7 @@ class Gossip:
     async def _send(self, datagrams: Datagrams) -> None:
         async for order in self._packets_out:
             try:
-                await datagrams.send(order.payload, order.to)
+                await datagrams.send(self._sealing.seal_packet(order.payload), order.to)
                 _sent.inc()
             except PeerUnavailable as error:
                 self._reporter.warn(
@@ -279,3 +297,14 @@ class Gossip:
             self._reporter.reject("backlog", "backlog", "TCP exchanges are not begun fast enough")
             if isinstance(order, ExchangeState):
                 self._handle(ExchangeEnded(order.to, order.join, None))
+
+
+def _reason_of(error: MessageInvalid) -> str:
+    """Return by which of `REASONS` a packet that is rejected counts."""
+    match error:
+        case LabelForeign():
+            return "label"
+        case Undecryptable():
+            return "undecryptable"
+        case _:
+            return "undecodable"

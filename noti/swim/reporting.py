@@ -29,14 +29,17 @@ CHANGES_LOGGED_MAX: Final = 1000
 REASONS: Final = (
     "backlog",
     "incarnation",
+    "label",
     "members",
     "name conflict",
     "other cluster",
     "part",
+    "record",
     "Serf message",
     "stream",
     "too many streams",
     "undecodable",
+    "undecryptable",
     "versions",
 )
 """Why something was rejected; each is counted from zero."""

@@ -1,7 +1,7 @@
 """The gossip service on sockets: what it does about garbage, wrong settings, and cancellation."""
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -12,8 +12,10 @@ from structlog.testing import capture_logs
 from noti.address import Address
 from noti.descriptors import GOSSIP_STREAMS_MAX
 from noti.errors import AddressInUse, ConfigInvalid
+from noti.swim.core.keyring import KeyRing
 from noti.swim.core.messages import Ack, Ping, PushPull
 from noti.swim.core.packets import decode_packet, encode
+from noti.swim.core.sealing import Encryption, Sealing
 from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
@@ -25,17 +27,27 @@ LOCALHOST = "127.0.0.1"
 
 
 def make(
-    name: str = "n1", bind: Address = (LOCALHOST, 0), advertise: Address | None = None
+    name: str = "n1",
+    bind: Address = (LOCALHOST, 0),
+    advertise: Address | None = None,
+    *,
+    keys: KeyRing | None = None,
+    encryption: Encryption = Encryption.REQUIRED,
+    label: str = "",
+    seeds: Sequence[Address] = (),
 ) -> Gossip:
     return Gossip(
         name=name,
         bind=bind,
         advertise=advertise,
-        seeds=[],
+        seeds=seeds,
         timing=SwimConfig.local(),
         network=SocketNetwork(),
         clock=TrioClock(),
         rng=random.Random(1),
+        keys=keys,
+        encryption=encryption,
+        label=label,
     )
 
 
@@ -75,6 +87,38 @@ async def test_random_bytes_packets_are_counted_and_logged_once_and_pings_still_
     assert (decode_packet(payload).messages, source) == ((Ack(7, None),), address)
     assert rejected("undecodable") == before + 20
     assert len([line for line in logs if line["event"] == "gossip rejected"]) == 1
+
+
+async def test_node_with_keys_answers_a_sealed_ping_sealed_and_counts_a_plain_one() -> None:
+    before = rejected("undecryptable")
+    keys = KeyRing([bytes(32)])
+    sealing = Sealing(keys, Encryption.REQUIRED, "blue", random.Random(1).randbytes)
+    with capture_logs() as logs:
+        async with (
+            running(make(keys=keys, label="blue")) as address,
+            SocketNetwork().open_datagrams((LOCALHOST, 0)) as client,
+        ):
+            await client.send(b"\xf4\x04blue" + encode(Ping(6, "n1", None, "")), address)
+            await client.send(sealing.seal_packet(encode(Ping(7, "n1", None, ""))), address)
+            payload, _ = await client.receive()
+    assert decode_packet(sealing.open_packet(payload)).messages == (Ack(7, None),)
+    assert rejected("undecryptable") == before + 1
+    assert keys.primary.hex() not in str(logs)
+
+
+async def test_packet_with_another_label_is_counted_and_not_answered() -> None:
+    before = rejected("label")
+    async with (
+        running(make(label="blue")) as address,
+        SocketNetwork().open_datagrams((LOCALHOST, 0)) as client,
+    ):
+        ping = encode(Ping(6, "n1", None, ""))
+        for packet in (ping, b"\xf4\x03red" + ping, b"\xf4\x00" + ping):
+            await client.send(packet, address)
+        await client.send(b"\xf4\x04blue" + encode(Ping(7, "n1", None, "")), address)
+        payload, _ = await client.receive()
+    assert payload == b"\xf4\x04blue" + encode(Ack(7, None))
+    assert rejected("label") == before + 3
 
 
 async def test_random_bytes_stream_is_closed_and_state_still_served() -> None:

@@ -3,7 +3,8 @@
 `member_states` decides the states of the other members, `own_state` speaks for this node,
 `suspicion` decides how long a suspect may answer, `probing` who is probed next, `exchanges` with
 whom full state is exchanged, `broadcasts` and `outbox` what travels with which packet. `encoding`,
-`packets`, `streams` and `serf` are the wire format, `keyring` the keys that it is encrypted with.
+`packets`, `streams` and `serf` are the wire format; `sealing` encrypts it with the keys of
+`keyring`, and `labels` are in front.
 Bytes become messages in `packets.decode_packet` and `streams.StreamDecoder`, messages become bytes
 in `packets.encode` and `streams.encode_stream`; what Serf put into them is decoded and encoded in
 `serf`.
