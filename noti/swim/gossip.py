@@ -48,6 +48,7 @@ from noti.swim.core.sealing import Encryption, Sealing
 from noti.swim.core.timing import SwimConfig
 from noti.swim.ports import Datagrams, GossipNetwork
 from noti.swim.reporting import GossipReporter
+from noti.swim.serf_requests import SerfRequests
 from noti.swim.stream_exchanges import StreamExchanges
 
 log = structlog.get_logger("noti.swim")
@@ -106,6 +107,11 @@ class Gossip:
         self._wait = trio.CancelScope()
         self._wait_until = 0.0
         self._reporter = GossipReporter(clock)
+        self._requests = SerfRequests()
+        self.send_event = self._requests.send_event
+        self.query = self._requests.query
+        self.keys_query = self._requests.keys_query
+        self.force_leave = self._requests.force_leave
         self._packets_in, self._packets_out = trio.open_memory_channel[SendPacket](
             PACKETS_WAITING_MAX
         )

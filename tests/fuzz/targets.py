@@ -91,7 +91,7 @@ from noti.swim.core.messages import (
     Suspect,
     User,
 )
-from noti.swim.core.serf import Serf
+from noti.swim.core.serf.intents import Serf
 from noti.web_workers import messages as web_workers
 from noti.web_workers.messages import Decoder
 from tests.fuzz import payloads

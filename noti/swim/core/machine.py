@@ -53,7 +53,7 @@ from noti.swim.core.outbox import Outbox
 from noti.swim.core.own_state import OwnState
 from noti.swim.core.packets import encode_tags
 from noti.swim.core.probing import Prober
-from noti.swim.core.serf import Broadcast, LeaveIntent, Serf
+from noti.swim.core.serf.intents import Broadcast, LeaveIntent, Serf
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.validate import Incarnations
 

@@ -21,7 +21,7 @@ from noti.swim.core.messages import Address, Alive, Dead, MemberState, Suspect
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.own_state import ID_TAG
 from noti.swim.core.probing import Prober
-from noti.swim.core.serf import Serf
+from noti.swim.core.serf.intents import Serf
 from noti.swim.core.suspicion import Suspicion
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.validate import Incarnations, why_versions_invalid

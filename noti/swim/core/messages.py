@@ -120,7 +120,7 @@ class Dead:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A message of the layer above, here Serf's; see `serf.py`."""
+    """A message of the layer above, here Serf's; see `serf`."""
 
     payload: bytes
 
@@ -149,7 +149,7 @@ class PushPull:
     """The dialler is joining, not just keeping in step; an answer repeats the flag."""
     nodes: tuple[RemoteNode, ...]
     user_state: bytes
-    """Serf's part of the state; see `serf.py`."""
+    """Serf's part of the state; see `serf`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from noti.swim.core.members import Members, Record
 from noti.swim.core.messages import INCARNATION_MAX, Alive, Dead, MemberState, Message, Suspect
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.packets import encode_tags
-from noti.swim.core.serf import Serf
+from noti.swim.core.serf.intents import Serf
 from noti.swim.core.timing import SwimConfig
 
 ID_TAG = "id"

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
-from noti.swim.core.serf import Broadcast, LeaveIntent, Serf
+from noti.swim.core.serf.intents import Broadcast, LeaveIntent, Serf
 
 
 def leave(node: str, time: int) -> bytes:
