@@ -20,6 +20,7 @@ from noti.setting_values import (
     WILDCARDS,
     BindAddress,
     CookieName,
+    GossipLabel,
     HubUrl,
     IpNetwork,
     JwksLocation,
@@ -59,6 +60,7 @@ _NATS_PROOFS = ("nats_creds_file", "nats_nkey_file", "nats_token_file", "nats_us
 _SECRETS = (
     ("publisher_jwt_key", "publisher_jwt_key_file"),
     ("subscriber_jwt_key", "subscriber_jwt_key_file"),
+    ("gossip_key", "gossip_key_file"),
 )
 _NATS_FILES = (*_NATS_PROOFS, "nats_tls_ca", "nats_tls_cert")
 
@@ -117,6 +119,23 @@ class Config(BaseModel):
     """Absence after which a voter is replaced by another node, if one has the log, seconds."""
     gossip_profile: Literal["local", "lan"] = "lan"
     """Timing of failure detection: `local` for nodes on one machine, `lan` for a data centre."""
+    gossip_key_file: Path | None = None
+    """Keys of gossip in base64, one a line, the first of which encrypts; read again when it
+    changes. `noti keys new` prints one [default: none, gossip is not encrypted]."""
+    gossip_key: SecretStr | None = None
+    """The keys themselves instead of their file, with commas: only in the environment."""
+    gossip_encryption: Literal["required", "sent", "understood"] = "required"
+    """What a node with keys does, for nodes that run without any: give them keys as `understood`
+    (plain is sent, both are taken), then `sent` (encrypted is sent, both are taken), then
+    `required`, all nodes at each step before the next."""
+    gossip_insecure: bool = False
+    """Whether to gossip without a key where other machines reach gossip_addr: each of them can
+    then join, and say of nodes what it likes."""
+    gossip_label: GossipLabel = ""
+    """Name that gossip carries; what carries another one is dropped (Serf agents send none)."""
+    members_max: int = Field(default=128, ge=16, le=10_000)
+    """How many members gossip knows at most, dead ones included; nodes of the cluster are never
+    crowded out by others."""
     heartbeat_interval_ms: int = Field(default=100, ge=10, le=10_000)
     """How often the leader sends a heartbeat to the others, ms."""
     election_timeout_ms: int = Field(default=500, ge=50, le=60_000)
@@ -337,6 +356,9 @@ class Config(BaseModel):
         for secret, file in _SECRETS:
             if getattr(self, secret) is not None and getattr(self, file) is not None:
                 raise _invalid(file, f"is given beside {secret}; choose one")
+        has_gossip_key = self.gossip_key_file is not None or self.gossip_key is not None
+        if self.gossip_encryption != "required" and not has_gossip_key:
+            raise _invalid("gossip_encryption", "is of no use without gossip_key_file")
         if self.publisher_jwt_alg is not None and not (
             self.publisher_jwt_key_file or self.publisher_jwt_key
         ):

@@ -14,6 +14,9 @@ from noti.address import HUB_PATH, Address, parse_address
 
 WILDCARDS: Final = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised here, bound only when asked for
 
+GOSSIP_LABEL_BYTES_MAX: Final = 255
+"""Its length is a byte in packets."""
+
 _NAME: Final = re.compile(r"[A-Za-z0-9.-]{1,128}")
 _NATS_SCHEMES: Final = ("nats", "tls")
 _COOKIE_NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
@@ -98,6 +101,12 @@ def _cookie_name(value: str) -> str:
     return value
 
 
+def _gossip_label(value: str) -> str:
+    if len(value.encode()) > GOSSIP_LABEL_BYTES_MAX:
+        raise ValueError(f"is too long; make it {GOSSIP_LABEL_BYTES_MAX} bytes or less")
+    return value
+
+
 def is_loopback(host: str) -> bool:
     """Whether only programs of this machine reach a host."""
     try:
@@ -131,6 +140,7 @@ Origin: TypeAlias = Annotated[str, AfterValidator(_origin)]
 OwnOrigin: TypeAlias = Annotated[str, AfterValidator(_own_origin)]
 HubUrl: TypeAlias = Annotated[str, AfterValidator(_hub_url)]
 JwksLocation: TypeAlias = Annotated[str, AfterValidator(_jwks_location)]
+GossipLabel: TypeAlias = Annotated[str, AfterValidator(_gossip_label)]
 CookieName: TypeAlias = Annotated[str, AfterValidator(_cookie_name)]
 
 COMMAS: Final = BeforeValidator(_commas)

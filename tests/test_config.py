@@ -51,6 +51,8 @@ def test_a_config_cannot_be_changed() -> None:
         ("jwks_url", "http://issuer.example/jwks", "https://"),
         ("jwks_url", "ftp://127.0.0.1/jwks", "https://"),
         ("cookie_name", "a b", "letters, digits"),
+        ("gossip_label", "é" * 128, "make it 255 bytes or less"),
+        ("members_max", "15", "should be 16 or more"),
     ],
 )
 def test_a_wrong_value_is_reported_with_its_remedy(
@@ -74,6 +76,7 @@ def test_a_wrong_value_is_reported_with_its_remedy(
         ({"nats_url": "nats://u:p@h", "nats_creds_file": "c"}, "nats_creds_file", "remove it"),
         ({"ops_addr": "127.0.0.1:8402"}, "http_addr", "must differ"),
         ({"publisher_jwt_alg": "ES256"}, "publisher_jwt_alg", "of no use without"),
+        ({"gossip_encryption": "sent"}, "gossip_encryption", "of no use without gossip_key_file"),
     ],
 )
 def test_settings_that_need_each_other_are_reported(
@@ -147,6 +150,16 @@ def test_keys_of_tokens_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None
     text = problem({"publisher_jwt_key_file": "k"})
     assert "choose one" in text
     assert "hush" not in text
+
+
+def test_keys_of_gossip_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTI_GOSSIP_KEY", "aHVzaCwgaHVzaCwgaHVzaA==")
+    config = load({"name": "n", "gossip_encryption": "understood"})
+    assert config.masked()["gossip_key"] == "***"
+    assert "aHVz" not in repr(config)
+    text = problem({"gossip_key_file": "k"})
+    assert "choose one" in text
+    assert "aHVz" not in text
 
 
 def test_our_variable_wins_over_that_of_mercures_image(monkeypatch: pytest.MonkeyPatch) -> None:
