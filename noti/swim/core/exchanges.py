@@ -55,13 +55,13 @@ class Exchanges:
         self._seeds = [
             _Seed(address, now, Backoff(rng, first_s=first_s, most_s=most_s)) for address in seeds
         ]
+        self._seeds_due_at = now if self._seeds else math.inf
         self._dead_due_at = now + config.reconnect_interval_s
         self._push_pull_at = now + rng.uniform(0, config.push_pull_interval_s)
 
     def deadline(self) -> float:
         """Return when `advance` is due."""
-        due = [seed.due_at for seed in self._seeds if not seed.dialling]
-        return min([*due, self._dead_due_at, self._push_pull_at])
+        return min(self._seeds_due_at, self._dead_due_at, self._push_pull_at)
 
     def is_push_pull_due(self, now: float) -> bool:
         """Whether the exchange with a member is due, once an interval."""
@@ -84,6 +84,7 @@ class Exchanges:
             else:
                 seed.dialling = True
                 due.append(ExchangeState(seed.address, join=True))
+        self._note_seeds_due()
         if self._dead_due_at <= now:
             self._dead_due_at = now + self._interval_s()
             dead = [record for record in self._members if record.state is MemberState.DEAD]
@@ -109,6 +110,11 @@ class Exchanges:
             else:
                 seed.due_at = now + self._interval_s()
                 seed.backoff.succeeded()
+        self._note_seeds_due()
+
+    def _note_seeds_due(self) -> None:
+        due = (seed.due_at for seed in self._seeds if not seed.dialling)
+        self._seeds_due_at = min(due, default=math.inf)
 
     def _interval_s(self) -> float:
         return self._config.reconnect_interval_s * self._rng.uniform(0.5, 1.0)

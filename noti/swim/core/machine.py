@@ -60,9 +60,6 @@ from noti.swim.core.validate import Incarnations
 _LEAVE_GOSSIP_S = 0.05
 """While leaving, gossip goes out this often, so that the announcements are through in time."""
 
-_COUNT_AGAIN_S = 0.1
-"""The size of the cluster decides how often broadcasts are sent, and not to the moment."""
-
 
 class Swim:
     """One node's membership, as a machine without I/O."""
@@ -110,15 +107,12 @@ class Swim:
         self._own = OwnState(
             self._me, members=members, outbox=outbox, serf=self._serf, config=config
         )
-        self._counted_at = -math.inf
         self._gossip_at = now
         self._outbox.broadcast_alive(self._me)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event and return what is to be done about it, in order."""
-        if not 0 <= now - self._counted_at < _COUNT_AGAIN_S:
-            self._outbox.members = self._members.count(now)
-            self._counted_at = now
+        self._outbox.members = self._members.count(now)
         match event:
             case PacketReceived(messages, source):
                 self._on_packet(messages, source, now)

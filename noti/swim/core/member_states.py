@@ -61,6 +61,8 @@ class MemberStates:
 
     def deadline(self) -> float:
         """Return when `advance` is due; infinite without a suspicion or pending claim."""
+        if not self._unresolved:
+            return math.inf
         moments = [math.inf]
         for record in self._unresolved_members():
             if record.suspicion is not None:
@@ -255,7 +257,8 @@ class MemberStates:
 
     def _revive(self, record: Record, alive: Alive, tags: dict[str, str], now: float) -> None:
         before = (record.address, record.tags)
-        record.address, record.meta, record.tags = alive.address, alive.meta, tags
+        self._members.move(record, alive.address)
+        record.meta, record.tags = alive.meta, tags
         record.versions, record.incarnation = alive.versions, alive.incarnation
         record.suspicion = None
         pending_claim = record.pending_claim
@@ -274,7 +277,8 @@ class MemberStates:
     def set_state(self, record: Record, state: MemberState, now: float) -> None:
         """Change a member's state."""
         assert (record.suspicion is not None) == (state is MemberState.SUSPECT)
-        previous, record.state, record.changed_at = record.state, state, now
+        previous = record.state
+        self._members.set_state(record, state, now)
         self._outbox.emit(MemberChanged(record.member(), previous))
 
     def reap(self, now: float) -> None:

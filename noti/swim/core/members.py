@@ -3,7 +3,8 @@
 Enters: records made by the core. Leaves: answers about them, in the same order for the same input.
 Never: a decision about a member's state.
 
-Iteration is by name, so that a trace depends on nothing but its inputs.
+Iteration is by name, so that a trace depends on nothing but its inputs. What is asked for each
+packet, `count` and `knows`, looks nothing up but what `set_state` and `move` keep.
 """
 
 import math
@@ -81,6 +82,11 @@ class Members:
         self._sorted = True
         self._unacked: dict[str, float] = {}
         """Names of members that never answered us, with when they were added, oldest first."""
+        self._absent: set[str] = set()
+        """Names of members that are dead or left."""
+        self._newly_absent: dict[str, float] = {}
+        """Of these, the ones that `count` still counts, with since when, oldest first."""
+        self._by_address: dict[Address, set[str]] = {}
 
     def __iter__(self) -> Iterator[Record]:
         """All records, by name, as they are now."""
@@ -105,15 +111,41 @@ class Members:
     def add(self, record: Record) -> None:
         """Remember a new member."""
         assert record.name not in self._records
+        assert record.present
         self._records[record.name] = record
+        self._by_address.setdefault(record.address, set()).add(record.name)
         self._sorted = False
         if record.acked_at == -math.inf:
             self._unacked[record.name] = record.changed_at
 
     def forget(self, name: str) -> None:
         """Forget a member."""
-        del self._records[name]
+        record = self._records.pop(name)
+        self._leave_address(record)
         self._unacked.pop(name, None)
+        self._absent.discard(name)
+        self._newly_absent.pop(name, None)
+
+    def set_state(self, record: Record, state: MemberState, now: float) -> None:
+        """Change the state of a member."""
+        record.state, record.changed_at = state, now
+        self._absent.discard(record.name)
+        self._newly_absent.pop(record.name, None)
+        if not record.present:
+            self._absent.add(record.name)
+            self._newly_absent[record.name] = now
+
+    def move(self, record: Record, address: Address) -> None:
+        """Change the address of a member."""
+        self._leave_address(record)
+        record.address = address
+        self._by_address.setdefault(address, set()).add(record.name)
+
+    def _leave_address(self, record: Record) -> None:
+        names = self._by_address[record.address]
+        names.remove(record.name)
+        if not names:
+            del self._by_address[record.address]
 
     def note_ack(self, name: str, now: float) -> None:
         """Note that a member, if it is one, answered a ping of ours."""
@@ -134,16 +166,21 @@ class Members:
 
     def at(self, address: Address) -> Record | None:
         """Return a present member with this address."""
-        matches = (each for each in self._records.values() if each.address == address)
+        matches = [self._records[name] for name in sorted(self._by_address.get(address, ()))]
         return next((each for each in matches if each.present), None)
 
     def knows(self, address: Address) -> bool:
         """Whether a member, present or not, has this address."""
-        return any(record.address == address for record in self._records.values())
+        return address in self._by_address
 
     def count(self, now: float) -> int:
         """Return the size of the cluster for the formulas: all but those that are long absent."""
-        return sum(record.present or self._recent(record, now) for record in self)
+        while self._newly_absent:
+            name, since = next(iter(self._newly_absent.items()))
+            if now - since <= self._gossip_to_dead_s:
+                break
+            del self._newly_absent[name]
+        return len(self._records) - len(self._absent) + len(self._newly_absent)
 
     def pick(
         self, count: int, *, without: Iterable[str], among: Iterable[Record] | None = None

@@ -73,6 +73,8 @@ class Outbox:
         room_bytes -= sum(len(part) + _PART_OVERHEAD_BYTES for part in parts)
         if piggyback:
             for queue in (self._member_messages, self._user_messages):
+                if not queue:
+                    continue
                 taken = queue.take(
                     room_bytes,
                     _PART_OVERHEAD_BYTES,

@@ -101,7 +101,7 @@ class OwnState:
             self._dead_announced = True
             name = self._me.name
             self._outbox.broadcast(name, Dead(self._me.incarnation, name, name))
-            self._me.state, self._me.changed_at = MemberState.LEFT, now
+            self._members.set_state(self._me, MemberState.LEFT, now)
             self._outbox.emit(MemberChanged(self._me.member(), MemberState.ALIVE))
         if self._dead_announced and (alone or now >= self.deadline()):
             self._left = True

@@ -1,5 +1,8 @@
 """The queue of broadcasts: order, room, replacement, how often each is sent."""
 
+import random
+from dataclasses import dataclass
+
 import pytest
 
 from noti.swim.core.broadcasts import BroadcastQueue, retransmit_limit
@@ -65,3 +68,55 @@ def test_full_queue_drops_what_was_sent_most() -> None:
     queue.put("c", b"c")
     assert "old" not in queue
     assert len(queue) == 2
+
+
+def test_news_about_a_node_that_was_dropped_or_replaced_does_not_come_back() -> None:
+    queue = BroadcastQueue()
+    queue.put("a", b"old")
+    queue.put("a", b"new")
+    queue.put("b", b"b")
+    assert take(queue, sends_max=1) == [b"new", b"b"]
+    assert take(queue, sends_max=1) == []
+
+
+@dataclass
+class Waiting:
+    """A broadcast, in the model that sorts them all for each packet."""
+
+    message: bytes
+    number: int
+    sent: int = 0
+
+
+def take_by_sorting(
+    waiting: dict[str, Waiting], room_bytes: int, each_bytes: int, count_max: int, sends_max: int
+) -> list[bytes]:
+    taken: list[bytes] = []
+    for key, each in sorted(
+        waiting.items(), key=lambda item: (item[1].sent, -len(item[1].message), -item[1].number)
+    ):
+        cost = len(each.message) + each_bytes
+        if len(taken) < count_max and cost <= room_bytes:
+            room_bytes -= cost
+            each.sent += 1
+            taken.append(each.message)
+            if each.sent >= sends_max:
+                del waiting[key]
+    return taken
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_packets_are_those_that_sorting_everything_would_give(seed: int) -> None:
+    rng = random.Random(seed)
+    queue, model = BroadcastQueue(), dict[str, Waiting]()
+    for number in range(3_000):
+        if rng.random() < 0.6:
+            key, message = f"n{rng.randrange(60)}", rng.randbytes(rng.randrange(120))
+            queue.put(key, message)
+            model[key] = Waiting(message, number)
+        else:
+            room_bytes, count_max = rng.randrange(600), rng.choice([2, 255])
+            assert queue.take(room_bytes, 2, count_max, 3) == take_by_sorting(
+                model, room_bytes, 2, count_max, 3
+            )
+        assert len(queue) == len(model)
