@@ -30,6 +30,7 @@ from noti.membership.identity import (
     make_identity,
     save_promise,
 )
+from noti.membership.operator_requests import OperatorRequests
 from noti.membership.tags import (
     TAG_EXPECT,
     TAG_HTTP,
@@ -104,6 +105,7 @@ class Parts:
     gossip: Gossip
     discovery: Discovery
     decommission: Decommission
+    operator_requests: OperatorRequests
     controller: MembershipController
     limits: Limits
     authorization: Authorization
@@ -145,6 +147,9 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         save_promise=partial(save_promise, world.disk),
         clock=clock,
     )
+    decommission = Decommission(
+        identity.node_id, gossip, replica, forwarder, discovery.show_leaving, clock
+    )
     bridges = _bridges(config, world, intake, store)
     voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
     return Parts(
@@ -169,9 +174,8 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         ),
         gossip=gossip,
         discovery=discovery,
-        decommission=Decommission(
-            identity.node_id, gossip, replica, forwarder, discovery.show_leaving, clock
-        ),
+        decommission=decommission,
+        operator_requests=OperatorRequests(decommission.leave, gossip),
         controller=MembershipController(
             gossip, replica, forwarder.leaving, peers.connected, clock, voters
         ),

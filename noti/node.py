@@ -95,7 +95,7 @@ async def run(
         await tree.start("discovery", parts.discovery.run)
 
         await tree.start("decommission", parts.decommission.run)
-        await tree.start("control", partial(world.control.serve, parts.decommission.leave))
+        await tree.start("control", partial(world.control.serve, parts.operator_requests.carry_out))
 
         await tree.start("controller", parts.controller.run)
         await tree.start("limits", parts.limits.run)

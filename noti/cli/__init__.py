@@ -55,7 +55,7 @@ _COMMANDS = {
     "publish": ("publish", "Publish events, and wait until they are taken."),
     "mock-publisher": ("mock_publisher", "Publish numbered events to NATS until Ctrl-C."),
     "status": ("status", "Show what a node knows: its role, log, source and clients."),
-    "members": ("status", "Show the members of the cluster as a node sees them."),
+    "members": ("members", "Show the members of the cluster as a node sees them."),
     "tail": ("tail", "Follow the event stream at URL, and resume it when it breaks."),
     "token": ("token", "Print a token that a node accepts."),
     "disconnect": ("disconnect", "End streams on all nodes, by whose they are."),

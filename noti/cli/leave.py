@@ -12,7 +12,8 @@ import trio
 
 from noti.cli.settings import load_config, settings_options
 from noti.errors import ConfigInvalid, NotiError
-from noti.membership.control import WITHIN_S_MAX, ask_to_leave
+from noti.membership.control import WITHIN_S_MAX
+from noti.membership.control_client import ask_to_leave
 
 WITHIN_S = 25.0
 """A cluster that can commit needs about a second. One that has to remove

@@ -1,4 +1,4 @@
-"""`noti status` and `noti members`: what a node reports about itself and its cluster, as tables.
+"""`noti status`: what a node reports about itself and its cluster, as tables.
 
 The tables are made from the JSON of `/status` as it comes: a new field needs no change here.
 """
@@ -57,12 +57,8 @@ def status(url: str, tls_ca: Path | None, timeout_s: float) -> None:
         console.print(_rows(name, value))
 
 
-@click.command()
-@node_url
-@tls_ca_option
-@timeout_option
-def members(url: str, tls_ca: Path | None, timeout_s: float) -> None:
-    """Show the members of the cluster as a node sees them."""
+def show_members(url: str, tls_ca: Path | None, timeout_s: float) -> None:
+    """Draw the members of the cluster as the node at `url` reports them."""
     rows = _report(url, tls_ca, timeout_s).get("members")
     if not _is_rows(rows):
         raise MessageInvalid(f"{url} reports no members; is it a node of another version?")

@@ -1,13 +1,22 @@
 """What membership asks of gossip, Raft and the machine; each part takes the least it needs."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import trio
 
 from noti.raft.core.membership import Change, Configuration
 from noti.raft.core.status import Status
 from noti.swim.core.messages import Member
+
+Tell: TypeAlias = Callable[[Mapping[str, object]], Awaitable[None]]
+"""Gives the operator one answer, of which a request may have many; of JSON's types only."""
+
+CarryOut: TypeAlias = Callable[[object, Tell], Awaitable[None]]
+"""Carries out one request of the operator's, which is decoded JSON; returns when it is done.
+
+Raises a `NotiError` with the reason when it is not done.
+"""
 
 
 class MemberList(Protocol):
@@ -69,11 +78,8 @@ class Control(Protocol):
 
     async def serve(
         self,
-        leave: Callable[[float], Awaitable[None]],
+        carry_out: CarryOut,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
-        """Take requests until cancelled.
-
-        `leave(seconds)` decommissions the node, or raises a `NotiError` that is the answer.
-        """
+        """Take requests until cancelled, and have each carried out."""

@@ -11,7 +11,7 @@ import pytest
 from noti.cli import exit_status
 from noti.cli.leave import WITHIN_S
 from noti.errors import DecommissionRejected
-from noti.membership.control import ANSWER_GRACE_S
+from noti.membership.control_client import ANSWER_GRACE_S
 from tests.cli.kubernetes_api import StatefulSetApi
 
 COMMAND = import_module("noti.cli.leave")

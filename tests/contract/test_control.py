@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from noti.errors import DecommissionRejected
-from noti.membership.control import ControlSocket, ask_to_leave
-from noti.membership.ports import Control
+from noti.membership.control import ControlSocket
+from noti.membership.control_client import ask_to_leave
+from noti.membership.ports import Control, Tell
 from tests.simulation.machine import MemoryControl
 
 Leave = Callable[[float], Awaitable[None]]
@@ -32,8 +33,12 @@ def serving(request: pytest.FixtureRequest, tmp_path: Path) -> Serving:
 
     @asynccontextmanager
     async def serve(leave: Leave) -> AsyncIterator[Leave]:
+        async def carry_out(request: object, _tell: Tell) -> None:
+            assert isinstance(request, dict)
+            await leave(request["leave_within_s"])
+
         async with trio.open_nursery() as nursery:
-            await nursery.start(control.serve, leave)
+            await nursery.start(control.serve, carry_out)
             yield ask
             nursery.cancel_scope.cancel()
 

@@ -5,7 +5,7 @@ is outside it in memory. Never: threads, sockets, files, real time; chooses what
 """
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from noti.address import Address
 from noti.config import Config
 from noti.errors import StorageError
 from noti.history.store import Store
+from noti.membership.ports import CarryOut
 from noti.raft.core.events import TransferRequested
 from noti.raft.core.status import Status
 from noti.status import Report
@@ -55,6 +56,10 @@ class Broken(Exception):
     """A part of a node failed, for no reason that a node knows."""
 
 
+async def _tell_nobody(_answer: Mapping[str, object]) -> None:
+    raise AssertionError("an order to leave has no answer but its end")
+
+
 class MemoryControl:
     """The operator's hand on one machine."""
 
@@ -66,11 +71,15 @@ class MemoryControl:
 
     async def serve(
         self,
-        leave: Callable[[float], Awaitable[None]],
+        carry_out: CarryOut,
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """See `noti.membership.ports.Control`."""
+
+        async def leave(within_s: float) -> None:
+            await carry_out({"leave_within_s": within_s}, _tell_nobody)
+
         self.leave = leave
         task_status.started()
         try:

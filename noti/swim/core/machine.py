@@ -150,7 +150,8 @@ class Swim:
 
     def members(self) -> tuple[Member, ...]:
         """Return everyone that is known, ourselves included, by name."""
-        return tuple(record.member() for record in self._members)
+        is_leaving = self._serf.is_leaving
+        return tuple(each.member(leaving=is_leaving(each.name)) for each in self._members)
 
     def state(self, *, join: bool) -> PushPull:
         """Return our full state, for an exchange."""

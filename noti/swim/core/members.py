@@ -61,9 +61,10 @@ class Record:
         """Whether it counts as there: alive or suspect."""
         return self.state in (MemberState.ALIVE, MemberState.SUSPECT)
 
-    def member(self) -> Member:
-        """Return what the rest of noti may see."""
-        return Member(self.name, self.address, dict(self.tags), self.state, self.incarnation)
+    def member(self, *, leaving: bool = False) -> Member:
+        """Return what the rest of noti may see; `leaving` says Serf's layer."""
+        seen = (self.name, self.address, dict(self.tags), self.state, self.incarnation)
+        return Member(*seen, self.versions, leaving)
 
     def remote_node(self) -> RemoteNode:
         """Return what peers receive in an exchange of states."""

@@ -45,6 +45,9 @@ class Member:
     tags: Mapping[str, str]
     state: MemberState
     incarnation: int
+    versions: bytes = VERSIONS_UNKNOWN
+    leaving: bool = False
+    """It announced that it leaves, or an operator did, in Serf's layer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,61 @@
+"""What the commands share that ask the node of this machine, as `serf` asks its agent."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from noti.certificates.describing import printable
+from noti.cli.deadline import TIMEOUT_S
+from noti.cli.settings import Decorator, load_config, settings_options
+from noti.membership.control_client import ControlClient
+
+ANSWER_WITHIN_S = TIMEOUT_S
+"""What needs no other node is answered at once."""
+
+node_options: Decorator = settings_options("data_dir")
+"""Which node: the one that runs with --data-dir."""
+
+format_option = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How it is printed.",
+)
+
+
+def local_node(context: click.Context, config_file: Path | None, data_dir: Any) -> ControlClient:
+    """Connect to the node that the flags of a command name, or of the command that it is part of.
+
+    Raises `ConfigInvalid` and what `ControlClient` raises.
+    """
+    outer = context.parent.params if context.parent is not None else {}
+    config_file = config_file or outer.get("config_file")
+    data_dir = data_dir or outer.get("data_dir")
+    return ControlClient(load_config(config_file, {"data_dir": data_dir}).data_dir)
+
+
+def key_value(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> dict[str, str]:
+    """Return repeated KEY=VALUE as a mapping; a callback of click options."""
+    pairs = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"{value!r} is not KEY=VALUE", context, parameter)
+        pairs[key] = text
+    return pairs
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return rows of equal length as lines whose columns begin below each other."""
+    safe = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*safe, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in safe
+    ]

@@ -1,0 +1,147 @@
+"""`noti members`: who belongs to the cluster as a node sees it, in the form of `serf members`.
+
+A status is alive, leaving, left or failed; a member that is suspected is still alive.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from noti.address import format_address
+from noti.cli.deadline import timeout_option
+from noti.cli.http import tls_ca_option
+from noti.cli.local_node import (
+    format_option,
+    in_columns,
+    key_value,
+    local_node,
+    node_options,
+)
+from noti.cli.status import show_members
+
+_FOR_HTTP = {"url", "tls_ca", "timeout_s"}
+
+
+def _as_pattern(
+    context: click.Context, parameter: click.Parameter, value: str | None
+) -> re.Pattern[str] | None:
+    try:
+        return None if value is None else re.compile(value)
+    except re.error as error:
+        raise click.BadParameter(f"{value!r} is no regular expression: {error}", context) from None
+
+
+def _as_tag_patterns(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> dict[str, re.Pattern[str]]:
+    found = key_value(context, parameter, values)
+    patterns = {key: _as_pattern(context, parameter, value) for key, value in found.items()}
+    return {key: pattern for key, pattern in patterns.items() if pattern is not None}
+
+
+@click.group(invoke_without_command=True)
+@node_options
+@click.option("--detailed", is_flag=True, help="Also the versions of Serf's protocol, and doubts.")
+@format_option
+@click.option(
+    "--status",
+    callback=_as_pattern,
+    metavar="REGEXP",
+    help="Only those whose status this is: alive, leaving, left or failed.",
+)
+@click.option("--name", callback=_as_pattern, metavar="REGEXP", help="Only those of this name.")
+@click.option(
+    "--tag",
+    "tags",
+    callback=_as_tag_patterns,
+    multiple=True,
+    metavar="KEY=REGEXP",
+    help="Only those with this tag; repeatable.",
+)
+@click.option("--http", "url", metavar="URL", help="Ask this node instead, wherever it is.")
+@tls_ca_option
+@timeout_option
+@click.pass_context
+def members(
+    context: click.Context,
+    /,
+    config_file: Path | None,
+    data_dir: Any,
+    detailed: bool,
+    form: str,
+    url: str | None,
+    tls_ca: Path | None,
+    timeout_s: float,
+    **patterns: Any,
+) -> None:
+    """Show the members of the cluster as a node sees them.
+
+    That is the node that runs with --data-dir, or the one at --http, which also knows their roles,
+    but neither all tags nor the filters. A REGEXP must match the whole.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    if url is not None:
+        given = {
+            name for name in context.params if context.get_parameter_source(name) is not _DEFAULT
+        }
+        if given - _FOR_HTTP:
+            raise click.UsageError("with --http, only --tls-ca and --timeout may be given")
+        show_members(url, tls_ca, timeout_s)
+        return
+    with local_node(context, config_file, data_dir) as node:
+        everyone = list(node.ask({"request": "members"}, timeout_s))
+    chosen = [member for member in everyone if _matches(member, **patterns)]
+    if form == "json":
+        click.echo(json.dumps({"members": [_as_serf(member) for member in chosen]}, indent=2))
+    else:
+        for line in in_columns([_row(member, detailed=detailed) for member in chosen]):
+            click.echo(line)
+
+
+_DEFAULT = ParameterSource.DEFAULT
+
+
+def _matches(
+    member: Mapping[str, Any],
+    *,
+    status: re.Pattern[str] | None,
+    name: re.Pattern[str] | None,
+    tags: Mapping[str, re.Pattern[str]],
+) -> bool:
+    wanted = [(member["status"], status), (member["name"], name)]
+    wanted += [(member["tags"].get(key, ""), pattern) for key, pattern in tags.items()]
+    return all(pattern is None or pattern.fullmatch(text) for text, pattern in wanted)
+
+
+def _as_serf(member: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a member as Serf's JSON has it, and what only we know of it."""
+    return {
+        "name": member["name"],
+        "addr": format_address((member["host"], member["port"])),
+        "port": member["port"],
+        "tags": member["tags"],
+        "status": member["status"],
+        "protocol": member["protocol"],
+        "state": member["state"],
+        "incarnation": member["incarnation"],
+    }
+
+
+def _row(member: Mapping[str, Any], *, detailed: bool) -> list[str]:
+    address = format_address((member["host"], member["port"]))
+    tags = ",".join(f"{key}={value}" for key, value in member["tags"].items())
+    row = [member["name"], address, member["status"], tags]
+    if detailed:
+        protocol = member["protocol"]
+        row += [
+            f"Protocol Version: {protocol['version']}",
+            f"Available Protocol Range: [{protocol['min']}, {protocol['max']}]",
+            "Suspected" if member["state"] == "suspect" else "",
+        ]
+    return row
