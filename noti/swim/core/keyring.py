@@ -1,6 +1,7 @@
 """The keys of a cluster's gossip: the first encrypts, all decrypt.
 
-Enters: keys, orders to change them. Leaves: keys in the order in which they are tried.
+Enters: keys, orders to change them. Leaves: keys in the order in which they are tried, and word of
+each change, so that somebody saves it.
 Never: files; encryption itself (`sealing`); a key in a text.
 
 Source: memberlist's key ring, whose rules Serf's key queries rely on.
@@ -8,7 +9,7 @@ Source: memberlist's key ring, whose rules Serf's key queries rely on.
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from noti.errors import ConfigInvalid, KeyRejected
@@ -23,14 +24,18 @@ KEYS_MAX: Final = 16
 class KeyRing:
     """The keys of this node, of which there is always one at least."""
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        """Take keys, the primary first; raises `ConfigInvalid` for none, too many or a bad one."""
+    def __init__(self, keys: Sequence[bytes], changed: Callable[[], object] = lambda: None) -> None:
+        """Take keys, the primary first; raises `ConfigInvalid` for none, too many or a bad one.
+
+        `changed` is called when there are others, or they are in another order.
+        """
         unique = tuple(dict.fromkeys(keys))
         if not 1 <= len(unique) <= KEYS_MAX:
             raise ConfigInvalid(f"{len(unique)} gossip keys; give from 1 to {KEYS_MAX}")
         for key in unique:
             _check_length(key)
         self._keys = unique
+        self._changed = changed
 
     @property
     def keys(self) -> tuple[bytes, ...]:
@@ -44,7 +49,7 @@ class KeyRing:
 
     def replace(self, keys: Sequence[bytes]) -> None:
         """Take these keys instead; raises as the constructor does, and then changes nothing."""
-        self._keys = KeyRing(keys).keys
+        self._put(KeyRing(keys).keys)
 
     def add(self, key: bytes) -> None:
         """Decrypt with this key, too; nothing happens when it is there.
@@ -60,7 +65,7 @@ class KeyRing:
         """Encrypt with this key from now on; raises `KeyRejected` when it is not installed."""
         if key not in self._keys:
             raise KeyRejected("this key is not installed; install it first, on all nodes")
-        self._keys = tuple(dict.fromkeys((key, *self._keys)))
+        self._put(tuple(dict.fromkeys((key, *self._keys))))
 
     def remove(self, key: bytes) -> None:
         """Forget this key; nothing happens when it is not there.
@@ -69,7 +74,12 @@ class KeyRing:
         """
         if key == self.primary:
             raise KeyRejected("this key encrypts; use another one first")
-        self._keys = tuple(each for each in self._keys if each != key)
+        self._put(tuple(each for each in self._keys if each != key))
+
+    def _put(self, keys: tuple[bytes, ...]) -> None:
+        if keys != self._keys:
+            self._keys = keys
+            self._changed()
 
 
 def parse_key(text: str) -> bytes:

@@ -70,3 +70,17 @@ def test_text_that_is_no_key_is_rejected_without_being_repeated(text: str) -> No
     with pytest.raises(ConfigInvalid, match="noti keys new") as caught:
         parse_key(text)
     assert not text or text not in str(caught.value)
+
+
+def test_each_change_is_told_and_nothing_else() -> None:
+    told: list[tuple[bytes, ...]] = []
+    ring = KeyRing([OLD], lambda: told.append(ring.keys))
+    ring.add(OLD)
+    ring.use(OLD)
+    ring.remove(NEW)
+    assert not told
+    ring.add(NEW)
+    ring.use(NEW)
+    ring.remove(OLD)
+    ring.replace([OLD])
+    assert told == [(OLD, NEW), (NEW, OLD), (NEW,), (OLD,)]
