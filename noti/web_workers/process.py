@@ -64,9 +64,6 @@ log = structlog.get_logger("noti.web_workers")
 
 ALIVE_EVERY_S: Final = 0.1
 """Also how late the node is to learn that clients cannot follow."""
-NICENESS: Final = 5
-"""Where they share a core, consensus comes before streams: the node has three times a worker's
-share."""
 HOLDER_ID_BYTES: Final = 8
 
 
@@ -251,7 +248,6 @@ def main(arguments: list[str]) -> None:
         signal.signal(one, signal.SIG_IGN)
     telemetry.set_up()
     number, link_fd, *listener_fds = map(int, arguments)
-    os.nice(NICENESS)
     structlog.contextvars.bind_contextvars(web_worker=number)
     try:
         trio.run(_run, link_fd, listener_fds)
