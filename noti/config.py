@@ -114,7 +114,8 @@ class Config(BaseModel):
     bootstrap_expect: int = Field(default=1, ge=1, le=5)
     """How many new nodes form a cluster once they see each other; 3 for a cluster of three."""
     voters_max: int = Field(default=5, ge=1, le=9)
-    """How many nodes vote at most; further ones receive everything and serve browsers."""
+    """How many nodes vote at most, an odd number from three on; further ones receive everything and
+    serve browsers."""
     voter_hold_down_s: float = Field(default=15, ge=1, le=3600)
     """Absence after which a voter is replaced by another node, if one has the log, seconds."""
     gossip_profile: Literal["local", "lan"] = "lan"

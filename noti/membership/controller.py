@@ -4,6 +4,7 @@ One change at a time, and none that the advice does not name. A change that cann
 not an error: it is advised again at the next look, if it is still right.
 """
 
+import math
 from collections.abc import Callable, Set
 from typing import assert_never
 
@@ -21,6 +22,9 @@ log = structlog.get_logger("noti.node")
 
 LOOK_EVERY_S = 0.5
 """A new node becomes a voter within about a second; each look costs microseconds."""
+
+EVEN_S = 60.0
+"""Nodes that are started one after the other are an even number for less than this."""
 
 
 class MembershipController:
@@ -46,6 +50,8 @@ class MembershipController:
         self._connected = connected
         self._clock = clock
         self._limits = limits
+        self._even_since: float | None = None
+        """Since when the number of voters is even; infinite when that was said."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look twice a second while this node leads, until cancelled."""
@@ -61,6 +67,7 @@ class MembershipController:
 
     async def _look(self, policy: VoterPolicy) -> None:
         status, members = self._changer.status(), self._gossip.members()
+        self._warn_if_even(len(status.configuration.voters))
         advice = policy.advise(
             status, members, self._demotion_requested(), self._connected(), self._clock.now()
         )
@@ -73,6 +80,20 @@ class MembershipController:
                     await self._carry_out(advice)
             case _:
                 assert_never(advice)
+
+    def _warn_if_even(self, voters: int) -> None:
+        now = self._clock.now()
+        if voters % 2:
+            self._even_since = None
+        elif self._even_since is None:
+            self._even_since = now
+        elif now - self._even_since >= EVEN_S:
+            self._even_since = math.inf
+            log.warning(
+                "an even number of voters survives no more failures than one voter less: "
+                "add a node, or take one out with `noti leave`",
+                voters=voters,
+            )
 
     async def _carry_out(self, change: Change) -> None:
         shown = {

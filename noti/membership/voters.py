@@ -10,7 +10,9 @@ whole log in its place.
   browsers at once.
 - A learner that has caught up replaces a voter that is absent: crashed for `hold_down_s`, or
   replaced by a new self after its disk was lost. Both happen in one joint change.
-- While no voter is absent, it becomes a further voter if there are fewer than `voters_max`.
+- While no voter is absent, learners become further voters up to `voters_max`, so that the number of
+  voters is odd afterwards: a fourth voter makes commits slower, and four survive no more failures
+  than three. Only a second voter is better than none: what is committed is then on two disks.
 - A dead voter without such a successor stays a voter: gossip alone may not shrink the voter set,
   because that can take the majority away from those who hold the log.
 - So does a voter that left on purpose: most come back in a minute, after an upgrade. Only when it
@@ -172,14 +174,14 @@ class VoterPolicy:
         ]
         if not caught_up:
             return Change()
-        successor = frozenset(caught_up[:1])
         absent = [voter for voter in configuration.voters if voter in self._absent_since]
         replaced = self._absent_for(absent, self._limits.hold_down_s, now)
         if replaced:
-            return Change(promote=successor, remove=frozenset(replaced[:1]))
-        if not absent and len(configuration.voters) < self._limits.voters_max:
-            return Change(promote=successor)
-        return Change()
+            return Change(promote=frozenset(caught_up[:1]), remove=frozenset(replaced[:1]))
+        wanted = additional_voters(
+            len(configuration.voters), len(caught_up), self._limits.voters_max
+        )
+        return Change() if absent else Change(promote=frozenset(caught_up[:wanted]))
 
     def _remove_absent(self, status: Status, left: set[NodeId], now: float) -> Change:
         """Remove a voter that left on purpose and stays away, while all others are alive."""
@@ -199,6 +201,14 @@ class VoterPolicy:
             for n in nodes
             if n in self._absent_since and now - self._absent_since[n] >= at_least_s
         ]
+
+
+def additional_voters(voters: int, learners: int, voters_max: int) -> int:
+    """Return how many learners that have caught up should become voters beside those there are."""
+    to_odd = 1 + voters % 2
+    if to_odd <= learners and voters + to_odd <= voters_max:
+        return to_odd
+    return 1 if voters == 1 and learners and voters_max > 1 else 0
 
 
 def _is_majority(some: Collection[NodeId], of: Collection[NodeId]) -> bool:

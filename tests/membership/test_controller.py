@@ -9,7 +9,7 @@ import trio
 from trio.testing import MockClock
 
 from noti.errors import StorageFailed
-from noti.membership.controller import LOOK_EVERY_S, MembershipController
+from noti.membership.controller import EVEN_S, LOOK_EVERY_S, MembershipController
 from noti.membership.voters import VoterLimits
 from noti.raft.core.membership import Change
 from noti.raft.core.messages import NodeId
@@ -54,21 +54,30 @@ class Scene:
 async def test_new_node_becomes_a_learner_first_and_then_a_voter(
     autojump_clock: MockClock,
 ) -> None:
-    scene = Scene(FakeGossip(*map(member, "abc"), member("d", cluster="")), FakeRaft(status("abc")))
+    scene = Scene(FakeGossip(*map(member, "ab"), member("c", cluster="")), FakeRaft(status("ab")))
     async with scene.running():
         await trio.sleep(2 * LOOK_EVERY_S)
-    assert scene.changes == [change(add="d"), change(promote="d")]
+    assert scene.changes == [change(add="c"), change(promote="c")]
 
 
-async def test_voters_are_added_one_at_a_time_and_each_is_committed_before_the_next(
-    autojump_clock: MockClock,
+async def test_even_number_of_voters_that_stays_is_warned_of_once(
+    autojump_clock: MockClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raft = FakeRaft(status("abc", "de", caught_up="de"), commit_s=3.0)
+    scene = Scene(FakeGossip(*map(member, "abcd")), FakeRaft(status("abcd")))
+    async with scene.running():
+        await trio.sleep(EVEN_S - 1)
+        assert "even number" not in capsys.readouterr().out
+        await trio.sleep(10 * EVEN_S)
+    assert capsys.readouterr().out.count("even number of voters") == 1
+
+
+async def test_change_is_committed_before_the_next(autojump_clock: MockClock) -> None:
+    raft = FakeRaft(status("ab", "cde", caught_up="cde"), commit_s=3.0)
     scene = Scene(FakeGossip(*map(member, "abcde")), raft)
     async with scene.running():
         await trio.sleep(20)
     (first_at, first), (second_at, second) = raft.changes
-    assert (first, second) == (change(promote="d"), change(promote="e"))
+    assert (first, second) == (change(promote="c"), change(promote="de"))
     assert second_at - first_at >= raft.commit_s
 
 

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
+
 from noti.membership.voters import (
     LeadershipTransfer,
     VoterLimits,
     VoterPolicy,
     VoterState,
+    additional_voters,
     voter_state,
 )
 from noti.raft.core.membership import Change, Configuration
@@ -35,26 +38,51 @@ def test_member_of_another_cluster_and_a_dead_node_are_not_added() -> None:
 @promises.LEARNER_DOES_NOT_COUNT
 def test_learner_votes_only_when_it_has_caught_up() -> None:
     policy = VoterPolicy(LIMITS)
-    members = list(map(member, "abcd"))
-    assert policy.advise(status("abc", "d"), members, NOBODY, NOBODY, 0.0) == NOTHING
-    assert policy.advise(status("abc", "d", caught_up="d"), members, NOBODY, NOBODY, 1.0) == change(
-        promote="d"
+    members = list(map(member, "abc"))
+    assert policy.advise(status("ab", "c"), members, NOBODY, NOBODY, 0.0) == NOTHING
+    assert policy.advise(status("ab", "c", caught_up="c"), members, NOBODY, NOBODY, 1.0) == change(
+        promote="c"
     )
+
+
+def test_third_and_fifth_voter_come_and_a_fourth_only_together_with_the_fifth() -> None:
+    policy, members = VoterPolicy(LIMITS), list(map(member, "abcde"))
+    alone = status("abc", "de", caught_up="d")
+    assert policy.advise(alone, members, NOBODY, NOBODY, 0.0) == NOTHING
+    both = status("abc", "de", caught_up="de")
+    assert policy.advise(both, members, NOBODY, NOBODY, 1.0) == change(promote="de")
+    four = status("abcd", "e", caught_up="e")
+    assert policy.advise(four, members, NOBODY, NOBODY, 2.0) == change(promote="e")
+
+
+@pytest.mark.parametrize(
+    ("voters", "learners", "voters_max", "promoted"),
+    [
+        *[(1, 0, 5, 0), (1, 1, 5, 1), (1, 2, 5, 2), (1, 9, 5, 2), (1, 1, 1, 0), (1, 2, 2, 1)],
+        *[(2, 1, 5, 1), (2, 3, 5, 1), (2, 1, 2, 0), (3, 1, 5, 0), (3, 2, 5, 2), (3, 2, 4, 0)],
+        *[(4, 1, 5, 1), (5, 2, 5, 0), (5, 2, 7, 2)],
+    ],
+)
+def test_number_of_voters_becomes_odd_but_two_are_better_than_one(
+    voters: int, learners: int, voters_max: int, promoted: int
+) -> None:
+    assert additional_voters(voters, learners, voters_max) == promoted
 
 
 def test_learner_with_nothing_of_a_short_log_does_not_vote_although_it_lacks_little() -> None:
     """It knows of no cluster, and would refuse its own."""
-    policy, members = VoterPolicy(LIMITS), list(map(member, "abcd"))
-    short = status("abc", "d", last_index=50)
-    nothing_yet = replace(short, followers=(("b", 50), ("c", 50), ("d", 0)))
+    policy, members = VoterPolicy(LIMITS), list(map(member, "abc"))
+    short = status("ab", "c", last_index=50)
+    nothing_yet = replace(short, followers=(("b", 50), ("c", 0)))
     assert policy.advise(nothing_yet, members, NOBODY, NOBODY, 0.0) == NOTHING
-    assert policy.advise(short, members, NOBODY, NOBODY, 1.0) == change(promote="d")
+    assert policy.advise(short, members, NOBODY, NOBODY, 1.0) == change(promote="c")
 
 
 def test_there_are_never_more_voters_than_the_limit() -> None:
     policy = VoterPolicy(VoterLimits(voters_max=3))
-    members = list(map(member, "abcd"))
-    assert policy.advise(status("abc", "d", caught_up="d"), members, NOBODY, NOBODY, 0.0) == NOTHING
+    members = list(map(member, "abcde"))
+    view = status("abc", "de", caught_up="de")
+    assert policy.advise(view, members, NOBODY, NOBODY, 0.0) == NOTHING
 
 
 @promises.LOG_BEFORE_VOTE

@@ -109,7 +109,7 @@ def test_nodes_leave_under_faults_and_come_back_as_voters(seed: int) -> None:
 def test_leaver_gets_no_seat_from_the_next_leader_either() -> None:
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            cluster = SimulatedCluster(nursery, 1, size=4)
+            cluster = SimulatedCluster(nursery, 1, size=5)
             await cluster.start()
             leader = await cluster.wait_leader()
             leaver = next(machine for machine in cluster.nodes if machine is not leader)
@@ -118,13 +118,13 @@ def test_leaver_gets_no_seat_from_the_next_leader_either() -> None:
             await leader.crash()
             await cluster.wait_for(lambda: cluster.leader() is not None)
             await leader.start()
-            await cluster.wait_for(lambda: len(cluster.voters()) == 3)
+            await cluster.wait_for(lambda: len(cluster.voters()) == 4)
             await trio.sleep(30)
-            assert len(cluster.voters()) == 3
+            assert len(cluster.voters()) == 4
             assert leaver.name not in cluster.voters()
             await leaver.stop()
             await leaver.start()
-            await cluster.wait_for(lambda: len(cluster.voters()) == 4)
+            await cluster.wait_for(lambda: len(cluster.voters()) == 5)
             nursery.cancel_scope.cancel()
 
     run_deterministically(1, main)
