@@ -15,7 +15,7 @@ from tests import time_limit
 from tests.interop import nginx
 from tests.interop.nats.go_programs import go
 from tests.interop.rehearsal import namespaces
-from tests.interop.serf_agent import CACHE
+from tests.interop.serf.agents import CACHE
 from tests.k8s.helm import helm
 
 PROGRAMS: dict[str, tuple[Callable[[], bool], str]] = {

@@ -26,7 +26,7 @@ from tests.bench.clusters import HOST, NotiCluster, Processes, start_nats
 from tests.bench.hub_servers import Noti
 from tests.bench.report import Arguments, Report, tell
 from tests.certificates.authority import Wanted, authority, issue
-from tests.interop.serf_agent import free_port
+from tests.interop.serf.agents import free_port
 
 EVENT_BYTES = 200
 ON_THE_WAY_MAX = 64
