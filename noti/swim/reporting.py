@@ -12,6 +12,7 @@ from noti.address import format_address
 from noti.ports import Clock
 from noti.swim.core.events import (
     GossipRejected,
+    IdentityConflict,
     MemberChanged,
     NameConflict,
     OtherCluster,
@@ -28,6 +29,7 @@ CHANGES_LOGGED_MAX: Final = 1000
 
 REASONS: Final = (
     "backlog",
+    "identity",
     "incarnation",
     "label",
     "members",
@@ -76,7 +78,13 @@ class GossipReporter:
         self._throttled.log(log.warning, event, (event, source), source=source, **fields)
 
     def report(
-        self, effect: NameConflict | OtherCluster | GossipRejected | ReachedByStreamOnly | Refuted
+        self,
+        effect: NameConflict
+        | IdentityConflict
+        | OtherCluster
+        | GossipRejected
+        | ReachedByStreamOnly
+        | Refuted,
     ) -> None:
         """Count and log what the core reports about peers."""
         match effect:
@@ -87,6 +95,15 @@ class GossipReporter:
                     format_address(rejected),
                     name=name,
                     known=format_address(known),
+                )
+            case IdentityConflict(name, address, identity, owner):
+                self._count_rejected("identity")
+                self.warn(
+                    "a member shows the id of another node, and counts as one without",
+                    format_address(address),
+                    name=name,
+                    id=identity,
+                    known_as=owner,
                 )
             case OtherCluster(name, address, cluster):
                 self._count_rejected("other cluster")

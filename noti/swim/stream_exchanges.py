@@ -100,7 +100,7 @@ class StreamExchanges:
             answer = await _read(stream)
         match answer:
             case PushPull():
-                self._handle(StateReceived(answer))
+                self._handle(StateReceived(answer, address, dialled=True))
             case Failure(reason):
                 raise PeerUnavailable(f"rejected by the other side: {reason}")
             case _:

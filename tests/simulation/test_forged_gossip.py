@@ -7,10 +7,12 @@ import trio
 from trio.testing import MockClock
 
 from noti.swim.core.member_states import MemberStates
-from noti.swim.core.members import Record, tags_of
-from noti.swim.core.messages import Alive, Dead, MemberState
+from noti.swim.core.members import Record
+from noti.swim.core.messages import Address, Alive, Dead, MemberState
+from noti.swim.core.newcomers import Backing
 from noti.swim.core.probing import Prober
 from noti.swim.core.validate import Incarnations
+from noti.swim.core.verification import Verifier
 from tests import promises
 from tests.simulation.forger import Forger
 from tests.simulation.gossip_cluster import MEMBERS_MAX, PORT, GossipCluster, GossipNode
@@ -28,6 +30,7 @@ def invalid_parts(cluster: GossipCluster) -> list[str]:
     found = []
     for node in cluster.nodes:
         members = {member.name: member for member in node.gossip.members()}
+        found += [f"{node.name} knows {name}" for name in members if name.startswith("x")]
         if len(members) > MEMBERS_MAX:
             found.append(f"{node.name} knows {len(members)} members")
         for other in cluster.nodes:
@@ -36,6 +39,8 @@ def invalid_parts(cluster: GossipCluster) -> list[str]:
                 found.append(f"{node.name} sees {other.name} {member.state.name.lower()}")
             if member.incarnation > INCARNATION_SOUND_MAX:
                 found.append(f"{node.name} believes incarnation {member.incarnation}")
+            if member.tags != {"id": f"id of {other.name}", "role": "noti"}:
+                found.append(f"{node.name} sees {other.name} with tags {member.tags}")
             if member.address != (other.ip, PORT):
                 found.append(f"{node.name} sees {other.name} at {member.address}")
     return found
@@ -119,29 +124,37 @@ def buries_without_asking(patch: pytest.MonkeyPatch) -> None:
 def hears_no_answers(patch: pytest.MonkeyPatch) -> None:
     """Only who objects in time stays."""
     patch.setattr(Prober, "on_ack", lambda *_: None)
+    patch.setattr(Verifier, "proofs", lambda *_: [])
 
 
 def moves_whoever_is_said_to_have_moved(patch: pytest.MonkeyPatch) -> None:
     """The identity in a member's tags is no secret."""
+    patch.setattr(MemberStates, "_doubt_place", MemberStates._revive)
 
-    def verify(
-        self: MemberStates, record: Record, claim: Alive | Dead, gives_up_at: float, now: float
+
+def believes_whatever_is_said_to_be_there(patch: pytest.MonkeyPatch) -> None:
+    """As memberlist does: it asks nobody before."""
+    on_alive = MemberStates.on_alive
+
+    def believe(
+        self: MemberStates, alive: Alive, source: Address | None, _: Backing, now: float
     ) -> None:
-        if isinstance(claim, Alive):
-            self._revive(record, claim, tags_of(claim.meta), now)
+        on_alive(self, alive, source, Backing.PROVEN, now)
 
-    patch.setattr(MemberStates, "_verify", verify)
+    patch.setattr(MemberStates, "on_alive", believe)
 
 
 def remembers_whatever_is_invented(patch: pytest.MonkeyPatch) -> None:
     """Members are not bounded."""
+    believes_whatever_is_said_to_be_there(patch)
     patch.setattr(MemberStates, "_make_room", lambda *_: True)
 
 
 def forgets_real_members_for_invented_ones(patch: pytest.MonkeyPatch) -> None:
     """Whoever comes first by name is the first to go."""
+    believes_whatever_is_said_to_be_there(patch)
 
-    def make_room(self: MemberStates, now: float) -> bool:
+    def make_room(self: MemberStates, _: Record) -> bool:
         if len(self._members) >= MEMBERS_MAX:
             self.forget(next(record for record in self._members if record is not self._me))
         return True
@@ -153,6 +166,7 @@ MISTAKES = (
     believes_any_incarnation,
     buries_without_asking,
     moves_whoever_is_said_to_have_moved,
+    believes_whatever_is_said_to_be_there,
     remembers_whatever_is_invented,
     forgets_real_members_for_invented_ones,
     hears_no_answers,

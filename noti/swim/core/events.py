@@ -38,6 +38,10 @@ class StateReceived:
     """A peer's full state arrived, as a question or as an answer."""
 
     state: PushPull
+    source: Address | None = None
+    """The other end of the stream, where known: its host, or the address that we dialled."""
+    dialled: bool = False
+    """Whether we dialled it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,21 @@ class TagsChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class MembersProtected:
+    """These are the cluster's own nodes: never forgotten, and never crowded out."""
+
+    names: Mapping[str, str]
+    """By identity (the tag `id`); an empty name where only the identity is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForgetRequested:
+    """The operator wants a member that is dead or left to be forgotten."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
 class LeaveRequested:
     """The node is about to stop, on purpose."""
 
@@ -76,6 +95,8 @@ Event: TypeAlias = (
     | StateReceived
     | ExchangeEnded
     | TagsChanged
+    | MembersProtected
+    | ForgetRequested
     | LeaveRequested
     | TimerExpired
 )
@@ -129,6 +150,17 @@ class NameConflict:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityConflict:
+    """A member shows the identity of another node; it counts as one without an identity."""
+
+    name: str
+    address: Address
+    identity: str
+    owner: str
+    """The name of the node that the identity belongs to."""
+
+
+@dataclass(frozen=True, slots=True)
 class OtherCluster:
     """A member of another cluster gossips with us; it is ignored."""
 
@@ -172,6 +204,7 @@ Effect: TypeAlias = (
     | ExchangeState
     | MemberChanged
     | NameConflict
+    | IdentityConflict
     | OtherCluster
     | GossipRejected
     | ReachedByStreamOnly

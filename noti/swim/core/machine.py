@@ -20,8 +20,10 @@ from noti.swim.core.events import (
     Effect,
     Event,
     ExchangeEnded,
+    ForgetRequested,
     GossipRejected,
     LeaveRequested,
+    MembersProtected,
     PacketReceived,
     PacketUnsendable,
     StateReceived,
@@ -30,6 +32,7 @@ from noti.swim.core.events import (
     TimerExpired,
 )
 from noti.swim.core.exchanges import Exchanges
+from noti.swim.core.identities import Identities
 from noti.swim.core.member_states import MemberStates
 from noti.swim.core.members import Members, Record, tags_of
 from noti.swim.core.messages import (
@@ -49,6 +52,7 @@ from noti.swim.core.messages import (
     Suspect,
     User,
 )
+from noti.swim.core.newcomers import Backing
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.own_state import OwnState
 from noti.swim.core.packets import encode_tags
@@ -56,6 +60,7 @@ from noti.swim.core.probing import Prober
 from noti.swim.core.serf.intents import Broadcast, LeaveIntent, Serf
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.validate import Incarnations
+from noti.swim.core.verification import Question, Verifier, is_same_host
 
 _LEAVE_GOSSIP_S = 0.05
 """While leaving, gossip goes out this often, so that the announcements are through in time."""
@@ -95,11 +100,15 @@ class Swim:
         self._me = Record.of(alive, dict(tags), now)
         self._me.acked_at = math.inf
         members.add(self._me)
+        self._identities = Identities(self._me, members)
+        self._verifier = Verifier(name, address, outbox=outbox, config=config, rng=rng)
         self._states = MemberStates(
             self._me,
             members=members,
             outbox=outbox,
             prober=self._prober,
+            verifier=self._verifier,
+            identities=self._identities,
             serf=self._serf,
             config=config,
             incarnations=Incarnations(incarnation, now),
@@ -120,8 +129,11 @@ class Swim:
                 self._prober.on_unsendable(to, now)
             case StreamPingAnswered(sequence):
                 self._prober.on_stream_ack(sequence)
-            case StateReceived(state):
-                self._merge(state, now)
+                question = self._verifier.proof_by_stream(sequence, now)
+                if question is not None:
+                    self._on_answer(question, None, now)
+            case StateReceived(state, source, dialled):
+                self._merge(state, source, dialled=dialled, now=now)
             case ExchangeEnded(to, join, reached):
                 if join:
                     self._exchanges.on_ended(to, reached, now)
@@ -129,6 +141,10 @@ class Swim:
                     self._apply_serf([self._serf.join_intent()], now)
             case TagsChanged(tags):
                 self._own.set_tags(tags)
+            case MembersProtected(names):
+                self._identities.protect(names)
+            case ForgetRequested(name):
+                self._states.on_forget(name)
             case LeaveRequested():
                 self._own.leave(now)
                 self._gossip_at = now
@@ -155,9 +171,7 @@ class Swim:
 
     def state(self, *, join: bool) -> PushPull:
         """Return our full state, for an exchange."""
-        unacked = self._members.unacked  # known from others only, and not to be spread
-        known = [record for record in self._members if record.name not in unacked]
-        nodes = tuple(record.remote_node() for record in known)
+        nodes = tuple(record.remote_node() for record in self._members)
         return PushPull(join, nodes, self._serf.state())
 
     # What is received
@@ -165,15 +179,39 @@ class Swim:
     def _on_packet(self, messages: Sequence[Message], source: Address, now: float) -> None:
         # Alive messages first: others in the packet may be about a member that they introduce.
         # Pings last: the answer carries what refutes what else is in the packet.
+        questions = self._verifier.proofs(messages, source, now)
+        proven = {(each.name, each.address) for each in questions}
+        said: dict[tuple[str, Address], Alive] = {}
+        objection = self._own.objection(messages)
         for message in sorted(messages, key=_turn):
-            if not (isinstance(message, Ping) and self._own.is_silent(messages)):
+            if isinstance(message, Alive) and (message.node, message.address) in proven:
+                said[message.node, message.address] = message
+                self._on_alive(message, source, Backing.PROVEN, now)
+            elif isinstance(message, Ping):
+                if not self._own.is_silent(messages):
+                    self._on_ping(message, objection, source)
+            else:
                 self._on_message(message, source, now)
+        for question in questions:
+            self._on_answer(question, said.get((question.name, question.address)), now)
 
-    def _on_message(self, message: Message, source: Address, now: float) -> None:
+    def _on_ping(self, ping: Ping, objection: Alive | None, source: Address) -> None:
+        if ping.target in ("", self._me.name):
+            to = self._answer_to(ping.source, source)
+            also = () if objection is None else (objection,)
+            # Unknown addresses get no gossip: a forged source would turn 20 bytes into a full
+            # packet. An objection is not longer than the claim that it answers, nearly.
+            self._outbox.send(
+                to, Ack(ping.sequence, None), *also, piggyback=self._members.knows(to)
+            )
+
+    def _on_message(
+        self,
+        message: IndirectPing | Ack | Nack | Alive | Suspect | Dead | User,
+        source: Address,
+        now: float,
+    ) -> None:
         match message:
-            case Ping(sequence, target, claimed, _):
-                if target in ("", self._me.name):
-                    self._answer(Ack(sequence, None), self._answer_to(claimed, source))
             case IndirectPing(source=claimed) as request:
                 requester = self._answer_to(claimed, source)
                 # For an unknown address we would only be a reflector.
@@ -184,7 +222,7 @@ class Swim:
             case Nack():
                 pass  # it means that the helper is well; we keep no score of our own health
             case Alive() as alive:
-                self._on_alive(alive, source, now)
+                self._on_alive(alive, source, Backing.HEARSAY, now)
             case Suspect() | Dead() as claim:
                 self._on_accusation(claim, now)
             case User(payload):
@@ -201,11 +239,7 @@ class Swim:
             return source
         return claimed
 
-    def _answer(self, ack: Ack, to: Address) -> None:
-        # Unknown addresses get no gossip: a forged source would turn 20 bytes into a full packet.
-        self._outbox.send(to, ack, piggyback=self._members.knows(to))
-
-    def _on_alive(self, alive: Alive, source: Address | None, now: float) -> None:
+    def _on_alive(self, alive: Alive, source: Address | None, backing: Backing, now: float) -> None:
         tags = tags_of(alive.meta)
         if self._states.is_of_other_cluster(tags, alive.node, alive.address):
             return
@@ -215,8 +249,14 @@ class Swim:
             self._own.on_alive(alive, tags)
             return
         known = alive.node in self._members
-        self._states.on_alive(alive, source, now)
-        if not known:
+        self._states.on_alive(alive, source, backing, now)
+        if not known and alive.node in self._members:
+            self._exchanges.on_joined(now)
+
+    def _on_answer(self, question: Question, said: Alive | None, now: float) -> None:
+        known = question.name in self._members
+        self._states.on_answer(question, said, now)
+        if not known and question.name in self._members:
             self._exchanges.on_joined(now)
 
     def _on_accusation(self, claim: Suspect | Dead, now: float) -> None:
@@ -229,7 +269,7 @@ class Swim:
         else:
             self._states.on_dead(claim, now)
 
-    def _merge(self, state: PushPull, now: float) -> None:
+    def _merge(self, state: PushPull, source: Address | None, *, dialled: bool, now: float) -> None:
         reason = self._members.versions_violation(state.nodes)
         if reason is not None:
             self._outbox.emit(GossipRejected("versions", reason))
@@ -239,7 +279,7 @@ class Swim:
             if self._states.is_of_other_cluster(tags_of(node.meta), node.name, node.address):
                 others = True
             else:
-                self._merge_node(node, now)
+                self._merge_node(node, _backing(node.address, source, dialled=dialled), now)
         if others or not state.user_state:
             return
         try:
@@ -247,11 +287,11 @@ class Swim:
         except MessageInvalid as error:
             self._outbox.emit(GossipRejected("Serf message", f"Serf's part of the state: {error}"))
 
-    def _merge_node(self, node: RemoteNode, now: float) -> None:
+    def _merge_node(self, node: RemoteNode, backing: Backing, now: float) -> None:
         match node.state:
             case MemberState.ALIVE:
                 alive = Alive(node.incarnation, node.name, node.address, node.meta, node.versions)
-                self._on_alive(alive, None, now)
+                self._on_alive(alive, None, backing, now)
             case MemberState.LEFT:
                 self._on_accusation(Dead(node.incarnation, node.name, node.name), now)
             case MemberState.SUSPECT | MemberState.DEAD:
@@ -296,6 +336,13 @@ class Swim:
                         self._states.set_state(record, MemberState.LEFT, now)
                 case _:
                     assert_never(order)
+
+
+def _backing(address: Address, source: Address | None, *, dialled: bool) -> Backing:
+    """Return what a node in a full state has to show for being where it is said to be."""
+    if source is None or not is_same_host(address, source):
+        return Backing.HEARSAY
+    return Backing.PROVEN if dialled and address == source else Backing.INTRODUCED
 
 
 def _turn(message: Message) -> int:

@@ -1,9 +1,15 @@
 """Decides the states of the other members, alive, suspect, dead or left, and their addresses.
 
-Enters: claims about them from anywhere, now. Leaves: changed records, effects through the outbox.
-Never: a member dead, left or moved before it was pinged at the address where it was.
+Enters: claims about them from anywhere, answers, now. Leaves: changed records, effects through the
+outbox.
+Never: a member dead, left or moved before it was pinged at the address where it was; a new member,
+address or tag that the address itself has not confirmed.
 
-Anybody can send a packet under any name, so a claim that a member is dead only makes it a suspect.
+Anybody can send a packet under any name, so a claim that somebody is alive, back, elsewhere, or has
+other tags waits among the newcomers until that address has answered a ping that carried the claim;
+what it says about itself with the answer counts instead of the claim. Only a newer incarnation of
+what is known already counts at once, as it ends a suspicion; but not for ever without an answer, or
+a stranger could hide a crash. A claim that a member is dead only makes it a suspect.
 A suspect is sent the claim and pinged until its time is over; if it answers it stays, and if the
 claim is wrong it refutes it with a higher incarnation, which ends the suspicion. A member that is
 claimed to have left is pinged likewise, and has left when it does not answer: one of ours that
@@ -15,22 +21,37 @@ Sources: SWIM (Das, Gupta, Motivala 2002) 4.2; memberlist, which believes claims
 import math
 from collections.abc import Mapping
 
-from noti.swim.core.events import GossipRejected, MemberChanged, NameConflict, OtherCluster
-from noti.swim.core.members import Members, PendingClaim, Record, tags_of
+from noti.swim.core.events import (
+    GossipRejected,
+    IdentityConflict,
+    MemberChanged,
+    NameConflict,
+    OtherCluster,
+)
+from noti.swim.core.identities import Identities
+from noti.swim.core.members import ID_TAG, Members, PendingClaim, Record, tags_of
 from noti.swim.core.messages import Address, Alive, Dead, MemberState, Suspect
+from noti.swim.core.newcomers import Backing, Newcomers
 from noti.swim.core.outbox import Outbox
-from noti.swim.core.own_state import ID_TAG
 from noti.swim.core.probing import Prober
 from noti.swim.core.serf.intents import Serf
 from noti.swim.core.suspicion import Suspicion
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.validate import Incarnations, why_versions_invalid
+from noti.swim.core.verification import Question, Verifier
 
 CLUSTER_TAG = "cluster"
 """The tag with the cluster's identity; empty or missing while a node belongs to none."""
 
 _LEAVING_S_MAX = 15.0
 """So long a member that leaves may go on answering; Serf agents take up to 11 s."""
+
+_MOVING_S_MAX = 3.0
+"""So long a member that is claimed to have moved has to answer there, some packets being lost."""
+
+_REFUTED_UNHEARD_MAX = 3
+"""Suspicions that are refuted in the name of a member which answers nobody; where it is reached by
+others only, it answers them within a round of probes, which is shorter than this takes."""
 
 
 class MemberStates:
@@ -43,6 +64,8 @@ class MemberStates:
         members: Members,
         outbox: Outbox,
         prober: Prober,
+        verifier: Verifier,
+        identities: Identities,
         serf: Serf,
         config: SwimConfig,
         incarnations: Incarnations,
@@ -51,19 +74,20 @@ class MemberStates:
         self._members = members
         self._outbox = outbox
         self._prober = prober
+        self._verifier = verifier
+        self._identities = identities
+        self._newcomers = Newcomers(verifier, config)
         self._serf = serf
         self._config = config
         self._incarnations = incarnations
         self._unresolved: dict[str, None] = {}
         """Names of those with a suspicion or a pending claim, and of some who had one."""
-        self._no_room_at = -math.inf
-        """When there was none: a state with thousands of forged members is rejected at once."""
 
     def deadline(self) -> float:
-        """Return when `advance` is due; infinite without a suspicion or pending claim."""
+        """Return when `advance` is due; infinite without newcomer, suspicion or pending claim."""
         if not self._unresolved:
-            return math.inf
-        moments = [math.inf]
+            return self._newcomers.deadline()
+        moments = [self._newcomers.deadline()]
         for record in self._unresolved_members():
             if record.suspicion is not None:
                 moments += [record.suspicion.deadline(), record.suspicion.ping_at]
@@ -72,7 +96,8 @@ class MemberStates:
         return min(moments)
 
     def advance(self, now: float) -> None:
-        """Ping members with a suspicion or pending claim again, and decide when time is over."""
+        """Ping whoever is to be pinged again, and decide when time is over."""
+        self._newcomers.advance(now)
         for record in self._unresolved_members():
             suspicion, pending_claim = record.suspicion, record.pending_claim
             if suspicion is not None and suspicion.deadline() <= now:
@@ -83,7 +108,7 @@ class MemberStates:
                 self._end_pending_claim(record, pending_claim, now)
             elif pending_claim is not None and pending_claim.verify_again_at <= now:
                 pending_claim.verify_again_at = math.inf
-                self._prober.verify(record, pending_claim.claim)
+                self._ask(record, pending_claim.claim, now)
 
     def _unresolved_members(self) -> list[Record]:
         """Return the members with a suspicion or a pending claim."""
@@ -114,31 +139,48 @@ class MemberStates:
             return False
         return True
 
-    def on_alive(self, alive: Alive, source: Address | None, now: float) -> None:
+    def on_alive(self, alive: Alive, source: Address | None, backing: Backing, now: float) -> None:
         """Take a valid claim that another member is alive."""
-        tags = tags_of(alive.meta)
         record = self._members.get(alive.node)
-        if record is None:
-            self._add(alive, tags, now)
+        if record is not None and not self._may_count(record, alive, source):
             return
+        if backing is Backing.PROVEN:
+            self._take(record, alive, now)
+        elif record is not None and record.describes(alive) and record.present:
+            self._refresh(record, alive, now)
+        elif not self._newcomers.add(alive, backing, now):
+            text = f"too many others are being asked whether they are there, so {alive.node} is not"
+            self._outbox.emit(GossipRejected("members", text))
+        elif record is not None and record.present and record.address != alive.address:
+            self._doubt_place(record, alive, now)
+
+    def _may_count(self, record: Record, alive: Alive, source: Address | None) -> bool:
+        """Whether a claim that a known member is alive is news, or is to be asked about."""
+        identity = tags_of(alive.meta).get(ID_TAG)
         moved = record.address != alive.address
-        same_id = bool(tags.get(ID_TAG)) and tags.get(ID_TAG) == record.tags.get(ID_TAG)
-        stale = alive.incarnation <= record.incarnation
-        if moved and not same_id:
+        if moved and not (identity and identity == record.tags.get(ID_TAG)):
             if record.present:
                 self._outbox.emit(NameConflict(alive.node, record.address, alive.address))
-                return
             # A name that is free again is taken whatever the incarnation: it is another node.
-        elif stale:
-            if not record.present and source == alive.address:
-                # It is back and does not know that it is dead here (hashicorp/memberlist#311).
-                self._outbox.send(source, self._accusation(record))
-            return
-        elif moved and record.present:
-            if record.pending_claim is None:
-                self._verify(record, alive, now, now)
-            return
-        self._revive(record, alive, tags, now)
+            return not record.present
+        if alive.incarnation > record.incarnation:
+            return True
+        if not record.present and source == alive.address:
+            # It is back and does not know that it is dead here (hashicorp/memberlist#311).
+            self._outbox.send(source, self._accusation(record))
+        return False
+
+    def on_answer(self, question: Question, said: Alive | None, now: float) -> None:
+        """Take the answer to a question; `said` is what the node said about itself with it.
+
+        That was taken before; where it is missing, the node agrees with what was claimed.
+        """
+        record = self._members.get(question.name)
+        if record is not None and record.address == question.address:
+            self._members.note_ack(question.name, now)
+        self._newcomers.discard(question.name, question.address)
+        if said is None and isinstance(question.claim, Alive):
+            self.on_alive(question.claim, None, Backing.PROVEN, now)
 
     def on_suspect(self, suspect: Suspect, now: float) -> None:
         """Take a valid claim that another member does not answer."""
@@ -182,7 +224,7 @@ class MemberStates:
             suspicion.ping_at = math.inf
             return
         suspicion.ping_at = now + suspicion.ping_every_s
-        self._prober.verify(record, Suspect(record.incarnation, record.name, self._me.name))
+        self._ask(record, Suspect(record.incarnation, record.name, self._me.name), now)
 
     def _end_suspicion(self, record: Record, suspicion: Suspicion, now: float) -> None:
         record.suspicion = None
@@ -200,7 +242,14 @@ class MemberStates:
         record.pending_claim = PendingClaim(
             claim, now, now + within_s / 2, now + within_s, gives_up_at
         )
-        self._prober.verify(record, claim)
+        self._ask(record, claim, now)
+
+    def _ask(self, record: Record, claim: Alive | Dead | Suspect, now: float) -> None:
+        self._verifier.ask(record.name, record.address, claim, now)
+
+    def _doubt_place(self, record: Record, alive: Alive, now: float) -> None:
+        if record.pending_claim is None:
+            self._verify(record, alive, now + _MOVING_S_MAX, now)
 
     def _end_pending_claim(self, record: Record, pending_claim: PendingClaim, now: float) -> None:
         record.pending_claim = None
@@ -211,8 +260,10 @@ class MemberStates:
         if isinstance(claim, Alive):
             if answered:
                 self._outbox.emit(NameConflict(record.name, record.address, claim.address))
-            else:
-                self._revive(record, claim, tags_of(claim.meta), now)
+            elif pending_claim.confirmed:
+                self._revive(record, claim, now)
+            elif now < pending_claim.gives_up_at:
+                self._verify(record, claim, pending_claim.gives_up_at, now)
         elif not answered:
             record.incarnation = claim.incarnation
             self._lose(record, on_purpose=True, now=now)
@@ -225,37 +276,72 @@ class MemberStates:
 
     # Records
 
-    def _add(self, alive: Alive, tags: dict[str, str], now: float) -> None:
-        if not self._make_room(now):
+    def _take(self, record: Record | None, alive: Alive, now: float) -> None:
+        """Take what the address of a claim itself confirmed."""
+        self._newcomers.discard(alive.node, alive.address)
+        if record is None:
+            self._add(alive, now)
+        elif record.present and record.address != alive.address:
+            pending_claim = record.pending_claim
+            if pending_claim is not None and pending_claim.claim.incarnation <= alive.incarnation:
+                pending_claim.claim, pending_claim.confirmed = alive, True
+        else:
+            self._revive(record, alive, now)
+        if record is not None and record.address == alive.address:
+            self._members.note_ack(alive.node, now)
+
+    def _add(self, alive: Alive, now: float) -> None:
+        record = Record.of(alive, self._tags_shown(alive), now)
+        if not self._make_room(record):
             text = f"no room for {alive.node}: there are {len(self._members)} members"
             self._outbox.emit(GossipRejected("members", text))
             return
-        record = Record.of(alive, tags, now)
         self._members.add(record)
+        self._identities.note(record)
         self._prober.add(record.name)
         self._serf.on_joined(record.name)
+        self._outbox.broadcast_alive(record)
         self._outbox.emit(MemberChanged(record.member(), None))
-        self._prober.verify(record, None)  # it is broadcast when it answers
 
-    def _make_room(self, now: float) -> bool:
-        """Whether there is room for a new member, if need be after forgetting one."""
-        unacked = self._members.unacked
-        full = len(self._members) >= self._config.members_max
-        if not full and len(unacked) < self._config.unacked_max:
+    def _make_room(self, newcomer: Record) -> bool:
+        """Whether there is room for a new member, if need be after forgetting one.
+
+        The cluster's own nodes always find room: whoever joined last gives way.
+        """
+        if len(self._members) < self._config.members_max:
             return True
-        oldest, since = next(iter(unacked.items()), ("", now))
-        if now - since > self._config.probe_timeout_s:  # or it may be about to answer
-            self.forget(self._members[oldest])
-            return True
-        if full and self._no_room_at < now:
-            longest_absent = self._members.longest_absent()
-            if longest_absent is not None:
-                self.forget(longest_absent)
+        displaced = self._identities.longest_absent()
+        if displaced is None and self._identities.is_protected(newcomer):
+            displaced = self._identities.latest_foreigner()
+            if displaced is None:
                 return True
-            self._no_room_at = now
-        return False
+        if displaced is None:
+            return False
+        self.forget(displaced)
+        return True
 
-    def _revive(self, record: Record, alive: Alive, tags: dict[str, str], now: float) -> None:
+    def _tags_shown(self, alive: Alive) -> dict[str, str]:
+        """Return the tags of a member, without an identity that is another's, which is reported."""
+        tags = tags_of(alive.meta)
+        identity = tags.get(ID_TAG, "")
+        owner = self._identities.owner_of(identity) if identity else None
+        if owner is not None and owner != alive.node:
+            del tags[ID_TAG]
+            self._outbox.emit(IdentityConflict(alive.node, alive.address, identity, owner))
+        return tags
+
+    def _refresh(self, record: Record, alive: Alive, now: float) -> None:
+        """Take a newer incarnation of what is known, which ends a suspicion."""
+        if record.suspicion is not None:
+            if record.refuted_unheard >= _REFUTED_UNHEARD_MAX:
+                record.incarnation = alive.incarnation
+                return
+            if record.acked_at <= record.suspicion.started_at:
+                record.refuted_unheard += 1
+        self._revive(record, alive, now)
+
+    def _revive(self, record: Record, alive: Alive, now: float) -> None:
+        tags = record.tags if alive.meta == record.meta else self._tags_shown(alive)
         before = (record.address, record.tags)
         self._members.move(record, alive.address)
         record.meta, record.tags = alive.meta, tags
@@ -264,14 +350,13 @@ class MemberStates:
         pending_claim = record.pending_claim
         if pending_claim is not None and alive.incarnation > pending_claim.claim.incarnation:
             record.pending_claim = None
+        self._identities.note(record)
         self._outbox.broadcast_alive(record)
         if not record.present:
             self._serf.on_joined(record.name)
         if record.state is not MemberState.ALIVE:
             self.set_state(record, MemberState.ALIVE, now)
         elif before != (record.address, record.tags):
-            # If these are not its tags, it refutes them at once.
-            self._prober.verify(record, alive)
             self._outbox.emit(MemberChanged(record.member(), record.state))
 
     def set_state(self, record: Record, state: MemberState, now: float) -> None:
@@ -282,15 +367,19 @@ class MemberStates:
         self._outbox.emit(MemberChanged(record.member(), previous))
 
     def reap(self, now: float) -> None:
-        """Forget members that are absent for so long that they will not return.
-
-        Those that never answered us are forgotten soon.
-        """
+        """Forget members that have been gone for long, and are no nodes of the cluster."""
         for record in self._members:
-            unacked = record.name in self._members.unacked
-            kept_s = self._config.gossip_to_dead_s if unacked else self._config.forget_after_s
-            if not record.present and now - record.changed_at > kept_s:
+            left = record.state is MemberState.LEFT
+            kept_s = self._config.left_forget_s if left else self._config.forget_after_s
+            gone = not record.present and now - record.changed_at > kept_s
+            if gone and not self._identities.is_protected(record):
                 self.forget(record)
+
+    def on_forget(self, name: str) -> None:
+        """Forget a member that is dead or left, as the operator wants."""
+        record = self._members.get(name)
+        if record is not None and not record.present:
+            self.forget(record)
 
     def forget(self, record: Record) -> None:
         """Forget a member."""

@@ -9,13 +9,16 @@ packet, `count` and `knows`, looks nothing up but what `set_state` and `move` ke
 
 import math
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from noti.errors import MessageInvalid
 from noti.swim.core.messages import Address, Alive, Dead, Member, MemberState, RemoteNode
 from noti.swim.core.packets import decode_tags
 from noti.swim.core.suspicion import Suspicion
+
+ID_TAG = "id"
+"""The tag with the random identity of a node's data directory; real Serf agents have none."""
 
 
 @dataclass(slots=True)
@@ -29,6 +32,8 @@ class PendingClaim:
     """Then it is accepted, if the member has not answered since it was pinged."""
     gives_up_at: float
     """Then a member that still answers has not left, and the claim is dropped."""
+    confirmed: bool = False
+    """Whether it answered at the address where it is claimed to have moved."""
 
 
 @dataclass(slots=True)
@@ -44,17 +49,21 @@ class Record:
     state: MemberState
     changed_at: float
     """When it came into this state."""
+    joined_at: float
+    """When it became a member."""
     suspicion: Suspicion | None = None
     """Runs while the state is suspect."""
     pending_claim: PendingClaim | None = None
     acked_at: float = -math.inf
     """When it last answered a ping of ours."""
+    refuted_unheard: int = 0
+    """Suspicions refuted in its name since it last answered."""
 
     @classmethod
     def of(cls, alive: Alive, tags: dict[str, str], now: float) -> "Record":
-        """Return a new member as a claim describes it."""
+        """Return a new member, which has just answered, as a claim describes it."""
         place = (alive.node, alive.address, alive.meta, tags, alive.versions, alive.incarnation)
-        return cls(*place, MemberState.ALIVE, now)
+        return cls(*place, MemberState.ALIVE, now, now, acked_at=now)
 
     @property
     def present(self) -> bool:
@@ -65,6 +74,14 @@ class Record:
         """Return what the rest of noti may see; `leaving` says Serf's layer."""
         seen = (self.name, self.address, dict(self.tags), self.state, self.incarnation)
         return Member(*seen, self.versions, leaving)
+
+    def describes(self, alive: Alive) -> bool:
+        """Whether a claim is about this address, with these tags and versions."""
+        return (self.address, self.meta, self.versions) == (
+            alive.address,
+            alive.meta,
+            alive.versions,
+        )
 
     def remote_node(self) -> RemoteNode:
         """Return what peers receive in an exchange of states."""
@@ -81,8 +98,6 @@ class Members:
         self._gossip_to_dead_s = gossip_to_dead_s
         self._records: dict[str, Record] = {}
         self._sorted = True
-        self._unacked: dict[str, float] = {}
-        """Names of members that never answered us, with when they were added, oldest first."""
         self._absent: set[str] = set()
         """Names of members that are dead or left."""
         self._newly_absent: dict[str, float] = {}
@@ -116,14 +131,11 @@ class Members:
         self._records[record.name] = record
         self._by_address.setdefault(record.address, set()).add(record.name)
         self._sorted = False
-        if record.acked_at == -math.inf:
-            self._unacked[record.name] = record.changed_at
 
     def forget(self, name: str) -> None:
         """Forget a member."""
         record = self._records.pop(name)
         self._leave_address(record)
-        self._unacked.pop(name, None)
         self._absent.discard(name)
         self._newly_absent.pop(name, None)
 
@@ -153,17 +165,7 @@ class Members:
         record = self._records.get(name)
         if record is not None:
             record.acked_at = now
-            self._unacked.pop(name, None)
-
-    @property
-    def unacked(self) -> Mapping[str, float]:
-        """Members that never answered a ping of ours, and since when, the oldest first."""
-        return self._unacked
-
-    def longest_absent(self) -> Record | None:
-        """Return the member to be forgotten first, if one is dead or left."""
-        absent = (record for record in self if not record.present)
-        return min(absent, key=lambda record: record.changed_at, default=None)
+            record.refuted_unheard = 0
 
     def at(self, address: Address) -> Record | None:
         """Return a present member with this address."""

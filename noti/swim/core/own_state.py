@@ -12,15 +12,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from noti.swim.core.events import LeaveFinished, MemberChanged, NameConflict, Refuted
-from noti.swim.core.members import Members, Record
+from noti.swim.core.members import ID_TAG, Members, Record
 from noti.swim.core.messages import INCARNATION_MAX, Alive, Dead, MemberState, Message, Suspect
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.packets import encode_tags
 from noti.swim.core.serf.intents import Serf
 from noti.swim.core.timing import SwimConfig
-
-ID_TAG = "id"
-"""The tag with the random identity of a node's data directory; real Serf agents have none."""
 
 _LEAVE_STEP_SHARE = 0.4
 """Each of the two announcements of leaving gets at most this share of the time for leaving."""
@@ -116,7 +113,19 @@ class OwnState:
         return self._leave_began_at + share * self._config.leave_s
 
     def is_silent(self, messages: Sequence[Message]) -> bool:
-        """Whether these ask if it is true that this node left, and it is: silence is the answer."""
+        """Whether these ask if this node left, or is alive, and it left: silence is the answer."""
         return self._dead_announced and any(
-            isinstance(each, Dead) and each.node == self._me.name for each in messages
+            isinstance(each, Dead | Alive) and each.node == self._me.name for each in messages
         )
+
+    def objection(self, messages: Sequence[Message]) -> Alive | None:
+        """Return what this node says about itself, if that is not what these claim; else None.
+
+        It goes with the answer to the ping that came with them: who answers and does not object
+        agrees.
+        """
+        me = self._me
+        own = Alive(me.incarnation, me.name, me.address, me.meta, me.versions)
+        claims = [each for each in messages if isinstance(each, Alive) and each.node == me.name]
+        differs = any(each != own for each in claims)
+        return own if differs and not self.leaving else None

@@ -1,4 +1,4 @@
-"""Probes members one after the other, helps others to probe, and verifies claims.
+"""Probes members one after the other, and helps others to probe.
 
 Enters: acks, nacks, requests, now. Leaves: pings through the outbox, and the name of who failed.
 Never: a change of a member's state; the core suspects those that fail.
@@ -8,7 +8,6 @@ Sources: SWIM (Das, Gupta, Motivala 2002) 4.3 (round-robin); Lifeguard III-A (na
 """
 
 import random
-from collections import OrderedDict
 from dataclasses import dataclass
 
 from noti.swim.core.events import PingByStream, ReachedByStreamOnly
@@ -18,7 +17,6 @@ from noti.swim.core.messages import (
     Address,
     IndirectPing,
     MemberState,
-    Message,
     Nack,
     Ping,
     Suspect,
@@ -28,9 +26,6 @@ from noti.swim.core.timing import SwimConfig
 
 _STREAM_PING_VERSION = 3
 """Protocol version from which a member answers pings over TCP."""
-
-_VERIFYING_MAX = 1024
-"""Pings outside the round whose answer counts; more at one time are a flood of inventions."""
 
 _RELAYS_MAX = 256
 """Probes that we do for others at one time; rejecting more only costs them a helper."""
@@ -85,10 +80,6 @@ class Prober:
         self._probe: _Probe | None = None
         self._next_probe_at = now + rng.uniform(0, config.probe_interval_s)
         self._relays: dict[int, _Relay] = {}
-        self._verifying: OrderedDict[int, str] = OrderedDict()
-        """Whom the latest pings outside the round went to, by sequence."""
-        # Acks are matched by sequence alone, so it should be hard to guess.
-        self._sequence = rng.getrandbits(32)
 
     def deadline(self) -> float:
         """Return when `advance` is due."""
@@ -117,37 +108,14 @@ class Prober:
                 self._ping(target, now)
         return failed
 
-    def verify(self, record: Record, claim: Message | None) -> None:
-        """Ping a member outside the round, with a claim about it if there is one.
-
-        Its answer is noted in its record; if the claim is wrong, it refutes that as well.
-        """
-        sequence = self._next_sequence()
-        self._verifying[sequence] = record.name
-        if len(self._verifying) > _VERIFYING_MAX:
-            self._verifying.popitem(last=False)
-        ping = Ping(sequence, record.name, self._address, self._name)
-        claims = () if claim is None else (claim,)
-        # No broadcasts: each goes out a few times only, and this member may well be dead.
-        self._outbox.send(record.address, *claims, ping, piggyback=False)
-
     def on_ack(self, sequence: int, now: float) -> None:
         """Note an answer: to a ping of ours, or to one that we sent for another member."""
-        name = self._verifying.pop(sequence, None)
         if self._probe is not None and self._probe.sequence == sequence:
-            name = self._probe.name
+            self._members.note_ack(self._probe.name, now)
             self._probe = None
-        if name is not None:
-            self._note_ack(name, now)
         relay = self._relays.pop(sequence, None)
         if relay is not None:
             self._outbox.send(relay.requester, Ack(relay.sequence, None))
-
-    def _note_ack(self, name: str, now: float) -> None:
-        record = self._members.get(name)
-        if record is not None and name in self._members.unacked and record.present:
-            self._outbox.broadcast_alive(record)  # now that it has answered
-        self._members.note_ack(name, now)
 
     def on_stream_ack(self, sequence: int) -> None:
         """Note an answer over TCP; it counts when nothing better arrives in time."""
@@ -167,9 +135,8 @@ class Prober:
         sequence = self._next_sequence()
         until = now + self._config.probe_timeout_s
         self._relays[sequence] = _Relay(request.sequence, requester, request.wants_nack, until)
-        self._outbox.send(
-            request.address, Ping(sequence, request.target, self._address, self._name)
-        )
+        ping = Ping(sequence, request.target, self._address, self._name)
+        self._outbox.send(request.address, ping, piggyback=self._members.knows(request.address))
 
     def _check_probe(self, now: float) -> str | None:
         probe = self._probe
@@ -181,7 +148,7 @@ class Prober:
             return None
         self._probe = None
         if probe.answered_by_stream:
-            self._note_ack(probe.name, now)
+            self._members.note_ack(probe.name, now)
             self._outbox.emit(ReachedByStreamOnly(probe.name, probe.address))
             return None
         return probe.name
@@ -233,5 +200,5 @@ class Prober:
         return None
 
     def _next_sequence(self) -> int:
-        self._sequence = (self._sequence + 1) & 0xFFFFFFFF
-        return self._sequence
+        # Acks are matched by sequence alone, as helpers send them too, so it is not to be guessed.
+        return self._rng.getrandbits(32)

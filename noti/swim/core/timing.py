@@ -39,12 +39,15 @@ class SwimConfig:
     seed_retry_min_s: float = 0.5
     """First pause after a seed did not answer; doubles up to the reconnect interval."""
     forget_after_s: float = 24 * 3600.0
-    """A member dead or left for so long is forgotten (Serf's ReconnectTimeout)."""
-    members_max: int = 1024
-    """Members remembered, those dead or left included; attackers can invent more."""
+    """A member dead for so long is forgotten (Serf's ReconnectTimeout)."""
+    left_forget_s: float = 3600.0
+    """A member that left is forgotten after this: it said that it would not be missed."""
+    members_max: int = 128
+    """Members remembered, those dead or left included; attackers may bring more. The cluster's own
+    nodes find room always."""
     unacked_max: int = 128
-    """Of these, members that have not answered us yet: newcomers do so within a round trip, and
-    invented ones never; larger clusters take some exchanges to know each other."""
+    """Newcomers being asked at a time: real ones answer within a round trip, invented ones never;
+    larger clusters take some exchanges to know each other."""
     packet_bytes_max: int = 1400
     """Packets are filled up to this: below the usual MTU less the IP and UDP headers."""
     leave_s: float = 1.0

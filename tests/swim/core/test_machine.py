@@ -17,7 +17,6 @@ from noti.swim.core.events import (
     PingByStream,
     ReachedByStreamOnly,
     Refuted,
-    StateReceived,
     TagsChanged,
     TimerExpired,
 )
@@ -361,7 +360,7 @@ def test_member_of_another_cluster_is_ignored_and_reported() -> None:
         remote("n3", MemberState.ALIVE, cluster="ours"),
         remote("n4", MemberState.ALIVE),
     )
-    effects = wire.give("n1", StateReceived(PushPull(True, nodes, b"")))
+    effects = wire.merge("n1", PushPull(True, nodes, b""))
     assert OtherCluster("n1", address("n1"), "theirs") in effects
     assert Refuted("n1") not in effects
     assert wire.view("n1") == {"n1": "alive", "n3": "alive", "n4": "alive"}
@@ -381,7 +380,7 @@ def test_merge_makes_the_dead_suspect_and_the_gone_left() -> None:
         remote("n5", MemberState.ALIVE),
         remote("n6", MemberState.DEAD),
     )
-    wire.give("n1", StateReceived(PushPull(False, nodes, b"")))
+    wire.merge("n1", PushPull(False, nodes, b""))
     wire.run(wire.config.probe_timeout_s)
     expected = {"n1": "alive", "n2": "suspect", "n3": "left", "n4": "suspect", "n5": "alive"}
     assert wire.view("n1") == expected
@@ -407,7 +406,7 @@ def test_state_with_versions_that_do_not_fit_is_rejected_whole(
     wire = Wire()
     wire.add("n1")
     nodes = (remote("n2", state, versions), remote("n3", MemberState.ALIVE))
-    effects = wire.give("n1", StateReceived(PushPull(True, nodes, b"")))
+    effects = wire.merge("n1", PushPull(True, nodes, b""))
     assert any(isinstance(effect, GossipRejected) for effect in effects) is not accepted
     assert ("n3" in wire.view("n1")) is accepted
 
@@ -416,9 +415,9 @@ def test_dead_node_does_not_narrow_the_versions_but_must_speak_one() -> None:
     wire = Wire()
     wire.add("n1")
     narrow = (remote("n2", MemberState.DEAD, bytes([2, 2, 2, 5, 5, 5])),)
-    assert not wire.give("n1", StateReceived(PushPull(True, narrow, b"")))
+    assert not wire.merge("n1", PushPull(True, narrow, b""))
     foreign = (remote("n2", MemberState.DEAD, bytes([1, 5, 9, 2, 5, 5])),)
-    effects = wire.give("n1", StateReceived(PushPull(True, foreign, b"")))
+    effects = wire.merge("n1", PushPull(True, foreign, b""))
     assert isinstance(effects[0], GossipRejected)
 
 
@@ -426,9 +425,7 @@ def test_random_bytes_of_the_layer_above_is_rejected_and_the_members_are_merged(
     wire = Wire()
     wire.add("n1")
     state = PushPull(True, (remote("n2", MemberState.ALIVE),), b"\x02garbage")
-    assert any(
-        isinstance(effect, GossipRejected) for effect in wire.give("n1", StateReceived(state))
-    )
+    assert any(isinstance(effect, GossipRejected) for effect in wire.merge("n1", state))
     assert "n2" in wire.view("n1")
     assert isinstance(wire.deliver("n1", User(b"\x00garbage"))[0], GossipRejected)
 

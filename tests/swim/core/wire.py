@@ -21,7 +21,7 @@ from noti.swim.core.events import (
     TimerExpired,
 )
 from noti.swim.core.machine import Swim
-from noti.swim.core.messages import Address, Message
+from noti.swim.core.messages import Ack, Address, Alive, Message, Ping, PushPull
 from noti.swim.core.packets import decode_packet
 from noti.swim.core.timing import SwimConfig
 
@@ -78,10 +78,36 @@ class Wire:
         return effects
 
     def deliver(
-        self, name: str, *messages: Message, source: Address = ("10.9.9.9", 1)
+        self,
+        name: str,
+        *messages: Message,
+        source: Address = ("10.9.9.9", 1),
+        invented: bool = False,
     ) -> list[Effect]:
-        """Let a packet from nowhere arrive at a core."""
-        return self.give(name, PacketReceived(messages, source))
+        """Let a packet from nowhere arrive at a core; return what it orders.
+
+        Members in it that are no cores answer at once when they are asked whether they are there,
+        unless they are `invented`. They answer nothing else.
+        """
+        effects = self.give(name, PacketReceived(messages, source))
+        there = {(each.node, each.address) for each in messages if isinstance(each, Alive)}
+        return effects if invented else effects + self._answer(name, effects, there)
+
+    def merge(self, name: str, state: PushPull) -> list[Effect]:
+        """Let a full state from nowhere arrive at a core; its members answer as in `deliver`."""
+        effects = self.give(name, StateReceived(state))
+        there = {(each.name, each.address) for each in state.nodes}
+        return effects + self._answer(name, effects, there)
+
+    def _answer(
+        self, name: str, effects: Sequence[Effect], there: set[tuple[str, Address]]
+    ) -> list[Effect]:
+        answers: list[Effect] = []
+        for to, message in self.messages(effects):
+            if isinstance(message, Ping) and (message.target, to) in there and not self._at(to):
+                ack = Ack(message.sequence, None)
+                answers += self.give(name, PacketReceived((ack,), to))
+        return answers
 
     def run(self, duration_s: float) -> None:
         """Let virtual time pass."""
@@ -136,8 +162,8 @@ class Wire:
                     return
                 mine = self.cores[name].state(join=join)
                 theirs = self.cores[receiver].state(join=join)
-                self._later(receiver, StateReceived(mine))
-                self._later(name, StateReceived(theirs))
+                self._later(receiver, StateReceived(mine, address(name)))
+                self._later(name, StateReceived(theirs, to, dialled=True))
                 self._later(name, ExchangeEnded(to, join, to))
             case _:
                 pass
