@@ -62,8 +62,10 @@ from noti.raft.replica import Replica
 from noti.raft.snapshot_taker import SNAPSHOT_EVERY_BYTES
 from noti.raft.storage.wal import SEGMENT_BYTES, Recovered, Wal
 from noti.status import Report
+from noti.swim.core.sealing import Encryption
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
+from noti.swim.key_file import GossipKeys, load_gossip_keys
 from noti.world import World
 
 _log_memory_max = Gauge(
@@ -102,6 +104,8 @@ class Parts:
     publisher: Publisher
     admission: PeerAdmission
     report: Report
+    gossip_keys: GossipKeys | None
+    """What keeps the keys of gossip; None when it has none."""
     gossip: Gossip
     discovery: Discovery
     decommission: Decommission
@@ -118,7 +122,8 @@ class Parts:
 async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts:
     """Read the data directory and make all parts from what it holds.
 
-    Raises `StorageError` when this node cannot use it.
+    Raises `StorageError` when this node cannot use it, `ConfigInvalid` for a file that a setting
+    names.
     """
     identity, wal, recovered, store = await _recover(config, world, log_limits)
     promised = await load_promise(world.disk)
@@ -128,7 +133,8 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         return name_of(gossip.members(), node_id)
 
     replica = _replica(config, world, identity, store, wal, recovered, log_limits)
-    gossip = _gossip(config, world)
+    gossip_keys = await load_gossip_keys(config, world.disk)
+    gossip = _gossip(config, world, gossip_keys)
     pacing = Pacing(config.pacing_s, reported_within_s=config.election_timeout_ms / 1000)
     intake = Intake(
         identity.node_id, replica, pacing, clock, partial(_backlog, world), name_of_node
@@ -152,6 +158,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     )
     bridges = _bridges(config, world, intake, store)
     voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
+    report = _report(world, identity, replica, forwarder, store, gossip, bridges, intake)
     return Parts(
         identity=identity,
         replica=replica,
@@ -160,18 +167,8 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         forwarder=forwarder,
         publisher=Publisher(forwarder, clock, rng, id_of=store.id_of),
         admission=PeerAdmission(identity, replica, gossip, peers.serve),
-        report=Report(
-            identity,
-            replica,
-            forwarder,
-            store,
-            telemetry.build(),
-            members=gossip.members,
-            clients=lambda: world.clients.hub.clients,
-            source=partial(source_status, bridges),
-            intake=intake,
-            web_workers=world.clients.processes,
-        ),
+        report=report,
+        gossip_keys=gossip_keys,
         gossip=gossip,
         discovery=discovery,
         decommission=decommission,
@@ -184,6 +181,30 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         limits=Limits(replica, store, _history_limits(config), clock),
         bridges=tuple(bridges.values()),
         presence=_presence(config, world, identity, store, forwarder, replica, gossip),
+    )
+
+
+def _report(
+    world: World,
+    identity: Identity,
+    replica: Replica,
+    forwarder: Forwarder,
+    store: Store,
+    gossip: Gossip,
+    bridges: dict[str, Bridge],
+    intake: Intake,
+) -> Report:
+    return Report(
+        identity,
+        replica,
+        forwarder,
+        store,
+        telemetry.build(),
+        members=gossip.members,
+        clients=lambda: world.clients.hub.clients,
+        source=partial(source_status, bridges),
+        intake=intake,
+        web_workers=world.clients.processes,
     )
 
 
@@ -348,7 +369,7 @@ def _raft(
     )
 
 
-def _gossip(config: Config, world: World) -> Gossip:
+def _gossip(config: Config, world: World, keys: GossipKeys | None) -> Gossip:
     return Gossip(
         name=config.name,
         bind=config.gossip_addr,
@@ -358,6 +379,9 @@ def _gossip(config: Config, world: World) -> Gossip:
         network=world.gossip,
         clock=world.clock,
         rng=world.rng,
+        keys=None if keys is None else keys.ring,
+        encryption=Encryption(config.gossip_encryption),
+        label=config.gossip_label,
     )
 
 

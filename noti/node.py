@@ -11,7 +11,8 @@ it is the start, read upwards the stop:
           rpc    gRPC: the others' streams, publishers, health, leader status
             authorization  keys for tokens, kept fresh
             browsers     HTTP; at the end their streams are ended in order
-              gossip     finds the others; at the end shows that this node leaves
+              gossip     finds the others; at the end shows that this node leaves; its keys are
+                         kept from before to after that
                 discovery    finds peers in gossip, shows this node there; founds the cluster
                   decommission, control        what the operator asks of this node
                   controller, limits, bridge   while this node leads: who votes,
@@ -90,6 +91,8 @@ async def run(
 
         # The ports are known now; gossip spreads them from its first packet on.
         parts.discovery.show(tags_of(config, parts.identity, rpc_addr, http_addr))
+        if parts.gossip_keys is not None:
+            await tree.start("gossip keys", parts.gossip_keys.run)
         await tree.start("gossip", parts.gossip.run)
         await tree.before_stop("gossip", parts.gossip.leave, LEAVE_WITHIN_S)
         await tree.start("discovery", parts.discovery.run)
