@@ -16,6 +16,7 @@ from noti.address import format_address
 from noti.cli.deadline import timeout_option
 from noti.cli.http import tls_ca_option
 from noti.cli.local_node import (
+    ANSWER_WITHIN_S,
     format_option,
     in_columns,
     key_value,
@@ -105,6 +106,20 @@ def members(
 
 
 _DEFAULT = ParameterSource.DEFAULT
+
+
+@members.command()
+@click.argument("name")
+@node_options
+@click.pass_context
+def forget(context: click.Context, /, config_file: Path | None, data_dir: Any, name: str) -> None:
+    """Take the member NAME, which has failed or left, off the lists of all members.
+
+    By itself that happens an hour after a member left, and a day after it failed.
+    """
+    with local_node(context, config_file, data_dir) as node:
+        for _ in node.ask({"request": "forget", "name": name}, ANSWER_WITHIN_S):
+            pass
 
 
 def _matches(

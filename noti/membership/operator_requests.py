@@ -1,21 +1,35 @@
 """Carries out what the operator of this machine asks of the node; `control.py` brings it here.
 
 Statuses are in Serf's words, as are those of its commands: a suspect is still alive, and what noti
-calls dead has failed.
+calls dead has failed. Payloads are bytes, which JSON has not, so they come and go in base64.
 """
 
-from collections.abc import Awaitable, Callable
+import base64
+import binascii
+from collections.abc import Awaitable, Callable, Sequence
 
-from noti.errors import MessageInvalid
+from noti.errors import LocalError, MessageInvalid
 from noti.membership.control import NO_REQUEST, WITHIN_S_MAX
-from noti.membership.ports import MemberList, Tell
+from noti.membership.ports import SerfLayer, Tell
+from noti.membership.tags import ALIVE_STATES
 from noti.swim.core.messages import Member, MemberState
+from noti.swim.serf_requests import KeyOperation
+
+RELAY_FACTOR_MAX = 255
+"""One byte on the wire."""
+
+_KEY_OPERATIONS = {
+    "list": KeyOperation.LIST,
+    "install": KeyOperation.INSTALL,
+    "use": KeyOperation.USE,
+    "remove": KeyOperation.REMOVE,
+}
 
 
 class OperatorRequests:
     """What one node does for its operator."""
 
-    def __init__(self, leave: Callable[[float], Awaitable[None]], gossip: MemberList) -> None:
+    def __init__(self, leave: Callable[[float], Awaitable[None]], gossip: SerfLayer) -> None:
         """`leave(seconds)` decommissions the node, or raises a `NotiError` with the reason."""
         self._leave = leave
         self._gossip = gossip
@@ -28,8 +42,85 @@ class OperatorRequests:
             case {"request": "members"}:
                 for member in self._gossip.members():
                     await tell(_describe(member))
+            case {
+                "request": "event",
+                "name": str(name),
+                "payload": str(payload),
+                "coalesce": bool(coalesce),
+            }:
+                self._gossip.send_event(name, _decoded(payload), coalesce=coalesce)
+            case {"request": "query"}:
+                await self._query(request, tell)
+            case {"request": "keys"}:
+                await self._keys(request, tell)
+            case {"request": "force-leave", "name": str(name), "prune": bool(prune)}:
+                self._gossip.force_leave(name, prune=prune)
+            case {"request": "forget", "name": str(name)}:
+                self._forget(name)
             case _:
                 raise MessageInvalid(NO_REQUEST)
+
+    async def _query(self, request: object, tell: Tell) -> None:
+        match request:
+            case {
+                "name": str(name),
+                "payload": str(payload),
+                "nodes": list(nodes),
+                "tags": dict(tags),
+                "timeout_s": (float() | None) as timeout_s,
+                "wants_acks": bool(wants_acks),
+                "relay_factor": int(relay_factor),
+            } if _are_texts([*nodes, *tags.values()]) and 0 <= relay_factor <= RELAY_FACTOR_MAX:
+                answers = self._gossip.query(
+                    name,
+                    _decoded(payload),
+                    nodes=nodes,
+                    tags=tags,
+                    timeout_s=_within_limits(timeout_s),
+                    wants_acks=wants_acks,
+                    relay_factor=relay_factor,
+                )
+            case _:
+                raise MessageInvalid(NO_REQUEST)
+        with answers:
+            async for answer in answers:
+                encoded = base64.b64encode(answer.payload).decode()
+                await tell({"node": answer.node, "is_ack": answer.is_ack, "payload": encoded})
+
+    async def _keys(self, request: object, tell: Tell) -> None:
+        match request:
+            case {
+                "operation": str(operation),
+                "key": (str() | None) as key,
+                "timeout_s": (float() | None) as timeout_s,
+            } if operation in _KEY_OPERATIONS and (key is None) is (operation == "list"):
+                report = await self._gossip.keys_query(
+                    _KEY_OPERATIONS[operation],
+                    None if key is None else _decoded(key),
+                    timeout_s=_within_limits(timeout_s),
+                )
+            case _:
+                raise MessageInvalid(NO_REQUEST)
+        for answer in report.answers:
+            await tell(
+                {
+                    "node": answer.node,
+                    "done": answer.done,
+                    "text": answer.text,
+                    "keys": list(answer.keys),
+                    "primary": answer.primary,
+                }
+            )
+        for node in report.silent:
+            await tell({"node": node, "silent": True})
+
+    def _forget(self, name: str) -> None:
+        member = next((each for each in self._gossip.members() if each.name == name), None)
+        if member is None:
+            raise LocalError(f"there is no member {name}; `noti members` shows all")
+        if member.state in ALIVE_STATES:
+            raise LocalError(f"{name} is alive; stop it first, or it would be back at once")
+        self._gossip.force_leave(name, prune=True)
 
 
 def status_of(member: Member) -> str:
@@ -57,3 +148,20 @@ def _describe(member: Member) -> dict[str, object]:
         "incarnation": member.incarnation,
         "protocol": {"min": low, "max": high, "version": current},
     }
+
+
+def _decoded(payload: str) -> bytes:
+    try:
+        return base64.b64decode(payload, validate=True)
+    except binascii.Error:
+        raise MessageInvalid(NO_REQUEST) from None
+
+
+def _are_texts(values: Sequence[object]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
+def _within_limits(timeout_s: float | None) -> float | None:
+    if timeout_s is not None and not 0 < timeout_s <= WITHIN_S_MAX:
+        raise MessageInvalid(NO_REQUEST)
+    return timeout_s

@@ -1,6 +1,6 @@
 """What membership asks of gossip, Raft and the machine; each part takes the least it needs."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 import trio
@@ -8,6 +8,7 @@ import trio
 from noti.raft.core.membership import Change, Configuration
 from noti.raft.core.status import Status
 from noti.swim.core.messages import Member
+from noti.swim.serf_requests import KeyOperation, KeysReport, QueryAnswer
 
 Tell: TypeAlias = Callable[[Mapping[str, object]], Awaitable[None]]
 """Gives the operator one answer, of which a request may have many; of JSON's types only."""
@@ -34,6 +35,34 @@ class TaggedMemberList(MemberList, Protocol):
 
     async def wait_changed(self) -> None:
         """Return at the next change of `members()`."""
+
+
+class SerfLayer(MemberList, Protocol):
+    """What Serf's layer of gossip does for an operator; `noti.swim.serf_requests` says it all."""
+
+    def send_event(self, name: str, payload: bytes = b"", *, coalesce: bool = True) -> None:
+        """Tell all members of a user event."""
+
+    def query(
+        self,
+        name: str,
+        payload: bytes = b"",
+        *,
+        nodes: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        wants_acks: bool = False,
+        relay_factor: int = 0,
+    ) -> trio.MemoryReceiveChannel[QueryAnswer]:
+        """Ask all members, or those that the filters let pass."""
+
+    async def keys_query(
+        self, operation: KeyOperation, key: bytes | None = None, *, timeout_s: float | None = None
+    ) -> KeysReport:
+        """Ask all members about keys, or to change them."""
+
+    def force_leave(self, name: str, *, prune: bool = False) -> None:
+        """Have all members take a failed member for one that left."""
 
 
 class ClusterFounder(Protocol):

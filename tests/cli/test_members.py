@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from noti.cli import exit_status
-from tests.cli.local_nodes import Shell, two_nodes
+from tests.cli.local_nodes import Shell, scripted_node, two_nodes
 from tests.interop.processes import NodeProcess, written
 
 pytestmark = pytest.mark.slow
@@ -26,7 +26,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[NodeProcess
 
 @pytest.fixture
 def shell(nodes: list[NodeProcess], capsys: pytest.CaptureFixture[str]) -> Shell:
-    shell = Shell(nodes[0], capsys)
+    shell = Shell(nodes[0].data_dir, capsys)
     shell.until_members_are(node1="alive", node2="alive")
     return shell
 
@@ -134,6 +134,20 @@ def test_member_that_is_killed_has_failed_and_one_that_is_stopped_has_left(
         trio.run(nodes[1].wait)
         nodes[1].start()
         shell.until_members_are(node1="alive", node2="alive")
+
+
+def test_member_is_forgotten_where_the_command_or_its_group_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with scripted_node(tmp_path) as node:
+        node.answers["forget"] = []
+        for before, after in (
+            ([], ["--data-dir", str(tmp_path)]),
+            (["--data-dir", str(tmp_path)], []),
+        ):
+            assert exit_status(["members", *before, "forget", "node2", *after]) == 0
+    assert node.asked == [{"request": "forget", "name": "node2"}] * 2
+    assert capsys.readouterr().out == ""
 
 
 def members_in_json(shell: Shell, *filters: str) -> list[dict[str, Any]]:

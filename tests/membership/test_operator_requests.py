@@ -1,29 +1,66 @@
 """What a node does for its operator, and in whose words."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pytest
 import trio
 
-from noti.errors import MessageInvalid
+from noti.errors import LocalError, MessageInvalid
 from noti.membership.operator_requests import OperatorRequests, status_of
 from noti.swim.core.messages import VERSIONS, Member, MemberState
+from noti.swim.serf_requests import KeyAnswer, KeyOperation, KeysReport, QueryAnswer
 
 
 class Gossip:
-    """Stands for gossip."""
+    """Stands for gossip: notes what it is asked, and answers as it is told."""
 
     def __init__(self, *members: Member) -> None:
         self._members = members
+        self.asked: list[object] = []
+        self.query_answers: list[QueryAnswer] = []
+        self.report = KeysReport((), ())
 
     def members(self) -> tuple[Member, ...]:
         return self._members
+
+    def send_event(self, name: str, payload: bytes = b"", *, coalesce: bool = True) -> None:
+        self.asked.append((name, payload, coalesce))
+
+    def query(
+        self,
+        name: str,
+        payload: bytes = b"",
+        *,
+        nodes: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
+        timeout_s: float | None = None,
+        wants_acks: bool = False,
+        relay_factor: int = 0,
+    ) -> trio.MemoryReceiveChannel[QueryAnswer]:
+        self.asked.append((name, payload, nodes, tags, timeout_s, wants_acks, relay_factor))
+        sending, receiving = trio.open_memory_channel[QueryAnswer](10)
+        for answer in self.query_answers:
+            sending.send_nowait(answer)
+        sending.close()
+        self.last_query = receiving
+        return receiving
+
+    async def keys_query(
+        self, operation: KeyOperation, key: bytes | None = None, *, timeout_s: float | None = None
+    ) -> KeysReport:
+        await trio.lowlevel.checkpoint()
+        self.asked.append((operation, key, timeout_s))
+        return self.report
+
+    def force_leave(self, name: str, *, prune: bool = False) -> None:
+        self.asked.append((name, prune))
 
 
 class Operator:
     """Asks, and keeps the answers."""
 
     def __init__(self, gossip: Gossip) -> None:
+        self.gossip = gossip
         self.answers: list[Mapping[str, object]] = []
         self.leaves: list[float] = []
         self._requests = OperatorRequests(self._leave, gossip)
@@ -87,6 +124,86 @@ def test_status_is_said_in_the_words_of_serf(
     assert status_of(member(state, leaving=leaving)) == status
 
 
+async def test_event_is_sent_with_its_payload() -> None:
+    operator = Operator(Gossip())
+    event = {"request": "event", "name": "deploy", "payload": "AP8=", "coalesce": False}
+    assert await operator.ask(event) == []
+    assert operator.gossip.asked == [("deploy", b"\x00\xff", False)]
+
+
+QUERY = {
+    "request": "query",
+    "name": "uptime",
+    "payload": "MQ==",
+    "nodes": ["a"],
+    "tags": {"role": "web"},
+    "timeout_s": 0.5,
+    "wants_acks": True,
+    "relay_factor": 2,
+}
+KEYS = {"request": "keys", "operation": "use", "key": "AQI=", "timeout_s": None}
+
+
+async def test_query_is_asked_as_wished_and_each_answer_is_told() -> None:
+    operator = Operator(Gossip())
+    operator.gossip.query_answers = [
+        QueryAnswer("a", is_ack=True, payload=b""),
+        QueryAnswer("a", is_ack=False, payload=b"up\xff"),
+    ]
+    assert await operator.ask(QUERY) == [
+        {"node": "a", "is_ack": True, "payload": ""},
+        {"node": "a", "is_ack": False, "payload": "dXD/"},
+    ]
+    assert operator.gossip.asked == [("uptime", b"1", ["a"], {"role": "web"}, 0.5, True, 2)]
+
+
+async def test_query_is_over_for_gossip_when_nobody_wants_its_answers_any_more() -> None:
+    operator = Operator(Gossip())
+    operator.gossip.query_answers = [QueryAnswer("a", is_ack=True, payload=b"")]
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await operator.ask(QUERY)
+    with pytest.raises(trio.ClosedResourceError):
+        operator.gossip.last_query.receive_nowait()
+
+
+async def test_answers_about_keys_are_told_with_those_who_gave_none() -> None:
+    operator = Operator(Gossip())
+    operator.gossip.report = KeysReport(
+        (KeyAnswer("a", done=True, text="", keys=("k1", "k2"), primary="k1"),), ("b",)
+    )
+    assert await operator.ask({**KEYS, "operation": "list", "key": None}) == [
+        {"node": "a", "done": True, "text": "", "keys": ["k1", "k2"], "primary": "k1"},
+        {"node": "b", "silent": True},
+    ]
+    for operation in ("install", "use", "remove"):
+        await operator.ask({**KEYS, "operation": operation})
+    assert operator.gossip.asked == [
+        (KeyOperation.LIST, None, None),
+        (KeyOperation.INSTALL, b"\x01\x02", None),
+        (KeyOperation.USE, b"\x01\x02", None),
+        (KeyOperation.REMOVE, b"\x01\x02", None),
+    ]
+
+
+async def test_force_leave_is_passed_on_with_its_wish_to_prune() -> None:
+    operator = Operator(Gossip())
+    for prune in (False, True):
+        await operator.ask({"request": "force-leave", "name": "a", "prune": prune})
+    assert operator.gossip.asked == [("a", False), ("a", True)]
+
+
+async def test_only_a_member_that_is_gone_is_forgotten() -> None:
+    dead, left = member(MemberState.DEAD, name="dead"), member(MemberState.LEFT, name="left")
+    operator = Operator(Gossip(dead, left, member(MemberState.SUSPECT, name="suspect")))
+    for name in ("dead", "left"):
+        assert await operator.ask({"request": "forget", "name": name}) == []
+    assert operator.gossip.asked == [("dead", True), ("left", True)]
+    for name, problem in (("suspect", "is alive; stop it first"), ("nobody", "no member nobody")):
+        with pytest.raises(LocalError, match=problem):
+            await operator.ask({"request": "forget", "name": name})
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [
@@ -97,6 +214,18 @@ def test_status_is_said_in_the_words_of_serf(
         {"leave_within_s": True},
         {"leave_within_s": 1e99},
         {"leave_within_s": "5"},
+        {"request": "event", "name": "a", "payload": "not base64", "coalesce": True},
+        {"request": "event", "name": "a", "payload": ""},
+        {"request": "query"},
+        {**QUERY, "relay_factor": 256},
+        {**QUERY, "timeout_s": 0.0},
+        {**QUERY, "timeout_s": 4000.0},
+        {**QUERY, "nodes": [1]},
+        {**QUERY, "tags": {"a": 1}},
+        {**KEYS, "operation": "steal"},
+        {**KEYS, "operation": "list"},
+        {**KEYS, "key": None},
+        {**KEYS, "timeout_s": -1.0},
     ],
 )
 async def test_request_that_this_version_does_not_know_is_rejected(nonsense: object) -> None:
@@ -104,3 +233,4 @@ async def test_request_that_this_version_does_not_know_is_rejected(nonsense: obj
     with pytest.raises(MessageInvalid, match="not a request"):
         await operator.ask(nonsense)
     assert not operator.leaves
+    assert not operator.gossip.asked
