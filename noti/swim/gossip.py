@@ -17,10 +17,8 @@ from noti.address import Address, format_address
 from noti.errors import (
     AddressInUse,
     ConfigInvalid,
-    LabelForeign,
     MessageInvalid,
     PeerUnavailable,
-    Undecryptable,
 )
 from noti.ports import Clock
 from noti.swim.core.events import (
@@ -58,6 +56,12 @@ PACKETS_WAITING_MAX = 1024
 
 DIALS_WAITING_MAX = 256
 """TCP exchanges to be begun; the core orders a few per second."""
+
+EXCHANGES_MAX = 8
+"""States exchanged at a time by dialling: whoever makes us dial strangers gets no more of us."""
+
+STREAM_PINGS_MAX = 4
+"""Pings over TCP at a time, beside those: they must not wait for strangers that do not answer."""
 
 BIND_ATTEMPTS_MAX = 16
 """Tries to find a port that is free for UDP and TCP, when any will do."""
@@ -115,9 +119,10 @@ class Gossip:
         self._packets_in, self._packets_out = trio.open_memory_channel[SendPacket](
             PACKETS_WAITING_MAX
         )
-        self._dials_in, self._dials_out = trio.open_memory_channel[PingByStream | ExchangeState](
+        self._exchanges_in, self._exchanges_out = trio.open_memory_channel[ExchangeState](
             DIALS_WAITING_MAX
         )
+        self._pings_in, self._pings_out = trio.open_memory_channel[PingByStream](DIALS_WAITING_MAX)
 
     async def run(
         self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
@@ -182,9 +187,10 @@ class Gossip:
         return StreamExchanges(
             self._name,
             address,
-            state=self._core.state,
+            core=self._core,
             handle=self._handle,
             network=self._network,
+            sealing=self._sealing,
             timeout_s=self._timing.stream_timeout_s,
             reporter=self._reporter,
             rng=self._rng,
@@ -218,7 +224,10 @@ class Gossip:
             else:
                 nursery.start_soon(self._receive, datagrams)
                 nursery.start_soon(self._send, datagrams)
-                nursery.start_soon(self._dial_all, streams)
+                for _ in range(EXCHANGES_MAX):
+                    nursery.start_soon(self._dial_all, streams, self._exchanges_out)
+                for _ in range(STREAM_PINGS_MAX):
+                    nursery.start_soon(self._dial_all, streams, self._pings_out)
                 nursery.start_soon(self._keep_time)
                 task_status.started(datagrams.address)
         if in_use is not None:
@@ -242,7 +251,7 @@ class Gossip:
             try:
                 packet = decode_packet(self._sealing.open_packet(payload))
             except MessageInvalid as error:
-                self._reporter.reject(_reason_of(error), source[0], str(error))
+                self._reporter.reject_invalid(error, "undecodable", source[0])
                 continue
             if packet.invalid_parts:
                 self._reporter.reject("part", source[0], "a packet with invalid parts")
@@ -259,10 +268,13 @@ class Gossip:
                 )
                 self._handle(PacketUnsendable(order.to))
 
-    async def _dial_all(self, streams: StreamExchanges) -> None:
-        async with trio.open_nursery() as nursery:
-            async for order in self._dials_out:
-                nursery.start_soon(streams.carry_out, order)
+    async def _dial_all(
+        self,
+        streams: StreamExchanges,
+        orders: trio.MemoryReceiveChannel[ExchangeState] | trio.MemoryReceiveChannel[PingByStream],
+    ) -> None:
+        async for order in orders:
+            await streams.carry_out(order)
 
     # The core
 
@@ -298,19 +310,11 @@ class Gossip:
 
     def _dial(self, order: ExchangeState | PingByStream) -> None:
         try:
-            self._dials_in.send_nowait(order)
+            if isinstance(order, PingByStream):
+                self._pings_in.send_nowait(order)
+            else:
+                self._exchanges_in.send_nowait(order)
         except trio.WouldBlock:
             self._reporter.reject("backlog", "backlog", "TCP exchanges are not begun fast enough")
             if isinstance(order, ExchangeState):
                 self._handle(ExchangeEnded(order.to, order.join, None))
-
-
-def _reason_of(error: MessageInvalid) -> str:
-    """Return by which of `REASONS` a packet that is rejected counts."""
-    match error:
-        case LabelForeign():
-            return "label"
-        case Undecryptable():
-            return "undecryptable"
-        case _:
-            return "undecodable"

@@ -9,6 +9,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from noti.address import format_address
+from noti.errors import LabelForeign, MessageInvalid, Undecryptable
 from noti.ports import Clock
 from noti.swim.core.events import (
     GossipRejected,
@@ -68,6 +69,17 @@ class GossipReporter:
         """Count and log that something was rejected, for one of `REASONS`."""
         self._count_rejected(reason)
         self.warn("gossip rejected", source, reason=text)
+
+    def reject_invalid(self, error: MessageInvalid, reason: str, source: str) -> None:
+        """Count and log what does not decode, under its own reason if it has one."""
+        match error:
+            case LabelForeign():
+                reason = "label"
+            case Undecryptable():
+                reason = "undecryptable"
+            case _:
+                pass
+        self.reject(reason, source, str(error))
 
     def _count_rejected(self, reason: str) -> None:
         assert reason in REASONS

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, assert_never
 
 import trio
@@ -18,13 +19,16 @@ from noti.swim.core.events import (
     StreamPingAnswered,
 )
 from noti.swim.core.messages import Ack, Failure, Ping, PushPull, StreamMessage, User
-from noti.swim.core.streams import StreamDecoder, encode_stream
+from noti.swim.core.sealing import Sealing
+from noti.swim.core.stream_layers import StreamReader, encode_answer, encode_question
 from noti.swim.ports import GossipNetwork
 from noti.swim.reporting import GossipReporter
 
 
-class _State(Protocol):
-    def __call__(self, *, join: bool) -> PushPull: ...
+class _OwnState(Protocol):
+    def state(self, *, join: bool) -> PushPull: ...
+
+    def why_refused(self, state: PushPull) -> str | None: ...
 
 
 class StreamExchanges:
@@ -35,19 +39,21 @@ class StreamExchanges:
         name: str,
         address: Address,
         *,
-        state: _State,
+        core: _OwnState,
         handle: Callable[[Event], None],
         network: GossipNetwork,
+        sealing: Sealing,
         timeout_s: float,
         reporter: GossipReporter,
         rng: random.Random,
     ) -> None:
-        """`state` returns our full state, `handle` gives the core what was received."""
+        """`core` has our full state, `handle` gives it what was received."""
         self._name = name
         self._address = address
-        self._state = state
+        self._core = core
         self._handle = handle
         self._network = network
+        self._sealing = sealing
         self._timeout_s = timeout_s
         self._reporter = reporter
         self._rng = rng
@@ -64,27 +70,36 @@ class StreamExchanges:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Answer the one message of a peer's stream, and close it; never raises for it."""
+        reader = StreamReader(self._sealing, answer=False)
         async with stream:
-            try:
-                with trio.move_on_after(self._timeout_s):
-                    await self._answer(stream, await _read(stream))
-            except MessageInvalid as error:
-                self._reporter.reject("stream", "streams", str(error))
-            except trio.BrokenResourceError:
-                pass  # the other side went away, which is its business
+            with trio.move_on_after(self._timeout_s), suppress(trio.BrokenResourceError):
+                answer: StreamMessage | None
+                try:
+                    question = await _read(stream, reader)
+                    answer = self._answer(question, reader)
+                except MessageInvalid as error:
+                    self._reporter.reject_invalid(error, "stream", "streams")
+                    answer = Failure(str(error)) if reader.is_gossip else None
+                if answer is not None:
+                    await stream.send_all(self._encode(answer, reader))
+                    if isinstance(answer, Failure):
+                        await _read_on(stream)
 
     async def _exchange(self, order: ExchangeState) -> None:
         reached: Address | None = None
+        place = format_address(order.to)
         reason = "no answer in time"
         with trio.move_on_after(self._timeout_s):
             try:
                 reached = await self._exchange_with_one_of(
                     await self._network.resolve(order.to), order
                 )
-            except (PeerUnavailable, MessageInvalid, trio.BrokenResourceError) as error:
+            except MessageInvalid as error:
+                self._reporter.reject_invalid(error, "stream", place)
+                reason = str(error)
+            except (PeerUnavailable, trio.BrokenResourceError) as error:
                 reason = str(error) or "connection lost"
         if reached is None:
-            place = format_address(order.to)
             self._reporter.warn("gossip peer does not answer", place, reason=reason)
         self._handle(ExchangeEnded(order.to, order.join, reached))
 
@@ -95,12 +110,13 @@ class StreamExchanges:
         if not others:
             return self._address
         address = self._rng.choice(others)
+        reader = StreamReader(self._sealing, answer=True)
         async with await self._network.open_stream(address) as stream:
-            await stream.send_all(encode_stream(self._state(join=order.join)))
-            answer = await _read(stream)
+            await stream.send_all(encode_question(self._core.state(join=order.join), self._sealing))
+            answer = await _read(stream, reader)
         match answer:
             case PushPull():
-                self._handle(StateReceived(answer, address, dialled=True))
+                self._merge(StateReceived(answer, address, dialled=True), reader)
             case Failure(reason):
                 raise PeerUnavailable(f"rejected by the other side: {reason}")
             case _:
@@ -112,34 +128,63 @@ class StreamExchanges:
         with trio.move_on_after(order.timeout_s):
             try:
                 async with await self._network.open_stream(order.to) as stream:
-                    await stream.send_all(encode_stream(ping))
-                    answer = await _read(stream)
+                    await stream.send_all(encode_question(ping, self._sealing))
+                    answer = await _read(stream, StreamReader(self._sealing, answer=True))
             except (PeerUnavailable, MessageInvalid, trio.BrokenResourceError):
                 return  # as good as no answer
-            if isinstance(answer, Ack) and answer.sequence == order.sequence:
-                self._handle(StreamPingAnswered(order.sequence))
+            match answer:
+                case Ack(sequence) if sequence == order.sequence:
+                    self._handle(StreamPingAnswered(sequence))
+                case Failure(reason):
+                    place = format_address(order.to)
+                    self._reporter.warn("gossip peer rejects our ping", place, reason=reason)
+                case _:
+                    pass
 
-    async def _answer(self, stream: trio.abc.Stream, question: StreamMessage) -> None:
+    def _answer(self, question: StreamMessage, reader: StreamReader) -> StreamMessage | None:
+        """Take a question and return the answer, if it gets one; raises `MessageInvalid`."""
         match question:
             case Ping(sequence, target):
-                if target in ("", self._name):
-                    await stream.send_all(encode_stream(Ack(sequence, None)))
+                return Ack(sequence, None) if target in ("", self._name) else None
             case PushPull(join):
-                await stream.send_all(encode_stream(self._state(join=join)))
-                self._handle(StateReceived(question))
+                refused = self._core.why_refused(question)
+                # As it is before theirs counts, which they know anyway.
+                answer = self._core.state(join=join) if refused is None else Failure(refused)
+                self._merge(StateReceived(question), reader)
+                return answer
             case User():
                 self._handle(PacketReceived((question,), self._address))
+                return None
             case Ack() | Failure():
                 raise MessageInvalid("an answer where a question belongs")
             case _:
                 assert_never(question)
 
+    def _merge(self, received: StateReceived, reader: StreamReader) -> None:
+        source = "streams" if received.source is None else format_address(received.source)
+        for reason in reader.invalid_records:
+            self._reporter.reject("record", source, f"a node in a state: {reason}")
+        self._handle(received)
 
-async def _read(stream: trio.abc.ReceiveStream) -> StreamMessage:
+    def _encode(self, answer: StreamMessage, reader: StreamReader) -> bytes:
+        # Whoever asks plainly may be unable to read why not, if it is sealed.
+        sealed = reader.sealed or (self._sealing.sends_sealed and not isinstance(answer, Failure))
+        return encode_answer(answer, self._sealing, sealed=sealed)
+
+
+async def _read(stream: trio.abc.ReceiveStream, reader: StreamReader) -> StreamMessage:
     """Return the one message of a stream; raises `MessageInvalid` when it ends before."""
-    decoder = StreamDecoder()
     async for data in stream:
-        message = decoder.feed(bytes(data))
-        if message is not None:
-            return message
+        for message in reader.feed(bytes(data)):
+            if message is not None:
+                return message
+            await trio.lowlevel.checkpoint()
     raise MessageInvalid("a stream that ended before its message did")
+
+
+async def _read_on(stream: trio.abc.Stream) -> None:
+    """Read until the other side closes: closing before would discard our answer on its way."""
+    if isinstance(stream, trio.abc.HalfCloseableStream):
+        await stream.send_eof()
+    async for _ in stream:
+        pass

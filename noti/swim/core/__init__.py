@@ -4,7 +4,8 @@
 `suspicion` decides how long a suspect may answer, `probing` who is probed next, `exchanges` with
 whom full state is exchanged, `broadcasts` and `outbox` what travels with which packet. `encoding`,
 `packets`, `streams` and `serf` are the wire format; `sealing` encrypts it with the keys of
-`keyring`, and `labels` are in front.
+`keyring`, `labels` are in front, `lzw` expands what others compressed, and `stream_layers` does all
+of that for streams.
 Bytes become messages in `packets.decode_packet` and `streams.StreamDecoder`, messages become bytes
 in `packets.encode` and `streams.encode_stream`; what Serf put into them is decoded and encoded in
 `serf`.

@@ -23,6 +23,9 @@ NAME_CHARACTERS_MAX = 128
 _CONTAINER_ITEMS_MAX = 1024
 """msgpack allocates an array when it reads its length, and arrays nest; messages have few items."""
 
+UNPACK_ERRORS = (ValueError, TypeError, OverflowError, msgpack.UnpackException)
+"""What msgpack raises for bytes that are not what they should be."""
+
 
 class MessageType(IntEnum):
     """The first byte of every message."""
@@ -49,20 +52,25 @@ def pack(kind: MessageType, fields: Mapping[str, object]) -> bytes:
     return bytes([kind]) + body
 
 
-def unpack(data: bytes, items_max: int = _CONTAINER_ITEMS_MAX) -> dict[object, object]:
-    """Return the map at the start of `data`, as Go does; raises `MessageInvalid`."""
-    # Not `unpackb`, which rejects what follows the map.
-    unpacker = msgpack.Unpacker(
+def new_unpacker(bytes_max: int, items_max: int = _CONTAINER_ITEMS_MAX) -> msgpack.Unpacker:
+    """Return what unpacks up to `bytes_max` bytes, with so many items in each container at most."""
+    return msgpack.Unpacker(
         raw=True,
         strict_map_key=False,
-        max_buffer_size=len(data),
+        max_buffer_size=bytes_max,
         max_array_len=items_max,
         max_map_len=items_max,
     )
+
+
+def unpack(data: bytes, items_max: int = _CONTAINER_ITEMS_MAX) -> dict[object, object]:
+    """Return the map at the start of `data`, as Go does; raises `MessageInvalid`."""
+    # Not `unpackb`, which rejects what follows the map.
+    unpacker = new_unpacker(len(data), items_max)
     try:
         unpacker.feed(data)
         value = unpacker.unpack()
-    except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+    except UNPACK_ERRORS as error:
         raise MessageInvalid("a body that is not msgpack") from error
     if not isinstance(value, dict):
         raise MessageInvalid("a body that is not a map")

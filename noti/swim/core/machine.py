@@ -174,6 +174,10 @@ class Swim:
         nodes = tuple(record.remote_node() for record in self._members)
         return PushPull(join, nodes, self._serf.state())
 
+    def why_refused(self, state: PushPull) -> str | None:
+        """Return why a peer's state is rejected as a whole, or None."""
+        return self._members.versions_violation(state.nodes)
+
     # What is received
 
     def _on_packet(self, messages: Sequence[Message], source: Address, now: float) -> None:
@@ -270,7 +274,7 @@ class Swim:
             self._states.on_dead(claim, now)
 
     def _merge(self, state: PushPull, source: Address | None, *, dialled: bool, now: float) -> None:
-        reason = self._members.versions_violation(state.nodes)
+        reason = self.why_refused(state)
         if reason is not None:
             self._outbox.emit(GossipRejected("versions", reason))
             return

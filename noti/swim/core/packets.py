@@ -3,7 +3,8 @@
 Enters: messages, or bytes from anywhere. Leaves: bytes, or messages with every field checked.
 Never: I/O; any exception but `MessageInvalid` for bytes from outside.
 
-We send neither CRC nor compression: both are optional for senders.
+We send neither CRC nor compression: both are optional for senders. A packet that we receive may
+have both around its messages, in this order; within a compound neither is valid.
 """
 
 import zlib
@@ -23,6 +24,7 @@ from noti.swim.core.encoding import (
     text_of,
     unpack,
 )
+from noti.swim.core.lzw import expand
 from noti.swim.core.messages import (
     META_BYTES_MAX,
     Ack,
@@ -43,8 +45,18 @@ COMPOUND_PARTS_MAX = 255
 COMPOUND_OVERHEAD_BYTES = 2
 """Type and part count of a compound packet; its parts cost as much again, for their length."""
 
+COMPRESSED_BYTES_MAX = 16 * 1024
+"""Compressed bytes in a packet: ten times what agents fill a packet with. Expanding them takes some
+milliseconds, and anybody can send them."""
+
+EXPANDED_BYTES_MAX = 64 * 1024
+"""What a compressed packet may stand for: as much as an uncompressed one may have."""
+
 _NESTING_MAX = 4
 """Compounds within compounds are valid and pointless; deeper than this it is an attack."""
+
+_LZW = 0
+"""The only way to compress."""
 
 _TAGS_MAGIC = b"\xff"
 
@@ -104,6 +116,11 @@ def decode_packet(data: bytes) -> Packet:
         if len(data) < 5 or zlib.crc32(data[5:]) != int.from_bytes(data[1:5], "big"):
             raise MessageInvalid("packet with a wrong checksum")
         data = data[5:]
+    if data[:1] == bytes([MessageType.COMPRESS]):
+        compressed = compressed_in(MessageFields(unpack(data[1:])))
+        if len(compressed) > COMPRESSED_BYTES_MAX:
+            raise MessageInvalid(f"packet with {len(compressed)} compressed bytes")
+        data = expand(compressed, EXPANDED_BYTES_MAX)
     return _decode_parts(data, _NESTING_MAX)
 
 
@@ -173,10 +190,15 @@ def _decode_message(data: bytes) -> Message:
             return Dead(fields.number("Incarnation"), fields.name("Node"), fields.text("From"))
         case MessageType.USER:
             return User(body)
-        case MessageType.COMPRESS:
-            raise MessageInvalid("compressed packet: start Serf agents with -disable-compression")
         case kind:
             raise MessageInvalid(f"packet of type {kind}, which we do not know or do not accept")
+
+
+def compressed_in(fields: MessageFields) -> bytes:
+    """Return the bytes that a decoded map has compressed, in the one way that there is."""
+    if fields.number("Algo") != _LZW:
+        raise MessageInvalid("compressed in a way that we do not know")
+    return fields.raw("Buf") or b""
 
 
 def ping_of(fields: MessageFields) -> Ping:

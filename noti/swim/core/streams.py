@@ -1,10 +1,11 @@
-"""Turns what a TCP connection carries into bytes and back, as far as it has arrived.
+"""Turns the message of a TCP connection into bytes and back, as far as it has arrived.
 
 Enters: messages, or bytes in pieces of any size. Leaves: bytes, or one complete message.
 Never: I/O; any exception but `MessageInvalid` for bytes from outside.
 
 A stream carries one message in each direction, without a length in front: the reader must parse to
-find the end, and neither side closes its half before it has the answer.
+find the end, and neither side closes its half before it has the answer. What may be around it is
+`stream_layers`.
 """
 
 from collections.abc import Generator
@@ -13,7 +14,14 @@ from typing import assert_never
 import msgpack
 
 from noti.errors import MessageInvalid
-from noti.swim.core.encoding import MessageFields, MessageType, pack, pack_ip
+from noti.swim.core.encoding import (
+    UNPACK_ERRORS,
+    MessageFields,
+    MessageType,
+    new_unpacker,
+    pack,
+    pack_ip,
+)
 from noti.swim.core.messages import (
     Ack,
     Failure,
@@ -33,8 +41,8 @@ STREAM_BYTES_MAX = 8 * 1024 * 1024
 """The limit on a whole stream. So many nodes with all the metadata that they may have, and Serf's
 512 latest events, fit; memberlist takes 20 MiB of user state alone."""
 
-_CONTAINER_ITEMS_MAX = 1024
-"""See `packets.py`; the nodes of a state are maps one after the other, not an array."""
+_REASON_CHARACTERS_MAX = 200
+"""Of the other side's reason to reject what we sent, for the log."""
 
 
 def encode_stream(message: StreamMessage) -> bytes:
@@ -58,16 +66,13 @@ class StreamDecoder:
     """Parses one message out of the pieces of a stream."""
 
     def __init__(self) -> None:
-        self._unpacker = msgpack.Unpacker(
-            raw=True,
-            strict_map_key=False,
-            max_buffer_size=STREAM_BYTES_MAX,
-            max_array_len=_CONTAINER_ITEMS_MAX,
-            max_map_len=_CONTAINER_ITEMS_MAX,
-        )
+        # The nodes of a state are maps one after the other, not an array.
+        self._unpacker = new_unpacker(STREAM_BYTES_MAX)
         self._received_bytes = 0
         self._parse = self._message()
         next(self._parse)
+        self.invalid_records: list[str] = []
+        """Why nodes of a state were skipped: one odd name must not keep all others apart."""
 
     def feed(self, data: bytes) -> StreamMessage | None:
         """Take the next piece; return the message once it is complete. Raises `MessageInvalid`.
@@ -83,7 +88,7 @@ class StreamDecoder:
         except StopIteration as complete:
             message: StreamMessage = complete.value
             return message
-        except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
+        except UNPACK_ERRORS as error:
             raise MessageInvalid("a stream that is not msgpack") from error
         return None
 
@@ -100,22 +105,21 @@ class StreamDecoder:
                 size_bytes = header.number("UserMsgLen", STREAM_BYTES_MAX)
                 return User((yield from self._bytes(size_bytes)))
             case MessageType.ERR:
-                reason = (yield from self._fields()).raw("Error") or b""
-                return Failure(reason[:200].decode(errors="replace"))
+                return _failure_of((yield from self._fields()))
             case MessageType.PUSH_PULL:
                 return (yield from self._push_pull())
-            case MessageType.COMPRESS:
-                raise MessageInvalid("compressed stream: start agents with -disable-compression")
-            case MessageType.ENCRYPT:
-                raise MessageInvalid("encrypted stream: the other side has a gossip key, we do not")
             case _:
-                raise MessageInvalid(f"stream of type {kind}, which we do not know")
+                raise MessageInvalid(f"stream of type {kind}, which is not valid here")
 
     def _push_pull(self) -> Generator[None, None, PushPull]:
         header = yield from self._fields()
         nodes: list[RemoteNode] = []
         for _ in range(header.number("Nodes", NODES_MAX)):
-            nodes.append(_node_of((yield from self._fields())))  # noqa: PERF401 - it yields
+            fields = yield from self._fields()
+            try:
+                nodes.append(_node_of(fields))
+            except MessageInvalid as error:
+                self.invalid_records.append(str(error))
         user_state = yield from self._bytes(header.number("UserStateLen", STREAM_BYTES_MAX))
         return PushPull(header.flag("Join"), tuple(nodes), user_state)
 
@@ -154,6 +158,11 @@ def _encode_node(node: RemoteNode) -> bytes:
         use_bin_type=False,
     )
     return body
+
+
+def _failure_of(fields: MessageFields) -> Failure:
+    reason = (fields.raw("Error") or b"").decode(errors="replace")[:_REASON_CHARACTERS_MAX]
+    return Failure("".join(each if each.isprintable() else " " for each in reason))
 
 
 def _node_of(fields: MessageFields) -> RemoteNode:

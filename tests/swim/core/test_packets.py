@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import ConfigInvalid, MessageInvalid
+from noti.swim.core.encoding import MessageType, pack
 from noti.swim.core.messages import (
     META_BYTES_MAX,
     VERSIONS,
@@ -23,6 +24,8 @@ from noti.swim.core.messages import (
     User,
 )
 from noti.swim.core.packets import (
+    COMPRESSED_BYTES_MAX,
+    EXPANDED_BYTES_MAX,
     Packet,
     decode_packet,
     decode_tags,
@@ -30,6 +33,7 @@ from noti.swim.core.packets import (
     encode_packet,
     encode_tags,
 )
+from tests.swim.core.lzw_encoder import compress
 
 GOLDEN: dict[str, tuple[str, Message]] = {
     "ping": (
@@ -115,6 +119,10 @@ messages: st.SearchStrategy[Message] = st.one_of(
 
 def with_crc(body: bytes) -> bytes:
     return b"\x0c" + zlib.crc32(body).to_bytes(4, "big") + body
+
+
+def compressed(body: bytes, algorithm: int = 0) -> bytes:
+    return pack(MessageType.COMPRESS, {"Algo": algorithm, "Buf": compress(body)})
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -219,6 +227,40 @@ def test_wrong_packet_is_rejected(packet: bytes) -> None:
 
 def test_crc_inside_a_compound_is_no_message() -> None:
     packet = encode_packet([with_crc(encode(Nack(1))), encode(Nack(2))])
+    assert decode_packet(packet) == Packet((Nack(2),), 1)
+
+
+@pytest.mark.parametrize("sent", [[Nack(1)], [Nack(n) for n in range(255)]])
+@pytest.mark.parametrize("has_crc", [False, True])
+def test_compressed_packet_decodes(sent: list[Message], has_crc: bool) -> None:
+    packet = compressed(encode_packet([encode(each) for each in sent]))
+    assert decode_packet(with_crc(packet) if has_crc else packet) == Packet(tuple(sent), 0)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pytest.param(compressed(with_crc(encode(Nack(1)))), id="CRC inside"),
+        pytest.param(compressed(compressed(encode(Nack(1)))), id="twice"),
+        pytest.param(compressed(b""), id="nothing"),
+        pytest.param(compressed(encode(Nack(1)), algorithm=1), id="algorithm"),
+        pytest.param(compressed(encode(Nack(1)), algorithm=-1), id="negative algorithm"),
+        pytest.param(b"\x09\x81\xa4Algo\x00", id="no buffer"),
+        pytest.param(compressed(encode(Nack(1)))[:-2], id="cut off"),
+        pytest.param(compressed(b"\x08" + bytes(EXPANDED_BYTES_MAX)), id="bomb"),
+        pytest.param(
+            pack(MessageType.COMPRESS, {"Algo": 0, "Buf": bytes(COMPRESSED_BYTES_MAX + 1)}),
+            id="long",
+        ),
+    ],
+)
+def test_wrong_compressed_packet_is_rejected(packet: bytes) -> None:
+    with pytest.raises(MessageInvalid):
+        decode_packet(packet)
+
+
+def test_compressed_message_in_a_compound_is_no_message() -> None:
+    packet = encode_packet([compressed(encode(Nack(1))), encode(Nack(2))])
     assert decode_packet(packet) == Packet((Nack(2),), 1)
 
 

@@ -40,6 +40,12 @@ def state(count: int, user_state: bytes = b"above") -> PushPull:
     return PushPull(True, nodes, user_state)
 
 
+def encoded(node: RemoteNode) -> bytes:
+    return encode_stream(PushPull(True, (node,), b"")).removeprefix(
+        pack(MessageType.PUSH_PULL, {"Join": True, "Nodes": 1, "UserStateLen": 0})
+    )
+
+
 MESSAGES: list[StreamMessage] = [
     Ping(7, "beta", ("127.0.0.1", 7946), "alpha"),
     Ack(7, None),
@@ -98,6 +104,41 @@ def test_state_beyond_the_limits_is_rejected(header: dict[str, object]) -> None:
         decode(pack(MessageType.PUSH_PULL, header))
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"Name": b"tab\there"},
+        {"Name": "x" * 200},
+        {"Name": ""},
+        {"Name": b"\xff"},
+        {"State": 4},
+        {"Port": 0},
+        {"Addr": b"123"},
+        {"Meta": bytes(513)},
+        {"Incarnation": -1},
+        {"Vsn": b"123"},
+    ],
+)
+def test_odd_node_of_a_state_is_skipped_and_the_others_count(odd: dict[str, object]) -> None:
+    whole = state(3)
+    first, _, third = whole.nodes
+    header = {"Join": True, "Nodes": 3, "UserStateLen": len(whole.user_state)}
+    node = {"Addr": b"\x0a\0\0\1", "Name": "node1", "Port": 2, "State": 1, "Vsn": VERSIONS} | odd
+    maps = [encoded(first), msgpack.packb(node, use_bin_type=False), encoded(third)]
+    decoder = StreamDecoder()
+    decoded = decoder.feed(pack(MessageType.PUSH_PULL, header) + b"".join(maps) + whole.user_state)
+    assert decoded == PushPull(True, (first, third), whole.user_state)
+    assert len(decoder.invalid_records) == 1
+
+
+def test_reason_of_the_other_side_is_fit_for_a_log() -> None:
+    reason = "no\n\x1b[31mred" + "x" * 1000
+    failure = decode(encode_stream(Failure(reason)))
+    assert isinstance(failure, Failure)
+    assert failure.reason.startswith("no  [31mred")
+    assert len(failure.reason) == 200
+
+
 def test_user_message_beyond_the_limit_is_rejected() -> None:
     with pytest.raises(MessageInvalid):
         decode(pack(MessageType.USER, {"UserMsgLen": STREAM_BYTES_MAX + 1}))
@@ -120,7 +161,6 @@ def test_endless_stream_is_rejected() -> None:
         b"\x0a\x00\x00",
         b"\x06\x93\x01\x02\x03",
         b"\x06\xc1",
-        pack(MessageType.PUSH_PULL, {"Nodes": 1}) + msgpack.packb({"Name": "a", "State": 4}),
         pack(MessageType.PUSH_PULL, {"Nodes": 1}) + msgpack.packb([1]),
         b"GET / HTTP/1.1\r\n\r\n",
     ],
