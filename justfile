@@ -107,7 +107,7 @@ fmt: venv
     .venv/bin/ruff format .
     .venv/bin/ruff check --fix .
 
-# Measure (wal, snapshots, raft, failover, publish, hub, http2, transports, cores, topics, sse, tls, tokens, calls, idle, latency, bridge; options as name=value): just bench raft json=figures.json
+# Measure (wal, snapshots, raft, failover, publish, hub, http2, transports, cores, topics, sse, tls, tokens, calls, idle, latency, bridge, gossip; options as name=value): just bench raft json=figures.json
 [no-exit-message]
 bench name *args: venv
     @exec .venv/bin/python -m "tests.bench.bench_$1" "${@:2}"
