@@ -166,6 +166,10 @@ class Gossip:
         """Return all members, this node included, by name; none before `run` is ready."""
         return () if self._core is None else self._core.members()
 
+    def distance_s(self, one: str, other: str) -> float | None:
+        """Return the estimated round trip between two members; None where it is not known."""
+        return None if self._core is None else self._core.distance_s(one, other)
+
     async def wait_changed(self) -> None:
         """Return at the next change of `members()`."""
         await self._changed.wait()

@@ -13,12 +13,16 @@ from noti.errors import LabelForeign, MessageInvalid, Undecryptable
 from noti.ports import Clock
 from noti.swim.core.events import (
     GossipRejected,
+    HealthChanged,
     IdentityConflict,
     MemberChanged,
     NameConflict,
     OtherCluster,
+    RanLate,
     ReachedByStreamOnly,
     Refuted,
+    Report,
+    StreamOnlyChanged,
 )
 from noti.swim.core.messages import MemberState
 from noti.throttled_log import INTERVAL_S, ThrottledLog
@@ -30,6 +34,7 @@ CHANGES_LOGGED_MAX: Final = 1000
 
 REASONS: Final = (
     "backlog",
+    "coordinate",
     "identity",
     "incarnation",
     "label",
@@ -53,6 +58,18 @@ _rejected = Counter(
 for _reason in REASONS:
     _rejected.labels(_reason)
 _members = Gauge("noti_swim_members", "Members that this node knows of, by state.", ["state"])
+_stream_only = Gauge(
+    "noti_swim_members_tcp_only",
+    "Members that answer over TCP but not over UDP: something blocks UDP between the nodes.",
+)
+_health = Gauge(
+    "noti_swim_health_score",
+    "How badly this node itself does in gossip, from 0 (well) to 7: the worse, the longer it waits "
+    "for answers before it suspects a member.",
+)
+_late = Counter(
+    "noti_swim_late_total", "Times that this node was too busy, or stopped, to gossip in time."
+)
 
 
 class GossipReporter:
@@ -89,15 +106,7 @@ class GossipReporter:
         """Log a warning, throttled for each event and source."""
         self._throttled.log(log.warning, event, (event, source), source=source, **fields)
 
-    def report(
-        self,
-        effect: NameConflict
-        | IdentityConflict
-        | OtherCluster
-        | GossipRejected
-        | ReachedByStreamOnly
-        | Refuted,
-    ) -> None:
+    def report(self, effect: Report) -> None:
         """Count and log what the core reports about peers."""
         match effect:
             case NameConflict(name, known, rejected):
@@ -130,6 +139,17 @@ class GossipReporter:
             case ReachedByStreamOnly(name, address):
                 place = format_address(address)
                 self.warn("member answers TCP but not UDP: is UDP blocked?", place, name=name)
+            case StreamOnlyChanged(count):
+                _stream_only.set(count)
+            case HealthChanged(score):
+                _health.set(score)
+            case RanLate(late_s):
+                _late.inc()
+                self.warn(
+                    "this node came too late to gossip, and suspects nobody for that",
+                    "this node",
+                    late_s=f"{late_s:.1f}",
+                )
             case Refuted(accuser):
                 self.warn("a member suspected this node, which refuted it", accuser)
             case _:

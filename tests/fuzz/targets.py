@@ -76,7 +76,7 @@ from noti.raft.storage.segments import read_segment
 from noti.rpc import codec
 from noti.rpc.inbox import Inbox
 from noti.rpc.publish_service import decode_drafts
-from noti.swim.core import packets, streams
+from noti.swim.core import coordinates, packets, streams
 from noti.swim.core.messages import (
     VERSIONS,
     Ack,
@@ -343,7 +343,6 @@ COMMANDS: list[Command] = [
     SetHistorySize(5),
 ]
 
-
 NATS_FRAMES = [
     b"MSG a 7 $JS.ACK.jobs.noti.1.20.10.1700000000123456789.5 2\r\nhi\r\nPING\r\n",
     b"HMSG a 7 $JS.ACK.jobs.noti.1.20.10.1700000000123456789.5 19 21\r\n"
@@ -456,6 +455,7 @@ TARGETS = [
     Target("frames", [b"\0\0\0\0\x05hello" * 2], read_frames),
     Target("gossip packet", [*PACKETS, packets.encode_packet(PACKETS)], packets.decode_packet),
     Target("gossip tags", [packets.encode_tags({"a": "b", "c": "d"})], packets.decode_tags),
+    Target("coordinate", [coordinates.ORIGIN_PAYLOAD], coordinates.decode_coordinate),
     Target("gossip stream", STREAMS, feed_stream),
     Target("serf message", INTENTS, take_intent),
     Target("serf state", [SERF_STATE], merge_state),

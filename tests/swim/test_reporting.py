@@ -5,7 +5,7 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from noti.swim.core.events import MemberChanged
+from noti.swim.core.events import HealthChanged, MemberChanged, RanLate, StreamOnlyChanged
 from noti.swim.core.messages import Member, MemberState
 from noti.swim.reporting import CHANGES_LOGGED_MAX, REASONS, GossipReporter
 from noti.throttled_log import INTERVAL_S
@@ -72,3 +72,18 @@ def test_every_reason_is_counted_from_zero() -> None:
     for reason in REASONS:
         labels = {"reason": reason}
         assert REGISTRY.get_sample_value("noti_swim_packets_rejected_total", labels) is not None
+
+
+async def test_own_health_and_members_behind_a_firewall_are_shown(
+    autojump_clock: MockClock,
+) -> None:
+    reporter = GossipReporter(VirtualClock())
+    late = REGISTRY.get_sample_value("noti_swim_late_total") or 0.0
+    with capture_logs() as lines:
+        reporter.report(HealthChanged(3))
+        reporter.report(StreamOnlyChanged(2))
+        reporter.report(RanLate(1.5))
+    assert REGISTRY.get_sample_value("noti_swim_health_score") == 3
+    assert REGISTRY.get_sample_value("noti_swim_members_tcp_only") == 2
+    assert REGISTRY.get_sample_value("noti_swim_late_total") == late + 1
+    assert [line["late_s"] for line in lines] == ["1.5"]

@@ -187,6 +187,27 @@ class ReachedByStreamOnly:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamOnlyChanged:
+    """So many members answer TCP but not UDP now."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class HealthChanged:
+    """How badly this node itself does, by its own probes, has changed; 0 is well."""
+
+    score: int
+
+
+@dataclass(frozen=True, slots=True)
+class RanLate:
+    """This node was too busy, or stopped, to gossip in time; it accuses nobody for that."""
+
+    late_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class Refuted:
     """Another member suspected this node, or declared it dead; this node has refuted that."""
 
@@ -198,16 +219,19 @@ class LeaveFinished:
     """The announcements of leaving were sent; the sockets may close."""
 
 
-Effect: TypeAlias = (
-    SendPacket
-    | PingByStream
-    | ExchangeState
-    | MemberChanged
-    | NameConflict
+Report: TypeAlias = (
+    NameConflict
     | IdentityConflict
     | OtherCluster
     | GossipRejected
     | ReachedByStreamOnly
+    | StreamOnlyChanged
+    | HealthChanged
+    | RanLate
     | Refuted
-    | LeaveFinished
+)
+"""What is only counted and logged."""
+
+Effect: TypeAlias = (
+    SendPacket | PingByStream | ExchangeState | MemberChanged | LeaveFinished | Report
 )

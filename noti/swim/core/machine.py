@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from typing import assert_never
 
 from noti.errors import MessageInvalid
+from noti.swim.core.awareness import SCORE_MAX, LocalHealth
+from noti.swim.core.coordinates import Coordinate
 from noti.swim.core.events import (
     Effect,
     Event,
@@ -26,6 +28,7 @@ from noti.swim.core.events import (
     MembersProtected,
     PacketReceived,
     PacketUnsendable,
+    RanLate,
     StateReceived,
     StreamPingAnswered,
     TagsChanged,
@@ -91,10 +94,18 @@ class Swim:
         self._rng = rng
         self._members = members = Members(rng, config.gossip_to_dead_s)
         self._outbox = outbox = Outbox(config)
+        self._health = LocalHealth(outbox)
         self._serf = Serf(name)
         self._exchanges = Exchanges(name, seeds, members=members, config=config, rng=rng, now=now)
         self._prober = Prober(
-            name, address, members=members, outbox=outbox, config=config, rng=rng, now=now
+            name,
+            address,
+            members=members,
+            outbox=outbox,
+            health=self._health,
+            config=config,
+            rng=rng,
+            now=now,
         )
         alive = Alive(incarnation, name, address, encode_tags(tags), VERSIONS)
         self._me = Record.of(alive, dict(tags), now)
@@ -114,7 +125,12 @@ class Swim:
             incarnations=Incarnations(incarnation, now),
         )
         self._own = OwnState(
-            self._me, members=members, outbox=outbox, serf=self._serf, config=config
+            self._me,
+            members=members,
+            outbox=outbox,
+            serf=self._serf,
+            health=self._health,
+            config=config,
         )
         self._gossip_at = now
         self._outbox.broadcast_alive(self._me)
@@ -178,6 +194,20 @@ class Swim:
         """Return why a peer's state is rejected as a whole, or None."""
         return self._members.versions_violation(state.nodes)
 
+    def distance_s(self, one: str, other: str) -> float | None:
+        """Return the estimated round trip between two members, ourselves included.
+
+        None when one is not known, or did not say where it is.
+        """
+        first, second = self._coordinate(one), self._coordinate(other)
+        return None if first is None or second is None else first.distance_s(second)
+
+    def _coordinate(self, name: str) -> Coordinate | None:
+        if name == self._me.name:
+            return self._prober.coordinate.now
+        record = self._members.get(name)
+        return None if record is None else record.coordinate
+
     # What is received
 
     def _on_packet(self, messages: Sequence[Message], source: Address, now: float) -> None:
@@ -202,12 +232,12 @@ class Swim:
     def _on_ping(self, ping: Ping, objection: Alive | None, source: Address) -> None:
         if ping.target in ("", self._me.name):
             to = self._answer_to(ping.source, source)
+            known = self._members.knows(to)
+            ack = Ack(ping.sequence, self._prober.coordinate.payload if known else None)
             also = () if objection is None else (objection,)
             # Unknown addresses get no gossip: a forged source would turn 20 bytes into a full
             # packet. An objection is not longer than the claim that it answers, nearly.
-            self._outbox.send(
-                to, Ack(ping.sequence, None), *also, piggyback=self._members.knows(to)
-            )
+            self._outbox.send(to, ack, *also, piggyback=known)
 
     def _on_message(
         self,
@@ -221,10 +251,10 @@ class Swim:
                 # For an unknown address we would only be a reflector.
                 if self._members.knows(requester):
                     self._prober.on_indirect_ping(request, requester, now)
-            case Ack(sequence, _):
-                self._prober.on_ack(sequence, now)
-            case Nack():
-                pass  # it means that the helper is well; we keep no score of our own health
+            case Ack() as ack:
+                self._prober.on_ack(ack, source, now)
+            case Nack(sequence):
+                self._prober.on_nack(sequence)
             case Alive() as alive:
                 self._on_alive(alive, source, Backing.HEARSAY, now)
             case Suspect() | Dead() as claim:
@@ -304,7 +334,8 @@ class Swim:
     # What time brings
 
     def _on_deadline(self, now: float) -> None:
-        failed = self._prober.advance(now)
+        late = self._notes_lateness(now)
+        failed = self._prober.advance(now, late=late)
         record = self._members.get(failed) if failed is not None else None
         if record is not None and record.present:
             self._states.on_suspect(Suspect(record.incarnation, record.name, self._me.name), now)
@@ -318,6 +349,19 @@ class Swim:
             self._gossip(now)
         if self._own.advance(now):
             self._gossip_at = now
+
+    def _notes_lateness(self, now: float) -> bool:
+        """Whether this node comes so late that others' answers wait to be read: our own fault.
+
+        A node that is always late is not spared for ever: then its members do not answer.
+        """
+        late_s = now - self._prober.deadline()
+        if late_s <= self._config.probe_timeout_s or self._health.score == SCORE_MAX:
+            return False
+        self._outbox.emit(RanLate(late_s))
+        self._health.worsen(1)
+        self._states.postpone(now + self._config.probe_timeout_s)
+        return True
 
     def _gossip(self, now: float) -> None:
         interval_s = _LEAVE_GOSSIP_S if self._own.leaving else self._config.gossip_interval_s

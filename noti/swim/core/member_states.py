@@ -110,6 +110,14 @@ class MemberStates:
                 pending_claim.verify_again_at = math.inf
                 self._ask(record, pending_claim.claim, now)
 
+    def postpone(self, until: float) -> None:
+        """Decide about nobody before a time: we come late, and did not read what was answered."""
+        for record in self._unresolved_members():
+            if record.suspicion is not None:
+                record.suspicion.not_before = until
+            if record.pending_claim is not None:
+                record.pending_claim.ends_at = max(record.pending_claim.ends_at, until)
+
     def _unresolved_members(self) -> list[Record]:
         """Return the members with a suspicion or a pending claim."""
         doubted = [self._members.get(name) for name in self._unresolved]

@@ -10,9 +10,10 @@ packet, `count` and `knows`, looks nothing up but what `set_state` and `move` ke
 import math
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from noti.errors import MessageInvalid
+from noti.swim.core.coordinates import Coordinate
 from noti.swim.core.messages import Address, Alive, Dead, Member, MemberState, RemoteNode
 from noti.swim.core.packets import decode_tags
 from noti.swim.core.suspicion import Suspicion
@@ -58,6 +59,10 @@ class Record:
     """When it last answered a ping of ours."""
     refuted_unheard: int = 0
     """Suspicions refuted in its name since it last answered."""
+    coordinate: Coordinate | None = None
+    """Where it says that it is, in the space of round trips."""
+    round_trips_s: list[float] = field(default_factory=list)
+    """How long its last answers took."""
 
     @classmethod
     def of(cls, alive: Alive, tags: dict[str, str], now: float) -> "Record":

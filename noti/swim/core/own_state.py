@@ -11,6 +11,7 @@ intent, by which agents distinguish "left" from "failed", and then our own `Dead
 import math
 from collections.abc import Mapping, Sequence
 
+from noti.swim.core.awareness import LocalHealth
 from noti.swim.core.events import LeaveFinished, MemberChanged, NameConflict, Refuted
 from noti.swim.core.members import ID_TAG, Members, Record
 from noti.swim.core.messages import INCARNATION_MAX, Alive, Dead, MemberState, Message, Suspect
@@ -27,12 +28,20 @@ class OwnState:
     """This node as a member."""
 
     def __init__(
-        self, me: Record, *, members: Members, outbox: Outbox, serf: Serf, config: SwimConfig
+        self,
+        me: Record,
+        *,
+        members: Members,
+        outbox: Outbox,
+        serf: Serf,
+        health: LocalHealth,
+        config: SwimConfig,
     ) -> None:
         self._me = me
         self._members = members
         self._outbox = outbox
         self._serf = serf
+        self._health = health
         self._config = config
         self.leaving = False
         """Whether this node was ordered to leave; then it refutes nothing any more."""
@@ -60,6 +69,7 @@ class OwnState:
         """Take a claim that this node does not answer, or is dead."""
         if claim.incarnation >= self._me.incarnation and not self.leaving:
             self._outbox.emit(Refuted(claim.accuser))
+            self._health.on_accusation()
             self._refute(claim.incarnation)
 
     def _refute(self, incarnation: int) -> None:

@@ -46,6 +46,8 @@ class Suspicion:
     """The first one accused it, the others confirmed that."""
     ends_by: float = math.inf
     """It ends at this time at the latest: a member claims that this one is dead."""
+    not_before: float = -math.inf
+    """It ends no sooner: what the member answered may not be read yet."""
 
     @classmethod
     def begin(cls, accuser: str, members: int, config: SwimConfig, now: float) -> "Suspicion":
@@ -77,4 +79,4 @@ class Suspicion:
         if self.wanted > 0:
             confirmations = len(self.accusers) - 1
             lasts_s = remaining_s(confirmations, self.wanted, 0, self.min_s, self.max_s)
-        return min(self.ends_by, self.started_at + lasts_s)
+        return max(self.not_before, min(self.ends_by, self.started_at + lasts_s))

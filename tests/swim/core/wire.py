@@ -40,13 +40,16 @@ class Wire:
         self.now = 1000.0
         self.config = config or SwimConfig.local()
         self.cores: dict[str, Swim] = {}
+        self.delay_s = DELAY_S
         self.effects: list[tuple[float, str, Effect]] = []
         self.sent: list[tuple[str, Address, Message]] = []
         self.stopped: set[str] = set()
         self.passes_udp: Callable[[str, str], bool] = lambda sender, receiver: True
         self.passes_tcp: Callable[[str, str], bool] = lambda sender, receiver: True
-        self._under_way: list[tuple[float, int, str, Event]] = []
+        self._under_way: list[tuple[float, int, str, Event, str]] = []
+        """When, in which order, to whom, what, from whom."""
         self._count = 0
+        self._busy_until: dict[str, float] = {}
 
     def add(
         self,
@@ -113,13 +116,18 @@ class Wire:
         """Let virtual time pass."""
         end = self.now + duration_s
         while True:
-            due = {name: core.deadline() for name, core in self.cores.items()}
+            due = {
+                name: max(core.deadline(), self._busy_until.get(name, 0.0))
+                for name, core in self.cores.items()
+            }
             awake = [name for name in sorted(due) if name not in self.stopped]
             soonest = min(awake, key=lambda name: due[name], default=None)
             next_deadline = due[soonest] if soonest is not None else end
             if self._under_way and self._under_way[0][0] <= min(next_deadline, end):
-                self.now, _, name, event = heapq.heappop(self._under_way)
-                if name not in self.stopped:
+                self.now, _, name, event, sender = heapq.heappop(self._under_way)
+                if self.now < self._busy_until.get(name, 0.0):
+                    self._later(name, event, sender, self._busy_until[name] + self.delay_s)
+                elif name not in self.stopped:
                     self.give(name, event)
             elif soonest is not None and next_deadline <= end:
                 self.now = max(self.now, next_deadline)
@@ -127,6 +135,28 @@ class Wire:
             else:
                 self.now = end
                 return
+
+    def block(self, name: str, duration_s: float) -> None:
+        """Let a core's loop do something else for a while: it neither reads, nor sends what it has
+        just ordered, and afterwards its timers come first.
+        """
+        until = self._busy_until[name] = self.now + duration_s
+        self._under_way = [
+            (
+                max(at, until + self.delay_s) if sender == name else at,
+                count,
+                receiver,
+                event,
+                sender,
+            )
+            for at, count, receiver, event, sender in self._under_way
+        ]
+        heapq.heapify(self._under_way)
+
+    def acks(self, effects: Sequence[Effect]) -> list[tuple[Address, int]]:
+        """Where acks with which sequences go among some effects."""
+        messages = self.messages(effects)
+        return [(to, each.sequence) for to, each in messages if isinstance(each, Ack)]
 
     def view(self, name: str) -> dict[str, str]:
         """What a core thinks of everyone."""
@@ -150,21 +180,21 @@ class Wire:
                 self.sent += [(name, to, message) for message in packet.messages]
                 receiver = self._at(to)
                 if receiver is not None and self.passes_udp(name, receiver):
-                    self._later(receiver, PacketReceived(packet.messages, address(name)))
+                    self._later(receiver, PacketReceived(packet.messages, address(name)), name)
             case PingByStream(sequence, _, to):
                 receiver = self._at(to)
                 if receiver is not None and self.passes_tcp(name, receiver):
-                    self._later(name, StreamPingAnswered(sequence))
+                    self._later(name, StreamPingAnswered(sequence), name)
             case ExchangeState(to, join):
                 receiver = self._at(to)
                 if receiver is None or not self.passes_tcp(name, receiver):
-                    self._later(name, ExchangeEnded(to, join, None))
+                    self._later(name, ExchangeEnded(to, join, None), name)
                     return
                 mine = self.cores[name].state(join=join)
                 theirs = self.cores[receiver].state(join=join)
-                self._later(receiver, StateReceived(mine, address(name)))
-                self._later(name, StateReceived(theirs, to, dialled=True))
-                self._later(name, ExchangeEnded(to, join, to))
+                self._later(receiver, StateReceived(mine, address(name)), name)
+                self._later(name, StateReceived(theirs, to, dialled=True), name)
+                self._later(name, ExchangeEnded(to, join, to), name)
             case _:
                 pass
 
@@ -172,6 +202,7 @@ class Wire:
         running = [name for name in self.cores if name not in self.stopped]
         return next((name for name in running if address(name) == to), None)
 
-    def _later(self, name: str, event: Event) -> None:
+    def _later(self, name: str, event: Event, sender: str, at: float | None = None) -> None:
         self._count += 1
-        heapq.heappush(self._under_way, (self.now + DELAY_S, self._count, name, event))
+        at = self.now + self.delay_s if at is None else at
+        heapq.heappush(self._under_way, (at, self._count, name, event, sender))
