@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
+from noti.swim.core.keyring import format_key
 from tests.interop.serf.agents import SerfAgent, serf_agent
 from tests.interop.serf.nodes import OurNode, our_node, tags_of_ours
 
@@ -18,8 +19,6 @@ DETECT_S = 30.0
 """Always in this time: the longest suspicion is 18 s."""
 
 GONE = "gone"
-
-UNCOMPRESSED = ("-disable-compression",)
 
 POLL_S = 0.1
 LOOK_S = 0.1
@@ -89,15 +88,22 @@ class Fleet:
 
 @asynccontextmanager
 async def fleet(
-    *, agents: int, nodes: int, through: str | None = None, arguments: Sequence[str] = UNCOMPRESSED
+    *,
+    agents: int,
+    nodes: int,
+    through: str | None = None,
+    keys: Sequence[bytes] = (),
+    arguments: Sequence[str] = (),
 ) -> AsyncIterator[Fleet]:
     """Run agents and nodes that join each other; all see all when the context is entered.
 
-    They are called agent1, node1 and so on; `arguments` are for the agents. All join `through` that
+    They are called agent1, node1 and so on; `arguments` are for the agents, which get the first of
+    the `keys`. All join `through` that
     one; without, each one joins all before it, which takes less time: news are gossiped so rarely
     in the `local` profile that some member may miss one, and be told 15 s later.
     """
     both = Fleet()
+    encrypt = [f"-encrypt={format_key(keys[0])}"] if keys else []
     names = [f"agent{number + 1}" for number in range(agents)]
     names += [f"node{number + 1}" for number in range(nodes)]
     names.sort(key=lambda name: name != through)
@@ -106,11 +112,13 @@ async def fleet(
         for name in names:
             seeds = ports[:1] if through else ports
             if name.startswith("agent"):
-                running = serf_agent(name, *arguments, join=seeds, tags={"colour": name})
+                running = serf_agent(name, *encrypt, *arguments, join=seeds, tags={"colour": name})
                 both.agents.append(await stack.enter_async_context(running))
                 ports.append(both.agents[-1].port)
             else:
-                both.nodes.append(await stack.enter_async_context(our_node(name, join=seeds)))
+                both.nodes.append(
+                    await stack.enter_async_context(our_node(name, join=seeds, keys=keys))
+                )
                 ports.append(both.nodes[-1].port)
         await both.until_all_see()
         yield both

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from noti.swim.core.keyring import KeyRing
+from noti.swim.core.sealing import Encryption
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
 from noti.swim.sockets import SocketNetwork
@@ -16,9 +18,10 @@ from tests.interop.serf.agents import HOST
 class OurNode:
     """A node of ours on loopback."""
 
-    def __init__(self, name: str, gossip: Gossip) -> None:
+    def __init__(self, name: str, gossip: Gossip, ring: KeyRing | None) -> None:
         self.name = name
         self.gossip = gossip
+        self.ring = ring
         self.port = 0
         self._scope = trio.CancelScope()
 
@@ -58,22 +61,29 @@ def tags_of_ours(name: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def our_node(
-    name: str = "ours", *, join: Sequence[int] = (), bind_port: int = 0
+    name: str = "ours",
+    *,
+    join: Sequence[int] = (),
+    keys: Sequence[bytes] = (),
+    encryption: Encryption = Encryption.REQUIRED,
 ) -> AsyncIterator[OurNode]:
     """Run a node for the time of the context; it gossips when the context is entered."""
+    ring = KeyRing(keys) if keys else None
     gossip = Gossip(
         name=name,
-        bind=(HOST, bind_port),
+        bind=(HOST, 0),
         advertise=None,
         seeds=[("localhost", port) for port in join],
         timing=SwimConfig.local(),
         network=SocketNetwork(),
         clock=TrioClock(),
         rng=random.Random(),
+        keys=ring,
+        encryption=encryption,
     )
     gossip.set_tags(tags_of_ours(name))
     async with trio.open_nursery() as nursery:
-        ours = OurNode(name, gossip)
+        ours = OurNode(name, gossip, ring)
         await ours.start(nursery)
         yield ours
         ours.kill()

@@ -13,9 +13,26 @@ pytestmark = [
 ]
 
 
-@pytest.mark.parametrize("through", ["agent1", "node1"])
-async def test_three_agents_and_three_nodes_list_the_same_six_with_tags(through: str) -> None:
-    async with fleet(agents=3, nodes=3, through=through) as six:
+KEY = bytes(range(32))
+SHORT_KEY = bytes(range(16))
+
+
+@pytest.mark.parametrize(
+    ("through", "arguments", "keys"),
+    [
+        ("agent1", [], []),
+        ("node1", [], []),
+        ("agent1", ["-disable-compression"], []),
+        ("agent1", [], [KEY]),
+        ("node1", [], [KEY]),
+        ("node1", ["-disable-compression"], [SHORT_KEY]),
+    ],
+)
+async def test_three_agents_and_three_nodes_list_the_same_six_with_tags(
+    through: str, arguments: list[str], keys: list[bytes]
+) -> None:
+    setup = fleet(agents=3, nodes=3, through=through, arguments=arguments, keys=keys)
+    async with setup as six:
         for member in six.members:
             listed = (await member.members()).items()
             assert {name: tags for name, (_, tags) in listed} == tags_in(six)
