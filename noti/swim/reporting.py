@@ -89,14 +89,11 @@ class GossipReporter:
 
     def reject_invalid(self, error: MessageInvalid, reason: str, source: str) -> None:
         """Count and log what does not decode, under its own reason if it has one."""
-        match error:
-            case LabelForeign():
-                reason = "label"
-            case Undecryptable():
-                reason = "undecryptable"
-            case _:
-                pass
-        self.reject(reason, source, str(error))
+        self.reject(_reason_of(error, reason), source, str(error))
+
+    def count_invalid(self, error: MessageInvalid, reason: str) -> None:
+        """Count what does not decode, as `reject_invalid` does, where it is logged otherwise."""
+        self._count_rejected(_reason_of(error, reason))
 
     def _count_rejected(self, reason: str) -> None:
         assert reason in REASONS
@@ -193,3 +190,14 @@ class GossipReporter:
         if self._changes == CHANGES_LOGGED_MAX + 1:
             log.warning("members change so often that not all of it is logged")
         return self._changes > CHANGES_LOGGED_MAX
+
+
+def _reason_of(error: MessageInvalid, otherwise: str) -> str:
+    """Return by which of `REASONS` something is counted."""
+    match error:
+        case LabelForeign():
+            return "label"
+        case Undecryptable():
+            return "undecryptable"
+        case _:
+            return otherwise

@@ -95,7 +95,7 @@ class StreamExchanges:
                     await self._network.resolve(order.to), order
                 )
             except MessageInvalid as error:
-                self._reporter.reject_invalid(error, "stream", place)
+                self._reporter.count_invalid(error, "stream")
                 reason = str(error)
             except (PeerUnavailable, trio.BrokenResourceError) as error:
                 reason = str(error) or "connection lost"

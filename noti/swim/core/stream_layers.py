@@ -17,13 +17,15 @@ from noti.errors import MessageInvalid, Undecryptable
 from noti.swim.core.encoding import UNPACK_ERRORS, MessageFields, MessageType, new_unpacker
 from noti.swim.core.labels import LABEL_TYPE, label_header, label_header_length, without_label
 from noti.swim.core.lzw import expanding
-from noti.swim.core.messages import StreamMessage
+from noti.swim.core.messages import Failure, StreamMessage
 from noti.swim.core.packets import compressed_in
 from noti.swim.core.sealing import STREAM_HEADER_BYTES, Sealing
 from noti.swim.core.streams import STREAM_BYTES_MAX, StreamDecoder, encode_stream
 
 SLICE_BYTES: Final = 16 * 1024
 """Parsed at a time: a millisecond or two."""
+
+_NOT_ENCRYPTED: Final = "the stream is not encrypted, and this node requires that"
 
 _FIRST_BYTES: Final = frozenset(MessageType) | {LABEL_TYPE}
 
@@ -85,22 +87,23 @@ class StreamReader:
         self.is_gossip = self._buffer[0] in _FIRST_BYTES
         if self._buffer[0] == MessageType.ENCRYPT:
             yield from self._open()
-        elif not self._sealing.takes_plain and not self._is_failure():
-            raise Undecryptable("a stream that is not encrypted, as this node requires it")
+        refused = not self.sealed and not self._sealing.takes_plain
+        if refused and not self._answer:
+            raise Undecryptable(_NOT_ENCRYPTED)
         yield from self._wait_for(1)
         if self._buffer[0] == MessageType.COMPRESS:
             yield from self._expand()
-        return (yield from self._parse())
+        message = yield from self._parse()
+        # A failure is only logged: whoever does not have our key may say so, in plain text.
+        if refused and not isinstance(message, Failure):
+            raise Undecryptable(_NOT_ENCRYPTED)
+        return message
 
     def _wait_for(self, count: int) -> Generator[bool | None, None, None]:
         while len(self._buffer) < count:
             if self._whole:
                 raise MessageInvalid("a message that is cut off, sealed or compressed as it is")
             yield True
-
-    def _is_failure(self) -> bool:
-        """A failure is only logged: whoever does not have our key may say so, in plain text."""
-        return self._answer and self._buffer[0] == MessageType.ERR
 
     def _take_label(self) -> Generator[bool | None, None, None]:
         while (length := label_header_length(bytes(self._buffer[:2]))) is None:
@@ -112,7 +115,7 @@ class StreamReader:
     def _open(self) -> Generator[bool | None, None, None]:
         self.sealed = True
         if not self._sealing.has_keys:
-            raise Undecryptable("an encrypted stream, and this node has no gossip key")
+            raise Undecryptable("the stream is encrypted, and this node has no gossip key")
         yield from self._wait_for(STREAM_HEADER_BYTES)
         header = bytes(self._buffer[:STREAM_HEADER_BYTES])
         size = int.from_bytes(header[1:], "big")

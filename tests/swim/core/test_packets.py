@@ -33,6 +33,7 @@ from noti.swim.core.packets import (
     encode_packet,
     encode_tags,
 )
+from tests.swim.core import agent_bytes
 from tests.swim.core.lzw_encoder import compress
 
 GOLDEN: dict[str, tuple[str, Message]] = {
@@ -228,6 +229,13 @@ def test_wrong_packet_is_rejected(packet: bytes) -> None:
 def test_crc_inside_a_compound_is_no_message() -> None:
     packet = encode_packet([with_crc(encode(Nack(1))), encode(Nack(2))])
     assert decode_packet(packet) == Packet((Nack(2),), 1)
+
+
+def test_compressed_packet_of_a_real_agent_decodes() -> None:
+    ack, intent = decode_packet(agent_bytes.COMPRESSED_PACKET).messages
+    assert isinstance(ack, Ack)
+    assert (ack.sequence, len(ack.payload or b"")) == (849499449, 130)
+    assert intent == User(b"\x01\x82\xa5LTime\x01\xa4Node\xa4ours")
 
 
 @pytest.mark.parametrize("sent", [[Nack(1)], [Nack(n) for n in range(255)]])

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from noti.errors import LabelForeign, Undecryptable
 from noti.swim.core.keyring import KEY_BYTES, KeyRing
+from noti.swim.core.messages import Ack, Alive, Ping
+from noti.swim.core.packets import Packet, decode_packet
 from noti.swim.core.sealing import SEALED_BYTES_MIN, STREAM_HEADER_BYTES, Encryption, Sealing
+from tests.swim.core import agent_bytes
 
 KEY = bytes(range(32))
 OTHER = bytes(range(32, 48))
@@ -49,6 +52,19 @@ def test_packet_is_version_nonce_ciphertext_and_tag() -> None:
     sent = sealing(KEY).seal_packet(PLAIN)
     assert sent[0] == 1
     assert AESGCM(KEY).decrypt(sent[1:13], sent[13:], b"") == PLAIN
+
+
+def test_sealed_packets_of_a_real_agent_are_opened() -> None:
+    ours = sealing(agent_bytes.KEY)
+    ping = Ping(1, "ours", ("127.0.0.1", 56078), "agent1")
+    assert decode_packet(ours.open_packet(agent_bytes.SEALED_PACKET)) == Packet((ping,), 0)
+    [ack] = decode_packet(ours.open_packet(agent_bytes.SEALED_COMPRESSED_PACKET)).messages
+    assert isinstance(ack, Ack)
+    alive = decode_packet(ours.open_packet(agent_bytes.SEALED_CRC_PACKET)).messages
+    assert [each.node for each in alive if isinstance(each, Alive)] == ["ours", "agent1"]
+    for packet in (agent_bytes.SEALED_PACKET, agent_bytes.SEALED_CRC_PACKET):
+        with pytest.raises(Undecryptable):
+            sealing(OTHER).open_packet(packet)
 
 
 def test_no_nonce_is_used_twice() -> None:

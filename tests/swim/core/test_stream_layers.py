@@ -25,6 +25,7 @@ from noti.swim.core.messages import (
 from noti.swim.core.sealing import Encryption, Sealing
 from noti.swim.core.stream_layers import StreamReader, encode_answer, encode_question
 from noti.swim.core.streams import STREAM_BYTES_MAX, encode_stream
+from tests.swim.core import agent_bytes
 from tests.swim.core.lzw_encoder import CLEAR, bomb, compress, pack_codes
 
 KEY, OTHER = bytes(32), bytes(range(16))
@@ -82,6 +83,24 @@ def test_all_layers_come_off(
     assert answer(body, ours, piece_bytes) == message
 
 
+@pytest.mark.parametrize(
+    ("data", "keys", "port"),
+    [
+        pytest.param(agent_bytes.COMPRESSED_ANSWER, (), 56521, id="compressed"),
+        pytest.param(agent_bytes.SEALED_ANSWER, (agent_bytes.KEY,), 56078, id="sealed"),
+    ],
+)
+@pytest.mark.parametrize("piece_bytes", [1, 1 << 16])
+def test_state_of_a_real_agent_is_read(
+    data: bytes, keys: tuple[bytes, ...], port: int, piece_bytes: int
+) -> None:
+    received = answer(data, sealing(*keys), piece_bytes)
+    assert isinstance(received, PushPull)
+    agent = RemoteNode("agent1", ("127.0.0.1", port), b"\xff\x80", 1, MemberState.ALIVE, VERSIONS)
+    assert received.nodes == (agent,)
+    assert received.user_state.startswith(b"\x02\x86\xaaEventLTime")
+
+
 @pytest.mark.parametrize("keys", [(), (KEY,)])
 @pytest.mark.parametrize("label", ["", "blue"])
 def test_what_is_sent_is_read(keys: tuple[bytes, ...], label: str) -> None:
@@ -128,7 +147,9 @@ def test_plain_question_is_rejected_where_encryption_is_required(message: Stream
 
 
 def test_reason_of_a_node_without_our_key_is_heard_but_no_other_plain_answer() -> None:
-    assert answer(encode_stream(Failure("no key")), sealing(KEY)) == Failure("no key")
+    failure = Failure("no key")
+    assert answer(encode_stream(failure), sealing(KEY)) == failure
+    assert answer(compressed(encode_stream(failure)), sealing(KEY)) == failure  # as agents do
     with pytest.raises(Undecryptable):
         question(encode_stream(Failure("no key")), sealing(KEY))
 
