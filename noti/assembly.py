@@ -172,7 +172,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         gossip=gossip,
         discovery=discovery,
         decommission=decommission,
-        operator_requests=OperatorRequests(decommission.leave, gossip),
+        operator_requests=OperatorRequests(identity.name, decommission.leave, gossip),
         controller=MembershipController(
             gossip, replica, forwarder.leaving, peers.connected, clock, voters
         ),

@@ -60,6 +60,7 @@ _COMMANDS = {
     "query": ("query", "Ask all members something, as serf query does."),
     "keys": ("keys", "Show and change the keys of gossip on all members."),
     "reachability": ("reachability", "Test whether gossip reaches all live members."),
+    "rtt": ("rtt", "Estimate the round trip between two members."),
     "force-leave": ("force_leave", "Have all members take a failed one for one that left."),
     "tail": ("tail", "Follow the event stream at URL, and resume it when it breaks."),
     "token": ("token", "Print a token that a node accepts."),

@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from noti.certificates.describing import printable
-from noti.cli.local_node import ANSWER_WITHIN_S, local_node, node_options
+from noti.cli.local_node import ANSWER_WITHIN_S, as_text, local_node, node_options
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", callback=as_text)
 @click.argument("payload", default="")
 @click.option(
     "--coalesce/--no-coalesce",

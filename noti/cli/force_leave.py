@@ -5,11 +5,11 @@ from typing import Any
 
 import click
 
-from noti.cli.local_node import ANSWER_WITHIN_S, local_node, node_options
+from noti.cli.local_node import ANSWER_WITHIN_S, as_text, local_node, node_options
 
 
 @click.command("force-leave")
-@click.argument("name")
+@click.argument("name", callback=as_text)
 @click.option("--prune", is_flag=True, help="Also take it off the lists of members.")
 @node_options
 @click.pass_context

@@ -51,6 +51,15 @@ def key_value(
     return pairs
 
 
+def as_text(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Return a name that can be sent to others; a callback of click arguments."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise click.BadParameter("it is not UTF-8", context, parameter) from None
+    return value
+
+
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Return rows of equal length as lines whose columns begin below each other."""
     safe = [[printable(cell) for cell in row] for row in rows]

@@ -17,6 +17,7 @@ from noti.cli.deadline import timeout_option
 from noti.cli.http import tls_ca_option
 from noti.cli.local_node import (
     ANSWER_WITHIN_S,
+    as_text,
     format_option,
     in_columns,
     key_value,
@@ -109,7 +110,7 @@ _DEFAULT = ParameterSource.DEFAULT
 
 
 @members.command()
-@click.argument("name")
+@click.argument("name", callback=as_text)
 @node_options
 @click.pass_context
 def forget(context: click.Context, /, config_file: Path | None, data_dir: Any, name: str) -> None:

@@ -11,6 +11,7 @@ import click
 
 from noti.certificates.describing import printable
 from noti.cli.local_node import (
+    as_text,
     format_option,
     key_value,
     local_node,
@@ -32,7 +33,7 @@ query_timeout_option = click.option(
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", callback=as_text)
 @click.argument("payload", default="")
 @click.option("--node", "nodes", multiple=True, metavar="NAME", help="Only this one; repeatable.")
 @click.option(

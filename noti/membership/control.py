@@ -111,7 +111,7 @@ async def _serve_client(stream: trio.SocketStream, carry_out: CarryOut) -> None:
                     line = await lines.next()
                 if line is None:
                     return
-                request = json.loads(line)
+                request = _decoded(line)
             except (trio.TooSlowError, ValueError, RecursionError):
                 await _send(stream, {"error": NO_REQUEST})
                 return
@@ -133,6 +133,13 @@ async def _send(stream: trio.SocketStream, line: Mapping[str, object]) -> None:
             raise _ClientGone from None
         return
     raise _ClientGone
+
+
+def _decoded(line: bytes) -> object:
+    """Return a request; raises `ValueError` and `RecursionError` when it is no JSON, or no text."""
+    request: object = json.loads(line)
+    json.dumps(request, ensure_ascii=False).encode()  # half a surrogate pair could not be sent on
+    return request
 
 
 class _RequestLines:

@@ -29,8 +29,11 @@ _KEY_OPERATIONS = {
 class OperatorRequests:
     """What one node does for its operator."""
 
-    def __init__(self, leave: Callable[[float], Awaitable[None]], gossip: SerfLayer) -> None:
-        """`leave(seconds)` decommissions the node, or raises a `NotiError` with the reason."""
+    def __init__(
+        self, name: str, leave: Callable[[float], Awaitable[None]], gossip: SerfLayer
+    ) -> None:
+        """`leave(seconds)` decommissions this node, or raises a `NotiError` with the reason."""
+        self._name = name
         self._leave = leave
         self._gossip = gossip
 
@@ -57,6 +60,8 @@ class OperatorRequests:
                 self._gossip.force_leave(name, prune=prune)
             case {"request": "forget", "name": str(name)}:
                 self._forget(name)
+            case {"request": "rtt", "nodes": [str(one), *others]} if len(others) <= 1:
+                await self._round_trip(one, str(others[0]) if others else self._name, tell)
             case _:
                 raise MessageInvalid(NO_REQUEST)
 
@@ -114,10 +119,19 @@ class OperatorRequests:
         for node in report.silent:
             await tell({"node": node, "silent": True})
 
+    async def _round_trip(self, one: str, other: str, tell: Tell) -> None:
+        for name in (one, other):
+            self._member(name)
+        await tell({"nodes": [one, other], "rtt_s": self._gossip.distance_s(one, other)})
+
+    def _member(self, name: str) -> Member:
+        for member in self._gossip.members():
+            if member.name == name:
+                return member
+        raise LocalError(f"there is no member {name}; `noti members` shows all")
+
     def _forget(self, name: str) -> None:
-        member = next((each for each in self._gossip.members() if each.name == name), None)
-        if member is None:
-            raise LocalError(f"there is no member {name}; `noti members` shows all")
+        member = self._member(name)
         if member.state in ALIVE_STATES:
             raise LocalError(f"{name} is alive; stop it first, or it would be back at once")
         self._gossip.force_leave(name, prune=True)

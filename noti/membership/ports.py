@@ -64,6 +64,9 @@ class SerfLayer(MemberList, Protocol):
     def force_leave(self, name: str, *, prune: bool = False) -> None:
         """Have all members take a failed member for one that left."""
 
+    def distance_s(self, one: str, other: str) -> float | None:
+        """Return the estimated round trip between two members; None when it is not known."""
+
 
 class ClusterFounder(Protocol):
     """The replica of a node that may not belong to a cluster yet."""

@@ -1,5 +1,6 @@
 """What the commands share that ask the node of this machine."""
 
+import os
 from pathlib import Path
 
 import click
@@ -46,6 +47,15 @@ def test_columns_are_as_wide_as_their_widest_cell_and_no_terminal_obeys_them() -
     rows = [["a", "bbb", ""], ["aa", "b", "\x1b[31m"]]
     assert in_columns(rows) == ["a   bbb", "aa  b    \\x1b[31m"]
     assert in_columns([]) == []
+
+
+@pytest.mark.parametrize("command", ["event", "query", "force-leave", "members forget"])
+def test_name_that_is_no_text_is_told_before_anybody_is_asked(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*command.split(), os.fsdecode(b"\xff"), "--data-dir", str(tmp_path)]
+    assert exit_status(arguments) == 2
+    assert "it is not UTF-8" in capsys.readouterr().err
 
 
 def test_pairs_are_split_at_the_first_sign() -> None:

@@ -166,7 +166,16 @@ async def test_nothing_is_left_when_the_node_stops_and_a_killed_life_is_cleared_
 
 @pytest.mark.parametrize(
     "nonsense",
-    [b"\n", b"leave\n", b"[[[\n", b"[" * 16_000 + b"\n", b"x" * 20_000, b"\xff\xff\n", b"{}"],
+    [
+        b"\n",
+        b"leave\n",
+        b"[[[\n",
+        b"[" * 16_000 + b"\n",
+        b"x" * 20_000,
+        b"\xff\xff\n",
+        b'"\\udcff"\n',
+        b"{}",
+    ],
 )
 async def test_nonsense_is_rejected_and_the_next_client_is_served(
     tmp_path: Path, nonsense: bytes

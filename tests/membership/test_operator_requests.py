@@ -19,6 +19,7 @@ class Gossip:
         self.asked: list[object] = []
         self.query_answers: list[QueryAnswer] = []
         self.report = KeysReport((), ())
+        self.distances_s: dict[tuple[str, str], float] = {}
 
     def members(self) -> tuple[Member, ...]:
         return self._members
@@ -55,6 +56,9 @@ class Gossip:
     def force_leave(self, name: str, *, prune: bool = False) -> None:
         self.asked.append((name, prune))
 
+    def distance_s(self, one: str, other: str) -> float | None:
+        return self.distances_s.get((one, other))
+
 
 class Operator:
     """Asks, and keeps the answers."""
@@ -63,7 +67,7 @@ class Operator:
         self.gossip = gossip
         self.answers: list[Mapping[str, object]] = []
         self.leaves: list[float] = []
-        self._requests = OperatorRequests(self._leave, gossip)
+        self._requests = OperatorRequests("me", self._leave, gossip)
 
     async def ask(self, request: object) -> list[Mapping[str, object]]:
         self.answers = []
@@ -204,6 +208,20 @@ async def test_only_a_member_that_is_gone_is_forgotten() -> None:
             await operator.ask({"request": "forget", "name": name})
 
 
+async def test_round_trip_is_that_to_this_node_unless_two_are_named() -> None:
+    operator = Operator(Gossip(*[member(name=name) for name in ("a", "b", "me")]))
+    operator.gossip.distances_s = {("a", "me"): 0.1, ("a", "b"): 0.2}
+    for nodes, names, rtt_s in (
+        (["a"], ["a", "me"], 0.1),
+        (["a", "b"], ["a", "b"], 0.2),
+        (["b", "a"], ["b", "a"], None),
+    ):
+        told = await operator.ask({"request": "rtt", "nodes": nodes})
+        assert told == [{"nodes": names, "rtt_s": rtt_s}]
+    with pytest.raises(LocalError, match="no member nobody"):
+        await operator.ask({"request": "rtt", "nodes": ["a", "nobody"]})
+
+
 @pytest.mark.parametrize(
     "nonsense",
     [
@@ -222,6 +240,8 @@ async def test_only_a_member_that_is_gone_is_forgotten() -> None:
         {**QUERY, "timeout_s": 4000.0},
         {**QUERY, "nodes": [1]},
         {**QUERY, "tags": {"a": 1}},
+        {"request": "rtt", "nodes": []},
+        {"request": "rtt", "nodes": ["a", "b", "c"]},
         {**KEYS, "operation": "steal"},
         {**KEYS, "operation": "list"},
         {**KEYS, "key": None},
