@@ -4,7 +4,8 @@ Here the rooms meet: each part gets the other parts that it needs. Nothing is st
 `node.py`.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 
 from prometheus_client import Gauge
@@ -30,6 +31,7 @@ from noti.membership.identity import (
     make_identity,
     save_promise,
 )
+from noti.membership.node_names import NodeNames, load_names
 from noti.membership.operator_requests import OperatorRequests
 from noti.membership.tags import (
     TAG_EXPECT,
@@ -141,9 +143,10 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     )
     forwarder = Forwarder(identity.node_id, replica, intake, clock)
 
-    peers = Peers(
-        world.rpc, partial(_hello, identity, replica), forwarder, clock, rng, name_of_node
-    )
+    # Certificates prove names; gossip, which may be forged, must not keep their holders out then.
+    name_of_peer = (lambda _: None) if config.tls_ca is not None else name_of_node
+    peers = _peers(world, identity, replica, forwarder, name_of_peer)
+    proven = peers.names if config.tls_ca is not None else dict[NodeId, str]
     discovery = Discovery(
         gossip,
         replica,
@@ -151,6 +154,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         node_id=identity.node_id,
         bootstrap=_bootstrap(config, identity, promised),
         save_promise=partial(save_promise, world.disk),
+        names=NodeNames(world.disk, proven, await load_names(world.disk)),
         clock=clock,
     )
     decommission = Decommission(
@@ -166,7 +170,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         peers=peers,
         forwarder=forwarder,
         publisher=Publisher(forwarder, clock, rng, id_of=store.id_of),
-        admission=PeerAdmission(identity, replica, gossip, peers.serve),
+        admission=PeerAdmission(identity, replica, name_of_peer, peers.serve),
         report=report,
         gossip_keys=gossip_keys,
         gossip=gossip,
@@ -325,6 +329,22 @@ def _replica(
     )
 
 
+def _peers(
+    world: World,
+    identity: Identity,
+    replica: Replica,
+    forwarder: Forwarder,
+    name_of_peer: Callable[[NodeId], str | None],
+) -> Peers:
+    def is_member(node_id: NodeId) -> bool:
+        return node_id in replica.status().configuration.members
+
+    hello = partial(_hello, identity, replica)
+    return Peers(
+        world.rpc, hello, forwarder, world.clock, world.rng, name_of_peer, is_member=is_member
+    )
+
+
 def _hello(identity: Identity, replica: Replica) -> Hello:
     return identity.hello(replica.cluster_id())
 
@@ -370,12 +390,13 @@ def _raft(
 
 
 def _gossip(config: Config, world: World, keys: GossipKeys | None) -> Gossip:
+    timing = SwimConfig.local() if config.gossip_profile == "local" else SwimConfig()
     return Gossip(
         name=config.name,
         bind=config.gossip_addr,
         advertise=config.advertised(config.gossip_addr),
         seeds=config.join,
-        timing=SwimConfig.local() if config.gossip_profile == "local" else SwimConfig(),
+        timing=replace(timing, members_max=config.members_max),
         network=world.gossip,
         clock=world.clock,
         rng=world.rng,

@@ -92,7 +92,8 @@ class Config(BaseModel):
     gossip_addr: BindAddress = ("127.0.0.1", 8401)
     """Where other nodes gossip, host:port, UDP and TCP."""
     rpc_addr: BindAddress = ("127.0.0.1", 8400)
-    """Where other nodes and gRPC clients connect, host:port."""
+    """Where other nodes and gRPC clients connect, host:port; nodes dial each other where they
+    gossip, so on the same host as gossip_addr."""
 
     ops_addr: BindAddress | None = None
     """Where liveness, readiness, status and metrics are, without TLS [default: at http_addr]."""
@@ -322,6 +323,11 @@ class Config(BaseModel):
                     raise _invalid(
                         setting, "is a wildcard that others cannot dial; set advertise_host too"
                     )
+            hosts = {self.gossip_addr[0], self.rpc_addr[0]}
+            if len(hosts) > 1 and not any(map(is_loopback, hosts)):
+                raise _invalid(
+                    "rpc_addr", "is not on the host of gossip_addr, where others look for it"
+                )
         if self.advertise_host is not None and self.advertise_host in WILDCARDS:
             raise _invalid("advertise_host", "cannot be dialled; name a host or an IP address")
         bound = (self.http_addr, self.gossip_addr, self.rpc_addr, self.ops_addr)

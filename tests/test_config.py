@@ -152,6 +152,11 @@ def test_keys_of_tokens_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None
     assert "hush" not in text
 
 
+def test_rpc_is_where_gossip_is_as_others_look_for_it_there() -> None:
+    elsewhere: dict[str, object] = {"gossip_addr": "10.1.0.1:1", "rpc_addr": "10.2.0.1:2"}
+    assert "is not on the host of gossip_addr" in problem(elsewhere)
+
+
 def test_keys_of_gossip_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOTI_GOSSIP_KEY", "aHVzaCwgaHVzaCwgaHVzaA==")
     config = load({"name": "n", "gossip_encryption": "understood"})

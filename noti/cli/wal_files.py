@@ -26,6 +26,7 @@ from noti.errors import (
 from noti.history import commands
 from noti.history.store import Store, decode_store
 from noti.membership.identity import PROMISE_NAME
+from noti.membership.node_names import NAMES_FILE
 from noti.raft.core.membership import Configuration, decode_configuration
 from noti.raft.core.messages import Entry, EntryKind, Snapshot
 from noti.raft.core.records import Record, scan_records
@@ -45,6 +46,7 @@ IDENTITY_NAME = "identity"
 _NOT_OF_THE_LOG = {
     LOCK_NAME: "the node's lock",
     PROMISE_NAME: "with whom the node promised to found a cluster",
+    NAMES_FILE: "names of the cluster's nodes that certificates proved",
 }
 
 _RECORDS_FROM_BYTES = FRAME_OVERHEAD_BYTES - len(END_MARK)

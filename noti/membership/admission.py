@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 
 from noti.errors import ClusterMismatch
 from noti.membership.identity import Identity
-from noti.membership.ports import MemberList, RaftStatus
-from noti.membership.tags import name_of
+from noti.membership.ports import RaftStatus
+from noti.raft.core.messages import NodeId
 from noti.raft.ports import Hello, MessageStream
 
 
@@ -20,13 +20,17 @@ class PeerAdmission:
         self,
         identity: Identity,
         raft: RaftStatus,
-        gossip: MemberList,
+        name_of: Callable[[NodeId], str | None],
         use: Callable[[MessageStream], Awaitable[None]],
     ) -> None:
-        """`use` takes the streams of admitted peers, each until it breaks."""
+        """`use` takes the streams of admitted peers, each until it breaks.
+
+        `name_of` returns the name that gossip knows an id by, if any; None where certificates prove
+        names, as gossip may be forged.
+        """
         self._identity = identity
         self._raft = raft
-        self._gossip = gossip
+        self._name_of = name_of
         self._use = use
 
     def hello(self) -> Hello:
@@ -48,7 +52,7 @@ class PeerAdmission:
             )
         if peer.name == own.name:
             raise ClusterMismatch(f"another node is named {own.name!r} too; give it another --name")
-        known = name_of(self._gossip.members(), peer.node_id)
+        known = self._name_of(peer.node_id)
         if known not in (None, peer.name):
             raise ClusterMismatch(f"node {peer.name!r} comes with the node id of node {known!r}")
 

@@ -12,6 +12,7 @@ import trio
 
 from noti.address import Address
 from noti.membership.bootstrap import Bootstrap
+from noti.membership.node_names import NodeNames
 from noti.membership.ports import ClusterFounder, TaggedMemberList
 from noti.membership.tags import (
     TAG_CLUSTER,
@@ -41,6 +42,7 @@ class Discovery:
         node_id: NodeId,
         bootstrap: Bootstrap | None,
         save_promise: Callable[[tuple[NodeId, ...]], Awaitable[None]],
+        names: NodeNames,
         clock: Clock,
     ) -> None:
         """Prepare; `bootstrap` is None for a node that only joins a cluster."""
@@ -53,12 +55,14 @@ class Discovery:
         self._save_promise = save_promise
         self._saved = bootstrap.promised if bootstrap is not None else ()
         """The promise that is on disk."""
+        self._names = names
+        self._protected: Mapping[NodeId, str] = {}
         self._clock = clock
         self._leaving = False
         self._shown: Mapping[str, str] = {}
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Watch until cancelled; raises `StorageFailed` when a promise cannot be saved."""
+        """Watch until cancelled; raises `StorageFailed` when something cannot be saved."""
         self._update()
         task_status.started()
         while True:
@@ -68,6 +72,7 @@ class Discovery:
                 self._saved = promised
                 self._update()
                 continue
+            await self._names.save()
             with self._clock.scope_until(self._clock.now() + CHECK_EVERY_S):
                 await self._gossip.wait_changed()
             self._update()
@@ -85,12 +90,16 @@ class Discovery:
     def _update(self) -> None:
         members = self._gossip.members()
         self._update_peers(peer_addresses(members, self._node_id))
+        configuration = self._founder.status().configuration
+        protected = self._names.of(configuration.members)
+        if protected != self._protected:
+            self._protected = protected
+            self._gossip.protect(protected)
         tags = dict(self._tags)
         if self._leaving:
             tags[TAG_LEAVING] = "1"
-        cluster_id = self._founder.cluster_id()
-        if cluster_id:
-            tags[TAG_CLUSTER] = cluster_id
+        if configuration.cluster_id:
+            tags[TAG_CLUSTER] = configuration.cluster_id
         elif self._bootstrap is not None:
             advice = self._bootstrap.consider(members, self._clock.now())
             saved = self._bootstrap.promised == self._saved

@@ -33,6 +33,9 @@ class TaggedMemberList(MemberList, Protocol):
     def set_tags(self, tags: Mapping[str, str]) -> None:
         """Show these tags to the others."""
 
+    def protect(self, names: Mapping[str, str]) -> None:
+        """Never forget these nodes, nor let others crowd them out: names, or "", by id."""
+
     async def wait_changed(self) -> None:
         """Return at the next change of `members()`."""
 
@@ -68,21 +71,18 @@ class SerfLayer(MemberList, Protocol):
         """Return the estimated round trip between two members; None when it is not known."""
 
 
-class ClusterFounder(Protocol):
-    """The replica of a node that may not belong to a cluster yet."""
-
-    def cluster_id(self) -> str:
-        """Return the cluster that this node belongs to; empty for none."""
-
-    def bootstrap(self, configuration: Configuration) -> None:
-        """Found a cluster; ignored when there is one."""
-
-
 class RaftStatus(Protocol):
     """The state of Raft on this node."""
 
     def status(self) -> Status:
         """Return it, as it is now."""
+
+
+class ClusterFounder(RaftStatus, Protocol):
+    """The replica of a node that may not belong to a cluster yet."""
+
+    def bootstrap(self, configuration: Configuration) -> None:
+        """Found a cluster; ignored when there is one."""
 
 
 class ConfigurationChanger(RaftStatus, Protocol):

@@ -32,17 +32,20 @@ ALIVE_STATES = (MemberState.ALIVE, MemberState.SUSPECT)
 def peer_addresses(members: Iterable[Member], own_id: NodeId) -> dict[NodeId, Address]:
     """Return where the other nodes take RPCs, by node id; also of dead ones, which may return.
 
-    Not of a dead one whose address another node has by now: dialing it would disturb that one.
+    The host is the one where a node has proved to gossip; only the port comes from its tags, or
+    everybody who gossips could have any host dialed. Not of a dead one whose address another node
+    has by now: dialing it would disturb that one.
     """
     addresses: dict[NodeId, Address] = {}
     for member in sorted(members, key=lambda member: member.state not in ALIVE_STATES):
         node_id = member.tags.get(TAG_NODE_ID, "")
         try:
-            address = parse_address(member.tags.get(TAG_RPC, ""))
+            _, port = parse_address(member.tags.get(TAG_RPC, ""))
         except ValueError:
             continue
+        address = member.address[0], port
         taken = member.state not in ALIVE_STATES and address in addresses.values()
-        if node_id and address[0] and node_id not in addresses and not taken:
+        if node_id and node_id not in addresses and not taken:
             addresses[node_id] = address
     addresses.pop(own_id, None)
     return addresses

@@ -48,6 +48,11 @@ REDIAL_MAX_S = 1.0
 DIAL_WITHIN_S = 3.0
 """Nothing comes from a machine that is gone, not even "connection refused": TCP alone would wait
 for two minutes, and without end if it went right after the handshake."""
+DIALS_TO_STRANGERS_MAX = 4
+"""Nodes that are not in the configuration, dialed at one time: whoever gossips is one of them, and
+a new node waits for a few dials at most; those in the configuration wait for nobody."""
+NAMES_MAX = 1024
+"""Peers whose names are remembered; a cluster has a few."""
 MISMATCH_REDIAL_S = 5.0
 """A stranger will still be a stranger in a second; the operator has to act."""
 
@@ -148,9 +153,16 @@ class Peers:
         clock: Clock,
         rng: Random,
         name_of: Callable[[NodeId], str | None] = lambda _: None,
+        is_member: Callable[[NodeId], bool] = lambda _: True,
     ) -> None:
-        """Prepare; nothing is dialed before `run`. `name_of` returns an id's name, if known."""
+        """Prepare; nothing is dialed before `run`.
+
+        `name_of` returns an id's name, if known, and `is_member` whether the configuration has it.
+        """
         self._name_of = name_of
+        self._is_member = is_member
+        self._strangers_dialed = trio.Semaphore(DIALS_TO_STRANGERS_MAX)
+        self._names: dict[NodeId, str] = {}
         self._network = network
         self._hello = hello
         self._listener = listener
@@ -188,6 +200,10 @@ class Peers:
         """The peers with a stream in use."""
         return frozenset(self._links)
 
+    def names(self) -> Mapping[NodeId, str]:
+        """Return the names that peers gave on streams which were used since the start."""
+        return self._names
+
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Dial whom we must until cancelled; streams that we dialed end with it."""
         async with trio.open_nursery() as nursery:
@@ -217,7 +233,7 @@ class Peers:
             while True:
                 least_s = 0.0
                 try:
-                    stream = await self._dial(address)
+                    stream = await self._dial_in_turn(peer, address)
                 except PeerUnavailable as error:
                     log.debug("peer cannot be reached", peer=peer, reason=str(error))
                 except ClusterMismatch as error:
@@ -240,6 +256,12 @@ class Peers:
                         # takes our dialing for a new stream from us, so back off.
                         await stream.aclose()
                 await self._clock.sleep_until(self._clock.now() + backoff.failed(least_s))
+
+    async def _dial_in_turn(self, peer: NodeId, address: Address) -> MessageStream:
+        if self._is_member(peer):
+            return await self._dial(address)
+        async with self._strangers_dialed:
+            return await self._dial(address)
 
     async def _dial(self, address: Address) -> MessageStream:
         with self._clock.scope_until(self._clock.now() + DIAL_WITHIN_S):
@@ -283,6 +305,7 @@ class Peers:
             link = _Link(stream, scope)
             older = self._links.get(peer)
             self._links[peer] = link
+            self._note_name(stream.peer)
             if older is not None:
                 older.scope.cancel()
                 self._listener.peer_lost(peer)
@@ -293,6 +316,11 @@ class Peers:
                 if self._links.get(peer) is link:
                     del self._links[peer]
                     self._listener.peer_lost(peer)
+
+    def _note_name(self, peer: Hello) -> None:
+        if peer.node_id not in self._names and len(self._names) >= NAMES_MAX:
+            del self._names[next(iter(self._names))]
+        self._names[peer.node_id] = peer.name
 
     async def _read(self, stream: MessageStream) -> None:
         try:

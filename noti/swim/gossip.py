@@ -29,6 +29,7 @@ from noti.swim.core.events import (
     LeaveFinished,
     LeaveRequested,
     MemberChanged,
+    MembersProtected,
     PacketReceived,
     PacketUnsendable,
     PingByStream,
@@ -105,6 +106,7 @@ class Gossip:
         self._clock = clock
         self._rng = rng
         self._tags: Mapping[str, str] = {}
+        self._protected: Mapping[str, str] = {}
         self._core: Swim | None = None
         self._changed = trio.Event()
         self._left = trio.Event()
@@ -162,6 +164,15 @@ class Gossip:
         if self._core is not None:
             self._handle(TagsChanged(self._tags))
 
+    def protect(self, names: Mapping[str, str]) -> None:
+        """Say which nodes are the cluster's own: never forgotten, and never crowded out.
+
+        By identity (the tag `id`), each with its name, or an empty one where it is not known.
+        """
+        self._protected = dict(names)
+        if self._core is not None:
+            self._handle(MembersProtected(self._protected))
+
     def members(self) -> tuple[Member, ...]:
         """Return all members, this node included, by name; none before `run` is ready."""
         return () if self._core is None else self._core.members()
@@ -187,6 +198,7 @@ class Gossip:
             now=self._clock.now(),
         )
         self._reporter.begin()
+        self.protect(self._protected)
         log.info("gossip started", name=self._name, address=format_address(address))
         return StreamExchanges(
             self._name,

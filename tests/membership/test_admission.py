@@ -8,11 +8,12 @@ import trio
 from noti.errors import ClusterMismatch
 from noti.membership.admission import PeerAdmission
 from noti.membership.identity import Identity
+from noti.membership.tags import name_of
 from noti.raft.core.membership import Configuration
 from noti.raft.core.status import Status
 from noti.raft.ports import Hello, MessageStream
 from noti.swim.core.messages import Member
-from tests.membership.fakes import FakeGossip, FakeRaft
+from tests.membership.fakes import FakeRaft
 from tests.membership.nodes import member, status
 
 MEMBER = status("abc")
@@ -27,7 +28,10 @@ def admission(
         assert streams is not None
         streams.append(stream)
 
-    return PeerAdmission(Identity("name-a", "a"), FakeRaft(view), FakeGossip(*members), use)
+    def known_as(node_id: str) -> str | None:
+        return name_of(members, node_id)
+
+    return PeerAdmission(Identity("name-a", "a"), FakeRaft(view), known_as, use)
 
 
 @pytest.mark.parametrize(("view", "cluster"), [(MEMBER, "c1"), (NEW, "")])

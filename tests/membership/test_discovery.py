@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import trio
 import trio.testing
@@ -9,6 +10,7 @@ import trio.testing
 from noti.address import Address
 from noti.membership.bootstrap import Bootstrap
 from noti.membership.discovery import Discovery
+from noti.membership.node_names import NodeNames, load_names
 from noti.membership.tags import (
     TAG_CLUSTER,
     TAG_EXPECT,
@@ -18,8 +20,11 @@ from noti.membership.tags import (
     TAG_RPC,
 )
 from noti.raft.core.membership import Configuration
+from noti.raft.core.status import Status
 from noti.swim.core.messages import Member, MemberState
 from noti.trio_clock import TrioClock
+from tests.membership.nodes import status
+from tests.simulation.memory_disk import MemoryDisk
 
 
 class Gossip:
@@ -28,6 +33,7 @@ class Gossip:
     def __init__(self) -> None:
         self.others: tuple[Member, ...] = ()
         self.tags: list[Mapping[str, str]] = []
+        self.protected: list[Mapping[str, str]] = []
         self.changed = trio.Event()
 
     def members(self) -> tuple[Member, ...]:
@@ -36,6 +42,9 @@ class Gossip:
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
         self.tags.append(tags)
+
+    def protect(self, names: Mapping[str, str]) -> None:
+        self.protected.append(names)
 
     async def wait_changed(self) -> None:
         await self.changed.wait()
@@ -50,15 +59,15 @@ class Consensus:
     """A log that is empty until somebody founds or joins a cluster."""
 
     def __init__(self) -> None:
-        self.cluster = ""
+        self.configuration = Configuration()
         self.founded: list[Configuration] = []
 
-    def cluster_id(self) -> str:
-        return self.cluster
+    def status(self) -> Status:
+        return replace(status("ab"), configuration=self.configuration)
 
     def bootstrap(self, configuration: Configuration) -> None:
         self.founded.append(configuration)
-        self.cluster = configuration.cluster_id
+        self.configuration = configuration
 
 
 ALIVE = MemberState.ALIVE
@@ -78,6 +87,8 @@ class Scene:
         self.consensus = Consensus()
         self.peers: list[Mapping[str, Address]] = []
         self.saved: list[tuple[str, ...]] = []
+        self.disk = MemoryDisk()
+        self.proven: dict[str, str] = {}
         self.discovery = Discovery(
             self.gossip,
             self.consensus,
@@ -85,6 +96,7 @@ class Scene:
             node_id="id-a",
             bootstrap=Bootstrap("a", "id-a", 2) if founds else None,
             save_promise=self.save,
+            names=NodeNames(self.disk, lambda: self.proven, {}),
             clock=TrioClock(),
         )
 
@@ -111,7 +123,7 @@ async def test_addresses_of_peers_follow_the_member_list_at_once(
         assert scene.peers[-1] == {}
         scene.gossip.show(other())
         await trio.testing.wait_all_tasks_blocked()
-        assert scene.peers[-1] == {"id-b": ("b", 1)}
+        assert scene.peers[-1] == {"id-b": ("10.0.0.2", 1)}
         assert trio.current_time() == 0
 
 
@@ -139,7 +151,7 @@ async def test_node_with_a_cluster_shows_it_and_founds_nothing(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     scene = Scene()
-    scene.consensus.cluster = "c"
+    scene.consensus.configuration = Configuration("c", ("id-a",))
     async with running(scene):
         scene.gossip.show(other())
         await trio.sleep(5)
@@ -155,6 +167,24 @@ async def test_cluster_that_a_leader_brought_is_shown_within_a_second(
         scene.gossip.show(other(**{TAG_CLUSTER: "c"}))
         await trio.sleep(0.1)
         assert TAG_PROMISE not in scene.gossip.tags[-1]
-        scene.consensus.cluster = "c"
+        scene.consensus.configuration = Configuration("c", ("id-b",))
         await trio.sleep(1.1)
         assert scene.gossip.tags[-1][TAG_CLUSTER] == "c"
+
+
+async def test_gossip_is_told_who_the_clusters_nodes_are_and_their_names_are_kept(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    scene = Scene(founds=False)
+    async with running(scene):
+        assert scene.gossip.protected == []
+        scene.consensus.configuration = Configuration("c", ("id-a", "id-b"), learners=("id-c",))
+        await trio.sleep(1.1)
+        assert scene.gossip.protected == [{"id-a": "", "id-b": "", "id-c": ""}]
+        scene.proven["id-b"] = "b"
+        await trio.sleep(1.1)
+        assert scene.gossip.protected[-1] == {"id-a": "", "id-b": "b", "id-c": ""}
+        assert await load_names(scene.disk) == {"id-b": "b"}
+        scene.consensus.configuration = Configuration("c", ("id-a",))
+        await trio.sleep(5)
+        assert scene.gossip.protected[2:] == [{"id-a": ""}], "it is told once"

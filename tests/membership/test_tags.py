@@ -23,8 +23,13 @@ def peer(name: str, rpc: str, state: MemberState = MemberState.ALIVE) -> Member:
 
 
 def test_peers_are_all_other_nodes_also_those_who_may_return() -> None:
-    members = [peer("a", "a:1"), peer("b", "b:1", MemberState.DEAD), peer("me", "me:1")]
-    assert peer_addresses(members, "id-me") == {"id-a": ("a", 1), "id-b": ("b", 1)}
+    members = [peer("a", "a:1"), peer("b", "b:2", MemberState.DEAD), peer("me", "me:1")]
+    assert peer_addresses(members, "id-me") == {"id-a": ("10.0.0.1", 1), "id-b": ("10.0.0.1", 2)}
+
+
+def test_host_that_a_member_only_claims_is_never_dialed() -> None:
+    foreigner = peer("a", "203.0.113.9:22")
+    assert peer_addresses([foreigner], "id-me") == {"id-a": ("10.0.0.1", 22)}
 
 
 def test_member_without_a_proper_address_or_id_is_no_peer() -> None:

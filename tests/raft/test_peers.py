@@ -24,6 +24,8 @@ from noti.raft.core.messages import (
 from noti.raft.core.records import new_entry
 from noti.raft.peers import (
     DIAL_WITHIN_S,
+    DIALS_TO_STRANGERS_MAX,
+    NAMES_MAX,
     OUTBOX_BYTES_MAX,
     OUTBOX_MESSAGES_MAX,
     REDIAL_MAX_S,
@@ -544,3 +546,57 @@ async def test_peer_that_sends_garbage_on_every_stream_is_dialed_rarely_and_logg
     assert 60 <= dials <= 130, "between half a second and one second apart"
     told = [record for record in records if record["event"] == "peer sent an invalid message"]
     assert len(told) == 2
+
+
+class Silence:
+    """A network where nothing answers; it counts who is being dialed."""
+
+    def __init__(self) -> None:
+        self.dialed: list[Address] = []
+        self.most = 0
+
+    async def open_raft_stream(self, to: Address, hello: Hello) -> MessageStream:
+        self.dialed.append(to)
+        self.most = max(self.most, len(self.dialed))
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.dialed.remove(to)
+        raise AssertionError
+
+
+async def test_strangers_are_dialed_a_few_at_a_time_and_nodes_of_the_cluster_wait_for_none(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine, network = Machine(the_hub(), "a"), Silence()
+    peers = Peers(
+        network,
+        machine.hello,
+        machine,
+        TrioClock(),
+        random.Random(1),
+        is_member=lambda node: node == "node",
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(peers.run)
+        peers.update({f"stranger {n}": ("stranger", n) for n in range(3000)})
+        await trio.sleep(20)
+        assert network.most == DIALS_TO_STRANGERS_MAX
+        peers.update({"node": ("node", 1)} | {f"stranger {n}": ("s", n) for n in range(3000)})
+        await trio.testing.wait_all_tasks_blocked()
+        assert ("node", 1) in network.dialed
+        nursery.cancel_scope.cancel()
+
+
+async def test_names_of_peers_are_those_of_their_streams_and_bounded(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Machine(the_hub(), "a")
+    async with running(machine):
+        for number in range(NAMES_MAX + 10):
+            stream = Scripted(Hello("c", f"id {number}", f"name {number}"))
+            stream.says(PeerUnavailable("it is gone"))
+            await machine.peers.serve(stream)
+        names = machine.peers.names()
+        assert len(names) == NAMES_MAX
+        assert names[f"id {NAMES_MAX}"] == f"name {NAMES_MAX}"

@@ -72,13 +72,6 @@ class MembersProtected:
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetRequested:
-    """The operator wants a member that is dead or left to be forgotten."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
 class LeaveRequested:
     """The node is about to stop, on purpose."""
 
@@ -96,7 +89,6 @@ Event: TypeAlias = (
     | ExchangeEnded
     | TagsChanged
     | MembersProtected
-    | ForgetRequested
     | LeaveRequested
     | TimerExpired
 )

@@ -22,7 +22,6 @@ from noti.swim.core.events import (
     Effect,
     Event,
     ExchangeEnded,
-    ForgetRequested,
     GossipRejected,
     LeaveRequested,
     MembersProtected,
@@ -159,8 +158,7 @@ class Swim:
                 self._own.set_tags(tags)
             case MembersProtected(names):
                 self._identities.protect(names)
-            case ForgetRequested(name):
-                self._states.on_forget(name)
+                self._states.check_identities()
             case LeaveRequested():
                 self._own.leave(now)
                 self._gossip_at = now

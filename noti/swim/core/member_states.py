@@ -299,7 +299,7 @@ class MemberStates:
             self._members.note_ack(alive.node, now)
 
     def _add(self, alive: Alive, now: float) -> None:
-        record = Record.of(alive, self._tags_shown(alive), now)
+        record = Record.of(alive, self._tags_shown(alive.node, alive.address, alive.meta), now)
         if not self._make_room(record):
             text = f"no room for {alive.node}: there are {len(self._members)} members"
             self._outbox.emit(GossipRejected("members", text))
@@ -328,14 +328,14 @@ class MemberStates:
         self.forget(displaced)
         return True
 
-    def _tags_shown(self, alive: Alive) -> dict[str, str]:
+    def _tags_shown(self, name: str, address: Address, meta: bytes) -> dict[str, str]:
         """Return the tags of a member, without an identity that is another's, which is reported."""
-        tags = tags_of(alive.meta)
+        tags = tags_of(meta)
         identity = tags.get(ID_TAG, "")
         owner = self._identities.owner_of(identity) if identity else None
-        if owner is not None and owner != alive.node:
+        if owner is not None and owner != name:
             del tags[ID_TAG]
-            self._outbox.emit(IdentityConflict(alive.node, alive.address, identity, owner))
+            self._outbox.emit(IdentityConflict(name, address, identity, owner))
         return tags
 
     def _refresh(self, record: Record, alive: Alive, now: float) -> None:
@@ -349,7 +349,11 @@ class MemberStates:
         self._revive(record, alive, now)
 
     def _revive(self, record: Record, alive: Alive, now: float) -> None:
-        tags = record.tags if alive.meta == record.meta else self._tags_shown(alive)
+        tags = (
+            record.tags
+            if alive.meta == record.meta
+            else self._tags_shown(alive.node, alive.address, alive.meta)
+        )
         before = (record.address, record.tags)
         self._members.move(record, alive.address)
         record.meta, record.tags = alive.meta, tags
@@ -383,11 +387,13 @@ class MemberStates:
             if gone and not self._identities.is_protected(record):
                 self.forget(record)
 
-    def on_forget(self, name: str) -> None:
-        """Forget a member that is dead or left, as the operator wants."""
-        record = self._members.get(name)
-        if record is not None and not record.present:
-            self.forget(record)
+    def check_identities(self) -> None:
+        """Take identities from members that turned out not to be the nodes that these belong to."""
+        for record in self._members:
+            owner = self._identities.owner_of(record.tags.get(ID_TAG, ""))
+            if record is not self._me and owner not in (None, record.name):
+                record.tags = self._tags_shown(record.name, record.address, record.meta)
+                self._outbox.emit(MemberChanged(record.member(), record.state))
 
     def forget(self, record: Record) -> None:
         """Forget a member."""
