@@ -364,6 +364,12 @@ class Config(BaseModel):
             if getattr(self, secret) is not None and getattr(self, file) is not None:
                 raise _invalid(file, f"is given beside {secret}; choose one")
         has_gossip_key = self.gossip_key_file is not None or self.gossip_key is not None
+        if not (has_gossip_key or self.gossip_insecure or is_loopback(self.gossip_addr[0])):
+            raise _invalid(
+                "gossip_addr",
+                "is reached by other machines, and gossip has no key: give --gossip-key-file "
+                "(`noti keys new` prints a key), or --gossip-insecure if all of them are trusted",
+            )
         if self.gossip_encryption != "required" and not has_gossip_key:
             raise _invalid("gossip_encryption", "is of no use without gossip_key_file")
         if self.publisher_jwt_alg is not None and not (

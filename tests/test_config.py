@@ -120,7 +120,14 @@ def test_masked_values_are_plain() -> None:
     [
         ({}, ("127.0.0.1", 9)),
         ({"advertise_host": "pod-1"}, ("pod-1", 9)),
-        ({"gossip_addr": "10.0.0.1:8401", "http_addr": "0.0.0.0:8402"}, ("10.0.0.1", 9)),
+        (
+            {
+                "gossip_addr": "10.0.0.1:8401",
+                "gossip_insecure": True,
+                "http_addr": "0.0.0.0:8402",
+            },
+            ("10.0.0.1", 9),
+        ),
     ],
 )
 def test_others_receive_an_address_that_they_can_dial(
@@ -155,6 +162,18 @@ def test_keys_of_tokens_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None
 def test_rpc_is_where_gossip_is_as_others_look_for_it_there() -> None:
     elsewhere: dict[str, object] = {"gossip_addr": "10.1.0.1:1", "rpc_addr": "10.2.0.1:2"}
     assert "is not on the host of gossip_addr" in problem(elsewhere)
+
+
+@pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "[::]", "node-1.example"])
+def test_gossip_beyond_loopback_needs_a_key_or_that_it_is_wanted_so(host: str) -> None:
+    beyond: dict[str, object] = {"gossip_addr": f"{host}:8401", "advertise_host": "10.0.0.1"}
+    text = problem(beyond)
+    assert text.startswith(f"setting gossip_addr (from flag --gossip-addr): '{host}:8401' is")
+    assert "--gossip-key-file" in text
+    assert "--gossip-insecure" in text
+    assert load({**beyond, "gossip_key_file": "keys"}).gossip_encryption == "required"
+    assert load({**beyond, "gossip_insecure": "true"}).gossip_key is None
+    assert load({"gossip_addr": "127.0.0.2:8401"}).gossip_key is None
 
 
 def test_keys_of_gossip_are_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:

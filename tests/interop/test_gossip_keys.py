@@ -14,6 +14,7 @@ from tests.interop.cluster import SETTLE_S_MAX, until
 from tests.interop.processes import (
     NodeProcess,
     destroyed_in_the_end,
+    run_to_end,
     written,
 )
 
@@ -104,3 +105,36 @@ async def test_keys_in_the_file_are_changed_while_all_nodes_run(tmp_path: Path) 
                 await until(partial(have_taken, some, number), f"{content} is in use")
         await until_all_are_up(nodes)
         assert lost(nodes) == []
+
+
+async def test_node_with_another_key_does_not_become_a_member(tmp_path: Path) -> None:
+    keys = tmp_path / "gossip.keys"
+    keys.write_text(OLD)
+    nodes, join = three(tmp_path)
+    async with destroyed_in_the_end(nodes):
+        start(nodes, [*join, "--gossip-key-file", str(keys)])
+        await until_all_are_up(nodes)
+        other = NodeProcess("other", tmp_path)
+        async with destroyed_in_the_end([other]):
+            strange = tmp_path / "strange.keys"
+            strange.write_text(NEW)
+            other.start(*join, "--gossip-key-file", str(strange))
+            everybody = [other, *nodes]
+            await until(
+                lambda: all("gossip rejected" in node.log_text() for node in everybody),
+                "all have met",
+            )
+            for node in nodes:
+                assert await alive_at(node) == NAMES
+            assert await alive_at(other) == ["other"]
+
+
+async def test_node_that_others_reach_says_in_one_line_that_it_needs_a_key(tmp_path: Path) -> None:
+    node = NodeProcess("single", tmp_path)
+    command = node.command("--gossip-addr", "0.0.0.0:0", "--advertise-host", "127.0.0.1")
+    ended = await trio.to_thread.run_sync(partial(run_to_end, command))
+    assert ended.returncode != 0
+    [line] = ended.stderr.splitlines()
+    assert line.startswith("noti: error: setting gossip_addr (from flag --gossip-addr)")
+    assert "--gossip-key-file" in line
+    assert "--gossip-insecure" in line

@@ -168,6 +168,23 @@ def gossip_is_private(manifests: list[Manifest]) -> Iterator[str]:
             yield "anybody reaches RPC"
 
 
+def gossip_is_encrypted(manifests: list[Manifest]) -> Iterator[str]:
+    [nodes] = of_kind(manifests, "StatefulSet")
+    spec = nodes["spec"]["template"]["spec"]
+    [container] = spec["containers"]
+    settings = environment(container)
+    folder, _, file = settings.get("NOTI_GOSSIP_KEY_FILE", "").rpartition("/")
+    if settings.get("NOTI_GOSSIP_ENCRYPTION") != "required":
+        yield "gossip is taken from anybody"
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    for volume in spec["volumes"]:
+        if volume["name"] == mounts.get(folder) and "secret" in volume:
+            names = [item["path"] for item in volume["secret"]["items"]]
+            if file in names and volume["secret"]["defaultMode"] == 0o440:
+                return
+    yield "nodes have no key for gossip, or everybody can read it"
+
+
 def streams_survive_the_ingress(manifests: list[Manifest]) -> Iterator[str]:
     for ingress in of_kind(manifests, "Ingress"):
         settings = ingress["metadata"]["annotations"]
@@ -194,5 +211,6 @@ POLICIES: tuple[Callable[[list[Manifest]], Iterator[str]], ...] = (
     what_cannot_change_names_no_version,
     names_fit,
     gossip_is_private,
+    gossip_is_encrypted,
     streams_survive_the_ingress,
 )

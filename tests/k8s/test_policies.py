@@ -73,6 +73,11 @@ def open_gossip(manifests: list[Manifest]) -> None:
     del the(manifests, "NetworkPolicy", "demo-noti")["spec"]["ingress"][0]["from"]
 
 
+def lose_the_key(manifests: list[Manifest]) -> None:
+    volumes = nodes_of(manifests)["template"]["spec"]["volumes"]
+    volumes[:] = [volume for volume in volumes if volume["name"] != "gossip"]
+
+
 def buffer_events(manifests: list[Manifest]) -> None:
     annotations = the(manifests, "Ingress")["metadata"]["annotations"]
     annotations["nginx.ingress.kubernetes.io/proxy-buffering"] = "on"
@@ -90,6 +95,7 @@ BREAKAGES = {
     policies.what_cannot_change_names_no_version: name_the_chart_in_claims,
     policies.names_fit: lengthen_a_name,
     policies.gossip_is_private: open_gossip,
+    policies.gossip_is_encrypted: lose_the_key,
     policies.streams_survive_the_ingress: buffer_events,
 }
 

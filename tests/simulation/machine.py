@@ -203,6 +203,7 @@ class SimulatedNode:
             data_dir=Path("/in-memory"),
             http_addr=(self.host, HTTP_PORT),
             gossip_addr=self.gossip,
+            gossip_insecure=True,
             rpc_addr=self.rpc,
             join=tuple(other.gossip for other in self.cluster.nodes if other is not self),
             bootstrap_expect=self.cluster.founders,

@@ -15,6 +15,7 @@ import trio
 
 from noti.address import Address
 from noti.cli.children import Child, ending
+from noti.swim.core.keyring import KEY_BYTES, format_key
 from tests.interop.processes import (
     children_of,
     children_running,
@@ -174,7 +175,10 @@ class SoakCluster:
         One of them is set up a little differently.
         """
         join = [part for node in self.nodes for part in ("--join", written(node.gossip))]
+        keys = self.nodes[0].directory / "gossip.keys"
+        keys.write_text(format_key(bytes(KEY_BYTES[-1])))
         common = [*join, "--bootstrap-expect", str(min(5, len(self.nodes))), "--nats-url", nats_url]
+        common += ["--gossip-key-file", str(keys)]
         for node in self.nodes:
             odd = node is self.nodes[1]
             size = history_size * 9 // 10 if odd else history_size

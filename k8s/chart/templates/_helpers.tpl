@@ -133,6 +133,54 @@ app.kubernetes.io/part-of: noti
 {{- .Values.httpTls.existingSecret | default (printf "%s-http-tls" (include "noti.fullname" .)) -}}
 {{- end -}}
 
+{{/* Keys of gossip. A cluster without keys gets them in three steps, each of them a roll, in which
+     nodes of one step and of the next understand each other: see Encryption in
+     noti/swim/core/sealing.py. */}}
+{{- define "noti.gossipSecret" -}}
+{{- .Values.gossip.existingSecret | default (printf "%s-gossip" (include "noti.fullname" .)) -}}
+{{- end -}}
+
+{{- define "noti.gossipSteps" -}}plain understood sent required{{- end -}}
+
+{{/* The step of the pods that run; empty without any, or without a cluster to ask. */}}
+{{- define "noti.gossipNow" -}}
+{{- with lookup "apps/v1" "StatefulSet" .Release.Namespace (include "noti.fullname" .) -}}
+{{- $step := "plain" -}}
+{{- range .spec.template.spec.containers -}}
+{{- range .env -}}
+{{- if eq .name "NOTI_GOSSIP_ENCRYPTION" }}{{ $step = .value }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $step -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether all pods are rolled, so that the next step may be taken. */}}
+{{- define "noti.isRolled" -}}
+{{- with lookup "apps/v1" "StatefulSet" .Release.Namespace (include "noti.fullname" .) -}}
+{{- $status := .status | default dict -}}
+{{- $wanted := int .spec.replicas -}}
+{{- and (ge (int $status.observedGeneration) (int .metadata.generation)) (eq (int $status.updatedReplicas) $wanted) (eq (int $status.readyReplicas) $wanted) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "noti.gossipEncryption" -}}
+{{- $steps := include "noti.gossipSteps" . | splitList " " -}}
+{{- $now := include "noti.gossipNow" . -}}
+{{- $rolled := eq (include "noti.isRolled" .) "true" -}}
+{{- if .Values.gossip.encryption -}}
+{{- .Values.gossip.encryption -}}
+{{- else if eq $now "" -}}
+required
+{{- else if eq $now "plain" -}}
+understood
+{{- else if and $rolled (ne $now "required") -}}
+{{- ternary "sent" "required" (eq $now "understood") -}}
+{{- else -}}
+{{- $now -}}
+{{- end -}}
+{{- end -}}
+
 {{/* How to reach NATS: of nodes, and of the pod of `helm test`. */}}
 {{- define "noti.natsEnv" -}}
 - name: NOTI_NATS_URL

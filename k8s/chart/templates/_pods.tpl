@@ -18,6 +18,12 @@
     secretName: {{ . }}
     defaultMode: 0440
 {{- end }}
+- name: gossip
+  secret:
+    secretName: {{ include "noti.gossipSecret" . }}
+    defaultMode: 0440
+    items:
+      - {key: {{ .Values.gossip.key | quote }}, path: keys}
 {{- if .Values.tls.enabled }}
 - name: tls
   secret:

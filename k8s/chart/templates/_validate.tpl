@@ -21,6 +21,23 @@
 {{- fail "nats.auth.type is userPassword, but nats.auth.user is empty: set it; the secret holds only the password" -}}
 {{- end -}}
 {{- end -}}
+{{- $steps := include "noti.gossipSteps" . | splitList " " -}}
+{{- $now := include "noti.gossipNow" . -}}
+{{- if and $v.gossip.encryption $now -}}
+{{- $from := 0 -}}
+{{- $to := 0 -}}
+{{- range $rank, $step := $steps -}}
+{{- if eq $step $now }}{{ $from = $rank }}{{ end -}}
+{{- if eq $step $v.gossip.encryption }}{{ $to = $rank }}{{ end -}}
+{{- end -}}
+{{- $apart := max (sub $to $from) (sub $from $to) -}}
+{{- if gt $apart 1 -}}
+{{- fail (printf "gossip.encryption is %s, and the pods that run have %s: they would not understand each other while they are rolled; take one step after the other (%s), each with all pods rolled, or leave it out and upgrade again" $v.gossip.encryption $now (join ", " $steps)) -}}
+{{- end -}}
+{{- if and (eq $apart 1) (ne (include "noti.isRolled" .) "true") -}}
+{{- fail (printf "gossip.encryption is %s, and not all pods have %s yet: wait until they are rolled" $v.gossip.encryption $now) -}}
+{{- end -}}
+{{- end -}}
 {{- with $v.tokens -}}
 {{- if and .existingSecret (not .publisherKey) (not .subscriberKey) -}}
 {{- fail "tokens.existingSecret is of no use without tokens.publisherKey or tokens.subscriberKey: name the key of the secret" -}}

@@ -1,5 +1,6 @@
 """Controllers: which pods there are, who is behind a service, which names they have."""
 
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,10 @@ class Controllers:
                 case {"configMap": {"name": str(name)}}:
                     for file, text in self._rendered.one("ConfigMap", name)["data"].items():
                         (source / file).write_text(text)
+                case {"secret": {"secretName": str(name), "items": list(items)}}:
+                    data = self._rendered.one("Secret", name)["data"]
+                    for item in items:
+                        (source / item["path"]).write_bytes(b64decode(data[item["key"]]))
                 case other:
                     raise AssertionError(f"a volume that the rehearsal does not have: {other}")
             mounts.append(Mount(source, mount["mountPath"], mount.get("readOnly", False)))
