@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from noti.address import Address
 from noti.swim.core.encoding import MessageType, pack
+from noti.swim.core.events import Event, PingByStream, StreamPingAnswered
 from noti.swim.core.keyring import KeyRing
 from noti.swim.core.messages import (
     VERSIONS,
@@ -26,13 +27,26 @@ from noti.swim.core.sealing import Encryption, Sealing
 from noti.swim.core.stream_layers import StreamReader, encode_question
 from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.gossip import EXCHANGES_MAX, Gossip
+from noti.swim.reporting import GossipReporter
 from noti.swim.sockets import SocketNetwork
+from noti.swim.stream_exchanges import StreamExchanges
+from noti.trio_clock import TrioClock
 from tests.swim.core.lzw_encoder import compress
 from tests.swim.test_gossip import LOCALHOST, exchange, make, rejected, running
 
 KEY, OTHER = bytes(32), bytes(range(16))
 PING = Ping(7, "n1", None, "")
 EMPTY = PushPull(True, (), b"")
+
+
+class Unasked:
+    """A core whose state nobody asks for."""
+
+    def state(self, *, join: bool) -> PushPull:
+        raise AssertionError("a ping needs no state")
+
+    def why_refused(self, state: PushPull) -> str | None:
+        raise AssertionError("a ping has no state")
 
 
 def sealing(*keys: bytes, label: str = "") -> Sealing:
@@ -264,3 +278,28 @@ async def test_answer_arrives_although_the_question_was_not_read_to_its_end() ->
         async for data in stream:
             answer += data
     assert isinstance(plain(answer), Failure)
+
+
+@pytest.mark.parametrize(
+    ("answers", "counts"),
+    [([Ack(7, None)], True), ([Ack(8, None)], False), ([EMPTY], False), ([], False)],
+)
+async def test_ping_over_tcp_counts_only_when_it_is_answered_under_its_number(
+    answers: list[StreamMessage], counts: bool
+) -> None:
+    happened: list[Event] = []
+    async with peer(*(encode_stream(each) for each in answers)) as (to, heard):
+        streams = StreamExchanges(
+            "n1",
+            (LOCALHOST, 1),
+            core=Unasked(),
+            handle=happened.append,
+            network=SocketNetwork(),
+            sealing=sealing(),
+            timeout_s=5.0,
+            reporter=GossipReporter(TrioClock()),
+            rng=random.Random(1),
+        )
+        await streams.carry_out(PingByStream(7, "n2", to, timeout_s=5.0))
+    assert plain(heard[0]) == Ping(7, "n2", (LOCALHOST, 1), "n1")
+    assert happened == ([StreamPingAnswered(7)] if counts else [])

@@ -48,3 +48,30 @@ def test_nobody_is_waited_for_in_a_cluster_too_small_to_confirm(members: int) ->
     suspicion = Suspicion.begin("a", members, SwimConfig(), 0.0)
     assert suspicion.deadline() == 4.0
     assert not suspicion.confirm("b")
+
+
+@pytest.mark.parametrize(("confirmations", "share"), [(0, 1.0), (1, 0.75), (2, 0.6), (3, 0.5)])
+def test_suspicion_is_the_longest_until_others_share_it(confirmations: int, share: float) -> None:
+    config = SwimConfig(suspicion_multiplier=5, suspicion_max_multiplier=2)
+    suspicion = Suspicion.begin("a", 5, config, 0.0)
+    for number in range(confirmations):
+        assert suspicion.confirm(f"n{number}")
+    assert suspicion.deadline() == pytest.approx(10.0 * share, abs=0.1)
+
+
+def test_late_confirmation_ends_a_suspicion_that_has_lasted_long_enough() -> None:
+    suspicion = Suspicion.begin("a", 10, SwimConfig(), 100.0)
+    now = 110.0
+    assert suspicion.deadline() > now
+    suspicion.confirm("b")
+    suspicion.confirm("c")
+    assert suspicion.deadline() < now
+
+
+def test_postponed_suspicion_ends_no_sooner_whoever_confirms_it() -> None:
+    suspicion = Suspicion.begin("a", 10, SwimConfig(), 100.0)
+    suspicion.not_before = 130.0
+    for name in "bcd":
+        suspicion.confirm(name)
+    suspicion.shorten(101.0, 0.5)
+    assert suspicion.deadline() == 130.0
