@@ -26,7 +26,8 @@ class Datagrams(Protocol):
         """Wait for one packet and its source."""
 
 
-StreamHandler: TypeAlias = Callable[[trio.abc.Stream], Awaitable[None]]
+StreamHandler: TypeAlias = Callable[[trio.abc.Stream, Address], Awaitable[None]]
+"""Gets a stream and the address at its other end."""
 
 
 class GossipNetwork(Protocol):

@@ -73,13 +73,22 @@ class SocketNetwork:
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Listen until cancelled, one handler task a connection; raises `AddressInUse`."""
+
+        async def handle(stream: trio.SocketStream) -> None:
+            try:
+                source = _address_of(stream.socket.getpeername())
+            except OSError:  # it is gone already
+                await stream.aclose()
+            else:
+                await handler(stream, source)
+
         bound = await _bound(bind, constants.SOCK_STREAM)
         with constants.socket(fileno=bound.detach()) as listener:
             async with trio.open_nursery() as handlers:
                 task_status.started(_address_of(listener.getsockname()))
                 await listening.serve(
                     listener,
-                    handler,
+                    handle,
                     handlers,
                     listener="gossip",
                     connections_max=GOSSIP_STREAMS_MAX,

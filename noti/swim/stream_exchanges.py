@@ -68,7 +68,7 @@ class StreamExchanges:
             case _:
                 assert_never(order)
 
-    async def serve(self, stream: trio.abc.Stream) -> None:
+    async def serve(self, stream: trio.abc.Stream, source: Address) -> None:
         """Answer the one message of a peer's stream, and close it; never raises for it."""
         reader = StreamReader(self._sealing, answer=False)
         async with stream:
@@ -76,9 +76,9 @@ class StreamExchanges:
                 answer: StreamMessage | None
                 try:
                     question = await _read(stream, reader)
-                    answer = self._answer(question, reader)
+                    answer = self._answer(question, source, reader)
                 except MessageInvalid as error:
-                    self._reporter.reject_invalid(error, "stream", "streams")
+                    self._reporter.reject_invalid(error, "stream", source[0])
                     answer = Failure(str(error)) if reader.is_gossip else None
                 if answer is not None:
                     await stream.send_all(self._encode(answer, reader))
@@ -116,7 +116,7 @@ class StreamExchanges:
             answer = await _read(stream, reader)
         match answer:
             case PushPull():
-                self._merge(StateReceived(answer, address, dialled=True), reader)
+                self._merge(StateReceived(answer, address, dialled=True), address, reader)
             case Failure(reason):
                 raise PeerUnavailable(f"rejected by the other side: {reason}")
             case _:
@@ -141,7 +141,9 @@ class StreamExchanges:
                 case _:
                     pass
 
-    def _answer(self, question: StreamMessage, reader: StreamReader) -> StreamMessage | None:
+    def _answer(
+        self, question: StreamMessage, source: Address, reader: StreamReader
+    ) -> StreamMessage | None:
         """Take a question and return the answer, if it gets one; raises `MessageInvalid`."""
         match question:
             case Ping(sequence, target):
@@ -150,20 +152,19 @@ class StreamExchanges:
                 refused = self._core.why_refused(question)
                 # As it is before theirs counts, which they know anyway.
                 answer = self._core.state(join=join) if refused is None else Failure(refused)
-                self._merge(StateReceived(question), reader)
+                self._merge(StateReceived(question, source), source, reader)
                 return answer
             case User():
-                self._handle(PacketReceived((question,), self._address))
+                self._handle(PacketReceived((question,), source))
                 return None
             case Ack() | Failure():
                 raise MessageInvalid("an answer where a question belongs")
             case _:
                 assert_never(question)
 
-    def _merge(self, received: StateReceived, reader: StreamReader) -> None:
-        source = "streams" if received.source is None else format_address(received.source)
+    def _merge(self, received: StateReceived, source: Address, reader: StreamReader) -> None:
         for reason in reader.invalid_records:
-            self._reporter.reject("record", source, f"a node in a state: {reason}")
+            self._reporter.reject("record", source[0], f"a node in a state: {reason}")
         self._handle(received)
 
     def _encode(self, answer: StreamMessage, reader: StreamReader) -> bytes:

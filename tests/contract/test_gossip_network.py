@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from noti.address import Address
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
@@ -29,7 +30,7 @@ def network(request: pytest.FixtureRequest) -> GossipNetwork:
     return make()
 
 
-async def echo(stream: trio.abc.Stream) -> None:
+async def echo(stream: trio.abc.Stream, source: Address) -> None:
     async with stream:
         async for data in stream:
             await stream.send_all(data)
@@ -101,7 +102,7 @@ async def test_stream_carries_bytes_both_ways_and_ends(network: GossipNetwork) -
 async def test_closing_one_end_ends_the_other(network: GossipNetwork) -> None:
     ended = trio.Event()
 
-    async def read_to_end(stream: trio.abc.Stream) -> None:
+    async def read_to_end(stream: trio.abc.Stream, source: Address) -> None:
         async with stream:
             async for _ in stream:
                 pass
@@ -113,6 +114,22 @@ async def test_closing_one_end_ends_the_other(network: GossipNetwork) -> None:
         with trio.fail_after(30):
             await ended.wait()
         nursery.cancel_scope.cancel()
+
+
+async def test_stream_is_taken_with_the_address_at_its_other_end(network: GossipNetwork) -> None:
+    sources: list[Address] = []
+
+    async def note(stream: trio.abc.Stream, source: Address) -> None:
+        async with stream:
+            sources.append(source)
+
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(network.serve_streams, (LOCALHOST, 0), note)
+        with trio.fail_after(30):
+            async with await network.open_stream(address) as stream:
+                assert await stream.receive_some() == b""
+        nursery.cancel_scope.cancel()
+    assert [host for host, _ in sources] == [LOCALHOST]
 
 
 async def test_dialling_nobody_is_refused(network: GossipNetwork) -> None:

@@ -193,6 +193,7 @@ class MemoryStream(trio.abc.Stream):
     def __init__(self, net: MemoryNet, ends: tuple[str, str]) -> None:
         self._net = net
         self._ends = ends
+        self.source = (ends[1], EPHEMERAL_PORT_FIRST)
         self._belt: _Belt[bytes] = _Belt()
         self._last_due = 0.0
         self._rest = b""
@@ -268,7 +269,7 @@ class MemoryNetwork:
             async with trio.open_nursery() as nursery:
                 task_status.started((host, port))
                 async for stream in accepted:
-                    nursery.start_soon(handler, stream)
+                    nursery.start_soon(handler, stream, stream.source)
         finally:
             del self._listening[port]
 

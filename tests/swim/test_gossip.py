@@ -159,7 +159,7 @@ async def test_taken_address_is_one_plain_error_that_names_it() -> None:
 async def test_port_taken_for_tcp_only_is_rejected_too() -> None:
     network = SocketNetwork()
 
-    async def nobody(stream: trio.abc.Stream) -> None:
+    async def nobody(stream: trio.abc.Stream, source: Address) -> None:
         await stream.aclose()
 
     async with trio.open_nursery() as nursery:

@@ -89,7 +89,7 @@ async def peer(*answers: bytes) -> AsyncIterator[tuple[Address, list[bytes]]]:
     heard: list[bytes] = []
     left = list(answers)
 
-    async def answer(stream: trio.abc.Stream) -> None:
+    async def answer(stream: trio.abc.Stream, source: Address) -> None:
         async with stream:
             heard.append(bytes(await stream.receive_some()))
             await stream.send_all(left.pop(0) if left else b"")
@@ -253,7 +253,7 @@ async def test_dialler_sends_its_label_once_and_reads_an_answer_without() -> Non
 async def test_few_strangers_are_dialled_at_a_time() -> None:
     dialled: list[trio.abc.Stream] = []
 
-    async def never_answer(stream: trio.abc.Stream) -> None:
+    async def never_answer(stream: trio.abc.Stream, source: Address) -> None:
         async with stream:
             dialled.append(stream)
             await trio.sleep_forever()
