@@ -21,9 +21,14 @@ class OurNode:
     def __init__(self, name: str, gossip: Gossip, ring: KeyRing | None) -> None:
         self.name = name
         self.gossip = gossip
-        self.ring = ring
+        self._ring = ring
         self.port = 0
         self._scope = trio.CancelScope()
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """Its keys, the one that encrypts first."""
+        return () if self._ring is None else self._ring.keys
 
     async def start(self, nursery: trio.Nursery) -> None:
         _, self.port = await nursery.start(self._run)
