@@ -93,7 +93,7 @@ class Ports:
     type=click.Choice(["on", "off"]),
     default="off",
     show_default=True,
-    help="Encrypt RPC, HTTP and NATS, with certificates made for this run.",
+    help="Encrypt gossip, RPC, HTTP and NATS, with a key and certificates made for this run.",
 )
 def demo(directory: Path, rate: float, shift: int, tls: str) -> None:
     """Run NATS, three nodes and a publisher until Ctrl-C. Kill a node and watch."""

@@ -1,6 +1,7 @@
 """`noti demo` with real processes, on ports of its own."""
 
 import atexit
+import os
 import re
 import signal
 import socket
@@ -19,6 +20,11 @@ from noti.cli.demo import HOST, NATS_PORT, Ports
 from noti.cli.demo_tls import DemoTls
 from noti.cli.http import get_json
 from noti.errors import Unavailable
+from noti.swim.core.keyring import KeyRing
+from noti.swim.core.messages import Ping
+from noti.swim.core.packets import encode
+from noti.swim.core.sealing import Encryption, Sealing
+from noti.swim.key_file import keys_of
 from tests import promises
 from tests.interop.processes import children_of, is_running
 
@@ -120,7 +126,20 @@ def test_a_killed_node_comes_back_and_a_signal_ends_everything(
     assert "published" in log.splitlines()[-1]
 
 
-def test_with_tls_nothing_but_gossip_is_plain(tmp_path: Path) -> None:
+def gossip_answer(port: int, keys: KeyRing | None) -> bytes | None:
+    """Return what a node answers to a ping, sealed or plain; None when it says nothing."""
+    sealing = Sealing(keys, Encryption.REQUIRED, "", os.urandom)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as prober:
+        prober.settimeout(1.0)
+        ping = encode(Ping(7, "node1", None, ""))
+        prober.sendto(sealing.seal_packet(ping), (HOST, port))
+        try:
+            return sealing.open_packet(prober.recv(4096))
+        except TimeoutError:
+            return None
+
+
+def test_with_tls_nothing_is_plain(tmp_path: Path) -> None:
     with demo(tmp_path, "--tls=on") as process:
         curl = line_with(process, r"curl -N --cacert (\S+) (https://\S+)/category")
         line_with(process, r"node\d leads")
@@ -136,6 +155,9 @@ def test_with_tls_nothing_but_gossip_is_plain(tmp_path: Path) -> None:
             context.wrap_socket(connection, server_hostname="node1") as encrypted,
         ):
             assert encrypted.version() == "TLSv1.3"
+        keys = KeyRing(keys_of(tls.gossip_keys.read_bytes(), "keys"))
+        assert gossip_answer(ports.gossip, keys) is not None
+        assert gossip_answer(ports.gossip, None) is None
         with socket.create_connection((HOST, NATS_PORT + SHIFT)) as connection:
             greeting = connection.recv(4096).decode()
             assert '"tls_required":true' in greeting
