@@ -19,6 +19,7 @@ from noti.errors import (
     ConfigInvalid,
     MessageInvalid,
     PeerUnavailable,
+    Unavailable,
 )
 from noti.ports import Clock
 from noti.swim.core.events import (
@@ -30,9 +31,12 @@ from noti.swim.core.events import (
     LeaveRequested,
     MemberChanged,
     MembersProtected,
+    NameConflict,
     PacketReceived,
     PacketUnsendable,
     PingByStream,
+    QueryAnswered,
+    QueryEnded,
     SendPacket,
     TagsChanged,
     TimerExpired,
@@ -102,6 +106,8 @@ class Gossip:
         self._sealing = Sealing(keys, encryption, label, secrets.token_bytes)
         packet_bytes_max = timing.packet_bytes_max - self._sealing.packet_overhead_bytes
         self._timing = replace(timing, packet_bytes_max=packet_bytes_max)
+        self._ring = keys if encryption is Encryption.REQUIRED else None
+        """Whoever knows a key may change keys; so where packets are taken without, nobody may."""
         self._network = network
         self._clock = clock
         self._rng = rng
@@ -113,7 +119,15 @@ class Gossip:
         self._wait = trio.CancelScope()
         self._wait_until = 0.0
         self._reporter = GossipReporter(clock)
-        self._requests = SerfRequests()
+        self._requests = SerfRequests(
+            name,
+            handle=self._request,
+            members=self.members,
+            members_max=timing.members_max,
+            clock=clock,
+            rng=rng,
+            ring=self._ring,
+        )
         self.send_event = self._requests.send_event
         self.query = self._requests.query
         self.keys_query = self._requests.keys_query
@@ -196,6 +210,7 @@ class Gossip:
             config=self._timing,
             rng=self._rng,
             now=self._clock.now(),
+            ring=self._ring,
         )
         self._reporter.begin()
         self.protect(self._protected)
@@ -245,6 +260,7 @@ class Gossip:
                 for _ in range(STREAM_PINGS_MAX):
                     nursery.start_soon(self._dial_all, streams, self._pings_out)
                 nursery.start_soon(self._keep_time)
+                nursery.start_soon(self._requests.run)
                 task_status.started(datagrams.address)
         if in_use is not None:
             raise in_use
@@ -298,6 +314,11 @@ class Gossip:
         assert self._core is not None
         return self._core
 
+    def _request(self, event: Event) -> None:
+        if self._core is None:
+            raise Unavailable("this node does not gossip yet: try again in a moment")
+        self._handle(event)
+
     def _handle(self, event: Event) -> None:
         """Let the core decide, at once; what it orders is done by the loops."""
         core = self._running_core()
@@ -321,7 +342,11 @@ class Gossip:
                 self._reporter.report_change(effect)
             case LeaveFinished():
                 self._left.set()
+            case QueryAnswered() | QueryEnded():
+                self._requests.take(effect)
             case _:
+                if isinstance(effect, NameConflict) and effect.name == self._name:
+                    self._requests.on_conflict()
                 self._reporter.report(effect)
 
     def _dial(self, order: ExchangeState | PingByStream) -> None:

@@ -18,11 +18,13 @@ from noti.swim.core.events import (
     MemberChanged,
     NameConflict,
     OtherCluster,
+    QueryReceived,
     RanLate,
     ReachedByStreamOnly,
     Refuted,
     Report,
     StreamOnlyChanged,
+    UserEventReceived,
 )
 from noti.swim.core.messages import MemberState
 from noti.throttled_log import INTERVAL_S, ThrottledLog
@@ -57,6 +59,12 @@ _rejected = Counter(
 )
 for _reason in REASONS:
     _rejected.labels(_reason)
+_user_events = Counter(
+    "noti_swim_user_events_received_total", "User events of other members, each counted once."
+)
+_queries = Counter(
+    "noti_swim_queries_received_total", "Queries of other members, each counted once."
+)
 _members = Gauge("noti_swim_members", "Members that this node knows of, by state.", ["state"])
 _stream_only = Gauge(
     "noti_swim_members_tcp_only",
@@ -149,6 +157,14 @@ class GossipReporter:
                 )
             case Refuted(accuser):
                 self.warn("a member suspected this node, which refuted it", accuser)
+            case UserEventReceived(name, payload_bytes):
+                _user_events.inc()
+                fields = {"name": name, "payload_bytes": payload_bytes}
+                self._throttled.log(log.debug, "user event received", ("event", name), **fields)
+            case QueryReceived(name, source_name):
+                _queries.inc()
+                fields = {"name": name, "node": source_name}
+                self._throttled.log(log.debug, "query received", ("query", source_name), **fields)
             case _:
                 assert_never(effect)
 

@@ -91,7 +91,6 @@ from noti.swim.core.messages import (
     Suspect,
     User,
 )
-from noti.swim.core.serf.intents import Serf
 from noti.web_workers import messages as web_workers
 from noti.web_workers.messages import Decoder
 from tests.fuzz import payloads
@@ -124,6 +123,7 @@ from tests.fuzz.logs import (
     sealed_record,
     sealed_snapshot,
 )
+from tests.fuzz.serf_inputs import SERF_DECODERS, SERF_STATE
 from tests.fuzz.token_inputs import (
     CLAIMS,
     KEYS,
@@ -250,19 +250,10 @@ PACKETS = [
     )
 ]
 NODE = RemoteNode("beta", ("::1", 8401), b"", 3, MemberState.ALIVE, VERSIONS)
-SERF_STATE = b"\x02" + msgpack.packb(
-    {"LTime": 5, "StatusLTimes": {"beta": 3, "gamma": 2}, "LeftMembers": ["gamma"]},
-    use_bin_type=False,
-)
 STREAMS = [
     streams.encode_stream(PushPull(True, (NODE, NODE), SERF_STATE)),
     streams.encode_stream(Ping(2, "beta", ("127.0.0.1", 17946), "alpha")),
     streams.encode_stream(Ack(1, None)),
-]
-INTENTS = [
-    b"\x01\x82\xa5LTime\x01\xa4Node\xa4beta",
-    b"\x00\x83\xa5LTime\x02\xa4Node\xa4beta\xa5Prune\xc2",
-    b"\x04\x82\xa5Flags\x01\xa2ID\x05",
 ]
 
 
@@ -282,14 +273,6 @@ def _outcome(data: bytes, size: int) -> object:
     except MessageInvalid:
         return MessageInvalid
     return None
-
-
-def take_intent(data: bytes) -> None:
-    Serf("alpha").receive(data, leaving=False)
-
-
-def merge_state(data: bytes) -> None:
-    Serf("alpha").merge(data, leaving=False)
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -457,8 +440,7 @@ TARGETS = [
     Target("gossip tags", [packets.encode_tags({"a": "b", "c": "d"})], packets.decode_tags),
     Target("coordinate", [coordinates.ORIGIN_PAYLOAD], coordinates.decode_coordinate),
     Target("gossip stream", STREAMS, feed_stream),
-    Target("serf message", INTENTS, take_intent),
-    Target("serf state", [SERF_STATE], merge_state),
+    *(Target(f"serf {name}", *each) for name, each in SERF_DECODERS.items()),
     Target(
         "address",
         [b"10.0.0.1:8400", b"[::1]:1"],

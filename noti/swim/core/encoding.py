@@ -65,6 +65,13 @@ def new_unpacker(bytes_max: int, items_max: int = _CONTAINER_ITEMS_MAX) -> msgpa
 
 def unpack(data: bytes, items_max: int = _CONTAINER_ITEMS_MAX) -> dict[object, object]:
     """Return the map at the start of `data`, as Go does; raises `MessageInvalid`."""
+    return unpack_prefix(data, items_max)[0]
+
+
+def unpack_prefix(
+    data: bytes, items_max: int = _CONTAINER_ITEMS_MAX
+) -> tuple[dict[object, object], bytes]:
+    """Return the map at the start of `data`, and what follows it; raises `MessageInvalid`."""
     # Not `unpackb`, which rejects what follows the map.
     unpacker = new_unpacker(len(data), items_max)
     try:
@@ -74,7 +81,7 @@ def unpack(data: bytes, items_max: int = _CONTAINER_ITEMS_MAX) -> dict[object, o
         raise MessageInvalid("a body that is not msgpack") from error
     if not isinstance(value, dict):
         raise MessageInvalid("a body that is not a map")
-    return value
+    return value, data[unpacker.tell() :]
 
 
 def pack_ip(host: str) -> bytes:

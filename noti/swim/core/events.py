@@ -5,7 +5,7 @@ Never: behaviour.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from noti.swim.core.messages import Address, Member, MemberState, Message, PushPull
@@ -77,6 +77,41 @@ class LeaveRequested:
 
 
 @dataclass(frozen=True, slots=True)
+class UserEventRequested:
+    """The operator has an event for all members, no longer than Serf allows."""
+
+    name: bytes
+    payload: bytes
+    coalesce: bool
+
+
+@dataclass(frozen=True, slots=True)
+class QueryRequested:
+    """The operator asks all members, not at greater length than Serf allows."""
+
+    query_id: int
+    """Chosen at random, as other nodes choose theirs."""
+    name: bytes
+    payload: bytes
+    nodes: tuple[str, ...] = ()
+    """Only these are to answer, if there are any, …"""
+    tags: Mapping[str, str] = field(default_factory=dict)
+    """… if their tags match these expressions."""
+    timeout_s: float | None = None
+    """None: as is usual for the cluster's size."""
+    wants_acks: bool = False
+    relay_factor: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ForceLeaveRequested:
+    """The operator says that a member has left for good."""
+
+    name: str
+    prune: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TimerExpired:
     """The time that `deadline()` named has come."""
 
@@ -90,6 +125,9 @@ Event: TypeAlias = (
     | TagsChanged
     | MembersProtected
     | LeaveRequested
+    | UserEventRequested
+    | QueryRequested
+    | ForceLeaveRequested
     | TimerExpired
 )
 
@@ -211,6 +249,40 @@ class LeaveFinished:
     """The announcements of leaving were sent; the sockets may close."""
 
 
+@dataclass(frozen=True, slots=True)
+class UserEventReceived:
+    """A member sent an event; its payload is not for us."""
+
+    name: str
+    payload_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueryReceived:
+    """A member asks all members."""
+
+    name: str
+    source_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class QueryAnswered:
+    """A member answered a query of ours, or acks that it took it."""
+
+    query_id: int
+    node: str
+    is_ack: bool
+    payload: bytes = field(repr=False)
+    """May hold keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueryEnded:
+    """The time of a query of ours is over: no answer counts any more."""
+
+    query_id: int
+
+
 Report: TypeAlias = (
     NameConflict
     | IdentityConflict
@@ -221,9 +293,18 @@ Report: TypeAlias = (
     | HealthChanged
     | RanLate
     | Refuted
+    | UserEventReceived
+    | QueryReceived
 )
 """What is only counted and logged."""
 
 Effect: TypeAlias = (
-    SendPacket | PingByStream | ExchangeState | MemberChanged | LeaveFinished | Report
+    SendPacket
+    | PingByStream
+    | ExchangeState
+    | MemberChanged
+    | LeaveFinished
+    | Report
+    | QueryAnswered
+    | QueryEnded
 )

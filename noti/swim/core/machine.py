@@ -22,19 +22,23 @@ from noti.swim.core.events import (
     Effect,
     Event,
     ExchangeEnded,
+    ForceLeaveRequested,
     GossipRejected,
     LeaveRequested,
     MembersProtected,
     PacketReceived,
     PacketUnsendable,
+    QueryRequested,
     RanLate,
     StateReceived,
     StreamPingAnswered,
     TagsChanged,
     TimerExpired,
+    UserEventRequested,
 )
 from noti.swim.core.exchanges import Exchanges
 from noti.swim.core.identities import Identities
+from noti.swim.core.keyring import KeyRing
 from noti.swim.core.member_states import MemberStates
 from noti.swim.core.members import Members, Record, tags_of
 from noti.swim.core.messages import (
@@ -59,7 +63,8 @@ from noti.swim.core.outbox import Outbox
 from noti.swim.core.own_state import OwnState
 from noti.swim.core.packets import encode_tags
 from noti.swim.core.probing import Prober
-from noti.swim.core.serf.intents import Broadcast, LeaveIntent, Serf
+from noti.swim.core.serf.intents import Broadcast, LeaveIntent
+from noti.swim.core.serf.layer import Serf
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.validate import Incarnations
 from noti.swim.core.verification import Question, Verifier, is_same_host
@@ -82,19 +87,19 @@ class Swim:
         config: SwimConfig,
         rng: random.Random,
         now: float,
+        ring: KeyRing | None = None,
     ) -> None:
         """Start as the only member.
 
         `address` is what others send to, its host an IP. `incarnation` is wall-clock seconds, so
         that a restarted node is newer than what others remember of it. Raises `ConfigInvalid`
-        when the tags do not fit.
+        when the tags do not fit. Queries can change the keys in `ring`, if one is given.
         """
         self._config = config
         self._rng = rng
         self._members = members = Members(rng, config.gossip_to_dead_s)
         self._outbox = outbox = Outbox(config)
         self._health = LocalHealth(outbox)
-        self._serf = Serf(name)
         self._exchanges = Exchanges(name, seeds, members=members, config=config, rng=rng, now=now)
         self._prober = Prober(
             name,
@@ -112,6 +117,9 @@ class Swim:
         members.add(self._me)
         self._identities = Identities(self._me, members)
         self._verifier = Verifier(name, address, outbox=outbox, config=config, rng=rng)
+        self._serf = Serf(
+            self._me, members=members, outbox=outbox, config=config, rng=rng, ring=ring
+        )
         self._states = MemberStates(
             self._me,
             members=members,
@@ -119,7 +127,7 @@ class Swim:
             prober=self._prober,
             verifier=self._verifier,
             identities=self._identities,
-            serf=self._serf,
+            serf=self._serf.intents,
             config=config,
             incarnations=Incarnations(incarnation, now),
         )
@@ -127,7 +135,7 @@ class Swim:
             self._me,
             members=members,
             outbox=outbox,
-            serf=self._serf,
+            serf=self._serf.intents,
             health=self._health,
             config=config,
         )
@@ -153,7 +161,7 @@ class Swim:
                 if join:
                     self._exchanges.on_ended(to, reached, now)
                 if join and reached not in (None, self._me.address) and not self._own.leaving:
-                    self._apply_serf([self._serf.join_intent()], now)
+                    self._apply_serf([self._serf.intents.join_intent()], now)
             case TagsChanged(tags):
                 self._own.set_tags(tags)
             case MembersProtected(names):
@@ -162,6 +170,13 @@ class Swim:
             case LeaveRequested():
                 self._own.leave(now)
                 self._gossip_at = now
+            case UserEventRequested(name, payload, coalesce):
+                self._serf.send_event(name, payload, coalesce=coalesce)
+            case QueryRequested():
+                self._serf.ask(event, now)
+            case ForceLeaveRequested(name, prune):
+                orders = self._serf.intents.force_leave(name, now, prune=prune)
+                self._apply_serf(orders, now)
             case TimerExpired():
                 self._on_deadline(now)
             case _:
@@ -175,12 +190,13 @@ class Swim:
             self._exchanges.deadline(),
             self._states.deadline(),
             self._own.deadline(),
+            self._serf.deadline(),
             math.inf if self._outbox.idle else self._gossip_at,
         )
 
     def members(self) -> tuple[Member, ...]:
         """Return everyone that is known, ourselves included, by name."""
-        is_leaving = self._serf.is_leaving
+        is_leaving = self._serf.intents.is_leaving
         return tuple(each.member(leaving=is_leaving(each.name)) for each in self._members)
 
     def state(self, *, join: bool) -> PushPull:
@@ -259,7 +275,8 @@ class Swim:
                 self._on_accusation(claim, now)
             case User(payload):
                 try:
-                    self._apply_serf(self._serf.receive(payload, leaving=self._own.leaving), now)
+                    leaving = self._own.leaving
+                    self._apply_serf(self._serf.receive(payload, now, leaving=leaving), now)
                 except MessageInvalid as error:
                     self._outbox.emit(GossipRejected("Serf message", f"user message: {error}"))
             case _:
@@ -315,7 +332,8 @@ class Swim:
         if others or not state.user_state:
             return
         try:
-            self._apply_serf(self._serf.merge(state.user_state, leaving=self._own.leaving), now)
+            leaving = self._own.leaving
+            self._apply_serf(self._serf.merge(state.user_state, now, leaving=leaving), now)
         except MessageInvalid as error:
             self._outbox.emit(GossipRejected("Serf message", f"Serf's part of the state: {error}"))
 
@@ -338,6 +356,7 @@ class Swim:
         if record is not None and record.present:
             self._states.on_suspect(Suspect(record.incarnation, record.name, self._me.name), now)
         self._states.advance(now)
+        self._serf.advance(now)
         if self._exchanges.is_push_pull_due(now):
             self._states.reap(now)
         for order in self._exchanges.advance(now):
@@ -376,12 +395,20 @@ class Swim:
             match order:
                 case Broadcast(key, payload):
                     self._outbox.broadcast_user(key, payload)
-                case LeaveIntent(name):
-                    record = self._members.get(name)
-                    if record is not None and record.state is MemberState.DEAD:
-                        self._states.set_state(record, MemberState.LEFT, now)
+                case LeaveIntent(name, prune):
+                    self._on_leave_intent(name, prune=prune, now=now)
                 case _:
                     assert_never(order)
+
+    def _on_leave_intent(self, name: str, *, prune: bool, now: float) -> None:
+        """A failed member has left, by its own word or an operator's; one that is there is not."""
+        record = self._members.get(name)
+        if record is None or record is self._me:
+            return
+        if record.state is MemberState.DEAD:
+            self._states.set_state(record, MemberState.LEFT, now)
+        if prune and record.state is MemberState.LEFT and not self._identities.is_protected(record):
+            self._states.forget(record)
 
 
 def _backing(address: Address, source: Address | None, *, dialled: bool) -> Backing:

@@ -34,7 +34,7 @@ from noti.swim.core.messages import Address, Alive, Dead, MemberState, Suspect
 from noti.swim.core.newcomers import Backing, Newcomers
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.probing import Prober
-from noti.swim.core.serf.intents import Serf
+from noti.swim.core.serf.intents import Intents
 from noti.swim.core.suspicion import Suspicion
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.validate import Incarnations, why_versions_invalid
@@ -66,7 +66,7 @@ class MemberStates:
         prober: Prober,
         verifier: Verifier,
         identities: Identities,
-        serf: Serf,
+        serf: Intents,
         config: SwimConfig,
         incarnations: Incarnations,
     ) -> None:

@@ -4,6 +4,8 @@ Enters: messages for one node, broadcasts for all. Leaves: effects, in order.
 Never: a decision what to send.
 """
 
+from enum import IntEnum
+
 from noti.swim.core.broadcasts import BroadcastQueue, retransmit_limit
 from noti.swim.core.events import Effect, SendPacket
 from noti.swim.core.members import Record
@@ -19,9 +21,17 @@ from noti.swim.core.timing import SwimConfig
 _PART_OVERHEAD_BYTES = 2
 """The length of a part in a compound packet."""
 
-
 USER_MESSAGES_MAX = 1024
-"""Messages of Serf's layer that wait; the agents send a few a minute, only a flood has more."""
+"""Messages of one kind of Serf's layer that wait; agents send a few a minute, only a flood has
+more."""
+
+
+class UserQueue(IntEnum):
+    """What waits of Serf's layer; what is first is sent first."""
+
+    INTENTS = 0
+    QUERIES = 1
+    EVENTS = 2
 
 
 class Outbox:
@@ -31,14 +41,14 @@ class Outbox:
         self._config = config
         self._effects: list[Effect] = []
         self._member_messages = BroadcastQueue()
-        self._user_messages = BroadcastQueue(USER_MESSAGES_MAX)
+        self._user_messages = [BroadcastQueue(USER_MESSAGES_MAX) for _ in UserQueue]
         self.members = 1
         """Size of the cluster, kept by the core; it decides how often a broadcast is sent."""
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits to be broadcast."""
-        return not self._member_messages and not self._user_messages
+        return not self._member_messages and not any(self._user_messages)
 
     def emit(self, effect: Effect) -> None:
         """Add an effect."""
@@ -58,13 +68,15 @@ class Outbox:
         alive = Alive(record.incarnation, record.name, record.address, record.meta, record.versions)
         self.broadcast(record.name, alive)
 
-    def broadcast_user(self, key: str, payload: bytes) -> None:
+    def broadcast_user(
+        self, key: str, payload: bytes, queue: UserQueue = UserQueue.INTENTS
+    ) -> None:
         """Queue a message of Serf's layer for all; those about members are sent first."""
-        self._user_messages.put(key, encode(User(payload)))
+        self._user_messages[queue].put(key, encode(User(payload)))
 
     def waiting_user(self, key: str) -> bool:
-        """Whether this message of Serf's layer still waits to be sent."""
-        return key in self._user_messages
+        """Whether this intent still waits to be sent."""
+        return key in self._user_messages[UserQueue.INTENTS]
 
     def send(self, to: Address, *direct: Message, piggyback: bool = True) -> None:
         """Order a packet of `direct` and as many broadcasts as fit; none if it would be empty."""
@@ -72,7 +84,7 @@ class Outbox:
         room_bytes = self._config.packet_bytes_max - COMPOUND_OVERHEAD_BYTES
         room_bytes -= sum(len(part) + _PART_OVERHEAD_BYTES for part in parts)
         if piggyback:
-            for queue in (self._member_messages, self._user_messages):
+            for queue in (self._member_messages, *self._user_messages):
                 if not queue:
                     continue
                 taken = queue.take(

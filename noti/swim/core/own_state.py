@@ -17,7 +17,7 @@ from noti.swim.core.members import ID_TAG, Members, Record
 from noti.swim.core.messages import INCARNATION_MAX, Alive, Dead, MemberState, Message, Suspect
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.packets import encode_tags
-from noti.swim.core.serf.intents import Serf
+from noti.swim.core.serf.intents import Intents
 from noti.swim.core.timing import SwimConfig
 
 _LEAVE_STEP_SHARE = 0.4
@@ -33,7 +33,7 @@ class OwnState:
         *,
         members: Members,
         outbox: Outbox,
-        serf: Serf,
+        serf: Intents,
         health: LocalHealth,
         config: SwimConfig,
     ) -> None:

@@ -20,6 +20,7 @@ from noti.swim.core.events import (
     StreamPingAnswered,
     TimerExpired,
 )
+from noti.swim.core.keyring import KeyRing
 from noti.swim.core.machine import Swim
 from noti.swim.core.messages import Ack, Address, Alive, Message, Ping, PushPull
 from noti.swim.core.packets import decode_packet
@@ -58,6 +59,7 @@ class Wire:
         seeds: Sequence[str] = (),
         tags: Mapping[str, str] | None = None,
         incarnation: int = 1,
+        ring: KeyRing | None = None,
     ) -> Swim:
         core = Swim(
             name=name,
@@ -68,6 +70,7 @@ class Wire:
             config=self.config,
             rng=random.Random(name),
             now=self.now,
+            ring=ring,
         )
         self.cores[name] = core
         return core

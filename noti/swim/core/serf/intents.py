@@ -1,53 +1,25 @@
-"""The part of Serf's own layer by which Serf agents show our nodes as they are.
+"""Who announced to join and to leave, by which Serf agents tell "left" from "failed".
 
-Enters: payloads of user messages and states, from anywhere. Leaves: broadcasts, and who left.
-Never: use of Serf's events and queries, which are only passed on to other agents.
+Enters: intents, the lists of a state, members that come and go, now.
+Leaves: broadcasts, and who leaves.
+Never: a leave believed of this node while it stays; more names than agreed.
 
-Serf tells "left" from "failed" by an intent, which goes out before the node's `Dead` message.
-Intents are ordered by a Lamport clock. Payloads are a type byte and a map, in the dialect of
-`packets.py`.
+An intent goes out before the node's own `Dead` message. Intents are ordered by a Lamport clock, and
+only the newest about each member counts.
 """
 
-import hashlib
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import IntEnum
 
-import msgpack
-
-from noti.errors import MessageInvalid
-from noti.swim.core.encoding import MessageFields, unpack
-
-_TIME_MAX = 2**62
-"""Lamport times are 64 bits; this leaves room above."""
-
-_AHEAD_MAX = 2**24
-"""A Lamport time so far above our clock is invalid: no cluster counts up to it, as each intent adds
-one; accepted, a few of them would exhaust the clock, and no node could refute any more."""
-
-_PAYLOAD_BYTES_MAX = 1300
-"""A longer message fits into no packet of ours, and would never be passed on. Agents
-send events up to 512 bytes and queries up to 1024."""
+from noti.swim.core.serf.lamport import LamportClock
+from noti.swim.core.serf.messages import Intent, encode_serf
 
 _NAMES_MAX = 1024
 """Intents remembered about nodes that are no members (yet); attackers can invent more."""
 
-_SEEN_MAX = 2048
-"""Events and queries remembered to pass each on once; Serf's own rings hold 512 each."""
-
-_STATE_ITEMS_MAX = 4096
-"""Members in a state's maps and lists; see `NODES_MAX` in `streams.py`."""
-
-_QUERY_NO_BROADCAST = 2
-"""Flag of a query that is not to be passed on."""
-
-
-class _Kind(IntEnum):
-    LEAVE = 0
-    JOIN = 1
-    PUSH_PULL = 2
-    EVENT = 3
-    QUERY = 4
+_BUFFERED_S = 300.0
+"""So long an intent about a node that is no member is remembered (Serf's RecentIntentTimeout)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +32,27 @@ class Broadcast:
 
 @dataclass(frozen=True, slots=True)
 class LeaveIntent:
-    """A member announced, or its operator did, that it leaves."""
+    """A member announced, or an operator did, that it leaves."""
 
     name: str
+    prune: bool = False
+    """It is to be forgotten, once it is gone."""
 
 
-class Serf:
-    """One node's Lamport clock and intents."""
+class Intents:
+    """One node's view of who means to be there."""
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._clock = 1
-        self._status_times: dict[str, int] = {}
+        self.clock = LamportClock()
+        self._times: dict[str, int] = {name: 0}
         """Time of the newest intent about each member, and about others."""
-        self._others: OrderedDict[str, None] = OrderedDict()
-        """Who of these is no member, the longest known first."""
-        self._members = {name}
+        self._others: OrderedDict[str, float] = OrderedDict()
+        """Who of these is no member, and since when it is known, the longest known first."""
+        self._now = 0.0
+        """When we last heard of any intent."""
         self._left: set[str] = set()
         """Whose newest intent was to leave."""
-        self._seen: OrderedDict[bytes, None] = OrderedDict()
 
     @property
     def intent_key(self) -> str:
@@ -87,151 +61,127 @@ class Serf:
 
     def join_intent(self) -> Broadcast:
         """Return our announcement after joining, or the refutation of an intent in our name."""
-        return self._own_intent(_Kind.JOIN)
+        self._left.discard(self._name)
+        return self._announce(Intent(False, self._name, self.clock.tick()))
 
     def leave_intent(self) -> Broadcast:
         """Return our announcement that we leave."""
-        return self._own_intent(_Kind.LEAVE)
+        self._left.add(self._name)
+        return self._announce(Intent(True, self._name, self.clock.tick()))
 
-    def receive(self, payload: bytes, *, leaving: bool) -> list[Broadcast | LeaveIntent]:
-        """Take a user message, `leaving` if we are; raises `MessageInvalid`."""
-        if not payload:
-            raise MessageInvalid("empty Serf message")
-        if len(payload) > _PAYLOAD_BYTES_MAX:
-            raise MessageInvalid(f"a Serf message of {len(payload)} bytes fits into no packet")
-        match payload[0]:
-            case _Kind.LEAVE | _Kind.JOIN as kind:
-                fields = MessageFields(unpack(payload[1:]))
-                node, time = fields.name("Node"), self._time(fields, "LTime")
-                self._witness(time)
-                if not self._is_news(node, time):
-                    return []
-                if self._refutes(kind, node, leaving=leaving):
-                    return [self.join_intent()]
-                effect = self._note(kind, node, time)
-                return [Broadcast(_key(node), payload), *effect]
-            case _Kind.EVENT:
-                return self._pass_on(payload)
-            case _Kind.QUERY:
-                flags = MessageFields(unpack(payload[1:])).number("Flags")
-                return [] if flags & _QUERY_NO_BROADCAST else self._pass_on(payload)
-            case _:
-                return []
+    def force_leave(self, node: str, now: float, *, prune: bool) -> list[Broadcast | LeaveIntent]:
+        """Announce for a member that it leaves; it refutes that if it is alive, as we do."""
+        if node == self._name:
+            return [self.join_intent()]
+        self._drop_old(now)
+        intent = Intent(True, node, self.clock.tick(), prune)
+        return [self._announce(intent), *self._note(intent)]
 
-    def merge(self, state: bytes, *, leaving: bool) -> list[Broadcast | LeaveIntent]:
-        """Take the Serf part of a peer's state, which may be empty; raises `MessageInvalid`."""
-        if not state:
+    def receive(
+        self, intent: Intent, payload: bytes, now: float, *, leaving: bool
+    ) -> list[Broadcast | LeaveIntent]:
+        """Take an intent and the message that it came in, `leaving` if we are.
+
+        Raises `MessageInvalid`.
+        """
+        self.clock.witness(intent.time)
+        self._drop_old(now)
+        known_time = self._times.get(intent.node, 0)
+        # With the time of our own announcement, others may have heard it before that.
+        if intent.time >= known_time and self._refutes(intent, leaving=leaving):
+            return [self.join_intent()]
+        if intent.time <= known_time:
             return []
-        if state[0] != _Kind.PUSH_PULL:
-            raise MessageInvalid("a Serf state of another type")
-        fields = unpack(state[1:], _STATE_ITEMS_MAX)
-        self._witness(max(0, self._time(MessageFields(fields), "LTime") - 1))
-        times = fields.get(b"StatusLTimes") or {}
-        left = fields.get(b"LeftMembers") or []
-        if not isinstance(times, dict) or not isinstance(left, list):
-            raise MessageInvalid("a Serf state whose members are no map or list")
-        left_names = {name for name in left if isinstance(name, bytes)}
-        effects: list[Broadcast | LeaveIntent] = []
-        for raw_name in sorted(name for name in times if isinstance(name, bytes)):
-            node = _name_of(raw_name)
-            time = self._time(MessageFields(times), node)
-            kind = _Kind.LEAVE if raw_name in left_names else _Kind.JOIN
-            time += kind is _Kind.LEAVE
-            if not self._is_news(node, time):
-                continue
-            self._witness(time)
-            if self._refutes(kind, node, leaving=leaving):
-                effects.append(self.join_intent())
-            else:
-                effects += self._note(kind, node, time)
-        return effects
+        return [Broadcast(_key(intent.node), payload), *self._note(intent)]
 
-    def state(self) -> bytes:
-        """Return our part of a full state."""
-        fields = {
-            "EventLTime": 1,
-            "Events": None,
-            "LTime": self._clock,
-            "LeftMembers": sorted(self._left),
-            "QueryLTime": 1,
-            "StatusLTimes": dict(sorted(self._status_times.items())),
-        }
-        body: bytes = msgpack.packb(fields, use_bin_type=False)
-        return bytes([_Kind.PUSH_PULL]) + body
+    def merge(
+        self, times: Mapping[str, int], left: frozenset[str], now: float, *, leaving: bool
+    ) -> list[Broadcast | LeaveIntent]:
+        """Take the times of a peer's members, and who of them left; invalid ones are skipped."""
+        self._drop_old(now)
+        orders: list[Broadcast | LeaveIntent] = []
+        for node, time in sorted(times.items()):
+            # A state has no time of the intent to leave, which was newer than that to join. If we
+            # know it, it is not counted up again: it would never end.
+            leave = node in left
+            intent = Intent(leave, node, time + (leave and node not in self._left))
+            if intent.time <= self._times.get(node, 0) or self.clock.is_far_behind(intent.time):
+                continue
+            self.clock.witness(intent.time)
+            if self._refutes(intent, leaving=leaving):
+                orders.append(self.join_intent())
+            else:
+                orders += self._note(intent)
+        return orders
+
+    def times(self) -> dict[str, int]:
+        """Return the times of the newest intents about members, by name."""
+        members = (each for each in self._times.items() if each[0] not in self._others)
+        return dict(sorted(members))
+
+    def left(self) -> list[str]:
+        """Return the names of members whose newest intent was to leave."""
+        return sorted(self._left - self._others.keys())
 
     def is_leaving(self, name: str) -> bool:
         """Whether this member's newest intent was to leave."""
         return name in self._left
 
     def on_joined(self, name: str) -> None:
-        """Note that a member is there (again): what it intended before no longer counts."""
-        self._left.discard(name)
-        self._members.add(name)
-        self._others.pop(name, None)
+        """Note that a member is there (again).
+
+        Of one that was known, what it intended before no longer counts. An intent that arrived
+        before its node was known does.
+        """
+        if name in self._others:
+            del self._others[name]
+        else:
+            self._times.setdefault(name, 0)
+            self._left.discard(name)
 
     def on_forgotten(self, name: str) -> None:
-        """Drop what is known about a member."""
-        self._members.discard(name)
+        """Drop what is known about a member, soon: first what is under way should have passed."""
         self._left.discard(name)
-        self._status_times.pop(name, None)
+        if name in self._times:
+            self._buffer(name)
 
-    def _own_intent(self, kind: _Kind) -> Broadcast:
-        time = self._clock
-        self._clock += 1
-        self._note(kind, self._name, time)
-        fields: dict[str, object] = {"LTime": time, "Node": self._name}
-        if kind is _Kind.LEAVE:
-            fields["Prune"] = False
-        body: bytes = msgpack.packb(fields, use_bin_type=False)
-        return Broadcast(_key(self._name), bytes([kind]) + body)
+    def _announce(self, intent: Intent) -> Broadcast:
+        self._times[intent.node] = intent.time
+        return Broadcast(_key(intent.node), encode_serf(intent))
 
-    def _is_news(self, node: str, time: int) -> bool:
-        return time > self._status_times.get(node, 0)
-
-    def _refutes(self, kind: int, node: str, *, leaving: bool) -> bool:
+    def _refutes(self, intent: Intent, *, leaving: bool) -> bool:
         """Whether it is an intent in our name to leave, and we do not."""
-        return kind == _Kind.LEAVE and node == self._name and not leaving
+        return intent.leave and intent.node == self._name and not leaving
 
-    def _note(self, kind: int, node: str, time: int) -> list[LeaveIntent]:
+    def _note(self, intent: Intent) -> list[LeaveIntent]:
         # The time is kept whatever comes of the intent: otherwise two intents about one node
         # are passed on endlessly (hashicorp/serf PR 606).
-        self._status_times[node] = time
-        if node not in self._members:
-            self._others[node] = None
-            if len(self._others) > _NAMES_MAX:
-                forgotten, _ = self._others.popitem(last=False)
-                self._status_times.pop(forgotten)
-                self._left.discard(forgotten)
-        if kind == _Kind.JOIN:
-            self._left.discard(node)
+        known = intent.node in self._times and intent.node not in self._others
+        self._times[intent.node] = intent.time
+        if not known:
+            self._buffer(intent.node)
+        if not intent.leave:
+            self._left.discard(intent.node)
             return []
-        self._left.add(node)
-        return [LeaveIntent(node)]
+        self._left.add(intent.node)
+        return [LeaveIntent(intent.node, intent.prune)]
 
-    def _time(self, fields: MessageFields, key: str) -> int:
-        time = fields.number(key, _TIME_MAX)
-        if time > self._clock + _AHEAD_MAX:
-            raise MessageInvalid(
-                f"Lamport time {time} is far ahead of this cluster's {self._clock}"
-            )
-        return time
+    def _buffer(self, node: str) -> None:
+        self._others.pop(node, None)
+        self._others[node] = self._now
+        if len(self._others) > _NAMES_MAX:
+            self._drop_first()
 
-    def _witness(self, time: int) -> None:
-        self._clock = max(self._clock, time + 1)
+    def _drop_old(self, now: float) -> None:
+        self._now = now
+        while self._others and next(iter(self._others.values())) + _BUFFERED_S < now:
+            self._drop_first()
 
-    def _pass_on(self, payload: bytes) -> list[Broadcast | LeaveIntent]:
-        digest = hashlib.blake2b(payload, digest_size=16).digest()
-        if digest in self._seen:
-            return []
-        self._seen[digest] = None
-        if len(self._seen) > _SEEN_MAX:
-            self._seen.popitem(last=False)
-        return [Broadcast(digest.hex(), payload)]
+    def _drop_first(self) -> None:
+        name, _ = self._others.popitem(last=False)
+        del self._times[name]
+        self._left.discard(name)
 
 
 def _key(node: str) -> str:
     return f"intent {node}"
-
-
-def _name_of(raw: bytes) -> str:
-    return MessageFields({b"Name": raw}).name("Name")
