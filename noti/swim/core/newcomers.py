@@ -80,15 +80,20 @@ class Newcomers:
         return True
 
     def advance(self, now: float) -> None:
-        """Ask those again who have not answered, and forget whoever was asked often enough."""
+        """Ask those again who have not answered, and forget whoever was asked often enough.
+
+        In a flood once is enough for hearsay, or it would bother its victim more than its sender.
+        """
+        often = 1 if len(self._waiting) >= self._config.unacked_max else _QUESTIONS_MAX
         for key, newcomer in list(self._waiting.items()):
             if newcomer.ask_at > now:
                 continue
-            if newcomer.questions < _QUESTIONS_MAX:
+            introduced = newcomer.backing is Backing.INTRODUCED
+            if newcomer.questions < (_QUESTIONS_MAX if introduced else often):
                 self._ask(newcomer, now)
                 continue
             del self._waiting[key]
-            if newcomer.backing is Backing.INTRODUCED:
+            if introduced:
                 self._verifier.ask_by_stream(newcomer.claim, now)
 
     def discard(self, name: str, address: Address) -> None:
