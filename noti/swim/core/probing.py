@@ -71,8 +71,6 @@ class _Probe:
     name: str
     address: Address
     pinged_at: float
-    others_s: float
-    """How long helpers have for their answers."""
     due_at: float
     """When this step ends."""
     step: _Step = _Step.DIRECT
@@ -203,7 +201,6 @@ class Prober:
             target.name,
             target.address,
             pinged_at=now,
-            others_s=self._health.stretch(self._config.probe_interval_s) - timeout_s,
             due_at=now + timeout_s,
         )
         ping = Ping(sequence, target.name, self._address, self._name)
@@ -215,7 +212,8 @@ class Prober:
             self._outbox.send(target.address, ping)
 
     def _ping_indirectly(self, probe: _Probe, now: float) -> None:
-        probe.step, probe.due_at = _Step.INDIRECT, now + probe.others_s
+        others_s = self._others_s()
+        probe.step, probe.due_at = _Step.INDIRECT, now + others_s
         helpers = self._members.pick(self._config.indirect_checks, without=(self._name, probe.name))
         for helper in helpers:
             wants_nack = helper.versions[1] >= _NACK_VERSION
@@ -226,7 +224,7 @@ class Prober:
             self._outbox.send(helper.address, request)
         target = self._members.get(probe.name)
         if target is not None and target.versions[1] >= _STREAM_PING_VERSION:
-            order = PingByStream(probe.sequence, probe.name, probe.address, probe.others_s)
+            order = PingByStream(probe.sequence, probe.name, probe.address, others_s)
             self._outbox.emit(order)
 
     def _advance_probe(self, now: float, *, late: bool) -> str | None:
@@ -238,7 +236,7 @@ class Prober:
                 self._ping_indirectly(probe, now)
             case _Step.INDIRECT | _Step.LAST_LOOK if late:
                 # Our questions may just be leaving: give their answers their time.
-                probe.due_at = now + probe.others_s
+                probe.step, probe.due_at = _Step.INDIRECT, now + self._others_s()
             case _Step.INDIRECT:
                 probe.step = _Step.LAST_LOOK
                 probe.due_at = now + _LAST_LOOK_SHARE * self._config.probe_timeout_s
@@ -255,6 +253,11 @@ class Prober:
             case _:
                 assert_never(probe.step)
         return None
+
+    def _others_s(self) -> float:
+        """Return how long helpers have for their answers."""
+        interval_s = self._health.stretch(self._config.probe_interval_s)
+        return interval_s - self._config.probe_timeout_s
 
     def _end_answered(self, probe: _Probe, now: float) -> None:
         self._probe = None

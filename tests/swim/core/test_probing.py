@@ -100,6 +100,16 @@ def test_node_that_is_blocked_again_and_again_suspects_nobody() -> None:
     assert health(wire, "n1"), "it notices that it does badly"
 
 
+def test_node_whose_every_turn_takes_long_suspects_nobody() -> None:
+    wire = cluster(5)
+    wire.effects.clear()
+    wire.sent.clear()
+    for _ in range(100):
+        wire.block("n1", 0.6)
+        wire.run(0.6 + 2 * wire.delay_s)
+    assert accusations(wire, "n1") == set()
+
+
 def test_blocked_node_says_so_counts_against_itself_and_is_well_again_soon() -> None:
     wire = cluster(5)
     wire.effects.clear()
