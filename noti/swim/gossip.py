@@ -56,8 +56,8 @@ from noti.swim.stream_exchanges import StreamExchanges
 
 log = structlog.get_logger("noti.swim")
 
-PACKETS_WAITING_MAX = 1024
-"""Packets to be sent; more are dropped, as the network would."""
+PACKETS_AT_ONCE_MAX = 16
+"""Packets taken in one turn of the loop: about 1 ms, and with long turns a node still keeps up."""
 
 DIALS_WAITING_MAX = 256
 """TCP exchanges to be begun; the core orders a few per second."""
@@ -132,9 +132,8 @@ class Gossip:
         self.query = self._requests.query
         self.keys_query = self._requests.keys_query
         self.force_leave = self._requests.force_leave
-        self._packets_in, self._packets_out = trio.open_memory_channel[SendPacket](
-            PACKETS_WAITING_MAX
-        )
+        self._datagrams: Datagrams | None = None
+        """While it runs."""
         self._exchanges_in, self._exchanges_out = trio.open_memory_channel[ExchangeState](
             DIALS_WAITING_MAX
         )
@@ -153,7 +152,11 @@ class Gossip:
             try:
                 async with self._network.open_datagrams(self._bind) as datagrams:
                     streams = await self._make_core(datagrams.address)
-                    await self._run_on(datagrams, streams, task_status)
+                    self._datagrams = datagrams
+                    try:
+                        await self._run_on(datagrams, streams, task_status)
+                    finally:
+                        self._datagrams = None
             except AddressInUse:
                 # Any port would do, but the one that UDP got is taken for TCP.
                 if self._bind[1] != 0 or not attempts_left:
@@ -254,7 +257,6 @@ class Gossip:
                 in_use = error  # raised outside, where it is not wrapped in a group
             else:
                 nursery.start_soon(self._receive, datagrams)
-                nursery.start_soon(self._send, datagrams)
                 for _ in range(EXCHANGES_MAX):
                     nursery.start_soon(self._dial_all, streams, self._exchanges_out)
                 for _ in range(STREAM_PINGS_MAX):
@@ -278,27 +280,30 @@ class Gossip:
 
     async def _receive(self, datagrams: Datagrams) -> None:
         while True:
-            payload, source = await datagrams.receive()
-            _received.inc()
-            try:
-                packet = decode_packet(self._sealing.open_packet(payload))
-            except MessageInvalid as error:
-                self._reporter.reject_invalid(error, "undecodable", source[0])
-                continue
-            if packet.invalid_parts:
-                self._reporter.reject("part", source[0], "a packet with invalid parts")
-            self._handle(PacketReceived(packet.messages, source))
+            self._take_packet(*await datagrams.receive())
+            for payload, source in datagrams.arrived(PACKETS_AT_ONCE_MAX - 1):
+                self._take_packet(payload, source)
 
-    async def _send(self, datagrams: Datagrams) -> None:
-        async for order in self._packets_out:
-            try:
-                await datagrams.send(self._sealing.seal_packet(order.payload), order.to)
-                _sent.inc()
-            except PeerUnavailable as error:
-                self._reporter.warn(
-                    "gossip packet cannot be sent", str(order.to), reason=str(error)
-                )
-                self._handle(PacketUnsendable(order.to))
+    def _take_packet(self, payload: bytes, source: Address) -> None:
+        _received.inc()
+        try:
+            packet = decode_packet(self._sealing.open_packet(payload))
+        except MessageInvalid as error:
+            self._reporter.reject_invalid(error, "undecodable", source[0])
+            return
+        if packet.invalid_parts:
+            self._reporter.reject("part", source[0], "a packet with invalid parts")
+        self._handle(PacketReceived(packet.messages, source))
+
+    def _send(self, order: SendPacket) -> None:
+        if self._datagrams is None:
+            return
+        try:
+            self._datagrams.send(self._sealing.seal_packet(order.payload), order.to)
+            _sent.inc()
+        except PeerUnavailable as error:
+            self._reporter.warn("gossip packet cannot be sent", str(order.to), reason=str(error))
+            self._handle(PacketUnsendable(order.to))
 
     async def _dial_all(
         self,
@@ -330,10 +335,7 @@ class Gossip:
     def _carry_out(self, effect: Effect) -> None:
         match effect:
             case SendPacket():
-                try:
-                    self._packets_in.send_nowait(effect)
-                except trio.WouldBlock:
-                    self._reporter.reject("backlog", "backlog", "packets are not sent fast enough")
+                self._send(effect)
             case ExchangeState() | PingByStream():
                 self._dial(effect)
             case MemberChanged():

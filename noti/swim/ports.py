@@ -16,14 +16,17 @@ class Datagrams(Protocol):
     def address(self) -> Address:
         """The address it is bound to, with the real port."""
 
-    async def send(self, payload: bytes, to: Address) -> None:
-        """Send one packet, or lose it.
+    def send(self, payload: bytes, to: Address) -> None:
+        """Send one packet at once, or lose it.
 
         Raises `PeerUnavailable` when the system says it cannot be sent.
         """
 
     async def receive(self) -> tuple[bytes, Address]:
         """Wait for one packet and its source."""
+
+    def arrived(self, count_max: int) -> list[tuple[bytes, Address]]:
+        """Return packets, with their sources, that have arrived already."""
 
 
 StreamHandler: TypeAlias = Callable[[trio.abc.Stream, Address], Awaitable[None]]

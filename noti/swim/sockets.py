@@ -25,7 +25,8 @@ _RECEIVE_RETRY_S = 0.1
 class SocketDatagrams:
     """A bound UDP socket; see `noti.swim.ports.Datagrams`."""
 
-    def __init__(self, socket: trio.socket.SocketType) -> None:
+    def __init__(self, socket: constants.socket) -> None:
+        """`socket` never blocks."""
         self._socket = socket
         self._address = _address_of(socket.getsockname())
 
@@ -34,10 +35,15 @@ class SocketDatagrams:
         """The address it is bound to, with the real port."""
         return self._address
 
-    async def send(self, payload: bytes, to: Address) -> None:
-        """Send one packet; raises `PeerUnavailable` when the system says it cannot be sent."""
+    def send(self, payload: bytes, to: Address) -> None:
+        """Send one packet; raises `PeerUnavailable` when the system says it cannot be sent.
+
+        When its buffer is full it is lost, as on the way.
+        """
         try:
-            await self._socket.sendto(payload, to)
+            self._socket.sendto(payload, to)
+        except BlockingIOError:
+            pass
         except OSError as error:
             raise PeerUnavailable(
                 f"cannot send to {format_address(to)}: {reason_of(error)}"
@@ -46,13 +52,23 @@ class SocketDatagrams:
     async def receive(self) -> tuple[bytes, Address]:
         """Wait for one packet and its source."""
         while True:
-            try:
-                payload, source = await self._socket.recvfrom(_PACKET_BYTES_MAX)
-            except OSError:
-                # What the kernel reports here belongs to no packet: an earlier send, or its memory.
-                await trio.sleep(_RECEIVE_RETRY_S)
-            else:
-                return payload, _address_of(source)
+            await trio.lowlevel.wait_readable(self._socket)
+            packets = self.arrived(1)
+            if packets:
+                return packets[0]
+            # What the kernel reports here belongs to no packet: an earlier send, or its memory.
+            await trio.sleep(_RECEIVE_RETRY_S)
+
+    def arrived(self, count_max: int) -> list[tuple[bytes, Address]]:
+        """Return packets, with their sources, that have arrived already."""
+        packets: list[tuple[bytes, Address]] = []
+        try:
+            while len(packets) < count_max:
+                payload, source = self._socket.recvfrom(_PACKET_BYTES_MAX)
+                packets.append((payload, _address_of(source)))
+        except OSError:
+            pass  # there are no more, or the next call of `receive` waits
+        return packets
 
 
 class SocketNetwork:
@@ -61,7 +77,9 @@ class SocketNetwork:
     @asynccontextmanager
     async def open_datagrams(self, bind: Address) -> AsyncIterator[SocketDatagrams]:
         """Bind a UDP socket for the time of the context; raises `AddressInUse`."""
-        with await _bound(bind, constants.SOCK_DGRAM) as socket:
+        bound = await _bound(bind, constants.SOCK_DGRAM)
+        with constants.socket(fileno=bound.detach()) as socket:
+            socket.setblocking(False)
             socket.setsockopt(constants.SOL_SOCKET, constants.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
             yield SocketDatagrams(socket)
 

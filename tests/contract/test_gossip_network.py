@@ -42,7 +42,7 @@ async def test_packet_arrives_with_its_source(network: GossipNetwork) -> None:
         network.open_datagrams((LOCALHOST, 0)) as two,
     ):
         assert one.address[1] != two.address[1]
-        await one.send(b"hello", two.address)
+        one.send(b"hello", two.address)
         with trio.fail_after(30):
             assert await two.receive() == (b"hello", one.address)
 
@@ -52,10 +52,30 @@ async def test_packet_of_the_largest_size_we_send_arrives_whole(network: GossipN
         network.open_datagrams((LOCALHOST, 0)) as one,
         network.open_datagrams((LOCALHOST, 0)) as two,
     ):
-        await one.send(bytes(1400), two.address)
+        one.send(bytes(1400), two.address)
         with trio.fail_after(30):
             payload, _ = await two.receive()
         assert payload == bytes(1400)
+
+
+async def test_packets_that_have_arrived_are_taken_at_once_and_not_more_than_wanted(
+    network: GossipNetwork,
+) -> None:
+    async with (
+        network.open_datagrams((LOCALHOST, 0)) as one,
+        network.open_datagrams((LOCALHOST, 0)) as two,
+    ):
+        assert two.arrived(10) == []
+        for number in range(5):
+            one.send(bytes([number]), two.address)
+        received: list[tuple[bytes, Address]] = []
+        with trio.fail_after(30):
+            while len(received) < 5:
+                received.append(await two.receive())
+                more = two.arrived(2)
+                assert len(more) <= 2
+                received += more
+        assert sorted(received) == [(bytes([number]), one.address) for number in range(5)]
 
 
 async def test_taken_datagram_address_is_refused_with_its_name(network: GossipNetwork) -> None:
@@ -79,8 +99,8 @@ async def test_packet_to_nobody_is_lost_without_an_error(network: GossipNetwork)
         network.open_datagrams((LOCALHOST, 0)) as one,
         network.open_datagrams((LOCALHOST, 0)) as two,
     ):
-        await one.send(b"lost", nobody)
-        await one.send(b"found", two.address)
+        one.send(b"lost", nobody)
+        one.send(b"found", two.address)
         with trio.fail_after(30):
             assert await two.receive() == (b"found", one.address)
 

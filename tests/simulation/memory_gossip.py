@@ -142,6 +142,13 @@ class _Belt(Generic[T]):
         """Whether something that was put before arrives later."""
         return bool(self._under_way) and self._under_way[-1][0] > due
 
+    def arrived(self, count_max: int) -> list[T]:
+        things: list[T] = []
+        now = trio.current_time() + ROUNDING_S
+        while self._under_way and self._under_way[0][0] <= now and len(things) < count_max:
+            things.append(heapq.heappop(self._under_way)[2])
+        return things
+
     async def get(self) -> T:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
@@ -168,8 +175,7 @@ class MemoryDatagrams:
     def address(self) -> Address:
         return self._address
 
-    async def send(self, payload: bytes, to: Address) -> None:
-        await trio.lowlevel.checkpoint_if_cancelled()
+    def send(self, payload: bytes, to: Address) -> None:
         host, port = to
         target = self._net.hosts.get(host)
         if target is None:
@@ -185,6 +191,9 @@ class MemoryDatagrams:
 
     async def receive(self) -> tuple[bytes, Address]:
         return await self.belt.get()
+
+    def arrived(self, count_max: int) -> list[tuple[bytes, Address]]:
+        return self.belt.arrived(count_max)
 
 
 class MemoryStream(trio.abc.Stream):

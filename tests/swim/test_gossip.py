@@ -13,7 +13,7 @@ from noti.address import Address
 from noti.descriptors import GOSSIP_STREAMS_MAX
 from noti.errors import AddressInUse, ConfigInvalid
 from noti.swim.core.keyring import KeyRing
-from noti.swim.core.messages import Ack, Ping, PushPull
+from noti.swim.core.messages import VERSIONS, Ack, Alive, Ping, PushPull
 from noti.swim.core.packets import decode_packet, encode
 from noti.swim.core.sealing import Encryption, Sealing
 from noti.swim.core.streams import StreamDecoder, encode_stream
@@ -81,8 +81,8 @@ async def test_random_bytes_packets_are_counted_and_logged_once_and_pings_still_
             SocketNetwork().open_datagrams((LOCALHOST, 0)) as client,
         ):
             for number in range(20):
-                await client.send(b"\x63garbage" + bytes([number]), address)
-            await client.send(encode(Ping(7, "n1", None, "")), address)
+                client.send(b"\x63garbage" + bytes([number]), address)
+            client.send(encode(Ping(7, "n1", None, "")), address)
             payload, source = await client.receive()
     assert (decode_packet(payload).messages, source) == ((Ack(7, None),), address)
     assert rejected("undecodable") == before + 20
@@ -98,12 +98,27 @@ async def test_node_with_keys_answers_a_sealed_ping_sealed_and_counts_a_plain_on
             running(make(keys=keys, label="blue")) as address,
             SocketNetwork().open_datagrams((LOCALHOST, 0)) as client,
         ):
-            await client.send(b"\xf4\x04blue" + encode(Ping(6, "n1", None, "")), address)
-            await client.send(sealing.seal_packet(encode(Ping(7, "n1", None, ""))), address)
+            client.send(b"\xf4\x04blue" + encode(Ping(6, "n1", None, "")), address)
+            client.send(sealing.seal_packet(encode(Ping(7, "n1", None, ""))), address)
             payload, _ = await client.receive()
     assert decode_packet(sealing.open_packet(payload)).messages == (Ack(7, None),)
     assert rejected("undecryptable") == before + 1
     assert keys.primary.hex() not in str(logs)
+
+
+async def test_packet_that_cannot_be_sent_is_logged_and_the_node_goes_on() -> None:
+    nowhere = Alive(5, "n9", ("255.255.255.255", 1), b"", VERSIONS)  # needs SO_BROADCAST
+    with capture_logs() as logs:
+        async with (
+            running(make()) as address,
+            SocketNetwork().open_datagrams((LOCALHOST, 0)) as client,
+        ):
+            client.send(encode(nowhere), address)
+            client.send(encode(Ping(7, "n1", None, "")), address)
+            await client.receive()
+    assert [line["source"] for line in logs if line["event"] == "gossip packet cannot be sent"] == [
+        str(nowhere.address)
+    ]
 
 
 async def test_packet_with_another_label_is_counted_and_not_answered() -> None:
@@ -114,8 +129,8 @@ async def test_packet_with_another_label_is_counted_and_not_answered() -> None:
     ):
         ping = encode(Ping(6, "n1", None, ""))
         for packet in (ping, b"\xf4\x03red" + ping, b"\xf4\x00" + ping):
-            await client.send(packet, address)
-        await client.send(b"\xf4\x04blue" + encode(Ping(7, "n1", None, "")), address)
+            client.send(packet, address)
+        client.send(b"\xf4\x04blue" + encode(Ping(7, "n1", None, "")), address)
         payload, _ = await client.receive()
     assert payload == b"\xf4\x04blue" + encode(Ack(7, None))
     assert rejected("label") == before + 3

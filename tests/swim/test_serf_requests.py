@@ -193,7 +193,7 @@ async def test_node_hears_how_many_members_know_it_when_another_uses_its_name() 
         async with pair() as (n1, _), SocketNetwork().open_datagrams((LOCALHOST, 0)) as other:
             to = next(member.address for member in n1.members() if member.name == "n1")
             forged = Alive(1, "n1", other.address, encode_tags({"id": "x"}), VERSIONS)
-            await other.send(encode(forged), to)
+            other.send(encode(forged), to)
             await until(lambda: said(logs))
             assert [member.state for member in n1.members()] == [MemberState.ALIVE] * 2
     (line,) = said(logs)
