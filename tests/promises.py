@@ -320,6 +320,11 @@ FORGED_GOSSIP_HARMS_NOBODY = promise(
     "Whatever a stranger gossips, no node is gone or elsewhere for others while it answers "
     "them, and what is remembered is bounded.",
 )
+GOSSIP_HAS_KEYS = promise(
+    _INPUT,
+    "Gossip leaves no machine without a key unless it is told to; a running cluster gets keys, and "
+    "others instead, and no node is lost meanwhile.",
+)
 UNREADABLE_NOT_LET_IN = promise(
     _INPUT, "What no reader could name or be sent does not get in, from publishers or JetStream."
 )

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from noti.cli.loading import load
 from noti.config import Config
 from noti.errors import ConfigInvalid
+from tests import promises
 from tests.settings import clean_environment as clean_environment
 from tests.settings import problem
 
@@ -164,6 +165,7 @@ def test_rpc_is_where_gossip_is_as_others_look_for_it_there() -> None:
     assert "is not on the host of gossip_addr" in problem(elsewhere)
 
 
+@promises.GOSSIP_HAS_KEYS
 @pytest.mark.parametrize("host", ["10.0.0.1", "0.0.0.0", "[::]", "node-1.example"])
 def test_gossip_beyond_loopback_needs_a_key_or_that_it_is_wanted_so(host: str) -> None:
     beyond: dict[str, object] = {"gossip_addr": f"{host}:8401", "advertise_host": "10.0.0.1"}

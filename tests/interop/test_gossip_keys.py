@@ -10,6 +10,8 @@ import pytest
 import trio
 
 from noti.swim.core.keyring import format_key
+from noti.swim.key_file import SAVED_NAME
+from tests import promises
 from tests.interop.cluster import SETTLE_S_MAX, until
 from tests.interop.processes import (
     NodeProcess,
@@ -21,6 +23,7 @@ from tests.interop.processes import (
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 OLD, NEW = (format_key(bytes([number]) * 32) for number in (1, 2))
+UNKNOWN_KEY = "encrypted under none of our keys"
 NAMES = ["node1", "node2", "node3"]
 
 
@@ -53,7 +56,7 @@ async def alive_at(node: NodeProcess) -> list[str]:
 
 def lost(nodes: Iterable[NodeProcess]) -> list[str]:
     """Return what the nodes said of members that they lost, or did not understand."""
-    signs = re.compile(r".*(?:member (?:suspect|dead)|gossip rejected).*")
+    signs = re.compile(rf".*(?:member (?:suspect|dead)|gossip rejected|{UNKNOWN_KEY}).*")
     return [line for node in nodes for line in signs.findall(node.log_text())]
 
 
@@ -72,6 +75,7 @@ async def roll(nodes: Sequence[NodeProcess], arguments: Sequence[str]) -> None:
         assert lost(nodes) == []
 
 
+@promises.GOSSIP_HAS_KEYS
 async def test_cluster_without_keys_gets_them_while_it_runs_and_no_node_is_ever_lost(
     tmp_path: Path,
 ) -> None:
@@ -89,6 +93,7 @@ async def test_cluster_without_keys_gets_them_while_it_runs_and_no_node_is_ever_
             await roll(nodes, arguments)
 
 
+@promises.GOSSIP_HAS_KEYS
 async def test_keys_in_the_file_are_changed_while_all_nodes_run(tmp_path: Path) -> None:
     """As a secret of Kubernetes changes: at each node when it likes."""
     nodes, join = three(tmp_path)
@@ -107,6 +112,7 @@ async def test_keys_in_the_file_are_changed_while_all_nodes_run(tmp_path: Path) 
         assert lost(nodes) == []
 
 
+@promises.GOSSIP_HAS_KEYS
 async def test_node_with_another_key_does_not_become_a_member(tmp_path: Path) -> None:
     keys = tmp_path / "gossip.keys"
     keys.write_text(OLD)
@@ -121,7 +127,7 @@ async def test_node_with_another_key_does_not_become_a_member(tmp_path: Path) ->
             other.start(*join, "--gossip-key-file", str(strange))
             everybody = [other, *nodes]
             await until(
-                lambda: all("gossip rejected" in node.log_text() for node in everybody),
+                lambda: all(UNKNOWN_KEY in node.log_text() for node in everybody),
                 "all have met",
             )
             for node in nodes:
@@ -129,6 +135,7 @@ async def test_node_with_another_key_does_not_become_a_member(tmp_path: Path) ->
             assert await alive_at(other) == ["other"]
 
 
+@promises.GOSSIP_HAS_KEYS
 async def test_node_that_others_reach_says_in_one_line_that_it_needs_a_key(tmp_path: Path) -> None:
     node = NodeProcess("single", tmp_path)
     command = node.command("--gossip-addr", "0.0.0.0:0", "--advertise-host", "127.0.0.1")
@@ -138,3 +145,29 @@ async def test_node_that_others_reach_says_in_one_line_that_it_needs_a_key(tmp_p
     assert line.startswith("noti: error: setting gossip_addr (from flag --gossip-addr)")
     assert "--gossip-key-file" in line
     assert "--gossip-insecure" in line
+
+
+@promises.GOSSIP_HAS_KEYS
+async def test_node_that_comes_back_has_the_keys_that_commands_changed_meanwhile(
+    tmp_path: Path,
+) -> None:
+    keys = tmp_path / "gossip.keys"
+    keys.write_text(OLD)
+    nodes, join = three(tmp_path)
+
+    async def change(what: str, key: str) -> None:
+        command = [*nodes[0].command()[:3], "keys", what, key]
+        command += ["--data-dir", str(nodes[0].data_dir)]
+        ended = await trio.to_thread.run_sync(partial(run_to_end, command))
+        assert ended.returncode == 0, ended.stderr
+
+    async with destroyed_in_the_end(nodes):
+        start(nodes, [*join, "--gossip-key-file", str(keys)])
+        await until_all_are_up(nodes)
+        await change("install", NEW)
+        await change("use", NEW)
+        await change("remove", OLD)
+        await roll(nodes, [*join, "--gossip-key-file", str(keys)])
+        for node in nodes:
+            assert (node.data_dir / SAVED_NAME).stat().st_mode & 0o777 == 0o600
+            assert not {OLD, NEW} & set(re.findall(r'[^"\s]+', node.log_text()))

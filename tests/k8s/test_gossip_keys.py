@@ -7,6 +7,7 @@ import pytest
 
 from noti.swim.core.keyring import parse_key
 from noti.swim.core.sealing import Encryption
+from tests import promises
 from tests.k8s.cluster import render_in
 from tests.k8s.rendering import Manifest, environment, rendered_with, the
 
@@ -37,6 +38,7 @@ def without_key(manifests: Sequence[Manifest]) -> list[Manifest]:
     return [one for one in manifests if one["kind"] != "Secret"]
 
 
+@promises.GOSSIP_HAS_KEYS
 def test_first_installation_makes_a_random_key_and_requires_it() -> None:
     keys = set()
     for _ in range(2):
@@ -54,6 +56,7 @@ def test_key_stays_over_upgrades_also_when_a_person_changed_it() -> None:
     assert the(after, "Secret")["data"] == {"keys": "bmV3", "note": "bW9yZQ=="}
 
 
+@promises.GOSSIP_HAS_KEYS
 def test_pods_without_a_key_get_it_in_three_upgrades() -> None:
     release = installed(without_key(render_in([])))
     taken = []
@@ -73,6 +76,7 @@ def test_next_step_waits_until_all_pods_are_rolled() -> None:
     assert step_of(render_in(release)) == "sent"
 
 
+@promises.GOSSIP_HAS_KEYS
 @pytest.mark.parametrize("step", ["sent", "required"])
 def test_step_that_would_split_the_cluster_is_refused(step: str) -> None:
     plain = installed(without_key(render_in([])))
