@@ -4,6 +4,7 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+import msgpack
 import pytest
 import trio
 from prometheus_client import REGISTRY
@@ -13,13 +14,23 @@ from noti.address import Address
 from noti.descriptors import GOSSIP_STREAMS_MAX
 from noti.errors import AddressInUse, ConfigInvalid
 from noti.swim.core.keyring import KeyRing
-from noti.swim.core.messages import VERSIONS, Ack, Alive, Ping, PushPull
+from noti.swim.core.messages import (
+    VERSIONS,
+    Ack,
+    Alive,
+    MemberState,
+    Ping,
+    PushPull,
+    RemoteNode,
+)
 from noti.swim.core.packets import decode_packet, encode
 from noti.swim.core.sealing import Encryption, Sealing
+from noti.swim.core.stream_layers import encode_question
 from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
-from noti.swim.sockets import SocketNetwork
+from noti.swim.ports import GossipNetwork
+from noti.swim.sockets import SocketDatagrams, SocketNetwork
 from noti.trio_clock import TrioClock
 from tests import promises
 
@@ -35,6 +46,7 @@ def make(
     encryption: Encryption = Encryption.REQUIRED,
     label: str = "",
     seeds: Sequence[Address] = (),
+    network: GossipNetwork | None = None,
 ) -> Gossip:
     return Gossip(
         name=name,
@@ -42,7 +54,7 @@ def make(
         advertise=advertise,
         seeds=seeds,
         timing=SwimConfig.local(),
-        network=SocketNetwork(),
+        network=network or SocketNetwork(),
         clock=TrioClock(),
         rng=random.Random(1),
         keys=keys,
@@ -119,6 +131,51 @@ async def test_packet_that_cannot_be_sent_is_logged_and_the_node_goes_on() -> No
     assert [line["source"] for line in logs if line["event"] == "gossip packet cannot be sent"] == [
         str(nowhere.address)
     ]
+
+
+class MeasuringNetwork(SocketNetwork):
+    """Notes how long the packets are that are sent."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    @asynccontextmanager
+    async def open_datagrams(self, bind: Address) -> AsyncIterator[SocketDatagrams]:
+        async with super().open_datagrams(bind) as datagrams:
+            send = datagrams.send
+
+            def measure(payload: bytes, to: Address) -> None:
+                self.sizes.append(len(payload))
+                send(payload, to)
+
+            datagrams.send = measure  # type: ignore[method-assign]
+            yield datagrams
+
+
+@pytest.mark.parametrize("keys", [None, KeyRing([bytes(32)])])
+async def test_packets_are_filled_to_their_limit_and_no_further_whatever_is_around_them(
+    keys: KeyRing | None,
+) -> None:
+    sealing = Sealing(keys, Encryption.REQUIRED, "blue", random.Random(1).randbytes)
+    network = MeasuringNetwork()
+    gossip = make(keys=keys, label="blue", network=network)
+    async with (
+        running(gossip) as address,
+        running(make("n2", keys=keys, label="blue")) as other,
+        SocketNetwork().open_datagrams((LOCALHOST, 0)) as client,
+    ):
+        alive = RemoteNode("n2", other, b"\xff\x80", 1, MemberState.ALIVE, VERSIONS)
+        await exchange(address, encode_question(PushPull(True, (alive,), b""), sealing))
+        while len(gossip.members()) < 2:
+            await gossip.wait_changed()
+        for number in range(100):
+            event = {"LTime": number, "Name": "e", "Payload": bytes(number), "CC": False}
+            message = b"\x08\x03" + msgpack.packb(event, use_bin_type=False)
+            client.send(sealing.seal_packet(message), address)
+        with trio.fail_after(10):
+            while max(network.sizes) < 1380:  # noqa: ASYNC110 - nothing tells
+                await trio.sleep(0.01)
+    assert max(network.sizes) <= SwimConfig.local().packet_bytes_max
 
 
 async def test_packet_with_another_label_is_counted_and_not_answered() -> None:

@@ -45,9 +45,9 @@ COMPOUND_PARTS_MAX = 255
 COMPOUND_OVERHEAD_BYTES = 2
 """Type and part count of a compound packet; its parts cost as much again, for their length."""
 
-COMPRESSED_BYTES_MAX = 16 * 1024
-"""Compressed bytes in a packet: ten times what agents fill a packet with. Expanding them takes some
-milliseconds, and anybody can send them."""
+COMPRESSED_BYTES_MAX = 4 * 1024
+"""Compressed bytes in a packet: some times what agents fill one with, or answer a query with.
+Expanding so many takes 2 ms, and anybody can send them."""
 
 EXPANDED_BYTES_MAX = 64 * 1024
 """What a compressed packet may stand for: as much as an uncompressed one may have."""

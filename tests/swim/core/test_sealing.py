@@ -149,6 +149,14 @@ def test_random_bytes_are_rejected_and_nothing_else_escapes(data: bytes) -> None
             sealing(KEY, OTHER).open_packet(packet)
 
 
+def test_version_that_is_not_known_is_rejected_whatever_it_hides() -> None:
+    ours = sealing(KEY)
+    for packet in (sealed_by_an_old_agent(PLAIN), ours.seal_packet(PLAIN)):
+        assert ours.open_packet(packet) == PLAIN
+        with pytest.raises(Undecryptable, match="no way that we know"):
+            ours.open_packet(b"\x02" + packet[1:])
+
+
 def test_packet_sealed_under_another_label_is_rejected() -> None:
     foreign = sealing(KEY, label="red").seal_packet(PLAIN)
     with pytest.raises(LabelForeign):
