@@ -67,6 +67,9 @@ _COMMANDS = {
     "disconnect": ("disconnect", "End streams on all nodes, by whose they are."),
     "dead-letter": ("dead_letter", "Look at, and publish again, what could not become events."),
     "certs": ("certs", "Make and read the certificates that nodes use for TLS."),
+    "backup": ("backup", "Write all that the cluster keeps into a file."),
+    "restore": ("backup", "Make a new cluster of one node out of a backup."),
+    "recover": ("backup", "Make a new cluster of a node whose majority is gone for ever."),
     "wal": ("wal", "Look into the data directory of a stopped node."),
     "operator": ("operator", "Label pods in Kubernetes by their role."),
 }

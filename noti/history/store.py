@@ -160,7 +160,7 @@ class Store:
         They are encoded one by one as they are asked for; what is applied meanwhile is not in them.
         Equal states give equal pieces. `StoreDecoder` reads them, also when they are cut otherwise.
         """
-        return pieces_of(self._parts())
+        return pieces_of(self.parts())
 
     def snapshot(self) -> bytes:
         """Return the whole state; equal states give equal bytes."""
@@ -175,7 +175,7 @@ class Store:
 
     def restore(self, other: "Store") -> None:
         """Replace the whole state by that of a store which is not used any more."""
-        self._take(other._parts(), other._contents)
+        self._take(other.parts(), other._contents)
 
     def digest(self) -> str:
         """Return a short text that is equal on two nodes exactly when their states are."""
@@ -197,7 +197,8 @@ class Store:
                 contents.add(kept.notification)
         self._contents = contents
 
-    def _parts(self) -> StoreParts:
+    def parts(self) -> StoreParts:
+        """Return the state itself, not a copy."""
         return StoreParts(
             self._floors, self._retention, self._keys, self.subscriptions, self.revocations
         )

@@ -1,5 +1,6 @@
 """Answers HTTP requests that do not go a short way: routing, publishing, the page, errors."""
 
+from collections.abc import Callable, Iterator
 from importlib import resources
 from types import TracebackType
 from typing import Any
@@ -13,7 +14,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 from noti.authorization.authorizer import Authorizer
 from noti.authorization.revoking import Revoking
 from noti.completion import Completion
-from noti.http import discovery, ops, revocations, stream_routes, subscriptions_api
+from noti.http import backups, discovery, ops, revocations, stream_routes, subscriptions_api
 from noti.http.answers import PLAIN, Answer
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
@@ -85,11 +86,12 @@ def create_app(
     subscriptions: SubscriptionsApi | None = None,
     *,
     operations: Operations | None,
+    pieces_of_state: Callable[[], Iterator[bytes]] | None = None,
 ) -> App:
     """Return the application for browsers, and for operators, with `operations`.
 
-    It holds nothing open. Without `endpoint`, nothing can be published; without `subscriptions`,
-    their addresses do not exist.
+    It holds nothing open. Without `endpoint`, nothing can be published; without `subscriptions` and
+    `pieces_of_state`, their addresses do not exist.
     """
     app = _empty_app()
     _add_page(app)
@@ -99,6 +101,8 @@ def create_app(
         subscriptions_api.add_routes(app, subscriptions)
     if revoking is not None:
         revocations.add_routes(app, authorizer, revoking, config, TrioClock())
+    if pieces_of_state is not None:
+        backups.add_routes(app, authorizer, node, pieces_of_state, config, TrioClock())
     if endpoint is not None:
         _add_publishing(app, endpoint, config)
     if operations is not None:

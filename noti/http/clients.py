@@ -3,6 +3,7 @@
 import random
 import socket
 import ssl
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -174,6 +175,7 @@ class HttpClients:
         self.connection_counts = ClientCounts()
         """How many connections that are no streams each client has, where that matters."""
         self._falls = trio.Event()
+        self._pieces_of_state: Callable[[], Iterator[bytes]] | None = None
 
     def processes(self) -> list[dict[str, object]]:
         """Return nothing: they are served here."""
@@ -181,6 +183,7 @@ class HttpClients:
 
     def state_machine(self, store: Store) -> HistoryStateMachine:
         """Show what `store` holds, and what becomes visible, to the hub's streams."""
+        self._pieces_of_state = store.snapshot_pieces
         self.hub.feed.lost_through = store.lost_through
         if store.last_seq:
             self.hub.reset(store.history(), store.first_seq)
@@ -230,5 +233,6 @@ class HttpClients:
             listeners=None if self._elsewhere is None else self._elsewhere.listeners,
             falls=self._falls,
             counts=self.connection_counts,
+            pieces_of_state=self._pieces_of_state,
         )
         await frontend.run(task_status=task_status)

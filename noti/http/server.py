@@ -8,6 +8,7 @@ return. No client is shown a traceback.
 
 import socket
 import ssl
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import structlog
@@ -73,6 +74,7 @@ class Frontend:
         listeners: list[socket.socket] | None = None,
         falls: trio.Event | None = None,
         counts: ClientCounts | None = None,
+        pieces_of_state: Callable[[], Iterator[bytes]] | None = None,
     ) -> None:
         """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
 
@@ -84,6 +86,7 @@ class Frontend:
         are `operations_elsewhere`. `operations` answers them, if it is not this node itself.
         `falls` is set when nothing is to be ended in order any more. `listeners` listen at `bind`
         already. `counts` has what clients have at other processes of this node, too.
+        `pieces_of_state` returns a snapshot of history, for backups.
         """
         self._falls = trio.Event() if falls is None else falls
         self._bind = bind
@@ -111,6 +114,7 @@ class Frontend:
             revoking,
             subscriptions,
             operations=None if ops_bind is not None or operations_elsewhere else operations,
+            pieces_of_state=pieces_of_state,
         )
         self._ops_app = create_operations_app(operations, config)
         self._hypercorn = Hypercorn(config)

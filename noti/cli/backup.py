@@ -1,0 +1,215 @@
+"""`noti backup`, `noti restore` and `noti recover`: the state in a file, and as a new cluster."""
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+import httpx
+
+from noti import __version__
+from noti.cli.deadline import timeout_option
+from noti.cli.http import tls_ca_option, tls_context, token_file_option, token_in
+from noti.cli.new_cluster import read_store, write_new_cluster
+from noti.cli.wal_files import IDENTITY_NAME, decode_identity
+from noti.errors import LocalError, MessageInvalid, StorageFailed, Unavailable
+from noti.history.backup import BackupReader, encode_backup
+from noti.history.snapshot import StoreParts
+from noti.http.backups import PATH
+
+READ_BYTES = 1024 * 1024
+
+_file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
+
+
+@click.command()
+@_file
+@click.option("--url", default="http://127.0.0.1:8402", show_default=True, help="Any node.")
+@token_file_option
+@tls_ca_option
+@click.option(
+    "--stale", is_flag=True, help="Take what the node has, also where no majority answers."
+)
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Of a stopped node, instead of --url.",
+)
+@timeout_option
+def backup(
+    file: Path,
+    url: str,
+    token_file: Path | None,
+    tls_ca: Path | None,
+    stale: bool,
+    data_dir: Path | None,
+    timeout_s: float,
+) -> None:
+    """Write all that the cluster keeps into FILE, - for standard output.
+
+    \b
+    noti token --publish '*' --subscribe '*' --key-file jwt.key >token
+    noti backup --token-file token noti.backup
+
+    Events, what is recognised as sent twice, and revoked tokens: everything that was committed
+    before. It holds private events, so only who may publish and read everything gets it. The file
+    replaces an older one when it is whole.
+    """
+    if data_dir is not None:
+        store, _ = read_store(data_dir)
+        about = {"node": str(data_dir), "build": __version__, "at_ms": time.time_ns() // 1_000_000}
+        parts: Iterable[bytes] = encode_backup(about, store.snapshot_pieces())
+        _save(file, parts)
+        return
+    if token_file is None:
+        raise click.UsageError("--token-file is missing; noti token makes a token")
+    token = token_in(token_file)
+    query = {"consistent": "0"} if stale else {}
+    try:
+        with httpx.stream(
+            "GET",
+            url.rstrip("/") + PATH,
+            params=query,
+            headers={"Authorization": f"Bearer {token}"},
+            verify=tls_context(tls_ca),
+            trust_env=False,  # it asks the node itself, and shows its token to no proxy
+            timeout=timeout_s,
+        ) as answer:
+            if answer.status_code != httpx.codes.OK:
+                said = " ".join(answer.read().decode(errors="replace").split())[:500]
+                raise LocalError(f"{url} answers with status {answer.status_code}: {said}")
+            _save(file, answer.iter_raw())
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+        raise Unavailable(f"{url} does not answer: {str(error) or type(error).__name__}") from None
+
+
+@click.command()
+@_file
+@click.option(
+    "--data-dir",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Of the new node; must be empty, or not there.",
+)
+@click.option("--name", required=True, help="Of the new node, as noti run gets it.")
+def restore(file: Path, data_dir: Path, name: str) -> None:
+    """Make a new cluster of one node out of FILE, - for standard input.
+
+    Start the node with the same --data-dir and --name; others join it with --join and an empty
+    directory. It is another cluster: nodes of the old one are not let in, so stop them first. What
+    was published after the backup is not there, and readers who have seen it are told of a gap.
+    """
+    reader = BackupReader()
+    with _opened(file) as stream:
+        for data in iter(lambda: stream.read(READ_BYTES), b""):
+            reader.feed(data)
+    try:
+        parts = reader.finish()
+    except MessageInvalid as error:
+        raise MessageInvalid(f"{file}: {error}") from None
+    cluster = write_new_cluster(data_dir, name, parts)
+    click.echo(f"cluster {cluster} of node {name} in {data_dir}: {_contents(parts)}")
+
+
+@click.command()
+@click.option(
+    "--data-dir",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Of the node that is left; it must be stopped.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def recover(data_dir: Path, yes: bool) -> None:
+    """Make a new cluster of a node whose majority is gone for ever.
+
+    Choose the node whose log is the longest (noti wal dump). It becomes a cluster of its own; the
+    others, should they come back, are not let in, and join again with empty directories.
+    """
+    name = _name_in(data_dir)
+    store, index = read_store(data_dir)
+    click.echo(
+        f"{data_dir} has {store.last_seq} as its last event, and entry {index} as its last. What "
+        "other nodes have after that is lost, also if it was acknowledged; and what was never "
+        "acknowledged may appear. If a majority of the old cluster can be started, do that instead."
+    )
+    if not yes:
+        click.confirm("Make a new cluster of it?", abort=True)
+    new = data_dir.with_name(f"{data_dir.name}.recovered-{secrets.token_hex(4)}")
+    old = data_dir.with_name(f"{data_dir.name}.before-{datetime.now(UTC):%Y%m%dT%H%M%SZ}")
+    cluster = write_new_cluster(new, name, store.parts())
+    try:
+        data_dir.rename(old)
+        new.rename(data_dir)
+    except OSError as error:
+        raise StorageFailed(f"cannot put {new} in the place of {data_dir}: {error}") from None
+    click.echo(f"cluster {cluster} of node {name} in {data_dir}; what was there is in {old}")
+
+
+def _name_in(data_dir: Path) -> str:
+    try:
+        name, _ = decode_identity((data_dir / IDENTITY_NAME).read_bytes())
+    except OSError as error:
+        raise LocalError(f"{data_dir} is no data directory of a node: {error.strerror}") from None
+    return name
+
+
+def _save(file: Path, parts: Iterable[bytes]) -> None:
+    """Write a backup that is checked while it comes, whole or not at all."""
+    reader, size = BackupReader(), 0
+    with _written(file) as target:
+        for part in parts:
+            reader.feed(part)
+            target.write(part)
+            size += len(part)
+        state = reader.finish()
+    about: dict[str, Any] = reader.about
+    click.echo(
+        f"{file}: {_contents(state)}, {size:,} bytes, of {about.get('node')}", err=file == Path("-")
+    )
+
+
+def _contents(parts: StoreParts) -> str:
+    retention = parts.retention
+    count = len(retention.sparse) + len(retention.window)
+    return f"{count:,} events, the last with number {retention.last_seq}"
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    if file == Path("-"):
+        yield sys.stdin.buffer
+        return
+    try:
+        with file.open("rb") as stream:
+            yield stream
+    except OSError as error:
+        raise LocalError(f"cannot read {file}: {error.strerror}") from None
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[BinaryIO]:
+    """Yield what becomes the file when the body ends well; only its owner can read it."""
+    if file == Path("-"):
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    beside = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        with open(beside, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(file)
+    except OSError as error:
+        raise LocalError(f"cannot write {file}: {error.strerror}") from None
+    finally:
+        beside.unlink(missing_ok=True)
