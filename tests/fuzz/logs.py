@@ -12,6 +12,9 @@ import trio
 from noti.errors import (
     StorageCorrupt,
 )
+from noti.history.backup import BackupReader, encode_backup, state_of_new_cluster
+from noti.history.snapshot import pieces_of
+from noti.history.store import Store
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     EntryKind,
@@ -29,6 +32,7 @@ from noti.raft.storage.recovery import SNAPSHOT_NAME, Recovered
 from noti.raft.storage.segments import encode_frame, segment_name
 from noti.raft.storage.snapshot_file import decode_snapshot, encode_snapshot
 from noti.raft.storage.wal import Wal
+from tests.history.test_backup import store
 from tests.simulation.memory_disk import MemoryDisk
 
 CONFIGURATION = encode_configuration(Configuration("c", ("n1", "n2", "n3"), (), ("n4",)))
@@ -38,12 +42,22 @@ ENTRIES = (
     new_entry(13, 4, EntryKind.CONFIGURATION, CONFIGURATION),
 )
 SNAPSHOT = Snapshot(10, 2, CONFIGURATION, (b"sta", b"te"))
+BACKUP = b"".join(encode_backup({"node": "n1"}, store().snapshot_pieces()))
 SNAPSHOT_FILE = b"".join(encode_snapshot(SNAPSHOT))
 
 
 def scan(data: bytes) -> None:
     for offset, _ in scan_records(data):
         assert 0 <= offset < len(data)
+
+
+def read_backup(data: bytes) -> None:
+    """In two pieces; what is read can begin a new cluster."""
+    reader = BackupReader()
+    reader.feed(data[: len(data) // 2])
+    reader.feed(data[len(data) // 2 :])
+    state = b"".join(pieces_of(state_of_new_cluster(reader.finish())))
+    assert Store.decode(state).snapshot() == state
 
 
 def decode_and_encode_snapshot(data: bytes) -> None:

@@ -107,6 +107,7 @@ from tests.fuzz.http_inputs import (
     read_websocket,
 )
 from tests.fuzz.logs import (
+    BACKUP,
     CONFIGURATION,
     ENTRIES,
     LOG_RECORDS,
@@ -116,6 +117,7 @@ from tests.fuzz.logs import (
     SNAPSHOT_FILE,
     decode_and_encode_snapshot,
     log_of,
+    read_backup,
     recover_sealed_records,
     recover_segment,
     recover_snapshot,
@@ -463,6 +465,7 @@ TARGETS = [
     ),
     Target("store's snapshot", [a_store().snapshot(), OLD_SNAPSHOT], restore_store),
     Target("store's snapshot in pieces", [*a_store().snapshot_pieces()], restore_with),
+    Target("backup", [BACKUP], read_backup),
     Target("publish request", [PUBLISH], decode_drafts),
     Target("category message", payloads.CATEGORIES, payloads.take_category),
     Target("text of JetStream", ["né\r\n".encode()], payloads.take_text),
