@@ -78,15 +78,14 @@ class Frontend:
     ) -> None:
         """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
 
-        Without `revoking`, no token can be revoked.
-        Without `authorizer`, public events are everybody's. Without `presence`, nobody is told who
-        is subscribed.
+        Without `revoking`, no token can be revoked. Without `authorizer`, public events are
+        everybody's. Without `presence`, nobody is told who is subscribed.
 
         With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS; or they
         are `operations_elsewhere`. `operations` answers them, if it is not this node itself.
         `falls` is set when nothing is to be ended in order any more. `listeners` listen at `bind`
-        already. `counts` has what clients have at other processes of this node, too.
-        `pieces_of_state` returns a snapshot of history, for backups.
+        already. `counts` has what clients have at other processes of this node, too. Backups have
+        `pieces_of_state`.
         """
         self._falls = trio.Event() if falls is None else falls
         self._bind = bind
@@ -118,16 +117,14 @@ class Frontend:
         )
         self._ops_app = create_operations_app(operations, config)
         self._hypercorn = Hypercorn(config)
-        per_address_max = config.connections_per_address_max
-        self._limits = ConnectionLimits(
-            "http", config.connections_max, config, per_address_max, counts
-        )
+        most, per_address_max = config.connections_max, config.connections_per_address_max
+        self._limits = ConnectionLimits("http", most, config, per_address_max, counts)
         self._connections: set[Connection] = set()
         self._closed = trio.lowlevel.ParkingLot()
-        self._heads = ResponseHeads(config)
+        heads = self._heads = ResponseHeads(config)
         self._publishers: PublishConnections | None = None
         if endpoint is not None:
-            self._publishers = PublishConnections(endpoint, self._heads, config, self._note_closed)
+            self._publishers = PublishConnections(endpoint, heads, config, self._note_closed)
 
     async def run(
         self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
