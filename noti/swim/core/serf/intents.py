@@ -60,7 +60,7 @@ class Intents:
         return _key(self._name)
 
     def join_intent(self) -> Broadcast:
-        """Return our announcement after joining, or the refutation of an intent in our name."""
+        """Return our announcement after joining."""
         self._left.discard(self._name)
         return self._announce(Intent(False, self._name, self.clock.tick()))
 
@@ -72,8 +72,9 @@ class Intents:
     def force_leave(self, node: str, now: float, *, prune: bool) -> list[Broadcast | LeaveIntent]:
         """Announce for a member that it leaves; it refutes that if it is alive, as we do."""
         if node == self._name:
-            return [self.join_intent()]
+            return [self._refutation()]
         self._drop_old(now)
+        self._skip_one()
         intent = Intent(True, node, self.clock.tick(), prune)
         return [self._announce(intent), *self._note(intent)]
 
@@ -89,7 +90,7 @@ class Intents:
         known_time = self._times.get(intent.node, 0)
         # With the time of our own announcement, others may have heard it before that.
         if intent.time >= known_time and self._refutes(intent, leaving=leaving):
-            return [self.join_intent()]
+            return [self._refutation()]
         if intent.time <= known_time:
             return []
         return [Broadcast(_key(intent.node), payload), *self._note(intent)]
@@ -109,7 +110,7 @@ class Intents:
                 continue
             self.clock.witness(intent.time)
             if self._refutes(intent, leaving=leaving):
-                orders.append(self.join_intent())
+                orders.append(self._refutation())
             else:
                 orders += self._note(intent)
         return orders
@@ -144,6 +145,18 @@ class Intents:
         self._left.discard(name)
         if name in self._times:
             self._buffer(name)
+
+    def _refutation(self) -> Broadcast:
+        """Return the answer to an intent in our name to leave."""
+        self._skip_one()
+        return self.join_intent()
+
+    def _skip_one(self) -> None:
+        """Let our next intent be newer than the last one also for who has that from a state.
+
+        States show a leave as one later than it was: see `merge`.
+        """
+        self.clock.tick()
 
     def _announce(self, intent: Intent) -> Broadcast:
         self._times[intent.node] = intent.time

@@ -135,7 +135,7 @@ class Queries:
         """Send a member's answer on to another member; nothing else is relayed."""
         is_answer = message.payload[:1] == bytes([SerfType.QUERY_RESPONSE])
         if is_answer and self._members.knows(message.address):
-            self._outbox.send(message.address, User(message.payload))
+            self._outbox.send(message.address, User(message.payload), piggyback=False)
 
     def deadline(self) -> float:
         """Return when `advance` is due; infinite while no query of ours waits for answers."""
@@ -180,7 +180,8 @@ class Queries:
         if (query.time, query.id) in self._asked:
             self.on_response(response, now)
         elif self._members.knows(query.address):
-            self._outbox.send(query.address, User(message))
+            # Without broadcasts: the query itself is one, and who asks has it.
+            self._outbox.send(query.address, User(message), piggyback=False)
             self._relay(query, message)
         return True
 
@@ -190,7 +191,7 @@ class Queries:
             relayed = encode_serf(RelayedMessage(query.address, message))
             for helper in self._members.pick(count, without=(self._me.name, query.source_name)):
                 if helper.address != query.address:
-                    self._outbox.send(helper.address, User(relayed))
+                    self._outbox.send(helper.address, User(relayed), piggyback=False)
 
 
 def query_of(

@@ -126,7 +126,7 @@ def test_intent_to_leave_in_our_name_is_refuted_with_a_newer_join() -> None:
     intents = Intents("a")
     intent = leave("a", 40)
     (refutation,) = intents.receive(intent, encode_serf(intent), NOW, leaving=False)
-    assert announced(refutation) == join("a", 41)
+    assert announced(refutation) == join("a", 42)
     assert not intents.is_leaving("a")
 
 
@@ -146,11 +146,30 @@ def test_intent_to_leave_in_our_name_is_fine_while_we_leave() -> None:
 def test_forced_leave_is_announced_and_counts_here_and_of_ourselves_is_a_join() -> None:
     intents = knowing("b")
     announcement, order = intents.force_leave("b", NOW, prune=True)
-    assert announced(announcement) == leave("b", 1, prune=True)
+    assert announced(announcement) == leave("b", 2, prune=True)
     assert order == LeaveIntent("b", prune=True)
     assert intents.is_leaving("b")
     (refutation,) = intents.force_leave("a", NOW, prune=False)
-    assert announced(refutation) == join("a", 2)
+    assert announced(refutation) == join("a", 4)
+
+
+def test_second_forced_leave_is_newer_also_for_who_has_the_first_from_a_state() -> None:
+    one, two = knowing("b"), knowing("b")
+    one.force_leave("b", NOW, prune=False)
+    two.merge(one.times(), frozenset(one.left()), NOW, leaving=False)
+    announcement, _ = one.force_leave("b", NOW, prune=True)
+    assert take(two, announced(announcement)) == ["passed on", "b leaves"]
+
+
+def test_refutation_is_newer_also_for_who_has_the_intent_from_a_state() -> None:
+    one, two, three = Intents("a"), knowing("a"), knowing("a")
+    forged = leave("a", 40)
+    take(two, forged)
+    three.merge(two.times(), frozenset(two.left()), NOW, leaving=False)
+    (refutation,) = one.receive(forged, encode_serf(forged), NOW, leaving=False)
+    for each in (two, three):
+        take(each, announced(refutation))
+        assert not each.is_leaving("a")
 
 
 def test_state_brings_times_and_who_left() -> None:
@@ -175,7 +194,7 @@ def test_states_that_tell_of_one_who_left_do_not_count_up_for_ever() -> None:
 def test_state_that_claims_we_left_is_refuted() -> None:
     intents = Intents("a")
     (refutation,) = intents.merge({"a": 7}, frozenset({"a"}), NOW, leaving=False)
-    assert announced(refutation) == join("a", 9)
+    assert announced(refutation) == join("a", 10)
 
 
 def test_clock_cannot_be_exhausted_from_outside() -> None:

@@ -208,6 +208,21 @@ def test_everyone_acks_our_query_us_included_until_it_ends() -> None:
     assert [(round(at - 1005.0, 3), e) for at, e in ends] == [(1.6, QueryEnded(99))]
 
 
+def test_no_query_of_many_misses_a_member_of_a_small_cluster() -> None:
+    wire = cluster(4)
+    for query_id in range(50):
+        wire.effects.clear()
+        wire.give("n1", QueryRequested(query_id, b"q", b"", wants_acks=True))
+        wire.run(1.6)
+        assert len(answers(wire)) == 4
+
+
+def test_answer_does_not_take_the_query_back_to_who_asked() -> None:
+    wire = cluster()
+    effects = wire.deliver("n1", User(encode_serf(query())))
+    assert [m for _, m in wire.messages(effects) if m == User(encode_serf(query()))] == []
+
+
 def test_query_waits_longer_in_a_larger_cluster() -> None:
     wire = Wire()
     core = wire.add("n1")
