@@ -6,8 +6,8 @@ Leaves: a change, or none; or that another node has to lead first.
 Never: I/O; removes a voter that did not ask for that without promoting a learner that holds the
 whole log in its place.
 
-- A node that is alive and belongs to no cluster becomes a learner: it receives the log and serves
-  browsers at once.
+- A node that is alive and belongs to no cluster becomes a learner, once there is a stream to it: it
+  receives the log and serves browsers at once. Who only gossips does not, or strangers would.
 - A learner that has caught up replaces a voter that is absent: crashed for `hold_down_s`, or
   replaced by a new self after its disk was lost. Both happen in one joint change.
 - While no voter is absent, learners become further voters up to `voters_max`, so that the number of
@@ -120,8 +120,8 @@ class VoterPolicy:
         """Return what should happen next; an empty change for nothing.
 
         `demotion_requested` are the nodes that asked this leader to be demoted, `connected` those
-        to which it has a stream: one that has left, and still has a stream, is sending its
-        browsers away, and they shall see what happens meanwhile.
+        to which it has a stream: others are not added; one that has left, and still has a stream,
+        is sending its browsers away, and they shall see what happens meanwhile.
         """
         configuration = status.configuration
         seen = _members_of(configuration.cluster_id, members)
@@ -131,7 +131,8 @@ class VoterPolicy:
         demotion = self._demote(status, alive, leaving & demotion_requested, now)
         if demotion:
             return demotion
-        newcomers = alive - set(configuration.members)
+        # Whoever gossips may show an id, but not exchange hellos under it.
+        newcomers = (alive & connected) - set(configuration.members)
         if newcomers:
             return Change(add=frozenset(newcomers))
         forgotten = self._absent_for(configuration.learners, self._limits.forget_s, now)

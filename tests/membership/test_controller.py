@@ -10,6 +10,7 @@ from trio.testing import MockClock
 
 from noti.errors import StorageFailed
 from noti.membership.controller import EVEN_S, LOOK_EVERY_S, MembershipController
+from noti.membership.tags import alive_and_dead
 from noti.membership.voters import VoterLimits
 from noti.raft.core.membership import Change
 from noti.raft.core.messages import NodeId
@@ -30,11 +31,12 @@ class Scene:
         self.raft = raft
         self.asked: set[NodeId] = set()
         self.connected: set[NodeId] = set()
+        """Besides those that gossip sees alive."""
         self.controller = MembershipController(
             gossip,
             raft,
             lambda: self.asked,
-            lambda: self.connected,
+            lambda: self.connected | alive_and_dead(gossip.members())[0],
             TrioClock(),
             VoterLimits(hold_down_s=HOLD_DOWN_S),
         )

@@ -25,9 +25,14 @@ NOBODY = frozenset[NodeId]()
 
 def test_node_that_is_alive_and_has_no_cluster_becomes_a_learner() -> None:
     members = [*map(member, "abc"), member("d", cluster="")]
-    assert VoterPolicy(LIMITS).advise(status("abc"), members, NOBODY, NOBODY, 0.0) == change(
-        add="d"
-    )
+    policy, connected = VoterPolicy(LIMITS), frozenset("bcd")
+    assert policy.advise(status("abc"), members, NOBODY, connected, 0.0) == change(add="d")
+
+
+def test_member_that_only_gossips_does_not_become_a_learner() -> None:
+    members = [*map(member, "abc"), member("d"), member("e", cluster="")]
+    policy, connected = VoterPolicy(LIMITS), frozenset("bc")
+    assert policy.advise(status("abc"), members, NOBODY, connected, 0.0) == NOTHING
 
 
 def test_member_of_another_cluster_and_a_dead_node_are_not_added() -> None:
