@@ -230,25 +230,25 @@ class Swim:
         questions = self._verifier.proofs(messages, source, now)
         proven = {(each.name, each.address) for each in questions}
         said: dict[tuple[str, Address], Alive] = {}
-        objection = self._own.objection(messages)
+        objects = self._own.objects_to(messages)
         for message in sorted(messages, key=_turn):
             if isinstance(message, Alive) and (message.node, message.address) in proven:
                 said[message.node, message.address] = message
                 self._on_alive(message, source, Backing.PROVEN, now)
             elif isinstance(message, Ping):
                 if not self._own.is_silent(messages):
-                    self._on_ping(message, objection, source)
+                    self._on_ping(message, source, objects=objects)
             else:
                 self._on_message(message, source, now)
         for question in questions:
             self._on_answer(question, said.get((question.name, question.address)), now)
 
-    def _on_ping(self, ping: Ping, objection: Alive | None, source: Address) -> None:
+    def _on_ping(self, ping: Ping, source: Address, *, objects: bool) -> None:
         if ping.target in ("", self._me.name):
             to = self._answer_to(ping.source, source)
             known = self._members.knows(to)
             ack = Ack(ping.sequence, self._prober.coordinate.payload if known else None)
-            also = () if objection is None else (objection,)
+            also = (self._own.alive(),) if objects else ()
             # Unknown addresses get no gossip: a forged source would turn 20 bytes into a full
             # packet. An objection is not longer than the claim that it answers, nearly.
             self._outbox.send(to, ack, *also, piggyback=known)

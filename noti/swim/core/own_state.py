@@ -128,14 +128,17 @@ class OwnState:
             isinstance(each, Dead | Alive) and each.node == self._me.name for each in messages
         )
 
-    def objection(self, messages: Sequence[Message]) -> Alive | None:
-        """Return what this node says about itself, if that is not what these claim; else None.
+    def objects_to(self, messages: Sequence[Message]) -> bool:
+        """Whether these claim something about this node that is not so.
 
-        It goes with the answer to the ping that came with them: who answers and does not object
-        agrees.
+        Then what is so goes with the answer to the ping that came with them: who answers and does
+        not object agrees.
         """
+        own = self.alive()
+        claims = [each for each in messages if isinstance(each, Alive) and each.node == own.node]
+        return not self.leaving and any(each != own for each in claims)
+
+    def alive(self) -> Alive:
+        """Return what this node says about itself."""
         me = self._me
-        own = Alive(me.incarnation, me.name, me.address, me.meta, me.versions)
-        claims = [each for each in messages if isinstance(each, Alive) and each.node == me.name]
-        differs = any(each != own for each in claims)
-        return own if differs and not self.leaving else None
+        return Alive(me.incarnation, me.name, me.address, me.meta, me.versions)

@@ -1,5 +1,6 @@
 """Claims about others: nobody is taken away who answers, whatever is said about it."""
 
+import math
 from dataclasses import replace
 
 import msgpack
@@ -9,6 +10,7 @@ from noti.swim.core.events import (
     GossipRejected,
     LeaveRequested,
     MemberChanged,
+    MembersProtected,
     NameConflict,
     StateReceived,
 )
@@ -249,3 +251,82 @@ def test_inventions_wait_for_those_before_them_and_leave_room_for_a_real_one() -
     wire.run(5)
     assert wire.view("n1")["n9"] == "alive"
     assert wire.view("n2")["n9"] == "alive"
+
+
+# Going and coming back
+
+
+def test_member_that_left_and_returns_with_other_tags_is_alive_with_these() -> None:
+    wire = cluster(3)
+    for number in range(3):
+        wire.give("n3", LeaveRequested())
+        wire.run(1.5)
+        assert wire.view("n1")["n3"] == wire.view("n2")["n3"] == "left"
+        tags = {"id": "id of n3", "visit": str(number)}
+        wire.add("n3", seeds=["n1"], tags=tags, incarnation=NOW_S + int(wire.now))
+        wire.run(3)
+        for name in ("n1", "n2"):
+            assert wire.view(name)["n3"] == "alive"
+            assert wire.cores[name].members()[2].tags == tags
+
+
+@pytest.mark.parametrize("incarnation", [1, NOW_S + 2000])
+def test_member_that_failed_and_returns_to_its_address_is_alive(incarnation: int) -> None:
+    wire = cluster(3)
+    wire.stopped.add("n3")
+    wire.run(30)
+    assert wire.view("n1")["n3"] == "dead"
+    wire.stopped.clear()
+    wire.add("n3", seeds=["n1"], tags={"id": "id of n3"}, incarnation=incarnation)
+    wire.run(5)
+    assert wire.view("n1")["n3"] == wire.view("n2")["n3"] == "alive"
+
+
+def forgotten_at(wire: Wire, name: str, within_s: float) -> float | None:
+    """When n1 forgot a member, in steps of a minute."""
+    for _ in range(math.ceil(within_s / 60)):
+        wire.run(60)
+        if name not in wire.view("n1"):
+            return wire.now
+    return None
+
+
+def test_member_that_left_is_forgotten_after_an_hour_and_not_before() -> None:
+    wire = cluster(1)
+    wire.deliver("n1", alive("n2", 5))
+    wire.deliver("n1", Dead(5, "n2", "n2"))
+    left_at = wire.now
+    at = forgotten_at(wire, "n2", 2 * 3600)
+    assert at is not None
+    assert 3600 < at - left_at < 3600 + 180
+
+
+def test_member_that_failed_is_forgotten_after_its_time_and_not_before() -> None:
+    assert SwimConfig().forget_after_s == 24 * 3600
+    wire = cluster(1, replace(SwimConfig.local(), forget_after_s=7200))
+    wire.deliver("n1", alive("n2", 5))
+    failed_at = wire.now
+    at = forgotten_at(wire, "n2", 3 * 3600)
+    assert at is not None
+    assert 7200 < at - failed_at < 7200 + 180
+
+
+def test_member_that_returns_in_time_is_not_forgotten_for_its_absence_before() -> None:
+    wire = cluster(2)
+    wire.give("n2", LeaveRequested())
+    wire.run(3500)
+    assert wire.view("n1")["n2"] == "left"
+    wire.add("n2", seeds=["n1"], tags={"id": "id of n2"}, incarnation=NOW_S + int(wire.now))
+    wire.run(600)
+    assert wire.view("n1")["n2"] == "alive"
+
+
+@pytest.mark.parametrize("accuser", ["n2", "n9"], ids=["left", "failed"])
+def test_node_of_the_cluster_is_never_forgotten(accuser: str) -> None:
+    wire = cluster(1, replace(SwimConfig.local(), forget_after_s=600, left_forget_s=600))
+    wire.give("n1", MembersProtected({"id of n2": ""}))
+    wire.deliver("n1", alive("n2", 5, id="id of n2"), alive("n3", 5, id="id of n3"))
+    wire.deliver("n1", Dead(5, "n2", accuser), Dead(5, "n3", accuser))
+    assert forgotten_at(wire, "n3", 800) is not None
+    wire.run(1800)
+    assert "n2" in wire.view("n1")
