@@ -54,6 +54,12 @@ class Controllers:
 
     # --- pods -------------------------------------------------------------------------------------
 
+    def set_variable(self, name: str, value: str) -> None:
+        """Give pods that start from now on another value, as an upgrade does."""
+        [container] = self.stateful_set["spec"]["template"]["spec"]["containers"]
+        [variable] = [one for one in container["env"] if one["name"] == name]
+        variable["value"] = value
+
     async def start_node(self, number: int) -> Pod:
         """Start the pod of a number, with its disk and another address than it ever had."""
         pod = await self._start(f"{self.name}-{number}", self.stateful_set, owner=self.name)
