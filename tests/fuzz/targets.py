@@ -76,24 +76,10 @@ from noti.raft.storage.segments import read_segment
 from noti.rpc import codec
 from noti.rpc.inbox import Inbox
 from noti.rpc.publish_service import decode_drafts
-from noti.swim.core import coordinates, packets, streams
-from noti.swim.core.messages import (
-    VERSIONS,
-    Ack,
-    Alive,
-    Dead,
-    IndirectPing,
-    MemberState,
-    Nack,
-    Ping,
-    PushPull,
-    RemoteNode,
-    Suspect,
-    User,
-)
 from noti.web_workers import messages as web_workers
 from noti.web_workers.messages import Decoder
 from tests.fuzz import payloads
+from tests.fuzz.gossip_inputs import GOSSIP_DECODERS
 from tests.fuzz.http_inputs import (
     FORMS,
     HEADS,
@@ -125,7 +111,7 @@ from tests.fuzz.logs import (
     sealed_record,
     sealed_snapshot,
 )
-from tests.fuzz.serf_inputs import SERF_DECODERS, SERF_STATE
+from tests.fuzz.serf_inputs import SERF_DECODERS
 from tests.fuzz.token_inputs import (
     CLAIMS,
     KEYS,
@@ -234,47 +220,6 @@ def read_frames(data: bytes) -> None:
     except StopIteration:
         return
     raise AssertionError("it waits for bytes that will not come")
-
-
-# --- gossip ---------------------------------------------------------------------------------------
-
-PACKETS = [
-    packets.encode(message)
-    for message in (
-        Ping(2, "beta", ("127.0.0.1", 17946), "alpha"),
-        IndirectPing(1, "py1", ("127.0.0.3", 18946), True, ("127.0.0.1", 18946), "alpha"),
-        Ack(1, b"payload"),
-        Nack(3),
-        Alive(2, "beta", ("127.0.0.2", 17946), packets.encode_tags({"role": "db"}), VERSIONS),
-        Suspect(3, "beta", "alpha"),
-        Dead(2, "beta", "beta"),
-        User(b"\x01\x82\xa5LTime\x01\xa4Node\xa4beta"),
-    )
-]
-NODE = RemoteNode("beta", ("::1", 8401), b"", 3, MemberState.ALIVE, VERSIONS)
-STREAMS = [
-    streams.encode_stream(PushPull(True, (NODE, NODE), SERF_STATE)),
-    streams.encode_stream(Ping(2, "beta", ("127.0.0.1", 17946), "alpha")),
-    streams.encode_stream(Ack(1, None)),
-]
-
-
-def feed_stream(data: bytes) -> None:
-    """In pieces, and whole: both come to the same end."""
-    whole, pieces = _outcome(data, len(data) or 1), _outcome(data, 7)
-    assert whole == pieces
-
-
-def _outcome(data: bytes, size: int) -> object:
-    decoder = streams.StreamDecoder()
-    try:
-        for start in range(0, len(data), size):
-            message = decoder.feed(data[start : start + size])
-            if message is not None:
-                return message
-    except MessageInvalid:
-        return MessageInvalid
-    return None
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -438,10 +383,7 @@ TARGETS = [
     Target("messages", FRAMES, codec.decode_messages),
     Target("messages told to a core", FRAMES, tell_a_core),
     Target("frames", [b"\0\0\0\0\x05hello" * 2], read_frames),
-    Target("gossip packet", [*PACKETS, packets.encode_packet(PACKETS)], packets.decode_packet),
-    Target("gossip tags", [packets.encode_tags({"a": "b", "c": "d"})], packets.decode_tags),
-    Target("coordinate", [coordinates.ORIGIN_PAYLOAD], coordinates.decode_coordinate),
-    Target("gossip stream", STREAMS, feed_stream),
+    *(Target(f"gossip {name}", *each) for name, each in GOSSIP_DECODERS.items()),
     *(Target(f"serf {name}", *each) for name, each in SERF_DECODERS.items()),
     Target(
         "address",
