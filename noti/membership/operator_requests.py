@@ -8,12 +8,16 @@ import base64
 import binascii
 from collections.abc import Awaitable, Callable, Sequence
 
+import structlog
+
 from noti.errors import LocalError, MessageInvalid
 from noti.membership.control import NO_REQUEST, WITHIN_S_MAX
 from noti.membership.ports import SerfLayer, Tell
 from noti.membership.tags import ALIVE_STATES
 from noti.swim.core.messages import Member, MemberState
 from noti.swim.serf_requests import KeyOperation
+
+log = structlog.get_logger("noti.node")
 
 RELAY_FACTOR_MAX = 255
 """One byte on the wire."""
@@ -52,12 +56,14 @@ class OperatorRequests:
                 "coalesce": bool(coalesce),
             }:
                 self._gossip.send_event(name, _decoded(payload), coalesce=coalesce)
+                log.info("the operator sent an event", event_name=name)
             case {"request": "query"}:
                 await self._query(request, tell)
             case {"request": "keys"}:
                 await self._keys(request, tell)
             case {"request": "force-leave", "name": str(name), "prune": bool(prune)}:
                 self._gossip.force_leave(name, prune=prune)
+                log.info("the operator says that a member left", member=name, prune=prune)
             case {"request": "forget", "name": str(name)}:
                 self._forget(name)
             case {"request": "rtt", "nodes": [str(one), *others]} if len(others) <= 1:
@@ -106,6 +112,9 @@ class OperatorRequests:
                 )
             case _:
                 raise MessageInvalid(NO_REQUEST)
+        if operation != "list":
+            done = sum(answer.done for answer in report.answers)
+            log.info("the operator changed keys", operation=operation, members=done)
         for answer in report.answers:
             await tell(
                 {
@@ -135,6 +144,7 @@ class OperatorRequests:
         if member.state in ALIVE_STATES:
             raise LocalError(f"{name} is alive; stop it first, or it would be back at once")
         self._gossip.force_leave(name, prune=True)
+        log.info("the operator has a member forgotten", member=name)
 
 
 def status_of(member: Member) -> str:

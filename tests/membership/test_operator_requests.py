@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from noti.errors import LocalError, MessageInvalid
 from noti.membership.operator_requests import OperatorRequests, status_of
@@ -206,6 +207,31 @@ async def test_only_a_member_that_is_gone_is_forgotten() -> None:
     for name, problem in (("suspect", "is alive; stop it first"), ("nobody", "no member nobody")):
         with pytest.raises(LocalError, match=problem):
             await operator.ask({"request": "forget", "name": name})
+
+
+async def test_what_changes_the_cluster_is_logged_and_no_key_is() -> None:
+    operator = Operator(Gossip(member(MemberState.LEFT, name="left")))
+    operator.gossip.report = KeysReport((KeyAnswer("a", done=True, text=""),), ())
+    changes: list[dict[str, object]] = [
+        {"request": "event", "name": "deploy", "payload": "", "coalesce": True},
+        {"request": "force-leave", "name": "left", "prune": False},
+        {"request": "forget", "name": "left"},
+        KEYS,
+    ]
+    with capture_logs() as logs:
+        for request in changes:
+            await operator.ask(request)
+        await operator.ask({**KEYS, "operation": "list", "key": None})
+        await operator.ask({"request": "members"})
+    assert [line["event"] for line in logs] == [
+        "the operator sent an event",
+        "the operator says that a member left",
+        "the operator has a member forgotten",
+        "the operator changed keys",
+    ]
+    assert logs[-1]["operation"] == "use"
+    assert "AQI=" not in str(logs)
+    assert str(b"\x01\x02") not in str(logs)
 
 
 async def test_round_trip_is_that_to_this_node_unless_two_are_named() -> None:
