@@ -145,6 +145,11 @@ class OperatorRequests:
             raise LocalError(f"{name} is alive; stop it first, or it would be back at once")
         self._gossip.force_leave(name, prune=True)
         log.info("the operator has a member forgotten", member=name)
+        if any(each.name == name for each in self._gossip.members()):
+            raise LocalError(
+                f"{name} has left now, but is still a voter or a learner of the cluster, so nodes "
+                "keep it in sight; forget it when the cluster has removed it"
+            )
 
 
 def status_of(member: Member) -> str:

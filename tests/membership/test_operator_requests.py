@@ -20,6 +20,7 @@ class Gossip:
         self.asked: list[object] = []
         self.query_answers: list[QueryAnswer] = []
         self.report = KeysReport((), ())
+        self.protected: set[str] = set()
         self.distances_s: dict[tuple[str, str], float] = {}
 
     def members(self) -> tuple[Member, ...]:
@@ -56,6 +57,8 @@ class Gossip:
 
     def force_leave(self, name: str, *, prune: bool = False) -> None:
         self.asked.append((name, prune))
+        if prune and name not in self.protected:
+            self._members = tuple(each for each in self._members if each.name != name)
 
     def distance_s(self, one: str, other: str) -> float | None:
         return self.distances_s.get((one, other))
@@ -209,6 +212,13 @@ async def test_only_a_member_that_is_gone_is_forgotten() -> None:
             await operator.ask({"request": "forget", "name": name})
 
 
+async def test_member_that_raft_keeps_is_not_forgotten_and_that_is_told() -> None:
+    operator = Operator(Gossip(member(MemberState.DEAD, name="voter")))
+    operator.gossip.protected.add("voter")
+    with pytest.raises(LocalError, match="still a voter or a learner"):
+        await operator.ask({"request": "forget", "name": "voter"})
+
+
 async def test_what_changes_the_cluster_is_logged_and_no_key_is() -> None:
     operator = Operator(Gossip(member(MemberState.LEFT, name="left")))
     operator.gossip.report = KeysReport((KeyAnswer("a", done=True, text=""),), ())
@@ -216,7 +226,7 @@ async def test_what_changes_the_cluster_is_logged_and_no_key_is() -> None:
         {"request": "event", "name": "deploy", "payload": "", "coalesce": True},
         {"request": "force-leave", "name": "left", "prune": False},
         {"request": "forget", "name": "left"},
-        KEYS,
+        {**KEYS},
     ]
     with capture_logs() as logs:
         for request in changes:
