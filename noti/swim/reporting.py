@@ -86,6 +86,7 @@ class GossipReporter:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._throttled = ThrottledLog(clock.now)
+        self._throttled_debug = ThrottledLog(clock.now)
         self._by_state = dict.fromkeys(MemberState, 0)
         self._changes_since = -INTERVAL_S
         self._changes = 0
@@ -160,11 +161,11 @@ class GossipReporter:
             case UserEventReceived(name, payload_bytes):
                 _user_events.inc()
                 fields = {"name": name, "payload_bytes": payload_bytes}
-                self._throttled.log(log.debug, "user event received", ("event", name), **fields)
+                self._throttled_debug.log(log.debug, "user event received", "event", **fields)
             case QueryReceived(name, source_name):
                 _queries.inc()
                 fields = {"name": name, "node": source_name}
-                self._throttled.log(log.debug, "query received", ("query", source_name), **fields)
+                self._throttled_debug.log(log.debug, "query received", "query", **fields)
             case _:
                 assert_never(effect)
 

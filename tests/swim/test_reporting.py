@@ -5,7 +5,14 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from noti.swim.core.events import HealthChanged, MemberChanged, RanLate, StreamOnlyChanged
+from noti.swim.core.events import (
+    HealthChanged,
+    MemberChanged,
+    QueryReceived,
+    RanLate,
+    StreamOnlyChanged,
+    UserEventReceived,
+)
 from noti.swim.core.messages import Member, MemberState
 from noti.swim.reporting import CHANGES_LOGGED_MAX, REASONS, GossipReporter
 from noti.throttled_log import INTERVAL_S
@@ -87,3 +94,25 @@ async def test_own_health_and_members_behind_a_firewall_are_shown(
     assert REGISTRY.get_sample_value("noti_swim_members_tcp_only") == 2
     assert REGISTRY.get_sample_value("noti_swim_late_total") == late + 1
     assert [line["late_s"] for line in lines] == ["1.5"]
+
+
+async def test_each_event_and_query_is_counted_and_a_flood_of_them_is_one_line(
+    autojump_clock: MockClock,
+) -> None:
+    def counts() -> list[float]:
+        names = ("user_events", "queries")
+        return [
+            REGISTRY.get_sample_value(f"noti_swim_{name}_received_total") or 0.0 for name in names
+        ]
+
+    before = counts()
+    reporter = GossipReporter(VirtualClock())
+    with capture_logs() as logs:
+        for number in range(100):
+            reporter.report(UserEventReceived(f"event {number}", 7))
+            reporter.report(QueryReceived(f"query {number}", "n2"))
+    assert counts() == [count + 100 for count in before]
+    assert [(line["log_level"], line["event"]) for line in logs] == [
+        ("debug", "user event received"),
+        ("debug", "query received"),
+    ]

@@ -12,13 +12,22 @@ from structlog.typing import EventDict
 
 from noti.address import Address
 from noti.errors import LocalError, Overloaded, Unavailable
+from noti.swim.core.encoding import pack_ip
+from noti.swim.core.events import Event, QueryAnswered, QueryEnded, QueryRequested
 from noti.swim.core.keyring import KeyRing, format_key
-from noti.swim.core.messages import VERSIONS, Alive, MemberState
+from noti.swim.core.messages import VERSIONS, Alive, Member, MemberState
 from noti.swim.core.packets import encode, encode_tags
 from noti.swim.core.sealing import Encryption
+from noti.swim.core.serf.messages import SerfType, pack_serf
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
-from noti.swim.serf_requests import QUERIES_MAX, KeyAnswer, KeyOperation, QueryAnswer
+from noti.swim.serf_requests import (
+    QUERIES_MAX,
+    KeyAnswer,
+    KeyOperation,
+    QueryAnswer,
+    SerfRequests,
+)
 from noti.swim.sockets import SocketNetwork
 from noti.trio_clock import TrioClock
 
@@ -199,6 +208,41 @@ async def test_node_hears_how_many_members_know_it_when_another_uses_its_name() 
     (line,) = said(logs)
     assert (line["members_asked"], line["members_for_this_node"]) == (1, 1)
     assert "most members know this one" in line["event"]
+
+
+async def test_node_known_to_fewer_members_than_another_of_its_name_hears_that_and_goes_on() -> (
+    None
+):
+    votes = {"n2": ("10.0.0.1", 7946), "n3": ("10.0.0.9", 7946), "n4": ("10.0.0.9", 7946)}
+    own = Member("n1", ("10.0.0.1", 7946), {}, MemberState.ALIVE, 1)
+
+    def answer(event: Event) -> None:
+        assert isinstance(event, QueryRequested)
+        for node, (host, port) in votes.items():
+            fields = {"Addr": pack_ip(host), "Port": port}
+            vote = pack_serf(SerfType.CONFLICT_RESPONSE, fields)
+            requests.take(QueryAnswered(event.query_id, node, False, vote))
+        requests.take(QueryAnswered(event.query_id, "n5", False, b"rubbish"))
+        requests.take(QueryEnded(event.query_id))
+
+    requests = SerfRequests(
+        "n1",
+        handle=answer,
+        members=lambda: (own,),
+        members_max=8,
+        clock=TrioClock(),
+        rng=random.Random(1),
+        ring=None,
+    )
+    async with trio.open_nursery() as nursery:
+        with capture_logs() as logs:
+            nursery.start_soon(requests.run)
+            requests.on_conflict()
+            await until(lambda: said(logs))
+        nursery.cancel_scope.cancel()
+    (line,) = said(logs)
+    assert (line["members_asked"], line["members_for_this_node"]) == (3, 1)
+    assert "rename this one" in line["event"]
 
 
 async def test_too_long_or_senseless_requests_are_rejected_in_one_line() -> None:

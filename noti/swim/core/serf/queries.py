@@ -50,6 +50,10 @@ _REMEMBERED_MAX: Final = 2048
 _RELAYS_MAX: Final = 8
 """Members over whom an answer goes; more are asked for by mistake, or to have us flood somebody."""
 
+_ANSWERED_PER_S_MAX: Final = 100
+"""Queries of other members answered in a second; more are only passed on. Operators ask a few, and
+each is answered by every member, all to one address."""
+
 _TIMEOUT_INTERVALS: Final = 16
 """Gossip intervals that a query waits for answers, per digit of the cluster's size (Serf)."""
 
@@ -93,6 +97,9 @@ class Queries:
         self._recent: RecentItems[int] = RecentItems(_REMEMBERED_MAX)
         self._asked: dict[tuple[int, int], _Asked] = {}
         """By time and id of the query."""
+        self._second_began_at = -math.inf
+        self._answered = 0
+        """Queries of other members in this second that were for us."""
 
     def ask(self, request: QueryRequested, now: float) -> None:
         """Ask all members; the answers become effects, until `QueryEnded`."""
@@ -162,14 +169,23 @@ class Queries:
     def _process(self, query: SerfQuery, now: float) -> None:
         if not all(_passes(each, self._me.name, self._me.tags) for each in query.filters):
             return
+        is_ours = (query.time, query.id) in self._asked
+        if not is_ours and self._is_flood(now):
+            return
         if query.flags & QueryFlag.ACK:
             self._respond(query, b"", now, is_ack=True)
-        if query.name in KEY_OPERATIONS and (query.time, query.id) in self._asked:
+        if query.name in KEY_OPERATIONS and is_ours:
             return  # whoever asks does it himself when the others have: see `keys_query`
         if query.name.startswith(INTERNAL_PREFIX):
             is_leaving = self._intents.is_leaving(query.payload.decode(errors="replace"))
             answers = self._internal.answers(query.name, query.payload, is_leaving=is_leaving)
             any(self._respond(query, answer, now, is_ack=False) for answer in answers)
+
+    def _is_flood(self, now: float) -> bool:
+        if now - self._second_began_at >= 1.0:
+            self._second_began_at, self._answered = now, 0
+        self._answered += 1
+        return self._answered > _ANSWERED_PER_S_MAX
 
     def _respond(self, query: SerfQuery, payload: bytes, now: float, *, is_ack: bool) -> bool:
         """Answer a query; return whether the answer was short enough."""

@@ -269,6 +269,18 @@ def gossip_of(wire: Wire) -> list[tuple[str, Address, Message]]:
     return [each for each in wire.sent if each[0] == "n1"]
 
 
+def test_flood_of_queries_is_passed_on_and_answered_in_part_until_a_second_later() -> None:
+    wire = cluster()
+    for query_id in range(500):
+        ask(wire, query(query_id=query_id))
+    acks = [m for name, to, m in wire.sent if name == "n1" and to == N2 and isinstance(m, User)]
+    assert len(acks) == 100
+    wire.run(1.1)
+    assert ask(wire, query(query_id=600))
+    wire.give("n1", QueryRequested(99, b"q", b"", wants_acks=True))
+    assert answers(wire) == [("n1", True, b"")]
+
+
 def test_long_list_of_keys_is_cut_to_what_agents_take() -> None:
     keys = [bytes([number]) * 32 for number in range(KEYS_MAX)]
     serf, outbox = layer("€" * 128, KeyRing(keys))  # the longest name
