@@ -63,6 +63,7 @@ from noti.swim.core.outbox import Outbox
 from noti.swim.core.own_state import OwnState
 from noti.swim.core.packets import encode_tags
 from noti.swim.core.probing import Prober
+from noti.swim.core.rotation import Rotation
 from noti.swim.core.serf.intents import Broadcast, LeaveIntent
 from noti.swim.core.serf.layer import Serf
 from noti.swim.core.timing import SwimConfig
@@ -96,7 +97,7 @@ class Swim:
         when the tags do not fit. Queries can change the keys in `ring`, if one is given.
         """
         self._config = config
-        self._rng = rng
+        self._rotation = Rotation(rng)
         self._members = members = Members(rng, config.gossip_to_dead_s)
         self._outbox = outbox = Outbox(config)
         self._health = LocalHealth(outbox)
@@ -383,11 +384,10 @@ class Swim:
     def _gossip(self, now: float) -> None:
         interval_s = _LEAVE_GOSSIP_S if self._own.leaving else self._config.gossip_interval_s
         self._gossip_at = now + interval_s
-        gossip_targets = self._members.gossip_targets(now)
-        for record in self._members.pick(
-            self._config.gossip_nodes, without=(self._me.name,), among=gossip_targets
-        ):
-            self._outbox.send(record.address)
+        targets = {record.name: record for record in self._members.gossip_targets(now)}
+        targets.pop(self._me.name, None)  # it is not there when this node has left
+        for name in self._rotation.next(targets, self._config.gossip_nodes):
+            self._outbox.send(targets[name].address)
 
     def _apply_serf(self, orders: Sequence[Broadcast | LeaveIntent], now: float) -> None:
         """Carry out the orders of Serf's layer."""

@@ -21,13 +21,14 @@ from noti.swim.core.timing import SwimConfig
 _PART_OVERHEAD_BYTES = 2
 """The length of a part in a compound packet."""
 
+_SMALL_CLUSTER = 10
+"""In a cluster of up to so many, each broadcast is sent at least twice for each of the others, who
+get it in turn (`rotation`), but for what goes along with pings and acks. With Serf's `local`
+profile it would be sent twice in all, and somebody often miss it."""
+
 USER_MESSAGES_MAX = 1024
 """Messages of one kind of Serf's layer that wait; agents send a few a minute, only a flood has
 more."""
-
-_USER_MULTIPLIER_MIN = 4
-"""Serf's messages are sent at least as often as on a LAN. With the 2 of the Local profile, one
-query in five did not reach all of four agents in time, and states do not repair that."""
 
 
 class UserQueue(IntEnum):
@@ -87,18 +88,17 @@ class Outbox:
         parts = [encode(message) for message in direct]
         room_bytes = self._config.packet_bytes_max - COMPOUND_OVERHEAD_BYTES
         room_bytes -= sum(len(part) + _PART_OVERHEAD_BYTES for part in parts)
+        sends_max = retransmit_limit(self._config.retransmit_multiplier, self.members)
+        sends_max = max(sends_max, 2 * (min(self.members, _SMALL_CLUSTER) - 1))
         if piggyback:
             for queue in (self._member_messages, *self._user_messages):
                 if not queue:
                     continue
-                multiplier = self._config.retransmit_multiplier
-                if queue is not self._member_messages:
-                    multiplier = max(multiplier, _USER_MULTIPLIER_MIN)
                 taken = queue.take(
                     room_bytes,
                     _PART_OVERHEAD_BYTES,
                     COMPOUND_PARTS_MAX - len(parts),
-                    retransmit_limit(multiplier, self.members),
+                    sends_max,
                 )
                 room_bytes -= sum(len(part) + _PART_OVERHEAD_BYTES for part in taken)
                 parts += taken

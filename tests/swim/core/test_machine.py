@@ -463,6 +463,17 @@ def test_gossip_reaches_the_recently_dead_not_the_long_dead_and_not_the_gone() -
 # Seeds and lost members
 
 
+def test_news_in_a_small_cluster_go_to_each_of_the_others_even_if_nobody_passes_them_on() -> None:
+    wire = cluster(8)
+    wire.run(5)
+    wire.stopped = {name for name in wire.cores if name != "n1"}
+    wire.sent.clear()
+    wire.give("n1", TagsChanged({"version": "2"}))
+    wire.run(0.5)  # no probe of a silent member has failed
+    news = {to for _, to, message in wire.sent if isinstance(message, Alive)}
+    assert news == {address(name) for name in wire.stopped}
+
+
 def test_seed_is_dialled_again_and_again_with_growing_pauses() -> None:
     wire = Wire()
     wire.add("n2", seeds=["n1"])
