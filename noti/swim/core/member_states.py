@@ -138,14 +138,23 @@ class MemberStates:
 
     def is_valid(self, claim: Alive | Suspect | Dead, now: float) -> bool:
         """Whether the numbers in a claim are valid; if not, that is reported."""
-        alive, node = isinstance(claim, Alive), claim.node
-        if text := self._incarnations.why_invalid(claim.incarnation, node, now, alive=alive):
+        node = claim.node
+        if text := self._why_incarnation_invalid(claim, now):
             self._outbox.emit(GossipRejected("incarnation", text))
             return False
         if isinstance(claim, Alive) and (text := why_versions_invalid(claim.versions, node)):
             self._outbox.emit(GossipRejected("versions", text))
             return False
         return True
+
+    def _why_incarnation_invalid(self, claim: Alive | Suspect | Dead, now: float) -> str | None:
+        record = self._members.get(claim.node)
+        if record is not None and claim.incarnation <= record.incarnation:
+            return None  # it is news to nobody; without it, others could not confirm a suspicion
+        # We refute any accusation that could be a true one: who still accuses us of what we said
+        # before a restart, at the limit, would not let us return otherwise.
+        high = isinstance(claim, Alive) or record is self._me
+        return self._incarnations.why_invalid(claim.incarnation, claim.node, now, high=high)
 
     def on_alive(self, alive: Alive, source: Address | None, backing: Backing, now: float) -> None:
         """Take a valid claim that another member is alive."""

@@ -32,10 +32,14 @@ class Incarnations:
         """Begin at `now` with our own incarnation, which is our clock in seconds."""
         self._clock_at_0_s = started_with - now
 
-    def why_invalid(self, incarnation: int, name: str, now: float, *, alive: bool) -> str | None:
-        """Return why an incarnation of a member is invalid, or None; `alive` in a claim of that."""
+    def why_invalid(self, incarnation: int, name: str, now: float, *, high: bool) -> str | None:
+        """Return why an incarnation of a member is invalid, or None.
+
+        `high` if it may be as high as a refutation: in claims that a member is alive, and in those
+        against ourselves.
+        """
         clock_s = max(int(self._clock_at_0_s + now), CLOCK_S_MIN)
-        limit = clock_s + AHEAD_S_MAX + (REFUTATIONS_AHEAD_MAX if alive else 0)
+        limit = clock_s + AHEAD_S_MAX + (REFUTATIONS_AHEAD_MAX if high else 0)
         if incarnation <= min(limit, INCARNATION_MAX - 1):
             return None
         return f"incarnation {incarnation} of {name} is more than 8 years ahead of our clock"

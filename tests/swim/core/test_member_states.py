@@ -30,6 +30,7 @@ from noti.swim.core.messages import (
 )
 from noti.swim.core.packets import encode_tags
 from noti.swim.core.timing import SwimConfig
+from noti.swim.core.validate import AHEAD_S_MAX, REFUTATIONS_AHEAD_MAX
 from tests import promises
 from tests.swim.core.wire import Wire, address
 
@@ -330,3 +331,33 @@ def test_node_of_the_cluster_is_never_forgotten(accuser: str) -> None:
     assert forgotten_at(wire, "n3", 800) is not None
     wire.run(1800)
     assert "n2" in wire.view("n1")
+
+
+def test_node_that_was_lost_with_the_highest_incarnation_can_return() -> None:
+    """Its accusers name an incarnation that no accusation may have, and it must refute that."""
+    wire = cluster(3)
+    highest = NOW_S + AHEAD_S_MAX + REFUTATIONS_AHEAD_MAX - 100
+    for name in ("n1", "n2"):
+        wire.deliver(name, alive("n3", highest, id="id of n3"), source=address("n3"))
+    wire.run(2)
+    wire.stopped.add("n3")
+    wire.run(LONG_S)
+    assert wire.view("n1")["n3"] == "dead"
+    assert wire.cores["n1"].members()[2].incarnation >= highest
+    wire.stopped.remove("n3")
+    wire.add("n3", seeds=["n1"], tags={"id": "id of n3"}, incarnation=NOW_S + 60)
+    wire.run(20)
+    assert [wire.view(name)["n3"] for name in wire.cores] == ["alive"] * 3
+
+
+def test_suspicion_of_a_member_with_the_highest_incarnation_is_heard() -> None:
+    """Or each member would have to find out by itself, and nobody could confirm it."""
+    wire = cluster(3)
+    highest = NOW_S + AHEAD_S_MAX + REFUTATIONS_AHEAD_MAX - 100
+    wire.deliver("n1", alive("n3", highest, id="id of n3"), source=address("n3"))
+    wire.run(2)
+    wire.stopped.add("n3")
+    incarnation = wire.cores["n1"].members()[2].incarnation
+    assert incarnation >= highest
+    wire.deliver("n1", Suspect(incarnation, "n3", "n2"))
+    assert wire.view("n1")["n3"] == "suspect"

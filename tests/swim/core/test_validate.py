@@ -15,7 +15,7 @@ NOW_S = 1_900_000_000
 
 
 def accused(incarnation: int, started_with: int = NOW_S, now: float = 0.0) -> bool:
-    return Incarnations(started_with, 0.0).why_invalid(incarnation, "n2", now, alive=False) is None
+    return Incarnations(started_with, 0.0).why_invalid(incarnation, "n2", now, high=False) is None
 
 
 @pytest.mark.parametrize("incarnation", [0, 1, NOW_S, NOW_S + 1000, NOW_S + AHEAD_S_MAX])
@@ -27,16 +27,16 @@ def test_what_a_node_or_an_agent_can_have_is_believed(incarnation: int) -> None:
     "incarnation", [NOW_S + AHEAD_S_MAX + 1, INCARNATION_MAX - 1, INCARNATION_MAX]
 )
 def test_what_is_years_ahead_is_rejected_with_that_reason(incarnation: int) -> None:
-    why = Incarnations(NOW_S, 0.0).why_invalid(incarnation, "n2", 0.0, alive=False)
+    why = Incarnations(NOW_S, 0.0).why_invalid(incarnation, "n2", 0.0, high=False)
     assert why == f"incarnation {incarnation} of n2 is more than 8 years ahead of our clock"
 
 
 def test_refutation_of_the_highest_accusation_is_believed() -> None:
     highest = NOW_S + AHEAD_S_MAX
     incarnations = Incarnations(NOW_S, 0.0)
-    assert incarnations.why_invalid(highest + 1, "n2", 0.0, alive=True) is None
+    assert incarnations.why_invalid(highest + 1, "n2", 0.0, high=True) is None
     assert (
-        incarnations.why_invalid(highest + REFUTATIONS_AHEAD_MAX + 1, "n2", 0.0, alive=True)
+        incarnations.why_invalid(highest + REFUTATIONS_AHEAD_MAX + 1, "n2", 0.0, high=True)
         is not None
     )
 
