@@ -142,7 +142,7 @@ lock:
     compile --output-file k8s/requirements.lock
     compile --only-build-deps --build-deps-for wheel --output-file k8s/build.lock
 
-# Simulate under faults: just sim seeds=1000, or tell one seed: just sim seed=42 (layer=core|nodes)
+# Simulate under faults: just sim seeds=1000, or tell one seed: just sim seed=42 (layer=core|nodes|gossip)
 [no-exit-message]
 sim *args: venv
     @exec .venv/bin/python -m tests.simulation.sim "$@"

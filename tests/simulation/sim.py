@@ -1,11 +1,12 @@
 """`just sim`: many seeds, or one that is told as a story.
 
-Enters: `seeds=1000`, `first=0`, `seed=42`, `layer=core|nodes`. Leaves: a progress bar and figures;
-at the first failure the command that replays it, and exit status 1.
+Enters: `seeds=1000`, `first=0`, `seed=42`, `layer=core|nodes|gossip`. Leaves: a progress bar and
+figures; at the first failure the command that replays it, and exit status 1.
 Never: real time inside a run; the same seed gives the same trace, in any process.
 
 Each seed draws a storm of faults: in the core layer for the Raft core alone, in the nodes layer for
-the real node tree with everything outside it in memory.
+the real node tree with everything outside it in memory, in the gossip layer for members that only
+gossip, up to a hundred of them.
 """
 
 import gc
@@ -17,14 +18,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from tests.simulation.core_layer import idle_core, run_core
+from tests.simulation.gossip_layer import idle_gossip, run_gossip
 from tests.simulation.node_layer import idle_nodes, run_nodes
 
 IDLE_S = 300.0
 """Virtual seconds of an idle cluster, to tell the speed."""
 
 
-LAYERS = {"core": run_core, "nodes": run_nodes}
-IDLE = {"core": idle_core, "nodes": idle_nodes}
+LAYERS = {"core": run_core, "nodes": run_nodes, "gossip": run_gossip}
+IDLE = {"core": idle_core, "nodes": idle_nodes, "gossip": idle_gossip}
 
 
 def options_of(arguments: list[str]) -> dict[str, str]:
@@ -35,7 +37,8 @@ def options_of(arguments: list[str]) -> dict[str, str]:
         number = name in ("seed", "seeds", "first") and value.isdigit()
         if not equals or not (number or (name == "layer" and value in LAYERS)):
             sys.exit(
-                f"just sim: {argument!r} is none of seeds=N, seed=N, first=N, layer=core|nodes"
+                f"just sim: {argument!r} is none of seeds=N, seed=N, first=N, "
+                "layer=core|nodes|gossip"
             )
         options[name] = value
     return options

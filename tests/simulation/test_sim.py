@@ -8,7 +8,7 @@ import pytest
 
 from tests.simulation.sim import LAYERS, main, options_of
 
-FRESH = {"core": 20, "nodes": 8}
+FRESH = {"core": 20, "nodes": 8, "gossip": 0}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -20,7 +20,9 @@ def test_fresh_seeds_keep_every_promise(layer: str) -> None:
         assert outcome.failure is None, outcome.report()
 
 
-@pytest.mark.parametrize(("layer", "seed"), [("core", 1), ("core", 2), ("nodes", 10)])
+@pytest.mark.parametrize(
+    ("layer", "seed"), [("core", 1), ("core", 2), ("nodes", 10), ("gossip", 3)]
+)
 def test_seed_prints_the_same_story_in_any_process(layer: str, seed: int) -> None:
     outputs = set()
     for hash_seed in ("1", "2"):
