@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import stat
 import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -30,6 +31,8 @@ from noti.client.reconnection import Reconnect, Reconnection
 from noti.errors import LocalError, Unavailable
 
 STOP_DEADLINE_S = 3.0
+STDOUT = 1
+"""Descriptor of standard output."""
 
 _VISIBLE = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0))}
 _VISIBLE.pop(ord("\t"))
@@ -53,6 +56,7 @@ _VISIBLE.pop(ord("\t"))
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.option("--count", type=click.IntRange(1), help="Stop after so many events.")
+@click.option("--until", metavar="TEXT", help="Stop after an event with this in its data.")
 @click.option(
     "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Sent with every request."
 )
@@ -74,6 +78,7 @@ def tail(
     last_event_id: str,
     as_json: bool,
     count: int | None,
+    until: str | None,
     headers: tuple[str, ...],
     silence_s: float,
     token_file: Path | None,
@@ -84,14 +89,15 @@ def tail(
 
     With ws:// or wss://, over WebSocket, as noti's nodes offer it.
 
-    It must begin within the --timeout; after that, it is tried again and again.
+    It must begin within the --timeout; after that, it is tried again and again. It ends when nobody
+    reads its output any more.
 
     The address of a node is enough: noti tail http://127.0.0.1:8402 --topic jobs.noti.books
     """
     if not last_event_id.isprintable() or not last_event_id.isascii():
         raise LocalError("--from is an id: printable ASCII, or earliest")
     reconnection = Reconnection(stream_url(url, topics), random.Random(), last_event_id.strip())
-    screen = Screen(as_json, count)
+    screen = Screen(as_json, count, until)
     shown = [_header(header) for header in headers]
     if (token := token_in(token_file)) is not None:
         shown.append(("Authorization", f"Bearer {token}"))
@@ -111,11 +117,22 @@ async def _begin_within(
     timeout_s: float, url: str, screen: "Screen", reading: Callable[[], Awaitable[None]]
 ) -> None:
     """Follow; raises `Unavailable` when the stream has not begun in time."""
-    with trio.move_on_after(timeout_s) as screen.beginning:
-        await reading()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_end_when_unread, nursery.cancel_scope)
+        with trio.move_on_after(timeout_s) as screen.beginning:
+            await reading()
+        nursery.cancel_scope.cancel()
     if screen.beginning.cancelled_caught:
         why = f" ({screen.problem})" if screen.problem else ""
         raise Unavailable(f"{no_answer(url, timeout_s)}{why}")
+
+
+async def _end_when_unread(scope: trio.CancelScope) -> None:
+    """Cancel when the pipe that we write to has no reader any more, though no event comes."""
+    if stat.S_ISFIFO(os.fstat(STDOUT).st_mode):
+        # Nothing can be read at this end: the system wakes us for the error alone.
+        await trio.lowlevel.wait_readable(STDOUT)
+        scope.cancel()
 
 
 def stream_url(url: str, topics: tuple[str, ...]) -> str:
@@ -143,9 +160,10 @@ def _header(text: str) -> tuple[str, str]:
 class Screen:
     """Where events and news are shown."""
 
-    def __init__(self, as_json: bool, count: int | None) -> None:
+    def __init__(self, as_json: bool, count: int | None, until: str | None) -> None:
         self._as_json = as_json
         self._left = count
+        self._until = until
         self.beginning = trio.CancelScope()
         """Ends the command, as long as no stream has begun."""
         self.problem = ""
@@ -178,7 +196,7 @@ class Screen:
             return False
         if self._left is not None:
             self._left -= 1
-        return self._left != 0
+        return self._left != 0 and not (self._until and self._until in event.data)
 
     def _print_json(self, event: StreamEvent) -> None:
         document = {"id": event.last_event_id, "type": event.type, "data": event.data}

@@ -73,6 +73,34 @@ async def test_it_ends_quietly_when_its_reader_does() -> None:
     assert b"Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("events", [0, 1])
+async def test_it_ends_when_its_reader_does_although_nothing_comes(events: int) -> None:
+    there = hub()
+    there.publish(notifications(1, events))
+    async with serving(there) as (host, port):
+        command = [sys.executable, "-m", "noti", "tail", f"http://{host}:{port}", "--from", "x"]
+        process = await trio.lowlevel.open_process(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        with trio.fail_after(LIMIT_S):
+            while there.clients == 0:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            await process.stdout.aclose()
+            assert await process.wait() == 0
+
+
+async def test_it_stops_after_the_event_that_is_waited_for() -> None:
+    there = hub()
+    there.publish([notification(number, data=f"job {number} done") for number in range(1, 6)])
+    async with serving(there) as (host, port):
+        arguments = ("--from", "earliest", "--json", "--until", "job 3")
+        done = await tail(f"http://{host}:{port}", *arguments)
+    assert done.returncode == 0, done.stderr
+    shown = [json.loads(line)["data"] for line in done.stdout.splitlines()]
+    assert shown == ["job 1 done", "job 2 done", "job 3 done"]
+
+
 async def test_a_signal_is_a_clean_end() -> None:
     there = hub()
     async with serving(there) as (host, port), trio.open_nursery() as nursery:
