@@ -112,10 +112,10 @@ fmt: venv
 bench name *args: venv
     @exec .venv/bin/python -m "tests.bench.bench_$1" "${@:2}"
 
-# The chart without Kubernetes: its pods as processes with networks of their own, rolled under load.
+# The chart without Kubernetes: its pods as processes with networks of their own, rolled under load (`keys`: from pods without a key of gossip)
 [no-exit-message]
-k8s-rehearsal: venv
-    -@{{ attend }} .venv/bin/python -m tests.interop.rehearsal
+k8s-rehearsal *args: venv
+    -@{{ attend }} .venv/bin/python -m tests.interop.rehearsal "$@"
     @{{ report }}
 
 # The chart and the image: rendered, linted, held to schemas and policies.

@@ -12,6 +12,9 @@ NOT_RUN = 77
 
 
 def main() -> int:
+    if sys.argv[1:] not in ([], ["keys"]):
+        print("rehearsal: nothing may be given but `keys`", file=sys.stderr)
+        return 2
     program, root, reason = helm(), nginx_root(), obstacle()
     if program is None:
         reason = "it needs `helm`, which could not be fetched; put it on the PATH"
@@ -22,7 +25,8 @@ def main() -> int:
         return NOT_RUN
     with tempfile.TemporaryDirectory(prefix="noti-rehearsal-") as directory:
         inside = [sys.executable, "-m", "tests.interop.rehearsal.inside"]
-        return run_inside([*inside, str(program), str(root / "usr/sbin/nginx"), directory])
+        nginx = str(root / "usr/sbin/nginx")
+        return run_inside([*inside, str(program), nginx, directory, *sys.argv[1:]])
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ RESOLVER = (
 """What the kubelet writes into every pod's /etc/resolv.conf."""
 ACCOUNT_MOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
 API_ADDRESS = (GATEWAY, 6443)
+KEY_VARIABLES = ("NOTI_GOSSIP_KEY_FILE", "NOTI_GOSSIP_ENCRYPTION")
 READY_S_MAX = 60.0
 
 
@@ -38,6 +39,8 @@ class Controllers:
         """Prepare; nothing runs yet."""
         self.stateful_set = rendered.one("StatefulSet")
         self.name: str = self.stateful_set["metadata"]["name"]
+        [container] = self.stateful_set["spec"]["template"]["spec"]["containers"]
+        self._variables: list[Manifest] = container["env"]
         self.nodes: dict[int, Pod] = {}
         """The StatefulSet's pods, by their numbers."""
         self.past: list[Pod] = []
@@ -54,11 +57,17 @@ class Controllers:
 
     # --- pods -------------------------------------------------------------------------------------
 
-    def set_variable(self, name: str, value: str) -> None:
-        """Give pods that start from now on another value, as an upgrade does."""
+    def set_gossip(self, step: str) -> None:
+        """Have pods that start from now on encrypt so: `plain` for no key, or as the chart says."""
         [container] = self.stateful_set["spec"]["template"]["spec"]["containers"]
-        [variable] = [one for one in container["env"] if one["name"] == name]
-        variable["value"] = value
+        if step == "plain":
+            kept = [one for one in self._variables if one["name"] not in KEY_VARIABLES]
+            container["env"] = [*kept, {"name": "NOTI_GOSSIP_INSECURE", "value": "true"}]
+        else:
+            container["env"] = [
+                {**one, "value": step} if one["name"] == KEY_VARIABLES[1] else one
+                for one in self._variables
+            ]
 
     async def start_node(self, number: int) -> Pod:
         """Start the pod of a number, with its disk and another address than it ever had."""

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import pairwise
@@ -26,13 +26,15 @@ VALUES: dict[str, Any] = {
     "anonymous": True,
     "ingress": {"enabled": True},
     "config": {"history_size": 10_000},
-    "gossip": {"encryption": "sent"},
     "minReadySeconds": 1,
     "termination": {"drainSeconds": 2},
     "probes": {"startup": {"periodSeconds": 1}, "readiness": {"periodSeconds": 1}},
 }
-"""The chart's own values but for tokens, which its browsers lack, for times, which would make three
-stops last two minutes, and for gossip, so that rolled pods meet such as take less."""
+"""The chart's own values but for tokens, which its browsers lack, and for times, which would make
+three stops last two minutes."""
+
+STEPS = ("plain", "understood", "sent", "required")
+"""Of gossip's encryption, of pods that had no key: three upgrades. The short run makes the last."""
 
 SETTLE_S_MAX = 30.0
 NATS_PORT, PROXY_PORT = 4222, 80
@@ -75,11 +77,7 @@ class Rehearsal:
         self.say(f"{len(self.browsers)} browsers read events through {self.proxy.service}")
 
     async def roll(self) -> None:
-        """Replace every pod, the highest number first, each when the one before is available.
-
-        The new ones require encryption, as after the last upgrade of pods that had no key.
-        """
-        self.controllers.set_variable("NOTI_GOSSIP_ENCRYPTION", "required")
+        """Replace every pod, the highest number first, each when the one before is available."""
         assert self._spec["updateStrategy"]["type"] == "RollingUpdate"
         for number in sorted(self.controllers.nodes, reverse=True):
             old, begun = self.controllers.nodes[number], time.monotonic()
@@ -227,12 +225,25 @@ def _follow(proxy: Proxy, controllers: Controllers) -> None:
     proxy.send_to(controllers.endpoints(proxy.service, proxy.service_port))
 
 
-async def rehearse(helm: Path, nginx: Path, directory: Path, say: Callable[[str], None]) -> None:
-    """Run the whole rehearsal; raises `AssertionError` when a promise is broken."""
+async def rehearse(
+    helm: Path,
+    nginx: Path,
+    directory: Path,
+    say: Callable[[str], None],
+    steps: Sequence[str] = STEPS[-2:],
+) -> None:
+    """Run the whole rehearsal; raises `AssertionError` when a promise is broken.
+
+    Pods begin with the first of `steps`, and are rolled to each of the others.
+    """
     async with prepared(helm, nginx, directory, say) as (rehearsal, nursery):
         try:
+            rehearsal.controllers.set_gossip(steps[0])
             await rehearsal.install(nursery)
-            await rehearsal.roll()
+            for step in steps[1:]:
+                rehearsal.controllers.set_gossip(step)
+                say(f"gossip.encryption={step}")
+                await rehearsal.roll()
             await rehearsal.scale_down(1)
             await rehearsal.scale_up(3)
             await rehearsal.finish()
