@@ -229,7 +229,7 @@ class Swim:
         # Alive messages first: others in the packet may be about a member that they introduce.
         # Pings last: the answer carries what refutes what else is in the packet.
         questions = self._verifier.proofs(messages, source, now)
-        proven = {(each.name, each.address) for each in questions}
+        proven = {(each.name, each.address) for each in questions if not each.through}
         said: dict[tuple[str, Address], Alive] = {}
         objects = self._own.objects_to(messages)
         for message in sorted(messages, key=_turn):

@@ -76,7 +76,7 @@ class MemberStates:
         self._prober = prober
         self._verifier = verifier
         self._identities = identities
-        self._newcomers = Newcomers(verifier, config)
+        self._newcomers = Newcomers(me.name, members=members, verifier=verifier, config=config)
         self._serf = serf
         self._config = config
         self._incarnations = incarnations
@@ -163,9 +163,15 @@ class MemberStates:
             return
         if backing is Backing.PROVEN:
             self._take(record, alive, now)
-        elif record is not None and record.describes(alive) and record.present:
+            return
+        if record is not None and record.describes(alive) and record.present:
             self._refresh(record, alive, now)
-        elif not self._newcomers.add(alive, backing, now):
+            return
+        if record is not None and record.address == alive.address:
+            # One that is just leaving may still answer those who do not ask whether it is there.
+            leaving = record.state is MemberState.LEFT and now - record.changed_at < _LEAVING_S_MAX
+            backing = backing if leaving else Backing.KNOWN
+        if not self._newcomers.add(alive, backing, now):
             text = f"too many others are being asked whether they are there, so {alive.node} is not"
             self._outbox.emit(GossipRejected("members", text))
         elif record is not None and record.present and record.address != alive.address:

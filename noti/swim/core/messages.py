@@ -23,6 +23,9 @@ VERSIONS = bytes([1, 5, 2, 2, 5, 5])
 VERSIONS_UNKNOWN = bytes(6)
 """A node whose versions are unknown."""
 
+STREAM_PING_VERSION = 3
+"""Highest protocol version from which a member answers pings over TCP."""
+
 META_BYTES_MAX = 512
 """memberlist's limit on a node's metadata, here the encoded tags."""
 

@@ -5,14 +5,17 @@ Never: members; who is here is none, and is neither gossiped to nor dialled nor 
 
 Anybody can invent claims, so they are bounded, each costs a few small packets, and the oldest give
 way to new ones once they had time to answer. What came over TCP from the host that it names cannot
-be invented elsewhere: it waits for no flood of packets, and may be asked over TCP.
+be invented elsewhere, nor can members at the addresses where they answered before: such claims wait
+for no flood of packets, and may be asked about over TCP. About members, others may be asked, too,
+so that one blocked cable hides no change.
 """
 
 import math
 from dataclasses import dataclass
 from enum import Enum
 
-from noti.swim.core.messages import Address, Alive
+from noti.swim.core.members import Members
+from noti.swim.core.messages import STREAM_PING_VERSION, Address, Alive
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.verification import Verifier
 
@@ -30,6 +33,8 @@ class Backing(Enum):
 
     HEARSAY = "hearsay"
     """Anybody may have said it."""
+    KNOWN = "known"
+    """It is about a member at the address where that is, or was."""
     INTRODUCED = "introduced"
     """It came over TCP from the host that it names."""
     PROVEN = "proven"
@@ -48,7 +53,11 @@ class _Newcomer:
 class Newcomers:
     """Claims about nodes at addresses where they have not answered yet."""
 
-    def __init__(self, verifier: Verifier, config: SwimConfig) -> None:
+    def __init__(
+        self, me: str, *, members: Members, verifier: Verifier, config: SwimConfig
+    ) -> None:
+        self._me = me
+        self._members = members
         self._verifier = verifier
         self._config = config
         self._waiting: dict[tuple[str, Address], _Newcomer] = {}
@@ -69,7 +78,7 @@ class Newcomers:
         if known is not None:
             if claim.incarnation > known.claim.incarnation:
                 known.claim = claim  # asked with the next question, however often it changes
-            if backing is Backing.INTRODUCED:
+            if known.backing is Backing.HEARSAY:
                 known.backing = backing
             return True
         if not self._make_room(backing, now):
@@ -88,13 +97,17 @@ class Newcomers:
         for key, newcomer in list(self._waiting.items()):
             if newcomer.ask_at > now:
                 continue
-            introduced = newcomer.backing is Backing.INTRODUCED
-            if newcomer.questions < (_QUESTIONS_MAX if introduced else often):
+            hearsay = newcomer.backing is Backing.HEARSAY
+            if newcomer.questions < (often if hearsay else _QUESTIONS_MAX):
                 self._ask(newcomer, now)
                 continue
             del self._waiting[key]
-            if introduced:
+            if not hearsay and newcomer.claim.versions[1] >= STREAM_PING_VERSION:
                 self._verifier.ask_by_stream(newcomer.claim, now)
+            if newcomer.backing is Backing.KNOWN:
+                name = newcomer.claim.node
+                helpers = self._members.pick(self._config.indirect_checks, without=(self._me, name))
+                self._verifier.ask_through(helpers, newcomer.claim, now)
 
     def discard(self, name: str, address: Address) -> None:
         """Forget somebody, who has answered."""
@@ -117,15 +130,16 @@ class Newcomers:
         """
         if len(self._waiting) < self._config.unacked_max:
             return True
+        hearsay = backing is Backing.HEARSAY
         for key, newcomer in self._waiting.items():
-            introduced = newcomer.backing is Backing.INTRODUCED
-            if introduced and backing is Backing.HEARSAY:
+            is_hearsay = newcomer.backing is Backing.HEARSAY
+            if hearsay and not is_hearsay:
                 continue
             waited = now - newcomer.since > self._config.probe_timeout_s
-            if waited or introduced is not (backing is Backing.INTRODUCED):
+            if waited or is_hearsay is not hearsay:
                 del self._waiting[key]
                 return True
-            if not introduced:
+            if is_hearsay:
                 break  # the others are younger
         return False
 

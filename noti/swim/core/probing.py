@@ -28,6 +28,7 @@ from noti.swim.core.events import (
 )
 from noti.swim.core.members import Members, Record
 from noti.swim.core.messages import (
+    STREAM_PING_VERSION,
     Ack,
     Address,
     IndirectPing,
@@ -38,9 +39,6 @@ from noti.swim.core.messages import (
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.relays import Relays
 from noti.swim.core.timing import SwimConfig
-
-_STREAM_PING_VERSION = 3
-"""Protocol version from which a member answers pings over TCP."""
 
 _NACK_VERSION = 4
 """Protocol version from which a helper sends nacks."""
@@ -223,7 +221,7 @@ class Prober:
             )
             self._outbox.send(helper.address, request)
         target = self._members.get(probe.name)
-        if target is not None and target.versions[1] >= _STREAM_PING_VERSION:
+        if target is not None and target.versions[1] >= STREAM_PING_VERSION:
             order = PingByStream(probe.sequence, probe.name, probe.address, others_s)
             self._outbox.emit(order)
 

@@ -18,7 +18,17 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 
 from noti.swim.core.events import PingByStream
-from noti.swim.core.messages import Ack, Address, Alive, Dead, Message, Ping, Suspect
+from noti.swim.core.members import Record
+from noti.swim.core.messages import (
+    Ack,
+    Address,
+    Alive,
+    Dead,
+    IndirectPing,
+    Message,
+    Ping,
+    Suspect,
+)
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.timing import SwimConfig
 
@@ -37,6 +47,8 @@ class Question:
     address: Address
     claim: Alive | Suspect | Dead | None
     asked_at: float
+    through: tuple[Address, ...] = ()
+    """Members that were asked to ask, where it was not asked directly."""
 
 
 class Verifier:
@@ -64,14 +76,25 @@ class Verifier:
         self, name: str, address: Address, claim: Alive | Suspect | Dead | None, now: float
     ) -> None:
         """Ping a node by name at an address, with a claim about it if there is one."""
-        ping = Ping(self._note(name, address, claim, now), name, self._address, self._name)
+        sequence = self._note(Question(name, address, claim, now))
+        ping = Ping(sequence, name, self._address, self._name)
         claims = () if claim is None else (claim,)
         # No broadcasts: each goes out a few times only, and nobody may be there.
         self._outbox.send(address, *claims, ping, piggyback=False)
 
+    def ask_through(self, helpers: Sequence[Record], claim: Alive, now: float) -> None:
+        """Have members ping another one; only at an address where it has answered before."""
+        through = tuple(helper.address for helper in helpers)
+        sequence = self._note(Question(claim.node, claim.address, claim, now, through))
+        for to in through:
+            request = IndirectPing(
+                sequence, claim.node, claim.address, False, self._address, self._name
+            )
+            self._outbox.send(to, request)
+
     def ask_by_stream(self, claim: Alive, now: float) -> None:
-        """Ping a node over TCP; only where its host has dialled us."""
-        sequence = self._note(claim.node, claim.address, claim, now)
+        """Ping a node over TCP; only where its host has dialled us, or it has answered before."""
+        sequence = self._note(Question(claim.node, claim.address, claim, now))
         timeout_s = self._config.probe_interval_s
         self._outbox.emit(PingByStream(sequence, claim.node, claim.address, timeout_s))
 
@@ -86,18 +109,19 @@ class Verifier:
         """Return the question that was answered over TCP, if it was one of these."""
         return self._take(sequence, now, None)
 
-    def _note(
-        self, name: str, address: Address, claim: Alive | Suspect | Dead | None, now: float
-    ) -> int:
+    def _note(self, question: Question) -> int:
         sequence = self._rng.getrandbits(32)
-        self._waiting[sequence] = Question(name, address, claim, now)
+        self._waiting[sequence] = question
         if len(self._waiting) > _WAITING_MAX:
             self._waiting.popitem(last=False)
         return sequence
 
     def _take(self, sequence: int, now: float, source: Address | None) -> Question | None:
         question = self._waiting.get(sequence)
-        if question is None or (source is not None and not is_same_host(question.address, source)):
+        if question is None:
+            return None
+        asked = question.through or (question.address,)
+        if source is not None and not any(is_same_host(each, source) for each in asked):
             return None
         del self._waiting[sequence]
         return question if now - question.asked_at <= _ANSWER_S_MAX else None

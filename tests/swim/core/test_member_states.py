@@ -13,6 +13,7 @@ from noti.swim.core.events import (
     MembersProtected,
     NameConflict,
     StateReceived,
+    TagsChanged,
 )
 from noti.swim.core.messages import (
     INCARNATION_MAX,
@@ -361,3 +362,28 @@ def test_suspicion_of_a_member_with_the_highest_incarnation_is_heard() -> None:
     assert incarnation >= highest
     wire.deliver("n1", Suspect(incarnation, "n3", "n2"))
     assert wire.view("n1")["n3"] == "suspect"
+
+
+def test_one_blocked_cable_hides_no_change_of_a_member() -> None:
+    wire = cluster(3)
+    wire.passes_udp = lambda sender, receiver: {sender, receiver} != {"n1", "n2"}
+    wire.passes_tcp = wire.passes_udp
+    wire.give("n2", TagsChanged({"id": "id of n2", "new": "tag"}))
+    wire.run(20)
+    assert wire.cores["n1"].members()[1].tags == {"id": "id of n2", "new": "tag"}
+    wire.give("n2", LeaveRequested())
+    wire.run(2)
+    assert wire.view("n1")["n2"] == "left"
+    tags = {"id": "id of n2"}
+    wire.add("n2", seeds=["n3"], tags=tags, incarnation=NOW_S + int(wire.now))
+    wire.run(60)
+    assert wire.view("n1")["n2"] == "alive"
+    assert wire.cores["n1"].members()[1].tags == tags
+
+
+def test_member_that_only_tcp_reaches_shows_its_new_tags() -> None:
+    wire = cluster(2)
+    wire.passes_udp = lambda sender, receiver: False
+    wire.give("n2", TagsChanged({"id": "id of n2", "new": "tag"}))
+    wire.run(40)
+    assert wire.cores["n1"].members()[1].tags == {"id": "id of n2", "new": "tag"}

@@ -3,8 +3,9 @@
 import random
 from dataclasses import replace
 
-from noti.swim.core.events import PingByStream, SendPacket
-from noti.swim.core.messages import VERSIONS, Address, Alive, Ping
+from noti.swim.core.events import Effect, PingByStream, SendPacket
+from noti.swim.core.members import Members, Record
+from noti.swim.core.messages import VERSIONS, Address, Alive, IndirectPing, Ping
 from noti.swim.core.newcomers import Backing, Newcomers
 from noti.swim.core.outbox import Outbox
 from noti.swim.core.packets import decode_packet
@@ -27,7 +28,13 @@ class Scene:
             config=self.config,
             rng=random.Random(1),
         )
-        self.newcomers = Newcomers(verifier, self.config)
+        self.members = Members(random.Random(1), 30.0)
+        for number, name in enumerate(("n1", "n2", "n5", "n6"), 1):
+            there = (f"10.0.0.{number}", 7946)
+            self.members.add(Record.of(claim(name, at=there), {}, 0.0))
+        self.newcomers = Newcomers(
+            "n1", members=self.members, verifier=verifier, config=self.config
+        )
 
     def asked(self) -> list[str]:
         """Whom it has pinged since the last call."""
@@ -128,3 +135,23 @@ def test_who_has_answered_is_no_newcomer_any_more() -> None:
     scene.newcomers.discard("n2", THERE)
     scene.newcomers.discard("n2", THERE)
     assert not scene.newcomers
+
+
+def test_about_a_known_member_others_are_asked_as_well_and_no_flood_displaces_it() -> None:
+    scene = Scene(unacked_max=10)
+    for each in range(100):
+        scene.newcomers.add(claim(f"x{each}"), Backing.HEARSAY, 0.0)
+    assert scene.newcomers.add(claim("n2"), Backing.KNOWN, 0.0)
+    orders: list[Effect] = []
+    while scene.newcomers:
+        scene.newcomers.advance(scene.newcomers.deadline())
+        orders += scene.outbox.collect()
+    assert [each.node for each in orders if isinstance(each, PingByStream)] == ["n2"]
+    asked = [
+        message.target
+        for each in orders
+        if isinstance(each, SendPacket) and each.to != THERE
+        for message in decode_packet(each.payload).messages
+        if isinstance(message, IndirectPing)
+    ]
+    assert asked == ["n2"] * scene.config.indirect_checks
