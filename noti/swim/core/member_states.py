@@ -82,18 +82,12 @@ class MemberStates:
         self._incarnations = incarnations
         self._unresolved: dict[str, None] = {}
         """Names of those with a suspicion or a pending claim, and of some who had one."""
+        self._due_at = math.inf
+        """No later than the first of them needs something; may be too early until `advance`."""
 
     def deadline(self) -> float:
         """Return when `advance` is due; infinite without newcomer, suspicion or pending claim."""
-        if not self._unresolved:
-            return self._newcomers.deadline()
-        moments = [self._newcomers.deadline()]
-        for record in self._unresolved_members():
-            if record.suspicion is not None:
-                moments += [record.suspicion.deadline(), record.suspicion.ping_at]
-            if record.pending_claim is not None:
-                moments += [record.pending_claim.verify_again_at, record.pending_claim.ends_at]
-        return min(moments)
+        return min(self._due_at, self._newcomers.deadline())
 
     def advance(self, now: float) -> None:
         """Ping whoever is to be pinged again, and decide when time is over."""
@@ -109,6 +103,19 @@ class MemberStates:
             elif pending_claim is not None and pending_claim.verify_again_at <= now:
                 pending_claim.verify_again_at = math.inf
                 self._ask(record, pending_claim.claim, now)
+        self._due_at = math.inf
+        for record in self._unresolved_members():
+            self._expect(record)
+
+    def _expect(self, record: Record) -> None:
+        """Be there when a member with a suspicion or a pending claim needs something."""
+        suspicion, pending_claim = record.suspicion, record.pending_claim
+        self._unresolved[record.name] = None
+        if suspicion is not None:
+            self._due_at = min(self._due_at, suspicion.deadline(), suspicion.ping_at)
+        if pending_claim is not None:
+            claim_due_at = min(pending_claim.verify_again_at, pending_claim.ends_at)
+            self._due_at = min(self._due_at, claim_due_at)
 
     def postpone(self, until: float) -> None:
         """Decide about nobody before a time: we come late, and did not read what was answered."""
@@ -212,6 +219,7 @@ class MemberStates:
             return
         if record.suspicion is not None:
             if record.suspicion.confirm(suspect.accuser):
+                self._expect(record)
                 self._outbox.broadcast(record.name, suspect)
         elif record.state is MemberState.ALIVE:
             self._outbox.broadcast(record.name, suspect)
@@ -233,13 +241,14 @@ class MemberStates:
         if record.suspicion is not None:
             ends_by = record.suspicion.started_at + self._config.probe_interval_s
             record.suspicion.shorten(ends_by, self._config.probe_timeout_s)
+            self._expect(record)
 
     # Decisions
 
     def _suspect(self, record: Record, incarnation: int, accuser: str, now: float) -> None:
         record.incarnation = incarnation
-        self._unresolved[record.name] = None
         record.suspicion = Suspicion.begin(accuser, self._members.count(now), self._config, now)
+        self._expect(record)
         self.set_state(record, MemberState.SUSPECT, now)
 
     def _ping_suspect(self, record: Record, suspicion: Suspicion, now: float) -> None:
@@ -261,10 +270,10 @@ class MemberStates:
     def _verify(self, record: Record, claim: Alive | Dead, gives_up_at: float, now: float) -> None:
         """Ping a member with a claim about it, twice: one packet may be lost."""
         within_s = self._config.probe_timeout_s
-        self._unresolved[record.name] = None
         record.pending_claim = PendingClaim(
             claim, now, now + within_s / 2, now + within_s, gives_up_at
         )
+        self._expect(record)
         self._ask(record, claim, now)
 
     def _ask(self, record: Record, claim: Alive | Dead | Suspect, now: float) -> None:
