@@ -30,6 +30,9 @@ class _OwnState(Protocol):
 
     def why_refused(self, state: PushPull) -> str | None: ...
 
+    @property
+    def has_left(self) -> bool: ...
+
 
 class StreamExchanges:
     """The TCP side of one node's gossip, both as the one that dials and as the one that answers."""
@@ -147,7 +150,8 @@ class StreamExchanges:
         """Take a question and return the answer, if it gets one; raises `MessageInvalid`."""
         match question:
             case Ping(sequence, target):
-                return Ack(sequence, None) if target in ("", self._name) else None
+                answers = target in ("", self._name) and not self._core.has_left
+                return Ack(sequence, None) if answers else None
             case PushPull(join):
                 refused = self._core.why_refused(question)
                 # As it is before theirs counts, which they know anyway.

@@ -36,6 +36,7 @@ from noti.swim.core.messages import Address, Member, PushPull
 from noti.swim.core.packets import decode_packet
 from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.core.timing import SwimConfig
+from noti.swim.core.validate import CLOCK_S_MIN
 from tests.simulation.faults import draw_rate
 from tests.simulation.timeline import Timeline
 
@@ -132,7 +133,7 @@ class GossipMachine:
         self.disturb()
         self.frozen = False
         if self.world.rng.random() < 0.5:
-            self._ring(self.boots)
+            self._ring(self.boots, self._armed_at)
         events, self._held = self._held, []
         for event in events:
             self.step(event)
@@ -208,10 +209,10 @@ class GossipMachine:
         due = max(due, self.world.now)
         if due < self._armed_at:
             self._armed_at = due
-            self.world.at(due, self._ring, self.boots)
+            self.world.at(due, self._ring, self.boots, due)
 
-    def _ring(self, boots: int) -> None:
-        if boots != self.boots or self.core is None:
+    def _ring(self, boots: int, due: float) -> None:
+        if boots != self.boots or self.core is None or due != self._armed_at:
             return
         self._armed_at = math.inf
         if self.frozen:
@@ -266,7 +267,7 @@ class GossipWorld:
         """Hears of each change in what a machine believes."""
         self.recorded: deque[tuple[bytes, Address]] = deque(maxlen=RECORDED_MAX)
         self.packets = 0
-        self._wall_at_0_s = 1_850_000_000
+        self._wall_at_0_s = CLOCK_S_MIN  # where a machine whose calendar is behind believes to be
         self._cut: dict[tuple[str, str], float] = {}
         """Links that carry nothing in this direction, and since when."""
         self._udp_cut: set[tuple[str, str]] = set()
@@ -437,7 +438,8 @@ class GossipWorld:
                 self.at(self.now + delay_s, self._pong, dial, receiver, order)
 
     def _pong(self, dial: _Dial, receiver: GossipMachine, order: PingByStream) -> None:
-        answers = receiver.core is not None and not receiver.frozen
+        core = receiver.core
+        answers = core is not None and not core.has_left and not receiver.frozen
         if answers and receiver.name == order.node and self._passes_stream(dial.dialer, receiver):
             self.timeline.reach("a ping was answered by stream")
             dial.end(StreamPingAnswered(order.sequence))

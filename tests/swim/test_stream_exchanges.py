@@ -42,6 +42,8 @@ EMPTY = PushPull(True, (), b"")
 class Unasked:
     """A core whose state nobody asks for."""
 
+    has_left = False
+
     def state(self, *, join: bool) -> PushPull:
         raise AssertionError("a ping needs no state")
 

@@ -205,6 +205,11 @@ class Swim:
         nodes = tuple(record.remote_node() for record in self._members)
         return PushPull(join, nodes, self._serf.state())
 
+    @property
+    def has_left(self) -> bool:
+        """Whether this node announced that it left: then it answers no pings over TCP."""
+        return self._own.has_left
+
     def why_refused(self, state: PushPull) -> str | None:
         """Return why a peer's state is rejected as a whole, or None."""
         return self._members.versions_violation(state.nodes)
@@ -403,7 +408,7 @@ class Swim:
     def _on_leave_intent(self, name: str, *, prune: bool, now: float) -> None:
         """A failed member has left, by its own word or an operator's; one that is there is not."""
         record = self._members.get(name)
-        if record is None:
+        if record is None or record is self._me:
             return
         if record.state is MemberState.DEAD:
             self._states.set_state(record, MemberState.LEFT, now)

@@ -122,6 +122,11 @@ class OwnState:
         share = 1.0 if self._dead_announced else _LEAVE_STEP_SHARE
         return self._leave_began_at + share * self._config.leave_s
 
+    @property
+    def has_left(self) -> bool:
+        """Whether this node announced that it is gone; pings over TCP carry no question of that."""
+        return self._dead_announced
+
     def is_silent(self, messages: Sequence[Message]) -> bool:
         """Whether these ask if this node left, or is alive, and it left: silence is the answer."""
         return self._dead_announced and any(

@@ -59,12 +59,17 @@ class Suspicion:
         max_s = min_s * config.suspicion_max_multiplier
         return cls(now, min_s, max_s, wanted, now, config.probe_interval_s, {accuser})
 
-    def shorten(self, ends_by: float, ping_every_s: float) -> None:
-        """End at `ends_by` at the latest, and ask more often until then; only the first time."""
-        if math.isinf(self.ends_by):
-            self.ends_by = ends_by
-            self.ping_every_s = ping_every_s
-            self.ping_at = min(self.ping_at, self.started_at + ping_every_s)
+    def shorten(self, ends_by: float, ping_every_s: float) -> bool:
+        """End at `ends_by` at the latest, and ask more often until then; only the first time.
+
+        Returns whether it was the first time.
+        """
+        if not math.isinf(self.ends_by):
+            return False
+        self.ends_by = ends_by
+        self.ping_every_s = ping_every_s
+        self.ping_at = min(self.ping_at, self.started_at + ping_every_s)
+        return True
 
     def confirm(self, accuser: str) -> bool:
         """Count an independent accuser; return whether it was news worth passing on."""

@@ -92,11 +92,14 @@ class Verifier:
             )
             self._outbox.send(to, request)
 
-    def ask_by_stream(self, claim: Alive, now: float) -> None:
-        """Ping a node over TCP; only where its host has dialled us, or it has answered before."""
-        sequence = self._note(Question(claim.node, claim.address, claim, now))
+    def ask_by_stream(self, name: str, address: Address, claim: Alive | None, now: float) -> None:
+        """Ping a node over TCP; only where its host has dialled us, or it has answered before.
+
+        The claim is not sent with it, but counts when there is an answer.
+        """
+        sequence = self._note(Question(name, address, claim, now))
         timeout_s = self._config.probe_interval_s
-        self._outbox.emit(PingByStream(sequence, claim.node, claim.address, timeout_s))
+        self._outbox.emit(PingByStream(sequence, name, address, timeout_s))
 
     def proofs(self, messages: Sequence[Message], source: Address, now: float) -> list[Question]:
         """Return the questions that a packet answers; each is answered once."""

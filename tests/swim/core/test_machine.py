@@ -284,7 +284,7 @@ def test_member_that_accuses_itself_has_left() -> None:
     wire = one()
     wire.deliver("n1", Dead(5, "n2", "n2"))
     assert wire.view("n1")["n2"] == "alive", "it may object"
-    wire.run(wire.config.probe_timeout_s)
+    wire.run(wire.config.probe_interval_s)
     assert wire.view("n1")["n2"] == "left"
 
 
@@ -379,7 +379,7 @@ def test_merge_makes_the_dead_suspect_and_the_gone_left() -> None:
         remote("n6", MemberState.DEAD),
     )
     wire.merge("n1", PushPull(False, nodes, b""))
-    wire.run(wire.config.probe_timeout_s)
+    wire.run(wire.config.probe_interval_s)
     expected = {"n1": "alive", "n2": "suspect", "n3": "left", "n4": "suspect", "n5": "alive"}
     assert wire.view("n1") == expected
 

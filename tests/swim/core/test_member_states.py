@@ -389,35 +389,14 @@ def test_member_that_only_tcp_reaches_shows_its_new_tags() -> None:
     assert wire.cores["n1"].members()[1].tags == {"id": "id of n2", "new": "tag"}
 
 
-# To the moment
-
-
-def suspected_by_one() -> Wire:
-    """One core, n1, which knows eight members and just heard n3 accuse n2."""
-    wire = Wire(SwimConfig())
-    wire.add("n1", incarnation=10)
-    for number in range(2, 9):
-        wire.deliver("n1", alive(f"n{number}", 5))
-    wire.deliver("n1", Suspect(5, "n2", "n3"))
-    assert wire.view("n1")["n2"] == "suspect"
-    return wire
-
-
-def test_suspicion_ends_to_the_moment_when_others_come_to_share_it() -> None:
-    wire = suspected_by_one()
-    wire.run(1.0)
-    wire.deliver("n1", Suspect(5, "n2", "n4"), Suspect(5, "n2", "n5"))
-    wire.run(2.999)
-    assert wire.view("n1")["n2"] == "suspect"
-    wire.run(0.002)
-    assert wire.view("n1")["n2"] == "dead"
-
-
-def test_suspicion_ends_to_the_moment_when_another_calls_the_member_dead() -> None:
-    wire = suspected_by_one()
-    wire.run(0.1)
-    wire.deliver("n1", Dead(5, "n2", "n4"))
-    wire.run(0.899)
-    assert wire.view("n1")["n2"] == "suspect"
-    wire.run(0.002)
-    assert wire.view("n1")["n2"] == "dead"
+@pytest.mark.parametrize("accuser", ["n2", "n9"], ids=["left", "dead"])
+def test_member_whose_answers_are_lost_is_asked_over_tcp_before_a_claim_counts(
+    accuser: str,
+) -> None:
+    wire = cluster(2, SwimConfig())
+    wire.passes_udp = lambda sender, receiver: False
+    wire.effects.clear()
+    wire.deliver("n1", Dead(wire.cores["n1"].members()[1].incarnation, "n2", accuser))
+    wire.run(1.5)
+    assert seen(wire, "n1", "n2") <= {"alive", "suspect"}
+    assert wire.view("n1")["n2"] == "alive"

@@ -74,7 +74,7 @@ def test_flood_of_questions_is_bounded_and_the_latest_count() -> None:
 
 def test_question_by_stream_is_proven_by_its_answer() -> None:
     scene = Scene()
-    scene.verifier.ask_by_stream(CLAIM, 0.0)
+    scene.verifier.ask_by_stream(CLAIM.node, CLAIM.address, CLAIM, 0.0)
     (order,) = scene.outbox.collect()
     assert isinstance(order, PingByStream)
     assert order.to == THERE

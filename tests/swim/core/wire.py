@@ -186,7 +186,8 @@ class Wire:
                     self._later(receiver, PacketReceived(packet.messages, address(name)), name)
             case PingByStream(sequence, _, to):
                 receiver = self._at(to)
-                if receiver is not None and self.passes_tcp(name, receiver):
+                passes = receiver is not None and self.passes_tcp(name, receiver)
+                if receiver is not None and passes and not self.cores[receiver].has_left:
                     self._later(name, StreamPingAnswered(sequence), name)
             case ExchangeState(to, join):
                 receiver = self._at(to)
