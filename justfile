@@ -147,7 +147,7 @@ lock:
 sim *args: venv
     @exec .venv/bin/python -m tests.simulation.sim "$@"
 
-# Feed wrong bytes to every decoder: just fuzz minutes=10, or only one: just fuzz target=snapshot
+# Feed wrong bytes to every decoder: just fuzz minutes=10, or only one: just fuzz target=snapshot; just fuzz gossip
 [no-exit-message]
 fuzz *args: venv
     @exec .venv/bin/python -m tests.fuzz.fuzz "$@"

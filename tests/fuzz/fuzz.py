@@ -1,4 +1,4 @@
-"""`just fuzz`: the decoders against wrong bytes for as long as you like.
+"""`just fuzz`: the decoders against wrong bytes for as long as you like; members: `gossip_members`.
 
 Enters: `minutes=5`, `target=NAME` (a part of the name). Leaves: a table of how many inputs each
 decoder had; at the first failure the smallest input that shows it, and exit status 1.
@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from rich.console import Console
 from rich.table import Table
 
+from tests.fuzz import gossip_members
 from tests.fuzz.mutations import mutated
 from tests.fuzz.targets import TARGETS, Target
 
@@ -57,6 +58,8 @@ def run_round(target: Target, number: int) -> int:
 
 def main(arguments: list[str]) -> int:
     """Run for the given time; return the exit status."""
+    if arguments[:1] == ["gossip"]:
+        return gossip_members.main(arguments[1:])
     minutes, name = options_of(arguments)
     console = Console()
     targets = [target for target in TARGETS if name in target.name]
