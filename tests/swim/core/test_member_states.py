@@ -30,6 +30,7 @@ from noti.swim.core.messages import (
     User,
 )
 from noti.swim.core.packets import encode_tags
+from noti.swim.core.suspicion import suspicion_min_s
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.validate import AHEAD_S_MAX, REFUTATIONS_AHEAD_MAX
 from tests import promises
@@ -400,3 +401,35 @@ def test_member_whose_answers_are_lost_is_asked_over_tcp_before_a_claim_counts(
     wire.run(1.5)
     assert seen(wire, "n1", "n2") <= {"alive", "suspect"}
     assert wire.view("n1")["n2"] == "alive"
+
+
+# To the moment
+
+
+def suspected_by_one() -> Wire:
+    """One core, n1, which knows thirteen members and just heard n3 accuse n2."""
+    wire = Wire(SwimConfig())
+    wire.add("n1", incarnation=10)
+    for number in range(2, 14):
+        wire.deliver("n1", alive(f"n{number}", 5))
+    wire.deliver("n1", Suspect(5, "n2", "n3"))
+    assert wire.view("n1")["n2"] == "suspect"
+    return wire
+
+
+def test_suspicion_that_has_lasted_long_enough_ends_at_once_when_others_share_it() -> None:
+    wire = suspected_by_one()
+    wire.run(suspicion_min_s(4, 13, 1.0) + 0.05)
+    assert wire.view("n1")["n2"] == "suspect"
+    wire.deliver("n1", Suspect(5, "n2", "n4"), Suspect(5, "n2", "n5"))
+    wire.run(0.0)
+    assert wire.view("n1")["n2"] == "dead"
+
+
+def test_suspicion_that_has_lasted_long_enough_ends_at_once_when_another_says_dead() -> None:
+    wire = suspected_by_one()
+    wire.run(wire.config.probe_interval_s + 0.05)
+    assert wire.view("n1")["n2"] == "suspect"
+    wire.deliver("n1", Dead(5, "n2", "n4"))
+    wire.run(0.0)
+    assert wire.view("n1")["n2"] == "dead"
