@@ -121,7 +121,7 @@ async def _kept(given: tuple[bytes, ...], store: KeyStore) -> tuple[bytes, ...]:
     """Return the keys that commands made of those given, or these."""
     if SAVED_NAME not in await store.names():
         return given
-    given_then, keys = _decode(await store.read(SAVED_NAME))
+    given_then, keys = saved_keys_of(await store.read(SAVED_NAME))
     if given_then == given:
         log.info("keys of gossip are as commands left them", keys=len(keys))
         return keys
@@ -155,7 +155,11 @@ def _encode(given: tuple[bytes, ...], keys: tuple[bytes, ...]) -> bytes:
     return (json.dumps(texts) + "\n").encode()
 
 
-def _decode(content: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+def saved_keys_of(content: bytes) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Return the keys that were given, and those that commands made of them.
+
+    Raises `StorageCorrupt`, with nothing of them.
+    """
     try:
         match json.loads(content):
             case {"given": [*given], "keys": [*keys]}:

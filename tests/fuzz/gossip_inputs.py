@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from noti.errors import MessageInvalid
 from noti.swim.core.coordinates import ORIGIN_PAYLOAD, decode_coordinate
 from noti.swim.core.encoding import MessageType, pack
-from noti.swim.core.keyring import KeyRing
+from noti.swim.core.keyring import KeyRing, format_key
 from noti.swim.core.lzw import expand
 from noti.swim.core.messages import (
     VERSIONS,
@@ -147,6 +147,11 @@ def outcome(reader: StreamReader, data: bytes, size: int) -> object:
 def take_compressed(data: bytes) -> None:
     assert len(expand(data, EXPANDED_BYTES_MAX)) <= EXPANDED_BYTES_MAX
 
+
+KEY_LINES = f"# ours\n{format_key(bytes(32))}\n\n {format_key(bytes(16))}\n".encode()
+SAVED_KEYS = (
+    f'{{"given": ["{format_key(bytes(32))}"], "keys": ["{format_key(bytes(24))}"]}}'.encode()
+)
 
 GOSSIP_DECODERS: dict[str, tuple[Sequence[bytes], Callable[[bytes], object]]] = {
     "packet": ([*PACKETS, agent_bytes.COMPRESSED_PACKET], decode_packet),

@@ -76,10 +76,11 @@ from noti.raft.storage.segments import read_segment
 from noti.rpc import codec
 from noti.rpc.inbox import Inbox
 from noti.rpc.publish_service import decode_drafts
+from noti.swim.key_file import keys_of, saved_keys_of
 from noti.web_workers import messages as web_workers
 from noti.web_workers.messages import Decoder
 from tests.fuzz import payloads
-from tests.fuzz.gossip_inputs import GOSSIP_DECODERS
+from tests.fuzz.gossip_inputs import GOSSIP_DECODERS, KEY_LINES, SAVED_KEYS
 from tests.fuzz.http_inputs import (
     FORMS,
     HEADS,
@@ -385,6 +386,8 @@ TARGETS = [
     Target("frames", [b"\0\0\0\0\x05hello" * 2], read_frames),
     *(Target(f"gossip {name}", *each) for name, each in GOSSIP_DECODERS.items()),
     *(Target(f"serf {name}", *each) for name, each in SERF_DECODERS.items()),
+    Target("gossip keys", [KEY_LINES], lambda data: keys_of(data, "file"), (ConfigInvalid,)),
+    Target("gossip keys saved", [SAVED_KEYS], saved_keys_of, (StorageCorrupt,)),
     Target(
         "address",
         [b"10.0.0.1:8400", b"[::1]:1"],

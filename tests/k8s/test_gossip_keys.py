@@ -54,6 +54,8 @@ def test_key_stays_over_upgrades_also_when_a_person_changed_it() -> None:
     the(before, "Secret")["data"] = {"keys": "bmV3", "note": "bW9yZQ=="}
     after = render_in(before, "config.history_size=7")
     assert the(after, "Secret")["data"] == {"keys": "bmV3", "note": "bW9yZQ=="}
+    renamed = the(render_in(before, "gossip.key=ring"), "Secret")["data"]
+    assert {"keys", "note", "ring"} == set(renamed)
 
 
 @promises.GOSSIP_HAS_KEYS

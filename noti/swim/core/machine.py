@@ -408,7 +408,7 @@ class Swim:
     def _on_leave_intent(self, name: str, *, prune: bool, now: float) -> None:
         """A failed member has left, by its own word or an operator's; one that is there is not."""
         record = self._members.get(name)
-        if record is None or record is self._me:
+        if record is None:
             return
         if record.state is MemberState.DEAD:
             self._states.set_state(record, MemberState.LEFT, now)

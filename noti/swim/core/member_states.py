@@ -82,18 +82,12 @@ class MemberStates:
         self._incarnations = incarnations
         self._unresolved: dict[str, None] = {}
         """Names of those with a suspicion or a pending claim, and of some who had one."""
+        self._due_at = math.inf
+        """No later than the first of them needs something; may be too early until `advance`."""
 
     def deadline(self) -> float:
         """Return when `advance` is due; infinite without newcomer, suspicion or pending claim."""
-        if not self._unresolved:
-            return self._newcomers.deadline()
-        moments = [self._newcomers.deadline()]
-        for record in self._unresolved_members():
-            if record.suspicion is not None:
-                moments += [record.suspicion.deadline(), record.suspicion.ping_at]
-            if record.pending_claim is not None:
-                moments += [record.pending_claim.verify_again_at, record.pending_claim.ends_at]
-        return min(moments)
+        return min(self._due_at, self._newcomers.deadline())
 
     def advance(self, now: float) -> None:
         """Ping whoever is to be pinged again, and decide when time is over."""
@@ -111,6 +105,19 @@ class MemberStates:
                 if record.acked_at <= pending_claim.verified_since:
                     self._ask(record, pending_claim.claim, now)
                     self._ask_by_stream(record, now)
+        self._due_at = math.inf
+        for record in self._unresolved_members():
+            self._expect(record)
+
+    def _expect(self, record: Record) -> None:
+        """Be there when a member with a suspicion or a pending claim needs something."""
+        suspicion, pending_claim = record.suspicion, record.pending_claim
+        self._unresolved[record.name] = None
+        if suspicion is not None:
+            self._due_at = min(self._due_at, suspicion.deadline(), suspicion.ping_at)
+        if pending_claim is not None:
+            claim_due_at = min(pending_claim.verify_again_at, pending_claim.ends_at)
+            self._due_at = min(self._due_at, claim_due_at)
 
     def postpone(self, until: float) -> None:
         """Decide about nobody before a time: we come late, and did not read what was answered."""
@@ -214,6 +221,7 @@ class MemberStates:
             return
         if record.suspicion is not None:
             if record.suspicion.confirm(suspect.accuser):
+                self._expect(record)
                 self._outbox.broadcast(record.name, suspect)
         elif record.state is MemberState.ALIVE:
             self._outbox.broadcast(record.name, suspect)
@@ -236,13 +244,14 @@ class MemberStates:
             ends_by = record.suspicion.started_at + self._config.probe_interval_s
             if record.suspicion.shorten(ends_by, self._config.probe_timeout_s):
                 self._ask_by_stream(record, now)
+            self._expect(record)
 
     # Decisions
 
     def _suspect(self, record: Record, incarnation: int, accuser: str, now: float) -> None:
         record.incarnation = incarnation
-        self._unresolved[record.name] = None
         record.suspicion = Suspicion.begin(accuser, self._members.count(now), self._config, now)
+        self._expect(record)
         self.set_state(record, MemberState.SUSPECT, now)
 
     def _ping_suspect(self, record: Record, suspicion: Suspicion, now: float) -> None:
@@ -263,13 +272,13 @@ class MemberStates:
 
     def _verify(self, record: Record, claim: Alive | Dead, gives_up_at: float, now: float) -> None:
         """Ping a member with a claim about it, and again, also over TCP: packets may be lost."""
-        self._unresolved[record.name] = None
         again_at = now + self._config.probe_timeout_s / 2
         # Whoever leaves says so to Serf's layer first; where nobody did, packets get more time.
         unannounced = isinstance(claim, Dead) and not self._serf.is_leaving(record.name)
         config = self._config
         ends_at = now + (config.probe_interval_s if unannounced else config.probe_timeout_s)
         record.pending_claim = PendingClaim(claim, now, again_at, ends_at, gives_up_at)
+        self._expect(record)
         self._ask(record, claim, now)
 
     def _ask(self, record: Record, claim: Alive | Dead | Suspect, now: float) -> None:

@@ -62,13 +62,15 @@ class Newcomers:
         self._config = config
         self._waiting: dict[tuple[str, Address], _Newcomer] = {}
         """The oldest first. By address, too, so that no claim keeps a true one from being asked."""
+        self._due_at = math.inf
+        """No later than the first is to be asked; may be too early until `advance`."""
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def deadline(self) -> float:
         """Return when `advance` is due; infinite when nobody waits."""
-        return min((each.ask_at for each in self._waiting.values()), default=math.inf)
+        return self._due_at
 
     def add(self, claim: Alive, backing: Backing, now: float) -> bool:
         """Ask somebody new; returns whether there was room. Newer claims replace older ones."""
@@ -109,6 +111,7 @@ class Newcomers:
                 name = newcomer.claim.node
                 helpers = self._members.pick(self._config.indirect_checks, without=(self._me, name))
                 self._verifier.ask_through(helpers, newcomer.claim, now)
+        self._due_at = min((each.ask_at for each in self._waiting.values()), default=math.inf)
 
     def discard(self, name: str, address: Address) -> None:
         """Forget somebody, who has answered."""
@@ -122,6 +125,7 @@ class Newcomers:
         claim = newcomer.claim
         newcomer.questions += 1
         newcomer.ask_at = now + self._config.probe_timeout_s
+        self._due_at = min(self._due_at, newcomer.ask_at)
         self._verifier.ask(claim.node, claim.address, claim, now)
 
     def _make_room(self, backing: Backing, now: float) -> bool:

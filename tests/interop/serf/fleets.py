@@ -1,6 +1,6 @@
 """Clusters of Serf agents and nodes of ours, and what all of them think of each other."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
@@ -56,7 +56,7 @@ class Fleet:
         """All of them, also those that are gone."""
         return [*self.agents, *self.nodes]
 
-    async def views(self, *, without: Sequence[str] = ()) -> dict[str, Mapping[str, str]]:
+    async def views(self, *, without: Collection[str] = ()) -> dict[str, Mapping[str, str]]:
         """Return what each member, but for some, thinks of all."""
         views: dict[str, Mapping[str, str]] = {}
 
@@ -70,13 +70,17 @@ class Fleet:
         return views
 
     async def until_all_see(
-        self, *, within_s: float = JOIN_S, without: Sequence[str] = (), **changed: str
+        self,
+        changed: Mapping[str, str] | None = None,
+        *,
+        without: Collection[str] = (),
+        within_s: float = JOIN_S,
     ) -> None:
         """Wait until all members, but for some, see everyone alive but for what has `changed`.
 
         Statuses are in Serf's words, and GONE for one that nobody lists any more.
         """
-        everyone = {member.name: "alive" for member in self.members} | changed
+        everyone = {member.name: "alive" for member in self.members} | dict(changed or {})
         wanted = {name: status for name, status in everyone.items() if status != GONE}
 
         async def agreed() -> bool:

@@ -4,7 +4,7 @@ import pytest
 import trio
 
 from tests.interop.serf.agents import SerfAgent
-from tests.interop.serf.fleets import DETECT_S, FAILED_S, Fleet, fleet
+from tests.interop.serf.fleets import DETECT_S, FAILED_S, GONE, Fleet, fleet
 from tests.interop.serf.nodes import OurNode
 
 pytestmark = [
@@ -21,9 +21,10 @@ PAUSE_S = 8.0
 async def test_all_show_who_leaves_as_left() -> None:
     async with fleet(agents=2, nodes=2) as four:
         await four.nodes[1].leave()
-        await four.until_all_see(node2="left", without=["node2"])
+        await four.until_all_see({"node2": "left"}, without=["node2"])
         await four.agents[1].call("leave")
-        await four.until_all_see(node2="left", agent2="left", without=["node2", "agent2"])
+        left = {"node2": "left", "agent2": "left"}
+        await four.until_all_see(left, without=left)
 
 
 async def test_all_show_a_killed_node_of_ours_as_failed_within_six_seconds() -> None:
@@ -43,10 +44,10 @@ async def _see_one_fail_in_time(six: Fleet, victims: list[SerfAgent] | list[OurN
         victim.kill()
         failed[victim.name] = "failed"
         try:
-            await six.until_all_see(without=list(failed), within_s=FAILED_S, **failed)
+            await six.until_all_see(failed, without=failed, within_s=FAILED_S)
         except AssertionError:
             assert victim is not victims[-1]
-            await six.until_all_see(without=list(failed), within_s=DETECT_S, **failed)
+            await six.until_all_see(failed, without=failed, within_s=DETECT_S)
         else:
             return
 
@@ -68,9 +69,27 @@ async def test_only_a_paused_agent_is_doubted_and_it_comes_back() -> None:
         await six.until_all_see()
 
 
-async def test_all_show_a_failed_member_as_left_when_it_is_forced_out() -> None:
+async def test_nobody_who_lives_is_forced_out_and_its_crash_is_shown_as_one() -> None:
+    async with fleet(agents=2, nodes=2) as four:
+        await four.agents[0].call("force-leave", "node2")
+        four.nodes[0].gossip.force_leave("agent2")
+        await four.until_all_see()
+        four.nodes[1].kill()
+        four.agents[1].kill()
+        failed = {"node2": "failed", "agent2": "failed"}
+        await four.until_all_see(failed, without=failed, within_s=DETECT_S)
+
+
+async def test_failed_members_are_forced_out_and_pruned_by_agents_and_by_nodes() -> None:
     async with fleet(agents=2, nodes=2) as four:
         four.nodes[1].kill()
-        await four.until_all_see(node2="failed", without=["node2"], within_s=DETECT_S)
+        four.agents[1].kill()
+        absent = ("node2", "agent2")
+        failed, left, gone = (dict.fromkeys(absent, word) for word in ("failed", "left", GONE))
+        await four.until_all_see(failed, without=absent, within_s=DETECT_S)
         await four.agents[0].call("force-leave", "node2")
-        await four.until_all_see(node2="left", without=["node2"])
+        four.nodes[0].gossip.force_leave("agent2")
+        await four.until_all_see(left, without=absent)
+        await four.agents[0].call("force-leave", "-prune", "node2")
+        four.nodes[0].gossip.force_leave("agent2", prune=True)
+        await four.until_all_see(gone, without=absent)

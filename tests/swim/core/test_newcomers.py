@@ -1,5 +1,6 @@
 """Claims wait until the address that they name answers; floods of them harm no true one."""
 
+import math
 import random
 from dataclasses import replace
 
@@ -155,3 +156,20 @@ def test_about_a_known_member_others_are_asked_as_well_and_no_flood_displaces_it
         if isinstance(message, IndirectPing)
     ]
     assert asked == ["n2"] * scene.config.indirect_checks
+
+
+def test_next_question_is_due_when_the_first_has_had_its_time() -> None:
+    scene = Scene()
+    assert scene.newcomers.deadline() == math.inf
+    scene.newcomers.add(claim("n2"), Backing.HEARSAY, 1.0)
+    scene.newcomers.add(claim("n3"), Backing.HEARSAY, 1.1)
+    first_at = 1.0 + scene.config.probe_timeout_s
+    assert scene.newcomers.deadline() == first_at
+    scene.asked()
+    scene.newcomers.advance(first_at)
+    assert scene.asked() == ["n2"]
+    assert scene.newcomers.deadline() == 1.1 + scene.config.probe_timeout_s
+    for name in ("n2", "n3"):
+        scene.newcomers.discard(name, THERE)
+    scene.newcomers.advance(scene.newcomers.deadline())
+    assert scene.newcomers.deadline() == math.inf

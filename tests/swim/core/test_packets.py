@@ -79,6 +79,26 @@ GOLDEN: dict[str, tuple[str, Message]] = {
         "0c 54cd3b76 08 00 83 a5 4c54696d65 02 a4 4e6f6465 a4 62657461 a5 5072756e65 c2",
         User(bytes.fromhex("00 83 a5 4c54696d65 02 a4 4e6f6465 a4 62657461 a5 5072756e65 c2")),
     ),
+    "user event": (
+        "0c 4a162886 08 03 84 a2 4343 c3 a5 4c54696d65 01 a4 4e616d65 a6 6465706c6f79"
+        "a7 5061796c6f6164 a6 616263313233",
+        User(
+            bytes.fromhex(
+                "03 84 a2 4343 c3 a5 4c54696d65 01 a4 4e616d65 a6 6465706c6f79"
+                "a7 5061796c6f6164 a6 616263313233"
+            )
+        ),
+    ),
+    "ack of a query": (
+        "08 05 85 a5 466c616773 01 a4 46726f6d a4 62657461 a2 4944 ce 36c7e5a9"
+        "a5 4c54696d65 01 a7 5061796c6f6164 c0",
+        User(
+            bytes.fromhex(
+                "05 85 a5 466c616773 01 a4 46726f6d a4 62657461 a2 4944 ce 36c7e5a9"
+                "a5 4c54696d65 01 a7 5061796c6f6164 c0"
+            )
+        ),
+    ),
 }
 """Captured from Debian's serf 0.9.4."""
 

@@ -83,6 +83,17 @@ def test_state_of_a_real_agent_decodes() -> None:
     assert encode_stream(expected) == data + user_state
 
 
+def test_answer_to_a_ping_over_tcp_that_agents_take_decodes() -> None:
+    assert decode(bytes.fromhex("02 82 a5 5365714e6f 01 a7 5061796c6f6164 c0")) == Ack(1, None)
+
+
+def test_numbers_are_understood_as_old_and_new_agents_spell_them() -> None:
+    # 588 unsigned, signed, and of 32 and 64 bits: newer agents write what Go has as signed so.
+    for size in ("cd 024c", "d1 024c", "ce 0000024c", "d2 0000024c", "d3 000000000000024c"):
+        data = "06 83 a4 4a6f696e c3 a5 4e6f646573 00 ac 557365725374617465 4c656e" + size
+        assert decode(bytes.fromhex(data) + bytes(588)) == PushPull(True, (), bytes(588))
+
+
 def test_big_state_is_decoded_whole() -> None:
     big = state(1000, bytes(100_000))
     assert decode(encode_stream(big)) == big

@@ -9,6 +9,7 @@ from noti.swim.core.events import (
     GossipRejected,
     LeaveRequested,
     MemberChanged,
+    MembersProtected,
     StateReceived,
     UserEventReceived,
     UserEventRequested,
@@ -87,6 +88,27 @@ def test_pruned_member_is_forgotten_by_all_and_stays_so() -> None:
     for each in ("n1", "n2", "n4"):
         assert "n3" not in wire.view(each)
         assert "n3" not in times_at(wire, each)
+
+
+def test_pruned_node_of_the_raft_configuration_has_left_and_is_remembered() -> None:
+    wire = Wire()
+    wire.add("n1")
+    wire.add("n2", seeds=["n1"])
+    wire.add("n3", seeds=["n1"], tags={"id": "three"})
+    wire.run(5)
+    wire.give("n1", MembersProtected({"three": ""}))
+    crash(wire, "n3")
+    wire.give("n2", ForceLeaveRequested("n3", prune=True))
+    wire.run(2)
+    assert (wire.view("n1")["n3"], wire.view("n2").get("n3")) == ("left", None)
+
+
+def test_prune_in_the_name_of_a_node_that_leaves_does_not_make_it_forget_itself() -> None:
+    wire = cluster(2)
+    wire.give("n1", LeaveRequested())
+    wire.run(2)
+    wire.deliver("n1", User(encode_serf(Intent(True, "n1", 500, prune=True))))
+    assert wire.view("n1")["n1"] == "left"
 
 
 def test_live_member_refutes_a_forced_leave_and_a_prune() -> None:
