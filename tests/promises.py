@@ -32,6 +32,11 @@ HOLDS_FOR_PROCESSES = promise(
     "All of that holds for real processes under 50 events a second: `kill -9` of the leader, "
     "of a follower, of all; a paused leader; a rolling restart; a restarted NATS.",
 )
+SERF_AGENTS_ARE_PEERS = promise(
+    _EVENTS,
+    "Nodes and Serf agents with default settings are one cluster: all list the same members, see "
+    "who leaves and who fails, and what either side asks reaches all, new keys too.",
+)
 WEB_WORKER_COSTS_A_RECONNECTION = promise(
     _EVENTS,
     "A web worker that dies or hangs costs its browsers a reconnection, and nobody an event.",

@@ -6,6 +6,7 @@ import pytest
 import trio
 
 from noti.swim.serf_requests import QueryAnswer
+from tests import promises
 from tests.interop.serf.fleets import Fleet, fleet, until
 
 pytestmark = [
@@ -21,6 +22,7 @@ RTT_S_MAX = 0.1
 """Between processes of one machine it is less, even on a busy one."""
 
 
+@promises.SERF_AGENTS_ARE_PEERS
 async def test_events_of_each_side_reach_all_agents() -> None:
     async with fleet(agents=2, nodes=2) as four:
         await four.agents[0].call("event", "-coalesce=false", "from-agent", "abc123")
@@ -34,6 +36,7 @@ async def test_events_of_each_side_reach_all_agents() -> None:
         await until(all_have_received, lambda: _logs(four))
 
 
+@promises.SERF_AGENTS_ARE_PEERS
 async def test_all_ack_and_agents_answer_a_query_of_each_side() -> None:
     async with fleet(agents=2, nodes=2, arguments=[HANDLER]) as four:
         said = await four.agents[0].call("query", "-format=json", "greet", "x")
@@ -73,6 +76,7 @@ async def test_relayed_answers_reach_who_asked() -> None:
         assert set(payloads) == {"agent1", "agent2"}
 
 
+@promises.SERF_AGENTS_ARE_PEERS
 async def test_reachability_has_no_complaint() -> None:
     async with fleet(agents=3, nodes=3) as six:
         said = await six.agents[0].call("reachability")

@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests import promises
 from tests.interop.serf.fleets import fleet, tags_in, until
 from tests.interop.serf.nodes import tags_of_ours
 
@@ -17,6 +18,7 @@ KEY = bytes(range(32))
 SHORT_KEY = bytes(range(16))
 
 
+@promises.SERF_AGENTS_ARE_PEERS
 @pytest.mark.parametrize(
     ("through", "arguments", "keys"),
     [

@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from noti.swim.core.keyring import format_key
 from noti.swim.core.sealing import Encryption
 from noti.swim.core.serf.key_queries import KeyOperation
+from tests import promises
 from tests.interop.serf.agents import HOST, serf_agent
 from tests.interop.serf.fleets import Fleet, fleet, until
 from tests.interop.serf.nodes import our_node, tags_of_ours
@@ -25,6 +26,7 @@ pytestmark = [
 OLD, NEW = (secrets.token_bytes(32) for _ in range(2))
 
 
+@promises.SERF_AGENTS_ARE_PEERS
 async def test_agents_rotate_the_key_of_all() -> None:
     async with fleet(agents=2, nodes=2, keys=[OLD]) as four:
         agent = four.agents[0]
@@ -39,6 +41,7 @@ async def test_agents_rotate_the_key_of_all() -> None:
         await _see_news_cross(four)
 
 
+@promises.SERF_AGENTS_ARE_PEERS
 async def test_nodes_rotate_the_key_of_all() -> None:
     async with fleet(agents=2, nodes=2, keys=[OLD]) as four:
         gossip = four.nodes[0].gossip
