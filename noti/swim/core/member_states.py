@@ -49,6 +49,10 @@ _LEAVING_S_MAX = 15.0
 _MOVING_S_MAX = 3.0
 """So long a member that is claimed to have moved has to answer there, some packets being lost."""
 
+_ALSO_BY_STREAM = (2, 4, 8, 16)
+"""Which pings of a suspect are sent over TCP, too: one of them after a second, and before the end
+of any suspicion, and not so many that a lost half of a cluster is dialled all the time."""
+
 _REFUTED_UNHEARD_MAX = 3
 """Suspicions that are refuted in the name of a member which answers nobody; where it is reached by
 others only, it answers them within a round of probes, which is shorter than this takes."""
@@ -259,7 +263,11 @@ class MemberStates:
             suspicion.ping_at = math.inf
             return
         suspicion.ping_at = now + suspicion.ping_every_s
+        suspicion.pings += 1
         self._ask(record, Suspect(record.incarnation, record.name, self._me.name), now)
+        if suspicion.pings in _ALSO_BY_STREAM:
+            # Packets were lost, if not the member, and TCP repeats what is lost.
+            self._ask_by_stream(record, now)
 
     def _end_suspicion(self, record: Record, suspicion: Suspicion, now: float) -> None:
         record.suspicion = None

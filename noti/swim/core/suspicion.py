@@ -42,6 +42,8 @@ class Suspicion:
     ping_at: float
     """When to ping the member (again); infinite once it has answered."""
     ping_every_s: float
+    pings: int = 0
+    """Sent to the member since it began."""
     accusers: set[str] = field(default_factory=set)
     """The first one accused it, the others confirmed that."""
     ends_by: float = math.inf
@@ -57,7 +59,8 @@ class Suspicion:
             wanted = 0
         min_s = suspicion_min_s(config.suspicion_multiplier, members, config.probe_interval_s)
         max_s = min_s * config.suspicion_max_multiplier
-        return cls(now, min_s, max_s, wanted, now, config.probe_interval_s, {accuser})
+        every_s = config.probe_interval_s
+        return cls(now, min_s, max_s, wanted, now, every_s, accusers={accuser})
 
     def shorten(self, ends_by: float, ping_every_s: float) -> bool:
         """End at `ends_by` at the latest, and ask more often until then; only the first time.

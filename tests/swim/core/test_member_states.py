@@ -12,6 +12,7 @@ from noti.swim.core.events import (
     MemberChanged,
     MembersProtected,
     NameConflict,
+    PingByStream,
     StateReceived,
     TagsChanged,
 )
@@ -433,3 +434,26 @@ def test_suspicion_that_has_lasted_long_enough_ends_at_once_when_another_says_de
     wire.deliver("n1", Dead(5, "n2", "n4"))
     wire.run(0.0)
     assert wire.view("n1")["n2"] == "dead"
+
+
+def test_member_that_is_claimed_dead_stays_while_it_is_reached_over_tcp() -> None:
+    wire = cluster(2)
+    wire.passes_udp = lambda sender, receiver: False
+    wire.effects.clear()
+    for _ in range(20):
+        wire.deliver("n1", Dead(wire.cores["n1"].members()[1].incarnation, "n2", "n3"))
+        wire.run(3.3)
+    assert "dead" not in seen(wire, "n1", of="n2")
+
+
+def test_suspect_whose_packets_are_lost_is_asked_over_tcp_again_and_again() -> None:
+    wire = cluster(3, SwimConfig())
+    wire.passes_udp = lambda sender, receiver: {sender, receiver} != {"n1", "n2"}
+    wire.stopped.add("n2")
+    incarnation = wire.cores["n1"].members()[1].incarnation
+    wire.deliver("n1", Suspect(incarnation, "n2", "n9"))
+    wire.run(1.5)
+    wire.effects.clear()
+    wire.run(2.0)
+    asked = [e.node for _, name, e in wire.effects if isinstance(e, PingByStream) and name == "n1"]
+    assert "n2" in asked
