@@ -194,8 +194,12 @@ class RealNodes:
         self.nodes = [NodeProcess(f"noti-{number}", at.directory) for number in range(3)]
         self._tls = Files(at.directory, *(node.name for node in self.nodes))
         for number, node in enumerate(self.nodes):
-            node.rpc = (f"127.0.0.{number + 2}", self._port)
+            self._place(node, f"127.0.0.{number + 2}")
         self._operator = client_certificate("operator", self._tls.authority)
+
+    def _place(self, node: NodeProcess, ip: str) -> None:
+        """Others look for its RPCs where it gossips."""
+        node.rpc, node.gossip = (ip, self._port), (ip, node.gossip[1])
 
     def start(self) -> None:
         """Start all, and put them into the API as pods that are ready."""
@@ -213,7 +217,7 @@ class RealNodes:
         """Have a dead node's pod deleted and made again, with another address."""
         number = int(node.name[-1])
         self._at.cluster.delete_pod(number)
-        node.rpc = (ip, self._port)
+        self._place(node, ip)
         self._start(node)
         self._at.cluster.add_pod(number)
         self._at.server.put(PODS, NS, node.name, status=ready_at(ip))
