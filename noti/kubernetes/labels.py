@@ -57,6 +57,8 @@ def plan(pods: Sequence[Pod], answers: Mapping[str, NodeRole | None], replicas: 
     answered = {name: answer for name, answer in asked.items() if answer is not None}
     leader, term = _leader(answered)
     others = any(name != leader for name in answered) or len(asked) < len(ready)
+    # A leader that was alone serves until others are labelled: browsers must find somebody.
+    relieved = any(_serves(pod) for pod in ready if pod.name in answered and pod.name != leader)
     complete = len(answered) == len(pods) >= replicas
     patches = {}
     for pod in pods:
@@ -67,7 +69,7 @@ def plan(pods: Sequence[Pod], answers: Mapping[str, NodeRole | None], replicas: 
             if term < _term_of(pod) and not complete:
                 continue
             role = "leader" if pod.name == leader else "follower"
-            serves = pod.name != leader or not others
+            serves = pod.name != leader or not others or (_serves(pod) and not relieved)
         patch = _patch(pod, role, serves, term)
         if patch is not None:
             patches[pod.name] = patch
@@ -94,6 +96,10 @@ def _leader(answered: Mapping[str, NodeRole]) -> tuple[str, int]:
 def _term_of(pod: Pod) -> int:
     written = pod.annotations.get(TERM_ANNOTATION, "")
     return int(written) if written.isascii() and written.isdigit() else 0
+
+
+def _serves(pod: Pod) -> bool:
+    return pod.labels.get(SERVE_LABEL) == "true"
 
 
 def _patch(pod: Pod, role: str | None, serves: bool, term: int) -> Object | None:

@@ -121,11 +121,14 @@ def test_an_election_leaves_browsers_where_they_are() -> None:
     assert serving(after) == set(NAMES)
 
 
-def test_a_leader_alone_serves_and_stops_when_a_follower_is_there() -> None:
+def test_a_leader_alone_serves_and_stops_when_a_follower_is_labelled() -> None:
+    """In between both serve: patches come one by one, and browsers must find somebody."""
     alone = [PODS[0], replace(PODS[1], ready=False)]
     after = apply(alone, plan(alone, HEALTHY, 3))
     assert serving(after) == {"noti-0"}
     both = [after[0], PODS[1]]
+    both = apply(both, plan(both, HEALTHY, 3))
+    assert serving(both) == {"noti-0", "noti-1"}
     assert serving(apply(both, plan(both, HEALTHY, 3))) == {"noti-1"}
 
 
