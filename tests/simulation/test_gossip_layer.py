@@ -1,8 +1,18 @@
 """Members that only gossip, up to a hundred: what is promised of them, and planted mistakes."""
 
+import math
+from collections.abc import Callable
+
 import pytest
 
+from noti.swim.core import newcomers, outbox
+from noti.swim.core.exchanges import Exchanges
+from noti.swim.core.members import Members
+from noti.swim.core.own_state import OwnState
+from noti.swim.core.probing import Prober
+from noti.swim.core.suspicion import Suspicion
 from noti.swim.core.timing import SwimConfig
+from noti.swim.core.validate import Incarnations
 from tests import promises
 from tests.simulation.gossip_checks import GossipChecks
 from tests.simulation.gossip_layer import agree, run_gossip
@@ -45,3 +55,74 @@ def test_member_whose_udp_is_blocked_stays_alive_for_all() -> None:
         assert not any("dead" in line or "left" in line for line in world.timeline.lines)
     world.mend()
     agree(world, checks, "at last")
+
+
+# Mistakes
+
+
+def never_refutes(patch: pytest.MonkeyPatch) -> None:
+    """Who is accused stays what others say of it."""
+    patch.setattr(OwnState, "_refute", lambda *_: None)
+
+
+def believes_any_incarnation(patch: pytest.MonkeyPatch) -> None:
+    """Nobody can object to the largest number."""
+    patch.setattr(Incarnations, "why_invalid", lambda *_, **__: None)
+
+
+def hears_no_answers(patch: pytest.MonkeyPatch) -> None:
+    """Only who objects in time stays."""
+    patch.setattr(Members, "note_ack", lambda *_: None)
+
+
+def suspects_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """A crash is noticed, and nothing comes of it."""
+    patch.setattr(Suspicion, "deadline", lambda _: math.inf)
+
+
+def probes_nobody(patch: pytest.MonkeyPatch) -> None:
+    """A crash is not noticed."""
+    patch.setattr(Prober, "_next_target", lambda _: None)
+
+
+def never_dials_the_lost(patch: pytest.MonkeyPatch) -> None:
+    """As memberlist alone: after a partition there are two clusters."""
+    advance = Exchanges.advance
+    patch.setattr(
+        Exchanges,
+        "advance",
+        lambda self, now: [
+            order for order in advance(self, now) if not order.join or len(self._members) == 1
+        ],
+    )
+
+
+def repeats_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """What was broadcast once is broadcast again."""
+    patch.setattr(outbox, "retransmit_limit", lambda *_: 10**6)
+
+
+def asks_inventions_for_ever(patch: pytest.MonkeyPatch) -> None:
+    """Whoever is said to be there is asked until it answers."""
+    patch.setattr(newcomers, "_QUESTIONS_MAX", 10**9)
+
+
+MISTAKES = (
+    never_refutes,
+    believes_any_incarnation,
+    hears_no_answers,
+    suspects_for_ever,
+    probes_nobody,
+    never_dials_the_lost,
+    repeats_for_ever,
+    asks_inventions_for_ever,
+)
+
+
+@promises.CHECKS_FIND_MISTAKES
+@pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
+def test_planted_mistake_is_found(
+    mistake: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mistake(monkeypatch)
+    assert any(run_gossip(seed).failure is not None for seed in range(12))
