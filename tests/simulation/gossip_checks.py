@@ -73,8 +73,9 @@ def recovery_s(config: SwimConfig, members: int) -> float:
 class GossipChecks:
     """Watches a world."""
 
-    def __init__(self, world: GossipWorld) -> None:
+    def __init__(self, world: GossipWorld, *, strangers_are_heard: bool = True) -> None:
         self._world = world
+        self._strangers_are_heard = strangers_are_heard
         self._counted_until = 0
         self._loss_was_high_at = -math.inf
         self.forged_at = -math.inf
@@ -87,6 +88,8 @@ class GossipChecks:
         member = change.member
         subject = self._world.machines.get(member.name)
         if subject is None:
+            invented = f"{viewer.name} hears of {member.name} from a stranger without the key"
+            assert self._strangers_are_heard, invented
             return
         believed = (viewer.name, viewer.boots, subject.ip)
         if believed not in self._found:

@@ -13,13 +13,23 @@ from tests.simulation.gossip_storm import GossipStorm, GossipSwarm, crash_some
 from tests.simulation.gossip_world import GossipWorld
 from tests.simulation.outcome import Outcome, outcome_of
 
+KEY = bytes(range(32))
+"""Of clusters that have one."""
+
 
 def run_gossip(seed: int, show: Callable[[str], None] | None = None) -> Outcome:
     """Run one seed."""
     rng = random.Random(f"gossip:{seed}")
     swarm = GossipSwarm.draw(rng)
-    world = GossipWorld(seed, swarm.size, swarm.config, clock_spread=swarm.clock_spread, show=show)
-    checks = GossipChecks(world)
+    world = GossipWorld(
+        seed,
+        swarm.size,
+        swarm.config,
+        clock_spread=swarm.clock_spread,
+        key=KEY if swarm.keyed else None,
+        show=show,
+    )
+    checks = GossipChecks(world, strangers_are_heard=swarm.strangers_are_heard)
 
     def run() -> None:
         world.timeline.note("swarm", str(swarm))

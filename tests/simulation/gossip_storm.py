@@ -16,7 +16,7 @@ from noti.swim.core.timing import SwimConfig
 from tests.simulation.faults import choose, draw_weights
 from tests.simulation.forgeries import STRANGER, Forgeries, real_ones
 from tests.simulation.gossip_checks import GossipChecks
-from tests.simulation.gossip_world import PORT, GossipMachine, GossipWorld
+from tests.simulation.gossip_world import PORT, GossipMachine, GossipWorld, sealing_under
 
 GOSSIP_FAULTS = (
     "crash",
@@ -61,6 +61,10 @@ class GossipSwarm:
     clock_spread: float
     pause_max_s: float
     """Between two steps."""
+    keyed: bool
+    """Whether the cluster has a key …"""
+    strangers_know_it: bool
+    """… and so has whoever lies to it."""
 
     @classmethod
     def draw(cls, rng: random.Random) -> "GossipSwarm":
@@ -76,7 +80,13 @@ class GossipSwarm:
             latency_s=rng.choice([(0.0002, 0.002), (0.0002, 0.002), (0.001, 0.05)]),
             clock_spread=rng.choice([0.0, 0.001, 0.05]),
             pause_max_s=rng.choice([0.5, 3.0, 15.0]),
+            keyed=rng.random() < 0.4,
+            strangers_know_it=rng.random() < 0.5,
         )
+
+    @property
+    def strangers_are_heard(self) -> bool:
+        return self.strangers_know_it or not self.keyed
 
     @property
     def config(self) -> SwimConfig:
@@ -96,6 +106,10 @@ class GossipStorm:
         self._rng = rng
         self._forgeries = Forgeries(rng, list(world.machines))
         self._moves = 0
+        self._strangers_sealing = world.sealing
+        if not swarm.strangers_are_heard:
+            guessed = rng.choice([None, rng.randbytes(32)])
+            self._strangers_sealing = sealing_under(guessed, world.seed + 1)
 
     def blow(self) -> None:
         """Do all steps."""
@@ -257,7 +271,10 @@ class GossipStorm:
     def step_calendar(self) -> str:
         """It counts when the machine starts the next time."""
         machine = self._any()
-        machine.wall_ahead_s = self._rng.choice(CALENDARS_AHEAD_S)
+        ahead_s = self._rng.choice(CALENDARS_AHEAD_S)
+        # Behind others, it does not believe yet what strangers made them believe.
+        least_s = -5 if self._swarm.strangers_are_heard else ahead_s
+        machine.wall_ahead_s = max(ahead_s, least_s)
         return f"of {machine.name} by {machine.wall_ahead_s} s"
 
     # What strangers do
@@ -276,7 +293,8 @@ class GossipStorm:
             believed = to.members().get(victim.name, victim.members()[victim.name])
             messages = self._forgeries.messages(believed, self._rng.randint(1, 3))
             source = self._rng.choice([victim.address, (STRANGER, PORT)])
-            self._inject(to, encode_packet([encode(message) for message in messages]), source)
+            packet = encode_packet([encode(message) for message in messages])
+            self._inject(to, self._strangers_sealing.seal_packet(packet), source)
             self._world.run(self._rng.uniform(0.0, pause_max_s))
         return f"{count} packets"
 
@@ -286,7 +304,7 @@ class GossipStorm:
 
     def forge_state(self) -> str | None:
         to = self._any_running()
-        if to is None:
+        if to is None or not self._swarm.strangers_are_heard:
             return None
         self._checks.note_forged_state(to)
         state = self._forgeries.state(real_ones(list(to.members().values())))

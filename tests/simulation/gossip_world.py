@@ -12,7 +12,7 @@ import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from noti.errors import MessageInvalid
 from noti.swim.core.events import (
@@ -31,9 +31,11 @@ from noti.swim.core.events import (
     TagsChanged,
     TimerExpired,
 )
+from noti.swim.core.keyring import KeyRing
 from noti.swim.core.machine import Swim
 from noti.swim.core.messages import Address, Member, PushPull
 from noti.swim.core.packets import decode_packet
+from noti.swim.core.sealing import Encryption, Sealing
 from noti.swim.core.streams import StreamDecoder, encode_stream
 from noti.swim.core.timing import SwimConfig
 from noti.swim.core.validate import CLOCK_S_MIN
@@ -170,7 +172,7 @@ class GossipMachine:
             return
         self.received[int(self.world.now)] += 1
         try:
-            packet = decode_packet(payload)
+            packet = decode_packet(self.world.sealing.open_packet(payload))
         except MessageInvalid:
             self.rejected += 1
             return
@@ -252,10 +254,14 @@ class GossipWorld:
         config: SwimConfig,
         *,
         clock_spread: float = 0.0,
+        key: bytes | None = None,
         show: Callable[[str], None] | None = None,
     ) -> None:
+        """`key` is that of the cluster; None: nothing is sealed."""
         self.seed = seed
-        self.config = config
+        self.sealing = sealing_under(key, seed)
+        packet_bytes_max = config.packet_bytes_max - self.sealing.packet_overhead_bytes
+        self.config = replace(config, packet_bytes_max=packet_bytes_max)
         self.clock_spread = clock_spread
         self.rng = random.Random(f"gossip world {seed}")
         self.now = 0.0
@@ -267,7 +273,7 @@ class GossipWorld:
         """Hears of each change in what a machine believes."""
         self.recorded: deque[tuple[bytes, Address]] = deque(maxlen=RECORDED_MAX)
         self.packets = 0
-        self._wall_at_0_s = CLOCK_S_MIN  # where a machine whose calendar is behind believes to be
+        self._wall_at_0_s = CLOCK_S_MIN + 7200
         self._cut: dict[tuple[str, str], float] = {}
         """Links that carry nothing in this direction, and since when."""
         self._udp_cut: set[tuple[str, str]] = set()
@@ -352,6 +358,7 @@ class GossipWorld:
 
     def transmit(self, sender: GossipMachine, payload: bytes, to: Address) -> None:
         assert len(payload) <= self.config.packet_bytes_max, f"{len(payload)} bytes in a packet"
+        payload = self.sealing.seal_packet(payload)
         sender.sent[int(self.now)] += 1
         self.packets += 1
         self.timeline.mix(f"{sender.name} {to[0]} {len(payload)}")
@@ -443,6 +450,12 @@ class GossipWorld:
         if answers and receiver.name == order.node and self._passes_stream(dial.dialer, receiver):
             self.timeline.reach("a ping was answered by stream")
             dial.end(StreamPingAnswered(order.sequence))
+
+
+def sealing_under(key: bytes | None, seed: int) -> Sealing:
+    """Return how somebody with this key, or without one, seals what it sends."""
+    keys = None if key is None else KeyRing([key])
+    return Sealing(keys, Encryption.REQUIRED, "", random.Random(f"nonces {seed}").randbytes)
 
 
 def decode_state(data: bytes) -> PushPull:

@@ -57,6 +57,24 @@ def test_member_whose_udp_is_blocked_stays_alive_for_all() -> None:
     agree(world, checks, "at last")
 
 
+def part_for_long_and_mend() -> None:
+    """Cut three members off from three others, until nobody gossips to the others any more."""
+    world, checks = world_of(6)
+    ips = [machine.ip for machine in world.machines.values()]
+    for one in ips[:3]:
+        for other in ips[3:]:
+            world.cut(one, other)
+            world.cut(other, one)
+    world.run(120.0)
+    assert checks.why_not_settled() is not None
+    world.mend()
+    agree(world, checks, "again")
+
+
+def test_members_agree_again_after_a_long_partition() -> None:
+    part_for_long_and_mend()
+
+
 # Mistakes
 
 
@@ -113,7 +131,6 @@ MISTAKES = (
     hears_no_answers,
     suspects_for_ever,
     probes_nobody,
-    never_dials_the_lost,
     repeats_for_ever,
     asks_inventions_for_ever,
 )
@@ -125,4 +142,13 @@ def test_planted_mistake_is_found(
     mistake: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mistake(monkeypatch)
-    assert any(run_gossip(seed).failure is not None for seed in range(12))
+    assert any(run_gossip(seed).failure is not None for seed in range(30))
+
+
+@promises.CHECKS_FIND_MISTAKES
+def test_cluster_that_never_dials_the_lost_is_found_in_two_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    never_dials_the_lost(monkeypatch)
+    with pytest.raises(AssertionError, match="no agreement"):
+        part_for_long_and_mend()
