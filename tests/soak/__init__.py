@@ -36,7 +36,8 @@ How to read the table, line by line:
 - *gaps told*: no browser was away for longer than history lasts, unless `history=` made it short.
 - *closed as slow*: streams that nodes closed as `behind`, `stalled` or the like, less one for each
   stream of the few browsers that never read.
-- *streams ended without trouble*: at nodes that nothing was done to then, or right before.
+- *streams ended without trouble*: at nodes that nothing was done to then, or right before, and
+  whose process had not ended since the browser connected: it may read that end long after.
 - *longest time without an event*: at all browsers together, whatever went wrong meanwhile.
 - *longest turn of the browsers*: how long their one process looked at no socket. When it is long,
   the machine is too slow for so many browsers, and the line above says little.

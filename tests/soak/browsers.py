@@ -21,8 +21,8 @@ class Browsers:
     def __init__(self) -> None:
         self.report: dict[str, Any] = {}
         """The newest one; empty before the first."""
-        self.ends: list[tuple[float, int, int]] = []
-        """When how many streams ended at which node."""
+        self.ends: list[tuple[float, int, float]] = []
+        """When a stream ended, at which node, and when its browser had connected."""
         self.silences: list[tuple[float, float]] = []
         """When no browser got anything new."""
         self.busy_s = 0.0
@@ -111,5 +111,5 @@ class Browsers:
             return
         self.report = said
         self.busy_s = max(self.busy_s, said["busy_s"])
-        self.ends += [(at, node, count) for at, node, count in said["ends"]]
+        self.ends += [(at, node, began) for at, node, began in said["ends"]]
         self.silences += [(begin, end) for begin, end in said["silences"]]

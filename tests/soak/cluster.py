@@ -6,6 +6,7 @@ No node stays dead because nobody started it, unless it is to be held back.
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,6 +45,8 @@ class Exit:
     expected: str
     """Why it was to be; empty when nobody wanted it."""
     last_line: str
+    at: float = 0.0
+    """In `time.monotonic()` seconds."""
 
 
 @dataclass
@@ -146,7 +149,7 @@ class SoakNode:
             expected, self.expected = self.expected, ""
             if not expected and status == 1 and self.disk_full and FULL_DISK_WORDS in last:
                 expected = "full disk"
-            self.exits.append(Exit(self.name, ending(status), expected, last))
+            self.exits.append(Exit(self.name, ending(status), expected, last, time.monotonic()))
             if not expected:
                 say(f"UNEXPECTED: {self.name} ended by itself, {ending(status)}: {last[:500]}")
             await trio.sleep(RESTART_S)

@@ -136,7 +136,7 @@ class Fleet:
         self._later = [(0.0, browser.number, browser) for browser in self._browsers]
         self._orders = b""
         self._deliveries = self._gaps = self._idle_opened = self._opened = 0
-        self._ends: Counter[tuple[float, int]] = Counter()
+        self._ends: list[tuple[float, int, float]] = []
         self._silences: list[tuple[float, float]] = []
         self._newest_at = self._busy_s = 0.0
         self._rng = random.Random(told["seed"])
@@ -221,7 +221,7 @@ class Fleet:
         ledger, reading = self._ledger, [one for one in self._browsers if not one.idle]
         ledgers = {id(one): one for one in (ledger, self._public)}.values()
         placed = [one for one in reading if not one.after_gap] or reading
-        ends, self._ends = self._ends, Counter()
+        ends, self._ends = self._ends, []
         silences, self._silences = self._silences, []
         return {
             "events": len(ledger.order),
@@ -241,7 +241,7 @@ class Fleet:
             "refused": self._refused,
             "opened": self._opened,
             "idle_opened": self._idle_opened,
-            "ends": [[at, node, count] for (at, node), count in ends.items()],
+            "ends": ends,
             "silences": silences,
             "newest_at": self._newest_at,
             "busy_s": self._busy_s,
@@ -416,7 +416,8 @@ class Fleet:
         if browser.reads:
             assert browser.stream is not None
             # Rounded up: an end must not seem to be earlier than the trouble that made it.
-            self._ends[math.ceil(time.monotonic() * 10) / 10, browser.node] += 1
+            at = math.ceil(time.monotonic() * 10) / 10
+            self._ends.append((at, browser.node, browser.began))
             if browser.transport.subprotocol:
                 self._closes[str(browser.stream.close_code)] += 1
         self._leave(browser)
