@@ -45,9 +45,9 @@ def key_value(
     pairs = {}
     for value in values:
         key, equals, text = value.partition("=")
-        if not key or not equals:
+        if not as_text(context, parameter, key) or not equals:
             raise click.BadParameter(f"{value!r} is not KEY=VALUE", context, parameter)
-        pairs[key] = text
+        pairs[key] = as_text(context, parameter, text)
     return pairs
 
 
@@ -58,6 +58,13 @@ def as_text(context: click.Context, parameter: click.Parameter, value: str) -> s
     except UnicodeEncodeError:
         raise click.BadParameter("it is not UTF-8", context, parameter) from None
     return value
+
+
+def as_texts(
+    context: click.Context, parameter: click.Parameter, values: Sequence[str]
+) -> tuple[str, ...]:
+    """Return repeated names that can be sent to others; a callback of click options."""
+    return tuple(as_text(context, parameter, value) for value in values)
 
 
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -12,6 +12,7 @@ import click
 from noti.certificates.describing import printable
 from noti.cli.local_node import (
     as_text,
+    as_texts,
     format_option,
     key_value,
     local_node,
@@ -35,7 +36,14 @@ query_timeout_option = click.option(
 @click.command()
 @click.argument("name", callback=as_text)
 @click.argument("payload", default="")
-@click.option("--node", "nodes", multiple=True, metavar="NAME", help="Only this one; repeatable.")
+@click.option(
+    "--node",
+    "nodes",
+    callback=as_texts,
+    multiple=True,
+    metavar="NAME",
+    help="Only this one; repeatable.",
+)
 @click.option(
     "--tag",
     "tags",

@@ -61,13 +61,19 @@ class ControlClient:
     ) -> Iterator[dict[str, Any]]:
         """Send a request and yield its answers; each may take `within_s` seconds and some grace.
 
-        Raises `rejection` with the node's reason when it does not do that, and `Unavailable` when
-        it says nothing or stops.
+        Raises `rejection` when the request is too long, or with the node's reason when it does
+        not do that, and `Unavailable` when it says nothing or stops.
         """
+        line_sent = json.dumps(request).encode() + b"\n"
+        if len(line_sent) > LINE_BYTES_MAX:
+            raise rejection(
+                f"the request takes {len(line_sent)} bytes and a node takes {LINE_BYTES_MAX}: "
+                "make it shorter"
+            )
         patience_s = within_s + ANSWER_GRACE_S
         with self._errors_explained(patience_s):
             self._socket.settimeout(patience_s)
-            self._socket.sendall(json.dumps(request).encode() + b"\n")
+            self._socket.sendall(line_sent)
         while True:
             with self._errors_explained(patience_s):
                 line = self._line(time.monotonic() + patience_s)

@@ -117,3 +117,20 @@ def test_wrong_flag_is_told_in_one_line(shell: Shell, flags: list[str], problem:
     status, [line] = shell.run("query", "uptime", *flags)
     assert status == 2
     assert problem in line
+
+
+@pytest.mark.parametrize("flags", [["--node", "\udcff"], ["--tag", "role=\udcff"]])
+def test_flag_that_is_not_utf_8_is_rejected_before_a_node_is_asked(
+    node: ScriptedNode, shell: Shell, flags: list[str]
+) -> None:
+    status, lines = shell.run("query", "uptime", *flags)
+    assert status == 2
+    assert "it is not UTF-8" in lines[-1]
+    assert node.asked == []
+
+
+def test_query_too_long_for_the_socket_is_said_to_be_that(node: ScriptedNode, shell: Shell) -> None:
+    status, lines = shell.run("query", "uptime", "x" * 20_000)
+    assert status == 1
+    assert "make it shorter" in lines[-1]
+    assert node.asked == []
