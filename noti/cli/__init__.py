@@ -9,6 +9,7 @@ Never: shows a traceback to the user.
 Exit status: 0 done, 1 failed, 2 wrong flag or setting, 130 interrupted.
 """
 
+import errno
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -147,6 +148,8 @@ def _explain(error: Exception) -> int:
     if len(ours) == len(leaves):
         return _fail(str(ours[0]), 2 if isinstance(ours[0], ConfigInvalid) else 1)
     foreign = next(leaf for leaf in leaves if not isinstance(leaf, NotiError))
+    if isinstance(foreign, OSError) and foreign.errno in (errno.ENOSPC, errno.EDQUOT):
+        return _fail(f"cannot write: {foreign.strerror}; make room", 1)
     log.error("internal error", exc_info=error)
     return _fail(f"internal error, please report it: {type(foreign).__name__}: {foreign}", 1)
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
@@ -135,3 +136,19 @@ def test_commands_that_draw_have_rich_all_the_same() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert loaded.stdout == "rich.console\n"
+
+
+def test_full_disk_behind_stdout_is_one_line() -> None:
+    program = "from noti.cli import main; import sys; sys.argv = ['noti', 'keys', 'new']; main()"
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-c", program],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.stderr.splitlines()[0] == (
+        "noti: error: cannot write: No space left on device; make room"
+    )
+    assert "Traceback" not in ended.stderr
