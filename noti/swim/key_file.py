@@ -136,7 +136,7 @@ def keys_of(content: bytes, name: str) -> tuple[bytes, ...]:
     Raises `ConfigInvalid`, with `name` and the number of the line, and nothing of it.
     """
     found: list[bytes] = []
-    for number, line in enumerate(content.decode(errors="replace").splitlines(), 1):
+    for number, line in enumerate(content.decode("utf-8-sig", errors="replace").splitlines(), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue

@@ -56,6 +56,10 @@ def test_lines_are_keys_of_which_the_first_encrypts() -> None:
     assert keys_of(content, "f") == (TWO, ONE)
 
 
+def test_byte_order_mark_before_the_first_key_means_nothing() -> None:
+    assert keys_of(b"\xef\xbb\xbf" + lines_of(ONE).encode(), "f") == (ONE,)
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
