@@ -11,16 +11,15 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from noti.authorization.authorizer import Authorizer
-from noti.authorization.grant import Action, Dialect
-from noti.authorization.presented import Presented
-from noti.authorization.rejection import Reason, TokenRejected
+from noti.authorization.grant import Grant
 from noti.history.backup import encode_backup
 from noti.history.selectors import ALL_TOPICS
 from noti.history.topics import RESERVED
-from noti.http.answers import RETRY_AFTER, plain, rejected
+from noti.http.administrators import rejection_of
+from noti.http.answers import RETRY_AFTER, plain
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
-from noti.http.quart_glue import header_of, hub_url_in, response_of
+from noti.http.quart_glue import response_of
 from noti.ports import Clock
 
 PATH: Final = f"{RESERVED}/backup"
@@ -31,6 +30,7 @@ BACKUPS_MAX: Final = 2
 PAUSE: Final = 3.0
 """How long to leave the loop to others after each piece, so many times as long as it took."""
 OCTETS: Final = "application/octet-stream"
+NEED: Final = "a backup needs a token that publishes and reads everything (*)"
 NOT_CONSISTENT: Final = (
     "No majority answers, so this might not be all; with ?consistent=0 this node gives what it has."
 )
@@ -64,13 +64,12 @@ def add_routes(
 
     @app.get(PATH)
     async def give() -> Response:
-        header = header_of(request)
-        hub_url = hub_url_in(request, config)
-        presented = Presented.by(header, method="GET", hub_url=hub_url)
-        try:
-            check_may_back_up(authorizer, presented, clock.wall_ms() / 1000)
-        except TokenRejected as rejection:
-            return response_of(rejected(rejection, hub_url))
+        now = clock.wall_ms() / 1000
+        rejection = rejection_of(
+            authorizer, config, now, method="GET", allows=_reads_and_publishes_all, need=NEED
+        )
+        if rejection is not None:
+            return rejection
         if request.args.get("consistent") != "0":
             with trio.move_on_after(CONSISTENT_WITHIN_S) as patience:
                 await node.barrier()
@@ -84,9 +83,5 @@ def add_routes(
         return Response(write(about), headers=headers)
 
 
-def check_may_back_up(authorizer: Authorizer, presented: Presented, now: float) -> None:
-    """Raise `TokenRejected` unless the sender may publish and read everything."""
-    grant = authorizer.grant(presented, Action.PUBLISH, now=now)
-    if not (ALL_TOPICS in grant.publish and ALL_TOPICS in grant.subscribe):
-        text = "a backup needs a token that publishes and reads everything (*)"
-        raise TokenRejected(Reason.INSUFFICIENT, text, grant.dialect or Dialect.V0)
+def _reads_and_publishes_all(grant: Grant) -> bool:
+    return ALL_TOPICS in grant.publish and ALL_TOPICS in grant.subscribe

@@ -10,23 +10,23 @@ from quart import Response, request
 from quart_trio import QuartTrio
 
 from noti.authorization.authorizer import Authorizer
-from noti.authorization.grant import Action, Dialect
-from noti.authorization.presented import Presented
-from noti.authorization.rejection import Reason, TokenRejected
+from noti.authorization.grant import Grant
 from noti.authorization.revoking import REVOKE_FOR_S_MAX, Revoking
 from noti.errors import MessageInvalid, TooLarge, Unavailable
 from noti.history.revocations import NAME_CHARS_MAX
 from noti.history.selectors import ALL_TOPICS
 from noti.history.topics import RESERVED
-from noti.http.answers import RETRY_AFTER, plain, rejected
+from noti.http.administrators import rejection_of
+from noti.http.answers import RETRY_AFTER, plain
 from noti.http.config import HttpConfig
 from noti.http.forms import parse_form, problem_of_type
-from noti.http.quart_glue import header_of, hub_url_in, response_of
+from noti.http.quart_glue import header_of, response_of
 from noti.ports import Clock
 
 PATH: Final = f"{RESERVED}/revocations"
 ANSWER_WITHIN_S: Final = 5.0
 """An election takes less; then whoever asks learns that he may ask again."""
+NEED: Final = "revoking needs a token that publishes everything (*)"
 FIELDS_MAX: Final = 100
 """Fields of one form; it has two that mean something."""
 
@@ -38,14 +38,13 @@ def add_routes(
 
     @app.post(PATH)
     async def revoke() -> Response:
-        header = header_of(request)
-        hub_url = hub_url_in(request, config)
-        presented = Presented.by(header, method="POST", hub_url=hub_url)
-        try:
-            check_may_revoke(authorizer, presented, clock.wall_ms() / 1000)
-        except TokenRejected as rejection:
-            return response_of(rejected(rejection, hub_url))
-        if (problem := problem_of_type(header("content-type"))) is not None:
+        now = clock.wall_ms() / 1000
+        rejection = rejection_of(
+            authorizer, config, now, method="POST", allows=_publishes_all, need=NEED
+        )
+        if rejection is not None:
+            return rejection
+        if (problem := problem_of_type(header_of(request)("content-type"))) is not None:
             return response_of(plain(415, problem))
         form: bytes = await request.get_data(cache=False, as_text=False, parse_form_data=False)
         wanted = revocation_in(form)
@@ -61,12 +60,8 @@ def add_routes(
         return Response(b"", status=204)
 
 
-def check_may_revoke(authorizer: Authorizer, presented: Presented, now: float) -> None:
-    """Raise `TokenRejected` unless the sender may publish everything."""
-    grant = authorizer.grant(presented, Action.PUBLISH, now=now)
-    if ALL_TOPICS not in grant.publish:
-        text = "revoking needs a token that publishes everything (*)"
-        raise TokenRejected(Reason.INSUFFICIENT, text, grant.dialect or Dialect.V0)
+def _publishes_all(grant: Grant) -> bool:
+    return ALL_TOPICS in grant.publish
 
 
 def revocation_in(body: bytes) -> tuple[str, str, float] | str:
