@@ -5,8 +5,10 @@ Nothing is half written, written over without being asked, or waited for as a pi
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from noti.errors import ConfigInvalid, LocalError
 
@@ -45,23 +47,30 @@ def is_private(path: Path) -> bool:
 
 
 def write_file(path: Path, content: bytes, *, private: bool, replace: bool = False) -> None:
-    """Write a file whole or not at all: mode 0600 if `private`, otherwise 0644.
+    """Write a file as `whole_file` does."""
+    with whole_file(path, private=private, replace=replace) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path, *, private: bool, replace: bool = False) -> Iterator[BinaryIO]:
+    """Yield what becomes the file when the body ends well: mode 0600 if `private`, otherwise 0644.
 
     Raises `LocalError` when it exists (unless `replace`), or cannot be written.
     """
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(beside, "xb", opener=_opener(0o600 if private else 0o644)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            if replace:
-                beside.replace(path)
-            else:
-                os.link(beside, path)  # unlike a rename, fails when the name is taken
-        finally:
-            beside.unlink(missing_ok=True)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                if replace:
+                    beside.replace(path)
+                else:
+                    os.link(beside, path)  # unlike a rename, fails when the name is taken
+            finally:
+                beside.unlink(missing_ok=True)
     except FileExistsError:
         raise LocalError(f"{path} exists and is kept; choose another directory or name") from None
     except OSError as error:

@@ -1,6 +1,5 @@
 """`noti backup`, `noti restore` and `noti recover`: the state in a file, and as a new cluster."""
 
-import os
 import secrets
 import sys
 import time
@@ -11,18 +10,19 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
-import httpx
 
 from noti import __version__
+from noti.address import HUB_PATH
+from noti.certificates.files import whole_file
 from noti.cli.deadline import timeout_option
-from noti.cli.http import tls_ca_option, tls_context, token_file_option, token_in
+from noti.cli.http import tls_ca_option, token_file_option
 from noti.cli.new_cluster import read_store, write_new_cluster
 from noti.cli.wal_files import IDENTITY_NAME, decode_identity
-from noti.errors import LocalError, MessageInvalid, StorageFailed, Unavailable
+from noti.errors import LocalError, MessageInvalid, StorageFailed
 from noti.history.backup import BackupReader, encode_backup
 from noti.history.snapshot import StoreParts
-from noti.http.backups import PATH
 
+PATH = f"{HUB_PATH}/backup"
 READ_BYTES = 1024 * 1024
 
 _file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
@@ -70,24 +70,14 @@ def backup(
         return
     if token_file is None:
         raise click.UsageError("--token-file is missing; noti token makes a token")
-    token = token_in(token_file)
+    # Here, as the others need no HTTP.
+    from noti.cli.administration import answer_of
+
     query = {"consistent": "0"} if stale else {}
-    try:
-        with httpx.stream(
-            "GET",
-            url.rstrip("/") + PATH,
-            params=query,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=tls_context(tls_ca),
-            trust_env=False,  # it asks the node itself, and shows its token to no proxy
-            timeout=timeout_s,
-        ) as answer:
-            if answer.status_code != httpx.codes.OK:
-                said = " ".join(answer.read().decode(errors="replace").split())[:500]
-                raise LocalError(f"{url} answers with status {answer.status_code}: {said}")
-            _save(file, answer.iter_raw())
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise Unavailable(f"{url} does not answer: {str(error) or type(error).__name__}") from None
+    with answer_of(
+        "GET", url, PATH, token_file=token_file, tls_ca=tls_ca, timeout_s=timeout_s, query=query
+    ) as answer:
+        _save(file, answer.iter_raw())
 
 
 @click.command()
@@ -202,14 +192,5 @@ def _written(file: Path) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return
-    beside = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with open(beside, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        beside.replace(file)
-    except OSError as error:
-        raise LocalError(f"cannot write {file}: {error.strerror}") from None
-    finally:
-        beside.unlink(missing_ok=True)
+    with whole_file(file, private=True, replace=True) as stream:
+        yield stream

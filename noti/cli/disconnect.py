@@ -3,12 +3,11 @@
 from pathlib import Path
 
 import click
-import httpx
 
 from noti.address import HUB_PATH
-from noti.cli.http import tls_ca_option, tls_context, token_in
+from noti.cli.administration import answer_of
+from noti.cli.http import tls_ca_option
 from noti.cli.token import as_seconds
-from noti.errors import LocalError, Unavailable
 
 PATH = f"{HUB_PATH}/revocations"
 TIMEOUT_S = 10.0
@@ -50,21 +49,11 @@ def disconnect(
     """
     if bool(subject) == bool(token_id):
         raise click.UsageError("give --subject or --token-id")
-    token = token_in(token_file)
-    form = {"subject": subject, "token_id": token_id, "for_s": for_s}
-    try:
-        answer = httpx.post(
-            url.rstrip("/") + PATH,
-            data={name: str(value) for name, value in form.items() if value is not None},
-            headers={"Authorization": f"Bearer {token}"},
-            verify=tls_context(tls_ca),
-            trust_env=False,  # it asks the node itself, and shows its token to no proxy
-            timeout=TIMEOUT_S,
-        )
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise Unavailable(f"{url} does not answer: {str(error) or type(error).__name__}") from None
-    if answer.status_code != httpx.codes.NO_CONTENT:
-        said = " ".join(answer.text.split())[:500]
-        raise LocalError(f"{url} answers with status {answer.status_code}: {said}")
+    given = {"subject": subject, "token_id": token_id, "for_s": for_s}
+    form = {name: str(value) for name, value in given.items() if value is not None}
+    with answer_of(
+        "POST", url, PATH, token_file=token_file, tls_ca=tls_ca, timeout_s=TIMEOUT_S, form=form
+    ):
+        pass
     whose = f"subject {subject}" if subject else f"token {token_id}"
     click.echo(f"streams of {whose} end" + (", and its tokens are refused" if for_s else ""))
