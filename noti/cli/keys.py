@@ -73,58 +73,47 @@ def list_keys(
     _explain_failures(answers, "not all members told their keys")
 
 
-@keys.command()
-@_key_argument
-@_options
-def install(
-    context: click.Context,
-    /,
-    config_file: Path | None,
-    data_dir: Any,
-    timeout_s: float | None,
-    key: str,
-) -> None:
-    """Have all members decrypt with KEY, too; - reads it from stdin."""
-    click.echo("==> Installing key on all members...")
-    answers = _ask(context, config_file, data_dir, "install", key, timeout_s)
-    _explain_failures(answers, "the key is not installed everywhere")
-    click.echo("==> Successfully installed key!")
+def _add_change(operation: str, text: str, doing: str, problem: str, done: str) -> None:
+    """Add a command that has all members change their keys."""
+
+    @keys.command(operation, help=text)
+    @_key_argument
+    @_options
+    def change(
+        context: click.Context,
+        /,
+        config_file: Path | None,
+        data_dir: Any,
+        timeout_s: float | None,
+        key: str,
+    ) -> None:
+        click.echo(f"==> {doing} on all members...")
+        answers = _ask(context, config_file, data_dir, operation, key, timeout_s)
+        _explain_failures(answers, problem)
+        click.echo(f"==> Successfully {done} key!")
 
 
-@keys.command()
-@_key_argument
-@_options
-def use(
-    context: click.Context,
-    /,
-    config_file: Path | None,
-    data_dir: Any,
-    timeout_s: float | None,
-    key: str,
-) -> None:
-    """Have all members encrypt with KEY, which all have installed; - reads it from stdin."""
-    click.echo("==> Changing primary key on all members...")
-    answers = _ask(context, config_file, data_dir, "use", key, timeout_s)
-    _explain_failures(answers, "not all members use the key")
-    click.echo("==> Successfully changed primary key!")
-
-
-@keys.command()
-@_key_argument
-@_options
-def remove(
-    context: click.Context,
-    /,
-    config_file: Path | None,
-    data_dir: Any,
-    timeout_s: float | None,
-    key: str,
-) -> None:
-    """Have all members forget KEY, which must not be the one that encrypts; - reads it."""
-    click.echo("==> Removing key on all members...")
-    answers = _ask(context, config_file, data_dir, "remove", key, timeout_s)
-    _explain_failures(answers, "the key is not removed everywhere")
-    click.echo("==> Successfully removed key!")
+_add_change(
+    "install",
+    "Have all members decrypt with KEY, too; - reads it from stdin.",
+    "Installing key",
+    "the key is not installed everywhere",
+    "installed",
+)
+_add_change(
+    "use",
+    "Have all members encrypt with KEY, which all have installed; - reads it from stdin.",
+    "Changing primary key",
+    "not all members use the key",
+    "changed primary",
+)
+_add_change(
+    "remove",
+    "Have all members forget KEY, which must not be the one that encrypts; - reads it.",
+    "Removing key",
+    "the key is not removed everywhere",
+    "removed",
+)
 
 
 def _ask(
