@@ -18,6 +18,7 @@ from noti.config import Config
 from noti.descriptors import Shares
 from noti.http.clients import Clients, HttpClients, tls_for_browsers
 from noti.membership.control import ControlSocket
+from noti.membership.identity import NODE_ID_BYTES
 from noti.membership.ports import Control
 from noti.ports import Clock
 from noti.publishing.nats.ports import Source
@@ -31,9 +32,6 @@ from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
 from noti.trio_clock import TrioClock
 from noti.web_workers.cores import cores, worker_count
-
-NODE_ID_BYTES = 8
-"""64 random bits: two nodes of one cluster never get the same."""
 
 
 @dataclass(frozen=True)

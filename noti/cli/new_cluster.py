@@ -11,12 +11,12 @@ from pathlib import Path
 
 import trio
 
-from noti.cli.wal_files import Directory, read_directory, verify
-from noti.errors import LocalError, StorageCorrupt, StorageFailed, StorageLocked, leaves_of
+from noti.cli.wal_files import Directory, read_directory, reject_damage, verify
+from noti.errors import LocalError, StorageFailed, StorageLocked, leaves_of
 from noti.history.backup import state_of_new_cluster
 from noti.history.snapshot import StoreParts, pieces_of
 from noti.history.store import Store, decode_store
-from noti.membership.identity import make_identity
+from noti.membership.identity import NODE_ID_BYTES, make_identity
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import EntryKind, HardState, Snapshot
 from noti.raft.storage.disk import open_disk
@@ -27,8 +27,7 @@ from noti.raft.storage.wal import Wal
 UNLOCKED_WITHIN_S = 3.0
 """The writer of a node that was killed may still have something to write."""
 CLUSTER_ID_BYTES = 8
-NODE_ID_BYTES = 8
-"""64 random bits each, as a node takes them."""
+"""As long as the ids that founders make."""
 
 
 def read_store(directory: Path) -> tuple[Store, int]:
@@ -38,11 +37,7 @@ def read_store(directory: Path) -> tuple[Store, int]:
     `StorageLocked` while a node runs there, `StorageFailed`, and `StorageCorrupt` for damage.
     """
     held = _read(directory)
-    for finding in verify(held):
-        if finding.status == "damaged":
-            raise StorageCorrupt(
-                f"{directory / finding.file} at byte {finding.offset}: {finding.text}"
-            )
+    reject_damage(directory, verify(held))
     replay = Replay(memory_bytes=sys.maxsize)
     if SNAPSHOT_NAME in held.files:
         replay.feed_snapshot(held.files[SNAPSHOT_NAME])

@@ -21,6 +21,7 @@ from noti.cli.wal_files import (
     decode_meaning,
     decode_state,
     read_directory,
+    reject_damage,
     scan_segment,
     verify,
 )
@@ -68,9 +69,7 @@ def verify_command(directory: Path, live: bool, as_json: bool) -> None:
     else:
         for line in _finding_lines(findings):
             click.echo(line)
-    damaged = [finding for finding in findings if finding.status == "damaged"]
-    for finding in damaged[:1]:
-        raise StorageCorrupt(f"{directory / finding.file} at byte {finding.offset}: {finding.text}")
+    reject_damage(directory, findings)
 
 
 @wal.command("dump")

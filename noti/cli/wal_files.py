@@ -9,7 +9,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +150,14 @@ def scan_segment(content: Content) -> Iterator[tuple[int, Record]]:
                 yield frame.offset + _RECORDS_FROM_BYTES + offset, record
         except MessageInvalid as error:
             raise StorageCorrupt(f"at byte {frame.offset}: {error}") from None
+
+
+def reject_damage(directory: Path, findings: Iterable[WalFinding]) -> None:
+    """Raise `StorageCorrupt`, which names file and byte, if one of the findings is damage."""
+    for finding in findings:
+        if finding.status == "damaged":
+            place = f"{directory / finding.file} at byte {finding.offset}"
+            raise StorageCorrupt(f"{place}: {finding.text}")
 
 
 def verify(directory: Directory) -> list[WalFinding]:

@@ -15,6 +15,8 @@ from noti.raft.core.messages import NodeId
 from noti.raft.ports import Hello
 from noti.raft.storage.ports import Disk
 
+NODE_ID_BYTES = 8
+"""64 random bits: two nodes of one cluster never get the same."""
 _FILE = "identity"
 PROMISE_NAME = "promise"
 

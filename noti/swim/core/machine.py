@@ -128,7 +128,7 @@ class Swim:
             prober=self._prober,
             verifier=self._verifier,
             identities=self._identities,
-            serf=self._serf.intents,
+            intents=self._serf.intents,
             config=config,
             incarnations=Incarnations(incarnation, now),
         )
@@ -136,7 +136,7 @@ class Swim:
             self._me,
             members=members,
             outbox=outbox,
-            serf=self._serf.intents,
+            intents=self._serf.intents,
             health=self._health,
             config=config,
         )

@@ -70,7 +70,7 @@ class MemberStates:
         prober: Prober,
         verifier: Verifier,
         identities: Identities,
-        serf: Intents,
+        intents: Intents,
         config: SwimConfig,
         incarnations: Incarnations,
     ) -> None:
@@ -81,7 +81,7 @@ class MemberStates:
         self._verifier = verifier
         self._identities = identities
         self._newcomers = Newcomers(me.name, members=members, verifier=verifier, config=config)
-        self._serf = serf
+        self._intents = intents
         self._config = config
         self._incarnations = incarnations
         self._unresolved: dict[str, None] = {}
@@ -236,7 +236,7 @@ class MemberStates:
         record = self._members.get(dead.node)
         if record is None or dead.incarnation < record.incarnation or not record.present:
             return
-        if dead.accuser == dead.node or self._serf.is_leaving(dead.node):
+        if dead.accuser == dead.node or self._intents.is_leaving(dead.node):
             if record.pending_claim is None or isinstance(record.pending_claim.claim, Alive):
                 self._outbox.broadcast(record.name, dead)
                 self._verify(record, dead, now + _LEAVING_S_MAX, now)
@@ -276,13 +276,13 @@ class MemberStates:
             self.set_state(record, MemberState.ALIVE, now)
             return
         self._outbox.broadcast(record.name, Dead(record.incarnation, record.name, self._me.name))
-        self._lose(record, on_purpose=self._serf.is_leaving(record.name), now=now)
+        self._lose(record, on_purpose=self._intents.is_leaving(record.name), now=now)
 
     def _verify(self, record: Record, claim: Alive | Dead, gives_up_at: float, now: float) -> None:
         """Ping a member with a claim about it, and again, also over TCP: packets may be lost."""
         again_at = now + self._config.probe_timeout_s / 2
         # Whoever leaves says so to Serf's layer first; where nobody did, packets get more time.
-        unannounced = isinstance(claim, Dead) and not self._serf.is_leaving(record.name)
+        unannounced = isinstance(claim, Dead) and not self._intents.is_leaving(record.name)
         config = self._config
         ends_at = now + (config.probe_interval_s if unannounced else config.probe_timeout_s)
         record.pending_claim = PendingClaim(claim, now, again_at, ends_at, gives_up_at)
@@ -348,7 +348,7 @@ class MemberStates:
         self._members.add(record)
         self._identities.note(record)
         self._prober.add(record.name)
-        self._serf.on_joined(record.name)
+        self._intents.on_joined(record.name)
         self._outbox.broadcast_alive(record)
         self._outbox.emit(MemberChanged(record.member(), None))
 
@@ -406,7 +406,7 @@ class MemberStates:
         self._identities.note(record)
         self._outbox.broadcast_alive(record)
         if not record.present:
-            self._serf.on_joined(record.name)
+            self._intents.on_joined(record.name)
         if record.state is not MemberState.ALIVE:
             self.set_state(record, MemberState.ALIVE, now)
         elif before != (record.address, record.tags):
@@ -439,7 +439,7 @@ class MemberStates:
     def forget(self, record: Record) -> None:
         """Forget a member."""
         self._members.forget(record.name)
-        self._serf.on_forgotten(record.name)
+        self._intents.on_forgotten(record.name)
         self._outbox.emit(MemberChanged(record.member(), record.state, forgotten=True))
 
     def _accusation(self, record: Record) -> Dead:

@@ -33,14 +33,14 @@ class OwnState:
         *,
         members: Members,
         outbox: Outbox,
-        serf: Intents,
+        intents: Intents,
         health: LocalHealth,
         config: SwimConfig,
     ) -> None:
         self._me = me
         self._members = members
         self._outbox = outbox
-        self._serf = serf
+        self._intents = intents
         self._health = health
         self._config = config
         self.leaving = False
@@ -91,7 +91,7 @@ class OwnState:
             return
         self.leaving = True
         self._leave_began_at = now
-        intent = self._serf.leave_intent()
+        intent = self._intents.leave_intent()
         self._outbox.broadcast_user(intent.key, intent.payload)
 
     def advance(self, now: float) -> bool:
@@ -102,7 +102,7 @@ class OwnState:
         if not self.leaving or self._left:
             return False
         alone = not self._members.pick(1, without=(self._me.name,))
-        sent = not self._outbox.waiting_user(self._serf.intent_key)
+        sent = not self._outbox.waiting_user(self._intents.intent_key)
         announces = not self._dead_announced and (alone or sent or now >= self.deadline())
         if announces:
             self._dead_announced = True
