@@ -117,10 +117,6 @@ class Newcomers:
         """Forget somebody, who has answered."""
         self._waiting.pop((name, address), None)
 
-    def waits(self, name: str, address: Address) -> bool:
-        """Whether somebody is still being asked."""
-        return (name, address) in self._waiting
-
     def _ask(self, newcomer: _Newcomer, now: float) -> None:
         claim = newcomer.claim
         newcomer.questions += 1
