@@ -6,7 +6,9 @@ from contextlib import asynccontextmanager
 
 import trio
 
+from noti.membership.operator_requests import status_of
 from noti.swim.core.keyring import KeyRing
+from noti.swim.core.messages import Member, MemberState
 from noti.swim.core.sealing import Encryption
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
@@ -50,13 +52,17 @@ class OurNode:
         """Return status, in Serf's words, and tags of every member; none when it is gone."""
         if self._scope.cancel_called:
             return {}
-        words = {"dead": "failed"}
-        named = [(each.state.name.lower(), each) for each in self.gossip.members()]
-        return {each.name: (words.get(state, state), each.tags) for state, each in named}
+        return {each.name: (_status_of(each), each.tags) for each in self.gossip.members()}
 
     async def statuses(self) -> dict[str, str]:
         """Return the status of every member."""
         return {name: status for name, (status, _) in (await self.members()).items()}
+
+
+def _status_of(member: Member) -> str:
+    """Return a member's status in Serf's words, and suspect, which agents show as alive."""
+    suspected = member.state is MemberState.SUSPECT and not member.leaving
+    return "suspect" if suspected else status_of(member)
 
 
 def tags_of_ours(name: str) -> dict[str, str]:
