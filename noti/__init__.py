@@ -1,3 +1,3 @@
 """noti: a highly available notification server. The rooms are described in noti/README.md."""
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"

@@ -5,7 +5,6 @@ environment and flags. The flags of `noti run` are made from the fields below, a
 field is its help.
 """
 
-import re
 import socket
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from noti.address import Address, format_address
+from noti.setting_rules import SECRETS, USER_INFO, problems_of
 from noti.setting_values import (
     COMMAS,
     WILDCARDS,
@@ -40,39 +40,10 @@ from noti.stream_settings import (
     PlainDecoderName,
     PlainSubject,
     StreamSettings,
-    problem_of_streams,
     stream_of_flags,
 )
 
 VARIABLE_PREFIX = "NOTI_"
-
-STOP_S = 7.0
-"""What stopping takes besides draining: hand-over, leaving gossip 2.5, last answers 2, the log."""
-
-_USER_INFO = re.compile(r"//[^/@]*@")
-_TOGETHER = (
-    ("tls_cert", "tls_key", "tls_ca"),
-    ("http_tls_cert", "http_tls_key"),
-    ("nats_tls_cert", "nats_tls_key"),
-    ("nats_user", "nats_password_file"),
-)
-_NATS_PROOFS = ("nats_creds_file", "nats_nkey_file", "nats_token_file", "nats_user")
-_SECRETS = (
-    ("publisher_jwt_key", "publisher_jwt_key_file"),
-    ("subscriber_jwt_key", "subscriber_jwt_key_file"),
-    ("gossip_key", "gossip_key_file"),
-)
-_NATS_FILES = (*_NATS_PROOFS, "nats_tls_ca", "nats_tls_cert")
-
-
-STREAM_FLAGS = (
-    "nats_stream",
-    "nats_subject",
-    "nats_decoder",
-    "nats_topic",
-    "nats_dead_letter",
-)
-"""Settings that describe one stream, where no tables do."""
 
 
 class Config(BaseModel):
@@ -309,87 +280,11 @@ class Config(BaseModel):
     """Form of log lines; `auto` is `human` in a terminal and `json` elsewhere."""
 
     @model_validator(mode="after")
-    def _relations(self) -> Self:
-        # Two lost heartbeats must not start an election (Raft 5.6: broadcast << election timeout).
-        least_ms = 3 * self.heartbeat_interval_ms
-        if self.election_timeout_ms < least_ms:
-            raise _invalid(
-                "election_timeout_ms",
-                f"is less than 3 x heartbeat_interval_ms; make it at least {least_ms}",
+    def _rules(self) -> Self:
+        for setting, problem in problems_of(self):
+            raise PydanticCustomError(
+                "relation", "{problem}", {"setting": setting, "problem": problem}
             )
-        if self.advertise_host is None:
-            for setting in ("gossip_addr", "rpc_addr"):
-                if getattr(self, setting)[0] in WILDCARDS:
-                    raise _invalid(
-                        setting, "is a wildcard that others cannot dial; set advertise_host too"
-                    )
-            hosts = {self.gossip_addr[0], self.rpc_addr[0]}
-            if len(hosts) > 1 and not any(map(is_loopback, hosts)):
-                raise _invalid(
-                    "rpc_addr", "is not on the host of gossip_addr, where others look for it"
-                )
-        if self.advertise_host is not None and self.advertise_host in WILDCARDS:
-            raise _invalid("advertise_host", "cannot be dialled; name a host or an IP address")
-        bound = (self.http_addr, self.gossip_addr, self.rpc_addr, self.ops_addr)
-        fixed = [address for address in bound if address is not None and address[1] != 0]
-        if len(set(fixed)) < len(fixed):
-            raise _invalid("http_addr", "and gossip_addr, rpc_addr and ops_addr must differ")
-        least_s = self.sse_drain_s + STOP_S
-        if self.sse_drain_s and self.shutdown_deadline_s < least_s:
-            raise _invalid(
-                "shutdown_deadline_s", f"is too short for sse_drain_s; make it {least_s:g} or more"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _files_come_together(self) -> Self:
-        for group in _TOGETHER:
-            given = [name for name in group if getattr(self, name) is not None]
-            for name in group:
-                if given and name not in given:
-                    raise _invalid(name, f"is missing: {', '.join(group)} go together")
-        proofs = [name for name in _NATS_PROOFS if getattr(self, name) is not None]
-        if len(proofs) > 1:
-            raise _invalid(proofs[1], f"is given beside {proofs[0]}; choose one way to log in")
-        needing = [name for name in _NATS_FILES if getattr(self, name) is not None]
-        if needing and self.nats_url is None:
-            raise _invalid(needing[0], "is of no use without nats_url; set both or neither")
-        if proofs and _USER_INFO.search(self.nats_url or ""):
-            raise _invalid(proofs[0], "is given beside a login in nats_url; remove it there")
-        return self
-
-    @model_validator(mode="after")
-    def _one_key_each(self) -> Self:
-        for secret, file in _SECRETS:
-            if getattr(self, secret) is not None and getattr(self, file) is not None:
-                raise _invalid(file, f"is given beside {secret}; choose one")
-        has_gossip_key = self.gossip_key_file is not None or self.gossip_key is not None
-        if not (has_gossip_key or self.gossip_insecure or is_loopback(self.gossip_addr[0])):
-            raise _invalid(
-                "gossip_addr",
-                "is reached by other machines, and gossip has no key: give --gossip-key-file "
-                "(`noti keys new` prints a key), or --gossip-insecure if all of them are trusted",
-            )
-        if self.gossip_encryption != "required" and not has_gossip_key:
-            raise _invalid("gossip_encryption", "is of no use without gossip_key_file")
-        if self.publisher_jwt_alg is not None and not (
-            self.publisher_jwt_key_file or self.publisher_jwt_key
-        ):
-            raise _invalid("publisher_jwt_alg", "is of no use without publisher_jwt_key_file")
-        return self
-
-    @model_validator(mode="after")
-    def _streams_are_told_once(self) -> Self:
-        beside = [name for name in STREAM_FLAGS if name in self.model_fields_set]
-        if self.nats_streams and beside:
-            raise _invalid(
-                beside[0],
-                "is given beside [[nats_streams]] tables; write it into a table, or leave one out",
-            )
-        if self.nats_streams and self.nats_url is None:
-            raise _invalid("nats_streams", "is of no use without nats_url; set both or neither")
-        if (problem := problem_of_streams(self.streams)) is not None:
-            raise _invalid("nats_streams" if self.nats_streams else "nats_subject", problem)
         return self
 
     @property
@@ -451,19 +346,14 @@ def variable_of(setting: str) -> str:
     return VARIABLE_PREFIX + setting.upper()
 
 
-def _invalid(setting: str, problem: str) -> PydanticCustomError:
-    """Return an error about `setting` for a rule that concerns several settings."""
-    return PydanticCustomError("relation", "{problem}", {"setting": setting, "problem": problem})
-
-
 def shown(setting: str, value: object) -> object:
     """Return the value of a setting as a person writes it, without credentials."""
     if isinstance(value, str) and setting == "nats_url":
-        return _USER_INFO.sub("//***@", value)
+        return USER_INFO.sub("//***@", value)
     if isinstance(value, str) and setting == "jwks_url" and urlsplit(value).scheme:
-        url, query, _ = _USER_INFO.sub("//***@", value).partition("?")
+        url, query, _ = USER_INFO.sub("//***@", value).partition("?")
         return f"{url}?***" if query else url
-    if isinstance(value, SecretStr) or (value is not None and setting in dict(_SECRETS)):
+    if isinstance(value, SecretStr) or (value is not None and setting in dict(SECRETS)):
         return "***"
     if isinstance(value, Path):
         return str(value)

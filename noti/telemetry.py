@@ -166,7 +166,7 @@ def _without_secrets(value: object) -> object:
 
 @functools.cache
 def build() -> str:
-    """Return version and commit, such as `0.6.0 (3f2a91c)`; `unknown` outside a git checkout."""
+    """Return version and commit, such as `0.7.0 (3f2a91c)`; `unknown` outside a git checkout."""
     checkout = Path(__file__).parent.parent
     commit = "unknown"
     if (checkout / ".git").exists():

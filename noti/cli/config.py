@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from noti.cli.settings import load_config, settings_options
-from noti.config import STREAM_FLAGS, Config
+from noti.config import Config
+from noti.setting_rules import STREAM_FLAGS
 
 
 @click.command()

@@ -5,7 +5,7 @@ Enters: objects. Leaves: violations, each a sentence; none if all is well. Never
 
 from collections.abc import Callable, Iterator
 
-from noti.config import STOP_S
+from noti.setting_rules import STOP_S
 from tests.k8s.rendering import Manifest, environment, of_kind, pods
 
 SERVES = "node-role.bb-noti.io/serve-sse"

@@ -62,7 +62,7 @@ def start_in_order(manifests: list[Manifest]) -> None:
 
 def name_the_chart_in_claims(manifests: list[Manifest]) -> None:
     claim = nodes_of(manifests)["volumeClaimTemplates"][0]
-    claim["metadata"]["labels"]["helm.sh/chart"] = "noti-0.6.0"
+    claim["metadata"]["labels"]["helm.sh/chart"] = "noti-0.7.0"
 
 
 def lengthen_a_name(manifests: list[Manifest]) -> None:
