@@ -32,6 +32,7 @@ A test compares this tree with the classes:
     │       └── VersionGone          changes since that version are forgotten: list anew
     └── FatalError            the node must stop
         ├── CommandUnknown    a newer version's command was committed
+        ├── LevelUnsupported  the cluster is at a level that this release does not support
         └── StorageError      the data directory cannot be used
             ├── StorageLocked     another process uses it
             ├── StorageForeign    it belongs to another node or cluster
@@ -203,6 +204,13 @@ class CommandUnknown(FatalError):
             f"command kind {kind} is unknown: this node is older than the cluster: upgrade it"
         )
         self.kind = kind
+
+
+class LevelUnsupported(FatalError):
+    """The cluster is at a level beyond what this release can read; the text says what to install.
+
+    Nothing of the state has changed.
+    """
 
 
 class StorageError(FatalError):

@@ -6,7 +6,8 @@ through the Raft log, `store` what they make: of it `retention` says what is kep
 `limits`, `duplicates` what comes again, `snapshot` has its bytes. `state_machine` joins the store
 to Raft on one side and to the streams of this node on the other; `topics` and `reserved_topics` say
 what can be a topic, `selectors` which of them a reader means. `subscriptions` is the table of who
-is subscribed on all nodes, a part of the store.
+is subscribed on all nodes, a part of the store; `levels` says from when on new commands may be
+written, while nodes are upgraded.
 
 Enters: committed commands and snapshots, in Raft's order.
 Leaves: notifications that became visible, the number with which history begins, snapshots.

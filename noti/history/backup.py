@@ -155,6 +155,7 @@ def state_of_new_cluster(parts: StoreParts) -> StoreParts:
         ),
         keys=parts.keys,
         revocations=parts.revocations,
+        level=parts.level,
     )
 
 

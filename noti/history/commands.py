@@ -6,8 +6,8 @@ Never: numbering or dropping events, which the store does; I/O, clocks.
 A command is a msgpack array whose first element is the kind number. Arrays, not maps: they are
 smaller, and two encoders cannot disagree about the order of keys. A kind number is never given a
 second meaning; what a kind holds is only ever extended by a new kind, because old entries stay in
-logs. Kinds 1 to 3 are those of version 0.2: they are read, with what they meant then, and no node
-writes them any more.
+logs. A new kind is written only at the level that adds it (`noti.history.levels`). Kinds 1 to 3 are
+those of version 0.2: they are read, with what they meant then, and no node writes them any more.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from typing import Any, Final, TypeAlias, TypeGuard, assert_never
 import msgpack
 
 from noti.errors import CommandUnknown, MessageInvalid
+from noti.history.levels import RAISE_LEVEL, RaiseLevel
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
 from noti.history.revocations import REVOKE, Revoke, fields_of_revoke, revoke_of
@@ -39,7 +40,7 @@ _SET_LIMITS: Final = 6
 _EXPIRE: Final = 7
 _ADVANCE_FLOOR: Final = 8
 
-_KINDS: Final = {*range(_PUBLISH_BATCH_V1, _ADVANCE_FLOOR + 1), *SUBSCRIPTION_KINDS, REVOKE}
+_KINDS: Final = {*range(_PUBLISH_BATCH_V1, RAISE_LEVEL + 1), *SUBSCRIPTION_KINDS, REVOKE}
 
 _TEXT_ONLY: Final = {str}
 
@@ -136,6 +137,7 @@ Command: TypeAlias = (
     | SetHistorySize
     | SubscriptionCommand
     | Revoke
+    | RaiseLevel
 )
 
 
@@ -166,6 +168,8 @@ def encode(command: Command) -> bytes:
             fields = fields_of(command)
         case Revoke():
             fields = fields_of_revoke(command)
+        case RaiseLevel(level):
+            fields = [RAISE_LEVEL, level]
         case _:
             assert_never(command)
     packed: bytes = msgpack.packb(fields)
@@ -191,6 +195,8 @@ def decode(data: bytes) -> Command:
             return Expire(before_ms)
         case [8, str(stream), seq] if is_integer(seq, minimum=1):
             return AdvanceFloor(stream, seq)
+        case [9, level] if is_integer(level, minimum=1):
+            return RaiseLevel(level)
         case [1, str(stream), [*events]]:
             return PublishBatchV1(stream, tuple([_in_stream_v1(fields) for fields in events]))
         case [2, count] if is_integer(count, minimum=1):

@@ -9,7 +9,8 @@ runs of events, of tracked topics, of idempotency keys, of subscriptions, of rev
 Pieces can be cut and joined at will: where one ends is in its bytes. Equal states give equal
 pieces.
 
-Version 1, of noti 0.2, was a single array. It is read, too.
+At level 0 (`noti.history.levels`) a snapshot is of version 2, as noti 0.6 writes it. Version 3 says
+the level after its own number. Version 1, of noti 0.2, was a single array. All are read.
 """
 
 from collections import deque
@@ -20,7 +21,7 @@ from typing import Any, Final
 
 import msgpack
 
-from noti.errors import MessageInvalid
+from noti.errors import LevelUnsupported, MessageInvalid
 from noti.history.commands import (
     is_content,
     is_integer,
@@ -30,6 +31,7 @@ from noti.history.commands import (
     unpack,
 )
 from noti.history.duplicates import KEYS_MAX, IdempotencyKeys, KeyedEvent
+from noti.history.levels import SUPPORTED, too_old
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Notification
 from noti.history.retention import (
@@ -50,7 +52,8 @@ identity; 64 such events outlast any redelivery, and a floor costs about 100 byt
 PIECE_BYTES: Final = 256 * 1024
 """A piece is closed at this: 1 to 2 ms of work. One event more may be in it."""
 
-VERSION: Final = 2
+VERSION: Final = 3
+_LEVEL_0_VERSION: Final = 2
 _V1_START: Final = b"\x95\x01"
 """An array of five, which begins with 1."""
 
@@ -78,6 +81,8 @@ class StoreParts:
     keys: IdempotencyKeys = field(default_factory=IdempotencyKeys)
     subscriptions: SubscriptionTable = field(default_factory=SubscriptionTable)
     revocations: RevocationTable = field(default_factory=RevocationTable)
+    level: int = 0
+    """See `noti.history.levels`."""
 
 
 def pieces_of(parts: StoreParts) -> Iterator[bytes]:
@@ -87,7 +92,7 @@ def pieces_of(parts: StoreParts) -> Iterator[bytes]:
     """
     retention = parts.retention
     head = [
-        VERSION,
+        *((VERSION, parts.level) if parts.level else (_LEVEL_0_VERSION,)),
         limits_fields(retention.limits),
         retention.last_seq,
         retention.lost_through,
@@ -147,7 +152,9 @@ def _piece(kind: int, run: list[bytes]) -> bytes:
 class SnapshotReader:
     """Reads a snapshot that comes in pieces, however they are cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, supports: int = SUPPORTED) -> None:
+        """Begin; states beyond the level `supports` are not read."""
+        self._supports = supports
         self._unpacker = msgpack.Unpacker(
             max_buffer_size=_VALUE_BYTES_MAX, max_array_len=_LIST_MAX, max_map_len=0, max_ext_len=0
         )
@@ -163,7 +170,7 @@ class SnapshotReader:
         """Where the end was, 0 before it."""
 
     def feed(self, data: bytes | memoryview) -> None:
-        """Take what follows; raises `MessageInvalid`."""
+        """Take what follows; raises `MessageInvalid`, or `LevelUnsupported` at the head."""
         if len(self._start) < len(_V1_START):
             self._start += bytes(data[: len(_V1_START)])
             if self._start[:2] == _V1_START:
@@ -220,10 +227,14 @@ class SnapshotReader:
                 raise MessageInvalid("a piece of a snapshot has the wrong fields")
 
     def _read_head(self, version: object, fields: Any) -> None:
-        if is_integer(version) and version != VERSION:
+        if is_integer(version) and version > VERSION:
             raise MessageInvalid(
-                f"snapshot version {version} is not {VERSION}: this node is older: upgrade it"
+                f"snapshot version {version} is above {VERSION}: this node is older: upgrade it"
             )
+        if version == VERSION:
+            fields = self._read_level(fields)
+        elif version != _LEVEL_0_VERSION:
+            raise MessageInvalid("the head of a snapshot does not begin with a version")
         match fields:
             case [[*limits], last_seq, lost, untracked_lost, sparse, window, [*floors]] if (
                 is_integer(last_seq)
@@ -243,6 +254,16 @@ class SnapshotReader:
                 if lost + window <= last_seq and window <= window_max(retention.limits):
                     return
         raise MessageInvalid("the head of a snapshot has the wrong fields")
+
+    def _read_level(self, fields: Any) -> Any:
+        """Take the level; return the fields behind it."""
+        match fields:
+            case [level, *others] if is_integer(level, minimum=1):
+                if level > self._supports:
+                    raise LevelUnsupported(too_old(level, self._supports))
+                self._parts.level = level
+                return others
+        raise MessageInvalid("the level of a snapshot is not one")
 
     def _read_event(self, fields: Any) -> None:
         retention = self._parts.retention

@@ -51,7 +51,7 @@ class HistoryStateMachine:
         self._audience = audience
 
     def apply(self, command: bytes) -> None:
-        """Carry out one committed command; raises `CommandUnknown` or `MessageInvalid`."""
+        """Carry out one committed command; raises what `Store.apply` raises."""
         visible = self._store.apply(command)
         if visible:
             self._audience.publish(visible)

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final, assert_never
 
+from noti.errors import LevelUnsupported
 from noti.history.commands import (
     AdvanceFloor,
     Expire,
@@ -38,6 +39,7 @@ from noti.history.commands import (
     decode,
 )
 from noti.history.duplicates import Contents
+from noti.history.levels import SUPPORTED, RaiseLevel, too_old
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event, Notification
 from noti.history.revocations import RevocationTable, Revoke
@@ -51,13 +53,19 @@ _DIGITS: Final = 16
 class Store:
     """The state machine. Every method is synchronous and does all of its work or none of it."""
 
-    def __init__(self, parts: StoreParts | None = None) -> None:
-        """Begin empty, or with what a snapshot held."""
+    def __init__(self, parts: StoreParts | None = None, supports: int = SUPPORTED) -> None:
+        """Begin empty, or with what a snapshot held; `supports` is the highest level to take."""
+        self._supports = supports
         self.subscriptions = SubscriptionTable()
         """Who is subscribed, on all nodes; always the same object."""
         self.revocations = RevocationTable()
         """Whose tokens are refused; always the same object."""
         self._take(parts or StoreParts())
+
+    @property
+    def level(self) -> int:
+        """Which commands all nodes of the cluster can read, see `noti.history.levels`."""
+        return self._level
 
     @property
     def limits(self) -> HistoryLimits:
@@ -121,8 +129,8 @@ class Store:
     def apply(self, command: bytes) -> list[Notification]:
         """Apply one committed command and return what became visible, in order.
 
-        Raises `CommandUnknown` or `MessageInvalid`, with the state untouched: the node must halt
-        then, because the others may have applied it.
+        Raises `CommandUnknown`, `LevelUnsupported` or `MessageInvalid`, with the state untouched:
+        the node must halt then, because the others may have applied it.
         """
         visible: list[Notification] = []
         decoded = decode(command)
@@ -149,6 +157,8 @@ class Store:
                 visible = [self._show(event, change.created_ms) for event in told]
             case Revoke() as revocation:
                 self.revocations.apply(revocation)
+            case RaiseLevel(level):
+                self._raise_level(level)
             case other:
                 assert_never(other)
         self._forget_gone()
@@ -189,6 +199,7 @@ class Store:
         self._floors = parts.floors
         self._retention = parts.retention
         self._keys = parts.keys
+        self._level = parts.level
         self.subscriptions.restore(parts.subscriptions)
         self.revocations.restore(parts.revocations)
         if contents is None:
@@ -200,8 +211,18 @@ class Store:
     def parts(self) -> StoreParts:
         """Return the state itself, not a copy."""
         return StoreParts(
-            self._floors, self._retention, self._keys, self.subscriptions, self.revocations
+            self._floors,
+            self._retention,
+            self._keys,
+            self.subscriptions,
+            self.revocations,
+            self._level,
         )
+
+    def _raise_level(self, level: int) -> None:
+        if level > self._supports:
+            raise LevelUnsupported(too_old(level, self._supports))
+        self._level = max(self._level, level)
 
     def _publish_batch(
         self, stream: str, events: Sequence[Event], taken_ms: int | None
@@ -261,10 +282,14 @@ class Store:
 
 
 class StoreDecoder:
-    """Reads a snapshot that comes in pieces, however they are cut; raises `MessageInvalid`."""
+    """Reads a snapshot that comes in pieces, however they are cut.
 
-    def __init__(self) -> None:
-        self._reader = SnapshotReader()
+    Raises `MessageInvalid`, or `LevelUnsupported` for a state beyond the level `supports`.
+    """
+
+    def __init__(self, supports: int = SUPPORTED) -> None:
+        self._supports = supports
+        self._reader = SnapshotReader(supports)
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take what follows; about 2 ms of work for 256 KiB."""
@@ -272,12 +297,12 @@ class StoreDecoder:
 
     def finish(self) -> Store:
         """Return the store; what it derives from its state takes about 0.1 s for 100,000 events."""
-        return Store(self._reader.finish())
+        return Store(self._reader.finish(), self._supports)
 
 
-def decode_store(pieces: Iterable[bytes]) -> Store:
-    """Return the store that these pieces of a snapshot make; raises `MessageInvalid`."""
-    decoder = StoreDecoder()
+def decode_store(pieces: Iterable[bytes], supports: int = SUPPORTED) -> Store:
+    """Return the store that these pieces of a snapshot make; raises what `StoreDecoder` does."""
+    decoder = StoreDecoder(supports)
     for piece in pieces:
         decoder.feed(piece)
     return decoder.finish()

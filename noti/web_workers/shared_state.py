@@ -24,7 +24,7 @@ class SharedState:
     # --- Raft's side ------------------------------------------------------------------------------
 
     def apply(self, command: bytes) -> None:
-        """Carry out one committed command; raises `CommandUnknown` or `MessageInvalid`."""
+        """Carry out one committed command; raises what `Store.apply` raises."""
         self._store.apply(command)
         # Whoever shows what it has changed does so at the workers.
         self._store.subscriptions.take_disconnected()

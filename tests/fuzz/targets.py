@@ -16,6 +16,7 @@ from noti.errors import (
     CommandUnknown,
     ConfigInvalid,
     KubernetesFailed,
+    LevelUnsupported,
     MessageInvalid,
     NotiError,
     StorageCorrupt,
@@ -32,6 +33,7 @@ from noti.history.commands import (
     SetLimits,
     encode,
 )
+from noti.history.levels import SUPPORTED, RaiseLevel
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
 from noti.history.revocations import Revoke
@@ -238,6 +240,7 @@ def a_store() -> Store:
 
 
 OLD_SNAPSHOT = msgpack.packb([1, 10, 7, [["s", 4]], [["a", ["t", "u"], "data of a", 5]]])
+LEVEL_1_SNAPSHOT = msgpack.packb([3, 1, [3, 9, 0, 0, 2], 5, 5, 5, 0, 0, []]) + msgpack.packb([0])
 
 
 def apply_command(data: bytes) -> None:
@@ -272,6 +275,7 @@ COMMANDS: list[Command] = [
     PublishBatchV1("s", EVENTS),
     PublishV1(EVENTS),
     SetHistorySize(5),
+    RaiseLevel(SUPPORTED),
 ]
 
 NATS_FRAMES = [
@@ -402,14 +406,25 @@ TARGETS = [
             encode(Publish(EVENTS)),
             encode(SUBSCRIBED),
             encode(Revoke("", "j", 2000, 1000)),
+            encode(RaiseLevel(SUPPORTED)),
             encode(EndNode("n1", "life", 7)),
             encode(EndSubscriber(SUBSCRIBER.id, 7)),
         ],
         apply_command,
-        (MessageInvalid, CommandUnknown),
+        (MessageInvalid, CommandUnknown, LevelUnsupported),
     ),
-    Target("store's snapshot", [a_store().snapshot(), OLD_SNAPSHOT], restore_store),
-    Target("store's snapshot in pieces", [*a_store().snapshot_pieces()], restore_with),
+    Target(
+        "store's snapshot",
+        [a_store().snapshot(), LEVEL_1_SNAPSHOT, OLD_SNAPSHOT],
+        restore_store,
+        (MessageInvalid, LevelUnsupported),
+    ),
+    Target(
+        "store's snapshot in pieces",
+        [*a_store().snapshot_pieces()],
+        restore_with,
+        (MessageInvalid, LevelUnsupported),
+    ),
     Target("backup", [BACKUP], read_backup),
     Target("publish request", [PUBLISH], decode_drafts),
     Target("category message", payloads.CATEGORIES, payloads.take_category),

@@ -14,6 +14,7 @@ from noti.history.backup import (
     state_of_new_cluster,
 )
 from noti.history.commands import Publish, PublishBatch, SetLimits, encode
+from noti.history.levels import RaiseLevel
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
 from noti.history.revocations import Revoke
@@ -105,6 +106,12 @@ def test_new_cluster_has_the_same_events_under_numbers_that_nobody_has_seen() ->
     assert [one[1:] for one in new.history()] == [one[1:] for one in old.history()]
     assert new.first_seq - NUMBERS_SKIPPED == old.first_seq
     assert Store.decode(new.snapshot()).snapshot() == new.snapshot()
+
+
+def test_new_cluster_begins_at_the_level_of_the_old_one() -> None:
+    old = store()
+    old.apply(encode(RaiseLevel(1)))
+    assert restored(old).level == 1
 
 
 def test_reader_with_a_number_of_the_old_cluster_is_told_of_a_gap() -> None:

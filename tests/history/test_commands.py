@@ -23,6 +23,7 @@ from noti.history.commands import (
     decode,
     encode,
 )
+from noti.history.levels import RaiseLevel
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event
 
@@ -68,6 +69,7 @@ commands: st.SearchStrategy[Command] = st.one_of(
     ),
     st.builds(PublishV1, batches(st.builds(old_event, st.just(0), *old_content))),
     st.builds(SetHistorySize, positive),
+    st.builds(RaiseLevel, positive),
 )
 
 

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noti.errors import MessageInvalid
+from noti.errors import LevelUnsupported, MessageInvalid
 from noti.history.commands import Publish, SetLimits, encode
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event, Notification
-from noti.history.snapshot import PIECE_BYTES, STREAMS_MAX
+from noti.history.snapshot import PIECE_BYTES, STREAMS_MAX, VERSION
 from noti.history.store import Store, StoreDecoder
 from tests.history.test_store import commands, published, replay
 
@@ -89,7 +89,10 @@ def test_garbage_is_no_snapshot(garbage: bytes) -> None:
         [1, 10, 1, [], [["id", ["t"], "d", "late"]]],
         [1, 10, 1, []],
         [1, 10, 100, [[f"s{i}", 1] for i in range(STREAMS_MAX + 1)], []],
-        [3, 10, 0, [], []],
+        [0, [10, 10, 0, 0, 10], 0, 0, 0, 0, 0, []],
+        [3],
+        [3, 0, [10, 10, 0, 0, 10], 0, 0, 0, 0, 0, []],
+        [3, [10, 10, 0, 0, 10], 0, 0, 0, 0, 0, []],
         [0],
         [2, [10, 10, 0, 0, 10], 0, 0, 0, 0, 0],
         [2, [0, 10, 0, 0, 10], 0, 0, 0, 0, 0, []],
@@ -106,7 +109,12 @@ def test_head_with_wrong_fields_is_invalid(fields: object) -> None:
 
 def test_snapshot_of_a_newer_version_says_what_to_do() -> None:
     with pytest.raises(MessageInvalid, match="this node is older: upgrade it"):
-        Store.decode(msgpack.packb([3, "from", "the future"]))
+        Store.decode(msgpack.packb([VERSION + 1, "from", "the future"]))
+
+
+def test_state_beyond_what_is_supported_says_what_to_install_before_it_is_read() -> None:
+    with pytest.raises(LevelUnsupported, match=r"install 0\.7\.0 or newer"):
+        StoreDecoder(supports=0).feed(msgpack.packb([3, 1, "unreadable"]))
 
 
 HEAD = [2, [3, 100, 0, 2, 2], 5, 2, 2, 1, 2, []]

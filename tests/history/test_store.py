@@ -5,13 +5,14 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Sequence
+from io import BytesIO
 
 import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noti.errors import CommandUnknown, MessageInvalid
+from noti.errors import CommandUnknown, LevelUnsupported, MessageInvalid
 from noti.history.commands import (
     AdvanceFloor,
     Expire,
@@ -23,6 +24,7 @@ from noti.history.commands import (
     SetLimits,
     encode,
 )
+from noti.history.levels import SUPPORTED, RaiseLevel
 from noti.history.limits import COUNT_DEFAULT, NO_LIMIT, HistoryLimits
 from noti.history.notification import Event, Notification
 from noti.history.selectors import SelectorKind
@@ -90,6 +92,7 @@ commands = st.lists(
         st.builds(lambda limits: encode(SetLimits(limits)), some_limits),
         st.builds(lambda ms: encode(Expire(ms)), st.integers(0, 9)),
         st.builds(lambda seq: encode(AdvanceFloor("a", seq)), st.integers(1, 30)),
+        st.just(encode(RaiseLevel(SUPPORTED))),
         st.builds(lambda size: encode(SetHistorySize(size)), st.integers(1, 10)),
         st.sampled_from(
             [
@@ -285,6 +288,24 @@ def test_unknown_command_changes_nothing() -> None:
         store.apply(msgpack.packb([99]))
     with pytest.raises(MessageInvalid):
         store.apply(b"garbage")
+    assert store.digest() == before
+
+
+def test_level_rises_once_and_is_in_snapshots_from_then_on() -> None:
+    store = replay([batch(1)])
+    assert store.level == 0
+    assert msgpack.Unpacker(BytesIO(store.snapshot())).unpack()[0] == 2
+    for _ in range(2):
+        store.apply(encode(RaiseLevel(SUPPORTED)))
+    assert Store.decode(store.snapshot()).level == store.level == SUPPORTED
+    assert msgpack.Unpacker(BytesIO(store.snapshot())).unpack()[:2] == [3, SUPPORTED]
+
+
+def test_level_beyond_what_is_supported_changes_nothing() -> None:
+    store = replay([batch(1)])
+    before = store.digest()
+    with pytest.raises(LevelUnsupported, match="install the release that the other nodes run"):
+        store.apply(encode(RaiseLevel(SUPPORTED + 1)))
     assert store.digest() == before
 
 

@@ -7,7 +7,7 @@ what is invalid in it. Never: what is inside; the state machine decodes it, once
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from noti.errors import MessageInvalid
+from noti.errors import LevelUnsupported, MessageInvalid
 from noti.raft.core.events import RestoreSnapshot
 from noti.raft.core.messages import Message, NodeId, Snapshot, SnapshotChunk
 
@@ -100,7 +100,7 @@ class SnapshotAssembly:
             return None
         try:
             self._add(message)
-        except MessageInvalid as error:
+        except (MessageInvalid, LevelUnsupported) as error:
             self.clear()
             return f"a snapshot at {message.index} that does not decode: {error}"
         return None
