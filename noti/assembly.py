@@ -143,10 +143,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     )
     forwarder = Forwarder(identity.node_id, replica, intake, clock)
 
-    # Certificates prove names; gossip, which may be forged, must not keep their holders out then.
-    name_of_peer = (lambda _: None) if config.tls_ca is not None else name_of_node
-    peers = _peers(world, identity, replica, forwarder, name_of_peer)
-    proven = peers.names if config.tls_ca is not None else dict[NodeId, str]
+    peers = _peers(world, identity, replica, forwarder, name_of_node)
     discovery = Discovery(
         gossip,
         replica,
@@ -154,7 +151,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         node_id=identity.node_id,
         bootstrap=_bootstrap(config, identity, promised),
         save_promise=partial(save_promise, world.disk),
-        names=NodeNames(world.disk, proven, await load_names(world.disk)),
+        names=NodeNames(world.disk, peers.names, await load_names(world.disk)),
         clock=clock,
     )
     decommission = Decommission(
@@ -170,7 +167,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         peers=peers,
         forwarder=forwarder,
         publisher=Publisher(forwarder, clock, rng, id_of=store.id_of),
-        admission=PeerAdmission(identity, replica, name_of_peer, peers.serve),
+        admission=PeerAdmission(identity, replica, name_of_node, peers.serve),
         report=report,
         gossip_keys=gossip_keys,
         gossip=gossip,
@@ -334,14 +331,14 @@ def _peers(
     identity: Identity,
     replica: Replica,
     forwarder: Forwarder,
-    name_of_peer: Callable[[NodeId], str | None],
+    name_of_node: Callable[[NodeId], str | None],
 ) -> Peers:
     def is_member(node_id: NodeId) -> bool:
         return node_id in replica.status().configuration.members
 
     hello = partial(_hello, identity, replica)
     return Peers(
-        world.rpc, hello, forwarder, world.clock, world.rng, name_of_peer, is_member=is_member
+        world.rpc, hello, forwarder, world.clock, world.rng, name_of_node, is_member=is_member
     )
 
 

@@ -74,10 +74,16 @@ class Config(BaseModel):
     """Key of tls_cert, PEM."""
     tls_ca: Path | None = None
     """CAs that other nodes' certificates come from, PEM; may hold an old and a new one."""
+    tls_mode: Literal["required", "permissive"] = "required"
+    """What a node with tls_cert does about those without: `permissive` takes plain RPCs too, and
+    makes them where the other side has no TLS, while TLS is switched on or off node by node."""
     http_tls_cert: Path | None = None
     """Certificate for browsers, PEM, its chain behind it; makes http_addr HTTPS and HTTP/2."""
     http_tls_key: Path | None = None
     """Key of http_tls_cert, PEM."""
+    http_tls_mode: Literal["required", "permissive"] = "required"
+    """The same for browsers: `permissive` answers HTTP beside HTTPS at http_addr, each as it is
+    asked."""
     advertise_host: str | None = None
     """Host by which others reach this node; needed when an address is a wildcard, 0.0.0.0."""
 

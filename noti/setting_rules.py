@@ -41,6 +41,7 @@ _TOGETHER = (
     ("nats_tls_cert", "nats_tls_key"),
     ("nats_user", "nats_password_file"),
 )
+_MODES = (("tls_mode", "tls_cert"), ("http_tls_mode", "http_tls_cert"))
 _NATS_PROOFS = ("nats_creds_file", "nats_nkey_file", "nats_token_file", "nats_user")
 _NATS_FILES = (*_NATS_PROOFS, "nats_tls_ca", "nats_tls_cert")
 
@@ -94,6 +95,9 @@ def _files_come_together(config: "Config") -> Iterator[Problem]:
         for name in group:
             if given and name not in given:
                 yield name, f"is missing: {', '.join(group)} go together"
+    for mode, certificate in _MODES:
+        if getattr(config, mode) != "required" and getattr(config, certificate) is None:
+            yield mode, f"is of no use without {certificate}"
     proofs = [name for name in _NATS_PROOFS if getattr(config, name) is not None]
     if len(proofs) > 1:
         yield proofs[1], f"is given beside {proofs[0]}; choose one way to log in"

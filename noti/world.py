@@ -86,6 +86,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
                 asyncio_loop,
                 between_nodes,
                 RpcLimits(shares.rpc, config.rpc_connections_per_address_max),
+                plain_too=config.tls_mode == "permissive",
             ),
             clients=_clients(config, rng, shares, for_browsers),
             sources=sources,

@@ -330,6 +330,11 @@ GOSSIP_HAS_KEYS = promise(
     "Gossip leaves no machine without a key unless it is told to; a running cluster gets keys, and "
     "others instead, and no node is lost meanwhile.",
 )
+TLS_IS_SWITCHED_ON_AND_OFF = promise(
+    _INPUT,
+    "TLS is switched on and off in a running cluster, node by node, between nodes and for "
+    "browsers; nothing is lost meanwhile.",
+)
 UNREADABLE_NOT_LET_IN = promise(
     _INPUT, "What no reader could name or be sent does not get in, from publishers or JetStream."
 )

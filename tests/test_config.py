@@ -70,6 +70,8 @@ def test_a_wrong_value_is_reported_with_its_remedy(
         ({"tls_cert": "a.pem"}, "tls_key", "tls_cert, tls_key, tls_ca go together"),
         ({"tls_cert": "a.pem", "tls_key": "a.key"}, "tls_ca", "go together"),
         ({"http_tls_key": "a.key"}, "http_tls_cert", "http_tls_cert, http_tls_key go together"),
+        ({"tls_mode": "permissive"}, "tls_mode", "of no use without tls_cert"),
+        ({"http_tls_mode": "permissive"}, "http_tls_mode", "of no use without http_tls_cert"),
         ({"nats_tls_cert": "a.pem"}, "nats_tls_key", "go together"),
         ({"nats_user": "u"}, "nats_password_file", "nats_user, nats_password_file go together"),
         ({"nats_token_file": "t", "nats_nkey_file": "n"}, "nats_token_file", "choose one way"),

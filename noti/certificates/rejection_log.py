@@ -1,4 +1,4 @@
-"""Counts and logs who was rejected because of TLS, on every listener and dialer.
+"""Counts and logs who was rejected because of TLS, or not in spite of it, wherever that is decided.
 
 No text of a peer's is logged.
 """
@@ -20,6 +20,11 @@ _REJECTED = Counter(
     "Connections and calls rejected because of TLS.",
     ["at", "reason"],
 )
+_PLAIN = Counter(
+    "noti_tls_plain_total",
+    "Connections without TLS where it is on, which a mode of `permissive` allows.",
+    ["at"],
+)
 
 
 class RejectionLog:
@@ -38,4 +43,13 @@ class RejectionLog:
             (host, rejection.reason),
             at=self._at,
             reason=rejection.reason,
+        )
+
+    def let_pass(self, host: str, port: int, why: str) -> None:
+        """Count a connection without TLS that is used all the same, and log one now and then."""
+        _PLAIN.labels(self._at).inc()
+        self._throttled.log(
+            log.info,
+            f"used without TLS, as the mode is permissive: {format_address((host, port))} {why}",
+            at=self._at,
         )

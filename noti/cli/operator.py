@@ -52,6 +52,13 @@ _file = partial(click.option, type=click.Path(path_type=Path), metavar="FILE")
 @_file("--tls-key", help="Its key.")
 @_file("--tls-ca", help="CAs of the nodes' certificates. All three or none; none is plain text.")
 @click.option(
+    "--tls-mode",
+    type=click.Choice(["required", "permissive"]),
+    default="required",
+    show_default=True,
+    help="`permissive` asks nodes without TLS too, while it is switched on or off.",
+)
+@click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
     default="info",
@@ -69,6 +76,7 @@ def operator(
     tls_cert: Path | None,
     tls_key: Path | None,
     tls_ca: Path | None,
+    tls_mode: Literal["required", "permissive"],
     log_level: Literal["debug", "info", "warning", "error"],
     log_format: Literal["auto", "human", "json"],
 ) -> None:
@@ -83,10 +91,13 @@ def operator(
         tls = (tls_cert, tls_key, tls_ca)
     elif tls_cert or tls_key or tls_ca:
         raise click.UsageError("--tls-cert, --tls-key and --tls-ca go together; give all or none")
+    if tls_mode == "permissive" and tls is None:
+        raise click.UsageError("--tls-mode is of no use without --tls-cert")
     from noti.kubernetes import world  # here, so that the other commands start without it
     from noti.kubernetes.operator import OperatorConfig
 
     config = OperatorConfig(namespace, identity, lease, frozenset(checkers))
     log.info("starting", build=telemetry.build(), namespace=namespace, identity=identity)
-    trio.run(until_signalled, partial(world.run, config, ops_addr, tls), STOP_S_MAX)
+    operate = partial(world.run, config, ops_addr, tls, plain_too=tls_mode == "permissive")
+    trio.run(until_signalled, operate, STOP_S_MAX)
     log.info("stopped")

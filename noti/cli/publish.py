@@ -80,7 +80,7 @@ REQUEST_EVENTS_MAX: Final = 1000
     help="With --topic: when readers come back that lose their connection.",
 )
 @timeout_option
-@settings_options(*STREAM_SETTINGS, "tls_cert", "tls_key", "tls_ca")
+@settings_options(*STREAM_SETTINGS, "tls_cert", "tls_key", "tls_ca", "tls_mode")
 def publish(
     config_file: Path | None,
     urls: tuple[str, ...],
@@ -144,7 +144,7 @@ def publish(
         assert category is not None
         run_until_signalled(_to_jetstream(config, category, timeout_s))
         return
-    node = _PublishTarget(rpc, _tls(config), timeout_s)
+    node = _PublishTarget(rpc, _tls(config), config.tls_mode == "permissive", timeout_s)
     if category is not None:
         run_until_signalled(_one_to_node(node, _as_bridge(config, category)))
     elif data is not None:
@@ -208,10 +208,13 @@ class _PublishTarget:
 
     address: Address
     tls: ssl.SSLContext | None
+    plain_too: bool
     timeout_s: float
 
     def open(self) -> AbstractAsyncContextManager[PublishStream]:
-        return open_publish_stream(self.address, self.tls, within_s=self.timeout_s)
+        return open_publish_stream(
+            self.address, self.tls, plain_too=self.plain_too, within_s=self.timeout_s
+        )
 
 
 async def _one_to_node(node: _PublishTarget, draft: Draft) -> None:

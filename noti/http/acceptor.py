@@ -29,7 +29,7 @@ from noti.http.publish_requests import wants_to_publish
 from noti.http.response_heads import ResponseHeads
 from noti.http.stream_openings import HandOver, StreamAsker, StreamOpenings
 from noti.http.subscribe import PATHS, Admission
-from noti.http.tls_socket import RECORD_BYTES, awaits_room, is_secured, speaks_http_2
+from noti.http.tls_socket import RECORD_BYTES, awaits_room, speaks_http_2
 from noti.http.websocket_handshake import wants_websocket
 from noti.listening import STUCK_PAUSE_S, YOUNG_S
 from noti.streams import sockets
@@ -66,6 +66,8 @@ class _PendingConnection:
     peer: str
     since: float
     head: RequestHead = field(default_factory=RequestHead)
+    greeted: bool = False
+    """Whether it is known what it speaks; if that is TLS, its handshake is done."""
     slot: Slot | None = None
     """While the head is not complete."""
     counted_bytes: int = 0
@@ -93,7 +95,8 @@ class HttpAcceptor:
 
         `hand_over` takes a socket, what was read of its first request, and the address at its other
         end; it owns the socket from then on. So does `publish`, for those that want to publish;
-        without it they go the ordinary way. With `handshakes`, all connections are over TLS.
+        without it they go the ordinary way. With `handshakes`, connections are over TLS, all but
+        those that these let pass.
         """
         self._hub = hub
         self._config = config
@@ -232,16 +235,16 @@ class HttpAcceptor:
 
     def _has_read(self, pending: _PendingConnection) -> bool:
         """Read what is there; return whether the connection is pending no longer."""
-        if self._handshakes is not None and not is_secured(pending.sock):
-            sock = self._handshakes.advance(pending.sock, pending.peer)
-            if sock is None:
+        if self._handshakes is not None and not pending.greeted:
+            advanced = self._handshakes.advance(pending.sock, pending.peer)
+            if advanced is None:
                 return True
-            pending.sock = sock
+            pending.sock, pending.greeted = advanced
             self._watch(pending)
-            if not is_secured(sock):
+            if not pending.greeted:
                 return False
-            if speaks_http_2(sock):
-                self._hand_over(sock, pending.head, pending.peer)
+            if speaks_http_2(pending.sock):
+                self._hand_over(pending.sock, pending.head, pending.peer)
                 return True
         try:
             data = _received(pending.sock)
@@ -264,7 +267,7 @@ class HttpAcceptor:
 
     def take_back(self, sock: socket.socket, received: bytes, peer: str) -> None:
         """Go on with a connection as with a new one; of its next request, this was received."""
-        pending = _PendingConnection(sock, peer, trio.current_time())
+        pending = _PendingConnection(sock, peer, trio.current_time(), greeted=True)
         if not self._has_taken(pending, received):
             self._await_rest(pending)
 

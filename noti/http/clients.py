@@ -210,6 +210,7 @@ class HttpClients:
             public_url=self._config.public_url,
             dialects=DIALECTS[self._config.mercure_protocol],
             trusted_proxies=self._config.trusted_proxies,
+            plain_too=self._config.http_tls_mode == "permissive",
             leader_sheds=self._config.sse_leader_sheds,
             head_bytes_max=self._config.head_bytes_max,
             pending_connections_max=self._shares.arriving,

@@ -17,6 +17,8 @@ class HttpConfig:
     """The hub's URL as browsers know it; None to take what each request names."""
     dialects: frozenset[Dialect] = frozenset(Dialect)
     """Which versions of the Mercure protocol are spoken."""
+    plain_too: bool = False
+    """Whether HTTP is answered beside HTTPS, where there is a certificate."""
     catch_up_wait_s: float = 2.0
     """How long a stream waits for this node to catch up with the others before it is told to come
     back later; a node in touch with its leader needs a tenth of a second.

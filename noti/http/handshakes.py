@@ -31,25 +31,33 @@ HTTPS_WANTED = (
 class Handshakes:
     """The handshakes of one listener's connections."""
 
-    def __init__(self, tls: Current[ssl.SSLContext], rejections: RejectionLog) -> None:
+    def __init__(
+        self, tls: Current[ssl.SSLContext], rejections: RejectionLog, *, plain_too: bool = False
+    ) -> None:
+        """With `plain_too`, who speaks HTTP without TLS is served all the same."""
         self._tls = tls
         self._rejections = rejections
+        self._plain_too = plain_too
 
-    def advance(self, sock: socket.socket, peer: str) -> socket.socket | None:
-        """Go on with a handshake as far as its client has; return the socket to go on with.
+    def advance(self, sock: socket.socket, peer: str) -> tuple[socket.socket, bool] | None:
+        """Go on with a handshake as far as its client has.
 
-        It is done when that is a `TlsSocket` that is `secured`. None when the connection is closed.
+        Returns the socket to go on with, and whether the handshake is done, or there will be none.
+        None when the connection is closed.
         """
         try:
             if not isinstance(sock, TlsSocket):
                 first = sock.recv(1, socket.MSG_PEEK)
+                if first and first != TLS_RECORD and self._plain_too:
+                    self._rejections.let_pass(peer, _port(sock), "speaks plain HTTP")
+                    return sock, True
                 if first != TLS_RECORD:
                     self._close_plain(sock, peer, first)
                     return None
                 sock = server_side(sock, self._tls.current)
             sock.shake_hands()
         except BlockingIOError:
-            return sock
+            return sock, False
         except ssl.SSLError as error:
             self._log(sock, peer, _rejection(error))
         except OSError:
@@ -57,7 +65,7 @@ class Handshakes:
         except Exception as error:  # noqa: BLE001 - one connection's trouble is nobody else's
             log.error("handshake failed", error=repr(error))
         else:
-            return sock
+            return sock, True
         _close_unread(sock)
         return None
 
@@ -70,10 +78,16 @@ class Handshakes:
         reject(sock, HTTPS_WANTED)
 
     def _log(self, sock: socket.socket, peer: str, rejection: Rejection) -> None:
-        port = 0
-        with suppress(OSError):  # it is gone already
-            port = sock.getpeername()[1]
-        self._rejections.log(peer, port, rejection)
+        self._rejections.log(peer, _port(sock), rejection)
+
+
+def _port(sock: socket.socket) -> int:
+    """Return the port at the other end; 0 when it is gone already."""
+    try:
+        port: int = sock.getpeername()[1]
+    except OSError:
+        return 0
+    return port
 
 
 def _close_unread(sock: socket.socket) -> None:

@@ -76,10 +76,11 @@ class Frontend:
         counts: ClientCounts | None = None,
         pieces_of_state: Callable[[], Iterator[bytes]] | None = None,
     ) -> None:
-        """With `tls`, `bind` speaks HTTPS. Without `endpoint`, nothing can be published.
+        """With `tls`, `bind` speaks HTTPS, or both where `config.plain_too` says so.
 
-        Without `revoking`, no token can be revoked. Without `authorizer`, public events are
-        everybody's. Without `presence`, nobody is told who is subscribed.
+        Without `endpoint`, nothing can be published. Without `revoking`, no token can be revoked.
+        Without `authorizer`, public events are everybody's. Without `presence`, nobody is told who
+        is subscribed.
 
         With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS; or they
         are `operations_elsewhere`. `operations` answers them, if it is not this node itself.
@@ -91,8 +92,7 @@ class Frontend:
         self._bind = bind
         self._listeners = listeners
         self._ops_bind = ops_bind
-        self._tls = tls
-        self._rejections = RejectionLog("http")
+        self._handshakes = None if tls is None else _handshakes(tls, config)
         self._hub = hub
         self._config = config
         self._node = node
@@ -144,7 +144,7 @@ class Frontend:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve_until, stop, listeners)
             host, port = listeners[0].getsockname()[:2]
-            log.info("listening for http", host=host, port=port, tls=self._tls is not None)
+            log.info("listening for http", host=host, port=port, tls=self._handshakes is not None)
             if ops_listeners:
                 await nursery.start(serve_operators, ops_listeners, self._ops_app, self._config)
             task_status.started((host, port))
@@ -205,7 +205,7 @@ class Frontend:
             hand_over=partial(self._take, connections),
             publish=self._take_publisher if self._publishers is not None else None,
             heads=self._heads,
-            handshakes=None if self._tls is None else Handshakes(self._tls, self._rejections),
+            handshakes=self._handshakes,
         )
         if self._publishers is not None:
             await connections.start(self._publishers.run, acceptor.take_back)
@@ -266,3 +266,7 @@ class Frontend:
             connection.close()
             self._connections.discard(connection)
             self._note_closed()
+
+
+def _handshakes(tls: Current[ssl.SSLContext], config: HttpConfig) -> Handshakes:
+    return Handshakes(tls, RejectionLog("http"), plain_too=config.plain_too)

@@ -23,8 +23,6 @@ class TlsSocket(ssl.SSLSocket):
     closes in order, without waiting.
     """
 
-    secured = False
-    """Whether the handshake is done."""
     awaits_room = False
     """Whether the handshake goes on when the client has taken what it was sent."""
 
@@ -38,7 +36,6 @@ class TlsSocket(ssl.SSLSocket):
         except ssl.SSLWantWriteError:
             self.awaits_room = True
             raise BlockingIOError from None
-        self.secured = True
 
     def send(self, data: Any, flags: int = 0) -> int:
         """Send these bytes, or raise `BlockingIOError`: then send the same again, or more."""
@@ -87,11 +84,6 @@ def server_side(sock: socket.socket, context: ssl.SSLContext) -> TlsSocket:
 def scheme_of(sock: socket.socket) -> Literal["http", "https"]:
     """Return by which scheme a client speaks that has this connection."""
     return "https" if isinstance(sock, TlsSocket) else "http"
-
-
-def is_secured(sock: socket.socket) -> bool:
-    """Whether this is a connection over TLS after its handshake."""
-    return isinstance(sock, TlsSocket) and sock.secured
 
 
 def awaits_room(sock: socket.socket) -> bool:

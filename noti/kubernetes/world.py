@@ -25,10 +25,15 @@ from noti.trio_clock import TrioClock
 
 
 async def run(
-    config: OperatorConfig, ops_addr: Address, tls: tuple[Path, Path, Path] | None
+    config: OperatorConfig,
+    ops_addr: Address,
+    tls: tuple[Path, Path, Path] | None,
+    *,
+    plain_too: bool = False,
 ) -> None:
     """Operate until cancelled; `tls` is certificate, key and CAs, or None for plain text.
 
+    With `plain_too`, plain text is spoken also to nodes that have no TLS.
     Raises `ConfigInvalid`, `AddressInUse`. *Cancellation*: gives the Lease back, bounded in time.
     """
     asyncio_loop, rng = AsyncioLoop(), random.Random()
@@ -39,7 +44,9 @@ async def run(
         running("certificates", partial(keep_renewed, renewed)),
     ):
         api = open_client()
-        roles = Roles(asyncio_loop, lambda: None if files is None else files.current)
+        roles = Roles(
+            asyncio_loop, lambda: None if files is None else files.current, plain_too=plain_too
+        )
         operator = Operator(config, Surroundings(api, roles, rng, config.identity))
         serve = partial(serve_ops, ops_addr, lambda: operator.works, operator.in_touch)
         try:

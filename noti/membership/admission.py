@@ -25,8 +25,7 @@ class PeerAdmission:
     ) -> None:
         """`use` takes the streams of admitted peers, each until it breaks.
 
-        `name_of` returns the name that gossip knows an id by, if any; None where certificates prove
-        names, as gossip may be forged.
+        `name_of` returns the name that gossip knows an id by, if any.
         """
         self._identity = identity
         self._raft = raft
@@ -37,8 +36,11 @@ class PeerAdmission:
         """Return how this node introduces itself now."""
         return self._identity.hello(self._raft.status().configuration.cluster_id)
 
-    def admit(self, peer: Hello) -> None:
-        """Raise `ClusterMismatch` when this node must not talk to the peer."""
+    def admit(self, peer: Hello, *, proven: bool) -> None:
+        """Raise `ClusterMismatch` when this node must not talk to the peer.
+
+        When a certificate has proven its name, gossip is not asked, as that may be forged.
+        """
         own = self.hello()
         if own.cluster_id and peer.cluster_id and own.cluster_id != peer.cluster_id:
             raise ClusterMismatch(
@@ -52,7 +54,7 @@ class PeerAdmission:
             )
         if peer.name == own.name:
             raise ClusterMismatch(f"another node is named {own.name!r} too; give it another --name")
-        known = self._name_of(peer.node_id)
+        known = None if proven else self._name_of(peer.node_id)
         if known not in (None, peer.name):
             raise ClusterMismatch(f"node {peer.name!r} comes with the node id of node {known!r}")
 

@@ -201,7 +201,7 @@ class Peers:
         return frozenset(self._links)
 
     def names(self) -> Mapping[NodeId, str]:
-        """Return the names that peers gave on streams which were used since the start."""
+        """Return the names that certificates proved on streams which were used since the start."""
         return self._names
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -268,10 +268,14 @@ class Peers:
             return await self._network.open_raft_stream(address, self._hello())
         raise PeerUnavailable(f"no answer within {DIAL_WITHIN_S:g} s")
 
-    def _is_impostor(self, peer: Hello) -> bool:
-        """Whether gossip knows the peer's id under another name: an id has one name, always."""
+    def _is_impostor(self, stream: MessageStream) -> bool:
+        """Whether gossip knows the peer's id under another name: an id has one name, always.
+
+        What certificates prove, gossip, which may be forged, cannot deny.
+        """
+        peer = stream.peer
         known = self._name_of(peer.node_id)
-        if known is None or known == peer.name:
+        if stream.proven or known is None or known == peer.name:
             return False
         _rejected.labels("wrong_name").inc()
         self._throttled.log(
@@ -286,7 +290,7 @@ class Peers:
 
     async def _use(self, stream: MessageStream) -> None:
         try:
-            if self._is_impostor(stream.peer):
+            if self._is_impostor(stream):
                 return
             with self._linked(stream) as link:
                 async with trio.open_nursery() as nursery:
@@ -305,7 +309,8 @@ class Peers:
             link = _Link(stream, scope)
             older = self._links.get(peer)
             self._links[peer] = link
-            self._note_name(stream.peer)
+            if stream.proven:
+                self._note_name(stream.peer)
             if older is not None:
                 older.scope.cancel()
                 self._listener.peer_lost(peer)

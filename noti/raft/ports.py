@@ -25,6 +25,10 @@ class MessageStream(Protocol):
     def peer(self) -> Hello:
         """Who is on the other side."""
 
+    @property
+    def proven(self) -> bool:
+        """Whether a certificate proved that it is."""
+
     async def send(self, messages: Sequence[PeerMessage]) -> None:
         """Write messages as one batch; raises `PeerUnavailable` when the stream is broken."""
 

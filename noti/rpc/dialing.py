@@ -37,11 +37,18 @@ class PeerChannel(Channel):
     call at a time.
     """
 
-    def __init__(self, to: Address, context: ssl.SSLContext | None) -> None:
-        """`context` is None to speak plain text."""
+    def __init__(
+        self, to: Address, context: ssl.SSLContext | None, *, plain_too: bool = False
+    ) -> None:
+        """`context` is None to speak plain text.
+
+        With `plain_too`, plain text is spoken also where the other side has no TLS, each time that
+        it is dialed: nothing is remembered, as TLS may be switched on there, or off.
+        """
         super().__init__(*to, ssl=context)
         self._to = to
         self._context = context
+        self._plain_too = plain_too
         self._dialed: PeerProtocol | None = None
         self._secured: TlsTransport | None = None
 
@@ -62,24 +69,45 @@ class PeerChannel(Channel):
         return self._dialed
 
     async def _dial(self) -> PeerProtocol:
-        loop, context = asyncio.get_running_loop(), self._context
-        dialed = PeerProtocol(Handler(), client_side=True, keepalive=KeepAlive())
-        if context is None:
-            await loop.create_connection(lambda: dialed, *self._to)
-        else:
-            # Made when the connection is there: it warns about one that never came to be.
-            _, self._secured = await loop.create_connection(
-                lambda: TlsTransport(dialed, context, server_side=False), *self._to
-            )
-            await self._secured.shake_hands()
-        if dialed.connection.is_closing():
-            raise ConnectionResetError("the peer closed the connection at once")
-        return dialed
+        context = self._context
+        if context is not None:
+            try:
+                return await self._dial_with_tls(context)
+            except ssl.SSLError as error:
+                if not (self._plain_too and _has_no_tls(handshake_rejection(error))):
+                    raise
+                self._secured = None
+        dialed = _protocol()
+        await asyncio.get_running_loop().create_connection(lambda: dialed, *self._to)
+        return _open(dialed)
+
+    async def _dial_with_tls(self, context: ssl.SSLContext) -> PeerProtocol:
+        dialed = _protocol()
+        # Made when the connection is there: it warns about one that never came to be.
+        _, self._secured = await asyncio.get_running_loop().create_connection(
+            lambda: TlsTransport(dialed, context, server_side=False), *self._to
+        )
+        await self._secured.shake_hands()
+        return _open(dialed)
 
     def close(self) -> None:
         """Close the connection; see grpclib."""
         if self._dialed is not None:
             self._dialed.processor.close()
+
+
+def _protocol() -> PeerProtocol:
+    return PeerProtocol(Handler(), client_side=True, keepalive=KeepAlive())
+
+
+def _open(dialed: PeerProtocol) -> PeerProtocol:
+    if dialed.connection.is_closing():
+        raise ConnectionResetError("the peer closed the connection at once")
+    return dialed
+
+
+def _has_no_tls(rejection: Rejection) -> bool:
+    return rejection.reason in ("protocol", "plain")
 
 
 def rejection_in(channel: PeerChannel, error: Exception) -> Rejection | None:
@@ -90,7 +118,7 @@ def rejection_in(channel: PeerChannel, error: Exception) -> Rejection | None:
     if not isinstance(broken, ssl.SSLError):
         return None
     rejection = handshake_rejection(broken)
-    if rejection.reason in ("protocol", "plain"):
+    if _has_no_tls(rejection):
         return Rejection(rejection.reason, f"{rejection.text}; has it no --tls-cert?")
     return rejection
 

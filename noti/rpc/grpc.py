@@ -51,11 +51,17 @@ class GrpcNetwork:
         asyncio_loop: AsyncioLoop,
         tls: Current[MutualContexts] | None = None,
         limits: RpcLimits = _LIMITS,
+        *,
+        plain_too: bool = False,
     ) -> None:
-        """With `tls`, every connection is mutual TLS and every peer is held to its certificate."""
+        """With `tls`, every connection is mutual TLS and every peer is held to its certificate.
+
+        With `plain_too`, only those with peers that have TLS.
+        """
         self._asyncio_loop = asyncio_loop
         self._limits = limits
         self._tls = tls
+        self._plain_too = plain_too
         self._certificates = PeerCertificates()
         self._rejections = RejectionLog("rpc")
         self._rejected = RejectedCalls()
@@ -90,7 +96,11 @@ class GrpcNetwork:
                 server = await self._asyncio_loop.call(self._make_server, services)
                 try:
                     sniffer = ProtocolSniffer(
-                        self._asyncio_loop, server, self._server_context, self._rejections
+                        self._asyncio_loop,
+                        server,
+                        self._server_context,
+                        self._rejections,
+                        plain_too=self._plain_too,
                     )
                     task_status.started(address)
                     await listening.serve(
@@ -137,7 +147,7 @@ class GrpcNetwork:
         context = None if self._tls is None else self._tls.current.client
         with ExitStack() as resources:
             resources.enter_context(self._asyncio_loop.held())
-            channel = PeerChannel(to, context)
+            channel = PeerChannel(to, context, plain_too=self._plain_too)
             resources.callback(channel.close)
             try:
                 stream, peer = await exchange_hellos(channel, hello)
@@ -147,11 +157,13 @@ class GrpcNetwork:
                     raise
                 raise _RejectedByTls(rejection) from error
             certificate = certificate_of(stream.connection.transport)
+            rejection = self._certificates.peer_rejection(certificate, peer, hello.cluster_id)
+            if rejection is not None:
+                raise _RejectedByTls(rejection)
             if certificate is not None:
-                rejection = self._certificates.peer_rejection(certificate, peer, hello.cluster_id)
-                if rejection is not None:
-                    raise _RejectedByTls(rejection)
                 self._certificates.remember(peer)
+            elif context is not None:
+                self._rejections.let_pass(*to, "has no TLS yet")
             return GrpcMessageStream(self._asyncio_loop, stream, peer, resources.pop_all().close)
 
 

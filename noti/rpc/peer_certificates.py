@@ -57,14 +57,20 @@ class PeerCertificates:
                     "unnamed", "shows a certificate that names neither node nor client"
                 )
 
-    def peer_rejection(self, certificate: bytes, peer: Hello, cluster: str) -> Rejection | None:
-        """Return why the holder is not the node that `peer` says; `cluster` is ours, or empty."""
-        held = _claims(certificate)
-        if isinstance(held, Rejection):
-            return held
-        found = name_rejection(held, peer.name, cluster)
-        if found is not None:
-            return found
+    def peer_rejection(
+        self, certificate: bytes | None, peer: Hello, cluster: str
+    ) -> Rejection | None:
+        """Return why the holder is not the node that `peer` says; `cluster` is ours, or empty.
+
+        Who has no certificate, as he speaks plain text, must not come with the id of one that had.
+        """
+        if certificate is not None:
+            held = _claims(certificate)
+            found = (
+                held if isinstance(held, Rejection) else name_rejection(held, peer.name, cluster)
+            )
+            if found is not None:
+                return found
         proven = self._proven.get(peer.node_id, peer.name)
         if proven != peer.name:
             return Rejection(

@@ -16,8 +16,11 @@ class PeerHandler(Protocol):
     def hello(self) -> Hello:
         """Who this node is, now."""
 
-    def admit(self, peer: Hello) -> None:
-        """Raise `ClusterMismatch` when a stream from `peer` must be rejected."""
+    def admit(self, peer: Hello, *, proven: bool) -> None:
+        """Raise `ClusterMismatch` when a stream from `peer` must be rejected.
+
+        `proven` is whether a certificate proved its name.
+        """
 
     async def raft_stream(self, stream: MessageStream) -> None:
         """Use an incoming stream until it ends.

@@ -99,15 +99,20 @@ class PublishStream:
 
 @asynccontextmanager
 async def open_publish_stream(
-    to: Address, context: ssl.SSLContext | None, *, within_s: float = WITHIN_S
+    to: Address,
+    context: ssl.SSLContext | None,
+    *,
+    plain_too: bool = False,
+    within_s: float = WITHIN_S,
 ) -> AsyncIterator[PublishStream]:
     """Connect, and hang up at the end. `context` is None to speak plain text.
 
-    Connecting may take `within_s` seconds, and so may each answer.
+    With `plain_too`, plain text is spoken also to a node that has no TLS. Connecting may take
+    `within_s` seconds, and so may each answer.
 
     Raises `PeerUnavailable`, also when who answers is no node, or does not let us publish.
     """
-    channel = PeerChannel(to, context)
+    channel = PeerChannel(to, context, plain_too=plain_too)
     call = channel.request(
         _METHOD, Cardinality.STREAM_STREAM, wire.PublishRequest, wire.PublishStreamResponse
     )

@@ -47,9 +47,11 @@ class GrpcMessageStream:
     def __init__(
         self, asyncio_loop: AsyncioLoop, stream: PeerStream, peer: Hello, close: Callable[[], None]
     ) -> None:
+        """The peer was held to its certificate, if it has shown one."""
         self._asyncio_loop = asyncio_loop
         self._stream = stream
         self._peer = peer
+        self._proven = certificate_of(stream.connection.transport) is not None
         self._close = close
         self._closed = False
         self._send_lock = trio.Lock()
@@ -58,6 +60,11 @@ class GrpcMessageStream:
     def peer(self) -> Hello:
         """Who is on the other side."""
         return self._peer
+
+    @property
+    def proven(self) -> bool:
+        """Whether a certificate proved that it is."""
+        return self._proven
 
     async def send(self, messages: Sequence[PeerMessage]) -> None:
         """Write messages; returns when the transport took them (it pushes back when it is full).
@@ -150,7 +157,7 @@ class RaftService:
                 frame = await stream.inbox.read()
             peer = decode_hello(frame or b"")
             proven = self._check_identity(transport, peer)
-            self._handler.admit(peer)
+            self._handler.admit(peer, proven=proven)
             if proven:
                 self._certificates.remember(peer)
         except TimeoutError:
@@ -175,15 +182,13 @@ class RaftService:
         Raises `ClusterMismatch` when it is somebody else.
         """
         certificate = certificate_of(transport)
-        if certificate is None:
-            return False
         cluster = self._handler.hello().cluster_id
         rejection = self._certificates.peer_rejection(certificate, peer, cluster)
         if rejection is not None:
             host, port = transport.get_extra_info("peername")[:2]
             self._rejections.log(host, port, rejection)
             raise ClusterMismatch(f"this caller {rejection}")
-        return True
+        return certificate is not None
 
 
 async def use_stream(handler: PeerHandler, stream: GrpcMessageStream) -> None:

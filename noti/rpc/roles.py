@@ -35,11 +35,19 @@ class Roles:
     """Connections to nodes, and one question. Lives inside the asyncio loop's lifetime."""
 
     def __init__(
-        self, asyncio_loop: AsyncioLoop, tls: Callable[[], ssl.SSLContext | None] = lambda: None
+        self,
+        asyncio_loop: AsyncioLoop,
+        tls: Callable[[], ssl.SSLContext | None] = lambda: None,
+        *,
+        plain_too: bool = False,
     ) -> None:
-        """`tls` gives the context for the next connection, or None to speak plain text."""
+        """`tls` gives the context for the next connection, or None to speak plain text.
+
+        With `plain_too`, plain text is spoken also to nodes that have no TLS.
+        """
         self._asyncio_loop = asyncio_loop
         self._tls = tls
+        self._plain_too = plain_too
         self._channels: dict[tuple[Address, str], PeerChannel] = {}
         self._rejections = RejectionLog("roles")
 
@@ -53,7 +61,7 @@ class Roles:
         channel = self._channels.pop(key, None)
         try:
             if channel is None:
-                channel = await self._asyncio_loop.call(_open, to, self._tls())
+                channel = await self._asyncio_loop.call(self._open, to)
             answer = await self._asyncio_loop.call(_ask, channel, name)
         except BaseException as error:
             if channel is not None:
@@ -79,6 +87,10 @@ class Roles:
         for key in list(self._channels):
             self.forget(*key)
 
+    async def _open(self, to: Address) -> PeerChannel:
+        """Return a channel, which connects when it is used; asyncio."""
+        return PeerChannel(to, self._tls(), plain_too=self._plain_too)
+
     def _unavailable(
         self, to: Address, channel: PeerChannel | None, error: Exception
     ) -> PeerUnavailable:
@@ -87,11 +99,6 @@ class Roles:
             return PeerUnavailable(describe(to, error))
         self._rejections.log(*to, rejection)
         return PeerUnavailable(f"{format_address(to)} {rejection}")
-
-
-async def _open(to: Address, context: ssl.SSLContext | None) -> PeerChannel:
-    """Return a channel, which connects when it is used; asyncio."""
-    return PeerChannel(to, context)
 
 
 async def _ask(channel: PeerChannel, name: str) -> NodeRole:

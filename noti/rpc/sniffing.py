@@ -1,8 +1,8 @@
 """Tells by its first bytes what a new connection speaks, and hands it to the server or closes it.
 
-A node with TLS takes no connection without it, and the other way round. A TLS handshake begins with
-22, HTTP/2 without TLS with `PRI`. Who calls the wrong way is told in its own language, so that its
-operator reads a clear line too.
+A node with TLS takes no connection without it, unless it is told to, and the other way round. A TLS
+handshake begins with 22, HTTP/2 without TLS with `PRI`. Who calls the wrong way is told in its own
+language, so that its operator reads a clear line too.
 """
 
 import socket
@@ -52,12 +52,18 @@ class ProtocolSniffer:
         server: GrpcServer,
         context: Callable[[], ssl.SSLContext | None],
         rejections: RejectionLog,
+        *,
+        plain_too: bool = False,
     ) -> None:
-        """`context` gives the one for the next connection, or None on a node without TLS."""
+        """`context` gives the one for the next connection, or None on a node without TLS.
+
+        With `plain_too`, connections without TLS are taken all the same.
+        """
         self._asyncio_loop = asyncio_loop
         self._server = server
         self._context = context
         self._rejections = rejections
+        self._plain_too = plain_too
 
     async def serve(self, stream: trio.SocketStream) -> None:
         """Hand a new connection to the server, or close it. Never fails for the caller's sake.
@@ -82,6 +88,9 @@ class ProtocolSniffer:
         host, port = stream.socket.getpeername()[:2]
         context = self._context()
         secured = first.startswith(TLS_RECORD)
+        if self._plain_too and not secured:
+            self._rejections.let_pass(host, port, "speaks plain text")
+            context = None
         if context is None and secured:
             self._rejections.log(host, port, Rejection("tls", "speaks TLS, and this node has none"))
             await _part(stream, NO_TLS_HERE)

@@ -35,3 +35,16 @@ def test_each_rejection_is_counted_and_each_host_and_reason_is_throttled() -> No
     with capture_logs() as logs:
         rejections.log("10.0.0.1", 5, EXPIRED)
     assert len(logs) == 1
+
+
+def test_who_may_pass_without_tls_is_counted_and_told_once_a_minute_for_all() -> None:
+    name, labels = "noti_tls_plain_total", {"at": "test"}
+    before = REGISTRY.get_sample_value(name, labels) or 0
+    rejections = RejectionLog("test", lambda: 0.0)
+    with capture_logs() as logs:
+        for last in range(10):
+            rejections.let_pass(f"10.0.0.{last}", 7, "speaks plain text")
+    assert REGISTRY.get_sample_value(name, labels) == before + 10
+    assert [line["event"] for line in logs] == [
+        "used without TLS, as the mode is permissive: 10.0.0.0:7 speaks plain text"
+    ]

@@ -80,7 +80,7 @@ class Handler:
     def hello(self) -> Hello:
         return Hello("cluster", f"id-{self.name}", self.name)
 
-    def admit(self, peer: Hello) -> None:
+    def admit(self, peer: Hello, *, proven: bool) -> None:
         if peer.cluster_id != "cluster":
             raise ClusterMismatch(f"{peer.name} belongs to another cluster: {peer.cluster_id}")
 

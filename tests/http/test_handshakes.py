@@ -32,15 +32,17 @@ def test_handshake_goes_on_with_every_piece_that_comes() -> None:
     far, near = plain_pair()
     with closing(near):
         there = handshakes()
-        here: socket.socket | None = far
-        assert there.advance(far, "127.0.0.1") is far, "nothing came"
+        here: socket.socket = far
+        done = True
+        assert there.advance(far, "127.0.0.1") == (far, False), "nothing came"
         for byte in hello():
             near.send(bytes((byte,)))
-            assert here is not None
             arrived(here)
-            here = there.advance(here, "127.0.0.1")
+            advanced = there.advance(here, "127.0.0.1")
+            assert advanced is not None
+            here, done = advanced
         assert isinstance(here, TlsSocket)
-        assert not here.secured
+        assert not done
         near.settimeout(LIMIT_S)
         assert near.recv(5)[:1] == b"\x16", "the answer"
         here.close()
@@ -54,9 +56,12 @@ def test_handshake_waits_for_room() -> None:
         with suppress(BlockingIOError):
             while True:
                 far.send(bytes(1000))
-        here = handshakes().advance(far, "127.0.0.1")
+        advanced = handshakes().advance(far, "127.0.0.1")
+        assert advanced is not None
+        here, done = advanced
         assert isinstance(here, TlsSocket)
         assert here.awaits_room
+        assert not done
         here.close()
 
 
@@ -78,6 +83,18 @@ def test_who_speaks_plain_http_is_told_to_use_https() -> None:
         near.settimeout(LIMIT_S)
         assert near.recv(1000) == HTTPS_WANTED
         assert near.recv(1000) == b""
+    assert "speaks plain HTTP" in logs[0]["event"]
+
+
+def test_who_speaks_plain_http_goes_on_where_that_is_taken_too() -> None:
+    far, near = plain_pair()
+    permissive = Handshakes(shared_site().tls, RejectionLog("http"), plain_too=True)
+    with closing(near), closing(far), capture_logs() as logs:
+        assert permissive.advance(far, "127.0.0.1") == (far, False), "nobody knows yet"
+        near.send(b"GET / HTTP/1.1\r\n\r\n")
+        arrived(far)
+        assert permissive.advance(far, "127.0.0.1") == (far, True)
+        assert far.recv(3) == b"GET"
     assert "speaks plain HTTP" in logs[0]["event"]
 
 

@@ -20,6 +20,7 @@ from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.server import Frontend
 from noti.streams.hub import Hub
+from tests import promises
 from tests.http.stage import (
     LIMIT_S,
     Node,
@@ -293,6 +294,43 @@ async def test_plain_http_gets_a_word_for_people_and_no_answer(site: Site) -> No
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.endswith(b"This address speaks HTTPS only: use https://\n")
     assert plain_calls() == before + 1
+
+
+@promises.TLS_IS_SWITCHED_ON_AND_OFF
+@pytest.mark.parametrize("pieces", [1, 7], ids=["at once", "in pieces"])
+async def test_permissive_address_streams_as_it_is_asked(site: Site, pieces: int) -> None:
+    there = hub()
+    async with serving(there, site, HttpConfig(plain_too=True)) as address:
+        before = plain_calls()
+        streams: list[trio.abc.Stream] = [
+            await trio.open_tcp_stream(*address),
+            await opened(address, site.trusting("http/1.1")),
+        ]
+        for stream in streams:
+            size = -(-len(STREAM) // pieces)
+            for start in range(0, len(STREAM), size):
+                await stream.send_all(STREAM[start : start + size])
+                await trio.testing.wait_all_tasks_blocked(0.001)
+            await read_until(stream, b": ok")
+        there.publish(notifications(1, 1))
+        for stream in streams:
+            await read_until(stream, b"id-1")
+        assert len(there._sending.adopted) == 2
+        for stream in streams:
+            await stream.aclose()
+        await until(lambda: there.clients == 0)
+    assert plain_calls() == before, "nobody was rejected"
+
+
+async def test_permissive_address_answers_one_request_after_another_without_tls(
+    site: Site,
+) -> None:
+    async with serving(hub(), site, HttpConfig(plain_too=True)) as address:
+        stream = await trio.open_tcp_stream(*address)
+        for _ in range(2):
+            await stream.send_all(b"GET /liveness HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert b"200" in await read_until(stream, b'"up"')
+        await stream.aclose()
 
 
 async def test_tls_1_1_is_refused_and_logged(site: Site) -> None:

@@ -88,15 +88,16 @@ def secured_pair(
         do_handshake_on_connect=False,
         suppress_ragged_eofs=False,
     )
-    client_is_done = False
-    while not (far.secured and client_is_done):
+    server_is_done = client_is_done = False
+    while not (server_is_done and client_is_done):
         if not client_is_done:
             with suppress(ssl.SSLWantReadError):
                 near.do_handshake()
                 client_is_done = True
-        if not far.secured:
+        if not server_is_done:
             with suppress(BlockingIOError):
                 far.shake_hands()
+                server_is_done = True
     return far, near
 
 

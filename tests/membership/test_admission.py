@@ -44,7 +44,7 @@ def test_node_introduces_itself_with_the_cluster_that_it_belongs_to(
 @pytest.mark.parametrize("view", [MEMBER, NEW])
 @pytest.mark.parametrize("cluster", ["c1", ""])
 def test_node_of_the_cluster_or_of_none_yet_is_admitted(view: Status, cluster: str) -> None:
-    admission(view, member("b")).admit(Hello(cluster, "b", "name-b"))
+    admission(view, member("b")).admit(Hello(cluster, "b", "name-b"), proven=False)
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,16 @@ def test_node_of_another_cluster_or_under_our_own_name_or_id_is_rejected_with_a_
     peer: Hello, remedy: str
 ) -> None:
     with pytest.raises(ClusterMismatch, match=remedy):
-        admission(MEMBER, member("b")).admit(peer)
+        admission(MEMBER, member("b")).admit(peer, proven=True)
 
 
 def test_node_under_the_id_of_another_one_is_rejected() -> None:
     with pytest.raises(ClusterMismatch, match="'c' comes with the node id of node 'name-b'"):
-        admission(MEMBER, member("b")).admit(Hello("", "b", "c"))
+        admission(MEMBER, member("b")).admit(Hello("", "b", "c"), proven=False)
+
+
+def test_what_a_certificate_proved_gossip_cannot_deny() -> None:
+    admission(MEMBER, member("b")).admit(Hello("", "b", "c"), proven=True)
 
 
 async def test_stream_of_an_admitted_peer_is_used() -> None:

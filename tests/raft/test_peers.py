@@ -57,7 +57,7 @@ class Machine:
     def hello(self) -> Hello:
         return Hello("c", self.name, self.name)
 
-    def admit(self, peer: Hello) -> None:
+    def admit(self, peer: Hello, *, proven: bool) -> None:
         self.welcomed.append(trio.current_time())
         if self.refusal is not None:
             raise self.refusal
@@ -141,6 +141,19 @@ async def test_who_comes_with_the_id_of_another_name_gets_no_stream(
         assert [line["known_as"] for line in told] == ["somebody else"]
         machine.names[other.name] = other.name
         await until(lambda: a.peers.connected() and b.peers.connected())
+
+
+async def test_certificate_gets_a_stream_under_a_name_that_gossip_denies(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    machine = Machine(the_hub(), "a")
+    machine.names["id"] = "somebody else"
+    async with running(machine):
+        for proven in (False, True):
+            stream = Scripted(Hello("c", "id", "b"), proven=proven)
+            stream.says(PeerUnavailable("it is gone"))
+            await machine.peers.serve(stream)
+    assert machine.diary == [("connected", "id"), ("lost", "id")], "once, the second time"
 
 
 async def test_the_lower_id_dials_and_both_get_one_stream(
@@ -400,8 +413,9 @@ async def test_peer_that_leaves_the_list_in_the_moment_of_redialing_does_no_harm
 class Scripted:
     """A stream whose other side says what a test wants."""
 
-    def __init__(self, peer: Hello) -> None:
+    def __init__(self, peer: Hello, *, proven: bool = False) -> None:
         self.peer = peer
+        self.proven = proven
         self.closed = False
         self.sent: list[PeerMessage] = []
         self.broken = False
@@ -588,15 +602,18 @@ async def test_strangers_are_dialed_a_few_at_a_time_and_nodes_of_the_cluster_wai
         nursery.cancel_scope.cancel()
 
 
-async def test_names_of_peers_are_those_of_their_streams_and_bounded(
+async def test_names_of_peers_are_those_that_certificates_proved_and_bounded(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     machine = Machine(the_hub(), "a")
     async with running(machine):
         for number in range(NAMES_MAX + 10):
-            stream = Scripted(Hello("c", f"id {number}", f"name {number}"))
+            stream = Scripted(Hello("c", f"id {number}", f"name {number}"), proven=True)
             stream.says(PeerUnavailable("it is gone"))
             await machine.peers.serve(stream)
+        plain = Scripted(Hello("c", "plain", "no certificate"))
+        plain.says(PeerUnavailable("it is gone"))
+        await machine.peers.serve(plain)
         names = machine.peers.names()
         assert len(names) == NAMES_MAX
         assert names[f"id {NAMES_MAX}"] == f"name {NAMES_MAX}"

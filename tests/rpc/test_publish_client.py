@@ -57,12 +57,15 @@ async def publish(
     address: Address,
     *batches: Sequence[Draft],
     caller: str | None = None,
+    plain_too: bool = False,
     within_s: float = 10.0,
 ) -> list[list[str]]:
     context = None if caller is None else node_tls(caller).current.client
 
     async def on_stream() -> list[list[str]]:
-        async with open_publish_stream(address, context, within_s=within_s) as stream:
+        async with open_publish_stream(
+            address, context, plain_too=plain_too, within_s=within_s
+        ) as stream:
             return [await stream.publish(batch) for batch in batches]
 
     return await asyncio_loop.call(on_stream)
@@ -132,6 +135,13 @@ async def test_nobody_knows_when_the_node_goes_before_its_answer() -> None:
             with pytest.raises(ProposalUncertain, match="may or may not be committed"):
                 await publish(asyncio_loop, address, [DRAFT])
             nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("node", [None, "server"], ids=["plain", "tls"])
+async def test_permissive_publisher_speaks_as_the_node_does(node: str | None) -> None:
+    async with tls.serving(None if node is None else node_tls(node)) as scene:
+        sent = publish(scene.asyncio_loop, scene.address, [DRAFT], caller="node2", plain_too=True)
+        assert await sent == [["an-id"]]
 
 
 async def test_who_holds_no_nodes_certificate_is_not_believed(tmp_path: Path) -> None:

@@ -109,6 +109,17 @@ async def test_a_node_without_tls_is_not_believed_by_an_operator_that_has_it() -
         roles.close()
 
 
+@pytest.mark.parametrize("tls", [False, True])
+async def test_permissive_operator_asks_nodes_with_tls_and_without(tls: bool) -> None:
+    async with (
+        running_asyncio_loop() as asyncio_loop,
+        node(asyncio_loop, "noti-0", tls=tls) as address,
+    ):
+        roles = Roles(asyncio_loop, operator_context, plain_too=True)
+        assert (await roles.ask(address, "noti-0")).name == "noti-0"
+        roles.close()
+
+
 async def test_a_dead_node_is_unavailable_and_found_again_when_it_is_back() -> None:
     bind = ("127.0.0.1", stable_port())
     async with running_asyncio_loop() as asyncio_loop:

@@ -52,9 +52,10 @@ class Scene:
     asyncio_loop: AsyncioLoop
     address: Address
 
-    def network(self, *names: str) -> GrpcNetwork:
+    def network(self, *names: str, plain_too: bool = False) -> GrpcNetwork:
         """A network of somebody else on the same asyncio loop; without names one without TLS."""
-        return GrpcNetwork(self.asyncio_loop, node_tls(*names) if names else None)
+        tls = node_tls(*names) if names else None
+        return GrpcNetwork(self.asyncio_loop, tls, plain_too=plain_too)
 
     async def still_serves(self) -> None:
         stream = await self.network("client").open_raft_stream(self.address, CLIENT)
@@ -64,13 +65,15 @@ class Scene:
 
 
 @asynccontextmanager
-async def serving(tls: Fixed | None, name: str = "server") -> AsyncIterator[Scene]:
+async def serving(
+    tls: Fixed | None, name: str = "server", *, plain_too: bool = False
+) -> AsyncIterator[Scene]:
     asyncio_loop = AsyncioLoop()
     with trio.fail_after(30):
         async with trio.open_nursery() as nursery:
             await nursery.start(asyncio_loop.run)
             async with trio.open_nursery() as inner:
-                network = GrpcNetwork(asyncio_loop, tls)
+                network = GrpcNetwork(asyncio_loop, tls, plain_too=plain_too)
                 yield Scene(
                     asyncio_loop,
                     await inner.start(
@@ -158,6 +161,69 @@ async def test_a_caller_with_tls_does_not_fall_back_and_both_sides_log_it() -> N
             await scene.network("client").open_raft_stream(scene.address, CLIENT)
         assert told(logs, "speaks TLS, and this node has none") == 1
         assert told(logs, "does not speak TLS 1.3; has it no --tls-cert?") == 1
+
+
+MODES = {"off": (False, False), "permissive": (True, True), "required": (True, False)}
+"""Whether there is TLS, and whether plain text is spoken too."""
+
+
+@promises.TLS_IS_SWITCHED_ON_AND_OFF
+@pytest.mark.parametrize(
+    ("caller", "called", "with_tls"),
+    [
+        ("off", "permissive", False),
+        ("permissive", "off", False),
+        ("permissive", "permissive", True),
+        ("permissive", "required", True),
+        ("required", "permissive", True),
+    ],
+)
+async def test_nodes_of_one_step_and_the_next_speak_with_tls_where_both_can(
+    caller: str, called: str, with_tls: bool
+) -> None:
+    (calls_with, calls_plain), (has, takes_plain) = MODES[caller], MODES[called]
+    async with serving(node_tls("server") if has else None, plain_too=takes_plain) as scene:
+        network = scene.network(*["client"] * calls_with, plain_too=calls_plain)
+        stream = await network.open_raft_stream(scene.address, CLIENT)
+        assert stream.proven == with_tls
+        await stream.send(EVERY_MESSAGE[:1])
+        assert list(await receive(stream)) == EVERY_MESSAGE[:1]
+        await stream.aclose()
+
+
+async def test_permissive_node_holds_those_with_tls_to_their_certificates(tmp_path: Path) -> None:
+    async with serving(node_tls("server"), plain_too=True) as scene:
+        with pytest.raises(ClusterMismatch, match="its certificate is for node node2"):
+            await scene.network("node2", plain_too=True).open_raft_stream(scene.address, CLIENT)
+        context = peer_context(client("operator", cluster_authority()), tmp_path)
+
+        async def publish() -> Status:
+            async with Channel(*scene.address, ssl=context) as channel:
+                try:
+                    await wire.PublisherStub(channel).publish(wire.PublishRequest())
+                except GRPCError as error:
+                    return error.status
+            return Status.OK
+
+        assert await scene.asyncio_loop.call(publish) is Status.PERMISSION_DENIED
+
+
+async def test_permissive_caller_takes_no_plain_text_instead_of_a_bad_certificate() -> None:
+    async with serving(node_tls("node2"), plain_too=True) as scene:
+        network = scene.network("client", plain_too=True)
+        with pytest.raises(PeerUnavailable, match="'server'"):
+            await network.open_raft_stream(scene.address, CLIENT)
+
+
+async def test_caller_without_tls_cannot_take_the_id_of_a_node_that_had_it() -> None:
+    async with serving(node_tls("server"), plain_too=True) as scene:
+        stream = await scene.network("client").open_raft_stream(scene.address, CLIENT)
+        await stream.aclose()
+        thief = Hello(CLIENT.cluster_id, CLIENT.node_id, "thief")
+        with pytest.raises(ClusterMismatch, match="comes with the node id of node 'client'"):
+            await scene.network().open_raft_stream(scene.address, thief)
+        stream = await scene.network().open_raft_stream(scene.address, CLIENT)
+        await stream.aclose()
 
 
 async def test_what_is_neither_tls_nor_http_2_is_refused() -> None:
