@@ -25,7 +25,8 @@ def answer_of(
     """Yield the answer of the node at `url`, whose body is read in the context.
 
     Each part of it may take `timeout_s` seconds. Raises `LocalError` with what the node says when
-    it rejects that, `Unavailable` when it does not answer, and `ConfigInvalid` for a bad file.
+    it rejects that, `Unavailable` when it cannot do it now or does not answer, and `ConfigInvalid`
+    for a bad file.
     """
     token = token_in(token_file)
     try:
@@ -39,10 +40,16 @@ def answer_of(
             trust_env=False,  # it asks the node itself, and shows its token to no proxy
             timeout=timeout_s,
         ) as answer:
+            if answer.is_server_error:
+                answer.read()
+                raise Unavailable(f"{url} answers with status {_said(answer)}")
             if not answer.is_success:
                 answer.read()
-                said = " ".join(answer.text.split())[:500]
-                raise LocalError(f"{url} answers with status {answer.status_code}: {said}")
+                raise LocalError(f"{url} answers with status {_said(answer)}")
             yield answer
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         raise Unavailable(f"{url} does not answer: {str(error) or type(error).__name__}") from None
+
+
+def _said(answer: httpx.Response) -> str:
+    return f"{answer.status_code}: {' '.join(answer.text.split())[:500]}"

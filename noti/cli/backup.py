@@ -3,7 +3,7 @@
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,20 +17,23 @@ from noti.certificates.files import whole_file
 from noti.cli.deadline import timeout_option
 from noti.cli.http import tls_ca_option, token_file_option
 from noti.cli.new_cluster import read_store, write_new_cluster
+from noti.cli.nodes import first_answer, urls_option
 from noti.cli.wal_files import IDENTITY_NAME, decode_identity
-from noti.errors import LocalError, MessageInvalid, StorageFailed
+from noti.errors import LocalError, MessageInvalid, StorageFailed, Unavailable
 from noti.history.backup import BackupReader, encode_backup
 from noti.history.snapshot import StoreParts
 
 PATH = f"{HUB_PATH}/backup"
 READ_BYTES = 1024 * 1024
+_STANDARD = Path("-")
+"""Stands for standard input or output."""
 
 _file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 
 
 @click.command()
 @_file
-@click.option("--url", default="http://127.0.0.1:8402", show_default=True, help="Any node.")
+@urls_option("http://127.0.0.1:8402")
 @token_file_option
 @tls_ca_option
 @click.option(
@@ -45,7 +48,7 @@ _file = click.argument("file", type=click.Path(path_type=Path), metavar="FILE")
 @timeout_option
 def backup(
     file: Path,
-    url: str,
+    urls: Sequence[str],
     token_file: Path | None,
     tls_ca: Path | None,
     stale: bool,
@@ -74,10 +77,28 @@ def backup(
     from noti.cli.administration import answer_of
 
     query = {"consistent": "0"} if stale else {}
-    with answer_of(
-        "GET", url, PATH, token_file=token_file, tls_ca=tls_ca, timeout_s=timeout_s, query=query
-    ) as answer:
-        _save(file, answer.iter_raw())
+
+    def ask(url: str) -> None:
+        began = False
+        try:
+            with answer_of(
+                "GET",
+                url,
+                PATH,
+                token_file=token_file,
+                tls_ca=tls_ca,
+                timeout_s=timeout_s,
+                query=query,
+            ) as answer:
+                began = True
+                _save(file, answer.iter_raw())
+        except (Unavailable, MessageInvalid) as error:
+            if began and file == _STANDARD:
+                # It cannot be taken back: another node's would come behind it.
+                raise LocalError(f"{error}; what was written is no backup") from None
+            raise
+
+    first_answer(urls, ask)
 
 
 @click.command()
@@ -163,7 +184,7 @@ def _save(file: Path, parts: Iterable[bytes]) -> None:
         state = reader.finish()
     about: dict[str, Any] = reader.about
     click.echo(
-        f"{file}: {_contents(state)}, {size:,} bytes, of {about.get('node')}", err=file == Path("-")
+        f"{file}: {_contents(state)}, {size:,} bytes, of {about.get('node')}", err=file == _STANDARD
     )
 
 
@@ -175,7 +196,7 @@ def _contents(parts: StoreParts) -> str:
 
 @contextmanager
 def _opened(file: Path) -> Iterator[BinaryIO]:
-    if file == Path("-"):
+    if file == _STANDARD:
         yield sys.stdin.buffer
         return
     try:
@@ -188,7 +209,7 @@ def _opened(file: Path) -> Iterator[BinaryIO]:
 @contextmanager
 def _written(file: Path) -> Iterator[BinaryIO]:
     """Yield what becomes the file when the body ends well; only its owner can read it."""
-    if file == Path("-"):
+    if file == _STANDARD:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return

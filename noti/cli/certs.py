@@ -3,6 +3,7 @@
 No file is overwritten, unless to renew it; no private key is shown.
 """
 
+import json
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from noti.certificates.inspection import inspect
 from noti.certificates.issuing import Authority, Issued, issue, make_authority
 from noti.certificates.names import NAME, alternative_names, claims_of, name_text
 from noti.certificates.profiles import DAYS_MAX, load_profile
+from noti.cli.json_output import json_option
 from noti.errors import ConfigInvalid, LocalError
 
 COLORS = {"ok": "green", "notice": "yellow", "rejected": "red"}
@@ -130,8 +132,17 @@ def issue_command(
 @click.argument(
     "files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE..."
 )
-def show_command(files: tuple[Path, ...]) -> None:
+@json_option
+def show_command(files: tuple[Path, ...], as_json: bool) -> None:
     """Say in plain words what a PEM file holds: certificates, CAs, requests, the type of a key."""
+    if as_json:
+        blocks = [
+            {"file": str(file), "title": described.title, "facts": dict(described.facts)}
+            for file in files
+            for described in describe(read_file(file), file, _now())
+        ]
+        click.echo(json.dumps(blocks, indent=2))
+        return
     for file in files:
         for described in describe(read_file(file), file, _now()):
             _print(f"{file}: {described.title}")

@@ -1,5 +1,6 @@
 """`noti disconnect`: ends the streams of a user or a token, and refuses the token for a time."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -7,6 +8,7 @@ import click
 from noti.address import HUB_PATH
 from noti.cli.administration import answer_of
 from noti.cli.http import tls_ca_option
+from noti.cli.nodes import first_answer, urls_option
 from noti.cli.token import as_seconds
 
 PATH = f"{HUB_PATH}/revocations"
@@ -25,7 +27,7 @@ TIMEOUT_S = 10.0
     help="For how long such tokens are refused: 30m, 1h, 7d; as long as they live. Without, "
     "streams only end, and browsers come back.",
 )
-@click.option("--url", default="http://127.0.0.1:8402", show_default=True, help="Any node.")
+@urls_option("http://127.0.0.1:8402")
 @click.option(
     "--token-file",
     required=True,
@@ -38,7 +40,7 @@ def disconnect(
     subject: str | None,
     token_id: str | None,
     for_s: float | None,
-    url: str,
+    urls: Sequence[str],
     token_file: Path,
     tls_ca: Path | None,
 ) -> None:
@@ -51,9 +53,13 @@ def disconnect(
         raise click.UsageError("give --subject or --token-id")
     given = {"subject": subject, "token_id": token_id, "for_s": for_s}
     form = {name: str(value) for name, value in given.items() if value is not None}
-    with answer_of(
-        "POST", url, PATH, token_file=token_file, tls_ca=tls_ca, timeout_s=TIMEOUT_S, form=form
-    ):
-        pass
+
+    def ask(url: str) -> None:
+        with answer_of(
+            "POST", url, PATH, token_file=token_file, tls_ca=tls_ca, timeout_s=TIMEOUT_S, form=form
+        ):
+            pass
+
+    first_answer(urls, ask)  # twice does no harm
     whose = f"subject {subject}" if subject else f"token {token_id}"
     click.echo(f"streams of {whose} end" + (", and its tokens are refused" if for_s else ""))

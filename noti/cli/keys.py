@@ -1,5 +1,6 @@
 """`noti keys`: the keys of gossip on all members, as `serf keys` shows and changes them."""
 
+import json
 import secrets
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -8,6 +9,7 @@ from typing import Any, Final
 
 import click
 
+from noti.cli.json_output import json_option
 from noti.cli.local_node import in_columns, local_node, node_options
 from noti.cli.query import DEFAULT_WITHIN_S, query_timeout_option
 from noti.errors import Unavailable
@@ -18,6 +20,8 @@ NEW_KEY_BYTES: Final = 32
 
 LINE_CHARACTERS_MAX: Final = 100
 """The longest key has 44."""
+
+_SILENT: Final = "not all members told their keys"
 
 assert NEW_KEY_BYTES in KEY_BYTES
 
@@ -52,13 +56,24 @@ _key_argument = click.argument("key", callback=_as_key)
 
 
 @keys.command("list")
+@json_option
 @_options
 def list_keys(
-    context: click.Context, /, config_file: Path | None, data_dir: Any, timeout_s: float | None
+    context: click.Context,
+    /,
+    config_file: Path | None,
+    data_dir: Any,
+    timeout_s: float | None,
+    as_json: bool,
 ) -> None:
     """Show all keys, on how many members each is installed, and on how many it encrypts."""
-    click.echo("==> Asking all members for installed keys...")
+    if not as_json:
+        click.echo("==> Asking all members for installed keys...")
     answers = _ask(context, config_file, data_dir, "list", None, timeout_s)
+    if as_json:
+        click.echo(json.dumps(answers, indent=2))
+        _explain_failures(answers, _SILENT)
+        return
     members = len(answers)
     primaries = [answer["primary"] for answer in answers if answer.get("primary")]
     installed = [key for answer in answers for key in answer.get("keys", ())]
@@ -70,7 +85,7 @@ def list_keys(
         click.echo("==> Keys gathered, listing cluster keys...\n")
         for line in in_columns(rows):
             click.echo(line)
-    _explain_failures(answers, "not all members told their keys")
+    _explain_failures(answers, _SILENT)
 
 
 def _add_change(operation: str, text: str, doing: str, problem: str, done: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from noti.cli.nodes import COMMAND_VARIABLES
 from noti.config import (
     VARIABLE_PREFIX,
     Config,
@@ -28,6 +29,8 @@ from noti.config import (
 from noti.errors import ConfigInvalid
 
 FILE_VARIABLE = "NOTI_CONFIG"
+
+_NO_SETTINGS = COMMAND_VARIABLES | {FILE_VARIABLE}
 
 _SERVICE_LINK = re.compile(
     r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$"
@@ -163,7 +166,7 @@ def _read_file(file: Path) -> dict[str, Any]:
 
 def _check_variables() -> None:
     for variable in sorted(os.environ):
-        if not variable.startswith(VARIABLE_PREFIX) or variable == FILE_VARIABLE:
+        if not variable.startswith(VARIABLE_PREFIX) or variable in _NO_SETTINGS:
             continue
         setting = variable.removeprefix(VARIABLE_PREFIX).lower()
         known = setting in Config.model_fields and variable == variable_of(setting)

@@ -17,15 +17,6 @@ ANSWER_WITHIN_S = TIMEOUT_S
 node_options: Decorator = settings_options("data_dir")
 """Which node: the one that runs with --data-dir."""
 
-format_option = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    show_default=True,
-    help="How it is printed.",
-)
-
 
 def local_node(context: click.Context, config_file: Path | None, data_dir: Any) -> ControlClient:
     """Connect to the node that the flags of a command name, or of the command that it is part of.

@@ -15,18 +15,19 @@ from click.core import ParameterSource
 from noti.address import format_address
 from noti.cli.deadline import timeout_option
 from noti.cli.http import tls_ca_option
+from noti.cli.json_output import format_option
 from noti.cli.local_node import (
     ANSWER_WITHIN_S,
     as_text,
-    format_option,
     in_columns,
     key_value,
     local_node,
     node_options,
 )
+from noti.cli.nodes import OPS_URLS_VARIABLE, urls_in
 from noti.cli.status import show_members
 
-_FOR_HTTP = {"url", "tls_ca", "timeout_s"}
+_FOR_URL = {"urls", "form", "tls_ca", "timeout_s"}
 
 
 def _as_pattern(
@@ -65,7 +66,15 @@ def _as_tag_patterns(
     metavar="KEY=REGEXP",
     help="Only those with this tag; repeatable.",
 )
-@click.option("--http", "url", metavar="URL", help="Ask this node instead, wherever it is.")
+@click.option(
+    "--url",
+    "--http",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help="Ask this node instead, wherever it is; repeat for several, of which the next is asked "
+    f"when one does not answer. [default, without --data-dir: {OPS_URLS_VARIABLE}]",
+)
 @tls_ca_option
 @timeout_option
 @click.pass_context
@@ -76,25 +85,25 @@ def members(
     data_dir: Any,
     detailed: bool,
     form: str,
-    url: str | None,
+    urls: tuple[str, ...],
     tls_ca: Path | None,
     timeout_s: float,
     **patterns: Any,
 ) -> None:
     """Show the members of the cluster as a node sees them.
 
-    That is the node that runs with --data-dir, or the one at --http, which also knows their roles,
+    That is the node that runs with --data-dir, or the one at --url, which also knows their roles,
     but neither all tags nor the filters. A REGEXP must match the whole.
     """
     if context.invoked_subcommand is not None:
         return
-    if url is not None:
-        given = {
-            name for name in context.params if context.get_parameter_source(name) is not _DEFAULT
-        }
-        if given - _FOR_HTTP:
-            raise click.UsageError("with --http, only --tls-ca and --timeout may be given")
-        show_members(url, tls_ca, timeout_s)
+    given = {name for name in context.params if context.get_parameter_source(name) is not _DEFAULT}
+    if not given - _FOR_URL:
+        urls = urls or urls_in(OPS_URLS_VARIABLE)
+    if urls:
+        if given - _FOR_URL:
+            raise click.UsageError("with --url, only --json, --tls-ca and --timeout may be given")
+        show_members(urls, tls_ca, timeout_s, as_json=form == "json")
         return
     with local_node(context, config_file, data_dir) as node:
         everyone = list(node.ask({"request": "members"}, timeout_s))

@@ -10,6 +10,7 @@ import click
 import httpx
 
 from noti.cli.asyncio_commands import read_lines
+from noti.cli.nodes import URLS_VARIABLE, urls_in
 from noti.client.client import Client
 from noti.errors import NotiError
 from noti.publishing.events import EVENT_BYTES_MAX
@@ -33,7 +34,7 @@ class HttpTarget:
         """Yield a client; raises `LocalError` for a URL that cannot be asked."""
         # As our other commands, it asks the node itself, and no proxy of the environment.
         async with httpx.AsyncClient(verify=self.tls, trust_env=False) as http:
-            yield Client(self.urls or [URL], token=self.token, http=http)
+            yield Client(self.urls or urls_in(URLS_VARIABLE) or [URL], token=self.token, http=http)
 
     async def publish(self, client: Client, draft: Draft) -> str:
         """Return the event's id once it is committed."""

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from noti.certificates.describing import printable
+from noti.cli.json_output import format_option
 from noti.cli.local_node import (
     as_text,
     as_texts,
-    format_option,
     key_value,
     local_node,
     node_options,

@@ -1,11 +1,13 @@
 """`noti rtt`: the round trip between two members, as `serf rtt` estimates it from coordinates."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import click
 
 from noti.certificates.describing import printable
+from noti.cli.json_output import json_option
 from noti.cli.local_node import ANSWER_WITHIN_S, as_text, local_node, node_options
 from noti.errors import Unavailable
 
@@ -13,6 +15,7 @@ from noti.errors import Unavailable
 @click.command()
 @click.argument("node", callback=as_text)
 @click.argument("other", default="", callback=as_text)
+@json_option
 @node_options
 @click.pass_context
 def rtt(
@@ -22,6 +25,7 @@ def rtt(
     data_dir: Any,
     node: str,
     other: str,
+    as_json: bool,
 ) -> None:
     """Estimate the round trip between the members NODE and OTHER, or this node.
 
@@ -31,6 +35,9 @@ def rtt(
     with local_node(context, config_file, data_dir) as here:
         request = {"request": "rtt", "nodes": [node, other] if other else [node]}
         answers = list(here.ask(request, ANSWER_WITHIN_S))
+    if as_json:
+        click.echo(json.dumps(answers, indent=2))
+        return
     for answer in answers:
         one, another = map(printable, answer["nodes"])
         if answer["rtt_s"] is None:

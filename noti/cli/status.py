@@ -3,9 +3,10 @@
 The tables are made from the JSON of `/status` as it comes: a new field needs no change here.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, Final, TypeGuard
 
 import click
 from rich.console import Console
@@ -15,6 +16,8 @@ from rich.table import Table
 from noti.certificates.describing import printable
 from noti.cli.deadline import timeout_option
 from noti.cli.http import get_json, tls_ca_option
+from noti.cli.json_output import json_option
+from noti.cli.nodes import OPS_URLS_VARIABLE, first_answer, urls_option
 from noti.errors import MessageInvalid
 
 STYLES = {
@@ -26,23 +29,20 @@ STYLES = {
 }
 """How roles and states are drawn in a terminal, wherever they stand."""
 
-node_url = click.option(
-    "--http",
-    "url",
-    default="http://127.0.0.1:8402",
-    show_default=True,
-    metavar="URL",
-    help="Any node of the cluster.",
-)
+DEFAULT_URL: Final = "http://127.0.0.1:8402"
 
 
 @click.command()
-@node_url
+@urls_option(DEFAULT_URL, "--http", variable=OPS_URLS_VARIABLE)
+@json_option
 @tls_ca_option
 @timeout_option
-def status(url: str, tls_ca: Path | None, timeout_s: float) -> None:
+def status(urls: Sequence[str], as_json: bool, tls_ca: Path | None, timeout_s: float) -> None:
     """Show what a node knows: its role, its log, its source, its clients."""
-    report = _report(url, tls_ca, timeout_s)
+    url, report = report_of(urls, tls_ca, timeout_s)
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        return
     console = _console()
     facts = Table.grid(padding=(0, 3))
     try:
@@ -57,19 +57,32 @@ def status(url: str, tls_ca: Path | None, timeout_s: float) -> None:
         console.print(_rows(name, value))
 
 
-def show_members(url: str, tls_ca: Path | None, timeout_s: float) -> None:
-    """Draw the members of the cluster as the node at `url` reports them."""
-    rows = _report(url, tls_ca, timeout_s).get("members")
+def show_members(
+    urls: Sequence[str], tls_ca: Path | None, timeout_s: float, *, as_json: bool
+) -> None:
+    """Draw the members of the cluster as the first node that answers reports them."""
+    url, report = report_of(urls, tls_ca, timeout_s)
+    rows = report.get("members")
     if not _is_rows(rows):
         raise MessageInvalid(f"{url} reports no members; is it a node of another version?")
-    _console().print(_rows("members", rows))
+    if as_json:
+        click.echo(json.dumps({"members": rows}, indent=2))
+    else:
+        _console().print(_rows("members", rows))
 
 
-def _report(url: str, tls_ca: Path | None, timeout_s: float) -> dict[str, Any]:
-    report = get_json(url, "/status", timeout_s, tls_ca=tls_ca)
-    if not isinstance(report, dict):
-        raise MessageInvalid(f"{url}/status is not a report; is this a noti node?")
-    return report
+def report_of(
+    urls: Sequence[str], tls_ca: Path | None, timeout_s: float
+) -> tuple[str, dict[str, Any]]:
+    """Return which node answered, and what it says at `/status`; raises as `get_json` does."""
+
+    def ask(url: str) -> tuple[str, dict[str, Any]]:
+        report = get_json(url, "/status", timeout_s, tls_ca=tls_ca)
+        if not isinstance(report, dict):
+            raise MessageInvalid(f"{url}/status is not a report; is this a noti node?")
+        return url, report
+
+    return first_answer(urls, ask)
 
 
 def _console() -> Console:

@@ -10,7 +10,7 @@ import os
 import random
 import stat
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -24,8 +24,9 @@ from rich.text import Text
 from noti.address import HUB_PATH
 from noti.cli.deadline import no_answer, timeout_option
 from noti.cli.http import tls_ca_option, tls_context, token_file_option, token_in
+from noti.cli.nodes import urls_option
 from noti.cli.run import until_signalled
-from noti.client.event_source import SILENCE_S_MAX, read_stream
+from noti.client.event_source import HEAD_S_MAX, SILENCE_S_MAX, read_stream
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import Reconnect, Reconnection
 from noti.errors import LocalError, Unavailable
@@ -40,7 +41,8 @@ _VISIBLE.pop(ord("\t"))
 
 
 @click.command()
-@click.argument("url", default="http://127.0.0.1:8402")
+@click.argument("named", nargs=-1, metavar="[URL]...")
+@urls_option("http://127.0.0.1:8402")
 @click.option(
     "--topic",
     "topics",
@@ -73,7 +75,8 @@ _VISIBLE.pop(ord("\t"))
 @timeout_option
 @tls_ca_option
 def tail(
-    url: str,
+    named: tuple[str, ...],
+    urls: Sequence[str],
     topics: tuple[str, ...],
     last_event_id: str,
     as_json: bool,
@@ -87,16 +90,19 @@ def tail(
 ) -> None:
     """Follow the event stream at URL, any server's, and resume it when it breaks.
 
+    Of several URLs, nodes of one cluster, the next is tried when one does not answer.
+
     With ws:// or wss://, over WebSocket, as noti's nodes offer it.
 
-    It must begin within the --timeout; after that, it is tried again and again. It ends when nobody
-    reads its output any more.
+    It must begin within the --timeout of each; after that, it is tried again and again. It ends
+    when nobody reads its output any more.
 
     The address of a node is enough: noti tail http://127.0.0.1:8402 --topic jobs.noti.books
     """
     if not last_event_id.isprintable() or not last_event_id.isascii():
         raise LocalError("--from is an id: printable ASCII, or earliest")
-    reconnection = Reconnection(stream_url(url, topics), random.Random(), last_event_id.strip())
+    streams = [stream_url(url, topics) for url in named or urls]
+    reconnection = Reconnection(streams, random.Random(), last_event_id.strip())
     screen = Screen(as_json, count, until)
     shown = [_header(header) for header in headers]
     if (token := token_in(token_file)) is not None:
@@ -108,8 +114,9 @@ def tail(
         tls=tls_context(tls_ca),
         headers=shown,
         silence_s_max=silence_s,
+        head_s_max=min(timeout_s, HEAD_S_MAX),
     )
-    show = partial(_begin_within, timeout_s, reconnection.url, screen, reading)
+    show = partial(_begin_within, len(streams) * timeout_s, reconnection.url, screen, reading)
     trio.run(partial(until_signalled, show, STOP_DEADLINE_S))
 
 

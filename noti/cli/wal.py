@@ -12,6 +12,7 @@ from typing import Any, assert_never
 
 import click
 
+from noti.cli.json_output import json_option
 from noti.cli.wal_files import (
     IDENTITY_NAME,
     Directory,
@@ -45,7 +46,6 @@ COLORS = {"ok": "green", "torn": "yellow", "damaged": "red"}
 
 _directory = click.argument("directory", type=click.Path(path_type=Path), metavar="DIR")
 _live = click.option("--live", is_flag=True, help="Read the directory of a running node, too.")
-_json = click.option("--json", "as_json", is_flag=True, help="JSON, for programs.")
 
 
 @click.group()
@@ -56,7 +56,7 @@ def wal() -> None:
 @wal.command("verify")
 @_directory
 @_live
-@_json
+@json_option
 def verify_command(directory: Path, live: bool, as_json: bool) -> None:
     """Check every file; exit with 1 and name file and byte if one is damaged.
 
@@ -75,7 +75,7 @@ def verify_command(directory: Path, live: bool, as_json: bool) -> None:
 @wal.command("dump")
 @_directory
 @_live
-@_json
+@json_option
 def dump_command(directory: Path, live: bool, as_json: bool) -> None:
     """Show identity, snapshot, and every record of the log with its place in the file.
 

@@ -43,16 +43,20 @@ async def read_stream(
     tls: ssl.SSLContext,
     headers: Sequence[tuple[str, str]] = (),
     silence_s_max: float = SILENCE_S_MAX,
+    head_s_max: float = HEAD_S_MAX,
 ) -> None:
     """Read until the server ends it permanently (204), or the watcher has enough.
 
+    An attempt may take `head_s_max` seconds until the head of the answer is here.
     Raises `LocalError` for a URL that cannot be followed, `Unavailable` when the
     server rejects the request permanently. Cancellation: the connection is closed.
     """
     while True:
         step: NextStep | None
         try:
-            step = await _one_connection(reconnection, watcher, tls, headers, silence_s_max)
+            step = await _one_connection(
+                reconnection, watcher, tls, headers, silence_s_max, head_s_max
+            )
         except PeerUnavailable as error:
             step = _failed(reconnection, error)
         except MessageInvalid as error:
@@ -77,6 +81,7 @@ async def _one_connection(
     tls: ssl.SSLContext,
     headers: Sequence[tuple[str, str]],
     silence_s_max: float,
+    head_s_max: float,
 ) -> NextStep | None:
     """Read one connection to its end; None when the watcher has enough."""
     own = headers if reconnection.at_home else ()
@@ -85,7 +90,7 @@ async def _one_connection(
         reconnection.url,
         tls,
         headers=[*reconnection.request_headers(), *own],
-        head_s=HEAD_S_MAX,
+        head_s=head_s_max,
         silence_s=silence_s_max,
     ) as response:
         step = reconnection.answered(response.status, response.headers)

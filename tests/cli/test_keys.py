@@ -1,6 +1,7 @@
 """`noti keys` shows and changes keys on all members, in the form of `serf keys`."""
 
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,6 +55,12 @@ def test_list_counts_members_by_key_and_names_what_encrypts(
         ],
     )
     assert node.asked == [{"request": "keys", "operation": "list", "key": None, "timeout_s": None}]
+
+
+def test_keys_as_json_are_by_member(node: ScriptedNode, shell: Shell) -> None:
+    node.answers["keys"] = [answer("a", TWO, ONE, primary=ONE)]
+    status, lines = shell.run("keys", "list", "--json")
+    assert (status, json.loads("".join(lines))) == (0, node.answers["keys"])
 
 
 def test_keys_of_those_who_answered_are_shown_when_others_failed(

@@ -97,7 +97,7 @@ def test_nobody_is_no_line(shell: Shell) -> None:
         (["--tag", "a=("], "'(' is no regular expression"),
         (["--status", "("], "'(' is no regular expression"),
         (["--format", "xml"], "'xml' is not one of"),
-        (["--http", "http://127.0.0.1:1", "--detailed"], "only --tls-ca and --timeout"),
+        (["--http", "http://127.0.0.1:1", "--detailed"], "only --json, --tls-ca and"),
     ],
 )
 def test_wrong_flag_is_told_in_one_line(

@@ -1,5 +1,6 @@
 """`noti reachability` judges as `serf reachability` does: every live member must ack, once."""
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -59,6 +60,17 @@ def test_ack_that_lacks_or_should_not_be_is_named_with_advice(
 ) -> None:
     node.answers["query"] = [ack(name) for name in acks]
     assert shell.run("reachability") == (1, [*BEGINNING, *finding, *ADVICE.splitlines()])
+
+
+def test_json_says_what_is_wrong_and_the_status_whether_anything_is(
+    node: ScriptedNode, shell: Shell
+) -> None:
+    node.answers["query"] = [ack("a"), ack("c")]
+    status, lines = shell.run("reachability", "--json")
+    assert (status, json.loads("".join(lines))) == (
+        1,
+        {"members": 4, "live": ["a", "b"], "twice": [], "not_live": ["c"], "missing": ["b"]},
+    )
 
 
 def test_details_are_every_ack_and_the_times(node: ScriptedNode, shell: Shell) -> None:

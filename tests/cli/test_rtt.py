@@ -1,5 +1,6 @@
 """`noti rtt` prints an estimated round trip in the form of `serf rtt`."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +25,11 @@ def test_estimate_is_printed_in_milliseconds(node: ScriptedNode, shell: Shell) -
     for names in (["beta"], ["beta", "alpha"]):
         assert shell.run("rtt", *names) == (0, ["Estimated beta <-> alpha rtt: 0.373 ms"])
         assert node.asked.pop() == {"request": "rtt", "nodes": names}
+
+
+def test_estimate_as_json_is_in_seconds(node: ScriptedNode, shell: Shell) -> None:
+    status, lines = shell.run("rtt", "beta", "--json")
+    assert (status, json.loads("".join(lines))) == (0, node.answers["rtt"])
 
 
 def test_estimate_of_nothing_is_an_error(node: ScriptedNode, shell: Shell) -> None:

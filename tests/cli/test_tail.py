@@ -39,6 +39,18 @@ async def test_a_pipe_gets_one_json_object_a_line(scheme: str) -> None:
     assert b"resumed from id-1" in done.stderr
 
 
+async def test_next_node_is_followed_when_the_first_does_not_answer() -> None:
+    there = hub()
+    there.publish(notifications(1, 2))
+    async with serving(there) as (host, port):
+        urls = ["http://127.0.0.1:1", f"http://{host}:{port}"]
+        done = await tail(*urls, "--from", "id-1", "--json", "--count", "1")
+        assert json.loads(done.stdout)["id"] == "id-2"
+        named = [f"--url={url}" for url in urls]
+        again = await tail(*named, "--from", "id-1", "--json", "--count", "1")
+    assert again.stdout == done.stdout
+
+
 async def test_a_person_sees_lines_without_what_could_harm_a_terminal() -> None:
     there = hub()
     there.publish([notification(1, data="red \x1b[31m alert\nsecond line")])
