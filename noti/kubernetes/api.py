@@ -10,7 +10,18 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from noti.errors import KubernetesFailed, KubernetesForbidden
 from noti.kubernetes.objects import Object
+
+FORBIDDEN_UNTOLD: Final = 6
+"""So many failures in a row take 3 s or more with a backoff of ours. When a release is deleted, its
+rights are gone a second or two before its pods are stopped, and that is nobody's mistake."""
+
+
+def is_news(failure: KubernetesFailed, failures_before: int) -> bool:
+    """Return whether a failure is to be logged: the first in a row, or a later 403."""
+    lasts = FORBIDDEN_UNTOLD if isinstance(failure, KubernetesForbidden) else 0
+    return failures_before == lasts
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import trio
 from noti.backoff import Backoff
 from noti.errors import KubernetesFailed, VersionGone
 from noti.kubernetes import metrics
-from noti.kubernetes.api import KubernetesApi, Listing, Selection, WatchEvent
+from noti.kubernetes.api import KubernetesApi, Listing, Selection, WatchEvent, is_news
 from noti.kubernetes.objects import Object
 
 log = structlog.get_logger("noti.kubernetes")
@@ -92,6 +92,11 @@ async def list_and_watch(
             version = None
             await trio.sleep(backoff.failed())
         except KubernetesFailed as failure:
+            if is_news(failure, backoff.failures):
+                plural = cache.selection.resource.plural
+                log.warning(
+                    "cannot watch objects, trying again", resource=plural, reason=str(failure)
+                )
             _failed(cache, failure, changed)
             await trio.sleep(backoff.failed(failure.retry_after_s))
 
@@ -99,8 +104,6 @@ async def list_and_watch(
 def _failed(cache: ObjectCache, failure: KubernetesFailed, changed: Callable[[], None]) -> None:
     before, cache.failure = cache.failure, failure
     if type(before) is not type(failure):
-        resource = cache.selection.resource.plural
-        log.warning("cannot watch objects, trying again", resource=resource, reason=str(failure))
         changed()
 
 

@@ -16,9 +16,9 @@ import trio
 from structlog.contextvars import bound_contextvars
 
 from noti.backoff import Backoff
-from noti.errors import KubernetesFailed, ObjectAbsent
+from noti.errors import KubernetesFailed, KubernetesForbidden, ObjectAbsent
 from noti.kubernetes import metrics
-from noti.kubernetes.api import CHECKERS, LEASES, Selection
+from noti.kubernetes.api import CHECKERS, LEASES, Selection, is_news
 from noti.kubernetes.election import Election, LeaseTimes
 from noti.kubernetes.informer import ObjectCache, list_and_watch
 from noti.kubernetes.objects import Object
@@ -100,9 +100,9 @@ class Operator:
                     return
                 backoff.succeeded()
             except KubernetesFailed as failure:
-                pause_s += backoff.failed(failure.retry_after_s)
-                if backoff.failures == 1:
+                if is_news(failure, backoff.failures):
                     log.warning("cannot get the lease, trying again", reason=str(failure))
+                pause_s += backoff.failed(failure.retry_after_s)
             if self._election.holder not in ("", waiting_for):
                 waiting_for = self._election.holder
                 log.info("waits for the lease", lease=self._config.lease, holder=waiting_for)
@@ -117,6 +117,8 @@ class Operator:
                 await trio.sleep(self._pause_s())
                 try:
                     await self._look()
+                except KubernetesForbidden as failure:
+                    log.info("may not renew the lease: deleted?", reason=str(failure))
                 except KubernetesFailed as failure:
                     log.warning("cannot renew the lease, trying again", reason=str(failure))
             if term.cancelled_caught:
@@ -157,6 +159,8 @@ class Operator:
             config = self._config
             await self._around.api.replace(LEASES, config.namespace, config.lease, wanted)
             log.info("gave the lease back", lease=config.lease)
+        except (KubernetesForbidden, ObjectAbsent) as failure:
+            log.info("the lease needs not be given back: deleted", reason=str(failure))
         except KubernetesFailed as failure:
             log.warning("could not give the lease back", reason=str(failure))
 

@@ -24,7 +24,15 @@ from noti.errors import (
     ObjectConflict,
 )
 from noti.kubernetes import labels, metrics, status
-from noti.kubernetes.api import CHECKERS, EVENTS, PODS, STATEFUL_SETS, KubernetesApi, Selection
+from noti.kubernetes.api import (
+    CHECKERS,
+    EVENTS,
+    PODS,
+    STATEFUL_SETS,
+    KubernetesApi,
+    Selection,
+    is_news,
+)
 from noti.kubernetes.informer import ObjectCache, list_and_watch
 from noti.kubernetes.objects import (
     Object,
@@ -142,9 +150,9 @@ class Reconciler:
 
 
 def _failed(what: str, failure: KubernetesFailed, backoff: Backoff) -> None:
-    """Count a failure; the first in a row is logged, unless it is a mere conflict."""
+    """Count a failure; it is logged if it is news, and no mere conflict."""
     metrics.API_FAILURES.labels(type(failure).__name__).inc()
-    if backoff.failures == 0 and not isinstance(failure, ObjectConflict):
+    if is_news(failure, backoff.failures) and not isinstance(failure, ObjectConflict):
         log.warning(f"{what}, trying again", reason=str(failure))
 
 

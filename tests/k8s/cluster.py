@@ -15,6 +15,7 @@ from tests.k8s.rendering import NAMESPACE, RELEASE, Manifest, objects, render
 KINDS = {
     "v1": ("ConfigMap", "Pod", "Secret", "Service", "ServiceAccount"),
     "apps/v1": ("Deployment", "StatefulSet"),
+    "coordination.k8s.io/v1": ("Lease",),
     "networking.k8s.io/v1": ("Ingress", "NetworkPolicy"),
     "policy/v1": ("PodDisruptionBudget",),
     "rbac.authorization.k8s.io/v1": ("Role", "RoleBinding"),

@@ -123,7 +123,9 @@ def nodes_start_together_and_stay_apart(manifests: list[Manifest]) -> Iterator[s
     ]
     if "topology.kubernetes.io/zone" not in zones:
         yield "all nodes may be in one zone"
+    own = spec["selector"]
     budgets = of_kind(manifests, "PodDisruptionBudget")
+    budgets = [budget for budget in budgets if budget["spec"]["selector"] == own]
     if spec["replicas"] > 1 and [b["spec"].get("maxUnavailable") for b in budgets] != [1]:
         yield "a drain of machines may take two nodes"
     if spec["replicas"] == 1 and budgets:

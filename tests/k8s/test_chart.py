@@ -260,7 +260,7 @@ def test_the_operators_certificate_is_one_of_a_client() -> None:
 
 
 def test_the_operator_has_the_rights_that_it_uses_and_no_others() -> None:
-    """The tests of the operator hold it to `RIGHTS`."""
+    """The tests of the operator hold it to `RIGHTS`; the chart itself makes the Lease."""
     role = the(rendered_with(), "Role", "-operator")
     given = {
         (resource, verb)
@@ -268,7 +268,39 @@ def test_the_operator_has_the_rights_that_it_uses_and_no_others() -> None:
         for resource in rule["resources"]
         for verb in rule["verbs"]
     }
-    assert given == RIGHTS
+    assert given == RIGHTS - {("leases", "create")}
+
+
+def test_the_lease_is_the_releases_and_the_only_one_that_the_operator_may_touch() -> None:
+    """One that stays would keep the operator of the next installation from working for 15 s."""
+    manifests = rendered_with()
+    lease = the(manifests, "Lease")
+    name = lease["metadata"]["name"]
+    assert "spec" not in lease, "who holds it is the operators' own"
+    [container] = the(manifests, "Deployment")["spec"]["template"]["spec"]["containers"]
+    assert f"--lease={name}" in container["args"]
+    rules = the(manifests, "Role", "-operator")["rules"]
+    [rule] = [rule for rule in rules if "leases" in rule["resources"]]
+    assert rule["resourceNames"] == [name]
+
+
+def test_of_two_operators_a_drain_takes_one() -> None:
+    budgets = {
+        count: [
+            budget["spec"]
+            for budget in of_kind(
+                rendered_with(f"operator.replicas={count}"), "PodDisruptionBudget"
+            )
+            if budget["metadata"]["name"].endswith("-operator")
+        ]
+        for count in (1, 2)
+    }
+    assert budgets[1] == [], "a lone one could never be evicted"
+    [spec] = budgets[2]
+    assert spec["maxUnavailable"] == 1
+    deployment = the(rendered_with(), "Deployment")["spec"]
+    assert spec["selector"] == deployment["selector"]
+    assert "podAntiAffinity" in deployment["template"]["spec"]["affinity"]
 
 
 def test_nodes_may_read_their_own_statefulset_and_nothing_else() -> None:

@@ -45,7 +45,7 @@ KIND_NAMES = {
     "leaderstatuscheckers": ("node-role.bb-noti.io/v1", "LeaderStatusChecker"),
 }
 
-# The chart's Role grants these; nothing else may ever be asked for.
+# The chart grants these, but to create the Lease, which it makes; nothing else is ever asked for.
 RIGHTS = {
     *(("pods", verb) for verb in ("list", "watch", "patch")),
     *(("statefulsets", verb) for verb in ("list", "watch")),

@@ -114,3 +114,14 @@ def test_a_lease_with_nonsense_in_it_is_taken(spec: object) -> None:
     assert lease is not None
     assert lease["spec"]["holderIdentity"] == "a"
     assert lease["spec"]["leaseTransitions"] == 1
+
+
+def test_lease_without_a_spec_is_free_and_stays_the_releases() -> None:
+    """The chart makes it so; labels, which Helm knows it by, are kept."""
+    made: Object = {
+        "metadata": {"name": "noti", "labels": {"app.kubernetes.io/managed-by": "Helm"}}
+    }
+    wanted = Candidate("a").election.looked(made, 0.0, "now")
+    assert wanted is not None
+    assert wanted["spec"]["holderIdentity"] == "a"
+    assert wanted["metadata"] == made["metadata"]

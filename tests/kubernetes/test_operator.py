@@ -9,6 +9,7 @@ from structlog.testing import capture_logs
 from noti.kubernetes.api import CHECKERS, LEASES, PODS, STATEFUL_SETS
 from noti.kubernetes.labels import SERVE_LABEL, TERM_ANNOTATION
 from tests import promises
+from tests.kubernetes.memory_api import RIGHTS
 from tests.kubernetes.stage import NS, Cluster, Stage, stage, until
 
 LABELLED_WITHIN_S = 2.0
@@ -422,6 +423,33 @@ async def test_without_a_right_to_the_lease_nothing_is_done_until_it_is_there(
         assert len(told) == 1, "told once"
         at.server.forbidden = set()
         await settled(at)
+
+
+async def test_rights_that_go_with_the_release_are_no_error(autojump_clock: object) -> None:
+    """A deleted release loses its Role a second or two before its pods are told to stop."""
+    async with stage() as at:
+        at.operate()
+        await settled(at)
+        with capture_logs() as logs:
+            at.server.forbidden = set(RIGHTS)
+            at.server.end_watches()
+            at.cluster.set_ready(1, ready=False)
+            await trio.sleep(2.5)
+            at.scopes["operator-a"].cancel()
+            await trio.sleep(1)
+        assert [line for line in logs if line["log_level"] not in ("info", "debug")] == []
+
+
+async def test_rights_that_stay_away_are_told(autojump_clock: object) -> None:
+    async with stage() as at:
+        at.operate()
+        await settled(at)
+        with capture_logs() as logs:
+            at.server.forbidden = {("pods", "patch")}
+            at.cluster.set_ready(1, ready=False)
+            await trio.sleep(60)
+        told = [line["event"] for line in logs if line["log_level"] == "warning"]
+        assert told == ["cannot label pods, trying again"], "once"
 
 
 # --- checkers ------------------------------------------------------------------------------------

@@ -41,18 +41,38 @@
 {{- end }}
 {{- end -}}
 
+{{/* Pods of one component on different machines. Call with (dict "root" . "component" "node"). */}}
+{{- define "noti.apart" -}}
+topologyKey: kubernetes.io/hostname
+labelSelector:
+  matchLabels: {{- include "noti.selectorLabels" . | nindent 4 }}
+{{- end -}}
+
+{{- define "noti.softlyApart" -}}
+podAntiAffinity:
+  preferredDuringSchedulingIgnoredDuringExecution:
+    - weight: 100
+      podAffinityTerm: {{- include "noti.apart" . | nindent 8 }}
+{{- end -}}
+
 {{- define "noti.affinity" -}}
-{{- $term := dict "topologyKey" "kubernetes.io/hostname" "labelSelector" (dict "matchLabels" (include "noti.selectorLabels" (dict "root" . "component" "node") | fromYaml)) -}}
+{{- $nodes := dict "root" . "component" "node" -}}
 {{- if .Values.affinity }}
 {{- toYaml .Values.affinity }}
 {{- else if eq .Values.antiAffinity "hard" }}
 podAntiAffinity:
   requiredDuringSchedulingIgnoredDuringExecution:
-    {{- toYaml (list $term) | nindent 4 }}
+    - {{- include "noti.apart" $nodes | nindent 6 }}
 {{- else if eq .Values.antiAffinity "soft" }}
-podAntiAffinity:
-  preferredDuringSchedulingIgnoredDuringExecution:
-    {{- toYaml (list (dict "weight" 100 "podAffinityTerm" $term)) | nindent 4 }}
+{{- include "noti.softlyApart" $nodes }}
+{{- end }}
+{{- end -}}
+
+{{- define "noti.operatorAffinity" -}}
+{{- if .Values.operator.affinity }}
+{{- toYaml .Values.operator.affinity }}
+{{- else }}
+{{- include "noti.softlyApart" (dict "root" . "component" "operator") }}
 {{- end }}
 {{- end -}}
 

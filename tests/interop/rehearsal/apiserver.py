@@ -6,12 +6,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from noti.address import Address
-from noti.kubernetes.api import CHECKERS, PODS, STATEFUL_SETS
+from noti.kubernetes.api import CHECKERS, LEASES, PODS, STATEFUL_SETS
 from tests.interop.rehearsal.chart import NAMESPACE, Manifest, Rendered
 from tests.kubernetes.http_api import HttpApi
 from tests.kubernetes.memory_api import ApiServer
 
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+INSTALLED = {STATEFUL_SETS: "StatefulSet", CHECKERS: "LeaderStatusChecker", LEASES: "Lease"}
 
 
 class ClusterApi(HttpApi):
@@ -26,9 +27,10 @@ class ClusterApi(HttpApi):
         """Token -> service account."""
         self.forbidden: list[str] = []
         """What was asked for and refused."""
-        for kind, name in ((STATEFUL_SETS, "StatefulSet"), (CHECKERS, "LeaderStatusChecker")):
+        for kind, name in INSTALLED.items():
             for found in rendered.all(name):
-                self.server.put(kind, NAMESPACE, found["metadata"]["name"], spec=found["spec"])
+                spec = found.get("spec", {})
+                self.server.put(kind, NAMESPACE, found["metadata"]["name"], spec=spec)
 
     def account(self, name: str) -> Path:
         """Return what the kubelet mounts into pods of a service account: its token and the CA."""
