@@ -33,6 +33,7 @@ run node="1" *args: demo-venv
     -@number="${1#node=}"; base=$((8300 + 100 * number)); {{ attend }} .venv/bin/noti run \
         --name "node$number" --data-dir ".data/node$number" \
         --http-addr "127.0.0.1:$((base + 2))" \
+        --ops-addr "127.0.0.1:$((base + 3))" \
         --gossip-addr "127.0.0.1:$((base + 1))" \
         --rpc-addr "127.0.0.1:$base" \
         --join 127.0.0.1:8401 --join 127.0.0.1:8501 --join 127.0.0.1:8601 \

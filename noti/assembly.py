@@ -37,6 +37,7 @@ from noti.membership.tags import (
     TAG_EXPECT,
     TAG_HTTP,
     TAG_NODE_ID,
+    TAG_OPS,
     TAG_RPC,
     TAG_SOURCE,
     alive_and_dead,
@@ -277,9 +278,11 @@ def tags_of(
     config: Config, identity: Identity, rpc_addr: Address, http_addr: Address
 ) -> dict[str, str]:
     """Return what a node shows in gossip; the addresses have the ports that are really bound."""
-    source = {TAG_SOURCE: "nats"} if config.streams else {}
+    shown = {TAG_SOURCE: "nats"} if config.streams else {}
+    if (ops_addr := config.ops_advertised) is not None:
+        shown[TAG_OPS] = format_address(ops_addr)
     return {
-        **source,
+        **shown,
         TAG_NODE_ID: identity.node_id,
         TAG_EXPECT: str(config.bootstrap_expect),
         TAG_RPC: format_address(config.advertised(rpc_addr)),

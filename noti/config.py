@@ -59,15 +59,16 @@ class Config(BaseModel):
     """Directory for the log, the snapshots and the node's identity; one per node, never shared."""
 
     http_addr: BindAddress = ("127.0.0.1", 8402)
-    """Where browsers and operators connect, host:port."""
+    """Where browsers, publishers and load balancers connect, host:port."""
     gossip_addr: BindAddress = ("127.0.0.1", 8401)
     """Where other nodes gossip, host:port, UDP and TCP."""
     rpc_addr: BindAddress = ("127.0.0.1", 8400)
     """Where other nodes and gRPC clients connect, host:port; nodes dial each other where they
     gossip, so on the same host as gossip_addr."""
 
-    ops_addr: BindAddress | None = None
-    """Where liveness, readiness, status and metrics are, without TLS [default: at http_addr]."""
+    ops_addr: BindAddress = ("127.0.0.1", 8403)
+    """Where operators find status, metrics, probes and a page of the cluster, host:port; without
+    TLS and tokens, so for a network of theirs."""
     tls_cert: Path | None = None
     """Certificate of this node, PEM; with tls_key and tls_ca, all RPCs are mutual TLS 1.3."""
     tls_key: Path | None = None
@@ -317,6 +318,15 @@ class Config(BaseModel):
         if self.advertise_host is not None:
             return self.advertise_host, bound[1]
         return self.gossip_addr[0] if bound[0] in WILDCARDS else bound[0], bound[1]
+
+    @property
+    def ops_advertised(self) -> Address | None:
+        """Where operators of other machines reach this node; None if they cannot."""
+        host, _ = self.ops_addr
+        if host in WILDCARDS:
+            return self.advertised(self.ops_addr)
+        is_here_alone = is_loopback(host) and not is_loopback(self.gossip_addr[0])
+        return None if is_here_alone else self.ops_addr
 
     def masked(self) -> dict[str, object]:
         """Return all settings as plain values for the start-up log, credentials masked."""

@@ -84,7 +84,7 @@ def _addresses(config: "Config") -> Iterator[Problem]:
     elif config.advertise_host in WILDCARDS:
         yield "advertise_host", "cannot be dialled; name a host or an IP address"
     bound = (config.http_addr, config.gossip_addr, config.rpc_addr, config.ops_addr)
-    fixed = [address for address in bound if address is not None and address[1] != 0]
+    fixed = [address for address in bound if address[1] != 0]
     if len(set(fixed)) < len(fixed):
         yield "http_addr", "and gossip_addr, rpc_addr and ops_addr must differ"
 

@@ -12,7 +12,7 @@ from noti import __version__
 from noti.history.store import Store
 from noti.membership.identity import Identity
 from noti.membership.ports import RaftStatus
-from noti.membership.tags import ALIVE_STATES, TAG_HTTP, TAG_NODE_ID, TAG_RPC, TAG_SOURCE
+from noti.membership.tags import ALIVE_STATES, TAG_HTTP, TAG_NODE_ID, TAG_OPS, TAG_RPC, TAG_SOURCE
 from noti.raft.core.events import Role
 from noti.raft.core.messages import NodeId
 from noti.raft.core.status import Status
@@ -257,5 +257,6 @@ def _describe(
         "role": role,
         "rpc": member.tags.get(TAG_RPC, ""),
         "http": member.tags.get(TAG_HTTP, ""),
+        "ops": member.tags.get(TAG_OPS, ""),
         "pressure": pressures.get(node_id),
     }

@@ -204,6 +204,7 @@ async def test_real_node_that_is_cancelled_leaves_no_file_socket_or_process(tmp_
         name="n",
         data_dir=tmp_path,
         http_addr=(LOCALHOST, 0),
+        ops_addr=(LOCALHOST, 0),
         gossip_addr=(LOCALHOST, stable_port()),
         rpc_addr=(LOCALHOST, stable_port()),
         web_workers=0,

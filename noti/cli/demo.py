@@ -3,6 +3,7 @@
 No process and no port outlives it; logs and data stay.
 """
 
+import json
 import os
 import shutil
 import socket
@@ -24,7 +25,7 @@ from noti.authorization.signing import TokenDraft, signed_token
 from noti.certificates.files import write_file
 from noti.cli.children import Child, keep_running, stop_all
 from noti.cli.demo_tls import DemoTls
-from noti.cli.http import get_json
+from noti.cli.http import get
 from noti.cli.run import until_signalled
 from noti.errors import AddressInUse, LocalError, NotiError
 
@@ -56,12 +57,13 @@ class Ports:
     http: int
     gossip: int
     rpc: int
+    ops: int
 
     @classmethod
     def of(cls, number: int, shift: int) -> "Ports":
         """Return the ports of node 1, 2 or 3."""
         base = 8300 + 100 * number + shift
-        return cls(http=base + 2, gossip=base + 1, rpc=base)
+        return cls(http=base + 2, gossip=base + 1, rpc=base, ops=base + 3)
 
 
 @click.command()
@@ -177,6 +179,7 @@ class Demo:
             yield f"gossip of node{number}", ports.gossip, socket.SOCK_STREAM
             yield f"gossip of node{number}", ports.gossip, socket.SOCK_DGRAM
             yield f"RPC of node{number}", ports.rpc, socket.SOCK_STREAM
+            yield f"status of node{number}", ports.ops, socket.SOCK_STREAM
 
     def _nats_command(self) -> list[str]:
         beside_python = Path(sys.executable).parent / "nats-server"
@@ -197,6 +200,7 @@ class Demo:
             f"--http-addr={HOST}:{ports.http}",
             f"--gossip-addr={HOST}:{ports.gossip}",
             f"--rpc-addr={HOST}:{ports.rpc}",
+            f"--ops-addr={HOST}:{ports.ops}",
             f"--bootstrap-expect={NODES}",
             "--gossip-profile=local",
             f"--nats-url=nats://{HOST}:{self._nats_port}",
@@ -210,6 +214,9 @@ class Demo:
 
     def _url(self, number: int) -> str:
         return f"http{'s' if self._tls else ''}://{HOST}:{self._ports[number].http}"
+
+    def _ops_url(self, number: int) -> str:
+        return f"http://{HOST}:{self._ports[number].ops}"
 
     def _report(self, line: str) -> None:
         self._console.print(line)
@@ -234,25 +241,21 @@ class Demo:
 
     async def _leader(self) -> str | None:
         for number, node in enumerate(self._nodes, 1):
-            url = self._url(number)
-            ask = partial(get_json, tls_ca=self._tls.ca if self._tls else None)
-            with suppress(NotiError):
-                liveness = await trio.to_thread.run_sync(
-                    ask, url, "/liveness", POLL_TIMEOUT_S, abandon_on_cancel=True
-                )
-                if liveness.get("is_leader"):
+            with suppress(NotiError, trio.TooSlowError, ValueError):
+                url = f"{self._ops_url(number)}/liveness"
+                _, liveness = await get(url, None, POLL_TIMEOUT_S)
+                if json.loads(liveness)["is_leader"]:
                     return node.name
         return None
 
     def _introduce(self) -> None:
-        table = Table("node", "page", "to kill it", box=None, padding=(0, 3, 0, 0))
+        table = Table("node", "events", "cluster", "to kill it", box=None, padding=(0, 3, 0, 0))
         for number, node in enumerate(self._nodes, 1):
-            url = self._url(number)
-            table.add_row(node.name, f"{url}/", f"kill -9 {node.pid}")
+            pages = (f"{self._url(number)}/", f"{self._ops_url(number)}/")
+            table.add_row(node.name, *pages, f"kill -9 {node.pid}")
         first = self._url(1)
         hub = f"{first}{HUB_PATH}"
         cacert = f" --cacert {self._tls.ca}" if self._tls else ""
-        tls_ca = f" --tls-ca {self._tls.ca}" if self._tls else ""
         self._console.print(
             "\n[bold]Three nodes, one NATS server, and a publisher of numbered events.[/bold]\n"
         )
@@ -262,7 +265,7 @@ class Demo:
 Open a page, or watch in another terminal:
   curl -N{cacert} {first}/category
   curl -N{cacert} '{hub}?topic=*'
-  {sys.argv[0]} status --http {first}{tls_ca}
+  {sys.argv[0]} status --http {self._ops_url(1)}
 
 Publish, with a token that may publish everything and read everything private:
   TOKEN={demo_token()}

@@ -57,9 +57,14 @@ def get_json(
     JSON.
     """
     if not node_url.startswith(("http://", "https://")) or not node_url.isprintable():
-        raise LocalError(f"{node_url!r} is not the URL of a node; write http://127.0.0.1:8402")
+        raise LocalError(f"{node_url!r} is not the URL of a node; write http://127.0.0.1:8403")
     url = node_url.rstrip("/") + path
-    status, body = _ask(url, tls_context(tls_ca), timeout_s)
+    tls = None if tls_ca is None and url.startswith("http://") else tls_context(tls_ca)
+    status, body = _ask(url, tls, timeout_s)
+    if status.startswith("404"):
+        raise Unavailable(
+            f"{url} answers {status}; is this the --ops-addr of a noti node (port 8403 by default)?"
+        )
     if not status.startswith("200"):
         raise Unavailable(f"{url} answers {status}; is this a noti node?")
     try:
@@ -68,9 +73,9 @@ def get_json(
         raise MessageInvalid(f"{url} does not answer with JSON; is this a noti node?") from None
 
 
-def _ask(url: str, tls: ssl.SSLContext, timeout_s: float) -> tuple[str, bytes]:
+def _ask(url: str, tls: ssl.SSLContext | None, timeout_s: float) -> tuple[str, bytes]:
     try:
-        return trio.run(_get, url, tls, timeout_s)
+        return trio.run(get, url, tls, timeout_s)
     except LocalError as error:
         raise LocalError(f"that is not the URL of a node: {error}") from None
     except trio.TooSlowError:
@@ -83,8 +88,8 @@ def _ask(url: str, tls: ssl.SSLContext, timeout_s: float) -> tuple[str, bytes]:
         raise Unavailable(f"no answer from {url}: {error}; is the node running?") from None
 
 
-async def _get(url: str, tls: ssl.SSLContext, timeout_s: float) -> tuple[str, bytes]:
-    """Return status and reason, and the body."""
+async def get(url: str, tls: ssl.SSLContext | None, timeout_s: float) -> tuple[str, bytes]:
+    """Return status and reason, and the body; raises as `open_response` does."""
     headers = [("Accept", "application/json"), ("Connection", "close")]
     with trio.fail_after(timeout_s):
         async with open_response(url, tls, headers=headers) as response:

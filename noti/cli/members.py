@@ -72,8 +72,8 @@ def _as_tag_patterns(
     "urls",
     multiple=True,
     metavar="URL",
-    help="Ask this node instead, wherever it is; repeat for several, of which the next is asked "
-    f"when one does not answer. [default, without --data-dir: {OPS_URLS_VARIABLE}]",
+    help="Ask this node instead, at its --ops-addr; repeat for several, of which the next is "
+    f"asked when one does not answer. [default, without --data-dir: {OPS_URLS_VARIABLE}]",
 )
 @tls_ca_option
 @timeout_option

@@ -29,7 +29,8 @@ STYLES = {
 }
 """How roles and states are drawn in a terminal, wherever they stand."""
 
-DEFAULT_URL: Final = "http://127.0.0.1:8402"
+DEFAULT_URL: Final = "http://127.0.0.1:8403"
+"""Where a node on this machine has its --ops-addr by default."""
 
 
 @click.command()

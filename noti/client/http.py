@@ -59,7 +59,7 @@ class HttpResponse:
 @asynccontextmanager
 async def open_response(
     url: str,
-    tls: ssl.SSLContext,
+    tls: ssl.SSLContext | None,
     *,
     method: str = "GET",
     headers: Sequence[tuple[str, str]] = (),
@@ -67,7 +67,7 @@ async def open_response(
     head_s: float = math.inf,
     silence_s: float = math.inf,
 ) -> AsyncIterator[HttpResponse]:
-    """Send a request; hang up at the end.
+    """Send a request; hang up at the end. `tls` is for an https URL, None if that is none.
 
     Connecting may take `CONNECT_S_MAX`, and neither that nor the head of the answer more than
     `head_s` seconds; between two pieces of the body there may be `silence_s`.
@@ -161,11 +161,12 @@ def target_of(url: str, schemes: tuple[str, str] = HTTP) -> Target:
     )
 
 
-async def connect(target: Target, tls: ssl.SSLContext) -> trio.abc.Stream:
+async def connect(target: Target, tls: ssl.SSLContext | None) -> trio.abc.Stream:
     """Connect, and shake hands where there is TLS; within `our_errors`."""
     stream = await trio.open_tcp_stream(target.host, target.port)
     if not target.secure:
         return stream
+    assert tls is not None, "an https URL needs it"
     wrapped = trio.SSLStream(stream, tls, server_hostname=target.host, https_compatible=True)
     try:
         await wrapped.do_handshake()

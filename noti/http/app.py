@@ -1,6 +1,6 @@
 """Answers HTTP requests that do not go a short way: routing, publishing, the page, errors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib import resources
 from types import TracebackType
 from typing import Any
@@ -37,19 +37,32 @@ BODY_BYTES_MAX = 64 * 1024
 its form as in its head."""
 
 JAVASCRIPT = "text/javascript; charset=utf-8"
+HTML = "text/html; charset=utf-8"
+STYLE = {"/page.css": ("page.css", "text/css; charset=utf-8")}
 PAGE_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/": ("index.html", HTML),
+    **STYLE,
     **{
         f"/{name}": (name, JAVASCRIPT)
-        for name in ("noti.js", "page.js", "events.js", "cluster.js", "dom.js")
+        for name in ("noti.js", "page.js", "events.js", "subscribers.js", "dom.js")
     },
 }
+"""The page for everybody, with events."""
+OPERATORS_FILES = {
+    "/": ("cluster.html", HTML),
+    **STYLE,
+    **{f"/{name}": (name, JAVASCRIPT) for name in ("cluster.js", "dom.js")},
+}
+"""The page for operators, of the cluster."""
 
-
-BROWSERS_FIND = "Try / for the page, /category or /.well-known/mercure?topic=* for events;"
-OPERATORS_FIND = " /status for this node."
-OPERATORS_ELSEWHERE = " /status is at the address of --ops-addr."
+BROWSERS_FIND = (
+    "Try / for the page, /category or /.well-known/mercure?topic=* for events; /status and /metrics"
+    " are at --ops-addr, port 8403 unless that says another."
+)
+OPERATORS_FIND = (
+    "Try / for the page, /status for this node; events are at --http-addr, port 8402 unless that"
+    " says another."
+)
 
 
 class BoundedRequest(TrioRequest):
@@ -85,16 +98,16 @@ def create_app(
     revoking: Revoking | None = None,
     subscriptions: SubscriptionsApi | None = None,
     *,
-    operations: Operations | None,
+    probes: Operations,
     pieces_of_state: Callable[[], Iterator[bytes]] | None = None,
 ) -> App:
-    """Return the application for browsers, and for operators, with `operations`.
+    """Return the application for browsers and publishers.
 
     It holds nothing open. Without `endpoint`, nothing can be published; without `subscriptions` and
     `pieces_of_state`, their addresses do not exist.
     """
     app = _empty_app()
-    _add_page(app)
+    _add_page(app, PAGE_FILES)
     stream_routes.add_routes(app, hub, node, admission, config)
     discovery.add_routes(app, config, authorizer.config, subscriptions=subscriptions is not None)
     if subscriptions is not None:
@@ -105,19 +118,19 @@ def create_app(
         backups.add_routes(app, authorizer, node, pieces_of_state, config, TrioClock())
     if endpoint is not None:
         _add_publishing(app, endpoint, config)
-    if operations is not None:
-        ops.add_routes(app, operations)
-    _add_errors(app, BROWSERS_FIND + (OPERATORS_FIND if operations else OPERATORS_ELSEWHERE))
+    ops.add_routes(app, probes, ops.PROBES)
+    _add_errors(app, BROWSERS_FIND)
     _add_headers(app, config)
     return app
 
 
-def create_operations_app(operations: Operations, config: HttpConfig) -> App:
-    """Return the application for operators alone."""
+def create_operations_app(operations: Operations) -> App:
+    """Return the application for operators, which pages of no other origin may read."""
     app = _empty_app()
-    ops.add_routes(app, operations)
-    _add_errors(app, f"Try{OPERATORS_FIND}")
-    _add_headers(app, config)
+    _add_page(app, OPERATORS_FILES)
+    ops.add_routes(app, operations, ops.PATHS)
+    _add_errors(app, OPERATORS_FIND)
+    _add_headers(app, HttpConfig())
     return app
 
 
@@ -159,9 +172,9 @@ def _add_publishing(app: App, endpoint: PublishEndpoint, config: HttpConfig) -> 
     app.add_url_rule(PATH, endpoint="publish", view_func=publish, methods=["POST"])
 
 
-def _add_page(app: App) -> None:
+def _add_page(app: App, files: Mapping[str, tuple[str, str]]) -> None:
     folder = resources.files("noti.http") / "static"
-    for path, (name, content_type) in PAGE_FILES.items():
+    for path, (name, content_type) in files.items():
         response = (folder.joinpath(name).read_bytes(), content_type)
 
         async def page(response: tuple[bytes, str] = response) -> Response:

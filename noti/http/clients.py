@@ -140,8 +140,8 @@ class Elsewhere:
     """What a process that is not the node itself has from the node."""
 
     listeners: list[socket.socket]
-    operations: Operations
-    """How the node answers operators, where they have no address of their own."""
+    probes: Operations
+    """How the node answers those of everybody."""
 
 
 class HttpClients:
@@ -229,8 +229,7 @@ class HttpClients:
             endpoint=PublishEndpoint(publishing, authorizer, web, ready=node.ready),
             presence=presence,
             ops_bind=None if self._elsewhere else self._config.ops_addr,
-            operations=None if self._elsewhere is None else self._elsewhere.operations,
-            operations_elsewhere=self._elsewhere is not None and self._config.ops_addr is not None,
+            probes=None if self._elsewhere is None else self._elsewhere.probes,
             listeners=None if self._elsewhere is None else self._elsewhere.listeners,
             falls=self._falls,
             counts=self.connection_counts,

@@ -1,4 +1,4 @@
-"""Answers operators: probes, status, metrics. Nothing is changed here.
+"""Answers probes for everybody, and status and metrics for operators. Nothing is changed here.
 
 `/status?consistent=1` is linearizable: it shows at least everything that was committed anywhere
 before the request (Raft 6.4). Without it, the node says what it knows.
@@ -8,7 +8,7 @@ nodes in a storm.
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 from urllib.parse import parse_qs
 
@@ -20,14 +20,16 @@ from quart_trio import QuartTrio
 from noti.http.answers import Answer
 from noti.http.node_view import NodeView
 from noti.http.quart_glue import query_of, response_of
-from noti.streams.hub import Hub
 
 CONSISTENT_WAIT_S = 3.0
 """An election fits in; without a majority there is no point in waiting longer."""
 JSON = "application/json"
 
 LIVENESS, READINESS, STATUS, METRICS = "/liveness", "/readiness", "/status", "/metrics"
-PATHS: Final = (LIVENESS, READINESS, STATUS, METRICS)
+PROBES: Final = (LIVENESS, READINESS)
+"""What everybody may ask."""
+PATHS: Final = (*PROBES, STATUS, METRICS)
+"""What operators may ask."""
 
 TROUBLES_MAX = 4
 TROUBLE_CHARS_MAX = 500
@@ -40,8 +42,28 @@ Operations: TypeAlias = Callable[[str, str], Awaitable[Answer]]
 """Takes one of `PATHS` and a query, and returns the answer."""
 
 
+class NodeProbes:
+    """A node's answers to everybody: no more than what programs of bb-dist-noti know."""
+
+    def __init__(self, node: NodeView, why_not: Callable[[], tuple[str, str] | None]) -> None:
+        """`why_not` returns why no stream may begin here, as a trouble and in words."""
+        self._node = node
+        self._why_not = why_not
+
+    async def __call__(self, path: str, query: str) -> Answer:
+        """Answer one of `PROBES`."""
+        match path:
+            case "/liveness":
+                return liveness_of(self._node)
+            case "/readiness":
+                is_ready = self._node.ready() and self._why_not() is None
+                return json_answer(_servers(self._node), 200 if is_ready else 503)
+            case _:
+                raise AssertionError(f"{path} is none of those")
+
+
 class NodeOperations:
-    """The answers of a node."""
+    """A node's answers to operators."""
 
     def __init__(
         self,
@@ -61,7 +83,7 @@ class NodeOperations:
         """Answer one of `PATHS`."""
         match path:
             case "/liveness":
-                return self._liveness()
+                return liveness_of(self._node)
             case "/readiness":
                 return self._readiness()
             case "/status":
@@ -72,23 +94,9 @@ class NodeOperations:
             case _:
                 raise AssertionError(f"{path} is none of those")
 
-    def _liveness(self) -> Answer:
-        node = self._node
-        return json_answer(
-            {
-                "hostname": node.hostname,
-                "build": node.build,
-                "status": "up",
-                "is_leader": node.is_leader(),
-            }
-        )
-
     def _readiness(self) -> Answer:
         node = self._node
-        servers = [
-            {"ServerID": server.id, "RPCAddress": server.rpc_addr, "IsLeader": server.is_leader}
-            for server in node.servers()
-        ]
+        servers = _servers(node)
         troubles = node.troubles()
         why_not = self._why_not()
         if node.ready() and why_not is None:
@@ -110,18 +118,32 @@ class NodeOperations:
         return json_answer(self._node.status())
 
 
-def operations_of(hub: Hub, node: NodeView) -> Operations:
-    """Return the answers of a node whose streams are those of `hub`."""
-    return NodeOperations(node, lambda: None if hub.running else STOPPING)
+def liveness_of(node: NodeView) -> Answer:
+    """Return that a node lives, as it does if it can say so."""
+    return json_answer(
+        {
+            "hostname": node.hostname,
+            "build": node.build,
+            "status": "up",
+            "is_leader": node.is_leader(),
+        }
+    )
 
 
-def add_routes(app: QuartTrio, operations: Operations) -> None:
-    """Add `PATHS`."""
+def _servers(node: NodeView) -> list[dict[str, object]]:
+    return [
+        {"ServerID": server.id, "RPCAddress": server.rpc_addr, "IsLeader": server.is_leader}
+        for server in node.servers()
+    ]
+
+
+def add_routes(app: QuartTrio, operations: Operations, paths: Sequence[str]) -> None:
+    """Add those of `PATHS`."""
 
     async def answer() -> Response:
         return response_of(await operations(request.path, query_of(request)))
 
-    for path in PATHS:
+    for path in paths:
         app.add_url_rule(path, endpoint=path, view_func=answer, methods=["GET"])
 
 

@@ -24,11 +24,11 @@ log = structlog.get_logger("noti.http")
 async def serve_operators(
     listeners: Sequence[socket.socket],
     app: App,
-    config: HttpConfig,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until cancelled, and close the listening sockets then, and all connections."""
+    config = HttpConfig()  # nothing that is set for browsers counts here
     limits = ConnectionLimits("ops", OPS_CONNECTIONS_MAX, config)
     hypercorn = Hypercorn(config)
 

@@ -33,6 +33,7 @@ PAGE: Final = (
     "/noti.js",
     "/page.css",
     "/page.js",
+    "/subscribers.js",
 )
 OTHER: Final = "other"
 PATHS: Final = {

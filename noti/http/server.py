@@ -29,7 +29,7 @@ from noti.http.handshakes import Handshakes
 from noti.http.heads import HeadState, RequestHead
 from noti.http.hypercorn_glue import Connection, Hypercorn
 from noti.http.node_view import NodeView
-from noti.http.ops import Operations, operations_of
+from noti.http.ops import STOPPING, NodeOperations, NodeProbes, Operations
 from noti.http.ops_server import serve_operators
 from noti.http.publish_connections import PublishConnections
 from noti.http.publish_endpoint import PublishEndpoint
@@ -69,8 +69,7 @@ class Frontend:
         presence: Presence | None = None,
         revoking: Revoking | None = None,
         ops_bind: Address | None = None,
-        operations: Operations | None = None,
-        operations_elsewhere: bool = False,
+        probes: Operations | None = None,
         listeners: list[socket.socket] | None = None,
         falls: trio.Event | None = None,
         counts: ClientCounts | None = None,
@@ -82,8 +81,8 @@ class Frontend:
         Without `authorizer`, public events are everybody's. Without `presence`, nobody is told who
         is subscribed.
 
-        With `ops_bind`, probes, status and metrics are there and nowhere else, without TLS; or they
-        are `operations_elsewhere`. `operations` answers them, if it is not this node itself.
+        Operators are served at `ops_bind`, without TLS; by somebody else without one. `probes`
+        answers those of everybody, if that is not this node itself.
         `falls` is set when nothing is to be ended in order any more. `listeners` listen at `bind`
         already. `counts` has what clients have at other processes of this node, too. Backups have
         `pieces_of_state`.
@@ -102,7 +101,6 @@ class Frontend:
         subscriptions = None
         if presence is not None:
             subscriptions = SubscriptionsApi(presence, hub.feed, node, authorizer, config, clock)
-        operations = operations or operations_of(hub, node)
         self._app = create_app(
             hub,
             node,
@@ -112,10 +110,9 @@ class Frontend:
             authorizer,
             revoking,
             subscriptions,
-            operations=None if ops_bind is not None or operations_elsewhere else operations,
+            probes=probes or NodeProbes(node, self._why_not_serving),
             pieces_of_state=pieces_of_state,
         )
-        self._ops_app = create_operations_app(operations, config)
         self._hypercorn = Hypercorn(config)
         most, per_address_max = config.connections_max, config.connections_per_address_max
         self._limits = ConnectionLimits("http", most, config, per_address_max, counts)
@@ -146,12 +143,17 @@ class Frontend:
             host, port = listeners[0].getsockname()[:2]
             log.info("listening for http", host=host, port=port, tls=self._handshakes is not None)
             if ops_listeners:
-                await nursery.start(serve_operators, ops_listeners, self._ops_app, self._config)
+                operations = NodeOperations(self._node, self._why_not_serving)
+                app = create_operations_app(operations)
+                await nursery.start(serve_operators, ops_listeners, app)
             task_status.started((host, port))
             try:
                 await trio.sleep_forever()
             finally:
                 stop.set()
+
+    def _why_not_serving(self) -> tuple[str, str] | None:
+        return None if self._hub.running else STOPPING
 
     async def _serve_until(
         self,

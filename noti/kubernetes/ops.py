@@ -10,7 +10,6 @@ from quart import Response
 
 from noti.address import Address
 from noti.http.app import App
-from noti.http.config import HttpConfig
 from noti.http.ops import add_metrics, json_response
 from noti.http.ops_server import serve_operators
 from noti.listening import open_listeners
@@ -42,4 +41,4 @@ async def serve_ops(
 
     add_metrics(app)
     listeners = await open_listeners(bind, "--ops-addr")
-    await serve_operators(listeners, app, HttpConfig(), task_status=task_status)
+    await serve_operators(listeners, app, task_status=task_status)

@@ -123,7 +123,7 @@ class WaitNews(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """Answer an operator's request."""
+    """Answer a probe."""
 
     number: int
     path: str

@@ -99,8 +99,8 @@ class NodeLink:
         """Nothing."""
         return {}
 
-    async def operations(self, path: str, query: str) -> Answer:
-        """Return how the node answers an operator."""
+    async def probes(self, path: str, query: str) -> Answer:
+        """Return how the node answers a probe."""
         self._number += 1
         number, completion = self._number, Completion[Answer]()
         self._asked[number] = completion

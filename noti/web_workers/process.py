@@ -151,7 +151,7 @@ class Worker:
                 self._start.workers,
             ),
             self._tls,
-            Elsewhere(self._listeners, self._node.operations),
+            Elsewhere(self._listeners, self._node.probes),
         )
         # None begins before the node has said how many there may be.
         self._clients.hub.limits.streams_max = 0

@@ -1,4 +1,4 @@
-"""Answers what web workers ask their node for: the log, its state, pages for operators."""
+"""Answers what web workers ask their node for: the log, its state, probes."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -19,12 +19,10 @@ REQUESTS_MAX: Final = 4096
 class WorkersRequests:
     """Has done what workers ask for; each answer follows what was applied before it."""
 
-    def __init__(
-        self, commands: CommandLog, operations: Operations, flush: Callable[[], None]
-    ) -> None:
+    def __init__(self, commands: CommandLog, probes: Operations, flush: Callable[[], None]) -> None:
         """`flush` tells workers what is applied that they were not told yet."""
         self._commands = commands
-        self._operations = operations
+        self._probes = probes
         self._flush = flush
 
     def take(self, worker: WorkerProcess, message: Submit | Read | WaitNews | Ask) -> None:
@@ -79,7 +77,7 @@ class WorkersRequests:
     async def _page(self, worker: WorkerProcess, number: int, path: str, query: str) -> None:
         try:
             with contained("web worker's request"):
-                answer = await self._operations(path, query)
+                answer = await self._probes(path, query)
                 worker.link.send(Page(number, answer.status, list(answer.headers), answer.body))
         finally:
             worker.under_way -= 1

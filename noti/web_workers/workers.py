@@ -32,7 +32,7 @@ from noti.http.app import create_operations_app
 from noti.http.clients import CommandLog
 from noti.http.config import HttpConfig
 from noti.http.node_view import NodeView
-from noti.http.ops import STOPPING, NodeOperations, Operations
+from noti.http.ops import STOPPING, NodeOperations, NodeProbes, Operations
 from noti.http.ops_server import serve_operators
 from noti.listening import open_listeners
 from noti.optional import keep_going
@@ -154,17 +154,16 @@ class WebWorkers:
         """Keep workers going until cancelled; then end them in order."""
         self._node = node
         self._operations = NodeOperations(node, self._why_not_serving, self._metrics.page)
-        self._requests = WorkersRequests(commands, self._operations, self._state.flush)
+        probes = NodeProbes(node, self._why_not_serving)
+        self._requests = WorkersRequests(commands, probes, self._state.flush)
         listeners = await open_shared_listeners(self._config.http_addr, self._count)
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
             await nursery.start(self._serve_until, stop, listeners)
             try:
-                if self._config.ops_addr is not None:
-                    operators = await open_listeners(self._config.ops_addr, "--ops-addr")
-                    web = HttpConfig()
-                    app = create_operations_app(self._operations, web)
-                    await nursery.start(serve_operators, operators, app, web)
+                operators = await open_listeners(self._config.ops_addr, "--ops-addr")
+                app = create_operations_app(self._operations)
+                await nursery.start(serve_operators, operators, app)
                 await self._wait_until_all_listen()
                 host, port = listeners[0][0].getsockname()[:2]
                 log.info("listening for http", host=host, port=port, web_workers=self._count)

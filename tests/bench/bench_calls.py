@@ -108,13 +108,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 async def _measure(directory: Path, events: int, counting: Counting) -> None:
-    http_port, rpc_port, gossip_port = _free_ports(3)
+    http_port, rpc_port, gossip_port, ops_port = _free_ports(4)
     config = Config(
         name="calls",
         data_dir=directory / "data",
         http_addr=("127.0.0.1", http_port),
         rpc_addr=("127.0.0.1", rpc_port),
         gossip_addr=("127.0.0.1", gossip_port),
+        ops_addr=("127.0.0.1", ops_port),
     )
     ended = trio.Event()
     token = trio.lowlevel.current_trio_token()

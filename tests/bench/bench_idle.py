@@ -121,6 +121,7 @@ def _start(directory: Path) -> Start:
         f"--http-addr={HOST}:{node.http}",
         f"--gossip-addr={HOST}:{node.gossip}",
         f"--rpc-addr={HOST}:{node.rpc}",
+        f"--ops-addr={HOST}:{node.ops}",
         "--gossip-profile=local",
     ]
     with Processes(directory) as processes:

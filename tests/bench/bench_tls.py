@@ -26,7 +26,6 @@ from tests.bench.clusters import HOST, NotiCluster, Processes, start_nats
 from tests.bench.hub_servers import Noti
 from tests.bench.report import Arguments, Report, tell
 from tests.certificates.authority import Wanted, authority, issue
-from tests.interop.serf.agents import free_port
 
 EVENT_BYTES = 200
 ON_THE_WAY_MAX = 64
@@ -107,15 +106,13 @@ async def _committed(options: argparse.Namespace, *, tls: bool) -> dict[str, flo
 
 def _delivered(options: argparse.Namespace, *, tls: bool) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name, Processes(Path(name)) as processes:
-        files, port = Files(Path(name), ("node1",), tls=tls), free_port()
-        # Its usual address is the operators', so that it is asked the same way in both cases.
-        settings = [f"--http-addr={HOST}:{port}", *files.for_browsers()]
-        node = Noti(processes, Path(name), 0, settings, with_operations=True)
-        readers = [sys.executable, "-m", "tests.bench.stream_readers", str(port)]
+        files = Files(Path(name), ("node1",), tls=tls)
+        noti = Noti(processes, Path(name), 0, files.for_browsers())
+        readers = [sys.executable, "-m", "tests.bench.stream_readers", str(noti.node.http)]
         readers += [str(options.browsers), str(files.ca) if tls else "-"]
         with subprocess.Popen(["taskset", "-c", "1", *readers], stdout=subprocess.PIPE) as process:
             try:
-                rate = asyncio.run(_deliver(node.nats_url, process, options))
+                rate = asyncio.run(_deliver(noti.nats_url, process, options))
             finally:
                 process.kill()
     tell(f"delivered to {options.browsers} browsers: {rate:,.0f} events/s")

@@ -100,20 +100,17 @@ class NotiNode:
     http: int = field(default_factory=free_port)
     gossip: int = field(default_factory=free_port)
     rpc: int = field(default_factory=free_port)
+    ops: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
     @property
     def name(self) -> str:
         return f"node{self.number}"
 
-    @property
-    def url(self) -> str:
-        return f"http://{HOST}:{self.http}"
-
     def status(self) -> dict[str, Any] | None:
         """Return what the node says of itself; None when it does not answer."""
         try:
-            status: dict[str, Any] = get_json(self.url, "/status", 1.0)
+            status: dict[str, Any] = get_json(f"http://{HOST}:{self.ops}", "/status", 1.0)
         except NotiError:
             return None
         return status
@@ -149,6 +146,7 @@ class NotiCluster:
             f"--http-addr={HOST}:{node.http}",
             f"--gossip-addr={HOST}:{node.gossip}",
             f"--rpc-addr={HOST}:{node.rpc}",
+            f"--ops-addr={HOST}:{node.ops}",
             f"--bootstrap-expect={NODES}",
             "--gossip-profile=local",
             f"--nats-url={self._nats_url}",

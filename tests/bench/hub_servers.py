@@ -179,21 +179,13 @@ class Noti:
         cpu: int | None,
         settings: Sequence[str] = (),
         *,
-        with_operations: bool = False,
         transport: str = "sse",
         tls: Certificate | None = None,
         web_workers: int = 0,
     ) -> None:
-        """`with_operations` makes the usual address the operators' own; then `settings` name
-        another one for browsers. With `tls` both is done here.
-        """
-        clients_port = None
         if tls is not None:
-            with_operations = True
-            clients_port = free_port()
             settings = [
                 *settings,
-                f"--http-addr={HOST}:{clients_port}",
                 f"--http-tls-cert={tls.certificate}",
                 f"--http-tls-key={tls.key}",
             ]
@@ -204,9 +196,10 @@ class Noti:
             *(sys.executable, "-m", "noti", "run"),
             f"--name={self.node.name}",
             f"--data-dir={directory / self.node.name}",
-            f"--{'ops' if with_operations else 'http'}-addr={HOST}:{self.node.http}",
+            f"--http-addr={HOST}:{self.node.http}",
             f"--gossip-addr={HOST}:{self.node.gossip}",
             f"--rpc-addr={HOST}:{self.node.rpc}",
+            f"--ops-addr={HOST}:{self.node.ops}",
             "--gossip-profile=local",
             f"--history-size={HISTORY}",
             f"--nats-url={self.nats_url}",
@@ -217,8 +210,7 @@ class Noti:
         self._web_workers = web_workers
         until("the node reads from NATS, and its web workers serve", self._reads)
         self.url = (
-            f"{scheme_of(transport)}://{HOST}:{clients_port or self.node.http}"
-            f"/.well-known/mercure?topic={SUBJECT}"
+            f"{scheme_of(transport)}://{HOST}:{self.node.http}/.well-known/mercure?topic={SUBJECT}"
         )
 
     def _reads(self) -> bool:

@@ -8,25 +8,14 @@ import pytest
 import trio
 
 from noti.history.notification import Notification
-from noti.http.config import HttpConfig
-from noti.http.server import Frontend
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 from tests import promises
 from tests.browser.chromium import chromium
-from tests.http.stage import Node, notifications, serving, until
-from tests.interop.processes import running_node, stable_port, written
+from tests.http.stage import Node, notifications, serving, serving_operators, until
+from tests.interop.processes import running_node, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
-
-STATUS: dict[str, object] = {
-    "node": {"name": "node-1", "node_id": "a1"},
-    "term": 3,
-    "members": [
-        {"name": "node-1", "node_id": "a1", "state": "alive", "role": "leader"},
-        {"name": "node-2", "node_id": "b2", "state": "alive", "role": "follower"},
-    ],
-}
 
 SHOWN = "document.querySelectorAll('#events li[data-id]')"
 SHOWN_IDS = f"[...{SHOWN}].map((item) => item.dataset.id)"
@@ -56,14 +45,12 @@ def hub(history: list[Notification]) -> Hub:
 
 @promises.RESUMED_WITHOUT_GAP
 async def test_the_page_shows_events_and_misses_none_when_its_node_restarts(tmp_path: Path) -> None:
-    node = Node(extra=STATUS)
     async with chromium(tmp_path) as page:
         first = hub(notifications(1, 5))
-        async with serving(first, node) as (host, port):
+        async with serving(first) as (host, port):
             await page.open(f"http://{host}:{port}/")
             await page.until(connection("open"))
-            await page.until("document.querySelectorAll('#members li').length === 2")
-            assert "you are here" in await page.value(text("members"))
+            assert await page.value(text("node")) == f"{host}:{port}"
             first.publish(notifications(6, 10))
             await page.until(f"{SHOWN}.length === 10")
             assert await page.value(SHOWN_IDS) == [f"id-{n}" for n in range(10, 0, -1)]
@@ -73,7 +60,7 @@ async def test_the_page_shows_events_and_misses_none_when_its_node_restarts(tmp_
 
         # Events went on elsewhere; the node has them all when it is back.
         second = hub(notifications(1, 20))
-        async with serving(second, node, port=port):
+        async with serving(second, port=port):
             await page.until(f"{SHOWN}.length === 20")
             await page.until(f"{text('notice')}.includes('nothing missed')")
             second.publish(notifications(21, 23))
@@ -82,14 +69,14 @@ async def test_the_page_shows_events_and_misses_none_when_its_node_restarts(tmp_
 
         # Back without the history that the page needs: it says so.
         third = hub(notifications(500, 502))
-        async with serving(third, node, port=port):
+        async with serving(third, port=port):
             await page.until(f"{text('notice')}.includes('gap')")
             await page.until(f"{text('total')} === '26'")
 
 
 async def test_the_list_of_events_stays_bounded(tmp_path: Path) -> None:
     there = hub([])
-    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+    async with chromium(tmp_path) as page, serving(there) as (host, port):
         await page.open(f"http://{host}:{port}/")
         await page.until(connection("open"))
         for first in range(1, 501, 50):
@@ -104,7 +91,7 @@ async def test_events_that_come_fast_are_drawn_together_and_without_animation(
     tmp_path: Path,
 ) -> None:
     there = hub([])
-    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+    async with chromium(tmp_path) as page, serving(there) as (host, port):
         await page.open(f"http://{host}:{port}/")
         await page.until(connection("open"))
         there.publish(notifications(1, 1))
@@ -131,7 +118,7 @@ async def test_events_that_come_fast_are_drawn_together_and_without_animation(
 
 async def test_a_page_that_is_opened_shows_the_last_20_events(tmp_path: Path) -> None:
     there = hub(notifications(1, 100))
-    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+    async with chromium(tmp_path) as page, serving(there) as (host, port):
         await page.open(f"http://{host}:{port}/")
         await page.until(f"{SHOWN}.length === 20")
         assert await page.value(SHOWN_IDS) == [f"id-{n}" for n in range(100, 80, -1)]
@@ -139,7 +126,7 @@ async def test_a_page_that_is_opened_shows_the_last_20_events(tmp_path: Path) ->
 
 async def test_a_person_chooses_topics_and_may_stop_the_list_to_read(tmp_path: Path) -> None:
     there = hub([*notifications(1, 3, topic="news"), *notifications(4, 5, topic="jobs")])
-    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+    async with chromium(tmp_path) as page, serving(there) as (host, port):
         await page.open(f"http://{host}:{port}/")
         await page.until(f"{SHOWN}.length === 5")
         await page.value(fill("topics", "news weather") + press("#subscription button"))
@@ -156,7 +143,7 @@ async def test_a_person_chooses_topics_and_may_stop_the_list_to_read(tmp_path: P
 
 async def test_a_person_chooses_a_websocket_instead_of_an_event_stream(tmp_path: Path) -> None:
     there = hub(notifications(1, 3))
-    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+    async with chromium(tmp_path) as page, serving(there) as (host, port):
         await page.open(f"http://{host}:{port}/")
         await page.until(f"{SHOWN}.length === 3")
         await page.value(fill("transport", "websocket") + press("#subscription button"))
@@ -172,7 +159,7 @@ async def test_a_person_chooses_a_websocket_instead_of_an_event_stream(tmp_path:
 
 async def test_a_token_stays_in_the_tab_and_out_of_what_is_shown(tmp_path: Path) -> None:
     there = hub([])
-    async with chromium(tmp_path) as page, serving(there, Node(extra=STATUS)) as (host, port):
+    async with chromium(tmp_path) as page, serving(there) as (host, port):
         await page.open(f"http://{host}:{port}/")
         await page.until(connection("open"))
         await page.value(fill("token", "eyJ0.e30.x") + press("#subscription button"))
@@ -181,42 +168,53 @@ async def test_a_token_stays_in_the_tab_and_out_of_what_is_shown(tmp_path: Path)
         assert "eyJ0" not in await page.value("document.body.innerText + location.href")
 
 
-async def test_a_page_whose_node_died_links_to_the_others_that_live(tmp_path: Path) -> None:
-    alive, dead = (
-        {"name": name, "node_id": name, "state": state, "http": http}
-        for name, state, http in (
-            ("node-2", "alive", "127.0.0.1:8502"),
-            ("node-3", "failed", "127.0.0.1:8602"),
-        )
-    )
-    node = Node(extra={**STATUS, "members": [{"node_id": "a1", "state": "alive"}, alive, dead]})
+def member(name: str, state: str, role: str, ops: str = "") -> dict[str, str]:
+    return {"name": name, "node_id": f"id-{name}", "state": state, "role": role, "ops": ops}
+
+
+OPERATED = Node(
+    extra={
+        "node": {"name": "node-1", "node_id": "id-node-1"},
+        "term": 3,
+        "clients": 17,
+        "troubles": [{"trouble": "source", "text": "events are not read: refused"}],
+        "members": [
+            member("node-1", "alive", "leader"),
+            member("node-2", "alive", "follower", "127.0.0.1:8503"),
+            member("node-3", "dead", "follower", "127.0.0.1:8603"),
+            member("once", "dead", "none"),
+            member("twice", "left", "none"),
+        ],
+    }
+)
+
+
+async def test_operators_see_the_cluster_without_those_who_died_and_have_no_seat(
+    tmp_path: Path,
+) -> None:
+    async with chromium(tmp_path) as page, serving_operators(OPERATED) as (host, port):
+        await page.open(f"http://{host}:{port}/")
+        await page.until("document.querySelectorAll('#members li').length === 3")
+        assert await page.value(text("clients")) == "17"
+        names = "[...document.querySelectorAll('#members .name')].map((one) => one.innerText)"
+        assert await page.value(names) == ["node-1 you are here", "node-2", "node-3"]
+        assert "events are not read: refused" in await page.value(text("troubles"))
+
+
+async def test_the_page_of_a_dead_node_links_to_those_of_others_that_live(tmp_path: Path) -> None:
     async with chromium(tmp_path) as page:
-        async with serving(hub([]), node) as (host, port):
+        async with serving_operators(OPERATED) as (host, port):
             await page.open(f"http://{host}:{port}/")
             await page.until("document.querySelectorAll('#members li').length === 3")
         await page.until(f"{text('elsewhere')}.includes('Others that live: node-2')")
         links = "[...document.querySelectorAll('#elsewhere a')].map((link) => link.href)"
-        assert await page.value(links) == ["http://127.0.0.1:8502/"]
-        async with serving(hub([]), node, port=port):
+        assert await page.value(links) == ["http://127.0.0.1:8503/"]
+        async with serving_operators(OPERATED, port):
             await page.until("document.querySelector('#elsewhere').hidden")
 
 
-async def test_a_page_that_is_told_no_state_says_where_it_is(tmp_path: Path) -> None:
-    frontend = Frontend(
-        ("127.0.0.1", 0), hub([]), Node(), HttpConfig(), ops_bind=("127.0.0.1", stable_port())
-    )
-    async with chromium(tmp_path) as page:
-        async with trio.open_nursery() as nursery:
-            host, port = await nursery.start(frontend.run)
-            await page.open(f"http://{host}:{port}/")
-            await page.until(connection("open"))
-            await page.until(f"{text('members-empty')}.includes('--ops-addr')")
-            nursery.cancel_scope.cancel()
-        await page.until(f"{text('elsewhere')}.includes('--ops-addr')")
-
-
 async def test_the_page_says_how_presence_is_turned_on(tmp_path: Path) -> None:
-    async with chromium(tmp_path) as page, serving(hub([]), Node(extra=STATUS)) as (host, port):
+    async with chromium(tmp_path) as page, serving(hub([])) as (host, port):
         await page.open(f"http://{host}:{port}/")
         await page.until(connection("open"))
         await page.value("document.querySelector('#subscribers').open = true")

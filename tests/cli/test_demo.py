@@ -50,7 +50,11 @@ atexit.register(CLAIM.close)
 PORTS = [NATS_PORT + SHIFT] + [
     port
     for number in (1, 2, 3)
-    for port in (Ports.of(number, SHIFT).http, Ports.of(number, SHIFT).rpc)
+    for port in (
+        Ports.of(number, SHIFT).http,
+        Ports.of(number, SHIFT).rpc,
+        Ports.of(number, SHIFT).ops,
+    )
 ]
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]

@@ -119,7 +119,7 @@ def test_without_a_node_the_error_names_the_directory(
 def test_members_over_http_are_those_of_the_report(
     nodes: list[NodeProcess], shell: Shell, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert exit_status(["members", "--http", f"http://{written(nodes[0].http)}"]) == 0
+    assert exit_status(["members", "--http", f"http://{written(nodes[0].ops)}"]) == 0
     title, _, *rows = capsys.readouterr().out.splitlines()
     assert title.strip() == "members"
     assert [row.split()[0] for row in rows] == ["node1", "node2"]

@@ -107,7 +107,7 @@ def test_a_strange_answer_is_reported_in_one_line(
     ("url", "problem"),
     [
         ("http://127.0.0.1:1", "no answer from http://127.0.0.1:1/status"),
-        ("127.0.0.1:8402", "write http://127.0.0.1:8402"),
+        ("127.0.0.1:8402", "write http://127.0.0.1:8403"),
         ("file:///etc/passwd", "is not the URL of a node"),
         ("http://127.0.0.1:x", "is not the URL of a node"),
     ],

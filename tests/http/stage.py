@@ -16,9 +16,13 @@ from noti.certificates.renewal import Current
 from noti.client.event_stream import EventStreamParser
 from noti.history.notification import Notification
 from noti.history.selectors import Selector, topic_selector
+from noti.http.app import create_operations_app
 from noti.http.config import HttpConfig
+from noti.http.ops import NodeOperations, Operations
+from noti.http.ops_server import serve_operators
 from noti.http.server import Frontend
 from noti.http.subscribe import Admission
+from noti.listening import open_listeners
 from noti.rpc.answers import ServerInfo
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
@@ -120,12 +124,25 @@ async def serving(
     port: int = 0,
     authorizer: Authorizer | None = None,
     tls: Current[ssl.SSLContext] | None = None,
+    probes: Operations | None = None,
 ) -> AsyncIterator[Address]:
-    bind, config = ("127.0.0.1", port), config or HttpConfig()
-    frontend = Frontend(bind, hub, node or Node(), config, authorizer=authorizer, tls=tls)
+    bind, config, node = ("127.0.0.1", port), config or HttpConfig(), node or Node()
+    frontend = Frontend(bind, hub, node, config, authorizer=authorizer, tls=tls, probes=probes)
     async with trio.open_nursery() as nursery:
         address = await nursery.start(frontend.run)
         yield address
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def serving_operators(node: Node | None = None, port: int = 0) -> AsyncIterator[Address]:
+    """Run what a node has at its --ops-addr."""
+    listeners = await open_listeners(("127.0.0.1", port), "--ops-addr")
+    host, bound = listeners[0].getsockname()
+    app = create_operations_app(NodeOperations(node or Node(), lambda: None))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve_operators, listeners, app)
+        yield host, bound
         nursery.cancel_scope.cancel()
 
 

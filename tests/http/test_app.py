@@ -10,7 +10,6 @@ import pytest
 import trio
 import trio.testing
 from prometheus_client import REGISTRY
-from structlog.testing import capture_logs
 
 from noti.history.commands import Publish, SetLimits, encode
 from noti.history.limits import HistoryLimits
@@ -33,6 +32,7 @@ from tests.http.stage import (
     notifications,
     running,
     serving,
+    serving_operators,
     show,
     until,
 )
@@ -256,28 +256,12 @@ async def test_an_unknown_address_is_answered_with_where_to_go_and_a_wrong_metho
         assert response.status_code == 404
         text = await one.read_all()
         assert "/category" in text
-        assert "/status for this node" in text
+        assert "/status and /metrics are at --ops-addr" in text
     async with serving(hub()) as address, client(address) as one:
         response = await one.request("/.well-known/mercure", method="POST")
         assert response.status_code == 405
         assert b"GET" in dict(response.headers)[b"allow"]
         assert "does not answer POST" in await one.read_all()
-
-
-async def test_an_unknown_address_is_told_what_is_where_when_operators_have_their_own() -> None:
-    bind = ("127.0.0.1", 0)
-    frontend = Frontend(bind, hub(), Node(), HttpConfig(), ops_bind=bind)
-    async with trio.open_nursery() as nursery:
-        with capture_logs() as lines:
-            address = await nursery.start(frontend.run)
-        [ops] = [line for line in lines if line["event"] == "listening for operators"]
-        async with client(address) as browser:
-            await browser.request("/status")
-            assert "/status is at the address of --ops-addr" in await browser.read_all()
-        async with client((ops["host"], ops["port"])) as operator:
-            await operator.request("/category")
-            assert "Try /status for this node." in await operator.read_all()
-        nursery.cancel_scope.cancel()
 
 
 async def test_head_gets_a_streams_headers_and_no_stream() -> None:
@@ -403,68 +387,14 @@ async def test_the_page_and_what_it_needs_are_served() -> None:
             assert len(await one.read_all()) > 100
 
 
-async def test_consistent_status_waits_for_a_majority_and_plain_status_does_not() -> None:
-    node = Node(extra={"commit": 7})
-    node.on_barrier = lambda: node.extra.update(commit=8)
-    async with serving(hub(), node) as address, client(address) as one:
-        await one.request("/status")
-        assert json.loads(await one.read_all())["commit"] == 7
-        await one.request("/status?consistent=1")
-        assert json.loads(await one.read_all())["commit"] == 8
-
-
-async def test_liveness_readiness_and_status_report_what_the_node_reports() -> None:
-    node = Node(extra={"commit": 7})
-    async with serving(hub(), node) as address, client(address) as one:
-        answers = []
-        for target in ["/liveness", "/readiness", "/status"]:
-            response = await one.request(target)
-            answers.append((response.status_code, json.loads(await one.read_all())))
-    assert answers[0] == (
-        200,
-        {"hostname": "host-1", "build": "test", "status": "up", "is_leader": True},
-    )
-    assert answers[1] == (
-        200,
-        [
-            {"ServerID": "n1", "RPCAddress": "127.0.0.1:8400", "IsLeader": True},
-            {"ServerID": "n2", "RPCAddress": "127.0.0.1:8500", "IsLeader": False},
-        ],
-    )
-    assert answers[2] == (200, {"role": "leader", "commit": 7})
-
-
-async def test_readiness_of_a_node_that_is_not_ready_is_503_with_the_list_and_why() -> None:
-    async with serving(hub(), Node(is_ready=False)) as address, client(address) as one:
-        response = await one.request("/readiness")
-        assert response.status_code == 503
-        told = json.loads(await one.read_all())
-        assert told["troubles"] == [{"trouble": "quorum"}]
-        assert len(told["servers"]) == 2
-
-
-async def test_readiness_names_troubles_that_do_not_keep_browsers_away() -> None:
-    """In a header: the body is a list that programs of bb-dist-noti know."""
-    text = "events are not read: \r\nInjected: \u00fc" + "x" * 1000
-    trouble: dict[str, object] = {"trouble": "source", "since": "2026-01-01", "text": text}
-    node = Node(told=[trouble])
-    async with serving(hub(), node) as address, client(address) as one:
-        response = await one.request("/readiness")
-        assert response.status_code == 200
-        assert len(json.loads(await one.read_all())) == 2
-        [value] = [value for name, value in response.headers if name == b"noti-trouble"]
-    said = "source; since=2026-01-01; events are not read: ??Injected: ?x"
-    assert value.startswith(said.encode())
-    assert len(value) == 500
-
-
 async def test_metrics_count_clients() -> None:
     there = hub()
-    async with serving(there) as address, client(address) as one, client(address) as two:
+    async with serving(there) as address, client(address) as one, serving_operators() as ops:
         await one.request("/category")
         await until(lambda: there.clients == 1)
-        await two.request("/metrics")
-        text = await two.read_all()
+        async with client(ops) as prometheus:
+            await prometheus.request("/metrics")
+            text = await prometheus.read_all()
     assert "noti_streams_clients 1.0" in text
     assert "noti_streams_clients_max 50000.0" in text
     assert "noti_streams_backlog_bytes 0.0" in text

@@ -12,17 +12,19 @@ from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from noti.address import Address
+from noti.http.answers import Answer, plain
 from noti.http.config import HttpConfig
 from noti.http.request_counts import PROBES
 from noti.http.server import Frontend
 from tests.http.stage import LIMIT_S, Client, Node, client, hub, ids, notifications, serving, until
 from tests.http.test_tls import opened, site
-from tests.http.test_tls import serving as serving_secured
 from tests.http.tls_stage import Site
 
 __all__ = ["site"]
 
-SLOW = "/status?consistent=1"
+SLOW = "/readiness?slow"
+"""Is not answered, see `slow_when_asked`."""
+SLOW_FOR_OPERATORS = "/status?consistent=1"
 """Takes seconds at a node without a majority."""
 LOCAL = ip_network("127.0.0.0/8")
 
@@ -49,13 +51,13 @@ async def answered(address: Address, number: int) -> AsyncIterator[list[Client]]
 
 
 @asynccontextmanager
-async def busy(address: Address, number: int) -> AsyncIterator[None]:
+async def busy(address: Address, number: int, path: str = SLOW) -> AsyncIterator[None]:
     """Open connections whose requests take long."""
     async with AsyncExitStack() as stack:
         for _ in range(number):
             stream = await trio.open_tcp_stream(*address)
             await stack.enter_async_context(stream)
-            await stream.send_all(f"GET {SLOW} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
         await until(lambda: taken("http") + taken("ops") == number)
         yield
 
@@ -79,8 +81,14 @@ def adds(number: float, name: str, **labels: str) -> Iterator[None]:
     assert counted(name, **labels) - before == number
 
 
-def behind_no_majority() -> Node:
-    return Node(is_ready=False)
+async def slow_when_asked(path: str, query: str) -> Answer:
+    if query:
+        await trio.sleep_forever()
+    return plain(503 if path == "/readiness" else 200, path)
+
+
+slowly_serving = partial(serving, probes=slow_when_asked)
+"""An address at which requests can take long."""
 
 
 async def test_who_is_idle_longest_makes_room() -> None:
@@ -97,9 +105,8 @@ async def test_who_is_idle_longest_makes_room() -> None:
 
 
 async def test_a_busy_one_stays_and_a_newcomer_is_asked_to_come_back() -> None:
-    node = behind_no_majority()
     with adds(3, "connections_rejected", listener="http", reason="node"), capture_logs() as lines:
-        async with serving(hub(), node, slots(2)) as address, busy(address, 2):
+        async with slowly_serving(hub(), config=slots(2)) as address, busy(address, 2):
             for _ in range(3):
                 async with client(address) as newcomer:
                     response = await newcomer.request("/page.js")
@@ -111,12 +118,12 @@ async def test_a_busy_one_stays_and_a_newcomer_is_asked_to_come_back() -> None:
 
 @pytest.mark.parametrize("path", PROBES)
 async def test_probes_are_answered_when_all_are_busy(path: str) -> None:
-    node = behind_no_majority()
-    async with serving(hub(), node, slots(2)) as address, busy(address, 2):
+    status = {"/readiness": 503, "/metrics": 404}.get(path, 200)
+    async with slowly_serving(hub(), config=slots(2)) as address, busy(address, 2):
         for _ in range(30):
             async with client(address) as probe:
                 response = await probe.request(path)
-                assert response.status_code == (503 if path == "/readiness" else 200)
+                assert response.status_code == status
                 assert await probe.read_all()
                 assert (await probe.request("/page.js")).status_code == 503, "a probe's slot"
 
@@ -142,9 +149,8 @@ async def test_streams_of_the_ordinary_way_take_no_place() -> None:
 
 async def test_a_stream_of_the_ordinary_way_is_never_refused_for_want_of_a_place() -> None:
     """Any status but 200 would end an `EventSource` for ever."""
-    there, node = hub(), behind_no_majority()
-    async with serving(there, node, slots(1)) as address, busy(address, 1):
-        node.is_ready = True
+    there = hub()
+    async with slowly_serving(there, config=slots(1)) as address, busy(address, 1):
         stream = await trio.open_tcp_stream(*address)
         async with stream:
             await stream.send_all(b"GET /category HTTP/1.0\r\n\r\n")
@@ -156,20 +162,20 @@ async def test_a_stream_of_the_ordinary_way_is_never_refused_for_want_of_a_place
 
 async def test_streams_of_the_short_way_take_no_place() -> None:
     there = hub()
-    node = behind_no_majority()
-    async with serving(there, node, slots(1)) as address, busy(address, 1):
-        node.is_ready = True
-        async with client(address) as one:
-            assert (await one.request("/category")).status_code == 200
-            there.publish(notifications(1, 1))
-            assert ids(await one.read_until("id-1")) == ["id-1"]
+    async with (
+        slowly_serving(there, config=slots(1)) as address,
+        busy(address, 1),
+        client(address) as one,
+    ):
+        assert (await one.request("/category")).status_code == 200
+        there.publish(notifications(1, 1))
+        assert ids(await one.read_until("id-1")) == ["id-1"]
 
 
 async def test_one_address_has_only_its_share() -> None:
-    node = behind_no_majority()
     with adds(1, "connections_rejected", listener="http", reason="address"):
         async with (
-            serving(hub(), node, slots(10, 2)) as address,
+            slowly_serving(hub(), config=slots(10, 2)) as address,
             busy(address, 2),
             client(address) as newcomer,
         ):
@@ -180,7 +186,7 @@ async def test_one_address_has_only_its_share() -> None:
 
 async def test_who_a_trusted_proxy_comes_for_is_what_counts() -> None:
     config = slots(10, 1, trusted_proxies=(LOCAL,))
-    async with serving(hub(), behind_no_majority(), config) as address, AsyncExitStack() as stack:
+    async with slowly_serving(hub(), config=config) as address, AsyncExitStack() as stack:
 
         async def ask(forwarded_for: str, path: str = SLOW) -> Client:
             one = await Client.open(address)
@@ -199,13 +205,11 @@ async def test_who_a_trusted_proxy_comes_for_is_what_counts() -> None:
 
 
 async def test_over_tls_probes_are_answered_and_others_asked_to_come_back(site: Site) -> None:
-    there = hub()
     context = site.trusting("http/1.1")
-
-    async def never(_: Node) -> None:
-        await trio.sleep_forever()
-
-    async with serving_secured(there, site, slots(1)) as address, AsyncExitStack() as stack:
+    async with (
+        slowly_serving(hub(), config=slots(1), tls=site.tls) as address,
+        AsyncExitStack() as stack,
+    ):
 
         async def ask(path: str) -> bytes:
             with trio.fail_after(LIMIT_S):
@@ -214,35 +218,33 @@ async def test_over_tls_probes_are_answered_and_others_asked_to_come_back(site: 
                 await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
                 return bytes(await stream.receive_some())
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Node, "barrier", never)
-            slow = await opened(address, context)
-            stack.push_async_callback(trio.aclose_forcefully, slow)
-            await slow.send_all(f"GET {SLOW} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-            await trio.testing.wait_all_tasks_blocked(0.05)
-            assert (await ask("/liveness")).startswith(b"HTTP/1.1 200 ")
-            assert (await ask("/page.js")).startswith(b"HTTP/1.1 503 ")
+        slow = await opened(address, context)
+        stack.push_async_callback(trio.aclose_forcefully, slow)
+        await slow.send_all(f"GET {SLOW} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert (await ask("/liveness")).startswith(b"HTTP/1.1 200 ")
+        assert (await ask("/page.js")).startswith(b"HTTP/1.1 503 ")
 
 
 async def test_at_the_operators_address_idle_ones_make_room_and_probes_are_answered() -> None:
     frontend = Frontend(
-        ("127.0.0.1", 0), hub(), behind_no_majority(), HttpConfig(), ops_bind=("127.0.0.1", 0)
+        ("127.0.0.1", 0), hub(), Node(is_ready=False), HttpConfig(), ops_bind=("127.0.0.1", 0)
     )
     async with trio.open_nursery() as nursery:
         with capture_logs() as lines:
             await nursery.start(frontend.run)
         [ops] = [line for line in lines if line["event"] == "listening for operators"]
         address = (ops["host"], ops["port"])
-        async with busy(address, 16):
-            for _ in range(20):
+        async with busy(address, 16, SLOW_FOR_OPERATORS):
+            for path in ("/liveness", "/metrics") * 10:
                 async with client(address) as probe:
-                    assert (await probe.request("/liveness")).status_code == 200
+                    assert (await probe.request(path)).status_code == 200
         nursery.cancel_scope.cancel()
 
 
 async def test_those_who_wait_for_the_node_to_catch_up_are_no_more_than_streams_may_be() -> None:
     there = hub(clients_max=3)
-    async with serving(there, behind_no_majority()) as address, AsyncExitStack() as stack:
+    async with serving(there, Node(is_ready=False)) as address, AsyncExitStack() as stack:
         waiting = [await stack.enter_async_context(client(address)) for _ in range(3)]
         for one in waiting:
             await one.stream.send_all(b"GET /category HTTP/1.1\r\nHost: x\r\n\r\n")

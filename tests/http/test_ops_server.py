@@ -5,7 +5,6 @@ import trio
 
 from noti.http import ops_server
 from noti.http.app import App
-from noti.http.config import HttpConfig
 from noti.http.hypercorn_glue import Connection
 from noti.http.ops import add_metrics
 from noti.listening import open_listeners
@@ -27,7 +26,7 @@ async def test_error_of_the_library_ends_one_connection_and_no_more(
     address = listeners[0].getsockname()
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
-            await nursery.start(ops_server.serve_operators, listeners, app, HttpConfig())
+            await nursery.start(ops_server.serve_operators, listeners, app)
             with monkeypatch.context() as broken:
                 broken.setattr(Connection, "receive_some", fail)
                 async with await trio.open_tcp_stream(*address) as stream:

@@ -32,7 +32,7 @@ def _with_and_without_tls(request: pytest.FixtureRequest) -> Iterator[None]:
 only_plain = pytest.mark.parametrize("_with_and_without_tls", ["plain"], indirect=True)
 """Marks tests about sockets as such."""
 
-STATUS = b"GET /status HTTP/1.1\r\nHost: x\r\n\r\n"
+LIVENESS = b"GET /liveness HTTP/1.1\r\nHost: x\r\n\r\n"
 
 HALVES = {
     "body": post()[:-2],
@@ -131,13 +131,13 @@ async def test_a_stream_may_follow_on_the_same_connection() -> None:
         assert ids(one.received.decode()) == ["id-1"]
 
 
-@pytest.mark.parametrize("cut", [0, 1, 10, len(STATUS)])
+@pytest.mark.parametrize("cut", [0, 1, 10, len(LIVENESS)])
 async def test_any_request_may_follow_and_publishing_again(cut: int) -> None:
     log = Log()
     async with publishing(log) as address, publisher(address) as one:
-        await one.send(post() + STATUS[:cut])
+        await one.send(post() + LIVENESS[:cut])
         await one.read_until(b"200 OK")
-        await one.send(STATUS[cut:])
+        await one.send(LIVENESS[cut:])
         await one.read_until(b"application/json")
         await one.send(post())
         await until(lambda: len(log.drafts) == 2)

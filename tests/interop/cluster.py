@@ -75,9 +75,6 @@ class Cluster:
         settings = ["--bootstrap-expect", "3", "--history-size", str(HISTORY_SIZE)]
         for node in self.nodes:
             own = self._flags_of(node.name)
-            if "--ops-addr" in own:
-                host, _, port = own[own.index("--ops-addr") + 1].partition(":")
-                node.operations = (host, int(port))
             node.start(*self.join, *settings, "--nats-url", self.nats.url, *own)
 
     async def kill_all(self) -> None:

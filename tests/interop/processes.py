@@ -65,8 +65,6 @@ class NodeProcess:
         self.name = name
         self.data_dir = directory / name
         self.move()
-        self.operations: Address | None = None
-        """Where its status is, if not beside its streams."""
         self._log = directory / f"{name}.log"
         self._child: Child | None = None
 
@@ -75,6 +73,7 @@ class NodeProcess:
         self.http: Address = (HOST, stable_port())
         self.gossip: Address = (HOST, stable_port())
         self.rpc: Address = (HOST, stable_port())
+        self.ops: Address = (HOST, stable_port())
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command that runs this node."""
@@ -84,6 +83,7 @@ class NodeProcess:
             *("--http-addr", written(self.http)),
             *("--gossip-addr", written(self.gossip)),
             *("--rpc-addr", written(self.rpc)),
+            *("--ops-addr", written(self.ops)),
             *("--gossip-profile", "local"),
             # However many cores there are; `arguments` may want some.
             *("--web-workers", "0"),
@@ -129,7 +129,7 @@ class NodeProcess:
 
     async def status(self) -> dict[str, Any] | None:
         """Return what it says about itself, or None when it does not answer."""
-        report: dict[str, Any] | None = await get_json(self.operations or self.http, "/status")
+        report: dict[str, Any] | None = await get_json(self.ops, "/status")
         return report
 
     async def until_up(self) -> dict[str, Any]:
@@ -160,7 +160,8 @@ class NodeProcess:
 
     def listens(self) -> list[Address]:
         """Return those of its addresses that are in use."""
-        in_use = [address for address in (self.http, self.gossip, self.rpc) if _answers(address)]
+        addresses = (self.http, self.gossip, self.rpc, self.ops)
+        in_use = [address for address in addresses if _answers(address)]
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             try:
                 udp.bind(self.gossip)

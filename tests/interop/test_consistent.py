@@ -55,7 +55,7 @@ async def test_every_node_shows_what_was_acknowledged_before(tmp_path: Path) -> 
     async with three_nodes(tmp_path) as (leader, followers):
         for number, node in enumerate([leader, *followers] * 5, start=1):
             assert await publish(leader, 1, 10, first=number) == 1
-            code, status = await ask(node.http)
+            code, status = await ask(node.ops)
             assert code == 200
             assert status["store"]["last_seq"] >= number, node.name
 
@@ -76,7 +76,7 @@ async def test_paused_leader_never_shows_less_than_its_successor_acknowledged(
         answers: list[tuple[int, dict[str, Any]]] = []
 
         async def ask_the_paused() -> None:
-            answers.append(await ask(leader.http))
+            answers.append(await ask(leader.ops))
 
         async with trio.open_nursery() as nursery:
             # The kernel takes the questions: they are the first that it sees when it goes on.
@@ -86,7 +86,7 @@ async def test_paused_leader_never_shows_less_than_its_successor_acknowledged(
             leader.signal(signal.SIGCONT)
         for code, status in answers:
             assert code == 503 or status["store"]["last_seq"] >= 5
-        code, status = await ask(leader.http)
+        code, status = await ask(leader.ops)
         assert (code, status["store"]["last_seq"]) == (200, 5)
 
 
@@ -96,13 +96,13 @@ async def test_without_a_majority_the_answer_is_that_there_is_none(tmp_path: Pat
         survivor = followers[0]
         await followers[1].kill()
         await leader.kill()
-        code, status = await ask(survivor.http)
+        code, status = await ask(survivor.ops)
         assert code == 503
         assert status == {
             "error": "no majority answered in time; without ?consistent=1 this node answers"
         }
-        code, status = await ask(survivor.http, "/status")
+        code, status = await ask(survivor.ops, "/status")
         assert (code, status["node"]["name"]) == (200, survivor.name)
         leader.start()
         await leader.until_up()
-        assert (await ask(survivor.http))[0] == 200
+        assert (await ask(survivor.ops))[0] == 200

@@ -18,7 +18,7 @@ import trio
 from noti.address import Address
 from tests import promises
 from tests.http.stage import LIMIT_S, Client, until
-from tests.interop.processes import HOST, NodeProcess, destroyed_in_the_end, stable_port, written
+from tests.interop.processes import NodeProcess, destroyed_in_the_end, written
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -27,7 +27,7 @@ STREAMS = 400
 BUSY = 400
 STREAMS_MIN = 60
 """Streams that there is room for, at least."""
-PROBES = ("/liveness", "/readiness", "/metrics")
+PROBES = {"http": ("/liveness", "/readiness"), "ops": ("/liveness", "/readiness", "/metrics")}
 PROBE_ATTEMPTS = 3
 """As a kubelet, which gives up after so many. A connection that arrives while there are too many
 may be closed before its request is sent, if this process, which is the whole crowd, is slow."""
@@ -40,10 +40,6 @@ LOG_LINES_MAX = 8
 
 class FewFiles(NodeProcess):
     """A node that may open few files."""
-
-    def __init__(self, name: str, directory: Path) -> None:
-        super().__init__(name, directory)
-        self.ops: Address = (HOST, stable_port())
 
     def command(self, *arguments: str) -> list[str]:
         command = super().command(*arguments)
@@ -113,11 +109,11 @@ def request(path: str) -> bytes:
 
 
 @asynccontextmanager
-async def running(node: FewFiles, *arguments: str) -> AsyncIterator[Crowd]:
+async def running(node: FewFiles) -> AsyncIterator[Crowd]:
     """Run a node with its crowd, and look at what it wrote meanwhile."""
     async with destroyed_in_the_end([node]):
-        node.start(*arguments)
-        await eventually(partial(probe, node.ops if arguments else node.http, "/readiness"))
+        node.start()
+        await eventually(partial(probe, node.ops, "/readiness"))
         lines_before = len(node.log_text().splitlines())
         async with trio.open_nursery() as nursery:
             crowd = Crowd(node)
@@ -164,9 +160,8 @@ async def test_probes_and_publishers_are_answered_however_many_browsers_come(
     tmp_path: Path, where: str
 ) -> None:
     node = FewFiles("few", tmp_path)
-    arguments = ("--ops-addr", written(node.ops)) if where == "ops" else ()
-    async with running(node, *arguments) as crowd:
-        for path in PROBES * 5:
+    async with running(node) as crowd:
+        for path in PROBES[where] * 5:
             statuses: list[int] = []
             with trio.fail_after(30):
                 while 200 not in statuses and len(statuses) < PROBE_ATTEMPTS:

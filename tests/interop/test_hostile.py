@@ -140,7 +140,7 @@ async def grpc_network() -> AsyncIterator[GrpcNetwork]:
 
 
 async def counts(node: NodeProcess) -> dict[str, float]:
-    async with client(node.http) as http:
+    async with client(node.ops) as http:
         await http.request("/metrics")
         lines = (await http.read_all()).splitlines()
     samples = (line.rpartition(" ") for line in lines if not line.startswith("#"))
@@ -236,6 +236,6 @@ async def test_messages_that_no_member_sends_are_refused_and_counted_and_change_
         assert "Traceback" not in node.log_text()
         with pytest.raises(ClusterMismatch, match="has this node's id"):
             await network.open_raft_stream(node.rpc, Hello("", known["node"]["node_id"], "copy"))
-        async with client(node.http) as http:
+        async with client(node.ops) as http:
             answer = await http.request("/status?consistent=1")
             assert answer.status_code == 200, "it can still commit"

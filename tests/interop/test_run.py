@@ -28,7 +28,7 @@ async def test_a_signal_ends_a_node_in_order_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     async with running_node(tmp_path) as node:
-        assert set(node.listens()) == {node.http, node.gossip, node.rpc}
+        assert set(node.listens()) == {node.http, node.gossip, node.rpc, node.ops}
         children = children_of(node.pid)
         assert children, "a node has a child that writes its log"
         asked_at = node.signal(number)

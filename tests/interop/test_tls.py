@@ -107,7 +107,7 @@ class Scene:
     files: Files
 
     async def counted(self, reason: str) -> float:
-        async with client(self.process.http) as http:
+        async with client(self.process.ops) as http:
             await http.request("/metrics")
             metrics = await http.read_all()
         name = f'noti_tls_rejected_total{{at="rpc",reason="{reason}"}} '

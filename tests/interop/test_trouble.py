@@ -45,7 +45,7 @@ async def until_it_says(node: NodeProcess, trouble: str) -> dict[str, Any]:
     """Wait until a node is not ready because of this; return what `/readiness` tells of it."""
     with trio.fail_after(SAYS_S_MAX):
         while True:
-            told = await get_json(node.http, "/readiness")
+            told = await get_json(node.ops, "/readiness")
             if isinstance(told, dict):
                 for one in told["troubles"]:
                     if one["trouble"] == trouble:

@@ -15,7 +15,7 @@ import trio
 
 from tests import promises
 from tests.interop.cluster import Cluster, running_cluster
-from tests.interop.processes import HOST, NodeProcess, stable_port, web_workers_of, written
+from tests.interop.processes import NodeProcess, web_workers_of
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -78,9 +78,7 @@ async def test_nothing_is_lost_or_shown_twice_when_workers_and_nodes_die_at_rand
     rng = random.Random(seed)
 
     def flags_of(name: str) -> Sequence[str]:
-        # The node itself says how it is, whatever its workers do.
-        workers, operations = str(WORKERS[name]), written((HOST, stable_port()))
-        return ("--web-workers", workers, "--ops-addr", operations)
+        return ("--web-workers", str(WORKERS[name]))
 
     async with running_cluster(tmp_path, flags_of) as cluster:
         for what in rng.sample(HARMS, len(HARMS)):

@@ -14,14 +14,13 @@ import httpx
 import pytest
 import trio
 
-from noti.address import Address
 from tests import promises
 from tests.authorization.tokens import SECRET, token_v0
 from tests.browser.chromium import chromium
 from tests.browser.web_site import web_site
 from tests.certificates.authority import Wanted, authority, issue
 from tests.interop.cluster import SETTLE_S_MAX
-from tests.interop.processes import HOST, NodeProcess, destroyed_in_the_end, stable_port, written
+from tests.interop.processes import NodeProcess, destroyed_in_the_end, written
 from tests.interop.websocket_clients import (
     SOCKETS,
     STREAMS,
@@ -59,10 +58,7 @@ class Site:
         settings += ["--publisher-jwt-key-file", str(self._directory / "key")]
         settings += ["--http-tls-cert", str(certificate), "--http-tls-key", str(key)]
         for workers, node in zip("100", self.nodes, strict=True):
-            operations: Address = (HOST, stable_port())
-            node.operations = operations
-            own = ["--ops-addr", written(operations), "--web-workers", workers]
-            node.start(*seeds, *settings, *own)
+            node.start(*seeds, *settings, "--web-workers", workers)
         for node in self.nodes:
             await node.until_up()
 

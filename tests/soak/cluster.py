@@ -87,7 +87,7 @@ class SoakNode:
         return self.host, self.ports[2]
 
     @property
-    def operations(self) -> Address:
+    def ops(self) -> Address:
         return self.host, self.ports[3]
 
     @property
@@ -112,7 +112,7 @@ class SoakNode:
             *("--http-addr", written(self.http)),
             *("--gossip-addr", written(self.gossip)),
             *("--rpc-addr", written(self.rpc)),
-            *("--ops-addr", written(self.operations)),
+            *("--ops-addr", written(self.ops)),
             *arguments,
         ]
         self.child = Child(self.name, command, self.log)
@@ -138,7 +138,7 @@ class SoakNode:
             return []
 
     async def status(self) -> dict[str, Any] | None:
-        report: dict[str, Any] | None = await get_json(self.operations, "/status")
+        report: dict[str, Any] | None = await get_json(self.ops, "/status")
         return report
 
     async def keep_running(self, say: Callable[[str], None]) -> None:

@@ -54,7 +54,7 @@ class Watch:
             if pid != node.process.pid:
                 pid, before = node.process.pid, {}
             self._measure(node)
-            counted = await closed_counts(node.operations)
+            counted = await closed_counts(node.ops)
             for reason, count in counted.items():
                 self.closed[reason] = self.closed.get(reason, 0) + count - before.get(reason, 0)
             before = counted or before

@@ -65,6 +65,7 @@ class Site:
             name="n1",
             data_dir=directory,
             http_addr=("127.0.0.1", 0),
+            ops_addr=("127.0.0.1", 0),
             anonymous=True,
             publisher_jwt_key=SecretStr(SECRET),
             **settings,

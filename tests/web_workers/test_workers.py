@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 import h11
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from noti.errors import Overloaded
 from noti.streams import sse
@@ -95,20 +96,24 @@ async def test_an_event_is_published_at_a_worker_and_answered_once_it_is_shown_t
         assert len(one.commands.committed) == 1
 
 
-async def test_operators_are_answered_by_the_node(tmp_path: Path) -> None:
-    async with site(tmp_path, 1) as one:
-        one.node.extra = {"commit": 7}
-        for target in ("/liveness", "/readiness", "/status?consistent=1", "/metrics"):
-            async with client(one.address) as operator:
-                response = await operator.request(target)
-                assert response.status_code == 200, target
-                await operator.read_all()
-                if target.startswith("/status"):
-                    assert '"commit": 7' in operator.text
-        assert one.node.barriers == 1
-        one.node.is_ready = False
-        async with client(one.address) as operator:
-            assert (await operator.request("/readiness")).status_code == 503
+async def test_probes_and_operators_are_answered_by_the_node(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        async with site(tmp_path, 1) as one:
+            [ops] = [line for line in lines if line["event"] == "listening for operators"]
+            one.node.extra = {"commit": 7}
+            for target in ("/liveness", "/readiness", "/status?consistent=1", "/metrics"):
+                async with client((ops["host"], ops["port"])) as operator:
+                    assert (await operator.request(target)).status_code == 200, target
+                    if target.startswith("/status"):
+                        assert '"commit": 7' in await operator.read_all()
+            assert one.node.barriers == 1
+            for path, status in {"/liveness": 200, "/readiness": 200, "/status": 404}.items():
+                async with client(one.address) as browser:
+                    assert (await browser.request(path)).status_code == status
+            one.node.is_ready = False
+            async with client(one.address) as browser:
+                assert (await browser.request("/readiness")).status_code == 503
+                assert '"ServerID"' in await browser.read_all()
 
 
 async def test_a_killed_worker_is_replaced_and_its_clients_resume(tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
-// The page to try things: follows what is asked for, publishes, and shows the state of the node that
-// serves it. It loads and asks nothing but its own origin.
+// The page to try things, for everybody: follows what is asked for, and publishes. It loads and asks
+// nothing but its own origin.
 
-import { watchStatus, watchSubscribers } from "./cluster.js";
 import { $ } from "./dom.js";
 import { clear, show } from "./events.js";
 import { Noti } from "./noti.js";
+import { watchSubscribers } from "./subscribers.js";
 
 const HUB = "/.well-known/mercure";
 const LAST = 20; // Events of history that a page shows when it is opened.
@@ -155,6 +155,6 @@ $("subscription").onsubmit = (submitted) => {
   follow();
 };
 $("publish").onsubmit = publish;
+$("node").textContent = location.host;
 follow();
-watchStatus();
 watchSubscribers(headersNow);
