@@ -144,14 +144,20 @@ app.kubernetes.io/part-of: noti
 
 {{/* The step of the pods that run; empty without any, or without a cluster to ask. */}}
 {{- define "noti.gossipNow" -}}
-{{- with lookup "apps/v1" "StatefulSet" .Release.Namespace (include "noti.fullname" .) -}}
-{{- $step := "plain" -}}
+{{- include "noti.variableNow" (dict "root" . "name" "NOTI_GOSSIP_ENCRYPTION" "absent" "plain") -}}
+{{- end -}}
+
+{{/* A variable of the pods that run, or `absent`; empty without any, or without a cluster to ask. */}}
+{{- define "noti.variableNow" -}}
+{{- $name := .name -}}
+{{- $value := .absent -}}
+{{- with lookup "apps/v1" "StatefulSet" .root.Release.Namespace (include "noti.fullname" .root) -}}
 {{- range .spec.template.spec.containers -}}
 {{- range .env -}}
-{{- if eq .name "NOTI_GOSSIP_ENCRYPTION" }}{{ $step = .value }}{{ end -}}
+{{- if eq .name $name }}{{ $value = .value }}{{ end -}}
 {{- end -}}
 {{- end -}}
-{{- $step -}}
+{{- $value -}}
 {{- end -}}
 {{- end -}}
 
@@ -178,6 +184,57 @@ understood
 {{- ternary "sent" "required" (eq $now "understood") -}}
 {{- else -}}
 {{- $now -}}
+{{- end -}}
+{{- end -}}
+
+{{/* TLS between nodes (call with "tls") and for browsers ("httpTls"), as dict "root" . "for" …. A
+     cluster without gets it in two steps, and loses it in two, each of them a roll. */}}
+{{- define "noti.tlsSteps" -}}off permissive required{{- end -}}
+
+{{/* The step of the pods that run. Charts before 0.7 had no mode: what had a certificate required. */}}
+{{- define "noti.tlsNow" -}}
+{{- $variable := ternary "NOTI_TLS_" "NOTI_HTTP_TLS_" (eq .for "tls") -}}
+{{- $certificate := include "noti.variableNow" (dict "root" .root "name" (print $variable "CERT") "absent" "off") -}}
+{{- if has $certificate (list "" "off") -}}
+{{- $certificate -}}
+{{- else -}}
+{{- include "noti.variableNow" (dict "root" .root "name" (print $variable "MODE") "absent" "required") -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "noti.tlsMode" -}}
+{{- $values := get .root.Values .for -}}
+{{- $now := include "noti.tlsNow" . -}}
+{{- if not $values.enabled -}}
+off
+{{- else if $values.mode -}}
+{{- $values.mode -}}
+{{- else if eq $now "" -}}
+required
+{{- else if eq $now "off" -}}
+permissive
+{{- else if eq (include "noti.isRolled" .root) "true" -}}
+required
+{{- else -}}
+{{- $now -}}
+{{- end -}}
+{{- end -}}
+
+{{/* How proxies and tests speak to the service of browsers: as all its pods understand, also those
+     that are not rolled yet. Pods that understand both are spoken to as before. */}}
+{{- define "noti.scheme" -}}
+{{- $mode := include "noti.tlsMode" (dict "root" . "for" "httpTls") -}}
+{{- if eq $mode "permissive" -}}
+{{- $service := lookup "v1" "Service" .Release.Namespace (include "noti.fullname" .) -}}
+{{- $scheme := .Values.httpTls.scheme | default "http" -}}
+{{- if and $service (not .Values.httpTls.scheme) -}}
+{{- range $service.spec.ports -}}
+{{- if eq .name "http" }}{{ $scheme = .appProtocol | default "http" }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- $scheme -}}
+{{- else -}}
+{{- ternary "http" "https" (eq $mode "off") -}}
 {{- end -}}
 {{- end -}}
 

@@ -21,22 +21,10 @@
 {{- fail "nats.auth.type is userPassword, but nats.auth.user is empty: set it; the secret holds only the password" -}}
 {{- end -}}
 {{- end -}}
-{{- $steps := include "noti.gossipSteps" . | splitList " " -}}
-{{- $now := include "noti.gossipNow" . -}}
-{{- if and $v.gossip.encryption $now -}}
-{{- $from := 0 -}}
-{{- $to := 0 -}}
-{{- range $rank, $step := $steps -}}
-{{- if eq $step $now }}{{ $from = $rank }}{{ end -}}
-{{- if eq $step $v.gossip.encryption }}{{ $to = $rank }}{{ end -}}
-{{- end -}}
-{{- $apart := max (sub $to $from) (sub $from $to) -}}
-{{- if gt $apart 1 -}}
-{{- fail (printf "gossip.encryption is %s, and the pods that run have %s: they would not understand each other while they are rolled; take one step after the other (%s), each with all pods rolled, or leave it out and upgrade again" $v.gossip.encryption $now (join ", " $steps)) -}}
-{{- end -}}
-{{- if and (eq $apart 1) (ne (include "noti.isRolled" .) "true") -}}
-{{- fail (printf "gossip.encryption is %s, and not all pods have %s yet: wait until they are rolled" $v.gossip.encryption $now) -}}
-{{- end -}}
+{{- include "noti.checkStep" (dict "root" . "value" "gossip.encryption" "steps" (include "noti.gossipSteps" .) "now" (include "noti.gossipNow" .) "to" (include "noti.gossipEncryption" .)) -}}
+{{- range $key := list "tls" "httpTls" -}}
+{{- $tls := dict "root" $ "for" $key -}}
+{{- include "noti.checkStep" (dict "root" $ "value" (print $key ".mode") "steps" (include "noti.tlsSteps" $) "now" (include "noti.tlsNow" $tls) "to" (include "noti.tlsMode" $tls)) -}}
 {{- end -}}
 {{- with $v.tokens -}}
 {{- if and .existingSecret (not .publisherKey) (not .subscriberKey) -}}
@@ -99,6 +87,28 @@
 {{- end -}}
 {{- if hasPrefix "NOTI_" .name -}}
 {{- fail (printf "extraEnv sets %s: settings of noti belong into config, or into the value that makes them" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What is switched in steps: pods of one step, and of the next, understand each other. From the
+     first to the second it does not matter whether all are rolled: there are no others. */}}
+{{- define "noti.checkStep" -}}
+{{- $steps := splitList " " .steps -}}
+{{- if .now -}}
+{{- $from := 0 -}}
+{{- $to := 0 -}}
+{{- $root := . -}}
+{{- range $rank, $step := $steps -}}
+{{- if eq $step $root.now }}{{ $from = $rank }}{{ end -}}
+{{- if eq $step $root.to }}{{ $to = $rank }}{{ end -}}
+{{- end -}}
+{{- $apart := max (sub $to $from) (sub $from $to) -}}
+{{- if gt $apart 1 -}}
+{{- fail (printf "%s would be %s, and the pods that run have %s: they would not understand each other while they are rolled; take one step after the other (%s), each with all pods rolled: the next one is --set %s=%s" .value .to .now (join ", " $steps) .value (index $steps (ternary (add $from 1) (sub $from 1) (gt $to $from) | int))) -}}
+{{- end -}}
+{{- if and (eq $apart 1) (gt $from 0) (ne (include "noti.isRolled" .root) "true") -}}
+{{- fail (printf "%s would be %s, and not all pods have %s yet: wait until they are rolled (or go back: helm rollback)" .value .to .now) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
