@@ -16,6 +16,7 @@ from noti.authorization.revoking import Revoking
 from noti.authorization.service import Authorization
 from noti.config import Config
 from noti.errors import MessageInvalid, StorageCorrupt
+from noti.history.levels import TRACED_EVENTS
 from noti.history.limits import HistoryLimits
 from noti.history.store import Store, StoreDecoder, decode_store
 from noti.http.clients import disconnect_all
@@ -69,6 +70,7 @@ from noti.swim.core.sealing import Encryption
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
 from noti.swim.key_file import GossipKeys, load_gossip_keys
+from noti.tracing.taking import TakenTraces
 from noti.world import World
 
 _log_memory_max = Gauge(
@@ -158,7 +160,8 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     decommission = Decommission(
         identity.node_id, gossip, replica, forwarder, discovery.show_leaving, clock
     )
-    bridges = _bridges(config, world, intake, store)
+    traces = TakenTraces(world.tracer, lambda: store.level >= TRACED_EVENTS)
+    bridges = _bridges(config, world, intake, store, traces)
     voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
     report = _report(world, identity, replica, forwarder, store, gossip, bridges, intake)
     return Parts(
@@ -167,7 +170,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         intake=intake,
         peers=peers,
         forwarder=forwarder,
-        publisher=Publisher(forwarder, clock, rng, id_of=store.id_of),
+        publisher=Publisher(forwarder, clock, rng, id_of=store.id_of, traces=traces),
         admission=PeerAdmission(identity, replica, name_of_node, peers.serve),
         report=report,
         gossip_keys=gossip_keys,
@@ -248,7 +251,9 @@ def _presence(
     )
 
 
-def _bridges(config: Config, world: World, intake: Intake, store: Store) -> dict[str, Bridge]:
+def _bridges(
+    config: Config, world: World, intake: Intake, store: Store, traces: TakenTraces
+) -> dict[str, Bridge]:
     return {
         stream.name: Bridge(
             stream.name,
@@ -258,6 +263,7 @@ def _bridges(config: Config, world: World, intake: Intake, store: Store) -> dict
             store.floor,
             world.clock,
             world.rng,
+            traces=traces,
         )
         for stream in config.streams
         if stream.name in world.sources

@@ -30,6 +30,7 @@ from noti.rpc.ports import RpcNetwork
 from noti.service import running
 from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
+from noti.tracing.ports import Tracer
 from noti.trio_clock import TrioClock
 from noti.web_workers.cores import cores, worker_count
 
@@ -50,6 +51,8 @@ class World:
     sources: Mapping[str, Source]
     """By the name of the stream, of those in `Config.streams`; empty when there are none."""
     control: Control
+    tracer: Tracer | None = None
+    """Records what becomes of events; None when nobody wants to know."""
 
 
 OpenWorld: TypeAlias = Callable[[Config], AbstractAsyncContextManager[World]]

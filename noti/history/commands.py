@@ -12,6 +12,7 @@ those of version 0.2: they are read, with what they meant then, and no node writ
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Final, TypeAlias, TypeGuard, assert_never
 
 import msgpack
@@ -30,6 +31,7 @@ from noti.history.subscription_commands import (
     command_of,
     fields_of,
 )
+from noti.history.traceparent import is_trace
 
 _PUBLISH_BATCH_V1: Final = 1
 _SET_HISTORY_SIZE: Final = 2
@@ -39,8 +41,13 @@ _PUBLISH: Final = 5
 _SET_LIMITS: Final = 6
 _EXPIRE: Final = 7
 _ADVANCE_FLOOR: Final = 8
+_TRACED_BATCH: Final = 10
+_TRACED: Final = 11
+"""As kinds 4 and 5, with the traces behind them; from level `TRACED_EVENTS` on."""
 
-_KINDS: Final = {*range(_PUBLISH_BATCH_V1, RAISE_LEVEL + 1), *SUBSCRIPTION_KINDS, REVOKE}
+_KINDS: Final = {*range(_PUBLISH_BATCH_V1, _TRACED + 1), *SUBSCRIPTION_KINDS, REVOKE}
+
+_TRACE: Final = attrgetter("trace")
 
 _TEXT_ONLY: Final = {str}
 
@@ -148,9 +155,13 @@ def encode(command: Command) -> bytes:
         case PublishBatch(stream, events, taken_ms):
             in_stream = [[event.source_seq, *_content(event)] for event in events]
             fields = [_PUBLISH_BATCH, taken_ms, stream, in_stream]
+            if any(map(_TRACE, events)):
+                fields = [_TRACED_BATCH, taken_ms, stream, in_stream, _traces(events)]
         case Publish(events, taken_ms):
             keyed = [[*_content(event), event.idempotency_key] for event in events]
             fields = [_PUBLISH, taken_ms, keyed]
+            if any(map(_TRACE, events)):
+                fields = [_TRACED, taken_ms, keyed, _traces(events)]
         case SetLimits(limits):
             fields = [_SET_LIMITS, *limits_fields(limits)]
         case Expire(before_ms):
@@ -197,6 +208,11 @@ def decode(data: bytes) -> Command:
             return AdvanceFloor(stream, seq)
         case [9, level] if is_integer(level, minimum=1):
             return RaiseLevel(level)
+        case [10, int(taken_ms), str(stream), [*events], [*traces]] if is_integer(taken_ms):
+            in_stream = _with_traces([_in_stream(fields) for fields in events], traces)
+            return PublishBatch(stream, in_stream, taken_ms)
+        case [11, int(taken_ms), [*events], [*traces]] if is_integer(taken_ms):
+            return Publish(_with_traces([_keyed(fields) for fields in events], traces), taken_ms)
         case [1, str(stream), [*events]]:
             return PublishBatchV1(stream, tuple([_in_stream_v1(fields) for fields in events]))
         case [2, count] if is_integer(count, minimum=1):
@@ -268,6 +284,25 @@ def _content(event: Event) -> list[object]:
     ]
 
 
+def _traces(events: Sequence[Event]) -> list[object]:
+    """Return the traces of those that have one, each behind its place."""
+    return [[place, event.trace] for place, event in enumerate(events) if event.trace]
+
+
+def _with_traces(events: list[Event], traces: Sequence[object]) -> tuple[Event, ...]:
+    last = -1
+    for one in traces:
+        match one:
+            case [place, trace] if (
+                is_integer(place) and last < place < len(events) and is_trace(trace)
+            ):
+                events[place] = events[place]._replace(trace=trace)
+                last = place
+            case _:
+                raise MessageInvalid("a trace in a batch has the wrong fields")
+    return tuple(events)
+
+
 # These run for every event on every node. A `match` with a pattern for each field takes twice as
 # long, and so do lists in between.
 
@@ -283,7 +318,18 @@ def _in_stream(fields: Any) -> Event:
             # Made as a tuple is: the call that names fields takes three times as long.
             return tuple.__new__(
                 Event,
-                (source_seq, id_, tuple(topics), data, created_ms, type_, retry_ms, private, ""),
+                (
+                    source_seq,
+                    id_,
+                    tuple(topics),
+                    data,
+                    created_ms,
+                    type_,
+                    retry_ms,
+                    private,
+                    "",
+                    "",
+                ),
             )
     raise MessageInvalid("an event in a batch has the wrong fields")
 

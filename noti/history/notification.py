@@ -47,6 +47,11 @@ class Event(NamedTuple):
     """Whether only readers whose token names one of its topics see it."""
     idempotency_key: str = ""
     """What the publisher tells retries by, besides the id; empty for none."""
+    trace: str = ""
+    """The trace that it belongs to (`noti.history.traceparent`); empty for none.
+
+    It is in the log, and in no snapshot: it is of use only while the event is on its way.
+    """
 
 
 class Notification(NamedTuple):

@@ -25,6 +25,7 @@ from noti.errors import (
     sentence,
 )
 from noti.history.reserved_topics import reserved_in_0x, reserved_in_1_0
+from noti.history.traceparent import trace_of
 from noti.http.answers import PLAIN, RETRY_AFTER, Answer, plain, rejected
 from noti.http.forms import parse_form, problem_of_type, values_of
 from noti.publishing.events import TOPICS_MAX
@@ -81,6 +82,11 @@ class PublishRequest:
         """What its publisher tells retries by; empty for nothing."""
         return self.header("idempotency-key")
 
+    @cached_property
+    def trace(self) -> str:
+        """The trace that its publisher wants the event to be seen in; empty for none."""
+        return trace_of(self.header("traceparent"))
+
 
 class PublishAuthorizer(Protocol):
     """Knows what tokens allow: `noti.authorization.authorizer.Authorizer`."""
@@ -132,7 +138,7 @@ def draft_of(grant: Grant, request: PublishRequest, body: bytes) -> Draft | Answ
             if reserved(topic):
                 text = f"The topic {topic[:80]!r} is reserved for the hub; choose another one."
                 return plain(403 if in_0x else 400, text)
-        draft = _draft(topics, fields, request.idempotency_key, in_0x=in_0x)
+        draft = _draft(topics, fields, request, in_0x=in_0x)
     except TooLarge as error:
         return plain(400 if in_0x else 413, str(error))
     except MessageInvalid as error:
@@ -145,7 +151,11 @@ def draft_of(grant: Grant, request: PublishRequest, body: bytes) -> Draft | Answ
 
 
 def _draft(
-    topics: tuple[str, ...], fields: Sequence[tuple[str, str]], key: str, *, in_0x: bool
+    topics: tuple[str, ...],
+    fields: Sequence[tuple[str, str]],
+    request: PublishRequest,
+    *,
+    in_0x: bool,
 ) -> Draft:
     first = dict(reversed(fields))  # of several, the first
     event_id = first.get("id", "")
@@ -166,7 +176,8 @@ def _draft(
         first.get("type", ""),
         retry_ms,
         "private" in first,
-        key,
+        request.idempotency_key,
+        request.trace,
     )
 
 

@@ -58,7 +58,7 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
     Unlike a JetStream message, which somebody else has accepted already, a draft with an id that
     cannot be one is rejected: its publisher is there to be answered.
     """
-    topics, data, draft_id, event_type, retry_ms, private, key = draft
+    topics, data, draft_id, event_type, retry_ms, private, key, trace = draft
     if not topics:
         raise MessageInvalid("an event without a topic; name at least one")
     if len(topics) > TOPICS_MAX:
@@ -81,7 +81,7 @@ def event_of(draft: Draft, *, wall_ms: int, rng: random.Random) -> Event:
     if not 0 <= retry_ms <= RETRY_MS_MAX:
         raise MessageInvalid(f"{retry_ms} ms cannot be a time to retry: 0 to {RETRY_MS_MAX}")
     event_id = make_id(wall_ms, rng) if draft_id is None else draft_id
-    return Event(0, event_id, topics, data, wall_ms, event_type, retry_ms, private, key)
+    return Event(0, event_id, topics, data, wall_ms, event_type, retry_ms, private, key, trace)
 
 
 def check_topics(topics: Sequence[str]) -> None:

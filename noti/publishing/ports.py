@@ -23,6 +23,8 @@ class Draft(NamedTuple):
     retry_ms: int = 0
     private: bool = False
     idempotency_key: str = ""
+    trace: str = ""
+    """See `Event.trace`."""
 
 
 Outcome: TypeAlias = tuple[str, ...] | NotiError

@@ -34,6 +34,8 @@ from noti.history.notification import Event, byte_length
 from noti.ports import Clock
 from noti.publishing.events import event_of
 from noti.publishing.ports import CommandForwarder, Draft, Outcome
+from noti.tracing.ports import Span, Step
+from noti.tracing.taking import TakenTraces, end_all
 
 log = structlog.get_logger("noti.publishing")
 
@@ -82,6 +84,8 @@ class _Submission:
     on_done: OnDone[tuple[str, ...]]
     keyed: Sequence[Draft]
     """What the events were made of, if any of them has an idempotency key."""
+    spans: Sequence[Span]
+    """Of those that are traced."""
 
 
 @dataclass(slots=True, eq=False)
@@ -91,6 +95,7 @@ class _Command:
     batch: Sequence[_Submission]
     encoded: bytes
     events: int
+    span: Span | None
     leaderless_until: float
     """No leader is waited for after this."""
     overdue_at: float = math.inf
@@ -108,6 +113,7 @@ class Publisher:
         limits: PublishLimits = PublishLimits(),
         *,
         id_of: Callable[[Event], str | None],
+        traces: TakenTraces | None = None,
     ) -> None:
         """Prepare; submissions are rejected before `run` and after it.
 
@@ -115,6 +121,7 @@ class Publisher:
         returns the id under which it is known; None when its key stood for something else.
         """
         self._id_of = id_of
+        self._traces = traces or TakenTraces()
         self._log = log
         self._clock = clock
         self._rng = rng
@@ -217,7 +224,8 @@ class Publisher:
                 "too many events wait to be committed on this node; retry later, or more slowly"
             )
         keyed = drafts if any(draft.idempotency_key for draft in drafts) else ()
-        return _Submission(events, size_bytes, now, on_done, keyed)
+        events, spans = self._traces.take(events, Step.RECEIVE)
+        return _Submission(events, size_bytes, now, on_done, keyed, spans)
 
     # --- on its way -------------------------------------------------------------------------------
 
@@ -233,7 +241,9 @@ class Publisher:
             events = tuple([event for one in batch for event in one.events])
             leaderless_until = batch[0].at + self._limits.leader_wait_s
             encoded = encode(Publish(events, self._clock.wall_ms()))
-            command = _Command(batch, encoded, len(events), leaderless_until)
+            spans = [span for one in batch for span in one.spans]
+            span = self._traces.commit(spans, len(events))
+            command = _Command(batch, encoded, len(events), span, leaderless_until)
             self._under_way.append(command)
             self._events_under_way += command.events
             self._submit_all(now)
@@ -263,6 +273,9 @@ class Publisher:
         if command not in self._under_way:
             return  # everybody was answered that it is uncertain
         if not isinstance(answer, NotLeader):
+            if command.span is not None and not isinstance(answer, NotiError):
+                command.span.end(attributes={"noti.log_index": answer})
+                command.span = None
             self._end(command, answer if isinstance(answer, NotiError) else None)
         elif not self._running:
             self._end(command, _stopping())
@@ -308,6 +321,8 @@ class Publisher:
         """Answer everybody, and let the next ones go, here and now."""
         self._under_way.remove(command)
         self._events_under_way -= command.events
+        if command.span is not None:
+            command.span.end(type(failure).__name__)
         self._finish(command.batch, failure)
         if self._waiting:
             self._send_commands(self._clock.now())
@@ -317,6 +332,7 @@ class Publisher:
         for submission in batch:
             self._uncommitted_events -= len(submission.events)
             self._uncommitted_bytes -= submission.size_bytes
+            end_all(submission.spans, "" if failure is None else type(failure).__name__)
             if failure is None:
                 committed += len(submission.events)
                 submission.on_done(self._answer(submission))

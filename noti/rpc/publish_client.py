@@ -57,6 +57,7 @@ def wire_event(draft: Draft) -> wire.Event:
         draft.retry_ms,
         draft.private,
         draft.idempotency_key,
+        draft.trace,
     )
 
 

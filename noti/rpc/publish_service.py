@@ -25,6 +25,7 @@ from noti.errors import (
     ProposalUncertain,
     Unavailable,
 )
+from noti.history.traceparent import trace_of
 from noti.protobuf import length_field, length_keys, number_in, number_keys, scan
 from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.rpc.connections import PeerStream, stream_of
@@ -48,7 +49,7 @@ publisher alone that is never told to wait is slowed down, and not rejected."""
 
 # By hand, as both are hot: see `scan`.
 _REQUEST_KEYS: Final = length_keys(1)
-_EVENT_KEYS: Final = length_keys(1, 2, 3, 4, 7)
+_EVENT_KEYS: Final = length_keys(1, 2, 3, 4, 7, 8)
 _EVENT_NUMBERS: Final = number_keys(5, 6)
 
 
@@ -83,7 +84,7 @@ class PublisherService:
         stream = stream_of(call, REQUEST_BYTES_MAX)
         try:
             frame = await stream.inbox.read()
-            drafts = decode_drafts(frame or b"")
+            drafts = decode_drafts(frame or b"", _trace_of(call))
         except MessageInvalid as error:
             self._rejected.report(stream.connection.transport, "request", str(error))
             raise _rejection(error) from error
@@ -108,13 +109,13 @@ class PublisherService:
     async def _publish_stream(self, call: Call) -> None:
         await call.send_initial_metadata()
         stream = stream_of(call, REQUEST_BYTES_MAX)
-        answers = _Answers(stream)
+        answers, trace = _Answers(stream), _trace_of(call)
         writing = asyncio.create_task(answers.write())
 
         def take(requests: Sequence[bytes]) -> bool:
             for number, request in enumerate(requests, start=1):
                 try:
-                    drafts = decode_drafts(request)
+                    drafts = decode_drafts(request, trace)
                 except MessageInvalid as error:
                     self._rejected.report(stream.connection.transport, "request", str(error))
                     answers.expect(len(request), 0)(error)
@@ -228,15 +229,18 @@ class _Answers:
         return answers
 
 
-def decode_drafts(data: bytes) -> list[Draft]:
-    """Return the events of a `PublishRequest`; raises `MessageInvalid`."""
+def decode_drafts(data: bytes, trace: str = "") -> list[Draft]:
+    """Return the events of a `PublishRequest`; raises `MessageInvalid`.
+
+    Those that do not name a trace belong to that of the call.
+    """
     try:
-        return [_draft(event) for _, event in scan(data, _REQUEST_KEYS)]
+        return [_draft(event, trace) for _, event in scan(data, _REQUEST_KEYS)]
     except UnicodeDecodeError as error:
         raise MessageInvalid(f"an event with text that is not UTF-8: {error.reason}") from None
 
 
-def _draft(event: bytes) -> Draft:
+def _draft(event: bytes, trace: str) -> Draft:
     topics: list[str] = []
     data = event_id = event_type = key = ""
     retry_ms, private = 0, False
@@ -253,9 +257,16 @@ def _draft(event: bytes) -> Draft:
             retry_ms = number_in(value)
         elif number == 6:
             private = number_in(value) != 0
-        else:
+        elif number == 7:
             key = value.decode()
-    return Draft(tuple(topics), data, event_id or None, event_type, retry_ms, private, key)
+        else:
+            trace = trace_of(value.decode())
+    return Draft(tuple(topics), data, event_id or None, event_type, retry_ms, private, key, trace)
+
+
+def _trace_of(call: Call) -> str:
+    """Return the trace that a call's metadata names."""
+    return trace_of(str((call.metadata or {}).get("traceparent", "")))
 
 
 def encode_outcome(outcome: Outcome) -> bytes:

@@ -51,6 +51,10 @@ HEALTH_SERVICES: Final = frozenset(
 class Call(Protocol):
     """The part of `grpclib.server.Stream` that the services use."""
 
+    @property
+    def metadata(self) -> Mapping[str, object] | None:
+        """What the caller says beside its messages, by lower-case names."""
+
     async def send_initial_metadata(self) -> None:
         """Accept the call."""
 

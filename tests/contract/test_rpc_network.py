@@ -38,6 +38,7 @@ from noti.rpc.answers import NodeRole, ServerInfo
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.ports import RpcNetwork
+from noti.rpc.publish_client import wire_event
 from tests.rpc.tls_peers import node_tls
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
@@ -383,6 +384,7 @@ async def test_two_streams_do_not_disturb_each_other(open_network: NetworkFactor
 DRAFTS = [
     Draft(("a.b", "https://example.com/ü"), "line 1\nline 2 ✓"),
     Draft(("t",), "", "given-id"),
+    Draft(("t",), "", "traced", trace="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
 ]
 
 
@@ -394,7 +396,7 @@ async def publish(network: RpcNetwork, to: Address, drafts: Sequence[Draft]) -> 
             raise outcome
         return outcome
     assert isinstance(network, GrpcNetwork)
-    events = [wire.Event(topics=list(d.topics), data=d.data, id=d.id or "") for d in drafts]
+    events = [wire_event(one) for one in drafts]
 
     async def call() -> tuple[str, ...]:
         context = None if network._tls is None else network._tls.current.client
@@ -410,7 +412,7 @@ async def test_drafts_arrive_as_they_were_sent_and_ids_come_back(
 ) -> None:
     publishing = Publications()
     async with open_network() as network, served(network, Handler(), publishing) as (address, _):
-        assert await publish(network, address, DRAFTS) == ("made-2", "given-id")
+        assert await publish(network, address, DRAFTS) == ("made-3", "given-id", "traced")
         assert publishing.drafts == DRAFTS
 
 

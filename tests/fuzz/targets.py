@@ -130,6 +130,8 @@ from tests.fuzz.token_inputs import HEADERS as TOKEN_HEADERS
 
 EVENTS = (Event(7, "id-7", ("a", "b"), '{"user_id":1}', 5), Event(8, "id-8", ("c",), "ö", 6))
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 SUBSCRIBER = Subscriber(
     "urn:uuid:7c8f5b74-a128-46b7-ac85-ac241c15ea9d",
     1,
@@ -404,6 +406,8 @@ TARGETS = [
             encode(PublishBatch("s", EVENTS)),
             encode(SetLimits(HistoryLimits(5))),
             encode(Publish(EVENTS)),
+            encode(Publish((EVENTS[0]._replace(trace=TRACE), EVENTS[1]))),
+            encode(PublishBatch("s", (EVENTS[0], EVENTS[1]._replace(trace=TRACE)))),
             encode(SUBSCRIBED),
             encode(Revoke("", "j", 2000, 1000)),
             encode(RaiseLevel(SUPPORTED)),

@@ -37,6 +37,8 @@ old_content: tuple[st.SearchStrategy[Any], ...] = (
     integers,
 )
 content = (*old_content, texts, integers, st.booleans())
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+traces = st.sampled_from(["", TRACE])
 
 
 def old_event(
@@ -53,10 +55,10 @@ commands: st.SearchStrategy[Command] = st.one_of(
     st.builds(
         PublishBatch,
         texts,
-        batches(st.builds(Event, positive, *content, st.just(""))),
+        batches(st.builds(Event, positive, *content, st.just(""), traces)),
         integers,
     ),
-    st.builds(Publish, batches(st.builds(Event, st.just(0), *content, texts)), integers),
+    st.builds(Publish, batches(st.builds(Event, st.just(0), *content, texts, traces)), integers),
     st.builds(
         SetLimits, st.builds(HistoryLimits, positive, positive, integers, integers, positive)
     ),
@@ -108,6 +110,24 @@ def test_bytes_are_an_array_that_begins_with_the_kind() -> None:
     assert msgpack.unpackb(encode(SetLimits(HistoryLimits(1, 2, 3, 4, 5)))) == [6, 1, 2, 3, 4, 5]
     assert msgpack.unpackb(encode(Expire(9))) == [7, 9]
     assert msgpack.unpackb(encode(AdvanceFloor("s", 9))) == [8, "s", 9]
+
+
+def test_traces_stand_behind_events_in_kinds_of_their_own() -> None:
+    event = Event(7, "id", ("t",), "d", 5)
+    told = [7, "id", ["t"], "d", 5, "", 0, False]
+    batch = PublishBatch("s", (event, event._replace(trace=TRACE)), 6)
+    assert msgpack.unpackb(encode(batch)) == [10, 6, "s", [told, told], [[1, TRACE]]]
+    published = Publish((event._replace(source_seq=0, trace=TRACE),), 6)
+    assert msgpack.unpackb(encode(published)) == [11, 6, [[*told[1:], ""]], [[0, TRACE]]]
+
+
+@pytest.mark.parametrize(
+    "traces", [[[2, TRACE]], [[-1, TRACE]], [[0, ""]], [[0, TRACE.upper()]], [[0, TRACE]] * 2, [0]]
+)
+def test_trace_of_no_event_is_invalid(traces: list[object]) -> None:
+    told = ["id", ["t"], "d", 5, "", 0, False, ""]
+    with pytest.raises(MessageInvalid, match="a trace in a batch"):
+        decode(msgpack.packb([11, 6, [told, told], traces]))
 
 
 def test_kinds_of_older_versions_are_read_as_they_were_meant() -> None:

@@ -80,6 +80,7 @@ publications = st.builds(
     st.integers(0, 1),
     st.booleans(),
     st.sampled_from(["", "key 1", "key 2"]),
+    st.sampled_from(["", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]),
 )
 commands = st.lists(
     st.one_of(

@@ -14,10 +14,12 @@ from noti.http.config import HttpConfig
 from noti.http.forms import FORM
 from noti.http.publish import PublishRequest
 from noti.http.publish_endpoint import PublishEndpoint
+from noti.publishing.ports import Draft
 from tests import promises
 from tests.http.publishing_stage import PATH, Log, Publishers, form, post, publishing
 from tests.http.stage import LIMIT_S, until
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 WAYS = ("plain", "chunked", "1.0")
 
 
@@ -60,13 +62,13 @@ async def test_an_event_is_committed_and_answered_with_its_id(way: str) -> None:
     async with publishing(log) as address:
         body = form(("topic", "a"), ("topic", "b"), data="ü", id="x", type="t", retry="3")
         status, headers, answer = await exchange(
-            address, sent(way, body, "old", FORM, "Idempotency-Key: k")
+            address, sent(way, body, "old", FORM, "Idempotency-Key: k", f"traceparent: {TRACE}")
         )
     assert (status, answer) == (200, b"x")
     assert headers[b"content-type"] == b"text/plain; charset=utf-8"
     assert headers[b"x-content-type-options"] == b"nosniff"
     [draft] = log.drafts
-    assert draft == (("a", "b"), "ü", "x", "t", 3, False, "k")
+    assert draft == Draft(("a", "b"), "ü", "x", "t", 3, False, "k", TRACE)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -24,8 +24,11 @@ from noti.history.topics import TOPIC_BYTES_MAX
 from noti.publishing.events import EVENT_BYTES_MAX, ID_CHARACTERS_MAX, TOPICS_MAX
 from noti.publishing.ports import Draft, Outcome
 from noti.publishing.publisher import Publisher, PublishLimits
+from noti.tracing.ports import Step, Tracer
+from noti.tracing.taking import TakenTraces
 from noti.trio_clock import TrioClock
 from tests import promises
+from tests.tracing.recorder import RecordingTracer
 
 
 class Submitted:
@@ -70,11 +73,18 @@ def draft(event_id: str | None = None, data: str = "data") -> Draft:
 
 @asynccontextmanager
 async def running(
-    limits: PublishLimits | None = None,
+    limits: PublishLimits | None = None, tracer: Tracer | None = None
 ) -> AsyncIterator[tuple[FakeLeader, Publisher]]:
     leader = FakeLeader()
     limits = limits or PublishLimits()
-    publisher = Publisher(leader, TrioClock(), random.Random(1), limits, id_of=leader.store.id_of)
+    publisher = Publisher(
+        leader,
+        TrioClock(),
+        random.Random(1),
+        limits,
+        id_of=leader.store.id_of,
+        traces=TakenTraces(tracer),
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(publisher.run)
         yield leader, publisher
@@ -91,6 +101,25 @@ async def test_lonely_submission_leaves_at_once(autojump_clock: trio.testing.Moc
         leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
         assert outcomes == [("a", "b")]
+
+
+async def test_spans_end_with_the_answer_and_say_why_there_was_none(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    tracer, outcomes = RecordingTracer(wanted={"a", "b", "c"}), list[Outcome]()
+    async with running(tracer=tracer) as (leader, publisher):
+        publisher.submit([draft("a"), draft("not traced")], outcomes.append)
+        publisher.submit([draft("b")], outcomes.append)
+        await trio.testing.wait_all_tasks_blocked()
+        assert [span.problem for span in tracer.spans] == [None] * 3
+        [commit] = tracer.of(Step.COMMIT)
+        assert commit.parents == [span.trace for span in tracer.of(Step.RECEIVE)]
+        leader.submitted[0].end()
+        assert [span.problem for span in tracer.spans] == [""] * 3
+        assert commit.attributes["noti.log_index"] == 7
+        publisher.submit([draft("c")], outcomes.append, at_once=True)
+        leader.submitted[1].end(Overloaded("full"))
+    assert [span.problem for span in tracer.spans[3:]] == ["Overloaded"] * 2
 
 
 async def test_submissions_of_one_turn_share_a_command_in_order(

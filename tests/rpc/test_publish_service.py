@@ -58,6 +58,9 @@ class Held(Publications):
             await self.come.wait()
 
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
 def request(*data: str) -> wire.PublishRequest:
     return wire.PublishRequest(events=[wire.Event(topics=["t"], data=one) for one in data])
 
@@ -77,6 +80,22 @@ async def test_each_failure_has_its_status(failure: NotiError, status: Status) -
         with pytest.raises(GRPCError) as caught:
             await ask(asyncio_loop, address, lambda c: wire.PublisherStub(c).publish(request("x")))
         assert (caught.value.status, caught.value.message) == (status, str(failure))
+
+
+async def test_event_belongs_to_the_trace_that_it_names_or_to_that_of_its_call() -> None:
+    own = TRACE.replace("b7ad", "c7ad")
+    publishing = Publications()
+    events = [wire.Event(["t"], "of the call"), wire.Event(["t"], "own", traceparent=own)]
+
+    async def use(channel: Channel) -> None:
+        asked, metadata = wire.PublishRequest(events), {"traceparent": TRACE}
+        await wire.PublisherStub(channel).publish(asked, metadata=metadata)
+        stream = wire.PublisherStub(channel).publish_stream([asked], metadata=metadata)
+        assert len([answer async for answer in stream]) == 1
+
+    async with serving(Handler(), publishing) as (asyncio_loop, _, address):
+        await ask(asyncio_loop, address, use)
+    assert [draft.trace for draft in publishing.drafts] == [TRACE, own] * 2
 
 
 async def test_stream_is_answered_in_order_and_goes_on_after_a_failure() -> None:
@@ -209,6 +228,7 @@ drafts = st.builds(
     st.integers(0, 2**32 - 1),
     st.booleans(),
     texts,
+    trace=st.sampled_from(["", TRACE]),
 )
 
 

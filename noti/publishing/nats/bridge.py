@@ -28,6 +28,7 @@ from noti.publishing.nats.outcomes import Outcomes
 from noti.publishing.nats.ports import Source
 from noti.publishing.nats.reading import MESSAGES_MAX, EventOf, SessionReading
 from noti.publishing.ports import Proposer
+from noti.tracing.taking import TakenTraces
 
 log = structlog.get_logger("noti.publishing")
 
@@ -52,6 +53,7 @@ class Bridge:
         clock: Clock,
         rng: random.Random,
         *,
+        traces: TakenTraces | None = None,
         messages_max: int = MESSAGES_MAX,
     ) -> None:
         """Prepare to read the stream called `name`.
@@ -65,6 +67,7 @@ class Bridge:
         self._floor = floor
         self._clock = clock
         self._rng = rng
+        self._traces = traces
         self._messages_max = messages_max
         self._gauges = Gauges(name, clock)
         self._outcomes = Outcomes(name, clock)
@@ -148,6 +151,7 @@ class Bridge:
                     self._clock,
                     self._rng,
                     committed=self._backoff.succeeded,
+                    traces=self._traces,
                     messages_max=self._messages_max,
                 )
                 with self._gauges.reading(session):

@@ -104,6 +104,7 @@ class StreamMapping:
                 told.retry_ms,
                 told.private,
                 "",
+                told.trace,
             ),
         )
 

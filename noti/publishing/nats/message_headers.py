@@ -8,8 +8,9 @@
 | `Noti-Private` | `true`, `on` or `1`; `false`, `off` or `0` |
 | `Noti-Retry` | how long a reader waits before it connects again, ms |
 
-Their names are in lower case here. What else a message has is passed over, `traceparent` too:
-events have no place for it.
+| `traceparent` | the trace that the event belongs to (W3C Trace Context); a wrong one is none |
+
+Their names are in lower case here. What else a message has is passed over.
 """
 
 import re
@@ -17,18 +18,20 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from noti.errors import MessageInvalid, TooLarge
+from noti.history.traceparent import trace_of
 from noti.publishing.events import RETRY_MS_MAX, TOPICS_MAX, check_topics, check_type
 from noti.publishing.nats.ports import Headers
 
 MESSAGE_ID: Final = "nats-msg-id"
+_TRACEPARENT: Final = "traceparent"
 
 _TOPIC: Final = "noti-topic"
 _TYPE: Final = "noti-type"
 _PRIVATE: Final = "noti-private"
 _RETRY: Final = "noti-retry"
 
-DIRECTIVES: Final = frozenset({_TOPIC, _TYPE, _PRIVATE, _RETRY})
-"""Headers of our own."""
+DIRECTIVES: Final = frozenset({_TOPIC, _TYPE, _PRIVATE, _RETRY, _TRACEPARENT})
+"""What `directives_of` reads."""
 
 _YES_OR_NO: Final[Mapping[str, bool]] = {
     "true": True,
@@ -50,9 +53,11 @@ class Directives(NamedTuple):
     """None when it says nothing."""
     private: bool
     retry_ms: int
+    trace: str
+    """Empty for none."""
 
 
-NO_DIRECTIVES: Final = Directives((), None, False, 0)
+NO_DIRECTIVES: Final = Directives((), None, False, 0, "")
 
 
 def directives_of(headers: Headers) -> Directives:
@@ -71,9 +76,9 @@ def directives_of(headers: Headers) -> Directives:
     retry_ms = int(retry) if retry is not None and _MILLISECONDS.fullmatch(retry) else 0
     if retry is not None and (retry_ms > RETRY_MS_MAX or not _MILLISECONDS.fullmatch(retry)):
         raise MessageInvalid(f"Noti-Retry is {retry[:80]!r}; write 0 to {RETRY_MS_MAX} ms")
-    return Directives(
-        topics, event_type, private is not None and _YES_OR_NO[private.lower()], retry_ms
-    )
+    is_private = private is not None and _YES_OR_NO[private.lower()]
+    trace = trace_of(headers[_TRACEPARENT][0]) if _TRACEPARENT in headers else ""
+    return Directives(topics, event_type, is_private, retry_ms, trace)
 
 
 def _single(headers: Headers, name: str) -> str | None:

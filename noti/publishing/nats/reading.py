@@ -21,13 +21,15 @@ from typing import Final, NamedTuple, Protocol
 
 import trio
 
-from noti.errors import MessageInvalid
+from noti.errors import MessageInvalid, NotiError
 from noti.history.commands import AdvanceFloor, PublishBatch, encode
 from noti.history.notification import Event, byte_length
 from noti.ports import Clock
 from noti.publishing.nats.outcomes import Outcomes
 from noti.publishing.nats.ports import DeadLetter, SourceMessage, SourceSession
 from noti.publishing.ports import Proposer
+from noti.tracing.ports import Span, Step
+from noti.tracing.taking import TakenTraces, end_all
 
 MESSAGES_MAX: Final = 500
 """Messages in one fetch; beyond a few hundred, a larger batch no longer makes a commit cheaper."""
@@ -76,6 +78,7 @@ class SessionReading:
         rng: random.Random,
         *,
         committed: Callable[[], None],
+        traces: TakenTraces | None = None,
         messages_max: int = MESSAGES_MAX,
     ) -> None:
         """Prepare; `committed` is called after each commit."""
@@ -86,6 +89,7 @@ class SessionReading:
         self._clock = clock
         self._rng = rng
         self._committed = committed
+        self._traces = traces or TakenTraces()
         self._messages_max = messages_max
         self._fetching = trio.Lock()
         self._committing = trio.Lock()
@@ -138,9 +142,9 @@ class SessionReading:
             self._outcomes.dead_letters(session.stream, letters)
             await session.dead_letter(letters)
         for run in _runs(good):
-            events = tuple([event for _, event in run])
+            events, spans = self._traces.take(tuple([event for _, event in run]), Step.READ)
             command = PublishBatch(session.stream, events, self._clock.wall_ms())
-            await self._proposer.propose(encode(command))
+            await self._propose(encode(command), spans, len(events))
             self._committed()
             self._outcomes.committed(len(run), run[0][0].published_ms)
         if letters and not session.acknowledges:
@@ -149,6 +153,21 @@ class SessionReading:
                 await self._proposer.propose(encode(AdvanceFloor(session.stream, last)))
                 self._committed()
         return [message for message, _ in good]
+
+    async def _propose(self, command: bytes, spans: Sequence[Span], events: int) -> None:
+        """Have a batch of so many events committed, of which these are traced."""
+        span = self._traces.commit(spans, events)
+        problem = "Cancelled"
+        try:
+            await self._proposer.propose(command)
+            problem = ""
+        except NotiError as error:
+            problem = type(error).__name__
+            raise
+        finally:
+            if span is not None:
+                span.end(problem)
+            end_all(spans, problem)
 
 
 async def _take(lock: trio.Lock) -> None:

@@ -8,7 +8,7 @@ from noti.publishing.events import RETRY_MS_MAX
 from noti.publishing.nats.message_headers import NO_DIRECTIVES, Directives, directives_of
 
 
-def test_headers_say_topics_type_privacy_and_time_to_retry() -> None:
+def test_headers_say_topics_type_privacy_time_to_retry_and_trace() -> None:
     headers = {
         "noti-topic": ["b", "a"],
         "noti-type": ["price"],
@@ -16,7 +16,9 @@ def test_headers_say_topics_type_privacy_and_time_to_retry() -> None:
         "noti-retry": ["3000"],
         "traceparent": ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"],
     }
-    assert directives_of(headers) == Directives(("b", "a"), "price", True, 3000)
+    trace = headers["traceparent"][0]
+    assert directives_of(headers) == Directives(("b", "a"), "price", True, 3000, trace)
+    assert directives_of({"traceparent": ["wrong"]}) == NO_DIRECTIVES
     assert directives_of({"other": ["x"]}) == NO_DIRECTIVES
 
 

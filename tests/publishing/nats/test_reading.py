@@ -16,10 +16,13 @@ from noti.publishing.nats.outcomes import Outcomes
 from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.reading import SessionReading
 from noti.stream_settings import SubjectSettings
+from noti.tracing.ports import Step, Tracer
+from noti.tracing.taking import TakenTraces
 from noti.trio_clock import TrioClock
 from tests.publishing.replicated_log import ReplicatedLog
 from tests.simulation.memory_source import MemorySource
 from tests.simulation.memory_stream import MemoryStream
+from tests.tracing.recorder import RecordingTracer
 
 
 class RecordingLog(ReplicatedLog):
@@ -32,7 +35,9 @@ class RecordingLog(ReplicatedLog):
         await super().propose(command)
 
 
-async def read(stream: MemoryStream, log: ReplicatedLog, events: int) -> None:
+async def read(
+    stream: MemoryStream, log: ReplicatedLog, events: int, tracer: Tracer | None = None
+) -> None:
     """Read until so many events were shown."""
     clock = TrioClock()
     async with MemorySource(stream).open() as session:
@@ -40,7 +45,14 @@ async def read(stream: MemoryStream, log: ReplicatedLog, events: int) -> None:
         event_of = StreamMapping((SubjectSettings(subject=">", decoder="text"),)).event_of
         outcomes = Outcomes("read", clock)
         one = SessionReading(
-            session, event_of, log, outcomes, clock, random.Random(1), committed=lambda: None
+            session,
+            event_of,
+            log,
+            outcomes,
+            clock,
+            random.Random(1),
+            committed=lambda: None,
+            traces=TakenTraces(tracer),
         )
         with trio.fail_after(600):
             async with trio.open_nursery() as nursery:
@@ -60,6 +72,24 @@ async def test_backlog_is_shown_in_order_and_acknowledged(autojump_clock: MockCl
         stream.publish("a", b"%d" % number)
     await read(stream, log, 1700)
     assert shown(log) == list(range(1700))
+
+
+async def test_traced_messages_are_committed_in_a_span_that_is_linked_to_theirs(
+    autojump_clock: MockClock,
+) -> None:
+    stream, log, tracer = MemoryStream(TrioClock()), RecordingLog(), RecordingTracer()
+    trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    for headers in ({"traceparent": [trace]}, {}, {"traceparent": [trace]}):
+        stream.publish("a", b"0", headers=headers)
+    await read(stream, log, 1, tracer)
+    first, second = tracer.of(Step.READ)
+    assert first.parents == second.parents == [trace]
+    [commit] = tracer.of(Step.COMMIT)
+    assert commit.parents == [first.trace, second.trace]
+    assert [span.problem for span in tracer.spans] == [""] * 3
+    command = decode(log.commands[0])
+    assert isinstance(command, PublishBatch)
+    assert [one.trace for one in command.events] == [first.trace, "", second.trace]
 
 
 async def test_large_messages_are_cut_into_commands_of_bounded_size(

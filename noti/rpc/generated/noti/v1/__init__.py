@@ -105,6 +105,11 @@ class Event(betterproto2.Message):
     answered with its id, if it says the same.
     """
 
+    traceparent: "str" = betterproto2.field(8, betterproto2.TYPE_STRING)
+    """
+    The trace that it belongs to, as W3C's traceparent has it; empty: that of the call's metadata. A wrong one is none.
+    """
+
 
 default_message_pool.register_message("noti.v1", "Event", Event)
 
