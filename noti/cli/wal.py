@@ -39,7 +39,7 @@ from noti.raft.storage.snapshot_file import decode_snapshot
 TIMES = {"created_ms", "taken_ms", "before_ms"}
 """Fields that are a wall time."""
 
-MOSTLY_EMPTY = {"type", "retry_ms", "private", "idempotency_key"}
+MOSTLY_EMPTY = {"type", "retry_ms", "private", "idempotency_key", "trace"}
 """Fields of events that are named only when they say something."""
 
 COLORS = {"ok": "green", "torn": "yellow", "damaged": "red"}
