@@ -10,7 +10,7 @@ from functools import partial
 
 from prometheus_client import Gauge
 
-from noti import telemetry
+from noti import __version__, telemetry
 from noti.address import Address, format_address
 from noti.authorization.revoking import Revoking
 from noti.authorization.service import Authorization
@@ -32,6 +32,7 @@ from noti.membership.identity import (
     make_identity,
     save_promise,
 )
+from noti.membership.level_raising import LevelRaising
 from noti.membership.node_names import NodeNames, load_names
 from noti.membership.operator_requests import OperatorRequests
 from noti.membership.tags import (
@@ -41,6 +42,8 @@ from noti.membership.tags import (
     TAG_OPS,
     TAG_RPC,
     TAG_SOURCE,
+    TAG_SUPPORTS,
+    TAG_VERSION,
     alive_and_dead,
     name_of,
 )
@@ -116,6 +119,7 @@ class Parts:
     decommission: Decommission
     operator_requests: OperatorRequests
     controller: MembershipController
+    level_raising: LevelRaising
     limits: Limits
     authorization: Authorization
     revoking: Revoking
@@ -146,7 +150,8 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     )
     forwarder = Forwarder(identity.node_id, replica, intake, clock)
 
-    peers = _peers(world, identity, replica, forwarder, name_of_node)
+    hello = partial(_hello, identity, replica, store, world.supports)
+    peers = _peers(world, hello, replica, forwarder, name_of_node)
     discovery = Discovery(
         gossip,
         replica,
@@ -171,7 +176,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         peers=peers,
         forwarder=forwarder,
         publisher=Publisher(forwarder, clock, rng, id_of=store.id_of, traces=traces),
-        admission=PeerAdmission(identity, replica, name_of_node, peers.serve),
+        admission=PeerAdmission(hello, name_of_node, peers.serve),
         report=report,
         gossip_keys=gossip_keys,
         gossip=gossip,
@@ -181,6 +186,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         controller=MembershipController(
             gossip, replica, forwarder.leaving, peers.connected, clock, voters
         ),
+        level_raising=_level_raising(config, world, identity, replica, store, peers),
         authorization=_authorization(config, world, store),
         revoking=Revoking(forwarder.propose, clock),
         limits=Limits(replica, store, _history_limits(config), clock),
@@ -281,7 +287,7 @@ def _history_limits(config: Config) -> HistoryLimits:
 
 
 def tags_of(
-    config: Config, identity: Identity, rpc_addr: Address, http_addr: Address
+    config: Config, identity: Identity, supports: int, rpc_addr: Address, http_addr: Address
 ) -> dict[str, str]:
     """Return what a node shows in gossip; the addresses have the ports that are really bound."""
     shown = {TAG_SOURCE: "nats"} if config.streams else {}
@@ -293,6 +299,8 @@ def tags_of(
         TAG_EXPECT: str(config.bootstrap_expect),
         TAG_RPC: format_address(config.advertised(rpc_addr)),
         TAG_HTTP: format_address(config.advertised(http_addr)),
+        TAG_VERSION: __version__,
+        TAG_SUPPORTS: str(supports),
     }
 
 
@@ -308,7 +316,9 @@ async def _recover(
         memory_bytes=config.log_memory_bytes,
     )
     try:
-        store = decode_store(recovered.snapshot.pieces) if recovered.snapshot else Store()
+        pieces = recovered.snapshot.pieces if recovered.snapshot else None
+        supports = world.supports
+        store = decode_store(pieces, supports) if pieces else Store(supports=supports)
     except MessageInvalid as error:
         raise StorageCorrupt(f"{config.data_dir}: the snapshot does not decode: {error}") from None
     identity = known or await make_identity(world.disk, config.name, world.make_id)
@@ -337,7 +347,7 @@ def _replica(
 
 def _peers(
     world: World,
-    identity: Identity,
+    hello: Callable[[], Hello],
     replica: Replica,
     forwarder: Forwarder,
     name_of_node: Callable[[NodeId], str | None],
@@ -345,14 +355,31 @@ def _peers(
     def is_member(node_id: NodeId) -> bool:
         return node_id in replica.status().configuration.members
 
-    hello = partial(_hello, identity, replica)
     return Peers(
         world.rpc, hello, forwarder, world.clock, world.rng, name_of_node, is_member=is_member
     )
 
 
-def _hello(identity: Identity, replica: Replica) -> Hello:
-    return identity.hello(replica.cluster_id())
+def _hello(identity: Identity, replica: Replica, store: Store, supports: int) -> Hello:
+    return identity.hello(replica.cluster_id(), store.level, supports)
+
+
+def _level_raising(
+    config: Config,
+    world: World,
+    identity: Identity,
+    replica: Replica,
+    store: Store,
+    peers: Peers,
+) -> LevelRaising:
+    return LevelRaising(
+        replica,
+        store,
+        lambda: replica.status().configuration.members,
+        lambda: {identity.node_id: world.supports, **peers.supported()},
+        world.clock,
+        level_max=world.supports if config.level_max is None else config.level_max,
+    )
 
 
 def _authorization(config: Config, world: World, store: Store) -> Authorization:
@@ -391,7 +418,7 @@ def _raft(
         entries=recovered.tail,
         rng=world.rng,
         now=world.clock.now(),
-        state_decoder=StoreDecoder,
+        state_decoder=partial(StoreDecoder, world.supports),
     )
 
 

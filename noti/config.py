@@ -194,6 +194,9 @@ class Config(BaseModel):
     topics_max: int = Field(default=10_000, ge=1, le=1_000_000)
     """Topics of which history_per_topic events are kept; the least recently published is forgotten
     first."""
+    level_max: int | None = Field(default=None, ge=0)
+    """Level that a leader raises the cluster to at most [default: what all nodes support]. With the
+    level that `noti status` shows, an upgrade can be taken back even when all nodes have it."""
     sse_backlog_bytes: int = Field(default=64 * 1024 * 1024, ge=1024 * 1024)
     """Memory of a node for events that are older than that and that open streams still need,
     bytes; a browser that reads too slowly to be within it is disconnected, and comes back."""

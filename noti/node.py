@@ -15,8 +15,8 @@ it is the start, read upwards the stop:
                          kept from before to after that
                 discovery    finds peers in gossip, shows this node there; founds the cluster
                   decommission, control        what the operator asks of this node
-                  controller, limits, bridge   while this node leads: who votes,
-                                               the history size, events from NATS
+                  controller, level, limits, bridge   while this node leads: who votes, the
+                                               cluster's level, the history size, events from NATS
                   presence     who is subscribed, told to the others; ends before gossip says
                                that this node leaves, when the leader ends its subscriptions
                     leadership       handed over as soon as the node is to stop
@@ -90,7 +90,7 @@ async def run(
         http_addr = await tree.start("browsers", serve_http)
 
         # The ports are known now; gossip spreads them from its first packet on.
-        parts.discovery.show(tags_of(config, parts.identity, rpc_addr, http_addr))
+        parts.discovery.show(tags_of(config, parts.identity, world.supports, rpc_addr, http_addr))
         if parts.gossip_keys is not None:
             await tree.start("gossip keys", parts.gossip_keys.run)
         await tree.start("gossip", parts.gossip.run)
@@ -101,6 +101,7 @@ async def run(
         await tree.start("control", partial(world.control.serve, parts.operator_requests.carry_out))
 
         await tree.start("controller", parts.controller.run)
+        await tree.start("level", parts.level_raising.run)
         await tree.start("limits", parts.limits.run)
         if not parts.bridges:
             log.info(NO_SOURCE)

@@ -102,12 +102,21 @@ def length_field(number: int, value: bytes) -> bytes:
     size = len(value)
     if size < 0x80:
         return bytes((number << 3 | LENGTH, size)) + value
-    digits = bytearray((number << 3 | LENGTH,))
-    while size >= 0x80:
-        digits.append(size & 0x7F | 0x80)
-        size >>= 7
-    digits.append(size)
-    return bytes(digits) + value
+    return bytes((number << 3 | LENGTH,)) + _digits(size) + value
+
+
+def number_field(number: int, value: int) -> bytes:
+    """Return the field of an integer that is not negative; none for 0, which a reader assumes."""
+    return bytes((number << 3 | _VARINT,)) + _digits(value) if value else b""
+
+
+def _digits(value: int) -> bytes:
+    digits = bytearray()
+    while value >= 0x80:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    digits.append(value)
+    return bytes(digits)
 
 
 def _check(message_class: type[betterproto2.Message], data: memoryview) -> None:

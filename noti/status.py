@@ -12,7 +12,16 @@ from noti import __version__
 from noti.history.store import Store
 from noti.membership.identity import Identity
 from noti.membership.ports import RaftStatus
-from noti.membership.tags import ALIVE_STATES, TAG_HTTP, TAG_NODE_ID, TAG_OPS, TAG_RPC, TAG_SOURCE
+from noti.membership.tags import (
+    ALIVE_STATES,
+    TAG_HTTP,
+    TAG_NODE_ID,
+    TAG_OPS,
+    TAG_RPC,
+    TAG_SOURCE,
+    TAG_SUPPORTS,
+    TAG_VERSION,
+)
 from noti.raft.core.events import Role
 from noti.raft.core.messages import NodeId
 from noti.raft.core.status import Status
@@ -197,6 +206,7 @@ class Report:
             "applied": status.applied_index,
             "voters": len(status.configuration.voters),
             "learners": len(status.configuration.learners),
+            "level": self._store.level,
             "changing_members": bool(status.configuration.outgoing),
             "members": [
                 _describe(member, status, pressures)
@@ -258,5 +268,7 @@ def _describe(
         "rpc": member.tags.get(TAG_RPC, ""),
         "http": member.tags.get(TAG_HTTP, ""),
         "ops": member.tags.get(TAG_OPS, ""),
+        "version": member.tags.get(TAG_VERSION, ""),
+        "supports": member.tags.get(TAG_SUPPORTS, ""),
         "pressure": pressures.get(node_id),
     }

@@ -16,6 +16,7 @@ from noti.certificates.context import MutualContexts
 from noti.certificates.renewal import Renewed, keep_renewed
 from noti.config import Config
 from noti.descriptors import Shares
+from noti.history.levels import SUPPORTED
 from noti.http.clients import Clients, HttpClients, tls_for_browsers
 from noti.membership.control import ControlSocket
 from noti.membership.identity import NODE_ID_BYTES
@@ -53,6 +54,8 @@ class World:
     control: Control
     tracer: Tracer | None = None
     """Records what becomes of events; None when nobody wants to know."""
+    supports: int = SUPPORTED
+    """The highest level of a cluster that this node takes part in; tests make nodes older."""
 
 
 OpenWorld: TypeAlias = Callable[[Config], AbstractAsyncContextManager[World]]

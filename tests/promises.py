@@ -41,6 +41,11 @@ WEB_WORKER_COSTS_A_RECONNECTION = promise(
     _EVENTS,
     "A web worker that dies or hangs costs its browsers a reconnection, and nobody an event.",
 )
+UPGRADED_ONE_BY_ONE = promise(
+    _EVENTS,
+    "Nodes of the last release are replaced by new ones, one by one, and back until all are new: "
+    "nothing is lost or shown twice; then an older node is refused, and told what to install.",
+)
 DECOMMISSION_KEEPS_QUORUM = promise(
     _EVENTS,
     "A decommissioned node takes no vote with it, also when the leader goes, or several "

@@ -39,6 +39,7 @@ START_ORDER = [
     "decommission",
     "control",
     "controller",
+    "level",
     "limits",
     "bridge",
 ]

@@ -5,7 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from noti.errors import MessageInvalid
-from noti.protobuf import length_field, length_keys, number_in, number_keys, parse, scan
+from noti.protobuf import (
+    length_field,
+    length_keys,
+    number_field,
+    number_in,
+    number_keys,
+    parse,
+    scan,
+)
 from noti.rpc.generated.noti.v1 import Event
 
 KEYS = length_keys(1, 2, 3)
@@ -61,6 +69,12 @@ def test_fields_of_any_length_are_found_and_what_is_cut_off_is_refused(
 def test_fields_that_a_newer_version_added_are_skipped() -> None:
     newer = b"\x20\xff\x01" + b"\x82\x01\x02ab" + b"\x29" + bytes(8) + b"\x35" + bytes(4)
     assert scan(newer + b"\x12\x01x" + newer, KEYS) == [(2, b"x")]
+
+
+@pytest.mark.parametrize("number", [0, 1, 127, 128, 16_384, 2**63])
+def test_number_is_written_as_protobuf_writes_it(number: int) -> None:
+    found = dict(scan(number_field(5, number), {}, NUMBERS))
+    assert number_in(found.get(5, b"\0")) == number
 
 
 @pytest.mark.parametrize("number", [0, 1, 127, 128, 2**31 - 1])

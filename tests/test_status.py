@@ -117,7 +117,8 @@ def test_leader_is_named_if_gossip_knows_its_name(seen: bool, expected: str) -> 
 
 def test_status_reports_everything_and_is_ready_for_json() -> None:
     parts = Parts(replace(THREE, role=Role.LEADER, leader="id-a", commit_index=9, applied_index=8))
-    parts.seen = [node("b"), node("a"), node("z")]
+    newer = member("b", **node("b").tags, version="0.7.0", level="1")
+    parts.seen = [newer, node("a"), node("z")]
     status = json.loads(json.dumps(parts.report().status()))
     assert status["node"]["name"] == "a"
     assert status["node"]["node_id"] == "id-a"
@@ -135,6 +136,12 @@ def test_status_reports_everything_and_is_ready_for_json() -> None:
     assert [m["pressure"] for m in status["members"]] == [None, 0.25, None]
     assert status["intake"] == {"held": 1, "disregarded": []}
     assert status["store"]["last_seq"] == 0
+    assert status["level"] == 0
+    assert [(m["version"], m["supports"]) for m in status["members"]] == [
+        ("", ""),
+        ("0.7.0", "1"),
+        ("", ""),
+    ]
 
 
 def test_node_without_a_cluster_reports_that() -> None:

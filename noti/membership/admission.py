@@ -1,14 +1,14 @@
 """Which peers may exchange Raft messages with this node: nodes of its cluster, or of none yet.
 
-A peer introduces itself with a hello. It is rejected when it belongs to another cluster, or comes
-under a name or an id that this node or another one has; the reason says what to do.
+A peer introduces itself with a hello. It is rejected when it belongs to another cluster, comes
+under a name or an id that this node or another one has, or when one of the two is too old for the
+level of the other's cluster; the reason says what to do.
 """
 
 from collections.abc import Awaitable, Callable
 
 from noti.errors import ClusterMismatch
-from noti.membership.identity import Identity
-from noti.membership.ports import RaftStatus
+from noti.history.levels import too_old
 from noti.raft.core.messages import NodeId
 from noti.raft.ports import Hello, MessageStream
 
@@ -18,23 +18,23 @@ class PeerAdmission:
 
     def __init__(
         self,
-        identity: Identity,
-        raft: RaftStatus,
+        hello: Callable[[], Hello],
         name_of: Callable[[NodeId], str | None],
         use: Callable[[MessageStream], Awaitable[None]],
     ) -> None:
-        """`use` takes the streams of admitted peers, each until it breaks.
+        """`hello` returns how this node introduces itself now.
+
+        `use` takes the streams of admitted peers, each until it breaks.
 
         `name_of` returns the name that gossip knows an id by, if any.
         """
-        self._identity = identity
-        self._raft = raft
+        self._hello = hello
         self._name_of = name_of
         self._use = use
 
     def hello(self) -> Hello:
         """Return how this node introduces itself now."""
-        return self._identity.hello(self._raft.status().configuration.cluster_id)
+        return self._hello()
 
     def admit(self, peer: Hello, *, proven: bool) -> None:
         """Raise `ClusterMismatch` when this node must not talk to the peer.
@@ -57,7 +57,16 @@ class PeerAdmission:
         known = None if proven else self._name_of(peer.node_id)
         if known not in (None, peer.name):
             raise ClusterMismatch(f"node {peer.name!r} comes with the node id of node {known!r}")
+        _reject_too_old(own, peer)
 
     async def raft_stream(self, stream: MessageStream) -> None:
         """Use the stream of a peer that was admitted."""
         await self._use(stream)
+
+
+def _reject_too_old(own: Hello, peer: Hello) -> None:
+    for node, other in ((peer, own), (own, peer)):
+        if node.supports < other.level:
+            raise ClusterMismatch(
+                f"node {node.name!r} is too old: {too_old(other.level, node.supports)}"
+            )

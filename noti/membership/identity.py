@@ -28,9 +28,9 @@ class Identity:
     name: str
     node_id: NodeId
 
-    def hello(self, cluster_id: str) -> Hello:
+    def hello(self, cluster_id: str, level: int, supports: int) -> Hello:
         """Return how this node introduces itself to others."""
-        return Hello(cluster_id, self.node_id, self.name)
+        return Hello(cluster_id, self.node_id, self.name, level, supports)
 
 
 async def make_identity(disk: Disk, name: str, make_id: Callable[[], str]) -> Identity:

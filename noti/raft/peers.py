@@ -85,6 +85,7 @@ class _Link:
 
     def __init__(self, stream: MessageStream, scope: trio.CancelScope) -> None:
         self._stream = stream
+        self.peer = stream.peer
         self.scope = scope
         self.outbox: deque[PeerMessage] = deque()
         self._outbox_bytes = 0
@@ -199,6 +200,10 @@ class Peers:
     def connected(self) -> frozenset[NodeId]:
         """The peers with a stream in use."""
         return frozenset(self._links)
+
+    def supported(self) -> Mapping[NodeId, int]:
+        """Return the level that each peer with a stream in use supports."""
+        return {node_id: link.peer.supports for node_id, link in self._links.items()}
 
     def names(self) -> Mapping[NodeId, str]:
         """Return the names that certificates proved on streams which were used since the start."""

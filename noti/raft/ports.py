@@ -16,6 +16,10 @@ class Hello:
     """Empty while the node belongs to no cluster yet."""
     node_id: NodeId
     name: str
+    level: int = 0
+    """Of the cluster, as the node has applied it; 0 from releases that know no levels."""
+    supports: int = 0
+    """The highest level that the node supports; 0 from those, too."""
 
 
 class MessageStream(Protocol):

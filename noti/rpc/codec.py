@@ -2,7 +2,7 @@
 
 A frame is a protobuf message with one field of bytes (`noti.v1.Frame`), and in it is msgpack, which
 is read and written in C: of the first frame of each side
-`[FORMAT_VERSION, cluster id, node id, name]`, of every other one a list of messages. A message is
+`[format version, cluster id, node id, name]`, of every other one a list of messages. A message is
 `[kind, sender, term, …]`, with the fields of its class in their order. An entry is its record: the
 bytes that the leader made once. Bytes come from the network: whatever is wrong with them is
 `MessageInvalid`.
@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgpack
 
 from noti.errors import ClusterMismatch, LocalError, MessageInvalid
-from noti.protobuf import length_field, length_keys, scan
+from noti.protobuf import length_field, length_keys, number_field, number_in, number_keys, scan
 from noti.raft.core.messages import (
     BACKLOG_MAX,
     ENTRY_HEAD_BYTES,
@@ -39,8 +39,18 @@ from noti.raft.core.records import ENTRY_DATA_BYTES_MAX, decode_entry
 from noti.raft.core.validate import find_invalid
 from noti.raft.ports import Hello
 
-FORMAT_VERSION: Final = 2
-"""Of all that is in a frame. Nodes of another version are rejected at their first frame."""
+FORMAT_VERSION: Final = 3
+"""Of all that is in a frame, said in the hello of a node whose cluster is above level 0. Nodes of
+another version are rejected at their first frame."""
+
+LEVEL_0_VERSION: Final = 2
+"""In the hello at level 0. Releases that know no levels take only this one, and skip fields of the
+frame that they do not know, where the levels are."""
+
+_VERSIONS: Final = (LEVEL_0_VERSION, FORMAT_VERSION)
+
+_LEVEL_MAX: Final = 2**16
+"""Each release adds one level at most."""
 
 FRAME_BYTES_MAX: Final = 16 * 1024 * 1024
 """Longest frame sent or accepted. Four times gRPC's customary 4 MiB, so that one entry made of a
@@ -56,8 +66,11 @@ _ITEMS_MAX: Final = FRAME_BYTES_MAX // ENTRY_HEAD_BYTES
 """Longest list: of the smallest entries that fit a frame."""
 
 _DATA: Final = 1
+_LEVEL: Final = 2
+_SUPPORTS: Final = 3
 _FRAME_KEYS: Final = length_keys(_DATA)
-"""The one field of `noti.v1.Frame`."""
+_HELLO_NUMBERS: Final = number_keys(_LEVEL, _SUPPORTS)
+"""The fields of `noti.v1.Frame`; those of the level are in the first one only."""
 
 _KINDS: Final[dict[int, tuple[type[PeerMessage], tuple[type, ...]]]] = {
     1: (VoteRequest, (str, int, int, int, bool, bool)),
@@ -90,7 +103,10 @@ NO_HELLO: Final = (
 
 def encode_hello(hello: Hello) -> bytes:
     """Return the first frame of a stream."""
-    return length_field(_DATA, _pack((FORMAT_VERSION, hello.cluster_id, hello.node_id, hello.name)))
+    version = FORMAT_VERSION if hello.level else LEVEL_0_VERSION
+    identity = _pack((version, hello.cluster_id, hello.node_id, hello.name))
+    levels = number_field(_LEVEL, hello.level) + number_field(_SUPPORTS, hello.supports)
+    return length_field(_DATA, identity) + levels
 
 
 def decode_hello(data: bytes) -> Hello:
@@ -103,10 +119,11 @@ def decode_hello(data: bytes) -> Hello:
     except MessageInvalid as error:
         raise MessageInvalid(f"{NO_HELLO} ({error})") from None
     match hello:
-        case [version, *_] if type(version) is int and version != FORMAT_VERSION:
+        case [version, *_] if type(version) is int and version not in _VERSIONS:
             raise ClusterMismatch(
                 f"a node that speaks version {version} of noti's frames met one that speaks "
-                f"version {FORMAT_VERSION}: run the same release on all nodes of the cluster"
+                f"versions {LEVEL_0_VERSION} and {FORMAT_VERSION}: run the same release on all "
+                "nodes of the cluster"
             )
         case [version, str(cluster_id), str(node_id), str(name)] if type(version) is int:
             if not node_id:
@@ -114,9 +131,20 @@ def decode_hello(data: bytes) -> Hello:
             longest = max(len(cluster_id), len(node_id), len(name))
             if longest > NAME_CHARACTERS_MAX:
                 raise MessageInvalid(f"the hello has a name of {longest} characters")
-            return Hello(cluster_id, node_id, name)
+            return Hello(cluster_id, node_id, name, *_levels(data))
         case _:
             raise MessageInvalid(NO_HELLO)
+
+
+def _levels(frame: bytes) -> tuple[int, int]:
+    """Return the level of a hello's cluster, and what the node supports."""
+    found = {_LEVEL: 0, _SUPPORTS: 0}
+    for number, value in scan(frame, {}, _HELLO_NUMBERS):
+        found[number] = number_in(value)
+    level, supports = found[_LEVEL], found[_SUPPORTS]
+    if not level <= supports <= _LEVEL_MAX:
+        raise MessageInvalid("the hello has a level that no node can have")
+    return level, supports
 
 
 def encode_messages(messages: Sequence[PeerMessage]) -> Iterator[bytes]:

@@ -383,7 +383,10 @@ TARGETS = [
     Target("configuration", [CONFIGURATION], decode_configuration),
     Target(
         "hello",
-        [codec.encode_hello(Hello("c", "n1", "node1"))],
+        [
+            codec.encode_hello(Hello("c", "n1", "node1")),
+            codec.encode_hello(Hello("c", "n1", "node1", level=1, supports=300)),
+        ],
         codec.decode_hello,
         (MessageInvalid, ClusterMismatch),
     ),

@@ -15,6 +15,7 @@ import trio
 from noti.address import Address
 from noti.asyncio_loop import AsyncioLoop
 from noti.errors import ClusterMismatch, PeerUnavailable
+from noti.history.levels import SUPPORTED
 from noti.protobuf import length_field
 from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
@@ -47,7 +48,7 @@ INVALID = 'noti_raft_messages_rejected_total{reason="invalid"}'
 WRONG_SENDER = 'noti_raft_messages_rejected_total{reason="wrong_sender"}'
 VIOLATION = "noti_raft_protocol_violations_total"
 
-STATE = ("node", "role", "term", "commit", "applied", "members", "store")
+STATE = ("node", "role", "term", "level", "commit", "applied", "members", "store")
 """What none of this may change."""
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0\4\0\0\0\0\0"
@@ -221,8 +222,11 @@ async def test_messages_that_no_member_sends_are_refused_and_counted_and_change_
     tmp_path: Path,
 ) -> None:
     async with running_node(tmp_path) as node, grpc_network() as network:
+        with trio.fail_after(10):
+            while (await state(node))["level"] < SUPPORTED:  # noqa: ASYNC110
+                await trio.sleep(0.01)
         known = await state(node)
-        hello = Hello(known["node"]["cluster_id"], "z", "zed")
+        hello = Hello(known["node"]["cluster_id"], "z", "zed", supports=SUPPORTED)
         for what, (frame, counter) in on_a_stream(known["term"], known["commit"]).items():
             before = (await counts(node)).get(counter, 0.0)
             stream = await network.open_raft_stream(node.rpc, hello)

@@ -7,13 +7,11 @@ import trio
 
 from noti.errors import ClusterMismatch
 from noti.membership.admission import PeerAdmission
-from noti.membership.identity import Identity
 from noti.membership.tags import name_of
 from noti.raft.core.membership import Configuration
 from noti.raft.core.status import Status
 from noti.raft.ports import Hello, MessageStream
 from noti.swim.core.messages import Member
-from tests.membership.fakes import FakeRaft
 from tests.membership.nodes import member, status
 
 MEMBER = status("abc")
@@ -31,20 +29,47 @@ def admission(
     def known_as(node_id: str) -> str | None:
         return name_of(members, node_id)
 
-    return PeerAdmission(Identity("name-a", "a"), FakeRaft(view), known_as, use)
+    def hello() -> Hello:
+        return Hello(view.configuration.cluster_id, "a", "name-a", level=2, supports=3)
+
+    return PeerAdmission(hello, known_as, use)
 
 
 @pytest.mark.parametrize(("view", "cluster"), [(MEMBER, "c1"), (NEW, "")])
 def test_node_introduces_itself_with_the_cluster_that_it_belongs_to(
     view: Status, cluster: str
 ) -> None:
-    assert admission(view).hello() == Hello(cluster, "a", "name-a")
+    assert admission(view).hello() == Hello(cluster, "a", "name-a", level=2, supports=3)
+
+
+@pytest.mark.parametrize(
+    ("peer", "said"),
+    [
+        (
+            Hello("c1", "b", "name-b", level=0, supports=1),
+            r"'name-b' is too old: .* level 2, .* 1 ",
+        ),
+        (
+            Hello("c1", "b", "name-b", level=4, supports=4),
+            r"'name-a' is too old: .* level 4, .* 3 ",
+        ),
+    ],
+)
+def test_node_that_is_too_old_for_the_other_is_rejected_and_told_what_to_install(
+    peer: Hello, said: str
+) -> None:
+    with pytest.raises(ClusterMismatch, match=said + "at most: install "):
+        admission(MEMBER, member("b")).admit(peer, proven=True)
+
+
+def test_node_that_does_not_know_the_level_yet_is_admitted() -> None:
+    admission(MEMBER, member("b")).admit(Hello("", "b", "name-b", supports=2), proven=False)
 
 
 @pytest.mark.parametrize("view", [MEMBER, NEW])
 @pytest.mark.parametrize("cluster", ["c1", ""])
 def test_node_of_the_cluster_or_of_none_yet_is_admitted(view: Status, cluster: str) -> None:
-    admission(view, member("b")).admit(Hello(cluster, "b", "name-b"), proven=False)
+    admission(view, member("b")).admit(Hello(cluster, "b", "name-b", supports=2), proven=False)
 
 
 @pytest.mark.parametrize(
@@ -69,7 +94,7 @@ def test_node_under_the_id_of_another_one_is_rejected() -> None:
 
 
 def test_what_a_certificate_proved_gossip_cannot_deny() -> None:
-    admission(MEMBER, member("b")).admit(Hello("", "b", "c"), proven=True)
+    admission(MEMBER, member("b")).admit(Hello("", "b", "c", supports=2), proven=True)
 
 
 async def test_stream_of_an_admitted_peer_is_used() -> None:

@@ -54,7 +54,7 @@ async def test_file_without_its_owner_stops_the_node(content: bytes) -> None:
 
 
 def test_identity_introduces_itself_with_its_cluster() -> None:
-    assert Identity("node1", "ab").hello("c") == Hello("c", "ab", "node1")
+    assert Identity("node1", "ab").hello("c", 1, 2) == Hello("c", "ab", "node1", 1, 2)
 
 
 async def test_promise_outlives_the_process_and_the_last_one_counts() -> None:

@@ -287,6 +287,21 @@ def test_hello_with_an_endless_name_is_invalid() -> None:
         decode_hello(encode_hello(Hello("c", "n", "x" * 300)))
 
 
+@given(st.integers(0, 2**16), st.integers(0, 2**16))
+def test_hello_says_the_level_in_fields_that_older_releases_skip(level: int, above: int) -> None:
+    hello = Hello("c", "n", "x", level, min(level + above, 2**16))
+    frame = encode_hello(hello)
+    assert decode_hello(frame) == hello
+    version = FORMAT_VERSION if level else 2
+    assert msgpack.unpackb(wire.Frame.parse(frame).data) == [version, "c", "n", "x"]
+
+
+@pytest.mark.parametrize(("level", "supports"), [(2, 1), (1, 0), (0, 2**16 + 1)])
+def test_hello_with_a_level_that_no_node_can_have_is_invalid(level: int, supports: int) -> None:
+    with pytest.raises(MessageInvalid, match="level"):
+        decode_hello(encode_hello(Hello("c", "n", "x", level, supports)))
+
+
 def test_hello_without_node_id_is_invalid() -> None:
     with pytest.raises(MessageInvalid):
         decode_hello(encode_hello(Hello("c", "", "x")))
@@ -300,5 +315,5 @@ def test_hello_of_a_release_that_spoke_protobuf_says_to_run_one_release() -> Non
 
 def test_node_of_another_version_is_rejected_with_what_to_do() -> None:
     newer = frame_of([FORMAT_VERSION + 1, "cluster", "id", "node", "more"])
-    with pytest.raises(ClusterMismatch, match=r"version 3 .* run the same release on all nodes"):
+    with pytest.raises(ClusterMismatch, match=r"version 4 .* run the same release on all nodes"):
         decode_hello(newer)

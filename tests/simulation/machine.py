@@ -17,7 +17,8 @@ from pydantic import SecretStr
 from noti import node
 from noti.address import Address
 from noti.config import Config
-from noti.errors import StorageError
+from noti.errors import LevelUnsupported, StorageError
+from noti.history.levels import SUPPORTED
 from noti.history.store import Store
 from noti.membership.ports import CarryOut
 from noti.raft.core.events import TransferRequested
@@ -112,6 +113,8 @@ class SimulatedNode:
         """It belongs to no cluster yet, as far as anybody saw."""
         self.damaged = False
         """Its files were changed: it may refuse to start."""
+        self.supports = SUPPORTED
+        """The level of the release that its next process is of."""
         self.end_reason = ""
         """Why it could not start, or go on, the last time."""
         self._fell_as = ""
@@ -233,6 +236,7 @@ class SimulatedNode:
             clients=self.clients,
             sources=self.sources,
             control=self.control,
+            supports=self.supports,
         )
 
     async def start(self) -> None:
@@ -259,6 +263,9 @@ class SimulatedNode:
                     task_status.started()
         except* Broken:
             self.cluster.timeline.reach("a node fell")
+        except* LevelUnsupported as errors:
+            self.end_reason = str(leaves_of(errors)[0])
+            self.cluster.note(f"{self.name} ended: {self.end_reason}")
         except* StorageError as errors:
             # What a dead process meets on its way out concerns nobody.
             if not (self.crashed or self.disk.failed or self.damaged):

@@ -134,6 +134,13 @@ class Frame(betterproto2.Message):
     at most 16 MiB
     """
 
+    level: "int" = betterproto2.field(2, betterproto2.TYPE_UINT32)
+    """
+    In the first frame of each side: the level of its cluster, and what the node supports.
+    """
+
+    supports: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
+
 
 default_message_pool.register_message("noti.v1", "Frame", Frame)
 
