@@ -140,6 +140,21 @@ def test_others_receive_an_address_that_they_can_dial(
     assert config.advertised((config.http_addr[0], 9)) == expected
 
 
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, ("127.0.0.1", 8403)),
+        ({"ops_addr": "10.0.0.1:9"}, ("10.0.0.1", 9)),
+        ({"ops_addr": "0.0.0.0:9", "advertise_host": "pod-1"}, ("pod-1", 9)),
+        ({"gossip_addr": "10.0.0.1:8401", "gossip_insecure": True}, None),
+    ],
+)
+def test_an_address_of_operators_that_only_its_own_machine_reaches_is_not_shown_to_others(
+    settings: dict[str, object], expected: tuple[str, int] | None
+) -> None:
+    assert load({"name": "n", **settings}).ops_advertised == expected
+
+
 def test_draining_must_fit_into_the_time_for_stopping() -> None:
     with pytest.raises(ConfigInvalid, match=r"shutdown_deadline_s.*make it 37 or more"):
         load({"sse_drain_s": "30"})

@@ -39,7 +39,8 @@ def test_a_line_holds_name_address_status_and_tags(shell: Shell, nodes: list[Nod
         [node.name, written(node.gossip), "alive"] for node in nodes
     ]
     for node, row in zip(nodes, rows, strict=True):
-        assert f"http={written(node.http)}" in row[3].split(",")
+        shown = {f"http={written(node.http)}", f"ops={written(node.ops)}"}
+        assert shown <= set(row[3].split(","))
 
 
 def test_columns_begin_below_each_other(shell: Shell) -> None:

@@ -150,7 +150,7 @@ async def source_of(node: NodeProcess) -> dict[str, Any]:
 
 async def readiness_of(node: NodeProcess) -> httpx.Response:
     async with httpx.AsyncClient() as http:
-        return await http.get(f"http://{written(node.http)}/readiness")
+        return await http.get(f"http://{written(node.ops)}/readiness")
 
 
 async def in_stream(url: str) -> int:

@@ -55,7 +55,7 @@ function showStatus(status) {
   $("node").textContent = node.name ?? location.host;
   $("node-label").textContent = `shows this${status.role ? `, ${status.role}` : ""}`;
   $("clients").textContent = number(status.clients);
-  $("commit").textContent = number(status.commit);
+  $("newest").textContent = number(status.store?.last_seq);
   $("term").textContent = status.term ? `term ${status.term}` : "";
   document.title = node.name ? `${node.name} · noti` : "noti";
   showMembers(status, node);
@@ -69,7 +69,7 @@ function showMembers(status, node) {
   // Who died keeps its place here while it has a seat in the cluster; who only gossiped is forgotten.
   const members = all.filter(({ state, role }) => ["alive", "suspect"].includes(state) || role !== "none");
   others = members.filter((member) => member.state === "alive" && !isHere(member));
-  $("alive").textContent = `${others.length + (members.length > others.length ? 1 : 0)}`;
+  $("alive").textContent = number(members.filter(({ state }) => state === "alive").length);
   $("members-empty").hidden = members.length > 0;
   $("members-empty").textContent = "This node sees no members yet.";
   $("members").replaceChildren(...members.map((member) => memberItem(status, member, isHere(member))));
