@@ -113,7 +113,7 @@ fmt: venv
 bench name *args: venv
     @exec .venv/bin/python -m "tests.bench.bench_$1" "${@:2}"
 
-# The chart without Kubernetes: its pods as processes with networks of their own, rolled under load (`keys`: from pods without a key of gossip)
+# The chart without Kubernetes: its pods as processes with networks of their own, rolled under load (`keys`: from pods without a key of gossip, `tls`: to TLS and back)
 [no-exit-message]
 k8s-rehearsal *args: venv
     -@{{ attend }} .venv/bin/python -m tests.interop.rehearsal "$@"

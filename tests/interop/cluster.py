@@ -72,10 +72,14 @@ class Cluster:
         await self.until_everybody_has(10)
 
     def _start_nodes(self) -> None:
-        settings = ["--bootstrap-expect", "3", "--history-size", str(HISTORY_SIZE)]
         for node in self.nodes:
-            own = self._flags_of(node.name)
-            node.start(*self.join, *settings, "--nats-url", self.nats.url, *own)
+            self.start_node(node)
+
+    def start_node(self, node: NodeProcess) -> None:
+        """Start a node, with the flags that it gets now."""
+        settings = ["--bootstrap-expect", "3", "--history-size", str(HISTORY_SIZE)]
+        own = self._flags_of(node.name)
+        node.start(*self.join, *settings, "--nats-url", self.nats.url, *own)
 
     async def kill_all(self) -> None:
         """Kill all nodes at once."""

@@ -318,6 +318,22 @@ async def test_nothing_is_lost_while_all_certificates_are_renewed_twice_and_the_
         await cluster.finish()
 
 
+@promises.TLS_IS_SWITCHED_ON_AND_OFF
+async def test_nothing_is_lost_while_nodes_get_tls_one_by_one(tmp_path: Path) -> None:
+    """And while they lose it: nodes of the same two steps meet then."""
+    names = [f"node{number}" for number in (1, 2, 3)]
+    files = Files(tmp_path, *names)
+    flags: dict[str, Sequence[str]] = dict.fromkeys(names, ())
+    async with running_cluster(tmp_path, flags.__getitem__) as cluster:
+        for mode in ("permissive", "required"):
+            for one in cluster.nodes:
+                flags[one.name] = [*files.flags(one.name), "--tls-mode", mode]
+                await one.kill()
+                cluster.start_node(one)
+                await cluster.until_caught_up(one)
+        await cluster.finish()
+
+
 @promises.ONLY_CERTIFIED_PEERS
 async def test_a_node_without_tls_is_kept_out_and_both_sides_log_it(tmp_path: Path) -> None:
     files = Files(tmp_path, "node1", "node2", "node3")

@@ -5,12 +5,12 @@ Enters: objects. Leaves: answers to GET. Never: changes; anything that a chart d
 
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tests.k8s.rendering import NAMESPACE, RELEASE, Manifest, objects, render
+from tests.k8s.rendering import NAMESPACE, RELEASE, Manifest, objects, render, the
 
 KINDS = {
     "v1": ("ConfigMap", "Pod", "Secret", "Service", "ServiceAccount"),
@@ -26,9 +26,14 @@ KINDS = {
 class Cluster:
     """What a cluster holds."""
 
-    def __init__(self, existing: Iterable[Manifest] = ()) -> None:
+    def __init__(
+        self,
+        existing: Iterable[Manifest] = (),
+        release: str = RELEASE,
+        namespace: str = NAMESPACE,
+    ) -> None:
         self.objects = list(existing)
-        owned = {"release-name": RELEASE, "release-namespace": NAMESPACE}
+        owned = {"release-name": release, "release-namespace": namespace}
         for each in self.objects:
             annotations = each["metadata"].setdefault("annotations", {})
             annotations |= {f"meta.helm.sh/{name}": value for name, value in owned.items()}
@@ -105,6 +110,14 @@ def served(cluster: Cluster) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def installed(manifests: Sequence[Manifest], *, ready: int = 3) -> list[Manifest]:
+    """Return the objects as a cluster has them when so many of three pods are ready."""
+    nodes = the(manifests, "StatefulSet")
+    nodes["metadata"]["generation"] = 7
+    nodes["status"] = {"observedGeneration": 7, "updatedReplicas": 3, "readyReplicas": ready}
+    return list(manifests)
 
 
 def render_in(existing: Iterable[Manifest], *settings: str) -> list[Manifest]:

@@ -8,7 +8,7 @@ import pytest
 from noti.swim.core.keyring import parse_key
 from noti.swim.core.sealing import Encryption
 from tests import promises
-from tests.k8s.cluster import render_in
+from tests.k8s.cluster import installed, render_in
 from tests.k8s.rendering import Manifest, environment, rendered_with, the
 
 pytestmark = pytest.mark.helm
@@ -20,14 +20,6 @@ def step_of(manifests: Sequence[Manifest]) -> str:
     """Return what the pods are told of encryption."""
     [container] = the(manifests, "StatefulSet")["spec"]["template"]["spec"]["containers"]
     return environment(container)["NOTI_GOSSIP_ENCRYPTION"]
-
-
-def installed(manifests: Sequence[Manifest], *, ready: int = 3) -> list[Manifest]:
-    """Return the objects as a cluster has them when so many pods are ready."""
-    nodes = the(manifests, "StatefulSet")
-    nodes["metadata"]["generation"] = 7
-    nodes["status"] = {"observedGeneration": 7, "updatedReplicas": 3, "readyReplicas": ready}
-    return list(manifests)
 
 
 def without_key(manifests: Sequence[Manifest]) -> list[Manifest]:

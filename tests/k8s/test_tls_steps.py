@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import pytest
 
 from tests import promises
-from tests.k8s.cluster import render_in
+from tests.k8s.cluster import installed, render_in
 from tests.k8s.rendering import Manifest, environment, rendered_with, the
-from tests.k8s.test_gossip_keys import installed
 
 pytestmark = pytest.mark.helm
 

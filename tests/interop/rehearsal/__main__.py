@@ -12,8 +12,8 @@ NOT_RUN = 77
 
 
 def main() -> int:
-    if sys.argv[1:] not in ([], ["keys"]):
-        print("rehearsal: nothing may be given but `keys`", file=sys.stderr)
+    if sys.argv[1:] not in ([], ["keys"], ["tls"]):
+        print("rehearsal: nothing may be given but `keys`, or `tls`", file=sys.stderr)
         return 2
     program, root, reason = helm(), nginx_root(), obstacle()
     if program is None:

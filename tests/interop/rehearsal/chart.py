@@ -3,11 +3,15 @@
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
+
+from tests.k8s.cluster import Cluster, installed, served
 
 CHART = Path(__file__).parents[3] / "k8s" / "chart"
 NAMESPACE, RELEASE = "default", "noti"
@@ -30,6 +34,13 @@ class Rendered:
         [found] = [o for o in self.all(kind) if name in (None, o["metadata"]["name"])]
         return found
 
+    @property
+    def tls_modes(self) -> set[str]:
+        """What pods do about TLS, between each other and for browsers."""
+        [container] = self.one("StatefulSet")["spec"]["template"]["spec"]["containers"]
+        variables = {one["name"]: one.get("value") for one in container["env"]}
+        return {variables.get(f"NOTI_{for_}TLS_MODE", "off") for for_ in ("", "HTTP_")}
+
     def allows(self, account: str, verb: str, group: str, resource: str, name: str) -> bool:
         """Whether the rendered Roles let a service account do this (RBAC)."""
         for binding in self.all("RoleBinding"):
@@ -47,11 +58,19 @@ class Rendered:
         return False
 
 
-def render(helm: Path, values: Mapping[str, Any]) -> Rendered:
-    """Render the chart with these values beside its own."""
+def render(helm: Path, values: Mapping[str, Any], before: Rendered | None = None) -> Rendered:
+    """Render the chart with these values beside its own, as an upgrade of what was there before.
+
+    All its pods are rolled.
+    """
     command = [str(helm), "template", RELEASE, str(CHART), "--namespace", NAMESPACE, "-f", "-"]
-    text = yaml.safe_dump(dict(values))
-    ended = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    with ExitStack() as resources:
+        if before is not None:
+            cluster = Cluster(installed(deepcopy(before.objects)), RELEASE, NAMESPACE)
+            url = resources.enter_context(served(cluster))
+            command += ["--dry-run=server", "--disable-openapi-validation", "--kube-apiserver", url]
+        text = yaml.safe_dump(dict(values))
+        ended = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     objects = [found for found in yaml.safe_load_all(ended.stdout) if found is not None]
     return Rendered(objects)

@@ -37,23 +37,31 @@ class Controllers:
         nursery: trio.Nursery,
     ) -> None:
         """Prepare; nothing runs yet."""
-        self.stateful_set = rendered.one("StatefulSet")
+        self.stateful_set: Manifest = {}
+        self._variables: list[Manifest] = []
+        self.take(rendered)
         self.name: str = self.stateful_set["metadata"]["name"]
-        [container] = self.stateful_set["spec"]["template"]["spec"]["containers"]
-        self._variables: list[Manifest] = container["env"]
         self.nodes: dict[int, Pod] = {}
         """The StatefulSet's pods, by their numbers."""
         self.past: list[Pod] = []
         """All lives of all pods."""
         self.changed: Callable[[], None] = lambda: None
         """Called whenever another pod may be behind a service."""
-        self._rendered = rendered
         self._network = network
         self._api = api
         self._directory = directory
         self._nursery = nursery
         self._lives: dict[Pod, trio.CancelScope] = {}
+        self._operator: Pod | None = None
+        self._generation = 0
         api.server.on_write = lambda _resource, _name: self.changed()
+
+    def take(self, rendered: Rendered) -> None:
+        """Make pods of this from now on."""
+        self._rendered = rendered
+        self.stateful_set = rendered.one("StatefulSet")
+        [container] = self.stateful_set["spec"]["template"]["spec"]["containers"]
+        self._variables = container["env"]
 
     # --- pods -------------------------------------------------------------------------------------
 
@@ -78,9 +86,13 @@ class Controllers:
     async def stop_node(self, number: int) -> float:
         """Stop a pod in its grace period; return how long its preStop took, in seconds."""
         pod = self.nodes[number]
+        pre_stop_s = await self._stop(pod)
+        del self.nodes[number]
+        return pre_stop_s
+
+    async def _stop(self, pod: Pod) -> float:
         self._api.pod_terminating(pod.name)
         pre_stop_s = await pod.terminate()
-        del self.nodes[number]
         self._lives.pop(pod).cancel()
         self._api.pod_deleted(pod.name)
         return pre_stop_s
@@ -89,7 +101,18 @@ class Controllers:
         """Start the pod of the Deployment: the operator."""
         deployment = self._rendered.one("Deployment")
         assert deployment["spec"]["replicas"] == 1
-        return await self._start(f"{deployment['metadata']['name']}-7d4b9-x2x4z", deployment)
+        self._generation += 1
+        name = f"{deployment['metadata']['name']}-{self._generation}-x2x4z"
+        self._operator = await self._start(name, deployment)
+        return self._operator
+
+    async def roll_deployment(self) -> None:
+        """Replace the operator by another one, when that is ready."""
+        old = self._operator
+        assert old is not None
+        new = await self.start_deployment()
+        await self.until_available(new, 0)
+        await self._stop(old)
 
     async def until_available(self, pod: Pod, wanted_s: float) -> None:
         """Return when a pod has been ready for so long."""
@@ -144,9 +167,9 @@ class Controllers:
                 case {"configMap": {"name": str(name)}}:
                     for file, text in self._rendered.one("ConfigMap", name)["data"].items():
                         (source / file).write_text(text)
-                case {"secret": {"secretName": str(name), "items": list(items)}}:
+                case {"secret": {"secretName": str(name)} as secret}:
                     data = self._rendered.one("Secret", name)["data"]
-                    for item in items:
+                    for item in secret.get("items", [{"path": key, "key": key} for key in data]):
                         (source / item["path"]).write_bytes(b64decode(data[item["key"]]))
                 case other:
                     raise AssertionError(f"a volume that the rehearsal does not have: {other}")

@@ -1,4 +1,4 @@
-"""The first process in the rehearsal's namespaces: `python -m … HELM NGINX DIRECTORY [keys]`."""
+"""The first process in the rehearsal's namespaces: `python -m … HELM NGINX DIRECTORY [WHAT]`."""
 
 import sys
 import time
@@ -10,14 +10,14 @@ import trio
 from noti import telemetry
 from noti.cli.run import INTERRUPTED, until_signalled
 from noti.errors import leaves_of
-from tests.interop.rehearsal.scenario import STEPS, rehearse
+from tests.interop.rehearsal.scenario import rehearse
 
 STOP_S = 60.0
 
 
 def main() -> int:
     helm, nginx, directory = map(Path, sys.argv[1:4])
-    steps = STEPS if sys.argv[4:] == ["keys"] else STEPS[-2:]
+    what = "".join(sys.argv[4:])
     begun = time.monotonic()
 
     def say(line: str) -> None:
@@ -28,7 +28,7 @@ def main() -> int:
 
     async def run() -> None:
         nonlocal done
-        await rehearse(helm, nginx, directory, say, steps)
+        await rehearse(helm, nginx, directory, say, what)
         done = True
 
     failed = False

@@ -70,23 +70,30 @@ class Proxy:
         self._program = program
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
-        annotations = {
-            name.removeprefix(PREFIX): value
-            for name, value in ingress["metadata"].get("annotations", {}).items()
-            if name.startswith(PREFIX)
-        }
-        assert annotations.pop("backend-protocol", "HTTP") == "HTTP"
-        unknown = set(annotations) - set(SETTINGS)
-        assert not unknown, f"annotations that the rehearsal does not know: {unknown}"
-        given = {**NEXT_UPSTREAM, **annotations}
-        self._settings = [SETTINGS[name](value) for name, value in given.items()]
+        self._settings: list[str] = []
+        self._scheme = ""
+        self._shown: tuple[Address, ...] | None = None
+        self.read(ingress)
         [rule] = ingress["spec"]["rules"]
         [path] = rule["http"]["paths"]
         self._names = rule.get("host", "_")
         self._path = path["path"]
         self.service: str = path["backend"]["service"]["name"]
         self.service_port: int = path["backend"]["service"]["port"]["number"]
-        self._shown: tuple[Address, ...] | None = None
+
+    def read(self, ingress: Manifest) -> None:
+        """Take the settings of the Ingress, which may have changed."""
+        annotations = {
+            name.removeprefix(PREFIX): value
+            for name, value in ingress["metadata"].get("annotations", {}).items()
+            if name.startswith(PREFIX)
+        }
+        self._scheme = annotations.pop("backend-protocol", "HTTP").lower()
+        unknown = set(annotations) - set(SETTINGS)
+        assert not unknown, f"annotations that the rehearsal does not know: {unknown}"
+        given = {**NEXT_UPSTREAM, **annotations}
+        self._settings = [SETTINGS[name](value) for name, value in given.items()]
+        self._shown = None
 
     def send_to(self, pods: Sequence[Address]) -> None:
         """Use these pods from now on; streams that there are go on where they are."""
@@ -135,7 +142,7 @@ class Proxy:
             names=self._names,
             path=self._path,
             settings=" ".join(self._settings),
-            target="proxy_pass http://pods;" if pods else "return 503;",
+            target=f"proxy_pass {self._scheme}://pods;" if pods else "return 503;",
         )
 
     async def _answers(self) -> bool:

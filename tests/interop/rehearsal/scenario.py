@@ -12,9 +12,9 @@ from typing import Any
 import trio
 
 from noti.asyncio_loop import AsyncioLoop
-from tests.interop.rehearsal import names
+from tests.interop.rehearsal import names, tls_release
 from tests.interop.rehearsal.apiserver import ClusterApi
-from tests.interop.rehearsal.chart import render
+from tests.interop.rehearsal.chart import Rendered, render
 from tests.interop.rehearsal.controllers import API_ADDRESS, Controllers
 from tests.interop.rehearsal.machines import GATEWAY, Network
 from tests.interop.rehearsal.proxy import Proxy
@@ -75,6 +75,15 @@ class Rehearsal:
         nursery.start_soon(self.publisher.run)
         await self.until_all_have_more()
         self.say(f"{len(self.browsers)} browsers read events through {self.proxy.service}")
+
+    async def upgrade(self, rendered: Rendered) -> None:
+        """Replace what is installed by this, and every pod."""
+        self.controllers.take(rendered)
+        self.proxy.read(rendered.one("Ingress"))
+        self.controllers.changed()
+        async with trio.open_nursery() as rolling:
+            rolling.start_soon(self.controllers.roll_deployment)
+            await self.roll()
 
     async def roll(self) -> None:
         """Replace every pod, the highest number first, each when the one before is available."""
@@ -194,10 +203,9 @@ class Rehearsal:
 
 @asynccontextmanager
 async def prepared(
-    helm: Path, nginx: Path, directory: Path, say: Callable[[str], None]
+    rendered: Rendered, nginx: Path, directory: Path, say: Callable[[str], None]
 ) -> AsyncIterator[tuple[Rehearsal, trio.Nursery]]:
     """Make everything but the pods. In namespaces of its own (`namespaces.py`)."""
-    rendered = await trio.to_thread.run_sync(render, helm, VALUES)
     network = Network()
     await network.open()
     nats = NatsServer(directory / "nats", NATS_PORT, host=GATEWAY)
@@ -230,24 +238,46 @@ async def rehearse(
     nginx: Path,
     directory: Path,
     say: Callable[[str], None],
-    steps: Sequence[str] = STEPS[-2:],
+    what: str = "",
 ) -> None:
-    """Run the whole rehearsal; raises `AssertionError` when a promise is broken.
+    """Run a whole rehearsal; raises `AssertionError` when a promise is broken.
 
-    Pods begin with the first of `steps`, and are rolled to each of the others.
+    `what` is `keys`, `tls`, or nothing for the short one.
     """
-    async with prepared(helm, nginx, directory, say) as (rehearsal, nursery):
+    rendered = await trio.to_thread.run_sync(render, helm, VALUES)
+    async with prepared(rendered, nginx, directory, say) as (rehearsal, nursery):
         try:
-            rehearsal.controllers.set_gossip(steps[0])
-            await rehearsal.install(nursery)
-            for step in steps[1:]:
-                rehearsal.controllers.set_gossip(step)
-                say(f"gossip.encryption={step}")
-                await rehearsal.roll()
-            await rehearsal.scale_down(1)
-            await rehearsal.scale_up(3)
+            if what == "tls":
+                await rehearsal.install(nursery)
+                await _switch_tls(rehearsal, helm, rendered)
+            else:
+                steps = STEPS if what == "keys" else STEPS[-2:]
+                await _give_keys(rehearsal, steps, nursery)
+                await rehearsal.scale_down(1)
+                await rehearsal.scale_up(3)
             await rehearsal.finish()
         except BaseException as error:
             if not isinstance(error, trio.Cancelled):
                 rehearsal.tell()
             raise
+
+
+async def _give_keys(rehearsal: Rehearsal, steps: Sequence[str], nursery: trio.Nursery) -> None:
+    """Begin with pods of the first step, and roll them to each of the others."""
+    rehearsal.controllers.set_gossip(steps[0])
+    await rehearsal.install(nursery)
+    for step in steps[1:]:
+        rehearsal.controllers.set_gossip(step)
+        rehearsal.say(f"gossip.encryption={step}")
+        await rehearsal.roll()
+
+
+async def _switch_tls(rehearsal: Rehearsal, helm: Path, rendered: Rendered) -> None:
+    """Upgrade to TLS between nodes and for browsers, and back; the chart takes its steps itself."""
+    names = [pod.name for pod in rehearsal.controllers.nodes.values()]
+    secrets = tls_release.secrets(names)
+    for mode, values in tls_release.UPGRADES:
+        rendered = await trio.to_thread.run_sync(render, helm, VALUES | values, rendered)
+        assert rendered.tls_modes == {mode}
+        rehearsal.say(f"tls.mode={mode}, httpTls.mode={mode}")
+        await rehearsal.upgrade(Rendered([*rendered.objects, *secrets]))
