@@ -182,7 +182,9 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         gossip=gossip,
         discovery=discovery,
         decommission=decommission,
-        operator_requests=OperatorRequests(identity.name, decommission.leave, gossip),
+        operator_requests=OperatorRequests(
+            identity.name, decommission.leave, decommission.live_voters, gossip
+        ),
         controller=MembershipController(
             gossip, replica, forwarder.leaving, peers.connected, clock, voters
         ),

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from noti.cli.local_node import ANSWER_WITHIN_S, as_text, local_node, node_options
+from noti.cli.data_directory import node_options
+from noti.cli.local_node import ANSWER_WITHIN_S, as_text, local_node
 
 
 @click.command("force-leave")

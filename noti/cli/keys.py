@@ -9,8 +9,9 @@ from typing import Any, Final
 
 import click
 
+from noti.cli.data_directory import node_options
 from noti.cli.json_output import json_option
-from noti.cli.local_node import in_columns, local_node, node_options
+from noti.cli.local_node import in_columns, local_node
 from noti.cli.query import DEFAULT_WITHIN_S, query_timeout_option
 from noti.errors import Unavailable
 from noti.swim.core.keyring import KEY_BYTES, format_key, parse_key

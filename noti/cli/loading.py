@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from noti.cli.data_directory import FILE_VARIABLE
 from noti.cli.nodes import COMMAND_VARIABLES
 from noti.config import (
     VARIABLE_PREFIX,
@@ -27,8 +28,6 @@ from noti.config import (
     variable_of,
 )
 from noti.errors import ConfigInvalid
-
-FILE_VARIABLE = "NOTI_CONFIG"
 
 _NO_SETTINGS = COMMAND_VARIABLES | {FILE_VARIABLE}
 

@@ -7,15 +7,12 @@ from typing import Any
 import click
 
 from noti.certificates.describing import printable
+from noti.cli.data_directory import data_directory
 from noti.cli.deadline import TIMEOUT_S
-from noti.cli.settings import Decorator, load_config, settings_options
 from noti.membership.control_client import ControlClient
 
 ANSWER_WITHIN_S = TIMEOUT_S
 """What needs no other node is answered at once."""
-
-node_options: Decorator = settings_options("data_dir")
-"""Which node: the one that runs with --data-dir."""
 
 
 def local_node(context: click.Context, config_file: Path | None, data_dir: Any) -> ControlClient:
@@ -26,7 +23,7 @@ def local_node(context: click.Context, config_file: Path | None, data_dir: Any) 
     outer = context.parent.params if context.parent is not None else {}
     config_file = config_file or outer.get("config_file")
     data_dir = data_dir or outer.get("data_dir")
-    return ControlClient(load_config(config_file, {"data_dir": data_dir}).data_dir)
+    return ControlClient(data_directory(config_file, data_dir))
 
 
 def key_value(

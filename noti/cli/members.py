@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from noti.address import format_address
+from noti.cli.data_directory import node_options
 from noti.cli.deadline import timeout_option
 from noti.cli.http import tls_ca_option
 from noti.cli.json_output import format_option
@@ -22,7 +23,6 @@ from noti.cli.local_node import (
     in_columns,
     key_value,
     local_node,
-    node_options,
 )
 from noti.cli.nodes import OPS_URLS_VARIABLE, urls_in
 from noti.cli.status import show_members

@@ -10,16 +10,15 @@ from typing import Any
 import click
 
 from noti.certificates.describing import printable
+from noti.cli.data_directory import node_options
 from noti.cli.json_output import format_option
 from noti.cli.local_node import (
     as_text,
     as_texts,
     key_value,
     local_node,
-    node_options,
 )
-from noti.membership.control import WITHIN_S_MAX
-from noti.membership.operator_requests import RELAY_FACTOR_MAX
+from noti.membership.control_protocol import RELAY_FACTOR_MAX, WITHIN_S_MAX
 
 DEFAULT_WITHIN_S = 60.0
 """The default timeout grows with the cluster: 3.2 s below ten members, 10 s below a thousand."""

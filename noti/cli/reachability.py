@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import click
 
 from noti.certificates.describing import printable
+from noti.cli.data_directory import node_options
 from noti.cli.json_output import json_option
-from noti.cli.local_node import ANSWER_WITHIN_S, local_node, node_options
+from noti.cli.local_node import ANSWER_WITHIN_S, local_node
 from noti.cli.query import DEFAULT_WITHIN_S, query_request, query_timeout_option
 
 QUERY = "_serf_ping"

@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from noti.certificates.describing import printable
+from noti.cli.data_directory import node_options
 from noti.cli.json_output import json_option
-from noti.cli.local_node import ANSWER_WITHIN_S, as_text, local_node, node_options
+from noti.cli.local_node import ANSWER_WITHIN_S, as_text, local_node
 from noti.errors import Unavailable
 
 

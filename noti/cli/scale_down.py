@@ -1,4 +1,4 @@
-"""Finds out from its StatefulSet whether a pod that stops will come back.
+"""Finds out from its StatefulSet which pods of it will come back.
 
 A StatefulSet numbers its pods; those whose number is not wanted any more are removed permanently.
 All others come back, after an upgrade or a move to another machine. Two cases are no scale-down: a
@@ -7,9 +7,8 @@ because the cluster can only come back with those that have its log.
 """
 
 import re
+import time
 from dataclasses import dataclass
-
-import trio
 
 from noti.errors import (
     ConfigInvalid,
@@ -18,8 +17,8 @@ from noti.errors import (
     ObjectAbsent,
     Unavailable,
 )
+from noti.kubernetes import service_account
 from noti.kubernetes.api import STATEFUL_SETS
-from noti.kubernetes.client import open_client
 from noti.kubernetes.objects import Object
 
 RETRY_S = 0.5
@@ -35,39 +34,50 @@ class PodName:
     statefulset: str
 
 
-def is_surplus(pod: PodName, statefulset: Object) -> bool:
-    """Whether a scale-down removes this pod, and not another StatefulSet or its end."""
-    number = re.fullmatch(re.escape(pod.statefulset) + r"-(\d+)", pod.name)
-    if number is None or statefulset["metadata"].get("deletionTimestamp"):
-        return False
-    spec = statefulset.get("spec") or {}
+@dataclass(frozen=True, slots=True)
+class WantedPods:
+    """Which pods a StatefulSet is to have."""
+
+    statefulset: str
+    numbers: range | None
+    """None for all: it is deleted, or scaled to 0."""
+
+    def lacks(self, pod: str) -> bool:
+        """Whether a scale-down removes this pod; no pod of another StatefulSet."""
+        number = re.fullmatch(re.escape(self.statefulset) + r"-(\d+)", pod)
+        return bool(number and self.numbers is not None and int(number[1]) not in self.numbers)
+
+
+def wanted_pods(statefulset: Object) -> WantedPods:
+    """Return which pods a StatefulSet is to have."""
+    metadata, spec = statefulset["metadata"], statefulset.get("spec") or {}
     replicas = 1 if spec.get("replicas") is None else spec["replicas"]
     first = (spec.get("ordinals") or {}).get("start") or 0
-    return replicas > 0 and not first <= int(number[1]) < first + replicas
+    stays = replicas > 0 and not metadata.get("deletionTimestamp")
+    return WantedPods(metadata["name"], range(first, first + replicas) if stays else None)
 
 
-async def is_removed_permanently(pod: PodName, within_s: float) -> bool:
-    """Ask the API whether the pod is removed permanently.
+def ask_for_wanted_pods(pod: PodName, within_s: float) -> WantedPods:
+    """Ask the API which pods the StatefulSet of a pod is to have.
 
-    Raises `Unavailable` with the reason when it rejects the request, or does not answer
-    within `within_s` seconds.
+    Raises `KubernetesForbidden` when it may not be asked, and `Unavailable` with the reason when it
+    does not answer within `within_s` seconds.
     """
-    reason = "no answer"
-    with trio.move_on_after(within_s):
-        while True:
-            try:
-                api = open_client()
-                found = await api.get(STATEFUL_SETS, pod.namespace, pod.statefulset)
-                return is_surplus(pod, found)
-            except ObjectAbsent:
-                return False  # deleted, and its pods with it
-            except (KubernetesForbidden, ConfigInvalid) as error:
-                reason = str(error)
-                break
-            except KubernetesFailed as error:
-                reason = str(error)
-            await trio.sleep(RETRY_S)
-    raise Unavailable(
-        f"the Kubernetes API does not say how many replicas {pod.namespace}/{pod.statefulset} "
-        f"is to have: {reason}"
-    )
+    until = time.monotonic() + within_s
+    while True:
+        left_s = max(0.1, until - time.monotonic())
+        try:
+            found = service_account.get(STATEFUL_SETS, pod.namespace, pod.statefulset, left_s)
+            return wanted_pods(found)
+        except ObjectAbsent:
+            return WantedPods(pod.statefulset, None)  # deleted, and its pods with it
+        except KubernetesForbidden:
+            raise
+        except (KubernetesFailed, ConfigInvalid) as error:
+            last = isinstance(error, ConfigInvalid) or time.monotonic() + RETRY_S >= until
+            if last:
+                raise Unavailable(
+                    f"the Kubernetes API does not say how many replicas {pod.namespace}/"
+                    f"{pod.statefulset} is to have: {error}"
+                ) from None
+        time.sleep(RETRY_S)

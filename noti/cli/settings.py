@@ -1,31 +1,22 @@
 """Makes command-line flags out of the settings, so that each setting is declared once."""
 
 import types
-from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import click
 from pydantic.fields import FieldInfo
 
 from noti.address import Address, format_address, parse_address
-from noti.cli.loading import FILE_VARIABLE, load
+from noti.cli.data_directory import Decorator, config_option
+from noti.cli.loading import load
 from noti.config import Config, flag_of, has_flag
-
-Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 def settings_options(*names: str) -> Decorator:
     """Return a decorator that adds `--config` and a flag for each named setting (or for all)."""
-    options: list[Decorator] = [
-        click.option(
-            "--config",
-            "config_file",
-            type=click.Path(path_type=Path),
-            help=f"TOML file with settings, keys as flags with _ for -; also {FILE_VARIABLE}.",
-        )
-    ]
+    options: list[Decorator] = [config_option]
     named = names or [name for name in Config.model_fields if has_flag(name)]
     options += [_option(name, Config.model_fields[name]) for name in named]
     return lambda function: reduce(lambda inner, option: option(inner), reversed(options), function)

@@ -8,10 +8,8 @@ system has no sockets costs the commands, not the node.
 """
 
 import json
-import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
@@ -20,17 +18,13 @@ import trio
 from noti import listening
 from noti.descriptors import CONTROL_CONNECTIONS_MAX
 from noti.errors import NotiError
+from noti.membership.control_protocol import LINE_BYTES_MAX, SOCKET_NAME, short_path
 from noti.membership.ports import CarryOut
 
 log = structlog.get_logger("noti.node")
 
-SOCKET_NAME = "control.sock"
-LINE_BYTES_MAX = 16 * 1024
-"""A request holds a payload of Serf's, at most 9 KiB, in base64; an answer holds less."""
 REQUEST_WITHIN_S = 5.0
 """A client sends its request as soon as it is connected, or has the answer to the one before."""
-WITHIN_S_MAX = 3600.0
-"""How long a request may ask to be waited for."""
 
 NO_REQUEST = "not a request that this version knows"
 
@@ -160,13 +154,3 @@ class _RequestLines:
                 raise ValueError("no line")
         line, _, self._received = self._received.partition(b"\n")
         return line
-
-
-@contextmanager
-def short_path(directory: Path) -> Iterator[str]:
-    """Yield a path of the socket that fits into the 108 bytes of an address, however long it is."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
-    finally:
-        os.close(descriptor)

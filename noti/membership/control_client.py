@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from noti.errors import DecommissionRejected, LocalError, NotiError, Unavailable
-from noti.membership.control import LINE_BYTES_MAX, short_path
+from noti.membership.control_protocol import LINE_BYTES_MAX, short_path
 
 CONNECT_WITHIN_S: Final = 5.0
 """The kernel connects at once, unless many wait for a node that stands still."""
@@ -147,3 +147,12 @@ def ask_to_leave(directory: Path, within_s: float) -> None:
         request = {"leave_within_s": float(within_s)}
         for _ in node.ask(request, within_s, rejection=DecommissionRejected):
             pass
+
+
+def live_voters(directory: Path, within_s: float) -> list[str]:
+    """Return the names of the voters that the node in `directory` does not hold for dead.
+
+    Raises as `ask_to_leave` does.
+    """
+    with ControlClient(directory) as node:
+        return [str(one["name"]) for one in node.ask({"request": "voters"}, within_s)]

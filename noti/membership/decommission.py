@@ -14,7 +14,7 @@ import trio
 from noti.errors import DecommissionRejected
 from noti.membership.ports import DemotionRequester, MemberList, RaftStatus
 from noti.membership.tags import TAG_NODE_ID, name_of
-from noti.membership.voters import VoterState, voter_state
+from noti.membership.voters import VoterState, live_voters, voter_state
 from noti.ports import Clock
 from noti.raft.core.messages import NodeId
 from noti.swim.core.messages import MemberState
@@ -82,6 +82,10 @@ class Decommission:
                     "the node goes on trying until it stops"
                 )
             await self._clock.sleep_until(min(deadline, self._clock.now() + LOOK_EVERY_S))
+
+    def live_voters(self) -> list[str]:
+        """Return the names of the voters that gossip does not hold for dead."""
+        return live_voters(self._raft.status(), self._gossip.members())
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Ask the leader, as long as that is requested and not done, until cancelled."""

@@ -11,16 +11,14 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from noti.errors import LocalError, MessageInvalid
-from noti.membership.control import NO_REQUEST, WITHIN_S_MAX
+from noti.membership.control import NO_REQUEST
+from noti.membership.control_protocol import RELAY_FACTOR_MAX, WITHIN_S_MAX
 from noti.membership.ports import SerfLayer, Tell
 from noti.membership.tags import ALIVE_STATES
 from noti.swim.core.messages import Member, MemberState
 from noti.swim.serf_requests import KeyOperation
 
 log = structlog.get_logger("noti.node")
-
-RELAY_FACTOR_MAX = 255
-"""One byte on the wire."""
 
 _KEY_OPERATIONS = {
     "list": KeyOperation.LIST,
@@ -34,11 +32,16 @@ class OperatorRequests:
     """What one node does for its operator."""
 
     def __init__(
-        self, name: str, leave: Callable[[float], Awaitable[None]], gossip: SerfLayer
+        self,
+        name: str,
+        leave: Callable[[float], Awaitable[None]],
+        live_voters: Callable[[], Sequence[str]],
+        gossip: SerfLayer,
     ) -> None:
         """`leave(seconds)` decommissions this node, or raises a `NotiError` with the reason."""
         self._name = name
         self._leave = leave
+        self._live_voters = live_voters
         self._gossip = gossip
 
     async def carry_out(self, request: object, tell: Tell) -> None:
@@ -46,6 +49,9 @@ class OperatorRequests:
         match request:
             case {"leave_within_s": float() as seconds} if 0 <= seconds <= WITHIN_S_MAX:
                 await self._leave(seconds)
+            case {"request": "voters"}:
+                for name in self._live_voters():
+                    await tell({"name": name})
             case {"request": "members"}:
                 for member in self._gossip.members():
                     await tell(_describe(member))

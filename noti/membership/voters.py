@@ -85,6 +85,18 @@ def voter_state(status: Status, members: Iterable[Member], own_id: NodeId) -> Vo
     return VoterState.VOTER if others or successors else VoterState.LAST_VOTER
 
 
+def live_voters(status: Status, members: Iterable[Member]) -> list[str]:
+    """Return the names of the voters that gossip sees alive, in order.
+
+    During a change these are all members, as it may still need those whom it takes the vote from.
+    """
+    configuration = status.configuration
+    changing = configuration.outgoing or status.configuration_index > status.commit_index
+    needed = configuration.members if changing else configuration.voters
+    seen = _members_of(configuration.cluster_id, members)
+    return sorted(seen[node].name for node in _alive(seen) & set(needed))
+
+
 def _members_of(cluster_id: str, members: Iterable[Member]) -> dict[NodeId, Member]:
     return {
         member.tags[TAG_NODE_ID]: member

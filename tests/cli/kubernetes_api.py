@@ -1,6 +1,7 @@
 """As much of the Kubernetes API as a pod may see: one StatefulSet."""
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -8,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+import trustme
 
 
 @dataclass
@@ -40,9 +43,17 @@ class StatefulSetApi:
         return 200, {**kind, "metadata": metadata, "spec": spec}
 
     @contextmanager
-    def serving(self, host: str = "127.0.0.1") -> Iterator[str]:
-        """Yield the URL at which it is served."""
+    def serving(self, account: Path, host: str = "127.0.0.1") -> Iterator[dict[str, str]]:
+        """Serve it over TLS, and yield the variables by which a pod finds it.
+
+        `account` becomes what the kubelet mounts: the token, and the CA of the server.
+        """
         api = self
+        authority = trustme.CA()
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert(host).configure_cert(tls)
+        authority.cert_pem.write_to_path(account / "ca.crt")
+        (account / "token").write_text(self.token + "\n")
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -59,26 +70,15 @@ class StatefulSetApi:
                 pass
 
         with ThreadingHTTPServer((host, 0), Handler) as server:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
             thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
             try:
-                yield f"http://{host}:{server.server_address[1]}"
+                port = str(server.server_address[1])
+                yield {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port}
             finally:
                 server.shutdown()
                 thread.join()
-
-    def write_access(self, file: Path, url: str) -> None:
-        """Write what a pod needs to ask, as a kubeconfig."""
-        file.write_text(
-            json.dumps(
-                {
-                    "current-context": "pod",
-                    "clusters": [{"name": "here", "cluster": {"server": url}}],
-                    "users": [{"name": "pod", "user": {"token": self.token}}],
-                    "contexts": [{"name": "pod", "context": {"cluster": "here", "user": "pod"}}],
-                }
-            )
-        )
 
 
 def rejection(status: int) -> dict[str, Any]:

@@ -7,7 +7,8 @@ import click
 import pytest
 
 from noti.cli import exit_status
-from noti.cli.local_node import in_columns, key_value, local_node, node_options
+from noti.cli.data_directory import node_options
+from noti.cli.local_node import in_columns, key_value, local_node
 from noti.membership.control_client import ControlClient
 from tests.cli.local_nodes import scripted_node
 

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from noti.setting_rules import STOP_S
 from tests.k8s.rendering import Manifest, environment, of_kind, pods
 
+LATE_S = 5.0
+"""Beyond what `noti leave` may take: 2 s of grace for the node's answer, and Python's start."""
 SERVES = "node-role.bb-noti.io/serve-sse"
 
 
@@ -59,7 +61,11 @@ def the_grace_period_fits(manifests: list[Manifest]) -> Iterator[str]:
         settings = environment(container)
         drain = float(settings["NOTI_SSE_DRAIN_S"])
         deadline = float(settings["NOTI_SHUTDOWN_DEADLINE_S"])
-        leave = 30 if "lifecycle" in container else 0  # noti leave takes 27 s and Python's start
+        pre_stop = container.get("lifecycle", {}).get("preStop")
+        leave = 0.0
+        if pre_stop is not None:
+            *_, within = pre_stop["exec"]["command"]
+            leave = float(within.removeprefix("--within=")) + LATE_S
         if deadline < drain + STOP_S:
             yield f"the node has {deadline:g} s to drain for {drain:g} s and to stop"
         if spec["terminationGracePeriodSeconds"] <= leave + deadline:

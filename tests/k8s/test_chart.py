@@ -47,7 +47,6 @@ USAGES = {"server auth": SERVER, "client auth": CLIENT}
 CANNOT_WORK = [
     (["nats.url="], "nats.url is empty: set it to where your NATS servers are"),
     (["nats.url=nats://me:secret@nats:4222"], "put it into a secret"),
-    (["bootstrapExpect=5"], "bootstrapExpect (5) is over replicas (3)"),
     (["tls.enabled=true"], "set tls.existingSecret to a secret that has one, or tls.certManager"),
     (["httpTls.enabled=true"], "set httpTls.existingSecret"),
     (["tls.enabled=true", "tls.certManager.enabled=true"], "name the Issuer or ClusterIssuer"),
@@ -63,7 +62,6 @@ CANNOT_WORK = [
         " browsers (120) and stopping (12) take 162; set it to that or more",
     ),
     (["operator.enabled=false", "leaderServesBrowsers=false"], "needs operator.enabled=true"),
-    (["replicas=1", "leaderServesBrowsers=false"], "needs replicas of 2 or more"),
     (["config.heartbeat_interval_ms=400"], "two lost heartbeats would start an election"),
     (["ingress.enabled=true", "ingress.readTimeoutSeconds=15"], "four times as much is good"),
     (["ingress.enabled=true", "ingress.hosts=null"], "at least one host"),
@@ -153,6 +151,11 @@ def test_even_counts_are_warned_about(replicas: int) -> None:
     assert done.returncode == 0, done.stderr
     warned = f"WARNING: replicas is {replicas}, an even number" in done.stdout
     assert warned is (replicas % 2 == 0)
+
+
+def test_it_is_said_when_no_cluster_can_be_founded() -> None:
+    done = run_helm("install", "demo", str(CHART), "--set=bootstrapExpect=5", "--dry-run=client")
+    assert "WARNING: bootstrapExpect is 5 and replicas is 3" in done.stdout
 
 
 @pytest.mark.parametrize(

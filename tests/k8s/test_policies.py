@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.k8s import policies
+from tests.k8s.cluster import render_in
 from tests.k8s.policies import POLICIES, SERVES
 from tests.k8s.rendering import VALUES, Manifest, of_kind, pods, rendered, rendered_with, the
 
@@ -108,19 +109,41 @@ def test_policy_sees_its_breakage(policy: Callable[..., Any]) -> None:
     assert list(policy(manifests)) != []
 
 
-def test_scaling_between_three_and_more_leaves_pods_alone() -> None:
-    """Otherwise a change of replicas would roll every pod, while others join or leave."""
-    three, five = rendered_with("replicas=3"), rendered_with("replicas=5")
-    assert nodes_of(three)["template"] == nodes_of(five)["template"]
-    assert nodes_of(three)["replicas"] != nodes_of(five)["replicas"]
+def test_pod_leaves_within_what_the_values_give_it() -> None:
+    for seconds, within in ((30, 25), (120, 115)):
+        manifests = rendered_with(f"termination.leaveSeconds={seconds}")
+        command = container_of(manifests)["lifecycle"]["preStop"]["exec"]["command"]
+        assert command == ["noti", "leave", "--kubernetes", f"--within={within}"]
+        assert list(policies.the_grace_period_fits(manifests)) == []
 
 
-def test_a_lone_node_founds_its_cluster_and_serves_browsers() -> None:
-    """With --join it would wait for others for ever; and there is nobody to send browsers to."""
+def test_a_lone_node_founds_its_cluster() -> None:
+    """With --join it would wait for others for ever."""
     settings = {each["name"]: each.get("value") for each in container_of(rendered("single"))["env"]}
     assert settings["NOTI_BOOTSTRAP_EXPECT"] == "1"
     assert "NOTI_JOIN" not in settings
-    assert settings["NOTI_SSE_LEADER_SHEDS"] == "false"
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 5])
+def test_scaling_a_release_that_runs_with_three_rolls_no_pod(replicas: int) -> None:
+    """Above all three to one: the last pod would be rolled while the others give up their votes."""
+    three = render_in([], "replicas=3")
+    scaled = render_in(three, f"replicas={replicas}")
+    assert nodes_of(scaled)["template"] == nodes_of(three)["template"]
+    assert nodes_of(scaled)["replicas"] == replicas
+
+
+def test_without_a_cluster_to_ask_the_number_of_founders_can_be_kept_by_hand() -> None:
+    """As Argo CD renders: `helm template` does not see what runs."""
+    three, one = (rendered_with("bootstrapExpect=3", f"replicas={n}") for n in (3, 1))
+    assert nodes_of(one)["template"] == nodes_of(three)["template"]
+
+
+def test_founders_become_three_with_the_third_pod() -> None:
+    """A lone founder that lost its disk would otherwise found a second cluster."""
+    grown = render_in(render_in([], "replicas=1"), "replicas=3")
+    settings = {each["name"]: each.get("value") for each in container_of(grown)["env"]}
+    assert settings["NOTI_BOOTSTRAP_EXPECT"] == "3"
 
 
 def test_a_changed_setting_rolls_the_pods() -> None:

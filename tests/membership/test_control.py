@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from noti.errors import LocalError
-from noti.membership.control import SOCKET_NAME, ControlSocket
+from noti.membership.control import ControlSocket
+from noti.membership.control_protocol import SOCKET_NAME
 from noti.membership.ports import CarryOut, Tell
 
 

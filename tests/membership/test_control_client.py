@@ -9,8 +9,9 @@ import pytest
 import trio
 
 from noti.errors import DecommissionRejected, LocalError, Unavailable
-from noti.membership.control import SOCKET_NAME, ControlSocket
-from noti.membership.control_client import ControlClient, ask_to_leave
+from noti.membership.control import ControlSocket
+from noti.membership.control_client import ControlClient, ask_to_leave, live_voters
+from noti.membership.control_protocol import SOCKET_NAME
 from noti.membership.ports import Tell
 from tests.membership.test_control import repeat, serving
 
@@ -55,6 +56,16 @@ async def test_one_connection_asks_again_and_again(tmp_path: Path) -> None:
 
     async with serving(tmp_path, count):
         assert await elsewhere(ask) == [[0, 1, 2], [], [0]]
+
+
+async def test_voters_that_live_are_named(tmp_path: Path) -> None:
+    async def name(request: object, tell: Tell) -> None:
+        assert request == {"request": "voters"}
+        await tell({"name": "noti-0"})
+        await tell({"name": "noti-2"})
+
+    async with serving(tmp_path, name):
+        assert await elsewhere(partial(live_voters, tmp_path, 5.0)) == ["noti-0", "noti-2"]
 
 
 async def test_path_may_be_longer_than_the_address_of_a_socket(tmp_path: Path) -> None:

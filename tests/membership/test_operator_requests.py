@@ -71,7 +71,7 @@ class Operator:
         self.gossip = gossip
         self.answers: list[Mapping[str, object]] = []
         self.leaves: list[float] = []
-        self._requests = OperatorRequests("me", self._leave, gossip)
+        self._requests = OperatorRequests("me", self._leave, lambda: ["a", "me"], gossip)
 
     async def ask(self, request: object) -> list[Mapping[str, object]]:
         self.answers = []
@@ -98,6 +98,10 @@ async def test_order_to_leave_is_passed_on_with_its_seconds() -> None:
     operator = Operator(Gossip())
     assert await operator.ask({"leave_within_s": 7.5}) == []
     assert operator.leaves == [7.5]
+
+
+async def test_voters_that_live_are_told_by_name() -> None:
+    assert await Operator(Gossip()).ask({"request": "voters"}) == [{"name": "a"}, {"name": "me"}]
 
 
 async def test_every_member_is_told_with_all_that_serf_tells() -> None:

@@ -10,6 +10,7 @@ from noti.membership.voters import (
     VoterPolicy,
     VoterState,
     additional_voters,
+    live_voters,
     voter_state,
 )
 from noti.raft.core.membership import Change, Configuration
@@ -279,6 +280,24 @@ def test_node_is_no_voter_when_the_others_have_committed_that() -> None:
     assert (
         voter_state(replace(status("abc"), configuration=joint), members, "c") is VoterState.VOTER
     )
+
+
+def test_voters_that_gossip_sees_dead_or_in_another_cluster_do_not_live() -> None:
+    members = [member("a"), member("b", MemberState.DEAD), member("c", cluster="c2"), member("d")]
+    assert live_voters(status("abc", "d"), members) == ["name-a"]
+
+
+def test_who_gave_up_its_vote_counts_until_that_is_committed() -> None:
+    members = list(map(member, "abc"))
+    assert live_voters(status("ab", "c"), members) == ["name-a", "name-b"]
+    uncommitted = replace(status("ab", "c"), configuration_index=1001)
+    assert live_voters(uncommitted, members) == ["name-a", "name-b", "name-c"]
+    joint = Configuration("c1", voters=("a",), outgoing=("a", "b", "c"), learners=("c",))
+    assert live_voters(replace(status("abc"), configuration=joint), members) == [
+        "name-a",
+        "name-b",
+        "name-c",
+    ]
 
 
 def test_node_without_a_cluster_is_no_voter() -> None:

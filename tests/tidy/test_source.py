@@ -28,6 +28,7 @@ SHELLS = {
         "operator",
         "ops",
         "reconciling",
+        "service_account",
         "world",
     },
     "noti.history": set[str](),

@@ -66,10 +66,26 @@ app.kubernetes.io/part-of: noti
 {{- ternary .Values.service.port .Values.followerService.port (eq (include "noti.leaderServes" .) "true") -}}
 {{- end -}}
 
-{{/* Numbers. */}}
+{{/* A variable of the pods that run; empty without any, or without a cluster to ask. Call with
+     (dict "root" . "name" "NOTI_…"). */}}
+{{- define "noti.runningWith" -}}
+{{- $name := .name -}}
+{{- with lookup "apps/v1" "StatefulSet" .root.Release.Namespace (include "noti.fullname" .root) -}}
+{{- range .spec.template.spec.containers -}}
+{{- if eq .name "noti" -}}
+{{- range .env -}}
+{{- if eq .name $name }}{{ .value }}{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Numbers. As many found a cluster as at its installation, so that fewer replicas roll no pod. */}}
 {{- define "noti.bootstrapExpect" -}}
 {{- if kindIs "invalid" .Values.bootstrapExpect -}}
-{{- min 3 (int .Values.replicas) -}}
+{{- $running := include "noti.runningWith" (dict "root" . "name" "NOTI_BOOTSTRAP_EXPECT") | int -}}
+{{- max $running (min 3 (int .Values.replicas)) -}}
 {{- else -}}
 {{- int .Values.bootstrapExpect -}}
 {{- end -}}
@@ -77,7 +93,7 @@ app.kubernetes.io/part-of: noti
 
 {{- define "noti.leaderServes" -}}
 {{- if kindIs "invalid" .Values.leaderServesBrowsers -}}
-{{- or (not .Values.operator.enabled) (eq (int .Values.replicas) 1) -}}
+{{- not .Values.operator.enabled -}}
 {{- else -}}
 {{- .Values.leaderServesBrowsers -}}
 {{- end -}}
@@ -87,6 +103,11 @@ app.kubernetes.io/part-of: noti
      machine. Kubernetes counts the grace period from before preStop, and kills at its end. */}}
 {{- define "noti.shutdownDeadline" -}}
 {{- add (int .Values.termination.drainSeconds) 9 -}}
+{{- end -}}
+
+{{/* What starting Python, and an answer that comes late, may take of termination.leaveSeconds. */}}
+{{- define "noti.leaveWithin" -}}
+{{- sub (int .Values.termination.leaveSeconds) 5 -}}
 {{- end -}}
 
 {{- define "noti.leastGrace" -}}

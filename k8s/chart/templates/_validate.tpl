@@ -1,8 +1,6 @@
 {{/* Values that cannot work fail here, with a sentence that says what to change. */}}
 {{- define "noti.validate" -}}
 {{- $v := .Values -}}
-{{- $replicas := int $v.replicas -}}
-{{- $expect := include "noti.bootstrapExpect" . | int -}}
 {{- $heartbeat := $v.config.sse_heartbeat_s | default 15 -}}
 {{- if gt (len $v.fullnameOverride) 52 -}}
 {{- fail (printf "fullnameOverride has %d characters; pods of a StatefulSet need a name of 52 or less" (len $v.fullnameOverride)) -}}
@@ -12,9 +10,6 @@
 {{- end -}}
 {{- if contains "@" $v.nats.url -}}
 {{- fail "nats.url holds a login, which everybody could read in the pods: take it out, and put it into a secret that nats.auth.existingSecret names" -}}
-{{- end -}}
-{{- if gt $expect $replicas -}}
-{{- fail (printf "bootstrapExpect (%d) is over replicas (%d): so many nodes never see each other, and no cluster is founded; set bootstrapExpect to %d or less, or leave it out" $expect $replicas $replicas) -}}
 {{- end -}}
 {{- with $v.nats.auth -}}
 {{- if and .existingSecret (eq .type "userPassword") (not .user) -}}
@@ -58,9 +53,6 @@
 {{- end -}}
 {{- if and (ne (include "noti.leaderServes" .) "true") (not $v.operator.enabled) -}}
 {{- fail "leaderServesBrowsers=false needs operator.enabled=true: nobody else keeps the leader out of the follower service, and its browsers would come back to it" -}}
-{{- end -}}
-{{- if and (ne (include "noti.leaderServes" .) "true") (eq $replicas 1) -}}
-{{- fail "leaderServesBrowsers=false needs replicas of 2 or more: a lone node is the leader" -}}
 {{- end -}}
 {{- $grace := include "noti.grace" . | int -}}
 {{- $least := include "noti.leastGrace" . | int -}}
