@@ -17,6 +17,7 @@ from tests.interop.nats.go_programs import go
 from tests.interop.rehearsal import namespaces
 from tests.interop.serf.agents import CACHE
 from tests.k8s.helm import helm
+from tests.k8s.prometheus import program as prometheus_program
 
 PROGRAMS: dict[str, tuple[Callable[[], bool], str]] = {
     "chromium": (
@@ -45,6 +46,10 @@ PROGRAMS: dict[str, tuple[Callable[[], bool], str]] = {
         "Node with its package manager: apt-get install nodejs npm",
     ),
     "openssl": (lambda: shutil.which("openssl") is not None, "openssl: apt-get install openssl"),
+    "prometheus": (
+        lambda: prometheus_program("promtool") is not None,
+        "Prometheus: on Debian it is fetched by itself, elsewhere put `promtool` on the PATH",
+    ),
     "serf": (
         lambda: any(map(shutil.which, ("serf", "apt-get"))) or (CACHE / "usr/bin/serf").exists(),
         "a Serf agent: on Debian it is fetched by itself, elsewhere put `serf` on the PATH",

@@ -42,6 +42,7 @@ _FETCHES: Final = Counter(
     "Fetches of the issuer's keys, by outcome: ok or failed.",
     ["outcome"],
 )
+_FETCHED, _FAILED = _FETCHES.labels("ok"), _FETCHES.labels("failed")
 _MAX_AGE: Final = re.compile(r"(?:^|[\s,])max-age\s*=\s*\"?(\d{1,9})", re.IGNORECASE)
 
 
@@ -101,7 +102,7 @@ class JwksFeed:
                 content, cache_control = await _read(client, self._url)
             found = read_jwks(content, name, secrets=False)
         except (httpx.HTTPError, httpx.InvalidURL, ConfigInvalid, trio.TooSlowError) as error:
-            _FETCHES.labels("failed").inc()
+            _FAILED.inc()
             self._failures += 1
             problem = str(error) or type(error).__name__
             self._throttled.log(
@@ -109,7 +110,7 @@ class JwksFeed:
                 problem, url=name, problem=problem,
             )  # fmt: skip
             return float(min(RETRY_MAX_S, REFETCH_EVERY_S * 2 ** min(self._failures - 1, 10)))
-        _FETCHES.labels("ok").inc()
+        _FETCHED.inc()
         self._failures = 0
         if self._keys.put_if_changed(self._url, Action, found.keys, content):
             log.info("keys of the issuer are in use", url=name, keys=len(found.keys))

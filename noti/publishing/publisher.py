@@ -41,6 +41,11 @@ log = structlog.get_logger("noti.publishing")
 
 EVENTS = Counter("noti_publish_events_total", "Events that publishers had committed")
 REJECTED = Counter("noti_publish_rejected_total", "Submissions that failed", ["reason"])
+for _reason in (
+    *(MessageInvalid, IdempotencyKeyReused, NotLeader),
+    *(Overloaded, ProposalUncertain, Unavailable),
+):
+    REJECTED.labels(_reason.__name__)  # from zero, as alerts see only what grows
 
 
 @dataclass(frozen=True)

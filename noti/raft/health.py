@@ -48,6 +48,9 @@ _is_leader = Gauge("noti_raft_is_leader", "1 while this node leads")
 _contact_s = Gauge(
     "noti_raft_leader_contact_seconds", "Time since the leader last spoke; 0 on the leader"
 )
+_nodes = Gauge(
+    "noti_raft_nodes", "Nodes that the cluster consists of, by whether they vote", ["vote"]
+)
 _log_memory = Gauge("noti_raft_log_memory_bytes", "Log entries in memory")
 _match = Gauge(
     "noti_raft_match_index", "On the leader: up to where a peer has the log on disk", ["peer"]
@@ -222,6 +225,9 @@ class Health:
 
     def _set_gauges(self, status: Status, now: float) -> None:
         leads = status.role is Role.LEADER
+        configuration = status.configuration
+        _nodes.labels("yes").set(len(configuration.voters))
+        _nodes.labels("no").set(len(configuration.learners))
         _log_memory.set(status.log_memory_bytes)
         _contact_s.set(0.0 if leads else now - status.last_contact_at)
         peers = frozenset(peer for peer, _ in status.followers)

@@ -10,10 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
-from prometheus_client import REGISTRY
 
-import noti.node
-import noti.publishing.nats.source  # noqa: F401 - their parts declare the metrics of alerts
 from noti import __version__
 from noti.certificates.names import claims, name_rejection
 from noti.config import Config, is_secret, variable_of
@@ -35,7 +32,6 @@ from tests.k8s.rendering import (
     values_file,
 )
 from tests.kubernetes.memory_api import RIGHTS
-from tests.readmes import metric_list
 
 pytestmark = pytest.mark.helm
 
@@ -211,31 +207,6 @@ def test_the_readme_has_every_value() -> None:
     named = set(re.findall(r"`([A-Za-z.]+)`", (CHART / "README.md").read_text()))
     heads = {name.split(".")[0] for name in named}
     assert set(values) <= heads
-
-
-def test_alerts_ask_for_metrics_that_exist() -> None:
-    known = {sample.name for family in REGISTRY.collect() for sample in family.samples}
-    known |= {f"{family.name}_total" for family in REGISTRY.collect() if family.type == "counter"}
-    known |= {f"{f.name}_bucket" for f in REGISTRY.collect() if f.type == "histogram"}
-    known |= {family.name for family in REGISTRY.collect() if family.type == "gauge"}
-    rules = the(rendered("gateway"), "PrometheusRule")["spec"]["groups"][0]["rules"]
-    asked = {name for rule in rules for name in re.findall(r"\bnoti_\w+", rule["expr"])}
-    assert len(asked) >= 5
-    assert asked - known == set()
-
-
-def test_series_that_an_alert_compares_are_of_the_same_streams() -> None:
-    """`and`, `or` and `unless` find nothing where only one side has the label."""
-    metrics = " ".join(metric_list()).split("- `noti_")[1:]
-    by = {f"noti_{one.partition('`')[0]}": "`stream`" in one.partition(":")[0] for one in metrics}
-    rules = the(rendered("gateway"), "PrometheusRule")["spec"]["groups"][0]["rules"]
-    compared = 0
-    for rule in rules:
-        if "by (stream)" in rule["expr"]:
-            names = set(re.findall(r"\bnoti_\w+", rule["expr"]))
-            compared += len(names) > 1
-            assert len({by[name] for name in names}) == 1, rule["alert"]
-    assert compared >= 1
 
 
 def test_the_certificate_lets_each_pod_be_a_node_and_nobody_else() -> None:

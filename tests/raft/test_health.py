@@ -6,7 +6,9 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from noti.raft import forwarder, peers  # noqa: F401 - with their metrics
+from noti.authorization import jwks  # noqa: F401 - with their metrics
+from noti.publishing import publisher  # noqa: F401
+from noti.raft import forwarder, peers  # noqa: F401
 from noti.raft.core.events import (
     CommitStalled,
     DiskHung,
@@ -205,6 +207,14 @@ def test_gauges_report_the_last_contact_and_what_each_peer_has() -> None:
     assert match("b") is None, "a follower knows nothing of others"
 
 
+def test_gauges_count_the_nodes_that_the_cluster_consists_of() -> None:
+    """So that an alert knows how many there should be."""
+    patient = Patient()
+    patient.look(10.0, replace(LED, configuration=Configuration("c", ("a", "b"), (), ("d",))))
+    for vote, count in (("yes", 2), ("no", 1)):
+        assert REGISTRY.get_sample_value("noti_raft_nodes", {"vote": vote}) == count
+
+
 @pytest.mark.parametrize(
     ("metric", "label", "values"),
     [
@@ -213,6 +223,8 @@ def test_gauges_report_the_last_contact_and_what_each_peer_has() -> None:
         ("noti_raft_messages_dropped_total", "reason", ["outbox_full", "no_stream"]),
         ("noti_raft_messages_rejected_total", "reason", ["wrong_name", "invalid", "wrong_sender"]),
         ("noti_trouble_since_seconds", "trouble", ["cluster", "quorum", "disk", "behind"]),
+        ("noti_publish_rejected_total", "reason", ["NotLeader", "Overloaded", "ProposalUncertain"]),
+        ("noti_jwks_fetches_total", "outcome", ["ok", "failed"]),
     ],
 )
 def test_metrics_exist_before_anything_happened(metric: str, label: str, values: list[str]) -> None:

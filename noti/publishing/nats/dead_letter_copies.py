@@ -30,8 +30,9 @@ COPIES: Final = Counter(
     "Messages that can never be events, by what became of their copies on the dead-letter subject.",
     ["stream", "outcome"],
 )
-"""Outcomes: `copied`, `truncated` (without the payload or the headers, which are too large),
-`refused` (the server takes no copy; the message is gone)."""
+OUTCOMES: Final = ("copied", "truncated", "refused")
+"""`truncated`: without the payload or the headers, which are too large. `refused`: the server takes
+no copy; the message is gone."""
 
 MAX_AGE_S: Final = 30 * 24 * 3600.0
 """How long the stream that is made here keeps a letter; longer than anybody's holidays."""

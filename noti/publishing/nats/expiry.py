@@ -29,6 +29,7 @@ class Expiry:
 
     def __init__(self, settings: NatsSettings) -> None:
         self._settings = settings
+        EXPIRED.labels(settings.stream)  # from zero, as alerts see only what grows
         self._place = 0
         self._is_exact = False
         self._told: tuple[str, int] = ("", 0)

@@ -16,7 +16,7 @@ from noti.asyncio_loop import AsyncioLoop
 from noti.errors import SourceUnavailable
 from noti.publishing.nats import consumers, streams
 from noti.publishing.nats.connection import NatsConnection
-from noti.publishing.nats.dead_letter_copies import DeadLetterCopies
+from noti.publishing.nats.dead_letter_copies import COPIES, OUTCOMES, DeadLetterCopies
 from noti.publishing.nats.edge import NatsEdge
 from noti.publishing.nats.expiry import Expiry
 from noti.publishing.nats.ports import DeadLetter, SourceLag, SourceMessage
@@ -40,6 +40,8 @@ class NatsSource:
         self._edge = NatsEdge(asyncio_loop)
         self._settings = settings
         self._expiry = Expiry(settings)
+        for outcome in OUTCOMES:
+            COPIES.labels(settings.stream, outcome)  # from zero, as alerts see only what grows
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator["NatsSession"]:
