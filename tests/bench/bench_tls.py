@@ -96,7 +96,7 @@ async def _committed(options: argparse.Namespace, *, tls: bool) -> dict[str, flo
         files = Files(directory, ("node1", "node2", "node3"), tls=tls)
         cluster = NotiCluster(processes, directory, nats_url, files.for_rpc())
         backlog = await _time_backlog(cluster, options.events)
-        leader = cluster.wait_until_whole()
+        leader = await asyncio.to_thread(cluster.wait_until_whole)
         async with _bridge(nats_url, leader) as bridge:
             measured = await _measure_all(
                 "committed, ", bridge.propose_one, [options.publishers], options.seconds
