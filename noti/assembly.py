@@ -167,7 +167,6 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     )
     traces = TakenTraces(world.tracer, lambda: store.level >= TRACED_EVENTS)
     bridges = _bridges(config, world, intake, store, traces)
-    voters = VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
     report = _report(world, identity, replica, forwarder, store, gossip, bridges, intake)
     return Parts(
         identity=identity,
@@ -186,12 +185,12 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
             identity.name, decommission.leave, decommission.live_voters, gossip
         ),
         controller=MembershipController(
-            gossip, replica, forwarder.leaving, peers.connected, clock, voters
+            gossip, replica, forwarder.leaving, peers.connected, clock, voter_limits_of(config)
         ),
         level_raising=_level_raising(config, world, identity, replica, store, peers),
         authorization=_authorization(config, world, store),
         revoking=Revoking(forwarder.propose, clock),
-        limits=Limits(replica, store, _history_limits(config), clock),
+        limits=Limits(replica, store, history_limits_of(config), clock),
         bridges=tuple(bridges.values()),
         presence=_presence(config, world, identity, store, forwarder, replica, gossip),
     )
@@ -278,7 +277,13 @@ def _bridges(
     }
 
 
-def _history_limits(config: Config) -> HistoryLimits:
+def voter_limits_of(config: Config) -> VoterLimits:
+    """Return how many nodes vote, and how long they may be absent, by the settings."""
+    return VoterLimits(config.voters_max, hold_down_s=config.voter_hold_down_s)
+
+
+def history_limits_of(config: Config) -> HistoryLimits:
+    """Return what history keeps at most, by the settings."""
     return HistoryLimits(
         count=config.history_size,
         size_bytes=config.history_bytes,
@@ -380,8 +385,13 @@ def _level_raising(
         lambda: replica.status().configuration.members,
         lambda: {identity.node_id: world.supports, **peers.supported()},
         world.clock,
-        level_max=world.supports if config.level_max is None else config.level_max,
+        level_max=level_max_of(config, world),
     )
+
+
+def level_max_of(config: Config, world: World) -> int:
+    """Return the level that this node, when it leads, raises the cluster to at most."""
+    return world.supports if config.level_max is None else config.level_max
 
 
 def _authorization(config: Config, world: World, store: Store) -> Authorization:

@@ -83,7 +83,14 @@ class Slots:
         self._counts = ClientCounts() if counts is None else counts
         self._made_room = MADE_ROOM.labels(listener)
         self._open = OPEN.labels(listener)
-        OPEN_MAX.labels(listener).set(slots_max)
+        self._open_max = OPEN_MAX.labels(listener)
+        self._open_max.set(slots_max)
+
+    def change(self, slots_max: int, per_client_max: int) -> None:
+        """Hold to other limits from now on; connections that are open stay, until they are idle."""
+        self._max = slots_max
+        self._per_client_max = per_client_max
+        self._open_max.set(slots_max)
 
     @property
     def counts_clients(self) -> bool:

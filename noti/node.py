@@ -19,6 +19,7 @@ it is the start, read upwards the stop:
                                                cluster's level, the history size, events from NATS
                   presence     who is subscribed, told to the others; ends before gossip says
                                that this node leaves, when the leader ends its subscriptions
+                    settings         taken while the node runs
                     leadership       handed over as soon as the node is to stop
 
 A node of which a part fails falls instead: all parts end in the same moment, so that nobody can
@@ -31,10 +32,11 @@ from functools import partial
 import structlog
 import trio
 
-from noti.assembly import LogLimits, assemble, tags_of
+from noti.assembly import LogLimits, Parts, assemble, tags_of
 from noti.config import Config
 from noti.optional import keep_going
 from noti.publishing.nats.bridge import NO_SOURCE, Bridge
+from noti.reloading import ChangingSettings, take_settings
 from noti.service import Service, Tree
 from noti.status import Report
 from noti.world import OpenWorld, World, real_world
@@ -52,9 +54,10 @@ async def run(
     *,
     open_world: OpenWorld = real_world,
     log_limits: LogLimits = _LOG_LIMITS,
+    settings: ChangingSettings | None = None,
     task_status: trio.TaskStatus[Report] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Be a node until cancelled.
+    """Be a node until cancelled; its `settings` may change.
 
     Raises a `NotiError` (in exception groups) when a part fails: then the whole node is down, at
     once.
@@ -103,19 +106,27 @@ async def run(
         await tree.start("controller", parts.controller.run)
         await tree.start("level", parts.level_raising.run)
         await tree.start("limits", parts.limits.run)
-        if not parts.bridges:
-            log.info(NO_SOURCE)
-        for bridge in parts.bridges:
-            await tree.start("bridge", _optional(bridge, world))
-        if parts.presence is not None:
-            for part in (parts.presence.announcing, parts.presence.dead_nodes):
-                run_part = partial(keep_going, "presence", part.run, world.clock, world.rng)
-                await tree.start("presence", run_part)
+        await _start_optional(tree, parts, world)
+        if settings is not None:
+            take = partial(take_settings, parts, world)
+            await tree.start("settings", partial(settings.run, take))
         within_s = config.election_timeout_ms / 1000
         await tree.before_stop("leadership", parts.replica.hand_over, within_s)
         log.info("node is up", name=parts.identity.name, node_id=parts.identity.node_id)
         task_status.started(parts.report)
         await trio.sleep_forever()
+
+
+async def _start_optional(tree: Tree, parts: Parts, world: World) -> None:
+    """Start the parts whose failures a node survives."""
+    if not parts.bridges:
+        log.info(NO_SOURCE)
+    for bridge in parts.bridges:
+        await tree.start("bridge", _optional(bridge, world))
+    if parts.presence is not None:
+        for part in (parts.presence.announcing, parts.presence.dead_nodes):
+            run_part = partial(keep_going, "presence", part.run, world.clock, world.rng)
+            await tree.start("presence", run_part)
 
 
 def _optional(bridge: Bridge, world: World) -> Service[None]:

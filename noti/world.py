@@ -56,6 +56,8 @@ class World:
     """Records what becomes of events; None when nobody wants to know."""
     supports: int = SUPPORTED
     """The highest level of a cluster that this node takes part in; tests make nodes older."""
+    change: Callable[[Config], None] = lambda _config: None
+    """Has browsers and RPC go by other settings from now on."""
 
 
 OpenWorld: TypeAlias = Callable[[Config], AbstractAsyncContextManager[World]]
@@ -82,22 +84,35 @@ async def real_world(config: Config) -> AsyncIterator[World]:
         running("asyncio loop", asyncio_loop.run),
         running("certificates", partial(keep_renewed, renewed)),
     ):
+        rpc = GrpcNetwork(
+            asyncio_loop,
+            between_nodes,
+            _rpc_limits(config, shares),
+            plain_too=config.tls_mode == "permissive",
+        )
+        clients = _clients(config, rng, shares, for_browsers)
+
+        def change(config: Config) -> None:
+            shares = descriptors.shares_of(config)
+            rpc.change(_rpc_limits(config, shares))
+            clients.change(config, shares)
+
         yield World(
             clock=TrioClock(),
             rng=rng,
             make_id=partial(secrets.token_hex, NODE_ID_BYTES),
             disk=disk,
             gossip=SocketNetwork(),
-            rpc=GrpcNetwork(
-                asyncio_loop,
-                between_nodes,
-                RpcLimits(shares.rpc, config.rpc_connections_per_address_max),
-                plain_too=config.tls_mode == "permissive",
-            ),
-            clients=_clients(config, rng, shares, for_browsers),
+            rpc=rpc,
+            clients=clients,
             sources=sources,
             control=ControlSocket(config.data_dir),
+            change=change,
         )
+
+
+def _rpc_limits(config: Config, shares: Shares) -> RpcLimits:
+    return RpcLimits(shares.rpc, config.rpc_connections_per_address_max)
 
 
 def _clients(

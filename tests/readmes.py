@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from noti.config import Config, flag_of, has_flag, is_secret, variable_of
+from noti.setting_changes import RELOADED
 from tests import promises
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,8 @@ def setting_list() -> list[str]:
         written = variable_of(name) if is_secret(name) else flag_of(name)
         if not (is_secret(name) or has_flag(name)):
             written = f"[[{name}]]"
-        lines += _item(f"`{written}`{default}: {field.description}")
+        mark = " ↻" if name in RELOADED else ""
+        lines += _item(f"`{written}`{default}{mark}: {field.description}")
     return lines
 
 

@@ -132,3 +132,32 @@ def test_clients_are_remembered_only_if_they_are_counted(per_client_max: int) ->
     room = Room(2, per_client_max)
     room.take("one")
     assert len(room.slots._counts) == per_client_max
+
+
+def test_other_limits_hold_for_whoever_comes_next() -> None:
+    room = Room(1)
+    first = room.take("first")
+    assert room.refusal() is SlotsFull.NODE
+    room.slots.change(3, 1)
+    room.take("second", "b")
+    assert room.refusal("b") is SlotsFull.ADDRESS
+    room.take("third", "a")
+    room.slots.change(1, 0)
+    first.mark_idle()
+    assert not room.closed
+    first.release()
+    assert len(room.slots) == 2
+
+
+def test_connections_are_counted_as_they_were_when_they_came() -> None:
+    room = Room(9)
+    before = room.take("before")
+    room.slots.change(9, 1)
+    during = room.take("during")
+    assert room.refusal() is SlotsFull.ADDRESS
+    room.slots.change(9, 0)
+    after = room.take("after")
+    for slot in (before, during, after):
+        slot.release()
+    room.slots.change(9, 1)
+    room.take("again")

@@ -74,12 +74,16 @@ class Authorizer:
         self._want_keys = want_keys
         self.newer_keys = newer_keys
         """For a request whose rejection says `unknown_key`, before it asks again."""
-        self._expectation = Expectation(
-            issuer=config.issuer, audience=config.audience, required=config.protocol == "0"
-        )
+        self._expectation = _expectation_of(config)
         self._grants: dict[tuple[bytes, Action, str], Grant] = {}
         """The one that was used longest ago comes first."""
         self._generation = keys.generation
+
+    def change(self, config: AuthorizationConfig, keys: TrustedKeys) -> None:
+        """Go by other settings, and keys that follow those before; nothing is remembered."""
+        self._config = config
+        self._keys = keys
+        self._expectation = _expectation_of(config)
 
     @property
     def config(self) -> AuthorizationConfig:
@@ -198,6 +202,12 @@ class Authorizer:
             if unknown := isinstance(error, KeyUnknown):
                 self._want_keys()
             raise TokenRejected(Reason.INVALID, str(error), spoken, unknown_key=unknown) from None
+
+
+def _expectation_of(config: AuthorizationConfig) -> Expectation:
+    return Expectation(
+        issuer=config.issuer, audience=config.audience, required=config.protocol == "0"
+    )
 
 
 _MISSING: Final = {

@@ -61,6 +61,11 @@ class JwksFeed:
         self._failures = 0
         self._throttled = ThrottledLog(time.monotonic)
 
+    def bring_to(self, keys: TrustedKeys) -> None:
+        """Put the keys there from now on, as those that were fetched already."""
+        keys.follow(self._keys, self._url)
+        self._keys = keys
+
     def want(self) -> None:
         """Ask for the keys anew, as soon as that may be; never waits."""
         self._wanted.set()

@@ -110,6 +110,14 @@ class TrustedKeys:
         self.put(source, actions, keys)
         return True
 
+    def follow(self, older: "TrustedKeys", *sources: str) -> None:
+        """Take the place of other keys, and go on with those that came from `sources`."""
+        for source in sources:
+            if source in older._sources:
+                self.put(source, *older._sources[source])
+                self._digests[source] = older._digests.get(source, b"")
+        self.generation += older.generation + 1
+
     def of(self, action: Action) -> tuple[VerificationKey, ...]:
         """Return the keys that tokens for this action are signed with."""
         return self._of.get(action, ())

@@ -50,23 +50,30 @@ class Authorization:
         self._revoked_here = RevokedNames()
         self._rng = rng
         self._keys = TrustedKeys()
-        self._renewed: list[Renewed[Any]] = []
-        self._jwks: JwksFeed | None = None
-        self._take_keys(config)
-        settings = AuthorizationConfig(
-            anonymous=config.allows_anonymous,
-            protocol=config.mercure_protocol,
-            issuer=config.jwt_issuer,
-            audience=config.jwt_audience,
-            cookie_name=config.cookie_name,
-            publish_origins=frozenset(config.publish_origins),
-        )
+        self._jwks = _feed(config, self._keys, clock)
+        self._renewed = self._files(config, self._keys)
         newer_keys = None if self._jwks is None else self.refresh
         self.authorizer = Authorizer(
-            settings, self._keys, self._is_revoked, self._want_keys, newer_keys
+            _settings(config), self._keys, self._is_revoked, self._want_keys, newer_keys
         )
-        if config.revoked_file is not None:
-            self._renewed.append(revoked_file(config.revoked_file, self._revoke_here))
+        self._say_who_may(config)
+
+    def change(self, config: Config) -> None:
+        """Go by other settings from now on, but for `jwks_url`.
+
+        Open streams go on. Raises `ConfigInvalid` for a file that cannot be used, and changes
+        nothing then.
+        """
+        keys = TrustedKeys()
+        self._renewed[:] = self._files(config, keys)
+        if config.revoked_file is None:
+            self._revoked_here = RevokedNames()
+        if self._jwks is not None:
+            self._jwks.bring_to(keys)
+        else:
+            keys.follow(self._keys)
+        self._keys = keys
+        self.authorizer.change(_settings(config), keys)
         self._say_who_may(config)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -103,7 +110,9 @@ class Authorization:
         if self._jwks is not None:
             self._jwks.want()
 
-    def _take_keys(self, config: Config) -> None:
+    def _files(self, config: Config, keys: TrustedKeys) -> list[Renewed[Any]]:
+        """Read all keys, and what is revoked; return what keeps them in step with their files."""
+        renewed: list[Renewed[Any]] = []
         has_own = bool(config.subscriber_jwt_key_file or config.subscriber_jwt_key)
         publishers = [Action.PUBLISH] if has_own else list(Action)
         subscriber_alg = config.subscriber_jwt_alg
@@ -122,20 +131,18 @@ class Authorization:
             if name == "subscriber" and secret is None and file is None:
                 secret, file = config.publisher_jwt_key, config.publisher_jwt_key_file
             if file is not None and actions:
-                self._renewed.append(key_file(file, algorithm, actions, self._keys))
+                renewed.append(key_file(file, algorithm, actions, keys))
             elif secret is not None and actions:
                 variable = aliases_of(f"{name}_jwt_key")[0]
                 found = read_keys(secret.get_secret_value().encode(), variable, algorithm)
                 give_notice(found)
-                self._keys.put(variable, actions, found.keys)
-        if config.jwks_url is not None:
-            if urlsplit(config.jwks_url).scheme:
-                # Here, so that nodes that ask no issuer start without an HTTP client.
-                from noti.authorization.jwks import JwksFeed
-
-                self._jwks = JwksFeed(config.jwks_url, self._keys, self._clock)
-            else:
-                self._renewed.append(key_file(Path(config.jwks_url), None, Action, self._keys))
+                keys.put(variable, actions, found.keys)
+        if config.jwks_url is not None and not urlsplit(config.jwks_url).scheme:
+            renewed.append(key_file(Path(config.jwks_url), None, Action, keys))
+        if config.revoked_file is not None:
+            # The last one, as it ends streams: nothing can be wrong any more.
+            renewed.append(revoked_file(config.revoked_file, self._revoke_here))
+        return renewed
 
     def _say_who_may(self, config: Config) -> None:
         """Log in one line each what an operator may not expect."""
@@ -151,3 +158,24 @@ class Authorization:
             log.info("everybody on this machine can read public events without a token")
         if not (self._keys.of(Action.PUBLISH) or waiting):
             log.info("nobody can publish over HTTP: give --publisher-jwt-key-file")
+
+
+def _feed(config: Config, keys: TrustedKeys, clock: Clock) -> "JwksFeed | None":
+    """Return what fetches an issuer's keys; None where they are in a file, or nowhere."""
+    if config.jwks_url is None or not urlsplit(config.jwks_url).scheme:
+        return None
+    # Here, so that nodes that ask no issuer start without an HTTP client.
+    from noti.authorization.jwks import JwksFeed
+
+    return JwksFeed(config.jwks_url, keys, clock)
+
+
+def _settings(config: Config) -> AuthorizationConfig:
+    return AuthorizationConfig(
+        anonymous=config.allows_anonymous,
+        protocol=config.mercure_protocol,
+        issuer=config.jwt_issuer,
+        audience=config.jwt_audience,
+        cookie_name=config.cookie_name,
+        publish_origins=frozenset(config.publish_origins),
+    )

@@ -99,6 +99,11 @@ class Renewed(Generic[T]):
             self._renew()
         self._give_notice()
 
+    def renew(self) -> None:
+        """Make it anew at once, whether the files changed or not. Never raises."""
+        self._tried = self._found = self._looks()
+        self._renew()
+
     def _looks(self) -> tuple[tuple[int, int, int, int] | None, ...]:
         return tuple(map(_look_of, self._files))
 

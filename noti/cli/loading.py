@@ -48,8 +48,7 @@ def load(
     a node's. Raises `ConfigInvalid` with one line that
     says which setting is wrong, where it came from, what is wrong with it and what to do.
     """
-    if file is None and (named := os.environ.get(FILE_VARIABLE)):
-        file = Path(named)
+    file = file_of(file)
     from_file = {} if file is None else _read_file(file)
     _check_variables()
     variables = {setting: _variable_with(setting) for setting in Config.model_fields}
@@ -71,6 +70,12 @@ def load(
         else:
             origin = "default"
         raise ConfigInvalid(_explain(setting, origin, detail, values)) from None
+
+
+def file_of(file: Path | None) -> Path | None:
+    """Return the file of settings: the one that is given, or that `NOTI_CONFIG` names."""
+    named = os.environ.get(FILE_VARIABLE)
+    return Path(named) if file is None and named else file
 
 
 def _variable_with(setting: str) -> str | None:

@@ -14,6 +14,7 @@ import trio
 
 from noti import telemetry
 from noti.cli.former_flags import former_flags, translated
+from noti.cli.loading import file_of
 from noti.cli.settings import load_config, settings_options
 from noti.importing import importing
 
@@ -24,6 +25,12 @@ INTERRUPTED = 130
 
 ECHO_S = 1.0
 """A second signal so soon is the first one by another way: the terminal's group, and a wrapper."""
+
+STOPPING = (signal.SIGTERM, signal.SIGINT)
+"""Signals that ask to stop."""
+
+STDERR = 2
+"""Descriptor of standard error."""
 
 GARBAGE_OBJECTS = 10_000
 """Objects more than before that make Python look for cycles; a few megabytes at most."""
@@ -41,16 +48,27 @@ def run(config_file: Path | None, **options: Any) -> None:
     The node hands over what it leads, announces that it leaves, ends its streams and exits with
     status 0.
     """
-    config = load_config(config_file, translated(options))
+    flags = translated(options)
+    config = load_config(config_file, flags)
     telemetry.set_up(level=config.log_level, form=config.log_format)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody can do what it asks for
     gc.disable()  # loading a node makes no garbage, and looking for it took a tenth of the time
     with importing():
         from noti import node  # here, so that the other commands start without loading a node
+        from noti.reloading import SettingsFile
 
     telemetry.show_build()
     _collect_garbage_seldom()
     log.info("starting", build=telemetry.build(), pid=os.getpid(), **config.masked())
-    trio.run(partial(until_signalled, partial(node.run, config), config.shutdown_deadline_s))
+    settings = SettingsFile(config, partial(load_config, config_file, flags), file_of(config_file))
+    trio.run(
+        partial(
+            until_signalled,
+            partial(node.run, config, settings=settings),
+            lambda: settings.current.shutdown_deadline_s,
+            reload=settings.reload,
+        )
+    )
     log.info("stopped")
 
 
@@ -66,18 +84,23 @@ def _collect_garbage_seldom() -> None:
 
 
 async def until_signalled(
-    service: Callable[[], Awaitable[object]], stop_deadline_s: float, echo_s: float = ECHO_S
+    service: Callable[[], Awaitable[object]],
+    stop_deadline_s: float | Callable[[], float],
+    echo_s: float = ECHO_S,
+    *,
+    reload: Callable[[], object] | None = None,
 ) -> None:
     """Run `service` until it ends, fails, or SIGTERM or SIGINT asks it to stop.
 
     The first signal cancels the service, and this returns when its tree is down. A second signal,
     or `stop_deadline_s` seconds, ends the process on the spot: who asks twice means it. Signals
-    within `echo_s` seconds of the first count as the same request.
+    within `echo_s` seconds of the first count as the same request. With `reload`, SIGHUP calls
+    that, unless it says that the terminal is closed, which asks to stop, too.
     Raises what the service raises. Cancellation: cancels the service.
     """
     async with trio.open_nursery() as nursery:
         running = trio.CancelScope()
-        await nursery.start(_watch_signals, running, stop_deadline_s, echo_s)
+        await nursery.start(_watch_signals, running, stop_deadline_s, echo_s, reload)
         with running:
             await service()
         nursery.cancel_scope.cancel()
@@ -85,22 +108,34 @@ async def until_signalled(
 
 async def _watch_signals(
     running: trio.CancelScope,
-    stop_deadline_s: float,
+    stop_deadline_s: float | Callable[[], float],
     echo_s: float,
+    reload: Callable[[], object] | None,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    in_terminal = _in_terminal()
+    watched = STOPPING if reload is None else (*STOPPING, signal.SIGHUP)
+    with trio.open_signal_receiver(*watched) as signals:
         task_status.started()
-        number = await anext(signals)
+        while (number := await anext(signals)) == signal.SIGHUP and reload is not None:
+            if in_terminal and not _in_terminal():
+                break
+            reload()
         log.info("stopping", signal=signal.Signals(number).name)
         running.cancel()
         stopping_since = trio.current_time()
-        with trio.move_on_after(stop_deadline_s):
-            await anext(signals)
-            while trio.current_time() - stopping_since < echo_s:
-                await anext(signals)
+        deadline_s = stop_deadline_s() if callable(stop_deadline_s) else stop_deadline_s
+        with trio.move_on_after(deadline_s):
+            number = await anext(signals)
+            while number == signal.SIGHUP or trio.current_time() - stopping_since < echo_s:
+                number = await anext(signals)
             log.warning("stopped by a second signal")
             os._exit(INTERRUPTED)
-        log.error("stop took too long, leaving anyway", deadline_s=stop_deadline_s)
+        log.error("stop took too long, leaving anyway", deadline_s=deadline_s)
         os._exit(1)
+
+
+def _in_terminal() -> bool:
+    """Whether people read the log; false, too, when their terminal was closed."""
+    return os.isatty(STDERR)

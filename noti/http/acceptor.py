@@ -149,6 +149,12 @@ class HttpAcceptor:
                         await self._slice.checkpoint_if_over()
                     self._close_overdue()
 
+    def change(self) -> None:
+        """Hold to the limits that the configuration has now."""
+        config = self._config
+        self._slots.change(config.pending_connections_max, config.connections_per_address_max)
+        self._openings.change()
+
     # Connections that come
 
     def _listen(self, listeners: Iterable[int]) -> None:

@@ -109,7 +109,7 @@ def create_app(
     app = _empty_app()
     _add_page(app, PAGE_FILES)
     stream_routes.add_routes(app, hub, node, admission, config)
-    discovery.add_routes(app, config, authorizer.config, subscriptions=subscriptions is not None)
+    discovery.add_routes(app, config, authorizer, subscriptions=subscriptions is not None)
     if subscriptions is not None:
         subscriptions_api.add_routes(app, subscriptions)
     if revoking is not None:
@@ -141,8 +141,13 @@ def _empty_app() -> App:
     return app
 
 
+def bound_bodies(app: App, config: HttpConfig) -> None:
+    """Let events be as long as the configuration says."""
+    app.config["MAX_CONTENT_LENGTH"] = config.publish_body_bytes_max
+
+
 def _add_publishing(app: App, endpoint: PublishEndpoint, config: HttpConfig) -> None:
-    app.config["MAX_CONTENT_LENGTH"] = endpoint.body_bytes_max
+    bound_bodies(app, config)
     app.config["BODY_TIMEOUT"] = config.body_timeout_s
 
     async def publish() -> Response:

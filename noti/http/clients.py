@@ -110,6 +110,9 @@ class Clients(Protocol):
     def processes(self) -> list[dict[str, object]]:
         """Return how those stand that serve them beside this process, ready for JSON."""
 
+    def change(self, config: Config, shares: Shares) -> None:
+        """Go by other settings from now on; of these, what may change while a node runs."""
+
     def state_machine(self, store: Store) -> StateMachine:
         """Return what applies commands to `store`, and shows them what it holds; before `serve`."""
 
@@ -160,6 +163,25 @@ class HttpClients:
         self._config = config
         self._shares = shares
         self._tls = tls
+        self.hub = Hub(self._hub_settings(config, shares), rng)
+        self.connection_counts = ClientCounts()
+        """How many connections that are no streams each client has, where that matters."""
+        self._frontend: Frontend | None = None
+        self._falls = trio.Event()
+        self._pieces_of_state: Callable[[], Iterator[bytes]] | None = None
+
+    def processes(self) -> list[dict[str, object]]:
+        """Return nothing: they are served here."""
+        return []
+
+    def change(self, config: Config, shares: Shares) -> None:
+        """Go by other settings from now on."""
+        self._config, self._shares = config, shares
+        self.hub.change(self._hub_settings(config, shares))
+        if self._frontend is not None:
+            self._frontend.change(_http_settings(config, shares))
+
+    def _hub_settings(self, config: Config, shares: Shares) -> HubConfig:
         settings = HubConfig(
             backlog_bytes=config.sse_backlog_bytes,
             stall_timeout_s=config.sse_stall_s,
@@ -169,17 +191,9 @@ class HttpClients:
             clients_max=shares.streams,
             clients_per_address_max=config.sse_clients_per_address_max,
         )
-        if elsewhere is not None:
-            settings = replace(settings, slice_s=SLICE_ALONE_S, work_slice_s=SLICE_ALONE_S)
-        self.hub = Hub(settings, rng)
-        self.connection_counts = ClientCounts()
-        """How many connections that are no streams each client has, where that matters."""
-        self._falls = trio.Event()
-        self._pieces_of_state: Callable[[], Iterator[bytes]] | None = None
-
-    def processes(self) -> list[dict[str, object]]:
-        """Return nothing: they are served here."""
-        return []
+        if self._elsewhere is not None:
+            return replace(settings, slice_s=SLICE_ALONE_S, work_slice_s=SLICE_ALONE_S)
+        return settings
 
     def state_machine(self, store: Store) -> HistoryStateMachine:
         """Show what `store` holds, and what becomes visible, to the hub's streams."""
@@ -205,20 +219,8 @@ class HttpClients:
         task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED,
     ) -> None:
         """Serve HTTP until cancelled."""
-        web = HttpConfig(
-            cors_origins=self._config.cors_origins,
-            public_url=self._config.public_url,
-            dialects=DIALECTS[self._config.mercure_protocol],
-            trusted_proxies=self._config.trusted_proxies,
-            plain_too=self._config.http_tls_mode == "permissive",
-            leader_sheds=self._config.sse_leader_sheds,
-            head_bytes_max=self._config.head_bytes_max,
-            pending_connections_max=self._shares.arriving,
-            publish_body_bytes_max=self._config.publish_body_bytes_max,
-            connections_max=self._shares.http,
-            connections_per_address_max=self._config.http_connections_per_address_max,
-        )
-        frontend = Frontend(
+        web = _http_settings(self._config, self._shares)
+        frontend = self._frontend = Frontend(
             self._config.http_addr,
             self.hub,
             node,
@@ -236,3 +238,18 @@ class HttpClients:
             pieces_of_state=self._pieces_of_state,
         )
         await frontend.run(task_status=task_status)
+
+
+def _http_settings(config: Config, shares: Shares) -> HttpConfig:
+    return HttpConfig(
+        cors_origins=config.cors_origins,
+        public_url=config.public_url,
+        dialects=DIALECTS[config.mercure_protocol],
+        trusted_proxies=config.trusted_proxies,
+        leader_sheds=config.sse_leader_sheds,
+        head_bytes_max=config.head_bytes_max,
+        pending_connections_max=shares.arriving,
+        publish_body_bytes_max=config.publish_body_bytes_max,
+        connections_max=shares.http,
+        connections_per_address_max=config.http_connections_per_address_max,
+    )

@@ -6,9 +6,9 @@ from noti.authorization.grant import Dialect
 from noti.setting_values import IpNetwork
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class HttpConfig:
-    """How HTTP is answered."""
+    """How HTTP is answered; shared by all parts of a listener, and changed as a whole."""
 
     cors_origins: tuple[str, ...] = ()
     """Other origins (`https://example.org`, `https://*.example.org`) whose pages may read from this

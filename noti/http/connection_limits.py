@@ -45,7 +45,7 @@ class ConnectionLimits:
 
         `counts` has those that an address has elsewhere, too.
         """
-        self._trusted = config.trusted_proxies
+        self._config = config
         self._slots = Slots(listener, slots_max, per_address_max, PROBES_MAX, counts)
         self._episodes = {
             SlotsFull.NODE: Episode(
@@ -57,6 +57,11 @@ class ConnectionLimits:
                 "one address has all that it may have (--http-connections-per-address-max)",
             ),
         }
+
+    def change(self) -> None:
+        """Hold to the limits that the configuration has now."""
+        config = self._config
+        self._slots.change(config.connections_max, config.connections_per_address_max)
 
     def admit(
         self,
@@ -73,7 +78,7 @@ class ConnectionLimits:
         """
         key = ""
         if self._slots.counts_clients:
-            key = connection_client_key(peer, forwarded_for, self._trusted)
+            key = connection_client_key(peer, forwarded_for, self._config.trusted_proxies)
         slot = self._slots.take(key, connection.close)
         if isinstance(slot, SlotsFull):
             if always is False:

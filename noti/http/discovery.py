@@ -7,8 +7,9 @@ from typing import Final
 
 from quart import Response, request
 from quart_trio import QuartTrio
+from werkzeug.exceptions import NotFound
 
-from noti.authorization.authorizer import AuthorizationConfig
+from noti.authorization.authorizer import AuthorizationConfig, Authorizer
 from noti.authorization.claims import DETAIL_TYPE
 from noti.authorization.grant import Dialect
 from noti.authorization.presented import COOKIE_V1
@@ -28,7 +29,7 @@ LINK: Final = f'<{RESERVED}>; rel="mercure"'
 
 
 def add_routes(
-    app: QuartTrio, config: HttpConfig, authorization: AuthorizationConfig, *, subscriptions: bool
+    app: QuartTrio, config: HttpConfig, authorizer: Authorizer, *, subscriptions: bool
 ) -> None:
     """Add all of them; the metadata only where Mercure 1.0 is spoken, as its absence says so."""
 
@@ -40,13 +41,12 @@ def add_routes(
     async def robots() -> Response:
         return Response("User-agent: *\nDisallow: /\n", content_type=PLAIN)
 
-    if Dialect.V1 not in config.dialects:
-        return
-
     @app.get(METADATA)
     async def metadata() -> Response:
+        if Dialect.V1 not in config.dialects:
+            raise NotFound
         hub_url = hub_url_in(request, config)
-        return json_response(metadata_of(hub_url, authorization, subscriptions=subscriptions))
+        return json_response(metadata_of(hub_url, authorizer.config, subscriptions=subscriptions))
 
 
 def metadata_of(

@@ -79,9 +79,13 @@ class Hypercorn:
         self._config.keep_alive_timeout = config.idle_timeout_s
         # A connection may carry streams beside any number of requests, and would end with them.
         self._config.keep_alive_max_requests = sys.maxsize
+        self.change(config)
+        self._context = WorkerContext(None)
+
+    def change(self, config: HttpConfig) -> None:
+        """Serve further connections so."""
         self._config.h11_max_incomplete_size = config.head_bytes_max
         self._config.h2_max_header_list_size = config.head_bytes_max
-        self._context = WorkerContext(None)
 
     async def serve(self, connection: "Connection") -> None:
         """Serve a connection until it ends. Cancellation: leaves the connection open."""

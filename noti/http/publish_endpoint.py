@@ -52,11 +52,15 @@ class PublishEndpoint:
         self._was_ready = False
         self._publishing = publishing
         self._authorizer = authorizer
-        self.body_bytes_max = config.publish_body_bytes_max
-        """Of one request."""
+        self._config = config
         self._unix_time = unix_time
         self._room = config.publish_bodies_bytes_max
         BODIES.set_function(lambda: config.publish_bodies_bytes_max - self._room)
+
+    @property
+    def body_bytes_max(self) -> int:
+        """How long the body of one request may be."""
+        return self._config.publish_body_bytes_max
 
     def admit(self, request: PublishRequest) -> Grant | Answer:
         """Return what the publisher may do, or how to answer it before its body is read."""

@@ -22,7 +22,7 @@ from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.renewal import Current
 from noti.client_counts import ClientCounts
 from noti.http.acceptor import HttpAcceptor
-from noti.http.app import create_app, create_operations_app
+from noti.http.app import bound_bodies, create_app, create_operations_app
 from noti.http.config import HttpConfig
 from noti.http.connection_limits import ConnectionLimits
 from noti.http.handshakes import Handshakes
@@ -40,6 +40,7 @@ from noti.http.subscriptions_api import SubscriptionsApi
 from noti.http.tls import SecuredConnection
 from noti.http.tls_socket import TlsSocket
 from noti.listening import open_listeners
+from noti.live_settings import take_over
 from noti.optional import contained
 from noti.presence.presence import Presence
 from noti.streams.end_reason import EndReason
@@ -119,9 +120,20 @@ class Frontend:
         self._connections: set[Connection] = set()
         self._closed = trio.lowlevel.ParkingLot()
         heads = self._heads = ResponseHeads(config)
+        self._acceptor: HttpAcceptor | None = None
         self._publishers: PublishConnections | None = None
         if endpoint is not None:
             self._publishers = PublishConnections(endpoint, heads, config, self._note_closed)
+
+    def change(self, config: HttpConfig) -> None:
+        """Go by other settings from now on; what is under way may end by those before."""
+        take_over(self._config, config)
+        self._limits.change()
+        self._hypercorn.change(self._config)
+        if self._publishers is not None:
+            bound_bodies(self._app, self._config)
+        if self._acceptor is not None:
+            self._acceptor.change()
 
     async def run(
         self, *, task_status: trio.TaskStatus[Address] = trio.TASK_STATUS_IGNORED
@@ -173,8 +185,7 @@ class Frontend:
                     async with trio.open_nursery() as accepting:
                         await self._accept(listeners, accepting, connections)
                         accepting.start_soon(self._limits.log_episodes)
-                        if self._config.leader_sheds:
-                            accepting.start_soon(self._shed_when_leading)
+                        accepting.start_soon(self._shed_when_leading)
                         task_status.started()
                         await stop.wait()
                         accepting.cancel_scope.cancel()
@@ -199,7 +210,7 @@ class Frontend:
         self, listeners: list[socket.socket], accepting: trio.Nursery, connections: trio.Nursery
     ) -> None:
         """Begin to take connections."""
-        acceptor = HttpAcceptor(
+        acceptor = self._acceptor = HttpAcceptor(
             self._admission,
             self._hub,
             self._config,
@@ -217,7 +228,7 @@ class Frontend:
         led = False
         while True:
             leads = self._node.is_leader()
-            if leads and not led:
+            if leads and not led and self._config.leader_sheds:
                 self._hub.end_within(self._config.shed_window_s, EndReason.SHED)
             led = leads
             await trio.sleep(LOOK_EVERY_S)

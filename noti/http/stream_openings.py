@@ -76,6 +76,11 @@ class StreamOpenings:
         self._waiting = StreamLimits(hub.config.clients_max, hub.config.clients_per_address_max)
         """Streams that wait for something."""
 
+    def change(self) -> None:
+        """Hold to the limits that the hub has now, and forget how requests were understood."""
+        self._waiting.change(self._hub.config.clients_max, self._hub.config.clients_per_address_max)
+        self._known = KnownRequests()
+
     def decide(self, asker: StreamAsker, *, caught_up: bool = False) -> None:
         """Own the socket of a whole request: answer it, begin its stream, or let it wait."""
         head = asker.head

@@ -49,7 +49,8 @@ class MembershipController:
         self._demotion_requested = demotion_requested
         self._connected = connected
         self._clock = clock
-        self._limits = limits
+        self.limits = limits
+        """They may change."""
         self._even_since: float | None = None
         """Since when the number of voters is even; infinite when that was said."""
 
@@ -59,8 +60,9 @@ class MembershipController:
         while True:
             while not self._changer.status().leads_ready:
                 await self._changer.wait_leadership_changed()
-            policy = VoterPolicy(self._limits)
+            policy = VoterPolicy(self.limits)
             while self._changer.status().leads_ready:
+                policy.limits = self.limits
                 await self._look(policy)
                 with self._clock.scope_until(self._clock.now() + LOOK_EVERY_S):
                     await self._changer.wait_leadership_changed()

@@ -57,7 +57,8 @@ class LevelRaising:
         self._members = members
         self._supported = supported
         self._clock = clock
-        self._level_max = level_max
+        self.level_max = level_max
+        """It may change."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look once a second until cancelled."""
@@ -73,7 +74,7 @@ class LevelRaising:
     def _next_level(self) -> int | None:
         supported = self._supported()
         of_members = [supported.get(member) for member in self._members()]
-        return level_to_raise(self._state.level, [*of_members, self._level_max])
+        return level_to_raise(self._state.level, [*of_members, self.level_max])
 
     async def _raise_to(self, level: int) -> None:
         try:

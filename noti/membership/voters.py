@@ -118,7 +118,7 @@ class VoterPolicy:
 
     def __init__(self, limits: VoterLimits) -> None:
         """Start with no node absent."""
-        self._limits = limits
+        self.limits = limits
         self._absent_since: dict[NodeId, float] = {}
 
     def advise(
@@ -147,7 +147,7 @@ class VoterPolicy:
         newcomers = (alive & connected) - set(configuration.members)
         if newcomers:
             return Change(add=frozenset(newcomers))
-        forgotten = self._absent_for(configuration.learners, self._limits.forget_s, now)
+        forgotten = self._absent_for(configuration.learners, self.limits.forget_s, now)
         left = {n for n, member in seen.items() if member.state is MemberState.LEFT}
         left_learners = left & set(configuration.learners)
         absent_learners = {*forgotten, *left_learners} - connected
@@ -165,7 +165,7 @@ class VoterPolicy:
             staying = voters - {node}
             absent: list[NodeId] = []
             if not _is_majority(staying & alive, staying):
-                absent = self._absent_for(sorted(staying), self._limits.hold_down_s, now)
+                absent = self._absent_for(sorted(staying), self.limits.hold_down_s, now)
                 staying -= set(absent)
             if not _is_majority(staying & alive, staying):
                 continue
@@ -188,11 +188,11 @@ class VoterPolicy:
         if not caught_up:
             return Change()
         absent = [voter for voter in configuration.voters if voter in self._absent_since]
-        replaced = self._absent_for(absent, self._limits.hold_down_s, now)
+        replaced = self._absent_for(absent, self.limits.hold_down_s, now)
         if replaced:
             return Change(promote=frozenset(caught_up[:1]), remove=frozenset(replaced[:1]))
         wanted = additional_voters(
-            len(configuration.voters), len(caught_up), self._limits.voters_max
+            len(configuration.voters), len(caught_up), self.limits.voters_max
         )
         return Change() if absent else Change(promote=frozenset(caught_up[:wanted]))
 
@@ -200,8 +200,8 @@ class VoterPolicy:
         """Remove a voter that left on purpose and stays away, while all others are alive."""
         voters = status.configuration.voters
         absent = [voter for voter in voters if voter in self._absent_since]
-        removed = self._absent_for(sorted(left & set(absent)), self._limits.forget_s, now)
-        if len(absent) == 1 and removed and len(voters) > self._limits.voters_min:
+        removed = self._absent_for(sorted(left & set(absent)), self.limits.forget_s, now)
+        if len(absent) == 1 and removed and len(voters) > self.limits.voters_min:
             return Change(remove=frozenset(removed))
         return Change()
 

@@ -45,6 +45,12 @@ class Limits:
         self._history = history
         self._wanted = wanted
         self._clock = clock
+        self._pause = trio.CancelScope()
+
+    def change(self, wanted: HistoryLimits) -> None:
+        """Have these limits written instead, as soon as this node leads."""
+        self._wanted = wanted
+        self._pause.cancel()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Watch the leadership, and the time if events expire, until cancelled."""
@@ -75,8 +81,9 @@ class Limits:
         return None
 
     async def _wait(self) -> None:
-        if not self._wanted.age_ms:
-            await self._proposer.wait_leadership_changed()
-            return
-        with self._clock.scope_until(self._clock.now() + EXPIRE_EVERY_S):
-            await self._proposer.wait_leadership_changed()
+        with trio.CancelScope() as self._pause:
+            if not self._wanted.age_ms:
+                await self._proposer.wait_leadership_changed()
+                return
+            with self._clock.scope_until(self._clock.now() + EXPIRE_EVERY_S):
+                await self._proposer.wait_leadership_changed()

@@ -102,6 +102,10 @@ class Intake:
         """Return at the next change of `is_ready_leader()`."""
         await self._replica.wait_leadership_changed()
 
+    def change(self, pacing_s: float) -> None:
+        """Let a node alone hold the others back for so long from now on."""
+        self._pacing.pacing_s = pacing_s
+
     def submit(
         self,
         command: bytes,

@@ -188,6 +188,10 @@ class GrpcServer:
         self._rejections = rejections
         self._open: set[_ServerProtocol] = set()
 
+    def change(self, limits: RpcLimits) -> None:
+        """Hold to other limits from now on."""
+        self._slots.change(limits.connections_max, limits.per_address_max)
+
     async def take(self, descriptor: int, context: ssl.SSLContext | None) -> None:
         """Serve a connection, after its handshake if there is a context.
 

@@ -60,11 +60,18 @@ class GrpcNetwork:
         """
         self._asyncio_loop = asyncio_loop
         self._limits = limits
+        self._server: GrpcServer | None = None
         self._tls = tls
         self._plain_too = plain_too
         self._certificates = PeerCertificates()
         self._rejections = RejectionLog("rpc")
         self._rejected = RejectedCalls()
+
+    def change(self, limits: RpcLimits) -> None:
+        """Hold to other limits from now on."""
+        self._limits = limits
+        if self._server is not None:
+            self._server.change(limits)
 
     async def serve_rpc(
         self,
@@ -94,6 +101,7 @@ class GrpcNetwork:
                 publisher = PublisherService(publishing, self._rejected)
                 services: tuple[Servable, ...] = (raft, OperatorServices(node), publisher)
                 server = await self._asyncio_loop.call(self._make_server, services)
+                self._server = server
                 try:
                     sniffer = ProtocolSniffer(
                         self._asyncio_loop,

@@ -48,8 +48,8 @@ class Backlog:
         self._feed = feed
         self._retained = feed.retained
         self._sending = sending
-        self._bytes_max = bytes_max
-        self._reads_within_s = reads_within_s
+        self.bytes_max = bytes_max
+        self.reads_within_s = reads_within_s
         self._needed_after = 0
         """Everybody has everything up to here."""
         self._reading_at = 0
@@ -63,7 +63,7 @@ class Backlog:
 
         0.0 is nothing, from 1.0 on they are closed.
         """
-        return self._retained.beyond(self._reading_at) / self._bytes_max
+        return self._retained.beyond(self._reading_at) / self.bytes_max
 
     def due_at(self) -> float:
         """When stock should be taken; never without a backlog."""
@@ -95,7 +95,7 @@ class Backlog:
             needed = min(needed, cursor)
             if not stream.slow:
                 reading = min(reading, cursor)
-            elif stream.is_blocked and stream.blocked_at < now - self._reads_within_s:
+            elif stream.is_blocked and stream.blocked_at < now - self.reads_within_s:
                 readers -= 1
             else:
                 slow.append(cursor)
@@ -142,4 +142,4 @@ class Backlog:
         return min([needed, *(cursor for _, cursor in self._held)])
 
     def _is_overdrawn(self, cursor: int) -> bool:
-        return self._retained.beyond(cursor) > self._bytes_max
+        return self._retained.beyond(cursor) > self.bytes_max

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class HubConfig:
-    """How events are sent to clients."""
+    """How events are sent to clients; shared by all parts of a hub, and changed as a whole."""
 
     backlog_bytes: int = 64 * 1024 * 1024
     """Memory for what is not history any more, and clients still need: a minute of a thousand

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 import trio
 
 from noti.history.notification import Notification
+from noti.live_settings import take_over
 from noti.streams.backlog import Backlog
 from noti.streams.config import HubConfig
 from noti.streams.end_reason import EndReason
@@ -79,8 +80,9 @@ class Hub:
         self.limits = StreamLimits(config.clients_max, config.clients_per_address_max)
         self._rng = rng
         self._sending = Sending(self.feed, self.limits, config.chunk_bytes_max)
-        reads_within_s = config.stall_timeout_s / 4
-        self._backlog = Backlog(self.feed, self._sending, config.backlog_bytes, reads_within_s)
+        self._backlog = Backlog(
+            self.feed, self._sending, config.backlog_bytes, _reads_within_s(config)
+        )
         self._news = News()
         self._slice = TimeSlice(config.slice_s)
         self._wakeups = Wakeups()
@@ -159,6 +161,17 @@ class Hub:
         self._sending.groups.lag_all()
         self.feed.reset(notifications, oldest_seq)
         self._ring()
+
+    def change(self, config: HubConfig) -> None:
+        """Go by other settings from now on. Open streams end when they were to end before."""
+        take_over(self.config, config)
+        self.limits.change(config.clients_max, config.clients_per_address_max)
+        self._backlog.bytes_max = config.backlog_bytes
+        self._backlog.reads_within_s = _reads_within_s(config)
+        if self.sending:
+            self._metrics.show()
+            self._schedule.begin(trio.current_time())
+            self._wakeups.ring()
 
     def retry_ms(self) -> int:
         """Return after how many milliseconds a client is to come back, different for each."""
@@ -416,3 +429,8 @@ class Hub:
             self._news.tell()
             self._metrics.ended_early(len(overdrawn))
         self._backlog.took_stock(began, trio.current_time())
+
+
+def _reads_within_s(config: HubConfig) -> float:
+    """Return after how long a blocked client is taken for one that does not read."""
+    return config.stall_timeout_s / 4

@@ -170,6 +170,11 @@ class StreamLimits:
         self.count = 0
         """Streams open now."""
 
+    def change(self, streams_max: int, streams_per_client_max: int) -> None:
+        """Hold to other limits from now on, in which open streams count as they did."""
+        self.streams_max = streams_max
+        self._per_client_max = streams_per_client_max
+
     @property
     def counts_clients(self) -> bool:
         """Whether it matters from where a client comes."""
@@ -184,13 +189,13 @@ class StreamLimits:
         return None
 
     def begin(self, client_key: str) -> None:
-        """Count a stream."""
+        """Count a stream; the key is empty where clients are not told apart."""
         self.count += 1
-        if self._per_client_max:
+        if client_key:
             self.by_client.add(client_key)
 
     def end(self, client_key: str) -> None:
         """Count a stream that ended."""
         self.count -= 1
-        if self._per_client_max:
+        if client_key:
             self.by_client.remove(client_key)

@@ -17,6 +17,11 @@ class WorkersLimits:
         self._tables = {kind: ClientTable() for kind in KINDS}
         self._workers: dict[int, WorkerProcess] = {}
 
+    def resize(self, streams_max: int) -> None:
+        """Let all workers together have so many streams from now on."""
+        self._allowances.resize(streams_max)
+        self._spread()
+
     def join(self, worker: WorkerProcess) -> None:
         """Tell a worker that begins, after its state, what it may have."""
         self._workers[worker.number] = worker

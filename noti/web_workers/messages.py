@@ -54,6 +54,13 @@ class NodeState(NamedTuple):
     leads: bool
 
 
+class Settings(NamedTuple):
+    """Go by other settings from now on."""
+
+    config: bytes
+    """The node's `Config`, pickled, as at the start."""
+
+
 class Allowance(NamedTuple):
     """How many streams this worker may have."""
 
@@ -153,6 +160,7 @@ NodeMessage: TypeAlias = (
     | StateEnd
     | Applied
     | NodeState
+    | Settings
     | Allowance
     | Counts
     | Answered
@@ -171,6 +179,7 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     StateEnd,
     Applied,
     NodeState,
+    Settings,
     Allowance,
     Counts,
     Answered,

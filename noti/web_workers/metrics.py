@@ -18,7 +18,7 @@ class WorkersMetrics:
     """The metrics of a node and its workers."""
 
     def __init__(self, config: Config) -> None:
-        self._bounds = {"noti_streams_clients_max": float(config.sse_clients_max)}
+        self.change(config)
         self._workers: dict[int, WorkerProcess] = {}
         self._known: dict[int, list[Family]] = {}
         self._answered: dict[int, int] = {}
@@ -27,6 +27,10 @@ class WorkersMetrics:
         """What still counts of workers that have ended."""
         self._question = 0
         self._changed = trio.lowlevel.ParkingLot()
+
+    def change(self, config: Config) -> None:
+        """Show these limits of the node from now on."""
+        self._bounds = {"noti_streams_clients_max": float(config.sse_clients_max)}
 
     def join(self, worker: WorkerProcess) -> None:
         """Ask this worker, too, from now on."""

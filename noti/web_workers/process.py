@@ -26,7 +26,7 @@ from noti.certificates.renewal import keep_renewed
 from noti.client_counts import ClientCounts
 from noti.config import Config
 from noti.descriptors import Shares
-from noti.errors import MessageInvalid, WorkerLost
+from noti.errors import ConfigInvalid, MessageInvalid, WorkerLost
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, StoreDecoder
 from noti.http.clients import Elsewhere, HttpClients, disconnect_all, tls_for_browsers
@@ -53,6 +53,7 @@ from noti.web_workers.messages import (
     Message,
     NodeState,
     Page,
+    Settings,
     Start,
     StateEnd,
     StatePiece,
@@ -80,6 +81,7 @@ class Worker:
         self._machine: HistoryStateMachine | None = None
         self._store: Store
         self._clients: HttpClients
+        self._authorization: Authorization | None = None
         self._allowance = 0
         self._counted: dict[str, ClientCounts]
         self._complete = trio.Event()
@@ -120,10 +122,11 @@ class Worker:
             case StateEnd():
                 self._take_state(self._decoder.finish())
                 self._decoder = StoreDecoder()
+            case Settings(config):
+                self._change(pickle.loads(config))  # noqa: S301 - the parent's own
             case Allowance(streams):
                 self._allowance = streams
-                hub = self._clients.hub
-                hub.limits.streams_max = min(streams, hub.config.clients_max)
+                self._hold_to_allowance()
             case Measure(number):
                 self._link.send(Measured(number, families_of(REGISTRY)))
             case Counts(kind, by_client):
@@ -132,6 +135,28 @@ class Worker:
                 self._drains.cancel()
             case _:
                 raise MessageInvalid(f"a node never says {type(message).__name__}")
+
+    def _hold_to_allowance(self) -> None:
+        hub = self._clients.hub
+        hub.limits.streams_max = min(self._allowance, hub.config.clients_max)
+
+    def _change(self, config: Config) -> None:
+        """Go by other settings, unless there is something wrong with a file by now."""
+        try:
+            if self._authorization is not None:
+                self._authorization.change(config)
+        except ConfigInvalid as error:
+            log.error("new settings rejected, the old ones stay in use", reason=str(error))
+            return
+        self._config = config
+        telemetry.set_up(level=config.log_level, form=config.log_format)
+        self._clients.change(config, self._shares())
+        self._hold_to_allowance()
+
+    def _shares(self) -> Shares:
+        assert self._start is not None, "it has begun"
+        shares = descriptors.shares_of(self._config, with_rpc=False)
+        return _part(shares, self._config, self._start.workers)
 
     def _take_state(self, store: Store) -> None:
         if self._machine is not None:
@@ -145,11 +170,7 @@ class Worker:
         self._clients = HttpClients(
             self._config,
             random.Random(),
-            _part(
-                descriptors.shares_of(self._config, with_rpc=False),
-                self._config,
-                self._start.workers,
-            ),
+            self._shares(),
             self._tls,
             Elsewhere(self._listeners, self._node.probes),
         )
@@ -167,7 +188,9 @@ class Worker:
         config, store, clock, rng = self._config, self._store, TrioClock(), random.Random()
         publisher = Publisher(self._node, clock, rng, id_of=store.id_of)
         disconnect = partial(disconnect_all, self._clients.hub)
-        authorization = Authorization(config, clock, rng, store.revocations.is_revoked, disconnect)
+        authorization = self._authorization = Authorization(
+            config, clock, rng, store.revocations.is_revoked, disconnect
+        )
         make_id = partial(secrets.token_hex, HOLDER_ID_BYTES)
         presence = announcing = None
         if config.subscriptions:

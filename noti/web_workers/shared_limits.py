@@ -36,6 +36,10 @@ class Allowances:
         self._unanswered: set[int] = set()
         """Workers that were told, and have not said yet that they go by it."""
 
+    def resize(self, streams_max: int) -> None:
+        """Let all workers together have so many from now on; `changes` says what to tell them."""
+        self._streams_max = streams_max
+
     def began(self, number: int) -> int:
         """Return the allowance that is to be told to a worker that begins."""
         self._unanswered.add(number)
@@ -60,13 +64,14 @@ class Allowances:
         share, rest = divmod(free, len(self._clients))
         fair = share + (rest > 0)
         left = self._streams_max - sum(self._granted.values())
-        if left <= 0 and all(2 * (self._told[n] - c) >= fair for n, c in self._clients.items()):
+        # Less than nothing is left after the limit was lowered, until all have less.
+        if left == 0 and all(2 * (self._told[n] - c) >= fair for n, c in self._clients.items()):
             return {}
         changes = {}
         for number in self._clients.keys() - self._unanswered:
             told, granted = self._told[number], self._granted[number]
             wanted = self._clients[number] + share + (number <= rest)
-            wanted = min(wanted, granted + left)
+            wanted = min(wanted, granted + max(left, 0))
             if wanted == told:
                 continue
             left -= max(0, wanted - granted)

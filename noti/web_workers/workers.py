@@ -22,6 +22,7 @@ from noti.authorization.authorizer import Authorizer
 from noti.authorization.revoking import Revoking
 from noti.backoff import Backoff
 from noti.config import Config
+from noti.descriptors import Shares
 from noti.errors import (
     MessageInvalid,
     WorkerLost,
@@ -53,6 +54,7 @@ from noti.web_workers.messages import (
     Message,
     NodeState,
     Read,
+    Settings,
     Start,
     Submit,
     WaitNews,
@@ -125,6 +127,15 @@ class WebWorkers:
     def processes(self) -> list[dict[str, object]]:
         """Return how the workers stand, in the order of their numbers, ready for JSON."""
         return [self._shown(number) for number in range(1, self._count + 1)]
+
+    def change(self, config: Config, shares: Shares) -> None:
+        """Have all workers go by other settings from now on, also those that begin later."""
+        self._config = config
+        self._limits.resize(config.sse_clients_max)
+        self._metrics.change(config)
+        settings = Settings(pickle.dumps(config))
+        for worker in self._workers.values():
+            worker.link.send(settings)
 
     def _shown(self, number: int) -> dict[str, object]:
         if (worker := self._workers.get(number)) is not None:

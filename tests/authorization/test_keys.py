@@ -121,3 +121,13 @@ def test_keys_of_a_source_replace_those_that_came_before() -> None:
 
 def test_a_key_is_never_shown() -> None:
     assert SECRET not in repr(read_keys(SECRET.encode(), "k"))
+
+
+def test_keys_that_follow_others_have_those_of_a_source_and_another_generation() -> None:
+    older, newer = TrustedKeys(), TrustedKeys()
+    kept = read_keys(b"k" * 32, "issuer").keys
+    older.put("issuer", Action, kept)
+    older.put("file", Action, read_keys(b"f" * 32, "file").keys)
+    newer.follow(older, "issuer", "unknown")
+    assert newer.of(Action.PUBLISH) == tuple(kept)
+    assert newer.generation > older.generation

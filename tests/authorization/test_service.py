@@ -177,3 +177,52 @@ async def test_it_is_ready_with_the_keys_of_the_issuer_or_when_there_are_none() 
 async def test_without_an_issuer_nobody_waits_for_one() -> None:
     with trio.fail_after(10):
         await made().refresh()
+
+
+def test_other_settings_count_at_once_and_nothing_from_before(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "1", SECRET), write(tmp_path / "2", OTHER)
+    one = made(publisher_jwt_key_file=first, anonymous=True)
+    token, other = signed(PUBLISHER), signed(PUBLISHER, OTHER)
+    assert accepts(one, Action.PUBLISH, token)
+    generation = one.authorizer.generation
+    one.change(load({"name": "n", "publisher_jwt_key_file": second, "anonymous": False}))
+    assert one.authorizer.generation > generation
+    assert not accepts(one, Action.PUBLISH, token)
+    assert accepts(one, Action.PUBLISH, other)
+    assert one.authorizer.without_token is None
+
+
+def test_file_that_cannot_be_used_changes_nothing(tmp_path: Path) -> None:
+    one = made(publisher_jwt_key_file=write(tmp_path / "1", SECRET), anonymous=True)
+    for wrong in ("publisher_jwt_key_file", "revoked_file"):
+        flags = {"publisher_jwt_key_file": write(tmp_path / "2", OTHER), "anonymous": False}
+        with pytest.raises(ConfigInvalid, match="missing cannot be read"):
+            one.change(load({"name": "n", **flags, wrong: str(tmp_path / "missing")}))
+        assert accepts(one, Action.PUBLISH, signed(PUBLISHER))
+        assert one.authorizer.without_token is ANONYMOUS
+
+
+async def test_files_that_newer_settings_name_are_followed_and_those_before_are_not(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    first, second = write(tmp_path / "1", SECRET), write(tmp_path / "2", SECRET)
+    one = made(publisher_jwt_key_file=first)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(one.run)
+        one.change(load({"name": "n", "publisher_jwt_key_file": second}))
+        write(tmp_path / "1", OTHER * 2)
+        await trio.sleep(10)
+        assert accepts(one, Action.PUBLISH, signed(PUBLISHER))
+        write(tmp_path / "2", OTHER)
+        await trio.sleep(10)
+        assert accepts(one, Action.PUBLISH, signed(PUBLISHER, OTHER))
+        nursery.cancel_scope.cancel()
+
+
+def test_revocations_of_a_file_that_is_named_no_longer_end(tmp_path: Path) -> None:
+    flags = {"name": "n", "publisher_jwt_key_file": write(tmp_path / "k", SECRET)}
+    one = made(**flags, revoked_file=write(tmp_path / "r", "sub eve\n"))
+    token = signed({**PUBLISHER, "sub": "eve"})
+    assert not accepts(one, Action.PUBLISH, token)
+    one.change(load(flags))
+    assert accepts(one, Action.PUBLISH, token)

@@ -227,3 +227,13 @@ async def test_files_are_looked_at_within_seconds(files: Files, autojump_clock: 
         nursery.cancel_scope.cancel()
     assert 3 * LOOK_INTERVAL_S < 10
     assert shown(renewed.current) == fresh.der
+
+
+def test_files_are_read_again_at_once_when_somebody_says_so(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_text("1")
+    renewed = Renewed("test", [file], lambda: Made(file.read_text(), {}))
+    file.write_text("2")
+    renewed.renew()
+    assert renewed.current == "2"
+    assert not look_twice(renewed)

@@ -1,6 +1,7 @@
 """A service under `noti run` ends when a signal says so, and how."""
 
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -45,6 +46,40 @@ async def test_what_the_service_raises_comes_out() -> None:
 
     with pytest.RaisesGroup(pytest.RaisesExc(StorageFailed, match="disk full")):
         await until_signalled(service, stop_deadline_s=60)
+
+
+async def test_hang_up_reloads_and_does_not_stop() -> None:
+    reloaded = trio.Event()
+
+    async def service() -> None:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await reloaded.wait()
+
+    await until_signalled(service, stop_deadline_s=60, reload=reloaded.set)
+
+
+IN_TERMINAL = """
+    import os, signal, trio
+    from noti import telemetry
+    from noti.cli.run import until_signalled
+
+    async def service():
+        os.write(1, b"up")
+        await trio.sleep_forever()
+
+    telemetry.set_up()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # before and after, as `noti run` has it
+    trio.run(lambda: until_signalled(service, 60, reload=lambda: None))
+"""
+
+
+def test_terminal_that_is_closed_stops_the_service() -> None:
+    pid, terminal = pty.fork()
+    if not pid:
+        os.execv(sys.executable, [sys.executable, "-c", textwrap.dedent(IN_TERMINAL)])
+    assert os.read(terminal, 2) == b"up"
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 STUBBORN = """

@@ -15,6 +15,7 @@ from noti.errors import AddressInUse
 from noti.http import hypercorn_glue
 from noti.http.config import HttpConfig
 from noti.http.server import LOOK_EVERY_S, Frontend
+from noti.streams.config import HubConfig
 from tests import promises
 from tests.http.stage import (
     LIMIT_S,
@@ -342,3 +343,29 @@ async def test_streams_of_a_node_that_falls_are_reset_and_not_drained() -> None:
             falls.set()
             nursery.cancel_scope.cancel()
         await stream.aclose()
+
+
+async def test_other_settings_count_from_the_next_request_on() -> None:
+    there = hub()
+    config = HttpConfig(head_bytes_max=4096)
+    frontend = Frontend(("127.0.0.1", 0), there, Node(), config)
+    long = [("x-long", "x" * 8000), ("origin", "https://a.example")]
+    async with trio.open_nursery() as nursery:
+        address = await nursery.start(frontend.run)
+        for path in ("/category", "/"):
+            async with client(address) as one:
+                assert (await one.request(path, long)).status_code == 431
+        # Asked for once, it is remembered.
+        for _ in range(2):
+            async with client(address) as one:
+                response = await one.request("/category")
+                assert b"access-control-allow-origin" not in dict(response.headers)
+        frontend.change(HttpConfig(head_bytes_max=16384, cors_origins=("*",)))
+        there.change(HubConfig(clients_max=1))
+        await until(lambda: there.clients == 0)
+        for path in ("/category", "/"):
+            async with client(address) as one:
+                response = await one.request(path, long)
+                assert response.status_code == 200
+                assert dict(response.headers)[b"access-control-allow-origin"] == b"*"
+        nursery.cancel_scope.cancel()

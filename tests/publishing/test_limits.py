@@ -102,3 +102,20 @@ async def test_uncertain_limit_is_set_in_the_end(autojump_clock: trio.testing.Mo
     async with limits(replicated, 7):
         await trio.sleep(60)
     assert replicated.store.limits.count == 7
+
+
+async def test_other_limits_are_written_as_soon_as_they_are_wanted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    replicated = the_log()
+    async with trio.open_nursery() as nursery:
+        watching = Limits(
+            replicated, replicated.store, HistoryLimits(7, 10**6, 0, 2, 3), MachineClock()
+        )
+        await nursery.start(watching.run)
+        await trio.sleep(10)
+        wanted = HistoryLimits(8, 10**6, 0, 2, 3)
+        watching.change(wanted)
+        await trio.sleep(0.1)
+        assert replicated.store.limits == wanted
+        nursery.cancel_scope.cancel()

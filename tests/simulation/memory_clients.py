@@ -16,6 +16,8 @@ from noti.authorization.presented import Presented
 from noti.authorization.rejection import TokenRejected
 from noti.authorization.revoking import Revoking
 from noti.authorization.signing import TokenDraft, signed_token
+from noti.config import Config
+from noti.descriptors import Shares
 from noti.history.notification import Notification
 from noti.history.selectors import ALL_TOPICS
 from noti.history.state_machine import HistoryStateMachine
@@ -122,6 +124,9 @@ class MemoryClients:
         if store.last_seq:
             self.reset(store.history(), store.first_seq)
         return HistoryStateMachine(store, self)
+
+    def change(self, config: Config, shares: Shares) -> None:
+        """Nothing of it counts here."""
 
     def observe(self, observer: StreamObserver) -> None:
         self._observer = observer

@@ -22,3 +22,15 @@ def test_by_client_are_not_remembered_when_nobody_asks_or_nobody_is_left() -> No
         limits.begin("a")
         limits.end("a")
         assert not limits.by_client
+
+
+def test_clients_of_before_are_not_counted_when_they_are_told_apart_from_now_on() -> None:
+    limits = StreamLimits(10, 0)
+    limits.begin("")
+    limits.change(10, 1)
+    limits.begin("a")
+    assert limits.reached("a") is StreamLimit.CLIENT
+    limits.change(10, 0)
+    for key in ("", "a"):
+        limits.end(key)
+    assert (limits.count, len(limits.by_client)) == (0, 0)

@@ -71,6 +71,30 @@ STEPS = st.tuples(
 )
 
 
+@settings(max_examples=200)
+@given(st.lists(STEPS, max_size=100), st.integers(1, 20), st.integers(1, 20))
+def test_other_limit_holds_as_soon_as_workers_know_and_streams_have_ended(
+    steps: list[tuple[str, int]], before: int, after: int
+) -> None:
+    plant = Plant(before)
+    for what, number in steps:
+        plant.step(what, number)
+    plant.allowances.resize(after)
+    plant.spread()
+    plant.settle()
+    for number in plant.clients:
+        while plant.clients[number] and sum(plant.clients.values()) > after:
+            plant.step("close", number)
+    plant.settle()
+    assert sum(plant.clients.values()) <= sum(plant.allowed.values()) <= after
+    plant.streams_max = after
+    for number in plant.clients:
+        while plant.clients[number]:
+            plant.step("close", number)
+    plant.settle()
+    assert sum(plant.allowed.values()) == after
+
+
 @settings(max_examples=300)
 @given(st.lists(STEPS, max_size=200), st.integers(1, 20))
 def test_there_are_never_more_streams_than_the_node_may_have_and_all_may_be_used(

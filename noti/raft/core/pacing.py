@@ -95,7 +95,8 @@ class Pacing:
 
     def __init__(self, pacing_s: float, reported_within_s: float) -> None:
         """A node that has not reported for `reported_within_s` has no say."""
-        self._pacing_s = pacing_s
+        self.pacing_s = pacing_s
+        """How long a node alone may hold the others back; it may change."""
         self._reported_within_s = reported_within_s
         self.clear()
 
@@ -159,7 +160,7 @@ class Pacing:
         ]
         for node_id in self._nodes.keys() - self._pressing:
             node = self._nodes[node_id]
-            recovers_s = elapsed_s * self._pacing_s / DISREGARDED_S
+            recovers_s = elapsed_s * self.pacing_s / DISREGARDED_S
             node.spent_s = max(0.0, node.spent_s - recovers_s)
             if node.report <= EASY and node.disregarded_until <= now:
                 node.penalty_s = DISREGARDED_S
@@ -234,7 +235,7 @@ class Pacing:
             node.lowest = min(node.lowest, node.report)
         else:
             node.spent_s, node.lowest = 0.0, BACKLOG_MAX
-        if node.spent_s < self._pacing_s:
+        if node.spent_s < self.pacing_s:
             return False
         node.disregarded_until = now + node.penalty_s
         node.penalty_s = min(DISREGARDED_S_MAX, 2 * node.penalty_s)
