@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
 
+import structlog
+
 from noti import descriptors, loop_lag
 from noti.asyncio_loop import AsyncioLoop
 from noti.certificates import uses
@@ -34,6 +36,8 @@ from noti.swim.sockets import SocketNetwork
 from noti.tracing.ports import Tracer
 from noti.trio_clock import TrioClock
 from noti.web_workers.cores import cores, worker_count
+
+log = structlog.get_logger("noti.certificates")
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,9 @@ async def real_world(config: Config) -> AsyncIterator[World]:
     between_nodes = _tls_between_nodes(config)
     for_browsers = tls_for_browsers(config)
     to_nats = _tls_to_nats(config)
+    for mode in ("tls_mode", "http_tls_mode"):
+        if getattr(config, mode) == "permissive":
+            log.warning("who comes without TLS is let in, until this is required", setting=mode)
     sources = _sources(config, asyncio_loop, to_nats)
     renewed = [tls for tls in (between_nodes, for_browsers, to_nats) if tls is not None]
     async with (

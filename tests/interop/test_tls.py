@@ -331,6 +331,7 @@ async def test_nothing_is_lost_while_nodes_get_tls_one_by_one(tmp_path: Path) ->
                 await one.kill()
                 cluster.start_node(one)
                 await cluster.until_caught_up(one)
+        assert all("until this is required" in one.log_text() for one in cluster.nodes), "a warning"
         await cluster.finish()
 
 
