@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from noti.address import Address
+from noti.history.levels import SUPPORTED
 from noti.raft.ports import Hello
 from noti.rpc.accepting import RAFT_METHOD
 from noti.rpc.codec import decode_hello, encode_hello
@@ -85,7 +86,8 @@ def called(
         headers = {":method": "POST", ":scheme": "https", ":path": RAFT_METHOD, ":authority": "x"}
         headers |= {"te": "trailers", "content-type": "application/grpc"}
         connection.send_headers(1, list(headers.items()))
-        hello = encode_hello(Hello("", f"id-of-{CLAIMED_NAME}", CLAIMED_NAME))
+        says = Hello("", f"id-of-{CLAIMED_NAME}", CLAIMED_NAME, supports=SUPPORTED)
+        hello = encode_hello(says)
         connection.send_data(1, struct.pack(">?I", False, len(hello)) + hello)
         secured.sendall(connection.data_to_send())
         while received := secured.recv(65_536):
