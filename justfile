@@ -82,7 +82,10 @@ check: venv && all-tests
 all-tests: venv
     #!/usr/bin/env bash
     set -euo pipefail
-    waiting=("tests/interop" "tests/browser tests/cli tests/k8s tests/kubernetes tests/rpc")
+    waiting=(
+        "tests/interop"
+        "tests/browser tests/cli tests/k8s tests/kubernetes tests/publishing/nats tests/rpc tests/soak"
+    )
     mkdir -p .data
     output=.data/all-tests.$$
     children=() ignored=()

@@ -118,6 +118,9 @@ ALSO = {
 
 AT_LEAST = {"core": 60, "nodes": 25}
 AT_MOST = {"core": 150, "nodes": 160}
+SEEN_IN = {"core": (), "nodes": (27, 29, 30, 40, 46, 125)}
+"""Seeds that had what is rare; they come before others, to save a minute. After a change of the
+simulator others may have it: all seeds are looked at before anything counts as missed."""
 MANY_SEEDS_S_MAX = 500
 """Less than a second for each, on a machine that does much else up to five."""
 
@@ -140,7 +143,7 @@ def test_fixed_seeds_keep_every_promise(layer: str) -> None:
 @pytest.mark.parametrize("layer", FAULTS)
 def test_every_fault_happens_within_so_many_seeds(layer: str) -> None:
     missed = {*FAULTS[layer].values(), *ALSO[layer]}
-    for seed in range(AT_MOST[layer]):
+    for seed in (*range(AT_LEAST[layer]), *SEEN_IN[layer], *range(AT_MOST[layer])):
         if not missed:
             return
         assert outcome(layer, seed).failure is None, outcome(layer, seed).report()
