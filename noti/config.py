@@ -325,7 +325,9 @@ class Config(BaseModel):
     @property
     def ops_advertised(self) -> Address | None:
         """Where operators of other machines reach this node; None if they cannot."""
-        host, _ = self.ops_addr
+        host, port = self.ops_addr
+        if port == 0:
+            return None
         if host in WILDCARDS:
             return self.advertised(self.ops_addr)
         is_here_alone = is_loopback(host) and not is_loopback(self.gossip_addr[0])

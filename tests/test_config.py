@@ -147,6 +147,7 @@ def test_others_receive_an_address_that_they_can_dial(
         ({"ops_addr": "10.0.0.1:9"}, ("10.0.0.1", 9)),
         ({"ops_addr": "0.0.0.0:9", "advertise_host": "pod-1"}, ("pod-1", 9)),
         ({"gossip_addr": "10.0.0.1:8401", "gossip_insecure": True}, None),
+        ({"ops_addr": "127.0.0.1:0"}, None),
     ],
 )
 def test_an_address_of_operators_that_only_its_own_machine_reaches_is_not_shown_to_others(

@@ -10,7 +10,7 @@ Publishers' connections stay at `publish_connections` (in order by `publish_requ
 `forms` and `reserved_topics`) how one is answered. `heads` parses and writes heads,
 `response_headers` says what all responses carry, `answers` are whole ones, `quart_glue` joins both
 to Quart, `tls` does the handshake of HTTPS, `server` starts and stops all of it in order, and
-`clients` joins it to the hub. `ops` answers probes and Prometheus, `static/` holds the page.
+`clients` joins it to the hub. `ops` answers probes and operators, `static/` holds the pages.
 
 Enters: connections of browsers, publishers, load balancers and operators.
 Leaves: responses; sockets of streams, for `noti.streams`; events, for `noti.publishing`.

@@ -145,7 +145,7 @@ def test_the_build_stage_makes_a_noti_that_runs_and_writes_nothing_to_its_image(
 
 def leads_alone(noti: Path, directory: Path) -> None:
     """Run a node with nothing but [project.dependencies] until it leads, and stop it."""
-    addresses = [f"--{kind}-addr=127.0.0.1:0" for kind in ("http", "gossip", "rpc")]
+    addresses = [f"--{kind}-addr=127.0.0.1:0" for kind in ("http", "gossip", "rpc", "ops")]
     with subprocess.Popen(
         [noti, "run", "--data-dir=data", *addresses],
         cwd=directory,
