@@ -143,7 +143,7 @@ lock:
             --annotation-style=line --no-emit-options --no-emit-index-url --no-emit-find-links \
             --no-emit-trusted-host "$@" pyproject.toml
     }
-    compile --output-file k8s/requirements.lock
+    compile --extra otel --output-file k8s/requirements.lock
     compile --only-build-deps --build-deps-for wheel --output-file k8s/build.lock
 
 # Simulate under faults: just sim seeds=1000, or tell one seed: just sim seed=42 (layer=core|nodes|gossip)

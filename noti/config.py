@@ -282,6 +282,12 @@ class Config(BaseModel):
     cookie_name: CookieName = "mercureAuthorization"
     """Cookie with a token of Mercure 0.x; that of 1.0 is __Secure-mercure_access_token."""
 
+    tracing: bool = False
+    """Whether to send spans of events to OpenTelemetry's collector: to http://localhost:4318, or as
+    OTEL_EXPORTER_OTLP_ENDPOINT and its other variables say; needs noti[otel]."""
+    log_events: Annotated[float, Field(gt=0, le=1)] | Literal["off"] = "off"
+    """Share of the events of which each node logs a line, 0.01; 1 for all: the same events at all
+    nodes."""
     shutdown_deadline_s: float = Field(default=9, ge=1, le=300)
     """How long an orderly stop may take before the process ends anyway, seconds."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -296,6 +302,11 @@ class Config(BaseModel):
                 "relation", "{problem}", {"setting": setting, "problem": problem}
             )
         return self
+
+    @property
+    def log_events_share(self) -> float:
+        """`log_events` as a number, 0 for off."""
+        return 0.0 if self.log_events == "off" else self.log_events
 
     @property
     def streams(self) -> tuple[StreamSettings, ...]:

@@ -51,6 +51,7 @@ RELOADED: Final = frozenset(
         "mercure_protocol",
         "cookie_name",
         # the process
+        "log_events",
         "shutdown_deadline_s",
         "log_level",
         "log_format",

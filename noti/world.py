@@ -4,7 +4,7 @@ import random
 import secrets
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -23,6 +23,7 @@ from noti.http.clients import Clients, HttpClients, tls_for_browsers
 from noti.membership.control import ControlSocket
 from noti.membership.identity import NODE_ID_BYTES
 from noti.membership.ports import Control
+from noti.optional import keep_going
 from noti.ports import Clock
 from noti.publishing.nats.ports import Source
 from noti.raft.storage.disk import open_disk
@@ -34,6 +35,7 @@ from noti.service import running
 from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
 from noti.tracing.ports import Tracer
+from noti.tracing.switching import tracer_of
 from noti.trio_clock import TrioClock
 from noti.web_workers.cores import cores, worker_count
 
@@ -84,20 +86,26 @@ async def real_world(config: Config) -> AsyncIterator[World]:
         if getattr(config, mode) == "permissive":
             log.warning("who comes without TLS is let in, until this is required", setting=mode)
     sources = _sources(config, asyncio_loop, to_nats)
+    tracer = tracer_of(config.name) if config.tracing else None
+    clock = TrioClock()
     renewed = [tls for tls in (between_nodes, for_browsers, to_nats) if tls is not None]
     async with (
         open_disk(config.data_dir) as disk,
         running("loop lag", loop_lag.watch),
         running("asyncio loop", asyncio_loop.run),
         running("certificates", partial(keep_renewed, renewed)),
+        AsyncExitStack() as stack,
     ):
+        if tracer is not None:
+            trace = partial(keep_going, "tracing", tracer.run, clock, rng)
+            await stack.enter_async_context(running("tracing", trace))
         rpc = GrpcNetwork(
             asyncio_loop,
             between_nodes,
             _rpc_limits(config, shares),
             plain_too=config.tls_mode == "permissive",
         )
-        clients = _clients(config, rng, shares, for_browsers)
+        clients = _clients(config, rng, shares, for_browsers, tracer)
 
         def change(config: Config) -> None:
             shares = descriptors.shares_of(config)
@@ -105,7 +113,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             clients.change(config, shares)
 
         yield World(
-            clock=TrioClock(),
+            clock=clock,
             rng=rng,
             make_id=partial(secrets.token_hex, NODE_ID_BYTES),
             disk=disk,
@@ -115,6 +123,7 @@ async def real_world(config: Config) -> AsyncIterator[World]:
             sources=sources,
             control=ControlSocket(config.data_dir),
             change=change,
+            tracer=tracer,
         )
 
 
@@ -123,11 +132,15 @@ def _rpc_limits(config: Config, shares: Shares) -> RpcLimits:
 
 
 def _clients(
-    config: Config, rng: random.Random, shares: Shares, tls: Renewed[ssl.SSLContext] | None
+    config: Config,
+    rng: random.Random,
+    shares: Shares,
+    tls: Renewed[ssl.SSLContext] | None,
+    tracer: Tracer | None,
 ) -> Clients:
     count = worker_count(config.web_workers, cores())
     if not count:
-        return HttpClients(config, rng, shares, tls)
+        return HttpClients(config, rng, shares, tls, tracer=tracer)
     # Here, so that nodes without workers start without what only these need.
     from noti.web_workers.workers import WebWorkers
 

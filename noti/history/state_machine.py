@@ -7,7 +7,7 @@ Never: waits for the audience, I/O.
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from noti.history.notification import Notification
+from noti.history.notification import Event, Notification
 from noti.history.store import Store
 
 
@@ -42,19 +42,37 @@ class HistoryObserver(Protocol):
         """End the streams of this node that have all of these; return how many; never waits."""
 
 
+class AppliedObserver(Protocol):
+    """Those who follow single events: `EventTrail` in `noti.tracing`."""
+
+    def applied(
+        self, log_index: int, visible: Sequence[Notification], published: Sequence[Event]
+    ) -> None:
+        """Note what a command has made visible, at least one event; never waits.
+
+        `published` are the events in the command, in its order, shown or not; none if they are the
+        cluster's own.
+        """
+
+
 class HistoryStateMachine:
     """A store with an audience; what Raft calls its `StateMachine` (`noti.raft.ports`)."""
 
-    def __init__(self, store: Store, audience: HistoryObserver) -> None:
-        """Join the two; the audience starts empty."""
+    def __init__(
+        self, store: Store, audience: HistoryObserver, trail: AppliedObserver | None = None
+    ) -> None:
+        """Join the two; the audience starts empty. `trail` hears of all that becomes visible."""
         self._store = store
         self._audience = audience
+        self._trail = trail
 
-    def apply(self, command: bytes) -> None:
+    def apply(self, command: bytes, log_index: int = 0) -> None:
         """Carry out one committed command; raises what `Store.apply` raises."""
         visible = self._store.apply(command)
         if visible:
             self._audience.publish(visible)
+            if self._trail is not None:
+                self._trail.applied(log_index, visible, self._store.published)
         for subscriber in self._store.subscriptions.take_disconnected():
             self._audience.disconnect(subscriber=subscriber)
         self._end_revoked()

@@ -60,6 +60,7 @@ class Store:
         """Who is subscribed, on all nodes; always the same object."""
         self.revocations = RevocationTable()
         """Whose tokens are refused; always the same object."""
+        self._published: Sequence[Event] = ()
         self._take(parts or StoreParts())
 
     @property
@@ -98,6 +99,11 @@ class Store:
         """The numbers that history lost by the last command; no order is promised."""
         return [notification.seq for notification in self._retention.gone]
 
+    @property
+    def published(self) -> Sequence[Event]:
+        """The events of publishers in the last command, whether or not they became visible."""
+        return self._published
+
     def history(self) -> Sequence[Notification]:
         """Return the kept notifications, oldest first; a copy.
 
@@ -135,12 +141,15 @@ class Store:
         visible: list[Notification] = []
         decoded = decode(command)
         self._retention.take_gone()
+        self._published = ()
         match decoded:
             case PublishBatch(stream, events, taken_ms):
+                self._published = events
                 visible = self._publish_batch(stream, events, taken_ms)
             case PublishBatchV1(stream, events):
                 visible = self._publish_batch(stream, events, None)
             case Publish(events, taken_ms):
+                self._published = events
                 visible = self._publish(events, taken_ms)
             case PublishV1(events):
                 visible = self._publish_v1(events)
@@ -195,6 +204,7 @@ class Store:
         return whole.hexdigest()[:_DIGITS]
 
     def _take(self, parts: StoreParts, contents: Contents | None = None) -> None:
+        self._published = ()
         # Least recently published first, so that the first is the one to forget.
         self._floors = parts.floors
         self._retention = parts.retention

@@ -32,6 +32,9 @@ from noti.raft.ports import StateMachine
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 from noti.streams.open_streams import StreamObserver
+from noti.tracing.ports import Tracer
+from noti.tracing.trail import EventTrail
+from noti.trio_clock import TrioClock
 
 DIALECTS: Final = {
     "both": frozenset(Dialect),
@@ -157,6 +160,7 @@ class HttpClients:
         shares: Shares,
         tls: Current[ssl.SSLContext] | None = None,
         elsewhere: "Elsewhere | None" = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """Prepare; nothing listens before `serve`. With `tls`, browsers get HTTPS."""
         self._elsewhere = elsewhere
@@ -164,6 +168,11 @@ class HttpClients:
         self._shares = shares
         self._tls = tls
         self.hub = Hub(self._hub_settings(config, shares), rng)
+        self.trail = EventTrail(
+            TrioClock().wall_ms, self.hub, tracer=tracer, log_share=config.log_events_share
+        )
+        """What is known of the events that were applied of late."""
+        self.hub.passed = self.trail.passed
         self.connection_counts = ClientCounts()
         """How many connections that are no streams each client has, where that matters."""
         self._frontend: Frontend | None = None
@@ -178,6 +187,7 @@ class HttpClients:
         """Go by other settings from now on."""
         self._config, self._shares = config, shares
         self.hub.change(self._hub_settings(config, shares))
+        self.trail.log_share(config.log_events_share)
         if self._frontend is not None:
             self._frontend.change(_http_settings(config, shares))
 
@@ -201,7 +211,7 @@ class HttpClients:
         self.hub.feed.lost_through = store.lost_through
         if store.last_seq:
             self.hub.reset(store.history(), store.first_seq)
-        return HistoryStateMachine(store, self.hub)
+        return HistoryStateMachine(store, self.hub, self.trail)
 
     def abandon(self) -> None:
         """When `serve` is cancelled from now on, reset the streams at once."""

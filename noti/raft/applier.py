@@ -55,7 +55,7 @@ class Applier:
             match self.waiting.popleft():
                 case Entry() as entry:
                     if entry.kind is EntryKind.COMMAND:
-                        self._state.apply(entry.data)
+                        self._state.apply(entry.data, entry.index)
                     self.index = entry.index
                     self._snapshots.count(len(entry.record))
                     applied(entry)

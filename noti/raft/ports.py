@@ -80,8 +80,8 @@ class StateMachine(Protocol):
     All of it is synchronous: applying never waits.
     """
 
-    def apply(self, command: bytes) -> None:
-        """Carry out one committed command."""
+    def apply(self, command: bytes, log_index: int) -> None:
+        """Carry out one committed command, which has this index in the log."""
 
     def snapshot_pieces(self) -> Iterator[bytes]:
         """Return the whole state as it is now, at least one piece, each encoded when it is taken.

@@ -15,7 +15,7 @@ again, some events a read.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -340,6 +340,18 @@ class Feed:
         for audiences in interested:
             self._with_news.update(audiences)
 
+    def audiences_of(self, notification: Notification) -> Iterator[Audience]:
+        """Yield the watched audiences that see an event, each once."""
+        topics = notification.topics
+        interested = self._readers.matching(topics)
+        if notification.private:
+            found = dict.fromkeys(in_both(interested, self._entitled.matching(topics)))
+        else:
+            found = dict.fromkeys(one for audiences in interested for one in audiences)
+        for audience in found:
+            if audience.may_see(notification) and self._shows(audience, notification):
+                yield audience
+
     # Reading
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
@@ -435,11 +447,14 @@ class Feed:
         return (
             audience.matches(notification.topics)
             and audience.may_see(notification)
-            and (
-                audience.view is View.MERCURE
-                or self._frames_of(audience.view, audience.framing).of(notification) is not None
-            )
+            and self._shows(audience, notification)
         )
+
+    def _shows(self, audience: Audience, notification: Notification) -> bool:
+        """Whether an event can be shown as the audience has it."""
+        if audience.view is View.MERCURE:
+            return True
+        return self._frames_of(audience.view, audience.framing).of(notification) is not None
 
     def _forget_joined(self) -> None:
         self._joined.clear()

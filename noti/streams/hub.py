@@ -94,6 +94,8 @@ class Hub:
         )
         self._sockets = StreamSockets(self._sending, self._wakeups, self._metrics)
         self._drained_at = math.inf
+        self.passed: Callable[[int], None] = lambda _through_seq: None
+        """Called at the end of each pass: streams in step have what is theirs up to this number."""
         self._trims: deque[tuple[int, Sequence[int]]] = deque()
         """What history has lost, and the feed is yet to be told."""
 
@@ -172,6 +174,10 @@ class Hub:
             self._metrics.show()
             self._schedule.begin(trio.current_time())
             self._wakeups.ring()
+
+    def audience_of(self, notification: Notification) -> int:
+        """Return how many streams that are open now are for an event, whatever carries them."""
+        return self._sending.groups.count(self.feed.audiences_of(notification))
 
     def retry_ms(self) -> int:
         """Return after how many milliseconds a client is to come back, different for each."""
@@ -282,6 +288,7 @@ class Hub:
                     await self._send_to_groups()
                     await self._send_to_others()
                     self._metrics.passed()
+                    self.passed(self._sending.groups.passed_seq)
                     await self._free()
                     if trio.current_time() >= self._schedule.sweep_at:
                         await self._sweep()

@@ -22,7 +22,7 @@ group is not lagging; otherwise BEHIND.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import assert_never
 
@@ -105,6 +105,11 @@ class Groups:
         group.lagging = False
         if self.lagging.get(group.audience) is group:  # and not a new one of the same audience
             del self.lagging[group.audience]
+
+    def count(self, audiences: Iterable[Audience]) -> int:
+        """Return how many streams these audiences have."""
+        groups = map(self._by_audience.get, audiences)
+        return sum(group.streams for group in groups if group is not None)
 
     def cursor_of(self, group: Group) -> int:
         """Return where a group's members in step are."""

@@ -45,6 +45,8 @@ class Applied(NamedTuple):
     """Commands that the node has applied, in order."""
 
     commands: list[bytes]
+    log_indexes: list[int]
+    """Where each of them is in the log."""
 
 
 class NodeState(NamedTuple):

@@ -27,6 +27,7 @@ from noti.client_counts import ClientCounts
 from noti.config import Config
 from noti.descriptors import Shares
 from noti.errors import ConfigInvalid, MessageInvalid, WorkerLost
+from noti.history.levels import TRACED_EVENTS
 from noti.history.state_machine import HistoryStateMachine
 from noti.history.store import Store, StoreDecoder
 from noti.http.clients import Elsewhere, HttpClients, disconnect_all, tls_for_browsers
@@ -37,6 +38,8 @@ from noti.presence.holders import holder_of
 from noti.presence.presence import Presence
 from noti.publishing.publisher import Publisher
 from noti.service import Tree, running
+from noti.tracing.switching import RunningTracer, tracer_of
+from noti.tracing.taking import TakenTraces
 from noti.trio_clock import TrioClock
 from noti.web_workers.link import Link
 from noti.web_workers.merging import families_of
@@ -87,6 +90,7 @@ class Worker:
         self._complete = trio.Event()
         self._any_counts = trio.Event()
         self._drains = trio.CancelScope()
+        self._tracer: RunningTracer | None = None
 
     async def run(self) -> None:
         """Serve until the node says that it is over; raises `WorkerLost` when the node is gone."""
@@ -109,10 +113,10 @@ class Worker:
 
     def _take(self, message: Message) -> None:
         match message:
-            case Applied(commands):
+            case Applied(commands, log_indexes):
                 assert self._machine is not None, "commands follow the state"
-                for command in commands:
-                    self._machine.apply(command)
+                for command, log_index in zip(commands, log_indexes, strict=True):
+                    self._machine.apply(command, log_index)
             case Answered() | Page() | NodeState():
                 self._node.take(message)
             case Start():
@@ -166,6 +170,8 @@ class Worker:
         self._config = pickle.loads(self._start.config)  # noqa: S301 - the parent's own
         telemetry.set_up(level=self._config.log_level, form=self._config.log_format)
         self._store = store
+        if self._config.tracing:
+            self._tracer = tracer_of(self._config.name, self._start.number)
         self._tls = tls_for_browsers(self._config)
         self._clients = HttpClients(
             self._config,
@@ -173,6 +179,7 @@ class Worker:
             self._shares(),
             self._tls,
             Elsewhere(self._listeners, self._node.probes),
+            self._tracer,
         )
         # None begins before the node has said how many there may be.
         self._clients.hub.limits.streams_max = 0
@@ -186,7 +193,8 @@ class Worker:
     async def _serve(self) -> None:
         assert self._start is not None
         config, store, clock, rng = self._config, self._store, TrioClock(), random.Random()
-        publisher = Publisher(self._node, clock, rng, id_of=store.id_of)
+        traces = TakenTraces(self._tracer, lambda: store.level >= TRACED_EVENTS)
+        publisher = Publisher(self._node, clock, rng, id_of=store.id_of, traces=traces)
         disconnect = partial(disconnect_all, self._clients.hub)
         authorization = self._authorization = Authorization(
             config, clock, rng, store.revocations.is_revoked, disconnect
@@ -203,6 +211,9 @@ class Worker:
             if self._tls is not None:
                 renew = partial(keep_renewed, [self._tls])
                 await stack.enter_async_context(running("certificates", renew))
+            if self._tracer is not None:
+                trace = partial(keep_going, "tracing", self._tracer.run, clock, rng)
+                await tree.start("tracing", trace)
             await tree.start("alive", self._say_alive)
             await tree.start("counts", self._tell_counts)
             await tree.start("publisher", publisher.run)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import trio
 
 from noti.history.store import Store
+from noti.tracing.trail import EventTrail
 from noti.web_workers.link import Link
 from noti.web_workers.messages import Applied, Start, StateEnd, StatePiece, encode
 
@@ -15,22 +16,28 @@ class SharedState:
     All commands of one turn of the scheduler are told together, encoded once for all workers.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, trail: EventTrail) -> None:
         self._store = store
+        self.trail = trail
+        """What is known of the events that were applied of late."""
         self._links: set[Link] = set()
         self._untold: list[bytes] = []
+        self._untold_indexes: list[int] = []
         self._work = trio.Event()
 
     # --- Raft's side ------------------------------------------------------------------------------
 
-    def apply(self, command: bytes) -> None:
+    def apply(self, command: bytes, log_index: int = 0) -> None:
         """Carry out one committed command; raises what `Store.apply` raises."""
-        self._store.apply(command)
+        visible = self._store.apply(command)
+        if visible:
+            self.trail.applied(log_index, visible, self._store.published)
         # Whoever shows what it has changed does so at the workers.
         self._store.subscriptions.take_disconnected()
         self._store.revocations.take_news()
         if self._links:
             self._untold.append(command)
+            self._untold_indexes.append(log_index)
             self._work.set()
 
     def snapshot_pieces(self) -> Iterator[bytes]:
@@ -43,6 +50,7 @@ class SharedState:
         self._store.restore(state)
         self._store.revocations.take_news()
         self._untold.clear()
+        self._untold_indexes.clear()
         for link in self._links:
             self._tell_all(link)
 
@@ -63,8 +71,8 @@ class SharedState:
         """Tell what was applied; never waits."""
         if not self._untold:
             return
-        told = encode(Applied(self._untold))
-        self._untold = []
+        told = encode(Applied(self._untold, self._untold_indexes))
+        self._untold, self._untold_indexes = [], []
         for link in self._links:
             link.send_encoded(told)
 

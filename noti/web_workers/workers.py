@@ -41,6 +41,7 @@ from noti.ports import Clock
 from noti.presence.presence import Presence
 from noti.publishing.ports import Publishing
 from noti.streams.open_streams import StreamObserver
+from noti.tracing.trail import EventTrail
 from noti.web_workers.limits import WorkersLimits
 from noti.web_workers.link import Link
 from noti.web_workers.listeners import close_all, open_shared_listeners
@@ -144,7 +145,7 @@ class WebWorkers:
 
     def state_machine(self, store: Store) -> SharedState:
         """Return what applies commands to `store` and has workers do so too."""
-        self._state = SharedState(store)
+        self._state = SharedState(store, EventTrail(self._clock.wall_ms))
         return self._state
 
     def abandon(self) -> None:

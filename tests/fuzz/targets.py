@@ -346,7 +346,7 @@ def make_selectors(data: bytes) -> None:
 WORKER_MESSAGES = [
     web_workers.encode(one)
     for one in (
-        web_workers.Applied([b"command"]),
+        web_workers.Applied([b"command"], [7]),
         web_workers.Answered(1, 7, "", ""),
         web_workers.Page(3, 200, [("content-type", "text/plain")], b"body"),
         web_workers.Heartbeat(8, 0.5, 100),

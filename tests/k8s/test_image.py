@@ -61,7 +61,8 @@ def test_the_lock_fits_what_noti_asks_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     versions = locked(LOCK)
     assert len(versions) > 30
-    for text in project["project"]["dependencies"]:
+    otel = project["project"]["optional-dependencies"]["otel"]
+    for text in project["project"]["dependencies"] + otel:
         requirement = Requirement(text)
         assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), text
     for text in project["build-system"]["requires"]:

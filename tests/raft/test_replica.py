@@ -45,7 +45,7 @@ class Commands:
     def __init__(self) -> None:
         self.applied: list[bytes] = []
 
-    def apply(self, command: bytes) -> None:
+    def apply(self, command: bytes, log_index: int) -> None:
         self.applied.append(command)
 
     def snapshot_pieces(self) -> Iterator[bytes]:
@@ -424,7 +424,7 @@ async def test_nothing_counts_as_applied_before_the_state_machine_has_it(
         machine.scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
 
-        def apply(self: Commands, command: bytes) -> None:
+        def apply(self: Commands, command: bytes, log_index: int) -> None:
             if not self.applied:
                 nursery.start_soon(read, last_index)
             self.applied.append(command)
@@ -444,7 +444,7 @@ async def test_what_fails_in_a_peers_turn_ends_the_replica_and_not_the_peer(
     """Found by a planted bug: the failure went to the reader of the peer's stream, and the task
     that owns the core went round for ever."""
 
-    def apply(self: Commands, command: bytes) -> None:
+    def apply(self: Commands, command: bytes, log_index: int) -> None:
         raise MessageInvalid("not a command")
 
     wires = Wires(2)

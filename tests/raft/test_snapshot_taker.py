@@ -17,7 +17,7 @@ class Letters:
         self.letters = b""
         self.encoded = 0
 
-    def apply(self, command: bytes) -> None:
+    def apply(self, command: bytes, log_index: int = 0) -> None:
         self.letters += command
 
     def snapshot_pieces(self) -> Iterator[bytes]:

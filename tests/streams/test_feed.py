@@ -431,3 +431,19 @@ def test_each_framing_has_batches_of_its_own_and_what_is_seen_is_the_same() -> N
     assert streamed.wire == sse.chunk(streamed.data)
     assert shown.wire == shown.data
     assert shown.data.count(b'"id":"id-') == 3
+
+
+def test_audience_of_an_event_is_who_would_be_sent_it() -> None:
+    feed, selector = Feed(), topic_selector("a")
+    public = Audience(View.MERCURE, frozenset({selector}))
+    entitled = Audience(View.MERCURE, frozenset({selector}), frozenset({selector}))
+    others = Audience(View.MERCURE, frozenset({topic_selector("b")}))
+    category = Audience(View.CATEGORY, frozenset({ALL_TOPICS}))
+    for audience in (ALL, public, entitled, others, category):
+        feed.watch(audience)
+    event = notification(1)._replace(topics=("a", "a/b"), data="no category")
+    assert set(feed.audiences_of(event)) == {ALL, public, entitled}
+    assert set(feed.audiences_of(event._replace(private=True))) == {entitled}
+    message = '{"user_id":7,"category_from":"books","category_to":"films"}'
+    event = event._replace(seq=2, topics=("c",), data=message)
+    assert set(feed.audiences_of(event)) == {ALL, category}

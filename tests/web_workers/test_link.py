@@ -27,20 +27,20 @@ def pair() -> Iterator[tuple[Link, trio.SocketStream]]:
 async def test_messages_arrive_in_order_whatever_makes_them() -> None:
     with pair() as (one, end):
         other, received = Link(end), list[Message]()
-        one.send(Applied([b"1"]))
+        one.send(Applied([b"1"], [1]))
         one.send_each(encode(StatePiece(b"x" * 100_000)) for _ in range(20))
         one.send(StateEnd())
-        one.send_encoded(encode(Applied([b"2"])))
+        one.send_encoded(encode(Applied([b"2"], [2])))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.run, received.append)
             nursery.start_soon(other.run, received.append)
             with trio.fail_after(30):
-                while not received or received[-1] != Applied([b"2"]):
+                while not received or received[-1] != Applied([b"2"], [2]):
                     await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()
         await end.aclose()
         pieces = [StatePiece(b"x" * 100_000)] * 20
-        assert received == [Applied([b"1"]), *pieces, StateEnd(), Applied([b"2"])]
+        assert received == [Applied([b"1"], [1]), *pieces, StateEnd(), Applied([b"2"], [2])]
         assert one.waiting_bytes == 0
 
 
@@ -49,7 +49,7 @@ async def test_what_is_not_taken_is_counted_and_nobody_waits() -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(one.run, lambda _message: None)
             for _ in range(100):
-                one.send(Applied([b"x" * 100_000]))
+                one.send(Applied([b"x" * 100_000], [3]))
             await trio.testing.wait_all_tasks_blocked()
             assert one.waiting_bytes > 5_000_000
             nursery.cancel_scope.cancel()

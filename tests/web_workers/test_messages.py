@@ -34,7 +34,7 @@ ALL: list[Message] = [
     Start(b"settings", 1, 2, "node"),
     StatePiece(b"piece"),
     StateEnd(),
-    Applied([b"a", b"b"]),
+    Applied([b"a", b"b"], [7, 9]),
     NodeState(ready=True, leads=False),
     Answered(1, 7, "", ""),
     Answered(2, 0, "Overloaded", "too much waits"),

@@ -8,6 +8,7 @@ import trio.testing
 from noti.history.commands import Publish, encode
 from noti.history.notification import Event
 from noti.history.store import Store, StoreDecoder
+from noti.tracing.trail import EventTrail
 from noti.web_workers.link import Link
 from noti.web_workers.messages import Applied, Message, Start, StateEnd, StatePiece
 from noti.web_workers.shared_state import SharedState
@@ -26,6 +27,7 @@ class Mirror:
         self.store: Store | None = None
         self.applied: list[int] = []
         """How many commands each message had."""
+        self.log_indexes: list[int] = []
         self._decoder = StoreDecoder()
 
     def take(self, message: Message) -> None:
@@ -35,9 +37,10 @@ class Mirror:
             case StateEnd():
                 self.store = self._decoder.finish()
                 self._decoder = StoreDecoder()
-            case Applied(commands):
+            case Applied(commands, log_indexes):
                 assert self.store is not None
                 self.applied.append(len(commands))
+                self.log_indexes += log_indexes
                 for one in commands:
                     self.store.apply(one)
             case _:
@@ -46,7 +49,7 @@ class Mirror:
 
 async def test_a_worker_that_joins_in_the_middle_has_the_same_state() -> None:
     store = Store()
-    state = SharedState(store)
+    state = SharedState(store, EventTrail(lambda: 0))
     for number in range(500):
         state.apply(command(number))
     ours, theirs = socket.socketpair()
@@ -60,11 +63,12 @@ async def test_a_worker_that_joins_in_the_middle_has_the_same_state() -> None:
         nursery.start_soon(end.run, mirror.take)
         state.join(link, START)
         for number in range(500, 1000):
-            state.apply(command(number))
+            state.apply(command(number), number + 7)
         await trio.testing.wait_all_tasks_blocked()
         assert mirror.store is not None
         assert mirror.store.digest() == store.digest()
         assert mirror.applied == [500], "what is applied in one turn is told at once"
+        assert mirror.log_indexes == list(range(507, 1007))
 
         other = Store()
         for number in range(2000, 2010):
