@@ -12,8 +12,10 @@ from typing import Any
 
 from tests.k8s.rendering import NAMESPACE, RELEASE, Manifest, objects, render, the
 
+CLUSTER_WIDE = ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
 KINDS = {
     "v1": ("ConfigMap", "Pod", "Secret", "Service", "ServiceAccount"),
+    "admissionregistration.k8s.io/v1": CLUSTER_WIDE,
     "apps/v1": ("Deployment", "StatefulSet"),
     "coordination.k8s.io/v1": ("Lease",),
     "networking.k8s.io/v1": ("Ingress", "NetworkPolicy"),
@@ -54,7 +56,7 @@ class Cluster:
                 return _resources(version)
             case ["apis", group, version]:
                 return _resources(f"{group}/{version}")
-            case [*_, "namespaces", _, plural, name]:
+            case [*_, "namespaces", _, plural, name] | ["apis", _, _, plural, name]:
                 return next((one for one in self.objects if _names(one, plural, name)), None)
             case _:
                 return None
@@ -70,7 +72,12 @@ def _resources(version: str) -> Manifest | None:
     if version not in KINDS:
         return None
     found = [
-        {"name": _plural(kind), "kind": kind, "namespaced": True, "verbs": ["get"]}
+        {
+            "name": _plural(kind),
+            "kind": kind,
+            "namespaced": kind not in CLUSTER_WIDE,
+            "verbs": ["get"],
+        }
         for kind in KINDS[version]
     ]
     return {"kind": "APIResourceList", "groupVersion": version, "resources": found}

@@ -150,7 +150,9 @@ def what_cannot_change_names_no_version(manifests: list[Manifest]) -> Iterator[s
 def names_fit(manifests: list[Manifest]) -> Iterator[str]:
     for each in manifests:
         name = each["metadata"]["name"]
-        if len(name) > (52 if each["kind"] == "StatefulSet" else 63):
+        # What is in no namespace says of which one it is.
+        longest = 52 if each["kind"] == "StatefulSet" else 63
+        if len(name.partition(".")[0]) > longest:
             yield f"{each['kind']} {name} has {len(name)} characters"
         for key, value in each["metadata"].get("labels", {}).items():
             if len(value) > 63:

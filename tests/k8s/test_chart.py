@@ -14,6 +14,7 @@ import yaml
 from noti import __version__
 from noti.certificates.names import claims, name_rejection
 from noti.config import Config, is_secret, variable_of
+from noti.kubernetes.labels import ROLE_LABELS, SERVE_LABEL, TERM_ANNOTATION
 from tests.certificates.authority import CLIENT, SERVER, Wanted, authority, issue
 from tests.k8s.rendering import (
     CHART,
@@ -22,6 +23,7 @@ from tests.k8s.rendering import (
     VALUES,
     Manifest,
     environment,
+    objects,
     of_kind,
     render,
     rendered,
@@ -123,8 +125,10 @@ def check_text(text: str) -> None:
     elif kind in (schemas := yaml.safe_load((HERE / "schemas" / "custom.yaml").read_text())):
         jsonschema.validate(manifest["spec"], schemas[kind])
     else:
+        since = "1.30" if kind.startswith("ValidatingAdmissionPolicy") else KUBERNETES[0]
         for version in KUBERNETES:
-            kubernetes_validate.validate(manifest, version, strict=True)
+            if version >= since:
+                kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_kubernetes_takes_the_definition_of_the_checker() -> None:
@@ -275,6 +279,40 @@ def test_of_two_operators_a_drain_takes_one() -> None:
     deployment = the(rendered_with(), "Deployment")["spec"]
     assert spec["selector"] == deployment["selector"]
     assert "podAntiAffinity" in deployment["template"]["spec"]["affinity"]
+
+
+def test_the_operators_token_is_of_use_for_role_labels_only() -> None:
+    """What a patch may change is what `noti.kubernetes.labels` changes."""
+    policy = the(rendered_with(), "ValidatingAdmissionPolicy")
+    variables = {one["name"]: one["expression"] for one in policy["spec"]["variables"]}
+    assert json.loads(variables["roles"]) == {
+        **{key: ["leader", "follower"] for key in ROLE_LABELS},
+        SERVE_LABEL: ["true"],
+    }
+    rules = " ".join(one["expression"] for one in policy["spec"]["validations"])
+    assert f'key == "{TERM_ANNOTATION}"' in rules
+    [condition] = policy["spec"]["matchConditions"]
+    account = the(rendered_with(), "Deployment")["spec"]["template"]["spec"]["serviceAccountName"]
+    assert condition["expression"].endswith(f'"system:serviceaccount:events:{account}"')
+    binding = the(rendered_with(), "ValidatingAdmissionPolicyBinding")
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    assert binding["spec"]["validationActions"] == ["Deny"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "made"),
+    [
+        (["--kube-version=1.29"], False),
+        (["--kube-version=1.30.2"], True),
+        (["--kube-version=1.33.4-eks-1"], True),
+        (["--set=operator.admissionPolicy.enabled=false"], False),
+        (["--set=operator.enabled=false"], False),
+    ],
+)
+def test_the_policy_is_made_where_kubernetes_has_it(arguments: list[str], made: bool) -> None:
+    done = render(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert bool(of_kind(objects(done.stdout), "ValidatingAdmissionPolicy")) is made
 
 
 def test_nodes_may_read_their_own_statefulset_and_nothing_else() -> None:

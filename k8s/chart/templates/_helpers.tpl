@@ -29,6 +29,13 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace 
 app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
 app.kubernetes.io/part-of: noti
 app.kubernetes.io/managed-by: {{ .root.Release.Service }}
+{{- include "noti.commonLabels" .root }}
+{{- end -}}
+
+{{- define "noti.commonLabels" -}}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Of pods: nothing that changes with the chart alone, as that would roll them. */}}
@@ -36,14 +43,69 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 {{ include "noti.selectorLabels" . }}
 app.kubernetes.io/version: {{ .root.Values.image.tag | default .root.Chart.AppVersion | trunc 63 | quote }}
 app.kubernetes.io/part-of: noti
+{{- include "noti.commonLabels" .root }}
 {{- end -}}
 
 {{- define "noti.image" -}}
+{{- with .Values.global.imageRegistry }}{{ trimSuffix "/" . }}/{{ end -}}
 {{- if .Values.image.digest -}}
 {{ .Values.image.repository }}@{{ .Values.image.digest }}
 {{- else -}}
 {{ .Values.image.repository }}:{{ .Values.image.tag | default .Chart.AppVersion }}
 {{- end -}}
+{{- end -}}
+
+{{/* What all pods have in common besides. */}}
+{{- define "noti.everyPod" -}}
+{{- with concat .Values.global.imagePullSecrets .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- with .Values.runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- with .Values.dnsPolicy }}
+dnsPolicy: {{ . }}
+{{- end }}
+{{- with .Values.dnsConfig }}
+dnsConfig: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.hostAliases }}
+hostAliases: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext: {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- end -}}
+
+{{/* Families of addresses of a service. */}}
+{{- define "noti.families" -}}
+{{- with .ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .ipFamilies }}
+ipFamilies: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* How a service is reached from outside, and in which families of addresses. */}}
+{{- define "noti.exposure" -}}
+type: {{ .type }}
+{{- include "noti.families" . }}
+{{- if and .externalTrafficPolicy (ne .type "ClusterIP") }}
+externalTrafficPolicy: {{ .externalTrafficPolicy }}
+{{- end }}
+{{- if eq .type "LoadBalancer" }}
+{{- with .loadBalancerClass }}
+loadBalancerClass: {{ . }}
+{{- end }}
+{{- with .loadBalancerSourceRanges }}
+loadBalancerSourceRanges: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "noti.serviceAccountName" -}}
@@ -56,6 +118,15 @@ app.kubernetes.io/part-of: noti
 {{- .Values.operator.serviceAccount.name | default (include "noti.operatorName" .) -}}
 {{- end -}}
 
+{{/* Whether the API server is to watch what the operator does. Kubernetes can since 1.30. */}}
+{{- define "noti.admissionPolicy" -}}
+{{- $wanted := .Values.operator.admissionPolicy.enabled -}}
+{{- if kindIs "invalid" $wanted -}}
+{{- $wanted = semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version -}}
+{{- end -}}
+{{- and .Values.operator.enabled $wanted -}}
+{{- end -}}
+
 {{/* Whom the service selects that browsers come to. */}}
 {{- define "noti.browsersService" -}}
 {{- include "noti.fullname" . -}}
@@ -66,25 +137,10 @@ app.kubernetes.io/part-of: noti
 {{- ternary .Values.service.port .Values.followerService.port (eq (include "noti.leaderServes" .) "true") -}}
 {{- end -}}
 
-{{/* A variable of the pods that run; empty without any, or without a cluster to ask. Call with
-     (dict "root" . "name" "NOTI_…"). */}}
-{{- define "noti.runningWith" -}}
-{{- $name := .name -}}
-{{- with lookup "apps/v1" "StatefulSet" .root.Release.Namespace (include "noti.fullname" .root) -}}
-{{- range .spec.template.spec.containers -}}
-{{- if eq .name "noti" -}}
-{{- range .env -}}
-{{- if eq .name $name }}{{ .value }}{{ end -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-
 {{/* Numbers. As many found a cluster as at its installation, so that fewer replicas roll no pod. */}}
 {{- define "noti.bootstrapExpect" -}}
 {{- if kindIs "invalid" .Values.bootstrapExpect -}}
-{{- $running := include "noti.runningWith" (dict "root" . "name" "NOTI_BOOTSTRAP_EXPECT") | int -}}
+{{- $running := include "noti.variableNow" (dict "root" . "name" "NOTI_BOOTSTRAP_EXPECT" "absent" "0") | int -}}
 {{- max $running (min 3 (int .Values.replicas)) -}}
 {{- else -}}
 {{- int .Values.bootstrapExpect -}}
