@@ -297,10 +297,9 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _rules(self) -> Self:
-        for setting, problem in problems_of(self):
-            raise PydanticCustomError(
-                "relation", "{problem}", {"setting": setting, "problem": problem}
-            )
+        if problems := list(problems_of(self)):
+            context = {"problem": problems[0][1], "problems": problems, "config": self}
+            raise PydanticCustomError("relation", "{problem}", context)
         return self
 
     @property

@@ -154,9 +154,14 @@ async def test_running_node_goes_by_its_file_when_it_changes_or_at_sighup(
 ) -> None:
     file = tmp_path / "noti.toml"
     file.write_text("anonymous = true")
+    key = tmp_path / "jwt.key"
+    key.write_text("s" * 32)
+    key.chmod(0o644)
     with trio.fail_after(LIMIT_S):
         async with running_node(
-            tmp_path, "--config", str(file), "--web-workers", workers, "--log-format", "json"
+            tmp_path,
+            *("--config", str(file), "--publisher-jwt-key-file", str(key)),
+            *("--web-workers", workers, "--log-format", "json"),
         ) as node:
             response = await answer(node)
             assert response.status_code == 200
@@ -171,6 +176,11 @@ async def test_running_node_goes_by_its_file_when_it_changes_or_at_sighup(
             os.kill(node.pid, signal.SIGTERM)
             assert await node.wait() == 0
     lines = [json.loads(line) for line in node.log_text().splitlines()]
+    assert told(
+        lines,
+        f"setting publisher_jwt_key_file: everybody on this machine can read {key}: "
+        f"chmod 600 {key}",
+    )
     first, second = told(lines, "settings changed")
     assert first["cors_origins"] == ["https://app.example"]
     assert second["anonymous"] is False

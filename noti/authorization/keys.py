@@ -73,6 +73,11 @@ class KeySet:
     notices: tuple[str, ...] = ()
     """What is weak or odd about them, for the log."""
 
+    @property
+    def has_secret(self) -> bool:
+        """Whether who reads them can sign tokens."""
+        return any(name in HMAC for key in self.keys for name in key.algorithms)
+
 
 class TrustedKeys:
     """All keys in use, by who may sign with them; they change while they are used."""

@@ -41,6 +41,17 @@ def read_file(path: Path, kind: str = "PEM file", *, may_be_empty: bool = False)
     return content
 
 
+def can_be_read_by_others(path: Path) -> bool:
+    """Whether every user of this machine can read a file; false if nobody here can tell.
+
+    That its group can is usual in Kubernetes, where nobody else is in it.
+    """
+    try:
+        return bool(path.stat().st_mode & 0o004)
+    except OSError:
+        return False
+
+
 def is_private(path: Path) -> bool:
     """Whether only the owner can read a file."""
     return not path.stat().st_mode & 0o077

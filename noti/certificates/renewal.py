@@ -7,7 +7,7 @@ systems report nothing, and ten stat calls cost nothing.
 """
 
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -136,11 +136,15 @@ class Renewed(Generic[T]):
         now = self._now()
         if self._noticed_at is not None and now - self._noticed_at < NOTICE_EVERY:
             return
+        for file, notice in self.notices():
+            self._noticed_at = now
+            log.warning(f"certificate {notice}", use=self._use, file=str(file))
+
+    def notices(self) -> Iterator[tuple[Path, str]]:
+        """Yield the files whose time runs out, and what to say of them."""
         for file, end in self._made.ends.items():
-            notice = expiry_notice(end, now)
-            if notice is not None:
-                self._noticed_at = now
-                log.warning(f"certificate {notice}", use=self._use, file=str(file))
+            if (notice := expiry_notice(end, self._now())) is not None:
+                yield file, notice
 
 
 async def keep_renewed(

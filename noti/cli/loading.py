@@ -7,7 +7,8 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,6 +29,7 @@ from noti.config import (
     variable_of,
 )
 from noti.errors import ConfigInvalid
+from noti.setting_rules import Problem
 
 _NO_SETTINGS = COMMAND_VARIABLES | {FILE_VARIABLE}
 
@@ -35,6 +37,10 @@ _SERVICE_LINK = re.compile(
     r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?$"
 )
 """Kubernetes sets such variables for every service; a service `noti` makes them `NOTI_…`."""
+
+
+_KEY = re.compile(r"\s*(?:\[+\s*(?P<table>[\w-]+)|\"?(?P<key>[\w-]+)\"?\s*=)")
+"""The beginning of a line that sets a key, or begins a table."""
 
 
 def load(
@@ -48,28 +54,12 @@ def load(
     a node's. Raises `ConfigInvalid` with one line that
     says which setting is wrong, where it came from, what is wrong with it and what to do.
     """
-    file = file_of(file)
-    from_file = {} if file is None else _read_file(file)
-    _check_variables()
-    variables = {setting: _variable_with(setting) for setting in Config.model_fields}
-    from_environment = {
-        setting: os.environ[variable] for setting, variable in variables.items() if variable
-    }
-    values = {**defaults, **from_file, **from_environment, **flags}
-    try:
-        return Config.model_validate(values)
-    except ValidationError as error:
-        detail = error.errors(include_url=False)[0]
-        setting = _setting_of(detail)
-        if setting in flags:
-            origin = f"flag {flag_of(setting)}"
-        elif setting in from_environment:
-            origin = f"environment variable {variables[setting]}"
-        elif setting in from_file:
-            origin = f"file {file}"
-        else:
-            origin = "default"
-        raise ConfigInvalid(_explain(setting, origin, detail, values)) from None
+    given = given_settings(flags, file, defaults)
+    config, problems = validated(given)
+    if told := [*given.problems, *(text for _, text in problems)]:
+        raise ConfigInvalid(told[0])
+    assert config is not None, "nothing is wrong with it"
+    return config
 
 
 def file_of(file: Path | None) -> Path | None:
@@ -78,30 +68,122 @@ def file_of(file: Path | None) -> Path | None:
     return Path(named) if file is None and named else file
 
 
+@dataclass(frozen=True, slots=True)
+class GivenSettings:
+    """What was given, by setting, and where; each as it was written."""
+
+    flags: Mapping[str, object]
+    variables: Mapping[str, str]
+    """Names of environment variables."""
+    file: Path | None
+    in_file: Mapping[str, Any]
+    lines: Mapping[str, int]
+    """At which lines of the file."""
+    defaults: Mapping[str, object]
+    """Other defaults than a node's."""
+    problems: tuple[str, ...] = ()
+    """What is wrong with the file, or is no setting."""
+
+    def values(self) -> dict[str, object]:
+        """Return what counts."""
+        of_variables = {setting: os.environ[name] for setting, name in self.variables.items()}
+        return {**self.defaults, **self.in_file, **of_variables, **self.flags}
+
+    def origin(self, setting: str) -> str:
+        """Return where a setting came from, in an error."""
+        if setting in self.flags:
+            return f"flag {flag_of(setting)}"
+        if setting in self.variables:
+            return f"environment variable {self.variables[setting]}"
+        return f"file {self.file}" if setting in self.in_file else "default"
+
+    def source(self, setting: str) -> str:
+        """Return the same in short, with the line of a file."""
+        if setting not in self.flags and setting not in self.variables and setting in self.lines:
+            return f"{self.file}:{self.lines[setting]}"
+        return self.origin(setting).removeprefix("flag ").removeprefix("environment variable ")
+
+
+def given_settings(
+    flags: Mapping[str, object],
+    file: Path | None,
+    defaults: Mapping[str, object] = MappingProxyType({}),
+) -> GivenSettings:
+    """Return what is given by flags, the environment and a file; raises nothing."""
+    file = file_of(file)
+    problems: list[str] = []
+    text, in_file = "", dict[str, Any]()
+    if file is not None:
+        try:
+            text, in_file = _read_file(file)
+        except ConfigInvalid as error:
+            problems.append(str(error))
+    for key in [key for key in in_file if key not in Config.model_fields]:
+        del in_file[key]
+        problems.append(f"unknown setting {key!r} in file {file}{_nearest(key)}")
+    problems += _problems_of_variables()
+    variables = {name: _variable_with(name) for name in Config.model_fields}
+    return GivenSettings(
+        flags,
+        {name: variable for name, variable in variables.items() if variable},
+        file,
+        in_file,
+        _lines_of(text),
+        defaults,
+        tuple(problems),
+    )
+
+
+def validated(
+    given: GivenSettings, without: Collection[str] = ()
+) -> tuple[Config | None, tuple[Problem, ...]]:
+    """Return the configuration, and what is wrong, by setting and as one line.
+
+    The configuration is there if each setting, but those left out, is right by itself.
+    """
+    values = {name: value for name, value in given.values().items() if name not in without}
+    try:
+        return Config.model_validate(values), ()
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    if details[0]["type"] == "relation":
+        context = details[0]["ctx"]
+        return context["config"], tuple(
+            (name, _told(name, given.origin(name), values.get(name), problem))
+            for name, problem in context["problems"]
+        )
+    problems: dict[str, str] = {}
+    for detail in details:  # of a union, each of its kinds has something to say
+        setting = str(detail["loc"][0])
+        problems.setdefault(setting, _explain(setting, given.origin(setting), detail, values))
+    return None, tuple(problems.items())
+
+
 def _variable_with(setting: str) -> str | None:
     """Return the environment variable that sets a setting; ours wins over Mercure's."""
     names = (variable_of(setting), *aliases_of(setting))
     return next((name for name in names if os.environ.get(name)), None)
 
 
-def _setting_of(detail: ErrorDetails) -> str:
-    if detail["loc"]:
-        return str(detail["loc"][0])
-    return str(detail.get("ctx", {}).get("setting", "configuration"))
-
-
 def _explain(setting: str, origin: str, detail: ErrorDetails, values: Mapping[str, object]) -> str:
-    value = detail["input"] if detail["loc"] else values.get(setting)
-    if value is None and setting in Config.model_fields:
-        value = Config.model_fields[setting].get_default(call_default_factory=True)
-    problem = _problem_of(detail)
+    value, problem = detail["input"], _problem_of(detail)
     if setting == "web_workers" and detail["type"].startswith("int"):
         problem += ", or auto"
-    where, told = setting, f"{shown(setting, value)!r} {problem}"
     if setting == "nats_streams":
         where = _where(detail["loc"], values) or setting
-        told = told if isinstance(value, str) else problem  # a table says too much
-    return f"setting {where} (from {origin}): {told}".replace("\n", " ")
+        if isinstance(value, str):  # a table says too much
+            problem = f"{value!r} {problem}"
+        return _told(where, origin, None, problem)
+    return _told(setting, origin, value, problem)
+
+
+def _told(setting: str, origin: str, value: object, problem: str) -> str:
+    """Return an error; `setting` may be a way into tables."""
+    if setting in Config.model_fields and setting != "nats_streams":
+        if value is None:
+            value = Config.model_fields[setting].get_default(call_default_factory=True)
+        problem = f"{shown(setting, value)!r} {problem}"
+    return f"setting {setting} (from {origin}): {problem}".replace("\n", " ")
 
 
 def _where(location: tuple[int | str, ...], values: object) -> str:
@@ -152,9 +234,11 @@ def _plain(limit: object) -> str:
     return str(limit).removesuffix(".0")
 
 
-def _read_file(file: Path) -> dict[str, Any]:
+def _read_file(file: Path) -> tuple[str, dict[str, Any]]:
+    """Return the text of a file and what it says; raises `ConfigInvalid`."""
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
     except OSError as error:
         raise ConfigInvalid(
             f"configuration file {file} cannot be read: {error.strerror};"
@@ -162,26 +246,31 @@ def _read_file(file: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise ConfigInvalid(f"configuration file {file} is not valid TOML: {error}") from None
-    for key in values:
-        if key not in Config.model_fields:
-            raise ConfigInvalid(f"unknown setting {key!r} in file {file}{_nearest(key)}")
-    return values
 
 
-def _check_variables() -> None:
+def _lines_of(text: str) -> dict[str, int]:
+    """Return at which line each key of a TOML file is set, or its table begins."""
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        if (match := _KEY.match(line)) is not None:
+            lines.setdefault(match["table"] or match["key"], number)
+    return lines
+
+
+def _problems_of_variables() -> Iterator[str]:
     for variable in sorted(os.environ):
         if not variable.startswith(VARIABLE_PREFIX) or variable in _NO_SETTINGS:
             continue
         setting = variable.removeprefix(VARIABLE_PREFIX).lower()
         known = setting in Config.model_fields and variable == variable_of(setting)
         if known and not (has_flag(setting) or is_secret(setting)):
-            raise ConfigInvalid(
+            yield (
                 f"environment variable {variable} cannot hold tables; write them into a file, and"
                 f" name it by --config or {FILE_VARIABLE}"
             )
         if not known and not _SERVICE_LINK.search(variable):
             hint = _nearest(setting, spell=variable_of)
-            raise ConfigInvalid(f"unknown environment variable {variable}{hint}")
+            yield f"unknown environment variable {variable}{hint}"
 
 
 def _nearest(name: str, spell: Callable[[str], str] = str) -> str:

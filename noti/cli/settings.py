@@ -1,6 +1,7 @@
 """Makes command-line flags out of the settings, so that each setting is declared once."""
 
 import types
+from collections.abc import Mapping
 from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
@@ -27,8 +28,12 @@ def load_config(config_file: Path | None, options: dict[str, Any], **defaults: o
 
     `defaults` are the command's own.
     """
-    given = {name: value for name, value in options.items() if value not in (None, ())}
-    return load(given, config_file, defaults)
+    return load(given_flags(options), config_file, defaults)
+
+
+def given_flags(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the flags that were really given."""
+    return {name: value for name, value in options.items() if value not in (None, ())}
 
 
 def as_address(

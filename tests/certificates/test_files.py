@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from noti.certificates.files import is_private, read_file, write_file
+from noti.certificates.files import can_be_read_by_others, is_private, read_file, write_file
 from noti.errors import LocalError
 
 
@@ -43,3 +43,12 @@ def test_renewed_file_replaces_the_old_one_at_once(tmp_path: Path) -> None:
 def test_missing_directory_is_reported(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match=r"node1\.pem cannot be written: No such file"):
         write_file(tmp_path / "none" / "node1.pem", b"", private=False)
+
+
+def test_file_that_every_user_can_read_is_told_from_one_of_a_group(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_text("")
+    for mode, others in ((0o604, True), (0o660, False), (0o600, False)):
+        path.chmod(mode)
+        assert can_be_read_by_others(path) is others
+    assert not can_be_read_by_others(tmp_path / "missing")

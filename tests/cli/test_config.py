@@ -1,5 +1,6 @@
 """`noti config` shows what a node would run with, and refuses what it would refuse."""
 
+import json
 from pathlib import Path
 from typing import get_args
 
@@ -77,6 +78,50 @@ def test_without_nats_no_stream_is_shown(capsys: pytest.CaptureFixture[str]) -> 
     shown = capsys.readouterr().out
     assert "[[" not in shown
     assert "# nats_url =\n" in shown
+
+
+def test_each_setting_is_shown_with_where_it_comes_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text('# a\n"history_size" = 7\nname="n"\n\njoin = [\n  "a:1",\n]\n')
+    monkeypatch.setenv("NOTI_HTTP_ADDR", "127.0.0.1:9")
+    monkeypatch.setenv("MERCURE_PUBLISHER_JWT_KEY", "hush")
+    flags = ["--config", str(file), "--name", "m"]
+    assert exit_status(["config", *flags, "print", "--log-level", "debug"]) == 0
+    shown = capsys.readouterr().out
+    for line in (
+        f"history_size = 7  # {file}:2",
+        'name = "m"  # --name',
+        f'join = ["a:1"]  # {file}:5',
+        'http_addr = "127.0.0.1:9"  # NOTI_HTTP_ADDR',
+        '# publisher_jwt_key = "***"  # MERCURE_PUBLISHER_JWT_KEY',
+        'log_level = "debug"  # --log-level',
+        "# nats_url =  # default",
+    ):
+        assert line in shown.splitlines()
+    assert "hush" not in shown
+    again = tmp_path / "again.toml"
+    again.write_text(shown)
+    assert load({}, again).history_size == 7
+    assert exit_status(["config", "print", "--json", *flags]) == 0
+    found = {one["setting"]: one for one in json.loads(capsys.readouterr().out)}
+    assert found["history_size"] == {
+        "setting": "history_size",
+        "value": 7,
+        "source": f"{file}:2",
+    }
+
+
+def test_tables_are_shown_with_the_line_of_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text(TABLES)
+    assert exit_status(["config", "print", "--config", str(file)]) == 0
+    at = TABLES.splitlines().index("[[nats_streams]]") + 1
+    [line] = [one for one in capsys.readouterr().out.splitlines() if one.startswith("nats_streams")]
+    assert line.endswith(f"# {file}:{at}")
 
 
 @pytest.mark.parametrize(

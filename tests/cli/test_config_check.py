@@ -1,0 +1,189 @@
+"""`noti config check` tells all that a node would refuse, and starts and writes nothing."""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from noti.cli import exit_status
+from noti.cli.config_check import exposed_secrets, findings_of, is_in_use
+from noti.cli.loading import load
+from noti.raft.storage.disk import LOCK_NAME
+from noti.swim.core.keyring import format_key
+from tests.authorization.tokens import private_key, public_pem
+from tests.certificates.authority import authority, node
+from tests.settings import clean_environment as clean_environment
+
+
+@pytest.fixture
+def flags(tmp_path: Path) -> list[str]:
+    """Flags of a node with addresses that nobody has."""
+    addresses = ("http_addr", "gossip_addr", "rpc_addr", "ops_addr")
+    return [
+        *("--name", "n", "--data-dir", str(tmp_path / "data")),
+        *(f"--{name.replace('_', '-')}=127.0.0.1:0" for name in addresses),
+    ]
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield listener.getsockname()[1]
+
+
+def check(
+    flags: Sequence[str], capsys: pytest.CaptureFixture[str], *, status: int = 2
+) -> list[str]:
+    assert exit_status(["config", "check", *flags]) == status
+    return capsys.readouterr().err.splitlines()
+
+
+def texts(**settings: object) -> list[str]:
+    return [one.text for one in findings_of(load({"name": "n", **settings}))]
+
+
+def test_settings_of_a_node_that_can_run_are_right_and_nothing_is_made(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert not check(flags, capsys, status=0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_problems_are_told_not_only_the_first(
+    flags: list[str],
+    taken: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text("histori = 1\nhistory_size = 0\nsse_stall_s = 'long'\n")
+    monkeypatch.setenv("NOTI_SSE", "1")
+    more = ["--config", str(file), "--revoked-file", "/missing", f"--http-addr=127.0.0.1:{taken}"]
+    lines = check([*flags, *more], capsys)
+    for told in (
+        "unknown setting 'histori' in file",
+        "unknown environment variable NOTI_SSE",
+        "setting history_size (from file",
+        "setting sse_stall_s (from file",
+        "setting revoked_file: /missing cannot be read",
+        f"setting http_addr: 127.0.0.1:{taken} (TCP) cannot be used: Address already in use",
+    ):
+        assert [line for line in lines if line.startswith(f"noti: error: {told}")], told
+    assert len(lines) == 6
+
+
+def test_all_settings_that_do_not_go_together_are_told(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--tls-cert", "/c", "--nats-user", "u", "--election-timeout-ms", "100"]
+    lines = check([*flags, *more], capsys)
+    wrong = ("election_timeout_ms", "tls_key", "tls_ca", "nats_password_file", "nats_user")
+    assert [line.split()[3] for line in lines] == list(wrong)
+
+
+def test_file_of_settings_that_cannot_be_read_is_a_problem_beside_others(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = check([*flags, "--config", "/missing.toml", "--history-size", "0"], capsys)
+    assert ["/missing.toml cannot be read" in line for line in lines] == [True, False]
+
+
+def test_what_is_found_is_also_told_as_json(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(["config", "check", *flags, "--revoked-file", "/missing", "--json"]) == 2
+    [one] = json.loads(capsys.readouterr().out)
+    assert (one["setting"], one["problem"]) == ("revoked_file", True)
+
+
+def test_certificates_are_checked_as_a_node_reads_them(tmp_path: Path) -> None:
+    ca = authority()
+    (tmp_path / "ca.pem").write_bytes(ca.pem)
+    issued = node("other", ca)
+    (tmp_path / "n.pem").write_bytes(issued.pem)
+    (tmp_path / "n.key").write_bytes(issued.key_pem)
+    (tmp_path / "n.key").chmod(0o600)
+    files = {"tls_cert": "n.pem", "tls_key": "n.key", "tls_ca": "ca.pem"}
+    [told] = texts(
+        **{setting: str(tmp_path / name) for setting, name in files.items()},
+        **dict.fromkeys(("http_addr", "gossip_addr", "rpc_addr", "ops_addr"), "127.0.0.1:0"),
+        data_dir=str(tmp_path / "data"),
+    )
+    assert told.startswith("setting tls_cert: ")
+    assert "this node is named 'n'" in told
+
+
+def test_secrets_that_everybody_can_read_are_warned_of_and_public_keys_are_not(
+    tmp_path: Path,
+) -> None:
+    gossip, secret, public = tmp_path / "gossip", tmp_path / "secret", tmp_path / "public"
+    gossip.write_text(format_key(b"k" * 32))
+    secret.write_text("s" * 32)
+    public.write_bytes(public_pem(private_key("ES256")))
+    named = {
+        "gossip_key_file": str(gossip),
+        "publisher_jwt_key_file": str(secret),
+        "subscriber_jwt_key_file": str(public),
+    }
+    for mode, exposed in ((0o644, ["gossip_key_file", "publisher_jwt_key_file"]), (0o640, [])):
+        for path in (gossip, secret, public):
+            path.chmod(mode)
+        found = list(exposed_secrets(load({"name": "n", **named})))
+        assert [one.setting for one in found] == exposed
+        assert not any(one.is_problem for one in found)
+
+
+def test_directory_of_another_node_or_user_or_of_none_is_told(tmp_path: Path) -> None:
+    where = dict.fromkeys(("http_addr", "gossip_addr", "rpc_addr", "ops_addr"), "127.0.0.1:0")
+    directory = tmp_path / "data"
+    directory.mkdir()
+    (directory / "identity").write_text(json.dumps({"name": "other", "node_id": "ab"}))
+    [told] = texts(data_dir=str(directory), **where)
+    assert "belongs to node 'other', but this node is named 'n'" in told
+    (directory / "identity").write_text("{")
+    [told] = texts(data_dir=str(directory), **where)
+    assert str(directory / "identity") in told
+    file = tmp_path / "file"
+    file.write_text("")
+    [told] = texts(data_dir=str(file / "data"), **where)
+    assert f"{file} is no directory" in told
+
+
+def test_addresses_that_the_node_itself_has_are_no_trouble(
+    flags: list[str], taken: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [*flags, f"--http-addr=127.0.0.1:{taken}"]
+    check(more, capsys)
+    data = tmp_path / "data"
+    data.mkdir()
+    lock = os.open(data / LOCK_NAME, os.O_RDWR | os.O_CREAT)
+    assert not is_in_use(data)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    try:
+        assert is_in_use(data)
+        check(more, capsys, status=0)
+    finally:
+        os.close(lock)
+
+
+def test_address_that_is_none_of_this_machine_is_told(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    [line] = check([*flags, "--ops-addr=192.0.2.1:1"], capsys)
+    assert "setting ops_addr: 192.0.2.1:1 (TCP) cannot be used: " in line
+
+
+def test_nats_is_asked_only_with_the_flag(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = [*flags, "--nats-url", "nats://127.0.0.1:1"]
+    check(more, capsys, status=0)
+    [line] = check([*more, "--nats"], capsys)
+    assert "setting nats_url: NATS at nats://127.0.0.1:1 cannot be used" in line
