@@ -1,4 +1,4 @@
-"""Counts and logs who was rejected because of TLS, or not in spite of it, wherever that is decided.
+"""Counts and logs who was rejected because of TLS, or let pass without it, on either side.
 
 No text of a peer's is logged.
 """
