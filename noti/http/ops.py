@@ -54,7 +54,7 @@ class NodeProbes:
         """Answer one of `PROBES`."""
         match path:
             case "/liveness":
-                return liveness_of(self._node)
+                return _liveness(self._node)
             case "/readiness":
                 is_ready = self._node.ready() and self._why_not() is None
                 return json_answer(_servers(self._node), 200 if is_ready else 503)
@@ -83,7 +83,7 @@ class NodeOperations:
         """Answer one of `PATHS`."""
         match path:
             case "/liveness":
-                return liveness_of(self._node)
+                return _liveness(self._node)
             case "/readiness":
                 return self._readiness()
             case "/status":
@@ -118,7 +118,7 @@ class NodeOperations:
         return json_answer(self._node.status())
 
 
-def liveness_of(node: NodeView) -> Answer:
+def _liveness(node: NodeView) -> Answer:
     """Return that a node lives, as it does if it can say so."""
     return json_answer(
         {
