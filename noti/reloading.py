@@ -74,7 +74,7 @@ class SettingsFile:
         def make() -> Made[Config]:
             return Made(self._renewed(take), {})
 
-        self._watched = Renewed("node", [self._file], make, kind="settings")
+        self._watched = Renewed("node", [self._file], make, kind="settings", told=False)
         await keep_renewed([self._watched], task_status=task_status)
 
     def _renewed(self, take: Take) -> Config:

@@ -44,6 +44,7 @@ class Authorization:
         `revoked` tells what the cluster has revoked; `disconnect` is to end the streams of those
         whom the file of this node revokes, whenever it is read.
         """
+        self._config = config
         self._clock = clock
         self._revoked = revoked
         self._disconnect = disconnect
@@ -64,6 +65,8 @@ class Authorization:
         Open streams go on. Raises `ConfigInvalid` for a file that cannot be used, and changes
         nothing then.
         """
+        if _relevant(config) == _relevant(self._config):
+            return
         keys = TrustedKeys()
         self._renewed[:] = self._files(config, keys)
         if config.revoked_file is None:
@@ -72,7 +75,7 @@ class Authorization:
             self._jwks.bring_to(keys)
         else:
             keys.follow(self._keys)
-        self._keys = keys
+        self._config, self._keys = config, keys
         self.authorizer.change(_settings(config), keys)
         self._say_who_may(config)
 
@@ -178,4 +181,16 @@ def _settings(config: Config) -> AuthorizationConfig:
         audience=config.jwt_audience,
         cookie_name=config.cookie_name,
         publish_origins=frozenset(config.publish_origins),
+    )
+
+
+def _relevant(config: Config) -> tuple[object, ...]:
+    """Return all that authorization is made of, and that may change."""
+    return (
+        _settings(config),
+        config.publisher_jwt_key_file,
+        config.publisher_jwt_alg,
+        config.subscriber_jwt_key_file,
+        config.subscriber_jwt_alg,
+        config.revoked_file,
     )

@@ -67,13 +67,15 @@ class Renewed(Generic[T]):
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         *,
         kind: str = "TLS files",
+        told: bool = True,
     ) -> None:
         """Make it for the first time; raises what `make` raises: `ConfigInvalid`.
 
-        `kind` is what the files are, in log lines.
+        `kind` is what the files are, in log lines. Without `told`, `make` says itself what is new.
         """
         self._use = use
         self._kind = kind
+        self._told = told
         self._files = files
         self._make = make
         self._now = now
@@ -124,9 +126,10 @@ class Renewed(Generic[T]):
         self._made = made
         self._noticed_at = None
         self._show()
-        log.info(
-            f"new {self._kind} in use", use=self._use, files=[str(file) for file in self._files]
-        )
+        if self._told:
+            log.info(
+                f"new {self._kind} in use", use=self._use, files=[str(file) for file in self._files]
+            )
 
     def _show(self) -> None:
         for file, end in self._made.ends.items():

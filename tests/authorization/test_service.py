@@ -226,3 +226,11 @@ def test_revocations_of_a_file_that_is_named_no_longer_end(tmp_path: Path) -> No
     assert not accepts(one, Action.PUBLISH, token)
     one.change(load(flags))
     assert accepts(one, Action.PUBLISH, token)
+
+
+def test_settings_of_others_change_nothing_and_forget_no_token(tmp_path: Path) -> None:
+    one = made(publisher_jwt_key_file=write(tmp_path / "k", SECRET))
+    generation = one.authorizer.generation
+    (tmp_path / "k").unlink()
+    one.change(load({"name": "n", "publisher_jwt_key_file": str(tmp_path / "k"), "pacing_s": 1}))
+    assert one.authorizer.generation == generation

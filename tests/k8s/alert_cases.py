@@ -101,6 +101,8 @@ CASES: Final[Mapping[str, Series]] = {
     "NotiRejectsConnections": {
         'noti_connections_rejected_total{listener="http", reason="node"}': counter(1, 10)
     },
+    "NotiRejectsSettings": {"noti_settings_rejected": gauge(0, 1)},
+    "NotiAwaitsRestart": {"noti_settings_awaiting_restart": gauge(0, 2)},
     "NotiWebWorkersDie": {"noti_web_workers_replaced_total": counter(0, 1)},
     "NotiForgetsSubscribers": {"noti_presence_dropped_total": counter(0, 1)},
     "NotiCertificateEnds": {"noti_tls_certificate_expiry_seconds": gauge(10**7, 600_000)},
