@@ -256,6 +256,7 @@ def _http_settings(config: Config, shares: Shares) -> HttpConfig:
         public_url=config.public_url,
         dialects=DIALECTS[config.mercure_protocol],
         trusted_proxies=config.trusted_proxies,
+        plain_too=config.http_tls_mode == "permissive",
         leader_sheds=config.sse_leader_sheds,
         head_bytes_max=config.head_bytes_max,
         pending_connections_max=shares.arriving,

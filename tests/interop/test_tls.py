@@ -69,6 +69,10 @@ class Files:
         files = (("--tls-cert", "node.pem"), ("--tls-key", "node.key"), ("--tls-ca", "ca.pem"))
         return [part for flag, file in files for part in (flag, str(directory / file))]
 
+    def https_flags(self, name: str) -> Sequence[str]:
+        """Return the flags with which a node shows the same certificate to browsers."""
+        return [flag.replace("--tls", "--http-tls") for flag in self.flags(name)[:4]]
+
 
 def called(
     address: Address, context: ssl.SSLContext, source: str = "127.0.0.1"
@@ -322,14 +326,17 @@ async def test_nothing_is_lost_while_all_certificates_are_renewed_twice_and_the_
 
 @promises.TLS_IS_SWITCHED_ON_AND_OFF
 async def test_nothing_is_lost_while_nodes_get_tls_one_by_one(tmp_path: Path) -> None:
-    """And while they lose it: nodes of the same two steps meet then."""
+    """And while they lose it: nodes of the same two steps meet then. Browsers have none yet."""
     names = [f"node{number}" for number in (1, 2, 3)]
     files = Files(tmp_path, *names)
     flags: dict[str, Sequence[str]] = dict.fromkeys(names, ())
     async with running_cluster(tmp_path, flags.__getitem__) as cluster:
         for mode in ("permissive", "required"):
             for one in cluster.nodes:
-                flags[one.name] = [*files.flags(one.name), "--tls-mode", mode]
+                flags[one.name] = [
+                    *(*files.flags(one.name), "--tls-mode", mode),
+                    *(*files.https_flags(one.name), "--http-tls-mode", "permissive"),
+                ]
                 await one.kill()
                 cluster.start_node(one)
                 await cluster.until_caught_up(one)
