@@ -73,6 +73,8 @@ from noti.swim.core.sealing import Encryption
 from noti.swim.core.timing import SwimConfig
 from noti.swim.gossip import Gossip
 from noti.swim.key_file import GossipKeys, load_gossip_keys
+from noti.tracing.lookup import EventLookup
+from noti.tracing.refusals import Refusals
 from noti.tracing.taking import TakenTraces
 from noti.world import World
 
@@ -165,9 +167,10 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     decommission = Decommission(
         identity.node_id, gossip, replica, forwarder, discovery.show_leaving, clock
     )
-    traces = TakenTraces(world.tracer, lambda: store.level >= TRACED_EVENTS)
+    refusals = Refusals(clock.wall_ms)
+    traces = TakenTraces(world.tracer, lambda: store.level >= TRACED_EVENTS, refusals)
     bridges = _bridges(config, world, intake, store, traces)
-    report = _report(world, identity, replica, forwarder, store, gossip, bridges, intake)
+    report = _report(world, identity, replica, forwarder, store, gossip, bridges, intake, refusals)
     return Parts(
         identity=identity,
         replica=replica,
@@ -205,6 +208,7 @@ def _report(
     gossip: Gossip,
     bridges: dict[str, Bridge],
     intake: Intake,
+    refusals: Refusals,
 ) -> Report:
     return Report(
         identity,
@@ -217,6 +221,7 @@ def _report(
         source=partial(source_status, bridges),
         intake=intake,
         web_workers=world.clients.processes,
+        lookup=EventLookup(identity.name, store, refusals, world.clients),
     )
 
 

@@ -28,6 +28,7 @@ from noti.raft.core.status import Status
 from noti.raft.health import Trouble
 from noti.rpc.answers import NodeRole, RoleName, ServerInfo
 from noti.swim.core.messages import Member
+from noti.tracing.lookup import EventLookup
 
 
 class ReplicaHealth(RaftStatus, Protocol):
@@ -73,6 +74,7 @@ class Report:
         source: Callable[[], dict[str, object]],
         intake: IntakeReport,
         web_workers: Callable[[], list[dict[str, object]]] = list,
+        lookup: EventLookup,
     ) -> None:
         """Read from these parts; all of them answer at any time."""
         self._identity = identity
@@ -85,6 +87,7 @@ class Report:
         self._source = source
         self._intake = intake
         self._web_workers = web_workers
+        self._lookup = lookup
 
     @property
     def node_id(self) -> str:
@@ -223,6 +226,10 @@ class Report:
             "source": self._source(),
             "intake": self._intake.status(),
         }
+
+    async def trace(self, event_id: str) -> dict[str, object]:
+        """Return what is known here of an event, ready for JSON."""
+        return await self._lookup(event_id)
 
     def _seen(self) -> Mapping[NodeId, Member]:
         return {member.tags.get(TAG_NODE_ID, ""): member for member in self._members()}

@@ -2,6 +2,7 @@
 
 import json
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -20,6 +21,9 @@ from noti.raft.health import Kind, Trouble
 from noti.rpc.answers import NodeRole, ServerInfo
 from noti.status import Report
 from noti.swim.core.messages import Member, MemberState
+from noti.tracing.lookup import EventLookup, ProcessReport, SentEvent
+from noti.tracing.refusals import Refusals
+from noti.tracing.trail import EventTrail
 
 NOBODY = Raft(
     RaftConfig("id-a"), HardState(), snapshot=None, entries=(), rng=random.Random(1), now=0.0
@@ -51,17 +55,28 @@ class Parts:
         await trio.lowlevel.checkpoint()
 
     def report(self) -> Report:
+        store = Store()
         return Report(
             identity=Identity("a", "id-a"),
             replica=self,
             leader=self,
-            store=Store(),
+            store=store,
             build="b1",
             members=lambda: tuple(self.seen),
             clients=lambda: 3,
             source=lambda: self.source,
             intake=Door(),
+            lookup=EventLookup("a", store, Refusals(lambda: 0), Browsers()),
         )
+
+
+class Browsers:
+    """A node's browsers, none of which was sent anything."""
+
+    trail = EventTrail(lambda: 0)
+
+    async def known_of(self, event_id: str, seqs: Sequence[int]) -> list[ProcessReport]:
+        return [ProcessReport(0, [SentEvent(seq, 0, complete=True) for seq in seqs], [])]
 
 
 class Door:

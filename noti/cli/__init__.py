@@ -63,6 +63,7 @@ _COMMANDS = {
     "reachability": ("reachability", "Test whether gossip reaches all live members."),
     "rtt": ("rtt", "Estimate the round trip between two members."),
     "force-leave": ("force_leave", "Have all members take a failed one for one that left."),
+    "trace": ("trace", "Show what each node knows of the event ID."),
     "tail": ("tail", "Follow the event stream at URL, and resume it when it breaks."),
     "token": ("token", "Print a token that a node accepts."),
     "disconnect": ("disconnect", "End streams on all nodes, by whose they are."),

@@ -37,6 +37,13 @@ class Contents:
         """Tell whether an event with this id is held."""
         return event_id in self._by_id
 
+    def seqs_of(self, event_id: str) -> list[int]:
+        """Return the numbers of the events with this id, one for each content, in order."""
+        known = self._by_id.get(event_id)
+        if known is None:
+            return []
+        return [known.seq] if isinstance(known, Notification) else sorted(known.values())
+
     def holds(self, event: Event | Notification) -> bool:
         """Tell whether an event with the same id, topics and data is held."""
         known = self._by_id.get(event.id)

@@ -121,6 +121,12 @@ class Retention:
         yield from self.sparse.values()
         yield from self.window
 
+    def find(self, seq: int) -> Kept | None:
+        """Return the event with this number, if it is kept."""
+        if seq >= self.first_seq:
+            return self.window[seq - self.first_seq] if seq <= self.last_seq else None
+        return self.sparse.get(seq)
+
     def take_gone(self) -> list[Notification]:
         """Return what was lost since the last call, in the order in which it was."""
         gone, self.gone = self.gone, []

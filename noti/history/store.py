@@ -42,6 +42,7 @@ from noti.history.duplicates import Contents
 from noti.history.levels import SUPPORTED, RaiseLevel, too_old
 from noti.history.limits import HistoryLimits
 from noti.history.notification import Event, Notification
+from noti.history.retention import Kept
 from noti.history.revocations import RevocationTable, Revoke
 from noti.history.snapshot import STREAMS_MAX, SnapshotReader, StoreParts, pieces_of
 from noti.history.subscription_commands import EndNode, EndSubscriber, SubscriptionBatch
@@ -111,6 +112,11 @@ class Store:
         them.
         """
         return tuple([kept.notification for kept in self._retention.all()])
+
+    def with_id(self, event_id: str) -> list[Kept]:
+        """Return the events with this id that history holds, oldest first; usually one at most."""
+        found = map(self._retention.find, self._contents.seqs_of(event_id))
+        return [kept for kept in found if kept is not None]
 
     def lost_through(self, topics: Iterable[str] | None) -> int:
         """Return the highest number with one of these topics that may have been lost; 0 for none.

@@ -3,7 +3,7 @@
 import random
 import socket
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -32,6 +32,7 @@ from noti.raft.ports import StateMachine
 from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
 from noti.streams.open_streams import StreamObserver
+from noti.tracing.lookup import ProcessReport
 from noti.tracing.ports import Tracer
 from noti.tracing.trail import EventTrail
 from noti.trio_clock import TrioClock
@@ -116,6 +117,13 @@ class Clients(Protocol):
     def change(self, config: Config, shares: Shares) -> None:
         """Go by other settings from now on; of these, what may change while a node runs."""
 
+    @property
+    def trail(self) -> EventTrail:
+        """What is known of the events that were applied of late."""
+
+    async def known_of(self, event_id: str, seqs: Sequence[int]) -> list[ProcessReport]:
+        """Return what each process with streams knows of an id, whose events these are."""
+
     def state_machine(self, store: Store) -> StateMachine:
         """Return what applies commands to `store`, and shows them what it holds; before `serve`."""
 
@@ -182,6 +190,10 @@ class HttpClients:
     def processes(self) -> list[dict[str, object]]:
         """Return nothing: they are served here."""
         return []
+
+    async def known_of(self, event_id: str, seqs: Sequence[int]) -> list[ProcessReport]:
+        """Return what is known here of the events with these numbers."""
+        return [ProcessReport(0, self.hub.sent(seqs), [])]
 
     def change(self, config: Config, shares: Shares) -> None:
         """Go by other settings from now on."""

@@ -43,5 +43,8 @@ class NodeView(Protocol):
     def servers(self) -> list[ServerInfo]:
         """The members of the cluster, sorted by id."""
 
+    async def trace(self, event_id: str) -> dict[str, object]:
+        """What is known here of an event, ready for JSON."""
+
     def status(self) -> dict[str, object]:
         """Everything a person or program may want to know, ready for JSON."""

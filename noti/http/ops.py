@@ -28,7 +28,8 @@ JSON = "application/json"
 LIVENESS, READINESS, STATUS, METRICS = "/liveness", "/readiness", "/status", "/metrics"
 PROBES: Final = (LIVENESS, READINESS)
 """What everybody may ask."""
-PATHS: Final = (*PROBES, STATUS, METRICS)
+TRACE: Final = "/trace"
+PATHS: Final = (*PROBES, STATUS, METRICS, TRACE)
 """What operators may ask."""
 
 TROUBLES_MAX = 4
@@ -88,6 +89,11 @@ class NodeOperations:
                 return self._readiness()
             case "/status":
                 return await self._status(query)
+            case "/trace":
+                event_id = parse_qs(query).get("id", [""])[0]
+                if not event_id:
+                    return json_answer({"error": "name an event: /trace?id=…"}, 400)
+                return json_answer(await self._node.trace(event_id))
             case "/metrics":
                 page = generate_latest() if self._metrics is None else await self._metrics()
                 return Answer(200, [("Content-Type", CONTENT_TYPE_LATEST)], page)

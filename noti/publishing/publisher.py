@@ -150,6 +150,7 @@ class Publisher:
             submission = self._take(drafts, on_done, now)
         except NotiError as error:
             REJECTED.labels(type(error).__name__).inc()
+            self._traces.refused([draft.id for draft in drafts], str(error))
             on_done(error)
             return
         self._uncommitted_events += len(submission.events)
@@ -343,6 +344,7 @@ class Publisher:
                 submission.on_done(self._answer(submission))
             else:
                 REJECTED.labels(type(failure).__name__).inc()
+                self._traces.refused([event.id for event in submission.events], str(failure))
                 submission.on_done(failure)
         if committed:
             EVENTS.inc(committed)

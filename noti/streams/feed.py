@@ -16,7 +16,7 @@ again, some events a read.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import TypeAlias
@@ -31,6 +31,7 @@ from noti.streams.audience import (
     View,
     in_both,
 )
+from noti.streams.delivered import Delivered, DeliveredBatches
 from noti.streams.frames import Frames
 from noti.streams.framing import EVENT_STREAM, Framing
 from noti.streams.retained import EDGE, NOWHERE, Retained, partial, place_of
@@ -71,6 +72,8 @@ class Batch:
     created_ms: int
     """When the first of them was made, wall time; 0 without any."""
     framing: Framing = EVENT_STREAM
+    delivered: Delivered = field(default_factory=lambda: Delivered(()), compare=False)
+    """Counted by whoever hands it to streams."""
 
     @cached_property
     def wire(self) -> bytes:
@@ -118,6 +121,7 @@ class Feed:
         self._shared: dict[tuple[View, Framing, tuple[int, ...], int, int, bool], Batch] = {}
         """The same by what is seen: audiences that differ often see the same."""
         self._joined_bytes = 0
+        self.delivered = DeliveredBatches()
 
     @property
     def newest_seq(self) -> int:
@@ -386,10 +390,12 @@ class Feed:
         frames, held = self._frames_of(view, framing), self.retained.notifications
         pieces: list[bytes] = []
         created_ms = size_bytes = last_seq = 0
+        left_out: set[int] = set()
         for seq in seqs:
             notification = held[seq]
             frame = frames.of(notification)
             if frame is None:
+                left_out.add(seq)
                 continue
             if not pieces:
                 created_ms = notification.created_ms
@@ -401,7 +407,8 @@ class Feed:
             last_seq = seq
         if is_partial and through_seq < self.retained.oldest_seq - 1:
             through_seq = partial(through_seq)
-        return Batch(b"".join(pieces), through_seq, len(pieces), created_ms, framing)
+        delivered = self.delivered.begin(seqs, last_seq, left_out)
+        return Batch(b"".join(pieces), through_seq, len(pieces), created_ms, framing, delivered)
 
     def _frames_of(self, view: View, framing: Framing) -> Frames:
         frames = self._frames.get((view, framing))

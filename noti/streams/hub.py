@@ -37,6 +37,7 @@ from noti.streams.retained import NOWHERE
 from noti.streams.schedule import Schedule
 from noti.streams.sending import Sending
 from noti.streams.sockets import StreamSockets, TimeSlice, Wakeups
+from noti.tracing.lookup import SentEvent
 
 CHUNKS_A_TURN = 16
 """A pass sends those in step all that is new. With one chunk a pass, a client that was behind only
@@ -174,6 +175,10 @@ class Hub:
             self._metrics.show()
             self._schedule.begin(trio.current_time())
             self._wakeups.ring()
+
+    def sent(self, seqs: Sequence[int]) -> list[SentEvent]:
+        """Return to how many streams these events were handed."""
+        return [SentEvent(seq, *self.feed.delivered.streams_of(seq)) for seq in seqs]
 
     def audience_of(self, notification: Notification) -> int:
         """Return how many streams that are open now are for an event, whatever carries them."""

@@ -241,6 +241,7 @@ class StreamSockets:
                 if sent_bytes < size_bytes:
                     self._sending.took(stream, chunk, sent_bytes, trio.current_time())
             await time_slice.checkpoint_if_over()
+        batch.delivered.streams += len(members)
         DELIVERIES.inc(len(members) * batch.events)
         SENT.inc(len(members) * size_bytes)
 
@@ -254,6 +255,7 @@ class StreamSockets:
             case Batch() as batch:
                 if stream.live:
                     self._metrics.sends(batch.created_ms)
+                batch.delivered.streams += 1
                 DELIVERIES.inc(batch.events)
                 self.send(stream, batch.wire)
             case rest:

@@ -77,6 +77,7 @@ class Subscription:
         if batch.events:
             stream.state, stream.slow, stream.blocked_at = State.BLOCKED, True, now
             self._quiet_since = now
+            batch.delivered.streams += 1
             DELIVERIES.inc(batch.events)
             SENT.inc(len(batch.data))
             return batch.data

@@ -1,15 +1,16 @@
-"""What the ways in of a process do with the traces of the events that they take.
+"""What the ways in of a process do so that the events that they take can be followed.
 
 An event carries on its way the span in which it was taken, so that what other nodes do with it is
 seen below that. A node that does not trace passes on what the publisher said.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Final
 
 from noti.history.notification import Event
 from noti.tracing.ports import Attributes, Span, Step, Tracer
+from noti.tracing.refusals import Refusals
 
 _TRACE: Final = attrgetter("trace")
 
@@ -18,11 +19,20 @@ class TakenTraces:
     """The traces of events that one process takes."""
 
     def __init__(
-        self, tracer: Tracer | None = None, kept: Callable[[], bool] = lambda: True
+        self,
+        tracer: Tracer | None = None,
+        kept: Callable[[], bool] = lambda: True,
+        refusals: Refusals | None = None,
     ) -> None:
         """`kept` says whether the log may hold traces: not while a node is older than they are."""
         self._tracer = tracer
         self._kept = kept
+        self._refusals = refusals
+
+    def refused(self, ids: Iterable[str | None], reason: str) -> None:
+        """Note that events with these ids did not become events; None for one without an id."""
+        if self._refusals is not None:
+            self._refusals.note(filter(None, ids), reason)
 
     def take(
         self, events: tuple[Event, ...], step: Step

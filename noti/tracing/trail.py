@@ -36,6 +36,10 @@ class AppliedCommand(NamedTuple):
     source_seq: int
     """That of the first event, if all of the command became visible, and in a row; otherwise 0."""
 
+    def source_seq_of(self, seq: int) -> int | None:
+        """Return the sequence of one of its events in its stream, if that is known."""
+        return self.source_seq + seq - self.first_seq if self.source_seq else None
+
 
 class EventStreams(Protocol):
     """The streams of this process: `noti.streams.hub.Hub`."""

@@ -104,6 +104,15 @@ class Measure(NamedTuple):
     number: int
 
 
+class Find(NamedTuple):
+    """Say what is known of an event's id."""
+
+    number: int
+    event_id: str
+    seqs: list[int]
+    """The numbers of the events with this id that history holds."""
+
+
 class Drain(NamedTuple):
     """Take no more connections, end the streams in order, and end."""
 
@@ -147,6 +156,16 @@ class Measured(NamedTuple):
     """Of `merging.Family`."""
 
 
+class Found(NamedTuple):
+    """The answer to `Find`."""
+
+    number: int
+    sent: list[Any]
+    """Of `noti.tracing.lookup.SentEvent`."""
+    refused: list[Any]
+    """Of `noti.tracing.refusals.Refusal`."""
+
+
 class Heartbeat(NamedTuple):
     """Sent several times a second, by a worker whose loop runs."""
 
@@ -168,10 +187,11 @@ NodeMessage: TypeAlias = (
     | Answered
     | Page
     | Measure
+    | Find
     | Drain
 )
 WorkerMessage: TypeAlias = (
-    Listening | Submit | Read | WaitNews | Ask | Counts | Measured | Heartbeat
+    Listening | Submit | Read | WaitNews | Ask | Counts | Measured | Found | Heartbeat
 )
 Message: TypeAlias = NodeMessage | WorkerMessage
 
@@ -187,6 +207,7 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     Answered,
     Page,
     Measure,
+    Find,
     Drain,
     Listening,
     Submit,
@@ -194,6 +215,7 @@ _KINDS: Final[tuple[type[Any], ...]] = (
     WaitNews,
     Ask,
     Measured,
+    Found,
     Heartbeat,
 )
 _NUMBERS: Final = {kind: number for number, kind in enumerate(_KINDS)}

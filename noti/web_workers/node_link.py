@@ -95,6 +95,10 @@ class NodeLink:
         """Nothing."""
         return []
 
+    async def trace(self, event_id: str) -> dict[str, object]:
+        """Nothing."""
+        return {}
+
     def status(self) -> dict[str, object]:
         """Nothing."""
         return {}

@@ -38,6 +38,7 @@ from noti.presence.holders import holder_of
 from noti.presence.presence import Presence
 from noti.publishing.publisher import Publisher
 from noti.service import Tree, running
+from noti.tracing.refusals import Refusals
 from noti.tracing.switching import RunningTracer, tracer_of
 from noti.tracing.taking import TakenTraces
 from noti.trio_clock import TrioClock
@@ -49,6 +50,8 @@ from noti.web_workers.messages import (
     Applied,
     Counts,
     Drain,
+    Find,
+    Found,
     Heartbeat,
     Listening,
     Measure,
@@ -91,6 +94,7 @@ class Worker:
         self._any_counts = trio.Event()
         self._drains = trio.CancelScope()
         self._tracer: RunningTracer | None = None
+        self._refusals = Refusals(TrioClock().wall_ms)
 
     async def run(self) -> None:
         """Serve until the node says that it is over; raises `WorkerLost` when the node is gone."""
@@ -133,6 +137,10 @@ class Worker:
                 self._hold_to_allowance()
             case Measure(number):
                 self._link.send(Measured(number, families_of(REGISTRY)))
+            case Find(number, event_id, seqs):
+                refused = self._refusals.of(event_id)
+                sent = self._clients.hub.sent(seqs)
+                self._link.send(Found(number, sent, [] if refused is None else [refused]))
             case Counts(kind, by_client):
                 self._counted[kind].set_elsewhere(by_client)
             case Drain():
@@ -193,7 +201,7 @@ class Worker:
     async def _serve(self) -> None:
         assert self._start is not None
         config, store, clock, rng = self._config, self._store, TrioClock(), random.Random()
-        traces = TakenTraces(self._tracer, lambda: store.level >= TRACED_EVENTS)
+        traces = TakenTraces(self._tracer, lambda: store.level >= TRACED_EVENTS, self._refusals)
         publisher = Publisher(self._node, clock, rng, id_of=store.id_of, traces=traces)
         disconnect = partial(disconnect_all, self._clients.hub)
         authorization = self._authorization = Authorization(

@@ -8,7 +8,7 @@ connections that wait there. Its clients come back, to any of them.
 import pickle
 import random
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Final
@@ -41,14 +41,17 @@ from noti.ports import Clock
 from noti.presence.presence import Presence
 from noti.publishing.ports import Publishing
 from noti.streams.open_streams import StreamObserver
+from noti.tracing.lookup import ProcessReport
 from noti.tracing.trail import EventTrail
 from noti.web_workers.limits import WorkersLimits
 from noti.web_workers.link import Link
 from noti.web_workers.listeners import close_all, open_shared_listeners
+from noti.web_workers.lookups import WorkersLookups
 from noti.web_workers.messages import (
     Ask,
     Counts,
     Drain,
+    Found,
     Heartbeat,
     Listening,
     Measured,
@@ -94,6 +97,7 @@ class WebWorkers:
         self._state: SharedState
         self._limits = WorkersLimits(config, count)
         self._metrics = WorkersMetrics(config)
+        self._lookups = WorkersLookups()
         self._workers: dict[int, WorkerProcess] = {}
         self._changed = trio.lowlevel.ParkingLot()
         self._falls = trio.Event()
@@ -142,6 +146,16 @@ class WebWorkers:
         if (worker := self._workers.get(number)) is not None:
             return worker.shown()
         return {"number": number, "pid": None, "state": "dead", "clients": 0, "pressure": 0.0}
+
+    @property
+    def trail(self) -> EventTrail:
+        """What is known of the events that were applied of late."""
+        return self._state.trail
+
+    async def known_of(self, event_id: str, seqs: Sequence[int]) -> list[ProcessReport]:
+        """Return what each worker knows of an id, whose events these are."""
+        listening = [worker for worker in self._workers.values() if worker.listening]
+        return await self._lookups.ask(listening, event_id, seqs)
 
     def state_machine(self, store: Store) -> SharedState:
         """Return what applies commands to `store` and has workers do so too."""
@@ -312,6 +326,8 @@ class WebWorkers:
                 self._limits.reported(worker, message)
             case Measured():
                 self._metrics.measured(worker, message)
+            case Found():
+                self._lookups.found(worker, message)
             case Counts():
                 self._limits.counted(worker, message)
             case Submit() | Read() | WaitNews() | Ask():

@@ -347,6 +347,8 @@ WORKER_MESSAGES = [
     web_workers.encode(one)
     for one in (
         web_workers.Applied([b"command"], [7]),
+        web_workers.Find(9, "id", [1, 2]),
+        web_workers.Found(9, [[1, 20, True]], [[5, "why", 2]]),
         web_workers.Answered(1, 7, "", ""),
         web_workers.Page(3, 200, [("content-type", "text/plain")], b"body"),
         web_workers.Heartbeat(8, 0.5, 100),

@@ -112,6 +112,23 @@ commands = st.lists(
 )
 
 
+def test_events_are_found_by_their_ids_with_all_their_versions() -> None:
+    store = Store()
+    store.apply(encode(SetLimits(HistoryLimits(2, per_topic=1))))
+    store.apply(published("a", "b"))
+    other = Event(0, "a", ("u",), "another one", 1)
+    store.apply(encode(Publish((other,), 7)))
+    assert [kept.notification.seq for kept in store.with_id("a")] == [3]
+    assert [kept.notification.seq for kept in store.with_id("b")] == [2]
+    store.apply(encode(Publish((other._replace(data="a third"),), 8)))
+    assert [(kept.notification.seq, kept.taken_ms) for kept in store.with_id("a")] == [
+        (3, 7),
+        (4, 8),
+    ]
+    assert [kept.notification.seq for kept in store.with_id("b")] == [2], "as its topic's last one"
+    assert store.with_id("c") == []
+
+
 @given(commands, st.data())
 def test_snapshot_then_replay_equals_replay(sequence: list[bytes], data: st.DataObject) -> None:
     split = data.draw(st.integers(0, len(sequence)))

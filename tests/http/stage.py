@@ -76,6 +76,9 @@ class Node:
     def troubles(self) -> list[dict[str, object]]:
         return self.told
 
+    async def trace(self, event_id: str) -> dict[str, object]:
+        return {"node": self.node_id, "id": event_id}
+
     async def barrier(self) -> None:
         self.barriers += 1
         if not self.is_ready:

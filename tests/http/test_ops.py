@@ -33,6 +33,15 @@ async def test_liveness_readiness_and_status_report_what_the_node_reports() -> N
     assert answers == [(200, LIVES), (200, SERVERS), (200, {"role": "leader", "commit": 7})]
 
 
+async def test_operators_are_told_what_is_known_of_an_event() -> None:
+    async with serving_operators(Node()) as address, client(address) as one:
+        await one.request("/trace?id=a%2F%C3%BC&more=1")
+        assert json.loads(await one.read_all())["id"] == "a/\u00fc"
+        response = await one.request("/trace?ID=a")
+        assert response.status_code == 400
+        assert "/trace?id=" in json.loads(await one.read_all())["error"]
+
+
 async def test_readiness_of_a_node_that_is_not_ready_is_503_with_the_list_and_why() -> None:
     async with serving_operators(Node(is_ready=False)) as address, client(address) as one:
         response = await one.request("/readiness")

@@ -25,6 +25,7 @@ from noti.publishing.events import EVENT_BYTES_MAX, ID_CHARACTERS_MAX, TOPICS_MA
 from noti.publishing.ports import Draft, Outcome
 from noti.publishing.publisher import Publisher, PublishLimits
 from noti.tracing.ports import Step, Tracer
+from noti.tracing.refusals import Refusals
 from noti.tracing.taking import TakenTraces
 from noti.trio_clock import TrioClock
 from tests import promises
@@ -47,6 +48,7 @@ class FakeLeader:
         self.known = True
         self.submitted: list[Submitted] = []
         self.store = Store()
+        self.refusals = Refusals(lambda: 0)
         self._news = trio.Event()
 
     def submit(self, command: bytes, on_done: OnDone[int]) -> None:
@@ -83,7 +85,7 @@ async def running(
         random.Random(1),
         limits,
         id_of=leader.store.id_of,
-        traces=TakenTraces(tracer),
+        traces=TakenTraces(tracer, refusals=leader.refusals),
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(publisher.run)
@@ -101,6 +103,19 @@ async def test_lonely_submission_leaves_at_once(autojump_clock: trio.testing.Moc
         leader.submitted[0].end()
         await trio.testing.wait_all_tasks_blocked()
         assert outcomes == [("a", "b")]
+
+
+async def test_why_an_id_was_refused_is_noted(autojump_clock: trio.testing.MockClock) -> None:
+    async with running() as (leader, publisher):
+        publisher.submit([draft("wrong", "a\udfff"), draft()], lambda _: None)
+        publisher.submit([draft("late")], lambda _: None)
+        await trio.testing.wait_all_tasks_blocked()
+        leader.submitted[0].end(Overloaded("full"))
+        wrong, late = leader.refusals.of("wrong"), leader.refusals.of("late")
+    assert wrong is not None
+    assert "half a surrogate pair" in wrong.reason
+    assert late is not None
+    assert late.reason == "full"
 
 
 async def test_spans_end_with_the_answer_and_say_why_there_was_none(

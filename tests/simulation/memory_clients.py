@@ -30,6 +30,8 @@ from noti.streams.feed import Audience, Feed, FellBehind, View
 from noti.streams.open_streams import Reader, StreamObserver
 from noti.streams.retained import EDGE, place_of
 from noti.streams.sse import EARLIEST
+from noti.tracing.lookup import ProcessReport
+from noti.tracing.trail import EventTrail
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
 from tests.simulation.sending import Sending
@@ -62,6 +64,7 @@ class MemoryClients:
         how fast the hub is, as far as it says so."""
         self.feed = Feed()
         self.history: list[Notification] = []
+        self.trail = EventTrail(lambda: 0)
         self.serving = False
         self._address = address
         self._showed = showed
@@ -119,11 +122,14 @@ class MemoryClients:
     def processes(self) -> list[dict[str, object]]:
         return []
 
+    async def known_of(self, event_id: str, seqs: Sequence[int]) -> list[ProcessReport]:
+        return []
+
     def state_machine(self, store: Store) -> HistoryStateMachine:
         self.feed.lost_through = store.lost_through
         if store.last_seq:
             self.reset(store.history(), store.first_seq)
-        return HistoryStateMachine(store, self)
+        return HistoryStateMachine(store, self, self.trail)
 
     def change(self, config: Config, shares: Shares) -> None:
         """Nothing of it counts here."""

@@ -25,6 +25,7 @@ from noti.errors import MessageInvalid, NotiError
 from noti.history.commands import AdvanceFloor, PublishBatch, encode
 from noti.history.notification import Event, byte_length
 from noti.ports import Clock
+from noti.publishing.nats.message_headers import MESSAGE_ID
 from noti.publishing.nats.outcomes import Outcomes
 from noti.publishing.nats.ports import DeadLetter, SourceMessage, SourceSession
 from noti.publishing.ports import Proposer
@@ -140,6 +141,9 @@ class SessionReading:
         session, (good, letters) = self._session, batch
         if letters:
             self._outcomes.dead_letters(session.stream, letters)
+            for message, reason in letters:
+                ids = message.headers.get(MESSAGE_ID, ())
+                self._traces.refused(ids, f"dead letter, sequence {message.seq}: {reason}")
             await session.dead_letter(letters)
         for run in _runs(good):
             events, spans = self._traces.take(tuple([event for _, event in run]), Step.READ)

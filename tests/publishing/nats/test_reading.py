@@ -17,6 +17,7 @@ from noti.publishing.nats.ports import SourceMessage
 from noti.publishing.nats.reading import SessionReading
 from noti.stream_settings import SubjectSettings
 from noti.tracing.ports import Step, Tracer
+from noti.tracing.refusals import Refusals
 from noti.tracing.taking import TakenTraces
 from noti.trio_clock import TrioClock
 from tests.publishing.replicated_log import ReplicatedLog
@@ -36,7 +37,11 @@ class RecordingLog(ReplicatedLog):
 
 
 async def read(
-    stream: MemoryStream, log: ReplicatedLog, events: int, tracer: Tracer | None = None
+    stream: MemoryStream,
+    log: ReplicatedLog,
+    events: int,
+    tracer: Tracer | None = None,
+    refusals: Refusals | None = None,
 ) -> None:
     """Read until so many events were shown."""
     clock = TrioClock()
@@ -52,7 +57,7 @@ async def read(
             clock,
             random.Random(1),
             committed=lambda: None,
-            traces=TakenTraces(tracer),
+            traces=TakenTraces(tracer, refusals=refusals),
         )
         with trio.fail_after(600):
             async with trio.open_nursery() as nursery:
@@ -90,6 +95,16 @@ async def test_traced_messages_are_committed_in_a_span_that_is_linked_to_theirs(
     command = decode(log.commands[0])
     assert isinstance(command, PublishBatch)
     assert [one.trace for one in command.events] == [first.trace, "", second.trace]
+
+
+async def test_dead_letter_is_noted_by_its_id(autojump_clock: MockClock) -> None:
+    stream, log, refusals = MemoryStream(TrioClock()), RecordingLog(), Refusals(lambda: 0)
+    stream.publish("a", b"\xff", "wrong")
+    stream.publish("a", b"0")
+    await read(stream, log, 1, refusals=refusals)
+    noted = refusals.of("wrong")
+    assert noted is not None
+    assert noted.reason.startswith("dead letter, sequence 1: ")
 
 
 async def test_large_messages_are_cut_into_commands_of_bounded_size(
