@@ -26,7 +26,7 @@ from noti.certificates.files import write_file
 from noti.cli.children import Child, keep_running, stop_all
 from noti.cli.demo_tls import DemoTls
 from noti.cli.http import get
-from noti.cli.run import until_signalled
+from noti.cli.signals import until_signalled
 from noti.errors import AddressInUse, LocalError, NotiError
 
 HOST = "127.0.0.1"

@@ -11,8 +11,8 @@ import trio
 
 from noti import telemetry
 from noti.address import Address
-from noti.cli.run import until_signalled
 from noti.cli.settings import as_address
+from noti.cli.signals import until_signalled
 
 log = structlog.get_logger("noti.cli")
 

@@ -25,7 +25,7 @@ from noti.address import HUB_PATH
 from noti.cli.deadline import no_answer, timeout_option
 from noti.cli.http import tls_ca_option, tls_context, token_file_option, token_in
 from noti.cli.nodes import urls_option
-from noti.cli.run import until_signalled
+from noti.cli.signals import until_signalled
 from noti.client.event_source import HEAD_S_MAX, SILENCE_S_MAX, read_stream
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import Reconnect, Reconnection

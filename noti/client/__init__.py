@@ -11,7 +11,20 @@ Leaves: events, each once, across any number of connections; ids of what is comm
 Never: loses its place when a connection breaks, publishes an event under two keys.
 """
 
-from noti.client.client import Client
+from typing import TYPE_CHECKING
+
 from noti.client.event_stream import StreamEvent
 
+if TYPE_CHECKING:
+    from noti.client.client import Client
+
 __all__ = ["Client", "StreamEvent"]
+
+
+def __getattr__(name: str) -> object:
+    """Import `Client` when it is asked for: httpx takes longer to load than a command to run."""
+    if name != "Client":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from noti.client.client import Client
+
+    return Client

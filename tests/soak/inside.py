@@ -11,7 +11,7 @@ import trio
 from rich.console import Console
 
 from noti import telemetry
-from noti.cli.run import INTERRUPTED, until_signalled
+from noti.cli.signals import INTERRUPTED, until_signalled
 from noti.errors import leaves_of
 from tests.soak.checks import Observed, checks, table
 from tests.soak.soak import Plan, Soak

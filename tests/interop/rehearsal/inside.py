@@ -8,7 +8,7 @@ from pathlib import Path
 import trio
 
 from noti import telemetry
-from noti.cli.run import INTERRUPTED, until_signalled
+from noti.cli.signals import INTERRUPTED, until_signalled
 from noti.errors import leaves_of
 from tests.interop.rehearsal.scenario import rehearse
 

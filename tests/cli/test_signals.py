@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 import trio
 
-from noti.cli.run import until_signalled
+from noti.cli.signals import until_signalled
 from noti.errors import StorageFailed
 
 
@@ -61,7 +61,7 @@ async def test_hang_up_reloads_and_does_not_stop() -> None:
 IN_TERMINAL = """
     import os, signal, trio
     from noti import telemetry
-    from noti.cli.run import until_signalled
+    from noti.cli.signals import until_signalled
 
     async def service():
         os.write(1, b"up")
@@ -84,7 +84,7 @@ def test_terminal_that_is_closed_stops_the_service() -> None:
 
 STUBBORN = """
     import sys, trio
-    from noti.cli.run import until_signalled
+    from noti.cli.signals import until_signalled
 
     async def service():
         print("up", flush=True)
