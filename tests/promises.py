@@ -189,6 +189,10 @@ REVOKED_EVERYWHERE = promise(
 SECRETS_NOT_SHOWN = promise(
     _HUB, "No answer, error or log line shows a key or a token, or a part of one."
 )
+NODES_NOT_SHOWN = promise(
+    _HUB,
+    "Where browsers connect, nothing but the two probes of bb-dist-noti tells anything of nodes.",
+)
 QUIET_TOPIC_KEPT = promise(
     _HUB,
     "With `--history-per-topic`, a loud topic washes out no quiet one, and a reader is told of a "

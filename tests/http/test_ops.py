@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests import promises
 from tests.http.stage import Node, client, hub, serving, serving_operators
 
 SERVERS = [
@@ -66,6 +67,7 @@ async def test_readiness_names_troubles_that_do_not_keep_browsers_away() -> None
     assert len(value) == 500
 
 
+@promises.NODES_NOT_SHOWN
 @pytest.mark.parametrize("is_ready", [True, False])
 async def test_everybody_gets_the_probes_of_bb_dist_noti_and_nothing_else_of_a_node(
     is_ready: bool,

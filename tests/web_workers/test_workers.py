@@ -16,6 +16,7 @@ from noti.errors import Overloaded
 from noti.streams import sse
 from noti.web_workers import worker_process
 from noti.web_workers import workers as pool
+from tests import promises
 from tests.http.stage import LIMIT_S, Client, client, ids, until
 from tests.interop.processes import is_running
 from tests.web_workers.stage import Site, publisher_token, site
@@ -96,6 +97,7 @@ async def test_an_event_is_published_at_a_worker_and_answered_once_it_is_shown_t
         assert len(one.commands.committed) == 1
 
 
+@promises.NODES_NOT_SHOWN
 async def test_probes_and_operators_are_answered_by_the_node(tmp_path: Path) -> None:
     with capture_logs() as lines:
         async with site(tmp_path, 1) as one:
