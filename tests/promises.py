@@ -352,6 +352,11 @@ COMMANDS_END_IN_TIME = promise(
     "Whoever answers a command in place of a node or NATS, or does not, it ends in time with "
     "one line; and at the first Ctrl-C, at any moment.",
 )
+SETTINGS_CHANGE_WHOLE_OR_NOT = promise(
+    _INPUT,
+    "A node takes settings that change while it runs, its web workers too; a file that is not "
+    "valid changes nothing.",
+)
 TOO_LARGE_NEVER_LOGGED = promise(
     _INPUT, "Nothing larger than the log takes gets as far as the log."
 )

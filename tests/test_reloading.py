@@ -19,6 +19,7 @@ from noti.cli.loading import load
 from noti.config import Config
 from noti.errors import ConfigInvalid
 from noti.reloading import REJECTED, WAITING, SettingsFile
+from tests import promises
 from tests.http.stage import LIMIT_S
 from tests.interop.processes import NodeProcess, running_node, written
 from tests.settings import clean_environment as clean_environment
@@ -83,6 +84,7 @@ async def test_changed_file_is_taken_and_only_what_differs_is_told(
     assert "sse_clients_max" not in line
 
 
+@promises.SETTINGS_CHANGE_WHOLE_OR_NOT
 @pytest.mark.parametrize("text", ["history_size = 0", "histori = 5", "]"])
 async def test_file_that_is_not_valid_changes_nothing_and_is_told(
     text: str, tmp_path: Path, autojump_clock: trio.testing.MockClock
@@ -147,6 +149,13 @@ async def answer(node: NodeProcess, origin: str = "https://app.example") -> http
         return response
 
 
+async def metrics_of(node: NodeProcess) -> str:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        response = await client.get(f"http://{written(node.ops)}/metrics", timeout=LIMIT_S)
+    return response.text
+
+
+@promises.SETTINGS_CHANGE_WHOLE_OR_NOT
 @pytest.mark.interop
 @pytest.mark.parametrize("workers", ["0", "1"])
 async def test_running_node_goes_by_its_file_when_it_changes_or_at_sighup(
@@ -170,8 +179,16 @@ async def test_running_node_goes_by_its_file_when_it_changes_or_at_sighup(
             node.signal(signal.SIGHUP)
             while "access-control-allow-origin" not in (await answer(node)).headers:  # noqa: ASYNC110
                 await trio.sleep(0.05)
-            file.write_text('anonymous = false\nmembers_max = 64\nlog_level = "debug"')
+            file.write_text(
+                'anonymous = false\nmembers_max = 64\nlog_level = "debug"\n'
+                "sse_clients_max = 7\nrpc_connections_max = 8\nhistory_size = 9"
+            )
             while (await answer(node)).status_code != 401:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+            shown = (await metrics_of(node)).splitlines()
+            assert "noti_streams_clients_max 7.0" in shown
+            assert 'noti_connections_max{listener="rpc"} 8.0' in shown
+            while "HistoryLimits(count=9," not in node.log_text():  # noqa: ASYNC110
                 await trio.sleep(0.05)
             os.kill(node.pid, signal.SIGTERM)
             assert await node.wait() == 0
