@@ -122,6 +122,12 @@ k8s-rehearsal *args: venv
     -@{{ attend }} .venv/bin/python -m tests.interop.rehearsal "$@"
     @{{ report }}
 
+# A real Prometheus watches three nodes: whether the dashboard's queries have data, and alerts fire and rest; some faults only: just monitoring NotiIsGone
+[no-exit-message]
+monitoring *args: venv
+    -@{{ attend }} .venv/bin/python -m tests.interop.monitoring "$@"
+    @{{ report }}
+
 # The chart and the image: rendered, linted, held to schemas and policies.
 test-k8s *args: venv
     .venv/bin/pytest tests/k8s "$@"

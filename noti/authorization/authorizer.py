@@ -32,6 +32,8 @@ back in one moment. Some 1 KB each."""
 
 _BY_SIGNATURE: Final = CHECKED.labels("signature")
 _BY_CACHE: Final = CHECKED.labels("cache")
+for _reason in Reason:
+    REJECTED.labels(_reason.value)
 
 Revoked: TypeAlias = Callable[[str | None, str | None, float], bool]
 """Whether tokens of a subject, or with an id, are refused at a Unix time."""

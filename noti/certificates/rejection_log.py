@@ -5,12 +5,13 @@ No text of a peer's is logged.
 
 import time
 from collections.abc import Callable
+from typing import get_args
 
 import structlog
 from prometheus_client import Counter
 
 from noti.address import format_address
-from noti.certificates.rejections import Rejection
+from noti.certificates.rejections import Reason, Rejection
 from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.certificates")
@@ -33,6 +34,9 @@ class RejectionLog:
     def __init__(self, at: str, now: Callable[[], float] = time.monotonic) -> None:
         self._at = at
         self._throttled = ThrottledLog(now)
+        _PLAIN.labels(at)
+        for reason in get_args(Reason):
+            _REJECTED.labels(at, reason)  # from zero, as alerts see only what grows
 
     def log(self, host: str, port: int, rejection: Rejection) -> None:
         """Count a rejection, and log it, throttled for each host and reason."""

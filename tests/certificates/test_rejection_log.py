@@ -16,6 +16,15 @@ def count(reason: str) -> float:
     return REGISTRY.get_sample_value(name, {"at": "test", "reason": reason}) or 0
 
 
+def test_every_reason_is_counted_from_zero() -> None:
+    """An alert on a rate misses the first event of a series that comes with it."""
+    RejectionLog("nobody yet")
+    for reason in ("expired", "plain"):
+        labels = {"at": "nobody yet", "reason": reason}
+        assert REGISTRY.get_sample_value("noti_tls_rejected_total", labels) == 0
+    assert REGISTRY.get_sample_value("noti_tls_plain_total", {"at": "nobody yet"}) == 0
+
+
 def test_each_rejection_is_counted_and_each_host_and_reason_is_throttled() -> None:
     now = 0.0
     rejections = RejectionLog("test", lambda: now)

@@ -6,7 +6,8 @@ import pytest
 import structlog
 from prometheus_client import REGISTRY
 
-from noti.authorization import jwks  # noqa: F401 - with their metrics
+import noti.kubernetes.metrics  # noqa: F401
+from noti.authorization import authorizer, jwks  # noqa: F401 - with their metrics
 from noti.publishing import publisher  # noqa: F401
 from noti.raft import forwarder, peers  # noqa: F401
 from noti.raft.core.events import (
@@ -225,6 +226,9 @@ def test_gauges_count_the_nodes_that_the_cluster_consists_of() -> None:
         ("noti_trouble_since_seconds", "trouble", ["cluster", "quorum", "disk", "behind"]),
         ("noti_publish_rejected_total", "reason", ["NotLeader", "Overloaded", "ProposalUncertain"]),
         ("noti_jwks_fetches_total", "outcome", ["ok", "failed"]),
+        ("noti_tokens_rejected_total", "reason", ["missing", "invalid", "insufficient"]),
+        ("noti_operator_role_questions_total", "answered", ["yes", "no"]),
+        ("noti_operator_api_failures_total", "kind", ["KubernetesFailed", "ObjectConflict"]),
     ],
 )
 def test_metrics_exist_before_anything_happened(metric: str, label: str, values: list[str]) -> None:
