@@ -302,11 +302,12 @@ class Publisher:
                 with self._clock.scope_until(until):
                     await self._log.wait_news()
                 now = self._clock.now()
-                self._submit_all(now)
+                # First, as a log that answers later (of a web worker) would be asked without end.
                 for command in waiting:
                     late = command.leaderless_until <= now
                     if late and command.overdue_at == math.inf and command in self._under_way:
                         self._end(command, _no_leader())
+                self._submit_all(now)
 
     def _give_up_overdue(self, now: float) -> None:
         for command in [one for one in self._under_way if one.overdue_at <= now]:

@@ -121,7 +121,7 @@ class Stage:
 
     async def publish(self, node: NodeProcess) -> None:
         """Publish by HTTP at a node, whatever it answers."""
-        async with httpx.AsyncClient(timeout=10) as http:
+        async with httpx.AsyncClient(timeout=30) as http:
             await http.post(
                 f"http://{written(node.http)}/.well-known/mercure",
                 data={"topic": "news", "data": '{"user_id": 1}'},

@@ -165,6 +165,24 @@ async def test_what_waited_for_a_leader_begins_in_the_order_in_which_it_came(
             assert [result.ids for result in leader.submitted] == [["a"], ["b", "c"]]
 
 
+async def test_no_leader_is_told_in_time_also_by_who_answers_later(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """As the node of a web worker does: nothing is submitted again and again without end."""
+    limits, outcomes = PublishLimits(), list[Outcome]()
+    async with running(limits) as (leader, publisher):
+        publisher.submit([draft("a")], outcomes.append)
+        with trio.move_on_after(limits.leader_wait_s + 1):
+            while not outcomes:
+                await trio.sleep(0.1)
+                for begun in leader.submitted:
+                    begun.end(NotLeader(None))
+                leader.submitted.clear()
+    [outcome] = outcomes
+    assert isinstance(outcome, Unavailable)
+    assert "no leader" in str(outcome)
+
+
 async def test_nothing_overtakes_what_waits_for_a_leader_that_is_there_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
