@@ -79,6 +79,17 @@ async def running(
             log.debug("stopped", part=name)
 
 
+async def set_when_cancelled(stop: trio.Event) -> None:
+    """Wait until cancelled, and set `stop`, by which a shielded task beside this one ends.
+
+    Also while that task still starts: whoever waits for its start is not cancelled before it ends.
+    """
+    try:
+        await trio.sleep_forever()
+    finally:
+        stop.set()
+
+
 @asynccontextmanager
 async def with_last_step(
     name: str, last_step: Callable[[], Awaitable[None]], within_s: float

@@ -9,6 +9,7 @@ return. No client is shown a traceback.
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
 from functools import partial
 
 import structlog
@@ -43,6 +44,7 @@ from noti.listening import open_listeners
 from noti.live_settings import take_over
 from noti.optional import contained
 from noti.presence.presence import Presence
+from noti.service import set_when_cancelled
 from noti.streams.end_reason import EndReason
 from noti.streams.hub import Hub
 from noti.trio_clock import TrioClock
@@ -145,13 +147,18 @@ class Frontend:
         Raises `AddressInUse` before anything is started. Cancellation: browsers' streams end in
         order; returns within the two grace times of the configuration.
         """
-        listeners = self._listeners or await open_listeners(self._bind, "--http-addr")
-        ops_listeners = []
-        if self._ops_bind is not None:
-            ops_listeners = await open_listeners(self._ops_bind, "--ops-addr")
         stop = trio.Event()
-        async with trio.open_nursery() as nursery:
+        async with AsyncExitStack() as stack:
+            listeners = self._listeners or await open_listeners(self._bind, "--http-addr")
+            ops_listeners = []
+            _closed_by(stack, listeners)
+            if self._ops_bind is not None:
+                ops_listeners = await open_listeners(self._ops_bind, "--ops-addr")
+                _closed_by(stack, ops_listeners)
+            nursery = await stack.enter_async_context(trio.open_nursery())
+            nursery.start_soon(set_when_cancelled, stop)
             await nursery.start(self._serve_until, stop, listeners)
+            await trio.lowlevel.checkpoint_if_cancelled()  # it may have ended since
             host, port = listeners[0].getsockname()[:2]
             log.info("listening for http", host=host, port=port, tls=self._handshakes is not None)
             if ops_listeners:
@@ -159,10 +166,6 @@ class Frontend:
                 app = create_operations_app(operations)
                 await nursery.start(serve_operators, ops_listeners, app)
             task_status.started((host, port))
-            try:
-                await trio.sleep_forever()
-            finally:
-                stop.set()
 
     def _why_not_serving(self) -> tuple[str, str] | None:
         return None if self._hub.running else STOPPING
@@ -279,6 +282,11 @@ class Frontend:
             connection.close()
             self._connections.discard(connection)
             self._note_closed()
+
+
+def _closed_by(stack: AsyncExitStack, listeners: list[socket.socket]) -> None:
+    for listener in listeners:
+        stack.callback(listener.close)
 
 
 def _handshakes(tls: Current[ssl.SSLContext], config: HttpConfig) -> Handshakes:

@@ -40,6 +40,7 @@ from noti.optional import keep_going
 from noti.ports import Clock
 from noti.presence.presence import Presence
 from noti.publishing.ports import Publishing
+from noti.service import set_when_cancelled
 from noti.streams.open_streams import StreamObserver
 from noti.tracing.lookup import ProcessReport
 from noti.tracing.trail import EventTrail
@@ -185,18 +186,15 @@ class WebWorkers:
         listeners = await open_shared_listeners(self._config.http_addr, self._count)
         stop = trio.Event()
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(set_when_cancelled, stop)
             await nursery.start(self._serve_until, stop, listeners)
-            try:
-                operators = await open_listeners(self._config.ops_addr, "--ops-addr")
-                app = create_operations_app(self._operations)
-                await nursery.start(serve_operators, operators, app)
-                await self._wait_until_all_listen()
-                host, port = listeners[0][0].getsockname()[:2]
-                log.info("listening for http", host=host, port=port, web_workers=self._count)
-                task_status.started((host, port))
-                await trio.sleep_forever()
-            finally:
-                stop.set()
+            operators = await open_listeners(self._config.ops_addr, "--ops-addr")
+            app = create_operations_app(self._operations)
+            await nursery.start(serve_operators, operators, app)
+            await self._wait_until_all_listen()
+            host, port = listeners[0][0].getsockname()[:2]
+            log.info("listening for http", host=host, port=port, web_workers=self._count)
+            task_status.started((host, port))
 
     async def _serve_until(
         self,

@@ -202,6 +202,21 @@ async def test_shutdown_ends_all_streams_in_order_and_frees_the_port() -> None:
         again.listen()
 
 
+@pytest.mark.parametrize("moment", range(16))
+async def test_a_node_that_is_stopped_while_its_listeners_start_ends(moment: int) -> None:
+    frontend = Frontend(("127.0.0.1", 0), hub(), Node(), HttpConfig(), ops_bind=("127.0.0.1", 0))
+
+    async def cancel_then(scope: trio.CancelScope) -> None:
+        for _ in range(moment):
+            await trio.lowlevel.cancel_shielded_checkpoint()
+        scope.cancel()
+
+    with trio.fail_after(LIMIT_S):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(cancel_then, nursery.cancel_scope)
+            nursery.start_soon(frontend.run)
+
+
 @pytest.mark.slow
 async def test_a_connection_is_kept_for_more_requests_but_not_for_ever() -> None:
     config = HttpConfig(idle_timeout_s=0.05)
