@@ -83,5 +83,6 @@ class LevelRaising:
             log.info("level of the cluster not raised yet", reason=str(error))
         else:
             log.info(
-                "level of the cluster raised: older releases cannot join any more", level=level
+                "level of the cluster raised: older releases cannot join any more",
+                cluster_level=level,
             )

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from noti.asyncio_loop import AsyncioLoop
-from tests.interop.processes import NodeProcess, stable_port, written
+from tests.interop.processes import PROGRAM, NodeProcess, stable_port, written
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher, Subscriber
 from tests.publishing.nats.nats_server import NatsServer
 
@@ -38,11 +38,14 @@ class Cluster:
         asyncio_loop: AsyncioLoop,
         nursery: trio.Nursery,
         flags_of: Callable[[str], Sequence[str]],
+        program: Sequence[str],
     ) -> None:
         """Prepare; nothing runs before `start`."""
         self._flags_of = flags_of
         self.nats = NatsServer(directory / "nats", stable_port())
         self.nodes = [NodeProcess(f"node{number}", directory) for number in (1, 2, 3)]
+        for node in self.nodes:
+            node.program = program
         self.publisher = Publisher(asyncio_loop, self.nats.url)
         self.subscribers = [
             Subscriber(target, [other.http for other in self._beginning_with(node)])
@@ -76,7 +79,7 @@ class Cluster:
             self.start_node(node)
 
     def start_node(self, node: NodeProcess) -> None:
-        """Start a node, with the flags that it gets now."""
+        """Start a node with the flags of this cluster, and the program that it has by now."""
         settings = ["--bootstrap-expect", "3", "--history-size", str(HISTORY_SIZE)]
         own = self._flags_of(node.name)
         node.start(*self.join, *settings, "--nats-url", self.nats.url, *own)
@@ -218,17 +221,19 @@ class Cluster:
 
 @asynccontextmanager
 async def running_cluster(
-    directory: Path, flags_of: Callable[[str], Sequence[str]] = lambda _: ()
+    directory: Path,
+    flags_of: Callable[[str], Sequence[str]] = lambda _: (),
+    program: Sequence[str] = PROGRAM,
 ) -> AsyncIterator[Cluster]:
     """Run a cluster under load; whatever happens, nothing of it is left afterwards.
 
-    `flags_of` gives the flags that only the node of a name gets.
+    `flags_of` gives the flags that only the node of a name gets, `program` is what they run.
     """
     async with trio.open_nursery() as outer:
         asyncio_loop = AsyncioLoop()
         await outer.start(asyncio_loop.run)
         async with trio.open_nursery() as nursery:
-            cluster = Cluster(directory, asyncio_loop, nursery, flags_of)
+            cluster = Cluster(directory, asyncio_loop, nursery, flags_of, program)
             try:
                 await cluster.start()
                 yield cluster

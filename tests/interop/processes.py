@@ -23,6 +23,7 @@ from noti.cli.children import Child
 from tests.http.stage import client
 
 HOST = "127.0.0.1"
+PROGRAM: Sequence[str] = (sys.executable, "-m", "noti")
 LOG_LINES_SHOWN = 40
 ANSWER_S_MAX = 2.0
 """A paused node accepts connections and says nothing."""
@@ -64,6 +65,7 @@ class NodeProcess:
         """Choose ports; the data is in `directory/name`, the log beside it."""
         self.name = name
         self.data_dir = directory / name
+        self.program = PROGRAM
         self.move()
         self._log = directory / f"{name}.log"
         self._child: Child | None = None
@@ -78,7 +80,7 @@ class NodeProcess:
     def command(self, *arguments: str) -> list[str]:
         """Return the command that runs this node."""
         return [
-            *(sys.executable, "-m", "noti", "run", "--name", self.name),
+            *(*self.program, "run", "--name", self.name),
             *("--data-dir", str(self.data_dir)),
             *("--http-addr", written(self.http)),
             *("--gossip-addr", written(self.gossip)),
