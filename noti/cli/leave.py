@@ -73,12 +73,12 @@ def leave(
     The node goes on as a learner and serves its browsers until it is stopped. When it is started
     again one day, it joins again. The last voter cannot leave.
     """
-    directory = data_directory(config_file, data_dir)
     if not kubernetes:
-        _leave(directory, within_s)
+        _leave(data_directory(config_file, data_dir), within_s)
         return
     until = time.monotonic() + within_s
     try:
+        directory = data_directory(config_file, data_dir)
         wanted = _wanted_pods(pod, namespace, statefulset, min(within_s, API_WITHIN_S))
         if wanted.lacks(pod or ""):
             _leave(directory, max(0.1, until - time.monotonic()))

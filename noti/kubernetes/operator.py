@@ -118,7 +118,9 @@ class Operator:
                 try:
                     await self._look()
                 except KubernetesForbidden as failure:
-                    log.info("may not renew the lease: deleted?", reason=str(failure))
+                    log.info(
+                        "may not renew the lease, as when its release ends", reason=str(failure)
+                    )
                 except KubernetesFailed as failure:
                     log.warning("cannot renew the lease, trying again", reason=str(failure))
             if term.cancelled_caught:
@@ -160,7 +162,7 @@ class Operator:
             await self._around.api.replace(LEASES, config.namespace, config.lease, wanted)
             log.info("gave the lease back", lease=config.lease)
         except (KubernetesForbidden, ObjectAbsent) as failure:
-            log.info("the lease needs not be given back: deleted", reason=str(failure))
+            log.info("the lease has gone with its release", reason=str(failure))
         except KubernetesFailed as failure:
             log.warning("could not give the lease back", reason=str(failure))
 

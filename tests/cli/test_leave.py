@@ -211,6 +211,16 @@ def test_pod_without_access_to_the_api_reports_that(
     assert "no way to the Kubernetes API" in line
 
 
+def test_settings_that_cannot_be_read_do_not_delay_the_stop(
+    api: StatefulSetApi, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOTI_DATA_DIR")
+    assert leave_as(monkeypatch, "noti-3", "--config", "/missing/noti.toml") == 0
+    [line] = capsys.readouterr().err.splitlines()
+    assert "/missing/noti.toml cannot be read" in line
+    assert not api.asked
+
+
 def test_pod_without_its_names_reports_the_missing_ones(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
