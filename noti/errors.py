@@ -254,18 +254,6 @@ def leaves_of(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-def reason_of(error: OSError) -> str:
-    """Return why a connection or a listener failed.
-
-    Trio says of several attempts that they failed, and why in the cause: the first one will do.
-    """
-    cause = error.__cause__
-    inner = error if cause is None else leaves_of(cause)[0]
-    reason = (inner.strerror if isinstance(inner, OSError) else None) or str(inner)
-    # Trio names the address, as a tuple; who shows the reason has named it as people write it.
-    return reason.rpartition("): ")[2] if reason.startswith("Error connecting to (") else reason
-
-
 def sentence(error: Exception) -> str:
     """Return an error's text, which is a clause, as a sentence."""
     text = str(error)

@@ -11,8 +11,9 @@ from typing import Final
 import trio
 
 from noti.address import Address, format_address
+from noti.connection_errors import reason_of
 from noti.descriptors import MADE_ROOM, OPEN, OPEN_MAX, Acceptor
-from noti.errors import AddressInUse, reason_of
+from noti.errors import AddressInUse
 
 YOUNG_S: Final = 0.1
 """Who came so recently makes no room: an honest client in the middle of a storm is about to say

@@ -39,6 +39,10 @@ _SECRET_TEXT = (
 )
 
 
+class _JsonLines(structlog.stdlib.ProcessorFormatter):
+    """A formatter whose lines are JSON."""
+
+
 def set_up(
     *,
     level: Literal["debug", "info", "warning", "error"] = "info",
@@ -61,15 +65,16 @@ def set_up(
         redact,
     ]
     renderer: structlog.typing.Processor
+    formatter: type[structlog.stdlib.ProcessorFormatter] = structlog.stdlib.ProcessorFormatter
     if form == "human" or (form == "auto" and terminal):
         renderer = structlog.dev.ConsoleRenderer(
             colors=terminal, exception_formatter=structlog.dev.plain_traceback
         )
     else:
-        renderer = structlog.processors.JSONRenderer()
+        renderer, formatter = structlog.processors.JSONRenderer(), _JsonLines
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
+        formatter(
             foreign_pre_chain=shared,
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
@@ -89,6 +94,16 @@ def set_up(
         wrapper_class=structlog.stdlib.BoundLogger,
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
+    )
+
+
+def logs_json() -> bool:
+    """Return whether standard error has log lines in JSON, and should hold nothing else."""
+    return any(
+        isinstance(handler, logging.StreamHandler)
+        and handler.stream is sys.stderr
+        and isinstance(handler.formatter, _JsonLines)
+        for handler in logging.getLogger().handlers
     )
 
 

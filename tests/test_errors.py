@@ -4,7 +4,7 @@ import inspect
 import re
 
 from noti import errors
-from noti.errors import MessageInvalid, NotiError, leaves_of, reason_of, sentence
+from noti.errors import MessageInvalid, NotiError, leaves_of, sentence
 
 BRANCH = re.compile(r"    ((?:│   |    )*)(?:├── |└── )(\w+)  *\S")
 
@@ -46,17 +46,6 @@ def test_the_errors_of_a_group_are_found_at_any_depth() -> None:
     group = BaseExceptionGroup("outer", [first, BaseExceptionGroup("inner", [second])])
     assert leaves_of(group) == [first, second]
     assert leaves_of(first) == [first]
-
-
-def test_a_failed_connection_has_the_words_of_its_first_attempt() -> None:
-    refused = ConnectionRefusedError(111, "Connection refused")
-    assert reason_of(refused) == "Connection refused"
-    several = OSError("all attempts to connect failed")
-    several.__cause__ = ExceptionGroup("", [refused, OSError("no words")])
-    assert reason_of(several) == "Connection refused"
-    assert reason_of(OSError("no words")) == "no words"
-    named = OSError(111, "Error connecting to ('::1', 9, 0, 0): Connection refused")
-    assert reason_of(named) == "Connection refused"
 
 
 def test_a_clause_becomes_a_sentence() -> None:

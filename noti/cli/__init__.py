@@ -10,6 +10,8 @@ Exit status: 0 done, 1 failed, 2 wrong flag or setting, 130 interrupted.
 """
 
 import errno
+import io
+import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -40,7 +42,7 @@ with _hidden("rich"):
     import structlog
 
 from noti import __version__, telemetry  # noqa: E402
-from noti.errors import ConfigInvalid, NotiError, leaves_of  # noqa: E402
+from noti.errors import ConfigInvalid, LocalError, NotiError, leaves_of  # noqa: E402
 from noti.importing import importing  # noqa: E402
 
 log = structlog.get_logger("noti.cli")
@@ -109,6 +111,7 @@ def commands() -> None:
 
 def main() -> None:
     """Run the command line of this process and exit."""
+    _fill_standard_descriptors()
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         telemetry.set_up(level="warning", form="human")  # `run` sets it up again, by its settings
@@ -118,6 +121,34 @@ def main() -> None:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         status = INTERRUPTED
     sys.exit(status)
+
+
+class _ClosedOutput(io.RawIOBase):
+    """What is written to fails, where Python would let it vanish."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object) -> int:
+        raise LocalError("cannot write: standard output is closed")
+
+
+def _fill_standard_descriptors() -> None:
+    """Let no file that is opened later take the place of a closed standard input or output.
+
+    Who closes standard error wants to read nothing; a closed output is told when it is needed.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # It gets the lowest number that is free. Only errors can be used as what they are.
+            os.open(os.devnull, os.O_RDONLY if descriptor == 1 else os.O_WRONLY)
+            os.set_inheritable(descriptor, True)
+    if sys.stdout is None:
+        sys.stdout = io.TextIOWrapper(_ClosedOutput(), write_through=True)
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115 - as long as the process
 
 
 def exit_status(
@@ -156,5 +187,9 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(problem: str, exit_status: int) -> int:
-    click.echo("noti: error: " + " ".join(problem.split()), err=True)
+    line = " ".join(problem.split())
+    if telemetry.logs_json():
+        log.critical(line, exit_status=exit_status)
+    else:
+        click.echo(f"noti: error: {line}", err=True)
     return exit_status

@@ -1,55 +1,71 @@
 """Asks a node for what only a token of an administrator allows."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Final
+from urllib.parse import urlencode
 
-import httpx
+import trio
 
-from noti.cli.http import tls_context, token_in
-from noti.errors import LocalError, Unavailable
+from noti.cli.deadline import no_answer
+from noti.cli.http import no_answer_because, tls_context, token_in
+from noti.client.http import HttpResponse, open_response
+from noti.client.transport_errors import said
+from noti.errors import LocalError, MessageInvalid, PeerUnavailable, Unavailable
+
+REJECTION_BYTES_MAX: Final = 64 * 1024
+"""What a node says against a request is a line."""
 
 
-@contextmanager
-def answer_of(
+@asynccontextmanager
+async def answer_of(
     method: str,
     url: str,
     path: str,
     *,
-    token_file: Path,
+    token_file: Path | None,
     tls_ca: Path | None,
     timeout_s: float,
     query: Mapping[str, str] | None = None,
     form: Mapping[str, str] | None = None,
-) -> Iterator[httpx.Response]:
+) -> AsyncIterator[HttpResponse]:
     """Yield the answer of the node at `url`, whose body is read in the context.
 
-    Each part of it may take `timeout_s` seconds. Raises `LocalError` with what the node says when
-    it rejects that, `Unavailable` when it cannot do it now or does not answer, and `ConfigInvalid`
-    for a bad file.
+    The head of it, and each part of its body, may take `timeout_s` seconds. Raises `LocalError`
+    with what the node says when it rejects that, `Unavailable` when it cannot do it now or does not
+    answer, `ConfigInvalid` for a bad file, and `MessageInvalid`, which then names the node, when
+    the answer is not what was asked for. *Cancellation* closes the connection.
     """
-    token = token_in(token_file)
+    headers = [("Authorization", f"Bearer {token_in(token_file)}"), ("Connection", "close")]
+    if form:
+        headers.append(("Content-Type", "application/x-www-form-urlencoded"))
     try:
-        with httpx.stream(
-            method,
-            url.rstrip("/") + path,
-            params=query,
-            data=form,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=tls_context(tls_ca),
-            trust_env=False,  # it asks the node itself, and shows its token to no proxy
-            timeout=timeout_s,
+        async with open_response(
+            f"{url.rstrip('/')}{path}{'?' if query else ''}{urlencode(query or {})}",
+            tls_context(tls_ca),
+            method=method,
+            headers=headers,
+            content=urlencode(form or {}).encode(),
+            head_s=timeout_s,
+            silence_s=timeout_s,
         ) as answer:
-            if answer.is_server_error:
-                answer.read()
-                raise Unavailable(f"{url} answers with status {_said(answer)}")
-            if not answer.is_success:
-                answer.read()
-                raise LocalError(f"{url} answers with status {_said(answer)}")
+            await _check(answer, url)
             yield answer
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-        raise Unavailable(f"{url} does not answer: {str(error) or type(error).__name__}") from None
+    except trio.TooSlowError:
+        raise Unavailable(no_answer(url, timeout_s)) from None
+    except PeerUnavailable as error:
+        raise Unavailable(no_answer_because(url, str(error), error)) from None
+    except MessageInvalid as error:
+        raise MessageInvalid(f"{url}: {error}") from None
 
 
-def _said(answer: httpx.Response) -> str:
-    return f"{answer.status_code}: {' '.join(answer.text.split())[:500]}"
+async def _check(answer: HttpResponse, url: str) -> None:
+    """Raise unless it is the answer of a node that does what it is asked."""
+    if not 200 <= answer.status < 300:
+        body = await answer.read(REJECTION_BYTES_MAX)
+        kind = Unavailable if answer.status >= 500 else LocalError
+        text = said(answer.status, answer.reason, body.decode(errors="replace"))
+        raise kind(f"{url} answers with status {text}")
+    if answer.status == 200 and answer.headers.get("content-type", "").startswith("text/html"):
+        raise LocalError(f"{url} answers with a page; is this a noti node?")

@@ -3,7 +3,7 @@
 import secrets
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,19 +69,23 @@ def backup(
         store, _ = read_store(data_dir)
         about = {"node": str(data_dir), "build": __version__, "at_ms": time.time_ns() // 1_000_000}
         parts: Iterable[bytes] = encode_backup(about, store.snapshot_pieces())
-        _save(file, parts)
+        with _saving(file) as save:
+            for part in parts:
+                save(part)
         return
     if token_file is None:
         raise click.UsageError("--token-file is missing; noti token makes a token")
     # Here, as the others need no HTTP.
+    import trio
+
     from noti.cli.administration import answer_of
 
     query = {"consistent": "0"} if stale else {}
 
-    def ask(url: str) -> None:
+    async def ask(url: str) -> None:
         began = False
         try:
-            with answer_of(
+            async with answer_of(
                 "GET",
                 url,
                 PATH,
@@ -91,14 +95,16 @@ def backup(
                 query=query,
             ) as answer:
                 began = True
-                _save(file, answer.iter_raw())
+                with _saving(file) as save:
+                    while part := await answer.read_some():
+                        save(part)
         except (Unavailable, MessageInvalid) as error:
             if began and file == _STANDARD:
                 # It cannot be taken back: another node's would come behind it.
                 raise LocalError(f"{error}; what was written is no backup") from None
             raise
 
-    first_answer(urls, ask)
+    first_answer(urls, lambda url: trio.run(ask, url))
 
 
 @click.command()
@@ -173,14 +179,19 @@ def _name_in(data_dir: Path) -> str:
     return name
 
 
-def _save(file: Path, parts: Iterable[bytes]) -> None:
-    """Write a backup that is checked while it comes, whole or not at all."""
+@contextmanager
+def _saving(file: Path) -> Iterator[Callable[[bytes], None]]:
+    """Yield what takes a backup piece by piece and checks it; it is written whole or not at all."""
     reader, size = BackupReader(), 0
+
+    def save(part: bytes) -> None:
+        nonlocal size
+        reader.feed(part)
+        target.write(part)
+        size += len(part)
+
     with _written(file) as target:
-        for part in parts:
-            reader.feed(part)
-            target.write(part)
-            size += len(part)
+        yield save
         state = reader.finish()
     about: dict[str, Any] = reader.about
     click.echo(

@@ -22,7 +22,8 @@ from noti.certificates.files import can_be_read_by_others, read_file
 from noti.certificates.renewal import Renewed
 from noti.cli.wal_files import IDENTITY_NAME, decode_identity
 from noti.config import Config
-from noti.errors import ConfigInvalid, NotiError, reason_of
+from noti.connection_errors import reason_of
+from noti.errors import ConfigInvalid, NotiError
 from noti.publishing.nats.mapping import mapping_of
 from noti.raft.storage.disk import LOCK_NAME
 from noti.swim.key_file import keys_of

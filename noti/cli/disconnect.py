@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import trio
 
 from noti.address import HUB_PATH
 from noti.cli.administration import answer_of
+from noti.cli.deadline import timeout_option
 from noti.cli.http import tls_ca_option
 from noti.cli.nodes import first_answer, urls_option
 from noti.cli.token import as_seconds
 
 PATH = f"{HUB_PATH}/revocations"
-TIMEOUT_S = 10.0
-"""A node answers within 5 s."""
 
 
 @click.command()
@@ -35,6 +35,7 @@ TIMEOUT_S = 10.0
     metavar="FILE",
     help="File with a token that publishes everything (noti token --publish '*').",
 )
+@timeout_option
 @tls_ca_option
 def disconnect(
     subject: str | None,
@@ -42,6 +43,7 @@ def disconnect(
     for_s: float | None,
     urls: Sequence[str],
     token_file: Path,
+    timeout_s: float,
     tls_ca: Path | None,
 ) -> None:
     """End streams on all nodes, by whose they are.
@@ -54,12 +56,12 @@ def disconnect(
     given = {"subject": subject, "token_id": token_id, "for_s": for_s}
     form = {name: str(value) for name, value in given.items() if value is not None}
 
-    def ask(url: str) -> None:
-        with answer_of(
-            "POST", url, PATH, token_file=token_file, tls_ca=tls_ca, timeout_s=TIMEOUT_S, form=form
+    async def ask(url: str) -> None:
+        async with answer_of(
+            "POST", url, PATH, token_file=token_file, tls_ca=tls_ca, timeout_s=timeout_s, form=form
         ):
             pass
 
-    first_answer(urls, ask)  # twice does no harm
+    first_answer(urls, lambda url: trio.run(ask, url))  # twice does no harm
     whose = f"subject {subject}" if subject else f"token {token_id}"
     click.echo(f"streams of {whose} end" + (", and its tokens are refused" if for_s else ""))

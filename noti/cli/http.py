@@ -12,6 +12,7 @@ from noti.certificates.credentials import load_authorities
 from noti.certificates.files import read_file
 from noti.cli.deadline import TIMEOUT_S, no_answer
 from noti.client.http import open_response
+from noti.connection_errors import CLOSED, NO_TLS, needs_ca, origin_of
 from noti.errors import ConfigInvalid, LocalError, MessageInvalid, PeerUnavailable, Unavailable
 
 BODY_BYTES_MAX = 4 * 1024 * 1024
@@ -83,9 +84,23 @@ def _ask(url: str, tls: ssl.SSLContext | None, timeout_s: float) -> tuple[str, b
     except MessageInvalid as error:
         raise MessageInvalid(f"{url} is not a noti node: {error}") from None
     except PeerUnavailable as error:
-        if isinstance(error.__cause__, ssl.SSLError):
-            raise Unavailable(f"{url} {error} (see --tls-ca)") from None
-        raise Unavailable(f"no answer from {url}: {error}; is the node running?") from None
+        raise Unavailable(no_answer_because(url, str(error), error)) from None
+
+
+def no_answer_because(url: str, reason: str, error: Exception) -> str:
+    """Return why a node gave no answer, and what to look at."""
+    origin = origin_of(error)
+    if needs_ca(error):
+        hint = " (see --tls-ca)"
+    elif reason == NO_TLS:
+        hint = "; write http://"
+    elif isinstance(origin, ConnectionRefusedError):
+        hint = "; is the node running?"
+    elif url.startswith("http://") and (reason == CLOSED or isinstance(origin, ConnectionError)):
+        hint = "; does it want https://?"
+    else:
+        hint = ""
+    return f"no answer from {url}: {reason}{hint}"
 
 
 async def get(url: str, tls: ssl.SSLContext | None, timeout_s: float) -> tuple[str, bytes]:

@@ -6,22 +6,22 @@ They retry as they please; nothing is retried here.
 
 import asyncio
 import math
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import nats.errors
 from nats.js import JetStreamContext
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import NotFoundError
 
-from noti.certificates.rejections import handshake_rejection
 from noti.certificates.uses import for_nats
 from noti.cli.asyncio_commands import within
 from noti.cli.deadline import no_answer
 from noti.config import Config
+from noti.connection_errors import CLOSED, reason_of
 from noti.errors import ConfigInvalid
 from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.login import NatsLogin
@@ -90,11 +90,11 @@ async def open_nats(config: Config, timeout_s: float) -> AsyncIterator[NatsClien
 
     Raises `FOREIGN_ERRORS`, and `ConfigInvalid` for a bad file.
     """
-    reasons: list[str] = []
+    reasons: list[Exception] = []
 
     async def note(error: Exception) -> None:
         # nats-py reports here why a server was given up, and raises only that none is left.
-        reasons.append(str(error))
+        reasons.append(error)
 
     proofs = _proofs(config)
     client = NatsClient()
@@ -113,7 +113,7 @@ async def open_nats(config: Config, timeout_s: float) -> AsyncIterator[NatsClien
                 **proofs,
             )
         except nats.errors.NoServersError:
-            raise ConnectionError(reasons[-1] if reasons else "no answer") from None
+            raise reasons[-1] if reasons else ConnectionError("no answer") from None
 
     try:
         await within(timeout_s, connect())
@@ -165,11 +165,12 @@ def problem(config: Config, error: Exception, timeout_s: float) -> str:
     """Return why NATS cannot be used, in one line."""
     if isinstance(error, TimeoutError | nats.errors.TimeoutError):
         return no_answer(f"NATS at {shown_url(config)}", timeout_s)
-    reason = " ".join(str(error).split()) or type(error).__name__
+    hosts = {urlsplit(server).hostname for server in (config.nats_url or "").split(",")}
+    reason = reason_of(error, hosts.pop() if len(hosts) == 1 else None)
+    if "empty response from server" in reason:
+        reason = CLOSED
     if not isinstance(error, OSError | nats.errors.Error):
         reason = f"what answers there is no NATS server ({type(error).__name__}: {reason})"
-    if isinstance(error, ssl.SSLError):
-        reason = f"it {handshake_rejection(error)}"
     return f"NATS at {shown_url(config)} cannot be used: {reason}"
 
 

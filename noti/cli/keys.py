@@ -68,9 +68,8 @@ def list_keys(
     as_json: bool,
 ) -> None:
     """Show all keys, on how many members each is installed, and on how many it encrypts."""
-    if not as_json:
-        click.echo("==> Asking all members for installed keys...")
-    answers = _ask(context, config_file, data_dir, "list", None, timeout_s)
+    announced = None if as_json else "Asking all members for installed keys"
+    answers = _ask(context, config_file, data_dir, "list", None, timeout_s, announced)
     if as_json:
         click.echo(json.dumps(answers, indent=2))
         _explain_failures(answers, _SILENT)
@@ -103,8 +102,8 @@ def _add_change(operation: str, text: str, doing: str, problem: str, done: str) 
         timeout_s: float | None,
         key: str,
     ) -> None:
-        click.echo(f"==> {doing} on all members...")
-        answers = _ask(context, config_file, data_dir, operation, key, timeout_s)
+        announced = f"{doing} on all members"
+        answers = _ask(context, config_file, data_dir, operation, key, timeout_s, announced)
         _explain_failures(answers, problem)
         click.echo(f"==> Successfully {done} key!")
 
@@ -139,9 +138,12 @@ def _ask(
     operation: str,
     key: str | None,
     timeout_s: float | None,
+    announced: str | None,
 ) -> Sequence[Mapping[str, Any]]:
     request = {"request": "keys", "operation": operation, "key": key, "timeout_s": timeout_s}
     with local_node(context, config_file, data_dir) as node:
+        if announced is not None:
+            click.echo(f"==> {announced}...")
         return list(node.ask(request, timeout_s or DEFAULT_WITHIN_S))
 
 

@@ -80,9 +80,10 @@ def query(
     text = form == "text"
     with local_node(context, config_file, data_dir) as node:
         request = query_request(wants_acks=not no_ack, **question)
-        if text:
-            click.echo(f"Query '{printable(question['name'])}' dispatched")
+        announced = f"Query '{printable(question['name'])}' dispatched"
         for answer in node.ask(request, question["timeout_s"] or DEFAULT_WITHIN_S):
+            if text and not (acks or responses):  # the node has taken it
+                click.echo(announced)
             name = answer["node"]
             if answer["is_ack"]:
                 acks.append(name)
@@ -93,6 +94,8 @@ def query(
     if not text:
         click.echo(json.dumps({"Acks": acks, "Responses": responses}, indent=2))
         return
+    if not (acks or responses):
+        click.echo(announced)
     if not no_ack:
         click.echo(f"Total Acks: {len(acks)}")
     click.echo(f"Total Responses: {len(responses)}")

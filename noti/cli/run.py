@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def run(config_file: Path | None, **options: Any) -> None:
     The node hands over what it leads, announces that it leaves, ends its streams and exits with
     status 0.
     """
+    _set_up_logs_early(options)  # so that a wrong setting is told in the form of all lines
     flags = translated(options)
     config = load_config(config_file, flags)
     telemetry.set_up(level=config.log_level, form=config.log_format)
@@ -61,6 +63,12 @@ def run(config_file: Path | None, **options: Any) -> None:
         )
     )
     log.info("stopped")
+
+
+def _set_up_logs_early(options: Mapping[str, Any]) -> None:
+    """Send log lines as flags and environment say, before all settings are known to be right."""
+    form = options.get("log_format") or os.environ.get("NOTI_LOG_FORMAT")
+    telemetry.set_up(form="json" if form == "json" else "human" if form == "human" else "auto")
 
 
 def _collect_garbage_seldom() -> None:

@@ -27,6 +27,7 @@ from noti.address import HUB_PATH
 from noti.backoff import Backoff
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
+from noti.client.transport_errors import said, transport_problem
 from noti.errors import (
     LocalError,
     MessageInvalid,
@@ -117,17 +118,21 @@ class Client:
         content = urlencode(fields).encode()
         key = idempotency_key or str(uuid.uuid4())
         backoff = Backoff(self._rng)
-        uncertain, why, retry_after_s = False, "no time was given", 0.0
+        uncertain, why, retry_after_s, asking = False, "", 0.0, False
         with anyio.move_on_after(within_s):
             while True:
                 for _ in self._hubs:
+                    asking = True
                     answer = await self._attempt(content, key)
+                    asking = False
                     if isinstance(answer, str):
                         return answer
                     why, maybe, retry_after_s = answer
                     uncertain = uncertain or maybe
                     self._turn = (self._turn + 1) % len(self._hubs)
                 await anyio.sleep(backoff.failed(retry_after_s))
+        if asking:
+            uncertain, why = True, f"{self._hubs[self._turn]}: no answer within {within_s:g} s"
         if uncertain:
             raise ProposalUncertain(
                 f"the event may or may not be committed: {why}; publish it again with the same id"
@@ -169,19 +174,20 @@ class Client:
             response = await self._http.post(
                 hub, content=content, headers=headers, timeout=ANSWER_S_MAX
             )
-        except httpx.ConnectError as error:
-            return f"{hub}: {_reason(error)}", False, 0.0
         except httpx.TransportError as error:
-            return f"{hub}: {_reason(error)}", True, 0.0
-        text = " ".join(response.text.split())
+            maybe = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            return f"{hub}: {transport_problem(error)}", maybe, 0.0
+        text = said(response.status_code, response.reason_phrase, response.text)
         if response.is_success:
+            if response.headers.get("content-type", "").startswith("text/html"):
+                raise RequestRejected(response.status_code, f"{hub} answers with a page: no hub")
             return response.text
         if response.status_code not in _AGAIN:
-            raise RequestRejected(response.status_code, f"{hub}: {response.status_code}: {text}")
+            raise RequestRejected(response.status_code, f"{hub}: {text}")
         wanted = response.headers.get("retry-after", "")
         retry_after_s = float(wanted) if wanted.isascii() and wanted.isdigit() else 0.0
         maybe = response.status_code in _UNKNOWN
-        return f"{hub}: {response.status_code}: {text}", maybe, retry_after_s
+        return f"{hub}: {text}", maybe, retry_after_s
 
     async def _events(
         self, reconnection: Reconnection, silence_s_max: float
@@ -202,7 +208,7 @@ class Client:
                                     yield event
                         why = "the stream ended"
             except httpx.TransportError as error:
-                why = _reason(error)
+                why = transport_problem(error)
             except MessageInvalid as error:
                 why = str(error)
             if why:
@@ -259,8 +265,3 @@ def _hub(url: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.host:
         raise LocalError(f"{url!r} is not the URL of a node; write http://HOST:PORT")
     return str(parts.copy_with(path=HUB_PATH) if parts.path in ("", "/") else parts)
-
-
-def _reason(error: httpx.TransportError) -> str:
-    """Return what went wrong, for a person; some errors have no text."""
-    return str(error) or type(error).__name__

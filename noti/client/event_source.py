@@ -124,8 +124,6 @@ async def _explanation(response: HttpResponse | WebSocketResponse) -> str:
 def _failed(reconnection: Reconnection, error: PeerUnavailable) -> NextStep:
     match error.__cause__:
         case ssl.SSLCertVerificationError():
-            return GiveUp(f"it {error} (see --tls-ca)")
-        case ssl.SSLError():
-            return reconnection.ended(f"it {error}")
+            return GiveUp(f"{error} (see --tls-ca)")
         case _:
-            return reconnection.ended(str(error).lower())
+            return reconnection.ended(str(error))

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import h11
 import trio
 
-from noti.certificates.rejections import handshake_rejection
-from noti.errors import LocalError, MessageInvalid, PeerUnavailable, reason_of
+from noti.connection_errors import CLOSED, CUT_SHORT, reason_of
+from noti.errors import LocalError, MessageInvalid, PeerUnavailable
 
 CONNECT_S_MAX: Final = 10.0
 """With the handshake of TLS."""
@@ -73,8 +73,8 @@ async def open_response(
     `head_s` seconds; between two pieces of the body there may be `silence_s`.
 
     Raises `LocalError` for a URL that cannot be asked for, `trio.TooSlowError`, `PeerUnavailable`
-    without a connection, from an `ssl.SSLError` if TLS is the reason (its text is one of
-    `handshake_rejection`, to be put after a name), and `MessageInvalid` for what is no HTTP.
+    without a connection, from the error that the system or OpenSSL met, and `MessageInvalid` for
+    what is no HTTP.
     *Cancellation* closes the connection.
     """
     target = target_of(url)
@@ -93,7 +93,7 @@ async def open_response(
     if content:
         sent += http.send(h11.Data(data=content)) or b""
     sent += http.send(h11.EndOfMessage()) or b""
-    with trio.fail_after(min(head_s, CONNECT_S_MAX)), our_errors():
+    with trio.fail_after(min(head_s, CONNECT_S_MAX)), our_errors(target.host):
         stream = await connect(target, tls)
     async with stream:
         connection = _Connection(http, stream)
@@ -115,13 +115,15 @@ class _Connection(NamedTuple):
 
     async def receive(self) -> object:
         """Return the next event of h11."""
+        begun = self.http.their_state is not h11.SEND_RESPONSE
         with our_errors():
             try:
                 while (event := self.http.next_event()) is h11.NEED_DATA:
                     self.http.receive_data(bytes(await self.stream.receive_some(RECEIVE_BYTES)))
             except h11.RemoteProtocolError as error:
-                if self.http.trailing_data[1]:
-                    raise PeerUnavailable("it hangs up before its answer is complete") from None
+                rest, at_end = self.http.trailing_data
+                if at_end:
+                    raise PeerUnavailable(CUT_SHORT if begun or rest else CLOSED) from None
                 raise MessageInvalid(f"that is no HTTP: {error}") from None
         return event
 
@@ -177,17 +179,14 @@ async def connect(target: Target, tls: ssl.SSLContext | None) -> trio.abc.Stream
 
 
 @contextmanager
-def our_errors() -> Iterator[None]:
-    """Raise what happens to a connection as `PeerUnavailable`, see `open_response`."""
+def our_errors(host: str | None = None) -> Iterator[None]:
+    """Raise what happens to a connection as `PeerUnavailable`, see `open_response`.
+
+    `host` is whom it was to reach.
+    """
     try:
         yield
     except (OSError, trio.BrokenResourceError) as error:
         cause = error.__cause__ if isinstance(error, trio.BrokenResourceError) else error
-        match cause:
-            case ssl.SSLError():
-                reason = str(handshake_rejection(cause))
-            case OSError():
-                reason = reason_of(cause)
-            case _:
-                reason = "the connection was lost"
+        reason = "the connection was lost" if cause is None else reason_of(cause, host)
         raise PeerUnavailable(reason) from cause

@@ -114,7 +114,7 @@ async def open_websocket(
         # h11 would say which header, and with it a secret.
         problem = "it, or a header, has characters that HTTP does not allow"
         raise LocalError(f"{url!r} cannot be asked for: {problem}") from None
-    with trio.fail_after(min(head_s, CONNECT_S_MAX)), our_errors():
+    with trio.fail_after(min(head_s, CONNECT_S_MAX)), our_errors(target.host):
         stream = await connect(target, tls)
     async with stream:
         connection = _WebSocketConnection(protocol, stream)

@@ -4,7 +4,7 @@ Exceptions of grpclib, h2 and the system end here.
 """
 
 import asyncio
-import os
+import re
 import ssl
 from typing import Final
 
@@ -16,9 +16,13 @@ from h2.exceptions import H2Error
 
 from noti.address import Address, format_address
 from noti.certificates.rejections import Rejection, handshake_rejection
+from noti.connection_errors import reason_of
 from noti.errors import NotiError, Unavailable
 from noti.rpc.connections import KeepAlive, PeerProtocol
 from noti.rpc.tls import TlsTransport
+
+_HTTP_STATUS: Final = re.compile(r":status = '(\d+)'")
+"""In what grpclib says of a server that speaks HTTP/2, and no gRPC."""
 
 FOREIGN_ERRORS: Final = (
     GRPCError,
@@ -127,10 +131,13 @@ def describe(to: Address, error: Exception) -> str:
     """Return what went wrong on the way to a node, as one line."""
     where = format_address(to)
     if isinstance(error, GRPCError):
+        if status := _HTTP_STATUS.search(error.message or ""):
+            return f"{where} answers with HTTP status {status[1]}"
         return f"{where} rejected: {error.message or error.status.name}"
-    if isinstance(error, OSError) and error.strerror:
-        # asyncio has words of its own for errors of the system; names have numbers below 0.
-        number = error.errno or 0
-        return f"cannot reach {where}: {os.strerror(number) if number > 0 else error.strerror}"
-    reason = str(error) if isinstance(error, NotiError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, StreamTerminatedError) and str(error) == "Connection lost":
+        reason = "it closed the connection"
+    elif isinstance(error, OSError | NotiError):
+        reason = reason_of(error, to[0])
+    else:
+        reason = f"{type(error).__name__}: {error}"
     return f"cannot reach {where}: {reason}"

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from grpclib.const import Cardinality, Status
-from grpclib.exceptions import GRPCError
+from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from noti.address import Address, format_address
 from noti.certificates.names import claims
@@ -135,7 +135,8 @@ async def open_publish_stream(
             reason = (
                 describe(to, error) if rejection is None else f"{format_address(to)} {rejection}"
             )
-            if isinstance(error, GRPCError) and error.status is Status.UNIMPLEMENTED:
+            unimplemented = isinstance(error, GRPCError) and error.status is Status.UNIMPLEMENTED
+            if rejection is None and (unimplemented or isinstance(error, StreamTerminatedError)):
                 reason += "; is it the RPC port of a node?"
             raise PeerUnavailable(reason) from error
         yield PublishStream(to, stream, within_s)

@@ -8,8 +8,9 @@ import trio
 
 from noti import listening
 from noti.address import Address, format_address
+from noti.connection_errors import reason_of
 from noti.descriptors import GOSSIP_STREAMS_MAX
-from noti.errors import AddressInUse, PeerUnavailable, reason_of
+from noti.errors import AddressInUse, PeerUnavailable
 from noti.swim.ports import StreamHandler
 
 _PACKET_BYTES_MAX = 65_536
@@ -119,7 +120,7 @@ class SocketNetwork:
             return await trio.open_tcp_stream(host, port)
         except OSError as error:
             raise PeerUnavailable(
-                f"cannot connect to {format_address(to)}: {reason_of(error)}"
+                f"cannot connect to {format_address(to)}: {reason_of(error, host)}"
             ) from error
 
     async def resolve(self, address: Address) -> list[Address]:
@@ -128,7 +129,7 @@ class SocketNetwork:
             found = await _lookup(address, constants.SOCK_STREAM)
         except OSError as error:
             host, _ = address
-            raise PeerUnavailable(f"cannot resolve {host}: {reason_of(error)}") from error
+            raise PeerUnavailable(reason_of(error, host)) from error
         return [_address_of(each) for _, each in found]
 
 

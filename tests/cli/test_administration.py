@@ -11,8 +11,13 @@ from tests.http.stage import hub, serving
 
 
 def ask(url: str, token_file: Path, path: str = "/liveness") -> bytes:
-    with answer_of("GET", url, path, token_file=token_file, tls_ca=None, timeout_s=20) as answer:
-        return answer.read()
+    async def read() -> bytes:
+        async with answer_of(
+            "GET", url, path, token_file=token_file, tls_ca=None, timeout_s=20
+        ) as answer:
+            return await answer.read(10_000)
+
+    return trio.run(read)
 
 
 @pytest.fixture
@@ -30,11 +35,16 @@ async def test_answer_is_read_and_a_rejection_is_told_with_what_the_node_says(to
             await trio.to_thread.run_sync(ask, url, token, "/nowhere")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "ftp://x", "http://[", "http://\udc80"])
-def test_node_that_does_not_answer_is_named(url: str, token: Path) -> None:
-    with pytest.raises(Unavailable, match="does not answer") as caught:
-        ask(url, token)
+def test_node_that_does_not_answer_is_named(token: Path) -> None:
+    with pytest.raises(Unavailable, match=r"no answer from http://127\.0\.0\.1:1: ") as caught:
+        ask("http://127.0.0.1:1", token)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://[", "http://\udc80"])
+def test_what_is_no_url_of_a_node_is_told(url: str, token: Path) -> None:
+    with pytest.raises(LocalError, match="cannot be asked for"):
+        ask(url, token)
 
 
 def test_file_without_a_token_is_told_before_anybody_is_asked(tmp_path: Path) -> None:

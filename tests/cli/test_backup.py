@@ -178,5 +178,5 @@ def test_backup_needs_a_token_and_a_node(
     assert "--token-file is missing" in capsys.readouterr().err
     where = ["--url", "http://127.0.0.1:1", "--token-file", str(admin)]
     assert exit_status(["backup", *where, str(file)]) == 1
-    assert "does not answer" in capsys.readouterr().err
+    assert "no answer from" in capsys.readouterr().err
     assert not file.exists()

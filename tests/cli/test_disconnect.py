@@ -60,5 +60,5 @@ def test_wrong_use_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     where = ["--url", "http://127.0.0.1:1", "--token-file", str(token)]
     assert exit_status(["disconnect", "--subject", "7", *where]) == 1
     told = capsys.readouterr().err
-    assert "http://127.0.0.1:1 does not answer" in told
+    assert "no answer from http://127.0.0.1:1: " in told
     assert "secret" not in told

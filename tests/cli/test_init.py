@@ -1,5 +1,6 @@
 """How every command ends: its exit status, and one line when something is wrong."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_an_unknown_command_is_reported_in_one_line(capsys: pytest.CaptureFixtur
 
 
 def test_a_wrong_setting_exits_with_2(capsys: pytest.CaptureFixture[str]) -> None:
-    status, said = ends(capsys, "run", "--http-addr", "x")
+    status, said = ends(capsys, "run", "--http-addr", "x", "--log-format=human")
     assert status == 2
     assert said.startswith("noti: error: setting http_addr (from flag --http-addr): 'x'")
     assert said.count("\n") == 1
@@ -152,3 +153,24 @@ def test_full_disk_behind_stdout_is_one_line() -> None:
         "noti: error: cannot write: No space left on device; make room"
     )
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- <&-"])
+def test_a_closed_stdout_is_no_success(closed: str) -> None:
+    command = f"exec {sys.executable} -m noti keys new {closed}"
+    ended = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+
+
+def test_a_command_works_whose_stderr_and_stdin_are_closed() -> None:
+    command = f"exec {sys.executable} -m noti keys new 2>&- <&-"
+    ended = subprocess.run(command, shell=True, stdout=subprocess.PIPE, text=True, check=False)
+    assert (ended.returncode, len(ended.stdout)) == (0, 45)
+
+
+def test_the_last_line_among_json_is_json_too(capsys: pytest.CaptureFixture[str]) -> None:
+    status, said = ends(capsys, "run", "--http-addr", "x", "--log-format=json")
+    [line] = said.splitlines()
+    told = json.loads(line)
+    assert (status, told["exit_status"], told["level"]) == (2, 2, "critical")
+    assert told["event"].startswith("setting http_addr (from flag --http-addr): 'x'")

@@ -40,6 +40,15 @@ def test_new_keys_are_good_and_never_the_same(capsys: pytest.CaptureFixture[str]
     assert first != second
 
 
+def test_nothing_is_announced_where_no_node_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, lines = Shell(tmp_path / "nowhere", capsys).run("keys", "list")
+    assert status == 1
+    [line] = lines
+    assert "no node runs" in line
+
+
 def test_list_counts_members_by_key_and_names_what_encrypts(
     node: ScriptedNode, shell: Shell
 ) -> None:

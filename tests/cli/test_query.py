@@ -132,5 +132,11 @@ def test_flag_that_is_not_utf_8_is_rejected_before_a_node_is_asked(
 def test_query_too_long_for_the_socket_is_said_to_be_that(node: ScriptedNode, shell: Shell) -> None:
     status, lines = shell.run("query", "uptime", "x" * 20_000)
     assert status == 1
-    assert "make it shorter" in lines[-1]
+    [line] = lines
+    assert "make it shorter" in line
     assert node.asked == []
+
+
+def test_query_that_the_node_rejects_is_not_announced(node: ScriptedNode, shell: Shell) -> None:
+    node.answers.clear()
+    assert shell.run("query", "uptime") == (1, ["noti: error: no query here"])

@@ -28,15 +28,23 @@ REPORT = {
 
 
 @contextmanager
-def node(body: bytes, status: int = 200, tls: ssl.SSLContext | None = None) -> Iterator[str]:
+def node(
+    body: bytes, status: int = 200, tls: ssl.SSLContext | None = None, media_type: str = ""
+) -> Iterator[str]:
     """Answer every request with `body`."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(status)
+            if media_type:
+                self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.do_GET()
 
         def log_message(self, *_: object) -> None:
             pass

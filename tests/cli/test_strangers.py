@@ -21,7 +21,16 @@ ENDS_WITHIN_S = 8.0
 
 EVENT = ["--user-id=7", "--from=a", "--to=b"]
 
-COMMANDS = ["status", "members", "tail", "publish-rpc", "publish-nats", "dead-letter"]
+COMMANDS = [
+    "status",
+    "members",
+    "tail",
+    "backup",
+    "publish-http",
+    "publish-rpc",
+    "publish-nats",
+    "dead-letter",
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,24 +39,32 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("certificates")
     ca = authority()
     (directory / "ca.pem").write_bytes(ca.pem)
+    (directory / "token").write_text("a.b.c")
     node("n1", ca).write(directory, "n1")
     return directory
 
 
-def asking(command: str, at: str, certificates: Path | None = None) -> list[str]:
-    """Return what asks whoever is at an address, with TLS if there are certificates."""
-    s = "s" if certificates else ""
+def asking(command: str, at: str, certificates: Path, *, tls: bool = False) -> list[str]:
+    """Return what asks whoever is at an address."""
+    s = "s" if tls else ""
+    token = f"--token-file={certificates}/token"
     match command:
         case "status" | "members":
             return [command, "--http", f"http{s}://{at}"]
         case "tail":
             return [command, f"http{s}://{at}"]
+        case "backup":
+            return [command, f"--url=http{s}://{at}", token, f"{certificates}/backup"]
+        case "disconnect":
+            return [command, f"--url=http{s}://{at}", token, "--subject=somebody"]
+        case "publish-http":
+            return ["publish", f"--url=http{s}://{at}", token, "--topic=t", "--data=x"]
         case "dead-letter":
             return [command, "list", f"--nats-url={'tls' if s else 'nats'}://{at}"]
         case "publish-rpc":
-            files = {"cert": "n1.pem", "key": "n1.key", "ca": "ca.pem"} if certificates else {}
-            tls = [f"--tls-{name}={certificates}/{file}" for name, file in files.items()]
-            return ["publish", "--rpc", at, "--topic=t", "--data=x", *tls]
+            files = {"cert": "n1.pem", "key": "n1.key", "ca": "ca.pem"} if tls else {}
+            flags = [f"--tls-{name}={certificates}/{file}" for name, file in files.items()]
+            return ["publish", "--rpc", at, "--topic=t", "--data=x", *flags]
         case _:
             return ["publish", f"--nats-url={'tls' if s else 'nats'}://{at}", *EVENT]
 
@@ -75,6 +92,8 @@ def fails_in_one_line(arguments: list[str], at: str, capsys: pytest.CaptureFixtu
     assert at in last, f"whom did it ask? {last}"
     assert "internal error" not in said
     assert "Traceback" not in said
+    assert "Errno" not in said
+    assert "_ssl.c" not in said
     return last
 
 
@@ -84,7 +103,26 @@ def test_nobody_there(
     command: str, tls: bool, certificates: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     at = f"127.0.0.1:{free_port()}"
-    fails_in_one_line(asking(command, at, certificates if tls else None), at, capsys)
+    fails_in_one_line(asking(command, at, certificates, tls=tls), at, capsys)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "disconnect"])
+def test_a_host_that_has_no_address_is_named(
+    command: str, certificates: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at = "nosuch.invalid:8402"
+    said = fails_in_one_line(asking(command, at, certificates), at, capsys)
+    assert "cannot resolve nosuch.invalid (" in said
+
+
+@pytest.mark.parametrize("command", ["status", "backup", "disconnect", "publish-http"])
+def test_a_page_of_another_server_is_not_taken_for_an_answer(
+    command: str, certificates: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with http_node(b"<html>welcome</html>", media_type="text/html") as url:
+        at = url.removeprefix("http://")
+        said = fails_in_one_line(asking(command, at, certificates), at, capsys)
+    assert "welcome" not in said
 
 
 @promises.COMMANDS_END_IN_TIME
@@ -100,7 +138,7 @@ def test_somebody_else_there(
 ) -> None:
     with listening(STRANGERS[stranger]) as port:
         at = f"127.0.0.1:{port}"
-        last = fails_in_one_line(asking(command, at, certificates if tls else None), at, capsys)
+        last = fails_in_one_line(asking(command, at, certificates, tls=tls), at, capsys)
     if stranger == "silent":
         assert "no answer" in last
         assert f"within {TIMEOUT_S:g} s" in last
@@ -114,7 +152,7 @@ def test_plain_text_to_whom_takes_tls_only(
     context.load_cert_chain(certificates / "n1.pem", certificates / "n1.key")
     with http_node(b"{}", tls=context) as url:
         at = url.removeprefix("https://")
-        fails_in_one_line(asking(command, at), at, capsys)
+        fails_in_one_line(asking(command, at, certificates), at, capsys)
 
 
 @pytest.mark.parametrize(
@@ -129,10 +167,10 @@ def test_plain_text_to_whom_takes_tls_only(
 )
 @pytest.mark.parametrize("command", ["status", "members"])
 def test_document_that_is_no_report(
-    command: str, body: bytes, capsys: pytest.CaptureFixture[str]
+    command: str, body: bytes, certificates: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with http_node(body) as url:
-        fails_in_one_line(asking(command, url.removeprefix("http://")), url, capsys)
+        fails_in_one_line(asking(command, url.removeprefix("http://"), certificates), url, capsys)
 
 
 def test_report_that_is_nested_deeply_is_shown_or_rejected(

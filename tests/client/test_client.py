@@ -1,5 +1,8 @@
 """Publishing and following for applications, against servers that answer as they are told."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
 from random import Random
 from urllib.parse import parse_qsl
 
@@ -40,6 +43,20 @@ def keys_of(*scripts: Script) -> set[str]:
     return {
         headers_of(request)["idempotency-key"] for script in scripts for request in script.requests
     }
+
+
+@asynccontextmanager
+async def silent_server() -> AsyncIterator[str]:
+    """Yield the address of a server that takes a request, and says nothing."""
+
+    async def take(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            pass
+
+    async with trio.open_nursery() as nursery:
+        [listener] = await nursery.start(partial(trio.serve_tcp, take, 0, host="127.0.0.1"))
+        yield f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        nursery.cancel_scope.cancel()
 
 
 async def closed_port() -> str:
@@ -115,6 +132,22 @@ async def test_who_publishes_learns_whether_the_event_may_be_committed(
     ):
         with pytest.raises(ProposalUncertain, match="publish it again with the same id"):
             await client.publish("a", within_s=3)
+
+
+@promises.ANSWERED_AFTER_MAJORITY
+async def test_an_event_that_nobody_answers_in_time_may_be_committed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with silent_server() as url, Client(url) as client:
+        with pytest.raises(ProposalUncertain, match="no answer within 3 s"):
+            await client.publish("a", within_s=3)
+
+
+async def test_a_page_of_another_server_is_no_id_of_an_event() -> None:
+    page = answer(200, "<p>Welcome", "Content-Type: text/html; charset=utf-8")
+    async with scripted(page) as (_, url), Client(hub_of(url)) as client:
+        with pytest.raises(RequestRejected, match="answers with a page"):
+            await client.publish("a")
 
 
 async def read(client: Client, *topics: str, after: str = "") -> list[StreamEvent]:

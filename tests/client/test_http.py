@@ -46,9 +46,9 @@ async def test_a_longer_body_than_granted_is_rejected() -> None:
 @pytest.mark.parametrize(
     ("answer", "error", "problem"),
     [
-        (b"", PeerUnavailable, "it hangs up before"),
-        (ANSWER[:20], PeerUnavailable, "it hangs up before"),
-        (ANSWER[:-1], PeerUnavailable, "it hangs up before"),
+        (b"", PeerUnavailable, "closed the connection without an answer"),
+        (ANSWER[:20], PeerUnavailable, "before its answer was complete"),
+        (ANSWER[:-1], PeerUnavailable, "before its answer was complete"),
         (b"nonsense\r\n\r\n", MessageInvalid, "that is no HTTP"),
         (b"HTTP/1.1 200 Fine\r\nX: " + b"x" * 200_000, MessageInvalid, "that is no HTTP"),
     ],

@@ -477,3 +477,14 @@ async def test_large_part_passes_whole_while_others_write(open_any: OpenDisk) ->
         begun = disk.write("log", 0, b"x")
         assert await disk.read_part("snapshot", 256, len(data)) == data[256:]
         await begun
+
+
+async def test_a_writer_that_cannot_be_started_is_not_blamed_on_the_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    with pytest.raises(
+        StorageFailed, match=r"cannot start the process that writes the log, .*no-p"
+    ):
+        async with open_disk(tmp_path):
+            pass

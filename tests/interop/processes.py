@@ -250,6 +250,15 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
+def why_it_ended(written: str) -> str:
+    """Return the one line, plain or JSON, in which a node says at its end why it cannot go on."""
+    plain = [line for line in written.splitlines() if line.startswith("noti: error: ")]
+    logged = [json.loads(line) for line in written.splitlines() if line.startswith("{")]
+    fatal: list[str] = [line["event"] for line in logged if line["level"] == "critical"]
+    [reason] = plain + fatal
+    return reason.removeprefix("noti: error: ")
+
+
 def run_to_end(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Run a command that should end by itself soon."""
     return subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)

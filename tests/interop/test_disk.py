@@ -14,7 +14,7 @@ from noti.asyncio_loop import AsyncioLoop
 from noti.cli.children import Child
 from noti.rpc.generated.noti.v1 import Event, PublisherStub, PublishRequest
 from tests import promises
-from tests.interop.processes import NodeProcess, children_of, running_node
+from tests.interop.processes import NodeProcess, children_of, running_node, why_it_ended
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -70,9 +70,8 @@ async def publish(node: NodeProcess, count: int, size_bytes: int, first: int = 0
 
 def reason(node: NodeProcess) -> str:
     """Return the one line for a person in what the node wrote."""
-    [line] = [one for one in node.log_text().splitlines() if one.startswith("noti: error: ")]
     assert "Traceback" not in node.log_text()
-    return line
+    return why_it_ended(node.log_text())
 
 
 @promises.FULL_DISK_ENDS_NODE

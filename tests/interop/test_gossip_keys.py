@@ -17,6 +17,7 @@ from tests.interop.processes import (
     NodeProcess,
     destroyed_in_the_end,
     run_to_end,
+    why_it_ended,
     written,
 )
 
@@ -141,8 +142,8 @@ async def test_node_that_others_reach_says_in_one_line_that_it_needs_a_key(tmp_p
     command = node.command("--gossip-addr", "0.0.0.0:0", "--advertise-host", "127.0.0.1")
     ended = await trio.to_thread.run_sync(partial(run_to_end, command))
     assert ended.returncode != 0
-    [line] = ended.stderr.splitlines()
-    assert line.startswith("noti: error: setting gossip_addr (from flag --gossip-addr)")
+    line = why_it_ended(ended.stderr)
+    assert line.startswith("setting gossip_addr (from flag --gossip-addr)")
     assert "--gossip-key-file" in line
     assert "--gossip-insecure" in line
 

@@ -14,6 +14,7 @@ from tests.interop.processes import (
     is_running,
     run_to_end,
     running_node,
+    why_it_ended,
     written,
 )
 
@@ -81,6 +82,4 @@ def refusal(command: list[str]) -> str:
     done = run_to_end(command)
     assert done.returncode not in (0, None)
     assert done.returncode > 0, "it was not killed by a signal"
-    [line] = [line for line in done.stderr.splitlines() if not line.startswith("{")]
-    assert line.startswith("noti: error: ")
-    return line
+    return why_it_ended(done.stderr)

@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from tests.interop.cluster import running_cluster
-from tests.interop.processes import NodeProcess, children_of, get_json, running_node
+from tests.interop.processes import NodeProcess, children_of, get_json, running_node, why_it_ended
 from tests.interop.test_cluster import RECOVERY_S_MAX, STOP_S_MAX
 from tests.interop.test_consistent import three_nodes
 from tests.interop.test_disk import publish
@@ -165,7 +165,7 @@ async def test_node_with_the_data_directory_of_yesterday_ends_with_what_to_do(
         follower.start()
         with trio.fail_after(ENDS_S_MAX):
             assert await follower.wait() == 1
-        [line] = lines(follower, "noti: error: ")
+        line = why_it_ended(follower.log_text())
         assert "is an old copy" in line
         assert "delete it and let the node join again as a new one" in line
         assert len(lines(leader, "a voter has forgotten what it had on disk")) == 1

@@ -1,7 +1,6 @@
 """One connection to NATS: how it is opened, and what the server complained about; asyncio."""
 
 import asyncio
-import ssl
 from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -10,7 +9,7 @@ import nats.errors
 import nats.js.errors
 import structlog
 
-from noti.certificates.rejections import handshake_rejection
+from noti.connection_errors import CLOSED, reason_of
 from noti.errors import ConfigInvalid, SourceUnavailable
 from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.settings import NatsSettings
@@ -127,9 +126,7 @@ def _options(settings: NatsSettings) -> dict[str, Any]:
 
 def _why(error: Exception) -> str:
     """Return an error of a connection, for a person."""
-    if isinstance(error, ssl.SSLError):
-        return f"the server {handshake_rejection(error)}"
-    return str(error) or type(error).__name__
+    return CLOSED if "empty response from server" in str(error) else reason_of(error)
 
 
 def _without_password(url: str) -> str:

@@ -317,13 +317,19 @@ async def open_disk(directory: Path) -> AsyncIterator[FileDisk]:
 async def _start_writer(connection: socket.socket, directory: int, lock: int) -> trio.Process:
     # -I -S: nothing of the environment and no site-packages, so that it starts in some 10 ms.
     command = [sys.executable, "-I", "-S", str(disk_writer.__file__), str(directory)]
-    return await trio.lowlevel.open_process(
-        command,
-        stdin=connection.fileno(),
-        stdout=subprocess.DEVNULL,
-        pass_fds=(directory, lock),
-        start_new_session=True,  # Ctrl-C in a terminal is for the node, which still has to write
-    )
+    try:
+        return await trio.lowlevel.open_process(
+            command,
+            stdin=connection.fileno(),
+            stdout=subprocess.DEVNULL,
+            pass_fds=(directory, lock),
+            # Ctrl-C in a terminal is for the node, which still has to write.
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StorageFailed(
+            f"cannot start the process that writes the log, {sys.executable}: {error.strerror}"
+        ) from None
 
 
 async def _stop(process: trio.Process) -> None:
