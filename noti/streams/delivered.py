@@ -11,9 +11,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-EVENTS_MAX: Final = 100_000
-"""Events in batches that are remembered: 1 to 4 MB. A busy hub with a thousand audiences that see
-different events makes as many in seconds."""
+EVENTS_MAX: Final = 30_000
+"""Events in batches that are remembered: up to 5 MB, where each is a batch of its own. A busy hub
+with a thousand audiences that see different events makes as many in seconds."""
 
 
 @dataclass(slots=True, eq=False)

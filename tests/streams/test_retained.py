@@ -5,6 +5,7 @@ import tracemalloc
 import pytest
 
 from noti.history.notification import Notification
+from noti.streams.delivered import DeliveredBatches
 from noti.streams.feed import Audience, Feed, View
 from noti.streams.retained import EDGE, Retained, cursor_of, partial, place_of, seq_in
 from tests.http.stage import notification, notifications, selecting
@@ -153,6 +154,7 @@ def test_an_event_is_counted_for_about_the_memory_that_it_takes(
                 feed.read(audience, seq - 1, 1)
         # What is being sent has a bound of its own.
         feed._forget_joined()
+        feed.delivered = DeliveredBatches()
         for frames in feed._frames.values():
             frames.clear()
         taken = tracemalloc.get_traced_memory()[0] / count
