@@ -23,7 +23,7 @@ it is the start, read upwards the stop:
                     leadership       handed over as soon as the node is to stop
 
 A node of which a part fails falls instead: all parts end in the same moment, so that nobody can
-elect it, or stay with it, while it goes down. The bridge and presence are optional: their
+elect it, or stay with it, while it goes down. The bridge, presence and settings are optional: their
 failures are survived.
 """
 
@@ -108,8 +108,9 @@ async def run(
         await tree.start("limits", parts.limits.run)
         await _start_optional(tree, parts, world)
         if settings is not None:
-            take = partial(take_settings, parts, world)
-            await tree.start("settings", partial(settings.run, take))
+            follow = partial(settings.run, partial(take_settings, parts, world))
+            part = partial(keep_going, "settings", follow, world.clock, world.rng)
+            await tree.start("settings", part)
         within_s = config.election_timeout_ms / 1000
         await tree.before_stop("leadership", parts.replica.hand_over, within_s)
         log.info("node is up", name=parts.identity.name, node_id=parts.identity.node_id)

@@ -16,6 +16,7 @@ from noti.assembly import Parts, history_limits_of, level_max_of, voter_limits_o
 from noti.certificates.renewal import Made, Renewed, keep_renewed
 from noti.config import Config, shown
 from noti.errors import ConfigInvalid
+from noti.optional import contained
 from noti.setting_changes import change_of
 from noti.world import World
 
@@ -61,7 +62,8 @@ class SettingsFile:
         if self._file is None:
             log.info("no settings to reload: there is no file of them, --config FILE")
         elif self._watched is not None:
-            self._watched.renew()
+            with contained("settings"):
+                self._watched.renew()
 
     async def run(
         self, take: Take, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED

@@ -117,6 +117,19 @@ async def test_settings_that_a_part_refuses_are_not_taken_for_current(
         assert stage.settings.current.history_size == 6
 
 
+async def test_part_that_fails_for_another_reason_ends_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with following(tmp_path) as stage:
+        stage.taken = None  # type: ignore[assignment]
+        stage.file.write_text("history_size = 6")
+        stage.settings.reload()
+        assert stage.settings.current.history_size == 5
+        stage.taken = []
+        stage.settings.reload()
+        assert stage.settings.current.history_size == 6
+
+
 async def test_what_needs_a_restart_is_told_in_one_line(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -6,6 +6,7 @@ Nothing is started or written. What a node that runs with the same data director
 import errno
 import fcntl
 import os
+import pwd
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -161,11 +162,12 @@ def _data_directory(config: Config) -> Iterator[ConfigFinding]:
     if not existing.is_dir():
         yield ConfigFinding("data_dir", f"{told}{existing} is no directory; name another")
     elif not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
-        owner = existing.stat().st_uid
-        yield ConfigFinding(
-            "data_dir",
-            f"{told}{existing} belongs to user {owner}, and cannot be written by {os.geteuid()}",
-        )
+        owner, we = _user(existing.stat().st_uid), _user(os.geteuid())
+        text = f"{existing} belongs to user {owner}, and {we} cannot write there; change its owner"
+        yield ConfigFinding("data_dir", told + text)
+    elif existing == directory and not os.geteuid() and (uid := existing.stat().st_uid):
+        text = f"{existing} belongs to user {_user(uid)}: check as that user, as root may read all"
+        yield ConfigFinding("data_dir", told + text, is_problem=False)
     if existing != directory:
         return
     try:
@@ -182,6 +184,13 @@ def _data_directory(config: Config) -> Iterator[ConfigFinding]:
             f"{told}{directory} belongs to node {name!r}, but this node is named {config.name!r}; "
             "use another --data-dir or the old --name",
         )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _address(setting: str, address: Address, *, runs: bool) -> Iterator[ConfigFinding]:

@@ -156,6 +156,31 @@ def test_directory_of_another_node_or_user_or_of_none_is_told(tmp_path: Path) ->
     assert f"{file} is no directory" in told
 
 
+def test_root_is_told_to_check_as_the_user_whose_directory_it_is(
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    if os.geteuid():
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+    else:
+        os.chown(data, 54321, 54321)
+    [line] = check(flags, capsys, status=0)
+    assert line.startswith(f"noti: warning: setting data_dir: {data} belongs to user ")
+    assert "check as that user" in line
+
+
+def test_directory_where_nobody_may_write_is_told(
+    flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    [line] = check([*flags, "--data-dir", "/data-of-this-test"], capsys)
+    assert "setting data_dir: / belongs to user root, and " in line
+
+
 def test_addresses_that_the_node_itself_has_are_no_trouble(
     flags: list[str], taken: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
