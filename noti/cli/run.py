@@ -3,7 +3,7 @@
 import gc
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from noti.cli.loading import file_of
 from noti.cli.settings import load_config, settings_options
 from noti.cli.signals import until_signalled
 from noti.importing import importing
+from noti.systemd import tell_ready
 
 log = structlog.get_logger("noti.cli")
 
@@ -57,12 +58,19 @@ def run(config_file: Path | None, **options: Any) -> None:
     trio.run(
         partial(
             until_signalled,
-            partial(node.run, config, settings=settings),
+            partial(_run_and_tell, partial(node.run, config, settings=settings)),
             lambda: settings.current.shutdown_deadline_s,
             reload=settings.reload,
         )
     )
     log.info("stopped")
+
+
+async def _run_and_tell(run_node: Callable[..., Awaitable[object]]) -> None:
+    """Be a node, and let systemd know when it is up."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(run_node)
+        tell_ready()
 
 
 def _set_up_logs_early(options: Mapping[str, Any]) -> None:
