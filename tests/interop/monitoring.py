@@ -118,6 +118,7 @@ class Stage:
     kubernetes: Scene
     operator: OperatorProcess
     token: str
+    settings: Path
 
     async def publish(self, node: NodeProcess) -> None:
         """Publish by HTTP at a node, whatever it answers."""
@@ -245,6 +246,30 @@ async def strangers_call(stage: Stage) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def halting_leaders(stage: Stage) -> AsyncIterator[None]:
+    """Each leader falls silent for longer than an election takes."""
+
+    async def depose() -> None:
+        leader = await stage.cluster.leader()
+        os.kill(leader.pid, signal.SIGSTOP)
+        with trio.CancelScope(shield=True):
+            await trio.sleep(1.2)
+            os.kill(leader.pid, signal.SIGCONT)
+
+    async with repeated(depose, 0.1):
+        yield
+
+
+@asynccontextmanager
+async def invalid_settings(stage: Stage) -> AsyncIterator[None]:
+    """Nodes read their file again by themselves, and keep what they had."""
+    valid = stage.settings.read_text()
+    stage.settings.write_text("nonsense = 1\n")
+    yield
+    stage.settings.write_text(valid)
+
+
+@asynccontextmanager
 async def ending_certificate(stage: Stage, days: int) -> AsyncIterator[None]:
     stage.certificate_ends_in(days)
     yield
@@ -291,7 +316,7 @@ async def missing_right(stage: Stage) -> AsyncIterator[None]:
     async with repeated(change, 0.5):
         yield
     api.forbidden = set()
-    cluster.check()
+    api.delete(CHECKERS, NS, cluster.name)
 
 
 @asynccontextmanager
@@ -308,6 +333,8 @@ FAULTS: Mapping[str, Callable[[Stage], AbstractAsyncContextManager[None]]] = {
     "NotiNodeIsNotReady": partial(killed, count=2),
     "NotiRejectsPublishers": without_quorum_published,
     "NotiIsGone": partial(killed, count=3),
+    "NotiChangesLeaders": halting_leaders,
+    "NotiRejectsSettings": invalid_settings,
     "NotiDiskHangs": stopped_writer,
     "NotiDiskIsSlow": slow_writer,
     "NotiIsBusy": busy_node,
@@ -364,7 +391,10 @@ async def staged(directory: Path) -> AsyncIterator[Stage]:
     keys.chmod(0o600)
     secret = "a secret of at least thirty-two bytes"
     (directory / "jwt.key").write_text(secret)
+    settings = directory / "noti.toml"
+    settings.write_text("sse_heartbeat_s = 10.0\n")
     flags = [
+        *("--config", str(settings)),
         *("--gossip-key-file", str(keys), "--publisher-jwt-key-file", str(directory / "jwt.key")),
         *("--web-workers", "1", "--subscriptions", "--sse-clients-max", str(CLIENTS_MAX)),
     ]
@@ -374,7 +404,7 @@ async def staged(directory: Path) -> AsyncIterator[Stage]:
         scene(directory) as kubernetes,
     ):
         operator = kubernetes.operate("operator")
-        yield Stage(cluster, files, kubernetes, operator, token)
+        yield Stage(cluster, files, kubernetes, operator, token, settings)
 
 
 async def main(alerts: Sequence[str]) -> int:
