@@ -201,6 +201,13 @@ def test_the_schema_of_config_has_every_setting_that_the_chart_does_not_make() -
     assert free | made == {name for name in Config.model_fields if not is_secret(name)}
 
 
+def test_the_level_is_held_by_a_setting_and_let_go_of_by_null() -> None:
+    assert "level_max = 0\n" in render("--set", "config.level_max=0").stdout
+    let_go = render("--set", "config.level_max=null")
+    assert let_go.returncode == 0, let_go.stderr
+    assert "level_max" not in let_go.stdout
+
+
 def test_the_chart_is_of_this_version() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["appVersion"] == __version__

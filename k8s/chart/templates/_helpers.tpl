@@ -412,12 +412,13 @@ required
 {{- end -}}
 
 {{/* The file of further settings. JSON's strings, numbers, booleans and arrays are TOML's too; only
-     whole numbers must not become floats. Tables come last, as what follows one belongs to it. */}}
+     whole numbers must not become floats. What is null is not set. Tables come last, as what follows
+     one belongs to it. */}}
 {{- define "noti.toml" -}}
 {{- range $name, $value := omit .Values.config "nats_streams" }}
 {{- if kindIs "float64" $value }}
 {{ $name }} = {{ if eq (float64 (int64 $value)) $value }}{{ int64 $value }}{{ else }}{{ $value }}{{ end }}
-{{- else }}
+{{- else if not (kindIs "invalid" $value) }}
 {{ $name }} = {{ toJson $value }}
 {{- end }}
 {{- end }}
