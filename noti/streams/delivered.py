@@ -7,7 +7,7 @@ Never: work for each event, or each stream; a batch is shared by all who read th
 
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,6 +26,10 @@ class Delivered:
     """To how many it was handed."""
 
 
+NOTHING: Final = Delivered(())
+"""A batch without events, which is handed to nobody."""
+
+
 class DeliveredBatches:
     """Those of late."""
 
@@ -34,20 +38,25 @@ class DeliveredBatches:
         self._events = 0
         self._forgotten_through = 0
 
-    def begin(self, seqs: Sequence[int], last_seq: int, left_out: Collection[int]) -> Delivered:
-        """Return what counts a batch of these events up to `last_seq`, without those left out."""
-        if seqs and seqs[-1] > last_seq:
+    def begin(self, seqs: Sequence[int], last_seq: int, left_out: Sequence[int]) -> Delivered:
+        """Return what counts a batch of these events up to `last_seq`, without those left out.
+
+        `last_seq` is the last one in it; 0 when it has none.
+        """
+        if not last_seq:
+            return NOTHING
+        if seqs[-1] > last_seq:
             seqs = seqs[: bisect_right(seqs, last_seq)]
         if left_out:
-            seqs = [seq for seq in seqs if seq not in left_out]
+            unsent = frozenset(left_out)
+            seqs = [seq for seq in seqs if seq not in unsent]
         delivered = Delivered(seqs)
-        if seqs:
-            self._batches.append(delivered)
-            self._events += len(seqs)
-            while self._events > EVENTS_MAX:
-                oldest = self._batches.popleft().seqs
-                self._events -= len(oldest)
-                self._forgotten_through = max(self._forgotten_through, oldest[-1])
+        self._batches.append(delivered)
+        self._events += len(seqs)
+        while self._events > EVENTS_MAX:
+            oldest = self._batches.popleft().seqs
+            self._events -= len(oldest)
+            self._forgotten_through = max(self._forgotten_through, oldest[-1])
         return delivered
 
     def streams_of(self, seq: int) -> tuple[int, bool]:

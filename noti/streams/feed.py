@@ -31,7 +31,7 @@ from noti.streams.audience import (
     View,
     in_both,
 )
-from noti.streams.delivered import Delivered, DeliveredBatches
+from noti.streams.delivered import NOTHING, Delivered, DeliveredBatches
 from noti.streams.frames import Frames
 from noti.streams.framing import EVENT_STREAM, Framing
 from noti.streams.retained import EDGE, NOWHERE, Retained, partial, place_of
@@ -72,7 +72,7 @@ class Batch:
     created_ms: int
     """When the first of them was made, wall time; 0 without any."""
     framing: Framing = EVENT_STREAM
-    delivered: Delivered = field(default_factory=lambda: Delivered(()), compare=False)
+    delivered: Delivered = field(default=NOTHING, compare=False)
     """Counted by whoever hands it to streams."""
 
     @cached_property
@@ -390,12 +390,12 @@ class Feed:
         frames, held = self._frames_of(view, framing), self.retained.notifications
         pieces: list[bytes] = []
         created_ms = size_bytes = last_seq = 0
-        left_out: set[int] = set()
+        left_out: list[int] = []
         for seq in seqs:
             notification = held[seq]
             frame = frames.of(notification)
             if frame is None:
-                left_out.add(seq)
+                left_out.append(seq)
                 continue
             if not pieces:
                 created_ms = notification.created_ms
