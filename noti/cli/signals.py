@@ -18,8 +18,8 @@ ECHO_S = 1.0
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask to stop."""
 
-STDERR = 2
-"""Descriptor of standard error."""
+STANDARD = (0, 1, 2)
+"""Descriptors of standard input, output and error, of which some may be redirected."""
 
 
 async def until_signalled(
@@ -76,5 +76,5 @@ async def _watch_signals(
 
 
 def _in_terminal() -> bool:
-    """Whether people read the log; false, too, when their terminal was closed."""
-    return os.isatty(STDERR)
+    """Whether this is a terminal's process; false, too, when that was closed."""
+    return any(map(os.isatty, STANDARD))

@@ -59,9 +59,11 @@ async def test_hang_up_reloads_and_does_not_stop() -> None:
 
 
 IN_TERMINAL = """
-    import os, signal, trio
+    import os, signal, sys, trio
     from noti import telemetry
     from noti.cli.signals import until_signalled
+
+    os.dup2(os.open(os.devnull, os.O_RDWR), int(sys.argv[1]))
 
     async def service():
         os.write(1, b"up")
@@ -73,10 +75,12 @@ IN_TERMINAL = """
 """
 
 
-def test_terminal_that_is_closed_stops_the_service() -> None:
+@pytest.mark.parametrize("redirected", ["0", "2"])
+def test_terminal_that_is_closed_stops_the_service(redirected: str) -> None:
     pid, terminal = pty.fork()
     if not pid:
-        os.execv(sys.executable, [sys.executable, "-c", textwrap.dedent(IN_TERMINAL)])
+        command = [sys.executable, "-c", textwrap.dedent(IN_TERMINAL), redirected]
+        os.execv(sys.executable, command)
     assert os.read(terminal, 2) == b"up"
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
