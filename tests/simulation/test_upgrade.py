@@ -3,10 +3,11 @@
 import pytest
 import trio
 
+from noti.assembly import LogLimits
 from tests import promises
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
-from tests.simulation.world import SimulatedCluster
+from tests.simulation.world import Settings, SimulatedCluster
 
 OLD, NEW = 0, 1
 """What a release supports."""
@@ -72,18 +73,30 @@ def test_nodes_are_replaced_one_by_one_and_back_until_all_are_new(seed: int) -> 
     run_deterministically(seed, main)
 
 
-def test_cluster_that_is_taken_back_as_a_whole_stops_and_loses_nothing() -> None:
+@pytest.mark.parametrize(
+    ("snapshot_every_bytes", "at_start"),
+    [(64 * 1024**2, False), (500, True)],
+    ids=["log", "snapshot"],
+)
+def test_cluster_that_is_taken_back_as_a_whole_stops_and_loses_nothing(
+    snapshot_every_bytes: int, at_start: bool
+) -> None:
+    """Each node meets the level in its log, or already in its snapshot."""
+
     async def main() -> None:
         async with trio.open_nursery() as nursery:
-            cluster = SimulatedCluster(nursery, 3)
+            limits = LogLimits(segment_bytes=65_536, snapshot_every_bytes=snapshot_every_bytes)
+            cluster = SimulatedCluster(nursery, 3, settings=Settings(log_limits=limits))
             await cluster.start()
-            cluster.publish(5)
             await cluster.wait_for(lambda: levels(cluster) == {NEW})
+            cluster.publish(20)
+            await cluster.wait_for(lambda: cluster.last_seqs() == {cluster.published})
             for machine in cluster.nodes:
                 await machine.stop()
                 machine.supports = OLD
             for machine in cluster.nodes:
                 await machine.start()
+                assert machine.down or not at_start
             await cluster.wait_for(lambda: sum(machine.down for machine in cluster.nodes) >= 1)
             await trio.sleep(10)
             told = [machine.end_reason for machine in cluster.nodes if machine.down]
