@@ -47,6 +47,9 @@ GOSSIP_FAULTS = (
 CALENDARS_AHEAD_S = (-1_700_000_000, -86_400 * 365, -3600, -5, 0, 0, 3600, 86_400 * 365 * 3)
 """How wrong calendars are: before the network has set it, a machine may believe it is 1970."""
 
+CLOCKS_APART_S_MAX = 5
+"""How wrong they are at most where strangers are heard: all agree again within twice that."""
+
 
 @dataclass(frozen=True)
 class GossipSwarm:
@@ -272,9 +275,11 @@ class GossipStorm:
         """It counts when the machine starts the next time."""
         machine = self._any()
         ahead_s = self._rng.choice(CALENDARS_AHEAD_S)
-        # Behind others, it does not believe yet what strangers made them believe.
-        least_s = -5 if self._swarm.strangers_are_heard else ahead_s
-        machine.wall_ahead_s = max(ahead_s, least_s)
+        if self._swarm.strangers_are_heard:
+            # They can make a node say as much as its own clock allows, and those whose clocks are
+            # behind that do not believe it yet, for as long as the clocks differ.
+            ahead_s = max(-CLOCKS_APART_S_MAX, min(ahead_s, CLOCKS_APART_S_MAX))
+        machine.wall_ahead_s = ahead_s
         return f"of {machine.name} by {machine.wall_ahead_s} s"
 
     # What strangers do

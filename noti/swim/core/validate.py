@@ -9,6 +9,10 @@ refuted. Nodes of noti begin at the seconds of their clock and Serf agents at 1,
 adds one, so what is far ahead of our own clock is invalid. What was accepted at the limit is below
 it a second later, so that a refutation is valid then. Refutations may be a little above
 accusations, so that they are valid at once.
+
+So clocks must agree where strangers are heard: they can make a node raise its incarnation to what
+its own clock allows, and whoever's clock is behind rejects that for as long as the clocks differ,
+or until the node starts again with its clock set right.
 """
 
 from typing import Final

@@ -353,6 +353,40 @@ def test_node_that_was_lost_with_the_highest_incarnation_can_return() -> None:
     assert [wire.view(name)["n3"] for name in wire.cores] == ["alive"] * 3
 
 
+def cluster_with_a_fast_clock(ahead_s: int) -> Wire:
+    """Two nodes, and n3 whose clock is ahead, and which a stranger made say what that allows."""
+    wire = cluster(2)
+    wire.add("n3", seeds=["n1"], tags={"id": "id of n3"}, incarnation=NOW_S + ahead_s)
+    wire.run(5)
+    highest = NOW_S + ahead_s + AHEAD_S_MAX + REFUTATIONS_AHEAD_MAX
+    wire.deliver("n3", Suspect(highest, "n3", "n1"))
+    wire.add("n4", seeds=["n1"], tags={"id": "id of n4"}, incarnation=NOW_S)
+    wire.run(10)
+    return wire
+
+
+def test_node_that_a_stranger_made_say_too_much_is_believed_once_other_clocks_are_there() -> None:
+    wire = cluster_with_a_fast_clock(60)
+    assert "n3" not in wire.view("n4")
+    wire.run(90)
+    assert [wire.view(name)["n3"] for name in wire.cores] == ["alive"] * 4
+    assert len({wire.cores[name].members()[2].incarnation for name in wire.cores}) == 1
+
+
+def test_node_that_a_stranger_made_say_too_much_returns_with_its_clock_set_right() -> None:
+    """Until then newcomers do not let it in, and say why. Found by: just sim seed=50073"""
+    wire = cluster_with_a_fast_clock(3 * 365 * 86_400)
+    wire.run(60)
+    assert "n3" not in wire.view("n4")
+    assert any(
+        name == "n4" and isinstance(effect, GossipRejected) and "of n3" in effect.text
+        for _, name, effect in wire.effects
+    )
+    wire.add("n3", seeds=["n1"], tags={"id": "id of n3"}, incarnation=NOW_S + 60)
+    wire.run(40)
+    assert [wire.view(name)["n3"] for name in wire.cores] == ["alive"] * 4
+
+
 def test_suspicion_of_a_member_with_the_highest_incarnation_is_heard() -> None:
     """Or each member would have to find out by itself, and nobody could confirm it."""
     wire = cluster(3)
