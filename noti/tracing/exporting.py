@@ -83,31 +83,40 @@ class SpanExporting:
                 outcome = "exported" if done else "failed"
             finally:
                 _SPANS.labels(outcome).inc(count)
+            why = problem()
             if not done:
                 self._throttled.log(
                     log.warning,
                     "spans were not exported; events go on without",
                     spans=count,
-                    problem=problem(),
+                    problem=why,
                 )
                 return
 
 
 @contextmanager
 def _said_by_opentelemetry() -> Iterator[Callable[[], str]]:
-    """Keep its log lines, one for each attempt, out of ours; yields what returns the last one."""
-    last = [""]
+    """Keep its log lines, one for each attempt, out of ours.
+
+    Yields what returns the first and the last since it was called: what went wrong, and the end.
+    """
+    said: list[str] = []
 
     class Keeping(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            last[0] = record.getMessage()
+            said[1:] = [record.getMessage()]
+
+    def take() -> str:
+        text = "; ".join(said)
+        said.clear()
+        return text
 
     logger, handler = logging.getLogger("opentelemetry"), Keeping(logging.WARNING)
     propagated = logger.propagate
     logger.addHandler(handler)
     logger.propagate = False
     try:
-        yield lambda: last[0]
+        yield take
     finally:
         logger.removeHandler(handler)
         logger.propagate = propagated

@@ -25,7 +25,8 @@ class Collector:
     def export(self, spans: Sequence[object]) -> bool:
         self.open.wait(10)
         if not self.works:
-            logging.getLogger("opentelemetry.exporter").error("refused by %s", "them")
+            for attempt in ("refused", "refused again", "given up"):
+                logging.getLogger("opentelemetry.exporter").error("%s", attempt)
             return False
         self.batches.append(list(spans))
         return True
@@ -77,7 +78,7 @@ async def test_collector_that_refuses_is_told_of_once_with_its_reason() -> None:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(spans.run)
                 nursery.cancel_scope.cancel()
-    assert [line["problem"] for line in logs] == ["refused by them"]
+    assert [line["problem"] for line in logs] == ["refused; given up"]
     assert logging.getLogger("opentelemetry").propagate
 
 
