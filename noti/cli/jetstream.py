@@ -90,11 +90,11 @@ async def open_nats(config: Config, timeout_s: float) -> AsyncIterator[NatsClien
 
     Raises `FOREIGN_ERRORS`, and `ConfigInvalid` for a bad file.
     """
-    reasons: list[Exception] = []
+    reasons: list[str] = []
 
     async def note(error: Exception) -> None:
         # nats-py reports here why a server was given up, and raises only that none is left.
-        reasons.append(error)
+        reasons.append(_why(config, error))  # not itself: it would keep the connection
 
     proofs = _proofs(config)
     client = NatsClient()
@@ -113,7 +113,7 @@ async def open_nats(config: Config, timeout_s: float) -> AsyncIterator[NatsClien
                 **proofs,
             )
         except nats.errors.NoServersError:
-            raise reasons[-1] if reasons else ConnectionError("no answer") from None
+            raise ConnectionError(reasons[-1] if reasons else "no answer") from None
 
     try:
         await within(timeout_s, connect())
@@ -165,13 +165,17 @@ def problem(config: Config, error: Exception, timeout_s: float) -> str:
     """Return why NATS cannot be used, in one line."""
     if isinstance(error, TimeoutError | nats.errors.TimeoutError):
         return no_answer(f"NATS at {shown_url(config)}", timeout_s)
-    hosts = {urlsplit(server).hostname for server in (config.nats_url or "").split(",")}
-    reason = reason_of(error, hosts.pop() if len(hosts) == 1 else None)
-    if "empty response from server" in reason:
-        reason = CLOSED
+    reason = _why(config, error)
     if not isinstance(error, OSError | nats.errors.Error):
         reason = f"what answers there is no NATS server ({type(error).__name__}: {reason})"
     return f"NATS at {shown_url(config)} cannot be used: {reason}"
+
+
+def _why(config: Config, error: Exception) -> str:
+    """Return what happened to a connection to NATS."""
+    hosts = {urlsplit(server).hostname for server in (config.nats_url or "").split(",")}
+    reason = reason_of(error, hosts.pop() if len(hosts) == 1 else None)
+    return CLOSED if "empty response from server" in reason else reason
 
 
 async def _close(client: NatsClient) -> None:
