@@ -11,16 +11,13 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 
 from noti import __version__, telemetry
+from tests.logs import kept_as_they_are
 
 
 @pytest.fixture
 def output() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    yield io.StringIO()
-    root.handlers[:], root.level = handlers, level
-    logging.captureWarnings(False)
-    structlog.reset_defaults()
+    with kept_as_they_are():
+        yield io.StringIO()
 
 
 def test_lines_are_json_outside_a_terminal(output: io.StringIO) -> None:

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 
 from noti.address import Address
 from noti.http.config import HttpConfig
-from noti.http.ops import PATHS, PROBES
+from noti.http.ops import PATHS, PROBES, TRACE
 from noti.http.server import Frontend
 from noti.streams.hub import Hub
 from tests import promises
@@ -370,7 +370,8 @@ async def test_operators_are_served_without_tls_at_an_address_of_their_own_and_n
     async with serving(hub(), site, ops_port=port) as address:
         for path in PATHS:
             async with client(("127.0.0.1", port)) as operator:
-                assert (await operator.request(path)).status_code == 200
+                answer = await operator.request(path)
+                assert answer.status_code == (400 if path == TRACE else 200)  # of which event?
             stream = await opened(address, site.trusting())
             await stream.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             expected = b" 200 " if path in PROBES else b" 404 "

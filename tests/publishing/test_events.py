@@ -28,7 +28,7 @@ def made(draft: Draft) -> object:
 
 def test_event_carries_all_that_its_publisher_said() -> None:
     draft = Draft(("a", "b"), "data", "id", "chat", 3000, True, "key")
-    assert made(draft) == (0, "id", ("a", "b"), "data", 7, "chat", 3000, True, "key")
+    assert made(draft) == (0, "id", ("a", "b"), "data", 7, "chat", 3000, True, "key", "")
 
 
 @pytest.mark.parametrize(

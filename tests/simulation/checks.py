@@ -38,7 +38,7 @@ def number_of(notification: Notification) -> int:
     return int(notification.data.split('"user_id":')[1].split(",")[0])
 
 
-_NO_STATE = {"_gone"}
+_NO_STATE = {"_gone", "_published"}
 """Of a store: what only its last command did."""
 
 
