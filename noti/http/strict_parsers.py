@@ -12,12 +12,13 @@ from typing import Any, cast
 
 import h11
 import trio
+from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamReset
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
 from h11._receivebuffer import ReceiveBuffer
-from hypercorn.events import Closed
+from hypercorn.events import Closed, RawData
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import AppWrapper, Scope
@@ -74,6 +75,19 @@ class StrictH11(H11Protocol):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.connection = StrictConnection(self.config.h11_max_incomplete_size)
+
+
+class _Unsent(RawData):
+    """What is to be sent over HTTP/2, taken out of h2 only when it is its turn to be written."""
+
+    def __init__(self, connection: H2Connection) -> None:
+        object.__setattr__(self, "_connection", connection)
+
+    @property
+    def data(self) -> bytes:
+        """All that is unsent now."""
+        connection: H2Connection = vars(self)["_connection"]
+        return connection.data_to_send()
 
 
 class StrictH2(H2Protocol):
@@ -172,6 +186,14 @@ class StrictH2(H2Protocol):
     async def flush(self) -> None:
         """Send what was put."""
         await self._flush()
+
+    async def _flush(self) -> None:
+        """Send what h2 has, as Hypercorn does, which takes it out before it waits for its turn.
+
+        A task that is cancelled there, as its request was reset, would lose what others have put:
+        heads of streams too, without which nothing that follows can be read (RFC 7541, 2.2).
+        """
+        await self.send(_Unsent(self.connection))
 
     async def reset(self, stream_id: int) -> None:
         """End a stream without its last words."""

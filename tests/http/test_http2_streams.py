@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -9,10 +10,14 @@ import h2.events
 import h2.settings
 import trio
 import trio.testing
+from hypercorn.config import Config
+from hypercorn.events import RawData
+from hypercorn.trio.worker_context import WorkerContext
 
 from noti.address import Address
 from noti.http.config import HttpConfig
 from noti.http.http2_streams import Http2Streams
+from noti.http.strict_parsers import StrictH2
 from noti.streams.end_reason import EndReason
 from noti.streams.feed import Audience, View
 from noti.streams.hub import Hub
@@ -371,3 +376,28 @@ async def test_streams_that_have_much_to_catch_up_with_share_the_window_of_their
         assert connection.resets == []
         sizes = sorted(map(len, connection.sent.values()))
         assert sizes[-1] < 1.5 * sizes[0]
+
+
+async def test_what_a_cancelled_request_was_to_send_for_others_is_sent_by_the_next() -> None:
+    """A head that is lost makes all that follow on its connection unreadable."""
+    turn, sent = trio.Lock(), bytearray()
+
+    async def write(event: object) -> None:
+        async with turn:
+            assert isinstance(event, RawData)
+            sent.extend(event.data)
+
+    nothing: Any = None
+    settings, context = Config(), WorkerContext(None)
+    there = StrictH2(nothing, settings, context, nothing, nothing, False, None, None, write)
+    there.connection.initiate_connection()
+    await there.flush()
+    sent.clear()
+    there.connection.ping(b"a head..")
+    async with turn:
+        with trio.CancelScope() as request:
+            request.cancel()
+            await there.flush()
+        assert not sent
+    await there.flush()
+    assert b"a head.." in sent
