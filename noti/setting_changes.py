@@ -61,6 +61,12 @@ RELOADED: Final = frozenset(
 and the number of processes need a restart; what files hold that settings name, certificates and
 keys, is read again by itself."""
 
+KEPT: Final = frozenset(
+    {"anonymous", "publisher_jwt_key_file", "subscriber_jwt_key_file", "revoked_file"}
+)
+"""Settings of `RELOADED` that only a restart does without: who may read must never depend on how
+much of a file is written yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class SettingChange:
@@ -77,7 +83,9 @@ class SettingChange:
 def change_of(current: Config, newer: Config) -> SettingChange:
     """Compare settings in use with newer ones.
 
-    Raises `ConfigInvalid` when those that can be taken contradict others that wait for a restart.
+    Raises `ConfigInvalid` when those that can be taken contradict others that wait for a restart,
+    and when settings are gone without which no node goes on: a file that is half written lacks its
+    end, and is valid all the same.
     """
     different = [
         name for name in Config.model_fields if getattr(current, name) != getattr(newer, name)
@@ -89,5 +97,15 @@ def change_of(current: Config, newer: Config) -> SettingChange:
         raise ConfigInvalid(
             f"setting {setting} {problem}, as long as the node is not restarted: "
             f"{', '.join(waiting)} cannot change while it runs"
+        )
+    gone = sorted(
+        name
+        for name in current.model_fields_set - newer.model_fields_set
+        if name not in RELOADED or name in KEPT
+    )
+    if gone:
+        raise ConfigInvalid(
+            f"settings that the node runs with are gone: {', '.join(gone)}; if the file is not "
+            "half written, restart the node"
         )
     return SettingChange(config, taken, waiting)

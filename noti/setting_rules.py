@@ -32,7 +32,7 @@ SECRETS: Final = (
 )
 """Settings that are secrets, and those that name a file with the same."""
 
-USER_INFO: Final = re.compile(r"//[^/@]*@")
+USER_INFO: Final = re.compile(r"//[^/,\s]*@")
 """A login in a URL."""
 
 _TOGETHER = (

@@ -38,3 +38,21 @@ def test_what_only_makes_sense_after_a_restart_is_rejected() -> None:
     newer = Config(name="a", subscriptions=True, publisher_jwt_key_file="k")  # type: ignore[arg-type]
     with pytest.raises(ConfigInvalid, match=r"publisher_jwt_key_file .*publisher_jwt_key cannot"):
         change_of(current, newer)
+
+
+@pytest.mark.parametrize("lost", ["name", "anonymous", "publisher_jwt_key_file"])
+def test_file_that_is_half_written_opens_nothing(lost: str) -> None:
+    given: dict[str, object] = {
+        "name": "a",
+        "anonymous": False,
+        "publisher_jwt_key_file": "k",
+        "history_size": 5,
+    }
+    rest = {name: value for name, value in given.items() if name != lost}
+    with pytest.raises(ConfigInvalid, match=f"are gone: {lost}; if the file is not half written"):
+        change_of(Config.model_validate(given), Config.model_validate(rest))
+
+
+def test_limit_that_is_no_longer_given_is_the_default_again() -> None:
+    current = Config(name="a", history_size=5)
+    assert change_of(current, Config(name="a")).config.history_size == 100_000

@@ -67,8 +67,10 @@ def write_file(path: Path, content: bytes, *, private: bool, replace: bool = Fal
 def whole_file(path: Path, *, private: bool, replace: bool = False) -> Iterator[BinaryIO]:
     """Yield what becomes the file when the body ends well: mode 0600 if `private`, otherwise 0644.
 
-    Raises `LocalError` when it exists (unless `replace`), or cannot be written.
+    Raises `LocalError` when it exists (unless `replace`, and it is a file), or cannot be written.
     """
+    if not path.name or (path.exists() and not path.is_file()):
+        raise LocalError(f"{path} is no file that could be replaced; name another")
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(beside, "xb", opener=_opener(0o600 if private else 0o644)) as file:

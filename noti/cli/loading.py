@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from noti.certificates.files import read_file
 from noti.cli.data_directory import FILE_VARIABLE
 from noti.cli.nodes import COMMAND_VARIABLES
 from noti.config import (
@@ -237,13 +238,10 @@ def _plain(limit: object) -> str:
 def _read_file(file: Path) -> tuple[str, dict[str, Any]]:
     """Return the text of a file and what it says; raises `ConfigInvalid`."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = read_file(file, "configuration file", may_be_empty=True).decode()
         return text, tomllib.loads(text)
-    except OSError as error:
-        raise ConfigInvalid(
-            f"configuration file {file} cannot be read: {error.strerror};"
-            f" check --config or {FILE_VARIABLE}"
-        ) from None
+    except ConfigInvalid as error:
+        raise ConfigInvalid(f"configuration file {error} (--config or {FILE_VARIABLE})") from None
     except ValueError as error:
         raise ConfigInvalid(f"configuration file {file} is not valid TOML: {error}") from None
 

@@ -52,3 +52,12 @@ def test_file_that_every_user_can_read_is_told_from_one_of_a_group(tmp_path: Pat
         path.chmod(mode)
         assert can_be_read_by_others(path) is others
     assert not can_be_read_by_others(tmp_path / "missing")
+
+
+def test_what_is_no_file_is_never_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path, Path()):
+        with pytest.raises(LocalError, match="no file that could be replaced"):
+            write_file(path, b"x", private=True, replace=True)
+    assert pipe.is_fifo()

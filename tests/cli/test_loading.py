@@ -1,5 +1,6 @@
 """Settings: where they come from, which one wins, and what is said about a wrong one."""
 
+import os
 import re
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from noti.cli.loading import load
 from noti.config import Config
+from noti.errors import ConfigInvalid
 from tests.settings import clean_environment as clean_environment
 from tests.settings import problem
 
@@ -129,3 +131,12 @@ def test_a_command_may_have_a_default_of_its_own(monkeypatch: pytest.MonkeyPatch
     assert load({}, defaults=own).nats_url == "nats://a:1"
     monkeypatch.setenv("NOTI_NATS_URL", "nats://b:2")
     assert load({}, defaults=own).nats_url == "nats://b:2"
+
+
+def test_file_of_settings_that_is_none_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    pipe, large = tmp_path / "pipe", tmp_path / "large.toml"
+    os.mkfifo(pipe)
+    large.write_bytes(b"#\n" * (1 << 20))
+    for file, reason in ((pipe, "not a regular file"), (large, "more than any")):
+        with pytest.raises(ConfigInvalid, match=reason):
+            load({}, file)
