@@ -1,6 +1,7 @@
 """How long a command waits for an answer: one flag, the same for every command that waits."""
 
-from typing import Final
+import math
+from typing import Any, Final
 
 import click
 
@@ -9,10 +10,23 @@ TIMEOUT_S: Final = 10.0
 
 TIMEOUT_S_MAX: Final = 3600.0
 
+
+class _Seconds(click.FloatRange):
+    """A range that `nan` is not in, which is neither less nor more than its ends."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds.", param, ctx)
+        return seconds
+
+
 timeout_option = click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(0.1, TIMEOUT_S_MAX),
+    type=_Seconds(0.1, TIMEOUT_S_MAX),
     default=TIMEOUT_S,
     show_default=True,
     metavar="SECONDS",

@@ -144,7 +144,10 @@ async def _end_when_unread(scope: trio.CancelScope) -> None:
 
 def stream_url(url: str, topics: tuple[str, ...]) -> str:
     """Return the URL of a stream; the address of a node is completed. Raises `LocalError`."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise LocalError(f"{url!r} is not a URL; write http://HOST:PORT/PATH") from None
     if (
         parts.scheme in ("http", "https", "ws", "wss")
         and parts.path in ("", "/")

@@ -257,11 +257,15 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes
             await anext(pieces)
 
 
+PORT_MAX: Final = 65_535
+
+
 def _hub(url: str) -> str:
     try:
         parts = httpx.URL(url)
     except httpx.InvalidURL:
         parts = httpx.URL()
-    if parts.scheme not in ("http", "https") or not parts.host:
+    known = parts.scheme in ("http", "https") and parts.host and (parts.port or 0) <= PORT_MAX
+    if not known:
         raise LocalError(f"{url!r} is not the URL of a node; write http://HOST:PORT")
     return str(parts.copy_with(path=HUB_PATH) if parts.path in ("", "/") else parts)
