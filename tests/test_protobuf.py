@@ -17,7 +17,7 @@ from noti.protobuf import (
 from noti.rpc.generated.noti.v1 import Event
 
 KEYS = length_keys(1, 2, 3)
-TEXTS, NUMBERS = length_keys(1, 2, 3, 4, 7), number_keys(5, 6)
+TEXTS, NUMBERS = length_keys(1, 2, 3, 4, 7, 8), number_keys(5, 6)
 
 
 def parsed(data: bytes) -> Event | None:
@@ -43,6 +43,7 @@ def scanned(data: bytes) -> Event | None:
         retry_ms=number_in(numbers.get(5, b"\0")),
         private=number_in(numbers.get(6, b"\0")) != 0,
         idempotency_key=last.get(7, ""),
+        traceparent=last.get(8, ""),
     )
 
 
