@@ -195,6 +195,7 @@ class Frontend:
                     for listener in listeners:
                         listener.close()
                     if self._falls.is_set():
+                        self._hub.abandon()  # Cancelled, it would end them in order.
                         service.cancel()
                     hub = self._hub.config
                     grace_s = hub.drain_window_s + self._config.grace_s

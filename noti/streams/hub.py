@@ -265,6 +265,10 @@ class Hub:
         self._schedule.hurry(now, now + window_s)
         self._ring()
 
+    def abandon(self) -> None:
+        """Reset the streams on adopted sockets at once, without last words: the node falls."""
+        self._sockets.close_all()
+
     # The task
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -180,7 +180,7 @@ class StreamSockets:
             log.debug("client disconnected", reason=reason.value, cursor=stream.cursor)
 
     def close_all(self) -> None:
-        """Close all sockets, when the node shuts down."""
+        """Close all sockets, without last words."""
         for stream in list(self._sending.adopted.values()):
             self.close(stream, EndReason.DRAINED)
 
