@@ -12,7 +12,7 @@ import click
 import structlog
 import trio
 
-from noti import telemetry
+from noti import hang_up, telemetry
 from noti.cli.former_flags import former_flags, translated
 from noti.cli.loading import file_of
 from noti.cli.settings import load_config, settings_options
@@ -42,7 +42,7 @@ def run(config_file: Path | None, **options: Any) -> None:
     flags = translated(options)
     config = load_config(config_file, flags)
     telemetry.set_up(level=config.log_level, form=config.log_format)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until somebody can do what it asks for
+    hang_up.hold_off()  # as the program does from its first moment on, if it is one
     gc.disable()  # loading a node makes no garbage, and looking for it took a tenth of the time
     with importing():
         from noti import node  # here, so that the other commands start without loading a node
@@ -63,6 +63,7 @@ def run(config_file: Path | None, **options: Any) -> None:
             reload=settings.reload,
         )
     )
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # nothing is left to hang up
     log.info("stopped")
 
 

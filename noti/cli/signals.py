@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 import structlog
 import trio
 
+from noti import hang_up
+
 log = structlog.get_logger("noti.cli")
 
 INTERRUPTED = 130
@@ -17,9 +19,6 @@ ECHO_S = 1.0
 
 STOPPING = (signal.SIGTERM, signal.SIGINT)
 """Signals that ask to stop."""
-
-STANDARD = (0, 1, 2)
-"""Descriptors of standard input, output and error, of which some may be redirected."""
 
 
 async def until_signalled(
@@ -53,12 +52,12 @@ async def _watch_signals(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    in_terminal = _in_terminal()
+    in_terminal = hang_up.in_terminal()
     watched = STOPPING if reload is None else (*STOPPING, signal.SIGHUP)
     with trio.open_signal_receiver(*watched) as signals:
         task_status.started()
         while (number := await anext(signals)) == signal.SIGHUP and reload is not None:
-            if in_terminal and not _in_terminal():
+            if in_terminal and not hang_up.in_terminal():
                 break
             reload()
         log.info("stopping", signal=signal.Signals(number).name)
@@ -73,8 +72,3 @@ async def _watch_signals(
             os._exit(INTERRUPTED)
         log.error("stop took too long, leaving anyway", deadline_s=deadline_s)
         os._exit(1)
-
-
-def _in_terminal() -> bool:
-    """Whether this is a terminal's process; false, too, when that was closed."""
-    return any(map(os.isatty, STANDARD))
