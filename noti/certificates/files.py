@@ -44,12 +44,14 @@ def read_file(path: Path, kind: str = "PEM file", *, may_be_empty: bool = False)
 def can_be_read_by_others(path: Path) -> bool:
     """Whether every user of this machine can read a file; false if nobody here can tell.
 
-    That its group can is usual in Kubernetes, where nobody else is in it.
+    A directory or a device is no file. That its group can is usual in Kubernetes, where nobody
+    else is in it.
     """
     try:
-        return bool(path.stat().st_mode & 0o004)
+        mode = path.stat().st_mode
     except OSError:
         return False
+    return stat.S_ISREG(mode) and bool(mode & 0o004)
 
 
 def is_private(path: Path) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from noti.cli.deadline import timeout_option
+from noti.cli.former_flags import former_flags, translated
 from noti.cli.json_output import json_option
 from noti.cli.loading import given_settings, validated
 from noti.cli.settings import given_flags, load_config, settings_options
@@ -23,6 +24,7 @@ PROBLEMS = 2
 
 @click.group(invoke_without_command=True)
 @settings_options()
+@former_flags
 @click.pass_context
 def config(context: click.Context, /, config_file: Path | None, **options: Any) -> None:
     """Show the settings that a node would run with, as a file has them.
@@ -31,7 +33,7 @@ def config(context: click.Context, /, config_file: Path | None, **options: Any) 
     about a stream is shown as the tables that mean the same. Credentials are masked.
     """
     if context.invoked_subcommand is None:
-        click.echo("\n".join(_lines(_valid(config_file, options))))
+        click.echo("\n".join(_lines(_valid(config_file, translated(options)))))
 
 
 def _valid(config_file: Path | None, options: dict[str, Any]) -> Config:
@@ -49,12 +51,13 @@ def _with_outer(
     """Return file and flags, also those before the subcommand: noti config --name a check."""
     outer = dict(context.parent.params) if context.parent is not None else {}
     outer_file = outer.pop("config_file", None)
-    return config_file or outer_file, {**given_flags(outer), **given_flags(options)}
+    return config_file or outer_file, translated({**given_flags(outer), **given_flags(options)})
 
 
 @config.command("print")
 @json_option
 @settings_options()
+@former_flags
 @click.pass_context
 def print_command(
     context: click.Context, /, config_file: Path | None, as_json: bool, **options: Any
@@ -84,6 +87,7 @@ def print_command(
 @json_option
 @timeout_option
 @settings_options()
+@former_flags
 @click.pass_context
 def check(
     context: click.Context,

@@ -27,7 +27,9 @@ from noti.connection_errors import reason_of
 from noti.errors import ConfigInvalid, NotiError
 from noti.publishing.nats.mapping import mapping_of
 from noti.raft.storage.disk import LOCK_NAME
+from noti.setting_values import is_loopback
 from noti.swim.key_file import keys_of
+from noti.tracing.switching import tracer_of
 
 SECRET_FILES: Final = (
     "tls_key",
@@ -57,7 +59,7 @@ class ConfigFinding:
 def findings_of(config: Config) -> Iterator[ConfigFinding]:
     """Look at the files, the directory and the addresses that settings name."""
     yield from _files(config)
-    yield from exposed_secrets(config)
+    yield from exposures_of(config)
     yield from _data_directory(config)
     runs = is_in_use(config.data_dir)
     for setting in ("http_addr", "ops_addr", "rpc_addr", "gossip_addr"):
@@ -118,6 +120,8 @@ def _readers(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
         )
     if one.nats_url:
         yield "nats_url", lambda: _login(one)
+    if one.tracing:
+        yield "tracing", lambda: tracer_of(one.name)
     for stream in one.streams:
         yield "nats_streams", partial(mapping_of, stream)
 
@@ -143,7 +147,18 @@ def _login(config: Config) -> None:
     NatsLogin.of(config).options()
 
 
-def exposed_secrets(config: Config) -> Iterator[ConfigFinding]:
+def exposures_of(config: Config) -> Iterator[ConfigFinding]:
+    """Tell of what others can read who perhaps should not; none is a problem."""
+    yield from _exposed_secrets(config)
+    if not is_loopback(config.ops_addr[0]):
+        text = (
+            f"setting ops_addr: {format_address(config.ops_addr)} shows status, metrics and traces "
+            "without a token to all who reach it; let only operators and Prometheus do so"
+        )
+        yield ConfigFinding("ops_addr", text, is_problem=False)
+
+
+def _exposed_secrets(config: Config) -> Iterator[ConfigFinding]:
     """Tell of secrets that everybody on this machine can read."""
     named = [(setting, getattr(config, setting)) for setting in SECRET_FILES]
     for setting, file, algorithm in _token_keys(config):

@@ -46,13 +46,13 @@ def run(config_file: Path | None, **options: Any) -> None:
     gc.disable()  # loading a node makes no garbage, and looking for it took a tenth of the time
     with importing():
         from noti import node  # here, so that the other commands start without loading a node
-        from noti.cli.config_check import exposed_secrets
+        from noti.cli.config_check import exposures_of
         from noti.reloading import SettingsFile
 
     telemetry.show_build()
     _collect_garbage_seldom()
     log.info("starting", build=telemetry.build(), pid=os.getpid(), **config.masked())
-    for finding in exposed_secrets(config):
+    for finding in exposures_of(config):
         log.warning(finding.text)
     settings = SettingsFile(config, partial(load_config, config_file, flags), file_of(config_file))
     trio.run(

@@ -4,13 +4,14 @@ import fcntl
 import json
 import os
 import socket
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from noti.cli import exit_status
-from noti.cli.config_check import exposed_secrets, findings_of, is_in_use
+from noti.cli.config_check import exposures_of, findings_of, is_in_use
 from noti.cli.loading import load
 from noti.raft.storage.disk import LOCK_NAME
 from noti.swim.core.keyring import format_key
@@ -135,7 +136,7 @@ def test_secrets_that_everybody_can_read_are_warned_of_and_public_keys_are_not(
     for mode, exposed in ((0o644, ["gossip_key_file", "publisher_jwt_key_file"]), (0o640, [])):
         for path in (gossip, secret, public):
             path.chmod(mode)
-        found = list(exposed_secrets(load({"name": "n", **named})))
+        found = list(exposures_of(load({"name": "n", **named})))
         assert [one.setting for one in found] == exposed
         assert not any(one.is_problem for one in found)
 
@@ -201,7 +202,7 @@ def test_addresses_that_the_node_itself_has_are_no_trouble(
 def test_address_that_is_none_of_this_machine_is_told(
     flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    [line] = check([*flags, "--ops-addr=192.0.2.1:1"], capsys)
+    [_open, line] = check([*flags, "--ops-addr=192.0.2.1:1"], capsys)
     assert "setting ops_addr: 192.0.2.1:1 (TCP) cannot be used: " in line
 
 
@@ -212,3 +213,52 @@ def test_nats_is_asked_only_with_the_flag(
     check(more, capsys, status=0)
     [line] = check([*more, "--nats"], capsys)
     assert "setting nats_url: NATS at nats://127.0.0.1:1 cannot be used" in line
+
+
+@pytest.mark.parametrize("written", [":0", "0.0.0.0:0", "[::]:0", "10.0.0.1:8403"])
+def test_address_of_operators_that_others_reach_is_warned_of(written: str) -> None:
+    [found] = exposures_of(load({"name": "n", "ops_addr": written}))
+    assert found.setting == "ops_addr"
+    assert not found.is_problem
+    assert f"setting ops_addr: {written} shows status" in found.text
+
+
+@pytest.mark.parametrize("written", ["127.0.0.1:8403", "[::1]:8403", "localhost:8403"])
+def test_address_of_operators_that_only_this_machine_reaches_is_not(written: str) -> None:
+    assert not list(exposures_of(load({"name": "n", "ops_addr": written})))
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/"])
+def test_what_is_no_file_is_told_to_be_none_and_not_to_be_made_private(
+    path: str, flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    [line] = check([*flags, "--gossip-key-file", path], capsys)
+    assert line.startswith(f"noti: error: setting gossip_key_file: {path} is ")
+
+
+def test_tracing_without_its_library_is_told_with_what_installs_it(
+    flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "noti.tracing.open_telemetry", raising=False)
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    [line] = check([*flags, "--tracing"], capsys)
+    assert line.startswith("noti: error: setting tracing: --tracing needs OpenTelemetry")
+    assert line.endswith("pip install 'noti[otel]'")
+
+
+@pytest.mark.parametrize("before", [["--bootstrap"], []])
+def test_flags_of_bb_dist_noti_are_explained_as_at_run(
+    before: list[str], flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    after = [] if before else ["--bootstrap"]
+    assert exit_status(["config", *before, "check", *flags, *after]) == 2
+    assert (
+        "--bootstrap is of bb-dist-noti; here, give --bootstrap-expect" in capsys.readouterr().err
+    )
+
+
+def test_flags_of_bb_dist_noti_that_mean_the_same_are_checked(
+    flags: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    [line] = check([*flags, "--nats-addr", "http://a"], capsys)
+    assert "setting nats_url (from flag --nats-url)" in line
