@@ -76,7 +76,12 @@ class SettingsFile:
         def make() -> Made[Config]:
             return Made(self._renewed(take), {})
 
-        self._watched = Renewed("node", [self._file], make, kind="settings", told=False)
+        # Those in use were read a while ago; what the file became since then may be invalid.
+        first = Made(self.current, {})
+        self._watched = Renewed(
+            "", [self._file], make, kind="settings", told=False, first=first, log=log
+        )
+        self._watched.renew()
         await keep_renewed([self._watched], task_status=task_status)
 
     def _renewed(self, take: Take) -> Config:

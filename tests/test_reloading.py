@@ -12,8 +12,9 @@ import httpx
 import pytest
 import trio
 import trio.testing
-from structlog.testing import capture_logs
+from structlog.testing import CapturingLogger, capture_logs
 
+from noti import reloading
 from noti.certificates.renewal import LOOK_INTERVAL_S
 from noti.cli.loading import load
 from noti.config import Config
@@ -102,6 +103,69 @@ async def test_file_that_is_not_valid_changes_nothing_and_is_told(
             assert value(REJECTED) == 0
     [line] = told(logs, "new settings rejected, the old ones stay in use")
     assert str(stage.file) in line["reason"]
+
+
+async def test_file_that_became_invalid_while_the_node_started_is_told_and_followed(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text("history_size = 5")
+    stage = Stage(file)
+    file.write_text("]")
+    with capture_logs() as logs:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stage.settings.run, stage.take)
+            assert stage.settings.current.history_size == 5
+            stage.write("history_size = 7")
+            await trio.sleep(SOON_S)
+            assert stage.settings.current.history_size == 7
+            nursery.cancel_scope.cancel()
+    assert len(told(logs, "new settings rejected, the old ones stay in use")) == 1
+
+
+async def test_who_asks_to_reload_is_told_each_time_what_is_wrong(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    with capture_logs() as logs:
+        async with following(tmp_path) as stage:
+            stage.file.write_text("]")
+            stage.settings.reload()
+            stage.settings.reload()
+    assert len(told(logs, "new settings rejected, the old ones stay in use")) == 2
+
+
+async def test_settings_that_are_rejected_are_told_by_the_node_not_by_certificates(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = CapturingLogger()
+    monkeypatch.setattr(reloading, "log", log)
+    async with following(tmp_path) as stage:
+        stage.file.write_text("]")
+        stage.settings.reload()
+    [call] = log.calls
+    assert call.method_name == "error"
+    assert set(call.kwargs) == {"reason"}
+
+
+async def test_file_that_is_gone_or_moves_as_in_kubernetes_is_followed(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    for size in (5, 6, 7):
+        (tmp_path / f"..{size}").mkdir()
+        (tmp_path / f"..{size}" / "noti.toml").write_text(f"history_size = {size}")
+    data, file = tmp_path / "..data", tmp_path / "noti.toml"
+    data.symlink_to("..5")
+    file.symlink_to("..data/noti.toml")
+    stage = Stage(file)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(stage.settings.run, stage.take)
+        for target, size in (("..6", 6), ("..gone", 6), ("..7", 7)):
+            (tmp_path / "..data_tmp").symlink_to(target)
+            (tmp_path / "..data_tmp").replace(data)
+            await trio.sleep(SOON_S)
+            assert stage.settings.current.history_size == size
+            assert value(REJECTED) == (target == "..gone")
+        nursery.cancel_scope.cancel()
 
 
 async def test_settings_that_a_part_refuses_are_not_taken_for_current(

@@ -29,7 +29,7 @@ def key_file(
         keys.put(f"{path} for {use}", named, found.keys)
         return Made(found, {})
 
-    return Renewed(use, [path], make, kind="keys for tokens")
+    return Renewed(use, [path], make, kind="keys for tokens", log=log)
 
 
 def give_notice(found: KeySet) -> None:

@@ -8,10 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from noti.certificates.files import read_file
 from noti.certificates.renewal import Made, Renewed
 from noti.errors import ConfigInvalid
 from noti.history.revocations import NAME_CHARS_MAX
+
+log = structlog.get_logger("noti.authorization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,7 @@ def revoked_file(path: Path, revoked: Callable[[RevokedNames], object]) -> Renew
         revoked(found)
         return Made(found, {})
 
-    return Renewed("revoked tokens", [path], make, kind="list of tokens")
+    return Renewed("revoked tokens", [path], make, kind="list of tokens", log=log)
 
 
 def names_of(content: bytes, name: str) -> RevokedNames:

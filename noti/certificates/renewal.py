@@ -68,12 +68,18 @@ class Renewed(Generic[T]):
         *,
         kind: str = "TLS files",
         told: bool = True,
+        first: Made[T] | None = None,
+        log: structlog.stdlib.BoundLogger = log,
     ) -> None:
         """Make it for the first time; raises what `make` raises: `ConfigInvalid`.
 
-        `kind` is what the files are, in log lines. Without `told`, `make` says itself what is new.
+        `kind` is what the files are, in log lines to `log`; `use` is left out there if it is empty.
+        Without `told`, `make` says itself what is new. `first` is what was made of the files
+        before; then nothing is made, or raised, now.
         """
         self._use = use
+        self._log = log
+        self._in_log = {"use": use} if use else {}
         self._kind = kind
         self._told = told
         self._files = files
@@ -83,7 +89,7 @@ class Renewed(Generic[T]):
         self._rejected = ""
         self._retry_at = now()
         self._noticed_at: datetime | None = None
-        self._made = make()
+        self._made = make() if first is None else first
         self._show()
 
     @property
@@ -102,7 +108,11 @@ class Renewed(Generic[T]):
         self._give_notice()
 
     def renew(self) -> None:
-        """Make it anew at once, whether the files changed or not. Never raises."""
+        """Make it anew at once, whether the files changed or not, and log it if that fails, again.
+
+        Never raises.
+        """
+        self._rejected = ""  # who asks is to hear what is still wrong
         self._tried = self._found = self._looks()
         self._renew()
 
@@ -114,9 +124,9 @@ class Renewed(Generic[T]):
             made = self._make()
         except (ConfigInvalid, ssl.SSLError, OSError, ValueError) as error:
             if str(error) != self._rejected:
-                log.error(
+                self._log.error(
                     f"new {self._kind} rejected, the old ones stay in use",
-                    use=self._use,
+                    **self._in_log,
                     reason=str(error),
                 )
             self._rejected = str(error)
@@ -127,9 +137,8 @@ class Renewed(Generic[T]):
         self._noticed_at = None
         self._show()
         if self._told:
-            log.info(
-                f"new {self._kind} in use", use=self._use, files=[str(file) for file in self._files]
-            )
+            files = [str(file) for file in self._files]
+            self._log.info(f"new {self._kind} in use", **self._in_log, files=files)
 
     def _show(self) -> None:
         for file, end in self._made.ends.items():
@@ -141,7 +150,7 @@ class Renewed(Generic[T]):
             return
         for file, notice in self.notices():
             self._noticed_at = now
-            log.warning(f"certificate {notice}", use=self._use, file=str(file))
+            self._log.warning(f"certificate {notice}", **self._in_log, file=str(file))
 
     def notices(self) -> Iterator[tuple[Path, str]]:
         """Yield the files whose time runs out, and what to say of them."""

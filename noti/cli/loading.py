@@ -238,10 +238,15 @@ def _plain(limit: object) -> str:
 def _read_file(file: Path) -> tuple[str, dict[str, Any]]:
     """Return the text of a file and what it says; raises `ConfigInvalid`."""
     try:
-        text = read_file(file, "configuration file", may_be_empty=True).decode()
+        content = read_file(file, "configuration file", may_be_empty=True)
+        text = content.decode("utf-8-sig")  # editors of Windows begin a file with a mark
         return text, tomllib.loads(text)
     except ConfigInvalid as error:
         raise ConfigInvalid(f"configuration file {error} (--config or {FILE_VARIABLE})") from None
+    except UnicodeDecodeError as error:
+        raise ConfigInvalid(
+            f"configuration file {file} is not UTF-8 at byte {error.start + 1}; save it as that"
+        ) from None
     except ValueError as error:
         raise ConfigInvalid(f"configuration file {file} is not valid TOML: {error}") from None
 

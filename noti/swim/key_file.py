@@ -90,7 +90,7 @@ class GossipKeys:
                 self._wake()
             return Made(found, {})
 
-        return Renewed("gossip", [file], make, kind="keys of gossip")
+        return Renewed("gossip", [file], make, kind="keys of gossip", log=log)
 
 
 async def load_gossip_keys(config: Config, store: KeyStore) -> GossipKeys | None:

@@ -140,3 +140,17 @@ def test_file_of_settings_that_is_none_is_refused_and_not_waited_for(tmp_path: P
     for file, reason in ((pipe, "not a regular file"), (large, "more than any")):
         with pytest.raises(ConfigInvalid, match=reason):
             load({}, file)
+
+
+@pytest.mark.parametrize("text", [b"\xef\xbb\xbfname = 'a'\r\n", b"name = 'a'\r\n", b"name = 'a'"])
+def test_file_may_be_as_editors_of_other_systems_write_it(text: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_bytes(text)
+    assert load({}, file).name == "a"
+
+
+def test_file_that_is_not_utf_8_is_told_with_what_to_do(tmp_path: Path) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_bytes(b"# \xff")
+    with pytest.raises(ConfigInvalid, match="is not UTF-8 at byte 3; save it as that"):
+        load({}, file)
