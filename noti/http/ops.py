@@ -55,16 +55,34 @@ class NodeProbes:
         """Answer one of `PROBES`."""
         match path:
             case "/liveness":
-                return _liveness(self._node)
+                return self._liveness()
             case "/readiness":
                 is_ready = self._node.ready() and self._why_not() is None
-                return json_answer(_servers(self._node), 200 if is_ready else 503)
+                return json_answer(self._servers(), 200 if is_ready else 503)
             case _:
                 raise AssertionError(f"{path} is none of those")
 
+    def _liveness(self) -> Answer:
+        """Return that a node lives, as it does if it can say so."""
+        node = self._node
+        return json_answer(
+            {
+                "hostname": node.hostname,
+                "build": node.build,
+                "status": "up",
+                "is_leader": node.is_leader(),
+            }
+        )
 
-class NodeOperations:
-    """A node's answers to operators."""
+    def _servers(self) -> list[dict[str, object]]:
+        return [
+            {"ServerID": server.id, "RPCAddress": server.rpc_addr, "IsLeader": server.is_leader}
+            for server in self._node.servers()
+        ]
+
+
+class NodeOperations(NodeProbes):
+    """A node's answers to operators: more of the same, and more."""
 
     def __init__(
         self,
@@ -76,15 +94,12 @@ class NodeOperations:
 
         `metrics` returns those of all processes, where there are others than this one.
         """
+        super().__init__(node, why_not)
         self._metrics = metrics
-        self._node = node
-        self._why_not = why_not
 
     async def __call__(self, path: str, query: str) -> Answer:
         """Answer one of `PATHS`."""
         match path:
-            case "/liveness":
-                return _liveness(self._node)
             case "/readiness":
                 return self._readiness()
             case "/status":
@@ -98,11 +113,11 @@ class NodeOperations:
                 page = generate_latest() if self._metrics is None else await self._metrics()
                 return Answer(200, [("Content-Type", CONTENT_TYPE_LATEST)], page)
             case _:
-                raise AssertionError(f"{path} is none of those")
+                return await super().__call__(path, query)
 
     def _readiness(self) -> Answer:
         node = self._node
-        servers = _servers(node)
+        servers = self._servers()
         troubles = node.troubles()
         why_not = self._why_not()
         if node.ready() and why_not is None:
@@ -122,25 +137,6 @@ class NodeOperations:
                 reason = "no majority answered in time; without ?consistent=1 this node answers"
                 return json_answer({"error": reason}, 503)
         return json_answer(self._node.status())
-
-
-def _liveness(node: NodeView) -> Answer:
-    """Return that a node lives, as it does if it can say so."""
-    return json_answer(
-        {
-            "hostname": node.hostname,
-            "build": node.build,
-            "status": "up",
-            "is_leader": node.is_leader(),
-        }
-    )
-
-
-def _servers(node: NodeView) -> list[dict[str, object]]:
-    return [
-        {"ServerID": server.id, "RPCAddress": server.rpc_addr, "IsLeader": server.is_leader}
-        for server in node.servers()
-    ]
 
 
 def add_routes(app: QuartTrio, operations: Operations, paths: Sequence[str]) -> None:
