@@ -35,6 +35,17 @@ def parse_address(text: str) -> Address:
             wrong = "brackets around what is no IPv6 address"
     if wrong:
         raise ValueError(f"has {wrong}; write an IPv6 address for example as [::1]:8402")
+    if not bracketed and not _is_encodable(host):
+        raise ValueError("has no name of a host before the port")
     if len(port) > len("65535") or int(port) > 65535:
         raise ValueError("has a port above 65535")
     return host, int(port)
+
+
+def _is_encodable(host: str) -> bool:
+    """Whether a host could be looked up: no part is empty, or longer than DNS has it."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return "\0" not in host

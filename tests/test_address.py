@@ -42,3 +42,9 @@ def test_only_ipv6_is_written_in_brackets() -> None:
 def test_anything_but_host_and_port_is_rejected_with_what_is_wrong(text: str, problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{problem}"):
         parse_address(text)
+
+
+@pytest.mark.parametrize("text", ["a..b:1", f"{'a' * 64}:1", ".a:1", "a\0b:1"])
+def test_host_that_cannot_be_looked_up_is_no_address(text: str) -> None:
+    with pytest.raises(ValueError, match="has no name of a host before the port"):
+        parse_address(text)

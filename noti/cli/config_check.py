@@ -173,8 +173,12 @@ def _exposed_secrets(config: Config) -> Iterator[ConfigFinding]:
 
 def _data_directory(config: Config) -> Iterator[ConfigFinding]:
     directory, told = config.data_dir, "setting data_dir: "
-    existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
-    if not existing.is_dir():
+    above = (directory, *directory.absolute().parents)
+    # `Path.exists` fails where it may not look.
+    existing = next(path for path in above if os.path.exists(path))  # noqa: PTH110
+    if (reason := _why_no_path(directory)) is not None:
+        yield ConfigFinding("data_dir", f"{told}{directory} {reason}; name another")
+    elif not existing.is_dir():
         yield ConfigFinding("data_dir", f"{told}{existing} is no directory; name another")
     elif not os.access(existing, os.R_OK | os.W_OK | os.X_OK):
         owner, we = _user(existing.stat().st_uid), _user(os.geteuid())
@@ -199,6 +203,18 @@ def _data_directory(config: Config) -> Iterator[ConfigFinding]:
             f"{told}{directory} belongs to node {name!r}, but this node is named {config.name!r}; "
             "use another --data-dir or the old --name",
         )
+
+
+def _why_no_path(path: Path) -> str | None:
+    """Return why nobody could make a directory there, whatever may be done above it."""
+    try:
+        path.stat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return "has a name that is too long"
+        if error.errno != errno.EACCES and path.is_symlink():
+            return "is a link to nothing"
+    return None
 
 
 def _user(uid: int) -> str:

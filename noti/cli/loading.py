@@ -122,6 +122,9 @@ def given_settings(
     for key in [key for key in in_file if key not in Config.model_fields]:
         del in_file[key]
         problems.append(f"unknown setting {key!r} in file {file}{_nearest(key)}")
+    for key in [key for key, value in in_file.items() if isinstance(value, str) and "\0" in value]:
+        del in_file[key]  # no path or name holds one, and it fails wherever it gets
+        problems.append(f"setting {key} (from file {file}): holds \\u0000; remove it")
     problems += _problems_of_variables()
     variables = {name: _variable_with(name) for name in Config.model_fields}
     return GivenSettings(

@@ -1,5 +1,6 @@
 """`noti config check` tells all that a node would refuse, and starts and writes nothing."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,6 +8,7 @@ import socket
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -262,3 +264,33 @@ def test_flags_of_bb_dist_noti_that_mean_the_same_are_checked(
 ) -> None:
     [line] = check([*flags, "--nats-addr", "http://a"], capsys)
     assert "setting nats_url (from flag --nats-url)" in line
+
+
+def test_directory_that_nobody_could_make_is_told(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, reason in (
+        ("link", "is a link to nothing"),
+        ("loop", "is a link to nothing"),
+        ("a" * 300, "has a name that is too long"),
+    ):
+        path = tmp_path / name
+        assert f"setting data_dir: {path} {reason}; name another" in texts(data_dir=str(path))
+
+
+def test_directory_below_one_that_is_shut_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shut, real = tmp_path / "shut", os.stat
+    shut.mkdir()
+
+    def stat(path: Any, **options: Any) -> os.stat_result:
+        if str(path).startswith(f"{shut}/"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(os, "access", lambda path, _mode: path != shut)
+    told = [text for text in texts(data_dir=str(shut / "data")) if "data_dir" in text]
+    assert len(told) == 1
+    assert f"setting data_dir: {shut} belongs to user" in told[0]

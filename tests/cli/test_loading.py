@@ -147,3 +147,9 @@ def test_file_may_be_as_editors_of_other_systems_write_it(text: bytes, tmp_path:
     file = tmp_path / "noti.toml"
     file.write_bytes(text)
     assert load({}, file).name == "a"
+
+
+def test_nul_in_a_file_is_told_where_it_stands(tmp_path: Path) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text('data_dir = "a\\u0000b"')
+    assert problem({}, file) == f"setting data_dir (from file {file}): holds \\u0000; remove it"
