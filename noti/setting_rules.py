@@ -94,7 +94,7 @@ def _files_come_together(config: "Config") -> Iterator[Problem]:
         given = [name for name in group if getattr(config, name) is not None]
         for name in group:
             if given and name not in given:
-                yield name, f"is missing: {', '.join(group)} go together"
+                yield name, f"is not given beside {given[0]}: {', '.join(group)} go together"
     for mode, certificate in _MODES:
         if getattr(config, mode) != "required" and getattr(config, certificate) is None:
             yield mode, f"is of no use without {certificate}"

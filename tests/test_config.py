@@ -91,6 +91,13 @@ def test_settings_that_need_each_other_are_reported(
     assert "u:p" not in text
 
 
+def test_a_setting_that_others_need_is_told_with_them_and_without_a_value() -> None:
+    assert problem({"tls_key": "a.key"}) == (
+        "setting tls_cert (from default): it is not given beside tls_key: "
+        "tls_cert, tls_key, tls_ca go together"
+    )
+
+
 def test_the_relation_of_two_settings_is_reported_whichever_was_set() -> None:
     text = problem({"heartbeat_interval_ms": "400"})
     assert text.startswith("setting election_timeout_ms (from default): 500 is less than 3 x")

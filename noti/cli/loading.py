@@ -186,7 +186,8 @@ def _told(setting: str, origin: str, value: object, problem: str) -> str:
     if setting in Config.model_fields and setting != "nats_streams":
         if value is None:
             value = Config.model_fields[setting].get_default(call_default_factory=True)
-        problem = f"{shown(setting, value)!r} {problem}"
+        # What is not given has no value to show.
+        problem = f"{'it' if value is None else repr(shown(setting, value))} {problem}"
     return f"setting {setting} (from {origin}): {problem}".replace("\n", " ")
 
 
