@@ -43,7 +43,8 @@ def _commas(value: object) -> object:
     return value
 
 
-def _node_name(value: str) -> str:
+def node_name(value: str) -> str:
+    """Return what may be the name of a node; raises `ValueError` that says what may be."""
     if not _NAME.fullmatch(value):
         raise ValueError("is not a node name; use 1 to 128 letters, digits, dots and hyphens")
     return value
@@ -133,7 +134,7 @@ JwtAlgorithmName: TypeAlias = Literal[
 
 BindAddress: TypeAlias = Annotated[Address, BeforeValidator(_address)]
 Seed: TypeAlias = Annotated[BindAddress, AfterValidator(_reachable)]
-NodeName: TypeAlias = Annotated[str, AfterValidator(_node_name)]
+NodeName: TypeAlias = Annotated[str, AfterValidator(node_name)]
 NatsUrls: TypeAlias = Annotated[str, AfterValidator(_nats_locations)]
 IpNetwork: TypeAlias = IPv4Network | IPv6Network
 Origin: TypeAlias = Annotated[str, AfterValidator(_origin)]

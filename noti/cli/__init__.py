@@ -81,6 +81,10 @@ _COMMANDS = {
 take longer to load than a node, also for the list that --help shows."""
 
 
+_TAKES_BYTES = frozenset({"event", "query"})
+"""Commands with a payload that may be any bytes; they look at their other arguments themselves."""
+
+
 class _Commands(click.Group):
     """Commands that are imported when they are asked for."""
 
@@ -157,6 +161,8 @@ def exit_status(
     """Run one command and return its exit status; whatever went wrong is one line on stderr."""
     if sys.flags.optimize:
         return _fail("assertions guard the data and must stay on; run without -O", 2)
+    if not _TAKES_BYTES.intersection(arguments[:1]) and (broken := _not_text(arguments)):
+        return _fail(f"{broken} is not UTF-8; write it as text (see {name} --help)", 2)
     try:
         returned = command.main(list(arguments), prog_name=name, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -172,6 +178,18 @@ def exit_status(
     except Exception as error:  # noqa: BLE001 - the outermost boundary: a person gets one line
         return _explain(error)
     return returned if isinstance(returned, int) else 0
+
+
+def _not_text(arguments: Sequence[str]) -> str:
+    """Return which argument is no text, without its value, which may be a secret; "" if none is."""
+    for number, argument in enumerate(arguments, 1):
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            flag, equals, _ = argument.partition("=")
+            named = equals and flag.startswith("--") and flag.isascii() and flag.isprintable()
+            return f"the value of {flag}" if named else f"argument {number}"
+    return ""
 
 
 def _explain(error: Exception) -> int:

@@ -22,6 +22,7 @@ from noti.cli.wal_files import IDENTITY_NAME, decode_identity
 from noti.errors import LocalError, MessageInvalid, StorageFailed, Unavailable
 from noti.history.backup import BackupReader, encode_backup
 from noti.history.snapshot import StoreParts
+from noti.setting_values import node_name
 
 PATH = f"{HUB_PATH}/backup"
 READ_BYTES = 1024 * 1024
@@ -107,6 +108,13 @@ def backup(
     first_answer(urls, lambda url: trio.run(ask, url))
 
 
+def _as_node_name(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        return node_name(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value[:128]!r} {error}", context, parameter) from None
+
+
 @click.command()
 @_file
 @click.option(
@@ -116,7 +124,12 @@ def backup(
     metavar="DIR",
     help="Of the new node; must be empty, or not there.",
 )
-@click.option("--name", required=True, help="Of the new node, as noti run gets it.")
+@click.option(
+    "--name",
+    required=True,
+    callback=_as_node_name,
+    help="Of the new node, as noti run gets it.",
+)
 def restore(file: Path, data_dir: Path, name: str) -> None:
     """Make a new cluster of one node out of FILE, - for standard input.
 

@@ -16,6 +16,7 @@ from noti.cli.json_output import json_option
 from noti.cli.nodes import OPS_URLS_VARIABLE, urls_option
 from noti.cli.status import DEFAULT_URL, report_of
 from noti.errors import MessageInvalid, NotiError
+from noti.publishing.events import ID_CHARACTERS_MAX
 
 _ROW = "{:<20} {:>10} {:>10}  {:<24} {:>10}"
 
@@ -35,6 +36,8 @@ def trace(
     why it was refused. With one URL, all nodes are asked whose --ops-addr that one knows; with
     several, these. Exit status 1 if none knows it.
     """
+    if not 0 < len(event_id) <= ID_CHARACTERS_MAX:
+        raise click.UsageError(f"ID has 1 to {ID_CHARACTERS_MAX} characters, not {len(event_id):,}")
     asked, silent = _nodes_of(urls, tls_ca, timeout_s)
     answers: list[dict[str, Any]] = []
     for name, url in asked.items():

@@ -158,6 +158,17 @@ def test_wrong_files_and_places_are_one_clear_line(
     assert "empty or new" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "n" * 129, "\u00e9"])
+def test_name_that_no_node_may_have_is_refused_before_anything_is_written(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, place = tmp_path / "backup", tmp_path / "place"
+    file.write_bytes(file_of(store()))
+    assert exit_status(["restore", str(file), "--data-dir", str(place), "--name", name]) == 2
+    assert "is not a node name; use 1 to 128 letters" in capsys.readouterr().err
+    assert not place.exists()
+
+
 def test_stopped_node_is_backed_up_without_being_started(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

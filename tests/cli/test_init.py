@@ -174,3 +174,21 @@ def test_the_last_line_among_json_is_json_too(capsys: pytest.CaptureFixture[str]
     told = json.loads(line)
     assert (status, told["exit_status"], told["level"]) == (2, 2, "critical")
     assert told["event"].startswith("setting http_addr (from flag --http-addr): 'x'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (["trace", "\udcff\udcfe"], "argument 2"),
+        (["certs", "init", "--name", "\udcff"], "argument 4"),
+        (["token", "--publish", "\udcff", "--key-file", "key"], "argument 3"),
+        (["publish", "--topic=t", "--data=secret\udcff"], "the value of --data"),
+        (["\udcff"], "argument 1"),
+    ],
+)
+def test_argument_that_is_no_text_is_told_by_its_place_in_one_line(
+    arguments: list[str], where: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, said = ends(capsys, *arguments)
+    assert status == 2
+    assert said == f"noti: error: {where} is not UTF-8; write it as text (see noti --help)\n"

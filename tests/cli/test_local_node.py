@@ -56,7 +56,7 @@ def test_name_that_is_no_text_is_told_before_anybody_is_asked(
 ) -> None:
     arguments = [*command.split(), os.fsdecode(b"\xff"), "--data-dir", str(tmp_path)]
     assert exit_status(arguments) == 2
-    assert "it is not UTF-8" in capsys.readouterr().err
+    assert "is not UTF-8" in capsys.readouterr().err
 
 
 def test_pairs_are_split_at_the_first_sign() -> None:

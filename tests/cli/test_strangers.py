@@ -204,10 +204,8 @@ def test_report_can_not_write_to_the_terminal(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--topic=a\udcff", "--data=x"],
         ["--topic=*", "--data=x"],
-        ["--topic=t", "--data=a\udcff"],
-        ["--user-id=1", "--from=\udcff", "--to=b"],
+        ["--topic=a\x00", "--data=x"],
     ],
 )
 def test_text_that_no_node_takes_is_rejected_before_anybody_is_asked(
@@ -215,7 +213,7 @@ def test_text_that_no_node_takes_is_rejected_before_anybody_is_asked(
 ) -> None:
     assert exit_status(["publish", "--rpc=127.0.0.1:1", *arguments]) == 1
     said = capsys.readouterr().err
-    assert "topic" in said or "surrogate" in said
+    assert "topic" in said
     assert said.count("\n") == 1
 
 

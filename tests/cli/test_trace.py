@@ -112,3 +112,13 @@ def test_node_without_an_answer_is_named_and_the_others_are_shown(
     assert [answer["node"] for answer in told["nodes"]] == ["one", "http://127.0.0.1:1"]
     assert "no answer" in told["nodes"][1]["error"]
     assert "one does not have it in history" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("event_id", ["", "x" * 257, "x" * 100_000])
+def test_id_that_no_event_has_is_told_in_short_before_anybody_is_asked(
+    event_id: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_status(["trace", "--url", "http://127.0.0.1:1", event_id]) == 2
+    said = capsys.readouterr().err
+    assert f"ID has 1 to 256 characters, not {len(event_id):,}" in said
+    assert len(said) < 100
