@@ -18,6 +18,8 @@ OPS_URLS_VARIABLE: Final = "NOTI_OPS_URLS"
 COMMAND_VARIABLES: Final = frozenset({URLS_VARIABLE, OPS_URLS_VARIABLE})
 """Variables of commands; no settings of a node."""
 
+_LOGIN: Final = re.compile(r"//[^/\s]*@")
+
 T = TypeVar("T")
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -51,6 +53,11 @@ def urls_in(variable: str) -> tuple[str, ...]:
     return tuple(re.findall(r"[^\s,]+", os.environ.get(variable, "")))
 
 
+def without_logins(text: str) -> str:
+    """Return text for a person, with no name and password in the URLs in it."""
+    return _LOGIN.sub("//***@", text)
+
+
 def first_answer(urls: Sequence[str], ask: Callable[[str], T]) -> T:
     """Return what `ask` returns for the first node that answers.
 
@@ -64,7 +71,7 @@ def first_answer(urls: Sequence[str], ask: Callable[[str], T]) -> T:
             return ask(url)
         except (Unavailable, MessageInvalid) as error:
             problems.append(str(error))
-            click.echo(f"noti: {error}; asking the next node", err=True)
+            click.echo(f"noti: {without_logins(str(error))}; asking the next node", err=True)
     try:
         return ask(last)
     except (Unavailable, MessageInvalid) as error:
