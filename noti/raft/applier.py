@@ -6,6 +6,7 @@ node.
 
 import heapq
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable
 from typing import assert_never
@@ -41,6 +42,12 @@ class Applier:
         self._when_applied: list[tuple[int, int, OnDone[int]]] = []
         """A heap of (index, order of the calls, whom to answer)."""
         self._numbers = itertools.count()
+
+    @property
+    def waiting_bytes(self) -> float:
+        """How much is to be carried out, in the first slice of it; a whole state is without end."""
+        first = itertools.islice(self.waiting, APPLY_SLICE)
+        return sum([one.size_bytes if isinstance(one, Entry) else math.inf for one in first])
 
     def when_applied(self, index: int, on_done: OnDone[int]) -> None:
         """Complete with `index` in the turn in which it is applied, or now if it is."""

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import islice
 from random import Random
 from typing import Protocol
 
@@ -87,17 +88,20 @@ class _Link:
         self._stream = stream
         self.peer = stream.peer
         self.scope = scope
-        self.outbox: deque[PeerMessage] = deque()
+        self.outbox: deque[tuple[PeerMessage, int]] = deque()
+        """Messages, and what each carries for the log, bytes."""
         self._outbox_bytes = 0
         self._wakeup = trio.Event()
 
     def put(self, message: PeerMessage) -> bool:
+        if self.outbox and _says_all_of(message, self.outbox[-1][0]):
+            self.outbox.pop()
         size = _size_of(message)
         full = size > 0 and self._outbox_bytes + size > OUTBOX_BYTES_MAX
         if full or len(self.outbox) >= OUTBOX_MESSAGES_MAX:
             _dropped.labels("outbox_full").inc()
             return False
-        self.outbox.append(message)
+        self.outbox.append((message, size))
         self._outbox_bytes += size
         return True
 
@@ -105,12 +109,11 @@ class _Link:
         """Send what waits, right here if the stream takes it: it spares a turn of the scheduler."""
         try:
             while self.outbox:
-                batch = self._take()
+                batch = self._next()
                 if not self._stream.send_at_once(batch):
-                    self.outbox.extendleft(reversed(batch))
-                    self._outbox_bytes += sum(map(_size_of, batch))
                     self._wakeup.set()
                     return
+                self._drop(len(batch))
         except PeerUnavailable:
             self.scope.cancel()
 
@@ -121,22 +124,33 @@ class _Link:
                 await self._wakeup.wait()
                 self._wakeup = trio.Event()
                 while self.outbox:
-                    await self._stream.send(self._take())
+                    batch = self._next()
+                    self._drop(len(batch))
+                    await self._stream.send(batch)
         except PeerUnavailable:
             self.scope.cancel()
 
-    def _take(self) -> list[PeerMessage]:
-        count = min(len(self.outbox), BATCH_MESSAGES_MAX)
-        taken = [self.outbox.popleft() for _ in range(count)]
-        self._outbox_bytes -= sum(map(_size_of, taken))
-        return taken
+    def _next(self) -> list[PeerMessage]:
+        return [message for message, _ in islice(self.outbox, BATCH_MESSAGES_MAX)]
+
+    def _drop(self, count: int) -> None:
+        for _ in range(count):
+            _, size = self.outbox.popleft()
+            self._outbox_bytes -= size
+
+
+def _says_all_of(message: PeerMessage, earlier: PeerMessage) -> bool:
+    """Whether a leader's message makes one needless that waits before it and carries nothing."""
+    if type(message) is not AppendRequest or type(earlier) is not AppendRequest:
+        return False
+    return earlier.is_bare and message.term == earlier.term
 
 
 def _size_of(message: PeerMessage) -> int:
     """Return what a message carries for the log, bytes."""
     match message:
         case AppendRequest(entries=entries):
-            return sum(entry.size_bytes for entry in entries)
+            return sum([entry.size_bytes for entry in entries]) if entries else 0
         case Forward(proposals=proposals):
             return sum(len(command) for _, command in proposals)
         case _:

@@ -49,7 +49,7 @@ from noti.raft.core.events import (
 )
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import Change, Configuration
-from noti.raft.core.messages import AppendAccepted, Message, NodeId
+from noti.raft.core.messages import AppendAccepted, AppendRequest, Message, NodeId
 from noti.raft.core.status import Status
 from noti.raft.health import Health, Trouble
 from noti.raft.ports import Messenger, StateMachine
@@ -66,6 +66,9 @@ INBOX_MESSAGES_MAX = 8192
 
 Beyond this the node is so far behind that losing some helps.
 """
+
+APPLIED_FIRST_BYTES = 4096
+"""Of entries, a dozen of events: with more, the others had better begin to apply them meanwhile."""
 
 _dropped = Counter("noti_raft_inbox_dropped_total", "Peers' messages dropped, inbox full")
 
@@ -110,6 +113,9 @@ class Replica:
         self._wakes_at = math.inf
         """When the task looks for it."""
         self._sent = False
+        """Whether messages wait for a flush …"""
+        self._urgent = False
+        """… and others than heartbeats and news of commits."""
         self._leads = (False, False)
         self._leadership_changed = trio.lowlevel.ParkingLot()
         self._advanced = trio.lowlevel.ParkingLot()
@@ -344,9 +350,8 @@ class Replica:
                 events += self._requests.take()
             for event in events:
                 self._perform(self._core.handle(event, now), messenger)
-            if self._sent:
-                self._sent = False
-                messenger.flush()
+            if self._sent and not self._applies_first():
+                self._flush(messenger)
             if self._health.outdated is not None:
                 raise self._health.outdated
             if self._log_writer.orders:
@@ -358,14 +363,31 @@ class Replica:
             if now >= self._health.look_at:
                 self._health.look(self.status())
             if not (self._inbox or self._requests.are_new):
+                if self._sent:
+                    self._flush(messenger)
                 return news
             now = self._clock.now()
+
+    def _applies_first(self) -> bool:
+        """Whether who waits for an answer is to have it before the others hear of the commit.
+
+        To tell them takes as long as to apply a few entries, and can often be told with the
+        entries that come next. They wait for nothing else.
+        """
+        return not self._urgent and 0 < self._applier.waiting_bytes <= APPLIED_FIRST_BYTES
+
+    def _flush(self, messenger: Messenger) -> None:
+        self._sent = self._urgent = False
+        messenger.flush()
 
     def _perform(self, effects: Sequence[Effect], messenger: Messenger) -> None:
         for effect in effects:
             match effect:
                 case SendMessage(to, message):
                     self._sent = True
+                    self._urgent = self._urgent or not (
+                        type(message) is AppendRequest and message.is_bare
+                    )
                     messenger.send(to, self._with_backlog(message))
                 case Persist() | PersistSnapshot() | SaveSnapshot():
                     self._log_writer.orders.append(effect)

@@ -222,6 +222,24 @@ async def test_entries_beyond_the_bytes_of_an_outbox_are_dropped_and_nothing_els
     assert len(said) == 10
 
 
+async def test_heartbeat_that_waits_makes_room_for_the_next_request_of_its_term(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    entry = new_entry(1, 1, EntryKind.COMMAND, b"x")
+    of_term_1 = [AppendRequest("a", 1, 0, 0, 0, entries) for entries in ((), (entry,), ())]
+    of_term_2 = AppendRequest("a", 2, 0, 0, 0, (entry,))
+    async with running(a, b):
+        introduce(a, b)
+        await until(lambda: a.peers.connected() and b.peers.connected())
+        for message in (*of_term_1, of_term_2):
+            a.peers.send("b", message)
+        a.peers.flush()
+        await trio.sleep(1)
+    assert [m for what, m in b.diary if what == "said"] == [*of_term_1[1:], of_term_2]
+
+
 async def test_broken_stream_is_reported_and_dialed_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:

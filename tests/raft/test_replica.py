@@ -66,6 +66,8 @@ class Machine:
         self.state = Commands()
         self.starts = 0
         self.full = 0
+        self.flushes: list[tuple[Message, int]] = []
+        """The last message, and how many commands had been applied, when messages left."""
         self.scope = trio.CancelScope()
         self.running: Replica | None = None
 
@@ -80,7 +82,7 @@ class Machine:
         return True
 
     def flush(self) -> None:
-        pass
+        self.flushes.append((self.world.sent[-1], len(self.state.applied)))
 
     def connected(self) -> frozenset[NodeId]:
         return frozenset(self.world.machines) - {self.name}
@@ -266,6 +268,24 @@ async def test_followers_get_entries_while_the_leader_still_writes_them(
             "one write, not one after another"
         )
         assert any(isinstance(m, AppendRequest) and m.entries for m in wires.sent)
+
+
+@pytest.mark.parametrize(("bound_bytes", "applied"), [(4096, 1), (0, 0)])
+async def test_small_commits_are_applied_before_the_others_hear_of_them_and_large_ones_after(
+    bound_bytes: int,
+    applied: int,
+    autojump_clock: trio.testing.MockClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("noti.raft.replica.APPLIED_FIRST_BYTES", bound_bytes)
+    async with three() as wires:
+        leader = await wires.wait_leader()
+        for machine in wires.machines.values():
+            machine.disk.latency_s = (0.0, 0.0) if machine is leader else (0.001, 0.001)
+        await leader.replica.propose(b"one")
+        commit = leader.replica.status().commit_index
+        told = [had for sent, had in leader.flushes if getattr(sent, "commit", 0) == commit]
+        assert told[0] == applied
 
 
 async def test_restart_from_disk_knows_everything_that_was_acknowledged(

@@ -119,6 +119,11 @@ class AppendRequest:
     """While a voter's log is probed: what it answered this term's leader to have on disk. One that
     holds less has forgotten."""
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is a heartbeat, or tells of a commit: a later one of its term does, too."""
+        return not self.entries
+
 
 @dataclass(frozen=True, slots=True)
 class AppendAccepted:
