@@ -11,6 +11,7 @@ import ssl
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -19,18 +20,26 @@ from noti.certificates.credentials import CertificateUse, Credentials
 from noti.certificates.rejections import handshake_rejection
 from noti.errors import ConfigInvalid
 
+HTTP_2: Final = "h2"
+RAFT_FRAMES: Final = "noti-raft"
+"""What may be spoken at the RPC port (ALPN): gRPC, and the frames of Raft without HTTP/2 below."""
+
 
 @dataclass(frozen=True)
 class MutualContexts:
     """Both sides of one node."""
 
     server: ssl.SSLContext
+    """Speaks the frames of Raft with whoever offers them, and HTTP/2 with everybody else."""
     client: ssl.SSLContext
+    """For the Raft stream alone: would rather speak its frames than HTTP/2, as older nodes do."""
 
 
 def mutual_contexts(credentials: Credentials) -> MutualContexts:
     """Return both sides of a node; raises `ConfigInvalid` when OpenSSL does not take the files."""
-    return MutualContexts(mutual_server_context(credentials), mutual_client_context(credentials))
+    client = mutual_client_context(credentials)
+    client.set_alpn_protocols([RAFT_FRAMES, HTTP_2])
+    return MutualContexts(mutual_server_context(credentials), client)
 
 
 def mutual_server_context(credentials: Credentials) -> ssl.SSLContext:
@@ -43,6 +52,8 @@ def mutual_server_context(credentials: Credentials) -> ssl.SSLContext:
     # A resumed session would not look at the certificate again, which may have expired meanwhile.
     context.num_tickets = 0
     _mutual(context, credentials)
+    # In the order of the server, whatever the order of the client.
+    context.set_alpn_protocols([RAFT_FRAMES, HTTP_2])
     if credentials.use is CertificateUse.NODE:
         _rehearse(context, credentials)
     return context
@@ -51,7 +62,7 @@ def mutual_server_context(credentials: Credentials) -> ssl.SSLContext:
 def mutual_client_context(credentials: Credentials) -> ssl.SSLContext:
     """Return the calling side between nodes, also for clients of them: TLS 1.3, both verified.
 
-    Raises `ConfigInvalid` when OpenSSL does not take the files.
+    It speaks HTTP/2. Raises `ConfigInvalid` when OpenSSL does not take the files.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
@@ -66,7 +77,7 @@ def https_context(credentials: Credentials) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
-    context.set_alpn_protocols(["h2", "http/1.1"])
+    context.set_alpn_protocols([HTTP_2, "http/1.1"])
     _load_pair(context, credentials)
     return context
 
@@ -91,7 +102,7 @@ def _mutual(context: ssl.SSLContext, credentials: Credentials) -> ssl.SSLContext
     assert credentials.authorities_pem, "without a CA everybody would be rejected"
     context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
-    context.set_alpn_protocols(["h2"])
+    context.set_alpn_protocols([HTTP_2])
     try:
         context.load_verify_locations(cadata=credentials.authorities_pem.decode("ascii"))
     except ssl.SSLError as error:

@@ -1,11 +1,12 @@
-"""gRPC between nodes, and towards operators and publishers.
+"""Streams between nodes, and gRPC towards operators and publishers, on one port.
 
-`grpc` is the network that a node serves and dials with. Below it, `sniffing` tells TLS from plain
-text, `accepting` serves calls within limits, `dialing` opens connections, and `connections`,
-`inbox` and `tls` are the HTTP/2 connection itself: grpclib's, on asyncio's loop, with what it
-lacks. Above it, `raft_streams`, `publish_service` and `services` answer calls, and `roles` and
-`publish_client` make some. `codec` turns Raft's messages into frames and back; `generated/` comes
-from `proto/`.
+`grpc` is the network that a node serves and dials with. Below it, `sniffing` tells TLS, HTTP/2 and
+streams between nodes apart, `admission` decides who is let in, `accepting` serves within limits,
+and `dialing` opens connections. `connections` is the HTTP/2 connection itself: grpclib's, on
+asyncio's loop, with what it lacks; `frame_connections` is the one without HTTP/2, for streams
+between nodes; `inbox` and `tls` serve both. Above it, `raft_streams`, `publish_service` and
+`services` answer, and `roles` and `publish_client` call. `codec` turns Raft's messages into frames
+and back; `generated/` comes from `proto/`.
 
 Enters: calls of peers, operators, publishers and load balancers; bytes from their sockets.
 Leaves: messages for Raft, events for publishing, answers; `NotiError`s for all that goes wrong.

@@ -9,9 +9,9 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 from weakref import WeakSet
 
 import grpclib.const
@@ -22,16 +22,15 @@ from grpclib.events import RecvRequest, listen
 from grpclib.exceptions import GRPCError
 from h2.exceptions import ProtocolError
 
-from noti.certificates.rejection_log import RejectionLog
+from noti.certificates.context import HTTP_2, RAFT_FRAMES
 from noti.client_key import client_key
 from noti.connection_slots import Slot, Slots, SlotsFull
 from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
+from noti.rpc.admission import RAFT_METHOD, CallerAdmission
 from noti.rpc.connections import Caller, KeepAlive, PeerProtocol
-from noti.rpc.peer_certificates import PeerCertificates
+from noti.rpc.frame_connections import FrameConnection
 from noti.rpc.rejected_calls import RejectedCalls
-from noti.rpc.tls import accept, certificate_of
-
-RAFT_METHOD: Final = "/noti.v1.Raft/Stream"
+from noti.rpc.tls import accept
 
 ALWAYS: Final = frozenset(
     {
@@ -113,6 +112,10 @@ class _ServerProtocol(PeerProtocol):
         if self._slot is not None:
             self._slot.release()
 
+    def is_closing(self) -> bool:
+        """Whether the connection is gone, or about to be."""
+        return self.connection.is_closing()
+
     def may_call(self, method: str, peers: "_PeerConnections") -> bool:
         """Whether this may be called here; all may, as long as there is room for all.
 
@@ -146,29 +149,37 @@ class _PeerConnections:
     """Connections of other nodes that came when clients had taken all that they may have."""
 
     def __init__(self) -> None:
-        self._taken: WeakSet[_ServerProtocol] = WeakSet()
+        self._taken: WeakSet[_ServerProtocol | FrameConnection] = WeakSet()
 
-    def take(self, protocol: _ServerProtocol) -> bool:
+    def take(self, one: _ServerProtocol | FrameConnection) -> bool:
         """Count a connection; return whether there is room for it."""
-        closed = [one for one in self._taken if one.connection.is_closing()]
-        self._taken.difference_update(closed)
+        self._taken.difference_update([taken for taken in self._taken if taken.is_closing()])
         if len(self._taken) < PEERS_MAX:
-            self._taken.add(protocol)
-        return protocol in self._taken
+            self._taken.add(one)
+        return one in self._taken
+
+
+Greet: TypeAlias = Callable[[FrameConnection, Callable[[], bool]], Awaitable[None]]
+"""Lets a node in that came without gRPC, if there is room for it, or closes its connection."""
 
 
 class GrpcServer:
-    """Serves grpclib's services on connections that it is handed, and closes them; asyncio."""
+    """Serves grpclib's services on connections that it is handed, and closes them; asyncio.
+
+    Those of nodes that speak without gRPC it hands on.
+    """
 
     def __init__(
         self,
         services: Sequence[Servable],
-        certificates: PeerCertificates,
-        rejections: RejectionLog,
+        greet: Greet,
+        admission: CallerAdmission,
         rejected: RejectedCalls,
         limits: RpcLimits,
     ) -> None:
         self.rejected = rejected
+        self._greet = greet
+        self._admission = admission
         self._mapping = {
             path: handler for service in services for path, handler in service.__mapping__().items()
         }
@@ -184,27 +195,33 @@ class GrpcServer:
                 "one address has all that it may have (--rpc-connections-per-address-max)",
             ),
         }
-        self._certificates = certificates
-        self._rejections = rejections
         self._open: set[_ServerProtocol] = set()
 
     def change(self, limits: RpcLimits) -> None:
         """Hold to other limits from now on."""
         self._slots.change(limits.connections_max, limits.per_address_max)
 
-    async def take(self, descriptor: int, context: ssl.SSLContext | None) -> None:
+    async def take(self, descriptor: int, context: ssl.SSLContext | None, spoken: str) -> None:
         """Serve a connection, after its handshake if there is a context.
 
+        `spoken` is what a connection without TLS begins with: `HTTP_2` or `RAFT_FRAMES`. Of one
+        with the latter, this returns when its node was let in, or not.
         Keeps a copy of the descriptor; the caller closes its own. Raises what `ssl` raises, or
         `ConnectionError`, when the handshake fails.
         """
         accepted = socket.socket(fileno=os.dup(descriptor))
         accepted.setblocking(False)
-        protocol = _ServerProtocol(self, _Calls(self._mapping, self._events.__dispatch__))
-        if context is None:
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, accepted)
+        frames = FrameConnection()
+        calls = _ServerProtocol(self, _Calls(self._mapping, self._events.__dispatch__))
+        applications = {RAFT_FRAMES: frames, HTTP_2: calls}
+        if context is not None:
+            spoken = await accept(accepted, applications, context)
         else:
-            await accept(accepted, protocol, context)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: applications[spoken], accepted
+            )
+        if spoken == RAFT_FRAMES:
+            await self._greet(frames, lambda: self._seat(frames))
 
     def take_slot(self, protocol: _ServerProtocol) -> Slot:
         """Give a connection a slot. When all are busy, it gets one for other nodes and health."""
@@ -212,19 +229,36 @@ class GrpcServer:
             one for one in self._open if not (one.handler.closing and one.handler.check_closed())
         }
         self._open.add(protocol)
-        now = time.monotonic()
-        for episode in self._episodes.values():
-            episode.settle(now)
 
         def close() -> None:
             protocol.processor.close("another connection needs the slot of this idle one")
 
-        host = protocol.connection.transport.get_extra_info("peername")[0]
-        slot = self._slots.take(client_key(host, "", ()), close)
+        slot = self._take_slot(protocol.connection.transport, close)
         if isinstance(slot, SlotsFull):
-            self._episodes[slot].reject(now)
+            self._episodes[slot].reject(time.monotonic())
             slot = self._slots.take_for_probe(slot, close)
         return slot
+
+    def _seat(self, connection: FrameConnection) -> bool:
+        """Give the connection of a node that was let in a slot; return whether there is one."""
+        if connection.is_closing():
+            return False
+        slot = self._take_slot(connection.transport, connection.abort)
+        if not isinstance(slot, SlotsFull):
+            connection.on_lost = slot.release
+        elif not self._peers.take(connection):
+            self._episodes[slot].reject(time.monotonic())
+            return False
+        return True
+
+    def _take_slot(
+        self, transport: asyncio.Transport, close: Callable[[], None]
+    ) -> Slot | SlotsFull:
+        now = time.monotonic()
+        for episode in self._episodes.values():
+            episode.settle(now)
+        host, _ = (transport.get_extra_info("peername") or ("", 0))[:2]
+        return self._slots.take(client_key(host, "", ()), close)
 
     async def _check_caller(self, event: RecvRequest) -> None:
         assert isinstance(event.peer, Caller)
@@ -233,14 +267,9 @@ class GrpcServer:
         assert isinstance(protocol, _ServerProtocol)
         if not protocol.may_call(event.method_name, self._peers):
             raise GRPCError(Status.UNAVAILABLE, CROWDED)
-        certificate = certificate_of(connection.transport)
-        if certificate is None:
-            return
-        rejection = self._certificates.call_rejection(certificate, event.method_name)
+        rejection = self._admission.call_rejection(connection.transport, event.method_name)
         if rejection is not None:
-            host, port = connection.transport.get_extra_info("peername")[:2]
-            self._rejections.log(host, port, rejection)
-            raise GRPCError(Status.PERMISSION_DENIED, f"this caller {rejection}")
+            raise GRPCError(Status.PERMISSION_DENIED, rejection)
 
     async def aclose(self) -> None:
         """Close connections, cancel calls and wait for their end."""

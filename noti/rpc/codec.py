@@ -59,6 +59,9 @@ whole batch of large events fits; small enough that a stranger cannot make a nod
 NAME_CHARACTERS_MAX: Final = 256
 """Longest cluster id, node id or name accepted; real ones have at most 63 (a DNS label)."""
 
+REASON_CHARACTERS_MAX: Final = 1024
+"""What is taken of a reason for a rejection; the longest of ours has 300, and two names."""
+
 _OVERHEAD_BYTES: Final = 16
 """More than a frame takes beside its messages."""
 
@@ -68,9 +71,11 @@ _ITEMS_MAX: Final = FRAME_BYTES_MAX // ENTRY_HEAD_BYTES
 _DATA: Final = 1
 _LEVEL: Final = 2
 _SUPPORTS: Final = 3
+_REJECTED_BECAUSE: Final = 4
 _FRAME_KEYS: Final = length_keys(_DATA)
 _HELLO_NUMBERS: Final = number_keys(_LEVEL, _SUPPORTS)
-"""The fields of `noti.v1.Frame`; those of the level are in the first one only."""
+_REJECTION_KEYS: Final = length_keys(_REJECTED_BECAUSE)
+"""The fields of `noti.v1.Frame`; only the first one has more than the first of them."""
 
 _KINDS: Final[dict[int, tuple[type[PeerMessage], tuple[type, ...]]]] = {
     1: (VoteRequest, (str, int, int, int, bool, bool)),
@@ -134,6 +139,23 @@ def decode_hello(data: bytes) -> Hello:
             return Hello(cluster_id, node_id, name, *_levels(data))
         case _:
             raise MessageInvalid(NO_HELLO)
+
+
+def encode_rejection(reason: str) -> bytes:
+    """Return the answer to a hello that is rejected, on a connection without gRPC."""
+    return length_field(_REJECTED_BECAUSE, reason.encode("utf-8", "replace"))
+
+
+def decode_answer(data: bytes) -> Hello:
+    """Return the hello in the first frame of the side that was dialed.
+
+    Raises what `decode_hello` raises, and `ClusterMismatch` with the reason of a rejection.
+    """
+    reasons = scan(data, _REJECTION_KEYS)
+    if reasons:
+        reason = reasons[0][1][: 4 * REASON_CHARACTERS_MAX].decode("utf-8", "replace")
+        raise ClusterMismatch(reason[:REASON_CHARACTERS_MAX] or "the peer rejected the stream")
+    return decode_hello(data)
 
 
 def _levels(frame: bytes) -> tuple[int, int]:

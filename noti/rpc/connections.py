@@ -71,6 +71,11 @@ class PeerStream(Stream):
     _failure: StreamTerminatedError | None = None
     _writing: bool = False
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What carries the connection."""
+        return self.connection.transport
+
     def init_stream(self, stream_id: int, connection: Connection) -> None:
         """See grpclib."""
         super().init_stream(stream_id, connection)

@@ -1,4 +1,4 @@
-"""gRPC between nodes and towards operators and publishers: the real `RpcNetwork`.
+"""Streams between nodes, and gRPC towards operators and publishers: the real `RpcNetwork`.
 
 Errors of grpclib, h2 and the system become `noti.errors` here.
 """
@@ -23,11 +23,12 @@ from noti.errors import AddressInUse, ClusterMismatch, PeerUnavailable
 from noti.publishing.ports import Publishing
 from noti.raft.ports import Hello, MessageStream
 from noti.rpc.accepting import GrpcServer, RpcLimits, Servable
-from noti.rpc.dialing import PeerChannel, describe, rejection_in
+from noti.rpc.admission import CallerAdmission
+from noti.rpc.dialing import Dialer, describe, rejection_in
 from noti.rpc.peer_certificates import PeerCertificates
 from noti.rpc.ports import NodeReport, PeerHandler
 from noti.rpc.publish_service import PublisherService
-from noti.rpc.raft_streams import GrpcMessageStream, RaftService, exchange_hellos, use_stream
+from noti.rpc.raft_streams import PeerMessageStream, RaftService, open_stream, use_stream
 from noti.rpc.rejected_calls import RejectedCalls
 from noti.rpc.services import OperatorServices
 from noti.rpc.sniffing import ProtocolSniffer
@@ -90,17 +91,21 @@ class GrpcNetwork:
         with self._asyncio_loop.held(), _listen(bind) as listener:
             address: Address = listener.getsockname()[:2]
             async with trio.open_nursery() as nursery:
+                admission = CallerAdmission(
+                    peers, self._certificates, self._rejections, self._rejected
+                )
                 raft = RaftService(
-                    peers,
+                    admission,
                     self._asyncio_loop,
                     lambda stream: nursery.start_soon(use_stream, peers, stream),
-                    self._certificates,
-                    self._rejections,
-                    self._rejected,
                 )
                 publisher = PublisherService(publishing, self._rejected)
                 services: tuple[Servable, ...] = (raft, OperatorServices(node), publisher)
-                server = await self._asyncio_loop.call(self._make_server, services)
+
+                async def make_server() -> GrpcServer:
+                    return GrpcServer(services, raft.greet, admission, self._rejected, self._limits)
+
+                server = await self._asyncio_loop.call(make_server)
                 self._server = server
                 try:
                     sniffer = ProtocolSniffer(
@@ -123,11 +128,6 @@ class GrpcNetwork:
                     with trio.move_on_after(CLEANUP_S, shield=True):
                         await self._asyncio_loop.call(server.aclose)
 
-    async def _make_server(self, services: tuple[Servable, ...]) -> GrpcServer:
-        return GrpcServer(
-            services, self._certificates, self._rejections, self._rejected, self._limits
-        )
-
     def _server_context(self) -> ssl.SSLContext | None:
         return None if self._tls is None else self._tls.current.server
 
@@ -140,6 +140,8 @@ class GrpcNetwork:
         """
         try:
             return await self._asyncio_loop.call(self._dial, to, hello)
+        except ClusterMismatch:
+            raise
         except _RejectedByTls as rejected:
             self._rejections.log(*to, rejected.rejection)
             raise PeerUnavailable(f"{format_address(to)} {rejected.rejection}") from rejected
@@ -150,21 +152,21 @@ class GrpcNetwork:
         except Exception as error:
             raise PeerUnavailable(describe(to, error)) from error
 
-    async def _dial(self, to: Address, hello: Hello) -> GrpcMessageStream:
+    async def _dial(self, to: Address, hello: Hello) -> PeerMessageStream:
         """Connect and exchange hellos; asyncio. Closes the connection unless it returns."""
         context = None if self._tls is None else self._tls.current.client
         with ExitStack() as resources:
             resources.enter_context(self._asyncio_loop.held())
-            channel = PeerChannel(to, context, plain_too=self._plain_too)
-            resources.callback(channel.close)
+            dialer = Dialer(to, context, plain_too=self._plain_too)
+            resources.callback(dialer.close)
             try:
-                stream, peer = await exchange_hellos(channel, hello)
+                carrier, peer = await open_stream(dialer, hello)
             except Exception as error:
-                rejection = rejection_in(channel, error)
+                rejection = rejection_in(dialer, error)
                 if rejection is None:
                     raise
                 raise _RejectedByTls(rejection) from error
-            certificate = certificate_of(stream.connection.transport)
+            certificate = certificate_of(carrier.transport)
             rejection = self._certificates.peer_rejection(certificate, peer, hello.cluster_id)
             if rejection is not None:
                 raise _RejectedByTls(rejection)
@@ -172,7 +174,8 @@ class GrpcNetwork:
                 self._certificates.remember(peer)
             elif context is not None:
                 self._rejections.let_pass(*to, "has no TLS yet")
-            return GrpcMessageStream(self._asyncio_loop, stream, peer, resources.pop_all().close)
+            close = resources.pop_all().close
+            return PeerMessageStream(self._asyncio_loop, carrier, peer, close)
 
 
 class _RejectedByTls(Exception):

@@ -22,7 +22,10 @@ while it took none may hold 100,000."""
 
 def prefixed(frames: Sequence[bytes]) -> bytes:
     """Return frames as they stand on the wire."""
-    return b"".join([PREFIX.pack(False, len(frame)) + frame for frame in frames])
+    parts: list[bytes] = []
+    for frame in frames:
+        parts += PREFIX.pack(False, len(frame)), frame
+    return b"".join(parts)
 
 
 class Wakeup(Protocol):
@@ -46,11 +49,12 @@ class Inbox:
         self._data = bytearray()
         self._unacknowledged_bytes = 0
         self._eof = False
+        self._ended_by: Exception | None = None
         self._failure: Exception | None = None
         self._take: Callable[[Sequence[bytes]], bool] | None = None
         self._news: Wakeup = asyncio.Event()
 
-    # --- what grpclib calls -----------------------------------------------------------------------
+    # --- what the connection calls (`add`, `eof` and `unacked_size`: grpclib) ---------------------
 
     def add(self, data: bytes, ack_size: int) -> None:
         """Take in what came, and pass it on."""
@@ -64,6 +68,17 @@ class Inbox:
         """Note that the peer sends no more."""
         self._eof = True
         self._news.set()
+
+    def end(self, error: Exception) -> None:
+        """Note that the connection is gone: once all whole frames are taken, reading raises."""
+        if not self._eof:
+            self._ended_by = error
+            self.eof()
+
+    @property
+    def held_bytes(self) -> int:
+        """What came and was not acknowledged."""
+        return self._unacknowledged_bytes
 
     def unacked_size(self) -> int:
         """Return what was not acknowledged, as that will be done now."""
@@ -105,9 +120,9 @@ class Inbox:
         caller.
 
         Returns whether the peer may send more: False at the end. What is not taken is not
-        acknowledged. Raises what the inbox failed with when the stream broke or was closed,
-        `MessageInvalid` for a frame that is too long, compressed or cut off by the end, and what
-        `take` raises; then no more is taken.
+        acknowledged. Raises what the inbox failed or ended with when the stream broke or was
+        closed, `MessageInvalid` for a frame that is too long, compressed or cut off by the end,
+        and what `take` raises; then no more is taken.
         *Cancellation* loses nothing: the next call goes on where this one stopped.
         """
         self._take = take
@@ -127,6 +142,8 @@ class Inbox:
     def _is_ended(self) -> bool:
         if self._failure is not None:
             raise self._failure
+        if self._ended_by is not None:
+            raise self._ended_by
         if self._eof and self._data:
             raise MessageInvalid("the stream ended in the middle of a frame")
         return self._eof

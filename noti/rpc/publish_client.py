@@ -27,7 +27,7 @@ from noti.errors import (
 from noti.protobuf import parse
 from noti.publishing.ports import Draft
 from noti.rpc.connections import PeerStream, stream_of
-from noti.rpc.dialing import FOREIGN_ERRORS, PeerChannel, describe, rejection_in
+from noti.rpc.dialing import FOREIGN_ERRORS, Dialer, PeerChannel, describe, rejection_in
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.tls import certificate_of
 
@@ -113,7 +113,7 @@ async def open_publish_stream(
 
     Raises `PeerUnavailable`, also when who answers is no node, or does not let us publish.
     """
-    channel = PeerChannel(to, context, plain_too=plain_too)
+    channel = PeerChannel(Dialer(to, context, plain_too=plain_too))
     call = channel.request(
         _METHOD, Cardinality.STREAM_STREAM, wire.PublishRequest, wire.PublishStreamResponse
     )
@@ -131,7 +131,7 @@ async def open_publish_stream(
                 "is it the RPC port of a node that runs?"
             ) from None
         except (MessageInvalid, *FOREIGN_ERRORS) as error:
-            rejection = rejection_in(channel, error)
+            rejection = rejection_in(channel.dialer, error)
             reason = (
                 describe(to, error) if rejection is None else f"{format_address(to)} {rejection}"
             )

@@ -18,7 +18,7 @@ from noti.errors import MessageInvalid, PeerUnavailable
 from noti.protobuf import parse
 from noti.rpc.answers import NodeRole, RoleName
 from noti.rpc.connections import stream_of
-from noti.rpc.dialing import PeerChannel, describe, rejection_in
+from noti.rpc.dialing import Dialer, PeerChannel, describe, rejection_in
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.services import ROLES
 from noti.rpc.tls import certificate_of
@@ -89,12 +89,12 @@ class Roles:
 
     async def _open(self, to: Address) -> PeerChannel:
         """Return a channel, which connects when it is used; asyncio."""
-        return PeerChannel(to, self._tls(), plain_too=self._plain_too)
+        return PeerChannel(Dialer(to, self._tls(), plain_too=self._plain_too))
 
     def _unavailable(
         self, to: Address, channel: PeerChannel | None, error: Exception
     ) -> PeerUnavailable:
-        rejection = None if channel is None else rejection_in(channel, error)
+        rejection = None if channel is None else rejection_in(channel.dialer, error)
         if rejection is None:
             return PeerUnavailable(describe(to, error))
         self._rejections.log(*to, rejection)

@@ -1,8 +1,9 @@
 """Tells by its first bytes what a new connection speaks, and hands it to the server or closes it.
 
 A node with TLS takes no connection without it, unless it is told to, and the other way round. A TLS
-handshake begins with 22, HTTP/2 without TLS with `PRI`. Who calls the wrong way is told in its own
-language, so that its operator reads a clear line too.
+handshake begins with 22, HTTP/2 without TLS with `PRI`, and a stream between nodes with `NOTI-RAFT`
+(with TLS, ALPN tells the latter two apart). Who calls the wrong way is told in its own language, so
+that its operator reads a clear line too; a node comes again with HTTP/2, and is told then.
 """
 
 import socket
@@ -16,15 +17,19 @@ from h2.errors import ErrorCodes
 from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from noti.asyncio_loop import AsyncioLoop
+from noti.certificates.context import HTTP_2, RAFT_FRAMES
 from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.rejections import Rejection, handshake_rejection
 from noti.rpc.accepting import GrpcServer
+from noti.rpc.frame_connections import PREFACE as RAFT_PREFACE
 from noti.rpc.tls import HANDSHAKE_S
 
 log = structlog.get_logger("noti.rpc")
 
 TLS_RECORD: Final = b"\x16"
 PREFACE: Final = b"PRI"
+RAFT: Final = RAFT_PREFACE[:1]
+"""One byte tells, however few have come; the connection looks at the others."""
 
 LINGER_S: Final = 0.5
 """A connection that is closed with unread bytes in it is reset, and the reason would be lost."""
@@ -100,7 +105,9 @@ class ProtocolSniffer:
             await _part(stream, TLS_WANTED if first == PREFACE else b"")
         else:
             try:
-                await self._asyncio_loop.call(self._server.take, stream.socket.fileno(), context)
+                spoken = RAFT_FRAMES if first.startswith(RAFT) else HTTP_2
+                descriptor = stream.socket.fileno()
+                await self._asyncio_loop.call(self._server.take, descriptor, context, spoken)
             except ssl.SSLError as error:
                 self._rejections.log(host, port, handshake_rejection(error))
             except ConnectionError:

@@ -1,4 +1,4 @@
-"""TLS under grpclib's connections, with errors and alerts that reach people; asyncio.
+"""TLS under the connections of RPC, with errors and alerts that reach people; asyncio.
 
 asyncio has TLS built in, but the version of Python 3.11 closes the connection without the alert
 that would tell the other side what is wrong with it, and waits 30 s for a closing alert. Whose
@@ -9,7 +9,10 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Any, Final, TypeAlias
+
+from noti.certificates.context import HTTP_2
 
 HANDSHAKE_S: Final = 5
 """A handshake takes two round trips; who is silent for longer holds a connection for nothing."""
@@ -17,30 +20,35 @@ HANDSHAKE_S: Final = 5
 READ_BYTES: Final = 256 * 1024
 """More than a TLS record; a read returns one at most."""
 
+Applications: TypeAlias = Mapping[str, asyncio.Protocol]
+"""Who speaks what may be spoken on a connection (ALPN); always somebody for HTTP/2."""
+
 
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """Encrypts for one connection.
 
-    It is a protocol to TCP's transport, and a transport to `application`, which learns of the
-    connection once the handshake is done.
+    It is a protocol to TCP's transport, and a transport to one of the applications, which learns of
+    the connection once the handshake is done.
     """
 
     def __init__(
-        self, application: asyncio.Protocol, context: ssl.SSLContext, *, server_side: bool
+        self, applications: Applications, context: ssl.SSLContext, *, server_side: bool
     ) -> None:
+        """Where ALPN says nothing, HTTP/2 is spoken."""
         super().__init__()
         self.failure: Exception | None = None
         """What broke the connection; with TLS 1.3 a client learns after its handshake that its
         certificate was rejected."""
-        self._application = application
+        self._applications = applications
+        self._spoken = HTTP_2
+        self._application: asyncio.Protocol | None = None
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server_side)
         self._tcp: asyncio.Transport | None = None
-        self._secured = False
         self._handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def shake_hands(self) -> None:
-        """Return when the handshake is done; otherwise the connection is closed.
+    async def shake_hands(self) -> str:
+        """Return what is spoken once the handshake is done; otherwise the connection is closed.
 
         Raises what `ssl` raises, or `ConnectionError`, also for a peer that was too slow.
         """
@@ -55,6 +63,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         except BaseException:
             self.abort()
             raise
+        return self._spoken
 
     # --- what the transport of the TCP connection calls -------------------------------------------
 
@@ -71,27 +80,30 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio."""
-        if self._secured:
+        if self._application is not None:
             self._application.connection_lost(exc or self.failure)
         self._end_handshake(exc or ConnectionResetError("the connection was lost in the handshake"))
 
     def pause_writing(self) -> None:
         """See asyncio."""
-        if self._secured:
+        if self._application is not None:
             self._application.pause_writing()
 
     def resume_writing(self) -> None:
         """See asyncio."""
-        if self._secured:
+        if self._application is not None:
             self._application.resume_writing()
 
     def _go_on(self) -> None:
         """Do what the bytes that are here allow, and send what TLS has to say."""
         plain: list[bytes] = []
         try:
-            if not self._secured:
+            if self._application is None:
                 self._tls.do_handshake()
-                self._secured = True
+                chosen = self._tls.selected_alpn_protocol()
+                if chosen is not None and chosen in self._applications:
+                    self._spoken = chosen
+                self._application = self._applications[self._spoken]
                 self._application.connection_made(self)
                 self._end_handshake(None)
             while data := self._tls.read(READ_BYTES):
@@ -105,7 +117,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
                 self.failure = error
                 self._end_handshake(error)
         self._flush()
-        if plain and not self.is_closing():
+        if plain and self._application is not None and not self.is_closing():
             self._application.data_received(b"".join(plain))
         if ended:
             self.close()
@@ -130,6 +142,16 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if data and not self.is_closing():
             self._tls.write(data)
             self._flush()
+
+    def pause_reading(self) -> None:
+        """See asyncio; what came in the same piece of TCP is still passed on."""
+        if self._tcp is not None:
+            self._tcp.pause_reading()
+
+    def resume_reading(self) -> None:
+        """See asyncio."""
+        if self._tcp is not None:
+            self._tcp.resume_reading()
 
     def is_closing(self) -> bool:
         """See asyncio."""
@@ -159,13 +181,16 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
 
 async def accept(
-    accepted: socket.socket, application: asyncio.Protocol, context: ssl.SSLContext
-) -> None:
-    """Shake hands on an accepted connection; raises what `ssl` raises, or `ConnectionError`."""
+    accepted: socket.socket, applications: Applications, context: ssl.SSLContext
+) -> str:
+    """Shake hands on an accepted connection, and return what is spoken there.
+
+    Raises what `ssl` raises, or `ConnectionError`.
+    """
     _, secured = await asyncio.get_running_loop().connect_accepted_socket(
-        lambda: TlsTransport(application, context, server_side=True), accepted
+        lambda: TlsTransport(applications, context, server_side=True), accepted
     )
-    await secured.shake_hands()
+    return await secured.shake_hands()
 
 
 def certificate_of(transport: asyncio.BaseTransport) -> bytes | None:

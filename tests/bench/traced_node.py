@@ -23,7 +23,7 @@ HOPS: Final = (
     ("given to the bridge", "noti.publishing.nats.bridge", "", "encode"),
     ("proposed", "noti.raft.replica", "Replica", "submit"),
     ("frame from a peer", "noti.raft.peers", "Peers", "_take_in"),
-    ("sent to peers", "noti.rpc.raft_streams", "GrpcMessageStream", "send_at_once"),
+    ("sent to peers", "noti.rpc.raft_streams", "PeerMessageStream", "send_at_once"),
     ("write begins", "noti.raft.storage.wal", "Wal", "append"),
     ("on disk", "noti.raft.replica", "Replica", "_disk_reported"),
     ("applied", "noti.history.state_machine", "HistoryStateMachine", "apply"),

@@ -39,7 +39,14 @@ from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.ports import RpcNetwork
 from noti.rpc.publish_client import wire_event
-from tests.rpc.tls_peers import node_tls
+from tests.rpc.older_nodes import (
+    called_are_older,
+    callers_are_older,
+    older_tls,
+    with_older_client,
+    with_older_server,
+)
+from tests.rpc.tls_peers import Fixed, node_tls
 from tests.simulation.memory_rpc import MemoryRpcNetwork, RpcHub
 
 ANY_PORT = ("127.0.0.1", 0)
@@ -132,21 +139,29 @@ NetworkFactory = Callable[[], AbstractAsyncContextManager[RpcNetwork]]
 
 
 @asynccontextmanager
-async def grpc_network() -> AsyncIterator[RpcNetwork]:
+async def real_network(tls: Fixed | None = None) -> AsyncIterator[RpcNetwork]:
     asyncio_loop = AsyncioLoop()
     async with trio.open_nursery() as nursery:
         await nursery.start(asyncio_loop.run)
-        yield GrpcNetwork(asyncio_loop)
+        yield GrpcNetwork(asyncio_loop, tls)
         nursery.cancel_scope.cancel()
+
+
+NAMES = ("server", "client", "stranger")
 
 
 @asynccontextmanager
-async def tls_network() -> AsyncIterator[RpcNetwork]:
-    asyncio_loop = AsyncioLoop()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(asyncio_loop.run)
-        yield GrpcNetwork(asyncio_loop, node_tls("server", "client", "stranger"))
-        nursery.cancel_scope.cancel()
+async def calls_older_nodes() -> AsyncIterator[RpcNetwork]:
+    with called_are_older():
+        async with real_network() as network:
+            yield network
+
+
+@asynccontextmanager
+async def is_called_by_older_nodes() -> AsyncIterator[RpcNetwork]:
+    with callers_are_older():
+        async with real_network() as network:
+            yield network
 
 
 @asynccontextmanager
@@ -154,12 +169,20 @@ async def memory_network() -> AsyncIterator[RpcNetwork]:
     yield MemoryRpcNetwork(RpcHub(random.Random(1)), ("127.0.0.1", 1))
 
 
-@pytest.fixture(
-    params=[grpc_network, tls_network, memory_network], ids=["grpc", "grpc with TLS", "memory"]
-)
+NETWORKS: dict[str, NetworkFactory] = {
+    "frames": real_network,
+    "frames with TLS": lambda: real_network(node_tls(*NAMES)),
+    "to an older node": calls_older_nodes,
+    "to an older node with TLS": lambda: real_network(with_older_server(*NAMES)),
+    "from an older node": is_called_by_older_nodes,
+    "from an older node with TLS": lambda: real_network(with_older_client(*NAMES)),
+    "memory": memory_network,
+}
+
+
+@pytest.fixture(params=NETWORKS)
 def open_network(request: pytest.FixtureRequest) -> NetworkFactory:
-    factory: NetworkFactory = request.param
-    return factory
+    return NETWORKS[request.param]
 
 
 CLIENT = Hello("cluster", "id-client", "client")
@@ -399,7 +422,7 @@ async def publish(network: RpcNetwork, to: Address, drafts: Sequence[Draft]) -> 
     events = [wire_event(one) for one in drafts]
 
     async def call() -> tuple[str, ...]:
-        context = None if network._tls is None else network._tls.current.client
+        context = None if network._tls is None else older_tls(*NAMES).current.client
         async with Channel(*to, ssl=context) as channel:
             request = wire.PublishRequest(events=events)
             return tuple((await wire.PublisherStub(channel).publish(request)).ids)

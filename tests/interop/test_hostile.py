@@ -28,11 +28,12 @@ from noti.raft.core.messages import (
 )
 from noti.raft.core.records import RECORD_BYTES_MAX, new_entry
 from noti.raft.ports import Hello
-from noti.rpc.accepting import RAFT_METHOD
+from noti.rpc.admission import RAFT_METHOD
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
+from noti.rpc.frame_connections import PREFACE as RAFT_PREFACE
 from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.publish_service import REQUEST_BYTES_MAX
-from noti.rpc.raft_streams import GrpcMessageStream
+from noti.rpc.raft_streams import PeerMessageStream
 from tests import promises
 from tests.http.stage import client
 from tests.interop.processes import NodeProcess, running_node
@@ -62,6 +63,16 @@ ON_A_CONNECTION = {
     "data of no request": (PREFACE + b"\0\0\4\0\0\0\0\0\1abcd", HTTP2),
     "headers that do not decompress": (PREFACE + b"\0\0\4\1\4\0\0\0\1\xff\xff\xff\xff", HTTP2),
     "a frame that is cut off": (PREFACE + b"\0\0\x64\1\4\0\0\0\1abc", None),
+    "a node without a hello": (RAFT_PREFACE + framed(b"\xff" * 20), HELLO),
+    "a node of another cluster": (
+        RAFT_PREFACE + framed(encode_hello(Hello("elsewhere", "z", "zed"))),
+        CLUSTER,
+    ),
+    "a node that says too much": (
+        RAFT_PREFACE + struct.pack(">?I", False, FRAME_BYTES_MAX + 1),
+        HELLO,
+    ),
+    "a node that says half of what it is": (RAFT_PREFACE[:-1], None),
     "nothing": (b"", None),
 }
 AS_A_HELLO = {
@@ -160,7 +171,7 @@ async def until_counted(node: NodeProcess, counter: str, before: float) -> None:
             await trio.sleep(0.01)
 
 
-async def until_closed(stream: GrpcMessageStream) -> None:
+async def until_closed(stream: PeerMessageStream) -> None:
     with trio.fail_after(10):
         with suppress(PeerUnavailable):
             await stream.receive(lambda _: True)
@@ -230,7 +241,7 @@ async def test_messages_that_no_member_sends_are_refused_and_counted_and_change_
         for what, (frame, counter) in on_a_stream(known["term"], known["commit"]).items():
             before = (await counts(node)).get(counter, 0.0)
             stream = await network.open_raft_stream(node.rpc, hello)
-            assert isinstance(stream, GrpcMessageStream)
+            assert isinstance(stream, PeerMessageStream)
             await stream._write(frame)
             await until_counted(node, counter, before)
             if counter == INVALID:

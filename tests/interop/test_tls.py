@@ -19,7 +19,7 @@ import trio
 from noti.address import Address
 from noti.history.levels import SUPPORTED
 from noti.raft.ports import Hello
-from noti.rpc.accepting import RAFT_METHOD
+from noti.rpc.admission import RAFT_METHOD
 from noti.rpc.codec import decode_hello, encode_hello
 from tests import promises
 from tests.certificates.authority import Issued, authority, node

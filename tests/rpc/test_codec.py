@@ -28,10 +28,13 @@ from noti.raft.ports import Hello
 from noti.rpc.codec import (
     FORMAT_VERSION,
     FRAME_BYTES_MAX,
+    REASON_CHARACTERS_MAX,
+    decode_answer,
     decode_hello,
     decode_messages,
     encode_hello,
     encode_messages,
+    encode_rejection,
 )
 from noti.rpc.generated.noti import v1 as wire
 
@@ -317,3 +320,27 @@ def test_node_of_another_version_is_rejected_with_what_to_do() -> None:
     newer = frame_of([FORMAT_VERSION + 1, "cluster", "id", "node", "more"])
     with pytest.raises(ClusterMismatch, match=r"version 4 .* run the same release on all nodes"):
         decode_hello(newer)
+
+
+def test_rejection_arrives_with_its_reason() -> None:
+    with pytest.raises(ClusterMismatch, match=r"^node .ü. belongs to another cluster$"):
+        decode_answer(encode_rejection("node 'ü' belongs to another cluster"))
+
+
+def test_answer_of_a_node_that_lets_us_in_is_its_hello() -> None:
+    hello = Hello("cluster", "id", "name", level=1, supports=2)
+    assert decode_answer(encode_hello(hello)) == hello
+
+
+@given(st.binary(max_size=3000))
+def test_whatever_a_rejection_says_is_a_short_text(reason: bytes) -> None:
+    frame = bytes(wire.Frame(data=reason)).replace(b"\n", b'"', 1)
+    with pytest.raises((ClusterMismatch, MessageInvalid)) as caught:
+        decode_answer(frame)
+    if caught.type is ClusterMismatch:
+        assert len(str(caught.value)) <= REASON_CHARACTERS_MAX
+
+
+def test_releases_that_know_no_rejections_see_no_hello_in_one() -> None:
+    with pytest.raises(MessageInvalid):
+        decode_hello(encode_rejection("anything"))

@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import h2.config
@@ -22,12 +22,13 @@ from noti.asyncio_loop import AsyncioLoop
 from noti.errors import MessageInvalid, PeerUnavailable
 from noti.raft.ports import Hello, MessageStream
 from noti.rpc import connections
-from noti.rpc.accepting import RAFT_METHOD
+from noti.rpc.admission import RAFT_METHOD
 from noti.rpc.codec import FRAME_BYTES_MAX, encode_hello, encode_messages
+from noti.rpc.frame_connections import FrameConnection
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.notification import v1 as notification
 from noti.rpc.grpc import GrpcNetwork
-from noti.rpc.raft_streams import GrpcMessageStream
+from noti.rpc.raft_streams import PeerMessageStream
 from tests import promises
 from tests.contract.test_rpc_network import (
     ANY_PORT,
@@ -37,6 +38,7 @@ from tests.contract.test_rpc_network import (
     Publications,
     receive,
 )
+from tests.rpc.older_nodes import callers_are_older
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -269,10 +271,16 @@ async def test_garbage_on_an_open_stream_is_message_invalid(data: bytes) -> None
 
 
 async def test_both_ends_take_a_batch_of_events_in_one_frame() -> None:
+    with callers_are_older():
+        await _both_ends_take_a_batch_in_one_frame()
+
+
+async def _both_ends_take_a_batch_in_one_frame() -> None:
     async with serving(Handler()) as (_, network, address):
         stream = await network.open_raft_stream(address, CLIENT)
-        assert isinstance(stream, GrpcMessageStream)
-        connection = stream._stream.connection.h2
+        assert isinstance(stream, PeerMessageStream)
+        assert isinstance(stream._carrier, connections.PeerStream)
+        connection = stream._carrier.connection.h2
         limits = (connection.max_outbound_frame_size, connection.max_inbound_frame_size)
         while limits != (
             connections.FRAME_BYTES_MAX,
@@ -356,9 +364,10 @@ FOREIGN_ERRORS = [
 ]
 
 
+@pytest.mark.parametrize("carrier", [FrameConnection, connections.PeerStream])
 @pytest.mark.parametrize("error", FOREIGN_ERRORS, ids=lambda error: type(error).__name__)
 async def test_whatever_the_library_raises_is_an_unavailable_peer(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+    error: Exception, carrier: type, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:
         raise error
@@ -366,20 +375,24 @@ async def test_whatever_the_library_raises_is_an_unavailable_peer(
     def fail_at_once(*_: object) -> None:
         raise error
 
+    older = nullcontext() if carrier is FrameConnection else callers_are_older()
     async with serving(Handler()) as (_, network, address):
-        stream = await network.open_raft_stream(address, CLIENT)
-        with monkeypatch.context() as broken:
-            broken.setattr(connections.PeerStream, "write_at_once", fail_at_once)
-            with pytest.raises(PeerUnavailable):
-                stream.send_at_once(EVERY_MESSAGE[:1])
-            broken.setattr(connections.PeerStream, "write_at_once", lambda *_: False)
-            broken.setattr(connections.PeerStream, "write", fail)
-            with pytest.raises(PeerUnavailable):
-                await stream.send(EVERY_MESSAGE[:1])
-            with pytest.raises(PeerUnavailable):
-                await network.open_raft_stream(address, CLIENT)
-        await stream.aclose()
-        await (await network.open_raft_stream(address, CLIENT)).aclose()
+        with older:
+            stream = await network.open_raft_stream(address, CLIENT)
+            with monkeypatch.context() as broken:
+                broken.setattr(carrier, "write_at_once", fail_at_once)
+                with pytest.raises(PeerUnavailable):
+                    stream.send_at_once(EVERY_MESSAGE[:1])
+                broken.setattr(carrier, "write_at_once", lambda *_: False)
+                broken.setattr(carrier, "write", fail)
+                with pytest.raises(PeerUnavailable):
+                    await stream.send(EVERY_MESSAGE[:1])
+                if carrier is FrameConnection:
+                    broken.setattr(carrier, "write_at_once", fail_at_once)
+                with pytest.raises(PeerUnavailable):
+                    await network.open_raft_stream(address, CLIENT)
+            await stream.aclose()
+            await (await network.open_raft_stream(address, CLIENT)).aclose()
 
 
 @promises.CONNECTION_FAILS_ALONE

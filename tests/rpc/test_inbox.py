@@ -84,3 +84,19 @@ async def test_who_waits_learns_that_the_stream_broke() -> None:
             nursery.start_soon(inbox.receive, lambda _: True, trio.Event)
             await trio.testing.wait_all_tasks_blocked()
             inbox.fail(PeerUnavailable("it broke"))
+
+
+async def test_what_came_whole_is_taken_before_the_end_of_the_connection_is_told() -> None:
+    inbox = inbox_of([])
+    data = prefixed([b"a", b"b"]) + prefixed([b"cut off"])[:-1]
+    inbox.add(data, len(data))
+    inbox.end(ConnectionResetError("reset"))
+    received: list[bytes] = []
+
+    def take(frames: Sequence[bytes]) -> bool:
+        received.extend(frames)
+        return True
+
+    with pytest.raises(ConnectionResetError):
+        await inbox.receive(take, trio.Event)
+    assert received == [b"a", b"b"]

@@ -24,6 +24,7 @@ from tests.certificates.authority import SERVER, Wanted, issue
 from tests.certificates.bad import peer_context
 from tests.contract.test_rpc_network import ANY_PORT, Handler, Publications
 from tests.rpc import test_tls as tls
+from tests.rpc.older_nodes import older_tls
 from tests.rpc.test_grpc import serving
 from tests.rpc.tls_peers import Fixed, cluster_authority, node_tls
 
@@ -60,7 +61,7 @@ async def publish(
     plain_too: bool = False,
     within_s: float = 10.0,
 ) -> list[list[str]]:
-    context = None if caller is None else node_tls(caller).current.client
+    context = None if caller is None else older_tls(caller).current.client
 
     async def on_stream() -> list[list[str]]:
         async with open_publish_stream(

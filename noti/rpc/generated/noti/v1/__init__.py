@@ -141,6 +141,11 @@ class Frame(betterproto2.Message):
 
     supports: "int" = betterproto2.field(3, betterproto2.TYPE_UINT32)
 
+    rejected_because: "str" = betterproto2.field(4, betterproto2.TYPE_STRING)
+    """
+    Instead of all others, in the only frame of a side that was dialed without gRPC: why it rejects who dialed.
+    """
+
 
 default_message_pool.register_message("noti.v1", "Frame", Frame)
 

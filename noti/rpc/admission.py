@@ -1,0 +1,98 @@
+"""Decides who of those that call the RPC port is let in, whatever they speak; asyncio.
+
+Whoever is not is counted and logged here.
+"""
+
+import asyncio
+from typing import Final
+
+from noti.certificates.rejection_log import RejectionLog
+from noti.certificates.rejections import Rejection
+from noti.errors import ClusterMismatch, MessageInvalid
+from noti.raft.ports import Hello
+from noti.rpc.codec import decode_hello
+from noti.rpc.inbox import Inbox
+from noti.rpc.peer_certificates import PeerCertificates
+from noti.rpc.ports import PeerHandler
+from noti.rpc.rejected_calls import RejectedCalls
+from noti.rpc.tls import certificate_of
+
+RAFT_METHOD: Final = "/noti.v1.Raft/Stream"
+
+HELLO_WAIT_S: Final = 5.0
+"""A dialer that opened a stream and says nothing is dropped after this; a hello takes one
+packet."""
+
+
+class CallerAdmission:
+    """What one node asks of its callers."""
+
+    def __init__(
+        self,
+        handler: PeerHandler,
+        certificates: PeerCertificates,
+        rejections: RejectionLog,
+        rejected: RejectedCalls,
+    ) -> None:
+        self._handler = handler
+        self._certificates = certificates
+        self._rejections = rejections
+        self._rejected = rejected
+
+    def hello(self) -> Hello:
+        """Return how this node introduces itself now."""
+        return self._handler.hello()
+
+    def call_rejection(self, transport: asyncio.Transport, method: str) -> str | None:
+        """Return why a caller may not call a method, to be told to it; None when it may."""
+        certificate = certificate_of(transport)
+        if certificate is None:
+            return None
+        rejection = self._certificates.call_rejection(certificate, method)
+        return None if rejection is None else self._logged(transport, rejection)
+
+    async def introduced(self, transport: asyncio.Transport, inbox: Inbox) -> Hello:
+        """Return who dialed a Raft stream, from its first frame, once it may use it.
+
+        Raises `TimeoutError` when none came in `HELLO_WAIT_S`, `MessageInvalid` for one that is no
+        hello, `ClusterMismatch` with the reason of a rejection, and what reading raises.
+        """
+        try:
+            async with asyncio.timeout(HELLO_WAIT_S):
+                frame = await inbox.read()
+            # Not before the hello is read: who is hung up on with bytes unread may see no reason.
+            rejection = self.call_rejection(transport, RAFT_METHOD)
+            if rejection is None:
+                return self._admitted(transport, frame or b"")
+        except MessageInvalid as error:
+            self._rejected.report(transport, "hello", str(error))
+            raise
+        except ClusterMismatch as error:
+            self._rejected.report(transport, "cluster", str(error))
+            raise
+        raise ClusterMismatch(rejection)
+
+    def _admitted(self, transport: asyncio.Transport, frame: bytes) -> Hello:
+        peer = decode_hello(frame)
+        proven = self._check_identity(transport, peer)
+        self._handler.admit(peer, proven=proven)
+        if proven:
+            self._certificates.remember(peer)
+        return peer
+
+    def _check_identity(self, transport: asyncio.Transport, peer: Hello) -> bool:
+        """Return whether a caller has proven who it is; without TLS nobody can.
+
+        Raises `ClusterMismatch` when it is somebody else.
+        """
+        certificate = certificate_of(transport)
+        cluster = self._handler.hello().cluster_id
+        rejection = self._certificates.peer_rejection(certificate, peer, cluster)
+        if rejection is not None:
+            raise ClusterMismatch(self._logged(transport, rejection))
+        return certificate is not None
+
+    def _logged(self, transport: asyncio.Transport, rejection: Rejection) -> str:
+        host, port = (transport.get_extra_info("peername") or ("?", 0))[:2]
+        self._rejections.log(host, port, rejection)
+        return f"this caller {rejection}"
