@@ -153,12 +153,13 @@ def encode(command: Command) -> bytes:
     fields: list[object]
     match command:
         case PublishBatch(stream, events, taken_ms):
-            in_stream = [[event.source_seq, *_content(event)] for event in events]
+            # As they lie in an event, which is made for it: msgpack writes tuples as lists.
+            in_stream = [event[:8] for event in events]
             fields = [_PUBLISH_BATCH, taken_ms, stream, in_stream]
             if any(map(_TRACE, events)):
                 fields = [_TRACED_BATCH, taken_ms, stream, in_stream, _traces(events)]
         case Publish(events, taken_ms):
-            keyed = [[*_content(event), event.idempotency_key] for event in events]
+            keyed = [event[1:9] for event in events]
             fields = [_PUBLISH, taken_ms, keyed]
             if any(map(_TRACE, events)):
                 fields = [_TRACED, taken_ms, keyed, _traces(events)]
@@ -272,18 +273,6 @@ def limits_of(fields: Sequence[object]) -> HistoryLimits:
             raise MessageInvalid("limits of history have the wrong fields")
 
 
-def _content(event: Event) -> list[object]:
-    return [
-        event.id,
-        list(event.topics),
-        event.data,
-        event.created_ms,
-        event.type,
-        event.retry_ms,
-        event.private,
-    ]
-
-
 def _traces(events: Sequence[Event]) -> list[object]:
     """Return the traces of those that have one, each behind its place."""
     return [[place, event.trace] for place, event in enumerate(events) if event.trace]
@@ -338,7 +327,10 @@ def _keyed(fields: Any) -> Event:
     if type(fields) is list and len(fields) == 8:
         id_, topics, data, created_ms, type_, retry_ms, private, key = fields
         if type(key) is str and is_content(id_, topics, data, created_ms, type_, retry_ms, private):
-            return Event(0, id_, tuple(topics), data, created_ms, type_, retry_ms, private, key)
+            return tuple.__new__(
+                Event,
+                (0, id_, tuple(topics), data, created_ms, type_, retry_ms, private, key, ""),
+            )
     raise MessageInvalid("a published event has the wrong fields")
 
 

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from noti.history.limits import HistoryLimits
-from noti.history.notification import Notification, byte_length
+from noti.history.notification import Notification
 from noti.history.topics import RESERVED
 
 TOLD_MAX: Final = 50_000
@@ -42,7 +42,7 @@ that move to other nodes make 40,000. They take some 50 MB."""
 
 def tells_of_subscription(notification: Notification) -> bool:
     """Return whether an event is the cluster's own, about a subscription."""
-    return notification.topics[0].startswith(_SUBSCRIPTIONS)
+    return notification[2][0].startswith(_SUBSCRIPTIONS)
 
 
 _SUBSCRIPTIONS: Final = RESERVED + "/"
@@ -75,7 +75,8 @@ def kept_bytes(notification: Notification) -> int:
     """Return what an event counts for `HistoryLimits.size_bytes`."""
     # Joined, as nearly always all of it is ASCII: it is counted for every event, on every node.
     _, event_id, topics, data, _, event_type, _, _ = notification
-    return byte_length("".join((data, event_id, event_type, *topics)))
+    text = "".join((data, event_id, event_type, *topics))
+    return len(text) if text.isascii() else len(text.encode())
 
 
 @dataclass(slots=True)
@@ -144,21 +145,21 @@ class Retention:
 
     def extend(self, notifications: Sequence[Notification], taken_ms: int) -> None:
         """Add the events that follow, as `append` does."""
-        per_topic, seq, size_bytes = self.limits.per_topic, self.last_seq, 0
-        for notification in notifications:
-            seq += 1
-            assert notification[0] == seq, "a hole in history"
-            size_bytes += kept_bytes(notification)
-            if tells_of_subscription(notification):
-                self.told += 1
-            elif per_topic:
-                self._protect(notification)
+        if not notifications:
+            return
+        self.last_seq += len(notifications)
+        assert notifications[-1].seq == self.last_seq, "a hole in history"
+        told = list(map(tells_of_subscription, notifications))
+        self.told += sum(told)
+        if self.limits.per_topic:
+            for notification, tells in zip(notifications, told, strict=True):
+                if not tells:
+                    self._protect(notification)
         # Made as tuples are: the call that names fields takes three times as long.
         self.window.extend(
             [tuple.__new__(Kept, (notification, taken_ms)) for notification in notifications]
         )
-        self.last_seq = seq
-        self.size_bytes += size_bytes
+        self.size_bytes += sum(map(kept_bytes, notifications))
 
     def trim(self) -> None:
         """Let go what the limits do not allow."""

@@ -272,11 +272,17 @@ class Store:
                 del self._floors[next(iter(self._floors))]
 
     def _publish(self, events: Sequence[Event], taken_ms: int) -> list[Notification]:
-        return [
-            self._show(event, taken_ms)
-            for event in events
-            if self._keys.add(event) and not self._contents.holds(event)
-        ]
+        visible: list[Notification] = []
+        add_new, number = self._contents.add_new, self.last_seq + 1
+        for event in events:
+            if event.idempotency_key and not self._keys.add(event):
+                continue
+            notification = tuple.__new__(Notification, (number, *event[1:8]))
+            if add_new(notification):
+                number += 1
+                visible.append(notification)
+        self._retention.extend(visible, taken_ms)
+        return visible
 
     def _publish_v1(self, events: Sequence[Event]) -> list[Notification]:
         return [
