@@ -12,6 +12,7 @@ import math
 import trio
 
 from noti.trio_clock import TrioClock
+from tests.simulation.alarm import sleep_until
 
 EPSILON_S = 1e-7
 """A timer is a little late, so that rounding cannot make it early, for ever."""
@@ -59,12 +60,12 @@ class MachineClock(TrioClock):
         self._wall_ahead_ms += round(seconds * 1000)
 
     async def sleep_until(self, deadline: float) -> None:
-        await trio.sleep_until(self._world_time(deadline))
+        await sleep_until(self._world_time(deadline))
         await self.thawed()
 
     async def sleep(self, seconds: float) -> None:
         """Sleep seconds of the world, not of this clock: for the machine's hardware."""
-        await trio.sleep(seconds)
+        await sleep_until(trio.current_time() + seconds)
         await self.thawed()
 
     def scope_until(self, deadline: float) -> trio.CancelScope:

@@ -15,6 +15,7 @@ import trio
 from noti.address import Address
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.swim.ports import StreamHandler
+from tests.simulation.alarm import Alarm, sleep_until
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class VirtualClock:
         return trio.current_time()
 
     async def sleep_until(self, deadline: float) -> None:
-        await trio.sleep_until(deadline)
+        await sleep_until(deadline)
 
     def scope_until(self, deadline: float) -> trio.CancelScope:
         return trio.CancelScope(deadline=deadline)
@@ -129,14 +130,14 @@ class _Belt(Generic[T]):
     def __init__(self) -> None:
         self._under_way: list[tuple[float, int, T]] = []
         self._count = 0
-        self._receiver: trio.CancelScope | None = None
-        """Who waits; its deadline is the first arrival, so it is woken once."""
+        self._arrives = Alarm()
+        """Wakes whoever waits for the first arrival, once."""
 
     def put(self, due: float, item: T) -> None:
         self._count += 1
         heapq.heappush(self._under_way, (due, self._count, item))
-        if self._receiver is not None:
-            self._receiver.deadline = self._under_way[0][0]
+        if self._arrives.is_set:
+            self._arrives.move(self._under_way[0][0])
 
     def overtakes(self, due: float) -> bool:
         """Whether something that was put before arrives later."""
@@ -155,11 +156,7 @@ class _Belt(Generic[T]):
             due = self._under_way[0][0] if self._under_way else math.inf
             if due <= trio.current_time() + ROUNDING_S:
                 return heapq.heappop(self._under_way)[2]
-            try:
-                with trio.CancelScope(deadline=due) as self._receiver:
-                    await trio.sleep_forever()
-            finally:
-                self._receiver = None
+            await self._arrives.wait_until(due)
 
 
 class MemoryDatagrams:
@@ -284,7 +281,7 @@ class MemoryNetwork:
 
     async def open_stream(self, to: Address) -> trio.abc.Stream:
         host, port = (await self.resolve(to))[0]
-        await trio.sleep_until(self._net.arrival())
+        await sleep_until(self._net.arrival())
         if self._net.is_blocked(self._ip, host) or self._net.is_blocked(host, self._ip):
             await trio.sleep_forever()  # until the caller gives up
         target = self._net.hosts.get(host)

@@ -29,6 +29,7 @@ from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.raft.core.messages import PeerMessage
 from noti.raft.ports import Hello, MessageStream
 from noti.rpc.ports import NodeReport, PeerHandler
+from tests.simulation.alarm import Alarm, sleep_until
 from tests.simulation.timeline import MACHINE
 
 Fault: TypeAlias = Literal["stall", "drop"]
@@ -147,7 +148,7 @@ class RpcHub:
 
     async def delay(self) -> None:
         """Take the time of one message."""
-        await trio.sleep_until(self.arrival())
+        await sleep_until(self.arrival())
 
     def arrival(self) -> float:
         """Return when a message sent now arrives."""
@@ -205,8 +206,8 @@ class _Pipe:
         self._under_way: deque[tuple[float, Sequence[PeerMessage]]] = deque()
         """(arrival, batch)."""
         self._room = trio.Event()
-        self._receiver: trio.CancelScope | None = None
-        """Who waits for the next arrival; its deadline is that arrival, so it is woken once."""
+        self._arrives = Alarm()
+        """Wakes whoever waits for the next arrival, once."""
         self._last_arrival = -math.inf
         self._reason: str | None = None
         self._lossy = False
@@ -238,8 +239,8 @@ class _Pipe:
 
     def wake_receiver(self) -> None:
         """Let whoever waits in `receive` look again when there may be something."""
-        if self._receiver is not None:
-            self._receiver.deadline = self._due()
+        if self._arrives.is_set:
+            self._arrives.move(self._due())
 
     def _due(self) -> float:
         if self._reason is not None:
@@ -309,11 +310,7 @@ class _Pipe:
                     continue
                 self._room.set()
                 return self._under_way.popleft()[1]
-            try:
-                with trio.CancelScope(deadline=due) as self._receiver:
-                    await trio.sleep_forever()
-            finally:
-                self._receiver = None
+            await self._arrives.wait_until(due)
 
 
 class MemoryMessageStream:
