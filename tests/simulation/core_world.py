@@ -25,7 +25,6 @@ from noti.raft.core.events import (
     RestoreSnapshot,
     Role,
     RoleChanged,
-    SendMessage,
     VoterForgot,
 )
 from noti.raft.core.messages import (
@@ -92,20 +91,16 @@ class Machine(Node):
     def heal_disk(self) -> None:
         self._hung_until, self.disk_delay_s = 0.0, None
 
-    def step(self, event: Event) -> None:
-        if self.outdated:
-            return  # the driver has ended it
-        if not self.frozen:
-            super().step(event)
-        elif self.core is not None:
+    def missed(self, event: Event) -> None:
+        if not self.outdated:  # otherwise the driver has ended it
             self._held.append(event)
 
     def freeze(self) -> None:
         """SIGSTOP: the disk goes on, the process does not."""
-        self.frozen = True
+        self.frozen = self.deaf = True
 
     def thaw(self) -> None:
-        self.frozen = False
+        self.frozen, self.deaf = False, self.outdated
         held, self._held = self._held, []
         for event in held:
             self.step(event)
@@ -128,18 +123,19 @@ class Machine(Node):
         self._pending.clear()
         self._writing = 0
         self._held.clear()
-        self.frozen = False
+        self.frozen, self.deaf = False, self.outdated
         self._hung_until = 0.0
         super().crash()
 
     def start(self) -> None:
-        self.outdated = False
+        self.outdated, self.deaf, self.promises = False, self.frozen, True
         super().start()
 
     def forgetting(self, noticed: DiskOutdated | VoterForgot) -> None:
         if isinstance(noticed, DiskOutdated):
             assert self.forgets, f"{self.name} believes to have forgotten something: {noticed}"
-            self.outdated = True
+            self.outdated = self.deaf = True
+            self.promises = False
         elif self.cluster.machine_of(self.cluster.nodes[noticed.voter]).forgets:
             self.forgetful.add(noticed.voter)
         else:
@@ -195,9 +191,6 @@ class Machine(Node):
         self.step(Persisted(written[-1].batch))
 
     def perform(self, effect: Effect) -> None:
-        if isinstance(effect, SendMessage):  # nearly all are
-            super().perform(effect)
-            return
         cluster, timeline = self.cluster, self.cluster.timeline
         match effect:
             case RoleChanged(role, term, leader):
@@ -271,7 +264,8 @@ class StormyCluster(Cluster):
         return request
 
     def send(self, sender: str, to: str, message: Message) -> None:
-        self._tell(sender, to, message)
+        if not (type(message) is AppendAccepted or _is_heartbeat(message)):
+            self._tell(sender, to, message)
         if self.stragglers and self.rng.random() < self.stragglers:
             self._send_out_of_order(sender, to, message)
         else:
@@ -292,10 +286,6 @@ class StormyCluster(Cluster):
             self.later(self.rng.uniform(0.0, self.swarm.late_s), straggler)
             self.timeline.reach("a message was sent out of order")
 
-    def check_speech(self, node: Node, to: str, message: Message) -> None:
-        if not self.machine_of(node).outdated:  # its last word promises nothing
-            super().check_speech(node, to, message)
-
     def loses(self) -> bool:
         lost = super().loses()
         if lost:
@@ -304,8 +294,6 @@ class StormyCluster(Cluster):
 
     def _tell(self, sender: str, to: str, message: Message) -> None:
         match message:
-            case AppendRequest(entries=()) | AppendAccepted():
-                return
             case AppendRequest(entries=(first, *_)):
                 what = f"entries {first.index}..{message.entries[-1].index}"
             case AppendRejected():
@@ -365,6 +353,10 @@ class StormyCluster(Cluster):
     def machine_of(self, node: Node) -> Machine:
         assert isinstance(node, Machine)
         return node
+
+
+def _is_heartbeat(message: Message) -> bool:
+    return type(message) is AppendRequest and not message.entries
 
 
 def _brief(message: Message) -> str:

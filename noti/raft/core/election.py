@@ -46,7 +46,8 @@ class ElectionTimer:
     def leader_spoke(self, now: float) -> None:
         """Note that there is a leader: no early campaigns, and a full timeout."""
         self._early_rounds = 0
-        self.reset(now)
+        timeout = self._config.election_timeout_s  # as `reset` does, for each heartbeat
+        self.deadline = now + self._rng.uniform(timeout, 2 * timeout)
 
     def leader_lost(self, now: float, configuration: Configuration) -> None:
         """Campaign early, in turn with the other voters.

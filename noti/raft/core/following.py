@@ -96,7 +96,8 @@ class Following:
             hint = self._log.last_index_with_term_at_most(previous, request.previous_term)
             self._send(request.sender, self.rejection(previous, hint, self._log.term_at(hint) or 0))
             return commit
-        self._take_entries(request.entries, commit)
+        if request.entries:
+            self._take_entries(request.entries, commit)
         last_new = previous + len(request.entries)
         self.matched = max(self.matched, last_new)
         # Entries are confirmed when they are on disk; the mere news of a commit is not at all.

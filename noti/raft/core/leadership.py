@@ -152,15 +152,20 @@ class Leadership:
     def on_response(self, response: Response, commit: int, now: float) -> tuple[bool, list[Effect]]:
         """Return whether more may be committed now, and which reads are confirmed."""
         news = self.replication.on_response(response, commit, now)
-        self._finish_hand_over()
-        return news, [*self.replication.noticed(), *self._confirmed_reads()]
+        if self._successor is not None:
+            self._finish_hand_over()
+        effects: list[Effect] = self.replication.noticed()
+        if self._reads:
+            effects += self._confirmed_reads()
+        return news, effects
 
     def deadline(self) -> float:
         """When the next heartbeat, quorum check or end of a transfer is due."""
         replication = self.replication
         deadline = replication.quorum_deadline
-        if replication.has_followers:  # a leader without followers has nobody to speak to
-            deadline = min(deadline, replication.heartbeat_deadline)
+        # A leader without followers has nobody to speak to.
+        if replication.has_followers and replication.heartbeat_deadline < deadline:
+            deadline = replication.heartbeat_deadline
         return deadline if self._successor is None else min(deadline, self._transfer_deadline)
 
     def on_deadline(self, commit: int, now: float) -> bool:

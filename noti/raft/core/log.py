@@ -57,11 +57,10 @@ class RaftLog:
         They stay when they come as the `Tail` of all that are on disk.
         """
         self._memory_bytes = memory_bytes
-        self._outline = Outline()
         self._reset(snapshot)
         covered = self._outline.base_index
         if isinstance(entries, Tail):
-            self._outline = entries.outline.copy()
+            self._follow(entries.outline.copy())
             self.held_from = self._outline.last_index + 1 - len(entries.entries)
             self._held.update((entry.index, entry) for entry in entries.entries)
             self.held_bytes = sum(map(size_of, entries.entries))
@@ -72,7 +71,7 @@ class RaftLog:
 
     def _reset(self, snapshot: Snapshot | None) -> None:
         self.snapshot = snapshot
-        self._outline = Outline(snapshot.index, snapshot.term) if snapshot else Outline()
+        self._follow(Outline(snapshot.index, snapshot.term) if snapshot else Outline())
         self._held: dict[int, Entry] = {}
         """Entries by index, without a gap up to the last."""
         self.held_from = self._outline.last_index + 1
@@ -84,6 +83,14 @@ class RaftLog:
         )
         self._configurations: list[tuple[int, Configuration]] = []
         self._look_at_end()
+
+    def _follow(self, outline: Outline) -> None:
+        self._outline = outline
+        self.term_at = outline.term_at
+        """Return the term of the entry at an index, several times for each message.
+
+        None when it is compacted away or not there yet.
+        """
 
     def _look_at_end(self) -> None:
         """Set what is asked for with every message, after a change."""
@@ -118,13 +125,6 @@ class RaftLog:
                 return configuration
         return self._base_configuration
 
-    def term_at(self, index: int) -> int | None:
-        """Return the term of the entry at `index`.
-
-        None when it is compacted away or not there yet.
-        """
-        return self._outline.term_at(index)
-
     def slice(self, first: int, last: int, *, bytes_max: int) -> tuple[Entry, ...]:
         """Return entries `first`..`last`, which memory holds, up to `bytes_max` of data.
 
@@ -141,9 +141,13 @@ class RaftLog:
             taken.append(entry)
         return tuple(taken)
 
+    def holds_too_much(self) -> bool:
+        """Whether memory should let something go."""
+        return self.held_bytes > self._memory_bytes
+
     def let_go(self, durable: int) -> None:
         """Forget the oldest entries that are on disk, as long as memory holds too much."""
-        while self.held_bytes > self._memory_bytes and self.held_from <= durable:
+        while self.holds_too_much() and self.held_from <= durable:
             self._drop(self.held_from)
             self.held_from += 1
 

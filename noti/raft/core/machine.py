@@ -69,7 +69,7 @@ from noti.raft.core.messages import (
 from noti.raft.core.records import new_entry
 from noti.raft.core.snapshot import SnapshotAssembly, StateDecoder, WholeDecoder
 from noti.raft.core.status import Status, picture
-from noti.raft.core.validate import find_violation
+from noti.raft.core.validate import FROM_LEADER, find_violation
 
 
 class Raft:
@@ -116,8 +116,8 @@ class Raft:
         disk_hung_since = self._gate.hung_since
         leading = self._leadership
         match event:
-            case MessageReceived(message):
-                self._receive(message, now)
+            case MessageReceived():
+                self._receive(event.message, now)
             case Persisted(batch):
                 self._on_persisted(batch, now)
             case Proposed() | ChangeRequested() | ReadRequested():
@@ -146,8 +146,10 @@ class Raft:
             case _:
                 assert_never(event)
         self._effects += self._gate.order(self._term, self._voted_for, now)
-        self._apply_committed()
-        self._log.let_go(self._gate.durable)
+        if self._commit > self._applied:
+            self._apply_committed()
+        if self._log.holds_too_much():
+            self._log.let_go(self._gate.durable)
         if self._gate.hung_since != disk_hung_since:
             self._effects.append(DiskHung(self._gate.hung_since))
         after = (self.role, self._term, self._leader)
@@ -180,8 +182,11 @@ class Raft:
     # --- messages: the term rules first -----------------------------------------------------------
 
     def _receive(self, message: Message, now: float) -> None:
-        known = (self._id, self._term, self._leader, self._commit, self._log)
-        reason = find_violation(message, *known) or self._assembly.find_invalid(message, self._term)
+        reason = find_violation(
+            message, self._id, self._term, self._leader, self._commit, self._log
+        )
+        if reason is None and isinstance(message, SnapshotChunk):
+            reason = self._assembly.find_invalid(message, self._term)
         if reason is not None:
             self._effects.append(MessageRejected(message.sender, reason))
             return
@@ -191,7 +196,7 @@ class Raft:
         if isinstance(message, VoteResponse) and message.pre and message.granted:
             self._on_vote_response(message, now)
             return
-        from_leader = isinstance(message, AppendRequest | SnapshotChunk)
+        from_leader = isinstance(message, FROM_LEADER)
         if message.term < self._term:
             if from_leader:
                 # Let a deposed leader know the newer term: otherwise a node with a higher term

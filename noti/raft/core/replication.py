@@ -11,7 +11,7 @@ etcd-io/raft.
 from collections.abc import Callable
 
 from noti.raft.core.config import RaftConfig
-from noti.raft.core.events import VoterForgot
+from noti.raft.core.events import Effect, VoterForgot
 from noti.raft.core.log import RaftLog, Reading
 from noti.raft.core.membership import has_quorum, reached_by_quorum
 from noti.raft.core.messages import (
@@ -52,7 +52,7 @@ class Replication:
         self.heartbeat_deadline = now
         self.quorum_deadline = now + config.election_timeout_s
         self._progress: dict[NodeId, Progress] = {}
-        self._noticed: list[VoterForgot] = []
+        self._noticed: list[Effect] = []
         self.follow_configuration(now)
 
     def follow_configuration(self, now: float) -> None:
@@ -89,15 +89,13 @@ class Replication:
 
     def _is_stuck(self, progress: Progress, now: float) -> bool:
         """Whether nothing that the follower answers would get it going again."""
-        match progress.state:
-            case ProgressState.SNAPSHOT:
-                return now - progress.snapshot_sent_at > self._config.snapshot_retry_s
-            case ProgressState.REPLICATE:
-                # The log is compacted past what is in flight. If that was lost, the follower has
-                # nothing to reject: the heartbeat can name no entry (etcd-io/raft issue 31).
-                return self._log.term_at(progress.next_index - 1) is None
-            case ProgressState.PROBE:
-                return False
+        if progress.state is ProgressState.REPLICATE:
+            # The log is compacted past what is in flight. If that was lost, the follower has
+            # nothing to reject: the heartbeat can name no entry (etcd-io/raft issue 31).
+            return self._log.term_at(progress.next_index - 1) is None
+        if progress.state is ProgressState.SNAPSHOT:
+            return now - progress.snapshot_sent_at > self._config.snapshot_retry_s
+        return False
 
     def send_new_entries(self, commit: int, now: float) -> None:
         """Send what the followers' windows take; one that has all gets nothing."""
@@ -111,6 +109,8 @@ class Replication:
                 self._send_append(progress, commit, ())
 
     def _send_entries(self, progress: Progress, commit: int, now: float) -> bool:
+        if progress.next_index > self._log.last_index:
+            return False
         sent = False
         config = self._config
         while progress.next_index <= self._log.last_index and progress.may_send(
@@ -246,7 +246,7 @@ class Replication:
                 self._noticed.append(VoterForgot(progress.node_id, *held))
         return progress.forgot
 
-    def noticed(self) -> list[VoterForgot]:
+    def noticed(self) -> list[Effect]:
         """Return what was noticed since the last call."""
         noticed, self._noticed = self._noticed, []
         return noticed

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from noti.errors import LevelUnsupported, MessageInvalid
 from noti.raft.core.events import RestoreSnapshot
-from noti.raft.core.messages import Message, NodeId, Snapshot, SnapshotChunk
+from noti.raft.core.messages import NodeId, Snapshot, SnapshotChunk
 
 SNAPSHOT_BYTES_MAX = 1024 * 1024 * 1024
 """A larger announced size is invalid: history has at most 256 MiB of data by default, and four
@@ -82,14 +82,14 @@ class SnapshotAssembly:
         self._decoder: StateDecoder | None = None
         self._whole: RestoreSnapshot | None = None
 
-    def find_invalid(self, message: Message, term: int) -> str | None:
+    def find_invalid(self, message: SnapshotChunk, term: int) -> str | None:
         """Take a piece of a snapshot; return why it must not replace what is here, if so.
 
         Once a snapshot is on disk the log before it is gone, so this comes before anything else. A
-        message of a term before `term`, or without a piece, changes nothing. A piece out of place
-        drops what was collected: the leader sends the whole again.
+        piece of a term before `term` changes nothing. One out of place drops what was collected:
+        the leader sends the whole again.
         """
-        if not isinstance(message, SnapshotChunk) or message.term < term:
+        if message.term < term:
             return None
         if message.offset == 0:
             self.clear()

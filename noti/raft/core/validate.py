@@ -30,6 +30,8 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 
+FROM_LEADER = (AppendRequest, SnapshotChunk)
+"""What only the leader of its term sends."""
 TERM_JUMP_MAX = 2**32
 """Terms that a peer may be ahead of us: 68 years of an election every half second. A term is never
 taken back, so one message with the last possible term would end all elections permanently."""
@@ -71,7 +73,7 @@ def find_violation(
     found = find_invalid(message)
     if found is not None or message.term < term:
         return found
-    if not isinstance(message, AppendRequest | SnapshotChunk):
+    if not isinstance(message, FROM_LEADER):
         return None
     if message.term == term and leader not in (None, message.sender):
         return f"a second leader in term {term}, beside {leader}"
@@ -147,8 +149,8 @@ def _violation_in_snapshot(chunk: SnapshotChunk, commit: int, log: RaftLog) -> s
 
 def _violation_in_entries(request: AppendRequest, commit: int, log: RaftLog) -> str | None:
     """Every leader holds what is committed (Raft 5.4), so it never sends anything else instead."""
-    if log.term_at(request.previous_index) != request.previous_term:
-        return None  # it will be rejected, with a hint where to go on
+    if not request.entries or log.term_at(request.previous_index) != request.previous_term:
+        return None  # a heartbeat, or it will be rejected, with a hint where to go on
     for entry in request.entries[: max(0, commit - request.previous_index)]:
         if log.term_at(entry.index) not in (None, entry.term):
             return f"entry {entry.index} of term {entry.term} in place of a committed one"

@@ -56,15 +56,18 @@ from noti.raft.core.messages import (
     AppendRequest,
     Entry,
     EntryKind,
-    HardState,
     Message,
     Snapshot,
-    VoteRequest,
-    VoteResponse,
 )
 from noti.raft.core.snapshot import PIECE_BYTES, split
+from tests.raft.core.ballots import Ballots
 from tests.raft.storage.disk_image import DiskImage
-from tests.raft.storage.log_checks import check_configuration, check_logs, entry_at
+from tests.raft.storage.log_checks import (
+    check_acknowledgement,
+    check_completeness,
+    check_configuration,
+    check_logs,
+)
 
 
 class Node:
@@ -77,6 +80,10 @@ class Node:
         self.core: Raft | None = None
         self.incarnation = 0
         self.paused = False
+        self.deaf = False
+        """Whether it takes in nothing that happens, see `missed`."""
+        self.promises = True
+        """Whether it may be held to what it says: not any more after its last word."""
         self.applied: list[bytes] = []
         self.applied_index = 0
         self.outcomes: dict[
@@ -141,13 +148,23 @@ class Node:
             self.step(PeerLost(peer))
 
     def step(self, event: Event) -> None:
-        if self.core is None:
+        core, cluster = self.core, self.cluster
+        if core is None:
             return
-        effects = self.core.handle(event, self.now())
-        for effect in effects:
-            self.perform(effect)
-        self.cluster.check(self)
+        if self.deaf:
+            self.missed(event)
+            return
+        for effect in core.handle(event, self.now()):
+            if type(effect) is SendMessage:  # nearly all are
+                cluster.check_speech(self, effect.to, effect.message)
+                cluster.send(self.name, effect.to, effect.message)
+            else:
+                self.perform(effect)
+        cluster.check(self)
         self.arm()
+
+    def missed(self, event: Event) -> None:
+        """Hear of what it did not take in."""
 
     def arm(self) -> None:
         """See to it that the node wakes up in time; when it does so too early, it looks again."""
@@ -174,9 +191,8 @@ class Node:
 
     def perform(self, effect: Effect) -> None:
         match effect:
-            case SendMessage(to, message):
-                self.cluster.check_speech(self, to, message)
-                self.cluster.send(self.name, to, message)
+            case SendMessage():
+                raise AssertionError("a step sends by itself")
             case Persist() | PersistSnapshot():
                 self.order_disk(effect)
             case SaveSnapshot(snapshot, drop_through):
@@ -287,9 +303,7 @@ class Cluster:
         self._committed_in: dict[int, int] = {}
         """In which term, at the latest."""
         self._commit_max = 0
-        self._votes: dict[tuple[str, int], str] = {}
-        self._encouraged: dict[tuple[str, int], set[str]] = {}
-        self._stood_in: dict[tuple[str, int], Configuration] = {}
+        self._ballots = Ballots()
         self.names = [f"n{number}" for number in range(1, size + 1)]
         self.nodes = {name: self.node_type(self, name) for name in self.names}
         configuration = Configuration("test", tuple(self.names))
@@ -345,7 +359,9 @@ class Cluster:
             return
         # Streams keep order in each direction.
         last = self._last_arrival.get(link, 0.0) + 1e-9
-        arrival = self._last_arrival[link] = max(self.now + self.rng.uniform(*self.delay_s), last)
+        least, most = self.delay_s
+        arrival = self.now + (least + (most - least) * self.rng.random())  # as `uniform` does
+        self._last_arrival[link] = arrival = arrival if arrival > last else last
         incarnations = (self.nodes[sender].incarnation, self.nodes[to].incarnation)
         self.at(arrival, partial(self.deliver, sender, to, incarnations, message))
 
@@ -414,22 +430,14 @@ class Cluster:
 
     def check_role(self, node: Node, role: Role, term: int) -> None:
         if role is Role.CANDIDATE:
-            # What it says waits for its disk; the configuration may be another by then.
-            self._stood_in[node.name, term] = node.running._log.configuration
+            self._ballots.stands(node.name, term, node.running._log.configuration)
         if role is not Role.LEADER:
             return
         known = self._leaders.setdefault(term, node.name)
         assert known == node.name, f"two leaders in term {term}: {known} and {node.name}"
-        log = node.running._log
-        for index, committed in self._committed.items():
-            # A process that was stopped may win an old election, and knows nothing of newer terms.
-            if index >= log.first_index and self._committed_in[index] < term:
-                lacks = log.last_index < index
-                assert not lacks, f"leader completeness: {node.name} lacks committed entry {index}"
-                entry = entry_at((log, node.disk), index)
-                assert (entry.term, entry.data) == committed, (
-                    f"leader completeness: {node.name} differs at {index}"
-                )
+        # A process that was stopped may win an old election, and knows nothing of newer terms.
+        older = {n: c for n, c in self._committed.items() if self._committed_in[n] < term}
+        check_completeness(node.name, node.running._log, node.disk, older)
 
     def check_applied(self, node: Node, entry: Entry) -> None:
         assert entry.index == node.applied_index + 1, "entries are applied in order, without a gap"
@@ -438,42 +446,21 @@ class Cluster:
         assert known == (entry.term, entry.data), f"state machines differ at {entry.index}"
 
     def check_speech(self, node: Node, to: str, message: Message) -> None:
-        match message:
-            case AppendRequest() if message.term <= node.disk.hard_state.term:
+        if not node.promises:
+            return
+        on_disk = node.disk.hard_state
+        if type(message) is AppendAccepted:
+            check_acknowledgement(message, node.running, node.disk)
+        elif type(message) is not AppendRequest:
+            self._ballots.check(node.name, to, message, on_disk, node.running._log.configuration)
+            if getattr(message, "pre", False):
                 return
-            case AppendAccepted(match_index=match_index):
-                assert match_index <= node.disk.last_index(), "vouched for what is not on disk"
-                on_disk = node.disk.term_at(match_index)
-                in_log = node.running._log.term_at(match_index)
-                if message.term == node.running._term and None not in (on_disk, in_log):
-                    assert on_disk == in_log, "vouched for what the disk has otherwise"
-            case VoteResponse(granted=True, pre=True):
-                self._encouraged.setdefault((to, message.term), set()).add(node.name)
-            case VoteResponse(granted=True):
-                vote = HardState(message.term, to)
-                # A newer term on disk is as good: this node will never vote in the older one again.
-                superseded = node.disk.hard_state.term > message.term
-                assert superseded or node.disk.hard_state == vote, "granted a vote not on disk"
-                self.check_vote(node, to, message.term)
-            case VoteRequest(pre=False):
-                self.check_vote(node, node.name, message.term)
-                stood = node.name, message.term
-                encouraged = self._encouraged.get(stood, set())
-                configuration = self._stood_in.get(stood, node.running._log.configuration)
-                if not message.transfer:
-                    assert has_quorum(configuration, encouraged | {node.name}), "no pre-vote"
-            case _:
-                pass
-        if not getattr(message, "pre", False):
-            assert message.term <= node.disk.hard_state.term, "spoke in a term not on disk"
-
-    def check_vote(self, node: Node, candidate: str, term: int) -> None:
-        known = self._votes.setdefault((node.name, term), candidate)
-        assert known == candidate, f"{node.name} voted twice in term {term}"
+        assert message.term <= on_disk.term, "spoke in a term not on disk"
 
     def check(self, node: Node) -> None:
         # Runs after every step, so it looks at the core itself: a status costs as much as a step.
-        core = node.running
+        core = node.core
+        assert core is not None
         commit, log, seen = core._commit, core._log, node.commit_seen
         assert commit >= seen, "commit went back"
         assert core._applied <= commit <= log.last_index

@@ -4,14 +4,14 @@ Enters: logs. Leaves: an `AssertionError`. Never: changes anything.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from noti.raft.core.events import Role
 from noti.raft.core.log import RaftLog
 from noti.raft.core.machine import Raft
 from noti.raft.core.membership import decode_configuration
-from noti.raft.core.messages import Entry, EntryKind
+from noti.raft.core.messages import AppendAccepted, Entry, EntryKind
 from tests.raft.storage.disk_image import DiskImage
 
 Held: TypeAlias = tuple[RaftLog, DiskImage]
@@ -35,6 +35,28 @@ def entry_at(held: Held, index: int) -> Entry:
     entry = disk.entry_at(index)
     assert entry.term == log.term_at(index), "let go of an entry that is not on disk"
     return entry
+
+
+def check_acknowledgement(answer: AppendAccepted, core: Raft, disk: DiskImage) -> None:
+    """A node vouches for what is on its disk, and for what the leader has there."""
+    match_index = answer.match_index
+    assert match_index <= disk.last_index(), "vouched for what is not on disk"
+    on_disk, in_log = disk.term_at(match_index), core._log.term_at(match_index)
+    if answer.term == core._term and on_disk is not None and in_log is not None:
+        assert on_disk == in_log, "vouched for what the disk has otherwise"
+
+
+def check_completeness(
+    name: str, log: RaftLog, disk: DiskImage, committed: Mapping[int, tuple[int, bytes]]
+) -> None:
+    """A new leader has what was `committed`: index, term and data."""
+    for index, known in committed.items():
+        if index >= log.first_index:
+            lacks = log.last_index < index
+            assert not lacks, f"leader completeness: {name} lacks committed entry {index}"
+            entry = entry_at((log, disk), index)
+            same = (entry.term, entry.data) == known
+            assert same, f"leader completeness: {name} differs at {index}"
 
 
 def check_logs(logs: Sequence[Held]) -> None:
