@@ -1,6 +1,7 @@
 """Reads and writes certificate files, with one clear line for whatever a path may turn out to be.
 
-Nothing is half written, written over without being asked, or waited for as a pipe is.
+Nothing is half written, written over without being asked, or waited for as a pipe is, unless the
+caller says that it may be one.
 """
 
 import os
@@ -16,22 +17,26 @@ FILE_BYTES_MAX = 1 << 20
 """The bundle of all public CAs of the web is 220 KiB."""
 
 
-def read_file(path: Path, kind: str = "PEM file", *, may_be_empty: bool = False) -> bytes:
+def read_file(
+    path: Path, kind: str = "PEM file", *, may_be_empty: bool = False, may_be_pipe: bool = False
+) -> bytes:
     """Return what the file holds; raises `ConfigInvalid` naming the file, the problem, a remedy.
 
-    `kind` is what it should be, in the error.
+    `kind` is what it should be, in the error. A pipe, if it may be one, is read to its end.
     """
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
             raise ConfigInvalid(f"{path} is a directory; name the {kind} in it")
-        if not stat.S_ISREG(found.st_mode):
+        is_pipe = may_be_pipe and stat.S_ISFIFO(found.st_mode)
+        if not stat.S_ISREG(found.st_mode) and not is_pipe:
             raise ConfigInvalid(f"{path} is not a regular file; name a {kind}")
-        if found.st_size > FILE_BYTES_MAX:
+        with path.open("rb") as file:
+            content = file.read(FILE_BYTES_MAX + 1)
+        if (size := max(found.st_size, len(content))) > FILE_BYTES_MAX:
             raise ConfigInvalid(
-                f"{path} has {found.st_size:,} bytes, more than any {kind} of ours; name another"
+                f"{path} has {size:,} bytes, more than any {kind} of ours; name another"
             )
-        content = path.read_bytes()
     except OSError as error:
         raise ConfigInvalid(
             f"{path} cannot be read: {error.strerror}; check the path and its permissions"

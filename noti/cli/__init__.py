@@ -42,7 +42,7 @@ with _hidden("rich"):
     import structlog
 
 from noti import __version__, telemetry  # noqa: E402
-from noti.cli.nodes import without_logins  # noqa: E402
+from noti.address import without_logins  # noqa: E402
 from noti.errors import ConfigInvalid, LocalError, NotiError, leaves_of  # noqa: E402
 from noti.importing import importing  # noqa: E402
 

@@ -9,8 +9,9 @@ from urllib.parse import urlencode
 import trio
 
 from noti.cli.deadline import no_answer
-from noti.cli.http import no_answer_because, tls_context, token_in
+from noti.cli.http import no_answer_because, tls_context
 from noti.client.http import HttpResponse, open_response
+from noti.client.strangers import is_strangers
 from noti.client.transport_errors import said
 from noti.errors import LocalError, MessageInvalid, PeerUnavailable, Unavailable
 
@@ -24,7 +25,7 @@ async def answer_of(
     url: str,
     path: str,
     *,
-    token_file: Path | None,
+    token: str | None,
     tls_ca: Path | None,
     timeout_s: float,
     query: Mapping[str, str] | None = None,
@@ -35,9 +36,9 @@ async def answer_of(
     The head of it, and each part of its body, may take `timeout_s` seconds. Raises `LocalError`
     with what the node says when it rejects that, `Unavailable` when it cannot do it now or does not
     answer, `ConfigInvalid` for a bad file, and `MessageInvalid`, which then names the node, when
-    the answer is not what was asked for. *Cancellation* closes the connection.
+    the answer is not what was asked for, or another server's. *Cancellation* closes the connection.
     """
-    headers = [("Authorization", f"Bearer {token_in(token_file)}"), ("Connection", "close")]
+    headers = [("Authorization", f"Bearer {token}"), ("Connection", "close")]
     if form:
         headers.append(("Content-Type", "application/x-www-form-urlencoded"))
     try:
@@ -62,10 +63,14 @@ async def answer_of(
 
 async def _check(answer: HttpResponse, url: str) -> None:
     """Raise unless it is the answer of a node that does what it is asked."""
-    if not 200 <= answer.status < 300:
-        body = await answer.read(REJECTION_BYTES_MAX)
-        kind = Unavailable if answer.status >= 500 else LocalError
-        text = said(answer.status, answer.reason, body.decode(errors="replace"))
-        raise kind(f"{url} answers with status {text}")
-    if answer.status == 200 and answer.headers.get("content-type", "").startswith("text/html"):
-        raise LocalError(f"{url} answers with a page; is this a noti node?")
+    strange = is_strangers(answer.status, answer.headers)
+    if 200 <= answer.status < 300:
+        if strange:
+            raise MessageInvalid("it answers with a page; is this a noti node?")
+        return
+    body = await answer.read(REJECTION_BYTES_MAX)
+    text = said(answer.status, answer.reason, body.decode(errors="replace"))
+    if strange:
+        raise MessageInvalid(f"it answers with status {text}")
+    kind = Unavailable if answer.status >= 500 else LocalError
+    raise kind(f"{url} answers with status {text}")

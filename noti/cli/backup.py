@@ -15,7 +15,7 @@ from noti import __version__
 from noti.address import HUB_PATH
 from noti.certificates.files import whole_file
 from noti.cli.deadline import timeout_option
-from noti.cli.http import tls_ca_option, token_file_option
+from noti.cli.http import tls_ca_option, token_file_option, token_in
 from noti.cli.new_cluster import read_store, write_new_cluster
 from noti.cli.nodes import first_answer, urls_option
 from noti.cli.wal_files import IDENTITY_NAME, decode_identity
@@ -81,6 +81,7 @@ def backup(
 
     from noti.cli.administration import answer_of
 
+    token = token_in(token_file)
     query = {"consistent": "0"} if stale else {}
 
     async def ask(url: str) -> None:
@@ -90,7 +91,7 @@ def backup(
                 "GET",
                 url,
                 PATH,
-                token_file=token_file,
+                token=token,
                 tls_ca=tls_ca,
                 timeout_s=timeout_s,
                 query=query,

@@ -9,7 +9,7 @@ import trio
 from noti.address import HUB_PATH
 from noti.cli.administration import answer_of
 from noti.cli.deadline import timeout_option
-from noti.cli.http import tls_ca_option
+from noti.cli.http import tls_ca_option, token_in
 from noti.cli.nodes import first_answer, urls_option
 from noti.cli.token import as_seconds
 
@@ -56,9 +56,11 @@ def disconnect(
     given = {"subject": subject, "token_id": token_id, "for_s": for_s}
     form = {name: str(value) for name, value in given.items() if value is not None}
 
+    token = token_in(token_file)
+
     async def ask(url: str) -> None:
         async with answer_of(
-            "POST", url, PATH, token_file=token_file, tls_ca=tls_ca, timeout_s=timeout_s, form=form
+            "POST", url, PATH, token=token, tls_ca=tls_ca, timeout_s=timeout_s, form=form
         ):
             pass
 

@@ -37,10 +37,13 @@ token_file_option = click.option(
 
 
 def token_in(path: Path | None) -> str | None:
-    """Return the token in a file, None without one; raises `ConfigInvalid`."""
+    """Return the token in a file, None without one; raises `ConfigInvalid`.
+
+    The file may be a pipe, and is read once: a shell writes `<(...)` for one.
+    """
     if path is None:
         return None
-    token = read_file(path, "token file").decode(errors="replace").strip()
+    token = read_file(path, "token file", may_be_pipe=True).decode(errors="replace").strip()
     if not token or not token.isascii() or not token.isprintable():
         raise ConfigInvalid(f"token file {path}: it holds no token; noti token makes one")
     return token

@@ -24,7 +24,7 @@ from noti.cli.local_node import (
     key_value,
     local_node,
 )
-from noti.cli.nodes import OPS_URLS_VARIABLE, urls_in
+from noti.cli.nodes import OPS_URLS_VARIABLE, given_urls, urls_in
 from noti.cli.status import show_members
 
 _FOR_URL = {"urls", "form", "tls_ca", "timeout_s"}
@@ -71,6 +71,7 @@ def _as_tag_patterns(
     "--http",
     "urls",
     multiple=True,
+    callback=given_urls,
     metavar="URL",
     help="Ask this node instead, at its --ops-addr; repeat for several, of which the next is "
     f"asked when one does not answer. [default, without --data-dir: {OPS_URLS_VARIABLE}]",

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import click
 
+from noti.address import without_logins
 from noti.errors import MessageInvalid, Unavailable
 
 URLS_VARIABLE: Final = "NOTI_URLS"
@@ -17,8 +18,6 @@ OPS_URLS_VARIABLE: Final = "NOTI_OPS_URLS"
 
 COMMAND_VARIABLES: Final = frozenset({URLS_VARIABLE, OPS_URLS_VARIABLE})
 """Variables of commands; no settings of a node."""
-
-_LOGIN: Final = re.compile(r"//[^/\s]*@")
 
 T = TypeVar("T")
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -34,7 +33,8 @@ def urls_option(default: str, *flags: str, variable: str = URLS_VARIABLE) -> Dec
     def urls_of(
         context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
     ) -> tuple[str, ...]:
-        return values or urls_in(variable) or ((default,) if default else ())
+        given = given_urls(context, parameter, values) or urls_in(variable)
+        return given or ((default,) if default else ())
 
     return click.option(
         "--url",
@@ -48,14 +48,19 @@ def urls_option(default: str, *flags: str, variable: str = URLS_VARIABLE) -> Dec
     )
 
 
+def given_urls(
+    context: click.Context, parameter: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Return the URLs that are given; raises `BadParameter`, without showing it, for no URL."""
+    if any(re.search(r"\s", url) for url in values):
+        # Also, what we say ends a URL at a blank, and so would show the rest of a password.
+        raise click.BadParameter("a URL has no blanks; write %20", context, parameter)
+    return values
+
+
 def urls_in(variable: str) -> tuple[str, ...]:
     """Return the URLs in an environment variable, between commas or blanks."""
     return tuple(re.findall(r"[^\s,]+", os.environ.get(variable, "")))
-
-
-def without_logins(text: str) -> str:
-    """Return text for a person, with no name and password in the URLs in it."""
-    return _LOGIN.sub("//***@", text)
 
 
 def first_answer(urls: Sequence[str], ask: Callable[[str], T]) -> T:

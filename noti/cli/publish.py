@@ -36,7 +36,7 @@ from noti.cli.jetstream import (
     subject_of,
     target_of,
 )
-from noti.cli.nodes import URLS_VARIABLE
+from noti.cli.nodes import URLS_VARIABLE, given_urls
 from noti.cli.publish_http import URL, HttpTarget, lines_over_http, one_over_http
 from noti.cli.publish_subject import to_subject
 from noti.cli.settings import as_address, load_config, settings_options
@@ -58,6 +58,7 @@ REQUEST_EVENTS_MAX: Final = 1000
     "--url",
     "urls",
     multiple=True,
+    callback=given_urls,
     metavar="URL",
     help="A node's HTTP address; repeat for several of one cluster, of which the next is asked when"
     f" one does not answer. [default: {URLS_VARIABLE}, or {URL}]",

@@ -21,10 +21,10 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from noti.address import HUB_PATH
+from noti.address import HUB_PATH, without_logins
 from noti.cli.deadline import no_answer, timeout_option
 from noti.cli.http import tls_ca_option, tls_context, token_file_option, token_in
-from noti.cli.nodes import urls_option, without_logins
+from noti.cli.nodes import given_urls, urls_option
 from noti.cli.signals import until_signalled
 from noti.client.event_source import HEAD_S_MAX, SILENCE_S_MAX, read_stream
 from noti.client.event_stream import StreamEvent
@@ -41,7 +41,7 @@ _VISIBLE.pop(ord("\t"))
 
 
 @click.command()
-@click.argument("named", nargs=-1, metavar="[URL]...")
+@click.argument("named", nargs=-1, metavar="[URL]...", callback=given_urls)
 @urls_option("http://127.0.0.1:8402")
 @click.option(
     "--topic",

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 import click
 
+from noti.address import without_logins
 from noti.certificates.describing import printable
 from noti.cli.deadline import timeout_option
 from noti.cli.http import get_json, tls_ca_option
@@ -45,6 +46,7 @@ def trace(
             answers.append(_answer_of(url, event_id, tls_ca, timeout_s))
         except NotiError as error:
             silent[name] = str(error)
+    silent = {without_logins(name): without_logins(why) for name, why in silent.items()}
     known = any(answer["events"] or answer["refused"] for answer in answers)
     if as_json:
         nodes = [*answers, *({"node": name, "error": why} for name, why in silent.items())]
@@ -62,10 +64,13 @@ def _nodes_of(
     if len(urls) > 1:
         return {url: url for url in urls}, {}
     url, report = report_of(urls, tls_ca, timeout_s)
-    own = report.get("node", {}).get("name", url)
+    node, members = report.get("node"), report.get("members")
+    own = str(node.get("name", url)) if isinstance(node, dict) else url
     asked, silent = {own: url}, dict[str, str]()
-    for member in report.get("members", ()):
-        name, address = member.get("name"), member.get("ops")
+    for member in members if isinstance(members, list) else ():
+        if not isinstance(member, dict):
+            continue
+        name, address = str(member.get("name")), member.get("ops")
         is_node = member.get("role", "none") != "none"
         if name == own or not is_node or member.get("state") not in ("alive", "suspect"):
             continue

@@ -23,10 +23,11 @@ from urllib.parse import urlencode
 import anyio
 import httpx
 
-from noti.address import HUB_PATH
+from noti.address import HUB_PATH, without_logins
 from noti.backoff import Backoff
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
+from noti.client.strangers import is_strangers, type_of
 from noti.client.transport_errors import said, transport_problem
 from noti.errors import (
     LocalError,
@@ -49,6 +50,10 @@ Token: TypeAlias = str | Callable[[], str | Awaitable[str]] | None
 _AGAIN: Final = frozenset({429, 500, 502, 503, 504})
 _UNKNOWN: Final = frozenset({500, 502, 504})
 """Of these, what may have been committed all the same."""
+
+
+class _Stranger(RequestRejected):
+    """What answers is no hub, and certainly has not taken the event."""
 
 
 class Client:
@@ -107,9 +112,9 @@ class Client:
         Until then it is tried at one node after the other, and shown once: each attempt carries
         `idempotency_key`, or one that is made here.
 
-        Raises `RequestRejected` when it will never be taken; after `within_s` seconds `Unavailable`
-        when nothing was committed, `ProposalUncertain` when that is not known. *Cancellation*: it
-        may be committed all the same.
+        Raises `RequestRejected` when it will never be taken, or when no URL is a hub's; after
+        `within_s` seconds `Unavailable` when nothing was committed, `ProposalUncertain` when that
+        is not known. *Cancellation*: it may be committed all the same.
         """
         fields = [("topic", topic) for topic in ([topics] if isinstance(topics, str) else topics)]
         fields.append(("data", data))
@@ -121,9 +126,16 @@ class Client:
         uncertain, why, retry_after_s, asking = False, "", 0.0, False
         with anyio.move_on_after(within_s):
             while True:
+                strangers = 0
                 for _ in self._hubs:
                     asking = True
-                    answer = await self._attempt(content, key)
+                    try:
+                        answer = await self._attempt(content, key)
+                    except _Stranger as stranger:
+                        strangers += 1
+                        if strangers == len(self._hubs) and not uncertain:
+                            raise RequestRejected(stranger.status, str(stranger)) from None
+                        answer = str(stranger), False, 0.0
                     asking = False
                     if isinstance(answer, str):
                         return answer
@@ -132,7 +144,7 @@ class Client:
                     self._turn = (self._turn + 1) % len(self._hubs)
                 await anyio.sleep(backoff.failed(retry_after_s))
         if asking:
-            uncertain, why = True, f"{self._hubs[self._turn]}: no answer within {within_s:g} s"
+            uncertain, why = True, f"{self._asked}: no answer within {within_s:g} s"
         if uncertain:
             raise ProposalUncertain(
                 f"the event may or may not be committed: {why}; publish it again with the same id"
@@ -162,8 +174,16 @@ class Client:
         finally:
             await events.aclose()
 
+    @property
+    def _asked(self) -> str:
+        """The hub whose turn it is, for a person."""
+        return without_logins(self._hubs[self._turn])
+
     async def _attempt(self, content: bytes, key: str) -> str | tuple[str, bool, float]:
-        """Return the id, or what went wrong, whether it may be committed, and when to come back."""
+        """Return the id, or what went wrong, whether it may be committed, and when to come back.
+
+        Raises `RequestRejected`, as `_Stranger` when it is no hub that answers.
+        """
         hub = self._hubs[self._turn]
         headers = {
             "Content-Type": "application/x-www-form-urlencoded",
@@ -176,18 +196,22 @@ class Client:
             )
         except httpx.TransportError as error:
             maybe = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
-            return f"{hub}: {transport_problem(error)}", maybe, 0.0
+            return f"{self._asked}: {transport_problem(error)}", maybe, 0.0
         text = said(response.status_code, response.reason_phrase, response.text)
+        strange = is_strangers(response.status_code, response.headers)
         if response.is_success:
-            if response.headers.get("content-type", "").startswith("text/html"):
-                raise RequestRejected(response.status_code, f"{hub} answers with a page: no hub")
+            if strange or type_of(response.headers) == "application/json":
+                kind = "a page" if strange else "JSON"
+                raise _Stranger(response.status_code, f"{self._asked} answers with {kind}: no hub")
             return response.text
+        if strange:
+            raise _Stranger(response.status_code, f"{self._asked}: {text}")
         if response.status_code not in _AGAIN:
-            raise RequestRejected(response.status_code, f"{hub}: {text}")
+            raise RequestRejected(response.status_code, f"{self._asked}: {text}")
         wanted = response.headers.get("retry-after", "")
         retry_after_s = float(wanted) if wanted.isascii() and wanted.isdigit() else 0.0
         maybe = response.status_code in _UNKNOWN
-        return f"{hub}: {text}", maybe, retry_after_s
+        return f"{self._asked}: {text}", maybe, retry_after_s
 
     async def _events(
         self, reconnection: Reconnection, silence_s_max: float
@@ -267,5 +291,7 @@ def _hub(url: str) -> str:
         parts = httpx.URL()
     known = parts.scheme in ("http", "https") and parts.host and (parts.port or 0) <= PORT_MAX
     if not known:
-        raise LocalError(f"{url!r} is not the URL of a node; write http://HOST:PORT")
+        raise LocalError(
+            f"{without_logins(url)!r} is not the URL of a node; write http://HOST:PORT"
+        )
     return str(parts.copy_with(path=HUB_PATH) if parts.path in ("", "/") else parts)

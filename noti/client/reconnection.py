@@ -5,7 +5,8 @@ Leaves: events, and how long to wait before the next attempt.
 Never: I/O, clocks.
 
 With several URLs, nodes of one cluster, the next one is tried when one does not answer: at once, as
-long as there is one that has not been tried in this round.
+long as there is one that has not been tried in this round. So it is with a server that is none of
+them, as long as not all are such.
 
 It does what an `EventSource` does (WHATWG HTML 9.2.2 to 9.2.4: resume from the last id, 204 is the
 end, `retry:` is obeyed), and what a browser leaves to its page: it reconnects also after 429 and
@@ -20,6 +21,7 @@ from urllib.parse import urljoin, urlsplit
 
 from noti.backoff import Backoff
 from noti.client.event_stream import EventStreamParser, StreamEvent
+from noti.client.strangers import is_strangers, type_of
 
 RECONNECTION_S: Final = 1.0
 """Until the server orders another delay; browsers have 2 to 5 seconds."""
@@ -84,6 +86,8 @@ class Reconnection:
         """URLs of this round that have not failed."""
         self._answered = False
         """Whether a stream began at the URL that is asked."""
+        self._strangers = 0
+        """How many answers in a row were other servers'."""
         self.url = self._urls[0]
         self._origins = frozenset(map(_origin, self._urls))
         self._parser = EventStreamParser(last_event_id)
@@ -113,10 +117,11 @@ class Reconnection:
         self._parser = EventStreamParser(self.last_event_id)
         match status:
             case 200:
-                media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+                media_type = type_of(headers)
                 if media_type != EVENT_STREAM:
-                    return GiveUp(f"it answers with {media_type or 'no type'}, not {EVENT_STREAM}")
-                self._redirects = 0
+                    why = f"it answers with {media_type or 'no type'}, not {EVENT_STREAM}"
+                    return self._stranger(why)
+                self._redirects = self._strangers = 0
                 self._answered = True
                 resumed_from = headers.get("last-event-id", headers.get("mercure-last-event-id"))
                 return Open(resumed_from)
@@ -128,6 +133,8 @@ class Reconnection:
                 wanted = headers.get("retry-after", "")
                 least_s = float(wanted) if wanted.isascii() and wanted.isdigit() else 0.0
                 return self._reconnect(f"it answers with status {status}", least_s)
+            case _ if is_strangers(status, headers):
+                return self._stranger(f"it answers with status {status}")
             case _:
                 return GiveUp(f"it answers with status {status}")
 
@@ -144,7 +151,16 @@ class Reconnection:
         """The stream, or the attempt to open it, came to an end."""
         return self._reconnect(why, 0.0)
 
+    def _stranger(self, why: str) -> Reconnect | GiveUp:
+        strangers = self._strangers + 1
+        if strangers >= len(self._urls):
+            return GiveUp(why)
+        step = self._reconnect(why, 0.0)
+        self._strangers = strangers
+        return step
+
     def _reconnect(self, why: str, least_s: float) -> Reconnect:
+        self._strangers = 0
         self._turn = (self._turn + 1) % len(self._urls)
         self._redirects = 0
         self.url = self._urls[self._turn]

@@ -99,3 +99,27 @@ def nats_garbage(connection: socket.socket, over: threading.Event) -> None:
     connection.sendall(b'INFO {"server_id":1,"headers":"x","max_payload":"?"}\r\n')
     connection.sendall(b"MSG nonsense\r\n+OK\r\nPONG\r\n" * 20)
     _drain(connection, over)
+
+
+def answering(
+    status: str, media_type: str, body: bytes
+) -> Callable[[socket.socket, threading.Event], None]:
+    """Return who answers each request so, as a web server of others does."""
+
+    def serve(connection: socket.socket, over: threading.Event) -> None:
+        request = b""
+        while b"\r\n\r\n" not in request and not over.is_set():
+            with suppress(TimeoutError):
+                if not (received := connection.recv(65536)):
+                    return
+                request += received
+        head = f"HTTP/1.1 {status}\r\nContent-Type: {media_type}\r\nConnection: close\r\n"
+        connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        _drain(connection, over)
+
+    return serve
+
+
+page = answering("200 OK", "text/html", b"<html>welcome</html>")
+missing = answering("404 Not Found", "text/plain", b"nothing here")
+other_api = answering("400 Bad Request", "application/json", b'{"error": "what?"}')

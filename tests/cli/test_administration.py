@@ -6,14 +6,15 @@ import pytest
 import trio
 
 from noti.cli.administration import answer_of
-from noti.errors import ConfigInvalid, LocalError, Unavailable
+from noti.cli.http import token_in
+from noti.errors import ConfigInvalid, LocalError, MessageInvalid, Unavailable
 from tests.http.stage import hub, serving
 
 
 def ask(url: str, token_file: Path, path: str = "/liveness") -> bytes:
     async def read() -> bytes:
         async with answer_of(
-            "GET", url, path, token_file=token_file, tls_ca=None, timeout_s=20
+            "GET", url, path, token=token_in(token_file), tls_ca=None, timeout_s=20
         ) as answer:
             return await answer.read(10_000)
 
@@ -31,7 +32,7 @@ async def test_answer_is_read_and_a_rejection_is_told_with_what_the_node_says(to
     async with serving(hub()) as (host, port):
         url = f"http://{host}:{port}/"
         assert b'"status": "up"' in await trio.to_thread.run_sync(ask, url, token)
-        with pytest.raises(LocalError, match=r"status 404: .*/nowhere"):
+        with pytest.raises(MessageInvalid, match=r"status 404: .*/nowhere"):
             await trio.to_thread.run_sync(ask, url, token, "/nowhere")
 
 
