@@ -4,9 +4,12 @@ Enters: bytes. Leaves: nothing, or an `AssertionError`, or whatever undocumented
 decoder let out. Never: sockets, files.
 """
 
+import asyncio
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from unittest.mock import Mock
 
 import msgpack
 
@@ -76,6 +79,7 @@ from noti.raft.core.records import (
 from noti.raft.ports import Hello
 from noti.raft.storage.segments import read_segment
 from noti.rpc import codec
+from noti.rpc.frame_connections import PREFACE, FrameConnection, FramesLost
 from noti.rpc.inbox import Inbox
 from noti.rpc.publish_service import decode_drafts
 from noti.swim.key_file import keys_of, saved_keys_of
@@ -210,12 +214,35 @@ def tell_a_core(data: bytes) -> None:
             assert core.status() == before, "refused, and changed something"
 
 
+def read_answer(data: bytes) -> None:
+    with suppress(ClusterMismatch):
+        codec.decode_answer(data)
+
+
 def read_frames(data: bytes) -> None:
+    inbox = Inbox(lambda _: None)
+    inbox.bytes_max = codec.FRAME_BYTES_MAX
+    inbox.add(data, len(data))
+    inbox.eof()
+    read_to_end(inbox)
+
+
+def read_connection(data: bytes) -> None:
+    """A stranger says this, in two pieces, and leaves."""
+    transport = Mock(asyncio.Transport)
+    transport.get_extra_info.return_value = None
+    connection = FrameConnection()
+    connection.connection_made(transport)
+    for piece in (data[: len(data) // 2], data[len(data) // 2 :]):
+        if piece and not transport.abort.called:
+            connection.data_received(piece)
+    connection.connection_lost(None)
+    with suppress(FramesLost):
+        read_to_end(connection.inbox)
+
+
+def read_to_end(inbox: Inbox) -> None:
     async def read() -> None:
-        inbox = Inbox(lambda _: None)
-        inbox.bytes_max = codec.FRAME_BYTES_MAX
-        inbox.add(data, len(data))
-        inbox.eof()
         while await inbox.read() is not None:
             pass
 
@@ -391,6 +418,19 @@ TARGETS = [
         ],
         codec.decode_hello,
         (MessageInvalid, ClusterMismatch),
+    ),
+    Target(
+        "answer to a hello",
+        [
+            codec.encode_hello(Hello("c", "n1", "node1", level=1, supports=300)),
+            codec.encode_rejection("node 'node1' belongs to another cluster"),
+        ],
+        read_answer,
+    ),
+    Target(
+        "connection between nodes",
+        [PREFACE + b"\0\0\0\0\x05hello", PREFACE[:4]],
+        read_connection,
     ),
     Target("messages", FRAMES, codec.decode_messages),
     Target("messages told to a core", FRAMES, tell_a_core),
