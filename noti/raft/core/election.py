@@ -25,6 +25,7 @@ class ElectionTimer:
         self._config = config
         self._rng = rng
         self._early_rounds = 0
+        self._lost: NodeId | None = None
         self.deadline = now
         self.begin(now, configuration)
 
@@ -49,13 +50,13 @@ class ElectionTimer:
         timeout = self._config.election_timeout_s  # as `reset` does, for each heartbeat
         self.deadline = now + self._rng.uniform(timeout, 2 * timeout)
 
-    def leader_lost(self, now: float, configuration: Configuration) -> None:
-        """Campaign early, in turn with the other voters.
+    def leader_lost(self, leader: NodeId, now: float, configuration: Configuration) -> None:
+        """Campaign early, in turn with the other voters that are left.
 
         All of them lose the stream in the same moment, and a tie would cost a whole timeout. Some
         may notice a little later than we do, so it is worth more than one round.
         """
-        self._early_rounds = EARLY_ROUNDS
+        self._early_rounds, self._lost = EARLY_ROUNDS, leader
         self.round_lost(now, configuration)
 
     def round_lost(self, now: float, configuration: Configuration) -> None:
@@ -63,9 +64,9 @@ class ElectionTimer:
         if self._early_rounds == 0:
             return
         self._early_rounds -= 1
-        voters = configuration.voters
+        left = [voter for voter in configuration.voters if voter != self._lost]
         own = self._config.node_id
-        turn = voters.index(own) if own in voters else len(voters)
+        turn = left.index(own) if own in left else len(left)
         step_s = self._config.reset_step_s
         soon = now + turn * step_s + self._rng.uniform(0.0, step_s / 4)
         self.deadline = min(self.deadline, soon)

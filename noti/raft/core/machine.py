@@ -366,7 +366,7 @@ class Raft:
         elif self.role is Role.FOLLOWER and node_id == self._leader:
             # Safe at once: others agree to the pre-vote only if they lost the leader too.
             self._leader = None
-            self._timer.leader_lost(now, self._log.configuration)
+            self._timer.leader_lost(node_id, now, self._log.configuration)
 
     # --- replication ------------------------------------------------------------------------------
 

@@ -40,13 +40,16 @@ def test_timeout_is_drawn_from_once_to_twice_the_configured_one() -> None:
 
 
 @promises.NEXT_LEADER_AT_ONCE
-def test_lost_leader_lets_voters_campaign_in_turn() -> None:
+@pytest.mark.parametrize("leader", THREE.voters)
+def test_lost_leader_lets_the_voters_that_are_left_campaign_in_turn(leader: str) -> None:
+    """The first of them at once, whoever led: nobody waits for the turn of one that is gone."""
     deadlines = []
     for name in THREE.voters:
-        waiting = timer(name)
-        waiting.reset(10.0)
-        waiting.leader_lost(10.0, THREE)
-        deadlines.append(waiting.deadline - 10.0)
+        if name != leader:
+            waiting = timer(name)
+            waiting.reset(10.0)
+            waiting.leader_lost(leader, 10.0, THREE)
+            deadlines.append(waiting.deadline - 10.0)
     step_s = RaftConfig("n1").reset_step_s
     assert deadlines == sorted(deadlines)
     for turn, soon in enumerate(deadlines):
@@ -55,7 +58,7 @@ def test_lost_leader_lets_voters_campaign_in_turn() -> None:
 
 def test_lost_rounds_stay_early_only_so_often() -> None:
     waiting = timer()
-    waiting.leader_lost(10.0, THREE)
+    waiting.leader_lost("n2", 10.0, THREE)
     rounds = 1
     while True:
         waiting.reset(10.0)
@@ -68,7 +71,7 @@ def test_lost_rounds_stay_early_only_so_often() -> None:
 
 def test_leader_that_speaks_ends_the_early_rounds() -> None:
     waiting = timer()
-    waiting.leader_lost(10.0, THREE)
+    waiting.leader_lost("n2", 10.0, THREE)
     waiting.leader_spoke(10.0)
     waiting.round_lost(10.0, THREE)
     assert waiting.deadline >= 10.5
@@ -77,7 +80,7 @@ def test_leader_that_speaks_ends_the_early_rounds() -> None:
 def test_lost_leader_never_postpones_a_campaign() -> None:
     waiting = timer("n3")
     waiting.deadline = 10.001
-    waiting.leader_lost(10.0, THREE)
+    waiting.leader_lost("n2", 10.0, THREE)
     assert waiting.deadline == 10.001
 
 
