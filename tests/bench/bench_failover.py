@@ -10,12 +10,19 @@ to stop), the others carry on, it is started again, and so on. For each time:
   after it, until a client of a surviving node saw it. What a person would notice.
 
 Both include everything: the election, the new leader's way to NATS, the commit, the event stream.
+
+Beside it, in alternating rounds, the leader of three members of etcd is killed in the same way,
+with the same load, while noti's publisher stands still: once with etcd's default timeouts, once
+with those in `etcd=HEARTBEAT:ELECTION` (ms; the default is noti's; etcd demands that an election
+timeout is at least five heartbeats). There it is the time until a put succeeds that was begun after
+the signal, at a member that survives: no stream of events, and no third party, is in it.
 """
 
 import argparse
 import json
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -23,11 +30,22 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import trio
 
-from tests.bench.clusters import HOST, NotiCluster, NotiNode, Processes, start_nats
+from tests.bench.clusters import (
+    ETCD_INSTALL,
+    HOST,
+    EtcdCluster,
+    NotiCluster,
+    NotiNode,
+    Processes,
+    etcd_binary,
+    start_nats,
+)
+from tests.bench.etcd_outages import kill_leader
 from tests.bench.report import Arguments, Report, quantile, tell
 
 BEFORE_S = 0.5
@@ -95,6 +113,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.add_argument("--kills", type=int, default=30, help="times kill -9")
     arguments.add_argument("--stops", type=int, default=15, help="times SIGTERM")
     arguments.add_argument("--rate", type=float, default=50, help="events a second")
+    arguments.add_argument(
+        "--etcd", default="100:500", help="its timeouts beside the default, with commas; or none"
+    )
     arguments.add_argument("--limit", type=float, default=170, help="seconds for everything")
     arguments.add_argument("--directory", type=Path, help="where the data goes (default: /tmp)")
     options = arguments.options(argv)
@@ -112,9 +133,11 @@ async def _run(options: argparse.Namespace, report: Report) -> None:
     with tempfile.TemporaryDirectory(dir=options.directory) as name, Processes(Path(name)) as them:
         nats_url = start_nats(them, Path(name))
         cluster = NotiCluster(them, Path(name), nats_url)
+        theirs = _etcd_clusters(them, Path(name), options.etcd)
+        their_outages_ms: dict[str, list[float]] = {name: [] for name in theirs}
         await trio.to_thread.run_sync(cluster.wait_until_whole)
         publish = ["mock-publisher", f"--nats-url={nats_url}", f"--rate={options.rate}"]
-        them.start("publisher", [sys.executable, "-m", "noti", *publish])
+        publisher = them.start("publisher", [sys.executable, "-m", "noti", *publish])
         observer = Observer()
         async with trio.open_nursery() as nursery:
             for node in cluster.nodes:
@@ -122,10 +145,57 @@ async def _run(options: argparse.Namespace, report: Report) -> None:
             with trio.move_on_at(ends):
                 for number in order:
                     outages[number].append(await _outage(cluster, observer, number))
+                    if number is signal.SIGKILL:
+                        for kind, etcd in theirs.items():
+                            outage_ms = await _etcd_outage(cluster, etcd, publisher, options.rate)
+                            their_outages_ms[kind].append(outage_ms)
+                            tell(f"SIGKILL of {kind}: next put after {outage_ms:.0f} ms")
             nursery.cancel_scope.cancel()
     for number, what in ((signal.SIGKILL, "kill -9"), (signal.SIGTERM, "SIGTERM")):
         if outages[number]:
             _add_figures(report, f"{what} ({len(outages[number])} times)", outages[number])
+    for kind, values in their_outages_ms.items():
+        if values:
+            _add_quantiles(report, f"kill -9 of {kind} ({len(values)} times), next put", values)
+
+
+def _etcd_clusters(them: Processes, directory: Path, settings: str) -> dict[str, EtcdCluster]:
+    """Start those of etcd, by name: one with its own timeouts, one for each pair of others."""
+    binary = etcd_binary()
+    if settings == "none" or binary is None:
+        tell("without etcd" if settings == "none" else f"without etcd: {ETCD_INSTALL}")
+        return {}
+    clusters: dict[str, EtcdCluster] = {}
+    for pair in ["", *settings.split(",")]:
+        heartbeat, _, election = pair.partition(":")
+        timeouts = [f"--heartbeat-interval={heartbeat}", f"--election-timeout={election}"]
+        name = f"etcd ({pair or 'its own timeouts'})"
+        place = directory / f"etcd{len(clusters)}"
+        place.mkdir()
+        clusters[name] = EtcdCluster(them, place, binary, timeouts if pair else ())
+    return clusters
+
+
+async def _etcd_outage(
+    cluster: NotiCluster, etcd: EtcdCluster, publisher: subprocess.Popen[bytes], rate: float
+) -> float:
+    """Kill etcd's leader while noti is whole and has nothing to do; return milliseconds."""
+    await trio.to_thread.run_sync(cluster.wait_until_whole)
+    publisher.send_signal(signal.SIGSTOP)
+    try:
+        await trio.sleep(random.uniform(*PAUSE_S))
+        return await trio.to_thread.run_sync(
+            partial(
+                kill_leader,
+                etcd,
+                rate=rate,
+                before_s=BEFORE_S,
+                within_s=NEXT_EVENT_WITHIN_S,
+                settle_s=SETTLE_S,
+            )
+        )
+    finally:
+        publisher.send_signal(signal.SIGCONT)
 
 
 def _mixed(kills: int, stops: int) -> list[signal.Signals]:
@@ -141,6 +211,8 @@ async def _outage(cluster: NotiCluster, observer: Observer, number: signal.Signa
     await trio.sleep(random.uniform(*PAUSE_S))
     observer.arrivals.clear()
     await trio.sleep(BEFORE_S)
+    while not observer.arrivals:  # the publisher is slow to start
+        await observer.news.wait()
     assert leader.process is not None
     at_s = time.time()
     leader.process.send_signal(number)
@@ -176,13 +248,14 @@ def _longest_delay_s(observer: Observer, leader: NotiNode, at_s: float) -> float
 
 
 def _add_figures(report: Report, name: str, outages: Sequence[Outage]) -> None:
-    for kind, values in (
-        ("next event", [outage.next_event_ms for outage in outages]),
-        ("longest delay", [outage.longest_delay_ms for outage in outages]),
-    ):
-        report.add(f"{name}, {kind}, p50", quantile(values, 0.5), "ms")
-        report.add(f"{name}, {kind}, p99", quantile(values, 0.99), "ms")
-        report.add(f"{name}, {kind}, worst", max(values), "ms")
+    _add_quantiles(report, f"{name}, next event", [one.next_event_ms for one in outages])
+    _add_quantiles(report, f"{name}, longest delay", [one.longest_delay_ms for one in outages])
+
+
+def _add_quantiles(report: Report, name: str, values: Sequence[float]) -> None:
+    report.add(f"{name}, p50", quantile(values, 0.5), "ms")
+    report.add(f"{name}, p99", quantile(values, 0.99), "ms")
+    report.add(f"{name}, worst", max(values), "ms")
 
 
 if __name__ == "__main__":

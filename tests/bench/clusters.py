@@ -173,14 +173,32 @@ class NotiCluster:
         return leaders[0] if alive and agreed and caught_up and reading else None
 
 
-class EtcdCluster:
-    """Three members of etcd with default settings, as the Debian package has them."""
+@dataclass
+class EtcdMember:
+    """One member: its command, and so its ports, stay the same over restarts."""
 
-    def __init__(self, processes: Processes, directory: Path, binary: Path) -> None:
-        self.client_ports = [free_port() for _ in range(NODES)]
+    name: str
+    client: int
+    command: list[str]
+    process: subprocess.Popen[bytes] | None = None
+
+    def status(self) -> dict[str, Any] | None:
+        """Return what the member says of itself; None when it does not answer."""
+        return _post_json(f"http://{HOST}:{self.client}/v3/maintenance/status", {})
+
+
+class EtcdCluster:
+    """Three members of etcd, with default settings as the Debian package has them and some more."""
+
+    def __init__(
+        self, processes: Processes, directory: Path, binary: Path, settings: Sequence[str] = ()
+    ) -> None:
+        self._processes = processes
         peers = [f"http://{HOST}:{free_port()}" for _ in range(NODES)]
         members = ",".join(f"etcd{number}={url}" for number, url in enumerate(peers))
-        for number, port in enumerate(self.client_ports):
+        self.members: list[EtcdMember] = []
+        for number in range(NODES):
+            port = free_port()
             command = [
                 *(str(binary), "--name", f"etcd{number}"),
                 *("--data-dir", str(directory / f"etcd{number}")),
@@ -191,19 +209,34 @@ class EtcdCluster:
                 *("--initial-cluster", members),
                 *("--initial-cluster-state", "new"),
                 *("--log-level", "error"),
+                *settings,
             ]
-            processes.start(f"etcd{number}", command)
+            self.members.append(EtcdMember(f"etcd{number}", port, command))
+            self.start(self.members[-1])
+
+    def start(self, member: EtcdMember) -> None:
+        """Start a member that does not run."""
+        member.process = self._processes.start(member.name, member.command)
 
     def wait_for_leader(self) -> int:
         """Return the client port of the leader."""
-        return until("etcd has a leader", self._leader)
+        return until("etcd has a leader", self._leader).client
 
-    def _leader(self) -> int | None:
-        for port in self.client_ports:
-            status = _post_json(f"http://{HOST}:{port}/v3/maintenance/status", {})
-            if status and status.get("leader") == status["header"]["member_id"]:
-                return port
-        return None
+    def wait_until_whole(self) -> EtcdMember:
+        """Return the leader, when all members follow it and have applied all of its log."""
+        return until("all members of etcd follow one leader", self._whole)
+
+    def _leader(self) -> EtcdMember | None:
+        return next((member for member in self.members if _leads_etcd(member.status())), None)
+
+    def _whole(self) -> EtcdMember | None:
+        statuses = [member.status() for member in self.members]
+        known = [status for status in statuses if status is not None]
+        agreed = len({(s.get("leader"), s.get("raftAppliedIndex")) for s in known}) == 1
+        if len(known) < NODES or not agreed:
+            return None
+        leaders = [m for m, s in zip(self.members, statuses, strict=True) if _leads_etcd(s)]
+        return leaders[0] if leaders else None
 
 
 def etcd_binary() -> Path | None:
@@ -223,6 +256,10 @@ def etcd_binary() -> Path | None:
 
 def _leads(status: Mapping[str, Any] | None) -> bool:
     return status is not None and status["role"] == "leader"
+
+
+def _leads_etcd(status: Mapping[str, Any] | None) -> bool:
+    return status is not None and status.get("leader") == status["header"]["member_id"]
 
 
 def until(what: str, condition: Callable[[], T | None]) -> T:
