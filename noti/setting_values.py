@@ -57,7 +57,7 @@ def _nats_locations(value: str) -> str:
             usable = parts.scheme in _NATS_SCHEMES and bool(parts.hostname) and parts.port != 0
         except ValueError:
             usable = False
-        if not usable:
+        if not usable or re.search(r"\s", url.strip()):
             raise ValueError("is not a NATS URL; write for example nats://127.0.0.1:4222")
     return value
 

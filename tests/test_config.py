@@ -108,6 +108,10 @@ def test_credentials_are_never_shown() -> None:
     shown = Config(nats_url=url).masked()["nats_url"]
     assert shown == "nats://***@a.example:4222,nats://***@b.example:4222"
     assert "hush" not in problem({"nats_url": "ftp://user:hush@nats.example"})
+    for login in ("user:a/hush", "user:hush@x", "user:a hush", "user:a,hush", "user:a?hush"):
+        for url in (f"nats://{login}@nats.example:0", f"{login}@nats.example"):
+            assert "hush" not in problem({"nats_url": url})
+    assert "is not a NATS URL" in problem({"nats_url": "nats://user:a b@nats.example"})
 
 
 def test_a_login_or_a_key_in_the_address_of_keys_is_never_shown() -> None:

@@ -150,6 +150,38 @@ async def test_a_page_of_another_server_is_no_id_of_an_event() -> None:
             await client.publish("a")
 
 
+async def test_an_event_goes_to_the_next_node_when_another_server_answers() -> None:
+    page = answer(200, "<p>Welcome", "Content-Type: text/html; charset=utf-8")
+    async with (
+        scripted(page) as (_, one),
+        scripted(answer(404, "what?")) as (_, two),
+        scripted(answer(200, "id-1")) as (good, three),
+        Client([*map(hub_of, (one, two, three))]) as client,
+    ):
+        assert await client.publish("a") == "id-1"
+    assert len(good.requests) == 1
+
+
+@promises.ANSWERED_AFTER_MAJORITY
+async def test_an_event_that_may_be_committed_stays_so_when_another_server_answers_then(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        scripted(answer(502, "lost"), *[answer(404, "what?")] * 20) as (_, url),
+        Client(hub_of(url), rng=Random(1)) as client,
+    ):
+        with pytest.raises(ProposalUncertain, match="may or may not be committed"):
+            await client.publish("a", within_s=3)
+
+
+async def test_no_error_shows_the_login_of_a_hub() -> None:
+    for url in ("http://user:hush@127.0.0.1:1", "http://user:a/hush@127.0.0.1:1"):
+        with pytest.raises((LocalError, Unavailable)) as caught:
+            async with Client(url) as client:
+                await client.publish("a", within_s=0.1)
+        assert "hush" not in str(caught.value)
+
+
 async def read(client: Client, *topics: str, after: str = "") -> list[StreamEvent]:
     async with client.subscribe(*topics, last_event_id=after) as events:
         return [event async for event in events]

@@ -5,6 +5,7 @@ from random import Random
 import pytest
 
 from noti.client.reconnection import (
+    EVENT_STREAM,
     REDIRECTS_MAX,
     GiveUp,
     Move,
@@ -66,6 +67,19 @@ def test_trouble_that_stays_is_reported(status: int) -> None:
 def test_only_an_event_stream_is_read(media_type: str, is_stream: bool) -> None:
     step = reconnection().answered(200, {"content-type": media_type})
     assert isinstance(step, Open if is_stream else GiveUp)
+
+
+def test_another_server_is_passed_over_until_all_are_such_in_a_row() -> None:
+    page = {"content-type": "text/html"}
+    one = Reconnection(["http://a", "http://b"], Random(1))
+    assert one.answered(200, page) == Reconnect(
+        0.0, f"it answers with text/html, not {EVENT_STREAM}"
+    )
+    assert one.url == "http://b"
+    assert isinstance(one.ended("it is down"), Reconnect)
+    assert isinstance(one.answered(404, {}), Reconnect), "the other one may come back"
+    assert one.answered(404, {}) == GiveUp("it answers with status 404")
+    assert isinstance(Reconnection(["http://a", "http://b"], Random(1)).answered(401, {}), GiveUp)
 
 
 def test_the_servers_delay_is_obeyed_with_jitter_and_never_undercut() -> None:
