@@ -29,7 +29,7 @@ def is_strangers(status: int, headers: Mapping[str, str]) -> bool:
     """
     media_type = type_of(headers)
     if 200 <= status < 300:
-        return media_type in _OF_OTHERS
+        return status == 200 and media_type in _OF_OTHERS  # what is empty has any type
     if 300 <= status < 400:
         return True  # no node redirects
     refuses = 400 <= status < 429 and status != _TIMED_OUT

@@ -36,6 +36,10 @@ def test_behind_a_failure_may_be_a_node_that_has_taken_the_request(
     assert not is_strangers(status, {"content-type": media_type})
 
 
+def test_the_type_of_an_empty_answer_says_nothing() -> None:
+    assert not is_strangers(204, {"content-type": "text/html; charset=utf-8"})
+
+
 def test_a_type_is_compared_without_its_parameters() -> None:
     assert type_of({"content-type": "Text/HTML ; charset=utf-8"}) == "text/html"
     assert type_of({}) == ""
