@@ -12,10 +12,11 @@ to stop), the others carry on, it is started again, and so on. For each time:
 Both include everything: the election, the new leader's way to NATS, the commit, the event stream.
 
 Beside it, in alternating rounds, the leader of three members of etcd is killed in the same way,
-with the same load, while noti's publisher stands still: once with etcd's default timeouts, once
-with those in `etcd=HEARTBEAT:ELECTION` (ms; the default is noti's; etcd demands that an election
-timeout is at least five heartbeats). There it is the time until a put succeeds that was begun after
-the signal, at a member that survives: no stream of events, and no third party, is in it.
+with the same load, while noti's publisher is stopped (etcd is in noti's rounds): once with etcd's
+own timeouts, once with those in `etcd=HEARTBEAT:ELECTION` (ms; the default is noti's; etcd demands
+that an election timeout is at least five heartbeats). There it is the time until a put succeeds
+that was begun after the signal, at a member that survives: no stream of events, and no third party,
+is in it.
 """
 
 import argparse
@@ -133,9 +134,9 @@ async def _run(options: argparse.Namespace, report: Report) -> None:
     with tempfile.TemporaryDirectory(dir=options.directory) as name, Processes(Path(name)) as them:
         nats_url = start_nats(them, Path(name))
         cluster = NotiCluster(them, Path(name), nats_url)
+        await trio.to_thread.run_sync(cluster.wait_until_whole)
         theirs = _etcd_clusters(them, Path(name), options.etcd)
         their_outages_ms: dict[str, list[float]] = {name: [] for name in theirs}
-        await trio.to_thread.run_sync(cluster.wait_until_whole)
         publish = ["mock-publisher", f"--nats-url={nats_url}", f"--rate={options.rate}"]
         publisher = them.start("publisher", [sys.executable, "-m", "noti", *publish])
         observer = Observer()
@@ -160,7 +161,8 @@ async def _run(options: argparse.Namespace, report: Report) -> None:
 
 
 def _etcd_clusters(them: Processes, directory: Path, settings: str) -> dict[str, EtcdCluster]:
-    """Start those of etcd, by name: one with its own timeouts, one for each pair of others."""
+    """Start those of etcd, by name: one with its own timeouts, one for each pair of others. They
+    are stopped (SIGSTOP) until their turn comes."""
     binary = etcd_binary()
     if settings == "none" or binary is None:
         tell("without etcd" if settings == "none" else f"without etcd: {ETCD_INSTALL}")
@@ -173,6 +175,9 @@ def _etcd_clusters(them: Processes, directory: Path, settings: str) -> dict[str,
         place = directory / f"etcd{len(clusters)}"
         place.mkdir()
         clusters[name] = EtcdCluster(them, place, binary, timeouts if pair else ())
+    for cluster in clusters.values():
+        cluster.wait_until_whole()
+        cluster.signal(signal.SIGSTOP)
     return clusters
 
 
@@ -184,16 +189,14 @@ async def _etcd_outage(
     publisher.send_signal(signal.SIGSTOP)
     try:
         await trio.sleep(random.uniform(*PAUSE_S))
-        return await trio.to_thread.run_sync(
-            partial(
-                kill_leader,
-                etcd,
-                rate=rate,
-                before_s=BEFORE_S,
-                within_s=NEXT_EVENT_WITHIN_S,
-                settle_s=SETTLE_S,
-            )
+        leader, outage_ms = await trio.to_thread.run_sync(
+            partial(kill_leader, etcd, rate=rate, before_s=BEFORE_S, within_s=NEXT_EVENT_WITHIN_S)
         )
+        # Not in a thread: a process ends with the thread that started it.
+        etcd.start(leader)
+        await trio.to_thread.run_sync(etcd.wait_until_whole)
+        etcd.signal(signal.SIGSTOP)
+        return outage_ms
     finally:
         publisher.send_signal(signal.SIGCONT)
 

@@ -6,6 +6,7 @@ Each process ends with the benchmark that started it, even when that is killed.
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -225,6 +226,12 @@ class EtcdCluster:
     def wait_until_whole(self) -> EtcdMember:
         """Return the leader, when all members follow it and have applied all of its log."""
         return until("all members of etcd follow one leader", self._whole)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to all members."""
+        for member in self.members:
+            assert member.process is not None
+            member.process.send_signal(number)
 
     def _leader(self) -> EtcdMember | None:
         return next((member for member in self.members if _leads_etcd(member.status())), None)

@@ -1,18 +1,19 @@
 """How long puts stand still when the leader of a cluster of etcd is killed.
 
-Enters: a cluster at rest. Leaves: the time from the signal until a put succeeds that was begun
-after it. Never: a put that was under way at the signal; etcd keeps such a one for up to seven
+Enters: a cluster, stopped or not. Leaves: the time from the signal until a put succeeds that was
+begun after it. Never: a put that was under way at the signal; etcd keeps such a one for up to seven
 seconds, as the leader to which it was forwarded is gone.
 
 Puts go to the two members that survive, in turn, so that no client has to find another member.
 """
 
 import asyncio
+import signal
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from tests.bench.clusters import HOST, EtcdCluster
+from tests.bench.clusters import HOST, EtcdCluster, EtcdMember
 from tests.bench.grpc_client import CallFailed, GrpcClient
 
 PUT = b"\x0a\x05event\x12\x64" + b"x" * 100
@@ -20,19 +21,18 @@ PUT = b"\x0a\x05event\x12\x64" + b"x" * 100
 
 
 def kill_leader(
-    cluster: EtcdCluster, *, rate: float, before_s: float, within_s: float, settle_s: float
-) -> float:
-    """Kill the leader after `before_s` of puts, `rate` a second; return the milliseconds until one
-    succeeds. The member is started again `settle_s` later. Raises `TimeoutError`."""
+    cluster: EtcdCluster, *, rate: float, before_s: float, within_s: float
+) -> tuple[EtcdMember, float]:
+    """Kill the leader after `before_s` of puts, `rate` a second; return it, and the milliseconds
+    until one succeeds. Raises `TimeoutError`."""
+    cluster.signal(signal.SIGCONT)
     leader = cluster.wait_until_whole()
     survivors = [member.client for member in cluster.members if member is not leader]
     process = leader.process
     assert process is not None
     outage_s = asyncio.run(_outage_s(survivors, process.kill, rate, before_s, within_s))
     process.wait()
-    time.sleep(settle_s)
-    cluster.start(leader)
-    return outage_s * 1000
+    return leader, outage_s * 1000
 
 
 async def _outage_s(
