@@ -52,6 +52,7 @@ _nodes = Gauge(
     "noti_raft_nodes", "Nodes that the cluster consists of, by whether they vote", ["vote"]
 )
 _log_memory = Gauge("noti_raft_log_memory_bytes", "Log entries in memory")
+_voters, _learners = _nodes.labels("yes"), _nodes.labels("no")
 _match = Gauge(
     "noti_raft_match_index", "On the leader: up to where a peer has the log on disk", ["peer"]
 )
@@ -122,7 +123,7 @@ class Health:
         self.look_at = -math.inf
         """When to look again."""
         self._throttled = ThrottledLog(clock.now)
-        self._peers: frozenset[NodeId] = frozenset()
+        self._followers: tuple[tuple[NodeId, int], ...] = ()
 
     # --- what enters ------------------------------------------------------------------------------
 
@@ -226,14 +227,15 @@ class Health:
     def _set_gauges(self, status: Status, now: float) -> None:
         leads = status.role is Role.LEADER
         configuration = status.configuration
-        _nodes.labels("yes").set(len(configuration.voters))
-        _nodes.labels("no").set(len(configuration.learners))
+        _voters.set(len(configuration.voters))
+        _learners.set(len(configuration.learners))
         _log_memory.set(status.log_memory_bytes)
         _contact_s.set(0.0 if leads else now - status.last_contact_at)
-        peers = frozenset(peer for peer, _ in status.followers)
-        for gone in self._peers - peers:
+        if status.followers == self._followers:
+            return
+        for gone in dict(self._followers).keys() - dict(status.followers):
             _match.remove(gone)
-        self._peers = peers
+        self._followers = status.followers
         for peer, index in status.followers:
             _match.labels(peer).set(index)
 

@@ -13,8 +13,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import trio
+from trio._core import _run
 from trio.lowlevel import Abort, Task, current_task, reschedule, wait_task_rescheduled
+
+
+def now() -> float:
+    """Return what `trio.current_time` does, which takes three times as long to ask the clock."""
+    found: float = _run.GLOBAL_RUN_CONTEXT.runner.clock.current_time()
+    return found
 
 
 class Alarm:
@@ -47,7 +53,7 @@ class Alarm:
         before = self._registered_deadline
         if before == at:
             return
-        deadlines: Any = trio._core._run.GLOBAL_RUN_CONTEXT.runner.deadlines
+        deadlines: Any = _run.GLOBAL_RUN_CONTEXT.runner.deadlines
         self._registered_deadline = at
         if before != math.inf:
             deadlines.remove(before, self)
@@ -56,8 +62,8 @@ class Alarm:
 
     def _cancel(self, _reason: object) -> None:
         """Be due: the scheduler's name for it."""
-        self._register(math.inf)
         task, self._task = self._task, None
+        self._register(math.inf)
         assert task is not None, "an alarm without anybody who waits is not registered"
         reschedule(task)
 

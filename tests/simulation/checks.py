@@ -21,11 +21,13 @@ Never: looks away: each check sits where the fact passes by, not in a poll.
 
 import json
 from collections.abc import Callable, Hashable, Sequence
+from typing import NoReturn
 
 from noti.history.notification import Notification
 from noti.history.store import Store
 from noti.history.subscriber import SUBSCRIPTIONS
-from noti.raft.core.messages import AppendRequest, NodeId, PeerMessage, SnapshotChunk, VoteResponse
+from noti.raft.core.messages import NodeId, PeerMessage, VoteResponse
+from noti.raft.core.validate import FROM_LEADER
 
 
 def tells_of_a_subscription(notification: Notification) -> bool:
@@ -71,8 +73,11 @@ class Checks:
 
     def _demand(self, holds: object, failure: str) -> None:
         if not holds:
-            self._tell(failure)
-            raise AssertionError(failure)
+            self._fail(failure)
+
+    def _fail(self, failure: str) -> NoReturn:
+        self._tell(failure)
+        raise AssertionError(failure)
 
     def node_showed(self, name: str, notifications: Sequence[Notification]) -> None:
         """A node applied these; a command, or the history in a snapshot."""
@@ -136,27 +141,23 @@ class Checks:
     def said(self, target: NodeId, messages: Sequence[PeerMessage]) -> None:
         """A node sent these."""
         for message in messages:
-            match message:
-                case (
-                    AppendRequest(sender=sender, term=term)
-                    | SnapshotChunk(sender=sender, term=term)
-                ):
-                    fell_in = self.fallen.get(sender, term)
-                    self._demand(term <= fell_in, f"{sender} was elected while it fell")
-                    known = self.leaders.setdefault(term, sender)
-                    self._demand(
-                        known == sender, f"two leaders in term {term}: {known} and {sender}"
-                    )
-                case VoteResponse(sender=sender, term=term, granted=True, pre=False):
-                    voted = self._votes.setdefault((sender, term), target)
-                    self._demand(voted == target, f"{sender} voted twice in term {term}")
-                case _:
-                    pass
+            if isinstance(message, FROM_LEADER):
+                sender, term = message.sender, message.term
+                if term > self.fallen.get(sender, term):
+                    self._fail(f"{sender} was elected while it fell")
+                known = self.leaders.setdefault(term, sender)
+                if known != sender:
+                    self._fail(f"two leaders in term {term}: {known} and {sender}")
+            elif isinstance(message, VoteResponse) and message.granted and not message.pre:
+                voted = self._votes.setdefault((message.sender, message.term), target)
+                if voted != target:
+                    self._fail(f"{message.sender} voted twice in term {message.term}")
 
     def belongs(self, name: str, cluster_id: str) -> None:
         """A node says that it belongs to this cluster."""
         self.cluster_id = self.cluster_id or cluster_id
-        self._demand(cluster_id == self.cluster_id, f"{name} belongs to a second cluster")
+        if cluster_id != self.cluster_id:
+            self._fail(f"{name} belongs to a second cluster")
 
     def store_is(
         self, name: str, last_seq: int, history_size: int, silent: Hashable, digest: str

@@ -12,7 +12,7 @@ import math
 import trio
 
 from noti.trio_clock import TrioClock
-from tests.simulation.alarm import sleep_until
+from tests.simulation.alarm import now, sleep_until
 
 EPSILON_S = 1e-7
 """A timer is a little late, so that rounding cannot make it early, for ever."""
@@ -53,7 +53,7 @@ class MachineClock(TrioClock):
             await self._thawed.wait()
 
     def now(self) -> float:
-        return trio.current_time() * self._rate + self._offset_s
+        return now() * self._rate + self._offset_s
 
     def step_wall(self, seconds: float) -> None:
         """Let the wall clock jump, as when somebody or NTP sets it; monotonic time does not."""
@@ -65,21 +65,21 @@ class MachineClock(TrioClock):
 
     async def sleep(self, seconds: float) -> None:
         """Sleep seconds of the world, not of this clock: for the machine's hardware."""
-        await sleep_until(trio.current_time() + seconds)
+        await sleep_until(now() + seconds)
         await self.thawed()
 
     def scope_until(self, deadline: float) -> trio.CancelScope:
         at = self._world_time(deadline)
         scope = trio.CancelScope(deadline=math.inf if self.frozen else at)
         if at < math.inf:
-            now = trio.current_time()
+            present = now()
             if len(self._scopes) > 32 and not self.frozen:  # a frozen one is overdue, not over
-                self._scopes = [(due, kept) for due, kept in self._scopes if due > now]
+                self._scopes = [(due, kept) for due, kept in self._scopes if due > present]
             self._scopes.append((at, scope))
         return scope
 
     def wall_ms(self) -> int:
-        return 1_700_000_000_000 + round(trio.current_time() * 1000) + self._wall_ahead_ms
+        return 1_700_000_000_000 + round(now() * 1000) + self._wall_ahead_ms
 
     def _world_time(self, own_time: float) -> float:
         return (own_time - self._offset_s) / self._rate + EPSILON_S

@@ -15,7 +15,7 @@ import trio
 from noti.address import Address
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.swim.ports import StreamHandler
-from tests.simulation.alarm import Alarm, sleep_until
+from tests.simulation.alarm import Alarm, now, sleep_until
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ class VirtualClock:
         self._wall_start_s = wall_start_s
 
     def now(self) -> float:
-        return trio.current_time()
+        return now()
 
     async def sleep_until(self, deadline: float) -> None:
         await sleep_until(deadline)
@@ -40,7 +40,7 @@ class VirtualClock:
         return trio.CancelScope(deadline=deadline)
 
     def wall_ms(self) -> int:
-        return int((self._wall_start_s + trio.current_time()) * 1000)
+        return int((self._wall_start_s + now()) * 1000)
 
 
 class MemoryNet:
@@ -121,7 +121,7 @@ class MemoryNet:
         return 2 if twice else 1
 
     def arrival(self) -> float:
-        return trio.current_time() + self._rng.uniform(*self._latency_s)
+        return now() + self._rng.uniform(*self._latency_s)
 
 
 class _Belt(Generic[T]):
@@ -145,8 +145,8 @@ class _Belt(Generic[T]):
 
     def arrived(self, count_max: int) -> list[T]:
         things: list[T] = []
-        now = trio.current_time() + ROUNDING_S
-        while self._under_way and self._under_way[0][0] <= now and len(things) < count_max:
+        present = now() + ROUNDING_S
+        while self._under_way and self._under_way[0][0] <= present and len(things) < count_max:
             things.append(heapq.heappop(self._under_way)[2])
         return things
 
@@ -154,7 +154,7 @@ class _Belt(Generic[T]):
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             due = self._under_way[0][0] if self._under_way else math.inf
-            if due <= trio.current_time() + ROUNDING_S:
+            if due <= now() + ROUNDING_S:
                 return heapq.heappop(self._under_way)[2]
             await self._arrives.wait_until(due)
 

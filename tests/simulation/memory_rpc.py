@@ -29,7 +29,7 @@ from noti.publishing.ports import Draft, Outcome, Publishing
 from noti.raft.core.messages import PeerMessage
 from noti.raft.ports import Hello, MessageStream
 from noti.rpc.ports import NodeReport, PeerHandler
-from tests.simulation.alarm import Alarm, sleep_until
+from tests.simulation.alarm import Alarm, now, sleep_until
 from tests.simulation.timeline import MACHINE
 
 Fault: TypeAlias = Literal["stall", "drop"]
@@ -144,7 +144,7 @@ class RpcHub:
         self._listeners.pop(address, None)
         for pipe in self._streams:
             if address in (pipe.source, pipe.target):
-                pipe.vanish(trio.current_time() + self._rng.uniform(*KEEPALIVE_S))
+                pipe.vanish(now() + self._rng.uniform(*KEEPALIVE_S))
 
     async def delay(self) -> None:
         """Take the time of one message."""
@@ -152,7 +152,7 @@ class RpcHub:
 
     def arrival(self) -> float:
         """Return when a message sent now arrives."""
-        return trio.current_time() + self._rng.uniform(*self.latency_s)
+        return now() + self._rng.uniform(*self.latency_s)
 
     async def wait_healed(self) -> None:
         """Wait for the next `heal`."""
@@ -258,7 +258,7 @@ class _Pipe:
             self._hub.watch(self.source, peer, messages)
 
     def _check(self) -> None:
-        if self._breaks_at is not None and self._breaks_at <= trio.current_time() + ROUNDING_S:
+        if self._breaks_at is not None and self._breaks_at <= now() + ROUNDING_S:
             self.break_("keep-alive pings were not answered")
         if self._reason is not None:
             raise PeerUnavailable(self._reason)
@@ -303,7 +303,7 @@ class _Pipe:
         await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             due = self._due()
-            if due <= trio.current_time() + ROUNDING_S:
+            if due <= now() + ROUNDING_S:
                 self._check()
                 if not self._under_way:
                     self.break_("the other side closed the stream")

@@ -174,9 +174,9 @@ class SimulatedCluster:
         self.checks.said(peer.node_id, messages)
         if peer.cluster_id:
             self.checks.belongs(peer.node_id, peer.cluster_id)
-        if any(isinstance(message, TimeoutNow) for message in messages) and self.is_in_trouble():
+        shown = " ".join([f"{type(m).__name__}{m.term}" for m in messages])
+        if TimeoutNow.__name__ in shown and self.is_in_trouble():
             self.timeline.reach("leadership was handed over under faults")
-        shown = " ".join(f"{type(m).__name__}{m.term}" for m in messages)
         self.timeline.mix(f"{source[0]} > {peer.name} {shown}")
 
     def _new_stream(self, name: str, clock: Clock, retention: Retention) -> MemoryStream:

@@ -47,8 +47,9 @@ class Relays:
 
     def deadline(self) -> float:
         """Return when `advance` is due."""
-        first = [next(iter(each.values())).due_at for each in (self._asked, self._nacked) if each]
-        return min(first, default=math.inf)
+        if not (self._asked or self._nacked):  # nearly always
+            return math.inf
+        return min(next(iter(each.values())).due_at for each in (self._asked, self._nacked) if each)
 
     def ask(self, request: IndirectPing, requester: Address, ping: Ping, now: float) -> None:
         """Ping for a requester, unless there is too much to do."""

@@ -146,7 +146,9 @@ class Queries:
 
     def deadline(self) -> float:
         """Return when `advance` is due; infinite while no query of ours waits for answers."""
-        return min((asked.ends_at for asked in self._asked.values()), default=math.inf)
+        if not self._asked:  # nearly always
+            return math.inf
+        return min(asked.ends_at for asked in self._asked.values())
 
     def advance(self, now: float) -> None:
         """End queries whose time is over."""
