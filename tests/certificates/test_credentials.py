@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import trustme
@@ -279,10 +280,10 @@ def test_bad_input_is_rejected_in_one_line(
 def test_unreadable_file_is_named(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
     """Root may read everything, so the rejection is simulated."""
 
-    def reject(self: Path) -> bytes:
+    def reject(self: Path, _mode: str) -> BinaryIO:
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(Path, "read_bytes", reject)
+    monkeypatch.setattr(Path, "open", reject)
     with pytest.raises(ConfigInvalid, match=r"node1\.pem cannot be read: Permission denied; check"):
         load_credentials(files.certificate, files.key, files.ca)
 
