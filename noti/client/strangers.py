@@ -1,6 +1,6 @@
-"""Tells what another server answers from what a node of noti says.
+"""Tells by its head what another server answers from what a node of noti says.
 
-Enters: heads of answers. Leaves: whether the next node may be asked. Never: I/O.
+After another server's answer the next node may be asked; nothing is read or sent here.
 """
 
 from collections.abc import Mapping
