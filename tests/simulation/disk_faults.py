@@ -10,7 +10,7 @@ import trio
 from noti.raft.core.status import Status
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.memory_disk import MemoryDisk
-from tests.simulation.scene import REST_WITHIN_S, Faults, start_again
+from tests.simulation.scene import DISK_HANGS_S_MAX, REST_WITHIN_S, Faults, start_again
 from tests.simulation.timeline import in_time
 
 LED_AGAIN_WITHIN_S = 20.0
@@ -145,7 +145,7 @@ class DiskFaults(Faults):
 
     async def hang_disk(self) -> str | None:
         """A cloud volume says nothing for 10 to 60 s; if the leader's does, another one leads."""
-        cluster, seconds = self._cluster, self._rng.uniform(10.0, 60.0)
+        cluster, seconds = self._cluster, self._rng.uniform(10.0, DISK_HANGS_S_MAX)
         whole = await self._scene.may_soon_lose_a_disk()
         leader = cluster.leader() if whole and self._rng.random() < 0.8 else None
         machine = leader or self._scene.running()

@@ -14,6 +14,9 @@ from tests.simulation.faults import NodeSwarm
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster
 
+DISK_HANGS_S_MAX = 60.0
+STARTED_WITHIN_S = 30.0
+"""And once the disk answers."""
 REST_WITHIN_S = 3.0
 
 
@@ -87,9 +90,9 @@ class Scene:
 
 
 async def start_again(machine: SimulatedNode) -> None:
-    """Start a machine; one whose disk is broken may end at once."""
+    """Start a machine; one whose disk is broken may end at once, one whose disk hangs waits."""
     if machine.down:
-        with trio.fail_after(30):
+        with trio.fail_after(STARTED_WITHIN_S + (DISK_HANGS_S_MAX if machine.disk.hangs else 0)):
             await machine.start()
 
 

@@ -136,13 +136,18 @@ MISTAKES = (
 )
 
 
+SEEN_IN = {"hears_no_answers": 15, "believes_any_incarnation": 3, "asks_inventions_for_ever": 3}
+"""Seeds that come first, as others take long and show nothing; a seed's story may change."""
+
+
 @promises.CHECKS_FIND_MISTAKES
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)
 def test_planted_mistake_is_found(
     mistake: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mistake(monkeypatch)
-    assert any(run_gossip(seed).failure is not None for seed in range(30))
+    seeds = (SEEN_IN.get(mistake.__name__, 0), *range(30))
+    assert any(run_gossip(seed).failure is not None for seed in seeds)
 
 
 @promises.CHECKS_FIND_MISTAKES
