@@ -94,13 +94,14 @@ class _Link:
         self._wakeup = trio.Event()
 
     def put(self, message: PeerMessage) -> bool:
-        if self.outbox and _says_all_of(message, self.outbox[-1][0]):
-            self.outbox.pop()
+        replaces = bool(self.outbox) and _says_all_of(message, self.outbox[-1][0])
         size = _size_of(message)
         full = size > 0 and self._outbox_bytes + size > OUTBOX_BYTES_MAX
-        if full or len(self.outbox) >= OUTBOX_MESSAGES_MAX:
+        if full or len(self.outbox) - replaces >= OUTBOX_MESSAGES_MAX:
             _dropped.labels("outbox_full").inc()
             return False
+        if replaces:
+            self.outbox.pop()
         self.outbox.append((message, size))
         self._outbox_bytes += size
         return True

@@ -240,6 +240,25 @@ async def test_heartbeat_that_waits_makes_room_for_the_next_request_of_its_term(
     assert [m for what, m in b.diary if what == "said"] == [*of_term_1[1:], of_term_2]
 
 
+async def test_heartbeat_that_waits_stays_when_what_follows_does_not_fit(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    large = new_entry(1, 1, EntryKind.COMMAND, bytes(OUTBOX_BYTES_MAX // 4))
+    heartbeat = AppendRequest("a", 1, 0, 0, 0, ())
+    async with running(a, b):
+        introduce(a, b)
+        await until(lambda: a.peers.connected() and b.peers.connected())
+        for _ in range(4):
+            assert a.peers.send("b", AppendRequest("a", 1, 0, 0, 0, (large,)))
+        assert a.peers.send("b", heartbeat)
+        assert not a.peers.send("b", AppendRequest("a", 1, 0, 0, 0, (large,)))
+        a.peers.flush()
+        await trio.sleep(1)
+    assert [m for what, m in b.diary if what == "said"][-1] == heartbeat
+
+
 async def test_broken_stream_is_reported_and_dialed_again(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
