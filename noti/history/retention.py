@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from noti.history.limits import HistoryLimits
-from noti.history.notification import Notification
+from noti.history.notification import Notification, byte_length
 from noti.history.topics import RESERVED
 
 TOLD_MAX: Final = 50_000
@@ -75,8 +75,7 @@ def kept_bytes(notification: Notification) -> int:
     """Return what an event counts for `HistoryLimits.size_bytes`."""
     # Joined, as nearly always all of it is ASCII: it is counted for every event, on every node.
     _, event_id, topics, data, _, event_type, _, _ = notification
-    text = "".join((data, event_id, event_type, *topics))
-    return len(text) if text.isascii() else len(text.encode())
+    return byte_length("".join((data, event_id, event_type, *topics)))
 
 
 @dataclass(slots=True)

@@ -245,22 +245,15 @@ class Store:
     ) -> list[Notification]:
         """Show what is above the floor; without `taken_ms` as version 0.2 did."""
         floor = self._floors.get(stream, 0)
-        visible: list[Notification] = []
-        add_new, number = self._contents.add_new, self.last_seq + 1
+        above: list[Event] = []
         for event in events:
-            source_seq = event[0]
-            if source_seq > floor:
-                floor = source_seq
-                if taken_ms is None:
-                    visible.append(self._show(event, event.created_ms))
-                    continue
-                # Made as a tuple is, without the call that names fields, in a third of the time.
-                notification = tuple.__new__(Notification, (number, *event[1:8]))
-                if add_new(notification):
-                    number += 1
-                    visible.append(notification)
-        if taken_ms is not None:
-            self._retention.extend(visible, taken_ms)
+            if event[0] > floor:
+                floor = event[0]
+                above.append(event)
+        if taken_ms is None:
+            visible = [self._show(event, event.created_ms) for event in above]
+        else:
+            visible = self._show_new(above, taken_ms)
         self._advance(stream, floor)
         return visible
 
@@ -272,17 +265,9 @@ class Store:
                 del self._floors[next(iter(self._floors))]
 
     def _publish(self, events: Sequence[Event], taken_ms: int) -> list[Notification]:
-        visible: list[Notification] = []
-        add_new, number = self._contents.add_new, self.last_seq + 1
-        for event in events:
-            if event.idempotency_key and not self._keys.add(event):
-                continue
-            notification = tuple.__new__(Notification, (number, *event[1:8]))
-            if add_new(notification):
-                number += 1
-                visible.append(notification)
-        self._retention.extend(visible, taken_ms)
-        return visible
+        add = self._keys.add
+        unique = [event for event in events if not event.idempotency_key or add(event)]
+        return self._show_new(unique, taken_ms)
 
     def _publish_v1(self, events: Sequence[Event]) -> list[Notification]:
         return [
@@ -290,6 +275,19 @@ class Store:
             for event in events
             if not self._contents.holds_id(event.id)
         ]
+
+    def _show_new(self, events: Sequence[Event], taken_ms: int) -> list[Notification]:
+        """Show those that history does not hold."""
+        visible: list[Notification] = []
+        add_new, number = self._contents.add_new, self.last_seq + 1
+        for event in events:
+            # Made as a tuple is, without the call that names fields, in a third of the time.
+            notification = tuple.__new__(Notification, (number, *event[1:8]))
+            if add_new(notification):
+                number += 1
+                visible.append(notification)
+        self._retention.extend(visible, taken_ms)
+        return visible
 
     def _show(self, event: Event, taken_ms: int) -> Notification:
         notification = Notification(self.last_seq + 1, *event[1:8])

@@ -356,7 +356,7 @@ class StormyCluster(Cluster):
 
 
 def _is_heartbeat(message: Message) -> bool:
-    return type(message) is AppendRequest and not message.entries
+    return type(message) is AppendRequest and message.is_bare
 
 
 def _brief(message: Message) -> str:

@@ -47,8 +47,7 @@ class ElectionTimer:
     def leader_spoke(self, now: float) -> None:
         """Note that there is a leader: no early campaigns, and a full timeout."""
         self._early_rounds = 0
-        timeout = self._config.election_timeout_s  # as `reset` does, for each heartbeat
-        self.deadline = now + self._rng.uniform(timeout, 2 * timeout)
+        self.reset(now)
 
     def leader_lost(self, leader: NodeId, now: float, configuration: Configuration) -> None:
         """Campaign early, in turn with the other voters that are left.

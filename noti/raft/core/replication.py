@@ -109,8 +109,6 @@ class Replication:
                 self._send_append(progress, commit, ())
 
     def _send_entries(self, progress: Progress, commit: int, now: float) -> bool:
-        if progress.next_index > self._log.last_index:
-            return False
         sent = False
         config = self._config
         while progress.next_index <= self._log.last_index and progress.may_send(
