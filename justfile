@@ -3,6 +3,9 @@
 set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments := true
 
+# Where it is set (as in many containers), every start of a node would compile all of noti again: a second.
+unexport PYTHONDONTWRITEBYTECODE
+
 # List the recipes.
 default:
     @"{{ just_executable() }}" --justfile "{{ justfile() }}" --list --unsorted
