@@ -126,10 +126,14 @@ def same_lines(one: Output, other: Output) -> bool:
 def test_members_are_the_same_lines(
     cluster: Cluster, shell: Shell, theirs: list[str], ours: list[str]
 ) -> None:
-    status, lines = cluster.serf("members", *theirs)
-    our_status, our_lines = shell.run("members", *ours)
-    assert (our_status, in_rows(our_lines)) == (status, in_rows(lines))
-    assert in_rows(lines)
+    def both() -> list[tuple[int, set[tuple[str, ...]]]]:
+        outputs = cluster.serf("members", *theirs), shell.run("members", *ours)
+        return [(status, in_rows(lines)) for status, lines in outputs]
+
+    until(lambda: len({str(sorted(rows)) for _, rows in both()}) == 1)  # news of tags is on its way
+    (status, lines), (our_status, our_lines) = both()
+    assert (our_status, our_lines) == (status, lines)
+    assert lines
 
 
 def test_members_in_json_are_the_same_but_for_what_only_we_know(

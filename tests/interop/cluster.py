@@ -138,10 +138,8 @@ class Cluster:
                 await trio.sleep(0.02)
 
     async def reports(self) -> list[dict[str, Any]]:
-        """Return the status of every node; all of them must answer."""
-        reports = [await node.status() for node in self.nodes]
-        assert all(report is not None for report in reports)
-        return [report for report in reports if report is not None]
+        """Return the status of every node, once it is up."""
+        return [await node.until_up() for node in self.nodes]
 
     def others(self, node: NodeProcess) -> list[NodeProcess]:
         """Return the nodes besides this one."""

@@ -134,6 +134,8 @@ async def test_nothing_is_lost_when_all_nodes_return_at_other_addresses(tmp_path
         recovery_s = await cluster.recovery_s(killed_at, cluster.nodes)
         print(f"next new event {recovery_s * 1000:.0f} ms after all nodes were killed")
         await cluster.until_everybody_has(max(shown) + 50)
+        for node in cluster.nodes:
+            await cluster.until_caught_up(node)
         for report, earlier in zip(await cluster.reports(), before, strict=True):
             for identity in ("name", "node_id", "cluster_id"):
                 assert report["node"][identity] == earlier["node"][identity]
