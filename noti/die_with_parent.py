@@ -22,13 +22,18 @@ def dying_with_us(*command: str) -> list[str]:
     return [sys.executable, "-P", __file__, str(os.getpid()), *command]
 
 
-def main() -> None:
-    """Have the kernel kill this process when its parent dies, and exec the command."""
-    parent, *command = sys.argv[1:]
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent, which has this id, dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
-        if os.getppid() != int(parent):
+        if os.getppid() != parent:
             sys.exit("die_with_parent: the parent was dead already")
+
+
+def main() -> None:
+    """Become the command, which dies with the parent."""
+    parent, *command = sys.argv[1:]
+    die_with(int(parent))
     os.execv(command[0], command)  # noqa: S606 - the command is our own parent's
 
 

@@ -36,18 +36,18 @@ class Child:
 
     def start(self) -> None:
         """Start the process, in the main thread (`die_with_parent`); its output goes to the log."""
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("NOTI_")
-        }
         with self.log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - our own commands
-                dying_with_us(*self._command),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                env=environment,
-            )
+            self._process = self._begin(self._command, output.fileno())
+
+    def _begin(self, command: Sequence[str], output: int) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own commands
+            dying_with_us(*command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=inherited_environment(),
+        )
 
     async def wait(self) -> int:
         """Wait for the end; return the exit status, or minus the signal. Cancelled: it runs on."""
@@ -69,6 +69,11 @@ class Child:
         """Return the last line of the log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1] if lines else "its log is empty"
+
+
+def inherited_environment() -> dict[str, str]:
+    """Return ours without the settings in it: a child is told its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("NOTI_")}
 
 
 async def keep_running(child: Child, pause_s: float, report: Callable[[str], None]) -> None:

@@ -21,9 +21,10 @@ import trio
 from noti.address import Address
 from noti.cli.children import Child
 from tests.http.stage import client
+from tests.interop.preloaded import PreloadedChild
 
 HOST = "127.0.0.1"
-PROGRAM: Sequence[str] = (sys.executable, "-m", "noti")
+PROGRAM = (sys.executable, "-m", "noti")
 LOG_LINES_SHOWN = 40
 ANSWER_S_MAX = 2.0
 """A paused node accepts connections and says nothing."""
@@ -61,11 +62,14 @@ def stable_port() -> int:
 class NodeProcess:
     """One `noti run`, and the same again after it ended."""
 
+    loads_itself = False
+    """Whether it takes the second that a start takes."""
+
     def __init__(self, name: str, directory: Path) -> None:
         """Choose ports; the data is in `directory/name`, the log beside it."""
         self.name = name
         self.data_dir = directory / name
-        self.program = PROGRAM
+        self.program: Sequence[str] = PROGRAM
         self.move()
         self._log = directory / f"{name}.log"
         self._child: Child | None = None
@@ -95,8 +99,14 @@ class NodeProcess:
     def start(self, *arguments: str) -> None:
         """Start it with these arguments; with none, as it was started before."""
         if self._child is None or arguments:
-            self._child = Child(self.name, self.command(*arguments), self._log)
+            self._child = self._child_of(self.command(*arguments))
         self._child.start()
+
+    def _child_of(self, command: Sequence[str]) -> Child:
+        program, rest = command[: len(PROGRAM)], command[len(PROGRAM) :]
+        if tuple(program) == PROGRAM and not self.loads_itself:
+            return PreloadedChild(self.name, rest, self._log)
+        return Child(self.name, command, self._log)
 
     @property
     def _process(self) -> Child:
