@@ -107,7 +107,7 @@ class SerfAgent:
 
     def log_text(self) -> str:
         """Return what the agent has logged so far, but for who asked it."""
-        lines = self.log.read_text().splitlines()
+        lines = self.log.read_text(errors="replace").splitlines()
         return "\n".join(line for line in lines if "agent.ipc" not in line)
 
     def kill(self) -> None:

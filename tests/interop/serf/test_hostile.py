@@ -43,7 +43,16 @@ async def test_garbage_leaves_both_sides_alive() -> None:
             for _ in range(STREAMS // len(ports)):
                 async with await trio.open_tcp_stream(HOST, port) as stream:
                     await stream.send_all(_wrong(rng.choice(good), rng))
-        await four.until_all_see(within_s=DETECT_S)
+        everyone = {member.name: "alive" for member in four.members}
+
+        async def agreed() -> bool:
+            views = await four.views()
+            # An agent takes a death with one byte changed for the life of a member without a name.
+            for agent in four.agents:
+                views[agent.name] = {one: at for one, at in views[agent.name].items() if one}
+            return all(view == everyone for view in views.values())
+
+        await until(agreed, four.views, DETECT_S)
 
 
 async def test_second_agent_of_a_name_is_voted_out_and_the_first_stays() -> None:
