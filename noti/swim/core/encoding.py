@@ -11,6 +11,7 @@ skipped, missing ones are zero.
 import ipaddress
 from collections.abc import Mapping
 from enum import IntEnum
+from functools import lru_cache
 
 import msgpack
 
@@ -22,6 +23,9 @@ NAME_CHARACTERS_MAX = 128
 
 _CONTAINER_ITEMS_MAX = 1024
 """msgpack allocates an array when it reads its length, and arrays nest; messages have few items."""
+
+_ADDRESSES_CACHED_MAX = 1024
+"""Nearly every message has an address, and a cluster has few."""
 
 UNPACK_ERRORS = (ValueError, TypeError, OverflowError, msgpack.UnpackException)
 """What msgpack raises for bytes that are not what they should be."""
@@ -72,23 +76,31 @@ def unpack_prefix(
     data: bytes, items_max: int = _CONTAINER_ITEMS_MAX
 ) -> tuple[dict[object, object], bytes]:
     """Return the map at the start of `data`, and what follows it; raises `MessageInvalid`."""
-    # Not `unpackb`, which rejects what follows the map.
-    unpacker = new_unpacker(len(data), items_max)
+    rest = b""
     try:
-        unpacker.feed(data)
-        value = unpacker.unpack()
+        value = msgpack.unpackb(
+            data,
+            raw=True,
+            strict_map_key=False,
+            max_array_len=items_max,
+            max_map_len=items_max,
+        )
+    except msgpack.ExtraData as found:
+        value, rest = found.args
     except UNPACK_ERRORS as error:
         raise MessageInvalid("a body that is not msgpack") from error
     if not isinstance(value, dict):
         raise MessageInvalid("a body that is not a map")
-    return value, data[unpacker.tell() :]
+    return value, rest
 
 
+@lru_cache(_ADDRESSES_CACHED_MAX)
 def pack_ip(host: str) -> bytes:
     """Return an IP address as its 4 or 16 bytes."""
     return ipaddress.ip_address(host).packed
 
 
+@lru_cache(_ADDRESSES_CACHED_MAX)
 def unpack_ip(raw: bytes) -> str:
     """Return 4 or 16 bytes as text, the same for an IPv4 address in either form."""
     if len(raw) not in (4, 16):

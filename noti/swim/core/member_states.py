@@ -371,7 +371,7 @@ class MemberStates:
 
     def _tags_shown(self, name: str, address: Address, meta: bytes) -> dict[str, str]:
         """Return the tags of a member, without an identity that is another's, which is reported."""
-        tags = tags_of(meta)
+        tags = dict(tags_of(meta))
         identity = tags.get(ID_TAG, "")
         owner = self._identities.owner_of(identity) if identity else None
         if owner is not None and owner != name:

@@ -9,8 +9,9 @@ packet, `count` and `knows`, looks nothing up but what `set_state` and `move` ke
 
 import math
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from noti.errors import MessageInvalid
 from noti.swim.core.coordinates import Coordinate
@@ -20,6 +21,9 @@ from noti.swim.core.suspicion import Suspicion
 
 ID_TAG = "id"
 """The tag with the random identity of a node's data directory; real Serf agents have none."""
+
+_METAS_CACHED_MAX = 1024
+"""All gossip about a member repeats its tags, and they hardly ever change."""
 
 
 @dataclass(slots=True)
@@ -233,7 +237,8 @@ class Members:
         return now - record.changed_at <= self._gossip_to_dead_s
 
 
-def tags_of(meta: bytes) -> dict[str, str]:
+@lru_cache(_METAS_CACHED_MAX)
+def tags_of(meta: bytes) -> Mapping[str, str]:
     """Return a member's tags; none when they do not decode, as the member itself is valid."""
     try:
         return decode_tags(meta)
