@@ -4,6 +4,7 @@ Enters: logs. Leaves: an `AssertionError`. Never: changes anything.
 """
 
 import itertools
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -59,25 +60,39 @@ def check_completeness(
             assert same, f"leader completeness: {name} differs at {index}"
 
 
+def entries_at_hand(held: Held) -> list[Entry]:
+    """Return the entries of a log that can be looked at, which are as its outline has them."""
+    log, disk = held
+    first = first_at_hand(held)
+    entries: list[Entry] = []
+    if first < log.held_from:
+        skipped = disk.entries[0].index
+        entries += disk.entries[first - skipped : log.held_from - skipped]
+    entries += log.slice(max(first, log.held_from), log.last_index, bytes_max=sys.maxsize)
+    for index, entry in enumerate(entries, first):
+        assert (entry.index, entry.term) == (index, log.term_at(index)), (
+            "let go of an entry that is not on disk"
+        )
+    assert first + len(entries) == log.last_index + 1, "let go of what is not on disk"
+    return entries
+
+
 def check_logs(logs: Sequence[Held]) -> None:
     """Same index and term, same entries before; configurations are those of the entries."""
-    for held in logs:
-        check_configurations_of(held)
-    for (one, disk), (other, other_disk) in itertools.combinations(logs, 2):
-        last = min(one.last_index, other.last_index)
-        first = max(first_at_hand((one, disk)), first_at_hand((other, other_disk)))
-        same = False
-        for index in range(last, first - 1, -1):
-            if same or one.term_at(index) == other.term_at(index):
-                same = True
-                assert entry_at((one, disk), index) == entry_at((other, other_disk), index)
+    listed = [(first_at_hand(held), entries_at_hand(held)) for held in logs]
+    for (log, _), (first, entries) in zip(logs, listed, strict=True):
+        check_configurations_of(log, first, entries)
+    for (first, entries), (other_first, others) in itertools.combinations(listed, 2):
+        both = max(first, other_first)
+        one, other = entries[both - first :], others[both - other_first :]
+        same = min(len(one), len(other))
+        while same and one[same - 1].term != other[same - 1].term:
+            same -= 1
+        assert one[:same] == other[:same], f"logs differ below {both + same}"
 
 
-def check_configurations_of(held: Held) -> None:
+def check_configurations_of(log: RaftLog, first: int, entries: Sequence[Entry]) -> None:
     """The configurations in force are those of the entries that are there (thesis 4.1)."""
-    log, _ = held
-    first = first_at_hand(held)
-    entries = [entry_at(held, index) for index in range(first, log.last_index + 1)]
     covered = log.snapshot_index
     changes = [
         (entry.index, decode_configuration(entry.data))
