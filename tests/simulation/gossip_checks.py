@@ -171,26 +171,24 @@ class GossipChecks:
     def why_not_settled(self) -> str | None:
         """Return where a belief differs from the truth, or None."""
         machines = self._world.machines
-        for viewer in machines.values():
-            if not viewer.is_sound:
-                continue
-            view = viewer.members()
+        views = {name: each.members() for name, each in machines.items() if each.is_sound}
+        truths = {name: view[name] for name, view in views.items()}
+        for viewer, view in views.items():
             for subject in machines.values():
-                wrong = _why_wrong(subject, view.get(subject.name))
+                wrong = _why_wrong(subject, truths.get(subject.name), view.get(subject.name))
                 if wrong is not None:
-                    return f"{viewer.name} sees {subject.name} {wrong}"
+                    return f"{viewer} sees {subject.name} {wrong}"
             for name, member in view.items():
                 if name not in machines and member.state is MemberState.ALIVE:
-                    return f"{viewer.name} believes in {name}, which was never there"
+                    return f"{viewer} believes in {name}, which was never there"
         return None
 
 
-def _why_wrong(subject: GossipMachine, member: Member | None) -> str | None:
-    """Return in what a belief about a machine is wrong."""
-    present = member is not None and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
-    if not subject.is_sound:
+def _why_wrong(subject: GossipMachine, truth: Member | None, member: Member | None) -> str | None:
+    """Return in what a belief about a machine is wrong; the truth is what it says of itself."""
+    if truth is None:
+        present = member is not None and member.state in (MemberState.ALIVE, MemberState.SUSPECT)
         return "there, and it is not" if present else None
-    truth = subject.members()[subject.name]
     if member is None or member.state is not MemberState.ALIVE:
         return "not alive, and it is" if member is None else member.state.name.lower()
     if member.address != truth.address:
