@@ -184,6 +184,13 @@ class SimulatedNode:
         replica: Any = self.report._replica
         replica._put(TransferRequested())
 
+    def examine(self) -> None:
+        """Have it look what ails it and how full all are, as whenever somebody asks for its status,
+        of which the rest takes five times as long."""
+        assert self.report is not None
+        self.report._replica.troubles()
+        self.report._intake.pressures()
+
     def leads(self) -> bool:
         return self.report is not None and self.report.is_leader()
 

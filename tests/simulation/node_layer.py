@@ -6,8 +6,7 @@ Never: real time, threads.
 """
 
 import random
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator
 
 import trio
 
@@ -85,44 +84,49 @@ async def recover(cluster: SimulatedCluster, swarm: NodeSwarm) -> None:
 
 async def come_to_rest(cluster: SimulatedCluster) -> None:
     """Return when everybody has everything."""
-    with in_time(cluster.timeline, HEALED_WITHIN_S, "no agreement", partial(_who_lags, cluster)):
-        await cluster.wait_for(lambda: not _who_lags(cluster), HEALED_WITHIN_S)
+
+    def is_at_rest() -> bool:
+        return next(_who_lags(cluster), None) is None
+
+    def missing() -> list[str]:
+        return list(_who_lags(cluster))
+
+    with in_time(cluster.timeline, HEALED_WITHIN_S, "no agreement", missing):
+        await cluster.wait_for(is_at_rest, HEALED_WITHIN_S)
     compare_stores(cluster)
     cluster.check_nothing_is_missing()
 
 
-def _who_lags(cluster: SimulatedCluster) -> list[str]:
-    """What is still to come until the cluster is at rest."""
+def _who_lags(cluster: SimulatedCluster) -> Iterator[str]:
+    """What is still to come until the cluster is at rest; what is told by a glance comes first."""
     leader = cluster.leader()
     if leader is None:
-        return ["no leader"]
-    missing = cluster.missing()
+        yield "no leader"
+        return
     newest = len(cluster.checks.shown)
-    configuration = leader.consensus().configuration
-    if configuration.outgoing:
-        missing.append("a joint configuration")
-    ids = {machine.node_id() for machine in cluster.nodes if machine.up}
-    missing += [f"lost voter {gone}" for gone in configuration.voters if gone not in ids]
-    for machine in cluster.nodes:
-        if not machine.up or machine.store().last_seq < newest:
-            missing.append(machine.name)
-        elif floors_of(cluster, machine.store()) != floors_of(cluster, leader.store()):
-            missing.append(f"floors of {machine.name}")
-    for stream in cluster.streams:
-        if not stream.acknowledges and leader.store().floor(stream.identity) < stream.last_seq:
-            missing.append(f"the floor of stream {stream.name}")
-        missing += [
-            f"a copy of message {seq}"
-            for identity, seq in sorted(cluster.invalid)
-            if identity == stream.identity and f"{identity}:{seq}" not in stream.dead_letters
-        ]
-    missing += [f"news of deleted message {seq} of {name}" for name, seq in cluster.untold()]
     for browser in cluster.browsers:
         if browser.position is None or browser.position < newest:
-            missing.append(browser.name)
+            yield browser.name
+    configuration = leader.consensus().configuration
+    if configuration.outgoing:
+        yield "a joint configuration"
+    ids = {machine.node_id() for machine in cluster.nodes if machine.up}
+    yield from (f"lost voter {gone}" for gone in configuration.voters if gone not in ids)
+    for machine in cluster.nodes:
+        if not machine.up or machine.store().last_seq < newest:
+            yield machine.name
+        elif floors_of(cluster, machine.store()) != floors_of(cluster, leader.store()):
+            yield f"floors of {machine.name}"
+    for stream in cluster.streams:
+        if not stream.acknowledges and leader.store().floor(stream.identity) < stream.last_seq:
+            yield f"the floor of stream {stream.name}"
+        for identity, seq in sorted(cluster.invalid):
+            if identity == stream.identity and f"{identity}:{seq}" not in stream.dead_letters:
+                yield f"a copy of message {seq}"
+    yield from (f"news of deleted message {seq} of {name}" for name, seq in cluster.untold())
     if cluster.settings.subscriptions:
-        missing += who_knows_not_who_is_subscribed(cluster)
-    return missing
+        yield from who_knows_not_who_is_subscribed(cluster)
+    yield from cluster.missing()
 
 
 def settings_of(swarm: NodeSwarm) -> Settings:

@@ -24,6 +24,7 @@ from noti.publishing.ports import Draft, Outcome
 from noti.raft.core.messages import PeerMessage, TimeoutNow
 from noti.raft.ports import Hello
 from noti.rpc.generated.category.v1 import CategoryMessage
+from tests.simulation.alarm import now, sleep_until
 from tests.simulation.checks import Checks
 from tests.simulation.clocks import MachineClock
 from tests.simulation.machine import SimulatedNode
@@ -373,16 +374,16 @@ class SimulatedCluster:
         self.hub.heal()
 
     def leader(self) -> SimulatedNode | None:
-        leaders = [node for node in self.nodes if node.report and node.report.is_leader()]
-        if not leaders:
-            return None
-        return max(leaders, key=lambda node: int(str(node.status()["term"])))
+        leaders = [node for node in self.nodes if node.leads()]
+        for node in leaders:
+            node.examine()
+        return max(leaders, key=lambda node: node.consensus().term, default=None)
 
     async def wait_for(self, condition: Callable[[], object], within_s: float = 30.0) -> None:
         """Look every 10 virtual ms; raises `TooSlowError` after `within_s`."""
         with trio.fail_after(within_s):
-            while not condition():  # noqa: ASYNC110 - conditions over several nodes
-                await trio.sleep(0.01)
+            while not condition():
+                await sleep_until(now() + 0.01)
 
     async def wait_leader(self) -> SimulatedNode:
         await self.wait_for(self.leader)
