@@ -50,6 +50,7 @@ class Checks:
     def __init__(self, tell: Callable[[str], None] = lambda line: None) -> None:
         """`tell` hears what is broken, at the moment at which it breaks."""
         self._tell = tell
+        self._broken = ""
         self.shown: list[Notification] = []
         """Notification number n stands at n - 1."""
         self.numbers: set[int] = set()
@@ -76,8 +77,13 @@ class Checks:
             self._fail(failure)
 
     def _fail(self, failure: str) -> NoReturn:
+        self._broken = self._broken or failure
         self._tell(failure)
         raise AssertionError(failure)
+
+    def all_held(self) -> None:
+        """Fail again where a part of a node took a failure for one of its own, and went on."""
+        assert not self._broken, self._broken
 
     def node_showed(self, name: str, notifications: Sequence[Notification]) -> None:
         """A node applied these; a command, or the history in a snapshot."""
@@ -164,8 +170,8 @@ class Checks:
     ) -> None:
         """A node's store has this digest.
 
-        `silent` is what commands change that show nothing: lives in the table of subscriptions, and
-        floors of streams.
+        `silent` is what commands change that show nothing: lives in the table of subscriptions,
+        floors of streams, and the level of the cluster.
         """
         known = self._digests.setdefault((last_seq, history_size, silent), digest)
         self._demand(

@@ -125,6 +125,7 @@ def compare_stores(cluster: SimulatedCluster) -> None:
                 (
                     tuple((node_id, table.last_batch(node_id)) for node_id in table.lives()),
                     floors_of(cluster, store),
+                    store.level,
                 ),
                 store.digest(),
             )

@@ -383,6 +383,7 @@ class SimulatedCluster:
         """Look every 10 virtual ms; raises `TooSlowError` after `within_s`."""
         with trio.fail_after(within_s):
             while not condition():
+                self.checks.all_held()
                 await sleep_until(now() + 0.01)
 
     async def wait_leader(self) -> SimulatedNode:
