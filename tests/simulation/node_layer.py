@@ -107,6 +107,8 @@ def _who_lags(cluster: SimulatedCluster) -> Iterator[str]:
     for browser in cluster.browsers:
         if browser.position is None or browser.position < newest:
             yield browser.name
+    yield from cluster.missing()
+    floors = floors_of(cluster, leader.store())
     configuration = leader.consensus().configuration
     if configuration.outgoing:
         yield "a joint configuration"
@@ -115,7 +117,7 @@ def _who_lags(cluster: SimulatedCluster) -> Iterator[str]:
     for machine in cluster.nodes:
         if not machine.up or machine.store().last_seq < newest:
             yield machine.name
-        elif floors_of(cluster, machine.store()) != floors_of(cluster, leader.store()):
+        elif machine is not leader and floors_of(cluster, machine.store()) != floors:
             yield f"floors of {machine.name}"
     for stream in cluster.streams:
         if not stream.acknowledges and leader.store().floor(stream.identity) < stream.last_seq:
@@ -126,7 +128,6 @@ def _who_lags(cluster: SimulatedCluster) -> Iterator[str]:
     yield from (f"news of deleted message {seq} of {name}" for name, seq in cluster.untold())
     if cluster.settings.subscriptions:
         yield from who_knows_not_who_is_subscribed(cluster)
-    yield from cluster.missing()
 
 
 def settings_of(swarm: NodeSwarm) -> Settings:

@@ -46,9 +46,7 @@ def options_of(arguments: list[str]) -> dict[str, str]:
 
 def replay(layer: str, seed: int, console: Console) -> int:
     """Tell one seed's story; return the exit status."""
-    outcome = LAYERS[layer](
-        seed, lambda line: console.print(line, highlight=False, markup=False, soft_wrap=True)
-    )
+    outcome = LAYERS[layer](seed, print)
     console.print(f"trace {outcome.trace_hash}", highlight=False)
     if outcome.failure is not None:
         console.print(outcome.failure, style="red", highlight=False, markup=False, soft_wrap=True)
