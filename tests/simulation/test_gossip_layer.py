@@ -136,7 +136,12 @@ MISTAKES = (
 )
 
 
-SEEN_IN = {"hears_no_answers": 15, "believes_any_incarnation": 3, "asks_inventions_for_ever": 3}
+SEEN_IN = {
+    "hears_no_answers": 15,
+    "believes_any_incarnation": 8,
+    "asks_inventions_for_ever": 9,
+    "repeats_for_ever": 2,
+}
 """Seeds that come first, as others take long and show nothing; a seed's story may change."""
 
 

@@ -229,7 +229,10 @@ def leaves_a_voter_that_forgot_stuck(patch: pytest.MonkeyPatch) -> None:
 
 
 def blow_only(patch: pytest.MonkeyPatch, size: int = 3, **weights: float) -> None:
-    """Draw these faults alone in the nodes layer: a rare one does not need many seeds then."""
+    """Draw these faults alone in the nodes layer: a rare one does not need many seeds then.
+
+    What makes a cluster wait in vain is found after 90 s, which one node spends three times faster.
+    """
     draw = NodeSwarm.draw
 
     def narrow(rng: random.Random) -> NodeSwarm:
@@ -310,7 +313,7 @@ def copies_dead_letters_after_the_commit(patch: pytest.MonkeyPatch) -> None:
 def stays_below_dead_letters(patch: pytest.MonkeyPatch) -> None:
     """Where nothing is acknowledged, only the floor says that one at the end was copied."""
     patch.setattr(reading, "AdvanceFloor", lambda stream, _seq: AdvanceFloor(stream, 1))
-    blow_only(patch, publish_garbage=1.0)
+    blow_only(patch, size=1, publish_garbage=1.0)
     retain(patch, "limits")
 
 
@@ -328,7 +331,7 @@ def overlooks_other_readers(patch: pytest.MonkeyPatch) -> None:
 def hides_what_was_deleted_unread(patch: pytest.MonkeyPatch) -> None:
     """A reader that goes on where a stream with limits begins, whatever was there before."""
     patch.setattr(Expiry, "_tell", lambda *_: None)
-    blow_only(patch, expire_messages=1.0)
+    blow_only(patch, size=1, expire_messages=1.0)
     retain(patch, "limits")
 
 
@@ -343,7 +346,7 @@ def reads_an_interest_stream_by_a_consumer_that_is_made_anew(patch: pytest.Monke
         return right(self, after_seq)
 
     patch.setattr(MemoryStream, "begin", anew)
-    blow_only(patch, crash=1.0, restart=1.0, lose_acks=1.0, stop_source=1.0)
+    blow_only(patch, size=1, crash=1.0, restart=1.0, lose_acks=1.0, stop_source=1.0)
     retain(patch, "interest")
 
 
@@ -528,11 +531,12 @@ def leaves_ghosts_of_dead_nodes(patch: pytest.MonkeyPatch) -> None:
 
 
 PLANTED: list[tuple[str, Plant, range]] = [
-    ("core", changes_two_voters_in_one_step, range(20)),
+    # Each begins with a seed that shows it.
+    ("core", changes_two_voters_in_one_step, range(1, 20)),
     ("core", changes_members_before_its_own_term_committed, range(20)),
     ("core", counts_learners, range(10)),
-    ("core", keeps_a_truncated_configuration, range(60, 90)),
-    ("core", answers_reads_without_asking, range(20)),
+    ("core", keeps_a_truncated_configuration, range(74, 90)),
+    ("core", answers_reads_without_asking, range(6, 20)),
     ("core", counts_answers_to_an_older_leadership, range(60)),
     ("core", believes_what_it_reads_back, range(10)),
     ("core", reports_writes_as_durable_at_once, range(1)),
@@ -544,22 +548,22 @@ PLANTED: list[tuple[str, Plant, range]] = [
     ("nodes", acknowledges_before_the_commit, range(1)),
     ("nodes", copies_dead_letters_after_the_commit, range(10)),
     ("nodes", stays_below_dead_letters, range(5)),
-    ("nodes", overlooks_other_readers, range(5)),
+    ("nodes", overlooks_other_readers, range(1, 5)),
     ("nodes", hides_what_was_deleted_unread, range(5)),
     ("nodes", reads_an_interest_stream_by_a_consumer_that_is_made_anew, range(10)),
     ("nodes", lets_errors_of_the_source_through, range(10)),
-    ("nodes", takes_an_error_with_a_cancellation_for_one, range(10)),
-    ("nodes", stops_in_order_though_a_part_failed, range(20)),
+    ("nodes", takes_an_error_with_a_cancellation_for_one, range(1, 10)),
+    ("nodes", stops_in_order_though_a_part_failed, range(2, 20)),
     ("nodes", hides_gaps, range(10)),
     ("nodes", serves_the_history_of_its_own_setting, range(5)),
     ("nodes", throws_readers_off_with_history, range(20)),
-    ("nodes", reads_what_is_at_hand, range(5)),
-    ("nodes", lies_about_the_sync, range(20)),
+    ("nodes", reads_what_is_at_hand, range(1, 5)),
+    ("nodes", lies_about_the_sync, range(6, 20)),
     ("nodes", answers_reads_of_whoever_replaced_it_unawares, range(10)),
     ("nodes", takes_all_damage_for_a_torn_tail, range(10, 20)),
     ("nodes", orders_by_the_wall_clock, range(10)),
     ("nodes", reads_a_stream_made_anew_from_the_old_floor, range(5)),
-    ("nodes", founds_with_whoever_is_there, range(40)),
+    ("nodes", founds_with_whoever_is_there, range(2, 40)),
     ("nodes", takes_events_in_whoever_cannot_follow, range(3)),
     ("nodes", waits_for_a_liar_for_ever, range(3)),
     ("nodes", leaves_ghosts_of_dead_nodes, range(5)),

@@ -1,11 +1,15 @@
 """Mistakes that the simulator found, each as the shortest story that shows it."""
 
 import pytest
+import trio
 
 from noti.raft.core.events import ChangeRejected
 from noti.raft.core.membership import Change
 from tests.raft.core.cluster import Cluster
+from tests.simulation.deterministic import run_deterministically
+from tests.simulation.scene import start_again
 from tests.simulation.sim import LAYERS
+from tests.simulation.world import SimulatedCluster
 
 
 @pytest.mark.parametrize(
@@ -22,11 +26,10 @@ from tests.simulation.sim import LAYERS
         ("core", 629204819),  # a log was compacted while its first entry was read for a follower
         ("core", 2119928958),  # the simulator's own: a candidate's disk hung, and a voter was added
         ("nodes", 0),  # a gap was hidden from a browser that came before the first event
-        ("nodes", 25),  # commands that waited for a hand-over woke each other, for ever
         ("nodes", 1003),  # a read was answered in the middle of a replay
         ("nodes", 1018),  # a node was told to stop in the moment in which a part got ready
         ("nodes", 1039),  # a founder forgot its promise, and the cluster had no majority
-        ("nodes", 3408523174),  # the simulator's own: a start takes as long as its disk hangs
+        ("nodes", 67),  # the simulator's own: stores of two levels were to be equal
         ("gossip", 50073),  # the simulator's own: strangers lied to one whose clock was years ahead
     ],
 )
@@ -70,3 +73,21 @@ def test_learner_that_has_nothing_yet_is_not_promoted() -> None:
     cluster.run(1.0)
     cluster.change(leader, promotion)
     cluster.run_until(lambda: newcomer.name in newcomer.running.status().configuration.voters)
+
+
+def test_start_waits_for_a_disk_that_hangs() -> None:
+    """The simulator's own, found by: just sim seed=3408523174 layer=nodes"""
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            cluster = SimulatedCluster(nursery, 1, size=1)
+            [machine] = cluster.nodes
+            machine.disk.hang()
+            nursery.start_soon(start_again, machine)
+            await trio.sleep(57.0)
+            assert not machine.up
+            machine.disk.answer()
+            await cluster.wait_leader()
+            nursery.cancel_scope.cancel()
+
+    run_deterministically(1, main)
