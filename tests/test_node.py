@@ -19,7 +19,8 @@ from noti.raft.storage.recovery import SNAPSHOT_NAME
 from noti.raft.storage.segments import segment_sequence
 from noti.raft.storage.snapshot_file import encode_snapshot
 from tests import promises
-from tests.interop.processes import children_of, is_running, stable_port
+from tests.interop.processes import children_of, is_running
+from tests.ports import free_port
 from tests.simulation.deterministic import run_deterministically
 from tests.simulation.machine import SimulatedNode
 from tests.simulation.world import SimulatedCluster
@@ -206,8 +207,8 @@ async def test_real_node_that_is_cancelled_leaves_no_file_socket_or_process(tmp_
         data_dir=tmp_path,
         http_addr=(LOCALHOST, 0),
         ops_addr=(LOCALHOST, 0),
-        gossip_addr=(LOCALHOST, stable_port()),
-        rpc_addr=(LOCALHOST, stable_port()),
+        gossip_addr=(LOCALHOST, free_port()),
+        rpc_addr=(LOCALHOST, free_port()),
         web_workers=0,
     )
 

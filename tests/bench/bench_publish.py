@@ -32,7 +32,7 @@ from tests.bench.clusters import (
 )
 from tests.bench.http_load import load
 from tests.bench.report import Arguments, Report, tell
-from tests.interop.serf.agents import free_port
+from tests.ports import free_port
 
 CENTRIFUGO_INSTALL: Final = "go install github.com/centrifugal/centrifugo/v6@latest"
 KEY: Final = b"a key of at least 32 bytes, for a benchmark"

@@ -21,7 +21,7 @@ from typing import Any, Self, TypeVar
 from noti.cli.http import get_json
 from noti.die_with_parent import dying_with_us
 from noti.errors import NotiError
-from tests.interop.serf.agents import free_port
+from tests.ports import free_port
 from tests.publishing.nats.nats_server import SERVER
 
 T = TypeVar("T")

@@ -10,7 +10,8 @@ from sys import executable
 from typing import Protocol
 
 from tests.bench.clusters import HOST, Processes, listens, until
-from tests.interop.serf.agents import free_port, serf_binary
+from tests.interop.serf.agents import serf_binary
+from tests.ports import free_port
 
 POLL_S = 0.01
 SEEN_WITHIN_S = 60.0

@@ -21,7 +21,7 @@ from tests.bench.load.processes import family
 from tests.bench.load.publishers import GrpcPublisher, HttpPublisher, JetStreamPublisher, Publisher
 from tests.certificates.authority import Wanted, authority, issue
 from tests.interop.nginx import nginx_root
-from tests.interop.serf.agents import free_port
+from tests.ports import free_port
 
 CENTRIFUGO_INSTALL = "go install github.com/centrifugal/centrifugo/v6@latest"
 NCHAN_INSTALL = "apt-get install nginx-light libnginx-mod-nchan"

@@ -11,14 +11,6 @@ from contextlib import contextmanager, suppress
 LOCALHOST = "127.0.0.1"
 
 
-def free_port() -> int:
-    """Return a port on which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind((LOCALHOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def listening(serve: Callable[[socket.socket, threading.Event], None]) -> Iterator[int]:
     """Let `serve` have each connection in a thread of its own, until the event is set."""

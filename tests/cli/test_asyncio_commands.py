@@ -18,8 +18,9 @@ import pytest
 from noti.cli import asyncio_commands
 from noti.cli.asyncio_commands import run_until_signalled, within
 from tests import promises
-from tests.cli.strangers import free_port, listening, silent
+from tests.cli.strangers import listening, silent
 from tests.cli.test_publish import nats_server, wait_for
+from tests.ports import free_port
 
 ENDS_WITHIN_S = 10.0
 """Of a signal, on a busy machine; the commands themselves give up after 3 s."""

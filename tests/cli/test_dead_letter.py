@@ -22,7 +22,8 @@ from nats.js.api import RetentionPolicy, StorageType
 
 from noti.cli import exit_status
 from noti.publishing.nats.dead_letter import STREAM_NAME, SUBJECTS, RepeatedHeaders
-from tests.cli.test_publish import DEADLINE_S, free_port, nats_server, wait_for
+from tests.cli.test_publish import DEADLINE_S, nats_server, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 

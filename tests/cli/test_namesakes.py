@@ -23,7 +23,8 @@ from noti.cli.children import Child
 from noti.swim.core.keyring import format_key
 from tests.cli.local_nodes import APPEAR_S_MAX, Shell, two_nodes
 from tests.interop.processes import NodeProcess, written
-from tests.interop.serf.agents import HOST, free_port, serf_binary
+from tests.interop.serf.agents import HOST, serf_binary
+from tests.ports import free_port
 
 pytestmark = [
     pytest.mark.interop,

@@ -18,18 +18,12 @@ from noti.cli import exit_status
 from noti.cli.demo_tls import DemoTls
 from noti.rpc.generated.category.v1 import CategoryMessage
 from tests.certificates.authority import authority
+from tests.ports import free_port
 
 NATS_SERVER = Path(sys.executable).parent / "nats-server"
 DEADLINE_S = 30
 
 pytestmark = pytest.mark.interop
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

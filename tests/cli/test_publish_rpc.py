@@ -13,9 +13,9 @@ import trio
 
 from noti.cli import exit_status
 from noti.cli.demo_tls import DemoTls
-from tests.cli.test_publish import free_port
 from tests.http.stage import client, events
 from tests.interop.processes import NodeProcess, written
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 

@@ -10,7 +10,8 @@ import nats
 import pytest
 
 from noti.cli import exit_status
-from tests.cli.test_publish import free_port, nats_server, wait_for
+from tests.cli.test_publish import nats_server, wait_for
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 

@@ -12,8 +12,9 @@ from noti.cli import exit_status
 from tests import promises
 from tests.certificates.authority import authority, node
 from tests.cli import strangers
-from tests.cli.strangers import free_port, listening
+from tests.cli.strangers import listening
 from tests.cli.test_status import node as http_node
+from tests.ports import free_port
 
 TIMEOUT_S = 0.5
 RESOLVED_WITHIN_S = 3.0

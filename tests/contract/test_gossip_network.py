@@ -10,7 +10,7 @@ from noti.address import Address
 from noti.errors import AddressInUse, PeerUnavailable
 from noti.swim.ports import GossipNetwork
 from noti.swim.sockets import SocketNetwork
-from tests.interop.processes import stable_port
+from tests.ports import free_port
 from tests.simulation.memory_gossip import MemoryNet
 
 LOCALHOST = "127.0.0.1"
@@ -169,7 +169,7 @@ async def test_taken_stream_address_is_refused_with_its_name(network: GossipNetw
 
 
 async def test_streams_and_datagrams_share_a_port_number(network: GossipNetwork) -> None:
-    there = LOCALHOST, stable_port()  # the system would look at UDP alone
+    there = LOCALHOST, free_port()  # the system would look at UDP alone
     async with network.open_datagrams(there) as datagrams, trio.open_nursery() as nursery:
         address = await nursery.start(network.serve_streams, datagrams.address, echo)
         assert address == datagrams.address == there

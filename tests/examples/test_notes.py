@@ -15,7 +15,8 @@ import trio
 
 from tests import promises
 from tests.browser.chromium import Page, chromium
-from tests.interop.processes import HOST, running_node, stable_port, written
+from tests.interop.processes import HOST, running_node, written
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow, pytest.mark.chromium]
 
@@ -29,7 +30,7 @@ async def application(folder: Path) -> AsyncIterator[tuple[str, str]]:
     """Run a node and the application; yield where they are."""
     key = folder / "secret"
     key.write_text(f"{SECRET}\n")
-    port = stable_port()
+    port = free_port()
     origin = f"http://{HOST}:{port}"
     settings = ("--publisher-jwt-key-file", str(key), "--cors-origins", origin)
     async with running_node(folder, *settings) as node, trio.open_nursery() as nursery:

@@ -10,8 +10,9 @@ from typing import Any
 import trio
 
 from noti.asyncio_loop import AsyncioLoop
-from tests.interop.processes import PROGRAM, NodeProcess, stable_port, written
+from tests.interop.processes import PROGRAM, NodeProcess, written
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher, Subscriber
+from tests.ports import free_port
 from tests.publishing.nats.nats_server import NatsServer
 
 SETTLE_S_MAX = 20.0
@@ -42,7 +43,7 @@ class Cluster:
     ) -> None:
         """Prepare; nothing runs before `start`."""
         self._flags_of = flags_of
-        self.nats = NatsServer(directory / "nats", stable_port())
+        self.nats = NatsServer(directory / "nats", free_port())
         self.nodes = [NodeProcess(f"node{number}", directory) for number in (1, 2, 3)]
         for node in self.nodes:
             node.program = program

@@ -25,7 +25,6 @@ from tests.interop.cluster import running_cluster
 from tests.interop.faults import CLIENTS_MAX, FAULTS, NODES, Stage
 from tests.interop.processes import (
     HOST,
-    stable_port,
     written,
 )
 from tests.interop.test_tls import Files
@@ -34,6 +33,7 @@ from tests.k8s.prometheus import program
 from tests.k8s.rendering import CHART
 from tests.kubernetes.stage import NS
 from tests.kubernetes.test_process import scene
+from tests.ports import free_port
 
 RANGE_S = 20
 WAIT_S = 4
@@ -45,7 +45,7 @@ class Prometheus:
     """A server that scrapes nodes and an operator every second."""
 
     def __init__(self, path: Path, directory: Path, nodes: Sequence[str], operator: str) -> None:
-        self.address = written((HOST, stable_port()))
+        self.address = written((HOST, free_port()))
         rules = []
         for file in sorted((CHART / "rules").glob("*.yaml")):
             rules.append(directory / file.name)

@@ -10,7 +10,8 @@ from pathlib import Path
 import trio
 
 from noti.address import Address
-from tests.interop.processes import HOST, stable_port
+from tests.interop.processes import HOST
+from tests.ports import free_port
 
 CACHE = Path(__file__).parents[2] / ".cache" / "nginx"
 PACKAGES = ("nginx", "libnginx-mod-nchan")
@@ -58,7 +59,7 @@ async def nginx(directory: Path, upstream: Address, settings: str) -> AsyncItera
     """Run nginx in front of `upstream` with its defaults and `settings`; it is gone afterwards."""
     root = await trio.to_thread.run_sync(nginx_root)
     assert root is not None, "this test needs nginx: apt-get install nginx-light"
-    port = stable_port()
+    port = free_port()
     await trio.Path(directory).mkdir()
     config = trio.Path(directory) / "nginx.conf"
     await config.write_text(

@@ -1,16 +1,14 @@
 """Nodes as real processes on this machine, to be killed, paused, stopped and started again."""
 
 import contextlib
-import itertools
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -22,41 +20,13 @@ from noti.address import Address
 from noti.cli.children import Child
 from tests.http.stage import client
 from tests.interop.preloaded import PreloadedChild
+from tests.ports import free_port
 
 HOST = "127.0.0.1"
 PROGRAM = (sys.executable, "-m", "noti")
 LOG_LINES_SHOWN = 40
 ANSWER_S_MAX = 2.0
 """A paused node accepts connections and says nothing."""
-
-
-def _candidates() -> Iterator[int]:
-    """Yield ports below the range from which the kernel takes ports for outgoing connections.
-
-    Otherwise a dead node's port could be taken by a connection before it returns, and somebody who
-    dials it again and again would one day be connected to himself.
-    """
-    first = random.Random().randrange(10_000, 24_000)
-    return itertools.count(first)
-
-
-_CANDIDATES = _candidates()
-
-
-def stable_port() -> int:
-    """Return a port that is free for TCP and UDP, and will be free again when its owner died."""
-    for port in _CANDIDATES:
-        try:
-            with (
-                socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-            ):
-                tcp.bind((HOST, port))
-                udp.bind((HOST, port))
-        except OSError:
-            continue
-        return port
-    raise AssertionError("ports never end")
 
 
 class NodeProcess:
@@ -76,10 +46,10 @@ class NodeProcess:
 
     def move(self) -> None:
         """Choose other addresses, which the next start with arguments uses."""
-        self.http: Address = (HOST, stable_port())
-        self.gossip: Address = (HOST, stable_port())
-        self.rpc: Address = (HOST, stable_port())
-        self.ops: Address = (HOST, stable_port())
+        self.http: Address = (HOST, free_port())
+        self.gossip: Address = (HOST, free_port())
+        self.rpc: Address = (HOST, free_port())
+        self.ops: Address = (HOST, free_port())
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command that runs this node."""

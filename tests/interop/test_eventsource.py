@@ -23,9 +23,10 @@ from tests.browser.chromium import chromium
 from tests.interop.cluster import SETTLE_S_MAX
 from tests.interop.nginx import nginx
 from tests.interop.node_clients import follow_in_node
-from tests.interop.processes import NodeProcess, stable_port
+from tests.interop.processes import NodeProcess
 from tests.interop.traffic import CATEGORY, MERCURE, Publisher
 from tests.interop.witness import Witness
+from tests.ports import free_port
 from tests.publishing.nats.nats_server import NatsServer
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
@@ -40,7 +41,7 @@ class Site:
     def __init__(
         self, directory: Path, asyncio_loop: AsyncioLoop, settings: tuple[str, ...]
     ) -> None:
-        self.nats = NatsServer(directory / "nats", stable_port())
+        self.nats = NatsServer(directory / "nats", free_port())
         self.node = NodeProcess("single", directory)
         self.publisher = Publisher(asyncio_loop, self.nats.url)
         self._settings = settings

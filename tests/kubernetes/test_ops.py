@@ -6,11 +6,11 @@ import trio
 from noti.errors import AddressInUse
 from noti.kubernetes import ops
 from tests.http.stage import LIMIT_S, client
-from tests.interop.processes import stable_port
+from tests.ports import free_port
 
 
 async def test_an_operator_lives_always_and_is_ready_while_the_api_answers() -> None:
-    address, in_touch = ("127.0.0.1", stable_port()), True
+    address, in_touch = ("127.0.0.1", free_port()), True
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
             await nursery.start(ops.serve_ops, address, lambda: False, lambda: in_touch)

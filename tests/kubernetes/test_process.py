@@ -18,11 +18,12 @@ from noti.kubernetes.api import LEASES, PODS
 from tests import promises
 from tests.certificates.authority import client as client_certificate
 from tests.http.stage import client
-from tests.interop.processes import NodeProcess, get_json, run_to_end, stable_port, written
+from tests.interop.processes import NodeProcess, get_json, run_to_end, written
 from tests.interop.test_tls import Files
 from tests.kubernetes.http_api import HttpApi, serving
 from tests.kubernetes.memory_api import RIGHTS, ApiServer
 from tests.kubernetes.stage import NS, Cluster, Nodes
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
@@ -75,7 +76,7 @@ class Scene:
 
     def operate(self, identity: str, *flags: str) -> OperatorProcess:
         """Start an operator."""
-        ops = ("127.0.0.1", stable_port())
+        ops = ("127.0.0.1", free_port())
         command = [
             *(sys.executable, "-m", "noti", "operator", "--namespace", NS),
             *("--identity", identity, "--ops-addr", written(ops)),
@@ -190,7 +191,7 @@ class RealNodes:
 
     def __init__(self, at: Scene) -> None:
         self._at = at
-        self._port = stable_port()
+        self._port = free_port()
         self.nodes = [NodeProcess(f"noti-{number}", at.directory) for number in range(3)]
         self._tls = Files(at.directory, *(node.name for node in self.nodes))
         for number, node in enumerate(self.nodes):

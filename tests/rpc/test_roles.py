@@ -22,7 +22,7 @@ from noti.rpc.grpc import GrpcNetwork
 from noti.rpc.roles import Roles
 from tests.certificates.authority import client
 from tests.contract.test_rpc_network import ANY_PORT, Handler, Publications
-from tests.interop.processes import stable_port
+from tests.ports import free_port
 from tests.rpc.tls_peers import cluster_authority, node_tls
 
 
@@ -121,7 +121,7 @@ async def test_permissive_operator_asks_nodes_with_tls_and_without(tls: bool) ->
 
 
 async def test_a_dead_node_is_unavailable_and_found_again_when_it_is_back() -> None:
-    bind = ("127.0.0.1", stable_port())
+    bind = ("127.0.0.1", free_port())
     async with running_asyncio_loop() as asyncio_loop:
         roles = Roles(asyncio_loop)
         async with node(asyncio_loop, "noti-0", bind):

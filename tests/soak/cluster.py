@@ -21,10 +21,10 @@ from tests.interop.processes import (
     children_of,
     children_running,
     get_json,
-    stable_port,
     web_workers_of,
     written,
 )
+from tests.ports import free_port
 from tests.soak.network import Machine
 from tests.soak.setups import Setup
 
@@ -68,7 +68,7 @@ class SoakNode:
 
     def __post_init__(self) -> None:
         if self.machine is None:
-            self.ports = (stable_port(), stable_port(), stable_port(), stable_port())
+            self.ports = (free_port(), free_port(), free_port(), free_port())
 
     @property
     def host(self) -> str:

@@ -21,7 +21,7 @@ from noti.asyncio_loop import AsyncioLoop
 from noti.authorization.signing import TokenDraft, signed_token
 from tests.certificates.authority import Wanted, authority, issue
 from tests.http.stage import Client
-from tests.interop.processes import stable_port
+from tests.ports import free_port
 from tests.publishing.nats.nats_server import NatsServer
 from tests.soak import ledger
 from tests.soak.browsers import Browsers
@@ -114,7 +114,7 @@ class Soak:
         """Soak; returns what was seen. Raises `AssertionError` when it cannot even begin."""
         machines = await self._machines()
         host = GATEWAY if self._plan.namespaces else "127.0.0.1"
-        nats = NatsServer(self._directory / "nats", stable_port(), host=host)
+        nats = NatsServer(self._directory / "nats", free_port(), host=host)
         self._nodes = [
             SoakNode(f"node{number}", self._directory, machine, setup)
             for number, (machine, setup) in enumerate(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import trio
 
-from tests.interop.processes import stable_port
+from tests.ports import free_port
 from tests.publishing.nats.nats_server import NatsServer
 
 
@@ -16,11 +16,11 @@ class NatsCluster:
 
     def __init__(self, directory: Path, size: int) -> None:
         """Choose ports; nothing runs before `start`."""
-        routes = [stable_port() for _ in range(size)]
+        routes = [free_port() for _ in range(size)]
         self.servers = [
             NatsServer(
                 directory / f"nats{number}",
-                stable_port(),
+                free_port(),
                 _cluster_arguments(number, routes) if size > 1 else (),
             )
             for number in range(1, size + 1)

@@ -6,7 +6,6 @@ Never: root, a system service, a port that is not asked for.
 
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -19,6 +18,7 @@ import msgpack
 import trio
 
 from noti.die_with_parent import dying_with_us
+from tests.ports import free_port
 
 CACHE = Path(__file__).parents[3] / ".cache" / "serf"
 
@@ -41,22 +41,6 @@ def serf_binary() -> Path:
         package = next(CACHE.glob("serf_*.deb"))
         subprocess.run(["dpkg-deb", "-x", package.name, "."], cwd=CACHE, check=True)
     return binary
-
-
-def free_port() -> int:
-    """Return a port that is free on loopback for UDP and TCP at this moment."""
-    while True:
-        with (
-            socket.socket(type=socket.SOCK_DGRAM) as udp,
-            socket.socket(type=socket.SOCK_STREAM) as tcp,
-        ):
-            udp.bind((HOST, 0))
-            port: int = udp.getsockname()[1]
-            try:
-                tcp.bind((HOST, port))
-            except OSError:
-                continue
-            return port
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from noti.address import format_address
 from noti.die_with_parent import dying_with_us
 from noti.swim.core.keyring import KeyRing, format_key
 from tests.interop.nats.go_programs import built
-from tests.interop.serf.agents import free_port
+from tests.ports import free_port
 from tests.swim.test_gossip import make, running
 
 pytestmark = [

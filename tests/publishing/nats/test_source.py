@@ -27,7 +27,8 @@ from noti.rpc.generated.category.v1 import CategoryMessage
 from noti.stream_settings import SubjectSettings
 from noti.trio_clock import TrioClock
 from tests import promises
-from tests.publishing.nats.nats_server import NatsServer, free_port, nats_server
+from tests.ports import free_port
+from tests.publishing.nats.nats_server import NatsServer, nats_server
 from tests.publishing.replicated_log import ReplicatedLog
 
 pytestmark = pytest.mark.interop

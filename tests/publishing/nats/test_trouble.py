@@ -19,7 +19,8 @@ from noti.publishing.nats.settings import NatsSettings
 from noti.publishing.nats.source import NatsSource
 from tests import promises
 from tests.interop.nats.nats_cluster import NatsCluster, nats_cluster
-from tests.publishing.nats.nats_server import NatsServer, free_port, nats_server
+from tests.ports import free_port
+from tests.publishing.nats.nats_server import NatsServer, nats_server
 from tests.publishing.nats.test_consumers import Stage, read, stage
 from tests.publishing.nats.test_dead_letter_copies import as_user, bury, letters
 from tests.publishing.nats.test_source import live_once, running_asyncio_loop
