@@ -213,11 +213,12 @@ async def test_real_node_that_is_cancelled_leaves_no_file_socket_or_process(tmp_
     )
 
     async def run_and_cancel() -> set[int]:
+        earlier = children_of(os.getpid())  # of other tests
         async with trio.open_nursery() as nursery:
             await nursery.start(partial(node.run, config))
             children = children_of(os.getpid())
             nursery.cancel_scope.cancel()
-        return children
+        return children - earlier
 
     await run_and_cancel()  # what a process opens once
     before = open_files()

@@ -78,9 +78,17 @@ async def test_nobody_else_dies_while_an_agent_is_paused_and_it_comes_back() -> 
 @promises.SERF_AGENTS_ARE_PEERS
 async def test_nobody_who_lives_is_forced_out_and_its_crash_is_shown_as_one() -> None:
     async with fleet(agents=2, nodes=2) as four:
-        await four.agents[0].call("force-leave", "node2")
-        four.nodes[0].gossip.force_leave("agent2")
-        await four.until_all_see()
+        for attempt in range(3):
+            await four.agents[0].call("force-leave", "node2")
+            four.nodes[0].gossip.force_leave("agent2")
+            try:
+                await four.until_all_see()
+                break
+            except AssertionError:
+                # Where nobody heard it, as packets get lost, nobody refutes it; nor does Serf
+                # look at that again.
+                if attempt == 2:
+                    raise
         four.nodes[1].kill()
         four.agents[1].kill()
         failed = {"node2": "failed", "agent2": "failed"}
