@@ -86,8 +86,8 @@ all-tests: venv
     #!/usr/bin/env bash
     set -euo pipefail
     waiting=(
-        "tests/interop"
-        "tests/browser tests/cli tests/k8s tests/kubernetes tests/publishing/nats tests/rpc tests/soak"
+        "tests/browser tests/interop"
+        "tests/cli tests/k8s tests/kubernetes tests/publishing/nats tests/rpc tests/soak"
     )
     mkdir -p .data
     output=.data/all-tests.$$
