@@ -78,23 +78,24 @@ check: venv && all-tests
     .venv/bin/mypy
     .venv/bin/python proto/generate.py --check
 
-# All tests, in three processes at once: two of whole programs, which mostly wait, beside one that computes.
-# The first two are printed when they have ended. env: a shell's background commands ignore Ctrl-C, and so
-# would tests.
+# All tests, in four processes at once: two of whole programs, which mostly wait, beside two that compute.
+# The first three are printed when they have ended. env: a shell's background commands ignore Ctrl-C, and
+# so would tests.
 [private]
 all-tests: venv
     #!/usr/bin/env bash
     set -euo pipefail
-    waiting=(
+    beside=(
         "tests/browser tests/interop"
-        "tests/cli tests/k8s tests/kubernetes tests/publishing/nats tests/rpc tests/soak"
+        "tests/cli tests/publishing tests/rpc tests/soak"
+        "tests/fuzz tests/k8s tests/kubernetes tests/simulation tests/tidy"
     )
     mkdir -p .data
     output=.data/all-tests.$$
     children=() ignored=()
     trap 'kill "${children[@]}" 2>/dev/null || true; wait || true; cat "$output".*; rm "$output".*' EXIT
     trap 'exit 143' TERM INT
-    for group in "${waiting[@]}"; do
+    for group in "${beside[@]}"; do
         echo "pytest $group: at the same time, printed below" >&2
         read -ra rooms <<<"$group"
         env --default-signal=INT .venv/bin/pytest -p no:cacheprovider "${rooms[@]}" \

@@ -246,7 +246,7 @@ class RealNodes:
         names = [node.name for node in self.nodes]
         wanted = "".join("-" if one == dead else "L" if one == leader else "f" for one in names)
         await until(lambda: self._at.cluster.roles == wanted, f"labels are {wanted}")
-        await until(lambda: self._at.cluster.status["leaderNode"] == leader, "it is told")
+        await until(lambda: self._at.cluster.status.get("leaderNode") == leader, "it is told")
         assert self._at.cluster.serving == {*names} - {leader, dead}
         return leader
 
