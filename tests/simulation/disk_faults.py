@@ -66,13 +66,17 @@ class DiskFaults(Faults):
         await self._make_it_write(machine.disk)
         machine.damaged = strayed = not machine.disk.strays
         machine.disk.strays = False
+        last_index = None if machine.down else machine.consensus().last_index
         await self._make_it_write(machine.disk)
         if not strayed:
             return None
+        # Where nothing follows the entry that is not there, it looks as if it never was.
+        of_log = machine.disk.strayed.endswith(".wal")
+        is_last = of_log and not machine.down and machine.consensus().last_index == last_index
         may_go_on = await self._scene.may_soon_lose_a_disk()
         if machine.down:  # it read back what it had written
             self._cluster.timeline.reach("a stray write was noticed while the node ran")
-        if machine.down or not may_go_on:
+        if machine.down or is_last or not may_go_on:
             # Nobody could say what it must still know: let nobody ask.
             await machine.crash()
             self._replace_disk(machine, node_id)

@@ -90,6 +90,8 @@ class MemoryDisk:
         """The next file that is read cannot be."""
         self.strays = False
         """The next write is reported as done, and lands elsewhere, or nowhere."""
+        self.strayed = ""
+        """The file to which the last such write belonged."""
         self.happened: Callable[[str], None] = lambda fault: None
         """Hears of each fault when it takes effect."""
         self._rng = rng or random.Random(0)
@@ -251,7 +253,7 @@ class MemoryDisk:
 
     def _settle(self, operation: _Operation) -> None:
         if self.strays and isinstance(operation, _Write | _Replace | _Stage | _Publish):
-            self.strays = False
+            self.strays, self.strayed = False, operation.name
             self._stray(operation)
             return
         try:

@@ -30,6 +30,7 @@ from tests.simulation.world import SimulatedCluster
         ("nodes", 1018),  # a node was told to stop in the moment in which a part got ready
         ("nodes", 1039),  # a founder forgot its promise, and the cluster had no majority
         ("nodes", 67),  # the simulator's own: stores of two levels were to be equal
+        ("nodes", 2841756055),  # its own, too: no node can miss its last entry if that went astray
         ("gossip", 50073),  # the simulator's own: strangers lied to one whose clock was years ahead
     ],
 )
