@@ -69,12 +69,11 @@ class _Fork(subprocess.Popen[bytes]):
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        # Many threads may wait at once.
+        # For as many threads as wait at once: after the status comes the end.
         select.select([self._news], [], [], timeout)
         status = self.poll()
         if status is None:
-            if timeout is None:
-                return self.wait()
+            assert timeout is not None
             raise subprocess.TimeoutExpired("noti", timeout)
         return status
 
@@ -84,7 +83,11 @@ class _Fork(subprocess.Popen[bytes]):
 
 @cache
 def _requests() -> socket.socket:
-    """Return the way to the process with all that is loaded; begun by the first who asks."""
+    """Return the way to the process with all that is loaded; begun by the first who asks.
+
+    It dies with the thread that began it, not only with the process.
+    """
+    assert threading.current_thread() is threading.main_thread(), "start it in the main thread"
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         theirs.set_inheritable(True)

@@ -32,9 +32,6 @@ ANSWER_S_MAX = 2.0
 class NodeProcess:
     """One `noti run`, and the same again after it ended."""
 
-    loads_itself = False
-    """Whether it takes the second that a start takes."""
-
     def __init__(self, name: str, directory: Path) -> None:
         """Choose ports; the data is in `directory/name`, the log beside it."""
         self.name = name
@@ -74,7 +71,7 @@ class NodeProcess:
 
     def _child_of(self, command: Sequence[str]) -> Child:
         program, rest = command[: len(PROGRAM)], command[len(PROGRAM) :]
-        if tuple(program) == PROGRAM and not self.loads_itself:
+        if tuple(program) == PROGRAM:
             return PreloadedChild(self.name, rest, self._log)
         return Child(self.name, command, self._log)
 

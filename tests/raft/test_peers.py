@@ -109,6 +109,17 @@ async def running(*machines: Machine) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
+@asynccontextmanager
+async def connected() -> AsyncIterator[tuple[Machine, Machine]]:
+    """Run two that have found each other."""
+    hub = the_hub()
+    a, b = Machine(hub, "a"), Machine(hub, "b")
+    async with running(a, b):
+        introduce(a, b)
+        await until(lambda: a.peers.connected() and b.peers.connected())
+        yield a, b
+
+
 def introduce(*machines: Machine) -> None:
     for machine in machines:
         machine.peers.update({m.name: m.address for m in machines if m is not machine})
@@ -171,11 +182,7 @@ async def test_the_lower_id_dials_and_both_get_one_stream(
 
 
 async def test_messages_arrive_in_order_both_ways(autojump_clock: trio.testing.MockClock) -> None:
-    hub = the_hub()
-    a, b = Machine(hub, "a"), Machine(hub, "b")
-    async with running(a, b):
-        introduce(a, b)
-        await until(lambda: a.peers.connected() and b.peers.connected())
+    async with connected() as (a, b):
         for term in range(200):
             a.peers.send("b", word("a", term))
             b.peers.send("a", word("b", term))
@@ -206,12 +213,8 @@ async def test_message_without_a_stream_or_beyond_the_outbox_is_dropped(
 async def test_entries_beyond_the_bytes_of_an_outbox_are_dropped_and_nothing_else(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    hub = the_hub()
-    a, b = Machine(hub, "a"), Machine(hub, "b")
     large = new_entry(1, 1, EntryKind.COMMAND, bytes(OUTBOX_BYTES_MAX // 4))
-    async with running(a, b):
-        introduce(a, b)
-        await until(lambda: a.peers.connected() and b.peers.connected())
+    async with connected() as (a, b):
         for lap in range(2):
             taken = [a.peers.send("b", AppendRequest("a", 1, 0, 0, 0, (large,))) for _ in range(6)]
             assert taken == [True] * 4 + [False] * 2
@@ -225,14 +228,10 @@ async def test_entries_beyond_the_bytes_of_an_outbox_are_dropped_and_nothing_els
 async def test_heartbeat_that_waits_makes_room_for_the_next_request_of_its_term(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    hub = the_hub()
-    a, b = Machine(hub, "a"), Machine(hub, "b")
     entry = new_entry(1, 1, EntryKind.COMMAND, b"x")
     of_term_1 = [AppendRequest("a", 1, 0, 0, 0, entries) for entries in ((), (entry,), ())]
     of_term_2 = AppendRequest("a", 2, 0, 0, 0, (entry,))
-    async with running(a, b):
-        introduce(a, b)
-        await until(lambda: a.peers.connected() and b.peers.connected())
+    async with connected() as (a, b):
         for message in (*of_term_1, of_term_2):
             a.peers.send("b", message)
         a.peers.flush()
@@ -243,13 +242,9 @@ async def test_heartbeat_that_waits_makes_room_for_the_next_request_of_its_term(
 async def test_heartbeat_that_waits_stays_when_what_follows_does_not_fit(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    hub = the_hub()
-    a, b = Machine(hub, "a"), Machine(hub, "b")
     large = new_entry(1, 1, EntryKind.COMMAND, bytes(OUTBOX_BYTES_MAX // 4))
     heartbeat = AppendRequest("a", 1, 0, 0, 0, ())
-    async with running(a, b):
-        introduce(a, b)
-        await until(lambda: a.peers.connected() and b.peers.connected())
+    async with connected() as (a, b):
         for _ in range(4):
             assert a.peers.send("b", AppendRequest("a", 1, 0, 0, 0, (large,)))
         assert a.peers.send("b", heartbeat)

@@ -62,16 +62,17 @@ class DiskFaults(Faults):
             return None
         machine = self._rng.choice(self._cluster.nodes)
         node_id = machine.node_id()
-        machine.disk.strays = machine.damaged = True
+        machine.disk.strays, machine.disk.strayed = True, ""
+        machine.damaged = True
         await self._make_it_write(machine.disk)
-        machine.damaged = strayed = not machine.disk.strays
-        machine.disk.strays = False
+        machine.disk.strays, strayed = False, machine.disk.strayed
+        machine.damaged = bool(strayed)
         last_index = None if machine.down else machine.consensus().last_index
         await self._make_it_write(machine.disk)
         if not strayed:
             return None
         # Where nothing follows the entry that is not there, it looks as if it never was.
-        of_log = machine.disk.strayed.endswith(".wal")
+        of_log = strayed.endswith(".wal")
         is_last = of_log and not machine.down and machine.consensus().last_index == last_index
         may_go_on = await self._scene.may_soon_lose_a_disk()
         if machine.down:  # it read back what it had written

@@ -91,7 +91,7 @@ class MemoryDisk:
         self.strays = False
         """The next write is reported as done, and lands elsewhere, or nowhere."""
         self.strayed = ""
-        """The file to which the last such write belonged."""
+        """The file to which that write belonged, once there was one."""
         self.happened: Callable[[str], None] = lambda fault: None
         """Hears of each fault when it takes effect."""
         self._rng = rng or random.Random(0)

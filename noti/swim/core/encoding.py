@@ -12,6 +12,7 @@ import ipaddress
 from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
+from typing import Any
 
 import msgpack
 
@@ -58,13 +59,17 @@ def pack(kind: MessageType, fields: Mapping[str, object]) -> bytes:
 
 def new_unpacker(bytes_max: int, items_max: int = _CONTAINER_ITEMS_MAX) -> msgpack.Unpacker:
     """Return what unpacks up to `bytes_max` bytes, with so many items in each container at most."""
-    return msgpack.Unpacker(
-        raw=True,
-        strict_map_key=False,
-        max_buffer_size=bytes_max,
-        max_array_len=items_max,
-        max_map_len=items_max,
-    )
+    return msgpack.Unpacker(max_buffer_size=bytes_max, **_options(items_max))
+
+
+def _options(items_max: int) -> dict[str, Any]:
+    """Return how all messages are unpacked."""
+    return {
+        "raw": True,
+        "strict_map_key": False,
+        "max_array_len": items_max,
+        "max_map_len": items_max,
+    }
 
 
 def unpack(data: bytes, items_max: int = _CONTAINER_ITEMS_MAX) -> dict[object, object]:
@@ -78,13 +83,7 @@ def unpack_prefix(
     """Return the map at the start of `data`, and what follows it; raises `MessageInvalid`."""
     rest = b""
     try:
-        value = msgpack.unpackb(
-            data,
-            raw=True,
-            strict_map_key=False,
-            max_array_len=items_max,
-            max_map_len=items_max,
-        )
+        value = msgpack.unpackb(data, **_options(items_max))
     except msgpack.ExtraData as found:
         value, rest = found.args
     except UNPACK_ERRORS as error:
