@@ -6,7 +6,7 @@ Trio, `RaftService` and `open_stream` are asyncio and run on the asyncio loop.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Final, Protocol
 
 import trio
@@ -169,7 +169,8 @@ class RaftService:
         try:
             peer = await self._admission.introduced(connection.transport, connection.inbox)
         except ClusterMismatch as error:
-            connection.write_at_once(encode_rejection(str(error)))
+            with suppress(FramesLost):  # who hung up is not told
+                connection.write_at_once(encode_rejection(str(error)))
             connection.close()
         except (MessageInvalid, TimeoutError, FramesLost):
             connection.abort()

@@ -182,6 +182,20 @@ async def test_rejection_is_all_that_is_said_and_then_the_connection_closes() ->
         await still_serves(network, address)
 
 
+async def test_caller_that_hangs_up_after_its_hello_broke_off_no_handshake() -> None:
+    async with serving(Handler()) as (_, network, address):
+        before, of_tls = rejected("cluster"), test_tls.refused("other")
+        for _ in range(10):  # the end may be noticed before the hello is judged, or after that
+            caller = socket.create_connection(address)
+            caller.sendall(PREFACE + prefixed([encode_hello(Hello("other", "id-x", "stranger"))]))
+            caller.shutdown(socket.SHUT_WR)
+            async with trio.SocketStream(trio.socket.from_stdlib_socket(caller)) as raw:
+                assert (await answered(raw, 10_000)).startswith(PREFACE)
+        await still_serves(network, address)
+        assert rejected("cluster") == before + 10
+        assert test_tls.refused("other") == of_tls
+
+
 @promises.ONLY_CERTIFIED_PEERS
 async def test_client_certificate_is_not_let_in_and_told_why(tmp_path: Path) -> None:
     async with test_tls.serving(node_tls("server")) as scene:
