@@ -2,9 +2,10 @@
 
 import json
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -63,13 +64,12 @@ class StatefulSetApi:
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(encoded)))
                 self.end_headers()
-                with suppress(BrokenPipeError):  # who asked may have gone
-                    self.wfile.write(encoded)
+                self.wfile.write(encoded)
 
             def log_message(self, *_: object) -> None:
                 pass
 
-        with ThreadingHTTPServer((host, 0), Handler) as server:
+        with _Server((host, 0), Handler) as server:
             server.socket = tls.wrap_socket(server.socket, server_side=True)
             thread = threading.Thread(target=server.serve_forever, args=(0.01,))
             thread.start()
@@ -79,6 +79,16 @@ class StatefulSetApi:
             finally:
                 server.shutdown()
                 thread.join()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False
+    """They are joined when it closes: none outlives its test."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Report what is wrong with the server, and not that who asked has gone."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 def rejection(status: int) -> dict[str, Any]:
