@@ -23,7 +23,7 @@ from noti.completion import Completion, OnDone
 from noti.errors import NotLeader, Overloaded
 from noti.ports import Clock
 from noti.raft.core.messages import AppendAccepted, Message, NodeId
-from noti.raft.core.pacing import EASY, Pacing
+from noti.raft.core.pacing import EASY, Pacing, pressure_of
 from noti.raft.core.records import ENTRY_DATA_BYTES_MAX
 from noti.raft.replica import Replica
 from noti.throttled_log import ThrottledLog
@@ -187,11 +187,10 @@ class Intake:
 
     def pressures(self) -> Mapping[NodeId, float]:
         """Return how full each node is; empty on a node that does not lead."""
-        now = self._clock.now()
         if not self._replica.is_leader():
             return {}
-        self._pacing.reported(self._node_id, self._report(), now)
-        return self._pacing.pressures(now)
+        own = {self._node_id: pressure_of(self._report())}
+        return {**self._pacing.pressures(self._clock.now()), **own}
 
     def _name(self, node_id: NodeId) -> str:
         return self._name_of(node_id) or node_id

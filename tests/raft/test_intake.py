@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -58,9 +59,9 @@ class Door:
     answers: dict[bytes, NotiError | None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        pacing = Pacing(10.0, reported_within_s=1e9)
+        self.pacing = Pacing(10.0, reported_within_s=1e9)
         replica = cast("Replica", self.log)
-        self.intake = Intake("own", replica, pacing, TrioClock(), lambda: self.own)
+        self.intake = Intake("own", replica, self.pacing, TrioClock(), lambda: self.own)
 
     def submit(self, command: bytes) -> None:
         self.intake.submit(command, lambda outcome: self.note(command, outcome))
@@ -132,6 +133,18 @@ async def test_own_hub_slows_its_leader_down_without_a_message(
         there.own = 1
         await trio.sleep(0.1)
         assert there.log.submitted[1:] == [b"1"]
+
+
+async def test_looking_at_pressures_does_not_change_how_commands_are_paced(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with door() as there:
+        there.says("b", 1)
+        known = deepcopy(vars(there.pacing))
+        there.own = BACKLOG_MAX
+        assert there.intake.pressures() == {"own": 1.0, "b": 0.0}
+        there.intake.status()
+        assert vars(there.pacing) == known
 
 
 async def test_what_waits_too_long_is_refused_and_never_proposed(
