@@ -83,6 +83,10 @@ class Browsers:
         """Return how many events the slowest one has still to get."""
         return int(self.report["events"] - self.report["slowest"])
 
+    def slowest(self) -> str:
+        """Return who that is, and how far behind, in words."""
+        return f"the slowest ({self.report['slowest_is']}) is {self.behind()} behind"
+
     async def stay(self) -> None:
         """Let all of them stay where they are from now on."""
         await self._order({"do": "stay"})

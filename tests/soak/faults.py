@@ -14,6 +14,7 @@ import trio
 
 from tests.bench.load.mark import EVENT_BYTES
 from tests.publishing.nats.nats_server import NatsServer
+from tests.soak.browsers import Browsers
 from tests.soak.cluster import SoakCluster, SoakNode
 from tests.soak.network import small_disk_full
 from tests.soak.publishers import Feed, RpcFeed
@@ -42,13 +43,13 @@ class Trouble:
         nats: NatsServer,
         jetstream: Sequence[Feed],
         rpc: RpcFeed,
-        behind: Callable[[], int],
+        browsers: Browsers,
         behind_max: int,
         say: Callable[[str], None],
     ) -> None:
-        """`behind` tells by how many events the slowest browser is; with more than `behind_max`
-        nothing more is done."""
-        self._behind = behind
+        """While the slowest of the browsers is more than `behind_max` events behind, nothing more
+        is done."""
+        self._browsers = browsers
         self._behind_max = behind_max
         self.broken: list[str] = []
         """Promises that were seen broken meanwhile."""
@@ -65,7 +66,7 @@ class Trouble:
         """Carry out an episode; returns after its calm."""
         if not await self._until_followed():
             self._break(
-                f"browsers did not follow within {FOLLOW_S_MAX:g} s: {self._behind()} behind"
+                f"browsers did not follow within {FOLLOW_S_MAX:g} s: {self._browsers.slowest()}"
             )
         nodes = await self._targets(episode)
         self._begun = time.monotonic()
@@ -85,7 +86,7 @@ class Trouble:
     async def _until_followed(self) -> bool:
         """Wait until no browser is so far behind that it could fall off history in a burst."""
         with trio.move_on_after(FOLLOW_S_MAX):
-            while self._behind() > self._behind_max:  # noqa: ASYNC110
+            while self._browsers.behind() > self._behind_max:  # noqa: ASYNC110
                 await trio.sleep(0.1)
             return True
         return False

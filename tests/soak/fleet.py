@@ -19,7 +19,7 @@ import ssl
 import sys
 import time
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from noti.client.event_stream import EventStreamParser
@@ -83,13 +83,14 @@ class Browser:
     leaves_at: float = 0.0
     after_gap: bool = False
     """It was told of a gap, and nothing since."""
+    transport: Transport = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.transport = transport_of(self.number)
+        self.name = f"browser {self.number} ({self.transport.value})"
 
     def __str__(self) -> str:
-        return f"browser {self.number} ({self.transport.value})"
-
-    @property
-    def transport(self) -> Transport:
-        return transport_of(self.number)
+        return self.name
 
     @property
     def reads(self) -> bool:
@@ -221,6 +222,7 @@ class Fleet:
         ledger, reading = self._ledger, [one for one in self._browsers if not one.idle]
         ledgers = {id(one): one for one in (ledger, self._public)}.values()
         placed = [one for one in reading if not one.after_gap] or reading
+        slowest = max(placed, key=self._behind)
         ends, self._ends = self._ends, []
         silences, self._silences = self._silences, []
         return {
@@ -232,7 +234,8 @@ class Fleet:
             "leaked": self._leaked,
             "gaps": self._gaps,
             "examples": [example for one in ledgers for example in one.examples],
-            "slowest": len(ledger.order) - max(map(self._behind, placed)),
+            "slowest": len(ledger.order) - self._behind(slowest),
+            "slowest_is": f"{slowest}, at node {slowest.node + 1}",
             "behind": sum(map(self._behind, placed)),
             "open": sum(browser.stream is not None for browser in reading),
             "reading": sum(browser.reads for browser in reading),

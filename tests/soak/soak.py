@@ -139,9 +139,7 @@ class Soak:
             may_publish, repeats = self._token(publish=["*"]), not self._plan.history
             http = HttpFeed(asyncio_loop, posts, self._run, may_publish, repeats=repeats)
             behind_max = self._plan.history_size // 4
-            trouble = Trouble(
-                cluster, nats, jetstream, rpc, self._browsers.behind, behind_max, self._say
-            )
+            trouble = Trouble(cluster, nats, jetstream, rpc, self._browsers, behind_max, self._say)
             async with trio.open_nursery() as nursery:
                 try:
                     await nats.start()
@@ -218,7 +216,7 @@ class Soak:
         report = self._browsers.report
         wrong = [f"{report[key]} {key}" for key in ("lost", "twice", "disorder", "leaked", "gaps")]
         told = f"{report['events']} events, {report['deliveries']} deliveries; {wrong}"
-        self._say(f"{told}, the slowest is {self._browsers.behind()} behind")
+        self._say(f"{told}, {self._browsers.slowest()}")
 
     async def _finish(self, feeds: Sequence[Feed], trouble: Trouble) -> Observed:
         """Stop publishing, let everybody get everything, and look at what they have."""

@@ -3,11 +3,12 @@
 Enters: the bytes of a connection, cut anywhere. Leaves: which events came.
 Never: I/O, clocks, a byte that the parser has not seen.
 
-Thousands of clients receive the same bytes. So what begins and ends between two events, a chunk or
-all that was received at once, is parsed once, by the same parser that parses everything else, and
-recognised from then on. What is cut inside an event is parsed for each client.
+Thousands of clients receive the same bytes. So what begins and ends between two events (all that
+was received at once, a chunk, an event) is parsed once, by the same parser that parses everything
+else, and recognised from then on. What is cut inside an event is parsed for each client.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +20,9 @@ HEAD_BYTES_MAX: Final = 64 * 1024
 CHUNK_BYTES_MAX: Final = 64 * 1024 * 1024
 KNOWN_BYTES_MAX: Final = 64 * 1024 * 1024
 """Chunks that are remembered; the clients of one event are served within moments."""
+EVENT_BYTES_MAX: Final = 128 * 1024 * 1024
+"""Events that are remembered: clients that lie far apart in a burst have no chunk in common."""
+_BLANK_LINE: Final = b"\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +49,35 @@ class Reader:
         """What clients received at once, chunks and all, when it began and ended between two."""
         self._known: dict[bytes, Reading] = {}
         self._known_bytes = 0
+        self._events: dict[bytes, Reading] = {}
+        """By event, without the blank line behind it."""
+        self._event_bytes = 0
 
     def read(self, data: bytes) -> Reading | None:
         """Return what `data` holds; None when it ends inside an event."""
         known = self._known.get(data)
         if known is not None:
             return known
-        parser = EventStreamParser(_NO_ID)
-        reading = self.read_with(parser, data)
-        if not parser.between_events:
-            return None
+        *events, rest = data.split(_BLANK_LINE)
+        found = self._events
+        readings = [found.get(event) or self._read_event(event) for event in events]
+        if rest:
+            parser = EventStreamParser(_NO_ID)
+            readings.append(self.read_with(parser, rest))
+            if not parser.between_events:
+                return None
+        reading = joined(readings)
         self._known[data] = reading
         self._remember(data)
+        return reading
+
+    def _read_event(self, event: bytes) -> Reading:
+        reading = self.read_with(EventStreamParser(_NO_ID), event + _BLANK_LINE)
+        self._event_bytes += len(event)
+        if self._event_bytes > EVENT_BYTES_MAX:
+            self._events.clear()
+            self._event_bytes = len(event)
+        self._events[event] = reading
         return reading
 
     def recognise(self, received: bytes, readings: list[Reading]) -> None:
@@ -82,7 +103,7 @@ class Reader:
         seqs = tuple(seq for seq, _ in found)
         return Reading(
             seqs=seqs,
-            in_step=all(later == seqs[0] + place for place, later in enumerate(seqs)),
+            in_step=_in_step(seqs),
             oldest_ns=found[0][1] if found else 0,
             last_event_id=None if parser.last_event_id == _NO_ID else parser.last_event_id,
             retry_ms=parser.retry_ms,
@@ -91,6 +112,27 @@ class Reader:
 
 _NO_ID: Final = "\0"
 """No stream can set this id."""
+
+
+def joined(readings: Sequence[Reading]) -> Reading:
+    """Return what pieces of a stream hold together that follow each other."""
+    if len(readings) == 1:
+        return readings[0]
+    seqs: list[int] = []
+    oldest_ns = 0
+    last_event_id = retry_ms = None
+    for reading in readings:
+        seqs += reading.seqs
+        oldest_ns = oldest_ns or reading.oldest_ns
+        if reading.last_event_id is not None:
+            last_event_id = reading.last_event_id
+        if reading.retry_ms is not None:
+            retry_ms = reading.retry_ms
+    return Reading(tuple(seqs), _in_step(seqs), oldest_ns, last_event_id, retry_ms)
+
+
+def _in_step(seqs: Sequence[int]) -> bool:
+    return not seqs or tuple(seqs) == tuple(range(seqs[0], seqs[0] + len(seqs)))
 
 
 class Body:
@@ -131,8 +173,8 @@ class Body:
 
     def _take_body(self, data: bytes) -> list[Reading]:
         if not self._chunked:
-            return [self._read(data)] if data else []
-        readings = []
+            return self._read(data) if data else []
+        readings: list[Reading] = []
         position, end = 0, len(data)
         while position < end and not self.ended:
             line_end = data.find(b"\r\n", position, position + 64)
@@ -147,7 +189,7 @@ class Body:
             elif chunk_end + 2 > end:
                 break
             else:
-                readings.append(self._read(data[line_end + 2 : chunk_end]))
+                readings += self._read(data[line_end + 2 : chunk_end])
             position = chunk_end + 2
         self._pending = data[position:] if position < end else b""
         return readings
@@ -171,16 +213,29 @@ class Body:
         )
         return rest
 
-    def _read(self, data: bytes) -> Reading:
-        if self._parser is None:
-            reading = self._reader.read(data)
-            if reading is not None:
-                return reading
-            self._parser = EventStreamParser(_NO_ID)
-        reading = self._reader.read_with(self._parser, data)
-        if self._parser.between_events:
-            self._parser = None
-        return reading
+    def _read(self, data: bytes) -> list[Reading]:
+        readings: list[Reading] = []
+        if self._parser is not None:
+            begun = data.find(_BLANK_LINE)
+            begun = len(data) if begun < 0 else begun + len(_BLANK_LINE)
+            readings.append(self._reader.read_with(self._parser, data[:begun]))
+            data = data[begun:]
+            if not self._parser.between_events:  # lines end in another way
+                readings.append(self._reader.read_with(self._parser, data))
+                data = b""
+            if self._parser.between_events:
+                self._parser = None
+        end = data.rfind(_BLANK_LINE)
+        end = 0 if end < 0 else end + len(_BLANK_LINE)
+        if end:
+            reading = self._reader.read(data[:end])
+            assert reading is not None
+            readings.append(reading)
+        if end < len(data):
+            parser = EventStreamParser(_NO_ID)
+            readings.append(self._reader.read_with(parser, data[end:]))
+            self._parser = None if parser.between_events else parser
+        return readings
 
 
 def _size(line: bytes) -> int:

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from noti.client.event_stream import EventStreamParser
 from noti.errors import MessageInvalid
 from tests.bench.load.mark import EVENT_BYTES, Mark, event_text, marks_of
 from tests.bench.load.reading import Body, Reader, Reading
@@ -52,12 +53,13 @@ def test_a_chunk_that_many_receive_is_parsed_once() -> None:
     splits=st.lists(st.integers(0, 5000), max_size=30),
     cuts=st.lists(st.integers(0, 5000), max_size=30),
     chunked=st.booleans(),
+    line_end=st.sampled_from([b"\n", b"\r\n", b"\r"]),
 )
 def test_every_event_is_read_once_however_it_is_chunked_and_cut(
-    groups: list[int], splits: list[int], cuts: list[int], chunked: bool
+    groups: list[int], splits: list[int], cuts: list[int], chunked: bool, line_end: bytes
 ) -> None:
     last = sum(groups)
-    body = b"".join(frame(seq) for seq in range(1, last + 1))
+    body = b"".join(frame(seq) for seq in range(1, last + 1)).replace(b"\n", line_end)
     stream = CHUNKED + b"".join(map(chunk, _cut(body, splits))) if chunked else PLAIN + body
     received = Body(Reader(RUN))
     readings = [reading for piece in _cut(stream, cuts) for reading in received.take(piece)]
@@ -65,6 +67,27 @@ def test_every_event_is_read_once_however_it_is_chunked_and_cut(
     ids = [reading.last_event_id for reading in readings if reading.last_event_id is not None]
     assert ids[-1:] == [f"id-{last}"] * bool(last)
     assert received.status == 200
+
+
+def test_clients_that_lie_apart_parse_their_common_events_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parsed: list[bytes] = []
+    read_with = Reader.read_with
+
+    def counted(self: Reader, parser: EventStreamParser, data: bytes) -> Reading:
+        parsed.append(data)
+        return read_with(self, parser, data)
+
+    monkeypatch.setattr(Reader, "read_with", counted)
+    reader = Reader(RUN)
+    frames = [frame(seq) for seq in range(1, 10)]
+    for begin in range(5):
+        readings = Body(reader).take(PLAIN + b"".join(frames[begin:]))
+        assert seqs(readings) == list(range(begin + 1, 10))
+        assert readings[-1].last_event_id == "id-9"
+        assert readings[0].in_step
+    assert parsed == frames
 
 
 def _cut(data: bytes, places: list[int]) -> list[bytes]:
