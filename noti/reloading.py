@@ -78,11 +78,10 @@ class SettingsFile:
 
         # Those in use were read a while ago; what the file became since then may be invalid.
         first = Made(self.current, {})
-        self._watched = Renewed(
-            "", [self._file], make, kind="settings", told=False, first=first, log=log
-        )
-        self._watched.renew()
-        await keep_renewed([self._watched], task_status=task_status)
+        watched = Renewed("", [self._file], make, kind="settings", told=False, first=first, log=log)
+        watched.renew()
+        self._watched = watched  # from now on somebody has changed the file, or asks
+        await keep_renewed([watched], task_status=task_status)
 
     def _renewed(self, take: Take) -> Config:
         try:
@@ -104,6 +103,8 @@ class SettingsFile:
             log.warning(
                 "settings that changed count only after a restart", settings=list(change.waiting)
             )
+        if self._watched is not None and not (change.taken or change.waiting):
+            log.info("settings read again: nothing changed")
         return change.config
 
 

@@ -134,6 +134,33 @@ async def test_who_asks_to_reload_is_told_each_time_what_is_wrong(
     assert len(told(logs, "new settings rejected, the old ones stay in use")) == 2
 
 
+async def test_who_asks_to_reload_is_told_in_one_line_that_nothing_changed(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    with capture_logs() as logs:
+        async with following(tmp_path) as stage:
+            await trio.sleep(SOON_S)
+            assert not logs, "nobody asked"
+            stage.settings.reload()
+            assert [one["event"] for one in logs] == ["settings read again: nothing changed"]
+            assert not stage.taken
+
+
+async def test_file_that_is_right_again_is_told_though_nothing_changed(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    with capture_logs() as logs:
+        async with following(tmp_path) as stage:
+            stage.write("]")
+            stage.settings.reload()
+            stage.write("history_size = 5")
+            await trio.sleep(SOON_S)
+    assert [one["event"] for one in logs] == [
+        "new settings rejected, the old ones stay in use",
+        "settings read again: nothing changed",
+    ]
+
+
 async def test_settings_that_are_rejected_are_told_by_the_node_not_by_certificates(
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
