@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from noti.setting_values import WILDCARDS, is_loopback
-from noti.stream_settings import problem_of_streams
+from noti.stream_settings import problems_of_streams
 
 if TYPE_CHECKING:
     from noti.config import Config
@@ -99,11 +99,12 @@ def _files_come_together(config: "Config") -> Iterator[Problem]:
         if getattr(config, mode) != "required" and getattr(config, certificate) is None:
             yield mode, f"is of no use without {certificate}"
     proofs = [name for name in _NATS_PROOFS if getattr(config, name) is not None]
-    if len(proofs) > 1:
-        yield proofs[1], f"is given beside {proofs[0]}; choose one way to log in"
-    needing = [name for name in _NATS_FILES if getattr(config, name) is not None]
-    if needing and config.nats_url is None:
-        yield needing[0], "is of no use without nats_url; set both or neither"
+    for proof in proofs[1:]:
+        yield proof, f"is given beside {proofs[0]}; choose one way to log in"
+    if config.nats_url is None:
+        for name in _NATS_FILES:
+            if getattr(config, name) is not None:
+                yield name, "is of no use without nats_url; set both or neither"
     if proofs and USER_INFO.search(config.nats_url or ""):
         yield proofs[0], "is given beside a login in nats_url; remove it there"
 
@@ -129,12 +130,12 @@ def _one_key_each(config: "Config") -> Iterator[Problem]:
 
 def _streams_are_told_once(config: "Config") -> Iterator[Problem]:
     beside = [name for name in STREAM_FLAGS if name in config.model_fields_set]
-    if config.nats_streams and beside:
+    for name in beside if config.nats_streams else ():
         yield (
-            beside[0],
-            "is given beside [[nats_streams]] tables; write it into a table, or leave one out",
+            name,
+            "is given beside [[nats_streams]] tables; write it into a table, or leave it out",
         )
     if config.nats_streams and config.nats_url is None:
         yield "nats_streams", "is of no use without nats_url; set both or neither"
-    if (problem := problem_of_streams(config.streams)) is not None:
+    for problem in problems_of_streams(config.streams):
         yield ("nats_streams" if config.nats_streams else "nats_subject"), problem

@@ -5,7 +5,8 @@ flags for the simple case.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
@@ -123,46 +124,45 @@ def stream_of_flags(
     )
 
 
-def problem_of_streams(streams: Sequence[StreamSettings]) -> str | None:
-    """Return why these cannot be read, in a clause, or None."""
+def problems_of_streams(streams: Sequence[StreamSettings]) -> Iterator[str]:
+    """Yield why these cannot be read, each in a clause."""
     if len(streams) > STREAMS_MAX:
-        return f"has {len(streams)} streams; {STREAMS_MAX} are allowed"
+        yield f"has {len(streams)} streams; {STREAMS_MAX} are allowed"
+        return
     names = [stream.name for stream in streams]
-    if repeated := _repeated(names):
-        return f"has stream {repeated} twice; put all its subjects into one table"
+    for repeated in _repeated(names):
+        yield f"has stream {repeated} twice; put all its subjects into one table"
     for stream in streams:
-        if (problem := _problem_of_subjects(stream)) is not None:
-            return f"is wrong at stream {stream.name}: {problem}"
+        for problem in _problems_of_subjects(stream):
+            yield f"is wrong at stream {stream.name}: {problem}"
         if (reader := _reader_of(stream.dead_letter_subject, streams)) is not None:
-            return (
+            yield (
                 f"is wrong at stream {stream.name}: what goes to {stream.dead_letter_subject} would"
                 f" be read as an event, by {reader}; name another dead_letter"
             )
-    return None
 
 
-def _problem_of_subjects(stream: StreamSettings) -> str | None:
+def _problems_of_subjects(stream: StreamSettings) -> Iterator[str]:
     subjects = stream.subjects
     if not subjects:
-        return "it has no subjects; add a table [[nats_streams.subjects]]"
+        yield "it has no subjects; add a table [[nats_streams.subjects]]"
     if len(subjects) > SUBJECTS_MAX:
-        return f"it has {len(subjects)} subjects; {SUBJECTS_MAX} are allowed"
+        yield f"it has {len(subjects)} subjects; {SUBJECTS_MAX} are allowed"
+        return
     for number, one in enumerate(subjects):
         if (problem := _problem_of_decoder(one)) is not None:
-            return f"subject {one.subject}: {problem}"
+            yield f"subject {one.subject}: {problem}"
         for earlier in subjects[:number]:
             if subject_covers(earlier.subject, one.subject):
                 hint = "remove one" if earlier.subject == one.subject else "put the narrower first"
-                return f"subject {one.subject} is never reached behind {earlier.subject}; {hint}"
-    widest = stream.filters
-    for number, one_filter in enumerate(widest):
-        for other in widest[:number]:
-            if subjects_overlap(one_filter, other):
-                return (
-                    f"subjects {other} and {one_filter} share some, and neither holds the other,"
-                    " which NATS does not take; name narrower ones, or one that holds both"
-                )
-    return None
+                yield f"subject {one.subject} is never reached behind {earlier.subject}; {hint}"
+                break
+    for one_filter, other in combinations(stream.filters, 2):
+        if subjects_overlap(one_filter, other):
+            yield (
+                f"subjects {one_filter} and {other} share some, and neither holds the other,"
+                " which NATS does not take; name narrower ones, or one that holds both"
+            )
 
 
 def _problem_of_decoder(one: SubjectSettings) -> str | None:
@@ -183,8 +183,8 @@ def _reader_of(subject: str, streams: Sequence[StreamSettings]) -> str | None:
     return None
 
 
-def _repeated(texts: Sequence[str]) -> str | None:
-    return next((text for number, text in enumerate(texts) if text in texts[:number]), None)
+def _repeated(texts: Sequence[str]) -> Sequence[str]:
+    return [text for text in dict.fromkeys(texts) if texts.count(text) > 1]
 
 
 def _widest(subjects: Sequence[str]) -> tuple[str, ...]:

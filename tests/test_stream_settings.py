@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from noti.stream_settings import (
     StreamSettings,
     SubjectSettings,
-    problem_of_streams,
+    problems_of_streams,
     stream_of_flags,
     subject_covers,
     subjects_overlap,
@@ -101,19 +101,27 @@ def test_filters_leave_out_what_another_subject_holds() -> None:
 def test_streams_that_cannot_be_read_are_refused(
     streams: list[StreamSettings], problem: str
 ) -> None:
-    assert problem in str(problem_of_streams(streams))
+    assert problem in str(list(problems_of_streams(streams)))
+
+
+def test_all_that_is_wrong_with_streams_is_told() -> None:
+    problems = problems_of_streams(
+        [stream("a.>", "a.b", "c.*.d", "c.b.*", dead_letter="a.dead"), stream(name="empty")]
+    )
+    told = ("never reached", "neither holds the other", "read as an event", "no subjects")
+    assert [word in problem for word, problem in zip(told, problems, strict=True)] == [True] * 4
 
 
 def test_streams_may_share_subjects_as_a_mirror_does() -> None:
-    assert problem_of_streams([stream("a.>"), stream("a.>", name="mirror")]) is None
-    assert problem_of_streams([stream("a.b", "a.>"), stream(">", name="all")]) is None
+    assert not list(problems_of_streams([stream("a.>"), stream("a.>", name="mirror")]))
+    assert not list(problems_of_streams([stream("a.b", "a.>"), stream(">", name="all")]))
 
 
 def test_descriptor_set_goes_with_the_decoder_protobuf_alone() -> None:
     for given in ({"decoder": "protobuf", "message": "a.B"}, {"decoder": "json", "message": "a.B"}):
         one = SubjectSettings.model_validate({"subject": "a", **given})
-        problem = problem_of_streams([StreamSettings(name="s", subjects=(one,))])
-        assert "descriptor_set" in str(problem)
+        [problem] = problems_of_streams([StreamSettings(name="s", subjects=(one,))])
+        assert "descriptor_set" in problem
 
 
 def test_flags_make_a_stream_with_defaults_that_suit_its_name() -> None:

@@ -10,7 +10,7 @@ import click
 from noti.cli.deadline import timeout_option
 from noti.cli.former_flags import former_flags, translated
 from noti.cli.json_output import json_option
-from noti.cli.loading import given_settings, validated
+from noti.cli.loading import checked, given_settings
 from noti.cli.settings import given_flags, load_config, settings_options
 from noti.config import Config
 from noti.setting_rules import STREAM_FLAGS
@@ -109,12 +109,10 @@ def check(
 
     file, flags = _with_outer(context, config_file, options)
     given = given_settings(flags, file)
-    settings, problems = validated(given)
+    settings, problems = checked(given)
     findings = [ConfigFinding("", problem) for problem in given.problems]
     findings += [ConfigFinding(setting, problem) for setting, problem in problems]
     wrong = {setting for setting, _ in problems}
-    if settings is None:
-        settings, _ = validated(given, without=wrong)
     if settings is not None:
         findings += [one for one in findings_of(settings) if one.setting not in wrong]
         if nats:

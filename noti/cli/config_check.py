@@ -18,7 +18,8 @@ from typing import Any, Final
 from noti.address import Address, format_address
 from noti.authorization.keys import read_keys
 from noti.authorization.revoked_file import names_of
-from noti.certificates import uses
+from noti.certificates import pem, uses
+from noti.certificates.credentials import CertificateUse, load_authorities, load_credentials
 from noti.certificates.files import can_be_read_by_others, read_file
 from noti.certificates.renewal import Renewed
 from noti.cli.wal_files import IDENTITY_NAME, decode_identity
@@ -42,6 +43,13 @@ SECRET_FILES: Final = (
     "nats_password_file",
 )
 """Settings that name a secret; keys for tokens may be public."""
+
+_TLS_USES: Final = (
+    ("tls", CertificateUse.NODE),
+    ("http_tls", CertificateUse.HTTPS),
+    ("nats_tls", CertificateUse.NATS),
+)
+"""How settings of certificate, key and CA begin, and what the certificate is for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +90,34 @@ def is_in_use(directory: Path) -> bool:
 
 
 def _files(config: Config) -> Iterator[ConfigFinding]:
-    for setting, read in _readers(config):
+    told = set[str]()
+    for setting, read in (*_tls_readers(config), *_readers(config)):
         try:
             made = read()
         except NotiError as error:
-            yield ConfigFinding(setting, f"setting {setting}: {error}")
+            if str(error) not in told:  # of a file that was read by itself before
+                told.add(str(error))
+                yield ConfigFinding(setting, f"setting {setting}: {error}")
             continue
         if isinstance(made, Renewed):
             for file, notice in made.notices():
                 yield ConfigFinding(setting, f"certificate {file} {notice}", is_problem=False)
+
+
+def _tls_readers(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:
+    """Yield what reads each file of TLS by itself: a node stops at the first that is wrong."""
+    for prefix, use in _TLS_USES:
+        cert, key = getattr(config, f"{prefix}_cert"), getattr(config, f"{prefix}_key")
+        ca = getattr(config, f"{prefix}_ca", None)
+        if cert and key:
+            yield f"{prefix}_cert", partial(load_credentials, cert, key, use=use)
+            yield f"{prefix}_key", partial(_private_key, key)
+        if ca:
+            yield f"{prefix}_ca", partial(load_authorities, ca)
+
+
+def _private_key(file: Path) -> object:
+    return pem.private_key(read_file(file), file)
 
 
 def _readers(config: Config) -> Iterator[tuple[str, Callable[[], object]]]:

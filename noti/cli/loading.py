@@ -138,6 +138,25 @@ def given_settings(
     )
 
 
+def checked(given: GivenSettings) -> tuple[Config | None, tuple[Problem, ...]]:
+    """Return all that `validated` would say as one problem after the other is mended.
+
+    The configuration is without what is wrong by itself.
+    """
+    config, problems = validated(given)
+    if config is not None:
+        return config, problems
+    wrong = {setting for setting, _ in problems}
+    config, relations = validated(given, without=wrong)
+    return config, (*problems, *(one for one in relations if not _is_about(one, wrong)))
+
+
+def _is_about(problem: Problem, settings: Collection[str]) -> bool:
+    """Whether a problem may be one only because these settings were left out."""
+    words = {word.replace("-", "_") for word in re.findall(r"\w[\w-]*", problem[1])}
+    return not words.isdisjoint(settings)
+
+
 def validated(
     given: GivenSettings, without: Collection[str] = ()
 ) -> tuple[Config | None, tuple[Problem, ...]]:
@@ -156,11 +175,15 @@ def validated(
             (name, _told(name, given.origin(name), values.get(name), problem))
             for name, problem in context["problems"]
         )
-    problems: dict[str, str] = {}
-    for detail in details:  # of a union, each of its kinds has something to say
-        setting = str(detail["loc"][0])
-        problems.setdefault(setting, _explain(setting, given.origin(setting), detail, values))
-    return None, tuple(problems.items())
+    problems: dict[tuple[int | str, ...], Problem] = {}
+    for detail in details:
+        place = detail["loc"]
+        setting = str(place[0])
+        if setting != "nats_streams":  # of a union, each of its kinds has something to say
+            place = (setting, *(step for step in place if isinstance(step, int)))
+        text = _explain(setting, given.origin(setting), detail, values)
+        problems.setdefault(place, (setting, text))
+    return None, tuple(problems.values())
 
 
 def _variable_with(setting: str) -> str | None:

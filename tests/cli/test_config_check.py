@@ -14,7 +14,7 @@ import pytest
 
 from noti.cli import exit_status
 from noti.cli.config_check import exposures_of, findings_of, is_in_use
-from noti.cli.loading import load
+from noti.cli.loading import checked, given_settings, load
 from noti.raft.storage.disk import LOCK_NAME
 from noti.swim.core.keyring import format_key
 from tests.authorization.tokens import private_key, public_pem
@@ -91,6 +91,60 @@ def test_all_settings_that_do_not_go_together_are_told(
     assert [line.split()[3] for line in lines] == list(wrong)
 
 
+def test_each_wrong_element_and_table_is_told_and_what_does_not_go_together_beside_it(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "noti.toml"
+    file.write_text(
+        'join = ["a", "b:1", "c"]\nhttp_tls_cert = 3\nhttp_tls_key = "/k"\ntls_cert = "/c"\n'
+        '[[nats_streams]]\nname = "x y"\nfoo = 3\n[[nats_streams]]\nsubjects = []\n'
+    )
+    lines = check([*flags, "--config", str(file)], capsys)
+    for told in (
+        "join (from file ???): 'a' is",
+        "join (from file ???): 'c' is",
+        "http_tls_cert (from",
+        "nats_streams 1 (x y) name",
+        "nats_streams 1 (x y) subjects",
+        "nats_streams 1 (x y) foo",
+        "nats_streams 2 name",
+        "tls_key (from default): it is not given beside tls_cert",
+        "tls_ca (from default): it is not given beside tls_cert",
+    ):
+        begin = f"noti: error: setting {told}".replace("???", str(file))
+        assert [line for line in lines if line.startswith(begin)], told
+    assert len(lines) == 9
+
+
+def test_each_setting_that_is_given_beside_what_it_excludes_is_told() -> None:
+    flags = {
+        "nats_nkey_file": "/n",
+        "nats_token_file": "/t",
+        "nats_creds_file": "/c",
+        "nats_tls_ca": "/a",
+        "nats_stream": "s",
+        "nats_topic": "t",
+        "nats_streams": ({"name": "s", "subjects": ({"subject": "a", "decoder": "text"},)},),
+    }
+    _, problems = checked(given_settings({"name": "n", **flags}, None))
+    told = [(setting, text.rpartition("): ")[2].split(";")[0]) for setting, text in problems]
+    assert [setting for setting, text in told if "beside nats_creds_file" in text] == [
+        "nats_nkey_file",
+        "nats_token_file",
+    ]
+    assert [setting for setting, text in told if "without nats_url" in text] == [
+        "nats_creds_file",
+        "nats_nkey_file",
+        "nats_token_file",
+        "nats_tls_ca",
+        "nats_streams",
+    ]
+    assert [setting for setting, text in told if "beside [[nats_streams]]" in text] == [
+        "nats_stream",
+        "nats_topic",
+    ]
+
+
 def test_file_of_settings_that_cannot_be_read_is_a_problem_beside_others(
     flags: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -121,6 +175,31 @@ def test_certificates_are_checked_as_a_node_reads_them(tmp_path: Path) -> None:
     )
     assert told.startswith("setting tls_cert: ")
     assert "this node is named 'n'" in told
+
+
+@pytest.mark.parametrize("prefix", ["tls", "http_tls", "nats_tls"])
+def test_each_file_of_tls_that_is_wrong_is_told_once(
+    prefix: str, flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = {"cert": "/missing", "key": str(tmp_path / "key")}
+    if prefix != "http_tls":
+        files["ca"] = str(tmp_path)
+    (tmp_path / "key").write_text("no key")
+    (tmp_path / "key").chmod(0o600)
+    named = [f"--{prefix.replace('_', '-')}-{what}={file}" for what, file in sorted(files.items())]
+    lines = check([*flags, *named, "--nats-url=nats://127.0.0.1"], capsys)
+    assert sorted(line.split()[3] for line in lines) == sorted(f"{prefix}_{x}:" for x in files)
+
+
+def test_key_of_another_certificate_is_told_beside_a_wrong_ca(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    certificate, key = node("n", authority()).write(tmp_path, "n")
+    _, other = node("n", authority()).write(tmp_path, "other")
+    named = [f"--tls-cert={certificate}", f"--tls-key={other}", f"--tls-ca={key}"]
+    pair, ca = check([*flags, *named], capsys)
+    assert f"setting tls_cert: {other} is not the key of the certificate {certificate}" in pair
+    assert f"setting tls_ca: {key} holds no certificate" in ca
 
 
 def test_secrets_that_everybody_can_read_are_warned_of_and_public_keys_are_not(
