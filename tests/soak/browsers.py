@@ -83,6 +83,10 @@ class Browsers:
         """Return how many events the slowest one has still to get."""
         return int(self.report["events"] - self.report["slowest"])
 
+    def behind_in_all(self) -> int:
+        """Return how many deliveries are still to come."""
+        return int(self.report["behind"])
+
     def slowest(self) -> str:
         """Return who that is, and how far behind, in words."""
         return f"the slowest ({self.report['slowest_is']}) is {self.behind()} behind"

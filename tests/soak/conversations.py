@@ -14,6 +14,7 @@ import h2.connection
 import h2.errors
 import h2.events
 import h2.exceptions
+import h2.settings
 
 from noti.errors import MessageInvalid
 from tests.bench.load.reading import Body, Reader, Reading
@@ -24,6 +25,9 @@ PATH = "/.well-known/mercure"
 AUTHORITY = "soak"
 STREAMS_MAX = 4
 """Of one connection over HTTP/2."""
+STREAM_WINDOW_BYTES = 6 * 1024 * 1024
+CONNECTION_WINDOW_BYTES = 15 * 1024 * 1024
+"""As Chromium has them; who says nothing has 64 KiB for both."""
 OK, SWITCHED = 200, 101
 NO_CLOSE = 1006
 """How RFC 6455 (7.1.5) calls the end of a WebSocket that nobody closed."""
@@ -161,10 +165,14 @@ class Http2(Conversation):
 
     protocol = "h2"
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: Reader, *, has_wide_windows: bool = False) -> None:
         super().__init__(reader)
         self._http = h2.connection.H2Connection(h2.config.H2Configuration(header_encoding="utf-8"))
         self._http.initiate_connection()
+        if has_wide_windows:
+            window = h2.settings.SettingCodes.INITIAL_WINDOW_SIZE
+            self._http.update_settings({window: STREAM_WINDOW_BYTES})
+            self._http.increment_flow_control_window(CONNECTION_WINDOW_BYTES)
         self._by_id: dict[int, tuple[Stream, Body]] = {}
         self._goes_away = False
 
@@ -242,12 +250,14 @@ class Http2(Conversation):
             taken.append((stream, []))
 
 
-def conversation(transport: Transport, reader: Reader) -> Conversation:
-    """Return a new one."""
+def conversation(
+    transport: Transport, reader: Reader, *, has_wide_windows: bool = False
+) -> Conversation:
+    """Return a new one; over HTTP/2 perhaps with the windows of a browser."""
     match transport:
         case Transport.EVENTS:
             return EventStream(reader)
         case Transport.HTTP_2:
-            return Http2(reader)
+            return Http2(reader, has_wide_windows=has_wide_windows)
         case Transport.OBJECTS | Transport.MESSAGES:
             return WebSocket(reader, transport.subprotocol)

@@ -282,7 +282,8 @@ class Fleet:
                 shared = words.protocol == "h2" and not one.idle and words.takes_more
                 if shared and one.node == browser.node:
                     return one
-        words = conversation(transport, self._reader)
+        is_even = browser.number % 2 == 0
+        words = conversation(transport, self._reader, has_wide_windows=is_even)
         context = self._trusting(words.protocol) if has_tls else None
         address = self._nodes[browser.node]
         connection = Connection(browser.node, address, words, context, idle=browser.idle)

@@ -18,6 +18,7 @@ from noti.streams.framing import EVENT_STREAM, WEBSOCKET_EVENT_STREAM, WEBSOCKET
 from tests.bench.load.mark import Mark
 from tests.soak.conversations import (
     OK,
+    STREAM_WINDOW_BYTES,
     Conversation,
     EventStream,
     Http2,
@@ -177,6 +178,15 @@ def test_refusal_ends_the_stream_with_its_status() -> None:
     stream = there.begin(REQUEST)
     there.take(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
     assert (stream.status, stream.ended) == (503, True)
+
+
+def test_connection_may_have_the_windows_of_a_browser() -> None:
+    for has_wide_windows, window_bytes in ((False, 65_535), (True, STREAM_WINDOW_BYTES)):
+        there = Http2(SoakReader(RUN), has_wide_windows=has_wide_windows)
+        there.begin(REQUEST)
+        node = http_2_node(there)
+        node.send_headers(1, [(":status", "200")])
+        assert node.local_flow_control_window(1) == window_bytes
 
 
 def test_nothing_more_is_asked_for_where_a_node_allows_no_stream_any_more() -> None:
