@@ -18,11 +18,15 @@ from noti.streams.subscription import Subscription
 
 TURN_BYTES_MAX: Final = 256 * 1024
 """Written at once; then streams that closed or opened a window meanwhile are looked at again."""
-CHUNK_BYTES: Final = 16 * 1024
-"""About what one stream is sent before it is the next one's turn: a frame. All of a connection
-share its window, which is 64 KiB if the client says nothing; with more, one stream that has much to
-catch up with would leave none of it to others, which were then taken for clients that read
-nothing."""
+CHUNK_BYTES_MIN: Final = 16 * 1024
+CHUNK_BYTES_MAX: Final = 64 * 1024
+"""About what one stream is sent before it is the next one's turn. All of a connection share its
+window, which is 64 KiB if the client says nothing; with more than a frame then, one stream that has
+much to catch up with would leave none of it to others, which were taken for clients that read
+nothing. Browsers allow megabytes, of which 64 KiB at once cost half as much."""
+SHARE_PARTS: Final = 8
+"""Of a stream's share of that window, so much is sent at once: a stream whose window closes in the
+middle costs more than it spares."""
 
 
 class Http2Connection(Protocol):
@@ -30,6 +34,9 @@ class Http2Connection(Protocol):
 
     def window_bytes(self, stream_id: int) -> int:
         """Return how much may be sent on a stream now, at most a frame; 0 when it is closed."""
+
+    def shared_window_bytes(self) -> int:
+        """Return how much may be sent on all streams together now."""
 
     def put(self, stream_id: int, data: bytes, *, ends: bool = False) -> None:
         """Have data sent with the next flush, within the window; the last of a stream `ends` it."""
@@ -115,10 +122,14 @@ class Http2Streams:
     async def _turn(self, hub: Hub, time_slice: TimeSlice) -> float:
         """Bring each stream on by a chunk; return when to look again, whatever happens."""
         wakes_at, put_bytes = trio.current_time() + hub.config.heartbeat_s, 0
+        share_bytes = self._connection.shared_window_bytes() // max(1, len(self._streams))
+        chunk_bytes = max(CHUNK_BYTES_MIN, min(share_bytes // SHARE_PARTS, CHUNK_BYTES_MAX))
         for stream_id, one in list(self._streams.items()):
             if self._streams.get(stream_id) is not one or one.over.is_set():
                 continue
-            sent_bytes = await self._bring_on(stream_id, one, hub.config.stall_timeout_s)
+            sent_bytes = await self._bring_on(
+                stream_id, one, chunk_bytes, hub.config.stall_timeout_s
+            )
             put_bytes += sent_bytes
             if sent_bytes and stream_id in self._streams:
                 self._streams.move_to_end(stream_id)
@@ -130,14 +141,16 @@ class Http2Streams:
         await self._connection.flush()
         return wakes_at
 
-    async def _bring_on(self, stream_id: int, one: _Sent, stall_timeout_s: float) -> int:
+    async def _bring_on(
+        self, stream_id: int, one: _Sent, chunk_bytes: int, stall_timeout_s: float
+    ) -> int:
         """Put a chunk of what a stream may be sent, or its rest; return how many bytes."""
         if one.unsent and one.subscription.is_cut_off:
             one.subscription.cut_off()
             await self._give_up(stream_id, one)
             return 0
         if not one.unsent:
-            data = one.subscription.poll(CHUNK_BYTES)
+            data = one.subscription.poll(chunk_bytes)
             if data is None:
                 return self._end(stream_id, one)
             one.unsent, one.blocked_at = memoryview(data), None

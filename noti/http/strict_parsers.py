@@ -174,6 +174,10 @@ class StrictH2(H2Protocol):
             return 0
         return min(window_bytes, self.connection.max_outbound_frame_size)
 
+    def shared_window_bytes(self) -> int:
+        """Return how much may be sent on all streams together now."""
+        return self.connection.outbound_flow_control_window
+
     def put(self, stream_id: int, data: bytes, *, ends: bool = False) -> None:
         """Have data sent with the next flush; nothing on a stream that is closed.
 

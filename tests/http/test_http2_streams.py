@@ -271,6 +271,9 @@ class Recorded:
     def window_bytes(self, stream_id: int) -> int:
         return min(self.windows.get(stream_id, 1_000_000), self.window, 16_384)
 
+    def shared_window_bytes(self) -> int:
+        return self.window
+
     def put(self, stream_id: int, data: bytes, *, ends: bool = False) -> None:
         assert ends or data, "nothing is sent for nothing"
         assert len(data) <= self.window_bytes(stream_id)
@@ -376,6 +379,25 @@ async def test_streams_that_have_much_to_catch_up_with_share_the_window_of_their
         assert connection.resets == []
         sizes = sorted(map(len, connection.sent.values()))
         assert sizes[-1] < 1.5 * sizes[0]
+
+
+async def test_stream_is_sent_the_more_at_a_time_the_wider_the_window_of_its_connection_is(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    flushes: list[int] = []
+    for window_bytes in (65_535, 15_000_000):
+        there = hub()
+        async with sending(there, 1) as (connection, streams, _):
+            connection.window, before = window_bytes, connection.flushes
+            there.publish(notifications(1, 10_000))
+            await trio.testing.wait_all_tasks_blocked()
+            while b"id: id-10000\n" not in connection.sent[0]:
+                connection.window = window_bytes
+                streams.wake()
+                await trio.testing.wait_all_tasks_blocked()
+            flushes.append(connection.flushes - before)
+    narrow, wide = flushes
+    assert wide < narrow / 2
 
 
 async def test_what_a_cancelled_request_was_to_send_for_others_is_sent_by_the_next() -> None:
