@@ -1,6 +1,5 @@
 """Network addresses and how people write them, and where the hub is at one."""
 
-import re
 from ipaddress import IPv6Address
 from typing import Final, TypeAlias
 
@@ -9,17 +8,6 @@ Address: TypeAlias = tuple[str, int]
 
 HUB_PATH: Final = "/.well-known/mercure"
 """Where the hub is, below the root of each node's host."""
-
-_LOGIN: Final = re.compile(r"(?://|(?<!\w)[\w.%+-]+:(?!//))\S*@")
-"""Up to the last @, as passwords are written with / and @ in them; also where // is forgotten."""
-
-
-def without_logins(text: str) -> str:
-    """Return text for a person, with no name and password in the URLs in it.
-
-    Rather too much is masked than too little: also what is before an @ elsewhere in a URL.
-    """
-    return _LOGIN.sub("//***@", text)
 
 
 def format_address(address: Address) -> str:

@@ -5,16 +5,15 @@ environment and flags. The flags of `noti run` are made from the fields below, a
 field is its help.
 """
 
-import re
 import socket
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from noti.address import Address, format_address
+from noti.redaction import MASK, redacted, redacted_url
 from noti.setting_rules import SECRETS, problems_of
 from noti.setting_values import (
     COMMAS,
@@ -378,20 +377,15 @@ def variable_of(setting: str) -> str:
     return VARIABLE_PREFIX + setting.upper()
 
 
-_BETWEEN_URLS: Final = re.compile(r",(?=\w+://)")
-_LOGIN: Final = re.compile(r"^(\w[\w+.-]*://)?.*@", re.DOTALL)
-"""Up to the last @ of a URL: a password that is written wrongly is still one."""
+_URLS: Final = frozenset({"nats_url", "jwks_url", "public_url"})
 
 
 def shown(setting: str, value: object) -> object:
     """Return the value of a setting as a person writes it, without credentials."""
-    if isinstance(value, str) and setting == "nats_url":
-        return ",".join(_LOGIN.sub(r"\1***@", url) for url in _BETWEEN_URLS.split(value))
-    if isinstance(value, str) and setting == "jwks_url" and urlsplit(value).scheme:
-        url, query, _ = _LOGIN.sub(r"\1***@", value).partition("?")
-        return f"{url}?***" if query else url
     if isinstance(value, SecretStr) or (value is not None and setting in dict(SECRETS)):
-        return "***"
+        return MASK
+    if isinstance(value, str):
+        return redacted_url(value) if setting in _URLS else redacted(value)
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, StreamSettings):

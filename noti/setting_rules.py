@@ -3,10 +3,10 @@
 A problem is the setting that it is told of, and a clause about it.
 """
 
-import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from noti.redaction import has_login
 from noti.setting_values import WILDCARDS, is_loopback
 from noti.stream_settings import problems_of_streams
 
@@ -31,9 +31,6 @@ SECRETS: Final = (
     ("gossip_key", "gossip_key_file"),
 )
 """Settings that are secrets, and those that name a file with the same."""
-
-USER_INFO: Final = re.compile(r"//[^/,\s]*@")
-"""A login in a URL."""
 
 _TOGETHER = (
     ("tls_cert", "tls_key", "tls_ca"),
@@ -105,7 +102,7 @@ def _files_come_together(config: "Config") -> Iterator[Problem]:
         for name in _NATS_FILES:
             if getattr(config, name) is not None:
                 yield name, "is of no use without nats_url; set both or neither"
-    if proofs and USER_INFO.search(config.nats_url or ""):
+    if proofs and has_login(config.nats_url or ""):
         yield proofs[0], "is given beside a login in nats_url; remove it there"
 
 

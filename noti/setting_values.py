@@ -6,7 +6,7 @@ What is wrong is a `ValueError` whose text is a clause about the value.
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Annotated, Final, Literal, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator
 
@@ -50,21 +50,27 @@ def node_name(value: str) -> str:
     return value
 
 
+def _split(url: str) -> SplitResult | None:
+    """Return the parts of a URL with a host, or None: what is raised here may quote a password."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.hostname and parts.port != 0
+    except ValueError:
+        return None
+    return parts if usable and not re.search(r"\s", url.strip()) else None
+
+
 def _nats_locations(value: str) -> str:
     for url in value.split(","):
-        try:
-            parts = urlsplit(url)
-            usable = parts.scheme in _NATS_SCHEMES and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable or re.search(r"\s", url.strip()):
+        parts = _split(url)
+        if parts is None or parts.scheme not in _NATS_SCHEMES:
             raise ValueError("is not a NATS URL; write for example nats://127.0.0.1:4222")
     return value
 
 
 def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if value != "*" and (not parts.scheme or not parts.netloc or value != value.rstrip("/")):
+    parts = _split(value)
+    if value != "*" and (parts is None or not parts.scheme or value != value.rstrip("/")):
         raise ValueError("is not an origin; write for example https://app.example.com")
     if value != "*" and "*" in value.replace("://*.", "://", 1):
         raise ValueError("has a * elsewhere than in https://*.example.com")
@@ -72,8 +78,8 @@ def _origin(value: str) -> str:
 
 
 def _hub_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    parts = _split(value)
+    if parts is None or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
         raise ValueError("is not a hub's URL; write for example https://example.com")
     return value if parts.path.strip("/") else f"{value.rstrip('/')}{HUB_PATH}"
 
@@ -85,13 +91,11 @@ def _own_origin(value: str) -> str:
 
 
 def _jwks_location(value: str) -> str:
-    parts = urlsplit(value)
-    if not parts.scheme:
+    if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", value):
         return value  # a path
-    usable = parts.scheme == "https" or (
-        parts.scheme == "http" and is_loopback(parts.hostname or "")
-    )
-    if not usable or not parts.hostname:
+    parts = _split(value)
+    schemes = ("http", "https") if parts and is_loopback(parts.hostname or "") else ("https",)
+    if parts is None or parts.scheme not in schemes:
         raise ValueError("is not a path or an https:// URL (http:// is for loopback alone)")
     return value
 

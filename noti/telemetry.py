@@ -8,7 +8,6 @@ traceback the values of local variables.
 import contextlib
 import functools
 import logging
-import re
 import subprocess
 import sys
 import traceback
@@ -21,6 +20,7 @@ from prometheus_client import Gauge, disable_created_metrics
 
 from noti import __version__
 from noti.errors import leaves_of
+from noti.redaction import MASK, is_secret_name, redacted
 
 BUILD_INFO = Gauge("noti_build_info", "Always 1; says which build this is.", ["version", "build"])
 
@@ -29,14 +29,6 @@ _LIBRARIES_AT_WARNING = ("asyncio", "grpclib", "hpack", "hypercorn.access")
 
 ERRORS_SHOWN_MAX = 10
 """Of one group; when more fail together, they fail for the same reason."""
-
-_SECRET_KEYS = frozenset({"authorization", "cookie", "password", "secret", "token"})
-_SECRET_TEXT = (
-    # Mercure passes its token as a query parameter too: RFC 6750 calls it access_token.
-    (re.compile(r"\b(authorization|access_token|jwt|token)=[^&\s\"']+", re.IGNORECASE), r"\1=***"),
-    (re.compile(r"\b(bearer|basic) +[A-Za-z0-9._~+/=-]+", re.IGNORECASE), r"\1 ***"),
-    (re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/@\s]+@", re.IGNORECASE), r"\1***@"),
-)
 
 
 class _JsonLines(structlog.stdlib.ProcessorFormatter):
@@ -161,22 +153,22 @@ def redact(
 ) -> MutableMapping[str, Any]:
     """Mask secrets in a log event: values of telling keys, credentials inside any text."""
     for key, value in event.items():
-        event[key] = "***" if key.lower() in _SECRET_KEYS else _without_secrets(value)
+        event[key] = MASK if is_secret_name(key) else _without_secrets(value)
     return event
 
 
 def _without_secrets(value: object) -> object:
     match value:
-        case str():
-            for pattern, masked in _SECRET_TEXT:
-                value = pattern.sub(masked, value)
+        case None | bool() | int() | float() | logging.LogRecord():  # the last is structlog's own
             return value
+        case str():
+            return redacted(value)
         case dict():
-            return redact(None, "", dict(value))
+            return redact(None, "", {str(key): item for key, item in value.items()})
         case list() | tuple():
             return [_without_secrets(item) for item in value]
         case _:
-            return value
+            return redacted(repr(value))  # as it would be rendered
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from noti.address import format_address, parse_address, without_logins
+from noti.address import format_address, parse_address
 
 
 @given(
@@ -48,16 +48,3 @@ def test_anything_but_host_and_port_is_rejected_with_what_is_wrong(text: str, pr
 def test_host_that_cannot_be_looked_up_is_no_address(text: str) -> None:
     with pytest.raises(ValueError, match="has no name of a host before the port"):
         parse_address(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("no answer from http://u:hush@h:1: why", "no answer from http://***@h:1: why"),
-        ("http://u:a/b@c?d#e@h/x", "http://***@h/x"),
-        ("'http:u:hush@h' is no URL", "'//***@h' is no URL"),
-        ("none of http://h:80/x?a=b: nobody", "none of http://h:80/x?a=b: nobody"),
-    ],
-)
-def test_no_login_is_shown(text: str, shown: str) -> None:
-    assert without_logins(text) == shown

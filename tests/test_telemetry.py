@@ -73,6 +73,9 @@ def test_a_traceback_shows_no_values_of_variables(output: io.StringIO, form: str
         {"header": "Bearer hush"},
         {"path": "/.well-known/mercure?topic=a&authorization=hush&x=1"},
         {"url": "tls://user:hush@host"},
+        {"url": "tls://user:a/hush@b?hush#hush@host"},
+        {"proxy_authorization": "hush"},
+        {"error": ValueError("nats://hush@host")},
         {"nested": {"urls": ["nats://hush@host"]}},
     ],
 )
@@ -82,6 +85,7 @@ def test_secrets_are_masked(secret: dict[str, object]) -> None:
 
 def test_what_is_no_secret_stays() -> None:
     event = {"event": "a peer left", "peer": "10.0.0.1:8401", "url": "http://host/?topic=a", "n": 1}
+    event["contact"] = "mailto:ops@example.com"
     assert telemetry.redact(None, "info", dict(event)) == event
 
 

@@ -7,7 +7,6 @@ many do, it is fetched only every few seconds.
 import re
 import time
 from typing import Final, NoReturn
-from urllib.parse import urlsplit
 
 import httpx
 import structlog
@@ -19,6 +18,7 @@ from noti.authorization.key_files import give_notice
 from noti.authorization.keys import TrustedKeys, read_jwks
 from noti.errors import ConfigInvalid
 from noti.ports import Clock
+from noti.redaction import redacted_url
 from noti.throttled_log import ThrottledLog
 
 log = structlog.get_logger("noti.authorization")
@@ -85,9 +85,7 @@ class JwksFeed:
 
     async def run(self) -> NoReturn:
         """Fetch the keys, and again, until cancelled."""
-        parts = urlsplit(self._url)
-        host = parts.netloc.rpartition("@")[2]
-        name = f"{parts.scheme}://{host}{parts.path}"  # no login, no query
+        name = redacted_url(self._url)
         async with httpx.AsyncClient(timeout=FETCH_TIMEOUT_S, follow_redirects=False) as client:
             while True:
                 # Who asks from now on may mean keys that this fetch will not bring.

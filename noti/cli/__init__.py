@@ -42,9 +42,9 @@ with _hidden("rich"):
     import structlog
 
 from noti import __version__, telemetry  # noqa: E402
-from noti.address import without_logins  # noqa: E402
 from noti.errors import ConfigInvalid, LocalError, NotiError, leaves_of  # noqa: E402
 from noti.importing import importing  # noqa: E402
+from noti.redaction import redacted  # noqa: E402
 
 log = structlog.get_logger("noti.cli")
 
@@ -206,7 +206,7 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(problem: str, exit_status: int) -> int:
-    line = without_logins(" ".join(problem.split()))
+    line = redacted(" ".join(problem.split()))
     if telemetry.logs_json():
         log.critical(line, exit_status=exit_status)
     else:

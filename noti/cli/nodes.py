@@ -7,8 +7,8 @@ from typing import Any, Final, TypeAlias, TypeVar
 
 import click
 
-from noti.address import without_logins
 from noti.errors import MessageInvalid, Unavailable
+from noti.redaction import redacted
 
 URLS_VARIABLE: Final = "NOTI_URLS"
 """Where browsers and publishers connect, for commands that read or publish events."""
@@ -76,7 +76,7 @@ def first_answer(urls: Sequence[str], ask: Callable[[str], T]) -> T:
             return ask(url)
         except (Unavailable, MessageInvalid) as error:
             problems.append(str(error))
-            click.echo(f"noti: {without_logins(str(error))}; asking the next node", err=True)
+            click.echo(f"noti: {redacted(str(error))}; asking the next node", err=True)
     try:
         return ask(last)
     except (Unavailable, MessageInvalid) as error:

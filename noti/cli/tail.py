@@ -21,7 +21,7 @@ import trio
 from rich.console import Console
 from rich.text import Text
 
-from noti.address import HUB_PATH, without_logins
+from noti.address import HUB_PATH
 from noti.cli.deadline import no_answer, timeout_option
 from noti.cli.http import tls_ca_option, tls_context, token_file_option, token_in
 from noti.cli.nodes import given_urls, urls_option
@@ -30,6 +30,7 @@ from noti.client.event_source import HEAD_S_MAX, SILENCE_S_MAX, read_stream
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import Reconnect, Reconnection
 from noti.errors import LocalError, Unavailable
+from noti.redaction import redacted
 
 STOP_DEADLINE_S = 3.0
 STDOUT = 1
@@ -185,12 +186,12 @@ class Screen:
         """Say that the stream is there."""
         self.beginning.deadline = math.inf
         resumed = f", resumed from {_visible(resumed_from)}" if resumed_from else ""
-        self._news.print(Text(f"connected to {without_logins(url)}{resumed}", style="green"))
+        self._news.print(Text(f"connected to {redacted(url)}{resumed}", style="green"))
 
     def waiting(self, pause: Reconnect) -> None:
         """Say that it is not."""
         self.problem = _visible(pause.why)
-        line = f"{without_logins(_visible(pause.why))}; again in {pause.after_s:.1f} s"
+        line = f"{redacted(_visible(pause.why))}; again in {pause.after_s:.1f} s"
         self._news.print(Text(line, style="yellow"))
 
     def event(self, event: StreamEvent) -> bool:

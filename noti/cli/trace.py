@@ -9,7 +9,6 @@ from urllib.parse import quote
 
 import click
 
-from noti.address import without_logins
 from noti.certificates.describing import printable
 from noti.cli.deadline import timeout_option
 from noti.cli.http import get_json, tls_ca_option
@@ -18,6 +17,7 @@ from noti.cli.nodes import OPS_URLS_VARIABLE, urls_option
 from noti.cli.status import DEFAULT_URL, report_of
 from noti.errors import MessageInvalid, NotiError
 from noti.publishing.events import ID_CHARACTERS_MAX
+from noti.redaction import redacted
 
 _ROW = "{:<20} {:>10} {:>10}  {:<24} {:>10}"
 
@@ -46,7 +46,7 @@ def trace(
             answers.append(_answer_of(url, event_id, tls_ca, timeout_s))
         except NotiError as error:
             silent[name] = str(error)
-    silent = {without_logins(name): without_logins(why) for name, why in silent.items()}
+    silent = {redacted(name): redacted(why) for name, why in silent.items()}
     known = any(answer["events"] or answer["refused"] for answer in answers)
     if as_json:
         nodes = [*answers, *({"node": name, "error": why} for name, why in silent.items())]

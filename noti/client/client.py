@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 import anyio
 import httpx
 
-from noti.address import HUB_PATH, without_logins
+from noti.address import HUB_PATH
 from noti.backoff import Backoff
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
@@ -36,6 +36,7 @@ from noti.errors import (
     RequestRejected,
     Unavailable,
 )
+from noti.redaction import redacted, redacted_url
 
 WITHIN_S: Final = 30.0
 """How long an event is tried to be published: an election, and a node that restarts."""
@@ -177,7 +178,7 @@ class Client:
     @property
     def _asked(self) -> str:
         """The hub whose turn it is, for a person."""
-        return without_logins(self._hubs[self._turn])
+        return redacted(self._hubs[self._turn])
 
     async def _attempt(self, content: bytes, key: str) -> str | tuple[str, bool, float]:
         """Return the id, or what went wrong, whether it may be committed, and when to come back.
@@ -291,7 +292,5 @@ def _hub(url: str) -> str:
         parts = httpx.URL()
     known = parts.scheme in ("http", "https") and parts.host and (parts.port or 0) <= PORT_MAX
     if not known:
-        raise LocalError(
-            f"{without_logins(url)!r} is not the URL of a node; write http://HOST:PORT"
-        )
+        raise LocalError(f"{redacted_url(url)!r} is not the URL of a node; write http://HOST:PORT")
     return str(parts.copy_with(path=HUB_PATH) if parts.path in ("", "/") else parts)

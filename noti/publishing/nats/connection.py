@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
 
 import nats.errors
 import nats.js.errors
@@ -13,6 +12,7 @@ from noti.connection_errors import CLOSED, reason_of
 from noti.errors import ConfigInvalid, SourceUnavailable
 from noti.publishing.nats.client import NatsClient
 from noti.publishing.nats.settings import NatsSettings
+from noti.redaction import redacted_url
 
 log = structlog.get_logger("noti.publishing")
 
@@ -45,7 +45,7 @@ class NatsConnection:
     async def open(self, settings: NatsSettings) -> None:
         """Connect; raises `SourceUnavailable` within `CONNECT_S`."""
         options = _options(settings)
-        self._places = ", ".join(_without_password(url) for url in settings.urls)
+        self._places = ", ".join(map(redacted_url, settings.urls))
         try:
             async with asyncio.timeout(CONNECT_S):
                 await self.client.connect(
@@ -127,8 +127,3 @@ def _options(settings: NatsSettings) -> dict[str, Any]:
 def _why(error: Exception) -> str:
     """Return an error of a connection, for a person."""
     return CLOSED if "empty response from server" in str(error) else reason_of(error)
-
-
-def _without_password(url: str) -> str:
-    parts = urlsplit(url)
-    return parts.netloc.rpartition("@")[2] or parts.path

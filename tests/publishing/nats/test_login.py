@@ -187,7 +187,7 @@ async def test_tls_without_a_client_certificate_is_refused_by_the_server(tmp_pat
     site = Site(tmp_path)
     reason = await error_of(site.scene, uses.for_nats(site.ca_file, None, None))
     # Whether its reason is read before our next write fails is a race that TLS 1.3 leaves open.
-    assert reason.startswith("cannot connect to NATS at 127.0.0.1:")
+    assert reason.startswith("cannot connect to NATS at nats://127.0.0.1:")
     assert (
         "wants a certificate and got none" in reason or "Broken pipe" in reason or "reset" in reason
     )
