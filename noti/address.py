@@ -6,6 +6,9 @@ from typing import Final, TypeAlias
 Address: TypeAlias = tuple[str, int]
 """Host (name or IP) and port."""
 
+PORT_MAX: Final = 65535
+"""TCP and UDP have 16 bits for a port."""
+
 HUB_PATH: Final = "/.well-known/mercure"
 """Where the hub is, below the root of each node's host."""
 
@@ -37,8 +40,8 @@ def parse_address(text: str) -> Address:
         raise ValueError(f"has {wrong}; write an IPv6 address for example as [::1]:8402")
     if not bracketed and not _is_encodable(host):
         raise ValueError("has no name of a host before the port")
-    if len(port) > len("65535") or int(port) > 65535:
-        raise ValueError("has a port above 65535")
+    if len(port) > len(str(PORT_MAX)) or int(port) > PORT_MAX:
+        raise ValueError(f"has a port above {PORT_MAX}")
     return host, int(port)
 
 

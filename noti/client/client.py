@@ -23,7 +23,7 @@ from urllib.parse import urlencode
 import anyio
 import httpx
 
-from noti.address import HUB_PATH
+from noti.address import HUB_PATH, PORT_MAX
 from noti.backoff import Backoff
 from noti.client.event_stream import StreamEvent
 from noti.client.reconnection import GiveUp, Move, NextStep, Open, Reconnect, Reconnection, Stop
@@ -280,9 +280,6 @@ async def _pieces(response: httpx.Response) -> AsyncIterator[AsyncIterator[bytes
         await response.aclose()
         with suppress(httpx.TransportError, httpx.StreamError, StopAsyncIteration):
             await anext(pieces)
-
-
-PORT_MAX: Final = 65_535
 
 
 def _hub(url: str) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
+from noti.address import PORT_MAX
 from noti.errors import ConfigInvalid
 
 Object: TypeAlias = dict[str, Any]
@@ -108,8 +109,8 @@ def read_spec(checker: Object) -> Spec:
         if not isinstance(spec.get(key), str) or not _NAME.fullmatch(spec[key]):
             raise ConfigInvalid(f"spec.{key} is {_shown(spec, key)}: give it a name of Kubernetes")
     port = spec.get("rpcPort")
-    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port < 65536:
-        raise ConfigInvalid(f"spec.rpcPort is {_shown(spec, 'rpcPort')}: give it 1 to 65535")
+    if not isinstance(port, int) or isinstance(port, bool) or not 0 < port <= PORT_MAX:
+        raise ConfigInvalid(f"spec.rpcPort is {_shown(spec, 'rpcPort')}: give it 1 to {PORT_MAX}")
     local_dev = spec.get("localDev", False)
     if not isinstance(local_dev, bool):
         raise ConfigInvalid(f"spec.localDev is {_shown(spec, 'localDev')}: give it true or false")

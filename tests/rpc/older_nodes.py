@@ -1,17 +1,13 @@
 """Nodes that speak gRPC only, as releases before 0.7 do."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 
 import pytest
 
-from noti.certificates.context import HTTP_2, MutualContexts, mutual_contexts
-from noti.certificates.credentials import load_credentials
-from tests.certificates.authority import Wanted, issue
-from tests.rpc.tls_peers import Fixed, cluster_authority, node_tls
+from noti.certificates.context import HTTP_2, MutualContexts
+from tests.rpc.tls_peers import Fixed, new_contexts, node_tls
 
 NO_BYTE = b"\xff\xff"
 
@@ -35,12 +31,7 @@ def callers_are_older() -> Iterator[None]:
 @cache
 def older_tls(*names: str) -> Fixed:
     """Return what a node of these names shows and trusts, whose ALPN knows HTTP/2 only."""
-    with tempfile.TemporaryDirectory() as name:
-        directory = Path(name)
-        paths = issue(Wanted(dns=names), cluster_authority()).write(directory, "node")
-        ca = directory / "ca.pem"
-        ca.write_bytes(cluster_authority().pem)
-        contexts = mutual_contexts(load_credentials(*paths, ca))
+    contexts = new_contexts(*names)
     for context in (contexts.server, contexts.client):
         context.set_alpn_protocols([HTTP_2])
     return Fixed(contexts)

@@ -26,9 +26,14 @@ class Fixed:
 @cache
 def node_tls(*names: str) -> Fixed:
     """Return what a node of these names shows and trusts."""
+    return Fixed(new_contexts(*names))
+
+
+def new_contexts(*names: str) -> MutualContexts:
+    """Issue a certificate to a node, and return its contexts, which nobody else has."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         paths = issue(Wanted(dns=names), cluster_authority()).write(directory, "node")
         ca = directory / "ca.pem"
         ca.write_bytes(cluster_authority().pem)
-        return Fixed(mutual_contexts(load_credentials(*paths, ca)))
+        return mutual_contexts(load_credentials(*paths, ca))
