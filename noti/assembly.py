@@ -4,7 +4,6 @@ Here the rooms meet: each part gets the other parts that it needs. Nothing is st
 `node.py`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -153,7 +152,8 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
     forwarder = Forwarder(identity.node_id, replica, intake, clock)
 
     hello = partial(_hello, identity, replica, store, world.supports)
-    peers = _peers(world, hello, replica, forwarder, name_of_node)
+    is_member = partial(_is_member, replica)
+    peers = Peers(world.rpc, hello, forwarder, clock, rng, name_of_node, is_member=is_member)
     discovery = Discovery(
         gossip,
         replica,
@@ -178,7 +178,7 @@ async def assemble(config: Config, world: World, log_limits: LogLimits) -> Parts
         peers=peers,
         forwarder=forwarder,
         publisher=Publisher(forwarder, clock, rng, id_of=store.id_of, traces=traces),
-        admission=PeerAdmission(hello, name_of_node, peers.serve),
+        admission=PeerAdmission(hello, name_of_node, is_member, peers.serve),
         report=report,
         gossip_keys=gossip_keys,
         gossip=gossip,
@@ -357,19 +357,8 @@ def _replica(
     )
 
 
-def _peers(
-    world: World,
-    hello: Callable[[], Hello],
-    replica: Replica,
-    forwarder: Forwarder,
-    name_of_node: Callable[[NodeId], str | None],
-) -> Peers:
-    def is_member(node_id: NodeId) -> bool:
-        return node_id in replica.status().configuration.members
-
-    return Peers(
-        world.rpc, hello, forwarder, world.clock, world.rng, name_of_node, is_member=is_member
-    )
+def _is_member(replica: Replica, node_id: NodeId) -> bool:
+    return node_id in replica.status().configuration.members
 
 
 def _hello(identity: Identity, replica: Replica, store: Store, supports: int) -> Hello:

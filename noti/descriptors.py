@@ -33,16 +33,20 @@ CONTROL_CONNECTIONS_MAX: Final = 8
 PROBES_MAX: Final = 16
 """Connections kept for probes and metrics when all others are busy."""
 PEERS_MAX: Final = 16
-"""Connections from other nodes when publishers have taken all that they may have."""
+"""Other nodes of the cluster that are counted on."""
+STRANGERS_MAX: Final = 16
+"""Connections of nodes that are not in the configuration: those of a whole cluster that is founded,
+or of many nodes that join at once."""
 
 RESERVE: Final = (
     24  # stdio, Trio, the asyncio loop, log writer, lock, NATS, DNS
     + 16  # listeners, epolls, spares; with the line above: a node at rest has 28
     + 2 * PEERS_MAX  # each of the other nodes is dialed, and dials
+    + STRANGERS_MAX
     + GOSSIP_STREAMS_MAX
     + CONTROL_CONNECTIONS_MAX
     + OPS_CONNECTIONS_MAX
-    + PROBES_MAX
+    + 2 * PROBES_MAX  # over HTTP, and over gRPC
     + 16  # what lasts a moment: files being read, connections that are taken or change hands
 )
 """Descriptors that neither browsers nor publishers get."""

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from noti.errors import ClusterMismatch
 from noti.history.levels import too_old
 from noti.raft.core.messages import NodeId
-from noti.raft.ports import Hello, MessageStream
+from noti.raft.ports import Hello, MessageStream, Standing
 
 
 class PeerAdmission:
@@ -20,16 +20,17 @@ class PeerAdmission:
         self,
         hello: Callable[[], Hello],
         name_of: Callable[[NodeId], str | None],
+        is_member: Callable[[NodeId], bool],
         use: Callable[[MessageStream], Awaitable[None]],
     ) -> None:
         """`hello` returns how this node introduces itself now.
 
-        `use` takes the streams of admitted peers, each until it breaks.
-
-        `name_of` returns the name that gossip knows an id by, if any.
+        `name_of` returns the name that gossip knows an id by, if any, and `is_member` whether the
+        configuration has it. `use` takes the streams of admitted peers, each until it breaks.
         """
         self._hello = hello
         self._name_of = name_of
+        self._is_member = is_member
         self._use = use
 
     def hello(self) -> Hello:
@@ -58,6 +59,12 @@ class PeerAdmission:
         if known not in (None, peer.name):
             raise ClusterMismatch(f"node {peer.name!r} comes with the node id of node {known!r}")
         _reject_too_old(own, peer)
+
+    def standing(self, node_id: NodeId) -> Standing:
+        """Return what an id is to this node now."""
+        if self._is_member(node_id):
+            return Standing.MEMBER
+        return Standing.UNKNOWN if self._name_of(node_id) is None else Standing.GOSSIPS
 
     async def raft_stream(self, stream: MessageStream) -> None:
         """Use the stream of a peer that was admitted."""

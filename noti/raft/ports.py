@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Protocol
 
 from noti.address import Address
@@ -20,6 +21,16 @@ class Hello:
     """Of the cluster, as the node has applied it; 0 from releases that know no levels."""
     supports: int = 0
     """The highest level that the node supports; 0 from those, too."""
+
+
+class Standing(IntEnum):
+    """What an id is to this node; who has more of it stays longer."""
+
+    UNKNOWN = 0
+    GOSSIPS = 1
+    """Gossip knows it: it may be about to join."""
+    MEMBER = 2
+    """The configuration has it."""
 
 
 class MessageStream(Protocol):

@@ -1,7 +1,7 @@
 """Serves calls on connections that were accepted elsewhere, within limits; asyncio.
 
-When clients have all connections that they may have, a node's connection and a probe are served all
-the same.
+When clients have all connections that they may have, a probe is served all the same. Those of other
+nodes count elsewhere (`seats`).
 """
 
 import asyncio
@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
-from weakref import WeakSet
 
 import grpclib.const
 import grpclib.server
@@ -25,7 +24,7 @@ from h2.exceptions import ProtocolError
 from noti.certificates.context import HTTP_2, RAFT_FRAMES
 from noti.client_key import client_key
 from noti.connection_slots import Slot, Slots, SlotsFull
-from noti.descriptors import PEERS_MAX, Episode, rpc_unready_max
+from noti.descriptors import PROBES_MAX, Episode, rpc_unready_max
 from noti.rpc.admission import RAFT_METHOD, CallerAdmission
 from noti.rpc.connections import Caller, KeepAlive, PeerProtocol
 from noti.rpc.frame_connections import FrameConnection
@@ -37,9 +36,11 @@ ALWAYS: Final = frozenset(
         "/grpc.health.v1.Health/Check",
         "/notification.v1.Notification/GetServers",
         "/notification.v1.Notification/GetLeaderStatus",
+        RAFT_METHOD,
     }
 )
-"""Answered also when all connections are busy."""
+"""Answered also when all connections are busy. An older node's stream has a seat as soon as it is
+known whose it is."""
 
 CROWDED: Final = (
     "this node has as many busy connections as it may have (--rpc-connections-max, and"
@@ -112,22 +113,14 @@ class _ServerProtocol(PeerProtocol):
         if self._slot is not None:
             self._slot.release()
 
-    def is_closing(self) -> bool:
-        """Whether the connection is gone, or about to be."""
-        return self.connection.is_closing()
+    def may_call(self, method: str) -> bool:
+        """Whether this may be called here; all may, as long as there is room for all."""
+        return self._slot is None or self._slot.full is None or method in ALWAYS
 
-    def may_call(self, method: str, peers: "_PeerConnections") -> bool:
-        """Whether this may be called here; all may, as long as there is room for all.
-
-        Another node's connection changes over from the slots of clients to those of nodes, if need
-        be: it must not make room for anybody.
-        """
-        if self._slot is None or self._slot.full is None:
-            return True
-        if method == RAFT_METHOD and peers.take(self):
+    def on_node(self) -> None:
+        """Take no client's place: a node makes room for nobody, and has a seat."""
+        if self._slot is not None:
             self._slot.release()
-            return True
-        return method in ALWAYS
 
     def _begin_call(self) -> None:
         self._calls += 1
@@ -145,22 +138,8 @@ class _ServerProtocol(PeerProtocol):
         )
 
 
-class _PeerConnections:
-    """Connections of other nodes that came when clients had taken all that they may have."""
-
-    def __init__(self) -> None:
-        self._taken: WeakSet[_ServerProtocol | FrameConnection] = WeakSet()
-
-    def take(self, one: _ServerProtocol | FrameConnection) -> bool:
-        """Count a connection; return whether there is room for it."""
-        self._taken.difference_update([taken for taken in self._taken if taken.is_closing()])
-        if len(self._taken) < PEERS_MAX:
-            self._taken.add(one)
-        return one in self._taken
-
-
-Greet: TypeAlias = Callable[[FrameConnection, Callable[[], bool]], Awaitable[None]]
-"""Lets a node in that came without gRPC, if there is room for it, or closes its connection."""
+Greet: TypeAlias = Callable[[FrameConnection], Awaitable[None]]
+"""Lets a node in that came without gRPC, or closes its connection."""
 
 
 class GrpcServer:
@@ -185,8 +164,7 @@ class GrpcServer:
         }
         self._events = grpclib.server.Server(())  # for its events only: it never listens
         listen(self._events, RecvRequest, self._check_caller)
-        self._slots = Slots("rpc", limits.connections_max, limits.per_address_max, PEERS_MAX)
-        self._peers = _PeerConnections()
+        self._slots = Slots("rpc", limits.connections_max, limits.per_address_max, PROBES_MAX)
         self._episodes = {
             SlotsFull.NODE: Episode("rpc", "node", "all are busy, raise --rpc-connections-max"),
             SlotsFull.ADDRESS: Episode(
@@ -221,10 +199,10 @@ class GrpcServer:
                 lambda: applications[spoken], accepted
             )
         if spoken == RAFT_FRAMES:
-            await self._greet(frames, lambda: self._seat(frames))
+            await self._greet(frames)
 
     def take_slot(self, protocol: _ServerProtocol) -> Slot:
-        """Give a connection a slot. When all are busy, it gets one for other nodes and health."""
+        """Give a connection a slot. When all are busy, it gets one for probes."""
         self._open = {
             one for one in self._open if not (one.handler.closing and one.handler.check_closed())
         }
@@ -233,39 +211,22 @@ class GrpcServer:
         def close() -> None:
             protocol.processor.close("another connection needs the slot of this idle one")
 
-        slot = self._take_slot(protocol.connection.transport, close)
-        if isinstance(slot, SlotsFull):
-            self._episodes[slot].reject(time.monotonic())
-            slot = self._slots.take_for_probe(slot, close)
-        return slot
-
-    def _seat(self, connection: FrameConnection) -> bool:
-        """Give the connection of a node that was let in a slot; return whether there is one."""
-        if connection.is_closing():
-            return False
-        slot = self._take_slot(connection.transport, connection.abort)
-        if not isinstance(slot, SlotsFull):
-            connection.on_lost = slot.release
-        elif not self._peers.take(connection):
-            self._episodes[slot].reject(time.monotonic())
-            return False
-        return True
-
-    def _take_slot(
-        self, transport: asyncio.Transport, close: Callable[[], None]
-    ) -> Slot | SlotsFull:
         now = time.monotonic()
         for episode in self._episodes.values():
             episode.settle(now)
-        host, _ = (transport.get_extra_info("peername") or ("", 0))[:2]
-        return self._slots.take(client_key(host, "", ()), close)
+        host, _ = (protocol.transport.get_extra_info("peername") or ("", 0))[:2]
+        slot = self._slots.take(client_key(host, "", ()), close)
+        if isinstance(slot, SlotsFull):
+            self._episodes[slot].reject(now)
+            slot = self._slots.take_for_probe(slot, close)
+        return slot
 
     async def _check_caller(self, event: RecvRequest) -> None:
         assert isinstance(event.peer, Caller)
         connection = event.peer.connection
         protocol = connection.protocol
         assert isinstance(protocol, _ServerProtocol)
-        if not protocol.may_call(event.method_name, self._peers):
+        if not protocol.may_call(event.method_name):
             raise GRPCError(Status.UNAVAILABLE, CROWDED)
         rejection = self._admission.call_rejection(connection.transport, event.method_name)
         if rejection is not None:

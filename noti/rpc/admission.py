@@ -8,6 +8,7 @@ from typing import Final
 
 from noti.certificates.rejection_log import RejectionLog
 from noti.certificates.rejections import Rejection
+from noti.descriptors import STRANGERS_MAX
 from noti.errors import ClusterMismatch, MessageInvalid
 from noti.raft.ports import Hello
 from noti.rpc.codec import decode_hello
@@ -15,6 +16,7 @@ from noti.rpc.inbox import Inbox
 from noti.rpc.peer_certificates import PeerCertificates
 from noti.rpc.ports import PeerHandler
 from noti.rpc.rejected_calls import RejectedCalls
+from noti.rpc.seats import Seated, Seats
 from noti.rpc.tls import certificate_of
 
 RAFT_METHOD: Final = "/noti.v1.Raft/Stream"
@@ -38,6 +40,7 @@ class CallerAdmission:
         self._certificates = certificates
         self._rejections = rejections
         self._rejected = rejected
+        self._seats = Seats(handler.standing)
 
     def hello(self) -> Hello:
         """Return how this node introduces itself now."""
@@ -51,12 +54,17 @@ class CallerAdmission:
         rejection = self._certificates.call_rejection(certificate, method)
         return None if rejection is None else self._logged(transport, rejection)
 
-    async def introduced(self, transport: asyncio.Transport, inbox: Inbox) -> Hello:
+    async def introduced(self, connection: Seated, inbox: Inbox) -> Hello:
         """Return who dialed a Raft stream, from its first frame, once it may use it.
 
         Raises `TimeoutError` when none came in `HELLO_WAIT_S`, `MessageInvalid` for one that is no
         hello, `ClusterMismatch` with the reason of a rejection, and what reading raises.
         """
+        peer = await self._heard(connection.transport, inbox)
+        self._seat(connection, peer)
+        return peer
+
+    async def _heard(self, transport: asyncio.Transport, inbox: Inbox) -> Hello:
         try:
             async with asyncio.timeout(HELLO_WAIT_S):
                 frame = await inbox.read()
@@ -79,6 +87,19 @@ class CallerAdmission:
         if proven:
             self._certificates.remember(peer)
         return peer
+
+    def _seat(self, connection: Seated, peer: Hello) -> None:
+        """Let a node stay that may come in; raises `ClusterMismatch` when it may not."""
+        leaving = self._seats.take(peer.node_id, connection)
+        if leaving is None:
+            return
+        others = f"{STRANGERS_MAX} others that are no members of the cluster either"
+        if leaving == peer.node_id:
+            reason = f"node {peer.name!r} came after {others}, and gossip does not know it"
+            self._rejected.report(connection.transport, "stranger", reason)
+            raise ClusterMismatch(reason)
+        reason = f"node {peer.name!r} came after {others}: the node with id {leaving!r} had to go"
+        self._rejected.report(connection.transport, "stranger", reason)
 
     def _check_identity(self, transport: asyncio.Transport, peer: Hello) -> bool:
         """Return whether a caller has proven who it is; without TLS nobody can.

@@ -267,6 +267,22 @@ class PeerProtocol(H2Protocol):
         self.connection.flush()
         self.connection.initialize()
 
+    @property
+    def transport(self) -> asyncio.Transport:
+        """What carries the connection."""
+        return self.connection.transport
+
+    def is_closing(self) -> bool:
+        """Whether the connection is gone, or about to be."""
+        return self.connection.is_closing()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self.transport.abort()
+
+    def on_node(self) -> None:
+        """Learn that another node has introduced itself."""
+
     def on_violation(self, error: ProtocolError) -> None:
         """Learn that the peer violated HTTP/2; grpclib closes the connection next."""
 

@@ -8,7 +8,6 @@ protocol this is: who answers with anything else, or closes before, is an older 
 
 import asyncio
 import socket
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
@@ -58,8 +57,6 @@ class FrameConnection(asyncio.Protocol):
     def __init__(self) -> None:
         self.inbox = Inbox(self._acknowledged)
         self.inbox.bytes_max = HELLO_BYTES_MAX
-        self.on_lost: Callable[[], None] = lambda: None
-        """Called once, when the connection is gone."""
         self._preface_missing = PREFACE
         self._reads = True
         self._writable = asyncio.Event()
@@ -102,7 +99,6 @@ class FrameConnection(asyncio.Protocol):
         """See asyncio."""
         self._end(_CLOSED if exc is None else str(exc) or type(exc).__name__)
         self._writable.set()
-        self.on_lost()
 
     def eof_received(self) -> None:
         """See asyncio, which closes the connection next."""

@@ -6,7 +6,8 @@ import trio
 
 from noti.address import Address
 from noti.publishing.ports import Publishing
-from noti.raft.ports import Hello, MessageStream, PeerNetwork
+from noti.raft.core.messages import NodeId
+from noti.raft.ports import Hello, MessageStream, PeerNetwork, Standing
 from noti.rpc.answers import NodeRole, ServerInfo
 
 
@@ -21,6 +22,9 @@ class PeerHandler(Protocol):
 
         `proven` is whether a certificate proved its name.
         """
+
+    def standing(self, node_id: NodeId) -> Standing:
+        """Return what an id is to this node now."""
 
     async def raft_stream(self, stream: MessageStream) -> None:
         """Use an incoming stream until it ends.

@@ -160,14 +160,13 @@ class RaftService:
         method = Handler(self._raft_stream, Cardinality.STREAM_STREAM, wire.Frame, wire.Frame)
         return {RAFT_METHOD: method}
 
-    async def greet(self, connection: FrameConnection, find_room: Callable[[], bool]) -> None:
+    async def greet(self, connection: FrameConnection) -> None:
         """Let a node in that came without gRPC, or close its connection.
 
-        `find_room` finds room for one that may come in, and tells whether there is some. Never
-        fails for the caller's sake. *Cancellation* closes the connection.
+        Never fails for the caller's sake. *Cancellation* closes the connection.
         """
         try:
-            peer = await self._admission.introduced(connection.transport, connection.inbox)
+            peer = await self._admission.introduced(connection, connection.inbox)
         except ClusterMismatch as error:
             with suppress(FramesLost):  # who hung up is not told
                 connection.write_at_once(encode_rejection(str(error)))
@@ -178,16 +177,17 @@ class RaftService:
             connection.abort()
             raise
         else:
-            if find_room() and connection.write_at_once(encode_hello(self._admission.hello())):
+            with suppress(FramesLost):  # it is gone already
+                connection.write_at_once(encode_hello(self._admission.hello()))
                 connection.inbox.bytes_max = FRAME_BYTES_MAX
                 self._hand_on(connection, peer, connection.close)
-            else:
-                connection.abort()
 
     async def _raft_stream(self, call: Call) -> None:
         stream = stream_of(call, FRAME_BYTES_MAX)
         try:
-            peer = await self._admission.introduced(stream.transport, stream.inbox)
+            protocol = stream.connection.protocol
+            peer = await self._admission.introduced(protocol, stream.inbox)
+            protocol.on_node()
         except TimeoutError:
             raise GRPCError(Status.DEADLINE_EXCEEDED, "no hello came") from None
         except MessageInvalid as error:

@@ -19,6 +19,7 @@ Kind: TypeAlias = Literal[
     "http2",  # breaks the rules of HTTP/2
     "hello",  # begins a stream between nodes with anything but a hello
     "cluster",  # belongs to another cluster, or claims to be somebody else
+    "stranger",  # is not in the configuration, as too many others that have dialed
     "request",  # asks for something to be published that does not decode
 ]
 """Labels of the counter: bounded, as every label must be."""

@@ -26,6 +26,7 @@ from noti.raft.core.messages import (
     AppendRejected,
     AppendRequest,
     EntryKind,
+    NodeId,
     PeerMessage,
     SnapshotChunk,
     TimeoutNow,
@@ -33,7 +34,7 @@ from noti.raft.core.messages import (
     VoteResponse,
 )
 from noti.raft.core.records import new_entry
-from noti.raft.ports import Hello, MessageStream
+from noti.raft.ports import Hello, MessageStream, Standing
 from noti.rpc.answers import NodeRole, ServerInfo
 from noti.rpc.generated.noti import v1 as wire
 from noti.rpc.grpc import GrpcNetwork
@@ -84,6 +85,7 @@ class Handler:
     streams: list[MessageStream] = field(default_factory=list)
     ended: trio.Event = field(default_factory=trio.Event)
     after_stream: Callable[[MessageStream], Awaitable[None]] | None = None
+    standing_of: Callable[[NodeId], Standing] = lambda _: Standing.MEMBER
 
     def hello(self) -> Hello:
         return Hello("cluster", f"id-{self.name}", self.name)
@@ -91,6 +93,9 @@ class Handler:
     def admit(self, peer: Hello, *, proven: bool) -> None:
         if peer.cluster_id != "cluster":
             raise ClusterMismatch(f"{peer.name} belongs to another cluster: {peer.cluster_id}")
+
+    def standing(self, node_id: NodeId) -> Standing:
+        return self.standing_of(node_id)
 
     async def raft_stream(self, stream: MessageStream) -> None:
         self.streams.append(stream)

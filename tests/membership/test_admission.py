@@ -10,7 +10,7 @@ from noti.membership.admission import PeerAdmission
 from noti.membership.tags import name_of
 from noti.raft.core.membership import Configuration
 from noti.raft.core.status import Status
-from noti.raft.ports import Hello, MessageStream
+from noti.raft.ports import Hello, MessageStream, Standing
 from noti.swim.core.messages import Member
 from tests.membership.nodes import member, status
 
@@ -32,7 +32,10 @@ def admission(
     def hello() -> Hello:
         return Hello(view.configuration.cluster_id, "a", "name-a", level=2, supports=3)
 
-    return PeerAdmission(hello, known_as, use)
+    def is_member(node_id: str) -> bool:
+        return node_id in view.configuration.members
+
+    return PeerAdmission(hello, known_as, is_member, use)
 
 
 @pytest.mark.parametrize(("view", "cluster"), [(MEMBER, "c1"), (NEW, "")])
@@ -60,6 +63,16 @@ def test_node_that_is_too_old_for_the_other_is_rejected_and_told_what_to_install
 ) -> None:
     with pytest.raises(ClusterMismatch, match=said + "at most: install "):
         admission(MEMBER, member("b")).admit(peer, proven=True)
+
+
+@pytest.mark.parametrize(
+    ("node_id", "standing"),
+    [("b", Standing.MEMBER), ("joins", Standing.GOSSIPS), ("z", Standing.UNKNOWN)],
+)
+def test_member_counts_for_more_than_who_gossips_and_that_one_for_more_than_a_stranger(
+    node_id: str, standing: Standing
+) -> None:
+    assert admission(MEMBER, member("joins")).standing(node_id) is standing
 
 
 def test_node_that_does_not_know_the_level_yet_is_admitted() -> None:

@@ -31,7 +31,7 @@ from noti.raft.peers import (
     REDIAL_MAX_S,
     Peers,
 )
-from noti.raft.ports import Hello, MessageStream
+from noti.raft.ports import Hello, MessageStream, Standing
 from noti.rpc.answers import NodeRole, ServerInfo
 from noti.throttled_log import INTERVAL_S
 from noti.trio_clock import TrioClock
@@ -61,6 +61,9 @@ class Machine:
         self.welcomed.append(trio.current_time())
         if self.refusal is not None:
             raise self.refusal
+
+    def standing(self, node_id: NodeId) -> Standing:
+        return Standing.MEMBER
 
     async def raft_stream(self, stream: MessageStream) -> None:
         await self.peers.serve(stream)

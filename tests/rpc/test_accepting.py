@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 
 from noti.address import Address
 from noti.asyncio_loop import AsyncioLoop
-from noti.descriptors import PEERS_MAX
+from noti.descriptors import PROBES_MAX
 from noti.rpc.accepting import RpcLimits
 from noti.rpc.generated.grpc.health import v1 as health
 from noti.rpc.generated.noti import v1 as wire
@@ -37,15 +37,18 @@ PUBLISH = "/noti.v1.Publisher/PublishStream"
 
 
 @asynccontextmanager
-async def serving(limits: RpcLimits) -> AsyncIterator[tuple[AsyncioLoop, GrpcNetwork, Address]]:
+async def serving(
+    limits: RpcLimits, handler: Handler | None = None
+) -> AsyncIterator[tuple[AsyncioLoop, GrpcNetwork, Address]]:
     asyncio_loop = AsyncioLoop()
+    handler = handler or Handler()
     with trio.fail_after(LIMIT_S):
         async with trio.open_nursery() as nursery:
             await nursery.start(asyncio_loop.run)
             network = GrpcNetwork(asyncio_loop, limits=limits)
             async with trio.open_nursery() as inner:
                 address = await inner.start(
-                    network.serve_rpc, ANY_PORT, Handler(), Handler(), Publications()
+                    network.serve_rpc, ANY_PORT, handler, handler, Publications()
                 )
                 yield asyncio_loop, network, address
                 inner.cancel_scope.cancel()
@@ -132,13 +135,13 @@ async def test_when_all_are_busy_publishers_are_rejected_and_nodes_and_health_se
         with publishers(address, 2), capture_logs() as lines:
             await until_taken(2)
             stream = await network.open_raft_stream(address, CLIENT)
-            for _ in range(2 * PEERS_MAX):
+            for _ in range(2 * PROBES_MAX):
                 with pytest.raises(GRPCError, match=r"--rpc-connections-max") as refused:
                     await publish(asyncio_loop, address)
                 assert refused.value.status is Status.UNAVAILABLE
             assert await is_healthy(asyncio_loop, address)
-            with publishers(address, 2 * PEERS_MAX):
-                await until_taken(2 + PEERS_MAX)
+            with publishers(address, 2 * PROBES_MAX):
+                await until_taken(2 + PROBES_MAX)
             await stream.send(EVERY_MESSAGE[:1])
             assert list(await receive(stream)) == EVERY_MESSAGE[:1], "it made room for nobody"
             await stream.aclose()

@@ -302,14 +302,6 @@ async def test_many_who_say_nothing_keep_no_node_out(monkeypatch: pytest.MonkeyP
             await raw.aclose()
 
 
-async def test_stream_holds_a_slot_as_long_as_it_lasts() -> None:
-    async with test_accepting.serving(RpcLimits()) as (_, network, address):
-        stream = await network.open_raft_stream(address, CLIENT)
-        await test_accepting.until_taken(1)
-        await stream.aclose()
-        await test_accepting.until_taken(0)
-
-
 # --- what is held, and what ends a stream ---------------------------------------------------------
 
 
