@@ -44,6 +44,9 @@ too."""
 EVENTS_A_READ = 1000
 """Events that one read looks at, at most; the reader reads on from there. 2 ms, if a pattern must
 be tried on each of them."""
+FRAME_BYTES = 128
+"""As if a frame took so much: a read that may return little looks at fewer events. Those with less
+around their data are rare, and leave a read half full at worst."""
 MATCHES_KEPT = 1000
 """Events that match a pattern of which it is known: those of several passes. Whoever is further
 behind has them matched again."""
@@ -193,7 +196,7 @@ class Feed:
     ) -> Batch | FellBehind:
         """Return what `audience` sees after a cursor, up to `through_seq` (default: the newest).
 
-        Stops early rather than pass `bytes_max` or look at more than `EVENTS_A_READ`; reading on
+        Stops early rather than pass `bytes_max` or look at too many for that; reading on
         from `Batch.seq` comes to the end. So a batch without events says that all is read only if
         its `seq` is `through_seq`.
         """
@@ -359,7 +362,8 @@ class Feed:
     # Reading
 
     def _join(self, audience: Audience, after_seq: int, last_seq: int, bytes_max: int) -> Batch:
-        seqs, through_seq = self._candidates(audience, place_of(after_seq), last_seq)
+        most = min(EVENTS_A_READ, 1 + bytes_max // FRAME_BYTES)
+        seqs, through_seq = self._candidates(audience, place_of(after_seq), last_seq, most)
         held = self.retained.notifications
         seen = tuple(
             [  # a list, which is made faster than what makes one by one
@@ -417,10 +421,12 @@ class Feed:
         return frames
 
     def _candidates(
-        self, audience: Audience, place: int, last_seq: int
+        self, audience: Audience, place: int, last_seq: int, most: int
     ) -> tuple[Sequence[int], int]:
-        """Return what an audience may see behind a place, in order, and up to where that is all."""
-        most = EVENTS_A_READ
+        """Return what an audience may see behind a place, in order, and up to where that is all.
+
+        Looks at `most` events.
+        """
         if audience.sees_all_topics:
             seqs: Sequence[int] = list(islice(self.retained.between(place, last_seq), most))
         elif audience.patterns and not self._knows_matches(audience, place):
