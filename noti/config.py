@@ -201,7 +201,7 @@ class Config(BaseModel):
     """Memory of a node for events that are older than that and that open streams still need,
     bytes; a browser that reads too slowly to be within it is disconnected, and comes back."""
     sse_stall_s: float = Field(default=10, ge=1, le=300)
-    """How long a browser may take nothing of what it is sent before it is disconnected, seconds."""
+    """How long 64 KiB may wait for a browser to take them before it is disconnected, seconds."""
     sse_heartbeat_s: float = Field(default=15, ge=1, le=300)
     """Silence after which a browser gets a comment, seconds; less than any proxy's idle timeout."""
     sse_lifetime_s: float = Field(default=3600, ge=0)

@@ -24,6 +24,8 @@ CHUNK_BYTES_MAX: Final = 64 * 1024
 window, which is 64 KiB if the client says nothing; with more than a frame then, one stream that has
 much to catch up with would leave none of it to others, which were taken for clients that read
 nothing. Browsers allow megabytes, of which 64 KiB at once cost half as much."""
+TURN_BYTES_MIN: Final = 32 * 1024
+"""After so much of a large event it is the next one's turn, too."""
 SHARE_PARTS: Final = 8
 """Of a stream's share of that window, so much is sent at once: a stream whose window closes in the
 middle costs more than it spares."""
@@ -63,6 +65,12 @@ class _Sent:
         self.blocked_at: float | None = None
         """Since when the window is closed, while something is unsent."""
 
+    def stalls_at(self, stall_timeout_s: float) -> float:
+        """Return when a stream is given up that is blocked: it has that time for each chunk."""
+        assert self.blocked_at is not None
+        sent_bytes = memoryview(self.unsent.obj).nbytes - self.unsent.nbytes
+        return self.blocked_at + stall_timeout_s * (1 + sent_bytes // CHUNK_BYTES_MAX)
+
 
 class Http2Streams:
     """The event streams of one connection."""
@@ -74,7 +82,7 @@ class Http2Streams:
         self._connection = connection
         self._spawn = spawn
         self._streams: OrderedDict[int, _Sent] = OrderedDict()
-        """By id; who was sent something longest ago comes first."""
+        """By id; whose turn was longest ago comes first."""
         self._work = trio.Event()
         self._running = False
 
@@ -131,7 +139,9 @@ class Http2Streams:
                 stream_id, one, chunk_bytes, hub.config.stall_timeout_s
             )
             put_bytes += sent_bytes
-            if sent_bytes and stream_id in self._streams:
+            # Who got no more than what others had left of the window is the next one.
+            has_had_its_turn = sent_bytes >= TURN_BYTES_MIN or (sent_bytes and not one.unsent)
+            if has_had_its_turn and stream_id in self._streams:
                 self._streams.move_to_end(stream_id)
             wakes_at = min(wakes_at, self._due_at(one, hub.config.stall_timeout_s))
             if put_bytes >= TURN_BYTES_MAX:
@@ -176,11 +186,14 @@ class Http2Streams:
         return len(words)
 
     async def _note_blocked(self, stream_id: int, one: _Sent, stall_timeout_s: float) -> None:
-        """Give a stream up whose window was closed for too long before its chunk was through."""
+        """Give a stream up whose window was closed for too long before its chunk was through.
+
+        A large event counts as many.
+        """
         now = trio.current_time()
         if one.blocked_at is None:
             one.blocked_at = now
-        if now >= one.blocked_at + stall_timeout_s:
+        if now >= one.stalls_at(stall_timeout_s):
             one.subscription.stall()
             await self._give_up(stream_id, one)
 
@@ -195,5 +208,5 @@ class Http2Streams:
         if one.unsent:
             if one.blocked_at is None:
                 return trio.current_time()
-            return min(one.blocked_at + stall_timeout_s, one.subscription.cut_off_at)
+            return min(one.stalls_at(stall_timeout_s), one.subscription.cut_off_at)
         return trio.current_time() if one.subscription.is_behind else one.subscription.due_at

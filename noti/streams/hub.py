@@ -5,9 +5,10 @@ A pass looks only at the groups for whose audience something came: it costs one 
 them, and one `send` for each of their members.
 
 A client is closed for being slow in two cases only, both of its own making (`backlog.py`): its
-socket was full for `stall_timeout_s` before a chunk was through, or it used up its share of the
-backlog. How long a socket is full is looked at several times, after asking epoll what has changed:
-a hub that is late, or a process that was stopped, does not blame its clients.
+socket was full for `stall_timeout_s` before a chunk was through (a large event counts as many), or
+it used up its share of the backlog. How long a socket is full is looked at several times, after
+asking epoll what has changed: a hub that is late, or a process that was stopped, does not blame its
+clients.
 """
 
 import math

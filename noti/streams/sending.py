@@ -287,12 +287,14 @@ class Sending:
     ) -> bool:
         """Return whether a stream was blocked for `timeout_s` before its chunk was through.
 
+        A large event counts as many chunks: a slow line may be able to take no more in that time.
         `since_last_s` is for how long it is blamed, if it was blocked since the last call.
         """
         if not stream.is_blocked:
             return False
         stream.waited_s += min(since_last_s, now - stream.blocked_at)
-        return stream.waited_s >= timeout_s
+        sent_bytes = memoryview(stream.unsent.obj).nbytes - stream.unsent.nbytes
+        return stream.waited_s >= timeout_s * (1 + sent_bytes // self._chunk_bytes_max)
 
     def needs_heartbeat(self, stream: AdoptedStream) -> bool:
         """Return whether nothing was sent since the last call."""

@@ -8,6 +8,7 @@ import h2.config
 import h2.connection
 import h2.events
 import h2.settings
+import pytest
 import trio
 import trio.testing
 from hypercorn.config import Config
@@ -27,6 +28,7 @@ from tests.http.stage import (
     LIMIT_S,
     hub,
     ids,
+    notification,
     notifications,
     running,
     selecting,
@@ -379,6 +381,46 @@ async def test_streams_that_have_much_to_catch_up_with_share_the_window_of_their
         assert connection.resets == []
         sizes = sorted(map(len, connection.sent.values()))
         assert sizes[-1] < 1.5 * sizes[0]
+
+
+@pytest.mark.parametrize("frame_bytes", [9_288, 10_900, 13_000, 16_200, 21_800, 30_000])
+async def test_stream_that_gets_the_rest_of_a_window_is_the_next_one_to_get_more(
+    autojump_clock: trio.testing.MockClock, frame_bytes: int
+) -> None:
+    """Where so many chunks nearly fill a window, one got a few bytes each time, and was closed."""
+    there = hub(stall_timeout_s=10.0)
+    async with sending(there, 8) as (connection, streams, _):
+        connection.window = 0
+        text = "x" * (frame_bytes - 50)
+        there.publish([notification(seq, data=text) for seq in range(1, 201)])
+        for _ in range(40):
+            await trio.sleep(1.5)
+            connection.window = 65_536
+            streams.wake()
+            await trio.testing.wait_all_tasks_blocked()
+        assert connection.resets == []
+        sizes = sorted(map(len, connection.sent.values()))
+        assert sizes[-1] - sizes[0] <= 2 * frame_bytes + 65_536
+
+
+async def test_large_event_reaches_whoever_takes_it_slowly(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    there = hub(stall_timeout_s=10.0)
+    async with sending(there, 2) as (connection, streams, _):
+        connection.window = 0
+        there.publish([notification(1, data="x" * 1_000_000)])
+        for _ in range(40):
+            await trio.sleep(1.5)
+            connection.window = 65_536
+            streams.wake()
+            await trio.testing.wait_all_tasks_blocked()
+        assert connection.resets == []
+        assert [len(data) > 1_000_000 for data in connection.sent.values()] == [True, True]
+        connection.window = 0
+        there.publish(notifications(2, 2))
+        await trio.sleep(11.0)
+        assert sorted(connection.resets) == [0, 1]
 
 
 async def test_stream_is_sent_the_more_at_a_time_the_wider_the_window_of_its_connection_is(

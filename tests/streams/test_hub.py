@@ -504,7 +504,7 @@ async def test_a_client_that_takes_a_byte_now_and_then_is_disconnected_too(
     settings = {"send_buffer_bytes": 8192, "chunk_bytes_max": 8192, "stall_timeout_s": 10.0}
     async with running(hub(**settings)) as there:
         reader = Reader(there)
-        there.publish([notification(n, data="z" * 50_000) for n in range(1, 60)])
+        there.publish([notification(n, data="z" * 5_000) for n in range(1, 600)])
         seconds = 0
         while there.clients:
             await trio.sleep(1)

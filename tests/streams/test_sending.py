@@ -235,6 +235,24 @@ def test_stream_is_stalled_for_the_time_that_it_was_seen_to_be_blocked() -> None
     assert stage.sending.has_stalled(stream, 2.0, 902.0, timeout_s=5.0)
 
 
+def test_large_event_has_as_much_time_as_the_chunks_that_it_counts_as() -> None:
+    """Who could not take it in the time of one was closed, came back, and met it again."""
+    chunk_bytes = 8_192
+    stage = Stage(chunk_bytes)
+    stream = stage.adopt(0)
+    stage.feed.extend([notification(1, data="x" * 10 * chunk_bytes)])
+    stage.send_to_groups(size=1)
+    for _ in range(5):
+        stage.send_next(stream, size=0)
+        stage.now += 4.0
+        assert not stage.sending.has_stalled(stream, 4.0, stage.now, timeout_s=5.0)
+        stage.sending.room_again(stream)
+        stage.send_next(stream, size=chunk_bytes)
+    stage.send_next(stream, size=0)
+    stage.now += 40.0
+    assert stage.sending.has_stalled(stream, 40.0, stage.now, timeout_s=5.0)
+
+
 def test_heartbeat_is_needed_after_silence_by_streams_in_step_only() -> None:
     stage = Stage()
     stream = stage.adopt(0)
