@@ -6,9 +6,9 @@ with the next one.
 """
 
 import math
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import assert_never
 
@@ -16,9 +16,10 @@ import prometheus_client
 import trio
 
 from noti.completion import Completion, OnDone, once_led
-from noti.errors import NotiError, NotLeader, Overloaded, ProposalUncertain
+from noti.errors import MessageInvalid, NotiError, NotLeader, Overloaded, ProposalUncertain
 from noti.ports import Clock
 from noti.raft.core.messages import (
+    REQUESTS_MAX,
     DemotionRequest,
     Forward,
     ForwardAnswer,
@@ -33,9 +34,11 @@ from noti.raft.replica import Replica
 
 FORWARDED_MAX = 4096
 """Requests of other nodes under way here; more are rejected, and their publishers have to retry."""
-BATCH_PROPOSALS_MAX = 512
+BATCH_REQUESTS_MAX = 512
 BATCH_BYTES_MAX = 1024 * 1024
 """In one message: a heartbeat may have to wait behind it."""
+ANSWERS_AT_ONCE = 4096
+"""In one message, which has to find room at its peer."""
 LATE_ANSWER_S = 0.1
 """A leader that is one no more says what became of what it was asked, in a round trip."""
 RETRY_S = 0.05
@@ -57,6 +60,20 @@ class _Outstanding:
     on_done: OnDone[int]
 
 
+@dataclass(slots=True, eq=False)
+class _Asker:
+    """A peer, as long as its stream lasts.
+
+    It counts its requests from 1 after every start, so an answer must not outlive the stream on
+    which it was asked for.
+    """
+
+    node_id: NodeId
+    owed: int = 0
+    """Its requests whose answers have not left."""
+    answers: list[tuple[int, ForwardOutcome, int]] = field(default_factory=list)
+
+
 class Forwarder:
     """Stands between the peers and the replica, and takes the forwarded part of the traffic."""
 
@@ -72,13 +89,12 @@ class Forwarder:
         self._number = 0
         self._outstanding: dict[int, _Outstanding] = {}
         self._unsent: deque[int] = deque()
-        self._generations: Counter[NodeId] = Counter()
-        """How many streams began or ended with each peer. It counts its requests from 1 after every
-        start, so an answer must not outlive the stream on which it was asked for."""
         self._leaving: set[NodeId] = set()
         """Who asked this node to take its vote away, since its stream began."""
-        self._received: deque[tuple[NodeId, int, Forward]] = deque()
-        self._answers: dict[NodeId, list[tuple[int, ForwardOutcome, int]]] = {}
+        self._received: deque[tuple[_Asker, Forward]] = deque()
+        self._askers: dict[NodeId, _Asker] = {}
+        self._answered: dict[_Asker, None] = {}
+        """Those with answers that have not left."""
         self._under_way = 0
         self._work = trio.Event()
         replica.leader_changed = self._leader_changed
@@ -147,6 +163,9 @@ class Forwarder:
         if leader is None or messenger is None or leader not in messenger.connected():
             on_done(NotLeader(leader))
             return
+        if len(self._outstanding) >= REQUESTS_MAX:
+            on_done(Overloaded("the leader has not answered what it was asked; retry later"))
+            return
         self._number += 1
         self._outstanding[self._number] = _Outstanding(leader, command, on_done)
         self._unsent.append(self._number)
@@ -176,15 +195,15 @@ class Forwarder:
 
     def peer_connected(self, node_id: NodeId) -> None:
         """Note that the peer's requests count from here on; pass on."""
-        self._generations[node_id] += 1
+        self._askers[node_id] = _Asker(node_id)
         self._leaving.discard(node_id)
         self._replica.peer_connected(node_id)
 
     def peer_lost(self, node_id: NodeId) -> None:
         """Nobody will answer what that peer was asked, nor receive our answers; pass on."""
         self._give_up(lambda leader: leader == node_id)
-        self._generations[node_id] += 1
-        self._answers.pop(node_id, None)
+        if (asker := self._askers.pop(node_id, None)) is not None:
+            self._answered.pop(asker, None)
         self._intake.peer_lost(node_id)
         self._replica.peer_lost(node_id)
 
@@ -219,13 +238,17 @@ class Forwarder:
                 self._resolve(number, ForwardOutcome.UNCERTAIN)
 
     def forward_received(self, message: LeaderMessage) -> None:
-        """Take in another node's requests, or its answers to ours; never waits."""
+        """Take in another node's requests, or its answers to ours; never waits.
+
+        Raises `MessageInvalid` when it asks on, though more than `REQUESTS_MAX` answers wait for
+        it: no node does.
+        """
         match message:
             case DemotionRequest(sender):
                 self._leaving.add(sender)
             case Forward(sender):
-                self._received.append((sender, self._generations[sender], message))
-                self._work.set()
+                if (asker := self._askers.get(sender)) is not None:
+                    self._take_in(asker, message)
             case ForwardAnswer(sender, _, outcomes):
                 for number, outcome, index in outcomes:
                     asked = self._outstanding.get(number)
@@ -233,6 +256,13 @@ class Forwarder:
                         self._resolve(number, outcome, index)
             case _:
                 assert_never(message)
+
+    def _take_in(self, asker: _Asker, message: Forward) -> None:
+        asker.owed += len(message.proposals) + len(message.reads)
+        if asker.owed > REQUESTS_MAX:
+            raise MessageInvalid(f"more than {REQUESTS_MAX} requests that are not answered")
+        self._received.append((asker, message))
+        self._work.set()
 
     # --- the task ---------------------------------------------------------------------------------
 
@@ -248,7 +278,7 @@ class Forwarder:
             async with trio.open_nursery() as nursery:
                 task_status.started()
                 while True:
-                    retry_at = self._clock.now() + RETRY_S if self._answers else math.inf
+                    retry_at = self._clock.now() + RETRY_S if self._answered else math.inf
                     with self._clock.scope_until(min(retry_at, self._late_at)):
                         await self._work.wait()
                     self._work = trio.Event()
@@ -264,23 +294,22 @@ class Forwarder:
 
     def _submit_received(self, nursery: trio.Nursery) -> None:
         while self._received:
-            sender, generation, message = self._received.popleft()
+            asker, message = self._received.popleft()
             room = max(0, FORWARDED_MAX - self._under_way)
             for number, command in message.proposals[:room]:
                 self._under_way += 1
-                self._intake.submit(command, partial(self._on_done, sender, generation, number))
+                self._intake.submit(command, partial(self._on_done, asker, number))
             for number, _ in message.proposals[room:]:
-                self._answer(sender, generation, number, ForwardOutcome.OVERLOADED, 0)
-            for number in message.reads:
-                if self._under_way >= FORWARDED_MAX:
-                    self._answer(sender, generation, number, ForwardOutcome.OVERLOADED, 0)
-                    continue
-                self._under_way += 1
-                nursery.start_soon(self._read_for, sender, generation, number)
+                self._answer(asker, (number,), ForwardOutcome.OVERLOADED, 0)
+            if not message.reads:
+                continue
+            if self._under_way >= FORWARDED_MAX:
+                self._answer(asker, message.reads, ForwardOutcome.OVERLOADED, 0)
+                continue
+            self._under_way += 1
+            nursery.start_soon(self._read_for, asker, message.reads)
 
-    def _on_done(
-        self, sender: NodeId, generation: int, number: int, answer: int | NotiError
-    ) -> None:
+    def _on_done(self, asker: _Asker, number: int, answer: int | NotiError) -> None:
         index = 0
         match answer:
             case int():
@@ -292,9 +321,10 @@ class Forwarder:
             case _:
                 outcome = ForwardOutcome.UNCERTAIN
         self._under_way -= 1
-        self._answer(sender, generation, number, outcome, index)
+        self._answer(asker, (number,), outcome, index)
 
-    async def _read_for(self, sender: NodeId, generation: int, number: int) -> None:
+    async def _read_for(self, asker: _Asker, numbers: tuple[int, ...]) -> None:
+        """Answer the reads of one message: what is committed after them all was for each."""
         outcome, index = ForwardOutcome.DONE, 0
         try:
             index = await self._replica.read_index()
@@ -304,27 +334,33 @@ class Forwarder:
             outcome = ForwardOutcome.UNCERTAIN
         finally:
             self._under_way -= 1
-        self._answer(sender, generation, number, outcome, index)
+        self._answer(asker, numbers, outcome, index)
 
     def _answer(
-        self, to: NodeId, generation: int, number: int, outcome: ForwardOutcome, index: int
+        self, to: _Asker, numbers: Sequence[int], outcome: ForwardOutcome, index: int
     ) -> None:
-        if generation == self._generations[to]:
-            self._answers.setdefault(to, []).append((number, outcome, index))
+        if self._askers.get(to.node_id) is to:
+            to.answers += [(number, outcome, index) for number in numbers]
+            self._answered[to] = None
             self._work.set()
 
     def _send_answers(self, messenger: Messenger) -> None:
         """Send what can be sent; the rest is tried again, as its askers wait for it."""
-        for to, outcomes in list(self._answers.items()):
-            if messenger.send(to, ForwardAnswer(self._node_id, 0, tuple(outcomes))):
-                del self._answers[to]
+        for to in list(self._answered):
+            while outcomes := tuple(to.answers[:ANSWERS_AT_ONCE]):
+                if not messenger.send(to.node_id, ForwardAnswer(self._node_id, 0, outcomes)):
+                    break
+                del to.answers[: len(outcomes)]
+                to.owed -= len(outcomes)
+            else:
+                del self._answered[to]
 
     def _send_unsent(self, messenger: Messenger) -> None:
         while self._unsent:
             leader, size_bytes = None, 0
             proposals: list[tuple[int, bytes]] = []
             reads: list[int] = []
-            while self._unsent and len(proposals) < BATCH_PROPOSALS_MAX:
+            while self._unsent and len(proposals) + len(reads) < BATCH_REQUESTS_MAX:
                 asked = self._outstanding.get(self._unsent[0])
                 if asked is not None and leader not in (None, asked.leader):
                     break

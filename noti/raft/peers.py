@@ -23,7 +23,9 @@ from noti.errors import ClusterMismatch, MessageInvalid, PeerUnavailable
 from noti.ports import Clock
 from noti.raft.core.messages import (
     AppendRequest,
+    DemotionRequest,
     Forward,
+    ForwardAnswer,
     LeaderMessage,
     Message,
     NodeId,
@@ -37,9 +39,11 @@ log = structlog.get_logger("noti.raft")
 OUTBOX_MESSAGES_MAX = 1024
 """Messages waiting for one peer; the core's own window is far smaller, so this is a backstop."""
 OUTBOX_BYTES_MAX = 16 * 1024 * 1024
-"""… and so is this, for entries and commands, twice the core's window: a peer that takes nothing,
-and is probed with entries at every heartbeat, must not make a node hold its log a second time. A
-snapshot may be larger, and is useless without one of its pieces."""
+"""… and so is this, for entries, commands and answers, twice the core's window: a peer that takes
+nothing, and is probed with entries at every heartbeat, must not make a node hold its log a second
+time. A snapshot may be larger, and is useless without one of its pieces."""
+REQUEST_BYTES = 128
+"""What a node holds for each request that is forwarded, or answered, beside its command."""
 BATCH_MESSAGES_MAX = 64
 """Messages in one write, so that heartbeats do not wait behind a long frame."""
 REDIAL_FIRST_S = 0.05
@@ -61,8 +65,11 @@ _dropped = Counter("noti_raft_messages_dropped_total", "Messages not sent to a p
 _rejected = Counter("noti_raft_messages_rejected_total", "Messages from peers rejected", ["reason"])
 for _reason in ("outbox_full", "no_stream"):
     _dropped.labels(_reason)
-for _reason in ("wrong_name", "invalid", "wrong_sender"):
+for _reason in ("wrong_name", "invalid", "wrong_sender", "stranger"):
     _rejected.labels(_reason)
+
+_OF_MEMBERS = frozenset({Forward, DemotionRequest})
+"""What a leader is asked to do. What it answers its own asker knows, who may have no log yet."""
 
 
 class PeerListener(Protocol):
@@ -89,7 +96,7 @@ class _Link:
         self.peer = stream.peer
         self.scope = scope
         self.outbox: deque[tuple[PeerMessage, int]] = deque()
-        """Messages, and what each carries for the log, bytes."""
+        """Messages, and what each makes a node hold, bytes."""
         self._outbox_bytes = 0
         self._wakeup = trio.Event()
 
@@ -148,12 +155,15 @@ def _says_all_of(message: PeerMessage, earlier: PeerMessage) -> bool:
 
 
 def _size_of(message: PeerMessage) -> int:
-    """Return what a message carries for the log, bytes."""
+    """Return what a message makes a node hold, bytes; 0 for what the core itself bounds."""
     match message:
         case AppendRequest(entries=entries):
             return sum([entry.size_bytes for entry in entries]) if entries else 0
-        case Forward(proposals=proposals):
-            return sum(len(command) for _, command in proposals)
+        case Forward(proposals=proposals, reads=reads):
+            requests = len(proposals) + len(reads)
+            return sum(len(command) for _, command in proposals) + REQUEST_BYTES * requests
+        case ForwardAnswer(outcomes=outcomes):
+            return REQUEST_BYTES * len(outcomes)
         case _:
             return 0
 
@@ -364,6 +374,9 @@ class Peers:
         for message in messages:
             if message.sender != peer:
                 _rejected.labels("wrong_sender").inc()
+            elif type(message) in _OF_MEMBERS and not self._is_member(peer):
+                # Members alone know a leader, so nobody honest waits for an answer.
+                _rejected.labels("stranger").inc()
             elif isinstance(message, LeaderMessage):
                 self._listener.forward_received(message)
             else:

@@ -20,6 +20,7 @@ from noti.raft.core.messages import (
     BACKLOG_MAX,
     ENTRY_HEAD_BYTES,
     INDEX_MAX,
+    REQUESTS_MAX,
     AppendAccepted,
     AppendRejected,
     AppendRequest,
@@ -215,6 +216,8 @@ def _decode(message: object) -> PeerMessage:
     if message_class is AppendRequest:
         fields[5] = _entries(fields[5])
     elif message_class is Forward:
+        if len(fields[2]) + len(fields[3]) > REQUESTS_MAX:
+            raise MessageInvalid(f"a Forward of more than {REQUESTS_MAX} requests")
         fields[2] = tuple([_row(pair, (int, bytes)) for pair in fields[2]])
         fields[3] = _row(fields[3], (int,) * len(fields[3]))
     elif message_class is ForwardAnswer:

@@ -9,13 +9,18 @@ import trio
 import trio.testing
 
 from noti.completion import Completion, OnDone
-from noti.errors import NotiError, NotLeader, Overloaded, ProposalUncertain
+from noti.errors import MessageInvalid, NotiError, NotLeader, Overloaded, ProposalUncertain
 from noti.history.commands import PublishBatch, encode
 from noti.history.notification import Event
 from noti.raft.core.messages import Forward, ForwardAnswer, ForwardOutcome, NodeId, PeerMessage
 from noti.raft.core.pacing import Pacing
 from noti.raft.core.status import Status
-from noti.raft.forwarder import LATE_ANSWER_S, Forwarder
+from noti.raft.forwarder import (
+    ANSWERS_AT_ONCE,
+    BATCH_REQUESTS_MAX,
+    LATE_ANSWER_S,
+    Forwarder,
+)
 from noti.raft.intake import Intake
 from noti.raft.replica import Replica
 from noti.trio_clock import TrioClock
@@ -543,7 +548,8 @@ async def test_room_that_reads_of_others_took_comes_back(
     monkeypatch.setattr("noti.raft.forwarder.FORWARDED_MAX", 2)
     async with forwarding() as (forwarder, replica, messenger):
         for _ in range(3):
-            forwarder.forward_received(Forward("peer", 0, (), (1, 2, 3)))
+            for number in (1, 2, 3):
+                forwarder.forward_received(Forward("peer", 0, (), (number,)))
             await trio.testing.wait_all_tasks_blocked()
             assert messenger.outcomes() == [(3, ForwardOutcome.OVERLOADED, 0)]
             messenger.sent.clear()
@@ -553,3 +559,74 @@ async def test_room_that_reads_of_others_took_comes_back(
             done = sorted(messenger.outcomes())
             assert done == [(1, ForwardOutcome.DONE, 7), (2, ForwardOutcome.DONE, 7)]
             messenger.sent.clear()
+
+
+async def test_all_reads_of_one_message_are_one_question_and_each_is_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    numbers = tuple(range(ANSWERS_AT_ONCE + 3))
+    async with forwarding() as (forwarder, replica, messenger):
+        forwarder.forward_received(Forward("peer", 0, (), numbers))
+        await trio.testing.wait_all_tasks_blocked()
+        [question] = replica.reads
+        question(7)
+        await trio.sleep(1)
+        assert messenger.outcomes() == [(number, ForwardOutcome.DONE, 7) for number in numbers]
+        longest = max(len(sent.outcomes) for sent in messenger.sent if type(sent) is ForwardAnswer)
+        assert longest == ANSWERS_AT_ONCE
+
+
+async def test_requests_that_wait_together_go_in_messages_of_so_many(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with forwarding(leader="peer") as (forwarder, _, messenger):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3 * BATCH_REQUESTS_MAX // 2):
+                nursery.start_soon(forwarder.read)
+                forwarder.submit(b"x", lambda _: None)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        sizes = [len(sent.proposals) + len(sent.reads) for sent in messenger.forwards()]
+        assert max(sizes) == BATCH_REQUESTS_MAX
+        assert sum(sizes) == 3 * BATCH_REQUESTS_MAX
+
+
+@promises.PEER_NONSENSE_SURVIVED
+async def test_node_that_asks_on_and_takes_no_answer_is_no_node(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noti.raft.forwarder.REQUESTS_MAX", 6)
+    both = Forward("peer", 0, ((1, b"x"),), (2, 3))
+    async with forwarding() as (forwarder, replica, messenger):
+        messenger.full = True
+        for _ in range(2):
+            forwarder.forward_received(both)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(MessageInvalid, match="6 requests that are not answered"):
+            forwarder.forward_received(both)
+        forwarder.peer_lost("peer")
+        forwarder.peer_connected("peer")
+        messenger.full = False
+        for _ in range(9):
+            forwarder.forward_received(both)
+            await trio.testing.wait_all_tasks_blocked()
+            waiting: list[OnDone[int]] = [replica.submitted[-1], replica.reads[-1]]
+            for on_done in waiting:
+                on_done(7)
+            await trio.testing.wait_all_tasks_blocked()
+        assert len(messenger.outcomes()) == 27, "those that are answered count no more"
+
+
+async def test_leader_is_asked_no_more_than_it_may_owe(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("noti.raft.forwarder.REQUESTS_MAX", 2)
+    async with forwarding(leader="peer") as (forwarder, _, _):
+        told: list[int | NotiError] = []
+        for _ in range(3):
+            forwarder.submit(b"x", told.append)
+        assert [type(one) for one in told] == [Overloaded]
+        await trio.testing.wait_all_tasks_blocked()
+        forwarder.forward_received(ForwardAnswer("peer", 0, ((1, ForwardOutcome.DONE, 0),)))
+        forwarder.submit(b"x", told.append)
+        assert told[1:] == [0], "and there is room again"

@@ -12,10 +12,12 @@ from noti.raft.core.membership import Configuration, encode_configuration
 from noti.raft.core.messages import (
     BACKLOG_MAX,
     INDEX_MAX,
+    REQUESTS_MAX,
     AppendAccepted,
     AppendRejected,
     AppendRequest,
     EntryKind,
+    Forward,
     HardState,
     Message,
     SnapshotChunk,
@@ -288,6 +290,16 @@ def test_hello_with_wrong_fields_is_invalid(value: object) -> None:
 def test_hello_with_an_endless_name_is_invalid() -> None:
     with pytest.raises(MessageInvalid):
         decode_hello(encode_hello(Hello("c", "n", "x" * 300)))
+
+
+def test_message_with_more_requests_than_a_node_may_have_is_invalid() -> None:
+    reads = tuple(range(REQUESTS_MAX))
+    [frame] = encode_messages([Forward("n", 0, (), reads)])
+    assert decode_messages(frame) == [Forward("n", 0, (), reads)]
+    for proposals, asked in (((), (*reads, 1)), (((1, b"x"),), reads)):
+        [frame] = encode_messages([Forward("n", 0, proposals, asked)])
+        with pytest.raises(MessageInvalid, match="requests"):
+            decode_messages(frame)
 
 
 @given(st.integers(0, 2**16), st.integers(0, 2**16))

@@ -206,6 +206,11 @@ class ForwardOutcome(IntEnum):
     """It may or may not be committed."""
 
 
+REQUESTS_MAX = 2**17
+"""Requests of one node that its leader may owe an answer at a time, and those in one message. A
+node of 0.6 asks for each browser that comes back, of 50,000, and puts all of it into one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Forward:
     """A node asks the leader to commit commands, and to report what is committed now."""
