@@ -53,8 +53,26 @@ _UNKNOWN: Final = frozenset({500, 502, 504})
 """Of these, what may have been committed all the same."""
 
 
+_CONNECTING: Final = frozenset(
+    f"connection.{step}.started" for step in ("connect_tcp", "connect_unix_socket", "start_tls")
+)
+"""What httpx does before anything of a request leaves. Looking up a name is a part of it."""
+
+
 class _Stranger(RequestRejected):
     """What answers is no hub, and certainly has not taken the event."""
+
+
+class _RequestSteps:
+    """How far a request has come, as httpx tells it; other transports may tell nothing."""
+
+    def __init__(self) -> None:
+        self.may_have_left = False
+
+    async def trace(self, event: str, info: object) -> None:
+        """Learn of a step."""
+        if event.endswith(".started"):
+            self.may_have_left = event not in _CONNECTING
 
 
 class Client:
@@ -125,13 +143,14 @@ class Client:
         key = idempotency_key or str(uuid.uuid4())
         backoff = Backoff(self._rng)
         uncertain, why, retry_after_s, asking = False, "", 0.0, False
+        steps = _RequestSteps()
         with anyio.move_on_after(within_s):
             while True:
                 strangers = 0
                 for _ in self._hubs:
-                    asking = True
+                    asking, steps = True, _RequestSteps()
                     try:
-                        answer = await self._attempt(content, key)
+                        answer = await self._attempt(content, key, steps)
                     except _Stranger as stranger:
                         strangers += 1
                         if strangers == len(self._hubs) and not uncertain:
@@ -145,7 +164,9 @@ class Client:
                     self._turn = (self._turn + 1) % len(self._hubs)
                 await anyio.sleep(backoff.failed(retry_after_s))
         if asking:
-            uncertain, why = True, f"{self._asked}: no answer within {within_s:g} s"
+            uncertain = uncertain or steps.may_have_left
+            missing = "answer" if steps.may_have_left else "connection"
+            why = f"{self._asked}: no {missing} within {within_s:g} s"
         if uncertain:
             raise ProposalUncertain(
                 f"the event may or may not be committed: {why}; publish it again with the same id"
@@ -180,7 +201,9 @@ class Client:
         """The hub whose turn it is, for a person."""
         return redacted(self._hubs[self._turn])
 
-    async def _attempt(self, content: bytes, key: str) -> str | tuple[str, bool, float]:
+    async def _attempt(
+        self, content: bytes, key: str, steps: _RequestSteps
+    ) -> str | tuple[str, bool, float]:
         """Return the id, or what went wrong, whether it may be committed, and when to come back.
 
         Raises `RequestRejected`, as `_Stranger` when it is no hub that answers.
@@ -191,12 +214,18 @@ class Client:
             "Idempotency-Key": key,
             **await self._authorization(),
         }
+        steps.may_have_left = True
         try:
             response = await self._http.post(
-                hub, content=content, headers=headers, timeout=ANSWER_S_MAX
+                hub,
+                content=content,
+                headers=headers,
+                timeout=ANSWER_S_MAX,
+                extensions={"trace": steps.trace},
             )
         except httpx.TransportError as error:
-            maybe = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            refused = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+            maybe = steps.may_have_left and not refused
             return f"{self._asked}: {transport_problem(error)}", maybe, 0.0
         text = said(response.status_code, response.reason_phrase, response.text)
         strange = is_strangers(response.status_code, response.headers)

@@ -1,9 +1,12 @@
 """Publishing and following for applications, against servers that answer as they are told."""
 
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from random import Random
+from typing import NoReturn
 from urllib.parse import parse_qsl
 
 import httpx
@@ -13,7 +16,9 @@ import trio
 from noti.client import Client, StreamEvent
 from noti.errors import LocalError, ProposalUncertain, RequestRejected, Unavailable
 from tests import promises
-from tests.client.scripted import Script, scripted
+from tests.certificates.authority import Wanted, authority, issue
+from tests.certificates.bad import peer_context
+from tests.client.scripted import Script, over_tls, scripted
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\nretry: 1\n"
 NO_CONTENT = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
@@ -141,6 +146,88 @@ async def test_an_event_that_nobody_answers_in_time_may_be_committed(
     async with silent_server() as url, Client(url) as client:
         with pytest.raises(ProposalUncertain, match="no answer within 3 s"):
             await client.publish("a", within_s=3)
+
+
+class NoNames(trio.abc.HostnameResolver):
+    """A name server that does not answer."""
+
+    async def getaddrinfo(self, *_: object, **__: object) -> NoReturn:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    async def getnameinfo(self, *_: object) -> NoReturn:
+        raise AssertionError
+
+
+async def never(_: httpx.Request) -> NoReturn:
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+@promises.ANSWERED_AFTER_MAJORITY
+async def test_an_event_is_surely_not_committed_when_its_name_is_not_found_in_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    trio.socket.set_custom_hostname_resolver(NoNames())
+    async with Client("http://hub.example.com") as client:
+        with pytest.raises(Unavailable, match="no connection within 3 s") as caught:
+            await client.publish("a", within_s=3)
+    assert not isinstance(caught.value, ProposalUncertain)
+
+
+@promises.ANSWERED_AFTER_MAJORITY
+@pytest.mark.filterwarnings("ignore:.*unclosed:ResourceWarning")
+async def test_an_event_is_surely_not_committed_when_no_tls_handshake_ends_in_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with silent_server() as url, Client(url.replace("http:", "https:")) as client:
+        with pytest.raises(Unavailable, match="no connection within 3 s") as caught:
+            await client.publish("a", within_s=3)
+    assert not isinstance(caught.value, ProposalUncertain)
+    del caught
+    gc.collect()  # httpcore forgets to close a connection whose handshake is cancelled
+
+
+@promises.ANSWERED_AFTER_MAJORITY
+@pytest.mark.filterwarnings("ignore:.*unclosed:ResourceWarning")
+async def test_an_event_is_surely_not_committed_when_a_tls_handshake_fails(tmp_path: Path) -> None:
+    shown = peer_context(issue(Wanted(ips=("127.0.0.1",)), authority()), tmp_path, server=True)
+    async with over_tls(Script([]), shown) as url, Client(url, rng=Random(1)) as client:
+        with pytest.raises(Unavailable, match="nothing was committed") as caught:
+            await client.publish("a", within_s=0.3)  # the last handshake may be cut off by this
+    assert not isinstance(caught.value, ProposalUncertain)
+    del caught
+    gc.collect()
+
+
+@promises.ANSWERED_AFTER_MAJORITY
+async def test_an_event_may_be_committed_when_a_connection_that_lived_on_is_silent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Nothing is connected for it: what has left is known from the first step on."""
+
+    async def serve(connection: trio.SocketStream) -> None:
+        async with connection:
+            await connection.receive_some()
+            await connection.send_all(answer(200, "id-1").replace(b"Connection: close", b"X: y"))
+            await trio.sleep_forever()
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_tcp, serve, 0, host="127.0.0.1"))
+        async with Client(f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}") as client:
+            assert await client.publish("a") == "id-1"
+            with pytest.raises(ProposalUncertain, match="no answer within 3 s"):
+                await client.publish("a", within_s=3)
+        nursery.cancel_scope.cancel()
+
+
+@promises.ANSWERED_AFTER_MAJORITY
+async def test_an_event_may_be_committed_when_a_transport_does_not_tell_what_has_left(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with httpx.AsyncClient(transport=httpx.MockTransport(never)) as http:
+        with pytest.raises(ProposalUncertain, match="no answer within 3 s"):
+            await Client("http://hub.example.com", http=http).publish("a", within_s=3)
 
 
 async def test_a_page_of_another_server_is_no_id_of_an_event() -> None:
