@@ -71,22 +71,27 @@ class CallerAdmission:
             # Not before the hello is read: who is hung up on with bytes unread may see no reason.
             rejection = self.call_rejection(transport, RAFT_METHOD)
             if rejection is None:
-                return self._admitted(transport, frame or b"")
+                peer = decode_hello(frame or b"")
+                rejection = self._identity_rejection(transport, peer)
+                if rejection is None:
+                    self._admit(transport, peer)
+                    return peer
+        except TimeoutError:
+            self._rejected.report(transport, "hello", f"said no hello for {HELLO_WAIT_S:g} s")
+            raise
         except MessageInvalid as error:
             self._rejected.report(transport, "hello", str(error))
             raise
         except ClusterMismatch as error:
             self._rejected.report(transport, "cluster", str(error))
             raise
-        raise ClusterMismatch(rejection)
+        raise ClusterMismatch(rejection)  # which is counted and logged with those of TLS
 
-    def _admitted(self, transport: asyncio.Transport, frame: bytes) -> Hello:
-        peer = decode_hello(frame)
-        proven = self._check_identity(transport, peer)
+    def _admit(self, transport: asyncio.Transport, peer: Hello) -> None:
+        proven = certificate_of(transport) is not None
         self._handler.admit(peer, proven=proven)
         if proven:
             self._certificates.remember(peer)
-        return peer
 
     def _seat(self, connection: Seated, peer: Hello) -> None:
         """Let a node stay that may come in; raises `ClusterMismatch` when it may not."""
@@ -101,17 +106,12 @@ class CallerAdmission:
         reason = f"node {peer.name!r} came after {others}: the node with id {leaving!r} had to go"
         self._rejected.report(connection.transport, "stranger", reason)
 
-    def _check_identity(self, transport: asyncio.Transport, peer: Hello) -> bool:
-        """Return whether a caller has proven who it is; without TLS nobody can.
-
-        Raises `ClusterMismatch` when it is somebody else.
-        """
+    def _identity_rejection(self, transport: asyncio.Transport, peer: Hello) -> str | None:
+        """Return why a caller is not who it says, to be told to it; None when it may be."""
         certificate = certificate_of(transport)
         cluster = self._handler.hello().cluster_id
         rejection = self._certificates.peer_rejection(certificate, peer, cluster)
-        if rejection is not None:
-            raise ClusterMismatch(self._logged(transport, rejection))
-        return certificate is not None
+        return None if rejection is None else self._logged(transport, rejection)
 
     def _logged(self, transport: asyncio.Transport, rejection: Rejection) -> str:
         host, port = (transport.get_extra_info("peername") or ("?", 0))[:2]

@@ -17,7 +17,7 @@ log = structlog.get_logger("noti.rpc")
 
 Kind: TypeAlias = Literal[
     "http2",  # breaks the rules of HTTP/2
-    "hello",  # begins a stream between nodes with anything but a hello
+    "hello",  # begins a stream between nodes with anything but a hello, or with nothing
     "cluster",  # belongs to another cluster, or claims to be somebody else
     "stranger",  # is not in the configuration, as too many others that have dialed
     "request",  # asks for something to be published that does not decode

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
 from noti.address import Address
 from noti.asyncio_loop import AsyncioLoop
@@ -261,15 +262,22 @@ async def test_who_leaves_before_its_hello_is_forgotten_without_a_word(said: byt
 
 
 @pytest.mark.parametrize("said", [PREFACE[:1], PREFACE, PREFACE + HELLO[:-1]])
-async def test_who_does_not_say_who_it_is_is_dropped(
+async def test_who_does_not_say_who_it_is_is_dropped_counted_and_logged_now_and_then(
     said: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("noti.rpc.admission.HELLO_WAIT_S", 0.05)
-    async with serving(Handler()) as (_, network, address):
-        async with await trio.open_tcp_stream(*address) as raw:
-            await raw.send_all(said)
-            await closed(raw)
-        await still_serves(network, address)
+    before = rejected("hello")
+    with capture_logs() as lines:
+        async with serving(Handler()) as (_, network, address):
+            for _ in range(2):
+                async with await trio.open_tcp_stream(*address) as raw:
+                    await raw.send_all(said)
+                    await closed(raw)
+            await still_serves(network, address)
+    assert rejected("hello") == before + 2
+    assert [line["reason"] for line in lines if line["log_level"] == "warning"] == [
+        "said no hello for 0.05 s"
+    ]
 
 
 async def test_both_ends_have_tcp_look_for_the_other_one() -> None:

@@ -97,6 +97,7 @@ async def test_a_caller_under_another_name_is_refused_with_the_reason() -> None:
                     await scene.network("node2").open_raft_stream(scene.address, CLIENT)
         assert refused("name") == before + 2
         assert told(logs, "claims to be node 'client'") == 1
+        assert told(logs, "rejected") == 1, "and nothing tells it a second time"
         await scene.still_serves()
 
 
