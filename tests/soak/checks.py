@@ -4,12 +4,14 @@ Enters: observations of one run. Leaves: one line for each promise, kept or brok
 Never: I/O; a promise that no observation could break (`test_checks.py` breaks each).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
 from rich.table import Table
 
+from noti.streams.end_reason import EndReason
 from tests.soak.cluster import Exit
 from tests.soak.watch import NOT_SLOW, Sample
 
@@ -156,9 +158,13 @@ def checks(seen: Observed) -> list[Check]:
 
 
 def closed_healthy(seen: Observed) -> int:
-    """Return how many streams were closed as slow beyond those of browsers that never read."""
-    slow = sum(count for reason, count in seen.closed.items() if reason not in NOT_SLOW)
-    return max(0, slow - seen.idle_opened)
+    """Return how many streams were closed as slow beyond those of browsers that never read.
+
+    Those are never `OVERRUN`, as they took nothing.
+    """
+    slow = Counter({reason: n for reason, n in seen.closed.items() if reason not in NOT_SLOW})
+    overrun = slow.pop(EndReason.OVERRUN.value, 0)
+    return overrun + max(0, slow.total() - seen.idle_opened)
 
 
 def _none(name: str, count: int) -> Check:

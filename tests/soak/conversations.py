@@ -28,7 +28,7 @@ STREAMS_MAX = 4
 STREAM_WINDOW_BYTES = 6 * 1024 * 1024
 CONNECTION_WINDOW_BYTES = 15 * 1024 * 1024
 """As Chromium has them; who says nothing has 64 KiB for both."""
-OK, SWITCHED = 200, 101
+OK, SWITCHED, UNAVAILABLE = 200, 101, 503
 NO_CLOSE = 1006
 """How RFC 6455 (7.1.5) calls the end of a WebSocket that nobody closed."""
 
@@ -152,6 +152,8 @@ class WebSocket(Conversation):
         self.outgoing += self._receiver.answers()
         if self._receiver.close_code:
             stream.ended, stream.close_code = True, self._receiver.close_code
+            if self._receiver.was_turned_away:
+                stream.status = UNAVAILABLE
         return [(stream, readings)]
 
     def leave(self, stream: Stream) -> None:

@@ -19,6 +19,7 @@ from tests.bench.load.mark import Mark
 from tests.soak.conversations import (
     OK,
     STREAM_WINDOW_BYTES,
+    UNAVAILABLE,
     Conversation,
     EventStream,
     Http2,
@@ -178,6 +179,18 @@ def test_refusal_ends_the_stream_with_its_status() -> None:
     stream = there.begin(REQUEST)
     there.take(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
     assert (stream.status, stream.ended) == (503, True)
+
+
+def test_websocket_that_is_turned_away_is_no_stream_that_ends() -> None:
+    for told, status in (
+        (WEBSOCKET_OBJECTS.turning_away(500, "this node has not caught up"), UNAVAILABLE),
+        (WEBSOCKET_OBJECTS.ending(500, EndReason.OVERRUN), OK),
+        (WEBSOCKET_OBJECTS.ending(500, EndReason.BEHIND), OK),
+    ):
+        there = WebSocket(SoakReader(RUN), "noti")
+        stream = there.begin(REQUEST)
+        there.take(accepted(there, "noti") + told)
+        assert (stream.status, stream.ended) == (status, True)
 
 
 def test_connection_may_have_the_windows_of_a_browser() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from noti.errors import MessageInvalid
+from noti.streams.end_reason import EndReason
 from tests.bench.load.mark import marks_of
 from tests.bench.load.reading import Reader, Reading, joined
 
@@ -22,6 +23,7 @@ TEXT, CLOSE, PONG = 0x1, 0x8, 0xA
 FINAL, MASK = 0x80, 0x80
 TWO_BYTES, EIGHT_BYTES = 126, 127
 NORMAL: Final = 1000
+TRY_AGAIN_LATER: Final = 1013
 MESSAGE_BYTES_MAX: Final = 16 * 1024 * 1024
 KNOWN_MAX: Final = 200_000
 """Messages that are remembered: many browsers get the same, in a burst (50,000) far apart."""
@@ -78,6 +80,8 @@ class Receiver:
     def __init__(self, reader: Reader, subprotocol: str) -> None:
         self.close_code = 0
         """Set once the node closed."""
+        self.was_turned_away = False
+        """Whether it was closed instead of a stream."""
         self._read = _object_of if subprotocol == "noti" else _event_of
         self._reader = reader
         self._pending = b""
@@ -114,7 +118,9 @@ class Receiver:
                 if len(payload) < 2:
                     raise MessageInvalid("a close without a code")
                 self.close_code = int.from_bytes(payload[:2], "big")
-                payload[2:].decode()
+                reason = payload[2:].decode()
+                comes_back = self.close_code == TRY_AGAIN_LATER
+                self.was_turned_away = comes_back and reason != EndReason.OVERRUN.value
                 self._answers += _masked(CLOSE, payload[:2])
             case unknown:
                 raise MessageInvalid(f"an unexpected frame: opcode {unknown:#x}")
