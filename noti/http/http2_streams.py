@@ -53,7 +53,7 @@ class Http2Connection(Protocol):
 class _Sent:
     """One stream of the connection."""
 
-    __slots__ = ("blocked_at", "last_words", "over", "subscription", "unsent")
+    __slots__ = ("blocked_at", "last_words", "over", "subscription", "turn_bytes", "unsent")
 
     def __init__(
         self, subscription: Subscription, first: bytes, last_words: Callable[[], bytes]
@@ -62,6 +62,8 @@ class _Sent:
         self.last_words = last_words
         self.unsent = memoryview(first)
         self.over = trio.Event()
+        self.turn_bytes = 0
+        """Sent since it is its turn, however often the window opened meanwhile."""
         self.blocked_at: float | None = None
         """Since when the window is closed, while something is unsent."""
 
@@ -139,9 +141,11 @@ class Http2Streams:
                 stream_id, one, chunk_bytes, hub.config.stall_timeout_s
             )
             put_bytes += sent_bytes
+            one.turn_bytes += sent_bytes
             # Who got no more than what others had left of the window is the next one.
-            has_had_its_turn = sent_bytes >= TURN_BYTES_MIN or (sent_bytes and not one.unsent)
+            has_had_its_turn = one.turn_bytes >= TURN_BYTES_MIN or (sent_bytes and not one.unsent)
             if has_had_its_turn and stream_id in self._streams:
+                one.turn_bytes = 0
                 self._streams.move_to_end(stream_id)
             wakes_at = min(wakes_at, self._due_at(one, hub.config.stall_timeout_s))
             if put_bytes >= TURN_BYTES_MAX:

@@ -403,6 +403,36 @@ async def test_stream_that_gets_the_rest_of_a_window_is_the_next_one_to_get_more
         assert sizes[-1] - sizes[0] <= 2 * frame_bytes + 65_536
 
 
+async def test_large_event_on_a_slow_line_holds_up_no_other_stream_of_its_connection(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The window opens by a little at a time, as a client on such a line gives it back."""
+    there = hub(stall_timeout_s=10.0)
+    small = Reader(Audience(View.MERCURE, selecting("small")), 0, "")
+    async with sending(there, 1) as (connection, streams, _), trio.open_nursery() as nursery:
+
+        async def send(number: int) -> None:
+            with Subscription(there, small) as subscription:
+                await streams.send(number, subscription, there, b": ok\n", lambda: b"bye")
+
+        for number in (1, 2, 3):
+            nursery.start_soon(send, number)
+        await trio.testing.wait_all_tasks_blocked()
+        connection.window = 0
+        there.publish([notification(1, data="x" * 1_000_000)])
+        for second in range(30):
+            there.publish(notifications(second + 2, second + 2, "small"))
+            for _ in range(5):
+                await trio.sleep(0.2)
+                connection.window += 5_000
+                streams.wake()
+                await trio.testing.wait_all_tasks_blocked()
+        assert connection.resets == []
+        for number in (1, 2, 3):
+            assert len(ids(connection.sent[number].decode())) >= 27
+        nursery.cancel_scope.cancel()
+
+
 async def test_large_event_reaches_whoever_takes_it_slowly(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
