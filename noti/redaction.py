@@ -25,7 +25,8 @@ _PASSWORD: Final = re.compile(rf".?{_SCHEME}://[^\s/?#@:]*:[^\d\s/'\"]")
 _IN_QUOTES: Final = re.compile(r"'(?:\\.|[^\\'])*|\"(?:\\.|[^\\\"])*")
 _BLANKS: Final = re.compile(r"(\s+)")
 _LOGIN: Final = re.compile(
-    rf"(?P<before>{_SCHEME}://|//|netloc=['\"])"  # the last as `urllib` shows a URL it has split
+    # The last as `urllib` shows a URL it has split.
+    rf"(?P<before>(?<![A-Za-z0-9+.-]){_SCHEME}://|//|netloc=['\"])"
     r"|(?<![\w.%+-])(?!(?:acct|cid|mailto|mid|tag|xmpp):)[\w.%+-]+:",
     re.IGNORECASE,
 )
@@ -37,10 +38,11 @@ _NAME: Final = (
 )
 _SECRET_NAME: Final = re.compile(_NAME, re.IGNORECASE)
 _SECRETS: Final = (
+    # The first, as what is next would take the scheme for the secret: `authorization=Bearer abc`.
+    (re.compile(r"\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+", re.IGNORECASE), r"\1 ***"),
     # In the query of a URL inside another one, = is escaped.
     (re.compile(rf"({_NAME}(?:=|%3D))(?:\"[^\"]*\"|'[^']*'|[^&\s\"']+)", re.IGNORECASE), r"\1***"),
-    (re.compile(r"\b(bearer|basic) +[A-Za-z0-9._~+/=-]+", re.IGNORECASE), r"\1 ***"),
-    (re.compile(r"\beyJ[\w-]*\.[\w-]+\.[\w-]*"), MASK),  # a JWT: its header begins with {"
+    (re.compile(r"(?<![\w-])eyJ[\w-]*\.[\w-]+\.[\w-]*"), MASK),  # a JWT: its header begins with {"
 )
 
 

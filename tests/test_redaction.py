@@ -152,3 +152,24 @@ def test_masked_settings_are_those_that_have_a_login() -> None:
     config = Config(name="n", jwt_issuer="https://issuer.example", cors_origins=("https://a.b",))
     assert config.masked()["jwt_issuer"] == "https://issuer.example"
     assert config.masked()["cors_origins"] == ["https://a.b"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "authorization=Bearer s3cr3t",
+        "access_token=bearer s3cr3t",
+        "Bearer\ts3cr3t",
+        "basic  s3cr3t",
+    ],
+)
+def test_scheme_of_a_token_is_not_taken_for_the_token(text: str) -> None:
+    assert "s3cr3t" not in redacted(text)
+
+
+@pytest.mark.parametrize("piece", ["a", "a.", "a+", "eyJ-", "eyJ"])
+def test_work_for_a_text_grows_no_faster_than_the_text(piece: str) -> None:
+    """It ends at all: with work that grows as the square this takes hours."""
+    text = piece * (500_000 // len(piece))
+    assert redacted(text + "@").endswith("@")
+    redacted(text)
