@@ -12,18 +12,20 @@ from typing import Final, Protocol
 
 import trio
 
+from noti.streams.config import HubConfig
 from noti.streams.hub import Hub
+from noti.streams.sending import time_for
 from noti.streams.sockets import TimeSlice
 from noti.streams.subscription import Subscription
 
 TURN_BYTES_MAX: Final = 256 * 1024
 """Written at once; then streams that closed or opened a window meanwhile are looked at again."""
 CHUNK_BYTES_MIN: Final = 16 * 1024
-CHUNK_BYTES_MAX: Final = 64 * 1024
-"""About what one stream is sent before it is the next one's turn. All of a connection share its
-window, which is 64 KiB if the client says nothing; with more than a frame then, one stream that has
-much to catch up with would leave none of it to others, which were taken for clients that read
-nothing. Browsers allow megabytes, of which 64 KiB at once cost half as much."""
+"""About what one stream is sent before it is the next one's turn; where the window is wide, up to
+the hub's `chunk_bytes_max`. All of a connection share its window, which is 64 KiB if the client
+says nothing; with more than a frame then, one stream that has much to catch up with would leave
+none of it to others, which were taken for clients that read nothing. Browsers allow megabytes, of
+which 64 KiB at once cost half as much."""
 TURN_BYTES_MIN: Final = 32 * 1024
 """After so much of a large event it is the next one's turn, too."""
 SHARE_PARTS: Final = 8
@@ -67,11 +69,12 @@ class _Sent:
         self.blocked_at: float | None = None
         """Since when the window is closed, while something is unsent."""
 
-    def stalls_at(self, stall_timeout_s: float) -> float:
-        """Return when a stream is given up that is blocked: it has that time for each chunk."""
+    def stalls_at(self, config: HubConfig) -> float:
+        """Return when a stream is given up that is blocked."""
         assert self.blocked_at is not None
-        sent_bytes = memoryview(self.unsent.obj).nbytes - self.unsent.nbytes
-        return self.blocked_at + stall_timeout_s * (1 + sent_bytes // CHUNK_BYTES_MAX)
+        return self.blocked_at + time_for(
+            self.unsent, config.chunk_bytes_max, config.stall_timeout_s
+        )
 
 
 class Http2Streams:
@@ -131,15 +134,14 @@ class Http2Streams:
 
     async def _turn(self, hub: Hub, time_slice: TimeSlice) -> float:
         """Bring each stream on by a chunk; return when to look again, whatever happens."""
-        wakes_at, put_bytes = trio.current_time() + hub.config.heartbeat_s, 0
+        config = hub.config
+        wakes_at, put_bytes = trio.current_time() + config.heartbeat_s, 0
         share_bytes = self._connection.shared_window_bytes() // max(1, len(self._streams))
-        chunk_bytes = max(CHUNK_BYTES_MIN, min(share_bytes // SHARE_PARTS, CHUNK_BYTES_MAX))
+        chunk_bytes = max(CHUNK_BYTES_MIN, min(share_bytes // SHARE_PARTS, config.chunk_bytes_max))
         for stream_id, one in list(self._streams.items()):
             if self._streams.get(stream_id) is not one or one.over.is_set():
                 continue
-            sent_bytes = await self._bring_on(
-                stream_id, one, chunk_bytes, hub.config.stall_timeout_s
-            )
+            sent_bytes = await self._bring_on(stream_id, one, chunk_bytes, config)
             put_bytes += sent_bytes
             one.turn_bytes += sent_bytes
             # Who got no more than what others had left of the window is the next one.
@@ -147,7 +149,7 @@ class Http2Streams:
             if has_had_its_turn and stream_id in self._streams:
                 one.turn_bytes = 0
                 self._streams.move_to_end(stream_id)
-            wakes_at = min(wakes_at, self._due_at(one, hub.config.stall_timeout_s))
+            wakes_at = min(wakes_at, self._due_at(one, config))
             if put_bytes >= TURN_BYTES_MAX:
                 await self._connection.flush()
                 put_bytes = 0
@@ -156,7 +158,7 @@ class Http2Streams:
         return wakes_at
 
     async def _bring_on(
-        self, stream_id: int, one: _Sent, chunk_bytes: int, stall_timeout_s: float
+        self, stream_id: int, one: _Sent, chunk_bytes: int, config: HubConfig
     ) -> int:
         """Put a chunk of what a stream may be sent, or its rest; return how many bytes."""
         if one.unsent and one.subscription.is_cut_off:
@@ -175,7 +177,7 @@ class Http2Streams:
             one.unsent = one.unsent[len(part) :]
             put_bytes += len(part)
         if one.unsent:
-            await self._note_blocked(stream_id, one, stall_timeout_s)
+            await self._note_blocked(stream_id, one, config)
         elif put_bytes:
             one.subscription.through()
         return put_bytes
@@ -189,15 +191,12 @@ class Http2Streams:
         one.over.set()
         return len(words)
 
-    async def _note_blocked(self, stream_id: int, one: _Sent, stall_timeout_s: float) -> None:
-        """Give a stream up whose window was closed for too long before its chunk was through.
-
-        A large event counts as many.
-        """
+    async def _note_blocked(self, stream_id: int, one: _Sent, config: HubConfig) -> None:
+        """Give a stream up whose window was closed for too long before its chunk was through."""
         now = trio.current_time()
         if one.blocked_at is None:
             one.blocked_at = now
-        if now >= one.stalls_at(stall_timeout_s):
+        if now >= one.stalls_at(config):
             one.subscription.stall()
             await self._give_up(stream_id, one)
 
@@ -206,11 +205,11 @@ class Http2Streams:
         one.over.set()
         await self._connection.reset(stream_id)
 
-    def _due_at(self, one: _Sent, stall_timeout_s: float) -> float:
+    def _due_at(self, one: _Sent, config: HubConfig) -> float:
         if one.over.is_set():
-            return trio.current_time() + stall_timeout_s
+            return trio.current_time() + config.stall_timeout_s
         if one.unsent:
             if one.blocked_at is None:
                 return trio.current_time()
-            return min(one.stalls_at(stall_timeout_s), one.subscription.cut_off_at)
+            return min(one.stalls_at(config), one.subscription.cut_off_at)
         return trio.current_time() if one.subscription.is_behind else one.subscription.due_at

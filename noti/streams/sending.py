@@ -116,6 +116,15 @@ class Groups:
         return group.cursor if group.lagging else self.passed_seq
 
 
+def time_for(unsent: memoryview, chunk_bytes_max: int, stall_timeout_s: float) -> float:
+    """Return how long a client may be blocked that has not taken all of a chunk, seconds.
+
+    A large event counts as many chunks: a slow line may be able to take no more in that time.
+    """
+    sent_bytes = memoryview(unsent.obj).nbytes - unsent.nbytes
+    return stall_timeout_s * (1 + sent_bytes // chunk_bytes_max)
+
+
 class Sending:
     """The streams of one hub."""
 
@@ -287,14 +296,12 @@ class Sending:
     ) -> bool:
         """Return whether a stream was blocked for `timeout_s` before its chunk was through.
 
-        A large event counts as many chunks: a slow line may be able to take no more in that time.
         `since_last_s` is for how long it is blamed, if it was blocked since the last call.
         """
         if not stream.is_blocked:
             return False
         stream.waited_s += min(since_last_s, now - stream.blocked_at)
-        sent_bytes = memoryview(stream.unsent.obj).nbytes - stream.unsent.nbytes
-        return stream.waited_s >= timeout_s * (1 + sent_bytes // self._chunk_bytes_max)
+        return stream.waited_s >= time_for(stream.unsent, self._chunk_bytes_max, timeout_s)
 
     def needs_heartbeat(self, stream: AdoptedStream) -> bool:
         """Return whether nothing was sent since the last call."""

@@ -313,6 +313,13 @@ async def sending(
         nursery.cancel_scope.cancel()
 
 
+async def open_window(connection: Recorded, streams: Http2Streams, window_bytes: int) -> None:
+    """Let a client allow so many bytes on all streams together; return when all is put."""
+    connection.window = window_bytes
+    streams.wake()
+    await trio.testing.wait_all_tasks_blocked()
+
+
 async def test_what_is_new_for_all_streams_leaves_in_one_write(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
@@ -371,9 +378,7 @@ async def test_streams_that_have_much_to_catch_up_with_share_the_window_of_their
         for _ in range(20):
             before = {number: len(data) for number, data in connection.sent.items()}
             await trio.sleep(1.5)  # as long as a busy client may take
-            connection.window = 65_536
-            streams.wake()
-            await trio.testing.wait_all_tasks_blocked()
+            await open_window(connection, streams, 65_536)
             assert connection.window < 1000, "all of it is used"
             grown = sum(len(connection.sent[n]) > before[n] for n in before)
             assert grown >= 4, "four frames fit in, and each is another stream's"
@@ -395,9 +400,7 @@ async def test_stream_that_gets_the_rest_of_a_window_is_the_next_one_to_get_more
         there.publish([notification(seq, data=text) for seq in range(1, 201)])
         for _ in range(40):
             await trio.sleep(1.5)
-            connection.window = 65_536
-            streams.wake()
-            await trio.testing.wait_all_tasks_blocked()
+            await open_window(connection, streams, 65_536)
         assert connection.resets == []
         sizes = sorted(map(len, connection.sent.values()))
         assert sizes[-1] - sizes[0] <= 2 * frame_bytes + 65_536
@@ -424,9 +427,7 @@ async def test_large_event_on_a_slow_line_holds_up_no_other_stream_of_its_connec
             there.publish(notifications(second + 2, second + 2, "small"))
             for _ in range(5):
                 await trio.sleep(0.2)
-                connection.window += 5_000
-                streams.wake()
-                await trio.testing.wait_all_tasks_blocked()
+                await open_window(connection, streams, connection.window + 5_000)
         assert connection.resets == []
         for number in (1, 2, 3):
             assert len(ids(connection.sent[number].decode())) >= 27
@@ -442,9 +443,7 @@ async def test_large_event_reaches_whoever_takes_it_slowly(
         there.publish([notification(1, data="x" * 1_000_000)])
         for _ in range(40):
             await trio.sleep(1.5)
-            connection.window = 65_536
-            streams.wake()
-            await trio.testing.wait_all_tasks_blocked()
+            await open_window(connection, streams, 65_536)
         assert connection.resets == []
         assert [len(data) > 1_000_000 for data in connection.sent.values()] == [True, True]
         connection.window = 0
@@ -464,9 +463,7 @@ async def test_stream_is_sent_the_more_at_a_time_the_wider_the_window_of_its_con
             there.publish(notifications(1, 10_000))
             await trio.testing.wait_all_tasks_blocked()
             while b"id: id-10000\n" not in connection.sent[0]:
-                connection.window = window_bytes
-                streams.wake()
-                await trio.testing.wait_all_tasks_blocked()
+                await open_window(connection, streams, window_bytes)
             flushes.append(connection.flushes - before)
     narrow, wide = flushes
     assert wide < narrow / 2

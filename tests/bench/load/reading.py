@@ -103,7 +103,7 @@ class Reader:
         seqs = tuple(seq for seq, _ in found)
         return Reading(
             seqs=seqs,
-            in_step=_in_step(seqs),
+            in_step=in_step_of(seqs),
             oldest_ns=found[0][1] if found else 0,
             last_event_id=None if parser.last_event_id == _NO_ID else parser.last_event_id,
             retry_ms=parser.retry_ms,
@@ -128,10 +128,11 @@ def joined(readings: Sequence[Reading]) -> Reading:
             last_event_id = reading.last_event_id
         if reading.retry_ms is not None:
             retry_ms = reading.retry_ms
-    return Reading(tuple(seqs), _in_step(seqs), oldest_ns, last_event_id, retry_ms)
+    return Reading(tuple(seqs), in_step_of(seqs), oldest_ns, last_event_id, retry_ms)
 
 
-def _in_step(seqs: Sequence[int]) -> bool:
+def in_step_of(seqs: Sequence[int]) -> bool:
+    """Whether each number follows the one before it."""
     return not seqs or tuple(seqs) == tuple(range(seqs[0], seqs[0] + len(seqs)))
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from noti.errors import MessageInvalid
 from tests.bench.load.mark import marks_of
-from tests.bench.load.reading import HEAD_BYTES_MAX, Reader, Reading
+from tests.bench.load.reading import HEAD_BYTES_MAX, Reader, Reading, in_step_of
 
 FRAME_BYTES_MAX: Final = 64 * 1024 * 1024
 SWITCHING: Final = 101
@@ -75,8 +75,7 @@ class WebSocketBody:
         if not found:
             return []
         seqs = tuple(seq for seq, _ in found)
-        in_step = all(later == seqs[0] + place for place, later in enumerate(seqs))
-        return [Reading(seqs, in_step, found[0][1], last_event_id=None, retry_ms=None)]
+        return [Reading(seqs, in_step_of(seqs), found[0][1], last_event_id=None, retry_ms=None)]
 
 
 def _frame_size(data: bytes, position: int) -> int:
